@@ -1,0 +1,1 @@
+"""HTTP in, commands out. Decides nothing about incidents."""

@@ -1,0 +1,1 @@
+"""What may be asked, what may be announced, and on which queue it travels."""

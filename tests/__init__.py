@@ -1,0 +1,1 @@
+"""Rooms named after what they prove."""

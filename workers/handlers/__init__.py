@@ -1,0 +1,1 @@
+"""One plain function per command: facts in, changes and news out."""

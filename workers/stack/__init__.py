@@ -1,0 +1,1 @@
+"""`tocsin up`: real servers and our own processes, as direct children."""
