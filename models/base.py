@@ -1,0 +1,100 @@
+"""What every table leans on: metadata, column helpers, ids, and set-based inserts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import uuid_utils.compat
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    MetaData,
+    Table,
+    Text,
+    func,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+METADATA = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+"""Every table of tocsin; `models.tables` fills it."""
+
+Moment = DateTime(timezone=True)
+"""A point in time, to the microsecond."""
+
+TextList = ARRAY(Text)
+
+
+def id_column() -> Column[int]:
+    """An id made by the server, unless another system's id is carried over."""
+    return Column("id", BigInteger, Identity(always=False), primary_key=True)
+
+
+def reference(name: str, target: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
+    """A foreign key to ``table.column`` that goes when its target goes."""
+    return Column(name, BigInteger, ForeignKey(target, ondelete="CASCADE"), nullable=nullable, primary_key=primary_key)
+
+
+def moment_column(name: str, *, nullable: bool = False) -> Column[datetime]:
+    """A point in time; unless nullable it is now by the server's clock."""
+    if nullable:
+        return Column(name, Moment, nullable=True)
+    return Column(name, Moment, nullable=False, server_default=func.clock_timestamp())
+
+
+def new_id() -> UUID:
+    """A uuid7: unique anywhere, and sorted by the time it was made."""
+    return uuid_utils.compat.uuid7()
+
+
+@lru_cache(maxsize=256)
+def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> str:
+    """One INSERT for any number of rows, for psycopg: a binary array per column, named after it.
+
+    JSON columns take strings of JSON. Rows are inserted, and identities drawn, in the order of the arrays.
+    ``tail`` follows the VALUES (``ON CONFLICT …``, ``RETURNING …``).
+    """
+    arrays = ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
+    picks = ", ".join(
+        f"u.{name}::{_type_name(table.c[name].type)}" if _travels_as_text(table.c[name].type) else f"u.{name}"
+        for name in columns
+    )
+    names = ", ".join(columns)
+    return (
+        f"INSERT INTO {table.name} ({names}) SELECT {picks}"  # noqa: S608 - names of our own tables and columns
+        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, place) ORDER BY u.place {tail}"
+    )
+
+
+def arrays_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
+    """Turn rows into the arrays that :func:`insert_statement` takes."""
+    turned = list(zip(*rows, strict=True))
+    return {name: list(values) for name, values in zip(columns, turned, strict=True)}
+
+
+def _travels_as_text(kind: TypeEngine[Any]) -> bool:
+    return isinstance(kind, (postgresql.JSON, postgresql.JSONB))
+
+
+def _type_name(kind: TypeEngine[Any]) -> str:
+    return kind.compile(dialect=postgresql.dialect())
+
+
+def _array_type(kind: TypeEngine[Any]) -> str:
+    return "text[]" if _travels_as_text(kind) else f"{_type_name(kind)}[]"

@@ -1,0 +1,351 @@
+"""The ledger: every command that was accepted, in order, with its outcome.
+
+A row here is the promise; a message on a queue is only a hint that a row is waiting. The statements of this
+file are the whole life of a row: accept, claim, settle, retry, and counting the attempts of a process that died.
+See docs/decisions/0001-ledger-and-hints.md for what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Column, Identity, Index, SmallInteger, Table, Text, Uuid, text
+from sqlalchemy.dialects.postgresql import JSON as JSONType
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.engine import Connection
+
+from models.base import METADATA, Moment, arrays_of, insert_statement, moment_column
+from models.vocabulary import JSON, CommandState, Lane
+
+MAX_ATTEMPTS: Final = 5
+BACK_OFF: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
+"""How long a command waits after its 1st, 2nd, 3rd and 4th failed attempt; after the 5th it is dead."""
+
+commands = Table(
+    "commands",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("seq", BigInteger, Identity(always=True), nullable=False, unique=True),
+    Column("type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("organization_id", BigInteger, nullable=True),
+    Column("token_id", BigInteger, nullable=True),
+    Column("user_id", BigInteger, nullable=True),
+    Column("caller", Text, nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("state", Text, nullable=False, server_default=CommandState.ACCEPTED.value),
+    moment_column("accepted_at"),
+    moment_column("finished_at", nullable=True),
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("next_attempt_at", Moment, nullable=True),
+    Column("outcome_status", SmallInteger, nullable=True),
+    Column("outcome_body", JSONType, nullable=True),
+    Column("error", Text, nullable=True),
+)
+Index(
+    "commands_waiting_by_subject_idx",
+    commands.c.subject,
+    commands.c.seq,
+    postgresql_where=text("state = 'accepted'"),
+)
+Index("commands_waiting_idx", commands.c.seq, postgresql_where=text("state = 'accepted'"))
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("caller", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_hash", Text, nullable=False),
+    # A list of command ids as text: one key may cover a whole bulk request.
+    Column("command_ids", JSONB, nullable=False),
+    moment_column("date_created"),
+)
+Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
+
+hands = Table(
+    "batches_in_hand",
+    METADATA,
+    Column("worker", Text, primary_key=True),
+    Column("commands", JSONB, nullable=False),
+    # A server that was restarted broke off the batch itself: no attempt counts then.
+    moment_column("server_started"),
+    moment_column("since"),
+)
+
+
+# --- accept ----------------------------------------------------------------------------------------------------
+
+
+class NewCommand(NamedTuple):
+    """A row about to be accepted. ``payload`` is a string of JSON; ``caller`` names who may read the outcome."""
+
+    id: UUID
+    type: str
+    subject: str
+    lane: Lane
+    organization_id: int | None
+    token_id: int | None
+    user_id: int | None
+    caller: str
+    payload: str
+
+
+ACCEPT: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
+"""Insert commands in order; identities rise with the order of the arrays."""
+
+
+def acceptance(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
+    """The parameters of :data:`ACCEPT`."""
+    return arrays_of(NewCommand._fields, rows)
+
+
+def accept(connection: Connection, rows: Sequence[NewCommand]) -> None:
+    """Accept commands inside the caller's transaction, as follow-ups of what it does."""
+    if rows:
+        connection.exec_driver_sql(ACCEPT, dict(acceptance(rows)))
+
+
+# --- claim -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedCommand:
+    """A command in a worker's hands. ``payload`` is parsed JSON."""
+
+    id: UUID
+    seq: int
+    type: str
+    subject: str
+    organization_id: int | None
+    token_id: int | None
+    user_id: int | None
+    payload: JSON
+    accepted_at: datetime
+    attempts: int
+
+
+_LOCK_SUBJECTS: Final = """
+WITH hinted AS MATERIALIZED (
+    SELECT h.subject, 0 AS turn, waiting.seq
+    FROM unnest(%(hinted)s::text[]) AS h(subject)
+    CROSS JOIN LATERAL (
+        SELECT c.seq FROM commands c WHERE c.subject = h.subject AND c.state = 'accepted' ORDER BY c.seq LIMIT 1
+    ) AS waiting
+), oldest AS MATERIALIZED (
+    SELECT window_.subject, 1 AS turn, min(window_.seq) AS seq
+    FROM (SELECT c.subject, c.seq FROM commands c WHERE c.state = 'accepted' ORDER BY c.seq LIMIT %(window)s) AS window_
+    GROUP BY window_.subject
+), candidates AS MATERIALIZED (
+    SELECT subject FROM (SELECT * FROM hinted UNION ALL SELECT * FROM oldest) AS both_
+    GROUP BY subject ORDER BY min(turn), min(seq) LIMIT %(candidates)s
+)
+SELECT subject FROM candidates
+WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))
+LIMIT %(share)s
+"""
+
+_READ_SUBJECTS: Final = """
+SELECT c.id, c.seq, c.type, c.subject, c.organization_id, c.token_id, c.user_id, c.payload, c.accepted_at, c.attempts,
+       coalesce(c.next_attempt_at > now(), false) AS not_due
+FROM unnest(%(subjects)s::text[]) AS s(subject)
+CROSS JOIN LATERAL (
+    SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT %(per_subject)s
+) AS c
+ORDER BY c.seq
+LIMIT %(most)s
+"""
+
+
+def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, window: int = 1000) -> list[str]:
+    """Lock up to ``share`` subjects with waiting commands until the transaction ends: the hinted first, then the oldest.
+
+    Reading what waits on them must be a **later** statement: this one's snapshot is older than its locks.
+    """
+    rows = connection.exec_driver_sql(
+        _LOCK_SUBJECTS, {"hinted": list(hinted), "window": window, "candidates": 4 * share, "share": share}
+    )
+    return [row.subject for row in rows]
+
+
+def try_lock(connection: Connection, subjects: Sequence[str]) -> set[str]:
+    """Lock those of the subjects that nobody else has in hand, and say which."""
+    rows = connection.exec_driver_sql(
+        "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
+        " WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))",
+        {"subjects": list(subjects)},
+    )
+    return {row.subject for row in rows}
+
+
+def read_commands(
+    connection: Connection, subjects: Sequence[str], *, per_subject: int, most: int
+) -> list[ClaimedCommand]:
+    """The waiting commands of locked subjects in order of ``seq``: of each its longest prefix that is due."""
+    rows = connection.exec_driver_sql(
+        _READ_SUBJECTS, {"subjects": list(subjects), "per_subject": per_subject, "most": most}
+    )
+    blocked: set[str] = set()
+    claimed = []
+    for *fields, not_due in rows:
+        command = ClaimedCommand(*fields)
+        if not_due:
+            blocked.add(command.subject)
+        if command.subject not in blocked:
+            claimed.append(command)
+    return claimed
+
+
+# --- settle ----------------------------------------------------------------------------------------------------
+
+
+class Settlement(NamedTuple):
+    """A command's final outcome; ``body`` is a string of JSON, ``None`` for an answer without one."""
+
+    id: UUID
+    state: CommandState
+    status: int
+    body: str | None
+
+
+_SETTLE: Final = """
+UPDATE commands c
+SET state = o.state, outcome_status = o.status, outcome_body = o.body::json, finished_at = clock_timestamp(),
+    attempts = c.attempts + 1, next_attempt_at = NULL, error = NULL
+FROM unnest(%(id)b::uuid[], %(state)b::text[], %(status)b::smallint[], %(body)b::text[]) AS o(id, state, status, body)
+WHERE c.id = o.id AND c.state = 'accepted'
+"""
+
+
+class LostRace(Exception):
+    """A command in this batch was finished by someone else: the batch must be rolled back."""
+
+
+def settle(connection: Connection, outcomes: Sequence[Settlement]) -> None:
+    """Record outcomes.
+
+    :raises LostRace: one of the commands was not waiting any more.
+    """
+    parameters = dict(arrays_of(Settlement._fields, outcomes))
+    if connection.exec_driver_sql(_SETTLE, parameters).rowcount != len(outcomes):
+        raise LostRace
+
+
+# --- retry -----------------------------------------------------------------------------------------------------
+
+_COUNT_ATTEMPTS: Final = """
+UPDATE commands c
+SET attempts = c.attempts + 1, error = %(error)s,
+    state = CASE WHEN c.attempts + 1 >= %(most)s THEN 'dead' ELSE 'accepted' END,
+    finished_at = CASE WHEN c.attempts + 1 >= %(most)s THEN clock_timestamp() END,
+    next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
+        THEN clock_timestamp() + make_interval(secs => (%(back_off)s::float8[])[c.attempts + 1]) END
+WHERE c.id = ANY(%(ids)s::uuid[]) AND c.state = 'accepted'
+RETURNING c.id, c.type, c.subject, c.organization_id, c.state, c.attempts
+"""
+
+
+class FailedCommand(NamedTuple):
+    """A command after a failed attempt; ``state`` is ``dead`` after the fifth."""
+
+    id: UUID
+    type: str
+    subject: str
+    organization_id: int | None
+    state: str
+    attempts: int
+
+
+def count_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+    """Count a failed attempt of each command that still waits; it waits for its back-off or is dead."""
+    rows = connection.exec_driver_sql(
+        _COUNT_ATTEMPTS,
+        {
+            "ids": list(ids),
+            "error": error,
+            "most": MAX_ATTEMPTS,
+            "back_off": [pause.total_seconds() for pause in BACK_OFF],
+        },
+    )
+    return [FailedCommand(*row) for row in rows]
+
+
+def postpone(connection: Connection, ids: Sequence[UUID], *, seconds: float) -> None:
+    """Let commands wait without counting an attempt: the fault was not theirs."""
+    connection.exec_driver_sql(
+        "UPDATE commands SET next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)"
+        " WHERE id = ANY(%(ids)s::uuid[]) AND state = 'accepted'",
+        {"ids": list(ids), "seconds": seconds},
+    )
+
+
+# --- the batch in hand -----------------------------------------------------------------------------------------
+
+
+def take_in_hand(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
+    """Write down, in a transaction of its own, which commands a worker is about to try."""
+    connection.exec_driver_sql(
+        "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
+        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
+        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, server_started = excluded.server_started,"
+        " since = excluded.since",
+        {"worker": worker, "ids": list(ids)},
+    )
+
+
+def put_down(connection: Connection, worker: str) -> None:
+    """Nothing is in this worker's hands."""
+    connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
+
+
+def hold_hand(connection: Connection, worker: str) -> None:
+    """Lock this worker's row for the transaction: who can lock it instead knows that the batch broke off."""
+    connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
+    )
+
+
+def broken_off(connection: Connection, worker: str) -> list[UUID]:
+    """The commands that dead workers had in hand; their rows are taken away in this transaction.
+
+    A worker in mid-batch holds its lock, so a row whose lock is free was left by a process that died, or by one
+    that has committed: then its commands no longer wait, and counting does nothing.
+    """
+    rows = connection.exec_driver_sql(
+        "DELETE FROM batches_in_hand WHERE worker IN ("
+        " SELECT worker FROM batches_in_hand WHERE worker <> %(worker)s"
+        " AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0)))"
+        " RETURNING commands, server_started >= pg_postmaster_start_time() AS counts",
+        {"worker": worker},
+    )
+    return [UUID(each) for row in rows if row.counts for each in row.commands]
+
+
+# --- sweep -----------------------------------------------------------------------------------------------------
+
+_FORGOTTEN: Final = """
+SELECT w.lane, w.subject FROM (
+    SELECT DISTINCT ON (c.subject) c.subject, c.lane, c.seq, c.accepted_at, c.next_attempt_at
+    FROM commands c WHERE c.state = 'accepted' ORDER BY c.subject, c.seq
+) AS w
+WHERE coalesce(w.next_attempt_at, w.accepted_at + make_interval(secs => %(older)s)) < clock_timestamp()
+ORDER BY w.seq LIMIT %(most)s
+"""
+
+
+def forgotten_subjects(connection: Connection, *, older_than: float, most: int = 2000) -> list[tuple[Lane, str]]:
+    """Subjects whose first command has waited ``older_than`` seconds, or whose back-off is over: they need a hint."""
+    rows = connection.exec_driver_sql(_FORGOTTEN, {"older": older_than, "most": most})
+    return [(Lane(row.lane), row.subject) for row in rows]
+
+
+def prune_keys(connection: Connection, *, older_than_hours: float) -> int:
+    """Forget idempotency keys that are old enough; say how many."""
+    return connection.exec_driver_sql(
+        "DELETE FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)",
+        {"seconds": older_than_hours * 3600},
+    ).rowcount

@@ -1,0 +1,107 @@
+"""Incidents, and what an incident can become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+
+from models.base import METADATA, Moment, id_column, reference
+from models.vocabulary import IncidentStatus, IncidentType, StatusMethod
+
+incidents = Table(
+    "incidents",
+    METADATA,
+    id_column(),
+    reference("organization_id", "organizations.id"),
+    Column("identifier", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("status_method", SmallInteger, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("dedup_key", Text, nullable=True),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("event_sequence", BigInteger, nullable=False, server_default="0"),
+    Column("date_started", Moment, nullable=False),
+    Column("date_detected", Moment, nullable=False),
+    Column("date_added", Moment, nullable=False),
+    Column("date_closed", Moment, nullable=True),
+    Column("last_activity_at", Moment, nullable=False),
+    UniqueConstraint("organization_id", "identifier"),
+)
+# Keys come from other systems and may be long: the digest is what is indexed.
+Index(
+    "incidents_open_dedup_key",
+    incidents.c.organization_id,
+    func.md5(incidents.c.dedup_key),
+    unique=True,
+    postgresql_where=text("status <> 2 AND dedup_key IS NOT NULL"),
+)
+
+incident_projects = Table(
+    "incident_projects",
+    METADATA,
+    reference("incident_id", "incidents.id", primary_key=True),
+    reference("project_id", "projects.id", primary_key=True),
+)
+Index("incident_projects_project_id_idx", incident_projects.c.project_id)
+
+incident_seen = Table(
+    "incident_seen",
+    METADATA,
+    reference("incident_id", "incidents.id", primary_key=True),
+    reference("user_id", "users.id", primary_key=True),
+    Column("last_seen", Moment, nullable=False),
+)
+
+
+@dataclass(slots=True)
+class Incident:
+    """An incident as a batch works on it; ``projects`` are ids."""
+
+    id: int
+    organization_id: int
+    identifier: int
+    title: str
+    status: IncidentStatus
+    status_method: StatusMethod
+    type: IncidentType
+    dedup_key: str | None
+    version: int
+    event_sequence: int
+    date_started: datetime
+    date_detected: datetime
+    date_added: datetime
+    date_closed: datetime | None
+    last_activity_at: datetime
+    projects: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anyone still has to do something about it."""
+        return self.status is not IncidentStatus.CLOSED
+
+    def record_activity(self, *, accepted_at: datetime) -> datetime:
+        """The date of a new activity: when it was accepted, never before the one before it.
+
+        Callers send the version back in If-Match: what they may overwrite must move it.
+        """
+        self.last_activity_at = max(self.last_activity_at, accepted_at)
+        self.version += 1
+        return self.last_activity_at
+
+    def next_event(self) -> int:
+        """The sequence number of the next event about this incident: 1, 2, 3, …"""
+        self.event_sequence += 1
+        return self.event_sequence

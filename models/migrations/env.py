@@ -1,0 +1,25 @@
+"""How alembic runs: online, one transaction a revision, one host at a time."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection
+
+from models.settings import DatabaseSettings
+from models.tables import METADATA
+
+
+def _migrate(connection: Connection) -> None:
+    context.configure(connection=connection, target_metadata=METADATA, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+given = context.config.attributes.get("connection")
+if given is not None:
+    _migrate(given)
+else:
+    with create_engine(DatabaseSettings.from_environment().database_url).connect() as own:
+        _migrate(own)
+        own.commit()

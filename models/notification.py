@@ -1,0 +1,48 @@
+"""The inbox, and the decision behind every item in it or missing from it."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
+
+from models.base import METADATA, id_column, moment_column, reference
+
+notifications = Table(
+    "notifications",
+    METADATA,
+    id_column(),
+    reference("organization_id", "organizations.id"),
+    reference("user_id", "users.id"),
+    reference("incident_id", "incidents.id"),
+    # No foreign key: a deleted comment leaves its item, marked retracted.
+    Column("activity_id", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("retracted", Boolean, nullable=False, server_default=text("false")),
+    moment_column("date_created"),
+    moment_column("date_read", nullable=True),
+    UniqueConstraint("activity_id", "user_id"),
+)
+Index("notifications_inbox_idx", notifications.c.user_id, notifications.c.organization_id, notifications.c.id)
+Index(
+    "notifications_unread_idx",
+    notifications.c.user_id,
+    notifications.c.organization_id,
+    notifications.c.id,
+    postgresql_where=notifications.c.date_read.is_(None),
+)
+
+decisions = Table(
+    "notification_decisions",
+    METADATA,
+    Column("activity_id", BigInteger, primary_key=True),
+    reference("user_id", "users.id", primary_key=True),
+    Column("channel", Text, primary_key=True),
+    Column("incident_id", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("rule", Text, nullable=False),
+    Column("detail", Text, nullable=False, server_default=""),
+    moment_column("at"),
+)
+Index("notification_decisions_explain_idx", decisions.c.user_id, decisions.c.incident_id)

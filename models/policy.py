@@ -1,0 +1,202 @@
+"""Who may do what: facts in, verdict out.
+
+The gateway asks before accepting and for reads, the worker asks again when it applies a command, and the
+notifier asks for everyone it is about to tell. The numbers in the docstrings are the steps of the request
+pipeline (docs/messages.md, "Order of checks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from models.refusals import Forbidden, NotFound
+from models.vocabulary import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES, CallerKind, Feature, Role
+
+NO_SCOPES: Final[frozenset[str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationFacts:
+    """What the policy asks of an organization."""
+
+    id: int
+    slug: str
+    features: frozenset[str]
+    open_membership: bool = True
+    alerts_member_write: bool = True
+    events_member_admin: bool = True
+
+    def has(self, feature: Feature) -> bool:
+        """Whether the organization's plan includes the feature."""
+        return feature in self.features
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectFacts:
+    """What the policy asks of a project: is it in use, and which active teams are attached."""
+
+    id: int
+    active: bool
+    teams: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who asks, as far as one organization is concerned.
+
+    ``scopes`` is the token's own list; ``None`` is a session (a user token without one). ``role`` is the
+    person's role in the organization asked about, ``None`` for no member; ``teams`` the active teams they are
+    actively on. A service that acts for a member has both ``user_id`` and the kind ``service``.
+    """
+
+    kind: CallerKind
+    user_id: int | None = None
+    organization_id: int | None = None
+    scopes: frozenset[str] | None = None
+    role: Role | None = None
+    teams: frozenset[int] = frozenset()
+
+    @property
+    def is_person(self) -> bool:
+        """Whether someone's name stands behind the request."""
+        return self.user_id is not None
+
+    @property
+    def is_session(self) -> bool:
+        """Whether only the role limits this caller."""
+        return self.kind is CallerKind.USER and self.scopes is None
+
+
+SYSTEM: Final = Actor(kind=CallerKind.SYSTEM)
+"""tocsin itself: it may do what follows from what others were allowed to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """A family of addresses with the scopes that open them, by HTTP method; any one of a list suffices."""
+
+    name: str
+    scopes: Mapping[str, frozenset[str]]
+    feature: Feature | None = None
+
+
+def _scopes(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+_ORGANIZATION_READ = _scopes("org:read", "org:write", "org:admin")
+_INCIDENT_WRITE = _scopes("org:write", "org:admin", "project:read", "project:write", "project:admin")
+_INCIDENT_READ = _INCIDENT_WRITE | {"org:read"}
+_OPEN = _scopes("org:write", "org:admin", "project:write", "project:admin")
+
+INCIDENT: Final = Permission(
+    "incident",
+    {"GET": _INCIDENT_READ, "POST": _INCIDENT_WRITE, "PUT": _INCIDENT_WRITE, "DELETE": _INCIDENT_WRITE},
+    Feature.INCIDENTS,
+)
+INCIDENTS: Final = Permission("incidents", {"GET": _INCIDENT_READ, "POST": _OPEN}, Feature.INCIDENTS)
+ORGANIZATION: Final = Permission("organization", {"GET": _ORGANIZATION_READ})
+MEMBERS: Final = Permission("members", {"GET": _ORGANIZATION_READ | {"member:read", "member:write", "member:admin"}})
+TEAMS: Final = Permission("teams", {"GET": _ORGANIZATION_READ | {"team:read", "team:write", "team:admin"}})
+PROJECTS: Final = Permission(
+    "projects", {"GET": _ORGANIZATION_READ | {"project:read", "project:write", "project:admin"}}
+)
+INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
+COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
+"""The bulk address: every item passes its own route's permission as well."""
+
+
+@lru_cache(maxsize=64)
+def _role_scopes(role: Role, *, alerts_member_write: bool, events_member_admin: bool) -> frozenset[str]:
+    scopes = ROLE_SCOPES[role]
+    if role is not Role.MEMBER:
+        return scopes
+    taken = {"alerts:write": alerts_member_write, "event:admin": events_member_admin}
+    return scopes - {scope for scope, kept in taken.items() if not kept}
+
+
+def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset[str]:
+    """What the actor may do in the organization: role ∩ token; a key of the organization has all (step 4 limits it)."""
+    if actor.is_person:
+        if actor.role is None:
+            return NO_SCOPES
+        scopes = _role_scopes(
+            actor.role,
+            alerts_member_write=organization.alerts_member_write,
+            events_member_admin=organization.events_member_admin,
+        )
+        return scopes if actor.scopes is None else scopes & actor.scopes
+    if actor.organization_id != organization.id:
+        return NO_SCOPES
+    if actor.kind is CallerKind.KEY:
+        return ROLE_SCOPES[Role.OWNER]
+    return actor.scopes or NO_SCOPES
+
+
+def require_token(actor: Actor, permission: Permission, method: str) -> None:
+    """Step 4: one of the token's own scopes must be listed for the method. Sessions pass.
+
+    :raises Forbidden: none is, or the method is not in the permission's table.
+    """
+    if actor.is_session or actor.kind is CallerKind.SYSTEM:
+        return
+    if not (actor.scopes or NO_SCOPES) & permission.scopes.get(method, NO_SCOPES):
+        raise Forbidden
+
+
+def require_organization(actor: Actor, organization: OrganizationFacts, permission: Permission, method: str) -> None:
+    """Steps 8 and 9: a scope in this organization, then the feature of its plan.
+
+    :raises Forbidden: the actor has none of the scopes here.
+    :raises NotFound: the organization's plan does not include the feature.
+    """
+    if actor.kind is CallerKind.SYSTEM:
+        return
+    if not effective_scopes(actor, organization) & permission.scopes.get(method, NO_SCOPES):
+        raise Forbidden
+    if permission.feature is not None and not organization.has(permission.feature):
+        raise NotFound
+
+
+def has_project_access(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
+    """Whether the actor reaches the project; nobody reaches an inactive one."""
+    if not project.active:
+        return False
+    if actor.kind is CallerKind.SYSTEM:
+        return True
+    if not actor.is_person:
+        return actor.organization_id == organization.id
+    if actor.role is None:
+        return False
+    return organization.open_membership or actor.role in GLOBAL_ROLES or is_on_team_of(actor, project)
+
+
+def is_on_team_of(actor: Actor, project: ProjectFacts) -> bool:
+    """Project membership, stricter than access: an active place on an active team attached to the project."""
+    return not actor.teams.isdisjoint(project.teams)
+
+
+def may_read(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> bool:
+    """Whether the actor reaches at least one of an incident's projects."""
+    return any(has_project_access(actor, organization, project) for project in projects)
+
+
+def require_projects(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> None:
+    """Step 11.
+
+    :raises Forbidden: the actor reaches none of the projects.
+    """
+    if actor.kind is not CallerKind.SYSTEM and not may_read(actor, organization, projects):
+        raise Forbidden
+
+
+def require_author(actor: Actor) -> None:
+    """Writes that carry a person's name are not for keys, nor for services that act for nobody.
+
+    :raises Forbidden: there is no person behind the request.
+    """
+    if not actor.is_person and actor.kind is not CallerKind.SYSTEM:
+        raise Forbidden

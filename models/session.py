@@ -1,0 +1,77 @@
+"""Engines, and which database faults can pass.
+
+An engine is built by an entry point, after it has forked, and handed down.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+WORKER_TIMEOUTS: Final = {
+    "statement_timeout": "5s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "10s",
+}
+"""What a worker's statements may take before the server ends them."""
+
+PASSING_CLASSES: Final = ("08", "53", "57P")
+"""SQLSTATE prefixes of faults that can pass: connection, resources, operator intervention (restart, shutdown)."""
+
+PASSING_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+"""Serialization, deadlock, lock and statement timeouts."""
+
+
+def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None = None, pool_size: int = 4) -> Engine:
+    """A synchronous engine for a worker, relay, notifier or the command line; call it after forking."""
+    options = "".join(f" -c {name}={value}" for name, value in (timeouts or {}).items())
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=pool_size,
+        connect_args={
+            "connect_timeout": 3,
+            "application_name": application,
+            "options": f"-c timezone=UTC{options}",
+        },
+    )
+
+
+def make_async_engine(url: str, *, application: str, pool_size: int, pool_timeout: float) -> AsyncEngine:
+    """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds."""
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout,
+        connect_args={
+            "connect_timeout": 1,
+            "application_name": application,
+            "options": "-c timezone=UTC -c statement_timeout=10s",
+        },
+    )
+
+
+def can_pass(fault: BaseException) -> bool:
+    """Whether trying again later may succeed although nothing was changed: the fault is not the command's own."""
+    if isinstance(fault, PoolTimeout):
+        return True
+    if isinstance(fault, DBAPIError):
+        if fault.connection_invalidated:
+            return True
+        state = sqlstate(fault)
+        if state is None:
+            return isinstance(fault, (OperationalError, InterfaceError))
+        return state in PASSING_STATES or state.startswith(PASSING_CLASSES)
+    return isinstance(fault, (psycopg.OperationalError, ConnectionError))
+
+
+def sqlstate(fault: DBAPIError[Any]) -> str | None:
+    """The SQLSTATE of a database fault, if the server sent one."""
+    return getattr(fault.orig, "sqlstate", None)

@@ -1,0 +1,18 @@
+"""Who wants to hear of an incident, and how that arose."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, Index, Table, Text
+
+from models.base import METADATA, Moment, reference
+
+subscriptions = Table(
+    "incident_subscriptions",
+    METADATA,
+    reference("incident_id", "incidents.id", primary_key=True),
+    reference("user_id", "users.id", primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("date_added", Moment, nullable=False),
+)
+# "My incidents" reads by person first.
+Index("incident_subscriptions_person_idx", subscriptions.c.user_id, subscriptions.c.incident_id)

@@ -1,0 +1,8 @@
+"""Every table, for alembic and for tests."""
+
+from __future__ import annotations
+
+from models import activity, command, directory, event, incident, notification, subscription
+from models.base import METADATA
+
+__all__ = ["METADATA", "activity", "command", "directory", "event", "incident", "notification", "subscription"]
