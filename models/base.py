@@ -40,6 +40,8 @@ Moment = DateTime(timezone=True)
 
 TextList = ARRAY(Text)
 
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's own gap
+
 
 def id_column() -> Column[int]:
     """An id made by the server, unless another system's id is carried over."""
@@ -93,7 +95,7 @@ def _travels_as_text(kind: TypeEngine[Any]) -> bool:
 
 
 def _type_name(kind: TypeEngine[Any]) -> str:
-    return kind.compile(dialect=postgresql.dialect())
+    return kind.compile(dialect=_DIALECT)
 
 
 def _array_type(kind: TypeEngine[Any]) -> str:

@@ -162,7 +162,7 @@ LIMIT %(most)s
 
 
 def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, window: int = 1000) -> list[str]:
-    """Lock up to ``share`` subjects with waiting commands until the transaction ends: the hinted first, then the oldest.
+    """Lock up to ``share`` subjects with waiting commands until the transaction ends: hinted ones first, then oldest.
 
     Reading what waits on them must be a **later** statement: this one's snapshot is older than its locks.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import (
     Boolean,
@@ -123,6 +125,19 @@ tokens = Table(
     CheckConstraint("(kind = 'ops') = (ops_role IS NOT NULL)", name="ops"),
     CheckConstraint("NOT act_as OR kind = 'service'", name="act_as"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Someone with an account."""
+
+    id: int
+    username: str
+    name: str
+    email: str
+    is_active: bool
+    is_superuser: bool
+    date_joined: datetime
 
 
 def token_hash(token: str) -> bytes:

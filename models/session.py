@@ -5,7 +5,7 @@ An engine is built by an entry point, after it has forked, and handed down.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 from sqlalchemy import create_engine
@@ -72,6 +72,6 @@ def can_pass(fault: BaseException) -> bool:
     return isinstance(fault, (psycopg.OperationalError, ConnectionError))
 
 
-def sqlstate(fault: DBAPIError[Any]) -> str | None:
+def sqlstate(fault: DBAPIError) -> str | None:
     """The SQLSTATE of a database fault, if the server sent one."""
     return getattr(fault.orig, "sqlstate", None)

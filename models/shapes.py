@@ -1,0 +1,164 @@
+"""Entity → JSON, as callers see it: used by the worker's outcomes and the gateway's reads alike.
+
+Ids are strings, times ISO 8601 in UTC with microseconds where they are not zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from models.activity import Activity
+from models.directory import Person
+from models.incident import Incident
+from models.vocabulary import JSON, CommandState
+
+
+def iso(moment: datetime) -> str:
+    """A time on the wire: ``2026-11-23T10:00:00Z``, with microseconds where they are not zero."""
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def iso_or_none(moment: datetime | None) -> str | None:
+    """The same, where there may be none."""
+    return None if moment is None else iso(moment)
+
+
+def person_brief(person: Person) -> dict[str, JSON]:
+    """A person in a list: who they are, no more."""
+    return {"id": str(person.id), "name": person.name, "username": person.username, "email": person.email}
+
+
+def person_json(person: Person | None) -> dict[str, JSON] | None:
+    """A person as Sentry's full user object; tocsin keeps no passwords, avatars or logins, and says so."""
+    if person is None:
+        return None
+    return person_brief(person) | {
+        "avatarUrl": None,
+        "isActive": person.is_active,
+        "hasPasswordAuth": False,
+        "isManaged": False,
+        "dateJoined": iso(person.date_joined),
+        "lastLogin": None,
+        "has2fa": False,
+        "lastActive": None,
+        "isSuperuser": person.is_superuser,
+        "isStaff": False,
+        "experiments": {},
+        "emails": [{"id": str(person.id), "email": person.email, "is_verified": True}] if person.email else [],
+        "avatar": {"avatarType": "letter_avatar", "avatarUuid": None, "avatarUrl": None},
+    }
+
+
+def activity_json(activity: Activity, *, identifier: int, user: Person | None) -> dict[str, JSON]:
+    """An activity; ``user`` is its author, ``None`` for tocsin itself."""
+    return {
+        "id": str(activity.id),
+        "incidentIdentifier": str(identifier),
+        "user": person_json(user),
+        "type": activity.type,
+        "value": activity.value,
+        "previousValue": activity.previous_value,
+        "comment": activity.comment,
+        "dateCreated": iso(activity.date_added),
+        "version": activity.version,
+    }
+
+
+def incident_json(
+    incident: Incident,
+    *,
+    projects: Sequence[str],
+    activities: Sequence[JSON] | None = None,
+    seen_by: Sequence[tuple[Person, datetime]] | None = None,
+    viewer: int | None = None,
+) -> dict[str, JSON]:
+    """An incident as lists show it; ``seen_by`` is most recent first, ``viewer`` the reader's user id."""
+    return {
+        "id": str(incident.id),
+        "identifier": str(incident.identifier),
+        "organizationId": str(incident.organization_id),
+        "projects": list(projects),
+        "alertRule": None,
+        "activities": None if activities is None else list(activities),
+        "seenBy": None
+        if seen_by is None
+        else [(person_json(person) or {}) | {"lastSeen": iso(last_seen)} for person, last_seen in seen_by],
+        "hasSeen": None if seen_by is None else any(person.id == viewer for person, _ in seen_by),
+        "status": incident.status,
+        "statusMethod": incident.status_method,
+        "type": incident.type,
+        "title": incident.title,
+        "dateStarted": iso(incident.date_started),
+        "dateDetected": iso(incident.date_detected),
+        "dateCreated": iso(incident.date_added),
+        # To the minute: what the incident API that we give back has always answered.
+        "dateClosed": iso_or_none(incident.date_closed and incident.date_closed.replace(second=0, microsecond=0)),
+        "version": incident.version,
+    }
+
+
+def incident_details(
+    incident: Incident,
+    *,
+    projects: Sequence[str],
+    seen_by: Sequence[tuple[Person, datetime]],
+    viewer: int | None,
+    is_subscribed: bool,
+) -> dict[str, JSON]:
+    """An incident by itself. Without a rule there is no query to discover."""
+    return incident_json(incident, projects=projects, seen_by=seen_by, viewer=viewer) | {
+        "isSubscribed": is_subscribed,
+        "discoverQuery": "",
+    }
+
+
+def incident_in_event(incident: Incident) -> dict[str, JSON]:
+    """An incident inside an event."""
+    return {
+        "id": str(incident.id),
+        "identifier": str(incident.identifier),
+        "title": incident.title,
+        "status": incident.status,
+        "version": incident.version,
+    }
+
+
+def command_json(command: Mapping[str, Any], *, organization: str | None) -> dict[str, JSON]:
+    """The command resource, from a row of the ledger."""
+    state = CommandState(command["state"])
+    finished = command["outcome_status"] is not None
+    return {
+        "id": str(command["id"]),
+        "type": command["type"],
+        "status": state,
+        "organization": organization,
+        "acceptedAt": iso(command["accepted_at"]),
+        "finishedAt": iso_or_none(command["finished_at"]),
+        "attempts": command["attempts"],
+        "heldBy": None,
+        "outcome": {"status": command["outcome_status"], "body": command["outcome_body"]} if finished else None,
+        "error": command["error"],
+    }
+
+
+def organization_json(row: Mapping[str, Any]) -> dict[str, JSON]:
+    """An organization, from its row."""
+    return {
+        "id": str(row["id"]),
+        "slug": row["slug"],
+        "name": row["name"],
+        "features": sorted(row["features"]),
+        "options": {name: row[name] for name in ("open_membership", "alerts_member_write", "events_member_admin")},
+    }
+
+
+def named_json(row: Mapping[str, Any]) -> dict[str, JSON]:
+    """A team or a project, from its row."""
+    return {"id": str(row["id"]), "slug": row["slug"], "name": row["name"], "status": row["status"]}
+
+
+def member_json(member_id: int, *, role: str, person: Person, teams: Iterable[str]) -> dict[str, JSON]:
+    """A member of an organization; ``teams`` are slugs."""
+    return {"id": str(member_id), "role": role, "user": person_brief(person), "teams": sorted(teams)}

@@ -1,0 +1,56 @@
+"""One line per command: its message, what it needs, and which line of work it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from models.policy import INBOX, INCIDENT, INCIDENTS, Permission
+from tasks.commands import Command, OpenIncident, PostComment, ReadNotifications, Unsubscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the house knows of a command.
+
+    ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
+    one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
+    program may do in its own name.
+    """
+
+    message: type[Command]
+    permission: Permission
+    method: str
+    subject: Callable[[Any, int, int | None], str]
+    for_services: bool = False
+
+    def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
+        """The subject of this command, from ids, not spellings."""
+        return self.subject(command, organization_id, user_id)
+
+
+def _incident(command: Any, organization_id: int, _user_id: int | None) -> str:
+    # What has no number yet, or names none, stands in the organization's line.
+    address: str = command.incident
+    return f"incident:{organization_id}:{address}" if address.isdecimal() else f"org:{organization_id}"
+
+
+def _organization(_command: Any, organization_id: int, _user_id: int | None) -> str:
+    return f"org:{organization_id}"
+
+
+def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
+    return f"user:{user_id}"
+
+
+CATALOG: Final[dict[str, Entry]] = {
+    entry.message.name: entry
+    for entry in (
+        Entry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
+        Entry(PostComment, INCIDENT, "POST", _incident),
+        Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
+        Entry(ReadNotifications, INBOX, "POST", _person),
+    )
+}
+"""Every command by its name on the wire."""

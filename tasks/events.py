@@ -1,0 +1,152 @@
+"""Every event: the news that others may want to hear.
+
+CloudEvents 1.0 in structured JSON, one body for the bus, for server-sent events and for webhooks. An event says
+what changed; :func:`cloud_event` adds who, where and in which order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import ClassVar, Final
+from uuid import UUID
+
+from models.shapes import iso
+from models.vocabulary import JSON
+
+SEQUENCE_DIGITS: Final = 20
+"""Sequences are zero-padded, so that they sort as text."""
+
+
+class Event:
+    """Something that happened. ``type`` is its name on the wire; ``tells_people`` whether the notifier plans it."""
+
+    type: ClassVar[str]
+    tells_people: ClassVar[bool] = False
+
+    @property
+    def activity_id(self) -> int | None:
+        """The activity that this event tells of; all events of one activity are planned together."""
+        return None
+
+    def data(self) -> dict[str, JSON]:
+        """What changed, beside the incident, the actor and the command."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentOpened(Event):
+    """An incident was opened."""
+
+    type: ClassVar[str] = "incident.opened"
+
+    projects: tuple[str, ...]
+
+    def data(self) -> dict[str, JSON]:
+        """Slugs of the projects concerned."""
+        return {"projects": list(self.projects)}
+
+
+@dataclass(frozen=True, slots=True)
+class CommentPosted(Event):
+    """Someone said something."""
+
+    type: ClassVar[str] = "incident.comment_posted"
+    tells_people: ClassVar[bool] = True
+
+    activity: int
+    comment: str
+
+    @property
+    def activity_id(self) -> int:
+        """The comment."""
+        return self.activity
+
+    def data(self) -> dict[str, JSON]:
+        """The comment as it was written."""
+        return {"activity": {"id": str(self.activity), "comment": self.comment}}
+
+
+@dataclass(frozen=True, slots=True)
+class Mentioned(Event):
+    """People or teams were mentioned; ``users`` are those named one by one."""
+
+    type: ClassVar[str] = "incident.mentioned"
+    tells_people: ClassVar[bool] = True
+
+    activity: int
+    comment: str
+    users: tuple[int, ...]
+    teams: tuple[int, ...]
+
+    @property
+    def activity_id(self) -> int:
+        """The comment that mentions."""
+        return self.activity
+
+    def data(self) -> dict[str, JSON]:
+        """Who was mentioned, and where."""
+        return {
+            "activity": {"id": str(self.activity), "comment": self.comment},
+            "users": [str(user) for user in self.users],
+            "teams": [str(team) for team in self.teams],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed(Event):
+    """Someone hears no more of an incident."""
+
+    type: ClassVar[str] = "incident.unsubscribed"
+
+    user: int
+
+    def data(self) -> dict[str, JSON]:
+        """Who."""
+        return {"user": str(self.user)}
+
+
+@dataclass(frozen=True, slots=True)
+class CommandDead(Event):
+    """A fault outlived its retries: the command lies in the dead letters."""
+
+    type: ClassVar[str] = "command.dead"
+
+    command_type: str
+    attempts: int
+    error: str
+
+    def data(self) -> dict[str, JSON]:
+        """What died, of what."""
+        return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
+
+
+EVENTS: Final[dict[str, type[Event]]] = {
+    event.type: event for event in (IncidentOpened, CommentPosted, Mentioned, Unsubscribed, CommandDead)
+}
+"""Every event by its name on the wire."""
+
+
+def cloud_event(
+    event: Event,
+    *,
+    id: UUID,  # noqa: A002 - CloudEvents' own name
+    organization: str,
+    subject: str,
+    sequence: int,
+    time: datetime,
+    data: dict[str, JSON],
+) -> dict[str, JSON]:
+    """The event as it goes out. ``subject`` is ``incidents/12`` and the like; ``data`` comes before what changed."""
+    return {
+        "specversion": "1.0",
+        "id": str(id),
+        "source": f"/organizations/{organization}",
+        "subject": subject,
+        "type": event.type,
+        "time": iso(time),
+        "sequence": f"{sequence:0{SEQUENCE_DIGITS}d}",
+        "partitionkey": subject,
+        "datacontenttype": "application/json",
+        "data": data | event.data(),
+    }

@@ -1,0 +1,182 @@
+"""Field types of the commands, with the wire's own words for what does not fit.
+
+The rules and texts are those of the incident API that tocsin gives back (docs/messages.md): text is trimmed,
+numbers become text, integers may come as integral floats or digit strings. Pydantic does the walking,
+:func:`field_errors` turns what it found into the wire's shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, ValidationError
+from pydantic_core import PydanticCustomError
+
+from models.refusals import NOT_NULL, REQUIRED
+from models.vocabulary import JSON, MAX_ID
+
+BLANK: Final = "This field may not be blank."
+NO_STRING: Final = "Not a valid string."
+NO_INTEGER: Final = "A valid integer is required."
+UNPARSABLE: Final = ""
+"""Stands for a mention that can name nobody."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def wrong(message: str) -> PydanticCustomError:
+    """A field error with exactly this text."""
+    return PydanticCustomError("wire", "{message}", {"message": message})
+
+
+def text(value: JSON) -> str:
+    """Text as the wire takes it: a string or a number, trimmed, not blank, storable."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise wrong(NO_STRING)
+    trimmed = str(value).strip()
+    if not trimmed:
+        raise wrong(BLANK)
+    if "\0" in trimmed:
+        raise wrong("Null characters are not allowed.")
+    if lone := _SURROGATE.search(trimmed):
+        raise wrong(f"Surrogate characters are not allowed: U+{ord(lone[0]):X}.")
+    return trimmed
+
+
+def integer(value: JSON) -> int:
+    """An integer, an integral float or a string of digits; never a truth value."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    if isinstance(value, bool):
+        raise wrong(NO_INTEGER)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
+        return int(value)
+    if not isinstance(value, int):
+        raise wrong(NO_INTEGER)
+    return value
+
+
+def listing(value: JSON) -> list[Any]:
+    """A JSON array."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    if not isinstance(value, list):
+        raise wrong(f'Expected a list of items but got type "{type(value).__name__}".')
+    return value
+
+
+def moment(value: JSON) -> datetime:
+    """A point in time as ISO 8601; without an offset it is UTC."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    try:
+        parsed = datetime.fromisoformat(value) if isinstance(value, str) and len(value) <= 64 else None
+        if parsed is not None:
+            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise wrong(
+        "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
+    )
+
+
+def mention(value: JSON) -> str | None:
+    """One mention, made storable: who it names is for the worker to say. Null stays null."""
+    if value is None:
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or "\0" in value or _SURROGATE.search(value) or len(value) > 1000:
+        return UNPARSABLE
+    return value
+
+
+def identifier(value: JSON) -> int | None:
+    """The number of an incident in its organization, or ``None`` for what can name none (ASCII digits only)."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value if 0 <= value <= MAX_ID else None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        digits = value.lstrip("0") or "0"
+        return int(digits) if len(digits) < len(str(MAX_ID)) else None
+    return None
+
+
+def incident_address(value: JSON) -> str:
+    """An incident's identifier in its plainest spelling, ``dedup:KEY``, or ``""`` for what can name none."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    if isinstance(value, str) and value.startswith("dedup:"):
+        return f"dedup:{text(value.removeprefix('dedup:'))}"
+    if isinstance(value, (bool, float, list, dict)):
+        raise wrong(NO_STRING)
+    number = identifier(value)
+    return "" if number is None else str(number)
+
+
+def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
+    """The same check, with null allowed."""
+    return BeforeValidator(lambda value: None if value is None else check(value))
+
+
+TextField = Annotated[str, BeforeValidator(text)]
+OptionalText = Annotated[str | None, optional(text)]
+OptionalInteger = Annotated[int | None, optional(integer)]
+OptionalMoment = Annotated[datetime | None, optional(moment)]
+IncidentAddress = Annotated[str, BeforeValidator(incident_address)]
+Mentions = Annotated[
+    tuple[str | None, ...], BeforeValidator(lambda value: tuple(mention(each) for each in listing(value)))
+]
+Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
+OptionalIds = Annotated[tuple[int, ...] | None, optional(lambda value: _each(value, integer))]
+
+
+def status_of(choices: tuple[int, ...]) -> BeforeValidator:
+    """An integer out of a closed set."""
+
+    def check(value: JSON) -> int:
+        number = integer(value)
+        if number not in choices:
+            raise wrong(f"Invalid value for status. Valid values: {list(choices)}")
+        return number
+
+    return BeforeValidator(check)
+
+
+def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
+    wrongs: dict[str, list[str]] = {}
+    checked = []
+    for index, each in enumerate(listing(value)):
+        try:
+            checked.append(check(each))
+        except PydanticCustomError as error:
+            wrongs[str(index)] = [error.message()]
+    if wrongs:
+        raise PydanticCustomError("items", "{items}", {"items": wrongs})
+    if not checked:
+        raise wrong("This list may not be empty.")
+    return tuple(checked)
+
+
+def field_errors(error: ValidationError) -> dict[str, JSON]:
+    """What pydantic found, as the wire says it: field (in the caller's spelling) → texts, or index → texts."""
+    fields: dict[str, JSON] = {}
+    for each in error.errors():
+        context = each.get("ctx", {})
+        name = str(each["loc"][0]) if each["loc"] else "non_field_errors"
+        if each["type"] == "items":
+            fields[name] = context["items"]
+        else:
+            fields.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
+    return fields
+
+
+def _text_of(kind: str, message: str) -> str:
+    return {"missing": REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)
