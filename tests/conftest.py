@@ -1,0 +1,73 @@
+"""What tests build on: real servers, and a fresh migrated database for each test that asks for one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.pool import NullPool
+
+from models.migrate import migrate
+from workers.stack.part import StackError
+from workers.stack.servers import Servers, embedded
+
+_TEMPLATE = "migrated"
+_numbers = count(1)
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated, empty database of one test. ``url`` is what DATABASE_URL would be."""
+
+    url: str
+    engine: Engine
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""
+    with ExitStack() as running:
+        try:
+            started = running.enter_context(embedded(durable=False))
+        except StackError as error:
+            if "CI" in os.environ:
+                raise
+            pytest.skip(f"the embedded servers cannot run here: {error}")
+        yield started
+
+
+@pytest.fixture(scope="session")
+def maintenance(servers: Servers) -> Engine:
+    """Where databases are made and dropped, one of them migrated for the others to copy."""
+    engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    _execute(engine, f"CREATE DATABASE {_TEMPLATE}")
+    template = create_engine(engine.url.set(database=_TEMPLATE), poolclass=NullPool)
+    migrate(template)
+    return engine
+
+
+@pytest.fixture
+def database(maintenance: Engine) -> Iterator[Database]:
+    """A fresh migrated database."""
+    name = f"test_{next(_numbers)}"
+    _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+    url = maintenance.url.set(database=name)
+    engine = create_engine(url)
+    yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
+    engine.dispose()
+    _execute(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _with_driver(url: str) -> URL:
+    return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _execute(engine: Engine, statement: str) -> None:
+    with engine.connect() as connection:
+        connection.exec_driver_sql(statement)
