@@ -14,8 +14,10 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from workers.stack.part import StackError, full_disk, identity
 
@@ -70,18 +72,24 @@ class DataFolder:
         :raises StackError: one works on it already.
         """
         with (self.path / "lock").open("a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _take(lock, within_seconds=0.5):  # a reader of stack.json may look at the lock just now
                 lock.seek(0)
                 raise StackError(
                     f"tocsin already runs on {self.path} (pid {lock.read().strip() or 'unknown'}): "
                     "stop that one, or name another folder with --data"
-                ) from None
+                )
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
             yield
+
+    def is_locked(self) -> bool:
+        """Whether a stack works on this folder.
+
+        :raises OSError: there is no such folder, or it is not ours to read.
+        """
+        with (self.path / "lock").open() as lock:
+            return not _take(lock)
 
     def secret(self) -> str:
         """The secret of this stack, made when first asked for."""
@@ -175,6 +183,19 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
     draft.replace(path)
+
+
+def _take(lock: IO[str], within_seconds: float = 0.0) -> bool:
+    deadline = time.monotonic() + within_seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def _is_own_folder(path: Path) -> bool:

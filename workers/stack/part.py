@@ -59,6 +59,7 @@ class Part:
         self.guard = guard
         self.process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
+        self._log_start: int | None = None
 
     @property
     def pid(self) -> int | None:
@@ -146,10 +147,12 @@ class Part:
             self._watcher = None
 
     def last_lines(self, count: int = 8) -> list[str]:
-        """The end of its log."""
+        """The end of its log, as far as it is of its last start."""
+        if self._log_start is None:
+            return []
         try:
             with self.log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 8192))
                 text = log.read().decode(errors="replace")
         except OSError:
             return []
@@ -187,6 +190,9 @@ class Part:
             self.clear_leftovers()
             yield (lock.fileno(),)
 
+    def end_orphans(self) -> None:
+        """End what a killed predecessor started and that lives on."""
+
     def clear_leftovers(self) -> None:
         """Remove what a killed predecessor left; called when it is certain that none lives."""
 
@@ -196,6 +202,7 @@ class Part:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                self.end_orphans()
                 if time.monotonic() > deadline:
                     raise StackError(
                         f"an earlier {self.name} still runs on {self.guard}: end it, then start again"
@@ -210,6 +217,7 @@ class Part:
             if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
                 self.log.replace(self.log.with_suffix(".log.1"))
             descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._log_start = os.lseek(descriptor, 0, os.SEEK_END)
         except OSError as error:
             raise StackError(f"the log {self.log} cannot be written: {error.strerror}") from error
         try:

@@ -6,6 +6,7 @@ Whoever can enter the private socket folder is trusted; nobody else can.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -13,6 +14,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+from workers.stack import leash
 from workers.stack.folder import DataFolder, server_account
 from workers.stack.part import Part, StackError, full_disk, identity
 from workers.stack.programs import postgres_programs
@@ -65,6 +67,13 @@ class Postgres(Part):
         """Where it is, for SQLAlchemy and for libpq alike."""
         return f"postgresql://{USER}@/{DATABASE}?host={self.sockets}"
 
+    @property
+    def note(self) -> str:
+        """A line about data that could not lie in the data folder, or nothing."""
+        if self.data.parent == self._folder.path:
+            return ""
+        return f"postgres keeps its data in {self.data}, since it cannot reach {self._folder.path}"
+
     def start(self) -> None:
         """Make the database cluster if there is none, and start the server.
 
@@ -98,6 +107,13 @@ class Postgres(Part):
             return False
         return True
 
+    def end_orphans(self) -> None:
+        """Kill the sessions of a killed server: one with a long query would keep the next server waiting."""
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (process / "cwd").readlink() == self.data and (process / "exe").readlink().name == "postgres":
+                    os.kill(int(process.name), signal.SIGKILL)
+
     def clear_leftovers(self) -> None:
         """Forget the lock files of a killed server: our own lock says that it is gone, its pid may be another's."""
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
@@ -130,6 +146,8 @@ class Postgres(Part):
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
+            process_group=0,
+            preexec_fn=leash.before_exec(signal.SIGKILL),
             **identity(self.account),
         )
         if done.returncode == 0:

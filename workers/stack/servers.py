@@ -84,7 +84,7 @@ def embedded(data: Path | None = None, *, durable: bool = True) -> Iterator[Serv
 
     :raises workers.stack.part.StackError: they cannot be started.
     """
-    folder = DataFolder(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))  # noqa: S108 - mkdtemp is private
+    folder = DataFolder(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
     servers = Servers(folder, durable=durable)
     with contextlib.ExitStack() as undo:
         if data is None:

@@ -1,0 +1,68 @@
+"""The operator's command line: one table of commands, each loaded when it is asked for.
+
+To add a command, write a module here with a function whose parameters typer reads (or with a `typer.Typer`, for a
+command that has commands), and add its line to :data:`COMMANDS`. Say "no" by raising :class:`Refused`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Entry(NamedTuple):
+    """Where a command is, as ``module:name``, and what it does."""
+
+    target: str
+    about: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "up": Entry("workers.cli.up:up", "start everything that is not configured, and stay"),
+    "reset": Entry("workers.cli.reset:reset", "delete the embedded servers' data"),
+    "doctor": Entry("workers.cli.doctor:doctor", "check configuration, database, broker, clocks and disk"),
+    "gateway": Entry("workers.cli.processes:gateway", "one gateway process"),
+    "worker": Entry("workers.cli.processes:worker", "one worker process"),
+    "relay": Entry("workers.cli.processes:relay", "one relay process"),
+    "notifier": Entry("workers.cli.processes:notifier", "one notifier process"),
+}
+
+
+class Refused(Exception):
+    """The command cannot do what was asked; the text is one sentence that says why and what to do."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run one command and exit: 0 done, 1 refused or failed, 2 wrong usage; errors are a sentence on stderr."""
+    sys.exit(_run(list(sys.argv[1:] if words is None else words)))
+
+
+def _run(words: list[str]) -> int:
+    from models.settings import SettingsError, check_names
+
+    try:
+        check_names(os.environ)
+    except SettingsError as error:
+        return _fail(str(error))
+    if not words or words[0] in {"--help", "-h", "help"}:
+        return _overview()
+    if words[0] not in COMMANDS:
+        return _fail(f"tocsin has no command {words[0]}; `tocsin --help` lists the commands there are", code=2)
+    from workers.cli.frame import run
+
+    return run(words[0], COMMANDS[words[0]].target, words[1:])
+
+
+def _overview() -> int:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {entry.about}" for name, entry in COMMANDS.items()]
+    sys.stdout.write("Usage: tocsin COMMAND [OPTIONS]\n\n" + "\n".join(lines))
+    sys.stdout.write("\n\n`tocsin COMMAND --help` says more. Every command takes --data DIR and --json.\n")
+    return 0
+
+
+def _fail(sentence: str, code: int = 1) -> int:
+    sys.stderr.write(f"{sentence}\n")
+    return code

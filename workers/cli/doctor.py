@@ -1,0 +1,182 @@
+"""`tocsin doctor`: what is configured, whether it works, and what to do where it does not."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import typer
+from dotenv import dotenv_values
+
+from models.settings import NAMES, SECRET_NAMES, DatabaseSettings, SettingsError
+from tasks.settings import BrokerSettings
+from workers.cli.frame import AsJson, Data, data_folder, say, say_json
+from workers.stack.discovery import environment_of
+from workers.stack.part import StackError
+
+T = TypeVar("T")
+
+LOW_DISK_BYTES = 1 << 30
+CLOCK_SECONDS = 1.0
+
+
+class Unwell(Exception):
+    """A check failed; the text says what is wrong and the fix."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check; `says` holds the facts, or what is wrong with its fix."""
+
+    check: str
+    good: bool
+    says: str
+
+
+def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
+    """Check configuration, database, migrations, broker, wake-ups, clocks and disk."""
+    folder = data_folder(data)
+    findings = [_find("configuration", lambda: _configuration(folder))]
+    if findings[0].good:
+        findings += [_find(name, check) for name, check in CHECKS.items()]
+    findings.append(_find("disk", lambda: _disk(folder)))
+    settings = _effective_settings()
+    if as_json:
+        say_json({"settings": settings, "checks": [asdict(finding) for finding in findings]})
+    else:
+        for name, value in settings.items():
+            say(f"     {name:<22} {value}  ({NAMES[name]})")
+        for finding in findings:
+            say(f"{'ok ' if finding.good else 'BAD'}  {finding.check:<14} {finding.says}")
+    if not all(finding.good for finding in findings):
+        raise typer.Exit(1)
+
+
+def hidden(name: str, value: str) -> str:
+    """The value of a setting as it may be printed."""
+    if name not in SECRET_NAMES:
+        return value
+    if "://" not in value:
+        return "(hidden)"
+    value = re.sub(r"(://[^/@]*?):[^@]*@", r"\1:(hidden)@", value)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|passfile|key)=)[^&]*", r"\1(hidden)", value)
+
+
+def _find(name: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, good=True, says=check())
+    except (Unwell, StackError, SettingsError) as error:
+        return Finding(name, good=False, says=str(error))
+
+
+def _effective_settings() -> dict[str, str]:
+    values = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
+    return {name: hidden(name, values[name]) for name in NAMES if name in values}
+
+
+def _configuration(folder: Path) -> str:
+    os.environ.update(environment_of(folder))
+    DatabaseSettings.from_environment()
+    BrokerSettings.from_environment()
+    return "every setting is known and fits"
+
+
+def _database() -> str:
+    return f"PostgreSQL {_ask('SHOW server_version')} answers"
+
+
+def _migrations() -> str:
+    from sqlalchemy import create_engine
+
+    from models.migrate import current, head
+
+    engine = create_engine(DatabaseSettings.from_environment().database_url, connect_args={"connect_timeout": 3})
+    try:
+        at = _or_unwell(lambda: current(engine), "the database cannot be asked", "see the line above")
+    finally:
+        engine.dispose()
+    if at != head():
+        raise Unwell(f"the schema is at {at or 'nothing'} and this release expects {head()}: run `tocsin migrate`")
+    return f"the schema is at {at}, the newest"
+
+
+def _broker() -> str:
+    from kombu.connection import Connection
+
+    url = BrokerSettings.from_environment().broker_url
+
+    def answer() -> None:
+        connection = Connection(url, connect_timeout=3, transport_options={"socket_timeout": 3})  # type: ignore[no-untyped-call]
+        with connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+            connection.default_channel.close()
+
+    _or_unwell(answer, "the broker does not answer", "start it, or correct BROKER_URL")
+    return f"{hidden('BROKER_URL', url)} answers"
+
+
+def _wake_ups() -> str:
+    import redis
+
+    url = BrokerSettings.from_environment().wake_url
+    if url is None:
+        return "no Valkey is configured: waiters ask the database ten times a second (REDIS_URL)"
+    client = redis.Redis.from_url(
+        url.replace("redis+socket://", "unix://"), socket_timeout=3, socket_connect_timeout=3, retry=None
+    )
+    _or_unwell(client.ping, "Valkey does not answer", "start it, or correct REDIS_URL")
+    return f"{hidden('REDIS_URL', url)} answers"
+
+
+def _clocks() -> str:
+    before = time.time()
+    there = float(_ask("SELECT extract(epoch FROM clock_timestamp())"))
+    apart = there - (before + time.time()) / 2
+    if abs(apart) > CLOCK_SECONDS:
+        raise Unwell(f"the database's clock is {apart:+.1f} s from this one: let both follow a time server (NTP)")
+    return f"the database's clock is {apart * 1000:+.0f} ms from this one"
+
+
+def _disk(folder: Path) -> str:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < LOW_DISK_BYTES:
+        raise Unwell(f"{place} has {free / 2**20:.0f} MiB left: free some space there")
+    return f"{place} has {free / 2**30:.1f} GiB left"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "database": _database,
+    "migrations": _migrations,
+    "broker": _broker,
+    "wake-ups": _wake_ups,
+    "clocks": _clocks,
+}
+"""What is asked once the configuration is known, in this order."""
+
+
+def _ask(question: str) -> str:
+    import psycopg
+
+    url = DatabaseSettings.from_environment().database_url.replace("postgresql+psycopg://", "postgresql://")
+
+    def answer() -> str:
+        with psycopg.connect(url, connect_timeout=3) as connection:
+            row = connection.execute(question.encode()).fetchone()
+        return str(row[0]) if row else ""
+
+    return _or_unwell(answer, "the database does not answer", "start it, or correct DATABASE_URL")
+
+
+def _or_unwell(ask: Callable[[], T], what: str, fix: str) -> T:
+    try:
+        return ask()
+    except Exception as error:  # whatever a driver raises, the operator is to read it here
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise Unwell(f"{what} ({lines[-1] if lines else type(error).__name__}): {fix}") from error

@@ -1,0 +1,59 @@
+"""One process of the production stack each; found by entry point, since the rooms do not import each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Annotated, Any
+
+import typer
+
+from workers.cli import Refused
+from workers.cli.frame import AsJson, Data, find_stack
+
+_GROUP = "tocsin.processes"
+
+
+def gateway(
+    *,
+    data: Data = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8400,
+    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+) -> None:
+    """Take HTTP in and commands out."""
+    find_stack(data)
+    _process("gateway")(host=host, port=port)
+
+
+def worker(
+    *,
+    data: Data = None,
+    lanes: Annotated[str, typer.Option(help="Lanes to work on, separated by commas.")] = "commands,bulk,deliveries",
+    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+) -> None:
+    """Apply commands and deliver notifications."""
+    names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
+    if not names:
+        raise typer.BadParameter("--lanes names no lane")
+    find_stack(data)
+    _process("worker")(lanes=names)
+
+
+def relay(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
+    """Announce events in order, and sweep up forgotten work."""
+    find_stack(data)
+    _process("relay")()
+
+
+def notifier(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
+    """Decide who hears of what."""
+    find_stack(data)
+    _process("notifier")()
+
+
+def _process(name: str) -> Callable[..., Any]:
+    for entry in entry_points(group=_GROUP, name=name):
+        process: Callable[..., Any] = entry.load()
+        return process
+    raise Refused(f"this installation has no {name}: install tocsin again (`make setup` in a clone)")

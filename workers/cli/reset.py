@@ -1,0 +1,37 @@
+"""`tocsin reset`: the embedded servers' data goes, nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.cli import Refused
+from workers.cli.frame import AsJson, say, say_json
+from workers.stack.folder import DataFolder
+
+
+def reset(
+    *,
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder to reset.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what a stack keeps in DIR; other files there stay."""
+    folder = DataFolder(data)
+    try:
+        if not folder.is_ours:
+            raise Refused(f"{data} is no data folder of tocsin: name the one that `tocsin up --data` was given")
+        if folder.is_locked():
+            raise Refused(f"tocsin runs on {data}: stop it first")
+        if not yes and not typer.confirm(f"Delete all data in {folder.path}?", err=True):
+            raise Refused(f"{data} stays as it was")
+        with folder.locked():
+            folder.remove()
+    except OSError as error:
+        raise Refused(f"{data} cannot be reset: {error.strerror} ({error.filename})") from None
+    if as_json:
+        say_json({"data": str(folder.path), "reset": True})
+    else:
+        say(f"{folder.path} is reset")

@@ -1,0 +1,28 @@
+"""What the stack reads from the environment: which servers are configured, and where its own files lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from models.settings import Settings
+
+
+class StackSettings(Settings):
+    """Servers to use instead of the embedded ones, and the data folder."""
+
+    database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    broker_url: str | None = Field(default=None, validation_alias="BROKER_URL")
+    redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
+    data: Path = Path(".tocsin")
+    secret: str | None = None
+    public_url: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The configured URLs, by the names of their variables; a Redis that is the broker serves wake-ups too."""
+        urls = {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
+        if self.broker_url and self.broker_url.startswith("redis"):
+            urls["REDIS_URL"] = self.redis_url or self.broker_url.replace("redis+socket://", "unix://")
+        return {name: url for name, url in urls.items() if url}

@@ -1,0 +1,171 @@
+"""`tocsin up`: everything that is not configured is started here, then our own processes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from workers.stack import discovery
+from workers.stack.folder import DataFolder
+from workers.stack.part import Part, StackError
+from workers.stack.postgres import Postgres
+from workers.stack.processes import own_processes, tocsin
+from workers.stack.settings import StackSettings
+from workers.stack.supervisor import Stopped, Supervisor
+from workers.stack.valkey import Valkey
+from workers.stack.voice import Voice
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What was asked for on the command line."""
+
+    data: Path
+    host: str
+    port: int
+    workers: int
+
+
+class Extra(Protocol):
+    """What may be added to a stack, like :mod:`workers.stack.demo`."""
+
+    def prepare(self, stack: Stack, /) -> None:
+        """Called with a migrated database, before our processes start."""
+
+    def greet(self, stack: Stack, /) -> list[str]:
+        """Called once everything is ready: lines to print before the last one."""
+
+
+class Stack:
+    """One start of everything; an extra may change its `environment` and start more with its `supervisor`."""
+
+    def __init__(self, wishes: Wishes, settings: StackSettings, voice: Voice, extras: Sequence[Extra] = ()) -> None:
+        """Describe it; nothing is started yet."""
+        self.wishes = wishes
+        self.settings = settings
+        self.voice = voice
+        self.extras = extras
+        self.folder = DataFolder(wishes.data)
+        self.supervisor = Supervisor(voice, changed=self._publish)
+        self.port = wishes.port
+        self.environment: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the gateway answers."""
+        host = f"[{self.wishes.host}]" if ":" in self.wishes.host else self.wishes.host
+        return f"http://{host}:{self.port}"
+
+    def run(self) -> None:
+        """Start, stay until asked to stop, stop.
+
+        :raises StackError: it cannot start; whatever was started has been stopped.
+        """
+        self.port = free_port(self.wishes.host, self.wishes.port)
+        self.folder.create()
+        with self.folder.locked():
+            self.supervisor.listen()
+            try:
+                self._start()
+                self.supervisor.watch()
+            except Stopped:
+                pass
+            except StackError:
+                if not self.supervisor.stopping:  # Ctrl-C may break what is just being made
+                    raise
+            finally:
+                discovery.withdraw(self.folder)
+                self.supervisor.stop()
+                self.folder.clear_run_folder()
+        self.voice.say("stopped")
+
+    def _start(self) -> None:
+        self._start_servers()
+        self.supervisor.run(self._part("migrations", "migrate"))
+        for extra in self.extras:
+            extra.prepare(self)
+        self.supervisor.start(
+            own_processes(
+                self.wishes.host,
+                self.port,
+                self.wishes.workers,
+                logs=self.folder.logs,
+                environment=os.environ | self.environment,
+            )
+        )
+        self._greet()
+
+    def _start_servers(self) -> None:
+        configured = self.settings.environment
+        postgres, valkey = Postgres(self.folder), Valkey(self.folder)
+        parts: list[Part] = []
+        if "DATABASE_URL" not in configured:
+            parts.append(postgres)
+        if "BROKER_URL" not in configured or "REDIS_URL" not in configured:
+            parts.append(valkey)
+        self.supervisor.start(parts)
+        if postgres.note:
+            self.voice.say(postgres.note)
+        self.environment = {
+            "DATABASE_URL": postgres.url,
+            "BROKER_URL": valkey.broker_url,
+            "REDIS_URL": valkey.redis_url,
+            "TOCSIN_DATA": str(self.folder.path),
+            "TOCSIN_SECRET": self.settings.secret or self.folder.secret(),
+            "TOCSIN_PUBLIC_URL": self.settings.public_url or self.url,
+            **configured,
+        }
+        self._publish()
+
+    def _part(self, name: str, *words: str) -> Part:
+        environment = os.environ | self.environment
+        return Part(name, tocsin(*words), log=self.folder.logs / f"{name}.log", environment=environment)
+
+    def _greet(self) -> None:
+        self.voice.say(f"data       {self.folder.path}")
+        self.voice.say(f"API        {self.url}/docs")
+        self.voice.say(f"dashboard  {self.url}/ops/")
+        for line in (line for extra in self.extras for line in extra.greet(self)):
+            self.voice.say(line)
+        self.voice.say(f"ready {self.url}")
+
+    def _publish(self) -> None:
+        if not self.environment:
+            return
+        running = discovery.Running(
+            self.url, self.wishes.host, self.port, self.environment, {"up": os.getpid(), **self.supervisor.pids}
+        )
+        try:
+            discovery.publish(self.folder, running)
+        except OSError as error:
+            self.voice.say(f"{self.folder.path}/stack.json cannot be written: {error.strerror}; others do not find us")
+
+
+def free_port(host: str, port: int) -> int:
+    """The port, if nobody listens there; any free one for port 0.
+
+    :raises StackError: it is taken, or not ours to take.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(address)
+            taken: int = attempt.getsockname()[1]
+            return taken
+    except socket.gaierror:
+        raise StackError(f"{host} is no address of this machine: name another with --host") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise StackError(
+                f"port {port} on {host} is taken: end what listens there, or choose another with --port"
+            ) from None
+        raise StackError(
+            f"port {port} on {host} cannot be used: {error.strerror}; choose others with --host, --port"
+        ) from None
