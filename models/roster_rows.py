@@ -1,0 +1,224 @@
+"""The directory's rows in the form of its document: stored ones read, wanted ones written, a section at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection
+
+from models import directory
+from models.roster_document import DirectoryError
+from models.vocabulary import MAX_ID
+
+Row = dict[str, Any]
+"""A row as the document would say it in full, its id included; names it refers to stand as slugs and usernames."""
+
+Ids = Mapping[str, Mapping[tuple[str, ...], int]]
+"""The ids of sections' rows, by natural key."""
+
+TABLES: Final[Mapping[str, Table]] = {
+    "organizations": directory.organizations,
+    "users": directory.users,
+    "projects": directory.projects,
+    "teams": directory.teams,
+    "members": directory.members,
+    "tokens": directory.tokens,
+}
+
+OPTIONS: Final = ("open_membership", "alerts_member_write", "events_member_admin")
+
+# Every statement takes the values of its natural key's parts as arrays; NULL stands for all there are.
+_STORED: Final = {
+    "organizations": """
+        SELECT o.id, o.slug, o.name, o.features,
+               jsonb_build_object('open_membership', open_membership, 'alerts_member_write', alerts_member_write,
+                                  'events_member_admin', events_member_admin) AS options
+        FROM organizations o
+        WHERE %(slug)s::text[] IS NULL OR o.slug = ANY(%(slug)s::text[])
+        ORDER BY o.slug
+        """,
+    "users": """
+        SELECT id, username, name, email, is_active, is_superuser, timezone
+        FROM users
+        WHERE %(username)s::text[] IS NULL OR lower(username) = ANY(%(username)s::text[])
+        ORDER BY username
+        """,
+    "projects": """
+        SELECT p.id, o.slug AS organization, p.slug, p.name, p.status
+        FROM projects p JOIN organizations o ON o.id = p.organization_id
+        WHERE %(slug)s::text[] IS NULL OR o.slug = ANY(%(organization)s::text[]) AND p.slug = ANY(%(slug)s::text[])
+        ORDER BY o.slug, p.slug
+        """,
+    "teams": """
+        SELECT t.id, o.slug AS organization, t.slug, t.name, t.status,
+               ARRAY(SELECT p.slug FROM project_teams pt JOIN projects p ON p.id = pt.project_id
+                     WHERE pt.team_id = t.id ORDER BY p.slug COLLATE "C") AS projects
+        FROM teams t JOIN organizations o ON o.id = t.organization_id
+        WHERE %(slug)s::text[] IS NULL OR o.slug = ANY(%(organization)s::text[]) AND t.slug = ANY(%(slug)s::text[])
+        ORDER BY o.slug, t.slug
+        """,
+    "members": """
+        SELECT m.id, o.slug AS organization, u.username AS user, m.role,
+               ARRAY(SELECT t.slug FROM team_members tm JOIN teams t ON t.id = tm.team_id
+                     WHERE tm.member_id = m.id AND tm.is_active ORDER BY t.slug COLLATE "C") AS teams
+        FROM members m JOIN organizations o ON o.id = m.organization_id JOIN users u ON u.id = m.user_id
+        WHERE %(user)s::text[] IS NULL
+           OR o.slug = ANY(%(organization)s::text[]) AND lower(u.username) = ANY(%(user)s::text[])
+        ORDER BY o.slug, u.username
+        """,
+    "tokens": """
+        SELECT k.id, encode(k.hash, 'hex') AS token, k.kind, u.username AS user, o.slug AS organization, k.name,
+               k.scopes, k.act_as, k.ops_role AS role
+        FROM tokens k LEFT JOIN users u ON u.id = k.user_id LEFT JOIN organizations o ON o.id = k.organization_id
+        WHERE encode(k.hash, 'hex') = ANY(%(token)s::text[])
+        """,
+}
+
+
+def stored_rows(connection: Connection, section: str, parts: Mapping[str, Iterable[str]] | None = None) -> list[Row]:
+    """The section's stored rows whose natural key is made of these parts (more may come); without parts all."""
+    names = ("organization", "slug", "username", "user", "token")
+    wanted = {name: None if parts is None or name not in parts else list(parts[name]) for name in names}
+    return [dict(row) for row in connection.exec_driver_sql(_STORED[section], wanted).mappings()]
+
+
+def taken_ids(connection: Connection, section: str, ids: Sequence[int]) -> set[int]:
+    """Which of these ids a row of the section has."""
+    query = f"SELECT id FROM {TABLES[section].name} WHERE id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own names
+    return set(connection.exec_driver_sql(query, {"ids": list(ids)}).scalars())
+
+
+def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, str]:
+    """Usernames without their case, by the rule of the server that looks them up."""
+    query = "SELECT name, lower(name) AS folded FROM unnest(%(names)s::text[]) AS name"
+    rows = connection.exec_driver_sql(query, {"names": list(set(names))})
+    return {row.name: row.folded for row in rows}
+
+
+def give_ids(connection: Connection, section: str, rows: Sequence[Row]) -> None:
+    """Draw an id for each row that carries none, after moving the counter past those that are carried.
+
+    :raises DirectoryError: no ids are left after the carried ones.
+    """
+    sequence = f"{TABLES[section].name}_id_seq"
+    carried = max((row["id"] for row in rows if "id" in row), default=0)
+    without = [row for row in rows if "id" not in row]
+    last: int = connection.exec_driver_sql(
+        "SELECT coalesce(pg_sequence_last_value(%(sequence)s::regclass), 0)", {"sequence": sequence}
+    ).scalar_one()
+    if max(carried, last) + len(without) > MAX_ID:
+        raise DirectoryError([f"{section}: no ids are left after {max(carried, last)}; give every new object its own"])
+    if carried > last:
+        connection.exec_driver_sql(
+            "SELECT setval(%(sequence)s::regclass, %(carried)s)", {"sequence": sequence, "carried": carried}
+        )
+    drawn = connection.exec_driver_sql(
+        "SELECT nextval(%(sequence)s::regclass) FROM generate_series(1, %(count)s)",
+        {"sequence": sequence, "count": len(without)},
+    ).scalars()
+    for row, number in zip(without, drawn, strict=True):
+        row["id"] = number
+
+
+def write_rows(connection: Connection, section: str, rows: Sequence[Row], ids: Ids) -> None:
+    """Insert these rows, or bring those with a known id to what they say."""
+    if not rows:
+        return
+    records = [_COLUMNS[section](row, ids) | {"id": row["id"]} for row in rows]
+    columns, table = records[0].keys(), TABLES[section].name
+    names = ", ".join(columns)
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name != "id")
+    connection.exec_driver_sql(
+        f"INSERT INTO {table} ({names})"  # noqa: S608 - names of our own tables and columns
+        f" SELECT {names} FROM jsonb_populate_recordset(NULL::{table}, %(rows)s::jsonb)"
+        f" ON CONFLICT (id) DO UPDATE SET {changes}",
+        {"rows": json.dumps(records)},
+    )
+
+
+def write_project_teams(connection: Connection, teams: Sequence[Row], ids: Ids) -> None:
+    """Attach each team to exactly the projects it lists."""
+    pairs = [
+        (ids["projects"][team["organization"], project], team["id"]) for team in teams for project in team["projects"]
+    ]
+    connection.exec_driver_sql(
+        "DELETE FROM project_teams WHERE team_id = ANY(%(teams)s::bigint[])", {"teams": [team["id"] for team in teams]}
+    )
+    connection.exec_driver_sql(
+        """
+        INSERT INTO project_teams (project_id, team_id)
+        SELECT * FROM unnest(%(projects)s::bigint[], %(teams)s::bigint[])
+        """,
+        {"projects": [project for project, _ in pairs], "teams": [team for _, team in pairs]},
+    )
+
+
+def write_places(connection: Connection, members: Sequence[Row], ids: Ids) -> None:
+    """Put each member on exactly the teams listed; a place left behind is switched off, never deleted."""
+    pairs = [
+        (ids["teams"][member["organization"], team], member["id"]) for member in members for team in member["teams"]
+    ]
+    connection.exec_driver_sql(
+        "UPDATE team_members SET is_active = false WHERE is_active AND member_id = ANY(%(members)s::bigint[])",
+        {"members": [member["id"] for member in members]},
+    )
+    connection.exec_driver_sql(
+        """
+        INSERT INTO team_members (team_id, member_id)
+        SELECT * FROM unnest(%(teams)s::bigint[], %(members)s::bigint[])
+        ON CONFLICT (team_id, member_id) DO UPDATE SET is_active = true
+        """,
+        {"teams": [team for team, _ in pairs], "members": [member for _, member in pairs]},
+    )
+
+
+def remove_members(connection: Connection, members: Sequence[Row]) -> None:
+    """Take these members out of their organizations."""
+    connection.exec_driver_sql(
+        "DELETE FROM members WHERE id = ANY(%(ids)s::bigint[])", {"ids": [member["id"] for member in members]}
+    )
+
+
+def _organization_columns(row: Row, _: Ids) -> dict[str, Any]:
+    return _named(row, "slug", "name", "features") | _named(row["options"], *OPTIONS)
+
+
+def _user_columns(row: Row, _: Ids) -> dict[str, Any]:
+    return _named(row, "username", "name", "email", "is_active", "is_superuser", "timezone")
+
+
+def _project_columns(row: Row, ids: Ids) -> dict[str, Any]:
+    return _owners(row, ids, "organization") | _named(row, "slug", "name", "status")
+
+
+def _member_columns(row: Row, ids: Ids) -> dict[str, Any]:
+    return _owners(row, ids, "organization", "user") | _named(row, "role")
+
+
+def _token_columns(row: Row, ids: Ids) -> dict[str, Any]:
+    return (
+        {"hash": "\\x" + row["token"], "ops_role": row["role"]}
+        | _owners(row, ids, "organization", "user")
+        | _named(row, "kind", "name", "scopes", "act_as")
+    )
+
+
+def _named(row: Row, *names: str) -> dict[str, Any]:
+    return {name: row[name] for name in names}
+
+
+def _owners(row: Row, ids: Ids, *names: str) -> dict[str, Any]:
+    return {f"{name}_id": None if row[name] is None else ids[f"{name}s"][(row[name],)] for name in names}
+
+
+_COLUMNS: Final[Mapping[str, Callable[[Row, Ids], dict[str, Any]]]] = {
+    "organizations": _organization_columns,
+    "users": _user_columns,
+    "projects": _project_columns,
+    "teams": _project_columns,
+    "members": _member_columns,
+    "tokens": _token_columns,
+}
