@@ -1,0 +1,49 @@
+"""A worker whose body writes down what it was told; the tests start it as a process of its own.
+
+``python -m tests.failures.hint_worker FOLDER PREFETCH``: subjects go to ``FOLDER/handled``, one a line;
+``FOLDER/child`` names the child process. The subject ``wait:NAME`` holds the worker until ``FOLDER/NAME`` exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from tasks.app import make_app
+from tasks.hints import Hint, Lane
+from tasks.lanes import install, run_worker
+from tasks.settings import BrokerSettings
+
+
+def main(folder: Path, prefetch: int) -> int:
+    logging.basicConfig(level=logging.INFO)
+    app = make_app(BrokerSettings.from_environment())
+    app.conf.worker_prefetch_multiplier = prefetch
+
+    def write_down(hint: Hint) -> None:
+        for subject in hint.subjects:
+            with (folder / "handled").open("a") as handled:
+                handled.write(f"{subject}\n")
+            kind, _, name = subject.partition(":")
+            while kind == "wait" and not (folder / name).exists():
+                time.sleep(0.02)
+
+    def name_child() -> None:
+        (folder / "child.new").write_text(str(os.getpid()))
+        (folder / "child.new").rename(folder / "child")
+
+    install(app, dict.fromkeys(Lane, write_down))
+    return run_worker(
+        app,
+        [Lane.COMMANDS],
+        on_child_start=name_child,
+        on_child_stop=lambda: None,
+        ready=lambda: (folder / "ready").touch(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,1 @@
+"""Every version of every message can still be read."""

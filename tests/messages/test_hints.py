@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.hints import MAX_SUBJECTS, Hint, NotAHint
+
+SAMPLE = json.loads((Path(__file__).parent / "hint-1.json").read_text())
+
+
+def test_version_1_can_still_be_read() -> None:
+    hint = Hint.parse(SAMPLE)
+
+    assert hint == Hint(("incident:12:7", "org:12", "user:5"), version=1)
+
+
+def test_version_1_is_what_we_write() -> None:
+    hint = Hint(("incident:12:7", "org:12", "user:5"))
+
+    assert hint.to_args() == SAMPLE
+
+
+def test_a_later_version_is_read_for_what_we_know_of_it() -> None:
+    later = [{"version": 2, "subjects": ["org:12"], "urgency": "high"}]
+
+    assert Hint.read(later).subjects == ("org:12",)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        [],
+        ["incident:12:7"],
+        [None],
+        [{}],
+        [{"subjects": ["org:1"]}],
+        [{"version": 1}],
+        [{"version": 0, "subjects": ["org:1"]}],
+        [{"version": "1", "subjects": ["org:1"]}],
+        [{"version": 1, "subjects": "org:1"}],
+        [{"version": 1, "subjects": [1]}],
+        [{"version": 1, "subjects": [None]}],
+        [{"version": 1, "subjects": [["org:1"]]}],
+        [{"version": 1, "subjects": [""]}],
+        [{"version": 1, "subjects": ["org:\ud800"]}],
+        [{"version": 1, "subjects": ["org:1\n"]}],
+        [{"version": 1, "subjects": ["x" * 201]}],
+        [{"version": 1, "subjects": ["org:1"] * (MAX_SUBJECTS + 1)}],
+        [{"version": 1, "subjects": ["org:1"]}, "more"],
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_read_only_wakes(args: list[Any]) -> None:
+    with pytest.raises(NotAHint):
+        Hint.parse(args)
+
+    assert Hint.read(args) == Hint()
+
+
+def test_many_subjects_become_several_hints_and_none_is_named_twice() -> None:
+    subjects = [f"incident:1:{number}" for number in range(MAX_SUBJECTS + 1)]
+
+    hints = list(Hint.about([*subjects, *subjects]))
+
+    assert [len(hint.subjects) for hint in hints] == [MAX_SUBJECTS, 1]
+    assert [subject for hint in hints for subject in hint.subjects] == subjects
