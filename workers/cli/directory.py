@@ -1,0 +1,65 @@
+"""`tocsin directory`: who exists, as one document that goes in and comes out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.roster import DirectoryError, Summary, export_directory, import_directory, read_document
+from workers.cli import Refused
+from workers.cli.database import one_transaction
+from workers.cli.frame import AsJson, Data, say, say_json
+
+directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@directory.callback()
+def about() -> None:
+    """Who exists: organizations, people, projects, teams, members, tokens."""
+
+
+@directory.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - reads it from standard input.")],
+    *,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Bring what is stored to what FILE says, all or nothing; what FILE leaves out stays."""
+    try:
+        document = read_document(_content(file))
+        with one_transaction(data) as connection:
+            summary = import_directory(connection, document)
+    except DirectoryError as error:
+        raise Refused("nothing was imported; correct these places:\n" + "\n".join(error.places)) from None
+    if as_json:
+        say_json(summary)
+    else:
+        _tell(summary)
+
+
+@directory.command("export")
+def export(
+    *,
+    data: Data = None,
+    as_json: AsJson = False,  # noqa: ARG001 - the document is JSON either way
+) -> None:
+    """Print the stored directory as a document that imports again; without tokens, since only hashes are stored."""
+    with one_transaction(data) as connection:
+        document = export_directory(connection)
+    say_json(document)
+
+
+def _content(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Refused(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _tell(summary: Summary) -> None:
+    for section, counts in summary.items():
+        say(f"{section}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
