@@ -119,7 +119,10 @@ def _role_scopes(role: Role, *, alerts_member_write: bool, events_member_admin: 
 
 
 def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset[str]:
-    """What the actor may do in the organization: role ∩ token; a key of the organization has all (step 4 limits it)."""
+    """What the actor may do in the organization: role ∩ token; a key of the organization has all (step 4 limits it).
+
+    A service without a list of scopes has none, acting for someone or not: only a session is limited by its role alone.
+    """
     if actor.is_person:
         if actor.role is None:
             return NO_SCOPES
@@ -128,7 +131,7 @@ def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset
             alerts_member_write=organization.alerts_member_write,
             events_member_admin=organization.events_member_admin,
         )
-        return scopes if actor.scopes is None else scopes & actor.scopes
+        return scopes if actor.is_session else scopes & (actor.scopes or NO_SCOPES)
     if actor.organization_id != organization.id:
         return NO_SCOPES
     if actor.kind is CallerKind.KEY:

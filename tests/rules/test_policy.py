@@ -1,0 +1,398 @@
+"""Who may do what, as generated tables: roles, scopes, addresses, plans, projects, and what a token takes away.
+
+The tables below are written from the contract, not from the code; the expected verdicts are worked out from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from models import policy
+from models.policy import SYSTEM, Actor, OrganizationFacts, Permission, ProjectFacts
+from models.refusals import Refusal
+from models.vocabulary import ALL_SCOPES, CallerKind, Feature, Role
+
+ROLES = """
+scope             member  admin  manager  owner
+org:read          yes     yes    yes      yes
+org:write         -       -      yes      yes
+org:admin         -       -      -        yes
+org:integrations  -       yes    yes      yes
+member:read       yes     yes    yes      yes
+member:write      -       -      yes      yes
+member:admin      -       -      yes      yes
+team:read         yes     yes    yes      yes
+team:write        -       yes    yes      yes
+team:admin        -       yes    yes      yes
+project:read      yes     yes    yes      yes
+project:releases  yes     yes    yes      yes
+project:write     -       yes    yes      yes
+project:admin     -       yes    yes      yes
+event:read        yes     yes    yes      yes
+event:write       yes     yes    yes      yes
+event:admin       option  yes    yes      yes
+alerts:read       yes     yes    yes      yes
+alerts:write      option  yes    yes      yes
+"""
+
+ORGANIZATION = "org:read org:write org:admin"
+INCIDENT = "org:write org:admin project:read project:write project:admin"
+OPENING = "org:write org:admin project:write project:admin"
+A_MEMBERS = (
+    "org:read member:read team:read project:read project:releases event:read event:write event:admin"
+    " alerts:read alerts:write"
+)
+ANY_MEMBER = f"{A_MEMBERS} org:write org:admin project:write project:admin"
+
+ADDRESSES: dict[str, tuple[Permission, dict[str, str], str]] = {
+    # name: (the permission, the scopes that open it by method, the feature it needs)
+    "an incident": (
+        policy.INCIDENT,
+        {"GET": f"org:read {INCIDENT}", "POST": INCIDENT, "PUT": INCIDENT, "DELETE": INCIDENT},
+        "organizations:incidents",
+    ),
+    "the incidents": (
+        policy.INCIDENTS,
+        {"GET": f"org:read {INCIDENT}", "POST": OPENING},
+        "organizations:incidents",
+    ),
+    "the organization": (policy.ORGANIZATION, {"GET": ORGANIZATION}, ""),
+    "members": (policy.MEMBERS, {"GET": f"{ORGANIZATION} member:read member:write member:admin"}, ""),
+    "teams": (policy.TEAMS, {"GET": f"{ORGANIZATION} team:read team:write team:admin"}, ""),
+    "projects": (policy.PROJECTS, {"GET": f"{ORGANIZATION} project:read project:write project:admin"}, ""),
+    "the inbox": (policy.INBOX, {"GET": ANY_MEMBER, "POST": ANY_MEMBER}, ""),
+    "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
+}
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
+
+PROJECT_ACCESS = """
+who                         project   membership  team    reaches
+member                      active    open        -       yes
+member                      active    open        on      yes
+member                      active    closed      -       -
+member                      active    closed      on      yes
+admin                       active    open        -       yes
+admin                       active    closed      -       -
+admin                       active    closed      on      yes
+manager                     active    closed      -       yes
+owner                       active    closed      -       yes
+nobody                      active    open        -       -
+nobody                      active    open        on      -
+member                      inactive  open        on      -
+manager                     inactive  open        on      -
+owner                       inactive  closed      on      -
+acting-for-member           active    closed      -       -
+acting-for-member           active    closed      on      yes
+acting-for-owner            active    closed      -       yes
+acting-for-nobody           active    open        on      -
+key                         active    closed      -       yes
+key                         inactive  open        -       -
+foreign-key                 active    open        -       -
+service                     active    closed      -       yes
+service                     inactive  open        -       -
+foreign-service             active    open        -       -
+operator                    active    open        -       -
+tocsin                      active    closed      -       yes
+tocsin                      inactive  open        -       -
+"""
+
+HERE, ELSEWHERE = 1, 2
+PROJECT, TEAM, OTHER_TEAM = 10, 20, 21
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    head, *lines = (line.split() for line in table.strip().splitlines())
+    return [dict(zip(head, line, strict=True)) for line in lines]
+
+
+def scopes_of(role: str, *options: str) -> set[str]:
+    """The scopes of the table; ``options`` names those that the organization leaves to its members."""
+    return {
+        row["scope"]
+        for row in rows_of(ROLES)
+        if row[role] == "yes" or (row[role] == "option" and row["scope"] in options)
+    }
+
+
+ALL_OPTIONS = ("alerts:write", "event:admin")
+
+
+def an_organization(
+    *,
+    features: Iterable[str] = ("organizations:incidents",),
+    open_membership: bool = True,
+    options: Iterable[str] = ALL_OPTIONS,
+) -> OrganizationFacts:
+    return OrganizationFacts(
+        id=HERE,
+        slug="acme",
+        features=frozenset(features),
+        open_membership=open_membership,
+        alerts_member_write="alerts:write" in options,
+        events_member_admin="event:admin" in options,
+    )
+
+
+def a_person(role: str | None, *, scopes: Iterable[str] | None = None, teams: Iterable[int] = ()) -> Actor:
+    return Actor(
+        kind=CallerKind.USER,
+        user_id=11,
+        scopes=None if scopes is None else frozenset(scopes),
+        role=None if role is None else Role(role),
+        teams=frozenset(teams),
+    )
+
+
+def a_program(kind: CallerKind, *, scopes: Iterable[str] = (), organization: int = HERE) -> Actor:
+    return Actor(kind=kind, organization_id=organization, scopes=frozenset(scopes))
+
+
+def acting_for(role: str | None, *, scopes: Iterable[str] | None, teams: Iterable[int] = ()) -> Actor:
+    return Actor(
+        kind=CallerKind.SERVICE,
+        user_id=11,
+        organization_id=HERE,
+        scopes=None if scopes is None else frozenset(scopes),
+        role=None if role is None else Role(role),
+        teams=frozenset(teams),
+    )
+
+
+def verdict(ask: Callable[[], None]) -> str:
+    try:
+        ask()
+    except Refusal as refusal:
+        return str(refusal.status)
+    return "passes"
+
+
+def opened_by(address: str, method: str) -> set[str]:
+    return set(ADDRESSES[address][1].get(method, "").split())
+
+
+def expected_in_organization(scopes: set[str], address: str, method: str, features: Iterable[str]) -> str:
+    """Step 8, then step 9."""
+    if not scopes & opened_by(address, method):
+        return "403"
+    needed = ADDRESSES[address][2]
+    return "passes" if not needed or needed in features else "404"
+
+
+PLANS = {"with incidents": ("organizations:incidents",), "without incidents": ("organizations:performance-view",)}
+ROUTES = [(address, method) for address in ADDRESSES for method in METHODS]
+ROLE_NAMES = ("member", "admin", "manager", "owner")
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+@pytest.mark.parametrize("options", [ALL_OPTIONS, ("alerts:write",), ("event:admin",), ()], ids=" ".join)
+def test_a_role_has_the_scopes_of_the_table_and_options_take_from_members_alone(
+    role: str, options: tuple[str, ...]
+) -> None:
+    organization = an_organization(options=options)
+
+    scopes = policy.effective_scopes(a_person(role), organization)
+
+    assert scopes == scopes_of(role, *options)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+@pytest.mark.parametrize("role", [None, *ROLE_NAMES])
+def test_a_session_is_limited_by_its_role_and_the_plan(role: str | None, address: str, method: str, plan: str) -> None:
+    organization = an_organization(features=PLANS[plan])
+    scopes = set() if role is None else scopes_of(role, *ALL_OPTIONS)
+    expected = expected_in_organization(scopes, address, method, PLANS[plan])
+
+    said = verdict(lambda: policy.require_organization(a_person(role), organization, ADDRESSES[address][0], method))
+
+    assert said == expected
+
+
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_a_session_passes_the_token_check_whatever_the_address(address: str, method: str) -> None:
+    assert verdict(lambda: policy.require_token(a_person(None), ADDRESSES[address][0], method)) == "passes"
+
+
+@pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_a_token_needs_one_of_the_addresss_scopes_before_anything_is_looked_up(
+    address: str, method: str, scope: str
+) -> None:
+    expected = "passes" if scope in opened_by(address, method) else "403"
+    callers = [
+        a_person("owner", scopes=[scope]),
+        a_program(CallerKind.KEY, scopes=[scope]),
+        a_program(CallerKind.SERVICE, scopes=[scope]),
+        acting_for("owner", scopes=[scope]),
+    ]
+
+    said = {verdict(lambda: policy.require_token(caller, ADDRESSES[address][0], method)) for caller in callers}  # noqa: B023
+
+    assert said == {expected}
+
+
+@pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
+@pytest.mark.parametrize("scopes", [None, frozenset[str]()], ids=["no list", "empty list"])
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_a_token_without_scopes_opens_nothing_unless_it_is_a_persons_session(
+    address: str, method: str, scopes: frozenset[str] | None, kind: CallerKind
+) -> None:
+    caller = Actor(kind=kind, organization_id=HERE, scopes=scopes)
+
+    assert verdict(lambda: policy.require_token(caller, ADDRESSES[address][0], method)) == "403"
+
+
+@pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
+@pytest.mark.parametrize("role", [None, *ROLE_NAMES])
+@pytest.mark.parametrize("who", [a_person, acting_for], ids=["user token", "service acting for"])
+def test_a_tokens_scopes_and_its_persons_role_limit_each_other(
+    who: Callable[..., Actor], role: str | None, scope: str
+) -> None:
+    of_role = set() if role is None else scopes_of(role, *ALL_OPTIONS)
+
+    scopes = policy.effective_scopes(who(role, scopes=[scope]), an_organization())
+
+    assert scopes == of_role & {scope}
+
+
+def test_a_service_without_a_scope_list_gains_nothing_by_acting_for_an_owner() -> None:
+    assert policy.effective_scopes(acting_for("owner", scopes=None), an_organization()) == set()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_a_key_is_limited_by_the_token_check_alone_in_its_own_organization(
+    address: str, method: str, plan: str
+) -> None:
+    organization, key = an_organization(features=PLANS[plan]), a_program(CallerKind.KEY, scopes=["org:read"])
+    expected = expected_in_organization(scopes_of("owner"), address, method, PLANS[plan])
+
+    assert verdict(lambda: policy.require_organization(key, organization, ADDRESSES[address][0], method)) == expected
+
+
+@pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_a_service_has_its_own_scopes_in_its_organization(address: str, method: str, scope: str) -> None:
+    expected = expected_in_organization({scope}, address, method, PLANS["with incidents"])
+    service = a_program(CallerKind.SERVICE, scopes=[scope])
+
+    said = verdict(lambda: policy.require_organization(service, an_organization(), ADDRESSES[address][0], method))
+
+    assert said == expected
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+@pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
+def test_programs_of_elsewhere_and_operators_have_nothing_here(
+    kind: CallerKind, address: str, method: str, plan: str
+) -> None:
+    caller = Actor(
+        kind=kind, organization_id=None if kind is CallerKind.OPS else ELSEWHERE, scopes=frozenset(ALL_SCOPES)
+    )
+    organization = an_organization(features=PLANS[plan])
+
+    assert verdict(lambda: policy.require_organization(caller, organization, ADDRESSES[address][0], method)) == "403"
+
+
+@pytest.mark.parametrize(("address", "method"), ROUTES)
+def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
+    permission, organization = ADDRESSES[address][0], an_organization(features=())
+
+    policy.require_token(SYSTEM, permission, method)
+    policy.require_organization(SYSTEM, organization, permission, method)
+    policy.require_projects(SYSTEM, organization, [])
+    policy.require_author(SYSTEM)
+
+
+CALLERS: dict[str, Callable[[list[int]], Actor]] = {
+    "member": lambda teams: a_person("member", teams=teams),
+    "admin": lambda teams: a_person("admin", teams=teams),
+    "manager": lambda teams: a_person("manager", teams=teams),
+    "owner": lambda teams: a_person("owner", teams=teams),
+    "nobody": lambda teams: a_person(None, teams=teams),
+    "acting-for-member": lambda teams: acting_for("member", scopes=["project:read"], teams=teams),
+    "acting-for-owner": lambda teams: acting_for("owner", scopes=["project:read"], teams=teams),
+    "acting-for-nobody": lambda teams: acting_for(None, scopes=["project:read"], teams=teams),
+    "key": lambda _: a_program(CallerKind.KEY),
+    "foreign-key": lambda _: a_program(CallerKind.KEY, organization=ELSEWHERE),
+    "service": lambda _: a_program(CallerKind.SERVICE),
+    "foreign-service": lambda _: a_program(CallerKind.SERVICE, organization=ELSEWHERE),
+    "operator": lambda _: Actor(kind=CallerKind.OPS),
+    "tocsin": lambda _: SYSTEM,
+}
+
+
+@pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
+def test_access_to_a_project_is_as_the_table_says(row: dict[str, str]) -> None:
+    actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
+    organization = an_organization(open_membership=row["membership"] == "open")
+    project = ProjectFacts(id=PROJECT, active=row["project"] == "active", teams=frozenset({TEAM}))
+
+    reaches = policy.has_project_access(actor, organization, project)
+
+    assert reaches is (row["reaches"] == "yes")
+
+
+@pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
+def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict[str, str]) -> None:
+    actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
+    organization = an_organization(open_membership=row["membership"] == "open")
+    projects = [
+        ProjectFacts(id=PROJECT + 1, active=False, teams=frozenset({TEAM})),
+        ProjectFacts(id=PROJECT, active=row["project"] == "active", teams=frozenset({TEAM})),
+    ]
+    reaches = row["reaches"] == "yes"
+
+    assert policy.may_read(actor, organization, projects) is reaches
+    assert not policy.may_read(actor, organization, [])
+    if actor is not SYSTEM:
+        asked = verdict(lambda: policy.require_projects(actor, organization, projects))
+        assert asked == ("passes" if reaches else "403")
+
+
+@pytest.mark.parametrize("active", [True, False], ids=["active project", "inactive project"])
+@pytest.mark.parametrize(
+    ("teams", "on"), [([], False), ([OTHER_TEAM], False), ([TEAM], True), ([TEAM, OTHER_TEAM], True)]
+)
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_being_on_a_projects_team_is_a_matter_of_places_not_of_roles(
+    role: str, teams: list[int], on: bool, active: bool
+) -> None:
+    project = ProjectFacts(id=PROJECT, active=active, teams=frozenset({TEAM}))
+
+    assert policy.is_on_team_of(a_person(role, teams=teams), project) is on
+
+
+AUTHORS = {
+    "a session": (a_person("member"), "passes"),
+    "a user token": (a_person("member", scopes=["project:read"]), "passes"),
+    "a service acting for a member": (acting_for("member", scopes=["project:read"]), "passes"),
+    "a service as itself": (a_program(CallerKind.SERVICE, scopes=ALL_SCOPES), "403"),
+    "a key": (a_program(CallerKind.KEY, scopes=ALL_SCOPES), "403"),
+    "an operator": (Actor(kind=CallerKind.OPS), "403"),
+}
+
+
+@pytest.mark.parametrize("author", AUTHORS)
+def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None:
+    actor, expected = AUTHORS[author]
+
+    assert verdict(lambda: policy.require_author(actor)) == expected
+    assert actor.is_person is (expected == "passes")
+
+
+def test_only_a_persons_token_without_a_scope_list_is_a_session() -> None:
+    sessions = [actor for actor in [CALLERS[name]([]) for name in CALLERS] if actor.is_session]
+
+    assert [actor.kind for actor in sessions] == [CallerKind.USER] * 5
+    assert not a_person("owner", scopes=[]).is_session
+
+
+def test_an_organization_has_the_features_it_was_given() -> None:
+    organization = an_organization(features=["organizations:incidents"])
+
+    assert organization.has(Feature.INCIDENTS)
+    assert not organization.has(Feature.PERFORMANCE)
