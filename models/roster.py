@@ -6,7 +6,7 @@ writes each section with one statement. Nothing is written, and no counter moves
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,15 +145,14 @@ def _references(entry: Entry, folded: Mapping[str, str]) -> Iterator[_Reference]
 
 
 def _stored(connection: Connection, wishes: Mapping[str, Sequence[_Wish]]) -> dict[str, dict[Key, Row]]:
-    """The stored rows that the document means or leans on, by natural key."""
+    """The stored rows that the document means, and those that they or the document lean on, by natural key."""
     needed: dict[str, set[Key]] = {section: {wish.key for wish in wishes[section]} for section in SECTIONS}
     for section in SECTIONS:
-        for wish in wishes[section]:
-            for reference in wish.references:
-                needed[reference.section].add(reference.key)
+        _add_supports(needed, (wish.says for wish in wishes[section]))
     stored: dict[str, dict[Key, Row]] = {}
-    for section, keys in needed.items():
-        parts = {part: {key[place] for key in keys} for place, part in enumerate(KEYS[section])}
+    # Each section leans on those before it alone.
+    for section in reversed(SECTIONS):
+        parts = {part: {key[place] for key in needed[section]} for place, part in enumerate(KEYS[section])}
         rows = stored_rows(connection, section, parts)
         names = {row[part] for row in rows for part in _PEOPLE if row.get(part) is not None}
         folded = fold_usernames(connection, names)
@@ -161,7 +160,18 @@ def _stored(connection: Connection, wishes: Mapping[str, Sequence[_Wish]]) -> di
             if row.get("user") is not None:
                 row["user"] = folded[row["user"]]
         stored[section] = {_key(section, row, folded): row for row in rows}
+        _add_supports(needed, rows)
     return stored
+
+
+def _add_supports(needed: Mapping[str, set[Key]], rows: Iterable[Mapping[str, Any]]) -> None:
+    for row in rows:
+        if row.get("organization") is not None:
+            needed["organizations"].add((row["organization"],))
+        if row.get("user") is not None:
+            needed["users"].add((row["user"],))
+        for many in ("projects", "teams"):
+            needed[many].update((row["organization"], slug) for slug in row.get(many, ()))
 
 
 def _key(section: str, says: Mapping[str, Any], folded: Mapping[str, str]) -> Key:

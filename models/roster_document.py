@@ -227,7 +227,7 @@ _slug = _pattern(
 _status = _one_of(ObjectStatus, "status")
 _project = {"id": _id, "organization": _slug, "slug": _slug, "name": _name, "status": _status}
 
-SECTIONS: Final[Mapping[str, Mapping[str, _Shape]]] = {
+SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
     "organizations": {
         "id": _id,
         "slug": _slug,

@@ -1,0 +1,411 @@
+"""The directory document on a real database: all or nothing, by natural key, and back out again."""
+
+from __future__ import annotations
+
+import json
+import threading
+from copy import deepcopy
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from models.directory import token_hash
+from models.roster import DirectoryError, export_directory, import_directory, read_document
+from models.tokens import DEFAULT_SCOPES
+from models.vocabulary import MAX_ID, CallerKind
+from tests.conftest import Database
+
+HOUSE: dict[str, list[dict[str, Any]]] = {
+    "organizations": [{"slug": "acme", "name": "Acme", "features": ["organizations:incidents"]}],
+    "users": [{"id": 11, "username": "mem", "email": "mem@x.test"}, {"username": "Ana"}],
+    "projects": [{"organization": "acme", "slug": "p1"}, {"organization": "acme", "slug": "p2"}],
+    "teams": [
+        {"organization": "acme", "slug": "t1", "projects": ["p1", "p2"]},
+        {"organization": "acme", "slug": "t2"},
+    ],
+    "members": [{"organization": "acme", "user": "mem", "teams": ["t1"]}],
+    "tokens": [
+        {"token": "dev-mem", "user": "mem"},
+        {"token": "dev-key", "organization": "acme", "name": "key", "kind": "key"},
+        {"token": "dev-ops", "name": "ops", "kind": "ops", "role": "admin"},
+    ],
+}
+
+
+@pytest.fixture
+def connection(database: Database) -> Any:
+    with database.engine.begin() as connection:
+        yield connection
+
+
+@pytest.fixture
+def house(connection: Connection) -> Connection:
+    """A connection to a database that has the house above."""
+    import_directory(connection, deepcopy(HOUSE))
+    return connection
+
+
+def exported(connection: Connection, section: str, **key: str) -> dict[str, Any]:
+    rows = export_directory(connection)[section]
+    return next(row for row in rows if key.items() <= row.items())
+
+
+def places_of(connection: Connection, document: object) -> list[str]:
+    with pytest.raises(DirectoryError) as caught, connection.begin_nested():
+        import_directory(connection, document)
+    return caught.value.places
+
+
+def counts(created: int = 0, changed: int = 0, unchanged: int = 0) -> dict[str, int]:
+    return {"created": created, "changed": changed, "unchanged": unchanged}
+
+
+def test_what_is_new_is_created_with_its_defaults(connection: Connection) -> None:
+    summary = import_directory(connection, deepcopy(HOUSE))
+
+    assert summary == {
+        "organizations": counts(created=1),
+        "users": counts(created=2),
+        "projects": counts(created=2),
+        "teams": counts(created=2),
+        "members": counts(created=1),
+        "tokens": counts(created=3),
+    }
+    assert exported(connection, "organizations", slug="acme")["options"] == {
+        "open_membership": True,
+        "alerts_member_write": True,
+        "events_member_admin": True,
+    }
+    ana = exported(connection, "users", username="Ana")
+    assert (ana["name"], ana["email"], ana["is_active"], ana["is_superuser"], ana["timezone"]) == (
+        "Ana",
+        "",
+        True,
+        False,
+        "UTC",
+    )
+    assert exported(connection, "teams", slug="t1")["projects"] == ["p1", "p2"]
+    assert exported(connection, "members", user="mem")["role"] == "member"
+
+
+def test_the_same_document_again_changes_nothing(house: Connection) -> None:
+    summary = import_directory(house, deepcopy(HOUSE))
+
+    assert summary == {section: counts(unchanged=len(rows)) for section, rows in HOUSE.items()}
+
+
+def test_an_export_imports_again_unchanged_and_elsewhere_with_the_same_ids(house: Connection) -> None:
+    document = json.loads(json.dumps(export_directory(house)))
+
+    again = import_directory(house, document)
+    house.execute(text("TRUNCATE organizations, users CASCADE"))
+    elsewhere = import_directory(house, document)
+
+    assert all(count["unchanged"] == sum(count.values()) for count in again.values())
+    assert all(count["created"] == sum(count.values()) for count in elsewhere.values())
+    assert export_directory(house) == document
+
+
+def test_an_export_has_no_tokens(house: Connection) -> None:
+    assert "tokens" not in export_directory(house)
+
+
+def test_an_absent_key_keeps_what_is_stored(house: Connection) -> None:
+    before = export_directory(house)
+
+    import_directory(house, {"organizations": [{"slug": "acme"}], "users": [{"username": "mem"}], "teams": []})
+    import_directory(house, {"teams": [{"organization": "acme", "slug": "t1"}]})
+    import_directory(house, {"members": [{"organization": "acme", "user": "mem"}]})
+
+    assert export_directory(house) == before
+
+
+def test_a_list_replaces_and_options_merge(house: Connection) -> None:
+    import_directory(
+        house,
+        {
+            "organizations": [{"slug": "acme", "features": [], "options": {"open_membership": False}}],
+            "teams": [{"organization": "acme", "slug": "t1", "projects": ["p2"]}],
+        },
+    )
+    import_directory(house, {"organizations": [{"slug": "acme", "options": {"alerts_member_write": False}}]})
+
+    acme = exported(house, "organizations", slug="acme")
+    assert acme["features"] == []
+    assert acme["options"] == {"open_membership": False, "alerts_member_write": False, "events_member_admin": True}
+    assert exported(house, "teams", slug="t1")["projects"] == ["p2"]
+
+
+def test_a_place_left_behind_is_switched_off_and_not_forgotten(house: Connection) -> None:
+    places = text("SELECT t.slug, tm.is_active FROM team_members tm JOIN teams t ON t.id = tm.team_id ORDER BY t.slug")
+
+    import_directory(house, {"members": [{"organization": "acme", "user": "mem", "teams": ["t2"]}]})
+    moved = [tuple(row) for row in house.execute(places)]
+    import_directory(house, {"members": [{"organization": "acme", "user": "mem", "teams": ["t1"]}]})
+    back = [tuple(row) for row in house.execute(places)]
+
+    assert moved == [("t1", False), ("t2", True)]
+    assert back == [("t1", True), ("t2", False)]
+
+
+def test_statuses_and_activity_take_away_without_deleting(house: Connection) -> None:
+    summary = import_directory(
+        house,
+        {
+            "users": [{"username": "mem", "is_active": False}],
+            "projects": [{"organization": "acme", "slug": "p1", "status": "inactive"}],
+            "teams": [{"organization": "acme", "slug": "t1", "status": "inactive"}],
+        },
+    )
+
+    assert [summary[section] for section in ("users", "projects", "teams")] == [counts(changed=1)] * 3
+    assert exported(house, "users", username="mem")["is_active"] is False
+    assert exported(house, "projects", slug="p1")["status"] == "inactive"
+    assert exported(house, "teams", slug="t1")["status"] == "inactive"
+
+
+def test_a_role_of_null_removes_a_member_and_leaves_strangers_alone(house: Connection) -> None:
+    removal = {
+        "members": [
+            {"organization": "acme", "user": "mem", "role": None},
+            {"organization": "acme", "user": "ana", "role": None},
+        ]
+    }
+
+    first = import_directory(house, removal)
+    second = import_directory(house, removal)
+
+    assert first["members"] == counts(changed=1, unchanged=1)
+    assert second["members"] == counts(unchanged=2)
+    assert export_directory(house)["members"] == []
+
+
+def test_people_are_known_in_any_case_of_their_username(house: Connection) -> None:
+    summary = import_directory(
+        house, {"users": [{"username": "ana"}], "members": [{"organization": "acme", "user": "MEM", "role": "owner"}]}
+    )
+
+    assert summary["users"] == counts(changed=1)
+    assert exported(house, "users", username="ana")
+    assert exported(house, "members", user="mem")["role"] == "owner"
+
+
+def test_an_id_that_is_carried_over_moves_the_counter_past_it(house: Connection) -> None:
+    import_directory(house, {"users": [{"username": "new"}, {"username": "old", "id": 5000}]})
+    import_directory(house, {"users": [{"username": "newer"}]})
+
+    assert exported(house, "users", username="old")["id"] == 5000
+    assert exported(house, "users", username="new")["id"] == 5001
+    assert exported(house, "users", username="newer")["id"] == 5002
+
+
+def test_a_refused_document_changes_nothing_and_moves_no_counter(house: Connection) -> None:
+    before = export_directory(house)
+
+    faults = places_of(house, {"users": [{"username": "far", "id": MAX_ID - 1}], "members": [{"organization": "acme"}]})
+    import_directory(house, {"users": [{"username": "next"}]})
+
+    assert faults == ['members[0]: "user" is missing']
+    assert exported(house, "users", username="next")["id"] < 100
+    assert len(export_directory(house)["users"]) == len(before["users"]) + 1
+
+
+def test_new_rows_are_refused_once_no_ids_are_left(house: Connection) -> None:
+    import_directory(house, {"users": [{"username": "last", "id": MAX_ID}]})
+
+    faults = places_of(house, {"users": [{"username": "next"}]})
+
+    assert faults == [f"users: no ids are left after {MAX_ID}; give every new object its own"]
+
+
+def test_tokens_are_stored_as_hashes_with_what_they_open(house: Connection) -> None:
+    rows = house.execute(text("SELECT hash, kind, user_id, scopes, ops_role FROM tokens ORDER BY id")).all()
+
+    assert [row.hash for row in rows] == [token_hash(token) for token in ("dev-mem", "dev-key", "dev-ops")]
+    assert [row.kind for row in rows] == ["user", "key", "ops"]
+    assert [row.user_id for row in rows] == [11, None, None]
+    assert [row.scopes for row in rows] == [None, sorted(DEFAULT_SCOPES[CallerKind.KEY]), None]
+    assert rows[2].ops_role == "admin"
+
+
+def test_an_import_leaves_a_revoked_token_revoked(house: Connection) -> None:
+    house.execute(text("UPDATE tokens SET revoked_at = now()"))
+
+    import_directory(house, {"tokens": [{"token": "dev-mem", "scopes": ["org:read"]}]})
+
+    row = house.execute(text("SELECT scopes, revoked_at FROM tokens WHERE kind = 'user'")).one()
+    assert row.scopes == ["org:read"]
+    assert row.revoked_at is not None
+
+
+MEMBER = {"organization": "acme", "user": "mem"}
+FAULTS: dict[str, tuple[object, list[str]]] = {
+    "no object": ([], ["the document must be a JSON object, not []"]),
+    "unknown section": ({"user": []}, ['unknown key "user"']),
+    "no list": ({"users": {}}, ["users: {} is no list"]),
+    "no object in a list": ({"users": [5]}, ["users[0]: 5 is no object"]),
+    "unknown key": ({"users": [{"username": "x", "nmae": "X"}]}, ['users[0]: unknown key "nmae"']),
+    "missing key": ({"projects": [{"slug": "p"}]}, ['projects[0]: "organization" is missing']),
+    "role": ({"members": [{**MEMBER, "role": "king"}]}, ['members[0].role: "king" is no role']),
+    "number for a name": ({"users": [{"username": "x", "name": 5}]}, ["users[0].name: 5 is no name"]),
+    "blank name": ({"users": [{"username": " "}]}, ['users[0].username: " " is blank, a username is not']),
+    "flag": ({"users": [{"username": "x", "is_active": 1}]}, ["users[0].is_active: 1 is neither true nor false"]),
+    "time zone": (
+        {"users": [{"username": "x", "timezone": "Mars/Dune"}]},
+        ['users[0].timezone: "Mars/Dune" is no time zone'],
+    ),
+    "email": ({"users": [{"username": "x", "email": "x@"}]}, ['users[0].email: "x@" is no e-mail address']),
+    "NUL": (
+        {"users": [{"username": "a\0b"}]},
+        ['users[0].username: "a\\u0000b" contains characters that cannot be stored'],
+    ),
+    "lone surrogate": (
+        {"users": [{"username": "x", "name": "\ud800"}]},
+        ['users[0].name: "\\ud800" contains characters that cannot be stored'],
+    ),
+    "option": (
+        {"organizations": [{"slug": "o", "options": {"opne": True}}]},
+        ['organizations[0].options: unknown key "opne"'],
+    ),
+    "feature": (
+        {"organizations": [{"slug": "o", "features": [""]}]},
+        ['organizations[0].features[0]: "" is blank, a feature is not'],
+    ),
+    "scope": (
+        {"tokens": [{"token": "t", "user": "mem", "scopes": ["org:read", "org:rule"]}]},
+        ['tokens[0].scopes[1]: "org:rule" is no scope'],
+    ),
+    "system token": (
+        {"tokens": [{"token": "t", "kind": "system"}]},
+        ['tokens[0].kind: "system" is no kind of token', 'tokens[0]: "kind" is missing'],
+    ),
+    "unknown organization": (
+        {"projects": [{"organization": "nix", "slug": "p"}]},
+        ['projects[0].organization: "nix" is no organization'],
+    ),
+    "unknown user": ({"members": [{**MEMBER, "user": "Nix"}]}, ['members[0].user: "Nix" is no user']),
+    "unknown team": (
+        {"members": [{**MEMBER, "teams": ["t1", "t9"]}]},
+        ['members[0].teams[1]: "t9" is no team of "acme"'],
+    ),
+    "unknown project": (
+        {"teams": [{"organization": "acme", "slug": "t1", "projects": ["p9"]}]},
+        ['teams[0].projects[0]: "p9" is no project of "acme"'],
+    ),
+    "twice": (
+        {"users": [{"username": "twin"}, {"username": "TWIN"}]},
+        ['users[1]: "twin" stands in users[0] already'],
+    ),
+    "an id twice": (
+        {"users": [{"username": "x", "id": 7}, {"username": "y", "id": 7}]},
+        ["users[1].id: 7 stands in users[0] already"],
+    ),
+    "another id": ({"users": [{"username": "mem", "id": 12}]}, ['users[0].id: 12 is not the id of "mem", that is 11']),
+    "an id of another": (
+        {"users": [{"username": "x", "id": 11}]},
+        ["users[0].id: 11 is the id of another row of users"],
+    ),
+    "a key for a user": (
+        {"tokens": [{"token": "t", "kind": "key", "name": "k", "organization": "acme", "user": "mem"}]},
+        ["tokens[0]: a key token has no place for a user"],
+    ),
+    "a key that acts": (
+        {"tokens": [{"token": "dev-key", "act_as": True}]},
+        ["tokens[0]: a key token cannot act as someone else: only a service does"],
+    ),
+    "another kind": (
+        {"tokens": [{"token": "dev-key", "kind": "service"}]},
+        ['tokens[0].kind: "service" is not the kind of this token, that is key'],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_with_its_place(house: Connection, fault: str) -> None:
+    document, places = FAULTS[fault]
+
+    assert places_of(house, document) == places
+
+
+@pytest.mark.parametrize("slug", ["", "Acme", "1234", "a b", "ä", "a/b", "a\n", "x" * 101, 5, None])
+def test_a_slug_that_an_address_could_not_carry_is_refused(connection: Connection, slug: object) -> None:
+    (place,) = places_of(connection, {"organizations": [{"slug": slug}]})
+
+    assert place.startswith("organizations[0].slug: ")
+    assert "is no slug" in place
+
+
+@pytest.mark.parametrize("number", [0, -1, MAX_ID + 1, True, "11", 11.0, None])
+def test_an_id_is_a_whole_number_that_a_table_can_hold(connection: Connection, number: object) -> None:
+    (place,) = places_of(connection, {"users": [{"username": "x", "id": number}]})
+
+    assert place.startswith(f"users[0].id: {json.dumps(number)} is no id")
+
+
+def test_all_faults_are_named_at_once(house: Connection) -> None:
+    document = {
+        "users": [{"username": "x", "nmae": "X", "timezone": "Mars"}],
+        "members": [{"organization": "acme", "user": "ghost", "role": "king", "teams": ["t9"]}],
+        "tokens": [{"token": "t", "kind": "ops", "name": "o"}],
+    }
+
+    places = places_of(house, document)
+
+    assert [place.split(":")[0] for place in places] == [
+        "users[0]",
+        "users[0].timezone",
+        "members[0].role",
+        "members[0].user",
+        "members[0].teams[0]",
+        "tokens[0]",
+    ]
+
+
+def test_a_key_that_stands_twice_is_named_where_it_stands(connection: Connection) -> None:
+    document = read_document('{"users": [{"username": "x", "name": "a", "name": "b"}], "teams": [], "teams": []}')
+
+    assert places_of(connection, document) == ['key "teams" stands twice', 'users[0]: key "name" stands twice']
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"users": NaN}', "[" * 100_000, b"\xff\xfe\xfd", f'{{"a": {"9" * 5000}}}']
+)
+def test_what_is_not_json_is_refused_in_a_sentence(content: str | bytes) -> None:
+    with pytest.raises(DirectoryError, match="the document is"):
+        read_document(content)
+
+
+def test_ten_thousand_people_are_imported_in_one_go(connection: Connection) -> None:
+    people = [f"person-{number}" for number in range(10_000)]
+    document = {
+        "organizations": [{"slug": "big"}],
+        "users": [{"username": name} for name in people],
+        "teams": [{"organization": "big", "slug": "all"}],
+        "members": [{"organization": "big", "user": name, "teams": ["all"]} for name in people],
+    }
+    # A row at a time would take far longer than any one statement may.
+    connection.execute(text("SET LOCAL statement_timeout = '5s'"))
+
+    summary = import_directory(connection, document)
+
+    assert summary["members"] == counts(created=10_000)
+    assert connection.execute(text("SELECT count(*) FROM team_members WHERE is_active")).scalar_one() == 10_000
+
+
+def test_imports_at_the_same_time_come_one_after_the_other(database: Database) -> None:
+    document = {"organizations": [{"slug": "acme"}], "users": [{"username": f"u{number}"} for number in range(50)]}
+    summaries = []
+
+    def bring_in() -> None:
+        with database.engine.begin() as connection:
+            summaries.append(import_directory(connection, document))
+
+    threads = [threading.Thread(target=bring_in) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(summary["users"]["created"] for summary in summaries) == [0, 0, 0, 50]

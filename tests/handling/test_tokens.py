@@ -1,0 +1,137 @@
+"""Tokens on a real database: shown once, stored as hashes, listed, revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from models.directory import token_hash, tokens
+from models.roster import import_directory
+from models.tokens import (
+    DEFAULT_SCOPES,
+    LONGEST_LIFE,
+    StoredToken,
+    TokenError,
+    TokenFacts,
+    create_token,
+    list_tokens,
+    revoke_token,
+)
+from models.vocabulary import MAX_ID, CallerKind, OpsRole
+from tests.conftest import Database
+
+PERSONAL = TokenFacts(kind=CallerKind.USER, user="mem")
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    """A connection to a database with one organization and one person."""
+    with database.engine.begin() as connection:
+        import_directory(connection, {"organizations": [{"slug": "acme"}], "users": [{"username": "mem"}]})
+        yield connection
+
+
+def the_only_token(connection: Connection) -> StoredToken:
+    (stored,) = list_tokens(connection)
+    return stored
+
+
+def test_a_token_is_shown_once_and_stored_as_its_hash(connection: Connection) -> None:
+    made = create_token(connection, PERSONAL)
+
+    stored = connection.execute(select(tokens)).one()
+    assert made.secret.startswith("tcs_")
+    assert stored.hash == token_hash(made.secret)
+    assert made.secret not in str(stored)
+
+
+def test_no_two_tokens_are_alike(connection: Connection) -> None:
+    secrets = {create_token(connection, PERSONAL).secret for _ in range(20)}
+
+    assert len(secrets) == 20
+
+
+def test_a_persons_token_is_a_session_unless_scopes_are_named(connection: Connection) -> None:
+    create_token(connection, PERSONAL)
+    create_token(connection, TokenFacts(kind=CallerKind.USER, user="MEM", scopes=frozenset({"org:read"})))
+
+    session, limited = list_tokens(connection)
+    assert (session.user, session.scopes) == ("mem", None)
+    assert (limited.user, limited.scopes) == ("mem", ["org:read"])
+
+
+@pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE])
+def test_a_program_has_modest_scopes_unless_others_are_named(connection: Connection, kind: CallerKind) -> None:
+    create_token(connection, TokenFacts(kind=kind, organization="acme", name="bot"))
+
+    stored = the_only_token(connection)
+    assert (stored.kind, stored.organization, stored.name) == (kind, "acme", "bot")
+    assert stored.scopes == sorted(DEFAULT_SCOPES[kind])
+
+
+def test_an_operators_token_has_a_role_alone(connection: Connection) -> None:
+    create_token(connection, TokenFacts(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
+
+    stored = the_only_token(connection)
+    assert (stored.ops_role, stored.scopes, stored.user, stored.organization) == ("viewer", None, None, None)
+
+
+def test_a_token_expires_after_the_time_it_was_given(connection: Connection) -> None:
+    before = datetime.now(UTC)
+
+    create_token(connection, PERSONAL, expires_in=timedelta(days=3))
+
+    expires_at = the_only_token(connection).expires_at
+    assert expires_at is not None
+    assert timedelta(0) <= expires_at - before - timedelta(days=3) < timedelta(minutes=1)
+
+
+def test_a_revoked_token_stays_revoked_since_the_first_time(connection: Connection) -> None:
+    made = create_token(connection, PERSONAL)
+
+    first, again = revoke_token(connection, made.id), revoke_token(connection, made.id)
+
+    assert first == again == the_only_token(connection).revoked_at
+
+
+@pytest.mark.parametrize("token_id", [0, -1, 999, MAX_ID + 1])
+def test_revoking_a_token_that_is_not_there_is_an_error(connection: Connection, token_id: int) -> None:
+    with pytest.raises(TokenError, match=f"there is no token {token_id};"):
+        revoke_token(connection, token_id)
+
+
+MISFITS = {
+    'there is no user "ghost"': TokenFacts(kind=CallerKind.USER, user="ghost"),
+    'there is no organization "nix"': TokenFacts(kind=CallerKind.KEY, organization="nix", name="k"),
+    '"org:rule" is no scope': TokenFacts(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
+    "a user token needs a user": TokenFacts(kind=CallerKind.USER),
+    "a key token needs an organization": TokenFacts(kind=CallerKind.KEY, name="k"),
+    "a key token needs a name": TokenFacts(kind=CallerKind.KEY, organization="acme"),
+    "an ops token needs a role of operators": TokenFacts(kind=CallerKind.OPS, name="me"),
+    "a user token has no place for an organization": TokenFacts(kind=CallerKind.USER, user="mem", organization="acme"),
+    "a key token cannot act as someone else": TokenFacts(
+        kind=CallerKind.KEY, organization="acme", name="k", act_as=True
+    ),
+    "an ops token has a role and no scopes": TokenFacts(
+        kind=CallerKind.OPS, name="me", ops_role=OpsRole.ADMIN, scopes=frozenset({"org:read"})
+    ),
+    "names hold printable characters alone": TokenFacts(kind=CallerKind.KEY, organization="acme", name="\udcff"),
+}
+
+
+@pytest.mark.parametrize("sentence", MISFITS)
+def test_facts_that_do_not_fit_are_refused_in_one_sentence(connection: Connection, sentence: str) -> None:
+    with pytest.raises(TokenError, match=sentence):
+        create_token(connection, MISFITS[sentence])
+
+    assert list_tokens(connection) == []
+
+
+@pytest.mark.parametrize("life", [timedelta(0), timedelta(days=-1), LONGEST_LIFE + timedelta(days=1)])
+def test_a_life_of_no_length_or_of_no_end_is_refused(connection: Connection, life: timedelta) -> None:
+    with pytest.raises(TokenError, match="expires in 1 to"):
+        create_token(connection, PERSONAL, expires_in=life)
