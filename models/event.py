@@ -12,7 +12,6 @@ from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.engine import Connection
 
 from models.base import METADATA, arrays_of, insert_statement, moment_column
-from models.vocabulary import JSON
 
 events = Table(
     "events",
@@ -68,7 +67,7 @@ def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
 
 
 class WaitingEvent(NamedTuple):
-    """An event that one stage has still to handle, in the order of its subject. ``body`` is parsed JSON."""
+    """An event that one stage has still to handle, in the order of its subject. ``body`` is a string of JSON."""
 
     id: UUID
     organization_id: int
@@ -78,7 +77,7 @@ class WaitingEvent(NamedTuple):
     incident_id: int | None
     activity_id: int | None
     command_id: UUID | None
-    body: JSON
+    body: str
     date_created: datetime
 
 
@@ -93,43 +92,91 @@ ANNOUNCE: Final = Stage("announced_at", "relay:")
 PLAN: Final = Stage("planned_at", "plan:")
 
 
-def claim_events(connection: Connection, stage: Stage, *, subjects: int, most: int) -> list[WaitingEvent]:
-    """Lock subjects with waiting events until the transaction ends, then read these in order.
+Line = tuple[int, str]
+"""An organization and a subject in it: one line of events, in sequence."""
+
+START: Final[Line] = (0, "")
+"""Before every line."""
+
+
+def claim_events(
+    connection: Connection,
+    stage: Stage,
+    *,
+    lines: int,
+    per_line: int,
+    after: Line = START,
+    without: Sequence[UUID] = (),
+) -> list[WaitingEvent]:
+    """Lock up to ``lines`` lines with waiting events until the transaction ends, then read these in order.
+
+    ``after`` is the line that the round before ended with: so everyone's turn comes, however much waits on one.
+    ``without`` names events to leave alone.
 
     Two statements, as for commands: the second one's snapshot is younger than the locks. Never a cursor
-    ``id > last`` (it misses late commits), never SKIP LOCKED over rows (it reorders a subject).
+    ``id > last`` (it misses late commits), never SKIP LOCKED over rows (it reorders a line).
     """
     locked = connection.exec_driver_sql(
-        f"""
-        WITH candidates AS MATERIALIZED (
-            SELECT organization_id, subject FROM (
-                SELECT organization_id, subject, id FROM events WHERE {stage.column} IS NULL LIMIT %(window)s
-            ) AS waiting GROUP BY organization_id, subject ORDER BY min(id) LIMIT %(candidates)s
-        )
-        SELECT organization_id, subject FROM candidates
-        WHERE pg_try_advisory_xact_lock(hashtextextended(%(lock)s || organization_id || '/' || subject, 0))
-        LIMIT %(subjects)s
-        """,  # noqa: S608 - the column is one of two constants above
-        {"window": 5000, "candidates": 4 * subjects, "subjects": subjects, "lock": stage.lock},
+        _LOCK_LINES.format(column=stage.column),
+        {
+            "organization": after[0],
+            "subject": after[1],
+            "without": list(without),
+            "candidates": 4 * lines,
+            "lines": lines,
+            "lock": stage.lock,
+        },
     ).all()
     if not locked:
         return []
     rows = connection.exec_driver_sql(
-        f"""
-        SELECT e.id, e.organization_id, e.subject, e.sequence, e.type, e.incident_id, e.activity_id, e.command_id,
-               e.body, e.date_created
-        FROM unnest(%(organizations)s::bigint[], %(subjects)s::text[]) AS s(organization_id, subject)
-        JOIN events e ON e.organization_id = s.organization_id AND e.subject = s.subject AND e.{stage.column} IS NULL
-        ORDER BY e.organization_id, e.subject, e.sequence
-        LIMIT %(most)s
-        """,  # noqa: S608
+        _READ_LINES.format(column=stage.column),
         {
             "organizations": [row.organization_id for row in locked],
             "subjects": [row.subject for row in locked],
-            "most": most,
+            "without": list(without),
+            "per_line": per_line,
         },
     )
     return [WaitingEvent(*row) for row in rows]
+
+
+# From line to line by the index of what waits: the cost is that of the lines, not of the events.
+_LOCK_LINES: Final = """
+WITH RECURSIVE waiting AS (
+    (
+        SELECT organization_id, subject FROM events
+        WHERE {column} IS NULL AND (organization_id, subject) > (%(organization)s, %(subject)s)
+            AND id <> ALL(%(without)s::uuid[])
+        ORDER BY organization_id, subject, sequence LIMIT 1
+    )
+    UNION ALL
+    SELECT next.organization_id, next.subject FROM waiting CROSS JOIN LATERAL (
+        SELECT e.organization_id, e.subject FROM events e
+        WHERE e.{column} IS NULL AND (e.organization_id, e.subject) > (waiting.organization_id, waiting.subject)
+            AND e.id <> ALL(%(without)s::uuid[])
+        ORDER BY e.organization_id, e.subject, e.sequence LIMIT 1
+    ) AS next
+), candidates AS MATERIALIZED (
+    SELECT organization_id, subject FROM waiting LIMIT %(candidates)s
+)
+SELECT organization_id, subject FROM candidates
+WHERE pg_try_advisory_xact_lock(hashtextextended(%(lock)s || organization_id || '/' || subject, 0))
+LIMIT %(lines)s
+"""
+
+_READ_LINES: Final = """
+SELECT e.id, e.organization_id, e.subject, e.sequence, e.type, e.incident_id, e.activity_id, e.command_id,
+       e.body::text, e.date_created
+FROM unnest(%(organizations)s::bigint[], %(subjects)s::text[]) AS line(organization_id, subject)
+CROSS JOIN LATERAL (
+    SELECT * FROM events
+    WHERE organization_id = line.organization_id AND subject = line.subject AND {column} IS NULL
+        AND id <> ALL(%(without)s::uuid[])
+    ORDER BY sequence LIMIT %(per_line)s
+) AS e
+ORDER BY e.organization_id, e.subject, e.sequence
+"""
 
 
 def mark(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> None:
