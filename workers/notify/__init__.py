@@ -1,1 +1,1 @@
-"""Who hears of an event, by which channel, by which rule."""
+"""Who hears of an event, by which rule: plan, decide, write down."""

@@ -1,0 +1,86 @@
+"""An organization with an incident, and a notifier that has not started."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.engine import Connection, Engine
+
+from tasks.settings import BrokerSettings
+from tests.builders import a_comment, a_member, a_project, a_team, an_incident, an_organization
+from tests.conftest import Database
+from workers.notify.notifier import Notifier
+
+NOWHERE = "redis+socket:///nowhere/valkey.sock"
+"""A broker that is away: planning does not need one."""
+
+
+@dataclass
+class Scene:
+    """One organization, one project with one team, one incident, and its author."""
+
+    engine: Engine
+    organization: int
+    project: int
+    team: int
+    incident: int
+    author: int
+
+    def given(self, **comment: Any) -> int:
+        """A comment by the author."""
+        with self.engine.begin() as connection:
+            return a_comment(connection, self.incident, by=self.author, **comment)
+
+    def notifier(self) -> Notifier:
+        return Notifier(self.engine, BrokerSettings(BROKER_URL=NOWHERE))
+
+    def plan(self) -> None:
+        notifier = self.notifier()
+        while notifier.plan():
+            pass
+
+    def told(self) -> dict[int, str]:
+        """Who has an inbox item, and why."""
+        return {row.user_id: row.reason for row in self.rows("SELECT user_id, reason FROM notifications")}
+
+    def decided(self) -> dict[int, tuple[str, str]]:
+        """What was decided for everyone, and by which rule."""
+        rows = self.rows("SELECT user_id, outcome, rule FROM notification_decisions")
+        return {row.user_id: (row.outcome, row.rule) for row in rows}
+
+    def unplanned(self) -> set[UUID]:
+        return {row.id for row in self.rows("SELECT id FROM events WHERE planned_at IS NULL")}
+
+    def rows(self, query: str) -> list[Any]:
+        with self.engine.connect() as connection:
+            return list(connection.exec_driver_sql(query))
+
+
+def a_scene(connection: Connection, engine: Engine, *, open_membership: bool = True) -> Scene:
+    organization = an_organization(connection, open_membership=open_membership)
+    project = a_project(connection, organization)
+    team = a_team(connection, organization, projects=[project])
+    return Scene(
+        engine=engine,
+        organization=organization,
+        project=project,
+        team=team,
+        incident=an_incident(connection, organization, projects=[project]),
+        author=a_member(connection, organization, teams=[team]),
+    )
+
+
+@pytest.fixture
+def scene(database: Database) -> Scene:
+    with database.engine.begin() as connection:
+        return a_scene(connection, database.engine)
+
+
+@pytest.fixture
+def closed_scene(database: Database) -> Scene:
+    """The same, in an organization whose members reach only the projects of their teams."""
+    with database.engine.begin() as connection:
+        return a_scene(connection, database.engine, open_membership=False)

@@ -1,0 +1,297 @@
+"""Who is told of a comment, and by which rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import update
+
+from models.directory import members, projects, users
+from models.vocabulary import Role
+from tasks.events import EVENTS, CommentPosted
+from tests.builders import (
+    a_member,
+    a_project,
+    a_subscription,
+    a_team,
+    a_user,
+    an_event,
+    an_incident,
+    an_organization,
+    join,
+)
+from tests.delivery.conftest import Scene
+from workers.notify.audience import AUDIENCES
+
+DELIVERED = "delivered"
+NO_ACCESS = ("suppressed", "no_access")
+
+
+def test_every_event_that_tells_people_has_a_line_in_the_table() -> None:
+    telling = {name for name, event in EVENTS.items() if event.tells_people}
+
+    assert telling == set(AUDIENCES) & set(EVENTS)
+
+
+def test_a_mentioned_person_is_told(scene: Scene) -> None:
+    ana = member(scene)
+    scene.given(mentioning=[ana])
+
+    scene.plan()
+
+    assert scene.told() == {ana: "mention"}
+    assert scene.decided() == {ana: (DELIVERED, "mention")}
+
+
+def test_a_subscriber_is_told(scene: Scene) -> None:
+    ana = member(scene, subscribed=True)
+    scene.given()
+
+    scene.plan()
+
+    assert scene.told() == {ana: "subscribed"}
+
+
+def test_a_mentioned_team_is_told(scene: Scene) -> None:
+    ana, ben = member(scene, teams=[scene.team]), member(scene, teams=[scene.team])
+    scene.given(mentioning_teams=[scene.team])
+
+    scene.plan()
+
+    assert scene.told() == {ana: "team_mention", ben: "team_mention"}
+
+
+def test_someone_neither_mentioned_nor_subscribed_is_not_told(scene: Scene) -> None:
+    member(scene)
+    scene.given()
+
+    scene.plan()
+
+    assert scene.decided() == {}
+
+
+def test_the_author_is_never_told_of_their_own_act(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        a_subscription(connection, scene.incident, scene.author)
+    scene.given(mentioning=[scene.author], mentioning_teams=[scene.team])
+
+    scene.plan()
+
+    assert scene.told() == {}
+    assert scene.decided() == {scene.author: ("suppressed", "author")}
+
+
+def test_the_strongest_reason_wins_and_gives_one_item(scene: Scene) -> None:
+    ana = member(scene, teams=[scene.team], subscribed=True)
+    ben = member(scene, teams=[scene.team], subscribed=True)
+    scene.given(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
+
+    scene.plan()
+
+    assert scene.told() == {ana: "mention", ben: "team_mention"}
+    assert len(scene.rows("SELECT 1 FROM notifications")) == 2
+
+
+def test_the_item_names_the_comment_whatever_the_reason(scene: Scene) -> None:
+    ana = member(scene)
+    activity = scene.given(mentioning=[ana])
+
+    scene.plan()
+
+    assert scene.rows("SELECT event_type, activity_id FROM notifications") == [(CommentPosted.type, activity)]
+
+
+def test_a_place_on_a_team_that_was_switched_off_is_not_told(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        a_member(connection, scene.organization, on_teams_no_more=[scene.team])
+    scene.given(mentioning_teams=[scene.team])
+
+    scene.plan()
+
+    assert scene.told() == {}
+
+
+def test_an_inactive_person_on_a_mentioned_team_is_not_even_considered(scene: Scene) -> None:
+    member(scene, teams=[scene.team], is_active=False)
+    scene.given(mentioning_teams=[scene.team])
+
+    scene.plan()
+
+    assert scene.told() == {}
+    assert scene.unplanned() == set()
+
+
+def test_a_team_of_another_organization_brings_nobody(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        other = an_organization(connection)
+        team = a_team(connection, other)
+        ana = a_member(connection, other, teams=[team])
+        join(connection, scene.organization, ana)
+    scene.given(mentioning_teams=[team])
+
+    scene.plan()
+
+    assert scene.told() == {}
+
+
+def test_an_inactive_subscriber_is_not_told_and_unsubscribed(scene: Scene) -> None:
+    ana = member(scene, subscribed=True, is_active=False)
+    scene.given()
+
+    scene.plan()
+
+    assert scene.decided() == {ana: NO_ACCESS}
+    assert unsubscribed(scene) == [ana]
+
+
+def test_who_left_the_organization_is_not_told_and_unsubscribed(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        ana = a_user(connection)
+        a_subscription(connection, scene.incident, ana)
+    scene.given()
+
+    scene.plan()
+
+    assert scene.decided() == {ana: NO_ACCESS}
+    assert unsubscribed(scene) == [ana]
+
+
+def test_in_a_closed_organization_who_is_on_no_team_of_the_project_is_not_told(closed_scene: Scene) -> None:
+    outsider = member(closed_scene, subscribed=True)
+    insider = member(closed_scene, teams=[closed_scene.team], subscribed=True)
+    manager = member(closed_scene, role=Role.MANAGER, subscribed=True)
+    closed_scene.given()
+
+    closed_scene.plan()
+
+    assert closed_scene.told() == {insider: "subscribed", manager: "subscribed"}
+    assert closed_scene.decided()[outsider] == NO_ACCESS
+    assert unsubscribed(closed_scene) == [outsider]
+
+
+def test_one_project_in_reach_is_enough(closed_scene: Scene) -> None:
+    with closed_scene.engine.begin() as connection:
+        elsewhere = a_project(connection, closed_scene.organization)
+        closed_scene.incident = an_incident(
+            connection, closed_scene.organization, projects=[elsewhere, closed_scene.project]
+        )
+    ana = member(closed_scene, teams=[closed_scene.team], subscribed=True)
+    closed_scene.given()
+
+    closed_scene.plan()
+
+    assert closed_scene.told() == {ana: "subscribed"}
+
+
+def test_nobody_reads_an_incident_whose_projects_are_out_of_use(scene: Scene) -> None:
+    ana = member(scene, role=Role.OWNER, subscribed=True)
+    change(scene, update(projects).values(status="inactive"))
+    scene.given()
+
+    scene.plan()
+
+    assert scene.decided() == {ana: NO_ACCESS}
+
+
+def test_the_author_is_unsubscribed_too_when_access_is_gone(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        a_subscription(connection, scene.incident, scene.author)
+    scene.given()
+    change(scene, members.delete().where(members.c.user_id == scene.author))
+
+    scene.plan()
+
+    assert scene.decided() == {scene.author: NO_ACCESS}
+    assert unsubscribed(scene) == [scene.author]
+
+
+def test_who_did_not_subscribe_is_not_unsubscribed(scene: Scene) -> None:
+    ana = member(scene, is_active=False)
+    scene.given(mentioning=[ana])
+
+    scene.plan()
+
+    assert scene.decided() == {ana: NO_ACCESS}
+    assert unsubscribed(scene) == []
+
+
+def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
+    ana = member(scene, subscribed=True, is_active=False)
+    scene.given()
+    scene.given()
+
+    scene.plan()
+
+    assert unsubscribed(scene) == [ana]
+
+
+def test_the_order_to_unsubscribe_stands_in_the_incidents_own_line(scene: Scene) -> None:
+    member(scene, subscribed=True, is_active=False)
+    scene.given()
+
+    scene.plan()
+
+    [(identifier,)] = scene.rows("SELECT identifier FROM incidents")
+    assert scene.rows("SELECT type, subject, lane, organization_id, token_id, caller, payload FROM commands") == [
+        (
+            "incident.unsubscribe",
+            f"incident:{scene.organization}:{identifier}",
+            "commands",
+            scene.organization,
+            None,
+            "system",
+            {"incident": str(identifier)},
+        )
+    ]
+
+
+def test_what_no_person_did_tells_nobody_and_unsubscribes_nobody(scene: Scene) -> None:
+    member(scene, subscribed=True)
+    member(scene, subscribed=True, is_active=False)
+    with scene.engine.begin() as connection:
+        an_event(connection, scene.incident, CommentPosted(activity=1, comment="Closed by rule"), by=None)
+
+    scene.plan()
+
+    assert scene.decided() == {}
+    assert unsubscribed(scene) == []
+    assert scene.unplanned() == set()
+
+
+def test_a_mentioned_account_that_is_gone_is_passed_over(scene: Scene) -> None:
+    ana, ben = member(scene), member(scene)
+    scene.given(mentioning=[ana, ben])
+    change(scene, users.delete().where(users.c.id == ana))
+
+    scene.plan()
+
+    assert scene.told() == {ben: "mention"}
+    assert scene.unplanned() == set()
+
+
+def test_a_subscription_made_before_planning_is_heeded(scene: Scene) -> None:
+    scene.given()
+    ana = member(scene, subscribed=True)
+
+    scene.plan()
+
+    assert scene.told() == {ana: "subscribed"}
+
+
+def member(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
+    with scene.engine.begin() as connection:
+        user = a_member(connection, scene.organization, **facts)
+        if subscribed:
+            a_subscription(connection, scene.incident, user)
+        return user
+
+
+def change(scene: Scene, statement: Any) -> None:
+    with scene.engine.begin() as connection:
+        connection.execute(statement)
+
+
+def unsubscribed(scene: Scene) -> list[int]:
+    """For whom an order to unsubscribe waits in the ledger."""
+    rows = scene.rows("SELECT user_id FROM commands WHERE type = 'incident.unsubscribe' ORDER BY seq")
+    return [user for (user,) in rows]

@@ -1,0 +1,74 @@
+"""Whom an event concerns: one line per event type, read down the table. No input, no output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from models.vocabulary import NotificationReason
+from tasks.events import CommentPosted, Mentioned
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One event as far as people are concerned: who did it, on what, and whom it names."""
+
+    event_id: UUID
+    type: str
+    organization_id: int
+    incident_id: int
+    activity_id: int
+    author: int
+    users: tuple[int, ...] = ()
+    teams: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Circles:
+    """Who is behind an incident and behind a team.
+
+    ``subscribers`` goes by incident. ``on_team`` goes by organization and team: active people with an active place.
+    """
+
+    subscribers: Mapping[int, Iterable[int]]
+    on_team: Mapping[tuple[int, int], Iterable[int]]
+
+
+Source = Callable[[Telling, Circles], Iterable[int]]
+
+
+def mentioned(telling: Telling, _circles: Circles) -> Iterable[int]:
+    """People mentioned one by one."""
+    return telling.users
+
+
+def on_mentioned_teams(telling: Telling, circles: Circles) -> Iterator[int]:
+    """Active people with an active place on a mentioned team of this organization."""
+    for team in telling.teams:
+        yield from circles.on_team.get((telling.organization_id, team), ())
+
+
+def subscribers(telling: Telling, circles: Circles) -> Iterable[int]:
+    """Who wants to hear of this incident."""
+    return circles.subscribers.get(telling.incident_id, ())
+
+
+AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
+    CommentPosted.type: {NotificationReason.SUBSCRIBED: subscribers},
+    Mentioned.type: {
+        NotificationReason.MENTION: mentioned,
+        NotificationReason.TEAM_MENTION: on_mentioned_teams,
+    },
+}
+"""Whom each event tells, and why. An event without a line tells nobody."""
+
+
+def audience_of(telling: Telling, circles: Circles) -> dict[int, NotificationReason]:
+    """Everyone the event concerns, each with their strongest reason; access is not looked at."""
+    audience: dict[int, NotificationReason] = {}
+    for reason, source in sorted(AUDIENCES.get(telling.type, {}).items(), key=lambda line: line[0].strength):
+        # The stronger ones come last, and stay.
+        audience.update(dict.fromkeys(source(telling, circles), reason))
+    return audience

@@ -1,0 +1,54 @@
+"""Who of an audience is told: rules with names, asked in the order they stand here. No input, no output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
+from models.vocabulary import DecisionOutcome, NotificationReason
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One person of an audience, as things stand now. An account that is switched off has no role."""
+
+    person: Actor
+    reason: NotificationReason
+    is_author: bool
+    organization: OrganizationFacts
+    projects: tuple[ProjectFacts, ...]
+
+
+class Verdict(NamedTuple):
+    """What was decided, and by which rule: the name of what suppressed it, or the reason it was delivered for."""
+
+    outcome: DecisionOutcome
+    rule: str
+
+
+def no_access(case: Case) -> bool:
+    """Not a member any more, an account switched off, or none of the incident's projects in reach."""
+    return not may_read(case.person, case.organization, case.projects)
+
+
+def author(case: Case) -> bool:
+    """Nobody is told of their own act."""
+    return case.is_author
+
+
+SUPPRESSIONS: Final[tuple[Callable[[Case], bool], ...]] = (no_access, author)
+"""What keeps a person from being told; the first that holds is the rule written down."""
+
+
+def decide(case: Case) -> Verdict:
+    """Whether this person is told, and by which rule."""
+    for rule in SUPPRESSIONS:
+        if rule(case):
+            return Verdict(DecisionOutcome.SUPPRESSED, rule.__name__)
+    return Verdict(DecisionOutcome.DELIVERED, case.reason)
+
+
+NO_ACCESS: Final = no_access.__name__
+"""The rule whose people are also unsubscribed."""

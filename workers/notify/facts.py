@@ -1,0 +1,123 @@
+"""What planning a batch of events needs to know, in a handful of queries however large the batch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from sqlalchemy.engine import Connection
+
+from models.policy import Actor, OrganizationFacts, ProjectFacts
+from models.vocabulary import CallerKind, Role
+from workers.notify.audience import Circles, Telling
+
+
+class IncidentFacts(NamedTuple):
+    """What planning asks of an incident."""
+
+    identifier: int
+    organization: OrganizationFacts
+    projects: tuple[ProjectFacts, ...]
+
+
+Membership = tuple[int, int]
+"""An organization and a person."""
+
+
+def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
+    """The incidents that are still there, with their organizations' options and their projects."""
+    projects: dict[int, list[ProjectFacts]] = defaultdict(list)
+    for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}):
+        projects[row.incident_id].append(ProjectFacts(row.id, row.active, frozenset(row.teams)))
+    organizations: dict[int, OrganizationFacts] = {}
+    incidents = {}
+    for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}):
+        organization = organizations.setdefault(
+            row.organization_id,
+            OrganizationFacts(
+                row.organization_id,
+                row.slug,
+                frozenset(row.features),
+                row.open_membership,
+                row.alerts_member_write,
+                row.events_member_admin,
+            ),
+        )
+        incidents[row.id] = IncidentFacts(row.identifier, organization, tuple(projects[row.id]))
+    return incidents
+
+
+def load_circles(connection: Connection, tellings: Collection[Telling]) -> Circles:
+    """Who subscribed to these incidents, and who is on the teams that are named."""
+    subscribers: dict[int, list[int]] = defaultdict(list)
+    incidents = list({telling.incident_id for telling in tellings})
+    for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}):
+        subscribers[row.incident_id].append(row.user_id)
+    on_team: dict[tuple[int, int], list[int]] = defaultdict(list)
+    if teams := list({team for telling in tellings for team in telling.teams}):
+        for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}):
+            on_team[row.organization_id, row.team_id].append(row.user_id)
+    return Circles(subscribers, on_team)
+
+
+def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:
+    """People as the policy sees them in an organization; who has no account is missing."""
+    wanted = list(memberships)
+    rows = connection.exec_driver_sql(
+        _PEOPLE,
+        {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]},
+    )
+    return {
+        (organization, user): Actor(
+            kind=CallerKind.USER,
+            user_id=user,
+            role=Role(role) if role and is_active else None,
+            teams=frozenset(teams) if teams else _NO_TEAMS,
+        )
+        for organization, user, is_active, role, teams in rows
+    }
+
+
+_NO_TEAMS: frozenset[int] = frozenset()
+
+_INCIDENTS = """
+SELECT i.id, i.identifier, i.organization_id, o.slug, o.features, o.open_membership, o.alerts_member_write,
+       o.events_member_admin
+FROM incidents i JOIN organizations o ON o.id = i.organization_id
+WHERE i.id = ANY(%(ids)s::bigint[])
+"""
+
+_PROJECTS = """
+SELECT ip.incident_id, p.id, p.status = 'active' AS active,
+       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS teams
+FROM incident_projects ip
+JOIN projects p ON p.id = ip.project_id
+LEFT JOIN project_teams pt ON pt.project_id = p.id
+LEFT JOIN teams t ON t.id = pt.team_id AND t.status = 'active'
+WHERE ip.incident_id = ANY(%(ids)s::bigint[])
+GROUP BY ip.incident_id, p.id
+"""
+
+_SUBSCRIBERS = """
+SELECT incident_id, user_id FROM incident_subscriptions WHERE incident_id = ANY(%(incidents)s::bigint[])
+"""
+
+_ON_TEAM = """
+SELECT t.organization_id, t.id AS team_id, m.user_id
+FROM teams t
+JOIN team_members tm ON tm.team_id = t.id AND tm.is_active
+JOIN members m ON m.id = tm.member_id AND m.organization_id = t.organization_id
+JOIN users u ON u.id = m.user_id AND u.is_active
+WHERE t.id = ANY(%(teams)s::bigint[])
+"""
+
+_PEOPLE = """
+SELECT w.organization_id, u.id, u.is_active, m.role, array_agg(t.id) FILTER (WHERE t.id IS NOT NULL)
+FROM unnest(%(organizations)b::bigint[], %(users)b::bigint[]) AS w(organization_id, user_id)
+JOIN users u ON u.id = w.user_id
+LEFT JOIN members m ON m.organization_id = w.organization_id AND m.user_id = u.id
+LEFT JOIN team_members tm ON tm.member_id = m.id AND tm.is_active
+LEFT JOIN teams t ON t.id = tm.team_id AND t.status = 'active'
+GROUP BY w.organization_id, u.id, m.role
+"""

@@ -1,0 +1,161 @@
+"""The notifier: plans events as they come, and works around those that cannot be planned."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy.engine import Connection, Engine
+
+from models.event import PLAN, START, WaitingEvent, claim_events
+from tasks.app import make_app
+from tasks.hints import Lane
+from tasks.lanes import Hinter
+from tasks.settings import BrokerSettings
+from tasks.wake import EVENTS_CHANNEL, WakeListener
+from workers.bus import BusListener
+from workers.notify.plan import by_activity, plan
+from workers.rounds import POLL_SECONDS, go_round
+
+LINES: Final = 200
+EVENTS_PER_LINE: Final = 50
+EVENTS: Final = 500
+"""How many lines, events of a line and events altogether are planned in one transaction."""
+
+PAUSES_SECONDS: Final = (1, 5, 30, 120, 600)
+"""How long an event that could not be planned is left alone after the 1st, 2nd, … time; then always the last."""
+
+log = structlog.get_logger(__name__)
+
+
+class Notifier:
+    """Plans what waits, woken by the bus, by Valkey and by the clock. Any number may run."""
+
+    def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
+        self._engine = engine
+        self._hinter = Hinter(make_app(settings))
+        self._woken = threading.Event()
+        self._bus = BusListener(settings, self._woken)
+        self._wake = WakeListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._aside = SetAside()
+        self._after = START
+
+    def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Plan until ``stop`` is set; calls ``ready`` once when it begins, broker and database or not."""
+        relaying = threading.Thread(target=self._pass_wake_ups_on, args=(stop,), name="wake-ups", daemon=True)
+        with ExitStack() as undo:
+            self._hinter.start()
+            undo.callback(self._hinter.stop)
+            self._bus.start()
+            undo.callback(self._bus.stop)
+            self._wake.start()
+            relaying.start()
+            undo.callback(self._wake.stop)
+            ready()
+            go_round("notifier", self.plan, self._rest, stop)
+
+    def plan(self) -> bool:
+        """Plan what waits on the next lines; whether it is worth looking again at once.
+
+        :raises Exception: the database was away; nothing was planned.
+        """
+        came_from, self._after = self._after, START
+        with self._engine.begin() as connection:
+            waiting = claim_events(
+                connection,
+                PLAN,
+                lines=LINES,
+                per_line=EVENTS_PER_LINE,
+                after=came_from,
+                without=self._aside.not_due(),
+            )
+            events = whole_activities(waiting)
+            subjects = self._plan_around_faults(connection, by_activity(events)) if events else []
+        if events:
+            self._after = (events[-1].organization_id, events[-1].subject)
+        self._hinter.hint(Lane.COMMANDS, subjects)
+        return bool(events) or came_from != START
+
+    def _plan_around_faults(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> list[str]:
+        """Plan all of them at once; if that fails each half by itself, down to the activity that is at fault."""
+        events = [event for activity in activities for event in activity]
+        try:
+            with connection.begin_nested():
+                subjects = plan(connection, events)
+        except Exception as fault:
+            if connection.invalidated:
+                raise
+            if len(activities) == 1:
+                self._aside.put(events, fault)
+                return []
+            middle = len(activities) // 2
+            return self._plan_around_faults(connection, activities[:middle]) + self._plan_around_faults(
+                connection, activities[middle:]
+            )
+        self._aside.take_back(events)
+        return subjects
+
+    def _rest(self, seconds: float) -> None:
+        self._woken.wait(seconds)
+        self._woken.clear()
+
+    def _pass_wake_ups_on(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            if self._wake.wait(POLL_SECONDS):
+                self._woken.set()
+        self._woken.set()
+
+
+def whole_activities(waiting: Sequence[WaitingEvent]) -> list[WaitingEvent]:
+    """The first of these events, about ``EVENTS``; an activity that a limit may have cut waits for its other events."""
+    taken: list[WaitingEvent] = []
+    for _, each in groupby(waiting, key=lambda event: (event.organization_id, event.subject)):
+        line = list(each)
+        if len(line) == EVENTS_PER_LINE:
+            line = [event for event in line if event.activity_id != line[-1].activity_id] or line
+        if taken and len(taken) + len(line) > EVENTS:
+            break
+        taken += line
+    return taken
+
+
+class SetAside:
+    """Events that could not be planned: they stay unplanned in their table, and are tried again ever more rarely."""
+
+    def __init__(self) -> None:
+        self._faults: dict[UUID, tuple[int, float]] = {}
+
+    def put(self, events: Sequence[WaitingEvent], fault: Exception) -> None:
+        """Leave these events alone for a while, and say so in the log."""
+        for event in events:
+            times, _ = self._faults.get(event.id, (0, 0.0))
+            pause = PAUSES_SECONDS[min(times, len(PAUSES_SECONDS) - 1)]
+            self._faults[event.id] = (times + 1, time.monotonic() + pause)
+            log.error(
+                "notifier.event_set_aside",
+                event_id=str(event.id),
+                type=event.type,
+                subject=event.subject,
+                organization=event.organization_id,
+                times=times + 1,
+                again_in_seconds=pause,
+                exc_info=fault,
+            )
+
+    def take_back(self, events: Sequence[WaitingEvent]) -> None:
+        """These could be planned after all."""
+        for event in events:
+            self._faults.pop(event.id, None)
+
+    def not_due(self) -> list[UUID]:
+        """The events whose pause is not over; long forgotten ones are dropped, somebody else planned them."""
+        now = time.monotonic()
+        forgotten = now - 2 * PAUSES_SECONDS[-1]
+        self._faults = {event: fault for event, fault in self._faults.items() if fault[1] > forgotten}
+        return [event for event, (_, until) in self._faults.items() if until > now]
