@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine
@@ -34,7 +37,7 @@ def servers() -> Iterator[Servers]:
     """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""
     with ExitStack() as running:
         try:
-            started = running.enter_context(embedded(durable=False))
+            started = running.enter_context(embedded(_folder_in_memory(running), durable=False))
         except StackError as error:
             if "CI" in os.environ:
                 raise
@@ -62,6 +65,16 @@ def database(maintenance: Engine) -> Iterator[Database]:
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     _execute(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _folder_in_memory(removal: ExitStack) -> Path | None:
+    """A folder whose files cost no disk, if there is room: copying a database is then ten times as fast."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or shutil.disk_usage(memory).free < 1 << 30:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="tocsin-", dir=memory))
+    removal.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _with_driver(url: str) -> URL:
