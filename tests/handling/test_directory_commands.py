@@ -1,0 +1,144 @@
+"""`tocsin migrate`, `directory` and `token`: what they print, where, and with which exit code."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from models.directory import token_hash
+from tests.conftest import Database
+from workers.cli import main
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Tocsin = Callable[..., Answer]
+
+
+@pytest.fixture
+def tocsin(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Tocsin:
+    """The program on a fresh database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", database.url)
+
+    def run(*words: str) -> Answer:
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        return Answer(int(ended.value.code or 0), *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def document(tmp_path: Path) -> str:
+    path = tmp_path / "directory.json"
+    path.write_text(json.dumps({"organizations": [{"slug": "acme"}], "users": [{"username": "mem"}]}))
+    return str(path)
+
+
+def test_migrating_what_is_migrated_says_so(tocsin: Tocsin) -> None:
+    answer = tocsin("migrate")
+
+    assert answer.code == 0
+    assert answer.out.endswith("already\n")
+
+
+def test_an_import_says_what_it_created_and_left(tocsin: Tocsin, document: str) -> None:
+    first, second = tocsin("directory", "import", document), tocsin("directory", "import", document, "--json")
+
+    assert (first.code, second.code) == (0, 0)
+    assert "users: 1 created, 0 changed, 0 unchanged" in first.out.splitlines()
+    assert json.loads(second.out)["users"] == {"created": 0, "changed": 0, "unchanged": 1}
+
+
+def test_an_export_goes_back_in_through_standard_input(
+    tocsin: Tocsin, document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tocsin("directory", "import", document)
+    exported = tocsin("directory", "export")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(exported.out.encode())))
+
+    answer = tocsin("directory", "import", "-", "--json")
+
+    assert json.loads(answer.out)["organizations"] == {"created": 0, "changed": 0, "unchanged": 1}
+
+
+def test_a_refused_document_is_answered_with_its_places(tocsin: Tocsin, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text('{"users": [{"nmae": "x"}]}')
+
+    answer = tocsin("directory", "import", str(bad))
+
+    assert (answer.code, answer.out) == (1, "")
+    assert 'users[0]: unknown key "nmae"' in answer.err.splitlines()
+
+
+def test_a_token_stands_alone_on_standard_output(tocsin: Tocsin, document: str, database: Database) -> None:
+    tocsin("directory", "import", document)
+
+    answer = tocsin("token", "create", "--user", "mem", "--expires", "7")
+
+    (secret,) = answer.out.splitlines()
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT hash FROM tokens").scalar_one() == token_hash(secret)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (["--organization", "acme", "--name", "k"], "key"),
+        (["--organization", "acme", "--name", "s", "--service"], "service"),
+        (["--organization", "acme", "--name", "s", "--act-as", "--scopes", "org:read, project:read"], "service"),
+        (["--ops", "viewer", "--name", "o"], "ops"),
+        (["--user", "mem"], "user"),
+    ],
+    ids=" ".join,
+)
+def test_the_options_tell_the_kind(tocsin: Tocsin, document: str, words: list[str], kind: str) -> None:
+    tocsin("directory", "import", document)
+
+    made = json.loads(tocsin("token", "create", *words, "--json").out)
+
+    (listed,) = json.loads(tocsin("token", "list", "--json").out)
+    assert (listed["id"], listed["kind"]) == (made["id"], kind)
+    assert made["token"] not in json.dumps(listed)
+
+
+def test_a_revoked_token_is_listed_as_such(tocsin: Tocsin) -> None:
+    made = json.loads(tocsin("token", "create", "--ops", "admin", "--name", "me", "--json").out)
+
+    answer = tocsin("token", "revoke", str(made["id"]))
+
+    assert answer.code == 0
+    assert "revoked" in tocsin("token", "list").out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["token", "create"], 2, "give one of --user"),
+        (["token", "create", "--user", "mem", "--ops", "admin"], 2, "give one of --user"),
+        (["token", "create", "--user", "ghost"], 1, 'there is no user "ghost"'),
+        (["token", "create", "--ops", "king", "--name", "k"], 2, "'king'"),
+        (["token", "revoke", "99"], 1, "there is no token 99"),
+        (["directory", "import", "nowhere.json"], 1, "nowhere.json cannot be read"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_an_error_is_one_sentence_on_standard_error(tocsin: Tocsin, words: list[str], code: int, sentence: str) -> None:
+    answer = tocsin(*words)
+
+    assert (answer.code, answer.out) == (code, "")
+    assert sentence in answer.err
+    assert answer.err.count("\n") == 1
