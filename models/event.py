@@ -137,7 +137,7 @@ def claim_events(
             "without": list(without),
             "per_line": per_line,
         },
-    )
+    ).all()
     return [WaitingEvent(*row) for row in rows]
 
 

@@ -44,7 +44,7 @@ def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> Non
     given_comments(scene, 1)
     with counted_statements(scene) as for_one:
         scene.notifier().plan()
-    given_comments(scene, 200)
+    given_comments(scene, 90)
 
     with counted_statements(scene) as for_many:
         scene.notifier().plan()

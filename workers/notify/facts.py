@@ -28,11 +28,11 @@ Membership = tuple[int, int]
 def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
     """The incidents that are still there, with their organizations' options and their projects."""
     projects: dict[int, list[ProjectFacts]] = defaultdict(list)
-    for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}):
+    for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}).all():
         projects[row.incident_id].append(ProjectFacts(row.id, row.active, frozenset(row.teams)))
     organizations: dict[int, OrganizationFacts] = {}
     incidents = {}
-    for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}):
+    for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
         organization = organizations.setdefault(
             row.organization_id,
             OrganizationFacts(
@@ -52,11 +52,11 @@ def load_circles(connection: Connection, tellings: Collection[Telling]) -> Circl
     """Who subscribed to these incidents, and who is on the teams that are named."""
     subscribers: dict[int, list[int]] = defaultdict(list)
     incidents = list({telling.incident_id for telling in tellings})
-    for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}):
+    for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}).all():
         subscribers[row.incident_id].append(row.user_id)
     on_team: dict[tuple[int, int], list[int]] = defaultdict(list)
     if teams := list({team for telling in tellings for team in telling.teams}):
-        for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}):
+        for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}).all():
             on_team[row.organization_id, row.team_id].append(row.user_id)
     return Circles(subscribers, on_team)
 
@@ -67,7 +67,7 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
     rows = connection.exec_driver_sql(
         _PEOPLE,
         {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]},
-    )
+    ).all()
     return {
         (organization, user): Actor(
             kind=CallerKind.USER,

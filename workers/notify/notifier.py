@@ -23,10 +23,9 @@ from workers.bus import BusListener
 from workers.notify.plan import by_activity, plan
 from workers.rounds import POLL_SECONDS, go_round
 
-LINES: Final = 200
-EVENTS_PER_LINE: Final = 50
-EVENTS: Final = 500
-"""How many lines, events of a line and events altogether are planned in one transaction."""
+LINES: Final = 100
+EVENTS_PER_LINE: Final = 10
+"""How many lines, and how many events of each, are planned in one transaction."""
 
 PAUSES_SECONDS: Final = (1, 5, 30, 120, 600)
 """How long an event that could not be planned is left alone after the 1st, 2nd, … time; then always the last."""
@@ -113,16 +112,14 @@ class Notifier:
 
 
 def whole_activities(waiting: Sequence[WaitingEvent]) -> list[WaitingEvent]:
-    """The first of these events, about ``EVENTS``; an activity that a limit may have cut waits for its other events."""
-    taken: list[WaitingEvent] = []
+    """These events, but not of an activity that the limit may have cut: it waits for its other events."""
+    whole: list[WaitingEvent] = []
     for _, each in groupby(waiting, key=lambda event: (event.organization_id, event.subject)):
         line = list(each)
         if len(line) == EVENTS_PER_LINE:
             line = [event for event in line if event.activity_id != line[-1].activity_id] or line
-        if taken and len(taken) + len(line) > EVENTS:
-            break
-        taken += line
-    return taken
+        whole += line
+    return whole
 
 
 class SetAside:
