@@ -80,7 +80,7 @@ def upgrade() -> None:
         sa.Column("planned_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("events_pkey")),
         sa.UniqueConstraint(
-            "organization_id", "subject", "sequence", name=op.f("events_organization_id_subject_sequence_key")
+            "subject", "organization_id", "sequence", name=op.f("events_subject_organization_id_sequence_key")
         ),
     )
     op.create_index(
