@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import typer
 from dotenv import dotenv_values
@@ -112,7 +112,7 @@ def _broker() -> str:
     url = BrokerSettings.from_environment().broker_url
 
     def answer() -> None:
-        connection = Connection(url, connect_timeout=3, transport_options={"socket_timeout": 3})  # type: ignore[no-untyped-call]
+        connection: Any = Connection(url, connect_timeout=3, transport_options={"socket_timeout": 3})  # type: ignore[no-untyped-call]
         with connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             connection.default_channel.close()

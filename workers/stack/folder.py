@@ -58,7 +58,9 @@ class DataFolder:
         try:
             fresh = not self.path.exists() or self.is_ours or not any(self.path.iterdir())
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if fresh:  # a folder with other people's files in it keeps the permissions they gave it
+            if (
+                fresh and self.path.stat().st_uid == os.geteuid()
+            ):  # a folder with other files in it keeps its permissions
                 self.path.chmod(0o711 if server_account() else 0o700)
             write_private(self.path / MARK, "The data of one tocsin stack. `tocsin reset` removes it.\n")
             self.logs.mkdir(mode=0o700, exist_ok=True)
@@ -134,6 +136,9 @@ class DataFolder:
 
     def remove(self) -> None:
         """Remove what is ours, wherever it lies; files of others in the folder stay."""
+        for path in self.path.glob("*.lock"):
+            with path.open() as lock:
+                _take(lock, within_seconds=10)  # a killed stack's servers may just be ending
         for name in OWN_NAMES:
             self._remove(name)
         with contextlib.suppress(OSError):

@@ -71,6 +71,7 @@ class Part:
 
         :raises StackError: it cannot be started.
         """
+        self.reap()
         self._start()
 
     def is_ready(self) -> bool:
@@ -159,7 +160,6 @@ class Part:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
     def _start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
-        self.reap()
         tie = leash.before_exec(self.leash_signal)
         with self._guarded() as guard, self._open_log() as log:
             try:

@@ -29,7 +29,7 @@ class Process(Part):
 
         :raises workers.stack.part.StackError: it cannot be started.
         """
-        self._close_pipe()
+        self.reap()
         self._announced = False
         self._pipe, theirs = os.pipe()
         os.set_blocking(self._pipe, False)

