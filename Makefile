@@ -1,0 +1,103 @@
+# Every chore by name. Plain `make` lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := gateway tasks workers models
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --only-binary :all: --require-hashes
+PYTEST := $(BIN)/python -m pytest
+PARALLEL := -n auto --maxprocesses 8 --dist loadgroup
+WHEEL := build/wheel
+
+# The first Python that will do; `make setup PYTHON=…` names another.
+PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
+
+help: ## list the chores
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.tocsin ## make .venv with everything tocsin needs to run
+
+run: setup ## start everything, with a demo to play with
+	@$(BIN)/tocsin up --demo
+
+test: $(VENV)/.dev ## run every test, in parallel
+	@$(PYTEST) $(PARALLEL)
+
+test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
+	@$(PYTEST) tests/rules tests/handling
+
+format: $(VENV)/.dev ## put the code into shape
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+types: $(VENV)/.dev ## check the types
+	@$(BIN)/mypy
+
+arrows: $(VENV)/.dev ## check who imports whom
+	@$(BIN)/lint-imports
+
+docs: $(VENV)/.dev ## run the examples in docstrings and in docs/
+	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) docs \
+	|| test $$? -eq 5
+
+check: check-rest test ## everything that must hold before a change goes in
+
+check-rest: $(VENV)/.dev ## what `make check` adds to `make test`
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory types arrows docs test-wheel
+
+test-wheel: $(VENV)/.dev ## run the journeys on the built wheel, from a folder without the source
+	@rm -rf $(WHEEL) && mkdir -p $(WHEEL)/away
+	@$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) . > $(WHEEL)/log 2>&1 || { cat $(WHEEL)/log >&2; exit 1; }
+	@$(PIP) --no-deps --target $(WHEEL)/site $(WHEEL)/*.whl
+	@cp -R tests pyproject.toml $(WHEEL)/away
+	@cd $(WHEEL)/away && PYTHONPATH="$(CURDIR)/$(WHEEL)/site" "$(CURDIR)/$(BIN)/python" -P -m pytest $(PARALLEL) tests/journeys
+
+migration: setup ## write a new migration: make migration name="what it does"
+	@test -n "$(name)" || { echo 'say what it does: make migration name="add a column"' >&2; exit 2; }
+	@$(BIN)/alembic revision -m "$(name)"
+
+migrate: setup ## bring the schema to head
+	@$(BIN)/tocsin migrate
+
+bench: $(VENV)/.dev ## measure, and write the results to bench/results
+	@$(BIN)/python -m bench
+
+lock: ## resolve all dependencies anew (needs uv)
+	@command -v uv > /dev/null || { echo "make lock needs uv: install it, then try again" >&2; exit 1; }
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group build -o requirements.lock
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## remove what was built and cached; .venv and data stay
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@for python in $(PYTHONS); do \
+		"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || continue; \
+		if "$$python" -c 'import venv, ensurepip' 2> /dev/null; then exec "$$python" -m venv --clear $(VENV); fi; \
+		if command -v uv > /dev/null; then exec uv venv --quiet --clear --seed --python "$$python" $(VENV); fi; \
+		echo "$$python has no venv module: install it (Debian and Ubuntu: apt install python3-venv) or uv" >&2; exit 1; \
+	done; \
+	echo "tocsin needs Python 3.11 or newer: install one, or name it with \`make setup PYTHON=...\`" >&2; exit 1
+
+$(VENV)/.locked: requirements.lock | $(BIN)/python
+	@$(LOCKED) -r requirements.lock
+	@touch $@
+
+$(VENV)/.tocsin: pyproject.toml $(VENV)/.locked
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin
+	@$(LOCKED) -r requirements-dev.lock
+	@touch $@
+
+.PHONY: help setup run test test-fast format types arrows docs check check-rest test-wheel migration migrate bench lock clean
