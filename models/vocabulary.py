@@ -116,6 +116,11 @@ class Lane(StrEnum):
     BULK = "bulk"
     DELIVERIES = "deliveries"
 
+    @property
+    def task(self) -> str:
+        """The name of the lane's Celery task."""
+        return f"tocsin.{self.value}"
+
 
 class SubscriptionReason(StrEnum):
     """How a subscription arose."""

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Never
 
-from tasks.hints import Hint, Lane, NotAHint
+from models.vocabulary import Lane
+from tasks.hints import Hint, NotAHint
 
 MAX_BYTES = 1024 * 1024
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 from typing import Any, Self
 
@@ -19,19 +18,6 @@ MAX_SUBJECT_CHARACTERS = 200
 
 # Printable ASCII: a subject is made of ids, and what cannot be printed cannot surprise a log or an encoder either.
 _SUBJECT = re.compile(rf"[!-~]{{1,{MAX_SUBJECT_CHARACTERS}}}")
-
-
-class Lane(StrEnum):
-    """The queues of hints; a lane only chooses which worker a hint wakes."""
-
-    COMMANDS = "commands"
-    BULK = "bulk"
-    DELIVERIES = "deliveries"
-
-    @property
-    def task(self) -> str:
-        """The name of the lane's Celery task on the wire."""
-        return f"tocsin.{self.value}"
 
 
 def is_subject(name: object) -> bool:

@@ -19,7 +19,8 @@ from typing import Any
 import structlog
 from celery import Celery, signals
 
-from tasks.hints import Hint, Lane, is_subject
+from models.vocabulary import Lane
+from tasks.hints import Hint, is_subject
 from tasks.queues import MAX_HINTS, declare
 
 MAX_PENDING_SUBJECTS = 10_000
@@ -182,7 +183,8 @@ class Hinter:
         producer = self._app.amqp.Producer(self._connected().default_channel)
         queue = self._app.amqp.queues[lane.value]
         waiting = queue(producer.channel).queue_declare().message_count
-        for hint in Hint.about(subjects):
+        # Without subjects the hint only wakes: the worker claims by age.
+        for hint in [*Hint.about(subjects)] or [Hint()]:
             if waiting >= self._max_waiting:
                 return
             waiting += 1

@@ -13,7 +13,7 @@ from typing import Any
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
 
-from tasks.hints import Lane
+from models.vocabulary import Lane
 
 LANES_EXCHANGE = Exchange("tocsin.lanes", type="direct", durable=True)
 EVENTS_EXCHANGE = Exchange("tocsin.events", type="topic", durable=True)

@@ -11,7 +11,6 @@ from sqlalchemy.engine import Connection, Engine
 
 from models import command
 from models.vocabulary import Lane
-from tasks import hints
 from tasks.lanes import Hinter
 from workers.rounds import POLL_SECONDS, go_round
 
@@ -56,7 +55,7 @@ class Sweeper:
         news = self._not_hinted_lately(forgotten)
         for lane in Lane:
             if subjects := [subject for its_lane, subject in news if its_lane is lane]:
-                self._hinter.hint(hints.Lane(lane), subjects)
+                self._hinter.hint(lane, subjects)
         if news:
             log.info("sweep.hinted", subjects=len(news))
         return news

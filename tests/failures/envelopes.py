@@ -8,7 +8,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from tasks.hints import Hint, Lane
+from models.vocabulary import Lane
+from tasks.hints import Hint
 
 QUEUE = Lane.COMMANDS.value
 FORGED = "forged:1"

@@ -12,8 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+from models.vocabulary import Lane
 from tasks.app import make_app
-from tasks.hints import Hint, Lane
+from tasks.hints import Hint
 from tasks.lanes import install, run_worker
 from tasks.settings import BrokerSettings
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from models.vocabulary import Lane
 from tasks.app import make_app
-from tasks.hints import Hint, Lane
+from tasks.hints import Hint
 from tasks.lanes import MAX_PENDING_SUBJECTS, Hinter
 from tasks.transport import PARKED
 from tests.failures.conftest import Broker, Worker, eventually

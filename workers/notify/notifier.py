@@ -14,8 +14,8 @@ import structlog
 from sqlalchemy.engine import Connection, Engine
 
 from models.event import PLAN, START, WaitingEvent, claim_events
+from models.vocabulary import Lane
 from tasks.app import make_app
-from tasks.hints import Lane
 from tasks.lanes import Hinter
 from tasks.settings import BrokerSettings
 from tasks.wake import EVENTS_CHANNEL, WakeListener

@@ -1,0 +1,143 @@
+"""Whom a comment mentions: the forms a mention may take, and who may be mentioned where.
+
+Pure: the gateway previews an audience with it, the worker decides with it. The rules and texts are those of the
+incident API that tocsin gives back; where its counting let an invalid mention hide behind a duplicate, sets decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final, NamedTuple, Protocol
+
+from models.refusals import NOT_NULL, InvalidFields
+from models.vocabulary import JSON, MAX_ID
+
+UNPARSABLE: Final = "Could not parse actor. Format should be `type:id` where type is `team` or `user`."
+_FORM = re.compile(r"(?:(user|team):)?([0-9]+)")
+
+
+class Kind(Enum):
+    """What a mention names."""
+
+    USER = auto()
+    TEAM = auto()
+    NAME = auto()
+
+
+class Target(NamedTuple):
+    """A parsed mention: an id of a user or a team, or a username or e-mail address in lower case."""
+
+    kind: Kind
+    id: int = 0
+    name: str = ""
+
+
+def parse(mention: str) -> Target | None:
+    """``user:7``, ``team:7``, ``7``, a username or an e-mail address; ``None`` for what is none of these."""
+    if form := _FORM.fullmatch(mention):
+        kind = Kind.TEAM if form[1] == "team" else Kind.USER
+        return Target(kind, id=min(int(form[2][:30]), MAX_ID)) if int(form[2][:30]) else None
+    if not mention.strip() or mention.startswith(("user:", "team:")):
+        return None
+    return Target(Kind.NAME, name=mention.strip().lower())
+
+
+@dataclass(frozen=True, slots=True)
+class MentionedTeam:
+    """A team as mentions see it; ``people`` are its active members with an active account."""
+
+    id: int
+    organization_id: int
+    people: Set[int]
+
+
+class Facts(Protocol):
+    """What has to be known to judge mentions in one organization."""
+
+    def user_named(self, name: str) -> int | None:
+        """The user of this username or e-mail address, given in lower case."""
+
+    def user_exists(self, user: int) -> bool:
+        """Whether there is such an account."""
+
+    def teams_ever(self, user: int) -> Set[int] | None:
+        """The teams on which the member has, or once had, a place; ``None`` for someone who is no member."""
+
+    def team(self, team: int) -> MentionedTeam | None:
+        """The team of this id, in whatever organization."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mentioned:
+    """Who is mentioned: by name, and through a team but not by name."""
+
+    users: frozenset[int] = frozenset()
+    team_users: frozenset[int] = frozenset()
+    teams: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.users or self.teams)
+
+
+@dataclass(slots=True)
+class _Reading:
+    users: dict[int, None] = field(default_factory=dict)
+    teams: dict[int, MentionedTeam] = field(default_factory=dict)
+    wrongs: dict[str, list[str]] = field(default_factory=dict)
+
+
+def resolve(mentions: Sequence[str | None], facts: Facts, *, organization: int, attached_teams: Set[int]) -> Mentioned:
+    """Who is meant, if everyone may be mentioned; ``attached_teams`` are those of the incident's projects.
+
+    :raises InvalidFields: with a text per index, or one text for the whole list.
+    """
+    reading = _Reading()
+    for index, mention in enumerate(mentions):
+        if wrong := _read(mention, facts, organization, reading):
+            reading.wrongs[str(index)] = [wrong]
+    if reading.wrongs:
+        raise _invalid(reading.wrongs)
+    if any(attached_teams.isdisjoint(facts.teams_ever(user) or ()) for user in reading.users):
+        raise _invalid(["Cannot mention a non team member"])
+    if not reading.teams.keys() <= attached_teams:
+        raise _invalid(["Mentioned team not found or not associated with project"])
+    users = frozenset(reading.users)
+    through_teams = {user for team in reading.teams.values() for user in team.people}
+    return Mentioned(users, frozenset(through_teams - users), frozenset(reading.teams))
+
+
+def _read(mention: str | None, facts: Facts, organization: int, reading: _Reading) -> str | None:
+    """Read one mention into ``reading``; return what is wrong with it."""
+    if mention is None:
+        return NOT_NULL
+    target = parse(mention)
+    if target is None:
+        return UNPARSABLE
+    if target.kind is Kind.TEAM:
+        return _read_team(target.id, facts, organization, reading)
+    user = facts.user_named(target.name) if target.kind is Kind.NAME else target.id
+    if user is None:
+        return UNPARSABLE
+    if not facts.user_exists(user):
+        return "User does not exist"
+    if facts.teams_ever(user) is None:
+        return "User is not a member of this organization"
+    reading.users[user] = None
+    return None
+
+
+def _read_team(id_: int, facts: Facts, organization: int, reading: _Reading) -> str | None:
+    team = facts.team(id_)
+    if team is None:
+        return "Team does not exist"
+    if team.organization_id != organization:
+        return "Team is not a member of this organization"
+    reading.teams[id_] = team
+    return None
+
+
+def _invalid(wrongs: JSON) -> InvalidFields:
+    return InvalidFields({"mentions": wrongs})

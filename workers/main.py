@@ -1,0 +1,149 @@
+"""The processes: worker, relay, notifier. Each builds what it needs after it has forked, and hands it down."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+from celery import Celery
+from sqlalchemy.engine import Engine
+
+from models.base import new_id
+from models.session import WORKER_TIMEOUTS, make_engine
+from models.vocabulary import Lane
+from tasks.app import make_app
+from tasks.hints import Hint
+from tasks.lanes import Hinter, install
+from tasks.lanes import run_worker as consume
+from tasks.tracing import configure_logging
+from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
+from workers.apply import Applier, Done
+from workers.notify.notifier import Notifier
+from workers.readiness import announce_ready
+from workers.relay import Relay
+from workers.settings import WorkerSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """What a worker's child process works with; there is one per process, made after the fork."""
+
+    settings: WorkerSettings
+    app: Celery
+    hinter: Hinter
+    applier: Applier
+    waker: Waker
+
+    @classmethod
+    def start(cls, settings: WorkerSettings, app: Celery) -> _Child:
+        hinter, waker = Hinter(app), Waker(settings.wake_url)
+        hinter.start()
+
+        def tell(done: Done) -> None:
+            if done.finished:
+                waker.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in done.finished))
+            if done.events:
+                waker.publish(EVENTS_CHANNEL)
+
+        applier = Applier(
+            engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
+            notes=_notes_engine(settings),
+            worker=f"{socket.gethostname()}/{new_id()}",
+            tell=tell,
+            hand_over=lambda: hinter.hint(Lane.COMMANDS, ()),
+        )
+        return cls(settings, app, hinter, applier, waker)
+
+    def apply(self, hint: Hint) -> None:
+        """The body of the lanes that carry commands."""
+        self.applier.drain(hint.subjects)
+
+    def stop(self) -> None:
+        """End what was started beside the tasks."""
+        self.hinter.stop()
+        self.waker.close()
+
+
+def run_worker(lanes: list[str]) -> None:
+    """Apply commands until SIGTERM; ``lanes`` are names of queues."""
+    settings = _settings()
+    app = make_app(settings)
+    child: _Child | None = None
+
+    def start_child() -> None:
+        nonlocal child
+        child = _Child.start(settings, app)
+
+    def stop_child() -> None:
+        if child is not None:
+            child.stop()
+
+    def apply(hint: Hint) -> None:
+        if child is not None:
+            child.apply(hint)
+
+    install(app, {Lane.COMMANDS: apply, Lane.BULK: apply, Lane.DELIVERIES: lambda _: None})
+    sys.exit(
+        consume(
+            app,
+            [Lane(lane) for lane in lanes],
+            on_child_start=start_child,
+            on_child_stop=stop_child,
+            ready=announce_ready,
+        )
+    )
+
+
+def run_relay() -> None:
+    """Announce events and sweep forgotten work until SIGTERM."""
+    settings = _settings()
+    with _engine(settings, "tocsin-relay") as engine:
+        Relay(engine, settings).run(_stop_on_signals(), announce_ready)
+
+
+def run_notifier() -> None:
+    """Decide who hears of what until SIGTERM."""
+    settings = _settings()
+    with _engine(settings, "tocsin-notifier") as engine:
+        Notifier(engine, settings).run(_stop_on_signals(), announce_ready)
+
+
+def _settings() -> WorkerSettings:
+    settings = WorkerSettings.from_environment()
+    configure_logging(settings.log_level)
+    return settings
+
+
+def _notes_engine(settings: WorkerSettings) -> Engine:
+    # Losing the last note in a crash of PostgreSQL is harmless: such a crash counts no attempt anyway.
+    engine = make_engine(
+        settings.database_url,
+        application="tocsin-worker-notes",
+        timeouts=WORKER_TIMEOUTS | {"synchronous_commit": "off"},
+        pool_size=1,
+    )
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextlib.contextmanager
+def _engine(settings: WorkerSettings, application: str) -> Iterator[Engine]:
+    engine = make_engine(settings.database_url, application=application, timeouts=WORKER_TIMEOUTS)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

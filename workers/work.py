@@ -1,0 +1,214 @@
+"""One command being worked on: who asks, what they find, and what they leave behind.
+
+A handler reads its facts from here and leaves its changes here; :mod:`workers.write` writes those of a whole
+batch at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+import orjson
+
+from models.activity import Activity
+from models.base import new_id
+from models.directory import Person
+from models.event import NewEvent
+from models.incident import Incident
+from models.policy import SYSTEM, Actor, OrganizationFacts, require_organization, require_projects
+from models.refusals import Forbidden, NotFound, Unauthenticated
+from models.shapes import incident_in_event
+from models.vocabulary import JSON, ActivityType, CallerKind, SubscriptionReason
+from tasks.catalog import CATALOG
+from tasks.events import Event, cloud_event
+from workers.world import Order, World
+
+
+class Answer(NamedTuple):
+    """What the caller hears: an HTTP status and a JSON body."""
+
+    status: int
+    body: JSON
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch leaves behind, in the order in which it happened."""
+
+    opened: list[Incident] = field(default_factory=list)
+    moved: dict[int, Incident] = field(default_factory=dict)
+    activities: list[tuple[Activity, UUID]] = field(default_factory=list)
+    subscriptions: list[tuple[int, int, SubscriptionReason, datetime]] = field(default_factory=list)
+    unsubscriptions: list[tuple[int, int]] = field(default_factory=list)
+    read: list[int] = field(default_factory=list)
+    events: list[NewEvent] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Work:
+    """One command, its actor, the facts, and the batch's changes. ``at`` is when the command was accepted."""
+
+    order: Order
+    world: World
+    changes: Changes
+    organization: OrganizationFacts
+    actor: Actor
+
+    @classmethod
+    def begin(cls, order: Order, world: World, changes: Changes) -> Work:
+        """Steps 3 and 7 to 9 of the pipeline, again, with what is true now.
+
+        :raises Refusal: the credential, the organization, the scope or the feature is gone.
+        """
+        organization = world.organizations.get(order.organization_id)
+        actor = _actor_of(order, world)
+        if organization is None:
+            raise NotFound
+        entry = CATALOG[order.row.type]
+        require_organization(actor, organization, entry.permission, entry.method)
+        return cls(order, world, changes, organization, actor)
+
+    @property
+    def at(self) -> datetime:
+        """When the command was accepted."""
+        return self.order.row.accepted_at
+
+    @property
+    def author(self) -> Person:
+        """The person who asks.
+
+        :raises Forbidden: nobody's name stands behind the request.
+        """
+        if self.actor.user_id is None:
+            raise Forbidden
+        return self.world.people[self.actor.user_id]
+
+    def incident(self, address: str) -> Incident:
+        """Steps 10 and 11: the incident of this address, if there is one and the actor reaches it.
+
+        :raises NotFound: there is none.
+        :raises Forbidden: the actor reaches none of its projects.
+        """
+        incident = self.world.incident_at(self.organization.id, address)
+        if incident is None:
+            raise NotFound
+        self.require_access(incident)
+        return incident
+
+    def require_access(self, incident: Incident) -> None:
+        """Step 11.
+
+        :raises Forbidden: the actor reaches none of the incident's projects.
+        """
+        require_projects(self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)])
+
+    def record(
+        self,
+        incident: Incident,
+        kind: ActivityType,
+        *,
+        comment: str | None = None,
+    ) -> Activity:
+        """Something happened on an incident, by this actor."""
+        return self.record_at(incident, incident.record_activity(accepted_at=self.at), kind, comment=comment)
+
+    def record_at(
+        self,
+        incident: Incident,
+        at: datetime,
+        kind: ActivityType,
+        *,
+        comment: str | None = None,
+    ) -> Activity:
+        """The same, at a time of its own that moves no version."""
+        activity = Activity(
+            id=self.world.activity_ids.pop(),
+            incident_id=incident.id,
+            user_id=self.actor.user_id,
+            type=kind,
+            value=None,
+            previous_value=None,
+            comment=comment,
+            date_added=at,
+        )
+        self.changes.activities.append((activity, new_id()))
+        self.changes.moved[incident.id] = incident
+        return activity
+
+    def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
+        """These people hear of the incident from now on; who did already keeps the reason they had."""
+        self.changes.subscriptions.extend((incident.id, person, reason, self.at) for person in people)
+
+    def announce(self, incident: Incident, event: Event) -> None:
+        """This happened: the event is written with the change and goes out in the order of its incident."""
+        id_, sequence = new_id(), incident.next_event()
+        subject = f"incidents/{incident.identifier}"
+        body = cloud_event(
+            event,
+            id=id_,
+            organization=self.organization.slug,
+            subject=subject,
+            sequence=sequence,
+            time=self.at,
+            data={
+                "incident": incident_in_event(incident),
+                "actor": self._actor_in_event(),
+                "command": str(self.order.row.id),
+            },
+        )
+        self.changes.moved[incident.id] = incident
+        self.changes.events.append(
+            NewEvent(
+                id=id_,
+                organization_id=self.organization.id,
+                subject=subject,
+                sequence=sequence,
+                type=event.type,
+                incident_id=incident.id,
+                activity_id=event.activity_id,
+                command_id=self.order.row.id,
+                body=orjson.dumps(body).decode(),
+                planned_at=None if event.tells_people else self.at,
+            )
+        )
+
+    def _actor_in_event(self) -> JSON:
+        if self.actor.kind is CallerKind.SYSTEM:
+            return {"type": "system", "id": None, "name": "tocsin"}
+        if self.actor.user_id is not None:
+            person = self.world.people[self.actor.user_id]
+            return {"type": "user", "id": str(person.id), "name": person.name}
+        token = self.world.tokens[self.order.row.token_id or 0]
+        return {"type": "service", "id": None, "name": token.name}
+
+
+def _actor_of(order: Order, world: World) -> Actor:
+    row = order.row
+    if row.token_id is None:
+        return Actor(kind=SYSTEM.kind, user_id=row.user_id)
+    token = world.tokens.get(row.token_id)
+    if token is None or token.revoked:
+        raise Unauthenticated("Invalid token")
+    if token.expired:
+        raise Unauthenticated("Token expired")
+    if row.user_id is not None and not _is_active(row.user_id, world):
+        # A person's own token is worth nothing without the account; who acted for them just may not any more.
+        raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
+    member = world.members.get((order.organization_id, row.user_id)) if row.user_id is not None else None
+    return Actor(
+        kind=token.kind,
+        user_id=row.user_id,
+        organization_id=token.organization_id,
+        scopes=token.scopes,
+        role=member.role if member else None,
+        teams=member.teams if member else frozenset(),
+    )
+
+
+def _is_active(user: int, world: World) -> bool:
+    person = world.people.get(user)
+    return person is not None and person.is_active

@@ -1,0 +1,205 @@
+"""The facts a batch needs, loaded in a few set-based queries, and the changes it makes.
+
+A field of a command always wants the same facts, whatever the command: ``incident`` the incident with its
+projects, ``mentions`` the people and teams named, ``projects`` the projects of these slugs, and so on.
+Handlers read facts from their :class:`~workers.work.Work` and leave changes there; nothing here decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
+
+from models import mentions
+from models.command import ClaimedCommand
+from models.directory import Person
+from models.incident import Incident
+from models.mentions import MentionedTeam
+from models.policy import OrganizationFacts, ProjectFacts
+from models.vocabulary import CallerKind, Role
+from tasks.commands import Command, OpenIncident, ReadNotifications
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A claimed command with its message."""
+
+    row: ClaimedCommand
+    message: Command
+
+    @property
+    def organization_id(self) -> int:
+        """The organization it concerns; 0 names none."""
+        return self.row.organization_id or 0
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A credential as it stands now; ``expired`` and ``revoked`` by the database's clock."""
+
+    kind: CallerKind
+    user_id: int | None
+    organization_id: int | None
+    name: str
+    scopes: frozenset[str] | None
+    expired: bool
+    revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A place in an organization: the active teams someone is actively on, and all they were ever on."""
+
+    role: Role
+    teams: frozenset[int]
+    teams_ever: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project: what the policy asks, its slug, and every team attached to it, in use or not."""
+
+    facts: ProjectFacts
+    organization_id: int
+    slug: str
+    attached_teams: frozenset[int]
+
+
+@dataclass(slots=True)
+class Wants:
+    """What a batch has to know."""
+
+    tokens: set[int] = field(default_factory=set)
+    organizations: set[int] = field(default_factory=set)
+    users: set[int] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
+    teams: set[int] = field(default_factory=set)
+    incidents: set[tuple[int, int]] = field(default_factory=set)
+    keys: set[tuple[int, str]] = field(default_factory=set)
+    projects: set[tuple[int, str]] = field(default_factory=set)
+    inboxes: list[tuple[int, int, list[int], int]] = field(default_factory=list)
+    opening: set[int] = field(default_factory=set)
+    incident_ids: int = 0
+    activity_ids: int = 0
+
+    @classmethod
+    def of(cls, orders: Iterable[Order]) -> Wants:
+        """Everything that these commands name."""
+        wants = cls()
+        for order in orders:
+            wants._add(order)
+        return wants
+
+    def _add(self, order: Order) -> None:
+        row, message, organization = order.row, order.message, order.organization_id
+        self.organizations.add(organization)
+        self.activity_ids += 1
+        if row.token_id is not None:
+            self.tokens.add(row.token_id)
+        if row.user_id is not None:
+            self.users.add(row.user_id)
+        if address := getattr(message, "incident", None):
+            self._add_address(organization, address)
+        for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()))):
+            self._add_target(target)
+        self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
+        if key := getattr(message, "dedup_key", None):
+            self.keys.add((organization, key))
+        if isinstance(message, OpenIncident):
+            self.opening.add(organization)
+            self.incident_ids += 1
+            self.activity_ids += 1
+        if isinstance(message, ReadNotifications) and row.user_id is not None:
+            self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
+
+    def _add_address(self, organization: int, address: str) -> None:
+        if address.isdecimal():
+            self.incidents.add((organization, int(address)))
+        elif address.startswith("dedup:"):
+            self.keys.add((organization, address.removeprefix("dedup:")))
+
+    def _add_target(self, target: mentions.Target | None) -> None:
+        match target:
+            case mentions.Target(kind=mentions.Kind.USER):
+                self.users.add(target.id)
+            case mentions.Target(kind=mentions.Kind.TEAM):
+                self.teams.add(target.id)
+            case mentions.Target(kind=mentions.Kind.NAME):
+                self.names.add(target.name)
+
+
+@dataclass(slots=True)
+class World:
+    """What is known while a batch is decided."""
+
+    tokens: Mapping[int, Token]
+    organizations: Mapping[int, OrganizationFacts]
+    people: Mapping[int, Person]
+    names: Mapping[str, int]
+    members: Mapping[tuple[int, int], Member]
+    teams: Mapping[int, MentionedTeam]
+    projects: Mapping[int, Project]
+    incidents: dict[tuple[int, int], Incident]
+    subscribed: set[tuple[int, int]]
+    seen: Mapping[int, list[tuple[Person, datetime]]]
+    unread: Mapping[tuple[int, int], set[int]]
+    last_identifiers: dict[int, int]
+    incident_ids: list[int]
+    activity_ids: list[int]
+    by_key: dict[tuple[int, str], Incident] = field(init=False)
+    by_slug: Mapping[tuple[int, str], Project] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.by_slug = {(project.organization_id, project.slug): project for project in self.projects.values()}
+        self.by_key = {
+            (incident.organization_id, incident.dedup_key): incident
+            for incident in self.incidents.values()
+            if incident.dedup_key is not None and incident.is_open
+        }
+
+    def incident_at(self, organization: int, address: str) -> Incident | None:
+        """The incident of this identifier, or the open one with this ``dedup:KEY``."""
+        if address.isdecimal():
+            return self.incidents.get((organization, int(address)))
+        return self.by_key.get((organization, address.removeprefix("dedup:"))) if address else None
+
+    def add(self, incident: Incident) -> None:
+        """An incident that this batch opens: later commands of the batch find it."""
+        self.incidents[incident.organization_id, incident.identifier] = incident
+        if incident.dedup_key is not None:
+            self.by_key[incident.organization_id, incident.dedup_key] = incident
+
+    def projects_of(self, incident: Incident) -> list[Project]:
+        """The incident's projects, by slug."""
+        return sorted((self.projects[id_] for id_ in incident.projects), key=lambda project: project.slug)
+
+    def attached_teams(self, incident: Incident) -> Set[int]:
+        """Every team attached to one of the incident's projects."""
+        return set(chain.from_iterable(project.attached_teams for project in self.projects_of(incident)))
+
+
+@dataclass(frozen=True, slots=True)
+class MentionFacts:
+    """A world, asked about mentions in one organization."""
+
+    world: World
+    organization: int
+
+    def user_named(self, name: str) -> int | None:
+        """See :class:`models.mentions.Facts`."""
+        return self.world.names.get(name)
+
+    def user_exists(self, user: int) -> bool:
+        """See :class:`models.mentions.Facts`."""
+        return user in self.world.people
+
+    def teams_ever(self, user: int) -> Set[int] | None:
+        """See :class:`models.mentions.Facts`."""
+        member = self.world.members.get((self.organization, user))
+        return None if member is None else member.teams_ever
+
+    def team(self, team: int) -> MentionedTeam | None:
+        """See :class:`models.mentions.Facts`."""
+        return self.world.teams.get(team)

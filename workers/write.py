@@ -1,0 +1,115 @@
+"""Writing what a batch has changed: one bulk statement per table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import Any, Final
+
+from sqlalchemy import Table
+from sqlalchemy.engine import Connection
+
+from models.activity import activities
+from models.base import arrays_of, insert_statement
+from models.event import write_events
+from models.incident import incident_projects, incidents
+from models.subscription import subscriptions
+from workers.work import Changes
+
+_INCIDENT: Final = (
+    "id",
+    "organization_id",
+    "identifier",
+    "title",
+    "status",
+    "status_method",
+    "type",
+    "dedup_key",
+    "version",
+    "event_sequence",
+    "date_started",
+    "date_detected",
+    "date_added",
+    "date_closed",
+    "last_activity_at",
+)
+_MOVES: Final = ("id", "status", "status_method", "version", "event_sequence", "date_closed", "last_activity_at")
+_ACTIVITY: Final = (
+    "id",
+    "incident_id",
+    "user_id",
+    "type",
+    "value",
+    "previous_value",
+    "comment",
+    "version",
+    "date_added",
+    "notification_uuid",
+)
+
+_MOVE: Final = """
+UPDATE incidents i
+SET status = m.status, status_method = m.status_method, version = m.version, event_sequence = m.event_sequence,
+    date_closed = m.date_closed, last_activity_at = m.last_activity_at
+FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallint[], %(version)b::bigint[],
+            %(event_sequence)b::bigint[], %(date_closed)b::timestamptz[], %(last_activity_at)b::timestamptz[])
+     AS m(id, status, status_method, version, event_sequence, date_closed, last_activity_at)
+WHERE i.id = m.id
+"""
+
+
+def write(connection: Connection, changes: Changes) -> None:
+    """Write everything inside the batch's transaction."""
+    opened = {incident.id for incident in changes.opened}
+    _insert(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
+    _insert(
+        connection,
+        incident_projects,
+        ("incident_id", "project_id"),
+        ((incident.id, project) for incident in changes.opened for project in incident.projects),
+    )
+    moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
+    if moved:
+        connection.exec_driver_sql(_MOVE, dict(arrays_of(_MOVES, moved)))
+    _insert(
+        connection,
+        activities,
+        _ACTIVITY,
+        ((*_row(activity, _ACTIVITY[:-1]), notification_uuid) for activity, notification_uuid in changes.activities),
+    )
+    _insert(
+        connection,
+        subscriptions,
+        ("incident_id", "user_id", "reason", "date_added"),
+        changes.subscriptions,
+        "ON CONFLICT DO NOTHING",
+    )
+    if changes.unsubscriptions:
+        connection.exec_driver_sql(
+            "DELETE FROM incident_subscriptions WHERE (incident_id, user_id) IN"
+            " (SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[]))",
+            {
+                "incidents": [incident for incident, _ in changes.unsubscriptions],
+                "users": [user for _, user in changes.unsubscriptions],
+            },
+        )
+    if changes.read:
+        connection.exec_driver_sql(
+            "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
+            {"ids": changes.read},
+        )
+    write_events(connection, changes.events)
+
+
+def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
+    """The entity's values by column; psycopg takes plain integers, not our enumerations."""
+    values = (getattr(entity, name) for name in columns)
+    return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
+
+
+def _insert(
+    connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], tail: str = ""
+) -> None:
+    listed = list(rows)
+    if listed:
+        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(arrays_of(columns, listed)))
