@@ -127,14 +127,11 @@ def _addressed_by_key(connection: Connection, claimed: Sequence[ClaimedCommand])
 
 
 def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:
-    slugs: dict[int | None, str] = dict(
-        connection.exec_driver_sql(
-            "SELECT id, slug FROM organizations WHERE id = ANY(%(ids)s::bigint[])",
-            {"ids": [command.organization_id for command in dead]},
-        )
-        .tuples()
-        .all()
+    rows = connection.exec_driver_sql(
+        "SELECT id, slug FROM organizations WHERE id = ANY(%(ids)s::bigint[])",
+        {"ids": [command.organization_id for command in dead]},
     )
+    slugs: dict[int | None, str] = {row.id: row.slug for row in rows}
     now = connection.exec_driver_sql("SELECT clock_timestamp()").scalar_one()
     events = []
     for command in dead:

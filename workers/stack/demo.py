@@ -1,14 +1,68 @@
-"""What `tocsin up --demo` adds to a stack."""
+"""What `tocsin up --demo` adds to a stack: people, projects, and incidents that someone can talk about."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import select
+
+from models.base import new_id
+from models.command import NewCommand, accept
+from models.directory import organizations, token_hash, tokens
+from models.roster import import_directory, read_document
+from models.session import make_engine
+from models.settings import DatabaseSettings
+from models.vocabulary import Lane
+from tasks.catalog import CATALOG
+from tasks.commands import OpenIncident
 from workers.stack.up import Stack
+
+DIRECTORY: Final = Path(__file__).with_name("demo.json")
+"""Who exists in the demo; its tokens are for play."""
+
+INCIDENTS: Final = (
+    OpenIncident(title="Checkout answers slowly", projects=("p1",), status=10, dedup_key="demo-checkout"),
+    OpenIncident(title="Card payments fail", projects=("p2",), status=20, dedup_key="demo-payments"),
+    OpenIncident(title="Search index is a day old", projects=("p1",), dedup_key="demo-search"),
+)
+"""What is wrong in the demo: opened by its bot, once, since each has a key."""
 
 
 def prepare(stack: Stack) -> None:
-    """Called with a migrated database, before our processes start: may import data, change settings, add parts."""
+    """Import who exists and ask for the incidents; the workers open them as soon as they run."""
+    settings = DatabaseSettings(DATABASE_URL=stack.environment["DATABASE_URL"])
+    engine = make_engine(settings.database_url, application="tocsin-demo", pool_size=1)
+    with engine.begin() as connection:
+        import_directory(connection, read_document(DIRECTORY.read_text()))
+        acme = connection.execute(select(organizations.c.id).where(organizations.c.slug == "acme")).scalar_one()
+        bot = connection.execute(select(tokens.c.id).where(tokens.c.hash == token_hash("dev-bot"))).scalar_one()
+        accept(
+            connection,
+            [
+                NewCommand(
+                    id=new_id(),
+                    type=ask.name,
+                    subject=CATALOG[ask.name].subject_of(ask, acme, None),
+                    lane=Lane.COMMANDS,
+                    organization_id=acme,
+                    token_id=bot,
+                    user_id=None,
+                    caller=f"service:{acme}:bot",
+                    payload=ask.model_dump_json(exclude_none=True),
+                )
+                for ask in INCIDENTS
+            ],
+        )
+    engine.dispose()
 
 
-def greet(stack: Stack) -> list[str]:  # noqa: ARG001 - the demo speaks of what it finds
-    """Called once everything is ready: lines to print before the last one."""
-    return []
+def greet(stack: Stack) -> list[str]:
+    """Two lines to paste: Mem tells Ana, and Ana looks into her inbox."""
+    acme = f"{stack.url}/api/0/organizations/acme"
+    return [
+        "try it: Mem mentions Ana, then Ana looks into her inbox",
+        f"  curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
+        """ -H 'Content-Type: application/json' -d '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'""",
+        f"  curl {acme}/notifications/ -H 'Authorization: Bearer dev-ana'",
+    ]

@@ -73,21 +73,25 @@ def _copied(package: Path, place: Path) -> Path:
         return copy
     try:
         place.mkdir(mode=0o711, parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=place))
-        skipped = shutil.ignore_patterns("include", "__pycache__", "*.py")
-        for source in (package, package.with_name(f"{package.name}.libs")):
-            if source.is_dir():
-                shutil.copytree(source, draft / source.name, ignore=skipped)
-        for path in (draft, *draft.rglob("*")):
-            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
-        draft.replace(home)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+        with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as name:
+            draft = Path(name) / "draft"
+            _copy(package, draft)
+            draft.replace(home)
+    except OSError as error:  # shutil's own holds a list of the errors it met, without their numbers
+        if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             raise full_disk(place) from error
-        if not copy.is_dir():  # another start was faster: its copy is as good
+        if not copy.is_dir():  # otherwise another start was faster, and its copy is as good
             raise StackError(f"PostgreSQL cannot be copied to {place}: {error.strerror or error}") from error
-        shutil.rmtree(draft, ignore_errors=True)
     return copy
+
+
+def _copy(package: Path, draft: Path) -> None:
+    skipped = shutil.ignore_patterns("include", "__pycache__", "*.py")
+    for source in (package, package.with_name(f"{package.name}.libs")):
+        if source.is_dir():
+            shutil.copytree(source, draft / source.name, ignore=skipped)
+    for path in (draft, *draft.rglob("*")):
+        path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o444))
 
 
 def _fingerprint(package: Path) -> str:

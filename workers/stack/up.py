@@ -130,7 +130,6 @@ class Stack:
     def _greet(self) -> None:
         self.voice.say(f"data       {self.folder.path}")
         self.voice.say(f"API        {self.url}/docs")
-        self.voice.say(f"dashboard  {self.url}/ops/")
         for line in (line for extra in self.extras for line in extra.greet(self)):
             self.voice.say(line)
         self.voice.say(f"ready {self.url}")

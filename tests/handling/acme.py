@@ -1,0 +1,115 @@
+"""A small organization that everybody knows: people, teams, projects, tokens, and one incident."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
+
+from models.directory import organizations, token_hash, tokens, users
+from models.incident import incidents
+from models.roster import import_directory
+from tests.builders import an_incident
+
+DIRECTORY: dict[str, Any] = {
+    "organizations": [
+        {"slug": "acme", "name": "Acme", "features": ["organizations:incidents"]},
+        {"slug": "closed", "features": ["organizations:incidents"], "options": {"open_membership": False}},
+        {"slug": "plain", "features": []},
+    ],
+    "users": [
+        {"id": 11, "username": "mem", "name": "Mem", "email": "mem@x.test"},
+        {"id": 12, "username": "ana", "name": "Ana", "email": "ana@x.test"},
+        {"id": 13, "username": "ben", "name": "Ben", "email": "ben@x.test"},
+        {"id": 14, "username": "out", "name": "Out", "email": "out@x.test"},
+        {"id": 15, "username": "own", "name": "Own", "email": "own@x.test"},
+    ],
+    "projects": [
+        {"organization": "acme", "slug": "p1"},
+        {"organization": "acme", "slug": "p2"},
+        {"organization": "acme", "slug": "old", "status": "inactive"},
+        {"organization": "closed", "slug": "c1"},
+        {"organization": "plain", "slug": "n1"},
+    ],
+    "teams": [
+        {"id": 21, "organization": "acme", "slug": "t1", "projects": ["p1"]},
+        {"id": 22, "organization": "acme", "slug": "t2", "projects": ["p2"]},
+        {"id": 23, "organization": "closed", "slug": "tc", "projects": ["c1"]},
+    ],
+    "members": [
+        {"organization": "acme", "user": "mem", "role": "member", "teams": ["t1"]},
+        {"organization": "acme", "user": "ana", "role": "member", "teams": ["t1"]},
+        {"organization": "acme", "user": "ben", "role": "admin", "teams": ["t1", "t2"]},
+        {"organization": "acme", "user": "own", "role": "owner", "teams": []},
+        {"organization": "closed", "user": "mem", "role": "member", "teams": []},
+        {"organization": "plain", "user": "mem", "role": "member", "teams": []},
+    ],
+    "tokens": [
+        {"token": "dev-mem", "user": "mem"},
+        {"token": "dev-ana", "user": "ana"},
+        {"token": "dev-ben", "user": "ben"},
+        {"token": "dev-out", "user": "out"},
+        {"token": "dev-own", "user": "own"},
+        {"token": "dev-key", "organization": "acme", "name": "key", "kind": "key", "scopes": ["project:read"]},
+        {
+            "token": "dev-bot",
+            "organization": "acme",
+            "name": "bot",
+            "kind": "service",
+            "act_as": True,
+            "scopes": ["org:read", "project:read", "project:write"],
+        },
+    ],
+}
+
+
+class Acme:
+    """Ids by name, for tests that speak of people and not of numbers."""
+
+    def __init__(self, engine: Engine) -> None:
+        with engine.begin() as connection:
+            import_directory(connection, DIRECTORY)
+            self.organizations = {
+                row.slug: row.id for row in connection.execute(select(organizations.c.slug, organizations.c.id))
+            }
+            self.users = {row.username: row.id for row in connection.execute(select(users.c.username, users.c.id))}
+            by_hash = {row.hash: row.id for row in connection.execute(select(tokens.c.hash, tokens.c.id))}
+            self.tokens = {each["token"]: by_hash[token_hash(each["token"])] for each in DIRECTORY["tokens"]}
+            self.projects = _projects(connection)
+            an_incident(connection, self.organizations["acme"], projects=[self.projects["acme", "p1"]], identifier=1)
+            closed = self.projects["closed", "c1"]
+            an_incident(connection, self.organizations["closed"], projects=[closed], identifier=1)
+            an_incident(connection, self.organizations["plain"], projects=[self.projects["plain", "n1"]], identifier=1)
+
+    def by(self, username: str, *, organization: str = "acme") -> dict[str, Any]:
+        """Who asks, with their own token."""
+        return {
+            "organization": self.organizations[organization],
+            "token": self.tokens[f"dev-{username}"],
+            "user": self.users[username],
+        }
+
+    def by_bot(self, *, acting_for: str | None = None) -> dict[str, Any]:
+        """The organization's own program, in its own name or in a member's."""
+        return {
+            "organization": self.organizations["acme"],
+            "token": self.tokens["dev-bot"],
+            "user": self.users[acting_for] if acting_for else None,
+        }
+
+
+def _projects(connection: Any) -> dict[tuple[str, str], int]:
+    rows = connection.exec_driver_sql(
+        "SELECT o.slug AS organization, p.slug, p.id FROM projects p JOIN organizations o ON o.id = p.organization_id"
+    )
+    return {(row.organization, row.slug): row.id for row in rows}
+
+
+def versions(engine: Engine, organization: int) -> dict[int, int]:
+    """Every incident's version, by identifier."""
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(incidents.c.identifier, incidents.c.version).where(incidents.c.organization_id == organization)
+        )
+        return {row.identifier: row.version for row in rows}

@@ -1,0 +1,105 @@
+"""A house for handlers: people, incidents and a worker without a broker, on a real database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, Engine
+
+from models import tables
+from models.base import new_id
+from models.command import NewCommand, accept, commands
+from models.session import make_engine
+from models.vocabulary import JSON, Lane
+from tasks.catalog import CATALOG
+from tasks.commands import Command
+from tests.conftest import Database
+from workers.apply import Applier, Done
+
+
+@dataclass
+class House:
+    """Commands are accepted as a gateway would, and applied by a real worker's loop in this process."""
+
+    url: str
+    engine: Engine
+    told: list[Done] = field(default_factory=list)
+
+    def accept(
+        self,
+        command: Command,
+        *,
+        organization: int,
+        token: int | None,
+        user: int | None = None,
+        subject: str | None = None,
+    ) -> UUID:
+        """A row in the ledger, waiting."""
+        id_ = new_id()
+        row = NewCommand(
+            id=id_,
+            type=command.name,
+            subject=subject or CATALOG[command.name].subject_of(command, organization, user),
+            lane=Lane.COMMANDS,
+            organization_id=organization,
+            token_id=token,
+            user_id=user,
+            caller=f"user:{user}",
+            payload=command.model_dump_json(exclude_none=True),
+        )
+        with self.engine.begin() as connection:
+            accept(connection, [row])
+        return id_
+
+    def worker(self, name: str = "worker") -> Applier:
+        """Someone who applies what waits."""
+        url = self.engine.url.render_as_string(hide_password=False)
+        return Applier(
+            engine=make_engine(url, application="test-worker"),
+            notes=make_engine(url, application="test-notes").execution_options(isolation_level="AUTOCOMMIT"),
+            worker=name,
+            tell=self.told.append,
+            hand_over=lambda: None,
+        )
+
+    def apply(self) -> None:
+        """Apply everything that is due."""
+        self.worker().drain(())
+
+    def resource(self, id_: UUID) -> dict[str, Any]:
+        """A command as the ledger has it."""
+        with self.engine.connect() as connection:
+            return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
+
+    def answer(self, command: Command, **who: Any) -> tuple[int, JSON]:
+        """Accept, apply, and read the outcome."""
+        id_ = self.accept(command, **who)
+        self.apply()
+        row = self.resource(id_)
+        return row["outcome_status"], row["outcome_body"]
+
+    def counts(self) -> dict[str, int]:
+        """How many rows every table of incident data has."""
+        data = (
+            tables.incident.incidents,
+            tables.activity.activities,
+            tables.subscription.subscriptions,
+            tables.event.events,
+            tables.notification.notifications,
+        )
+        with self.engine.connect() as connection:
+            return {table.name: _count(connection, table) for table in data}
+
+
+def _count(connection: Connection, table: Any) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+@pytest.fixture
+def house(database: Database) -> House:
+    """An empty house."""
+    return House(database.url, database.engine)

@@ -1,0 +1,185 @@
+"""What happens when someone says something on an incident."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from models.subscription import subscriptions
+from tasks.commands import PostComment
+from tests.handling.acme import Acme, versions
+from tests.handling.conftest import House
+
+
+@pytest.fixture
+def acme(house: House) -> Acme:
+    return Acme(house.engine)
+
+
+def comment(text: str = "Looking into it", *mentions: str | None) -> PostComment:
+    return PostComment.model_validate({"incident": "1", "comment": text, "mentions": list(mentions)})
+
+
+def subscribers(house: House) -> dict[int, str]:
+    with house.engine.connect() as connection:
+        return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
+
+
+def test_a_comment_answers_201_with_the_activity(house: House, acme: Acme) -> None:
+    status, body = house.answer(comment("  Looking into it  "), **acme.by("mem"))
+
+    assert status == 201
+    assert (body["type"], body["comment"], body["incidentIdentifier"]) == (3, "Looking into it", "1")
+    assert body["user"]["username"] == "mem"
+
+
+def test_a_comment_is_dated_when_it_was_accepted(house: House, acme: Acme) -> None:
+    id_ = house.accept(comment(), **acme.by("mem"))
+
+    house.apply()
+
+    row = house.resource(id_)
+    assert row["outcome_body"]["dateCreated"] == row["accepted_at"].replace(tzinfo=None).isoformat() + "Z"
+
+
+def test_the_author_and_everyone_mentioned_hear_of_the_incident_from_now_on(house: House, acme: Acme) -> None:
+    house.answer(comment("Help", "user:12", "team:21"), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "commented", 12: "mention", 13: "team_mention"}
+
+
+@pytest.mark.parametrize("form", ["user:12", "12", "ana", "ANA", "Ana@X.test"])
+def test_a_person_is_mentioned_by_id_username_or_address(house: House, acme: Acme, form: str) -> None:
+    status, _ = house.answer(comment("Help", form), **acme.by("mem"))
+
+    assert status == 201
+    assert subscribers(house)[12] == "mention"
+
+
+UNPARSABLE = "Could not parse actor. Format should be `type:id` where type is `team` or `user`."
+
+
+@pytest.mark.parametrize(
+    ("mentions", "errors"),
+    [
+        ([""], {"0": [UNPARSABLE]}),
+        (["0"], {"0": [UNPARSABLE]}),
+        (["nobody"], {"0": [UNPARSABLE]}),
+        (["user:x"], {"0": [UNPARSABLE]}),
+        (["#t1"], {"0": [UNPARSABLE]}),
+        (["user:12", "user:999"], {"1": ["User does not exist"]}),
+        (["user:99999999999999999999"], {"0": ["User does not exist"]}),
+        (["team:999"], {"0": ["Team does not exist"]}),
+        (["user:14"], {"0": ["User is not a member of this organization"]}),
+        (["team:23"], {"0": ["Team is not a member of this organization"]}),
+        ([None, "user:999"], {"0": ["This field may not be null."], "1": ["User does not exist"]}),
+        (["user:15"], ["Cannot mention a non team member"]),
+        (["user:13", "user:13", "user:15"], ["Cannot mention a non team member"]),
+        (["team:22"], ["Mentioned team not found or not associated with project"]),
+        (["user:15", "team:22"], ["Cannot mention a non team member"]),
+    ],
+)
+def test_a_wrong_mention_is_refused_and_nothing_is_written(
+    house: House, acme: Acme, mentions: list[str | None], errors: object
+) -> None:
+    before = house.counts()
+
+    answer = house.answer(comment("Help", *mentions), **acme.by("mem"))
+
+    assert answer == (400, {"mentions": errors})
+    assert house.counts() == before
+
+
+def test_someone_once_on_the_team_can_still_be_mentioned(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE team_members SET is_active = false")
+
+    status, _ = house.answer(comment("Help", "user:12"), **acme.by("mem"))
+
+    assert status == 201
+
+
+@pytest.mark.parametrize(
+    ("who", "organization", "answer"),
+    [
+        ("out", "acme", (403, "You do not have permission to perform this action.")),
+        ("mem", "closed", (403, "You do not have permission to perform this action.")),
+        ("mem", "plain", (404, "The requested resource does not exist")),
+    ],
+)
+def test_who_may_not_is_refused_and_nothing_is_written(
+    house: House, acme: Acme, who: str, organization: str, answer: tuple[int, str]
+) -> None:
+    before = house.counts()
+
+    status, body = house.answer(comment(), **acme.by(who, organization=organization))
+
+    assert (status, body["detail"]) == answer
+    assert house.counts() == before
+
+
+@pytest.mark.parametrize(
+    ("taken_away", "answer"),
+    [
+        ("UPDATE tokens SET revoked_at = now()", (401, {"detail": "Invalid token"})),
+        ("UPDATE tokens SET expires_at = now()", (401, {"detail": "Token expired"})),
+        ("UPDATE users SET is_active = false", (401, {"detail": "User inactive or deleted"})),
+        ("DELETE FROM members", (403, {"detail": "You do not have permission to perform this action."})),
+        ("UPDATE organizations SET features = '{}'", (404, {"detail": "The requested resource does not exist"})),
+        (
+            "UPDATE projects SET status = 'inactive'",
+            (403, {"detail": "You do not have permission to perform this action."}),
+        ),
+        ("DELETE FROM incidents", (404, {"detail": "The requested resource does not exist"})),
+    ],
+)
+def test_a_right_lost_between_acceptance_and_apply_is_refused(
+    house: House, acme: Acme, taken_away: str, answer: tuple[int, object]
+) -> None:
+    id_ = house.accept(comment(), **acme.by("mem"))
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql(taken_away)
+
+    house.apply()
+
+    row = house.resource(id_)
+    assert (row["state"], row["outcome_status"], row["outcome_body"]) == ("rejected", *answer)
+
+
+@pytest.mark.parametrize("address", ["2", "0", ""])
+def test_an_incident_that_is_not_there_is_not_found(house: House, acme: Acme, address: str) -> None:
+    ask = PostComment.model_validate({"incident": address, "comment": "Hello"})
+
+    status, _ = house.answer(ask, **acme.by("mem"))
+
+    assert status == 404
+
+
+def test_a_service_comments_in_the_name_of_a_member_and_never_in_its_own(house: House, acme: Acme) -> None:
+    as_mem = house.answer(comment(), **acme.by_bot(acting_for="mem"))
+    as_itself = house.answer(comment(), **acme.by_bot())
+
+    assert (as_mem[0], as_mem[1]["user"]["username"]) == (201, "mem")
+    assert as_itself[0] == 403
+
+
+def test_every_comment_moves_the_version_by_one(house: House, acme: Acme) -> None:
+    for _ in range(7):
+        house.accept(comment(), **acme.by("mem"))
+
+    house.apply()
+
+    assert versions(house.engine, acme.organizations["acme"])[1] == 8
+
+
+def test_an_incident_is_addressed_by_its_key_after_what_was_asked_of_it_before(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE incidents SET dedup_key = 'disk' WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
+        )
+    first = house.accept(comment("first"), **acme.by("mem"))
+    by_key = house.accept(PostComment.model_validate({"incident": "dedup:disk", "comment": "second"}), **acme.by("mem"))
+
+    house.apply()
+
+    assert int(house.resource(first)["outcome_body"]["id"]) < int(house.resource(by_key)["outcome_body"]["id"])
