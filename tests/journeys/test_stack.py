@@ -261,15 +261,14 @@ def test_a_file_is_no_data_folder(data: Path) -> None:
 
 
 def test_a_folder_that_we_may_not_write_to_is_said(data: Path) -> None:
-    data.mkdir(mode=0o755)
+    data.mkdir(mode=0o555)
     script = "import sys; from pathlib import Path; from workers.stack.folder import DataFolder; "
     script += "DataFolder(Path(sys.argv[1])).create()"
-    if ordinary_user() is None:
-        data.chmod(0o500)
 
-    said = as_ordinary_user(script, Path("/"), str(data)).stderr
+    said = as_ordinary_user(script, Path("/"), str(data / "below")).stderr
 
-    assert f"{data} cannot be used: Permission denied; name a folder with --data that you may write to\n" in said
+    sentence = f"{data / 'below'} cannot be used: Permission denied; name a folder with --data that you may write to\n"
+    assert sentence in said
 
 
 @as_root
