@@ -1,1 +1,1 @@
-"""One file per family of routes: a doorman each."""
+"""Doormen of a few lines each: what every address does, and the list of all addresses."""

@@ -1,0 +1,61 @@
+"""What an address is: a path, who may come, and what its methods do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.answers import Answer
+from gateway.requests import BODY_LIMIT
+from gateway.visit import Visit
+from models.policy import Permission
+from models.vocabulary import OpsRole
+from tasks.commands import Command
+
+Handler = Callable[[Visit], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A query parameter, for the OpenAPI file."""
+
+    name: str
+    description: str
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of an address, and what the OpenAPI file says about it.
+
+    ``answers`` maps a status to the name of a schema, ``None`` for an answer without a body; ``message`` is the
+    command that the body asks for, ``in_address`` its fields that the address gives.
+    """
+
+    handle: Handler
+    summary: str
+    answers: Mapping[int, str | None]
+    message: type[Command] | None = None
+    in_address: tuple[str, ...] = ()
+    body: str | None = None
+    parameters: tuple[Parameter, ...] = ()
+    waits: bool = False
+    is_command: bool = False
+    is_list: bool = False
+    has_etag: bool = False
+
+
+@dataclass(frozen=True)
+class Address:
+    """A path with its methods. ``permission`` makes it an organization's, ``ops_role`` the operators'.
+
+    ``body_limit`` is in bytes; ``tag`` groups addresses in the OpenAPI file.
+    """
+
+    path: str
+    operations: Mapping[str, Operation]
+    tag: str
+    permission: Permission | None = None
+    ops_role: OpsRole | None = None
+    body_limit: int = BODY_LIMIT

@@ -1,0 +1,139 @@
+"""Outcome or refusal → status, headers and body, in one place.
+
+A refusal has the same status and the same facts in both spellings of an error: the plain body of the incident API
+that tocsin gives back, or RFC 9457 for callers who ask for ``application/problem+json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+import orjson
+from starlette.types import Send
+
+from models.refusals import Refusal
+from models.vocabulary import JSON
+
+JSON_TYPE: Final = "application/json"
+PROBLEM_TYPE: Final = "application/problem+json"
+
+
+@dataclass(slots=True)
+class Answer:
+    """What goes back: a status, a body already written, and headers beside its type and length."""
+
+    status: int
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    media_type: str = JSON_TYPE
+
+    async def send(self, send: Send) -> None:
+        """Send it."""
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        # 204 and 304 have no body, hence no type and no length of one.
+        if self.status not in (204, 304):
+            headers.append((b"content-type", self.media_type.encode("latin-1")))
+            headers.append((b"content-length", str(len(self.body)).encode()))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def written(value: JSON) -> bytes:
+    """A value as JSON; text that is JSON already goes in as it is (:func:`as_stored`)."""
+    return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
+
+
+def as_stored(text: str | None) -> JSON:
+    """JSON from the database, to be passed on without being read."""
+    return None if text is None else orjson.Fragment(text)
+
+
+def answer(status: int, value: JSON, headers: Mapping[str, str] | None = None) -> Answer:
+    """An answer with a JSON body."""
+    return Answer(status, written(value), dict(headers or {}))
+
+
+def read_answer(value: JSON, *, version: int, if_none_match: str | None) -> Answer:
+    """A single read with its ETag, or 304 if the caller has it already."""
+    body = written(value)
+    tag = f'"{version}-{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+    if if_none_match is not None and _names(if_none_match, tag):
+        return Answer(304, headers=headers)
+    return Answer(200, body, headers)
+
+
+def refusal_answer(refusal: Refusal, *, problem: bool) -> Answer:
+    """A refusal in the spelling that the caller asked for."""
+    return error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
+
+
+def error_answer(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> Answer:
+    """An error in the spelling that the caller asked for."""
+    if not problem:
+        return answer(status, body, headers)
+    return Answer(status, written(problem_of(status, body)), dict(headers or {}), PROBLEM_TYPE)
+
+
+def wants_problem(accept: str | None) -> bool:
+    """Whether ``Accept`` names problem+json, with any weight but 0."""
+    for each in (accept or "").split(","):
+        name, _, parameters = each.partition(";")
+        if name.strip().lower() == PROBLEM_TYPE:
+            return parameters.replace(" ", "").rstrip("0.") not in ("q=", "q")
+    return False
+
+
+def problem_of(status: int, body: JSON) -> dict[str, JSON]:
+    """An error body as RFC 9457."""
+    phrase = HTTPStatus(status).phrase
+    problem: dict[str, JSON] = {
+        "type": "about:blank",
+        "title": phrase,
+        "status": status,
+        "detail": _detail_of(body) or phrase,
+        "code": phrase.lower().replace(" ", "_").replace("-", "_"),
+        "errors": [],
+    }
+    if isinstance(body, dict) and "detail" in body:
+        # What a body says beside its detail (an error id, places) are extension members.
+        return problem | {name: value for name, value in body.items() if name != "detail"}
+    if isinstance(body, dict):
+        problem["errors"] = [{"pointer": pointer, "detail": text} for pointer, text in _pointers(body, "#")]
+    return problem
+
+
+def _detail_of(body: JSON) -> str:
+    if isinstance(body, str):
+        return body
+    if isinstance(body, dict) and isinstance(body.get("detail"), str):
+        return str(body["detail"])
+    if isinstance(body, dict) and body:
+        return "The request has fields that do not fit; errors names each."
+    return ""
+
+
+def _pointers(value: JSON, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            # Errors of the whole object point at the object.
+            whole = name in ("non_field_errors", "nonFieldErrors")
+            yield from _pointers(inner, pointer if whole else f"{pointer}/{_escaped(str(name))}")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        for inner in value:
+            yield from _pointers(inner, pointer)
+    else:
+        yield pointer, str(value)
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _names(if_none_match: str, tag: str) -> bool:
+    # Weak comparison, RFC 9110 §8.8.3.2.
+    return any(each.strip().removeprefix("W/") in ("*", tag) for each in if_none_match.split(","))

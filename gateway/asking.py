@@ -1,0 +1,202 @@
+"""From a request to a command, and from its end to an answer.
+
+A wrong shape is told only to callers who may see the incident that it is about; that costs one read, on that path
+only. Everything that depends on data is for the worker to decide.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final
+from uuid import UUID
+
+import orjson
+from pydantic import ValidationError
+
+from gateway.accept import Accepted, Application, Key
+from gateway.answers import Answer, answer, as_stored, error_answer, wants_problem, written
+from gateway.outcomes import Outcome
+from gateway.requests import DEFAULT_WAIT_SECONDS, digest_of, idempotency_key, if_match, object_of
+from gateway.visit import Visit
+from models.base import new_id
+from models.command import NewCommand
+from models.policy import require_author, require_projects
+from models.refusals import InvalidFields, Refusal
+from models.shapes import command_json
+from models.vocabulary import JSON, CallerKind, CommandState, Lane
+from tasks.catalog import CATALOG, Entry
+from tasks.commands import Command
+from tasks.fields import field_errors
+
+NOT_WAITING: Final = 0
+
+
+async def ask(visit: Visit, message: type[Command], *, incident: int | None = None) -> Answer:
+    """Ask for what the body says; the answer is the command's outcome, or 202 if that takes longer than they wait.
+
+    :raises Refusal: it is refused before it is accepted.
+    """
+    entry = CATALOG[message.name]
+    try:
+        key = idempotency_key(visit.headers)
+        condition = if_match(visit.headers)
+        body = object_of(await visit.json())
+        command = checked(message, body if incident is None else body | {"incident": incident})
+        require_right_to_author(visit, entry)
+    except Refusal:
+        if incident is not None:
+            await require_incident(visit, incident)
+        # Whoever may not ask at all is told that, and not what is wrong with what they ask.
+        require_right_to_author(visit, entry)
+        raise
+    row = new_row(visit, entry, command, lane=Lane.COMMANDS)
+    keys = () if key is None else (Key(key, request_digest(visit, condition, body), (0,)),)
+    accepted, ended = await accept(visit, Application((row,), keys), patience=DEFAULT_WAIT_SECONDS)
+    return _answer(visit, accepted[0], None if ended is None else ended[accepted[0].id])
+
+
+async def accept(
+    visit: Visit, application: Application, *, patience: int
+) -> tuple[tuple[Accepted, ...], dict[UUID, Outcome] | None]:
+    """Accept commands and wait for their ends, ``patience`` seconds unless the caller says otherwise.
+
+    :raises Refusal: none of them is accepted.
+    """
+    services = visit.services
+    services.rate.take(visit.caller.ledger_name, len(application.rows))
+    seconds = visit.preference.seconds(default=patience)
+    if seconds <= NOT_WAITING:
+        accepted = await services.acceptance.accept(application, deadline=visit.deadline)
+        _count(visit, accepted)
+        return accepted, None
+    # Expected before they are accepted: a worker may be faster than we are.
+    with services.outcomes.expect(row.id for row in application.rows) as wait:
+        accepted = await services.acceptance.accept(application, deadline=visit.deadline)
+        _count(visit, accepted)
+        if wait.ids.issuperset(each.id for each in accepted):
+            return accepted, await wait.outcomes(seconds=seconds)
+    with services.outcomes.expect(each.id for each in accepted) as wait:
+        services.outcomes.look(wait.ids)
+        return accepted, await wait.outcomes(seconds=seconds)
+
+
+# --- before acceptance -----------------------------------------------------------------------------------------
+
+
+def checked(message: type[Command], fields: Mapping[str, JSON]) -> Command:
+    """The command, if its fields have the right shape.
+
+    :raises InvalidFields: they have not; each is named.
+    """
+    try:
+        return message.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidFields(field_errors(error)) from None
+
+
+def require_right_to_author(visit: Visit, entry: Entry) -> None:
+    """Writes are for people, and for programs where the command is marked for them.
+
+    :raises Forbidden: the caller is a key, or a program that acts for nobody.
+    """
+    if not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
+        require_author(visit.actor)
+
+
+async def require_incident(visit: Visit, number: int) -> None:
+    """Steps 10 and 11.
+
+    :raises NotFound: the organization has no incident of this number.
+    :raises Forbidden: the caller reaches none of its projects.
+    """
+    projects = await visit.services.queries.incident_projects(visit.organization.id, number)
+    require_projects(visit.actor, visit.organization, projects)
+
+
+def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewCommand:
+    """The command as a row of the ledger."""
+    organization = visit.organization.id
+    user = visit.actor.user_id
+    return NewCommand(
+        id=new_id(),
+        type=command.name,
+        subject=entry.subject_of(command, organization, user),
+        lane=lane,
+        organization_id=organization,
+        token_id=visit.caller.token_id,
+        user_id=user,
+        caller=visit.caller.ledger_name,
+        payload=command.model_dump_json(exclude_none=True),
+    )
+
+
+def request_digest(visit: Visit, condition: str | None, body: JSON) -> str:
+    """What makes two requests the same: method, path, Act-As, If-Match and JSON value."""
+    return digest_of(visit.method, visit.path, visit.act_as, condition, body)
+
+
+# --- after acceptance ------------------------------------------------------------------------------------------
+
+
+def command_headers(visit: Visit, accepted: Iterable[Accepted]) -> dict[str, str]:
+    """What every answer of accepted commands says; a single command is named."""
+    commands = list(accepted)
+    headers = {}
+    if len(commands) == 1:
+        headers["Command-Id"] = str(commands[0].id)
+    if all(command.is_replay for command in commands):
+        headers["Idempotent-Replayed"] = "true"
+    if applied := visit.preference.applied:
+        headers["Preference-Applied"] = applied
+    return headers
+
+
+def waiting_headers(accepted: Iterable[Accepted]) -> dict[str, str]:
+    """What a 202 says beside that: where the outcome will be, and when to look."""
+    commands = list(accepted)
+    headers = {"Retry-After": "1"}
+    if len(commands) == 1:
+        headers["Location"] = f"/api/0/commands/{commands[0].id}/"
+    return headers
+
+
+def accepted_resource(visit: Visit, accepted: Accepted) -> dict[str, JSON]:
+    """The command resource as of acceptance."""
+    row = {
+        "id": accepted.id,
+        "type": accepted.type,
+        "state": CommandState.ACCEPTED,
+        "accepted_at": accepted.accepted_at,
+        "finished_at": None,
+        "attempts": 0,
+        "outcome_status": None,
+        "outcome_body": None,
+        "error": None,
+    }
+    return command_json(row, organization=visit.organization.slug)
+
+
+def ended_resource(visit: Visit, outcome: Outcome) -> dict[str, JSON]:
+    """The command resource of a command that has ended."""
+    row = outcome._asdict() | {"outcome_status": outcome.status, "outcome_body": as_stored(outcome.body)}
+    return command_json(row, organization=visit.organization.slug)
+
+
+def _answer(visit: Visit, accepted: Accepted, outcome: Outcome | None) -> Answer:
+    headers = command_headers(visit, [accepted])
+    if outcome is None:
+        return answer(202, accepted_resource(visit, accepted), headers | waiting_headers([accepted]))
+    problem = wants_problem(visit.headers.joined(b"accept"))
+    if outcome.status is None:
+        # Dead: a fault outlived its retries. The command's id leads ops to it.
+        return error_answer(500, {"detail": "Internal Error", "errorId": str(outcome.id)}, headers, problem=problem)
+    if outcome.body is None:
+        return Answer(outcome.status, headers=headers)
+    if outcome.status >= 400:
+        return error_answer(outcome.status, orjson.loads(outcome.body), headers, problem=problem)
+    return Answer(outcome.status, written(as_stored(outcome.body)), headers)
+
+
+def _count(visit: Visit, accepted: Iterable[Accepted]) -> None:
+    visit.services.metrics.count_accepted(Counter(each.type for each in accepted if not each.is_replay))

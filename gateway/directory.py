@@ -1,0 +1,65 @@
+"""The directory over HTTP: the document in and out, in threads, since a large one takes seconds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from sqlalchemy.engine import Engine
+
+from models.refusals import InvalidFields, Unavailable
+from models.roster import DirectoryError, Summary, export_directory, import_directory, read_document
+from models.session import can_pass, make_engine
+from models.vocabulary import JSON
+
+TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
+
+
+class DirectoryDesk:
+    """Imports and exports on connections of its own."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine: Engine = make_engine(
+            database_url, application="tocsin gateway directory", timeouts=TIMEOUTS, pool_size=2
+        )
+
+    async def bring_in(self, document: bytes) -> Summary:
+        """Import a document and say what was created, changed and left.
+
+        :raises InvalidFields: it does not fit; every place is named.
+        :raises Unavailable: the database is away.
+        """
+        return await asyncio.to_thread(self._bring_in, document)
+
+    async def bring_out(self) -> JSON:
+        """The stored directory, without tokens.
+
+        :raises Unavailable: the database is away.
+        """
+        return await asyncio.to_thread(self._bring_out)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _bring_in(self, document: bytes) -> Summary:
+        try:
+            # An empty body is an empty object, here as elsewhere.
+            read = read_document(document or b"{}")
+            with self._engine.begin() as connection:
+                return import_directory(connection, read)
+        except DirectoryError as error:
+            raise InvalidFields({"detail": str(error), "places": error.places}) from None
+        except Exception as fault:
+            raise (_away() if can_pass(fault) else fault) from fault
+
+    def _bring_out(self) -> JSON:
+        try:
+            with self._engine.begin() as connection:
+                return export_directory(connection)
+        except Exception as fault:
+            raise (_away() if can_pass(fault) else fault) from fault
+
+
+def _away() -> Unavailable:
+    return Unavailable("Temporarily unavailable; try again.")

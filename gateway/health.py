@@ -1,0 +1,71 @@
+"""Whether this gateway can do its work, and what is wrong where it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final, NamedTuple
+
+from alembic.script import ScriptDirectory
+
+import models.migrations
+from gateway.services import Services
+from models.refusals import Unavailable
+
+BROKER_SECONDS: Final = 1.5
+
+
+class Check(NamedTuple):
+    """One part's state. Without one that ``is_needed`` nothing can be accepted."""
+
+    name: str
+    is_well: bool
+    is_needed: bool
+    detail: str
+
+
+async def checks(services: Services, *, with_broker: bool) -> list[Check]:
+    """Look at the database, its schema and, if wanted, the broker."""
+    looks: list[Awaitable[list[Check]]] = [_database(services)]
+    if with_broker:
+        looks.append(_broker(services))
+    return [check for found in await asyncio.gather(*looks) for check in found]
+
+
+async def _database(services: Services) -> list[Check]:
+    try:
+        revision = await services.queries.schema_revision()
+    except Unavailable:
+        return [Check("database", is_well=False, is_needed=True, detail="PostgreSQL does not answer")]
+    except Exception:
+        # It answers, and has no table of revisions.
+        revision = None
+    known = await asyncio.to_thread(_revisions)
+    # A newer release may have migrated already: its migrations leave this one working.
+    is_well = revision == known[0] or (revision is not None and revision not in known)
+    detail = f"at {revision}" if is_well else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
+    return [
+        Check("database", is_well=True, is_needed=True, detail="answers"),
+        Check("schema", is_well=is_well, is_needed=True, detail=detail),
+    ]
+
+
+async def _broker(services: Services) -> list[Check]:
+    try:
+        async with asyncio.timeout(BROKER_SECONDS):
+            await asyncio.to_thread(_connect, services)
+    except Exception:
+        detail = "away: commands are still accepted, and wait until it is back or the sweeper finds them"
+        return [Check("broker", is_well=False, is_needed=False, detail=detail)]
+    return [Check("broker", is_well=True, is_needed=False, detail="answers")]
+
+
+def _connect(services: Services) -> None:
+    with services.broker.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
+
+
+def _revisions() -> list[str]:
+    """The revisions that this release knows, the newest first."""
+    scripts = ScriptDirectory(models.migrations.__path__[0])
+    return [script.revision for script in scripts.walk_revisions()]

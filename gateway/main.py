@@ -1,0 +1,117 @@
+"""Builds the application, and runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.addresses import Address
+from gateway.answers import error_answer, wants_problem
+from gateway.doors import Door
+from gateway.routes import commands, comments, directory, documentation, health, incidents, notifications, organizations
+from gateway.services import Services
+from gateway.settings import GatewaySettings
+from models.refusals import MethodNotAllowed, NotFound
+from models.settings import SettingsError, check_names
+from tasks.tracing import configure_logging
+
+STOP_SECONDS: Final = 5
+"""How long requests in flight may take once the process is asked to end."""
+
+ADDRESSES: Final[tuple[Address, ...]] = (
+    # The busiest first: routes are tried in this order.
+    *comments.ADDRESSES,
+    *commands.ADDRESSES,
+    *incidents.ADDRESSES,
+    *notifications.ADDRESSES,
+    *organizations.ADDRESSES,
+    *directory.ADDRESSES,
+)
+
+
+def create_app(settings: GatewaySettings) -> FastAPI:
+    """The gateway as an ASGI application; it starts whether or not its servers are there."""
+    services = Services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        services.start()
+        yield
+        await services.stop()
+
+    app = FastAPI(
+        title="tocsin",
+        version=version("tocsin"),
+        lifespan=lifespan,
+        # The file describes what the doors check, in their order; FastAPI would check bodies first.
+        openapi_url=None,
+        exception_handlers={404: _not_found, 405: _not_allowed},
+    )
+    app.state.services = services
+    app.router.routes.extend(Route(address.path, Door(address, services)) for address in ADDRESSES)
+    app.router.routes.extend(health.routes(services))
+    app.router.routes.extend(documentation.routes(ADDRESSES))
+    return app
+
+
+def run(host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence."""
+    try:
+        check_names(os.environ, dotenv=Path(".env"))
+        settings = GatewaySettings.from_environment()
+    except SettingsError as error:
+        sys.exit(str(error))
+    configure_logging(settings.log_level)
+    app = create_app(settings)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    Server(config, app.state.services).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which on its way out tells those who wait for an outcome that they will not see it here."""
+
+    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+        super().__init__(config)
+        self._services = services
+
+    async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Let requests in flight end, then stop."""
+        self._services.outcomes.release()
+        await super().shutdown(sockets)  # type: ignore[arg-type]
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    return _refused(request, NotFound())
+
+
+async def _not_allowed(request: Request, error: Exception) -> Response:
+    allowed = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
+    return _refused(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
+
+
+def _refused(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:
+    problem = wants_problem(request.headers.get("accept"))
+    answered = error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
+    return Response(answered.body, answered.status, answered.headers, answered.media_type)

@@ -1,0 +1,46 @@
+"""Figures to watch at the door, as Prometheus reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The figures of one gateway process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._accepted = Counter(
+            "tocsin_commands_accepted", "Commands taken into the ledger", ["type"], registry=self._registry
+        )
+        self._answers = Counter(
+            "tocsin_http_answers", "Answers by address, method and status", ["path", "method", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "tocsin_http_seconds", "Time to the answer, waiting included", ["path", "method"],
+            buckets=_SECONDS, registry=self._registry,
+        )  # fmt: skip
+        self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def count_accepted(self, commands: Mapping[str, int]) -> None:
+        """Count commands by type."""
+        for name, number in commands.items():
+            self._accepted.labels(name).inc(number)
+
+    def count_answer(self, path: str, method: str, status: int, *, seconds: float) -> None:
+        """Count an answer and the time it took."""
+        known = self._answer_of.get((path, method, status))
+        if known is None:
+            known = (self._answers.labels(path, method, str(status)), self._seconds.labels(path, method))
+            self._answer_of[path, method, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
+
+    def text(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return generate_latest(self._registry)

@@ -1,0 +1,33 @@
+"""Who exists, as one document: for operators."""
+
+from __future__ import annotations
+
+from gateway.addresses import Address, Operation
+from gateway.answers import Answer, answer
+from gateway.requests import LARGE_BODY_LIMIT
+from gateway.visit import Visit
+from models.vocabulary import OpsRole
+
+
+async def import_directory(visit: Visit) -> Answer:
+    """Bring the directory to what the document says, all or nothing; in force for every later request."""
+    return answer(200, await visit.services.directory.bring_in(visit.body))
+
+
+async def export_directory(visit: Visit) -> Answer:
+    """The directory as a document that imports again."""
+    return answer(200, await visit.services.directory.bring_out())
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/directory/",
+        {
+            "GET": Operation(export_directory, "Export the directory", {200: "Directory"}),
+            "PUT": Operation(import_directory, "Import a directory", {200: "DirectorySummary"}, body="Directory"),
+        },
+        tag="directory",
+        ops_role=OpsRole.ADMIN,
+        body_limit=LARGE_BODY_LIMIT,
+    ),
+)

@@ -1,0 +1,57 @@
+"""The OpenAPI file, and pages that show it without the internet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from gateway.addresses import Address
+from gateway.answers import written
+from gateway.openapi import describe
+
+_STATIC: Final = Path(__file__).parent.parent / "static"
+
+# Swagger UI sets styles from its script; nothing else comes from anywhere but here.
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+_PAGE: Final = """<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <title>tocsin API</title>
+    <link rel="stylesheet" href="/docs/files/swagger-ui.css">
+    <link rel="icon" type="image/png" href="/docs/files/favicon-32x32.png">
+  </head>
+  <body>
+    <div id="swagger-ui"></div>
+    <script src="/docs/files/swagger-ui-bundle.js"></script>
+    <script src="/docs/files/start.js"></script>
+  </body>
+</html>
+"""
+
+
+def routes(addresses: Sequence[Address]) -> list[Route | Mount]:
+    """The file and the page."""
+    document = written(describe(addresses))
+
+    async def openapi(_: Request) -> Response:
+        return Response(document, media_type="application/json")
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})
+
+    return [
+        Route("/openapi.json", openapi),
+        Route("/docs", page),
+        Mount("/docs/files", StaticFiles(directory=_STATIC)),
+    ]

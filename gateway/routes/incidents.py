@@ -1,0 +1,111 @@
+"""Incidents: opening one, its details, what happened on it, who hears of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from gateway.addresses import Address, Operation, Parameter
+from gateway.answers import Answer, read_answer
+from gateway.asking import ask, require_incident
+from gateway.paging import moment, page_answer, page_of, whole
+from gateway.queries import activity_of, author_of, person_of
+from gateway.visit import Visit
+from models.policy import INCIDENT, INCIDENTS, require_projects
+from models.shapes import activity_json, incident_details, person_brief
+from tasks.commands import OpenIncident
+
+ACTIVITY_PAGE = 100
+SUBSCRIBER_PAGE = 100
+
+
+async def open_incident(visit: Visit) -> Answer:
+    """Ask for an incident; 201 with it once a worker has opened it, 200 with an open one of the same dedupKey."""
+    return await ask(visit, OpenIncident)
+
+
+async def read_incident(visit: Visit) -> Answer:
+    """An incident by itself."""
+    organization, viewer = visit.organization, visit.actor.user_id
+    found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
+    require_projects(visit.actor, organization, projects)
+    details = incident_details(
+        found.incident,
+        projects=found.projects,
+        seen_by=found.seen_by,
+        viewer=viewer,
+        is_subscribed=found.is_subscribed,
+    )
+    return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
+
+
+async def list_activity(visit: Visit) -> Answer:
+    """What happened on an incident, newest first unless asked otherwise."""
+    number = visit.incident_number()
+    await require_incident(visit, number)
+    page = page_of(visit.query, default=ACTIVITY_PAGE, kinds=(moment, whole))
+    descending = visit.query.get("desc", "1") == "1"
+    rows = await visit.services.queries.activities(visit.organization.id, number, page, descending=descending)
+    return page_answer(
+        page,
+        rows,
+        key=lambda row: (row.date_added, row.id),
+        shape=lambda row: activity_json(activity_of(row), identifier=number, user=author_of(row)),
+        url=visit.url,
+        query=visit.query,
+    )
+
+
+async def list_subscribers(visit: Visit) -> Answer:
+    """Who will hear of a change, and how that arose."""
+    number = visit.incident_number()
+    await require_incident(visit, number)
+    page = page_of(visit.query, default=SUBSCRIBER_PAGE)
+    rows = await visit.services.queries.subscribers(visit.organization, number, page)
+    return page_answer(
+        page,
+        rows,
+        key=lambda row: (row.id,),
+        shape=lambda row: {"user": person_brief(person_of(row)), "reason": row.reason},
+        url=visit.url,
+        query=visit.query,
+    )
+
+
+_incident = partial(Address, tag="incidents", permission=INCIDENT)
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/incidents/",
+        {
+            "POST": Operation(
+                open_incident,
+                "Open an incident",
+                {201: "IncidentDetails", 200: "IncidentDetails"},
+                message=OpenIncident,
+                is_command=True,
+            )
+        },
+        tag="incidents",
+        permission=INCIDENTS,
+    ),
+    _incident(
+        "/api/0/organizations/{organization}/incidents/{identifier}/",
+        {"GET": Operation(read_incident, "Read an incident", {200: "IncidentDetails"}, has_etag=True)},
+    ),
+    _incident(
+        "/api/0/organizations/{organization}/incidents/{identifier}/activity/",
+        {
+            "GET": Operation(
+                list_activity,
+                "List what happened on an incident",
+                {200: "Activity"},
+                parameters=(Parameter("desc", "1 (the default) lists the newest first, anything else the oldest"),),
+                is_list=True,
+            )
+        },
+    ),
+    _incident(
+        "/api/0/organizations/{organization}/incidents/{identifier}/subscribers/",
+        {"GET": Operation(list_subscribers, "List who will hear of a change", {200: "Subscriber"}, is_list=True)},
+    ),
+)

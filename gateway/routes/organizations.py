@@ -1,0 +1,91 @@
+"""An organization and who is in it: for any member, and for mention completion."""
+
+from __future__ import annotations
+
+from gateway.addresses import Address, Operation, Parameter
+from gateway.answers import Answer, read_answer
+from gateway.paging import Page, page_answer, page_of, words
+from gateway.queries import Rows, person_of
+from gateway.visit import Visit
+from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
+from models.shapes import member_json, named_json, organization_json
+
+PAGE = 100
+
+
+async def read_organization(visit: Visit) -> Answer:
+    """The organization itself."""
+    row = await visit.services.queries.organization(visit.organization.id)
+    return read_answer(organization_json(row), version=0, if_none_match=visit.if_none_match)
+
+
+async def list_members(visit: Visit) -> Answer:
+    """Active people of the organization."""
+    page = page_of(visit.query, default=PAGE)
+    rows = await visit.services.queries.members(visit.organization.id, _wanted(visit), page)
+    return page_answer(
+        page,
+        rows,
+        key=lambda row: (row.member_id,),
+        shape=lambda row: member_json(row.member_id, role=row.role, person=person_of(row), teams=row.teams),
+        url=visit.url,
+        query=visit.query,
+    )
+
+
+async def list_teams(visit: Visit) -> Answer:
+    """Active teams of the organization."""
+    page = page_of(visit.query, default=PAGE, kinds=(words,))
+    return _named(visit, page, await visit.services.queries.teams(visit.organization.id, _wanted(visit), page))
+
+
+async def list_projects(visit: Visit) -> Answer:
+    """Projects that the caller has access to."""
+    page = page_of(visit.query, default=PAGE, kinds=(words,))
+    rows = await visit.services.queries.projects(visit.actor, visit.organization, _wanted(visit), page)
+    return _named(visit, page, rows)
+
+
+def _wanted(visit: Visit) -> str:
+    return visit.query.get("query", "")
+
+
+def _named(visit: Visit, page: Page, rows: Rows) -> Answer:
+    return page_answer(
+        page,
+        rows,
+        key=lambda row: (row.slug,),
+        shape=lambda row: named_json(row._mapping),
+        url=visit.url,
+        query=visit.query,
+    )
+
+
+_QUERY = (Parameter("query", "only those whose name contains this, in any case"),)
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/",
+        {"GET": Operation(read_organization, "Read an organization", {200: "Organization"}, has_etag=True)},
+        tag="organizations",
+        permission=ORGANIZATION,
+    ),
+    Address(
+        "/api/0/organizations/{organization}/members/",
+        {"GET": Operation(list_members, "List members", {200: "Member"}, parameters=_QUERY, is_list=True)},
+        tag="organizations",
+        permission=MEMBERS,
+    ),
+    Address(
+        "/api/0/organizations/{organization}/teams/",
+        {"GET": Operation(list_teams, "List teams", {200: "Team"}, parameters=_QUERY, is_list=True)},
+        tag="organizations",
+        permission=TEAMS,
+    ),
+    Address(
+        "/api/0/organizations/{organization}/projects/",
+        {"GET": Operation(list_projects, "List projects", {200: "Project"}, parameters=_QUERY, is_list=True)},
+        tag="organizations",
+        permission=PROJECTS,
+    ),
+)

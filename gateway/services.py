@@ -1,0 +1,64 @@
+"""What every request leans on: built from settings, started and stopped with the application."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from celery import Celery
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.accept import Acceptance
+from gateway.directory import DirectoryDesk
+from gateway.identity import Identity
+from gateway.metrics import Metrics
+from gateway.outcomes import Outcomes
+from gateway.queries import Queries
+from gateway.rate import Rate
+from gateway.settings import GatewaySettings
+from models.session import make_async_engine
+from tasks.app import make_app
+from tasks.lanes import Hinter
+
+ACCEPT_SECONDS: Final = 0.9
+"""From the credential to the commit; later than that the answer is "unavailable"."""
+
+READ_SECONDS: Final = 5.0
+POOL_SECONDS: Final = 0.3
+
+
+class Services:
+    """The gateway's engines and batchers. Reads have a pool of their own: slow ones hold up no command."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.rate = Rate(settings.rate)
+        self.broker: Celery = make_app(settings)
+        self._hinter = Hinter(self.broker)
+        self._ledger = _engine(settings, "tocsin gateway", pool_size=4)
+        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8)
+        self.identity = Identity(self._ledger, seconds=ACCEPT_SECONDS)
+        self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
+        self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
+        self.queries = Queries(self._reads, seconds=READ_SECONDS)
+        self.directory = DirectoryDesk(settings.database_url)
+
+    def start(self) -> None:
+        """Start listening for outcomes and publishing hints; neither needs its server to be there."""
+        self._hinter.start()
+        self.outcomes.start()
+
+    async def stop(self) -> None:
+        """End what is in flight, publish the hints that wait, give the connections back."""
+        await self.identity.stop()
+        await self.acceptance.stop()
+        await self.outcomes.stop()
+        await asyncio.to_thread(self._hinter.stop)
+        self.directory.close()
+        await self._ledger.dispose()
+        await self._reads.dispose()
+
+
+def _engine(settings: GatewaySettings, name: str, *, pool_size: int) -> AsyncEngine:
+    return make_async_engine(settings.database_url, application=name, pool_size=pool_size, pool_timeout=POOL_SECONDS)

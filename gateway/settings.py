@@ -1,0 +1,39 @@
+"""What the gateway reads from the environment."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from models.settings import DatabaseSettings
+from tasks.settings import BrokerSettings
+
+
+class GatewaySettings(DatabaseSettings, BrokerSettings):
+    """Database, broker, and how the doorway behaves.
+
+    ``rate`` is commands a second for one caller. ``origins`` are separated by commas; ``*`` lets any page call.
+    """
+
+    rate: int = Field(default=1000, ge=1)
+    origins: str = ""
+    public_url: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("public_url")
+    @classmethod
+    def _with_scheme(cls, url: str | None) -> str | None:
+        if url and not url.startswith(("http://", "https://")):
+            raise ValueError("it must start with http:// or https://")
+        return url.rstrip("/") if url else None
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Origins of other sites that browsers may call from."""
+        return frozenset(origin.strip().rstrip("/").lower() for origin in self.origins.split(",") if origin.strip())
+
+    @property
+    def public_origin(self) -> str | None:
+        """The origin of the gateway's own public address."""
+        return "/".join(self.public_url.split("/")[:3]).lower() if self.public_url else None

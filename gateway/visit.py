@@ -1,0 +1,90 @@
+"""One request on its way through the house: what it says, and who says it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import cached_property
+from urllib.parse import quote
+
+from starlette.datastructures import QueryParams
+
+from gateway.identity import Caller
+from gateway.requests import BODY_LIMIT, Headers, Preference, parse_json, preference
+from gateway.services import Services
+from models.policy import Actor, OrganizationFacts
+from models.refusals import NotFound
+from models.vocabulary import JSON
+from tasks.fields import identifier
+
+
+@dataclass
+class Visit:
+    """A request whose caller is known and may be here. ``deadline`` (the loop's clock) is for accepting."""
+
+    services: Services
+    method: str
+    path: str
+    base_url: str
+    parameters: dict[str, str]
+    query_string: bytes
+    headers: Headers
+    body: bytes
+    caller: Caller
+    act_as: int | None
+    deadline: float
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, as the policy sees them."""
+        return self.caller.actor
+
+    @property
+    def organization(self) -> OrganizationFacts:
+        """The organization of the address.
+
+        :raises NotFound: there is no such organization, or the address names none.
+        """
+        if self.caller.organization is None:
+            raise NotFound
+        return self.caller.organization
+
+    @cached_property
+    def query(self) -> QueryParams:
+        """The parameters after the question mark."""
+        return QueryParams(self.query_string)
+
+    @property
+    def url(self) -> str:
+        """The absolute address, without parameters."""
+        return f"{self.base_url}{quote(self.path)}"
+
+    @property
+    def preference(self) -> Preference:
+        """How long the caller wants to wait."""
+        return preference(self.headers.joined(b"prefer"))
+
+    @property
+    def if_none_match(self) -> str | None:
+        """The ETags that the caller has already."""
+        return self.headers.joined(b"if-none-match")
+
+    def incident_number(self) -> int:
+        """The incident's number in the address (step 10).
+
+        :raises NotFound: the address has none that could exist.
+        """
+        number = identifier(self.parameters["identifier"])
+        if number is None:
+            raise NotFound
+        return number
+
+    async def json(self) -> JSON:
+        """The body as JSON.
+
+        :raises Malformed: it is none.
+        """
+        if len(self.body) <= BODY_LIMIT:
+            return parse_json(self.body)
+        # Megabytes take long to read, and the others do not wait for that.
+        return await asyncio.to_thread(parse_json, self.body)
