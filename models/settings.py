@@ -67,10 +67,18 @@ class DatabaseSettings(Settings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
-        for scheme in ("postgresql+psycopg://", "postgresql://", "postgres://"):
-            if url.startswith(scheme):
-                return "postgresql+psycopg://" + url.removeprefix(scheme)
-        raise ValueError("it must start with postgresql://, the only database tocsin speaks")
+        return with_driver(url)
+
+
+def with_driver(url: str) -> str:
+    """The address of a database as SQLAlchemy takes it.
+
+    :raises ValueError: it is not PostgreSQL's.
+    """
+    for scheme in ("postgresql+psycopg://", "postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    raise ValueError("it must start with postgresql://, the only database tocsin speaks")
 
 
 def check_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) -> None:

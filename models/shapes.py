@@ -6,23 +6,14 @@ Ids are strings, times ISO 8601 in UTC with microseconds where they are not zero
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
+from models.moments import iso, iso_or_none
 from models.vocabulary import JSON, CommandState
-
-
-def iso(moment: datetime) -> str:
-    """A time on the wire: ``2026-11-23T10:00:00Z``, with microseconds where they are not zero."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
-
-
-def iso_or_none(moment: datetime | None) -> str | None:
-    """The same, where there may be none."""
-    return None if moment is None else iso(moment)
 
 
 def person_brief(person: Person) -> dict[str, JSON]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import ClassVar, Final
 from uuid import UUID
 
-from models.shapes import iso
+from models.moments import iso
 from models.vocabulary import JSON
 
 SEQUENCE_DIGITS: Final = 20

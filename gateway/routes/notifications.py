@@ -10,7 +10,7 @@ from gateway.asking import ask
 from gateway.paging import page_answer, page_of
 from gateway.visit import Visit
 from models.policy import INBOX, require_author
-from models.shapes import iso, iso_or_none
+from models.moments import iso, iso_or_none
 from models.vocabulary import JSON, ActivityType, IncidentStatus
 from tasks.commands import ReadNotifications
 

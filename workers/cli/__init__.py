@@ -26,6 +26,8 @@ COMMANDS: dict[str, Entry] = {
     "migrate": Entry("workers.cli.migrate:migrate", "bring the schema to head"),
     "directory": Entry("workers.cli.directory:directory", "import and export who exists"),
     "token": Entry("workers.cli.token:token", "create, list and revoke tokens"),
+    "commands": Entry("workers.cli.commands:commands", "what was asked, and what became of it"),
+    "tap": Entry("workers.cli.tap:tap", "print events as they pass"),
     "gateway": Entry("workers.cli.processes:gateway", "one gateway process"),
     "worker": Entry("workers.cli.processes:worker", "one worker process"),
     "relay": Entry("workers.cli.processes:relay", "one relay process"),

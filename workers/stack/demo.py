@@ -12,7 +12,7 @@ from models.command import NewCommand, accept
 from models.directory import organizations, token_hash, tokens
 from models.roster import import_directory, read_document
 from models.session import make_engine
-from models.settings import DatabaseSettings
+from models.settings import with_driver
 from models.vocabulary import Lane
 from tasks.catalog import CATALOG
 from tasks.commands import OpenIncident
@@ -21,18 +21,20 @@ from workers.stack.up import Stack
 DIRECTORY: Final = Path(__file__).with_name("demo.json")
 """Who exists in the demo; its tokens are for play."""
 
-INCIDENTS: Final = (
-    OpenIncident(title="Checkout answers slowly", projects=("p1",), status=10, dedup_key="demo-checkout"),
-    OpenIncident(title="Card payments fail", projects=("p2",), status=20, dedup_key="demo-payments"),
-    OpenIncident(title="Search index is a day old", projects=("p1",), dedup_key="demo-search"),
+INCIDENTS: Final = tuple(
+    OpenIncident.model_validate({"title": title, "projects": [project], "status": status, "dedupKey": key})
+    for title, project, status, key in (
+        ("Checkout answers slowly", "p1", 10, "demo-checkout"),
+        ("Card payments fail", "p2", 20, "demo-payments"),
+        ("Search index is a day old", "p1", 1, "demo-search"),
+    )
 )
 """What is wrong in the demo: opened by its bot, once, since each has a key."""
 
 
 def prepare(stack: Stack) -> None:
     """Import who exists and ask for the incidents; the workers open them as soon as they run."""
-    settings = DatabaseSettings(DATABASE_URL=stack.environment["DATABASE_URL"])
-    engine = make_engine(settings.database_url, application="tocsin-demo", pool_size=1)
+    engine = make_engine(with_driver(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
     with engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
         acme = connection.execute(select(organizations.c.id).where(organizations.c.slug == "acme")).scalar_one()
@@ -60,9 +62,10 @@ def prepare(stack: Stack) -> None:
 def greet(stack: Stack) -> list[str]:
     """Two lines to paste: Mem tells Ana, and Ana looks into her inbox."""
     acme = f"{stack.url}/api/0/organizations/acme"
+    body = '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'
+    post = f"curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
     return [
         "try it: Mem mentions Ana, then Ana looks into her inbox",
-        f"  curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
-        """ -H 'Content-Type: application/json' -d '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'""",
+        f"  {post} -H 'Content-Type: application/json' -d '{body}'",
         f"  curl {acme}/notifications/ -H 'Authorization: Bearer dev-ana'",
     ]

@@ -1,0 +1,76 @@
+"""`tocsin commands`: what was asked, and what became of it."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+from sqlalchemy import Select, select
+
+from models.command import commands as ledger
+from models.directory import organizations
+from models.moments import iso
+from models.shapes import command_json
+from models.vocabulary import CommandState
+from workers.cli import Refused
+from workers.cli.database import one_transaction
+from workers.cli.frame import AsJson, Data, say, say_json
+
+commands = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
+
+
+@commands.command("list")
+def list_(
+    *,
+    state: Annotated[CommandState | None, typer.Option(help="Only those in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 50,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """The newest commands."""
+    query = _resources().order_by(ledger.c.seq.desc()).limit(limit)
+    if state is not None:
+        query = query.where(ledger.c.state == state)
+    with one_transaction(data) as connection:
+        rows = [dict(row) for row in connection.execute(query).mappings()]
+    if as_json:
+        say_json([_json(row) for row in rows])
+        return
+    for row in rows:
+        answer = "" if row["outcome_status"] is None else f"  {row['outcome_status']}"
+        say(f"{row['id']}  {iso(row['accepted_at'])}  {row['type']}  {row['subject']}  {row['state']}{answer}")
+
+
+@commands.command("show")
+def show(
+    command_id: Annotated[str, typer.Argument(metavar="ID", help="The command's id.")],
+    *,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """One command with its outcome."""
+    if not _UUID.fullmatch(command_id):
+        raise Refused(f"{command_id} is no command's id: `tocsin commands list` shows them")
+    with one_transaction(data) as connection:
+        row = connection.execute(_resources().where(ledger.c.id == UUID(command_id))).mappings().one_or_none()
+    if row is None:
+        raise Refused(f"there is no command {command_id}: `tocsin commands list` shows those there are")
+    if as_json:
+        say_json(_json(dict(row)))
+        return
+    for name, value in _json(dict(row)).items():
+        say(f"{name:<12}  {'' if value is None else value}")
+
+
+def _resources() -> Select[Any]:
+    return select(ledger, organizations.c.slug.label("organization")).join(
+        organizations, organizations.c.id == ledger.c.organization_id, isouter=True
+    )
+
+
+def _json(row: dict[str, Any]) -> dict[str, Any]:
+    return command_json(row, organization=row["organization"]) | {"subject": row["subject"], "caller": row["caller"]}

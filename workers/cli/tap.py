@@ -1,0 +1,64 @@
+# kombu says that it is typed, and is so in part.
+# mypy: disable-error-code="no-untyped-call"
+"""`tocsin tap`: events as they pass."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import Annotated, Any
+
+import typer
+from kombu import Connection, Queue
+from kombu.messaging import Consumer
+
+from models.base import new_id
+from tasks.app import make_app
+from tasks.queues import EVENTS_EXCHANGE
+from tasks.settings import BrokerSettings
+from workers.cli import Refused
+from workers.cli.frame import AsJson, Data, find_stack, say
+
+
+def tap(
+    *,
+    binding: Annotated[list[str] | None, typer.Option(help="Routing keys to bind, like 'incident.#'.")] = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print events as they pass, until Ctrl-C; with --json one CloudEvent a line."""
+    find_stack(data)
+    connection = make_app(BrokerSettings.from_environment()).connection_for_read()
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        _listen(connection, f"tocsin.tap.{new_id()}", binding or ["#"], as_json=as_json)
+    except connection.connection_errors as fault:
+        raise Refused(f"the broker does not answer: {fault}; check BROKER_URL") from None
+    finally:
+        connection.close()
+
+
+def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool) -> None:
+    def show(body: Any, message: Any) -> None:
+        event = json.loads(body) if isinstance(body, str) else body
+        say(json.dumps(event) if as_json else _line(event))
+        message.ack()
+
+    channel = connection.channel()
+    # A queue of our own, that goes when we go.
+    queues = [Queue(name, EVENTS_EXCHANGE, key, durable=False, auto_delete=True)(channel) for key in keys]
+    try:
+        for queue in queues:
+            queue.declare()
+        with Consumer(channel, queues[:1], callbacks=[show], accept=["json"]):
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    connection.drain_events(timeout=1)
+    finally:
+        queues[0].delete()
+
+
+def _line(event: dict[str, Any]) -> str:
+    actor = (event.get("data") or {}).get("actor") or {}
+    words = [event.get("time"), event.get("type"), event.get("subject"), f"#{int(event.get('sequence', 0))}"]
+    return "  ".join(str(word) for word in [*words, actor.get("name") or ""]).rstrip()
