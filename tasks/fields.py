@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, ValidationError
+from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from models.refusals import NOT_NULL, REQUIRED
@@ -130,12 +130,19 @@ TextField = Annotated[str, BeforeValidator(text)]
 OptionalText = Annotated[str | None, optional(text)]
 OptionalInteger = Annotated[int | None, optional(integer)]
 OptionalMoment = Annotated[datetime | None, optional(moment)]
-IncidentAddress = Annotated[str, BeforeValidator(incident_address)]
+_NAME: Final = {"type": ["string", "integer"]}
+IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]
 Mentions = Annotated[
-    tuple[str | None, ...], BeforeValidator(lambda value: tuple(mention(each) for each in listing(value)))
+    tuple[str | None, ...],
+    BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
+    WithJsonSchema({"type": "array", "items": _NAME}),
 ]
 Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
-OptionalIds = Annotated[tuple[int, ...] | None, optional(lambda value: _each(value, integer))]
+OptionalIds = Annotated[
+    tuple[int, ...] | None,
+    optional(lambda value: _each(value, integer)),
+    WithJsonSchema({"type": ["array", "null"], "items": _NAME}),
+]
 
 
 def status_of(choices: tuple[int, ...]) -> BeforeValidator:

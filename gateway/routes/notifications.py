@@ -9,8 +9,8 @@ from gateway.answers import Answer, read_answer
 from gateway.asking import ask
 from gateway.paging import page_answer, page_of
 from gateway.visit import Visit
-from models.policy import INBOX, require_author
 from models.moments import iso, iso_or_none
+from models.policy import INBOX, require_author
 from models.vocabulary import JSON, ActivityType, IncidentStatus
 from tasks.commands import ReadNotifications
 

@@ -1,0 +1,299 @@
+"""The words of the OpenAPI file: how entities look on the wire, and what headers and statuses mean.
+
+What may be sent comes from the commands themselves; what is answered is written down here, and tests compare real
+answers with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from gateway.addresses import Address, Operation
+from models.vocabulary import CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
+from tasks.catalog import CATALOG
+from tasks.commands import Command
+
+Json = dict[str, Any]
+
+_TEXT: Final[Json] = {"type": "string"}
+_TEXT_OR_NULL: Final[Json] = {"type": ["string", "null"]}
+_NUMBER: Final[Json] = {"type": "integer"}
+_TRUTH: Final[Json] = {"type": "boolean"}
+_ID: Final[Json] = {"type": "string", "pattern": "^[0-9]+$"}
+_UUID: Final[Json] = {"type": "string", "format": "uuid"}
+_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
+
+
+def _object(**fields: Json) -> Json:
+    return {"type": "object", "properties": fields, "required": list(fields)}
+
+
+def _list(items: Json) -> Json:
+    return {"type": "array", "items": items}
+
+
+def _one_of(words: type) -> Json:
+    return {"type": "string", "enum": [str(word) for word in words]}  # type: ignore[attr-defined]
+
+
+def _named(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _or_null(name: str) -> Json:
+    return {"anyOf": [_named(name), {"type": "null"}]}
+
+
+_USER_BRIEF: Final = _object(id=_ID, name=_TEXT, username=_TEXT, email=_TEXT)
+_USER: Final = _object(
+    id=_ID,
+    name=_TEXT,
+    username=_TEXT,
+    email=_TEXT,
+    avatarUrl=_TEXT_OR_NULL,
+    isActive=_TRUTH,
+    hasPasswordAuth=_TRUTH,
+    isManaged=_TRUTH,
+    dateJoined=_TIME,
+    lastLogin=_TIME_OR_NULL,
+    has2fa=_TRUTH,
+    lastActive=_TIME_OR_NULL,
+    isSuperuser=_TRUTH,
+    isStaff=_TRUTH,
+    experiments={"type": "object"},
+    emails=_list(_object(id=_ID, email=_TEXT, is_verified=_TRUTH)),
+    avatar=_object(avatarType=_TEXT, avatarUuid=_TEXT_OR_NULL, avatarUrl=_TEXT_OR_NULL),
+)
+_SEEN_BY: Final[Json] = {
+    "type": "object",
+    "properties": _USER["properties"] | {"lastSeen": _TIME},
+    "required": [*_USER["required"], "lastSeen"],
+}
+
+_ENTITIES: Final[Json] = {
+    "UserBrief": _USER_BRIEF,
+    "User": _USER,
+    "Activity": _object(
+        id=_ID,
+        incidentIdentifier=_ID,
+        user=_or_null("User"),
+        type={"type": "integer", "enum": [1, 2, 3, 4]},
+        value=_TEXT_OR_NULL,
+        previousValue=_TEXT_OR_NULL,
+        comment=_TEXT_OR_NULL,
+        dateCreated=_TIME,
+        version=_NUMBER,
+    ),
+    "IncidentDetails": _object(
+        id=_ID,
+        identifier=_ID,
+        organizationId=_ID,
+        projects=_list(_TEXT),
+        alertRule={"type": ["object", "null"]},
+        activities={"type": ["array", "null"], "items": _named("Activity")},
+        seenBy=_list(_SEEN_BY),
+        hasSeen=_TRUTH,
+        status={"type": "integer", "enum": [1, 2, 10, 20]},
+        statusMethod=_NUMBER,
+        type=_NUMBER,
+        title=_TEXT,
+        dateStarted=_TIME,
+        dateDetected=_TIME,
+        dateCreated=_TIME,
+        dateClosed=_TIME_OR_NULL,
+        version=_NUMBER,
+        isSubscribed=_TRUTH,
+        discoverQuery=_TEXT,
+    ),
+    "Subscriber": _object(user=_named("UserBrief"), reason=_one_of(SubscriptionReason)),
+    "Command": _object(
+        id=_UUID,
+        type={"type": "string"},
+        status=_one_of(CommandState),
+        organization=_TEXT_OR_NULL,
+        acceptedAt=_TIME,
+        finishedAt=_TIME_OR_NULL,
+        attempts=_NUMBER,
+        heldBy=_TEXT_OR_NULL,
+        outcome={"anyOf": [_object(status=_NUMBER, body={}), {"type": "null"}]},
+        error=_TEXT_OR_NULL,
+    ),
+    "CommandList": _object(commands=_list(_named("Command"))),
+    "Organization": _object(
+        id=_ID,
+        slug=_TEXT,
+        name=_TEXT,
+        features=_list(_TEXT),
+        options=_object(open_membership=_TRUTH, alerts_member_write=_TRUTH, events_member_admin=_TRUTH),
+    ),
+    "Member": _object(id=_ID, role=_one_of(Role), user=_named("UserBrief"), teams=_list(_TEXT)),
+    "Team": _object(id=_ID, slug=_TEXT, name=_TEXT, status=_one_of(ObjectStatus)),
+    "Project": _object(id=_ID, slug=_TEXT, name=_TEXT, status=_one_of(ObjectStatus)),
+    "Notification": _object(
+        id=_ID,
+        reason=_one_of(NotificationReason),
+        event=_object(id=_UUID, type=_TEXT),
+        incident=_object(identifier=_ID, title=_TEXT),
+        activity=_object(id=_ID),
+        text=_TEXT,
+        dateCreated=_TIME,
+        dateRead=_TIME_OR_NULL,
+        retracted=_TRUTH,
+    ),
+    "UnreadCount": _object(unread=_NUMBER),
+    "ReadCount": _object(read=_NUMBER),
+    "Directory": {
+        "type": "object",
+        "properties": {
+            section: _list({"type": "object"})
+            for section in ("organizations", "users", "projects", "teams", "members", "tokens")
+        },
+        "additionalProperties": False,
+    },
+    "DirectorySummary": {
+        "type": "object",
+        "additionalProperties": _object(created=_NUMBER, changed=_NUMBER, unchanged=_NUMBER),
+    },
+    "Error": {
+        "type": "object",
+        "properties": {"detail": _TEXT, "errorId": _TEXT},
+        "required": ["detail"],
+    },
+    "FieldErrors": {
+        "description": "A detail, or texts for each field, nested as the fields are; a bare string where noted.",
+        "type": ["object", "string"],
+    },
+    "Problem": _object(
+        type=_TEXT,
+        title=_TEXT,
+        status=_NUMBER,
+        detail=_TEXT,
+        code=_TEXT,
+        errors=_list(_object(pointer=_TEXT, detail=_TEXT)),
+    ),
+}
+
+SUCCESSES: Final = {
+    200: "Done.",
+    201: "Created.",
+    202: "Accepted; the outcome will be at Location.",
+}
+REFUSALS: Final = {
+    400: "The request cannot be read, or a field does not fit.",
+    401: "No credential, or none that is valid.",
+    403: "The caller may not do this.",
+    404: "There is no such thing, or it is not the caller's to see.",
+    409: "It contradicts what stands now.",
+    412: "The resource has changed since the caller read it.",
+    413: "The body is too large.",
+    415: "The body is no JSON.",
+    422: "The Idempotency-Key covers another request.",
+    429: "The caller sends too fast.",
+    500: "A fault; errorId leads to it.",
+    503: "It cannot be taken now; repeat with the same Idempotency-Key.",
+}
+ANSWER_HEADERS: Final = {
+    "Command-Id": "Id of the command, if exactly one was accepted.",
+    "ETag": '"<version>-<digest of the answer>"',
+    "Idempotent-Replayed": "true, if an earlier request with this key was accepted.",
+    "Link": "The previous and the next page, with rel, results and cursor.",
+    "Location": "Where the outcome will be.",
+    "Preference-Applied": "What was done of Prefer.",
+    "Retry-After": "Seconds until it is worth trying again.",
+    "WWW-Authenticate": "Bearer",
+}
+
+
+def _header(name: str, description: str, **schema: Any) -> Json:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"} | schema}
+
+
+HEADER_PARAMETERS: Final = {
+    "Act-As": _header("Act-As", "user:ID; a service with that right acts for this member.", pattern="^user:[0-9]+$"),
+    "Prefer": _header("Prefer", "respond-async answers at once; wait=N waits up to N seconds (0 to 30)."),
+    "Idempotency-Key": _header(
+        "Idempotency-Key", "Makes a repetition harmless for a day.", pattern="^[!-~]+$", minLength=1, maxLength=255
+    ),
+    "If-Match": _header("If-Match", '*, "<version>" or an ETag: the version that the caller means.'),
+    "If-None-Match": _header("If-None-Match", "ETags that the caller has already."),
+}
+PAGING_PARAMETERS: Final[list[Json]] = [
+    {
+        "name": "per_page",
+        "in": "query",
+        "description": "Rows of a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 100},
+    },
+    {"name": "cursor", "in": "query", "description": "Where to read on; opaque, from Link.", "schema": _TEXT},
+]
+
+
+def _open(summary: str, media_type: str, *, statuses: Sequence[int] = (200,), **more: Any) -> Json:
+    return {
+        "get": {
+            "summary": summary,
+            "tags": ["health"],
+            "security": [],
+            "responses": {
+                str(status): {
+                    "description": "Well." if status == 200 else "Not ready.",
+                    "content": {media_type: {"schema": {}}},
+                }
+                for status in statuses
+            },
+        }
+        | more
+    }
+
+
+_VERBOSE: Final = {"name": "verbose", "in": "query", "description": "Say what was looked at.", "schema": _TEXT}
+
+OPEN_PATHS: Final[Json] = {
+    "/livez": _open("Is it alive", "application/json"),
+    "/readyz": _open("Can it accept", "application/json", statuses=(200, 503), parameters=[_VERBOSE]),
+    "/version": _open("Which release is it", "application/json"),
+    "/metrics": _open("Figures for Prometheus", "text/plain"),
+    "/openapi.json": _open("This file", "application/json"),
+    "/docs": _open("This file, for people", "text/html"),
+}
+"""Addresses that need no token."""
+
+
+def body_name(operation: Operation) -> str | None:
+    """The schema of what an operation takes, if it takes anything."""
+    return operation.message.__name__ if operation.message else operation.body
+
+
+def all_schemas(addresses: Sequence[Address]) -> Json:
+    """Every schema that the file refers to."""
+    bodies = {
+        operation.message.__name__: _body(operation.message, operation.in_address)
+        for address in addresses
+        for operation in address.operations.values()
+        if operation.message
+    }
+    return _ENTITIES | bodies | {"CommandRequest": _bulk()}
+
+
+def _bulk() -> Json:
+    items = []
+    for name, entry in CATALOG.items():
+        item = _body(entry.message, ())
+        key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
+        item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
+        item["required"] = ["type", *item.get("required", [])]
+        items.append(item | {"additionalProperties": False})
+    return _object(commands={"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}})
+
+
+def _body(message: type[Command], in_address: Sequence[str]) -> Json:
+    schema = message.model_json_schema(by_alias=True, mode="validation")
+    fields = {name: each for name, each in schema["properties"].items() if name not in in_address}
+    body: Json = {"type": "object", "title": message.__name__, "properties": fields}
+    if message.__doc__:
+        body["description"] = " ".join(message.__doc__.split())
+    if required := [name for name in schema.get("required", []) if name not in in_address]:
+        body["required"] = required
+    return body
