@@ -9,7 +9,8 @@ import json
 from typing import Annotated, Any
 
 import typer
-from kombu import Connection, Queue
+from kombu.connection import Connection
+from kombu.entity import Queue
 from kombu.messaging import Consumer
 
 from models.base import new_id

@@ -1,0 +1,124 @@
+"""What a crash costs: nothing accepted is lost, nothing is applied twice, and work goes on without a human."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import redis
+
+from tests.journeys.house import ACME, Stack, a_stack
+from tests.journeys.programs import eventually
+
+pytestmark = pytest.mark.xdist_group("faults")
+
+TOTAL = 120
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with a_stack(tmp_path_factory.mktemp("faults") / "data") as running:
+        yield running
+
+
+def post_until_accepted(client: httpx.Client, text: str) -> str:
+    """Post with one Idempotency-Key until somebody accepts it, as a careful caller does; the command's id."""
+
+    def attempt() -> str | None:
+        try:
+            answer = client.post(
+                f"{ACME}/incidents/1/comments/",
+                json={"comment": text, "mentions": ["user:12"]},
+                headers={"Idempotency-Key": text, "Prefer": "respond-async"},
+            )
+        except httpx.TransportError:
+            return None
+        assert answer.status_code in {202, 503}, answer.text
+        return answer.headers.get("Command-Id")
+
+    return eventually(attempt, within_seconds=60)
+
+
+def written(stack: Stack, prefix: str) -> list[str]:
+    engine = stack.engine()
+    with engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT comment FROM incident_activities WHERE comment LIKE %(like)s ORDER BY id", {"like": f"{prefix} %"}
+        )
+        found = [row.comment for row in rows]
+    engine.dispose()
+    return found
+
+
+def items(stack: Stack, prefix: str) -> int:
+    engine = stack.engine()
+    with engine.connect() as connection:
+        count: int = connection.exec_driver_sql(
+            "SELECT count(*) FROM notifications n JOIN incident_activities a ON a.id = n.activity_id"
+            " WHERE a.comment LIKE %(like)s AND n.user_id = 12 AND n.reason = 'mention'",
+            {"like": f"{prefix} %"},
+        ).scalar_one()
+    engine.dispose()
+    return count
+
+
+@pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "valkey", "postgres"])
+def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(stack: Stack, part: str) -> None:
+    texts = [f"{part} {number}" for number in range(TOTAL)]
+    halfway = threading.Event()
+
+    def load() -> None:
+        with stack.client() as client:
+            for number, text in enumerate(texts):
+                post_until_accepted(client, text)
+                if number == TOTAL // 3:
+                    halfway.set()
+
+    caller = threading.Thread(target=load)
+    caller.start()
+    halfway.wait()
+    pid = stack.kill(part)
+    caller.join()
+
+    stack.comes_back(part, other_than=pid)
+    eventually(lambda: len(written(stack, part)) >= TOTAL, within_seconds=60)
+    assert written(stack, part) == texts
+    eventually(lambda: items(stack, part) >= TOTAL, within_seconds=60)
+    assert items(stack, part) == TOTAL
+
+
+def test_a_broker_wiped_in_mid_load_loses_nothing(stack: Stack) -> None:
+    valkey = redis.Redis.from_url(stack.running["environment"]["REDIS_URL"])
+    texts = [f"wiped {number}" for number in range(TOTAL)]
+
+    with stack.client() as client:
+        for number, text in enumerate(texts):
+            post_until_accepted(client, text)
+            if number % 10 == 0:
+                valkey.flushall()
+
+    eventually(lambda: len(written(stack, "wiped")) >= TOTAL, within_seconds=60)
+    assert written(stack, "wiped") == texts
+    eventually(lambda: items(stack, "wiped") >= TOTAL, within_seconds=60)
+    assert items(stack, "wiped") == TOTAL
+
+
+def test_fifty_equal_posts_at_once_make_one_comment(stack: Stack) -> None:
+    def post(_: int) -> tuple[int, str, str]:
+        with stack.client() as client:
+            answer = client.post(
+                f"{ACME}/incidents/2/comments/",
+                json={"comment": "fifty times"},
+                headers={"Idempotency-Key": "fifty"},
+            )
+            return answer.status_code, answer.headers["Command-Id"], answer.text
+
+    with ThreadPoolExecutor(50) as callers:
+        answers = set(callers.map(post, range(50)))
+
+    assert len(answers) == 1
+    assert answers.pop()[0] == 201
+    assert written(stack, "fifty") == ["fifty times"]

@@ -1,0 +1,1 @@
+"""What the house says of itself holds: packages, catalog, documentation."""

@@ -1,0 +1,93 @@
+"""A whole tocsin, started by its own command line in an empty folder, spoken to over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+
+from models.settings import with_driver
+from tests.journeys.programs import CLEAN, Program, eventually
+
+ACME = "/api/0/organizations/acme"
+
+
+@dataclass
+class Stack:
+    """A running `tocsin up --demo`."""
+
+    program: Program
+    folder: Path
+    url: str
+
+    @property
+    def running(self) -> dict[str, Any]:
+        """What the stack says of itself: its settings and its processes."""
+        told: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
+        return told
+
+    def engine(self) -> Engine:
+        """The stack's own database."""
+        return create_engine(with_driver(self.running["environment"]["DATABASE_URL"]))
+
+    def client(self, token: str = "dev-mem", **headers: str) -> httpx.Client:
+        """Somebody with a token."""
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {token}"} | headers, timeout=httpx.Timeout(40)
+        )
+
+    def kill(self, part: str) -> int:
+        """Kill -9 a part; its process id."""
+        pid: int = self.running["pids"][part]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def comes_back(self, part: str, *, other_than: int) -> None:
+        """Wait until the part runs again."""
+        eventually(lambda: self.running["pids"].get(part, other_than) != other_than)
+
+    def tocsin(self, *words: str) -> str:
+        """Run another command against this stack; what it prints."""
+        done = subprocess.run(
+            [sys.executable, "-m", "workers.cli", *words, "--data", str(self.folder)],
+            env=CLEAN,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return done.stdout
+
+
+@contextlib.contextmanager
+def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
+    """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
+        cwd=folder.parent,
+        env=CLEAN,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    program = Program(process)
+    try:
+        url = program.until("ready http").removeprefix("ready ")
+        stack = Stack(program, folder, url)
+        with stack.client() as client:
+            eventually(lambda: client.get(f"{ACME}/incidents/3/").status_code == 200)
+        yield stack
+    finally:
+        if process.poll() is None:
+            program.end(signal.SIGINT)

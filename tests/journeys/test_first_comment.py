@@ -1,0 +1,99 @@
+"""The main job, over the real command line from an empty folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.journeys.house import ACME, Stack, a_stack
+from tests.journeys.programs import eventually
+
+pytestmark = pytest.mark.xdist_group("stack")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with a_stack(tmp_path_factory.mktemp("journey") / "data") as running:
+        yield running
+
+
+def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
+    with stack.client("dev-mem") as mem, stack.client("dev-ana") as ana:
+        posted = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Ana?", "mentions": ["user:12"]})
+
+        assert posted.status_code == 201
+        inbox = eventually(lambda: ana.get(f"{ACME}/notifications/").json())
+        assert [(item["reason"], item["text"]) for item in inbox] == [("mention", "Ana?")]
+        assert inbox[0]["activity"]["id"] == posted.json()["id"]
+        command = mem.get(f"/api/0/commands/{posted.headers['Command-Id']}/").json()
+        assert (command["status"], command["outcome"]["body"]) == ("applied", posted.json())
+
+
+def test_read_items_are_read_once(stack: Stack) -> None:
+    with stack.client("dev-mem") as mem, stack.client("dev-ben") as ben:
+        mem.post(f"{ACME}/incidents/2/comments/", json={"comment": "Ben?", "mentions": ["ben"]})
+        inbox = eventually(lambda: ben.get(f"{ACME}/notifications/", params={"unread": "1"}).json())
+
+        first = ben.post(f"{ACME}/notifications/read/", json={"upTo": inbox[0]["id"]})
+        second = ben.post(f"{ACME}/notifications/read/", json={"upTo": inbox[0]["id"]})
+
+        assert (first.json(), second.json()) == ({"read": len(inbox)}, {"read": 0})
+        assert ben.get(f"{ACME}/notifications/count/").json() == {"unread": 0}
+
+
+def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
+    with stack.client("dev-mem", Prefer="respond-async") as mem:
+        texts = [f"number {number}" for number in range(200)]
+        answers = [mem.post(f"{ACME}/incidents/3/comments/", json={"comment": text}) for text in texts]
+
+        assert {answer.status_code for answer in answers} == {202}
+        last = mem.get(answers[-1].headers["Location"], headers={"Prefer": "wait=30"}).json()
+        assert last["status"] == "applied"
+        pages = [
+            mem.get(f"{ACME}/incidents/3/activity/", params={"desc": "0", "per_page": 100, "cursor": cursor}).json()
+            for cursor in _cursors(mem, f"{ACME}/incidents/3/activity/")
+        ]
+        written = [activity["comment"] for page in pages for activity in page if activity["type"] == 3]
+        assert written == texts
+
+
+def _cursors(client: object, address: str) -> list[str]:
+    """The cursors of every page of a list, oldest first."""
+    cursors = [""]
+    while True:
+        answer = client.get(address, params={"desc": "0", "per_page": 100, "cursor": cursors[-1]})  # type: ignore[attr-defined]
+        following = answer.links["next"]
+        if following["results"] == "false":
+            return cursors
+        cursors.append(following["cursor"])
+
+
+def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
+    with stack.client("dev-mem") as mem:
+        id_ = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Seen?"}).headers["Command-Id"]
+
+    shown = json.loads(stack.tocsin("commands", "show", id_, "--json"))
+
+    assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
+
+
+def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
+    checks = json.loads(stack.tocsin("doctor", "--json"))
+
+    assert checks
+
+
+def test_a_second_start_on_the_same_folder_finds_all_data(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with a_stack(folder) as first, first.client() as mem:
+        posted = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Kept?"}).json()
+        assert first.program.end(signal.SIGTERM) == 0
+
+    with a_stack(folder) as second, second.client() as mem:
+        newest = mem.get(f"{ACME}/incidents/1/activity/").json()[0]
+
+    assert newest == posted
