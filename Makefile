@@ -41,7 +41,7 @@ arrows: $(VENV)/.dev ## check who imports whom
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev ## run the examples in docstrings and in docs/
-	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) docs \
+	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) $(wildcard docs README.md) \
 	|| test $$? -eq 5
 
 check: check-rest test ## everything that must hold before a change goes in

@@ -242,6 +242,29 @@ def test_data_of_another_major_version_is_left_alone(data: Path) -> None:
         pass
 
 
+@as_root
+def test_data_that_has_gone_is_said_and_not_replaced_by_an_empty_database(tmp_path: Path) -> None:
+    folder = tmp_path / "closed" / "data"
+    with embedded(folder, durable=False) as servers:
+        elsewhere = servers.postgres.data
+    shutil.rmtree(elsewhere.parent)
+
+    with pytest.raises(StackError, match="is gone: put it back, or give it up with `tocsin reset`"), embedded(folder):
+        pass
+
+    DataFolder(folder).remove()
+    assert not folder.exists()
+
+
+def test_data_that_goes_while_it_runs_is_not_replaced_either(data: Path) -> None:
+    with embedded(data, durable=False) as servers:
+        servers.kill_postgres()
+        shutil.rmtree(servers.postgres.data)
+
+        with pytest.raises(StackError, match="is gone"):
+            servers.start_postgres()
+
+
 def test_a_taken_port_is_said_before_anything_starts(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

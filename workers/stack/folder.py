@@ -103,12 +103,13 @@ class DataFolder:
     def place_for(self, name: str, account: pwd.struct_passwd | None) -> Path:
         """A folder that `account` can reach: in the data folder, or, behind a link there, in a place of root's."""
         link = self.path / name
-        if link.is_symlink() and link.resolve().parent.is_dir():
+        if link.is_symlink():
+            if not link.resolve().parent.is_dir():  # never start empty in place of data that was there
+                raise gone(link.resolve())
             return link.resolve()
         if link.exists() or account is None or reaches(account, self.path):
             return link
         own = self._own_place(OWN_PLACE) / name
-        link.unlink(missing_ok=True)
         link.symlink_to(own)
         return own
 
@@ -178,6 +179,11 @@ def reaches(account: pwd.struct_passwd, path: Path) -> bool:
     """Whether `account` can enter `path`; the system is asked, since modes alone do not tell."""
     question = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     return subprocess.run(question, **identity(account), check=False).returncode == 0
+
+
+def gone(place: Path) -> StackError:
+    """The sentence for data that was there and is not any more."""
+    return StackError(f"the data in {place} is gone: put it back, or give it up with `tocsin reset`")
 
 
 def write_private(path: Path, text: str) -> None:

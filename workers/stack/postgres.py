@@ -15,7 +15,7 @@ import subprocess
 from pathlib import Path
 
 from workers.stack import leash
-from workers.stack.folder import DataFolder, server_account
+from workers.stack.folder import DataFolder, gone, server_account
 from workers.stack.part import Part, StackError, full_disk, identity
 from workers.stack.programs import postgres_programs
 
@@ -85,6 +85,8 @@ class Postgres(Part):
             self.data = self._folder.place_for("postgres", account)
             self.sockets = _private(self._folder.run_folder(account) / "postgres", account)
             if not self.data.exists():
+                if self.process is not None:
+                    raise gone(self.data)
                 self._make_cluster(programs)
         except OSError as error:
             raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
