@@ -1,0 +1,83 @@
+"""A small organization behind a gateway that listens."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from gateway.settings import GatewaySettings
+from models.roster import import_directory
+from tests.conftest import Database
+from tests.handling.acme import Acme
+from tests.http.doorway import Gateway, Worker, a_gateway
+from workers.stack.servers import Servers
+
+MORE_TOKENS = {
+    "users": [{"id": 16, "username": "gone", "name": "Gone", "email": "gone@x.test", "is_active": False}],
+    "members": [{"organization": "acme", "user": "gone", "role": "member", "teams": ["t1"]}],
+    "tokens": [
+        {"token": "dev-gone", "user": "gone"},
+        {"token": "dev-mem-read", "user": "mem", "scopes": ["org:read"]},
+        {"token": "dev-mem-alerts", "user": "mem", "scopes": ["alerts:read", "alerts:write"]},
+        {
+            "token": "dev-plain-bot",
+            "organization": "acme",
+            "name": "mute",
+            "kind": "service",
+            "scopes": ["project:write"],
+        },
+        {"token": "dev-ops", "name": "ops", "kind": "ops", "role": "admin"},
+        {"token": "dev-viewer", "name": "viewer", "kind": "ops", "role": "viewer"},
+    ],
+}
+
+
+@pytest.fixture
+def acme(database: Database) -> Acme:
+    """People, projects, tokens, and incident 1 of each organization."""
+    known = Acme(database.engine)
+    with database.engine.begin() as connection:
+        import_directory(connection, copy.deepcopy(MORE_TOKENS))
+    return known
+
+
+@pytest.fixture
+def ledger(database: Database) -> Engine:
+    """The database, to look at what was accepted."""
+    return database.engine
+
+
+@pytest.fixture
+def settings(servers: Servers, database: Database) -> Callable[..., GatewaySettings]:
+    """The gateway's settings; facts that matter are named."""
+
+    def build(**facts: object) -> GatewaySettings:
+        known = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
+        return GatewaySettings(_env_file=None, **known | facts)  # type: ignore[call-arg, arg-type]
+
+    return build
+
+
+@pytest.fixture
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+    """A gateway in front of the organization."""
+    with a_gateway(settings()) as running:
+        yield running
+
+
+@pytest.fixture
+def worker(database: Database) -> Iterator[Worker]:
+    """A worker that waits to be told."""
+    applying = Worker(database.url)
+    yield applying
+    applying.stop()
+
+
+@pytest.fixture
+def busy_worker(worker: Worker) -> Worker:
+    """A worker that applies whatever comes."""
+    worker.start()
+    return worker

@@ -1,0 +1,129 @@
+"""A gateway that listens, people who call it, and a worker that can be sent to work."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import uvicorn
+
+from gateway.main import Server, create_app
+from gateway.settings import GatewaySettings
+from models.session import make_engine
+from workers.apply import Applier
+
+ACME = "/api/0/organizations/acme"
+COMMENTS = f"{ACME}/incidents/1/comments/"
+COMMANDS = f"{ACME}/commands/"
+A_COMMENT = {"comment": "Look at this."}
+
+
+def eventually(holds: Callable[[], Any], within_seconds: float = 20) -> Any:
+    """Wait for a fact, and return it.
+
+    :raises AssertionError: it did not come about.
+    """
+    until = time.monotonic() + within_seconds
+    while not (fact := holds()):
+        assert time.monotonic() < until, "it never came about"
+        time.sleep(0.02)
+    return fact
+
+
+class Gateway:
+    """A running gateway."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.app = create_app(settings)
+        config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
+        self._server = Server(config, self.app.state.services)
+        self._thread = threading.Thread(target=self._serve)
+
+    def start(self) -> None:
+        self._thread.start()
+        eventually(lambda: self._server.started)
+
+    def stop(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        self._socket.close()
+
+    def _serve(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._socket]))
+
+    def by(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
+        """A client of this caller; header names may be written with underscores."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {token}"
+        return httpx.Client(base_url=self.url, headers=sent, timeout=30)
+
+    def post(self, path: str, json: Any = None, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
+        with self.by(by, **headers) as client:
+            return client.post(path, json=json)
+
+    def get(self, path: str, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
+        with self.by(by, **headers) as client:
+            return client.get(path)
+
+    def at_once(self, times: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
+        """The same request many times, side by side."""
+        with ThreadPoolExecutor(times) as pool:
+            return [each.result() for each in [pool.submit(ask) for _ in range(times)]]
+
+
+@contextlib.contextmanager
+def a_gateway(settings: GatewaySettings) -> Iterator[Gateway]:
+    """A gateway for as long as the block lasts."""
+    gateway = Gateway(settings)
+    gateway.start()
+    try:
+        yield gateway
+    finally:
+        gateway.stop()
+
+
+class Worker:
+    """A real worker's loop, in this process and without a broker: it applies when it is told to, or all the time."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine = make_engine(database_url, application="test worker")
+        self._notes = make_engine(database_url, application="test notes")
+        self._applier = Applier(
+            engine=self._engine,
+            notes=self._notes.execution_options(isolation_level="AUTOCOMMIT"),
+            worker="test",
+            tell=lambda _: None,
+            hand_over=lambda: None,
+        )
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def apply(self) -> None:
+        """Apply everything that is due."""
+        self._applier.drain(())
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join(20)
+        self._engine.dispose()
+        self._notes.dispose()
+
+    def _work(self) -> None:
+        while not self._stopped.wait(0.01):
+            self.apply()

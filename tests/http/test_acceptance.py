@@ -1,0 +1,192 @@
+"""From a request to a command, and how long its answer is waited for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import httpx
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.engine import Engine
+
+from gateway.settings import GatewaySettings
+from models.command import commands
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway, eventually
+
+
+def accepted(ledger: Engine) -> int:
+    with ledger.connect() as connection:
+        return connection.execute(select(func.count()).select_from(commands)).scalar_one()
+
+
+def test_a_route_waits_for_the_outcome_and_answers_as_the_worker_decided(gateway: Gateway, busy_worker: Worker) -> None:
+    answer = gateway.post(COMMENTS, {"comment": "  Look.  ", "mentions": ["ana"], "unknown": [1]})
+
+    assert (answer.status_code, answer.json()["comment"]) == (201, "Look.")
+    command = gateway.get(f"/api/0/commands/{answer.headers['command-id']}/").json()
+    assert (command["status"], command["attempts"]) == ("applied", 1)
+    assert command["outcome"] == {"status": 201, "body": answer.json()}
+
+
+def test_a_refusal_of_the_worker_is_an_answer_with_a_command(gateway: Gateway, busy_worker: Worker) -> None:
+    answer = gateway.post(f"{ACME}/incidents/77/comments/", A_COMMENT)
+
+    assert (answer.status_code, answer.json()) == (404, {"detail": "The requested resource does not exist"})
+    command = gateway.get(f"/api/0/commands/{answer.headers['command-id']}/").json()
+    assert command["status"] == "rejected"
+    assert command["outcome"] == {"status": 404, "body": answer.json()}
+
+
+def test_who_does_not_want_to_wait_gets_the_command(gateway: Gateway) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
+
+    command = answer.json()
+    assert answer.status_code == 202
+    assert answer.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["command-id"] == command["id"]
+    assert answer.headers["preference-applied"] == "respond-async"
+    assert command | {"id": "", "acceptedAt": ""} == {
+        "id": "", "type": "comment.post", "status": "accepted", "organization": "acme", "acceptedAt": "",
+        "finishedAt": None, "attempts": 0, "heldBy": None, "outcome": None, "error": None,
+    }  # fmt: skip
+    assert gateway.get(answer.headers["location"]).json() == command
+
+
+@pytest.mark.parametrize(
+    ("said", "applied"),
+    [
+        ("wait=0", "wait=0"),
+        ("wait=1", "wait=1"),
+        ('Wait="1" ; x=y, handling=lenient', "wait=1"),
+        ("respond-async, wait=1", "respond-async, wait=1"),
+        ("wait=1, wait=30", "wait=1"),
+    ],
+)
+def test_what_was_done_of_a_preference_is_said(gateway: Gateway, said: str, applied: str) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
+
+    assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
+
+
+def test_longer_waits_than_thirty_seconds_are_cut(gateway: Gateway, busy_worker: Worker) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT, Prefer="wait=900")
+
+    assert (answer.status_code, answer.headers["preference-applied"]) == (201, "wait=30")
+
+
+@pytest.mark.parametrize("said", ["wait=soon", "wait=-1", "respond-async=no", ""])
+def test_a_preference_that_cannot_be_read_is_ignored(gateway: Gateway, busy_worker: Worker, said: str) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
+
+    assert answer.status_code == 201
+    assert "preference-applied" not in answer.headers
+
+
+def test_who_waits_without_wake_ups_is_told_all_the_same(
+    acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
+) -> None:
+    with a_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
+        assert gateway.post(COMMENTS, A_COMMENT).status_code == 201
+
+
+def test_a_command_can_be_waited_for_later(gateway: Gateway, worker: Worker) -> None:
+    place = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
+    told: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: told.append(gateway.get(place, Prefer="wait=20")))
+
+    waiting.start()
+    worker.apply()
+    waiting.join()
+
+    assert told[0].json()["status"] == "applied"
+    assert told[0].headers["preference-applied"] == "wait=20"
+
+
+def test_a_command_is_its_callers_and_the_operators_alone(gateway: Gateway) -> None:
+    place = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
+
+    seen = {by: gateway.get(place, by=by).status_code for by in ("dev-mem", "dev-mem-read", "dev-own", "dev-ops")}
+
+    assert seen == {"dev-mem": 200, "dev-mem-read": 200, "dev-own": 404, "dev-ops": 200}
+    assert gateway.get(place, by="dev-viewer").status_code == 200
+    assert gateway.get(place.upper().replace("/API/0/COMMANDS", "/api/0/commands")).status_code == 200
+
+
+def test_both_the_program_and_the_person_it_acts_for_may_read_the_command(gateway: Gateway, worker: Worker) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT, by="dev-bot", Act_As="user:12", Prefer="respond-async")
+    place = answer.headers["location"]
+
+    worker.apply()
+
+    seen = {by: gateway.get(place, by=by).status_code for by in ("dev-bot", "dev-ana", "dev-mem", "dev-plain-bot")}
+    assert seen == {"dev-bot": 200, "dev-ana": 200, "dev-mem": 404, "dev-plain-bot": 404}
+    assert gateway.get(place, by="dev-ana").json()["outcome"]["body"]["user"]["username"] == "ana"
+
+
+def test_a_service_opens_incidents_in_its_own_name(gateway: Gateway, busy_worker: Worker) -> None:
+    answer = gateway.post(f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, by="dev-bot")
+
+    assert (answer.status_code, answer.json()["title"]) == (201, "Slow")
+
+
+def test_a_dead_command_is_a_fault_that_names_itself(gateway: Gateway, ledger: Engine) -> None:
+    told: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
+    waiting.start()
+    eventually(lambda: accepted(ledger))
+
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE commands SET state = 'dead', error = 'it broke', finished_at = now()")
+    waiting.join()
+
+    command = told[0].headers["command-id"]
+    assert (told[0].status_code, told[0].json()) == (500, {"detail": "Internal Error", "errorId": command})
+    resource = gateway.get(f"/api/0/commands/{command}/").json()
+    assert (resource["status"], resource["outcome"], resource["error"]) == ("dead", None, "it broke")
+
+
+def test_who_hangs_up_has_cancelled_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
+    with gateway.by() as client, pytest.raises(httpx.ReadTimeout):
+        client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
+
+    eventually(lambda: accepted(ledger) == 1)
+    worker.apply()
+
+    with ledger.connect() as connection:
+        assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
+
+
+def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
+    acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
+) -> None:
+    told: list[httpx.Response] = []
+    with a_gateway(settings()) as gateway:
+        waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
+        waiting.start()
+        eventually(lambda: accepted(ledger))
+    waiting.join()
+
+    assert told[0].status_code == 202
+
+
+def test_commands_of_many_callers_at_once_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
+    answers = gateway.at_once(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert len({answer.headers["command-id"] for answer in answers}) == accepted(ledger) == 40
+
+
+def test_more_than_the_rate_is_too_many(acme: object, settings: Callable[..., GatewaySettings]) -> None:
+    with a_gateway(settings(rate=1)) as gateway:
+        answers = [gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async") for _ in range(5)]
+        bulk = gateway.post(
+            f"{ACME}/commands/", {"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}] * 5}
+        )
+        of_another = gateway.post(COMMENTS, A_COMMENT, by="dev-ana", Prefer="respond-async")
+
+    assert [answer.status_code for answer in answers] == [202] * 5
+    assert (bulk.status_code, bulk.json()["detail"][:24]) == (429, "Request was throttled. E")
+    assert 1 <= int(bulk.headers["retry-after"]) <= 5
+    assert of_another.status_code == 202

@@ -1,0 +1,222 @@
+"""A key makes a repetition harmless: once accepted, always the same command."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+from sqlalchemy.engine import Engine
+
+from gateway.settings import GatewaySettings
+from models.command import commands, idempotency_keys
+from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, a_gateway
+
+REUSED = {"detail": "Idempotency-Key was already used with a different request."}
+
+
+def count(ledger: Engine, table: Any = commands) -> int:
+    with ledger.connect() as connection:
+        return connection.execute(select(func.count()).select_from(table)).scalar_one()
+
+
+def an_item(**facts: Any) -> dict[str, Any]:
+    return {"type": "comment.post", "incident": 1, "comment": "x"} | facts
+
+
+def test_the_same_request_with_the_same_key_is_the_same_command(
+    gateway: Gateway, worker: Worker, ledger: Engine
+) -> None:
+    first = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
+    second = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
+
+    worker.apply()
+    third = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one")
+
+    assert (second.status_code, second.json()) == (first.status_code, first.json())
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == third.headers["idempotent-replayed"] == "true"
+    assert (third.status_code, third.headers["command-id"]) == (201, first.headers["command-id"])
+    assert count(ledger) == 1
+
+
+def test_the_same_json_written_otherwise_is_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+    with gateway.by(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
+        first = client.post(COMMENTS, content=b'{"comment": "\\u0041", "mentions": []}')
+        second = client.post(COMMENTS, content=b'{ "mentions":[],"comment":"A" }')
+
+    assert first.headers["command-id"] == second.headers["command-id"]
+    assert count(ledger) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"path": f"{ACME}/incidents/2/comments/"},
+        {"json": {"comment": "Something else."}},
+        {"If_Match": '"1"'},
+    ],
+    ids=["another address", "another body", "another condition"],
+)
+def test_another_request_under_a_used_key_is_refused(gateway: Gateway, ledger: Engine, other: dict[str, Any]) -> None:
+    gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
+
+    request = {"path": COMMENTS, "json": A_COMMENT} | other
+    answer = gateway.post(**request, Idempotency_Key="one", Prefer="respond-async")
+
+    assert (answer.status_code, answer.json()) == (422, REUSED)
+    assert "command-id" not in answer.headers
+    assert count(ledger) == 1
+
+
+def test_keys_belong_to_their_callers(gateway: Gateway, ledger: Engine) -> None:
+    callers: list[dict[str, Any]] = [
+        {"by": "dev-mem"},
+        {"by": "dev-ana"},
+        {"by": "dev-bot", "Act_As": "user:12"},
+        {"by": "dev-bot", "Act_As": "user:13"},
+    ]
+
+    answers = [
+        gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async", **who) for who in callers
+    ]
+
+    assert [answer.status_code for answer in answers] == [202] * 4
+    assert count(ledger) == 4
+
+
+def test_a_rotated_token_changes_nothing(gateway: Gateway, ledger: Engine) -> None:
+    first = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
+    document = {"tokens": [{"token": "dev-mem-new", "user": "mem"}]}
+    with gateway.by("dev-ops") as client:
+        assert client.put("/api/0/directory/", json=document).status_code == 200
+
+    second = gateway.post(COMMENTS, A_COMMENT, by="dev-mem-new", Idempotency_Key="one", Prefer="respond-async")
+
+    assert second.headers["command-id"] == first.headers["command-id"]
+
+
+def test_a_refused_request_does_not_use_its_key_up(gateway: Gateway, ledger: Engine) -> None:
+    refused = gateway.post(COMMENTS, {"comment": ""}, Idempotency_Key="one")
+    accepted = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
+
+    assert (refused.status_code, accepted.status_code) == (400, 202)
+
+
+@pytest.mark.parametrize("key", ["", "has a space", "x" * 256, "caf\u00e9"])
+def test_a_key_is_visible_ascii(gateway: Gateway, key: str) -> None:
+    with gateway.by() as client:
+        answer = client.post(COMMENTS, json=A_COMMENT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
+
+    assert answer.status_code == 400
+    assert answer.json() == {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters."}
+
+
+def test_two_keys_on_one_request_are_refused(gateway: Gateway) -> None:
+    with gateway.by() as client:
+        answer = client.post(COMMENTS, json=A_COMMENT, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+
+    assert (answer.status_code, answer.json()) == (400, {"detail": "Idempotency-Key may be sent only once."})
+
+
+def test_fifty_equal_posts_at_once_are_one_command(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
+    answers = gateway.at_once(50, lambda: gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one"))
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.headers["command-id"] for answer in answers}) == 1
+    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert count(ledger) == 1
+
+
+def test_different_requests_at_once_under_one_key_are_one_command(gateway: Gateway, ledger: Engine) -> None:
+    numbers = itertools.count()
+
+    answers = gateway.at_once(
+        20,
+        lambda: gateway.post(COMMENTS, {"comment": str(next(numbers))}, Idempotency_Key="one", Prefer="respond-async"),
+    )
+
+    assert sorted(answer.status_code for answer in answers) == [202] + [422] * 19
+    assert count(ledger) == 1
+
+
+def test_two_gateways_agree_on_who_came_first(
+    gateway: Gateway, settings: Callable[..., GatewaySettings], ledger: Engine
+) -> None:
+    keys = [f"key-{number}" for number in range(30)]
+    items = [an_item(comment=key, idempotencyKey=key) for key in keys]
+    with a_gateway(settings()) as other, ThreadPoolExecutor(8) as pool:
+        forwards = [pool.submit(gateway.post, COMMANDS, {"commands": items}) for _ in range(4)]
+        backwards = [pool.submit(other.post, COMMANDS, {"commands": items[::-1]}) for _ in range(4)]
+
+        answers = [each.result() for each in [*forwards, *backwards]]
+
+    assert {answer.status_code for answer in answers} == {202}
+    ids = {tuple(sorted(each["id"] for each in answer.json()["commands"])) for answer in answers}
+    assert len(ids) == 1
+    assert count(ledger) == count(ledger, idempotency_keys) == 30
+
+
+def test_an_item_brings_the_command_that_its_key_brought_before(gateway: Gateway, ledger: Engine) -> None:
+    first = gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a")]}).json()["commands"]
+
+    answer = gateway.post(COMMANDS, {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]})
+
+    assert answer.status_code == 202
+    assert answer.json()["commands"][1] == first[0]
+    assert "idempotent-replayed" not in answer.headers
+    assert count(ledger) == 2
+
+
+def test_equal_items_under_one_key_are_one_command(gateway: Gateway, ledger: Engine) -> None:
+    answer = gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a"), an_item(idempotencyKey="a")]})
+
+    first, second = answer.json()["commands"]
+    assert first == second
+    assert count(ledger) == 1
+
+
+def test_a_bulk_with_one_reused_key_leaves_nothing_behind(gateway: Gateway, ledger: Engine) -> None:
+    gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="used", Prefer="respond-async")
+
+    answer = gateway.post(
+        COMMANDS,
+        {"commands": [an_item(idempotencyKey="fresh"), an_item(idempotencyKey="used")]},
+        Idempotency_Key="whole",
+    )
+
+    assert (answer.status_code, answer.json()) == (422, REUSED)
+    assert count(ledger) == count(ledger, idempotency_keys) == 1
+
+
+def test_different_items_under_one_key_are_refused(gateway: Gateway, ledger: Engine) -> None:
+    items = [an_item(idempotencyKey="a"), an_item(idempotencyKey="a", comment="y")]
+
+    answer = gateway.post(COMMANDS, {"commands": items})
+
+    assert (answer.status_code, count(ledger)) == (422, 0)
+
+
+def test_a_key_in_the_header_covers_the_whole_bulk(gateway: Gateway, ledger: Engine) -> None:
+    items = {"commands": [an_item(), an_item(idempotencyKey="a")]}
+
+    first = gateway.post(COMMANDS, items, Idempotency_Key="whole")
+    second = gateway.post(COMMANDS, items, Idempotency_Key="whole")
+
+    assert first.json() == second.json()
+    assert second.headers["idempotent-replayed"] == "true"
+    assert count(ledger) == 2
+
+
+def test_a_key_over_replayed_items_remembers_what_they_were(gateway: Gateway, ledger: Engine) -> None:
+    gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a")]})
+    items = {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]}
+
+    first = gateway.post(COMMANDS, items, Idempotency_Key="whole")
+    second = gateway.post(COMMANDS, items, Idempotency_Key="whole")
+
+    assert first.json() == second.json()
+    assert count(ledger) == 2
