@@ -1,0 +1,54 @@
+"""Where a figure was measured, and with which versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import redis
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from workers.stack.servers import Servers
+
+LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "fastapi", "uvicorn", "uvloop", "redis")
+
+
+def machine() -> dict[str, str]:
+    """Processor, cores, memory and kernel."""
+    return {
+        "processor": _processor(),
+        "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions(servers: Servers) -> dict[str, str]:
+    """Of Python, both servers and the libraries that matter."""
+    with redis.Redis.from_url(servers.redis_url) as valkey:
+        facts = valkey.info("server")
+    return {
+        "python": platform.python_version(),
+        "postgres": _postgres(servers.database_url),
+        "valkey": str(facts.get("valkey_version") or facts["redis_version"]),
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def _postgres(url: str) -> str:
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
+    with engine.connect() as connection:
+        return str(connection.execute(text("SHOW server_version")).scalar_one())
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if information.is_file():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
