@@ -66,7 +66,7 @@ migrate: setup ## bring the schema to head
 	@$(BIN)/tocsin migrate
 
 bench: $(VENV)/.dev ## measure, and write the results to bench/results
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench.run
 
 lock: ## resolve all dependencies anew (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv: install it, then try again" >&2; exit 1; }

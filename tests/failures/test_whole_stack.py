@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from tests.journeys.house import ACME, Stack, a_stack
-from tests.journeys.programs import eventually
+from tests.journeys.programs import eventually, open_folder
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -19,8 +19,8 @@ TOTAL = 120
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with a_stack(tmp_path_factory.mktemp("faults") / "data") as running:
+def stack() -> Iterator[Stack]:
+    with open_folder() as folder, a_stack(folder / "data") as running:
         yield running
 
 
@@ -32,7 +32,7 @@ def post_until_accepted(client: httpx.Client, text: str) -> str:
             answer = client.post(
                 f"{ACME}/incidents/1/comments/",
                 json={"comment": text, "mentions": ["user:12"]},
-                headers={"Idempotency-Key": text, "Prefer": "respond-async"},
+                headers={"Idempotency-Key": text.replace(" ", "-"), "Prefer": "respond-async"},
             )
         except httpx.TransportError:
             return None
@@ -77,11 +77,11 @@ def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(stack: Stack, part:
                 if number == TOTAL // 3:
                     halfway.set()
 
-    caller = threading.Thread(target=load)
-    caller.start()
-    halfway.wait()
-    pid = stack.kill(part)
-    caller.join()
+    with ThreadPoolExecutor(1) as callers:
+        caller = callers.submit(load)
+        eventually(lambda: halfway.is_set() or caller.done(), within_seconds=60)
+        pid = stack.kill(part)
+        caller.result()
 
     stack.comes_back(part, other_than=pid)
     eventually(lambda: len(written(stack, part)) >= TOTAL, within_seconds=60)

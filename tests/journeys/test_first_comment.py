@@ -10,15 +10,21 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.house import ACME, Stack, a_stack
-from tests.journeys.programs import eventually
+from tests.journeys.programs import eventually, open_folder
 
 pytestmark = pytest.mark.xdist_group("stack")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with a_stack(tmp_path_factory.mktemp("journey") / "data") as running:
+def stack() -> Iterator[Stack]:
+    with open_folder() as folder, a_stack(folder / "data") as running:
         yield running
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    with open_folder() as folder:
+        yield folder
 
 
 def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
@@ -87,8 +93,8 @@ def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
     assert checks
 
 
-def test_a_second_start_on_the_same_folder_finds_all_data(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
+def test_a_second_start_on_the_same_folder_finds_all_data(open_place: Path) -> None:
+    folder = open_place / "data"
     with a_stack(folder) as first, first.client() as mem:
         posted = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Kept?"}).json()
         assert first.program.end(signal.SIGTERM) == 0
