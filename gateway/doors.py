@@ -73,16 +73,18 @@ class Door:
 
     async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> Answer:
         # Step 3, then the body's size and type.
-        deadline = asyncio.get_running_loop().time() + ACCEPT_SECONDS
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + ACCEPT_SECONDS
         organization = scope["path_params"].get("organization")
         act_as = _act_as(headers)
         question = Question(_token(headers), _storable(organization), act_as)
         caller = await self._services.identity.who(question, deadline=deadline)
+        known_at = clock()
         body = await read_body(headers, receive, limit=self._address.body_limit)
+        # Time that the caller takes to send is not ours.
+        deadline += clock() - known_at
         if body:
             require_json_type(headers)
-            # Time that the caller took to send is not ours.
-            deadline = asyncio.get_running_loop().time() + ACCEPT_SECONDS
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         self._check(caller, method)
         visit = Visit(

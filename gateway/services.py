@@ -20,8 +20,8 @@ from models.session import make_async_engine
 from tasks.app import make_app
 from tasks.lanes import Hinter
 
-ACCEPT_SECONDS: Final = 0.9
-"""From the credential to the commit; later than that the answer is "unavailable"."""
+ACCEPT_SECONDS: Final = 0.8
+"""From the credential to the commit; later than that the answer is "unavailable", which must arrive within 1 s."""
 
 READ_SECONDS: Final = 5.0
 POOL_SECONDS: Final = 0.3

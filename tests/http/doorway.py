@@ -67,7 +67,8 @@ class Gateway:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        return httpx.Client(base_url=self.url, headers=sent, timeout=30)
+        # There is no TLS here, and reading certificates for each client would take longer than the gateway does.
+        return httpx.Client(base_url=self.url, headers=sent, timeout=30, verify=False)
 
     def post(self, path: str, json: Any = None, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
         with self.by(by, **headers) as client:

@@ -34,7 +34,8 @@ LADDER = [
         by="dev-nobody", content=b"x" * 70_000,
     ),
     refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a person's token acts for nobody", headers={"Act-As": "user:12"}, json=A_COMMENT
+        "POST", COMMENTS, 403, FORBIDDEN, "a person's token acts for nobody",
+        headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
     refused(
         "POST", COMMENTS, 403, FORBIDDEN, "a service without the right acts for nobody",
@@ -74,8 +75,14 @@ LADDER = [
     refused("POST", f"{ACME}/incidents/x1/comments/", 404, MISSING, "no number", json={"comment": ""}),
     refused("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, MISSING, "no ASCII digit", json={"comment": ""}),
     refused("POST", f"{ACME}/incidents/{2**80}/comments/", 404, MISSING, "a number beyond all", json=A_COMMENT),
-    refused("POST", f"{ACME}/incidents/77/comments/", 404, MISSING, "no such incident, then the shape", json={"comment": ""}),
-    refused("POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then the shape", json={"comment": ""}),
+    refused(
+        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
+        "no such incident, then the shape", json={"comment": ""}
+    ),
+    refused(
+        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN,
+        "no project, then the shape", json={"comment": ""}
+    ),
     refused(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then broken JSON",
         content=b"{", headers={"Content-Type": "application/json"},
@@ -85,15 +92,30 @@ LADDER = [
         json=A_COMMENT, headers={"Idempotency-Key": "has a space"},
     ),
     refused("POST", COMMENTS, 400, BLANK, "the shape", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/0001/comments/", 400, BLANK, "leading zeros change nothing", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/77/comments/", 404, MISSING, "a key, and no such incident", by="dev-key", json=A_COMMENT),
+    refused(
+        "POST", f"{ACME}/incidents/0001/comments/", 400, BLANK,
+        "leading zeros change nothing", json={"comment": ""}
+    ),
+    refused(
+        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
+        "a key, and no such incident", by="dev-key", json=A_COMMENT
+    ),
     refused("POST", COMMENTS, 403, FORBIDDEN, "a key writes nothing", by="dev-key", json=A_COMMENT),
     refused("POST", COMMENTS, 403, FORBIDDEN, "a key is not told what is wrong", by="dev-key", json={"comment": ""}),
-    refused("POST", COMMENTS, 403, FORBIDDEN, "a service without a person comments nothing", by="dev-bot", json=A_COMMENT),
-    refused("POST", f"{ACME}/notifications/read/", 403, FORBIDDEN, "a service has no inbox to read", by="dev-bot", json={"upTo": 1}),
+    refused(
+        "POST", COMMENTS, 403, FORBIDDEN,
+        "a service without a person comments nothing", by="dev-bot", json=A_COMMENT
+    ),
+    refused(
+        "POST", f"{ACME}/notifications/read/", 403, FORBIDDEN,
+        "a service has no inbox to read", by="dev-bot", json={"upTo": 1}
+    ),
     refused("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
     refused("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
-    refused("POST", f"{ACME}/incidents/", 403, FORBIDDEN, "members open no incident", json={"title": "t", "projects": ["p1"]}),
+    refused(
+        "POST", f"{ACME}/incidents/", 403, FORBIDDEN,
+        "members open no incident", json={"title": "t", "projects": ["p1"]}
+    ),
     refused("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
     refused("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes read no incident", by="dev-mem-alerts"),
     refused("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),

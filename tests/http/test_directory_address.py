@@ -1,0 +1,44 @@
+"""The directory over HTTP: for operators, all or nothing, in force at once."""
+
+from __future__ import annotations
+
+import httpx
+
+from tests.http.doorway import ACME, Gateway
+
+DIRECTORY = "/api/0/directory/"
+
+
+def put(gateway: Gateway, document: object) -> httpx.Response:
+    with gateway.by("dev-ops") as client:
+        return client.put(DIRECTORY, json=document)
+
+
+def test_an_import_is_in_force_for_the_next_request(gateway: Gateway) -> None:
+    document = {
+        "members": [{"organization": "acme", "user": "out", "role": "member"}],
+        "tokens": [{"token": "dev-out-2", "user": "out"}],
+    }
+
+    answer = put(gateway, document)
+
+    assert answer.status_code == 200
+    assert answer.json()["members"] == {"created": 1, "changed": 0, "unchanged": 0}
+    assert gateway.get(f"{ACME}/", by="dev-out-2").status_code == 200
+
+
+def test_a_document_that_does_not_fit_names_its_places_and_changes_nothing(gateway: Gateway) -> None:
+    answer = put(gateway, {"members": [{"organization": "acme", "user": "out", "role": "king"}]})
+
+    assert answer.status_code == 400
+    assert answer.json()["places"] == ['members[0].role: "king" is no role']
+    assert gateway.get(f"{ACME}/", by="dev-out").status_code == 403
+
+
+def test_an_export_imports_again_without_a_change(gateway: Gateway) -> None:
+    exported = gateway.get(DIRECTORY, by="dev-ops").json()
+
+    answer = put(gateway, exported)
+
+    assert answer.status_code == 200
+    assert all(counts["created"] == counts["changed"] == 0 for counts in answer.json().values())

@@ -1,0 +1,146 @@
+"""The OpenAPI file says what the gateway does; errors come in the spelling that was asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from starlette.routing import Route
+
+from gateway.main import ADDRESSES
+from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+
+PROBLEM = "application/problem+json"
+
+
+def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+
+    served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
+    assert set(document["paths"]) == served
+    assert document["openapi"].startswith("3.1")
+    for address in ADDRESSES:
+        methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
+        assert methods == set(address.operations)
+
+
+def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+
+    def references(part: Any) -> Iterator[str]:
+        if isinstance(part, dict):
+            yield from ([part["$ref"]] if "$ref" in part else [])
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            yield from references(inner)
+
+    for reference in set(references(document)):
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+
+
+def test_answers_have_the_fields_that_the_file_promises(gateway: Gateway, busy_worker: Worker) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+    gateway.post(COMMENTS, A_COMMENT | {"mentions": ["ana"]})
+    command = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").json()["id"]
+
+    for address in ADDRESSES:
+        if "GET" not in address.operations:
+            continue
+        path = address.path.format(organization="acme", identifier="1", command=command)
+        answer = gateway.get(path, by="dev-ops" if address.ops_role else "dev-mem").json()
+        schema = document["paths"][address.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for each in answer if "items" in schema else [answer]:
+            check(each, schema.get("items", schema), document)
+
+
+def check(value: Any, schema: Any, document: Any) -> None:
+    """Every promised field is there, and every field is promised."""
+    if "$ref" in schema:
+        return check(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    if "anyOf" in schema and value is not None:
+        return check(value, schema["anyOf"][0], document)
+    if schema.get("required"):
+        assert set(value) == set(schema["properties"])
+        for name, inner in schema["properties"].items():
+            check(value[name], inner, document)
+    if "pattern" in schema:
+        assert re.search(schema["pattern"], value)
+    if "enum" in schema:
+        assert value in schema["enum"]
+    return None
+
+
+def test_the_pages_work_without_the_internet(gateway: Gateway) -> None:
+    page = gateway.get("/docs", by=None)
+
+    files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(files) == 4
+    assert all(file.startswith("/docs/files/") for file in files)
+    assert {gateway.get(file, by=None).status_code for file in files} == {200}
+    assert "<script>" not in page.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
+    gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
+
+    assert gateway.get("/version", by=None).json()["name"] == "tocsin"
+    assert 'tocsin_commands_accepted_total{type="comment.post"} 1.0' in gateway.get("/metrics", by=None).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "request_", "expected"),
+    [
+        ("GET", "/api/0/nothing/", {}, (404, "Not Found", "not_found", "The requested resource does not exist", [])),
+        (
+            "POST", COMMENTS, {"json": {"comment": "", "mentions": 1}},
+            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+                {"pointer": "#/comment", "detail": "This field may not be blank."},
+                {"pointer": "#/mentions", "detail": 'Expected a list of items but got type "int".'},
+            ]),
+        ),
+        (
+            "POST", COMMANDS, {"json": {"commands": [{"type": "comment.post", "incident": 1}]}},
+            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+                {"pointer": "#/commands/0/comment", "detail": "This field is required."},
+            ]),
+        ),
+        (
+            "POST", COMMENTS, {"json": [1]},
+            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+                {"pointer": "#", "detail": "Invalid data. Expected a dictionary, but got list."},
+            ]),
+        ),
+        (
+            "GET", f"{ACME}/", {"headers": {"Origin": "https://evil.test"}},
+            (400, "Bad Request", "bad_request", "Invalid origin: https://evil.test", []),
+        ),
+        ("PUT", COMMENTS, {}, (405, "Method Not Allowed", "method_not_allowed", 'Method "PUT" not allowed.', [])),
+    ],
+)  # fmt: skip
+def test_errors_come_as_problems_to_those_who_ask(
+    gateway: Gateway, method: str, path: str, request_: Any, expected: tuple[int, str, str, str, Any]
+) -> None:
+    with gateway.by(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
+        answer = client.request(method, path, **request_)
+
+    status, title, code, detail, errors = expected
+    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
+    assert answer.json() == {
+        "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "errors": errors,
+    }  # fmt: skip
+
+
+def test_a_refusal_of_the_worker_comes_as_a_problem_too(gateway: Gateway, busy_worker: Worker) -> None:
+    answer = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
+    assert [error["pointer"] for error in answer.json()["errors"]] == ["#/mentions/0"]
+    assert answer.headers["command-id"]
+
+
+def test_a_problem_that_is_not_wanted_is_not_sent(gateway: Gateway) -> None:
+    answer = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
+
+    assert answer.headers["content-type"] == "application/json"
