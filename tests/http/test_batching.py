@@ -1,0 +1,131 @@
+"""What arrives while a batch is in flight goes together as the next one; and how a bucket of commands refills."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gateway import batching
+from gateway.batching import Batcher
+from gateway.rate import Rate
+from models.refusals import TooMany, Unavailable
+
+
+class Ledger:
+    """Takes batches of numbers and answers their doubles, one batch at a time when told to."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may_go_on = asyncio.Event()
+
+    async def run(self, numbers: list[int]) -> Sequence[int | Exception]:
+        self.batches.append(numbers)
+        await self.may_go_on.wait()
+        return [ValueError(number) if number < 0 else 2 * number for number in numbers]
+
+    async def has_begun(self, batches: int) -> None:
+        while len(self.batches) < batches:  # noqa: ASYNC110 - a few turns of the loop, no time
+            await asyncio.sleep(0)
+
+
+def test_one_request_alone_does_not_wait_and_the_next_ones_go_together() -> None:
+    async def story() -> None:
+        ledger = Ledger()
+        batcher = Batcher(ledger.run, most=10, seconds=5)
+        first = asyncio.create_task(batcher.ask(1))
+        await ledger.has_begun(1)
+        others = [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
+        await asyncio.sleep(0)
+
+        ledger.may_go_on.set()
+
+        assert await asyncio.gather(first, *others) == [2, 4, 6, 8]
+        assert ledger.batches == [[1], [2, 3, 4]]
+
+    asyncio.run(story())
+
+
+def test_an_error_is_its_requests_own() -> None:
+    async def story() -> None:
+        ledger = Ledger()
+        ledger.may_go_on.set()
+        batcher = Batcher(ledger.run, most=10, seconds=5)
+
+        answers = await asyncio.gather(batcher.ask(1), batcher.ask(-1), return_exceptions=True)
+
+        assert (answers[0], type(answers[1])) == (2, ValueError)
+
+    asyncio.run(story())
+
+
+def test_who_hangs_up_while_waiting_is_served_and_who_was_refused_is_not() -> None:
+    async def story() -> None:
+        ledger = Ledger()
+        batcher = Batcher(ledger.run, most=10, seconds=5)
+        first = asyncio.create_task(batcher.ask(1))
+        await ledger.has_begun(1)
+        hung_up = asyncio.create_task(batcher.ask(2))
+        late = asyncio.create_task(batcher.ask(3, deadline=asyncio.get_running_loop().time()))
+        with pytest.raises(Unavailable):
+            await late
+        hung_up.cancel()
+
+        ledger.may_go_on.set()
+        await first
+        await batcher.stop()
+
+        assert ledger.batches == [[1], [2]]
+
+    asyncio.run(story())
+
+
+def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None:
+    async def story() -> None:
+        ledger = Ledger()
+        batcher = Batcher(ledger.run, most=10, seconds=0.01)
+        with pytest.raises(Unavailable):
+            await batcher.ask(1)
+
+        ledger.may_go_on.set()
+
+        assert await batcher.ask(2) == 4
+
+    asyncio.run(story())
+
+
+def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "MAX_WAITING", 2)
+
+    async def story() -> None:
+        ledger = Ledger()
+        batcher = Batcher(ledger.run, most=10, seconds=5)
+        asking = [asyncio.create_task(batcher.ask(1))]
+        await ledger.has_begun(1)
+        asking += [asyncio.create_task(batcher.ask(number)) for number in (2, 3)]
+        await asyncio.sleep(0)
+
+        with pytest.raises(Unavailable):
+            await batcher.ask(4)
+
+        ledger.may_go_on.set()
+        assert await asyncio.gather(*asking) == [2, 4, 6]
+
+    asyncio.run(story())
+
+
+def test_a_bucket_holds_five_seconds_and_refills_at_the_rate() -> None:
+    now = 0.0
+    rate = Rate(10, clock=lambda: now)
+
+    rate.take("user:1", 50)
+    with pytest.raises(TooMany) as refused:
+        rate.take("user:1")
+    rate.take("user:2")
+    now = 1.0
+    rate.take("user:1", 10)
+
+    assert refused.value.retry_after == 1
+    with pytest.raises(TooMany):
+        rate.take("user:1")
