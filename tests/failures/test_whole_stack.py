@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,11 @@ import httpx
 import pytest
 import redis
 
+from models.vocabulary import Lane
+from tasks.app import make_app
+from tasks.hints import Hint
+from tasks.queues import declare
+from tasks.settings import BrokerSettings
 from tests.journeys.house import ACME, Stack, a_stack
 from tests.journeys.programs import eventually, open_folder
 
@@ -104,6 +110,27 @@ def test_a_broker_wiped_in_mid_load_loses_nothing(stack: Stack) -> None:
     assert written(stack, "wiped") == texts
     eventually(lambda: items(stack, "wiped") >= TOTAL, within_seconds=60)
     assert items(stack, "wiped") == TOTAL
+
+
+def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack) -> None:
+    settings = stack.running["environment"]
+    app = make_app(BrokerSettings.model_validate({"BROKER_URL": settings["BROKER_URL"]}))
+    texts = [f"shuffled {number}" for number in range(TOTAL)]
+    subjects = [f"incident:1:{identifier}" for identifier in (3, 2, 1)] + ["org:1", "user:12", "incident:1:999"]
+
+    with stack.client() as client, app.connection_for_write() as connection:
+        declare(connection)
+        for number, text in enumerate(texts):
+            post_until_accepted(client, text)
+            for subject in random.Random(number).sample(subjects, 4) * 2:
+                app.send_task(
+                    Lane.COMMANDS.task, args=Hint((subject,)).to_args(), queue=Lane.COMMANDS, connection=connection
+                )
+
+    eventually(lambda: len(written(stack, "shuffled")) >= TOTAL, within_seconds=60)
+    assert written(stack, "shuffled") == texts
+    eventually(lambda: items(stack, "shuffled") >= TOTAL, within_seconds=60)
+    assert items(stack, "shuffled") == TOTAL
 
 
 def test_fifty_equal_posts_at_once_make_one_comment(stack: Stack) -> None:

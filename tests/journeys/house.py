@@ -69,6 +69,22 @@ class Stack:
         )
         return done.stdout
 
+    @contextlib.contextmanager
+    def tapping(self, *words: str) -> Iterator[Program]:
+        """Run `tocsin tap` against this stack while the block lasts."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "workers.cli", "tap", *words, "--data", str(self.folder)],
+            env=CLEAN,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        program = Program(process)
+        try:
+            yield program
+        finally:
+            program.end(signal.SIGINT)
+
 
 @contextlib.contextmanager
 def a_stack(folder: Path, *words: str) -> Iterator[Stack]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,6 +86,24 @@ def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
     shown = json.loads(stack.tocsin("commands", "show", id_, "--json"))
 
     assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
+
+
+def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
+    with stack.tapping("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
+        post = threading.Event()
+
+        def post_until_seen() -> None:
+            while not post.wait(0.2):
+                mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Anyone?"})
+
+        poster = threading.Thread(target=post_until_seen)
+        poster.start()
+        line = tap.until("incident.comment_posted")
+        post.set()
+        poster.join()
+
+    assert line.split("  ")[1:3] == ["incident.comment_posted", "incidents/1"]
+    assert line.endswith("Mem")
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
