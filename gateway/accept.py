@@ -165,7 +165,7 @@ class Acceptance:
     def _hint(self, rows: Iterable[NewCommand]) -> None:
         subjects: dict[Lane, dict[str, None]] = {}
         for row in rows:
-            subjects.setdefault(Lane(row.lane.value), {})[row.subject] = None
+            subjects.setdefault(row.lane, {})[row.subject] = None
         for lane, names in subjects.items():
             self._hints.hint(lane, names)
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from models.vocabulary import Lane
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack
 
@@ -34,8 +35,8 @@ def worker(
 ) -> None:
     """Apply commands and deliver notifications."""
     names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
-    if not names:
-        raise typer.BadParameter("--lanes names no lane")
+    if not names or not set(names) <= set(Lane):
+        raise typer.BadParameter(f"--lanes takes some of {','.join(Lane)}, not {lanes!r}")
     find_stack(data)
     _process("worker")(lanes=names)
 
