@@ -71,32 +71,53 @@ def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[Fai
 def _with_those_before(
     connection: Connection, claimed: list[ClaimedCommand], *, locked: set[str]
 ) -> list[ClaimedCommand]:
-    """Take along what was asked earlier of an incident that a command addresses by ``dedup:KEY``.
+    """Keep the order of an incident that some address by number, in its line, and some by ``dedup:KEY``.
 
-    Such a command stands in its organization's line, and touches an incident with a line of its own. If that line
-    is not free, or too long for this batch, the command and what stands behind it wait for the next round.
+    The latter stand in their organization's line. What was asked earlier in the incident's own line is taken along;
+    if that line is not free, or too long for this batch, they wait for the next round. The other way round, a command
+    in the incident's line waits for those addressed by key that came before it and are not in this batch.
     """
     addressed = _addressed_by_key(connection, claimed)
-    if not addressed:
-        return claimed
     lines = set(addressed.values()) - locked
-    free = try_lock(connection, sorted(lines))
+    free = try_lock(connection, sorted(lines)) if lines else set()
     before = (
         read_commands(connection, sorted(free), per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH)
         if free
         else []
     )
     together = sorted({command.seq: command for command in (*claimed, *before)}.values(), key=lambda each: each.seq)
+    earlier_by_key = _waiting_by_key(connection, together)
     taken: list[ClaimedCommand] = []
+    met: set[int] = set()
     stopped: set[str] = set()
     for command in together:
         line = addressed.get(command.id)
         waits = line is not None and line not in locked and (line not in free or _reaches_not(before, line, command))
-        if waits:
+        # Those by key that this batch takes have come before: it goes in order of `seq`.
+        unmet = [seq for seq in earlier_by_key.get(command.subject, ()) if seq < command.seq and seq not in met]
+        if waits or unmet:
             stopped.add(command.subject)
         if command.subject not in stopped:
             taken.append(command)
+            met.add(command.seq)
     return taken
+
+
+def _waiting_by_key(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, list[int]]:
+    """For each incident's line: the ``seq`` of what waits in its organization's line and addresses it by key."""
+    subjects = sorted({command.subject for command in commands if command.subject.startswith("incident:")})
+    if not subjects:
+        return {}
+    rows = connection.exec_driver_sql(
+        "SELECT s.subject, array_agg(c.seq) AS seqs FROM unnest(%(subjects)s::text[]) AS s(subject)"
+        " JOIN incidents i ON i.organization_id = split_part(s.subject, ':', 2)::bigint"
+        " AND i.identifier = split_part(s.subject, ':', 3)::bigint AND i.dedup_key IS NOT NULL AND i.status <> 2"
+        " JOIN commands c ON c.subject = 'org:' || i.organization_id AND c.state = 'accepted'"
+        " AND c.payload->>'incident' = 'dedup:' || i.dedup_key"
+        " GROUP BY s.subject",
+        {"subjects": subjects},
+    )
+    return {row.subject: row.seqs for row in rows}
 
 
 def _reaches_not(before: Sequence[ClaimedCommand], line: str, command: ClaimedCommand) -> bool:

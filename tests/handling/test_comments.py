@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from models.command import try_lock
+from models.incident import incidents
 from models.subscription import subscriptions
 from tasks.commands import PostComment
 from tests.handling.acme import Acme, versions
@@ -183,3 +185,23 @@ def test_an_incident_is_addressed_by_its_key_after_what_was_asked_of_it_before(h
     house.apply()
 
     assert int(house.resource(first)["outcome_body"]["id"]) < int(house.resource(by_key)["outcome_body"]["id"])
+
+
+def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.execute(
+            update(incidents).where(incidents.c.organization_id == acme.organizations["acme"]).values(dedup_key="disk")
+        )
+    by_key = house.accept(PostComment.model_validate({"incident": "dedup:disk", "comment": "1"}), **acme.by("mem"))
+    by_number = house.accept(comment("2"), **acme.by("mem"))
+    organization = f"org:{acme.organizations['acme']}"
+
+    with house.engine.begin() as someone_else:
+        try_lock(someone_else, [organization])
+        house.apply()
+        waited = house.resource(by_number)["state"]
+    house.apply()
+
+    assert waited == "accepted"
+    first, second = (int(house.resource(id_)["outcome_body"]["id"]) for id_ in (by_key, by_number))
+    assert first < second
