@@ -16,7 +16,7 @@ from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.queues import declare
 from tasks.settings import BrokerSettings
-from tests.journeys.house import ACME, Stack, a_stack
+from tests.journeys.house import ACME, Stack, a_stack, careful_post
 from tests.journeys.programs import eventually, open_folder
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -30,22 +30,11 @@ def stack() -> Iterator[Stack]:
         yield running
 
 
-def post_until_accepted(client: httpx.Client, text: str) -> str:
-    """Post with one Idempotency-Key until somebody accepts it, as a careful caller does; the command's id."""
-
-    def attempt() -> str | None:
-        try:
-            answer = client.post(
-                f"{ACME}/incidents/1/comments/",
-                json={"comment": text, "mentions": ["user:12"]},
-                headers={"Idempotency-Key": text.replace(" ", "-"), "Prefer": "respond-async"},
-            )
-        except httpx.TransportError:
-            return None
-        assert answer.status_code in {202, 503}, answer.text
-        return answer.headers.get("Command-Id")
-
-    return eventually(attempt, within_seconds=60)
+def post_until_accepted(client: httpx.Client, text: str) -> None:
+    """Post a comment without waiting for its outcome, until somebody accepts it."""
+    body = {"comment": text, "mentions": ["user:12"]}
+    answer = careful_post(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
+    assert answer.status_code in {201, 202}, answer.text
 
 
 def written(stack: Stack, prefix: str) -> list[str]:
@@ -77,7 +66,7 @@ def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(stack: Stack, part:
     halfway = threading.Event()
 
     def load() -> None:
-        with stack.client() as client:
+        with stack.client(Prefer="respond-async") as client:
             for number, text in enumerate(texts):
                 post_until_accepted(client, text)
                 if number == TOTAL // 3:
@@ -100,7 +89,7 @@ def test_a_broker_wiped_in_mid_load_loses_nothing(stack: Stack) -> None:
     valkey = redis.Redis.from_url(stack.running["environment"]["REDIS_URL"])
     texts = [f"wiped {number}" for number in range(TOTAL)]
 
-    with stack.client() as client:
+    with stack.client(Prefer="respond-async") as client:
         for number, text in enumerate(texts):
             post_until_accepted(client, text)
             if number % 10 == 0:
@@ -118,7 +107,7 @@ def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack
     texts = [f"shuffled {number}" for number in range(TOTAL)]
     subjects = [f"incident:1:{identifier}" for identifier in (3, 2, 1)] + ["org:1", "user:12", "incident:1:999"]
 
-    with stack.client() as client, app.connection_for_write() as connection:
+    with stack.client(Prefer="respond-async") as client, app.connection_for_write() as connection:
         declare(connection)
         for number, text in enumerate(texts):
             post_until_accepted(client, text)
@@ -136,11 +125,7 @@ def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack
 def test_fifty_equal_posts_at_once_make_one_comment(stack: Stack) -> None:
     def post(_: int) -> tuple[int, str, str]:
         with stack.client() as client:
-            answer = client.post(
-                f"{ACME}/incidents/2/comments/",
-                json={"comment": "fifty times"},
-                headers={"Idempotency-Key": "fifty"},
-            )
+            answer = careful_post(client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty")
             return answer.status_code, answer.headers["Command-Id"], answer.text
 
     with ThreadPoolExecutor(50) as callers:

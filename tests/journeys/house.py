@@ -86,6 +86,19 @@ class Stack:
             program.end(signal.SIGINT)
 
 
+def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
+    """Post as a careful caller does: again with the same Idempotency-Key while nobody can accept it."""
+
+    def attempt() -> list[httpx.Response]:
+        try:
+            answer = client.post(address, json=body, headers={"Idempotency-Key": key})
+        except httpx.TransportError:
+            return []
+        return [] if answer.status_code == 503 else [answer]
+
+    return eventually(attempt, within_seconds=60)[0]
+
+
 @contextlib.contextmanager
 def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
     """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.house import ACME, Stack, a_stack
+from tests.journeys.house import ACME, Stack, a_stack, careful_post
 from tests.journeys.programs import eventually, open_folder
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -55,7 +55,10 @@ def test_read_items_are_read_once(stack: Stack) -> None:
 def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
     with stack.client("dev-mem", Prefer="respond-async") as mem:
         texts = [f"number {number}" for number in range(200)]
-        answers = [mem.post(f"{ACME}/incidents/3/comments/", json={"comment": text}) for text in texts]
+        answers = [
+            careful_post(mem, f"{ACME}/incidents/3/comments/", {"comment": text}, key=text.replace(" ", "-"))
+            for text in texts
+        ]
 
         assert {answer.status_code for answer in answers} == {202}
         last = mem.get(answers[-1].headers["Location"], headers={"Prefer": "wait=30"}).json()
