@@ -189,22 +189,26 @@ def try_lock(connection: Connection, subjects: Sequence[str]) -> set[str]:
     return {row.subject for row in rows}
 
 
-def read_commands(
-    connection: Connection, subjects: Sequence[str], *, per_subject: int, most: int
-) -> list[ClaimedCommand]:
-    """The waiting commands of locked subjects in order of ``seq``: of each its longest prefix that is due."""
+class Waiting(NamedTuple):
+    """What waits on some subjects: what is due, in order of ``seq``, and at which ``seq`` a subject has to pause."""
+
+    due: list[ClaimedCommand]
+    paused_at: dict[str, int]
+
+
+def read_commands(connection: Connection, subjects: Sequence[str], *, per_subject: int, most: int) -> Waiting:
+    """The waiting commands of locked subjects: of each its longest prefix that is due."""
     rows = connection.exec_driver_sql(
         _READ_SUBJECTS, {"subjects": list(subjects), "per_subject": per_subject, "most": most}
     )
-    blocked: set[str] = set()
-    claimed = []
+    waiting = Waiting([], {})
     for *fields, not_due in rows:
         command = ClaimedCommand(*fields)
         if not_due:
-            blocked.add(command.subject)
-        if command.subject not in blocked:
-            claimed.append(command)
-    return claimed
+            waiting.paused_at.setdefault(command.subject, command.seq)
+        if command.subject not in waiting.paused_at:
+            waiting.due.append(command)
+    return waiting
 
 
 # --- settle ----------------------------------------------------------------------------------------------------

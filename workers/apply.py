@@ -24,7 +24,7 @@ from models.refusals import Refusal
 from models.session import can_pass
 from models.vocabulary import CommandState
 from tasks.catalog import CATALOG
-from workers.claim import claim, claim_next, count_the_broken_off, fail
+from workers.claim import claim, claim_next, count_the_broken_off, fail, last_by_subject
 from workers.handlers import HANDLERS
 from workers.load import load
 from workers.work import Changes, Work
@@ -73,7 +73,7 @@ class Applier:
         self._count_for_the_dead()
         done, suspects = self._batch(hinted)
         for subject, through in suspects.items():
-            self._one_by_one(subject, through)
+            done.found_work |= self._one_by_one(subject, through)
         return done
 
     def _count_for_the_dead(self) -> None:
@@ -87,10 +87,8 @@ class Applier:
         """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
         with self.engine.begin() as connection:
             hold_hand(connection, self.worker)
-            claimed = claim(connection, hinted)
-            suspects = _last_by_subject([command for command in claimed if command.attempts])
-            calm = [command for command in claimed if command.subject not in suspects]
-            done = Done(found_work=bool(claimed))
+            calm, suspects = claim(connection, hinted)
+            done = Done(found_work=bool(calm))
             if calm:
                 try:
                     self._apply(connection, calm, done)
@@ -112,10 +110,11 @@ class Applier:
             connection.rollback()
             self._count_failure([command.id for command in batch], fault)
             return {}
-        return _last_by_subject(batch)
+        return last_by_subject(batch)
 
-    def _one_by_one(self, subject: str, through: int) -> None:
-        """Apply a subject's commands in a transaction each, up to a ``seq``, until one has to wait."""
+    def _one_by_one(self, subject: str, through: int) -> bool:
+        """Apply a subject's commands in a transaction each, up to a ``seq``, until one has to wait; whether any did."""
+        progressed = False
         while True:
             fault: Exception | None = None
             done = Done()
@@ -123,7 +122,7 @@ class Applier:
                 hold_hand(connection, self.worker)
                 command = claim_next(connection, subject)
                 if command is None or command.seq > through:
-                    return
+                    return progressed
                 try:
                     self._apply(connection, [command], done)
                 except Exception as caught:
@@ -136,11 +135,12 @@ class Applier:
                 self._tell(done)
             elif can_pass(fault):
                 log.info("apply.later", command=str(command.id), error=str(fault))
-                return
+                return progressed
             else:
                 log.warning("apply.fault", command=str(command.id), type=command.type, exc_info=fault)
                 if not self._count_failure([command.id], fault):
-                    return
+                    return True
+            progressed = True
 
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: Done) -> None:
         with self.notes.connect() as notes:
@@ -184,10 +184,6 @@ def _decide(order: Order, world: World, changes: Changes) -> Settlement:
         return Settlement(order.row.id, CommandState.REJECTED, refusal.status, body)
     written = None if answer.body is None else orjson.dumps(answer.body).decode()
     return Settlement(order.row.id, CommandState.APPLIED, answer.status, written)
-
-
-def _last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    return {command.subject: command.seq for command in commands}
 
 
 def _describe(fault: Exception) -> str:

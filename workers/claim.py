@@ -5,8 +5,9 @@ Everything here runs inside the batch's transaction: its advisory locks end with
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -16,6 +17,7 @@ from models.base import new_id
 from models.command import (
     ClaimedCommand,
     FailedCommand,
+    Waiting,
     broken_off,
     count_attempt,
     lock_subjects,
@@ -32,24 +34,44 @@ SUBJECTS_PER_BATCH: Final = 64
 COMMANDS_PER_SUBJECT: Final = 50
 COMMANDS_PER_BATCH: Final = 200
 
+_NEVER: Final = 2**63
+"""After every ``seq``."""
+
 DIED: Final = "The worker process died while it had this command in hand."
 
 
-def claim(connection: Connection, hinted: Sequence[str]) -> list[ClaimedCommand]:
+class Claim(NamedTuple):
+    """What a batch may apply at once, and the lines to take one by one, each with the last ``seq`` that needs it.
+
+    A line with a command that was tried before is such a line: nothing else shall fail with it.
+    """
+
+    calm: list[ClaimedCommand]
+    suspects: dict[str, int]
+
+
+def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
     """Lock subjects, the hinted first, and read what waits on them; in two statements, see models/command.py."""
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
-        return []
-    claimed = read_commands(connection, subjects, per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH)
-    return _with_those_before(connection, claimed, locked=set(subjects))
+        return Claim([], {})
+    waiting = read_commands(connection, subjects, per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH)
+    suspects = last_by_subject([command for command in waiting.due if command.attempts])
+    calm = Waiting([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
+    return Claim(_with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
+
+
+def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
+    """Each subject with the ``seq`` of its last command among these, which are in order."""
+    return {command.subject: command.seq for command in commands}
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
     """The first command of one subject alone, if it is free and due."""
     if not try_lock(connection, [subject]):
         return None
-    claimed = read_commands(connection, [subject], per_subject=1, most=1)
-    whole = _with_those_before(connection, claimed, locked={subject})
+    waiting = read_commands(connection, [subject], per_subject=1, most=1)
+    whole = _with_those_before(connection, waiting, locked={subject})
     return whole[0] if whole else None
 
 
@@ -68,40 +90,49 @@ def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[Fai
     return failed
 
 
-def _with_those_before(
-    connection: Connection, claimed: list[ClaimedCommand], *, locked: set[str]
-) -> list[ClaimedCommand]:
+def _with_those_before(connection: Connection, claimed: Waiting, *, locked: set[str]) -> list[ClaimedCommand]:
     """Keep the order of an incident that some address by number, in its line, and some by its key.
 
     The latter, and those that open one under that key, stand in their organization's line. What was asked earlier in
-    the incident's own line is taken along; if that line is not free, or too long for this batch, they wait for the
-    next round. The other way round, a command in the incident's line waits for those by key that came before it and
-    are not in this batch.
+    the incident's own line is taken along; if that line is not free, has to pause, or is too long for this batch, they
+    wait for the next round. The other way round, a command in the incident's line waits for those by key that came
+    before it and are not in this batch.
     """
-    addressed = _addressed_by_key(connection, claimed)
-    lines = set(addressed.values()) - locked
-    free = try_lock(connection, sorted(lines)) if lines else set()
-    before = (
-        read_commands(connection, sorted(free), per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH)
-        if free
-        else []
+    addressed = _addressed_by_key(connection, claimed.due)
+    lines = set(addressed.values())
+    free = locked | try_lock(connection, sorted(lines - locked))
+    before = read_commands(
+        connection, sorted(lines & free - locked), per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH
     )
-    together = sorted({command.seq: command for command in (*claimed, *before)}.values(), key=lambda each: each.seq)
+    # What was tried before shall fail alone: whoever comes after it waits until it is through.
+    tried = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
+    paused_at = claimed.paused_at | before.paused_at | tried
+    along = [each for each in before.due if each.seq < tried.get(each.subject, _NEVER)]
+    together = sorted({each.seq: each for each in (*claimed.due, *along)}.values(), key=lambda each: each.seq)
+    ends = _ends(together)
     earlier_by_key = _waiting_by_key(connection, together)
     taken: list[ClaimedCommand] = []
     met: set[int] = set()
     stopped: set[str] = set()
     for command in together:
-        line = addressed.get(command.id)
-        waits = line is not None and line not in locked and (line not in free or _reaches_not(before, line, command))
+        line = addressed.get(command.id, command.subject)
+        reaches = min(paused_at.get(line, _NEVER), ends.get(line, _NEVER))
         # Those by key that this batch takes have come before: it goes in order of `seq`.
         unmet = [seq for seq in earlier_by_key.get(command.subject, ()) if seq < command.seq and seq not in met]
-        if waits or unmet:
-            stopped.add(command.subject)
+        if line not in free or reaches < command.seq or line in stopped or unmet:
+            stopped |= {command.subject, line}
         if command.subject not in stopped:
             taken.append(command)
             met.add(command.seq)
     return taken
+
+
+def _ends(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
+    """Where the reading of a line ended although more may wait on it: its last ``seq``."""
+    lengths = Counter(command.subject for command in commands)
+    return {
+        subject: last for subject, last in last_by_subject(commands).items() if lengths[subject] >= COMMANDS_PER_SUBJECT
+    }
 
 
 def _waiting_by_key(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, list[int]]:
@@ -119,12 +150,6 @@ def _waiting_by_key(connection: Connection, commands: Sequence[ClaimedCommand]) 
         {"subjects": subjects},
     )
     return {row.subject: row.seqs for row in rows}
-
-
-def _reaches_not(before: Sequence[ClaimedCommand], line: str, command: ClaimedCommand) -> bool:
-    """Whether more may wait on the line, before the command, than was read."""
-    read = [each.seq for each in before if each.subject == line]
-    return len(read) == COMMANDS_PER_SUBJECT and read[-1] < command.seq
 
 
 def _addressed_by_key(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, str]:

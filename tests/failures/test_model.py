@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import text
@@ -55,7 +55,12 @@ def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: House)
     run_state_machine_as_test(
         lambda: Machine(house),
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=30,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+            # With three workers at once a failing example seldom fails the same way again: nothing to shrink.
+            phases=[Phase.generate],
         ),
     )
 
