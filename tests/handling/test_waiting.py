@@ -23,7 +23,8 @@ def engine(database: Database) -> Iterator[Engine]:
         connection.execute(
             text(
                 "INSERT INTO commands (id, type, subject, lane, caller, payload, accepted_at)"
-                " SELECT gen_random_uuid(), 'comment.post', CASE WHEN n > :lines THEN 'incident:1:7' ELSE 'org:' || n END,"
+                " SELECT gen_random_uuid(), 'comment.post',"
+                " CASE WHEN n > :lines THEN 'incident:1:7' ELSE 'org:' || n END,"
                 " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :lines + :long) AS n"
             ),
             {"lines": LINES - 1, "long": LONG},
