@@ -11,27 +11,20 @@ from dataclasses import dataclass, field
 
 @dataclass
 class DeafLine:
-    """A TCP port that passes everything on to a Valkey's socket."""
+    """A TCP port that passes everything on to a Valkey's socket.
+
+    While it ``is_deaf``, whatever Valkey says to those who have asked to be told of new messages is swallowed.
+    """
 
     socket: str
     port: int = 0
     is_deaf: bool = False
-    waiting: int = 0
-    """How many connections have asked to be told of new messages."""
+    _waiters: set[asyncio.StreamWriter] = field(default_factory=set)
     _pumps: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
-
-    def go_deaf(self) -> None:
-        """From now on, whatever Valkey says to those who wait is swallowed; who connects anew is served."""
-        self.is_deaf = True
-        self._old = set(self._waiters)
-
-    def __post_init__(self) -> None:
-        self._waiters: set[asyncio.StreamWriter] = set()
-        self._old: set[asyncio.StreamWriter] = set()
 
     async def serve(self, begun: threading.Event, end: asyncio.Event) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -54,12 +47,10 @@ class DeafLine:
             while heard := await source.read(65536):
                 if caller is not None and b"BRPOP" in heard:
                     self._waiters.add(caller)
-                    self.waiting = len(self._waiters)
-                if sink not in self._old:
+                if not (self.is_deaf and sink in self._waiters):
                     sink.write(heard)
                     await sink.drain()
-            if sink not in self._old:
-                sink.close()
+            sink.close()
 
 
 @contextmanager
