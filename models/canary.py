@@ -6,7 +6,7 @@ about its queue: whichever worker is awake claims it, whatever queue it was hint
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Self
 
 from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text
@@ -114,14 +114,18 @@ def send_due(connection: Connection, *, every_seconds: float) -> list[Canary]:
     return [Canary(Lane(row.queue), row.id) for row in rows]
 
 
-def see(connection: Connection, seen: Iterable[Canary], *, worker: str) -> None:
+def see(connection: Connection, came: Sequence[Canary], *, worker: str) -> None:
     """Write down that these have come; one that was never sent on this queue, or came before, changes nothing."""
-    for canary in seen:
-        connection.exec_driver_sql(
-            "UPDATE canaries SET seen_at = clock_timestamp(), worker = %(worker)s"
-            " WHERE id = %(id)s AND queue = %(queue)s AND seen_at IS NULL",
-            {"id": canary.id, "queue": canary.queue.value, "worker": worker},
-        )
+    connection.exec_driver_sql(
+        "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
+        " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS came(queue, id)"
+        " WHERE c.id = came.id AND c.queue = came.queue AND c.seen_at IS NULL",
+        {
+            "queues": [canary.queue.value for canary in came],
+            "ids": [canary.id for canary in came],
+            "worker": worker,
+        },
+    )
 
 
 def unseen(connection: Connection, *, older_than: float) -> set[Lane]:
