@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from sqlalchemy import text
@@ -22,9 +23,9 @@ def broker(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queues(tocsin: Tocsin) -> tuple[bool, str]:
-    """What the doctor says of the queues."""
+    """What the doctor says of the queues, its figures left out: time passes while it looks."""
     (found,) = (check for check in json.loads(tocsin("doctor", "--json").out)["checks"] if check["check"] == "queues")
-    return found["good"], found["says"]
+    return found["good"], re.sub(r"\d+ (m?s)\b", r"N \1", found["says"])
 
 
 def send(database: Database, *, ago: str, seen_on: set[Lane]) -> None:
@@ -46,18 +47,18 @@ def test_with_a_worker_on_every_queue_all_is_well(tocsin: Tocsin, database: Data
     good, says = queues(tocsin)
 
     assert good
-    assert "commands 10 s ago, " in says
+    assert "commands N s ago, N ms on its way, bulk" in says
 
 
 def test_a_queue_without_a_worker_is_named_with_the_command_that_starts_one(tocsin: Tocsin, database: Database) -> None:
     send(database, ago="120 seconds", seen_on={*Lane})
     send(database, ago="0 seconds", seen_on={Lane.COMMANDS, Lane.BULK})
 
-    what, fix = "no worker has taken a canary from deliveries for 120 s", "start `tocsin worker --lanes deliveries`"
+    what, fix = "no worker has taken a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
     assert queues(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 
 def test_without_a_relay_nobody_blames_the_workers(tocsin: Tocsin, database: Database) -> None:
     send(database, ago="120 seconds", seen_on={*Lane})
 
-    assert queues(tocsin) == (False, "no canary has been sent for 120 s: start `tocsin relay`")
+    assert queues(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
