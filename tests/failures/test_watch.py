@@ -121,6 +121,8 @@ def test_without_a_hint_nobody_is_to_blame(database: Database, broker: Broker) -
 def test_a_hint_without_work_is_no_reason(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
+        # However slow this machine is, it is young.
+        connection.execute(text("UPDATE commands SET accepted_at = now() + interval '1 minute'"))
     hint(broker, Lane.COMMANDS, "incident:1:7")
 
     assert not looks_untaken(database, broker)
@@ -150,14 +152,16 @@ def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, broker:
     assert looks_untaken(database, broker)
 
 
-def test_an_unseen_canary_is_work_too(database: Database, broker: Broker) -> None:
+def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, broker: Broker) -> None:
     Sweeper(database.engine, Hinter(make_app(broker.settings))).send_canaries()
     hint(broker, Lane.DELIVERIES, "canary:1")
+
+    with database.engine.begin() as connection:
+        connection.execute(text("UPDATE canaries SET sent_at = now() + interval '1 minute'"))
     assert not looks_untaken(database, broker, Lane.DELIVERIES)
 
     with database.engine.begin() as connection:
-        connection.execute(text("UPDATE canaries SET sent_at = sent_at - interval '1 minute'"))
-
+        connection.execute(text("UPDATE canaries SET sent_at = now() - interval '1 minute'"))
     assert looks_untaken(database, broker, Lane.DELIVERIES)
 
 

@@ -47,7 +47,7 @@ def test_with_a_worker_on_every_queue_all_is_well(tocsin: Tocsin, database: Data
     good, says = queues(tocsin)
 
     assert good
-    assert "commands N s ago, N ms on its way, bulk" in says
+    assert "commands N s ago (N ms on its way), bulk" in says
 
 
 def test_a_queue_without_a_worker_is_named_with_the_command_that_starts_one(tocsin: Tocsin, database: Database) -> None:

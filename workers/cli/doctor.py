@@ -169,8 +169,8 @@ def _queues() -> str:
 
 def _seen(flight: Flight) -> str:
     if flight.way_seconds is None:
-        return f"{flight.queue}: not yet"
-    return f"{flight.queue} {flight.age_seconds:.0f} s ago, {flight.way_seconds * 1000:.0f} ms on its way"
+        return f"{flight.queue} not yet"
+    return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms on its way)"
 
 
 def _clocks() -> str:
