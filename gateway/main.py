@@ -20,7 +20,17 @@ from starlette.routing import Route
 from gateway.addresses import Address
 from gateway.answers import error_answer, wants_problem
 from gateway.doors import Door
-from gateway.routes import commands, comments, directory, documentation, health, incidents, notifications, organizations
+from gateway.routes import (
+    commands,
+    comments,
+    directory,
+    documentation,
+    health,
+    incidents,
+    notifications,
+    organizations,
+    subscriptions,
+)
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from models.refusals import MethodNotAllowed, NotFound
@@ -35,6 +45,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *comments.ADDRESSES,
     *commands.ADDRESSES,
     *incidents.ADDRESSES,
+    *subscriptions.ADDRESSES,
     *notifications.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,
