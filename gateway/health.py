@@ -10,9 +10,11 @@ from alembic.script import ScriptDirectory
 
 import models.migrations
 from gateway.services import Services
+from models.canary import Flight
 from models.refusals import Unavailable
 
 BROKER_SECONDS: Final = 1.5
+CANARIES_SECONDS: Final = 1.0
 
 
 class Check(NamedTuple):
@@ -30,6 +32,16 @@ async def checks(services: Services, *, with_broker: bool) -> list[Check]:
     if with_broker:
         looks.append(_broker(services))
     return [check for found in await asyncio.gather(*looks) for check in found]
+
+
+async def canaries(services: Services) -> list[Flight]:
+    """What the canaries of every queue tell; nothing while the database cannot be asked."""
+    try:
+        async with asyncio.timeout(CANARIES_SECONDS):
+            return await services.queries.canaries()
+    except Exception:
+        # The other figures are wanted most when something is away.
+        return []
 
 
 async def _database(services: Services) -> list[Check]:

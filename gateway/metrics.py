@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from models.canary import Flight
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -25,6 +27,14 @@ class Metrics:
             "tocsin_http_seconds", "Time to the answer, waiting included", ["path", "method"],
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
+        self._canary_age = Gauge(
+            "tocsin_canary_age_seconds", "Time since a worker last took a canary off the queue", ["queue"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._canary_way = Gauge(
+            "tocsin_canary_way_seconds", "How long the last canary seen was on its way to a worker", ["queue"],
+            registry=self._registry,
+        )  # fmt: skip
         self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:
@@ -40,6 +50,15 @@ class Metrics:
             self._answer_of[path, method, status] = known
         known[0].inc()
         known[1].observe(seconds)
+
+    def show_canaries(self, flights: Iterable[Flight]) -> None:
+        """Show these canaries, and no others: a figure that cannot be read is absent, not old."""
+        self._canary_age.clear()
+        self._canary_way.clear()
+        for flight in flights:
+            self._canary_age.labels(flight.queue.value).set(flight.age_seconds)
+            if flight.way_seconds is not None:
+                self._canary_way.labels(flight.queue.value).set(flight.way_seconds)
 
     def text(self) -> bytes:
         """All figures in Prometheus' text format."""

@@ -15,12 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.paging import Page
 from models.activity import Activity
+from models.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
 from models.directory import Person
 from models.incident import Incident
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
 from models.refusals import NotFound, Refusal, Unavailable
 from models.session import can_pass
-from models.vocabulary import GLOBAL_ROLES, ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.vocabulary import GLOBAL_ROLES, ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
 
 Rows = Sequence[Any]
 
@@ -219,6 +220,11 @@ class Queries:
             {"id": id_},
         )
         return rows[0] if rows else None
+
+    async def canaries(self) -> list[Flight]:
+        """What the canaries of every queue tell."""
+        rows = await self._rows(FLIGHTS, FLIGHTS_OF_ALL)
+        return [Flight(Lane(queue), *facts) for queue, *facts in rows]
 
     async def schema_revision(self) -> str | None:
         """The revision that the database stands at."""

@@ -336,27 +336,14 @@ def broken_off(connection: Connection, worker: str) -> list[UUID]:
     return [UUID(each) for row in rows if row.counts for each in row.commands]
 
 
-# --- sweep -----------------------------------------------------------------------------------------------------
-
-_FORGOTTEN: Final = """
-SELECT w.lane, w.subject FROM (
-    SELECT DISTINCT ON (c.subject) c.subject, c.lane, c.seq, c.accepted_at, c.next_attempt_at
-    FROM commands c WHERE c.state = 'accepted' ORDER BY c.subject, c.seq
-) AS w
-WHERE coalesce(w.next_attempt_at, w.accepted_at + make_interval(secs => %(older)s)) < clock_timestamp()
-ORDER BY w.seq LIMIT %(most)s
-"""
+# --- prune ------------------------------------------------------------------------------------------------------
 
 
-def forgotten_subjects(connection: Connection, *, older_than: float, most: int = 2000) -> list[tuple[Lane, str]]:
-    """Subjects whose first command has waited ``older_than`` seconds, or whose back-off is over: they need a hint."""
-    rows = connection.exec_driver_sql(_FORGOTTEN, {"older": older_than, "most": most})
-    return [(Lane(row.lane), row.subject) for row in rows]
-
-
-def prune_keys(connection: Connection, *, older_than_hours: float) -> int:
-    """Forget idempotency keys that are old enough; say how many."""
+def prune_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
+    """Forget idempotency keys that are old enough, the oldest ``most`` of them; say how many."""
     return connection.exec_driver_sql(
-        "DELETE FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)",
-        {"seconds": older_than_hours * 3600},
+        "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("
+        " SELECT ctid FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)"
+        " ORDER BY date_created LIMIT %(most)s))",
+        {"seconds": older_than_hours * 3600, "most": most},
     ).rowcount

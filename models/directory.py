@@ -46,8 +46,8 @@ users = Table(
     Column("timezone", Text, nullable=False, server_default="UTC"),
     moment_column("date_joined"),
 )
-# Mentions name people by username or e-mail address, in any case.
-Index("users_username_lower_idx", func.lower(users.c.username))
+# Mentions name people by username or e-mail address, in any case; a username in any case means one person.
+Index("users_username_lower_key", func.lower(users.c.username), unique=True)
 Index("users_email_lower_idx", func.lower(users.c.email))
 
 projects = Table(

@@ -21,6 +21,14 @@ WORKER_TIMEOUTS: Final = {
 }
 """What a worker's statements may take before the server ends them."""
 
+DEAD_PEER: Final = {
+    "tcp_user_timeout": 10_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+"""How soon a connection whose other end has silently gone counts as broken: in about 10 s, not in hours."""
+
 PASSING_CLASSES: Final = ("08", "53", "57P")
 """SQLSTATE prefixes of faults that can pass: connection, resources, operator intervention (restart, shutdown)."""
 
@@ -37,6 +45,7 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
         pool_size=pool_size,
         connect_args={
             "connect_timeout": 3,
+            **DEAD_PEER,
             "application_name": application,
             "options": f"-c timezone=UTC{options}",
         },

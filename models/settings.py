@@ -25,12 +25,16 @@ NAMES: dict[str, str] = {
     "TOCSIN_ORIGINS": "origins other than the gateway's own that browsers may call from, separated by commas",
     "TOCSIN_RATE": "commands a second one caller may send; five times as many in a burst",
     "TOCSIN_NOTIFY_WINDOW": "seconds that e-mail and chat wait for an edit or a deletion",
+    "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; this release sends no mails yet",
+    "TOCSIN_MAIL_FROM": "address that mails come from; this release sends no mails yet",
+    "TOCSIN_WEBHOOK_ALLOW": "networks that webhooks may reach although private, as CIDRs separated by commas;"
+    " this release sends no webhooks yet",
     "TOCSIN_CELERY_EVENTS": "1 lets our Celery workers send events and take remote control, for Flower",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }
 """Every setting, with what it is for; `tocsin doctor` prints them. A ``TOCSIN_`` name that is not here is an error."""
 
-SECRET_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET"})
+SECRET_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET", "TOCSIN_SMTP_URL"})
 """Settings that are printed with their secret part hidden."""
 
 

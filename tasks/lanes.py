@@ -26,6 +26,9 @@ from tasks.queues import MAX_HINTS, declare
 MAX_PENDING_SUBJECTS = 10_000
 """How many subjects a lane collects while the broker is slow or away; the sweeper knows the rest."""
 
+BROKER_SECONDS = 3.0
+"""How long asking the broker may take."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -42,11 +45,13 @@ def run_worker(
     on_child_start: Callable[[], None],
     on_child_stop: Callable[[], None],
     ready: Callable[[], None] = lambda: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> int:
     """Consume these lanes with one child process until SIGTERM; the exit code.
 
     ``on_child_start`` runs in every new child, after the fork: the place for engines and threads. The child dies with
-    this process, however it ends; a child that dies is replaced.
+    this process, however it ends; a child that dies is replaced. ``ready`` is called once, when it first consumes,
+    ``stopping`` when it is told to end.
     """
     consumer_process = os.getpid()
 
@@ -60,6 +65,9 @@ def run_worker(
     def tell_ready(**_: Any) -> None:
         ready()
 
+    def tell_stopping(**_: Any) -> None:
+        stopping()
+
     def keep_our_logging(**_: Any) -> None:
         """A receiver is all it takes for Celery to leave the logging alone."""
 
@@ -68,6 +76,7 @@ def run_worker(
         (signals.worker_process_init, start_child),
         (signals.worker_process_shutdown, stop_child),
         (signals.worker_ready, tell_ready),
+        (signals.worker_shutting_down, tell_stopping),
     ]
     for event, receiver in receivers:
         event.connect(receiver, weak=False)
@@ -87,6 +96,17 @@ def run_worker(
     finally:
         for event, receiver in receivers:
             event.disconnect(receiver)
+
+
+def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
+    """How many hints lie on these queues, asked over a connection of its own.
+
+    :raises Exception: the broker does not answer.
+    """
+    with app.connection_for_read() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
+        channel = connection.default_channel
+        return sum(app.amqp.queues[lane.value](channel).queue_declare().message_count for lane in lanes)
 
 
 def die_with_parent(parent: int) -> None:

@@ -7,14 +7,17 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import structlog
 from celery import Celery
 from sqlalchemy.engine import Engine
 
 from models.base import new_id
+from models.canary import Canary, see
 from models.session import WORKER_TIMEOUTS, make_engine
 from models.vocabulary import Lane
 from tasks.app import make_app
@@ -28,6 +31,9 @@ from workers.notify.notifier import Notifier
 from workers.readiness import announce_ready
 from workers.relay import Relay
 from workers.settings import WorkerSettings
+from workers.watch import PATIENCE_SECONDS, Pulse, Watch, end_deaf_worker, is_untaken
+
+_LANES_OF_COMMANDS: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +47,10 @@ class _Child:
     hinter: Hinter
     applier: Applier
     waker: Waker
+    pulse: Pulse
 
     @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery) -> _Child:
+    def start(cls, settings: WorkerSettings, app: Celery, pulse: Pulse) -> _Child:
         hinter, waker = Hinter(app), Waker(settings.wake_url)
         hinter.start()
 
@@ -60,11 +67,16 @@ class _Child:
             tell=tell,
             hand_over=lambda: hinter.hint(Lane.COMMANDS, ()),
         )
-        return cls(settings, app, hinter, applier, waker)
+        return cls(settings, app, hinter, applier, waker, pulse)
 
-    def apply(self, hint: Hint) -> None:
-        """The body of the lanes that carry commands."""
-        self.applier.drain(hint.subjects)
+    def work(self, lane: Lane, hint: Hint) -> None:
+        """The body of every lane's task."""
+        if canaries := Canary.among(lane, hint.subjects):
+            with self.applier.notes.connect() as notes:
+                see(notes, canaries, worker=self.applier.worker)
+        if lane in _LANES_OF_COMMANDS:
+            self.applier.drain(hint.subjects)
+        self.pulse.beat()
 
     def stop(self) -> None:
         """End what was started beside the tasks."""
@@ -72,32 +84,46 @@ class _Child:
         self.waker.close()
 
 
-def run_worker(lanes: list[str]) -> None:
-    """Apply commands until SIGTERM; ``lanes`` are names of queues."""
+def run_worker(lanes: list[str], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Apply commands until SIGTERM; ``lanes`` are names of queues.
+
+    After ``patience_seconds`` without progress, while work waits, it ends itself: see :mod:`workers.watch`.
+    """
     settings = _settings()
     app = make_app(settings)
+    pulse = Pulse()
+    own_lanes = [Lane(lane) for lane in lanes]
+    watch = _watch(settings, own_lanes, pulse, patience_seconds)
     child: _Child | None = None
 
     def start_child() -> None:
         nonlocal child
-        child = _Child.start(settings, app)
+        child = _Child.start(settings, app, pulse)
 
     def stop_child() -> None:
         if child is not None:
             child.stop()
 
-    def apply(hint: Hint) -> None:
-        if child is not None:
-            child.apply(hint)
+    def body_of(lane: Lane) -> Callable[[Hint], None]:
+        def work(hint: Hint) -> None:
+            if child is not None:
+                child.work(lane, hint)
 
-    install(app, {Lane.COMMANDS: apply, Lane.BULK: apply, Lane.DELIVERIES: lambda _: None})
+        return work
+
+    def ready() -> None:
+        watch.start()
+        announce_ready()
+
+    install(app, {lane: body_of(lane) for lane in Lane})
     sys.exit(
         consume(
             app,
-            [Lane(lane) for lane in lanes],
+            own_lanes,
             on_child_start=start_child,
             on_child_stop=stop_child,
-            ready=announce_ready,
+            ready=ready,
+            stopping=watch.stop,
         )
     )
 
@@ -120,6 +146,19 @@ def _settings() -> WorkerSettings:
     settings = WorkerSettings.from_environment()
     configure_logging(settings.log_level)
     return settings
+
+
+def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Pulse, patience_seconds: float) -> Watch:
+    """The watch of the main process, with connections of its own."""
+    engine = make_engine(
+        settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
+    )
+    return Watch(
+        pulse,
+        partial(is_untaken, engine, make_app(settings), lanes),
+        partial(end_deaf_worker, patience_seconds),
+        patience_seconds=patience_seconds,
+    )
 
 
 def _notes_engine(settings: WorkerSettings) -> Engine:

@@ -1,4 +1,7 @@
-"""The sweep: accepted commands that nobody came for become hints again, whatever happened to the first ones."""
+"""The sweep: accepted commands that nobody came for become hints again, whatever happened to the first ones.
+
+It also sends the canaries, which show that somebody takes from each queue.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from typing import Final
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
-from models import command
+from models import canary, waiting
+from models.command import prune_keys
 from models.vocabulary import Lane
 from tasks.lanes import Hinter
 from workers.rounds import POLL_SECONDS, go_round
@@ -20,7 +24,11 @@ FORGOTTEN_SECONDS: Final = 3.0
 REMEMBER_SECONDS: Final = 2.0
 """How long a subject that was hinted at is left alone."""
 
+CANARY_SECONDS: Final = 30.0
+"""How often each queue gets a canary."""
+
 PRUNE_SECONDS: Final = 60.0
+PRUNED_AT_ONCE: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
 
 SHARE_OF_TIME: Final = 0.1
@@ -30,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Hints at forgotten subjects about every half second, and prunes idempotency keys every minute.
+    """Hints at forgotten subjects about every half second, sends canaries, and prunes what is old every minute.
 
     It runs in every relay; a lock lets one of them sweep at a time.
     """
@@ -39,6 +47,7 @@ class Sweeper:
         self._engine = engine
         self._hinter = hinter
         self._hinted_at: dict[str, float] = {}
+        self._after = ""
         self._prune_at = 0.0
         self._pause = POLL_SECONDS
 
@@ -47,12 +56,15 @@ class Sweeper:
         go_round("sweep", self._one_round, lambda _: stop.wait(self._pause), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
-        """Hint at what is forgotten now, and say at what; at nothing while another relay sweeps."""
+        """Hint at what is forgotten on the next subjects, and say at what; at nothing while another relay sweeps."""
         with self._engine.begin() as connection:
             forgotten = (
-                command.forgotten_subjects(connection, older_than=FORGOTTEN_SECONDS) if _mine(connection) else []
+                waiting.forgotten_subjects(connection, older_than=FORGOTTEN_SECONDS, after=self._after)
+                if _mine(connection)
+                else waiting.Forgotten([], "")
             )
-        news = self._not_hinted_lately(forgotten)
+        self._after = forgotten.after
+        news = self._not_hinted_lately(forgotten.subjects)
         for lane in Lane:
             if subjects := [subject for its_lane, subject in news if its_lane is lane]:
                 self._hinter.hint(lane, subjects)
@@ -60,17 +72,29 @@ class Sweeper:
             log.info("sweep.hinted", subjects=len(news))
         return news
 
-    def prune(self) -> int:
-        """Forget old idempotency keys, and say how many; none while another relay sweeps."""
+    def send_canaries(self) -> list[canary.Canary]:
+        """Send those that are due, and say which; none while another relay sweeps."""
         with self._engine.begin() as connection:
-            return command.prune_keys(connection, older_than_hours=KEYS_KEPT_HOURS) if _mine(connection) else 0
+            sent = canary.send_due(connection, every_seconds=CANARY_SECONDS) if _mine(connection) else []
+        for each in sent:
+            self._hinter.hint(each.queue, [each.subject])
+        return sent
+
+    def prune(self) -> int:
+        """Forget old canaries and some old idempotency keys, and say how many keys; none while another relay sweeps."""
+        with self._engine.begin() as connection:
+            if not _mine(connection):
+                return 0
+            canary.prune(connection)
+            return prune_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=PRUNED_AT_ONCE)
 
     def _one_round(self) -> bool:
         started = time.monotonic()
         self.sweep()
-        if started >= self._prune_at:
+        self.send_canaries()
+        # A full share means that there is more: then the next round goes on.
+        if started >= self._prune_at and self.prune() < PRUNED_AT_ONCE:
             self._prune_at = started + PRUNE_SECONDS
-            self.prune()
         self._pause = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
         return False
 

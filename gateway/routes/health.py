@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.health import checks
+from gateway.health import canaries, checks
 from gateway.services import Services
 
 
@@ -37,6 +37,7 @@ def routes(services: Services) -> list[Route]:
         return JSONResponse({"name": "tocsin", "version": version("tocsin")})
 
     async def metrics(_: Request) -> Response:
+        services.metrics.show_canaries(await canaries(services))
         return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [

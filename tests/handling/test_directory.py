@@ -8,10 +8,11 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
-from models.directory import token_hash
+from models.directory import token_hash, users
 from models.roster import DirectoryError, export_directory, import_directory, read_document
 from models.tokens import DEFAULT_SCOPES
 from models.vocabulary import MAX_ID, CallerKind
@@ -190,6 +191,13 @@ def test_people_are_known_in_any_case_of_their_username(house: Connection) -> No
     assert summary["users"] == counts(changed=1)
     assert exported(house, "users", username="ana")
     assert exported(house, "members", user="mem")["role"] == "owner"
+
+
+def test_a_username_in_another_case_is_nobody_elses(house: Connection) -> None:
+    row = {"username": "MEM", "name": "", "email": ""}
+
+    with pytest.raises(IntegrityError, match="users_username_lower_key"), house.begin_nested():
+        house.execute(insert(users).values(row))
 
 
 def test_an_id_that_is_carried_over_moves_the_counter_past_it(house: Connection) -> None:

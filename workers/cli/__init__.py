@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "worker": Entry("workers.cli.processes:worker", "one worker process"),
     "relay": Entry("workers.cli.processes:relay", "one relay process"),
     "notifier": Entry("workers.cli.processes:notifier", "one notifier process"),
+    "catcher": Entry("workers.cli.catcher:catcher", "catch mails and webhooks of the demo, and show them"),
 }
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from dotenv import dotenv_values
@@ -20,10 +20,16 @@ from workers.cli.frame import AsJson, Data, data_folder, say, say_json
 from workers.stack.discovery import environment_of
 from workers.stack.part import StackError
 
+if TYPE_CHECKING:
+    from models.canary import Flight
+
 T = TypeVar("T")
 
 LOW_DISK_BYTES = 1 << 30
 CLOCK_SECONDS = 1.0
+
+STALE_SECONDS = 90.0
+"""A queue whose last canary was seen longer ago than this has no worker; they come every 30 s."""
 
 
 class Unwell(Exception):
@@ -40,7 +46,7 @@ class Finding:
 
 
 def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
-    """Check configuration, database, migrations, broker, wake-ups, clocks and disk."""
+    """Check configuration, database, migrations, broker, wake-ups, queues, clocks and disk."""
     folder = data_folder(data)
     findings = [_find("configuration", lambda: _configuration(folder))]
     if findings[0].good:
@@ -134,6 +140,39 @@ def _wake_ups() -> str:
     return f"{hidden('REDIS_URL', url)} answers"
 
 
+def _queues() -> str:
+    from models.canary import flights
+    from models.session import make_engine
+
+    engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
+
+    def ask() -> list[Flight]:
+        with engine.connect() as connection:
+            return flights(connection)
+
+    try:
+        found = _or_unwell(ask, "the canaries cannot be asked for", "see the lines above")
+    finally:
+        engine.dispose()
+    if not found:
+        return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
+    silent = min(flight.sent_seconds for flight in found)
+    if silent > STALE_SECONDS:
+        raise Unwell(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
+    stale = [flight for flight in found if flight.age_seconds > STALE_SECONDS]
+    if stale:
+        said = ", ".join(f"{flight.queue} for {flight.age_seconds:.0f} s" for flight in stale)
+        lanes = ",".join(flight.queue for flight in stale)
+        raise Unwell(f"no worker has taken a canary from {said}: start `tocsin worker --lanes {lanes}`, or see its log")
+    return "a worker took the last canary from " + ", ".join(_seen(flight) for flight in found)
+
+
+def _seen(flight: Flight) -> str:
+    if flight.way_seconds is None:
+        return f"{flight.queue} not yet"
+    return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms on its way)"
+
+
 def _clocks() -> str:
     before = time.time()
     there = float(_ask("SELECT extract(epoch FROM clock_timestamp())"))
@@ -156,6 +195,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "migrations": _migrations,
     "broker": _broker,
     "wake-ups": _wake_ups,
+    "queues": _queues,
     "clocks": _clocks,
 }
 """What is asked once the configuration is known, in this order."""

@@ -31,6 +31,9 @@ def worker(
     *,
     data: Data = None,
     lanes: Annotated[str, typer.Option(help="Lanes to work on, separated by commas.")] = "commands,bulk,deliveries",
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without progress, while work waits, after which it ends itself.")
+    ] = 30,
     as_json: AsJson = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Apply commands and deliver notifications."""
@@ -38,7 +41,7 @@ def worker(
     if not names or not set(names) <= set(Lane):
         raise typer.BadParameter(f"--lanes takes some of {','.join(Lane)}, not {lanes!r}")
     find_stack(data)
-    _process("worker")(lanes=names)
+    _process("worker")(lanes=names, patience_seconds=patience)
 
 
 def relay(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it

@@ -22,9 +22,10 @@ def up(
 ) -> None:
     """Start everything that is not configured, and keep it running until Ctrl-C."""
     from workers.stack import demo as demo_stack
+    from workers.stack.catching import Catching
     from workers.stack.settings import StackSettings
     from workers.stack.up import Stack, Wishes
     from workers.stack.voice import Voice
 
     wishes = Wishes(data=data_folder(data), host=host, port=port, workers=workers)
-    Stack(wishes, StackSettings.from_environment(), Voice(), [demo_stack] if demo else []).run()
+    Stack(wishes, StackSettings.from_environment(), Voice(), [Catching(), demo_stack] if demo else []).run()

@@ -18,6 +18,7 @@ class StackSettings(Settings):
     data: Path = Path(".tocsin")
     secret: str | None = None
     public_url: str | None = None
+    smtp_url: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:

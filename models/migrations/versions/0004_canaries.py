@@ -1,0 +1,35 @@
+"""Canaries, and usernames that are unique in any case.
+
+Revision: 0004, after 0002. It works with the previous release still running.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "canaries",
+        sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
+        sa.Column("queue", sa.Text(), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), server_default=sa.text("clock_timestamp()"), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("worker", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("canaries_pkey")),
+    )
+    op.create_index("canaries_queue_sent_at_idx", "canaries", ["queue", "sent_at"])
+    op.create_index("users_username_lower_key", "users", [sa.text("lower(username)")], unique=True)
+    op.drop_index("users_username_lower_idx", table_name="users")
+
+
+def downgrade() -> None:
+    op.create_index("users_username_lower_idx", "users", [sa.text("lower(username)")])
+    op.drop_index("users_username_lower_key", table_name="users")
+    op.drop_table("canaries")

@@ -1,0 +1,113 @@
+"""What a canary tells: that somebody takes from its queue, and how long the way is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from models.canary import KEPT_HOURS, Canary, Flight, flights, prune, see, send_due
+from models.vocabulary import Lane
+from tests.conftest import Database
+
+
+@pytest.fixture
+def connection(database: Database) -> Iterator[Connection]:
+    with database.engine.begin() as connection:
+        yield connection
+
+
+def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Connection) -> None:
+    first = send_due(connection, every_seconds=30)
+    at_once = send_due(connection, every_seconds=30)
+    let_pass(connection, "30 seconds")
+    next_ = send_due(connection, every_seconds=30)
+
+    assert [canary.queue for canary in first] == [*Lane]
+    assert at_once == []
+    assert [canary.queue for canary in next_] == [*Lane]
+    assert not set(first) & set(next_)
+
+
+def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection) -> None:
+    sent = {canary.queue: canary for canary in send_due(connection, every_seconds=30)}
+    let_pass(connection, "2 minutes")
+
+    see(connection, [sent[Lane.BULK]], worker="somewhere/1")
+
+    bulk = flight(connection, Lane.BULK)
+    assert bulk.worker == "somewhere/1"
+    assert bulk.way_seconds is not None
+    assert bulk.age_seconds < 120 <= bulk.way_seconds <= bulk.sent_seconds
+
+
+def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
+    send_due(connection, every_seconds=30)
+    let_pass(connection, "40 seconds")
+    for canary in send_due(connection, every_seconds=30):
+        if canary.queue is not Lane.DELIVERIES:
+            see(connection, [canary], worker="somewhere/1")
+
+    deliveries = flight(connection, Lane.DELIVERIES)
+    assert deliveries.sent_seconds < 40 <= deliveries.age_seconds
+    assert (deliveries.way_seconds, deliveries.worker) == (None, None)
+    assert flight(connection, Lane.COMMANDS).age_seconds < 40
+
+
+def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
+    (late, *_) = send_due(connection, every_seconds=30)
+    let_pass(connection, "45 seconds")
+    send_due(connection, every_seconds=30)
+
+    see(connection, [late], worker="somewhere/1")
+
+    assert (flight(connection, late.queue).way_seconds or 0) >= 45
+
+
+def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) -> None:
+    (canary, *_) = send_due(connection, every_seconds=30)
+    see(connection, [Canary(Lane.BULK, canary.id)], worker="a stranger")
+    see(connection, [canary], worker="the first")
+    see(connection, [canary], worker="the second")
+
+    assert flight(connection, canary.queue).worker == "the first"
+    assert flight(connection, Lane.BULK).worker is None
+
+
+@pytest.mark.parametrize(
+    "forged", ["canary:", "canary:x", "canary:-1", "canary:1.5", f"canary:{2**63}", "canary:٣", "canary:99"]
+)
+def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
+    send_due(connection, every_seconds=30)
+
+    see(connection, Canary.among(Lane.COMMANDS, [forged]), worker="a stranger")
+
+    assert flight(connection, Lane.COMMANDS).worker is None
+
+
+def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connection) -> None:
+    for _ in range(3):
+        for canary in send_due(connection, every_seconds=30):
+            if canary.queue is Lane.BULK:
+                see(connection, [canary], worker="somewhere/1")
+        let_pass(connection, f"{KEPT_HOURS} hours")
+    last_seen = flight(connection, Lane.BULK)
+
+    prune(connection)
+
+    assert connection.execute(text("SELECT count(*) FROM canaries")).scalar_one() == 1
+    assert flight(connection, Lane.BULK).way_seconds == last_seen.way_seconds
+
+
+def let_pass(connection: Connection, time: str) -> None:
+    """What has been sent and seen was so much earlier."""
+    connection.execute(
+        text("UPDATE canaries SET sent_at = sent_at - cast(:t AS interval), seen_at = seen_at - cast(:t AS interval)"),
+        {"t": time},
+    )
+
+
+def flight(connection: Connection, queue: Lane) -> Flight:
+    return {flight.queue: flight for flight in flights(connection)}[queue]

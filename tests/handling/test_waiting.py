@@ -1,0 +1,90 @@
+"""Looking after what waits costs the same, however much waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+
+from models.command import prune_keys
+from models.vocabulary import Lane
+from models.waiting import forgotten_subjects, waiting_lanes
+from tests.conftest import Database
+
+LINES, LONG = 500, 20_000
+
+
+@pytest.fixture
+def engine(database: Database) -> Iterator[Engine]:
+    """A ledger with many lines, one of them very long, that have waited for an hour."""
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO commands (id, type, subject, lane, caller, payload, accepted_at)"
+                " SELECT gen_random_uuid(), 'comment.post',"
+                " CASE WHEN n > :lines THEN 'incident:1:7' ELSE 'org:' || n END,"
+                " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :lines + :long) AS n"
+            ),
+            {"lines": LINES - 1, "long": LONG},
+        )
+    return database.engine
+
+
+def test_the_sweep_looks_at_the_heads_of_lines_and_at_no_more_than_its_share(engine: Engine) -> None:
+    with engine.begin() as connection:
+        found = forgotten_subjects(connection, older_than=3, most=100)
+
+        assert len(found.subjects) == 100
+        assert 100 <= rows_read(connection, "commands") <= 2 * 100
+
+
+def test_share_after_share_the_sweep_comes_to_every_line_once(engine: Engine) -> None:
+    seen: list[tuple[Lane, str]] = []
+    after = ""
+    with engine.begin() as connection:
+        while True:
+            found = forgotten_subjects(connection, older_than=3, after=after, most=300)
+            seen += found.subjects
+            after = found.after
+            if not after:
+                break
+
+    assert len(seen) == len(set(seen)) == LINES
+    assert (Lane.COMMANDS, "incident:1:7") in seen
+
+
+def test_the_watch_looks_at_the_oldest_rows_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert waiting_lanes(connection, older_than=3, window=200) == {Lane.COMMANDS}
+        assert 200 <= rows_read(connection, "commands") <= 2 * 200
+
+
+def test_old_keys_are_forgotten_share_by_share_the_oldest_first(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO idempotency_keys (caller, key, request_hash, command_ids, date_created)"
+                " SELECT 'user:1', n::text, '', '[]', now() - interval '3 days' + n * interval '1 second'"
+                " FROM generate_series(1, 20000) AS n"
+            )
+        )
+
+    with database.engine.begin() as connection:
+        assert prune_keys(connection, older_than_hours=48, most=100) == 100
+        assert 100 <= rows_read(connection, "idempotency_keys") <= 3 * 100
+        assert connection.execute(text("SELECT min(key::int) FROM idempotency_keys")).scalar_one() == 101
+
+
+def rows_read(connection: Connection, table: str) -> int:
+    """How many rows of the table this transaction has touched so far."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) + n_tup_upd + n_tup_del"
+                " FROM pg_stat_xact_user_tables WHERE relname = :table"
+            ),
+            {"table": table},
+        ).scalar_one()
+    )

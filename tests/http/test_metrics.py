@@ -1,0 +1,46 @@
+"""Figures to watch that come from the tables."""
+
+from __future__ import annotations
+
+import re
+
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
+from models.canary import see, send_due
+from models.vocabulary import Lane
+from tests.http.doorway import Gateway
+
+
+def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        sent = send_due(connection, every_seconds=30)
+        connection.execute(text("UPDATE canaries SET sent_at = sent_at - interval '20 seconds'"))
+        see(connection, [canary for canary in sent if canary.queue is Lane.COMMANDS], worker="somewhere/1")
+
+    figures = canary_figures(gateway)
+
+    assert figures["age", "commands"] < figures["age", "bulk"]
+    assert figures["age", "bulk"] >= 20
+    assert figures["way", "commands"] >= 20
+    assert ("way", "bulk") not in figures
+
+
+def test_what_cannot_be_read_is_absent_and_the_other_figures_are_there(gateway: Gateway, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        send_due(connection, every_seconds=30)
+    assert canary_figures(gateway)
+
+    with ledger.begin() as connection:
+        connection.execute(text("ALTER TABLE canaries RENAME TO elsewhere"))
+
+    assert canary_figures(gateway) == {}
+    assert "tocsin_http_seconds" in gateway.get("/metrics", by=None).text
+
+
+def canary_figures(gateway: Gateway) -> dict[tuple[str, str], float]:
+    """What the metrics say: age and way by queue."""
+    answer = gateway.get("/metrics", by=None)
+    assert answer.status_code == 200
+    found = re.findall(r'^tocsin_canary_(\w+)_seconds{queue="(\w+)"} (\S+)$', answer.text, re.MULTILINE)
+    return {(figure, queue): float(value) for figure, queue, value in found}

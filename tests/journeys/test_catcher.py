@@ -1,0 +1,193 @@
+"""The demo's mail catcher and webhook echo: what is sent to them can be read back."""
+
+from __future__ import annotations
+
+import os
+import smtplib
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.message import EmailMessage
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.journeys.house import Stack, a_stack
+from tests.journeys.programs import CLEAN, open_folder, tocsin
+from workers.stack.catcher import KEPT, MAX_BYTES
+from workers.stack.up import free_port
+
+pytestmark = pytest.mark.xdist_group("catcher")
+
+
+@dataclass(frozen=True)
+class Catcher:
+    """A running catcher."""
+
+    client: httpx.Client
+    smtp_port: int
+
+    def mail(self, subject: str = "Hello", text: str = "How are you?", to: str = "ana@x.test") -> None:
+        """Send a mail as any program would."""
+        message = EmailMessage()
+        message["From"], message["To"], message["Subject"] = "mem@x.test", to, subject
+        message.set_content(text)
+        self.send(message.as_bytes(), to)
+
+    def send(self, raw: bytes, to: str = "ana@x.test") -> None:
+        with smtplib.SMTP("127.0.0.1", self.smtp_port) as server:
+            server.sendmail("mem@x.test", [to], raw)
+
+
+@contextmanager
+def a_catcher() -> Iterator[Catcher]:
+    smtp_port, http_port = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
+    words = ["catcher", "--smtp-port", str(smtp_port), "--http-port", str(http_port)]
+    readable, writable = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "workers.cli", *words], env=CLEAN | {"READY_FD": str(writable)}, pass_fds=[writable]
+    )
+    os.close(writable)
+    with os.fdopen(readable, "rb") as pipe, httpx.Client(base_url=f"http://127.0.0.1:{http_port}") as client:
+        try:
+            assert pipe.read() == b"ready\n"
+            yield Catcher(client, smtp_port)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def catcher() -> Iterator[Catcher]:
+    with a_catcher() as running:
+        yield running
+
+
+# --- in the demo -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with open_folder() as folder, a_stack(folder / "data") as running:
+        yield running
+
+
+def address(stack: Stack, name: str) -> str:
+    """An address that the demo has printed."""
+    (line,) = (line for line in stack.program.lines if line.startswith(f"{name} "))
+    return line.split()[1]
+
+
+def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
+    url = stack.running["environment"]["TOCSIN_SMTP_URL"]
+    assert address(stack, "mail") == url
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "mem@x.test", "ana@x.test", "Grüße"
+    message.set_content("Kannst du schauen?")
+    with smtplib.SMTP("127.0.0.1", int(url.rsplit(":", 1)[1])) as server:
+        server.send_message(message)
+
+    (mail,) = httpx.get(f"{address(stack, 'caught')}mails").json()
+
+    assert (mail["sender"], mail["to"], mail["subject"]) == ("mem@x.test", ["ana@x.test"], "Grüße")
+    assert mail["text"].strip() == "Kannst du schauen?"
+    assert ["To", "ana@x.test"] in mail["headers"]
+
+
+def test_a_webhook_posted_to_the_demo_is_echoed_and_can_be_read_back(stack: Stack) -> None:
+    echo = httpx.post(f"{address(stack, 'webhooks')}/mine", content=b'{"a": 1}', headers={"webhook-id": "msg_1"})
+
+    (call,) = httpx.get(f"{address(stack, 'caught')}webhooks").json()
+
+    assert echo.json() == call
+    assert (call["path"], call["body"]) == ("/hook/mine", '{"a": 1}')
+    assert ["webhook-id", "msg_1"] in call["headers"]
+
+
+def test_a_killed_catcher_is_back_where_it_was(stack: Stack) -> None:
+    pid = stack.kill("catcher")
+    stack.comes_back("catcher", other_than=pid)
+
+    assert httpx.get(address(stack, "caught")).status_code == 200
+
+
+def test_the_last_line_of_the_demo_is_still_ready(stack: Stack) -> None:
+    assert stack.program.lines[-1] == f"ready {stack.url}"
+
+
+# --- the catcher alone -----------------------------------------------------------------------------------------
+
+
+def test_a_page_shows_what_was_caught_and_runs_nothing_of_it(catcher: Catcher) -> None:
+    evil = "<script>alert(1)</script>"
+    catcher.mail(subject=evil, text=evil)
+    catcher.client.post("/hook", content=evil)
+
+    page = catcher.client.get("/")
+
+    assert page.text.count("&lt;script&gt;") >= 3
+    assert "<script" not in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none';")
+
+
+def test_only_the_newest_are_kept(catcher: Catcher) -> None:
+    for number in range(KEPT + 1):
+        catcher.client.post(f"/hook/{number}")
+
+    calls = catcher.client.get("/webhooks").json()
+
+    assert [call["path"] for call in calls] == [f"/hook/{number}" for number in range(KEPT, 0, -1)]
+
+
+def test_what_is_too_large_is_refused_and_not_kept(catcher: Catcher) -> None:
+    before = catcher.client.get("/mails").json(), catcher.client.get("/webhooks").json()
+
+    assert catcher.client.post("/hook", content=b"x" * (MAX_BYTES + 1)).status_code == 413
+    with pytest.raises(smtplib.SMTPResponseException) as refused:
+        catcher.mail(text="x\n" * MAX_BYTES)
+
+    assert refused.value.smtp_code == 552
+    assert (catcher.client.get("/mails").json(), catcher.client.get("/webhooks").json()) == before
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        pytest.param(b"", "", id="nothing at all"),
+        pytest.param(b"\xff\xfe: \xff\r\n\r\n\xff", "\ufffd\ufffd: \ufffd\r\n\r\n\ufffd", id="no text"),
+        pytest.param(b"Content-Type: text/plain; charset=klingon\r\n\r\nnuqneH", "nuqneH", id="a charset nobody knows"),
+        pytest.param(b"Subject: =?x?q?=?=\r\nTo: <<\r\n\r\nhi", "hi", id="broken headers"),
+        pytest.param(b"Content-Type: multipart/mixed\r\n\r\nhi", "", id="parts without a boundary"),
+    ],
+)
+def test_a_mail_that_is_none_is_caught_all_the_same(catcher: Catcher, raw: bytes, text: str) -> None:
+    catcher.send(raw, to="nobody@x.test")
+
+    newest = catcher.client.get("/mails").json()[0]
+
+    assert newest["to"] == ["nobody@x.test"]
+    assert newest["text"].strip() == text
+
+
+def test_a_page_of_another_name_may_not_look(catcher: Catcher) -> None:
+    assert catcher.client.get("/mails", headers={"Host": "evil.test"}).status_code == 400
+
+
+def test_a_taken_port_ends_it_with_a_word(catcher: Catcher, tmp_path: Path) -> None:
+    ended = tocsin("catcher", "--smtp-port", str(catcher.smtp_port), "--http-port", str(free_port("127.0.0.1", 0)))
+
+    assert ended.returncode != 0
+    assert "address already in use" in ended.stderr
+
+
+def test_settings_of_what_is_still_to_come_are_known() -> None:
+    said = tocsin(
+        "doctor", TOCSIN_SMTP_URL="smtp://me:secret@host", TOCSIN_MAIL_FROM="a@b", TOCSIN_WEBHOOK_ALLOW="::1/128"
+    )
+
+    assert "smtp://me:(hidden)@host" in said.stdout
+    assert "secret" not in said.stdout + said.stderr
+    assert "no setting of tocsin" not in said.stderr

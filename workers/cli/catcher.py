@@ -1,0 +1,24 @@
+"""`tocsin catcher`: the demo's mail catcher and webhook echo."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from workers.cli.frame import AsJson, Data
+
+
+def catcher(
+    *,
+    data: Data = None,  # noqa: ARG001 - every command takes it; what is caught stays in memory
+    smtp_port: Annotated[int, typer.Option(min=1, max=65535, help="Port that mails are sent to.")] = 8425,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page and of webhooks.")] = 8480,
+    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+) -> None:
+    """Catch mails and webhooks on this machine, and show them."""
+    from tasks.tracing import configure_logging
+    from workers.stack.catcher import run
+
+    configure_logging("warning")
+    run(smtp_port=smtp_port, http_port=http_port)
