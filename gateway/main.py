@@ -20,7 +20,17 @@ from starlette.routing import Route
 from gateway.addresses import Address
 from gateway.answers import error_answer, wants_problem
 from gateway.doors import Door
-from gateway.routes import commands, comments, directory, documentation, health, incidents, notifications, organizations
+from gateway.routes import (
+    commands,
+    comments,
+    directory,
+    documentation,
+    health,
+    incidents,
+    notifications,
+    organizations,
+    stream,
+)
 from gateway.services import Services
 from gateway.settings import GatewaySettings
 from models.refusals import MethodNotAllowed, NotFound
@@ -38,6 +48,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *notifications.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,
+    *stream.ADDRESSES,
 )
 
 
@@ -90,7 +101,7 @@ def run(host: str, port: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which on its way out tells those who wait for an outcome that they will not see it here."""
+    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here."""
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
@@ -98,7 +109,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Let requests in flight end, then stop."""
-        self._services.outcomes.release()
+        self._services.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
 
 
