@@ -18,15 +18,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.identity import Caller, Identity, Question
-from gateway.news import Item, NewsDesk, Snapshot
+from gateway.news import Item, NewsDesk, Snapshot, beginning_id
 from models.policy import INBOX, INCIDENT, Permission, ProjectFacts, may_read, require_organization, require_token
 from models.refusals import NotFound, Refusal, Unavailable
 from models.session import can_pass
 from tasks import wake
 
 HEARTBEAT: Final = b":\n\n"
-OPENING: Final = b"retry: 1000\n\n"
-"""The first bytes: whoever has them is told of everything that commits from here on."""
+RETRY: Final = "retry: 1000\n\n"
 
 STOPPING: Final = "the gateway stops"
 TOO_SLOW: Final = "you read too slowly; come back with Last-Event-ID"
@@ -100,7 +99,9 @@ class Reader:
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """What to send, until the end."""
-        yield OPENING
+        # Who has heard nothing when the stream breaks comes back to where it began.
+        beginning = "" if self.is_resuming else f"id: {beginning_id(self.since)}\n"
+        yield f"{beginning}{RETRY}".encode()
         if self.is_resuming:
             async for frame in self._following.owed(self):
                 yield frame

@@ -170,20 +170,22 @@ class NewsDesk:
         self, id_: UUID | None, organization: int, person: int | None, *, until: Snapshot
     ) -> Resumption:
         """Where a reader goes on whose last item was this one: at the latest a day ago, also after an unknown one."""
-        found: Sequence[Any] = ()
-        if id_ is not None:
-            parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "person": person}
-            found = await self._rows(_LAST, parameters | {"until": until})
+        lowest = _lowest_unfinished(until)
         horizon = await self._rows(_HORIZON, {"oldest": _oldest_id()})
-        if not horizon:
-            return Resumption(int(until.partition(":")[0]), None)
-        oldest = int(horizon[0].written_after)
+        oldest = int(horizon[0].written_after) if horizon else lowest
+        if id_ is None:
+            return Resumption(oldest, None)
+        if id_.version == _BEGINNING:
+            begun = _number_of(id_)
+            # A number that lies ahead is another server's, as in _LAST.
+            return Resumption(max(oldest, begun) if begun <= lowest else oldest, None)
+        parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "person": person}
+        found = await self._rows(_LAST, parameters | {"until": until})
         if not found:
             return Resumption(oldest, None)
         last = found[0]
-        return Resumption(
-            max(oldest, int(last.written_after)), Place(int(last.written_by), last.subject, last.sequence)
-        )
+        place = Place(int(last.written_by), last.subject, last.sequence)
+        return Resumption(max(oldest, int(last.written_after)), place)
 
     async def owed(
         self,
@@ -273,6 +275,19 @@ def _notification_frame(row: Any) -> bytes:
 # --- ids that begin with the time ------------------------------------------------------------------------------
 
 _NUMBER_BITS: Final = (1 << 62) - 1
+
+
+_BEGINNING: Final = 8
+"""The version of ids that are of no event: they say where a stream began."""
+
+
+def beginning_id(begun: Snapshot) -> UUID:
+    """An id to come back with for a reader who has heard nothing yet since this snapshot."""
+    return UUID(int=_BEGINNING << 76 | 0b10 << 62 | _lowest_unfinished(begun))
+
+
+def _lowest_unfinished(snapshot: Snapshot) -> int:
+    return int(snapshot.partition(":")[0])
 
 
 def notification_event_id(number: int, created: datetime) -> UUID:
