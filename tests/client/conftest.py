@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,6 +22,7 @@ class Awaited:
     def __init__(self, *given: Any, **named: Any) -> None:
         self._runner = asyncio.Runner()
         self._client = self._runner.run(self._make(*given, **named))
+        self._followed: list[AsyncGenerator[Any, None]] = []
 
     async def _make(self, *given: Any, **named: Any) -> AsyncTocsin:
         return AsyncTocsin(*given, **named)
@@ -32,15 +33,22 @@ class Awaited:
 
     def follow(self, **named: Any) -> Iterator[Any]:
         events = self._client.follow(**named)
+        self._followed.append(events)
         while True:
-            yield self._runner.run(anext(events))  # type: ignore[arg-type]
+            yield self._runner.run(_next(events))
 
     def __enter__(self) -> Awaited:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for events in self._followed:
+            self._runner.run(events.aclose())
         self._runner.run(self._client.close())
         self._runner.close()
+
+
+async def _next(events: AsyncGenerator[Any, None]) -> Any:
+    return await anext(events)
 
 
 Connect = Callable[..., Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Iterable, Iterator
@@ -57,7 +58,7 @@ class Road:
         with near, contextlib.suppress(OSError):
             if trouble == GONE:
                 return
-            request = near.recv(1 << 20)
+            request = _whole_request(near)
             if trouble in _TOLD:
                 near.sendall(_TOLD[trouble])
                 return
@@ -70,6 +71,19 @@ class Road:
                 back.start()
                 _pour(near, far)
                 back.join()
+
+
+def _whole_request(near: socket.socket) -> bytes:
+    request = near.recv(1 << 16)
+    while b"\r\n\r\n" not in request:
+        request += near.recv(1 << 16)
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
+    missing = int(length[1]) - len(body) if length else 0
+    while missing > 0:
+        chunk = near.recv(min(missing, 1 << 16))
+        request, missing = request + chunk, missing - len(chunk)
+    return request
 
 
 def _pour(source: socket.socket, sink: socket.socket) -> None:

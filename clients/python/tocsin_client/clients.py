@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -71,8 +71,10 @@ class Tocsin:
         """Read an address of the organization, like ``incidents/1/``: its JSON."""
         return self._run(self._asking.read(path, query))
 
-    def follow(self, *, incident: int | str | None = None, last_id: str | None = None) -> Iterator[Event]:
+    def follow(self, *, incident: int | str | None = None, last_id: str | None = None) -> Generator[Event, None, None]:
         """Events as they happen, each once, for as long as you iterate; broken connections are taken up again.
+
+        Its connection is given back when the generator is closed (``contextlib.closing``, ``aclosing``).
 
         :raises Refused: the caller may not follow, or not any more.
         """
@@ -169,7 +171,9 @@ class AsyncTocsin:
         """See :meth:`Tocsin.read`."""
         return await self._run(self._asking.read(path, query))
 
-    async def follow(self, *, incident: int | str | None = None, last_id: str | None = None) -> AsyncIterator[Event]:
+    async def follow(
+        self, *, incident: int | str | None = None, last_id: str | None = None
+    ) -> AsyncGenerator[Event, None]:
         """See :meth:`Tocsin.follow`."""
         trail = Trail(self._asking, incident=incident, last_id=last_id)
         while True:
