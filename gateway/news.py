@@ -77,8 +77,8 @@ _YOUNG: Final = f"date_created > clock_timestamp() - interval '{KEPT_HOURS} hour
 
 _IS_NEW: Final = f"""organization_id = ANY(%(organizations)s::bigint[])
     AND written_by >= pg_snapshot_xmin(%(since)s::pg_snapshot)
-    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot)
-    AND pg_visible_in_snapshot(written_by, pg_current_snapshot()) AND {_YOUNG}"""
+    AND written_by < pg_snapshot_xmax(pg_current_snapshot())
+    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot) AND {_YOUNG}"""
 
 _SINCE: Final = f"""
 SELECT pg_current_snapshot()::text AS until, news.*
@@ -96,18 +96,20 @@ _IS_OWED: Final = f"""organization_id = %(organization)s AND written_by >= %(fro
     AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_YOUNG}
     AND (%(incident)s::bigint IS NULL OR incident_id = %(incident)s)"""
 
-_PAGE: Final = f"""
-SELECT owed.* FROM (
-    {_EVENTS} AND {_IS_OWED}
-    UNION ALL
-    {_ITEMS} user_id = %(person)s AND {_IS_OWED}
-) AS owed
-WHERE (owed.written_by, owed.subject, owed.sequence) > (%(by)s::text::xid8, %(subject)s, %(sequence)s)
-    AND NOT (owed.written_by = %(last_by)s::text::xid8
-             AND (owed.subject, owed.sequence) <= (%(last_subject)s, %(last_sequence)s))
-ORDER BY owed.written_by, owed.subject, owed.sequence
-LIMIT {PAGE}
-"""  # noqa: S608
+# Each kind by its own index and no further than a page, then the two together.
+_PAGE: Final = (
+    " UNION ALL ".join(
+        f"""(
+    SELECT owed.* FROM ({rows} {_IS_OWED}) AS owed
+    WHERE (owed.written_by, owed.subject, owed.sequence) > (%(by)s::text::xid8, %(subject)s, %(sequence)s)
+        AND NOT (owed.written_by = %(last_by)s::text::xid8
+                 AND (owed.subject, owed.sequence) <= (%(last_subject)s, %(last_sequence)s))
+    ORDER BY owed.written_by, owed.subject, owed.sequence LIMIT {PAGE}
+)"""  # noqa: S608
+        for rows in (f"{_EVENTS} AND", f"{_ITEMS} user_id = %(person)s AND")
+    )
+    + f"ORDER BY written_by, subject, sequence LIMIT {PAGE}"
+)
 
 # A number that the snapshot does not reach is another server's: the database was restored from there.
 _LAST: Final = """

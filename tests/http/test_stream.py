@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 from gateway.following import Following
 from gateway.settings import GatewaySettings
 from models.base import new_id
+from models.migrate import migrate
 from models.notification import notifications
 from models.roster import import_directory
 from tasks.events import CommentPosted
@@ -462,6 +463,23 @@ def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, i
             reader.hears(id_)
 
         assert len(looks) < len(readers)
+
+
+def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_again(
+    gateway: Gateway, database: Database, ledger: Engine, incident: int
+) -> None:
+    last, owed = happens(ledger, incident), happens(ledger, incident)
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE events SET written_by = '900000000', written_after = '900000000'")
+
+    migrate(database.engine)
+
+    with listening(gateway, Last_Event_ID=str(last)) as mem:
+        mem.hears(owed)
+        new = happens(ledger, incident)
+        mem.hears(new)
+
+        assert mem.ids[-2:] == [str(owed), str(new)]
 
 
 # --- how it ends -----------------------------------------------------------------------------------------------
