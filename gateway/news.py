@@ -96,20 +96,22 @@ _IS_OWED: Final = f"""organization_id = %(organization)s AND written_by >= %(fro
     AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_YOUNG}
     AND (%(incident)s::bigint IS NULL OR incident_id = %(incident)s)"""
 
-# Each kind by its own index and no further than a page, then the two together.
-_PAGE: Final = (
-    " UNION ALL ".join(
-        f"""(
+
+def _page_of(rows: str) -> str:
+    return f"""(
     SELECT owed.* FROM ({rows} {_IS_OWED}) AS owed
     WHERE (owed.written_by, owed.subject, owed.sequence) > (%(by)s::text::xid8, %(subject)s, %(sequence)s)
         AND NOT (owed.written_by = %(last_by)s::text::xid8
                  AND (owed.subject, owed.sequence) <= (%(last_subject)s, %(last_sequence)s))
     ORDER BY owed.written_by, owed.subject, owed.sequence LIMIT {PAGE}
-)"""  # noqa: S608
-        for rows in (f"{_EVENTS} AND", f"{_ITEMS} user_id = %(person)s AND")
-    )
-    + f"ORDER BY written_by, subject, sequence LIMIT {PAGE}"
-)
+)"""  # noqa: S608 - our own words
+
+
+# Each kind by its own index and no further than a page, then the two together.
+_PAGE: Final = f"""
+{_page_of(f"{_EVENTS} AND")} UNION ALL {_page_of(f"{_ITEMS} user_id = %(person)s AND")}
+ORDER BY written_by, subject, sequence LIMIT {PAGE}
+"""
 
 # A number that the snapshot does not reach is another server's: the database was restored from there.
 _LAST: Final = """
