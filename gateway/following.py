@@ -33,6 +33,9 @@ TOO_MUCH: Final = "too much happened at once; come back with Last-Event-ID"
 UNAVAILABLE: Final = "the database is away; come back with Last-Event-ID"
 NOT_ALLOWED: Final = "your right to read this has ended"
 
+PART_BYTES: Final = 64 * 1024
+"""How much is handed to a connection at a time: what waits longer is shared by all readers, this is not."""
+
 REPLAYS_AT_ONCE: Final = 4
 ASKED_AT_ONCE: Final = 500
 PAUSE_SECONDS: Final = 0.02
@@ -97,6 +100,12 @@ class Reader:
         """They have gone."""
         self._following.leave(self)
 
+    def _next_part(self) -> bytes:
+        part = bytearray()
+        while self._waiting and len(part) < PART_BYTES:
+            part += self._waiting.popleft()
+        return bytes(part)
+
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """What to send, until the end."""
         # Who has heard nothing when the stream breaks comes back to where it began.
@@ -107,9 +116,7 @@ class Reader:
                 yield frame
         while self.ended is None:
             if self._waiting:
-                frames = b"".join(self._waiting)
-                self._waiting.clear()
-                yield frames
+                yield self._next_part()
                 continue
             self._news.clear()
             with suppress(TimeoutError):
@@ -186,6 +193,8 @@ class Following:
                     raise
             reader.since = self._seen
             self._readers.add(reader)
+        if self._is_closing:
+            reader.end(STOPPING)
         self._woken.set()
         return reader
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -26,6 +26,10 @@ class Metrics:
             buckets=_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def watch_streams(self, streams: Callable[[], float]) -> None:
+        """Say how many streams are open whenever somebody looks."""
+        Gauge("tocsin_streams", "Open streams of events", registry=self._registry).set_function(streams)
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:
         """Count commands by type."""

@@ -44,6 +44,7 @@ class Services:
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
         self.queries = Queries(self._reads, seconds=READ_SECONDS)
         self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
+        self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)
 
     def start(self) -> None:

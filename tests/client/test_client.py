@@ -116,6 +116,13 @@ def test_a_bad_token_is_refused(connect: Connect, gateway: Gateway) -> None:
         connect(gateway.url, "nobody").post(LOOK)
 
 
+def test_a_server_that_is_elsewhere_is_said_and_not_followed(connect: Connect, gateway: Gateway) -> None:
+    with pytest.raises(Refused) as no:
+        connect(gateway.url).read("incidents/1")
+
+    assert no.value.status in (307, 404)
+
+
 def test_a_key_that_covers_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
     mem.post(LOOK, key="mine")
 

@@ -565,5 +565,6 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
 def test_who_hangs_up_is_forgotten(gateway: Gateway) -> None:
     with gateway.by() as client, client.stream("GET", EVENTS):
         assert following(gateway).streams == 1
+        assert "\ntocsin_streams 1.0\n" in gateway.get("/metrics", by=None).text
 
     eventually(lambda: following(gateway).streams == 0)

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -81,7 +81,7 @@ Conversation = Generator[Request | Pause, Answer | Silence | None, T]
 class Asking:
     """One caller's way of asking in one organization. ``patience_seconds`` is how long to look for an answer."""
 
-    token: str
+    token: str = field(repr=False)
     organization: str
     act_as: int | None = None
     patience_seconds: float = 60.0
@@ -264,8 +264,9 @@ def _final(answer: Answer) -> Any:
     id_ = answer.headers.get("command-id")
     if answer.status >= 500:
         raise Failed(f"{answer.status}: {answer.body}", command_id=id_)
-    if answer.status >= 400:
-        raise Refused(answer.status, answer.body, command_id=id_)
+    # Elsewhere (3xx) is a no as well: a token is not carried to an address that nobody named.
+    if answer.status >= 300:
+        raise Refused(answer.status, answer.body or answer.headers.get("location"), command_id=id_)
     return answer.body
 
 
