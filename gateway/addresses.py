@@ -9,7 +9,7 @@ from typing import Any
 from gateway.answers import Answer
 from gateway.requests import BODY_LIMIT
 from gateway.visit import Visit
-from models.policy import Permission
+from models.policy import Actor, Permission
 from models.vocabulary import OpsRole
 from tasks.commands import Command
 
@@ -51,6 +51,7 @@ class Operation:
 class Address:
     """A path with its methods. ``permission`` makes it an organization's, ``ops_role`` the operators'.
 
+    ``welcomes`` judges the caller before the organization is looked up (step 6); it raises a refusal.
     ``body_limit`` is in bytes; ``tag`` groups addresses in the OpenAPI file.
     """
 
@@ -59,4 +60,5 @@ class Address:
     tag: str
     permission: Permission | None = None
     ops_role: OpsRole | None = None
+    welcomes: Callable[[Actor], None] | None = None
     body_limit: int = BODY_LIMIT

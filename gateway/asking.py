@@ -7,8 +7,9 @@ only. Everything that depends on data is for the worker to decide.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -17,7 +18,14 @@ from pydantic import ValidationError
 from gateway.accept import Accepted, Application, Key
 from gateway.answers import Answer, answer, as_stored, error_answer, wants_problem, written
 from gateway.outcomes import Outcome
-from gateway.requests import DEFAULT_WAIT_SECONDS, digest_of, idempotency_key, if_match, object_of
+from gateway.requests import (
+    DEFAULT_WAIT_SECONDS,
+    digest_of,
+    expected_version,
+    idempotency_key,
+    if_match,
+    object_of,
+)
 from gateway.visit import Visit
 from models.base import new_id
 from models.command import NewCommand
@@ -30,19 +38,37 @@ from tasks.commands import Command
 from tasks.fields import field_errors
 
 NOT_WAITING: Final = 0
+NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
-async def ask(visit: Visit, message: type[Command], *, incident: int | None = None) -> Answer:
+def anything(_command: Command) -> None:
+    """An address that asks nothing more of a command."""
+
+
+async def ask(
+    visit: Visit,
+    message: type[Command],
+    *,
+    incident: int | None = None,
+    in_address: Mapping[str, JSON] = NOTHING,
+    has_body: bool = True,
+    require: Callable[[Any], None] = anything,
+) -> Answer:
     """Ask for what the body says; the answer is the command's outcome, or 202 if that takes longer than they wait.
+
+    ``in_address`` are fields that the address gives beside the ``incident``; without ``has_body`` they are all there
+    is, whatever was sent. ``require`` is what this address asks of a command whose shape is right.
 
     :raises Refusal: it is refused before it is accepted.
     """
     entry = CATALOG[message.name]
+    given = dict(in_address) if incident is None else {**in_address, "incident": incident}
     try:
         key = idempotency_key(visit.headers)
         condition = if_match(visit.headers)
-        body = object_of(await visit.json())
-        command = checked(message, body if incident is None else body | {"incident": incident})
+        body = await visit.json()
+        command = checked(message, object_of(body) | given if has_body else given)
+        require(command)
         require_right_to_author(visit, entry)
     except Refusal:
         if incident is not None:
@@ -51,6 +77,8 @@ async def ask(visit: Visit, message: type[Command], *, incident: int | None = No
         require_right_to_author(visit, entry)
         raise
     row = new_row(visit, entry, command, lane=Lane.COMMANDS)
+    if entry.is_conditional:
+        row = row._replace(expected_version=expected_version(condition))
     keys = () if key is None else (Key(key, request_digest(visit, condition, body), (0,)),)
     accepted, ended = await accept(visit, Application((row,), keys), patience=DEFAULT_WAIT_SECONDS)
     return _answer(visit, accepted[0], None if ended is None else ended[accepted[0].id])

@@ -107,13 +107,15 @@ class Door:
         return await self._address.operations[method].handle(visit)
 
     def _check(self, caller: Caller, method: str) -> None:
-        # Steps 4 and 5.
+        # Steps 4 to 6.
         if self._address.permission is not None:
             require_token(caller.actor, self._address.permission, method)
         if self._address.ops_role is not None:
             _require_ops(caller, self._address.ops_role)
         if method not in self._address.operations:
             raise MethodNotAllowed(method, self._allowed)
+        if self._address.welcomes is not None:
+            self._address.welcomes(caller.actor)
 
     def _options(self) -> Answer:
         return Answer(

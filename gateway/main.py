@@ -30,6 +30,7 @@ from gateway.routes import (
     notifications,
     organizations,
     stream,
+    subscriptions,
 )
 from gateway.services import Services
 from gateway.settings import GatewaySettings
@@ -45,6 +46,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *comments.ADDRESSES,
     *commands.ADDRESSES,
     *incidents.ADDRESSES,
+    *subscriptions.ADDRESSES,
     *notifications.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,

@@ -15,6 +15,7 @@ Json = dict[str, Any]
 _PATHS: Final = {
     "organization": "Slug or number of the organization.",
     "identifier": "Number of the incident in its organization.",
+    "comment": "Id of the comment: of its activity.",
     "command": "Id of the command.",
 }
 

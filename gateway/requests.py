@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.types import Receive
 
 from models.refusals import InvalidFields, Malformed, NotJson, TooLarge
-from models.vocabulary import JSON
+from models.vocabulary import JSON, MAX_ID
 
 KIB: Final = 1024
 BODY_LIMIT: Final = 64 * KIB
@@ -134,6 +134,13 @@ def if_match(headers: Headers) -> str | None:
     if tag is not None and tag != "*" and not _ENTITY_TAG.fullmatch(tag):
         raise Malformed('If-Match must be *, "<version>" or the ETag of an earlier answer.')
     return tag
+
+
+def expected_version(condition: str | None) -> int | None:
+    """The number in an If-Match; ``None`` if there is none, or any version will do."""
+    if condition is None or condition == "*":
+        return None
+    return min(int(condition.strip('"').partition("-")[0]), MAX_ID)
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ _ENTITIES: Final[Json] = {
         isSubscribed=_TRUTH,
         discoverQuery=_TEXT,
     ),
+    "Nothing": {"type": "object", "additionalProperties": False},
     "Subscriber": _object(user=_named("UserBrief"), reason=_one_of(SubscriptionReason)),
     "Command": _object(
         id=_UUID,
@@ -183,6 +184,7 @@ SUCCESSES: Final = {
     200: "Done.",
     201: "Created.",
     202: "Accepted; the outcome will be at Location.",
+    204: "Done; there is nothing to say.",
 }
 REFUSALS: Final = {
     400: "The request cannot be read, or a field does not fit.",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, SmallInteger, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
 
 from models.base import METADATA, Moment, id_column, reference
 from models.vocabulary import ActivityType
@@ -23,20 +25,34 @@ activities = Table(
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("date_added", Moment, nullable=False),
     Column("notification_uuid", Uuid, nullable=False),
+    # Whom a comment has ever mentioned: {"users": [ids], "teams": [ids]}. An edit tells only who is new.
+    Column("mentions", JSONB, nullable=True),
 )
 Index("incident_activities_page_idx", activities.c.incident_id, activities.c.date_added, activities.c.id)
 
 
 @dataclass(slots=True)
 class Activity:
-    """One activity as a batch works on it. ``version`` counts the edits of a comment, from 1."""
+    """One activity as a batch works on it. ``version`` counts the edits of a comment, from 1.
+
+    ``mentioned_users`` and ``mentioned_teams`` are whom a comment has ever mentioned.
+    """
 
     id: int
     incident_id: int
     user_id: int | None
     type: ActivityType
-    value: str | None
-    previous_value: str | None
-    comment: str | None
     date_added: datetime
+    value: str | None = None
+    previous_value: str | None = None
+    comment: str | None = None
     version: int = 1
+    mentioned_users: frozenset[int] = frozenset()
+    mentioned_teams: frozenset[int] = frozenset()
+
+    def rewrite(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
+        """Say something else; whoever is mentioned now joins those mentioned before. The date stays."""
+        self.comment = comment
+        self.version += 1
+        self.mentioned_users |= users
+        self.mentioned_teams |= teams

@@ -38,6 +38,8 @@ commands = Table(
     Column("user_id", BigInteger, nullable=True),
     Column("caller", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
+    # The version that If-Match names, where the caller sent it.
+    Column("expected_version", BigInteger, nullable=True),
     Column("state", Text, nullable=False, server_default=CommandState.ACCEPTED.value),
     moment_column("accepted_at"),
     moment_column("finished_at", nullable=True),
@@ -82,7 +84,10 @@ hands = Table(
 
 
 class NewCommand(NamedTuple):
-    """A row about to be accepted. ``payload`` is a string of JSON; ``caller`` names who may read the outcome."""
+    """A row about to be accepted. ``payload`` is a string of JSON; ``caller`` names who may read the outcome.
+
+    ``expected_version`` is that of the resource the caller means to change, ``None`` if any will do.
+    """
 
     id: UUID
     type: str
@@ -93,6 +98,7 @@ class NewCommand(NamedTuple):
     user_id: int | None
     caller: str
     payload: str
+    expected_version: int | None = None
 
 
 ACCEPT: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
@@ -127,6 +133,7 @@ class ClaimedCommand:
     payload: JSON
     accepted_at: datetime
     attempts: int
+    expected_version: int | None
 
 
 _LOCK_SUBJECTS: Final = """
@@ -151,7 +158,7 @@ LIMIT %(share)s
 
 _READ_SUBJECTS: Final = """
 SELECT c.id, c.seq, c.type, c.subject, c.organization_id, c.token_id, c.user_id, c.payload, c.accepted_at, c.attempts,
-       coalesce(c.next_attempt_at > now(), false) AS not_due
+       c.expected_version, coalesce(c.next_attempt_at > now(), false) AS not_due
 FROM unnest(%(subjects)s::text[]) AS s(subject)
 CROSS JOIN LATERAL (
     SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT %(per_subject)s

@@ -101,6 +101,19 @@ class Incident:
         self.version += 1
         return self.last_activity_at
 
+    def move_to(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
+        """Change the status and return the old one; closing dates it, and only reopening as OPEN forgets that date."""
+        old, self.status, self.status_method = self.status, status, by
+        if status is IncidentStatus.CLOSED:
+            self.date_closed = at
+        elif status is IncidentStatus.OPEN:
+            self.date_closed = None
+        return old
+
+    def amend(self) -> None:
+        """What was said on it has changed: no new activity, but a new version."""
+        self.version += 1
+
     def next_event(self) -> int:
         """The sequence number of the next event about this incident: 1, 2, 3, …"""
         self.event_sequence += 1

@@ -7,7 +7,7 @@ incident API that tocsin gives back; where its counting let an invalid mention h
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
@@ -72,14 +72,30 @@ class Facts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Mentioned:
-    """Who is mentioned: by name, and through a team but not by name."""
+    """Who is mentioned: people by name, and teams with the people on them."""
 
     users: frozenset[int] = frozenset()
-    team_users: frozenset[int] = frozenset()
-    teams: frozenset[int] = frozenset()
+    people_by_team: Mapping[int, Set[int]] = field(default_factory=dict)
+
+    @property
+    def teams(self) -> frozenset[int]:
+        """The teams."""
+        return frozenset(self.people_by_team)
+
+    @property
+    def team_users(self) -> frozenset[int]:
+        """Whoever is mentioned through a team and not by name."""
+        return frozenset().union(*self.people_by_team.values()) - self.users
+
+    def without(self, *, users: Set[int], teams: Set[int]) -> Mentioned:
+        """Those who are mentioned for the first time, after these."""
+        return Mentioned(
+            self.users - users,
+            {team: people - users for team, people in self.people_by_team.items() if team not in teams},
+        )
 
     def __bool__(self) -> bool:
-        return bool(self.users or self.teams)
+        return bool(self.users or self.people_by_team)
 
 
 @dataclass(slots=True)
@@ -104,9 +120,7 @@ def resolve(mentions: Sequence[str | None], facts: Facts, *, organization: int, 
         raise _invalid(["Cannot mention a non team member"])
     if not reading.teams.keys() <= attached_teams:
         raise _invalid(["Mentioned team not found or not associated with project"])
-    users = frozenset(reading.users)
-    through_teams = {user for team in reading.teams.values() for user in team.people}
-    return Mentioned(users, frozenset(through_teams - users), frozenset(reading.teams))
+    return Mentioned(frozenset(reading.users), {team.id: team.people for team in reading.teams.values()})
 
 
 def _read(mention: str | None, facts: Facts, organization: int, reading: _Reading) -> str | None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from models.refusals import Forbidden, NotFound
-from models.vocabulary import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES, CallerKind, Feature, Role
+from models.vocabulary import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES, CallerKind, Feature, IncidentStatus, Role
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
 
@@ -91,6 +91,7 @@ _ORGANIZATION_READ = _scopes("org:read", "org:write", "org:admin")
 _INCIDENT_WRITE = _scopes("org:write", "org:admin", "project:read", "project:write", "project:admin")
 _INCIDENT_READ = _INCIDENT_WRITE | {"org:read"}
 _OPEN = _scopes("org:write", "org:admin", "project:write", "project:admin")
+"""What it takes to open an incident, or to give it another status than closed."""
 
 INCIDENT: Final = Permission(
     "incident",
@@ -194,6 +195,27 @@ def require_projects(actor: Actor, organization: OrganizationFacts, projects: It
     """
     if actor.kind is not CallerKind.SYSTEM and not may_read(actor, organization, projects):
         raise Forbidden
+
+
+def require_status(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
+    """Whoever may write on an incident may close it; any other status takes a write scope.
+
+    :raises Forbidden: the actor has none.
+    """
+    if status is IncidentStatus.CLOSED or actor.kind is CallerKind.SYSTEM:
+        return
+    if not effective_scopes(actor, organization) & _OPEN:
+        raise Forbidden
+
+
+def require_note_author(actor: Actor) -> None:
+    """Step 6: a comment's details are for people, and a key is told so before anything is looked up.
+
+    :raises Forbidden: there is no person behind the request.
+    """
+    if actor.kind is CallerKind.KEY:
+        raise Forbidden("Key doesn't have permission to delete Note")
+    require_author(actor)
 
 
 def require_author(actor: Actor) -> None:

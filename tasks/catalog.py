@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from models.policy import INBOX, INCIDENT, INCIDENTS, Permission
-from tasks.commands import Command, OpenIncident, PostComment, ReadNotifications, Unsubscribe
+from tasks.commands import (
+    Command,
+    DeleteComment,
+    EditComment,
+    MarkSeen,
+    OpenIncident,
+    PostComment,
+    ReadNotifications,
+    SetStatus,
+    Subscribe,
+    Unsubscribe,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +27,7 @@ class Entry:
 
     ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
     one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
-    program may do in its own name.
+    program may do in its own name, ``is_conditional`` what honours If-Match.
     """
 
     message: type[Command]
@@ -24,6 +35,7 @@ class Entry:
     method: str
     subject: Callable[[Any, int, int | None], str]
     for_services: bool = False
+    is_conditional: bool = False
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
         """The subject of this command, from ids, not spellings."""
@@ -48,7 +60,12 @@ CATALOG: Final[dict[str, Entry]] = {
     entry.message.name: entry
     for entry in (
         Entry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
+        Entry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
+        Entry(MarkSeen, INCIDENT, "POST", _incident),
         Entry(PostComment, INCIDENT, "POST", _incident),
+        Entry(EditComment, INCIDENT, "PUT", _incident, is_conditional=True),
+        Entry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
+        Entry(Subscribe, INCIDENT, "POST", _incident),
         Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
         Entry(ReadNotifications, INBOX, "POST", _person),
     )

@@ -10,13 +10,16 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from models.vocabulary import IncidentStatus
 from tasks.fields import (
     IncidentAddress,
     Mentions,
+    MentionsIfAny,
     OptionalIds,
     OptionalInteger,
     OptionalMoment,
     OptionalText,
+    RowId,
     Slugs,
     TextField,
     status_of,
@@ -54,6 +57,52 @@ class PostComment(Command):
     comment: TextField
     mentions: Mentions = ()
     external_id: OptionalText = None
+
+
+class EditComment(Command):
+    """Say something else instead; who is mentioned for the first time is told. Without ``mentions`` nobody is."""
+
+    name: ClassVar[str] = "comment.edit"
+
+    incident: IncidentAddress
+    id: RowId
+    comment: TextField
+    mentions: MentionsIfAny = None
+
+
+class DeleteComment(Command):
+    """Take a comment back."""
+
+    name: ClassVar[str] = "comment.delete"
+
+    incident: IncidentAddress
+    id: RowId
+
+
+class SetStatus(Command):
+    """Change how bad an incident is; 2 closes it. Anything but closing needs a write scope."""
+
+    name: ClassVar[str] = "incident.set_status"
+
+    incident: IncidentAddress
+    status: Annotated[int, status_of(tuple(IncidentStatus))]
+    comment: OptionalText = None
+
+
+class MarkSeen(Command):
+    """Say that one has seen an incident."""
+
+    name: ClassVar[str] = "incident.mark_seen"
+
+    incident: IncidentAddress
+
+
+class Subscribe(Command):
+    """Hear of an incident from now on."""
+
+    name: ClassVar[str] = "incident.subscribe"
+
+    incident: IncidentAddress
 
 
 class Unsubscribe(Command):

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from uuid import UUID
 
 from models.moments import iso
-from models.vocabulary import JSON
+from models.vocabulary import JSON, IncidentStatus
 
 SEQUENCE_DIGITS: Final = 20
 """Sequences are zero-padded, so that they sort as text."""
@@ -49,6 +49,45 @@ class IncidentOpened(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StatusChanged(Event):
+    """An incident got better or worse, or was closed or reopened."""
+
+    type: ClassVar[str] = "incident.status_changed"
+    tells_people: ClassVar[bool] = True
+
+    activity: int
+    old: IncidentStatus
+    new: IncidentStatus
+    comment: str | None
+
+    @property
+    def activity_id(self) -> int:
+        """The change of status."""
+        return self.activity
+
+    def data(self) -> dict[str, JSON]:
+        """From what, to what, and why."""
+        return {
+            "activity": {"id": str(self.activity), "comment": self.comment},
+            "previousStatus": self.old,
+            "status": self.new,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Seen(Event):
+    """Someone has seen an incident."""
+
+    type: ClassVar[str] = "incident.seen"
+
+    user: int
+
+    def data(self) -> dict[str, JSON]:
+        """Who."""
+        return {"user": str(self.user)}
+
+
+@dataclass(frozen=True, slots=True)
 class CommentPosted(Event):
     """Someone said something."""
 
@@ -66,6 +105,32 @@ class CommentPosted(Event):
     def data(self) -> dict[str, JSON]:
         """The comment as it was written."""
         return {"activity": {"id": str(self.activity), "comment": self.comment}}
+
+
+@dataclass(frozen=True, slots=True)
+class CommentEdited(CommentPosted):
+    """Someone said something else instead; ``incident.mentioned`` follows if it mentions someone new."""
+
+    type: ClassVar[str] = "incident.comment_edited"
+
+
+@dataclass(frozen=True, slots=True)
+class CommentDeleted(Event):
+    """A comment was taken back: what people were told of it is retracted."""
+
+    type: ClassVar[str] = "incident.comment_deleted"
+    tells_people: ClassVar[bool] = True
+
+    activity: int
+
+    @property
+    def activity_id(self) -> int:
+        """The comment that is gone."""
+        return self.activity
+
+    def data(self) -> dict[str, JSON]:
+        """Which."""
+        return {"activity": {"id": str(self.activity)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +160,17 @@ class Mentioned(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class Unsubscribed(Event):
+class Subscribed(Seen):
+    """Someone asked to hear of an incident."""
+
+    type: ClassVar[str] = "incident.subscribed"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribed(Seen):
     """Someone hears no more of an incident."""
 
     type: ClassVar[str] = "incident.unsubscribed"
-
-    user: int
-
-    def data(self) -> dict[str, JSON]:
-        """Who."""
-        return {"user": str(self.user)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +203,19 @@ class NotificationCreated(Event):
 
 EVENTS: Final[dict[str, type[Event]]] = {
     event.type: event
-    for event in (IncidentOpened, CommentPosted, Mentioned, Unsubscribed, CommandDead, NotificationCreated)
+    for event in (
+        IncidentOpened,
+        StatusChanged,
+        Seen,
+        Subscribed,
+        Unsubscribed,
+        CommentPosted,
+        CommentEdited,
+        CommentDeleted,
+        Mentioned,
+        CommandDead,
+        NotificationCreated,
+    )
 }
 """Every event by its name on the wire."""
 

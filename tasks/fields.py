@@ -126,17 +126,29 @@ def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
+def row_id(value: JSON) -> int:
+    """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    if isinstance(value, (bool, float, list, dict)):
+        raise wrong(NO_STRING)
+    return identifier(value) or 0
+
+
 TextField = Annotated[str, BeforeValidator(text)]
 OptionalText = Annotated[str | None, optional(text)]
 OptionalInteger = Annotated[int | None, optional(integer)]
 OptionalMoment = Annotated[datetime | None, optional(moment)]
 _NAME: Final = {"type": ["string", "integer"]}
 IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]
-Mentions = Annotated[
-    tuple[str | None, ...],
+RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(_NAME)]
+_MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
     WithJsonSchema({"type": "array", "items": _NAME}),
-]
+)
+Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
+MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
+"""The same where the field may be missing; null is as wrong as above."""
 Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
@@ -151,7 +163,7 @@ def status_of(choices: tuple[int, ...]) -> BeforeValidator:
     def check(value: JSON) -> int:
         number = integer(value)
         if number not in choices:
-            raise wrong(f"Invalid value for status. Valid values: {list(choices)}")
+            raise wrong(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
         return number
 
     return BeforeValidator(check)

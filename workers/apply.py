@@ -182,7 +182,8 @@ def _decide(order: Order, world: World, changes: Changes) -> Settlement:
     except Refusal as refusal:
         body = orjson.dumps(refusal.body).decode()
         return Settlement(order.row.id, CommandState.REJECTED, refusal.status, body)
-    return Settlement(order.row.id, CommandState.APPLIED, answer.status, orjson.dumps(answer.body).decode())
+    written = None if answer.body is None else orjson.dumps(answer.body).decode()
+    return Settlement(order.row.id, CommandState.APPLIED, answer.status, written)
 
 
 def _last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
+from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
-from models.vocabulary import CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
+from models.vocabulary import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
 from workers.world import Member, Order, Project, Token, Wants, World
 
 _TOKENS: Final = """
@@ -45,6 +46,11 @@ FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id,
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
     AND i.status <> 2
 """  # noqa: S608
+
+_COMMENTS: Final = """
+SELECT id, incident_id, user_id, date_added, comment, version, mentions
+FROM incident_activities WHERE id = ANY(%(ids)s::bigint[]) AND type = 3
+"""
 
 _PROJECTS: Final = """
 SELECT p.id, p.organization_id, p.slug, p.status = 'active' AS active,
@@ -113,8 +119,10 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
     wants = Wants.of(orders)
     tokens = _load_tokens(connection, wants)
     incidents = _load_incidents(connection, wants)
+    comments = _load_comments(connection, wants)
+    wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
     people, names = _load_people(connection, wants)
-    answered = [incident.id for incident in incidents if (incident.organization_id, incident.dedup_key) in wants.keys]
+    shown = [incident.id for incident in incidents if _is_shown(incident, wants)]
     return World(
         tokens=tokens,
         organizations=_load_organizations(connection, wants),
@@ -124,8 +132,9 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
         teams=_load_teams(connection, wants),
         projects=_load_projects(connection, wants, incidents),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
-        subscribed=_load_subscribed(connection, answered, wants),
-        seen=_load_seen(connection, answered),
+        subscribed=_load_subscribed(connection, shown, wants),
+        seen=_load_seen(connection, shown),
+        comments=comments,
         unread=_load_unread(connection, wants),
         last_identifiers=_load_last_identifiers(connection, wants),
         incident_ids=_draw_ids(connection, "incidents", wants.incident_ids),
@@ -170,8 +179,10 @@ def _load_incidents(connection: Connection, wants: Wants) -> list[Incident]:
         organizations, identifiers = _columns(wants.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
         found.update((row.id, _incident(row)) for row in rows)
-    if wants.keys:
-        organizations, keys = _columns(wants.keys)
+    # Whoever reopens an incident must know who has its key by now.
+    held = {(each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open}
+    if wants.keys or held:
+        organizations, keys = _columns(wants.keys | held)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
     return list(found.values())
@@ -184,6 +195,30 @@ def _incident(row: Any) -> Incident:
     incident.status_method = StatusMethod(incident.status_method)
     incident.type = IncidentType(incident.type)
     return incident
+
+
+def _is_shown(incident: Incident, wants: Wants) -> bool:
+    addresses = (str(incident.identifier), f"dedup:{incident.dedup_key}")
+    return any((incident.organization_id, address) in wants.shown for address in addresses)
+
+
+def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
+    if not wants.comments:
+        return {}
+    return {
+        row.id: Activity(
+            id=row.id,
+            incident_id=row.incident_id,
+            user_id=row.user_id,
+            type=ActivityType.COMMENT,
+            date_added=row.date_added,
+            comment=row.comment,
+            version=row.version,
+            mentioned_users=frozenset((row.mentions or {}).get("users", ())),
+            mentioned_teams=frozenset((row.mentions or {}).get("teams", ())),
+        )
+        for row in connection.exec_driver_sql(_COMMENTS, {"ids": list(wants.comments)})
+    }
 
 
 def _load_projects(connection: Connection, wants: Wants, incidents: Iterable[Incident]) -> dict[int, Project]:

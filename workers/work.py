@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict, Unpack
 from uuid import UUID
 
 import orjson
@@ -20,8 +20,8 @@ from models.directory import Person
 from models.event import NewEvent
 from models.incident import Incident
 from models.policy import SYSTEM, Actor, OrganizationFacts, require_organization, require_projects
-from models.refusals import Forbidden, NotFound, Unauthenticated
-from models.shapes import incident_in_event
+from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
+from models.shapes import incident_details, incident_in_event
 from models.vocabulary import JSON, ActivityType, CallerKind, SubscriptionReason
 from tasks.catalog import CATALOG
 from tasks.events import Event, cloud_event
@@ -29,21 +29,37 @@ from workers.world import Order, World
 
 
 class Answer(NamedTuple):
-    """What the caller hears: an HTTP status and a JSON body."""
+    """What the caller hears: an HTTP status and a JSON body, ``None`` for an answer without one."""
 
     status: int
-    body: JSON
+    body: JSON = None
+
+
+class ActivityFacts(TypedDict, total=False):
+    """What an activity says beside when, where and by whom."""
+
+    value: str
+    previous_value: str
+    comment: str | None
+    mentioned_users: frozenset[int]
+    mentioned_teams: frozenset[int]
 
 
 @dataclass(slots=True)
 class Changes:
-    """What a batch leaves behind, in the order in which it happened."""
+    """What a batch leaves behind, in the order in which it happened.
+
+    Who unsubscribed at any time in it loses the standing subscription first; ``subscribed`` is what holds at its end.
+    """
 
     opened: list[Incident] = field(default_factory=list)
     moved: dict[int, Incident] = field(default_factory=dict)
     activities: list[tuple[Activity, UUID]] = field(default_factory=list)
-    subscriptions: list[tuple[int, int, SubscriptionReason, datetime]] = field(default_factory=list)
-    unsubscriptions: list[tuple[int, int]] = field(default_factory=list)
+    edited: dict[int, Activity] = field(default_factory=dict)
+    deleted: list[int] = field(default_factory=list)
+    seen: dict[tuple[int, int], datetime] = field(default_factory=dict)
+    subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
+    unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read: list[int] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
 
@@ -106,23 +122,21 @@ class Work:
         """
         require_projects(self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)])
 
-    def record(
-        self,
-        incident: Incident,
-        kind: ActivityType,
-        *,
-        comment: str | None = None,
-    ) -> Activity:
+    def require_version(self, version: int) -> None:
+        """Change only what the caller has read, if they said which version that is (If-Match).
+
+        :raises StaleVersion: it has changed since.
+        """
+        expected = self.order.row.expected_version
+        if expected is not None and expected != version:
+            raise StaleVersion
+
+    def record(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
         """Something happened on an incident, by this actor."""
-        return self.record_at(incident, incident.record_activity(accepted_at=self.at), kind, comment=comment)
+        return self.record_at(incident, incident.record_activity(accepted_at=self.at), kind, **facts)
 
     def record_at(
-        self,
-        incident: Incident,
-        at: datetime,
-        kind: ActivityType,
-        *,
-        comment: str | None = None,
+        self, incident: Incident, at: datetime, kind: ActivityType, **facts: Unpack[ActivityFacts]
     ) -> Activity:
         """The same, at a time of its own that moves no version."""
         activity = Activity(
@@ -130,18 +144,41 @@ class Work:
             incident_id=incident.id,
             user_id=self.actor.user_id,
             type=kind,
-            value=None,
-            previous_value=None,
-            comment=comment,
             date_added=at,
+            **facts,
         )
         self.changes.activities.append((activity, new_id()))
         self.changes.moved[incident.id] = incident
+        if kind is ActivityType.COMMENT:
+            self.world.comments[activity.id] = activity
         return activity
 
     def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
         """These people hear of the incident from now on; who did already keeps the reason they had."""
-        self.changes.subscriptions.extend((incident.id, person, reason, self.at) for person in people)
+        for person in people:
+            self.changes.subscribed.setdefault((incident.id, person), (reason, self.at))
+            self.world.subscribed.add((incident.id, person))
+
+    def unsubscribe(self, incident: Incident, person: int) -> None:
+        """This person hears no more of the incident."""
+        pair = (incident.id, person)
+        self.changes.subscribed.pop(pair, None)
+        self.changes.unsubscribed.add(pair)
+        self.world.subscribed.discard(pair)
+
+    def is_subscribed(self, incident: Incident) -> bool:
+        """Whether the person who asks hears of the incident."""
+        return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.world.subscribed
+
+    def show(self, incident: Incident) -> JSON:
+        """The incident as its own address answers it, for the person who asks."""
+        return incident_details(
+            incident,
+            projects=[project.slug for project in self.world.projects_of(incident)],
+            seen_by=self.world.seen.get(incident.id, ()),
+            viewer=self.actor.user_id,
+            is_subscribed=self.is_subscribed(incident),
+        )
 
     def announce(self, incident: Incident, event: Event) -> None:
         """This happened: the event is written with the change and goes out in the order of its incident."""

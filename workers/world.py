@@ -11,15 +11,29 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
+from typing import Final
 
 from models import mentions
+from models.activity import Activity
 from models.command import ClaimedCommand
 from models.directory import Person
 from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.vocabulary import CallerKind, Role
-from tasks.commands import Command, OpenIncident, ReadNotifications
+from tasks.commands import (
+    Command,
+    DeleteComment,
+    EditComment,
+    OpenIncident,
+    ReadNotifications,
+    SetStatus,
+    Subscribe,
+    Unsubscribe,
+)
+
+_SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
+"""Commands that ask who has seen the incident and who hears of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,8 @@ class Wants:
     teams: set[int] = field(default_factory=set)
     incidents: set[tuple[int, int]] = field(default_factory=set)
     keys: set[tuple[int, str]] = field(default_factory=set)
+    shown: set[tuple[int, str]] = field(default_factory=set)
+    comments: set[int] = field(default_factory=set)
     projects: set[tuple[int, str]] = field(default_factory=set)
     inboxes: list[tuple[int, int, list[int], int]] = field(default_factory=list)
     opening: set[int] = field(default_factory=set)
@@ -102,11 +118,16 @@ class Wants:
             self.users.add(row.user_id)
         if address := getattr(message, "incident", None):
             self._add_address(organization, address)
-        for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()))):
+            if isinstance(message, _SHOWING):
+                self.shown.add((organization, address))
+        if isinstance(message, (EditComment, DeleteComment)):
+            self.comments.add(message.id)
+        for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()) or ())):
             self._add_target(target)
         self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
         if key := getattr(message, "dedup_key", None):
             self.keys.add((organization, key))
+            self.shown.add((organization, f"dedup:{key}"))
         if isinstance(message, OpenIncident):
             self.opening.add(organization)
             self.incident_ids += 1
@@ -143,7 +164,8 @@ class World:
     projects: Mapping[int, Project]
     incidents: dict[tuple[int, int], Incident]
     subscribed: set[tuple[int, int]]
-    seen: Mapping[int, list[tuple[Person, datetime]]]
+    seen: dict[int, list[tuple[Person, datetime]]]
+    comments: dict[int, Activity]
     unread: Mapping[tuple[int, int], set[int]]
     last_identifiers: dict[int, int]
     incident_ids: list[int]
@@ -168,8 +190,34 @@ class World:
     def add(self, incident: Incident) -> None:
         """An incident that this batch opens: later commands of the batch find it."""
         self.incidents[incident.organization_id, incident.identifier] = incident
-        if incident.dedup_key is not None:
-            self.by_key[incident.organization_id, incident.dedup_key] = incident
+        self.follow(incident)
+
+    def follow(self, incident: Incident) -> None:
+        """Only while it is open can an incident be found by its key."""
+        if incident.dedup_key is None:
+            return
+        key = (incident.organization_id, incident.dedup_key)
+        if incident.is_open:
+            self.by_key[key] = incident
+        elif self.by_key.get(key) is incident:
+            del self.by_key[key]
+
+    def holder_of_key(self, incident: Incident) -> Incident | None:
+        """The open incident that has this one's key, if another one has."""
+        if incident.dedup_key is None:
+            return None
+        holder = self.by_key.get((incident.organization_id, incident.dedup_key))
+        return None if holder is incident else holder
+
+    def comment(self, incident: Incident, id_: int) -> Activity | None:
+        """A comment on this very incident."""
+        found = self.comments.get(id_)
+        return found if found is not None and found.incident_id == incident.id else None
+
+    def see(self, incident: Incident, person: Person, at: datetime) -> None:
+        """The person has seen the incident: most recent first."""
+        others = [(each, when) for each, when in self.seen.get(incident.id, ()) if each.id != person.id]
+        self.seen[incident.id] = [(person, at), *others]
 
     def projects_of(self, incident: Incident) -> list[Project]:
         """The incident's projects, by slug."""

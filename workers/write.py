@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
-from models.activity import activities
+from models.activity import Activity, activities
 from models.base import arrays_of, insert_statement
 from models.event import write_events
-from models.incident import incident_projects, incidents
+from models.incident import incident_projects, incident_seen, incidents
 from models.subscription import subscriptions
 from workers.work import Changes
 
@@ -45,7 +46,9 @@ _ACTIVITY: Final = (
     "version",
     "date_added",
     "notification_uuid",
+    "mentions",
 )
+_EDIT: Final = ("id", "comment", "version", "mentions")
 
 _MOVE: Final = """
 UPDATE incidents i
@@ -56,6 +59,15 @@ FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallin
      AS m(id, status, status_method, version, event_sequence, date_closed, last_activity_at)
 WHERE i.id = m.id
 """
+
+_REWRITE: Final = """
+UPDATE incident_activities a
+SET comment = e.comment, version = e.version, mentions = e.mentions::jsonb
+FROM unnest(%(id)b::bigint[], %(comment)b::text[], %(version)b::bigint[], %(mentions)b::text[])
+     AS e(id, comment, version, mentions)
+WHERE a.id = e.id
+"""
+_PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
 
 
 def write(connection: Connection, changes: Changes) -> None:
@@ -75,24 +87,36 @@ def write(connection: Connection, changes: Changes) -> None:
         connection,
         activities,
         _ACTIVITY,
-        ((*_row(activity, _ACTIVITY[:-1]), notification_uuid) for activity, notification_uuid in changes.activities),
+        ((*_row(activity, _ACTIVITY[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
+    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited.values()]
+    if edited:
+        connection.exec_driver_sql(_REWRITE, dict(arrays_of(_EDIT, edited)))
+    if changes.deleted:
+        connection.exec_driver_sql(
+            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted}
+        )
+    if changes.unsubscribed:
+        incidents_, users = zip(*changes.unsubscribed, strict=True)
+        connection.exec_driver_sql(
+            f"DELETE FROM incident_subscriptions WHERE (incident_id, user_id) IN ({_PAIRS})",  # noqa: S608
+            {"incidents": list(incidents_), "users": list(users)},
+        )
     _insert(
         connection,
         subscriptions,
         ("incident_id", "user_id", "reason", "date_added"),
-        changes.subscriptions,
+        ((*pair, *how) for pair, how in changes.subscribed.items()),
         "ON CONFLICT DO NOTHING",
     )
-    if changes.unsubscriptions:
-        connection.exec_driver_sql(
-            "DELETE FROM incident_subscriptions WHERE (incident_id, user_id) IN"
-            " (SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[]))",
-            {
-                "incidents": [incident for incident, _ in changes.unsubscriptions],
-                "users": [user for _, user in changes.unsubscriptions],
-            },
-        )
+    _insert(
+        connection,
+        incident_seen,
+        ("incident_id", "user_id", "last_seen"),
+        ((*pair, at) for pair, at in changes.seen.items()),
+        "ON CONFLICT (incident_id, user_id) DO UPDATE"
+        " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
+    )
     if changes.read:
         connection.exec_driver_sql(
             "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
@@ -105,6 +129,13 @@ def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
     """The entity's values by column; psycopg takes plain integers, not our enumerations."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
+
+
+def _mentions(activity: Activity) -> str | None:
+    if not activity.mentioned_users and not activity.mentioned_teams:
+        return None
+    ever = {"users": sorted(activity.mentioned_users), "teams": sorted(activity.mentioned_teams)}
+    return orjson.dumps(ever).decode()
 
 
 def _insert(

@@ -11,8 +11,10 @@ from gateway.paging import moment, page_answer, page_of, whole
 from gateway.queries import activity_of, author_of, person_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, INCIDENTS, require_projects
+from models.refusals import PlainRefusal
 from models.shapes import activity_json, incident_details, person_brief
-from tasks.commands import OpenIncident
+from models.vocabulary import IncidentStatus
+from tasks.commands import MarkSeen, OpenIncident, SetStatus
 
 ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
@@ -36,6 +38,21 @@ async def read_incident(visit: Visit) -> Answer:
         is_subscribed=found.is_subscribed,
     )
     return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
+
+
+async def close_incident(visit: Visit) -> Answer:
+    """Ask for an incident to be closed; 200 with it. Its other statuses are set through `commands/`."""
+    return await ask(visit, SetStatus, incident=visit.incident_number(), require=_closing)
+
+
+async def mark_seen(visit: Visit) -> Answer:
+    """Say that the caller has seen an incident; 201 whether or not it is remembered."""
+    return await ask(visit, MarkSeen, incident=visit.incident_number(), has_body=False)
+
+
+def _closing(command: SetStatus) -> None:
+    if command.status != IncidentStatus.CLOSED:
+        raise PlainRefusal("Status cannot be changed.")
 
 
 async def list_activity(visit: Visit) -> Answer:
@@ -90,7 +107,21 @@ ADDRESSES = (
     ),
     _incident(
         "/api/0/organizations/{organization}/incidents/{identifier}/",
-        {"GET": Operation(read_incident, "Read an incident", {200: "IncidentDetails"}, has_etag=True)},
+        {
+            "GET": Operation(read_incident, "Read an incident", {200: "IncidentDetails"}, has_etag=True),
+            "PUT": Operation(
+                close_incident,
+                "Close an incident",
+                {200: "IncidentDetails"},
+                message=SetStatus,
+                in_address=("incident",),
+                is_command=True,
+            ),
+        },
+    ),
+    _incident(
+        "/api/0/organizations/{organization}/incidents/{identifier}/seen/",
+        {"POST": Operation(mark_seen, "Mark an incident as seen", {201: "Nothing"}, is_command=True)},
     ),
     _incident(
         "/api/0/organizations/{organization}/incidents/{identifier}/activity/",

@@ -7,14 +7,20 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 from tocsin_client import (
+    DeleteComment,
+    EditComment,
     Failed,
+    MarkSeen,
     OpenIncident,
     PlainOrder,
     PostComment,
     ReadNotifications,
     Refused,
+    SetStatus,
+    Subscribe,
     TimedOut,
     Unreachable,
+    Unsubscribe,
 )
 
 from tests.client.conftest import Connect
@@ -80,6 +86,25 @@ def test_what_takes_longer_than_one_waits_is_accepted_all_the_same(mem: Any, wor
     worker.apply()
 
     assert mem.wait(late.value.command_ids[0]).status == 201
+
+
+def test_every_order_of_an_incident(mem: Any, busy_worker: Worker) -> None:
+    comment = mem.post(LOOK).body["id"]
+
+    answers = [
+        mem.post(order)
+        for order in (
+            MarkSeen(1),
+            Subscribe(1),
+            EditComment(1, comment, "Look there."),
+            DeleteComment(1, comment),
+            SetStatus(1, 2, "Done."),
+            Unsubscribe(1),
+        )
+    ]
+
+    assert [answer.status for answer in answers] == [201, 201, 200, 204, 200, 200]
+    assert answers[4].body["status"] == 2
 
 
 def test_reading_gives_the_json_of_an_address(mem: Any) -> None:

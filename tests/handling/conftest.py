@@ -37,6 +37,7 @@ class House:
         token: int | None,
         user: int | None = None,
         subject: str | None = None,
+        expected_version: int | None = None,
     ) -> UUID:
         """A row in the ledger, waiting."""
         id_ = new_id()
@@ -50,6 +51,7 @@ class House:
             user_id=user,
             caller=f"user:{user}",
             payload=command.model_dump_json(exclude_none=True),
+            expected_version=expected_version,
         )
         with self.engine.begin() as connection:
             accept(connection, [row])

@@ -1,14 +1,13 @@
-"""The life of an incident: its opening."""
+"""The life of an incident: its opening, its changes of status, and who has seen it."""
 
 from __future__ import annotations
 
 from models.incident import Incident
-from models.policy import has_project_access
-from models.refusals import Forbidden, InvalidFields
-from models.shapes import incident_details
-from models.vocabulary import JSON, ActivityType, IncidentStatus, IncidentType, StatusMethod
-from tasks.commands import OpenIncident
-from tasks.events import IncidentOpened
+from models.policy import has_project_access, is_on_team_of, require_author, require_status
+from models.refusals import Conflict, Forbidden, InvalidFields
+from models.vocabulary import JSON, ActivityType, IncidentStatus, IncidentType, StatusMethod, SubscriptionReason
+from tasks.commands import MarkSeen, OpenIncident, SetStatus
+from tasks.events import IncidentOpened, Seen, StatusChanged
 from workers.work import Answer, Work
 from workers.world import Project
 
@@ -20,7 +19,7 @@ def open_incident(ask: OpenIncident, work: Work) -> Answer:
         standing = work.world.by_key.get((work.organization.id, ask.dedup_key))
         if standing is not None:
             work.require_access(standing)
-            return Answer(200, _details(standing, work))
+            return Answer(200, work.show(standing))
 
     incident = _new_incident(ask, work, projects)
     work.world.add(incident)
@@ -28,7 +27,48 @@ def open_incident(ask: OpenIncident, work: Work) -> Answer:
     work.record_at(incident, incident.date_started, ActivityType.DETECTED)
     work.record_at(incident, incident.last_activity_at, ActivityType.CREATED)
     work.announce(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in projects))))
-    return Answer(201, _details(incident, work))
+    return Answer(201, work.show(incident))
+
+
+def set_status(ask: SetStatus, work: Work) -> Answer:
+    """Close the incident, reopen it, or say how bad it is; the status it has already changes nothing."""
+    incident = work.incident(ask.incident)
+    require_author(work.actor)
+    new = IncidentStatus(ask.status)
+    require_status(work.actor, work.organization, new)
+    work.require_version(incident.version)
+    if new is incident.status:
+        return Answer(200, work.show(incident))
+    if new is not IncidentStatus.CLOSED and work.world.holder_of_key(incident):
+        raise Conflict("Another open incident has this one's dedupKey.")
+
+    at = incident.record_activity(accepted_at=work.at)
+    old = incident.move_to(new, by=StatusMethod.MANUAL, at=at)
+    work.world.follow(incident)
+    change = work.record_at(
+        incident,
+        at,
+        ActivityType.STATUS_CHANGE,
+        value=str(int(new)),
+        previous_value=str(int(old)),
+        comment=ask.comment,
+    )
+    reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED
+    work.subscribe(incident, [work.author.id], reason)
+    work.announce(incident, StatusChanged(activity=change.id, old=old, new=new, comment=ask.comment))
+    return Answer(200, work.show(incident))
+
+
+def mark_seen(ask: MarkSeen, work: Work) -> Answer:
+    """Remember that the person has seen the incident, if they are on a team of one of its projects; else nothing."""
+    incident = work.incident(ask.incident)
+    require_author(work.actor)
+    person = work.author
+    if any(is_on_team_of(work.actor, project.facts) for project in work.world.projects_of(incident)):
+        work.world.see(incident, person, work.at)
+        work.changes.seen[incident.id, person.id] = work.at
+        work.announce(incident, Seen(user=person.id))
+    return Answer(201, {})
 
 
 def _projects(ask: OpenIncident, work: Work) -> list[Project]:
@@ -67,15 +107,4 @@ def _new_incident(ask: OpenIncident, work: Work, projects: list[Project]) -> Inc
         date_closed=None,
         last_activity_at=max(started, work.at),
         projects=frozenset(project.facts.id for project in projects),
-    )
-
-
-def _details(incident: Incident, work: Work) -> JSON:
-    viewer = work.actor.user_id
-    return incident_details(
-        incident,
-        projects=[project.slug for project in work.world.projects_of(incident)],
-        seen_by=work.world.seen.get(incident.id, ()),
-        viewer=viewer,
-        is_subscribed=viewer is not None and (incident.id, viewer) in work.world.subscribed,
     )

@@ -8,7 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from models.vocabulary import NotificationReason
-from tasks.events import CommentPosted, Mentioned
+from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned, StatusChanged
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,10 @@ def subscribers(telling: Telling, circles: Circles) -> Iterable[int]:
 
 AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
     CommentPosted.type: {NotificationReason.SUBSCRIBED: subscribers},
+    StatusChanged.type: {NotificationReason.SUBSCRIBED: subscribers},
+    # Whoever an edit mentions for the first time is told by the event that follows it; a deletion tells nobody new.
+    CommentEdited.type: {},
+    CommentDeleted.type: {},
     Mentioned.type: {
         NotificationReason.MENTION: mentioned,
         NotificationReason.TEAM_MENTION: on_mentioned_teams,

@@ -22,6 +22,7 @@ from models.notification import decisions, notifications
 from models.vocabulary import Channel, DecisionOutcome, Lane, NotificationReason
 from tasks.catalog import CATALOG
 from tasks.commands import Unsubscribe
+from tasks.events import CommentDeleted
 from workers.notify.audience import Circles, Telling, audience_of
 from workers.notify.decide import NO_ACCESS, Case, Verdict, decide
 from workers.notify.facts import IncidentFacts, load_circles, load_incidents, load_people
@@ -48,6 +49,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
     decided = strongest(_decide_all(connection, tellings, incidents, circles))
     _write_decisions(connection, decided)
     _write_inbox(connection, [each for each in decided if each.verdict.outcome is DecisionOutcome.DELIVERED])
+    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     goodbyes = _unsubscriptions(decided, incidents, circles)
     command.accept(connection, goodbyes)
     mark(connection, PLAN, [event.id for event in events])
@@ -166,6 +168,14 @@ def _write_inbox(connection: Connection, told: Collection[Decided]) -> None:
     ]
     if rows:
         connection.exec_driver_sql(_WRITE_INBOX, dict(arrays_of(_ITEM, rows)))
+
+
+def _retract(connection: Connection, deleted: list[int | None]) -> None:
+    """What people were told of a comment that is gone stays in their inbox, as retracted."""
+    if deleted:
+        connection.exec_driver_sql(
+            "UPDATE notifications SET retracted = true WHERE activity_id = ANY(%(ids)s::bigint[])", {"ids": deleted}
+        )
 
 
 def _unsubscriptions(

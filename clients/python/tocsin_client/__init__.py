@@ -7,6 +7,8 @@ repeated with it until somebody answers, so it has one effect however often the 
 from tocsin_client.clients import AsyncTocsin, Tocsin
 from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
 from tocsin_client.orders import (
+    DeleteComment,
+    EditComment,
     MarkSeen,
     OpenIncident,
     Order,
@@ -22,6 +24,8 @@ from tocsin_client.results import Command, Event, Outcome
 __all__ = [
     "AsyncTocsin",
     "Command",
+    "DeleteComment",
+    "EditComment",
     "Event",
     "Failed",
     "MarkSeen",

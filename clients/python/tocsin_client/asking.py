@@ -165,9 +165,9 @@ class Asking:
         # A route names an incident by its number alone.
         if order.route is not None and str(said.get("incident", "0")).isdecimal():
             method, template = order.route
-            body = {name: value for name, value in said.items() if name != "incident"}
-            path = self.path(template.format(incident=said.get("incident")))
-            return (yield from self._ask(self._request(method, path, body, key=key, wait=wait)))
+            body = {name: value for name, value in said.items() if f"{{{name}}}" not in template}
+            address = template.format_map({name: quote(str(value), safe="") for name, value in said.items()})
+            return (yield from self._ask(self._request(method, self.path(address), body, key=key, wait=wait)))
         body = {"commands": [order.item()]}
         answer = yield from self._ask(self._request("POST", self.path("commands/"), body, key=key, wait=wait))
         return _of_one(answer)

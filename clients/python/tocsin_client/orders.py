@@ -111,6 +111,28 @@ class PostComment(_OnIncident):
 
 
 @dataclass(frozen=True)
+class EditComment(_OnIncident):
+    """Rewrite one's own comment; without ``mentions`` these stay, and only the newly mentioned are told."""
+
+    type: ClassVar[str] = "comment.edit"
+    route: ClassVar[tuple[str, str] | None] = ("PUT", "incidents/{incident}/comments/{id}/")
+
+    id: int | str
+    comment: str
+    mentions: Sequence[str | int] | None = None
+
+
+@dataclass(frozen=True)
+class DeleteComment(_OnIncident):
+    """Take one's own comment back."""
+
+    type: ClassVar[str] = "comment.delete"
+    route: ClassVar[tuple[str, str] | None] = ("DELETE", "incidents/{incident}/comments/{id}/")
+
+    id: int | str
+
+
+@dataclass(frozen=True)
 class ReadNotifications(Order):
     """Mark inbox items as read: those of ``ids``, or all up to ``up_to``; one of the two."""
 

@@ -2,7 +2,7 @@
 
 Each row knows the transaction that wrote it, so that a reader's cursor is a snapshot: what commits late is not missed.
 
-Revision: 0009, after 0001. It works with the previous release still running: the server fills the columns in.
+Revision: 0009, after 0002. It works with the previous release still running: the server fills the columns in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from alembic import op
 from models.base import TransactionNumber
 
 revision = "0009"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

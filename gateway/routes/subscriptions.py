@@ -1,0 +1,33 @@
+"""Hearing of an incident, or not."""
+
+from __future__ import annotations
+
+from gateway.addresses import Address, Operation
+from gateway.answers import Answer
+from gateway.asking import ask
+from gateway.visit import Visit
+from models.policy import INCIDENT
+from tasks.commands import Subscribe, Unsubscribe
+
+
+async def subscribe(visit: Visit) -> Answer:
+    """Ask to hear of an incident; 201, no matter whether the caller did already."""
+    return await ask(visit, Subscribe, incident=visit.incident_number(), has_body=False)
+
+
+async def unsubscribe(visit: Visit) -> Answer:
+    """Ask to hear no more of an incident; 200, no matter whether the caller did."""
+    return await ask(visit, Unsubscribe, incident=visit.incident_number(), has_body=False)
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/incidents/{identifier}/subscriptions/",
+        {
+            "POST": Operation(subscribe, "Subscribe to an incident", {201: "Nothing"}, is_command=True),
+            "DELETE": Operation(unsubscribe, "Unsubscribe from an incident", {200: "Nothing"}, is_command=True),
+        },
+        tag="incidents",
+        permission=INCIDENT,
+    ),
+)

@@ -1,0 +1,25 @@
+"""The version that a command means to change, and whom a comment has ever mentioned.
+
+Revision: 0002, after 0001. It works with the previous release still running.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("commands", sa.Column("expected_version", sa.BigInteger(), nullable=True))
+    op.add_column("incident_activities", sa.Column("mentions", postgresql.JSONB(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("incident_activities", "mentions")
+    op.drop_column("commands", "expected_version")

@@ -1,0 +1,341 @@
+"""Every write on an incident by its own route: what is answered, and what is refused before it is accepted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
+from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+
+INCIDENT = f"{ACME}/incidents/1/"
+SEEN = f"{INCIDENT}seen/"
+SUBSCRIPTIONS = f"{INCIDENT}subscriptions/"
+CLOSE = {"status": 2}
+FORBIDDEN = {"detail": "You do not have permission to perform this action."}
+MISSING = {"detail": "The requested resource does not exist"}
+STALE = {"detail": "The resource has changed since you read it."}
+NO_NOTE = {"detail": "Key doesn't have permission to delete Note"}
+INTEGER = ["A valid integer is required."]
+CHOICES = ["Invalid value for status. Valid values: [1, 2, 10, 20]"]
+
+
+def ask(gateway: Gateway, method: str, path: str, *, by: str | None = "dev-mem", **request: Any) -> httpx.Response:
+    with gateway.by(by, **request.pop("headers", {})) as client:
+        return client.request(method, path, **request)
+
+
+def accepted(ledger: Engine) -> int:
+    with ledger.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
+
+
+def a_comment(gateway: Gateway, by: str = "dev-mem") -> str:
+    return f"{COMMENTS}{gateway.post(COMMENTS, A_COMMENT, by=by).json()['id']}/"
+
+
+# --- closing ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [2, 2.0, "2", " 2 "])
+def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
+    answered = ask(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
+
+    assert answered.status_code == 200
+    assert (answered.json()["status"], answered.json()["isSubscribed"]) == (2, True)
+    assert answered.json() == gateway.get(INCIDENT).json()
+
+
+def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_worker: Worker) -> None:
+    first, second = (ask(gateway, "PUT", INCIDENT, json=CLOSE) for _ in range(2))
+
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({}, {"status": ["This field is required."]}),
+        ({"status": None}, {"status": ["This field may not be null."]}),
+        ({"status": True}, {"status": INTEGER}),
+        ({"status": "open"}, {"status": INTEGER}),
+        ({"status": 2.5}, {"status": INTEGER}),
+        ({"status": []}, {"status": INTEGER}),
+        ({"status": 3}, {"status": CHOICES}),
+        ({"status": "99999999999999999999999"}, {"status": CHOICES}),
+        ({"status": 1}, "Status cannot be changed."),
+        ({"status": 10}, "Status cannot be changed."),
+        ({"status": "20"}, "Status cannot be changed."),
+        ({"status": 2, "comment": " "}, {"comment": ["This field may not be blank."]}),
+        ({"status": 2, "comment": True}, {"comment": ["Not a valid string."]}),
+        ({"status": 2, "comment": ["a"]}, {"comment": ["Not a valid string."]}),
+        ({"status": 2, "comment": "a\0b"}, {"comment": ["Null characters are not allowed."]}),
+        ({"status": 2, "comment": "\ud800"}, {"comment": ["Surrogate characters are not allowed: U+D800."]}),
+        (
+            {"status": 7, "comment": ""},
+            {"status": CHOICES, "comment": ["This field may not be blank."]},
+        ),
+        ([], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
+        ("close", {"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}),
+    ],
+)
+def test_what_does_not_close_an_incident_is_400_and_no_command(
+    gateway: Gateway, ledger: Engine, body: Any, wrong: Any
+) -> None:
+    answered = ask(
+        gateway, "PUT", INCIDENT, content=json.dumps(body).encode(), headers={"Content_Type": "application/json"}
+    )
+
+    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert accepted(ledger) == 0
+
+
+def test_a_number_becomes_the_text_of_the_comment(gateway: Gateway, busy_worker: Worker) -> None:
+    ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": 42})
+
+    assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] == "42"
+
+
+def test_null_is_no_comment(gateway: Gateway, busy_worker: Worker) -> None:
+    ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": None})
+
+    assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] is None
+
+
+def test_other_statuses_are_commands_of_their_own(gateway: Gateway, busy_worker: Worker) -> None:
+    items = [{"type": "incident.set_status", "incident": 1, "status": number} for number in (20, 3)]
+
+    malformed = gateway.post(COMMANDS, {"commands": items}, by="dev-ben")
+    [worse] = gateway.post(COMMANDS, {"commands": items[:1]}, by="dev-ben", Prefer="wait=10").json()["commands"]
+    [denied] = gateway.post(COMMANDS, {"commands": items[:1]}, Prefer="wait=10").json()["commands"]
+
+    assert malformed.json() == {"commands": {"1": {"status": CHOICES}}}
+    assert (worse["status"], worse["outcome"]["body"]["status"]) == ("applied", 20)
+    assert (denied["status"], denied["outcome"]) == ("rejected", {"status": 403, "body": FORBIDDEN})
+
+
+# --- seen and subscriptions ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("POST", SEEN, 201), ("POST", SUBSCRIPTIONS, 201), ("DELETE", SUBSCRIPTIONS, 200)]
+)
+@pytest.mark.parametrize("body", [None, {}, {"status": 7}, [], "anything"])
+def test_what_takes_no_body_ignores_one(
+    gateway: Gateway, busy_worker: Worker, method: str, path: str, status: int, body: Any
+) -> None:
+    answered = ask(gateway, method, path, **({} if body is None else {"json": body}))
+
+    assert (answered.status_code, answered.json()) == (status, {})
+
+
+def test_what_was_seen_shows_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
+    before = gateway.get(INCIDENT).json()
+    ask(gateway, "POST", SEEN)
+    after = gateway.get(INCIDENT).json()
+
+    assert (before["hasSeen"], before["seenBy"]) == (False, [])
+    assert (after["hasSeen"], [each["username"] for each in after["seenBy"]]) == (True, ["mem"])
+    assert gateway.get(INCIDENT, by="dev-ana").json()["hasSeen"] is False
+
+
+def test_a_subscription_shows_in_the_details_and_nowhere_else(gateway: Gateway, busy_worker: Worker) -> None:
+    ask(gateway, "POST", SUBSCRIPTIONS)
+    subscribed = gateway.get(INCIDENT).json()["isSubscribed"]
+    ask(gateway, "DELETE", SUBSCRIPTIONS)
+
+    assert subscribed is True
+    assert gateway.get(INCIDENT).json()["isSubscribed"] is False
+    assert ask(gateway, "GET", SUBSCRIPTIONS).status_code == 405
+
+
+# --- comments --------------------------------------------------------------------------------------------------
+
+
+def test_a_comment_is_edited_and_answered_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
+    path = a_comment(gateway)
+
+    answered = ask(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
+
+    assert answered.status_code == 200
+    assert (answered.json()["comment"], answered.json()["version"]) == ("Look there.", 2)
+    assert gateway.get(f"{INCIDENT}activity/").json() == [answered.json()]
+
+
+def test_a_comment_is_deleted_with_204_and_no_body(gateway: Gateway, busy_worker: Worker) -> None:
+    path = a_comment(gateway)
+
+    first, second = ask(gateway, "DELETE", path), ask(gateway, "DELETE", path)
+
+    assert (first.status_code, first.content) == (204, b"")
+    assert (second.status_code, second.json()) == (404, MISSING)
+    assert gateway.get(f"{INCIDENT}activity/").json() == []
+
+
+def test_the_command_resource_of_a_deletion_says_204_and_null(gateway: Gateway, busy_worker: Worker) -> None:
+    deleted = ask(gateway, "DELETE", a_comment(gateway))
+
+    resource = gateway.get(f"/api/0/commands/{deleted.headers['Command-Id']}/").json()
+
+    assert (resource["status"], resource["outcome"]) == ("applied", {"status": 204, "body": None})
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_foreign_comment_is_404_for_everyone_but_its_author(
+    gateway: Gateway, busy_worker: Worker, method: str
+) -> None:
+    path = a_comment(gateway)
+
+    for by in ("dev-ana", "dev-own", "dev-ben"):
+        answered = ask(gateway, method, path, by=by, json={"comment": "mine now"})
+        assert (answered.status_code, answered.json()) == (404, MISSING)
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+@pytest.mark.parametrize("organization", ["acme", "nowhere"])
+def test_a_key_is_refused_in_its_own_words_before_the_organization_is_looked_up(
+    gateway: Gateway, ledger: Engine, method: str, organization: str
+) -> None:
+    path = f"/api/0/organizations/{organization}/incidents/1/comments/1/"
+
+    answered = ask(gateway, method, path, by="dev-key", json={"comment": ""})
+
+    assert (answered.status_code, answered.json()) == (403, NO_NOTE)
+    assert accepted(ledger) == 0
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_a_service_that_acts_for_nobody_is_refused_in_the_usual_words(gateway: Gateway, method: str) -> None:
+    answered = ask(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
+
+    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", f"{COMMENTS}1/"), ("DELETE", f"{COMMENTS}1/")])
+def test_a_read_only_token_is_refused_before_the_key_rule(gateway: Gateway, method: str, path: str) -> None:
+    answered = ask(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
+
+    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+
+
+def test_a_comments_own_address_cannot_be_read(gateway: Gateway) -> None:
+    answered = ask(gateway, "GET", f"{COMMENTS}1/")
+
+    assert (answered.status_code, answered.json()) == (405, {"detail": 'Method "GET" not allowed.'})
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({}, {"comment": ["This field is required."]}),
+        ({"comment": None}, {"comment": ["This field may not be null."]}),
+        ({"comment": "\t\n"}, {"comment": ["This field may not be blank."]}),
+        ({"comment": "x", "mentions": None}, {"mentions": ["This field may not be null."]}),
+        ({"comment": "x", "mentions": "ana"}, {"mentions": ['Expected a list of items but got type "str".']}),
+    ],
+)
+def test_a_bad_edit_is_400_and_no_command(gateway: Gateway, ledger: Engine, body: Any, wrong: Any) -> None:
+    answered = ask(gateway, "PUT", f"{COMMENTS}1/", json=body)
+
+    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert accepted(ledger) == 0
+
+
+# --- who may, and which version --------------------------------------------------------------------------------
+
+WRITES = [
+    ("PUT", INCIDENT, CLOSE),
+    ("POST", SEEN, None),
+    ("POST", SUBSCRIPTIONS, None),
+    ("DELETE", SUBSCRIPTIONS, None),
+    ("PUT", f"{COMMENTS}1/", {"comment": "x"}),
+    ("DELETE", f"{COMMENTS}1/", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES)
+@pytest.mark.parametrize(
+    ("by", "organization", "number", "status"),
+    [
+        ("dev-mem-read", "acme", 1, 403),
+        ("dev-mem-alerts", "acme", 1, 403),
+        ("dev-out", "acme", 1, 403),
+        ("dev-mem", "plain", 1, 404),
+        ("dev-mem", "plain", 99, 404),
+        ("dev-out", "plain", 1, 403),
+        ("dev-mem", "closed", 1, 403),
+        ("dev-mem", "closed", 99, 404),
+        ("dev-mem", "acme", 99, 404),
+    ],
+)
+def test_every_write_asks_for_scope_plan_incident_and_project(
+    gateway: Gateway, busy_worker: Worker, method: str, path: str, body: Any,
+    by: str, organization: str, number: int, status: int,
+) -> None:  # fmt: skip
+    elsewhere = path.replace("/acme/incidents/1/", f"/{organization}/incidents/{number}/")
+
+    answered = ask(gateway, method, elsewhere, by=by, json=body)
+
+    assert answered.status_code == status
+    assert answered.json() == (FORBIDDEN if status == 403 else MISSING)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES[:4])
+def test_a_key_and_a_service_for_nobody_write_nothing(
+    gateway: Gateway, ledger: Engine, method: str, path: str, body: Any
+) -> None:
+    for by in ("dev-key", "dev-bot"):
+        answered = ask(gateway, method, path, by=by, json=body)
+        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert accepted(ledger) == 0
+
+
+def test_an_etag_is_what_if_match_takes(gateway: Gateway, busy_worker: Worker) -> None:
+    read = gateway.get(INCIDENT).headers["ETag"]
+    gateway.post(COMMENTS, A_COMMENT)
+
+    stale = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": read})
+    fresh = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": gateway.get(INCIDENT).headers["ETag"]})
+
+    assert (stale.status_code, stale.json()) == (412, STALE)
+    assert fresh.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [('"1"', 200), ("*", 200), ('"2"', 412), (f'"{"9" * 19}"', 412), ("1", 400), ('W/"1"', 400)],
+)
+def test_if_match_takes_a_version_an_etag_or_a_star(
+    gateway: Gateway, busy_worker: Worker, condition: str, status: int
+) -> None:
+    answered = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
+
+    assert answered.status_code == status
+
+
+@pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
+def test_a_comment_is_changed_in_the_version_that_was_read(
+    gateway: Gateway, busy_worker: Worker, method: str, status: int
+) -> None:
+    path = a_comment(gateway)
+    ask(gateway, "PUT", path, json={"comment": "second"})
+
+    stale = ask(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"1"'})
+    fresh = ask(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"2"'})
+
+    assert (stale.status_code, fresh.status_code) == (412, status)
+
+
+def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -> None:
+    first = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
+    again = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
+    other = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})
+
+    assert (first.status_code, again.status_code, other.status_code) == (200, 200, 422)
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json() == first.json()
