@@ -12,6 +12,7 @@ LOCKED := $(PIP) --only-binary :all: --require-hashes
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --maxprocesses 8 --dist loadgroup
 WHEEL := build/wheel
+CLIENT := clients/python
 
 # The first Python that will do; `make setup PYTHON=…` names another.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
@@ -41,7 +42,7 @@ arrows: $(VENV)/.dev ## check who imports whom
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev ## run the examples in docstrings and in docs/
-	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) $(wildcard docs README.md) \
+	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) $(CLIENT)/tocsin_client $(wildcard docs README.md) \
 	|| test $$? -eq 5
 
 check: check-rest test ## everything that must hold before a change goes in
@@ -53,7 +54,9 @@ check-rest: $(VENV)/.dev ## what `make check` adds to `make test`
 
 test-wheel: $(VENV)/.dev ## run the journeys on the built wheel, from a folder without the source
 	@rm -rf $(WHEEL) && mkdir -p $(WHEEL)/away
-	@$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) . > $(WHEEL)/log 2>&1 || { cat $(WHEEL)/log >&2; exit 1; }
+	@for source in . $(CLIENT); do \
+		$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) $$source > $(WHEEL)/log 2>&1 || { cat $(WHEEL)/log >&2; exit 1; }; \
+	done
 	@$(PIP) --no-deps --target $(WHEEL)/site $(WHEEL)/*.whl
 	@cp -R tests pyproject.toml $(WHEEL)/away
 	@cd $(WHEEL)/away && PYTHONPATH="$(CURDIR)/$(WHEEL)/site" "$(CURDIR)/$(BIN)/python" -P -m pytest $(PARALLEL) tests/journeys
@@ -76,7 +79,7 @@ lock: ## resolve all dependencies anew (needs uv)
 		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what was built and cached; .venv and data stay
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf build dist *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -92,8 +95,8 @@ $(VENV)/.locked: requirements.lock | $(BIN)/python
 	@$(LOCKED) -r requirements.lock
 	@touch $@
 
-$(VENV)/.tocsin: pyproject.toml $(VENV)/.locked
-	@$(PIP) --no-deps --no-build-isolation -e .
+$(VENV)/.tocsin: pyproject.toml $(CLIENT)/pyproject.toml $(VENV)/.locked
+	@$(PIP) --no-deps --no-build-isolation -e . -e $(CLIENT)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin

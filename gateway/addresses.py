@@ -44,6 +44,7 @@ class Operation:
     is_command: bool = False
     is_list: bool = False
     has_etag: bool = False
+    is_stream: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,20 +6,25 @@ that tocsin gives back, or RFC 9457 for callers who ask for ``application/proble
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Protocol
 
 import orjson
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 from models.refusals import Refusal
 from models.vocabulary import JSON
 
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
+
+TAKEN_WITHIN_SECONDS: Final = 60
+"""How long a reader of a stream may take nothing of it."""
 
 
 @dataclass(slots=True)
@@ -31,15 +36,66 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = JSON_TYPE
 
-    async def send(self, send: Send) -> None:
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send it."""
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.headers.items()]
+        headers = _encoded(self.headers)
         # 204 and 304 have no body, hence no type and no length of one.
         if self.status not in (204, 304):
             headers.append((b"content-type", self.media_type.encode("latin-1")))
             headers.append((b"content-length", str(len(self.body)).encode()))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+class Source(Protocol):
+    """What a streamed answer is made of, part by part; closed once, read to its end or not."""
+
+    def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        """The parts."""
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+
+
+@dataclass(slots=True)
+class StreamedAnswer(Answer):
+    """An answer whose body comes bit by bit, for as long as there is any and somebody takes it."""
+
+    source: Source = field(kw_only=True)
+
+    async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, until it ends, the reader goes, or takes nothing for ``TAKEN_WITHIN_SECONDS``."""
+        try:
+            headers = [*_encoded(self.headers), (b"content-type", self.media_type.encode("latin-1"))]
+            await send({"type": "http.response.start", "status": self.status, "headers": headers})
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body"})
+                return
+            tasks = [asyncio.create_task(self._pour(send)), asyncio.create_task(_hung_up(receive))]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            self.source.close()
+
+    async def _pour(self, send: Send) -> None:
+        async with aclosing(aiter(self.source)) as parts:
+            async for part in parts:
+                async with asyncio.timeout(TAKEN_WITHIN_SECONDS):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+async def _hung_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
 def written(value: JSON) -> bytes:

@@ -31,7 +31,7 @@ _EXPOSED: Final = (
     "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate"
 )
 _ALLOWED_HEADERS: Final = (
-    "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Prefer"
+    "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer"
 )
 
 log = structlog.get_logger(__name__)
@@ -69,7 +69,7 @@ class Door:
         self._share(answered, origin, is_welcome=is_welcome)
         seconds = time.perf_counter() - started
         self._services.metrics.count_answer(self._address.path, self._label(scope), answered.status, seconds=seconds)
-        await answered.send(send)
+        await answered.send(scope, receive, send)
 
     async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> Answer:
         # Step 3, then the body's size and type.
@@ -98,6 +98,7 @@ class Door:
             body=body,
             caller=caller,
             act_as=act_as,
+            question=question,
             deadline=deadline,
         )
         if self._address.permission is not None:

@@ -29,6 +29,7 @@ from gateway.routes import (
     incidents,
     notifications,
     organizations,
+    stream,
     subscriptions,
 )
 from gateway.services import Services
@@ -49,6 +50,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *notifications.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,
+    *stream.ADDRESSES,
 )
 
 
@@ -101,7 +103,7 @@ def run(host: str, port: int) -> None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which on its way out tells those who wait for an outcome that they will not see it here."""
+    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here."""
 
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
@@ -109,7 +111,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Let requests in flight end, then stop."""
-        self._services.outcomes.release()
+        self._services.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -36,6 +36,10 @@ class Metrics:
             registry=self._registry,
         )  # fmt: skip
         self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
+    def watch_streams(self, streams: Callable[[], float]) -> None:
+        """Say how many streams are open whenever somebody looks."""
+        Gauge("tocsin_streams", "Open streams of events", registry=self._registry).set_function(streams)
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:
         """Count commands by type."""

@@ -81,6 +81,8 @@ def _parameters(operation: Operation) -> list[Json]:
         headers += ["Prefer"]
     if operation.has_etag:
         headers += ["If-None-Match"]
+    if operation.is_stream:
+        headers += ["Last-Event-ID"]
     return parameters + [schemas.HEADER_PARAMETERS[name] for name in headers]
 
 
@@ -88,6 +90,8 @@ def _responses(address: Address, method: str, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
         responses[str(status)] = _response(schemas.SUCCESSES[status], _answer_schema(operation, name))
+        if operation.is_stream:
+            responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
         responses[str(status)]["headers"] = _answer_headers(operation)
     if operation.is_command and 202 not in operation.answers:
         responses["202"] = _response(schemas.SUCCESSES[202], _reference("Command"))

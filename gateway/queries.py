@@ -119,6 +119,17 @@ class Queries:
             raise NotFound
         return _facts(rows)
 
+    async def incident_id(self, organization: int, identifier: int) -> int:
+        """The id of an incident by its number.
+
+        :raises NotFound: the organization has no incident of this number.
+        """
+        rows = await self._rows(_INCIDENT, {"organization": organization, "identifier": identifier})
+        if not rows:
+            raise NotFound
+        id_: int = rows[0].id
+        return id_
+
     async def incident(
         self, organization: int, identifier: int, viewer: int | None
     ) -> tuple[IncidentDetails, list[ProjectFacts]]:

@@ -157,6 +157,10 @@ _ENTITIES: Final[Json] = {
         "type": "object",
         "additionalProperties": _object(created=_NUMBER, changed=_NUMBER, unchanged=_NUMBER),
     },
+    "Events": {
+        "description": "Server-sent events: `id` and `event` are id and type of a CloudEvent, `data` is its JSON.",
+        "type": "string",
+    },
     "Error": {
         "type": "object",
         "properties": {"detail": _TEXT, "errorId": _TEXT},
@@ -220,6 +224,7 @@ HEADER_PARAMETERS: Final = {
     ),
     "If-Match": _header("If-Match", '*, "<version>" or an ETag: the version that the caller means.'),
     "If-None-Match": _header("If-None-Match", "ETags that the caller has already."),
+    "Last-Event-ID": _header("Last-Event-ID", "Go on after this event; after an unknown one with all of a day."),
 }
 PAGING_PARAMETERS: Final[list[Json]] = [
     {

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.accept import Acceptance
 from gateway.directory import DirectoryDesk
+from gateway.following import Following
 from gateway.identity import Identity
 from gateway.metrics import Metrics
 from gateway.outcomes import Outcomes
@@ -42,15 +43,24 @@ class Services:
         self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
         self.queries = Queries(self._reads, seconds=READ_SECONDS)
+        self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
+        self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)
 
     def start(self) -> None:
-        """Start listening for outcomes and publishing hints; neither needs its server to be there."""
+        """Start listening for outcomes and events, and publishing hints; nothing of it needs its server to be there."""
         self._hinter.start()
         self.outcomes.start()
+        self.following.start()
+
+    def release(self) -> None:
+        """Nobody is to wait or to read any longer: the process is about to end."""
+        self.outcomes.release()
+        self.following.release()
 
     async def stop(self) -> None:
         """End what is in flight, publish the hints that wait, give the connections back."""
+        await self.following.stop()
         await self.identity.stop()
         await self.acceptance.stop()
         await self.outcomes.stop()

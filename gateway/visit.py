@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from starlette.datastructures import QueryParams
 
-from gateway.identity import Caller
+from gateway.identity import Caller, Question
 from gateway.requests import BODY_LIMIT, Headers, Preference, parse_json, preference
 from gateway.services import Services
 from models.policy import Actor, OrganizationFacts
@@ -20,7 +20,10 @@ from tasks.fields import identifier
 
 @dataclass
 class Visit:
-    """A request whose caller is known and may be here. ``deadline`` (the loop's clock) is for accepting."""
+    """A request whose caller is known and may be here.
+
+    ``question`` is what their identity was asked with; ``deadline`` (the loop's clock) is for accepting.
+    """
 
     services: Services
     method: str
@@ -32,6 +35,7 @@ class Visit:
     body: bytes
     caller: Caller
     act_as: int | None
+    question: Question
     deadline: float
 
     @property

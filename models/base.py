@@ -20,9 +20,10 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    text,
 )
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 METADATA = MetaData(
     naming_convention={
@@ -58,6 +59,29 @@ def moment_column(name: str, *, nullable: bool = False) -> Column[datetime]:
     if nullable:
         return Column(name, Moment, nullable=True)
     return Column(name, Moment, nullable=False, server_default=func.clock_timestamp())
+
+
+class TransactionNumber(UserDefinedType[int]):
+    """A transaction as the server counts them: ``xid8``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: object) -> str:
+        """Its name in the server."""
+        return "xid8"
+
+
+def written_columns() -> tuple[Column[int], Column[int]]:
+    """Which transaction wrote a row, and below which number all had ended by then: what a reader's cursor goes by."""
+    return (
+        Column("written_by", TransactionNumber, nullable=False, server_default=text("pg_current_xact_id()")),
+        Column(
+            "written_after",
+            TransactionNumber,
+            nullable=False,
+            server_default=text("pg_snapshot_xmin(pg_current_snapshot())"),
+        ),
+    )
 
 
 def new_id() -> UUID:

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text, UniqueConstraint,
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, arrays_of, insert_statement, moment_column
+from models.base import METADATA, arrays_of, insert_statement, moment_column, written_columns
 
 events = Table(
     "events",
@@ -30,10 +30,12 @@ events = Table(
     moment_column("announced_at", nullable=True),
     # Events that tell nobody are born planned.
     moment_column("planned_at", nullable=True),
+    *written_columns(),
     # Another order than the indexes below, which alone lead from one waiting line to the next: with statistics
     # gathered during a backlog the planner would walk the whole history instead.
     UniqueConstraint("subject", "organization_id", "sequence"),
 )
+Index("events_written_idx", events.c.organization_id, events.c.written_by)
 for _stage in ("announced_at", "planned_at"):
     Index(
         f"events_waiting_{_stage}_idx",

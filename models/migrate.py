@@ -9,7 +9,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 
 def _config() -> Config:
@@ -44,4 +44,19 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             connection.commit()
+        _number_anew(connection)
         return before, head()
+
+
+_AHEAD = "written_by >= pg_snapshot_xmax(pg_current_snapshot())"
+
+
+def _number_anew(connection: Connection) -> None:
+    """Rows of a restored database bear numbers that this server has yet to reach: they get numbers of its own."""
+    for table in ("events", "notifications"):
+        newest = text(f"SELECT {_AHEAD} FROM {table} ORDER BY id DESC LIMIT 1")  # noqa: S608
+        if connection.execute(newest).scalar():
+            connection.execute(
+                text(f"UPDATE {table} SET written_by = DEFAULT, written_after = DEFAULT WHERE {_AHEAD}")  # noqa: S608
+            )
+    connection.commit()

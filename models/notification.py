@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
 
-from models.base import METADATA, id_column, moment_column, reference
+from models.base import METADATA, id_column, moment_column, reference, written_columns
 
 notifications = Table(
     "notifications",
@@ -21,6 +21,7 @@ notifications = Table(
     Column("retracted", Boolean, nullable=False, server_default=text("false")),
     moment_column("date_created"),
     moment_column("date_read", nullable=True),
+    *written_columns(),
     UniqueConstraint("activity_id", "user_id"),
 )
 Index("notifications_inbox_idx", notifications.c.user_id, notifications.c.organization_id, notifications.c.id)
@@ -31,6 +32,8 @@ Index(
     notifications.c.id,
     postgresql_where=notifications.c.date_read.is_(None),
 )
+
+Index("notifications_written_idx", notifications.c.organization_id, notifications.c.written_by)
 
 decisions = Table(
     "notification_decisions",

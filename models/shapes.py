@@ -13,7 +13,7 @@ from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
 from models.moments import iso, iso_or_none
-from models.vocabulary import JSON, CommandState
+from models.vocabulary import JSON, ActivityType, CommandState, IncidentStatus
 
 
 def person_brief(person: Person) -> dict[str, JSON]:
@@ -153,3 +153,26 @@ def named_json(row: Mapping[str, Any]) -> dict[str, JSON]:
 def member_json(member_id: int, *, role: str, person: Person, teams: Iterable[str]) -> dict[str, JSON]:
     """A member of an organization; ``teams`` are slugs."""
     return {"id": str(member_id), "role": role, "user": person_brief(person), "teams": sorted(teams)}
+
+
+def notification_json(row: Any) -> dict[str, JSON]:
+    """An item of the inbox, from its row."""
+    return {
+        "id": str(row.id),
+        "reason": row.reason,
+        "event": {"id": str(row.event_id), "type": row.event_type},
+        "incident": {"identifier": str(row.identifier), "title": row.title},
+        "activity": {"id": str(row.activity_id)},
+        "text": "" if row.retracted else _text_of(row),
+        "dateCreated": iso(row.date_created),
+        "dateRead": iso_or_none(row.date_read),
+        "retracted": row.retracted,
+    }
+
+
+def _text_of(row: Any) -> str:
+    # The comment as it stands now is what people want to read, so an edit shows here too.
+    if row.activity_type == ActivityType.STATUS_CHANGE and not row.comment:
+        old, new = (IncidentStatus(int(value)).label for value in (row.previous_value, row.value))
+        return f"changed status from {old} to {new}"
+    return row.comment or ""

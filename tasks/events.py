@@ -6,6 +6,7 @@ what changed; :func:`cloud_event` adds who, where and in which order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar, Final
@@ -187,6 +188,19 @@ class CommandDead(Event):
         return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
 
 
+@dataclass(frozen=True, slots=True)
+class NotificationCreated(Event):
+    """Somebody has a new item in their inbox: told on their own streams, never on the bus."""
+
+    type: ClassVar[str] = "notification.created"
+
+    item: Mapping[str, JSON]
+
+    def data(self) -> dict[str, JSON]:
+        """The item, as the inbox has it."""
+        return {"notification": dict(self.item)}
+
+
 EVENTS: Final[dict[str, type[Event]]] = {
     event.type: event
     for event in (
@@ -200,6 +214,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         CommentDeleted,
         Mentioned,
         CommandDead,
+        NotificationCreated,
     )
 }
 """Every event by its name on the wire."""

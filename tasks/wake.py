@@ -26,6 +26,9 @@ OUTCOMES_CHANNEL = "tocsin:outcomes"
 EVENTS_CHANNEL = "tocsin:events"
 """Events wait for the relay or the notifier; the text does not matter."""
 
+INBOX_CHANNEL = "tocsin:inbox"
+"""Inboxes have new items; the text does not matter."""
+
 TIMEOUT_SECONDS = 0.25
 SKIP_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 5.0

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.addresses import Address, Operation, Parameter
 from gateway.answers import Answer, read_answer
 from gateway.asking import ask
 from gateway.paging import page_answer, page_of
 from gateway.visit import Visit
-from models.moments import iso, iso_or_none
 from models.policy import INBOX, require_author
-from models.vocabulary import JSON, ActivityType, IncidentStatus
+from models.shapes import notification_json
 from tasks.commands import ReadNotifications
 
 PAGE = 100
@@ -36,29 +33,6 @@ async def count_notifications(visit: Visit) -> Answer:
 async def read_notifications(visit: Visit) -> Answer:
     """Ask for items to be marked as read; 200 with how many were."""
     return await ask(visit, ReadNotifications)
-
-
-def notification_json(row: Any) -> dict[str, JSON]:
-    """An item of the inbox, from its row."""
-    return {
-        "id": str(row.id),
-        "reason": row.reason,
-        "event": {"id": str(row.event_id), "type": row.event_type},
-        "incident": {"identifier": str(row.identifier), "title": row.title},
-        "activity": {"id": str(row.activity_id)},
-        "text": "" if row.retracted else _text_of(row),
-        "dateCreated": iso(row.date_created),
-        "dateRead": iso_or_none(row.date_read),
-        "retracted": row.retracted,
-    }
-
-
-def _text_of(row: Any) -> str:
-    # The comment as it stands now is what people want to read, so an edit shows here too.
-    if row.activity_type == ActivityType.STATUS_CHANGE and not row.comment:
-        old, new = (IncidentStatus(int(value)).label for value in (row.previous_value, row.value))
-        return f"changed status from {old} to {new}"
-    return row.comment or ""
 
 
 ADDRESSES = (

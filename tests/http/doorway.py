@@ -54,6 +54,7 @@ class Gateway:
         eventually(lambda: self._server.started)
 
     def stop(self) -> None:
+        """Stop, if it still runs."""
         self._server.should_exit = True
         self._thread.join(20)
         assert not self._thread.is_alive()

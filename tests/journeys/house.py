@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
+from tocsin_client import Tocsin
 
 from models.settings import with_driver
 from tests.journeys.programs import CLEAN, Program, eventually
@@ -46,6 +47,10 @@ class Stack:
         return httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"} | headers, timeout=httpx.Timeout(40)
         )
+
+    def caller(self, token: str = "dev-mem", **named: Any) -> Tocsin:
+        """Somebody with a token and our own client."""
+        return Tocsin(self.url, token, organization="acme", **named)
 
     def kill(self, part: str) -> int:
         """Kill -9 a part; its process id."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tocsin_client import Event, PostComment
 
-from tests.journeys.house import ACME, Stack, a_stack, careful_post
+from tests.journeys.house import ACME, Stack, a_stack
 from tests.journeys.programs import eventually, open_folder
 
 pytestmark = pytest.mark.xdist_group("stack")
@@ -29,15 +32,16 @@ def open_place() -> Iterator[Path]:
 
 
 def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
-    with stack.client("dev-mem") as mem, stack.client("dev-ana") as ana:
-        posted = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Ana?", "mentions": ["user:12"]})
+    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana:
+        posted = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
-        assert posted.status_code == 201
-        inbox = eventually(lambda: ana.get(f"{ACME}/notifications/").json())
+        assert posted.status == 201
+        inbox = eventually(lambda: ana.read("notifications/"))
         assert [(item["reason"], item["text"]) for item in inbox] == [("mention", "Ana?")]
-        assert inbox[0]["activity"]["id"] == posted.json()["id"]
-        command = mem.get(f"/api/0/commands/{posted.headers['Command-Id']}/").json()
-        assert (command["status"], command["outcome"]["body"]) == ("applied", posted.json())
+        assert inbox[0]["activity"]["id"] == posted.body["id"]
+        command = mem.command(posted.command_id)
+        assert command.outcome is not None
+        assert (command.status, command.outcome.body) == ("applied", posted.body)
 
 
 def test_read_items_are_read_once(stack: Stack) -> None:
@@ -53,22 +57,45 @@ def test_read_items_are_read_once(stack: Stack) -> None:
 
 
 def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
-    with stack.client("dev-mem", Prefer="respond-async") as mem:
+    with stack.caller("dev-mem") as caller, stack.client("dev-mem") as mem:
         texts = [f"number {number}" for number in range(200)]
-        answers = [
-            careful_post(mem, f"{ACME}/incidents/3/comments/", {"comment": text}, key=text.replace(" ", "-"))
-            for text in texts
-        ]
+        commands = [caller.send(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]
 
-        assert {answer.status_code for answer in answers} == {202}
-        last = mem.get(answers[-1].headers["Location"], headers={"Prefer": "wait=30"}).json()
-        assert last["status"] == "applied"
+        assert caller.wait(commands[-1]).status == 201
         pages = [
             mem.get(f"{ACME}/incidents/3/activity/", params={"desc": "0", "per_page": 100, "cursor": cursor}).json()
             for cursor in _cursors(mem, f"{ACME}/incidents/3/activity/")
         ]
         written = [activity["comment"] for page in pages for activity in page if activity["type"] == 3]
         assert written == texts
+
+
+def test_who_follows_hears_everything_once_although_the_gateway_is_killed(stack: Stack) -> None:
+    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana, closing(ana.follow()) as events:
+        told: list[Event] = []
+        heard = threading.Thread(target=lambda: deque(map(told.append, _until(events, "that is all"))))
+        heard.start()
+        eventually(lambda: mem.post(PostComment(2, "Does anybody hear this?")) and told)
+        for number in range(10):
+            if number == 5:
+                gateway = stack.kill("gateway")
+            mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"heard-{number}")
+        stack.comes_back("gateway", other_than=gateway)
+        inbox = eventually(lambda: [item for item in ana.read("notifications/") if item["text"] == "9"])
+        mem.post(PostComment(2, "that is all"))
+        heard.join(60)
+
+    comments = [event for event in told if event.type == "incident.comment_posted"]
+    assert [event.data["activity"]["comment"] for event in comments][-11:] == [*map(str, range(10)), "that is all"]
+    assert len({event.id for event in told}) == len(told)
+    assert inbox[0]["id"] in [event.data["notification"]["id"] for event in told if "notification" in event.data]
+
+
+def _until(events: Iterator[Event], comment: str) -> Iterator[Event]:
+    for event in events:
+        yield event
+        if event.data.get("activity", {}).get("comment") == comment:
+            return
 
 
 def _cursors(client: object, address: str) -> list[str]:

@@ -18,7 +18,7 @@ from models.vocabulary import Lane
 from tasks.app import make_app
 from tasks.lanes import Hinter
 from tasks.settings import BrokerSettings
-from tasks.wake import EVENTS_CHANNEL, WakeListener
+from tasks.wake import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
 from workers.bus import BusListener
 from workers.notify.plan import by_activity, plan
 from workers.rounds import POLL_SECONDS, go_round
@@ -42,6 +42,7 @@ class Notifier:
         self._woken = threading.Event()
         self._bus = BusListener(settings, self._woken)
         self._wake = WakeListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._waker = Waker(settings.wake_url)
         self._aside = SetAside()
         self._after = START
 
@@ -51,6 +52,7 @@ class Notifier:
         with ExitStack() as undo:
             self._hinter.start()
             undo.callback(self._hinter.stop)
+            undo.callback(self._waker.close)
             self._bus.start()
             undo.callback(self._bus.stop)
             self._wake.start()
@@ -78,6 +80,7 @@ class Notifier:
             subjects = self._plan_around_faults(connection, by_activity(events)) if events else []
         if events:
             self._after = (events[-1].organization_id, events[-1].subject)
+            self._waker.publish(INBOX_CHANNEL)
         self._hinter.hint(Lane.COMMANDS, subjects)
         return bool(events) or came_from != START
 

@@ -1,6 +1,6 @@
 """Canaries, and usernames that are unique in any case.
 
-Revision: 0004, after 0002. It works with the previous release still running.
+Revision: 0003, after 0002. It works with the previous release still running.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
+revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None

@@ -1,0 +1,72 @@
+"""What happens, as it happens: server-sent events."""
+
+from __future__ import annotations
+
+import re
+from uuid import UUID
+
+from gateway.addresses import Address, Operation, Parameter
+from gateway.answers import Answer, StreamedAnswer
+from gateway.asking import require_incident
+from gateway.visit import Visit
+from models.policy import INBOX, INCIDENT, require_organization, require_token
+from models.refusals import NotFound
+from tasks.fields import identifier
+
+EVENT_STREAM = "text/event-stream"
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    # Proxies that collect an answer before they pass it on (nginx) are asked not to.
+    "X-Accel-Buffering": "no",
+}
+
+
+async def follow_events(visit: Visit) -> Answer:
+    """The caller's notifications and the events of incidents that they may read, in order, for as long as they stay."""
+    last = visit.headers.get(b"last-event-id")
+    reader = await visit.services.following.join(
+        visit.question,
+        visit.caller,
+        incident=await _narrowed(visit),
+        last_id=_id_of(last),
+        is_resuming=bool(last),
+    )
+    return StreamedAnswer(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=reader)
+
+
+async def _narrowed(visit: Visit) -> int | None:
+    asked = visit.query.get("incident")
+    if asked is None:
+        return None
+    # Like reading the incident itself.
+    require_token(visit.actor, INCIDENT, "GET")
+    require_organization(visit.actor, visit.organization, INCIDENT, "GET")
+    number = identifier(asked)
+    if number is None:
+        raise NotFound
+    await require_incident(visit, number)
+    return await visit.services.queries.incident_id(visit.organization.id, number)
+
+
+def _id_of(text: str | None) -> UUID | None:
+    known = re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text or "")
+    return UUID(known[0]) if known else None
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/events/",
+        {
+            "GET": Operation(
+                follow_events,
+                "Follow what happens",
+                {200: "Events"},
+                parameters=(Parameter("incident", "Number of the only incident to follow"),),
+                is_stream=True,
+            )
+        },
+        tag="events",
+        permission=INBOX,
+    ),
+)

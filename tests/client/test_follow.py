@@ -1,0 +1,130 @@
+"""Following events with the client: each once, whatever happens to the connection."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import Engine
+from tocsin_client import Refused
+
+from gateway.settings import GatewaySettings
+from tests.client.conftest import Connect
+from tests.client.rough_road import BUSY, GONE, a_road
+from tests.handling.acme import Acme
+from tests.http.doorway import Gateway, a_gateway, eventually
+from tests.http.test_stream import following, happens, incident, other_incident
+
+__all__ = ["incident", "other_incident"]
+
+
+class Follower:
+    """Somebody who follows in the background."""
+
+    def __init__(self, events: Iterator[Any]) -> None:
+        self._events = events
+        self.heard: list[Any] = []
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        for event in self._events:
+            self.heard.append(event)
+            if event.data["activity"]["comment"] == "the end":
+                return
+
+    @property
+    def ids(self) -> list[str]:
+        return [event.id for event in self.heard]
+
+    def ends(self) -> None:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+
+def test_events_come_as_values_one_after_the_other(
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int
+) -> None:
+    before = happens(ledger, incident)
+    ids = [str(happens(ledger, incident, f"number {number}")) for number in range(3)]
+
+    events = list(islice(connect(gateway.url).follow(last_id=str(before)), 3))
+
+    assert [event.id for event in events] == ids
+    assert [(event.type, event.subject, event.sequence) for event in events] == [
+        ("incident.comment_posted", "incidents/1", sequence) for sequence in (2, 3, 4)
+    ]
+    assert events[0].data["activity"]["comment"] == "number 0"
+
+
+def test_one_incident_alone(
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int, other_incident: int
+) -> None:
+    before = happens(ledger, incident)
+    happens(ledger, incident)
+    wanted = happens(ledger, other_incident)
+
+    event = next(connect(gateway.url).follow(incident=2, last_id=str(before)))
+
+    assert event.id == str(wanted)
+
+
+def test_who_may_not_follow_is_told(connect: Connect, gateway: Gateway) -> None:
+    with pytest.raises(Refused, match="403"):
+        next(connect(gateway.url, "dev-out").follow())
+
+
+def test_a_right_that_ends_ends_following(connect: Connect, gateway: Gateway, ledger: Engine, incident: int) -> None:
+    following(gateway).heartbeat_seconds = 0.05
+    before = happens(ledger, incident)
+    happens(ledger, incident)
+    events = connect(gateway.url).follow(last_id=str(before))
+    next(events)
+
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
+
+    with pytest.raises(Refused, match="401"):
+        next(events)
+
+
+def test_a_gateway_that_restarts_costs_no_event_and_doubles_none(
+    connect: Connect, acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
+) -> None:
+    first, second = settings(), settings()
+    with a_gateway(first) as one, a_road(one.url) as road:
+        client = connect(road.url)
+        follower = Follower(client.follow())
+        eventually(lambda: following(one).streams)
+        # Nothing was heard yet when the gateway goes: what happens meanwhile must not be lost either.
+        one.stop()
+        ids = [str(happens(ledger, incident, "while it was away"))]
+        with a_gateway(second) as two:
+            road.leads_to(two.url)
+            ids.append(str(happens(ledger, incident)))
+            eventually(lambda: follower.ids == ids)
+            ids.append(str(happens(ledger, incident, "the end")))
+            follower.ends()
+
+    assert follower.ids == ids
+
+
+def test_a_road_that_breaks_costs_no_event_and_doubles_none(
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int
+) -> None:
+    ids = []
+    with a_road(gateway.url, GONE, BUSY) as road:
+        follower = Follower(connect(road.url).follow())
+        eventually(lambda: following(gateway).streams)
+        for _ in range(3):
+            ids.append(str(happens(ledger, incident)))
+            eventually(lambda: follower.ids == ids)
+            road.breaks()
+            ids.append(str(happens(ledger, incident)))
+        ids.append(str(happens(ledger, incident, "the end")))
+        follower.ends()
+
+    assert follower.ids == ids
