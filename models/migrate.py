@@ -19,8 +19,9 @@ from sqlalchemy.exc import OperationalError
 from models.roles import grant_where_roles_exist
 from models.session import sqlstate
 
-LOCK_SECONDS: Final = 2
-"""How long a change of the schema may queue for a table: whoever needs that table waits behind it."""
+LOCK_MILLISECONDS: Final = 500
+"""How long a change of the schema may queue for a table: whoever needs that table waits behind it, and a gateway
+has 0.9 s to accept a command."""
 
 PATIENCE_SECONDS: Final = 60.0
 """How long it tries again, with a pause in which the others get through."""
@@ -90,7 +91,7 @@ def hold_schema(engine: Engine, *, shared: bool = False) -> Iterator[None]:
 
 def _upgrade(connection: Connection) -> None:
     # Not while restoring: that may wait as long as it must.
-    connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+    connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
     connection.commit()
     give_up_at = time.monotonic() + PATIENCE_SECONDS
     while True:
