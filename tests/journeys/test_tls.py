@@ -39,6 +39,7 @@ class Trust:
     """Certificates in files: of the authority that signed the server's, and of one that did not."""
 
     server: ssl.SSLContext
+    server_by_number: ssl.SSLContext
     authority: str
     stranger: str
 
@@ -49,9 +50,10 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     ours, other = trustme.CA(), trustme.CA()
     ours.cert_pem.write_to_path(folder / "ours.pem")
     other.cert_pem.write_to_path(folder / "other.pem")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    ours.issue_cert("localhost").configure_cert(context)
-    return Trust(context, str(folder / "ours.pem"), str(folder / "other.pem"))
+    by_name, by_number = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
+    ours.issue_cert("localhost").configure_cert(by_name)
+    ours.issue_cert("127.0.0.1").configure_cert(by_number)
+    return Trust(by_name, by_number, str(folder / "ours.pem"), str(folder / "other.pem"))
 
 
 @pytest.fixture
@@ -185,8 +187,8 @@ def test_valkey_is_reached_by_tls_and_only_with_a_certificate_that_fits(
             client(url)
 
 
-@pytest.fixture
-def rabbitmq(trust: Trust) -> Iterator[tuple[str, Queue[socket.socket]]]:
+@contextlib.contextmanager
+def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.socket]]]:
     """The URL of a broker with TLS that says nothing, and what each client says to it."""
     clients: Queue[socket.socket] = Queue()
 
@@ -195,8 +197,9 @@ def rabbitmq(trust: Trust) -> Iterator[tuple[str, Queue[socket.socket]]]:
         clients.put(ours)
         return await asyncio.open_connection(sock=theirs)
 
-    with tls_door(connect, trust.server) as port:
-        yield f"amqps://guest:guest@localhost:{port}//", clients
+    with tls_door(connect, context) as port:
+        # kombu makes 127.0.0.1 of localhost, whatever the certificate says.
+        yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
 
 
 def first_words(clients: Queue[socket.socket]) -> bytes:
@@ -208,21 +211,17 @@ def first_words(clients: Queue[socket.socket]) -> bytes:
                 return said
 
 
-def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(
-    rabbitmq: tuple[str, Queue[socket.socket]], trust: Trust
-) -> None:
-    url, clients = rabbitmq
+def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trust: Trust) -> None:
+    with silent_broker(trust.server) as (url, _), pytest.raises(BrokerAway, match="not valid for"):
+        hint(through(url, ssl_ca_certs=trust.authority))
 
-    for wrong in (
-        through(url, ssl_ca_certs=trust.stranger),
-        through(elsewhere(url), ssl_ca_certs=trust.authority),
-        url,
-    ):
-        with pytest.raises(BrokerAway, match="certificate"):
-            hint(wrong)
-    with ThreadPoolExecutor(1) as background:
-        trusting = background.submit(hint, through(url, ssl_ca_certs=trust.authority))
-        greeting = first_words(clients)
+    with silent_broker(trust.server_by_number) as (url, clients):
+        for wrong in (url, through(url, ssl_ca_certs=trust.stranger)):
+            with pytest.raises(BrokerAway, match="verify failed"):
+                hint(wrong)
+        with ThreadPoolExecutor(1) as background:
+            trusting = background.submit(hint, through(url, ssl_ca_certs=trust.authority, heartbeat="10"))
+            greeting = first_words(clients)
 
     assert greeting == b"AMQP\x00\x00\x09\x01"
     assert isinstance(trusting.exception(), BrokerAway)
