@@ -14,7 +14,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -218,7 +218,7 @@ def _load(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, 
     with _cursor(connection) as cursor:
         # What a migration itself put in is in the backup too.
         cursor.execute(sql.SQL("TRUNCATE {}").format(_names(tables)))
-        with _without_references(cursor):
+        with _unwatched(cursor, tables):
             for name, table in manifest.tables.items():
                 _copy_in(cursor, archive, name, table, tell)
 
@@ -242,8 +242,8 @@ def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy,
 
 
 @contextlib.contextmanager
-def _without_references(cursor: Any) -> Iterator[None]:
-    """Take foreign keys away while the tables fill in any order; putting them back checks every row."""
+def _unwatched(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
+    """Take foreign keys and triggers away while the tables fill in any order; putting keys back checks every row."""
     cursor.execute(
         "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace ORDER BY 1, 2"
@@ -251,7 +251,12 @@ def _without_references(cursor: Any) -> Iterator[None]:
     references = cursor.fetchall()
     for table, name, _ in references:
         cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
+    # What a trigger wrote beside a row is in the backup too.
+    for table in tables:
+        cursor.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(table)))
     yield
+    for table in tables:
+        cursor.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER USER").format(sql.Identifier(table)))
     for table, name, definition in references:
         cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
 

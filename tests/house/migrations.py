@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from models.migrate import bring_to, known_revisions
+from models.migrate import known_revisions, upgrade_to
 
 
 class Breach(NamedTuple):
@@ -55,8 +55,9 @@ def statements_of_each(engine: Engine) -> dict[str, list[str]]:
             heard.append(" ".join(statement.split()))
 
         event.listen(engine, "before_cursor_execute", hear)
-        with engine.begin() as connection:
-            bring_to(connection, revision)
+        with engine.connect() as connection:
+            upgrade_to(connection, revision)
+            connection.commit()
         event.remove(engine, "before_cursor_execute", hear)
     return ran
 

@@ -64,7 +64,7 @@ def test_every_setting_of_a_service_exists(name: str) -> None:
     assert set(ours()[name]["environment"]) <= NAMES.keys()
 
 
-@pytest.mark.parametrize("name", set(ours()) - {"migrate"})
+@pytest.mark.parametrize("name", sorted(set(ours()) - {"migrate"}))
 def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> None:
     conditions = {other: how["condition"] for other, how in ours()[name]["depends_on"].items()}
 

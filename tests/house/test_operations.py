@@ -25,10 +25,8 @@ def fenced(language: str) -> list[str]:
 
 def typed() -> list[str]:
     """Every command line of ours on the page, in blocks and in sentences."""
-    lines = [
-        line[line.index("tocsin ") :] for block in fenced("sh") for line in block.splitlines() if "tocsin " in line
-    ]
-    return sorted({*lines, *_TYPED.findall(PAGE)})
+    lines = (line for block in fenced("sh") for line in block.splitlines() if "tocsin " in line)
+    return sorted({*(line[line.index("tocsin ") :] for line in lines), *_TYPED.findall(PAGE)})
 
 
 @pytest.mark.parametrize("line", typed())
