@@ -28,6 +28,7 @@ PATIENCE_SECONDS: Final = 60.0
 """How long it tries again, with a pause in which the others get through."""
 
 PAUSE_SECONDS: Final = 1.0
+ASK_AGAIN_SECONDS: Final = 0.2
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
@@ -88,7 +89,7 @@ def bring_to(connection: Connection, revision: str) -> None:
 
 
 def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: bool = False) -> None:
-    """Run the migrations up to a revision; each in a transaction of its own, unless the caller's is to hold them all."""
+    """Run the migrations up to a revision, each in a transaction of its own or all in the caller's."""
     config = _config()
     config.attributes.update(connection=connection, in_one_transaction=in_one_transaction)
     command.upgrade(config, revision)
@@ -97,10 +98,13 @@ def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: boo
 @contextlib.contextmanager
 def hold_schema(engine: Engine, *, shared: bool = False) -> Iterator[None]:
     """Keep the schema for ourselves, or ``shared``: nobody changes it meanwhile."""
-    function = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+    function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     with engine.connect() as lock:
-        # Held by a transaction of its own until the caller's has committed.
-        lock.exec_driver_sql(f"SELECT {function}(hashtextextended('migrate', 0))")
+        # Asked for again and again: a statement that waits holds a snapshot, and CREATE INDEX CONCURRENTLY waits for
+        # all of those. Held by a transaction of its own until the caller's has committed.
+        while not lock.exec_driver_sql(f"SELECT {function}(hashtextextended('migrate', 0))").scalar_one():
+            lock.rollback()
+            time.sleep(ASK_AGAIN_SECONDS)
         yield
 
 

@@ -15,7 +15,7 @@ from models.tables import METADATA
 def _migrate(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=METADATA, transaction_per_migration=True)
     if context.config.attributes.get("in_one_transaction"):
-        context.get_context().autocommit_block = contextlib.nullcontext  # type: ignore[method-assign]
+        context.get_context().autocommit_block = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     with context.begin_transaction():
         context.run_migrations()
 

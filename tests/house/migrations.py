@@ -35,7 +35,7 @@ _RULES: Final = {
     r"\bCREATE\s+UNIQUE\s+INDEX\b": "the previous release does not keep it",
     r"\bCREATE\s+INDEX\s+(?!CONCURRENTLY)": "it keeps writers waiting while it is built",
     r"\bTRUNCATE\b|\bLOCK\s+TABLE\b": "it keeps everybody waiting",
-    r"\bCREATE\s+(CONSTRAINT\s+)?TRIGGER\b": "the previous release does not expect it",
+    r"\bCREATE\s+(OR\s+REPLACE\s+)?(CONSTRAINT\s+)?TRIGGER\b": "the previous release does not expect it",
 }
 
 _CREATED = re.compile(r"\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)

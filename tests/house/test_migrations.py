@@ -58,6 +58,7 @@ def test_no_migration_takes_away_what_the_previous_release_uses(empty: Engine) -
         "CREATE UNIQUE INDEX i ON incidents (title)",
         "CREATE INDEX i ON incidents (title)",
         "TRUNCATE incidents",
+        "CREATE OR REPLACE TRIGGER t AFTER INSERT ON incidents EXECUTE FUNCTION f()",
     ],
 )
 def test_what_the_previous_release_would_feel_is_found(statement: str) -> None:
