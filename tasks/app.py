@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 from functools import partial
-from typing import Any
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
 from celery.worker.consumer import Consumer
@@ -15,6 +16,9 @@ from tasks.transport import guard_transports
 
 SOFT_LIMIT_SECONDS = 8
 HARD_LIMIT_SECONDS = 12
+
+_AMQPS_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
+"""The parameters of an amqps:// URL, spelt as in a rediss:// URL, by py-amqp's names."""
 
 
 class HintConsumer(Consumer):  # type: ignore[misc]
@@ -42,7 +46,7 @@ def make_app(settings: BrokerSettings) -> Celery:
     guard_transports()
     app = Celery("tocsin", set_as_current=False)
     app.conf.update(
-        broker_url=settings.broker_url,
+        broker_url=_address(settings.broker_url),
         broker_use_ssl=_tls(settings.broker_url),
         broker_transport_options=_valkey_options() if settings.on_redis else _rabbitmq_options(),
         broker_connection_timeout=2,
@@ -125,10 +129,22 @@ def _publisher_patience() -> dict[str, Any]:
     return {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
+def _address(url: str) -> str:
+    """The broker's URL as kombu takes it: py-amqp wants the files from :func:`_tls`, by names of its own."""
+    parts = urlsplit(url)
+    if parts.scheme != "amqps":
+        return url
+    kept = [(name, value) for name, value in parse_qsl(parts.query) if name not in _AMQPS_FILES]
+    return parts._replace(query=urlencode(kept)).geturl()
+
+
 def _tls(url: str) -> dict[str, Any] | None:
-    # Celery's defaults encrypt and do not look whom they talk to. A URL may say otherwise (`?ssl_cert_reqs=none`).
+    # Celery's defaults encrypt and do not look whom they talk to. Only a rediss:// URL may ask for that.
     if url.startswith("rediss://"):
         return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     if url.startswith("amqps://"):
-        return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None}
+        asked = dict(parse_qsl(urlsplit(url).query))
+        files = {theirs: asked[ours] for ours, theirs in _AMQPS_FILES.items() if ours in asked}
+        # Without a name kombu puts in the host's own, and the certificate is compared with it.
+        return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None} | files
     return None

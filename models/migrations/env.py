@@ -1,6 +1,8 @@
-"""How alembic runs: online, one transaction a revision, one host at a time."""
+"""How alembic runs: online, one transaction a revision (or one for all), one host at a time."""
 
 from __future__ import annotations
+
+import contextlib
 
 from alembic import context
 from sqlalchemy import create_engine
@@ -12,6 +14,8 @@ from models.tables import METADATA
 
 def _migrate(connection: Connection) -> None:
     context.configure(connection=connection, target_metadata=METADATA, transaction_per_migration=True)
+    if context.config.attributes.get("in_one_transaction"):
+        context.get_context().autocommit_block = contextlib.nullcontext  # type: ignore[method-assign, assignment]
     with context.begin_transaction():
         context.run_migrations()
 

@@ -24,6 +24,8 @@ COMMANDS: dict[str, Entry] = {
     "reset": Entry("workers.cli.reset:reset", "delete the embedded servers' data"),
     "doctor": Entry("workers.cli.doctor:doctor", "check configuration, database, broker, clocks and disk"),
     "migrate": Entry("workers.cli.migrate:migrate", "bring the schema to head"),
+    "backup": Entry("workers.cli.backup:backup", "write the whole database to one file"),
+    "restore": Entry("workers.cli.backup:restore", "put such a file in the place of what the database holds"),
     "directory": Entry("workers.cli.directory:directory", "import and export who exists"),
     "token": Entry("workers.cli.token:token", "create, list and revoke tokens"),
     "commands": Entry("workers.cli.commands:commands", "what was asked, and what became of it"),

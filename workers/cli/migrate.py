@@ -2,19 +2,52 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+from sqlalchemy.exc import ProgrammingError
+
+from models.session import sqlstate
+from workers.cli import Refused
 from workers.cli.database import found_engine
 from workers.cli.frame import AsJson, Data, say, say_json
 
+_NOT_ALLOWED = "42501"
 
-def migrate(*, data: Data = None, as_json: AsJson = False) -> None:
+
+def migrate(
+    *,
+    data: Data = None,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Also make a group role per process, with the rights it needs."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Bring the schema to head; safe to run from many hosts at once."""
     from models.migrate import migrate as bring_to_head
+    from models.roles import create_roles
 
     with found_engine(data) as engine:
+        made: list[str] = []
+        if roles:
+            try:
+                with engine.begin() as connection:
+                    made = create_roles(connection)
+            except ProgrammingError as fault:
+                if sqlstate(fault) != _NOT_ALLOWED:
+                    raise
+                raise Refused(
+                    "the user of DATABASE_URL may not create roles: grant it CREATEROLE, or let an administrator run "
+                    "`tocsin migrate --roles` once"
+                ) from None
         before, now = bring_to_head(engine)
     if as_json:
-        say_json({"before": before, "now": now})
-    elif before == now:
+        say_json({"before": before, "now": now, "roles": made})
+        return
+    if before == now:
         say(f"the schema is at {now} already")
     else:
         say(f"the schema came from {before or 'nothing'} to {now}")
+    if made:
+        say(f"made {', '.join(made)}: grant each to the login role of its process")

@@ -14,7 +14,16 @@ branch_labels = None
 depends_on = None
 
 
+# The previous release keeps usernames apart by a lock; from here on the database does.
+ONE_USERNAME = "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))"
+
+
 def upgrade() -> None:
+    with op.get_context().autocommit_block():
+        # An index that was broken off half built is of no use.
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_username_lower_key")
+        op.execute(ONE_USERNAME)
+        op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_username_lower_idx")
     op.create_table(
         "canaries",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -25,8 +34,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("canaries_pkey")),
     )
     op.create_index("canaries_queue_sent_at_idx", "canaries", ["queue", "sent_at"])
-    op.create_index("users_username_lower_key", "users", [sa.text("lower(username)")], unique=True)
-    op.drop_index("users_username_lower_idx", table_name="users")
 
 
 def downgrade() -> None:

@@ -7,10 +7,7 @@ Revision: 0004, after 0003. It works with the previous release still running: th
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
-
-from models.base import TransactionNumber
 
 revision = "0004"
 down_revision = "0003"
@@ -18,18 +15,18 @@ branch_labels = None
 depends_on = None
 
 TABLES = ("events", "notifications")
+DEFAULTS = {"written_by": "pg_current_xact_id()", "written_after": "pg_snapshot_xmin(pg_current_snapshot())"}
 
 
 def upgrade() -> None:
-    for table in TABLES:
-        # These defaults are the same throughout a statement: the rows that exist are not rewritten.
-        for name, default in (
-            ("written_by", "pg_current_xact_id()"),
-            ("written_after", "pg_snapshot_xmin(pg_current_snapshot())"),
-        ):
-            column = sa.Column(name, TransactionNumber(), server_default=sa.text(default), nullable=False)
-            op.add_column(table, column)
-        op.create_index(f"{table}_written_idx", table, ["organization_id", "written_by"], unique=False)
+    with op.get_context().autocommit_block():
+        for table in TABLES:
+            # These defaults are the same throughout a statement: the rows that exist are not rewritten.
+            for name, default in DEFAULTS.items():
+                op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} xid8 DEFAULT {default} NOT NULL")
+            # An index that was broken off half built is of no use.
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {table}_written_idx")
+            op.execute(f"CREATE INDEX CONCURRENTLY {table}_written_idx ON {table} (organization_id, written_by)")
 
 
 def downgrade() -> None:

@@ -1,0 +1,57 @@
+"""The schema comes to head from many hosts at once, and while everybody works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.pool import NullPool
+
+from models.migrate import bring_to, current, head, migrate
+from tests.journeys.programs import eventually
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'commands'::regclass"
+AN_INSERT = (
+    "INSERT INTO commands (id, type, subject, lane, caller, payload)"
+    " VALUES (gen_random_uuid(), 'comment.post', 'incident:1:1', 'commands', 'user:1', '{}')"
+)
+
+
+@pytest.fixture
+def empty(maintenance: Engine) -> Iterator[Engine]:
+    """A database without tables."""
+    with maintenance.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE unmigrated")
+    yield create_engine(maintenance.url.set(database="unmigrated"), poolclass=NullPool)
+    with maintenance.connect() as connection:
+        connection.exec_driver_sql("DROP DATABASE unmigrated WITH (FORCE)")
+
+
+def test_of_many_hosts_one_migrates_and_the_others_find_it_done(empty: Engine) -> None:
+    with ThreadPoolExecutor(6) as hosts:
+        results = [each.result() for each in [hosts.submit(migrate, empty) for _ in range(6)]]
+
+    assert sorted(results, key=str) == [(head(), head())] * 5 + [(None, head())]
+
+
+def test_a_migration_that_must_wait_for_a_table_lets_the_writers_through(empty: Engine) -> None:
+    with empty.begin() as connection:
+        bring_to(connection, "0001")
+
+    with ThreadPoolExecutor(1) as host, empty.connect() as reader, empty.connect() as writer:
+        reader.exec_driver_sql("SELECT * FROM commands")
+        migration = host.submit(migrate, empty)
+        eventually(lambda: writer.exec_driver_sql(WAITING).scalar_one())
+        writer.rollback()
+        writer.exec_driver_sql("SET statement_timeout = '20s'")
+        writer.exec_driver_sql(AN_INSERT)
+        writer.commit()
+        done_too_early = migration.done()
+        reader.rollback()
+        migration.result()
+
+    assert not done_too_early
+    assert current(empty) == head()

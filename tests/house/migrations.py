@@ -1,0 +1,79 @@
+"""What a migration may do while the previous release is still running: add, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from models.migrate import known_revisions, upgrade_to
+
+
+class Breach(NamedTuple):
+    """A statement that breaks the previous release, or keeps it waiting."""
+
+    revision: str
+    statement: str
+    why: str
+
+
+ALLOWED: Final[dict[tuple[str, str], str]] = {
+    (
+        "0003",
+        "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))",
+    ): "the previous release keeps usernames apart itself, by the lock that every import takes",
+}
+"""Breaches that were judged harmless: revision and statement, and the reason. A column that no release reads any more,
+for instance, may be dropped one release after the last that did."""
+
+_RULES: Final = {
+    r"\bDROP\s+(TABLE|COLUMN|TYPE|VIEW)\b": "the previous release still uses it: drop it one release later",
+    r"\bRENAME\b": "the previous release knows the old name: add the new one beside it",
+    r"\bALTER\s+(COLUMN\s+)?\S+\s+(SET\s+DATA\s+)?TYPE\b": "the previous release writes the old: add a column",
+    r"\bSET\s+NOT\s+NULL\b": "the previous release may leave it empty: give it a default and wait a release",
+    r"\bDROP\s+DEFAULT\b": "the previous release may rely on it",
+    r"\bADD\s+COLUMN\b(?=.*\bNOT\s+NULL\b)(?!.*\bDEFAULT\b)": "the previous release does not fill it",
+    r"\bADD\s+(CONSTRAINT\b.*)?(CHECK|FOREIGN\s+KEY)\b(?!.*\bNOT\s+VALID\b)": "it checks every row under a lock",
+    r"\bADD\s+(CONSTRAINT\b.*)?(UNIQUE|PRIMARY\s+KEY|EXCLUDE)\b": "the previous release does not keep it",
+    r"\bCREATE\s+UNIQUE\s+INDEX\b": "the previous release does not keep it",
+    r"\bCREATE\s+INDEX\s+(?!CONCURRENTLY)": "it keeps writers waiting while it is built",
+    r"\bTRUNCATE\b|\bLOCK\s+TABLE\b": "it keeps everybody waiting",
+    r"\bCREATE\s+(OR\s+REPLACE\s+)?(CONSTRAINT\s+)?TRIGGER\b": "the previous release does not expect it",
+}
+
+_CREATED = re.compile(r"\s*CREATE TABLE (?:IF NOT EXISTS )?(\w+)", re.IGNORECASE)
+_TARGET = re.compile(
+    r"\b(?:ALTER TABLE(?: IF EXISTS)?(?: ONLY)?|INDEX .*? ON|TRIGGER .*? ON|TRUNCATE(?: TABLE)?)\s+(\w+)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def statements_of_each(engine: Engine) -> dict[str, list[str]]:
+    """Bring an empty database to head, one revision after the other; what each of them ran."""
+    ran: dict[str, list[str]] = {}
+    for revision in reversed(known_revisions()):
+        heard = ran.setdefault(revision, [])
+
+        def hear(_c: object, _cursor: object, statement: str, *_rest: object, heard: list[str] = heard) -> None:
+            heard.append(" ".join(statement.split()))
+
+        event.listen(engine, "before_cursor_execute", hear)
+        with engine.connect() as connection:
+            upgrade_to(connection, revision)
+            connection.commit()
+        event.remove(engine, "before_cursor_execute", hear)
+    return ran
+
+
+def breaches(revision: str, statements: list[str]) -> list[Breach]:
+    """The statements of a revision that touch what was there before in a way that the previous release feels."""
+    new = {found[1] for statement in statements if (found := _CREATED.match(statement))}
+    return [
+        Breach(revision, statement, why)
+        for statement in statements
+        if not ((target := _TARGET.search(statement)) and target[1] in new)
+        for rule, why in _RULES.items()
+        if re.search(rule, statement, re.IGNORECASE) and (revision, statement) not in ALLOWED
+    ]

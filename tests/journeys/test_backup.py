@@ -1,0 +1,152 @@
+"""Back in time with everything running: the broker and the processes remember what the database no longer knows."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import Database
+from tests.journeys.house import ACME, Stack, a_stack, careful_post
+from tests.journeys.programs import eventually, open_folder, tocsin
+
+COMMENTS = f"{ACME}/incidents/1/comments/"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with open_folder() as opened:
+        yield opened
+
+
+def post(client: httpx.Client, text: str) -> httpx.Response:
+    answer = careful_post(client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-"))
+    assert answer.status_code in {201, 202}, answer.text
+    return answer
+
+
+def applied(client: httpx.Client, answer: httpx.Response) -> bool:
+    resource = client.get(f"/api/0/commands/{answer.headers['Command-Id']}/")
+    return resource.status_code == 200 and resource.json()["status"] == "applied"
+
+
+def rows(stack: Stack, query: str) -> list[Any]:
+    engine = stack.engine()
+    with engine.connect() as connection:
+        found = list(connection.exec_driver_sql(query))
+    engine.dispose()
+    return found
+
+
+@contextlib.contextmanager
+def nobody_working(stack: Stack) -> Iterator[None]:
+    """The worker's processes stand still."""
+    worker = psutil.Process(stack.running["pids"]["worker-1"])
+    family = [worker, *worker.children(recursive=True)]
+    for process in family:
+        process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in family:
+            process.send_signal(signal.SIGCONT)
+
+
+def write_down(stack: Stack) -> dict[str, Any]:
+    """What incident 1 has come to."""
+    [(incident, version, sequence)] = rows(
+        stack,
+        "SELECT id, version, event_sequence FROM incidents WHERE identifier = 1"
+        " AND organization_id = (SELECT id FROM organizations WHERE slug = 'acme')",
+    )
+    activities = f"FROM incident_activities WHERE incident_id = {incident} AND type = 3"
+    told = f"FROM notifications WHERE user_id = 12 AND reason = 'mention' AND incident_id = {incident}"
+    return {
+        "version": version,
+        "comments": [text for (text,) in rows(stack, f"SELECT comment {activities} ORDER BY id")],
+        "newest": rows(stack, f"SELECT max(id) {activities}")[0][0],
+        "told": rows(stack, f"SELECT count(*) {told}")[0][0],
+        "gaps": sequence - rows(stack, f"SELECT count(*) FROM events WHERE incident_id = {incident}")[0][0],
+    }
+
+
+def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_and_nothing_else(folder: Path) -> None:
+    with a_stack(folder / "data", "--workers", "1") as stack, stack.client(Prefer="respond-async") as mem:
+
+        def comment(kind: str) -> list[httpx.Response]:
+            return [post(mem, f"{kind} {number}") for number in range(5)]
+
+        def until_applied(*answers: httpx.Response) -> None:
+            eventually(lambda: all(applied(mem, answer) for answer in answers), within_seconds=30)
+
+        first = write_down(stack)
+        until_applied(*comment("kept"))
+        with nobody_working(stack):
+            waiting = comment("waiting")
+            stack.tocsin("backup", str(folder / "all.backup"))
+        lost = comment("lost")
+        until_applied(*waiting, *lost)
+        before = write_down(stack)
+
+        with nobody_working(stack):
+            stale = comment("stale")
+            stack.tocsin("restore", str(folder / "all.backup"), "--yes")
+        new = post(mem, "new")
+        until_applied(*waiting, new)
+        eventually(lambda: write_down(stack)["told"] >= 11)
+        after = write_down(stack)
+        gone = {mem.get(f"/api/0/commands/{answer.headers['Command-Id']}/").status_code for answer in (*lost, *stale)}
+
+    assert after["comments"] == [*(f"kept {n}" for n in range(5)), *(f"waiting {n}" for n in range(5)), "new"]
+    assert after["version"] == first["version"] + 11
+    assert after["gaps"] == 0
+    assert after["told"] == 11
+    assert after["newest"] > before["newest"]
+    assert gone == {404}
+
+
+def test_a_stopped_stack_is_backed_up_and_restored_elsewhere(folder: Path) -> None:
+    with a_stack(folder / "data") as stack, stack.client() as mem:
+        posted = post(mem, "before the move").json()["id"]
+
+    backed_up = tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
+    restored = tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
+
+    assert (backed_up.returncode, restored.returncode) == (0, 0), backed_up.stderr + restored.stderr
+    with a_stack(folder / "new") as stack, stack.client() as mem:
+        assert posted in [each["id"] for each in mem.get(f"{ACME}/incidents/1/activity/").json()]
+        assert post(mem, "after the move").status_code == 201
+
+
+def test_a_restore_asks_before_it_throws_anything_away(database: Database, folder: Path) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
+    tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
+
+    refused = tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
+    forced = tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
+
+    assert (refused.returncode, forced.returncode) == (1, 0)
+    assert "--yes" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("restore", "/nowhere/at-all"), "cannot be read"),
+        (("restore", __file__), "no backup of tocsin"),
+        (("backup", "/nowhere/at-all"), "cannot be written"),
+    ],
+)
+def test_a_file_that_will_not_do_is_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
+    done = tocsin(*words, DATABASE_URL=database.url)
+
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1

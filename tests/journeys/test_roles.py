@@ -1,0 +1,192 @@
+"""Every process under a database role of its own: each can do its work, and no more than that."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from models.roles import RIGHTS, create_roles, grant_where_roles_exist
+from models.roster import import_directory, read_document
+from models.tables import METADATA
+from tests.conftest import Database
+from tests.journeys.house import ACME, careful_post
+from tests.journeys.programs import CLEAN, eventually, tocsin
+from workers.stack.demo import DIRECTORY
+from workers.stack.servers import Servers
+from workers.stack.up import free_port
+
+INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": "checkout"}
+
+
+@pytest.fixture
+def urls(database: Database) -> Iterator[dict[str, str]]:
+    """Where the database is for each process: a login role of its own, in its group."""
+    with database.engine.begin() as connection:
+        create_roles(connection)
+        grant_where_roles_exist(connection)
+        for role in RIGHTS:
+            connection.exec_driver_sql(f"CREATE ROLE {role}_login LOGIN IN ROLE {role}")
+    yield {
+        role.removeprefix("tocsin_"): make_url(database.url).set(username=f"{role}_login").render_as_string()
+        for role in RIGHTS
+    }
+    with database.engine.begin() as connection:
+        for role in RIGHTS:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}_login, {role}")
+
+
+@contextlib.contextmanager
+def process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """One process of the production stack."""
+    with log.open("w") as out:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "workers.cli", *words], env=CLEAN | environment, stdout=out, stderr=out
+        )
+        try:
+            yield
+        finally:
+            running.terminate()
+            running.wait(20)
+
+
+@contextlib.contextmanager
+def production(urls: dict[str, str], servers: Servers, folder: Path) -> Iterator[str]:
+    """Gateway, worker, relay and notifier, each with its own DATABASE_URL; the gateway's address."""
+    port = free_port("127.0.0.1", 0)
+    with contextlib.ExitStack() as running:
+        for name, *words in (
+            ("gateway", "--port", str(port)),
+            ("worker",),
+            ("relay",),
+            ("notifier",),
+        ):
+            environment = servers.environment | {"DATABASE_URL": urls[name]}
+            running.enter_context(process(name, *words, environment=environment, log=folder / f"{name}.log"))
+        yield f"http://127.0.0.1:{port}"
+
+
+def engine_of(url: str) -> Engine:
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
+    urls: dict[str, str], database: Database, servers: Servers, tmp_path: Path
+) -> None:
+    with database.engine.begin() as connection:
+        import_directory(connection, read_document(DIRECTORY.read_text()))
+
+    with production(urls, servers, tmp_path) as url:
+        bot = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-bot"}, timeout=40)
+        mem = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-mem"}, timeout=40)
+        ana = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ana"}, timeout=40)
+        ops = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ops"}, timeout=40)
+        with bot, mem, ana, ops:
+            opened = careful_post(bot, f"{ACME}/incidents/", INCIDENT, key="open")
+            incident = f"{ACME}/incidents/{opened.json()['identifier']}"
+            posted = careful_post(
+                mem, f"{incident}/comments/", {"comment": "Ana?", "mentions": ["user:12"]}, key="comment"
+            )
+            eventually(lambda: ana.get(f"{ACME}/notifications/").json())
+            read = ana.post(f"{ACME}/notifications/read/", json={"ids": ["1"]})
+            deleted = mem.delete(f"{incident}/comments/{posted.json()['id']}/")
+            closed = mem.put(f"{incident}/", json={"status": 2})
+            directory = ops.put(
+                "/api/0/directory/", json={"users": [{"id": 77, "username": "new"}, {"username": "later"}]}
+            )
+            announced = eventually(lambda: _none_waits(database.engine))
+
+    statuses = [answer.status_code for answer in (opened, posted, read, deleted, closed, directory)]
+    assert statuses == [201, 201, 200, 204, 200, 200], directory.text
+    assert announced
+    assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
+
+
+def _none_waits(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        waiting = connection.exec_driver_sql(
+            "SELECT count(*) FROM events WHERE announced_at IS NULL OR planned_at IS NULL"
+        )
+        return waiting.scalar_one() == 0
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("gateway", "UPDATE incidents SET status = 2"),
+        ("gateway", "INSERT INTO incident_activities SELECT * FROM incident_activities"),
+        ("gateway", "DELETE FROM incident_subscriptions"),
+        ("gateway", "UPDATE commands SET state = 'applied'"),
+        ("gateway", "DELETE FROM commands"),
+        ("gateway", "INSERT INTO notifications SELECT * FROM notifications"),
+        ("gateway", "TRUNCATE commands"),
+        ("gateway", "CREATE TABLE mine (id int)"),
+        ("worker", "UPDATE tokens SET act_as = true"),
+        ("worker", "UPDATE users SET is_superuser = true"),
+        ("relay", "SELECT hash FROM tokens"),
+        ("relay", "UPDATE incidents SET status = 2"),
+        ("relay", "UPDATE events SET body = '{}'"),
+        ("relay", "INSERT INTO commands (id) SELECT id FROM commands"),
+        ("notifier", "SELECT hash FROM tokens"),
+        ("notifier", "UPDATE incidents SET status = 2"),
+        ("notifier", "DELETE FROM incident_subscriptions"),
+        ("ops", "UPDATE incidents SET status = 2"),
+    ],
+)
+def test_no_role_can_do_the_work_of_another(urls: dict[str, str], role: str, statement: str) -> None:
+    with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+        connection.exec_driver_sql(statement)
+
+
+def test_a_table_that_a_later_migration_brings_is_granted_by_it(urls: dict[str, str], database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE notification_decisions")
+        connection.exec_driver_sql("CREATE TABLE notification_decisions (id int)")
+
+    tocsin("migrate", DATABASE_URL=database.url)
+
+    with engine_of(urls["notifier"]).begin() as connection:
+        connection.exec_driver_sql("INSERT INTO notification_decisions VALUES (1)")
+
+
+def test_roles_are_made_once_and_only_when_asked_for(database: Database) -> None:
+    without = tocsin("migrate", "--json", DATABASE_URL=database.url)
+    made = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+    again = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+
+    with database.engine.begin() as connection:
+        for role in RIGHTS:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+    assert [json.loads(done.stdout)["roles"] for done in (without, made, again)] == [[], list(RIGHTS), []]
+
+
+def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE nobody_special LOGIN")
+    url = make_url(database.url).set(username="nobody_special").render_as_string()
+
+    refused = tocsin("migrate", "--roles", DATABASE_URL=url)
+
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP ROLE nobody_special")
+    assert refused.returncode == 1
+    assert "CREATEROLE" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_every_table_is_somebodys_to_write() -> None:
+    written = {table for rights in RIGHTS.values() for _, tables in rights for table in tables}
+
+    assert written == set(METADATA.tables), "models/roles.py says which process may write which table"

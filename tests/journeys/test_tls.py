@@ -1,0 +1,227 @@
+"""Every client of ours speaks TLS where the URL says so, and looks whom it talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Queue
+from urllib.parse import urlencode
+
+import psycopg
+import pytest
+import redis
+import trustme
+from kombu.exceptions import OperationalError as BrokerAway
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from models.session import make_async_engine, make_engine
+from models.settings import with_driver
+from tasks.app import make_app
+from tasks.queues import declare
+from tasks.settings import BrokerSettings
+from tasks.wake import WakeListener, Waker, listen
+from tests.conftest import Database
+from tests.tls import Streams, tls_door
+from workers.stack.servers import Servers
+
+CHANNEL = "tocsin:test"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Certificates in files: of the authority that signed the server's, and of one that did not."""
+
+    server: ssl.SSLContext
+    server_by_number: ssl.SSLContext
+    authority: str
+    stranger: str
+
+
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    folder = tmp_path_factory.mktemp("certificates")
+    ours, other = trustme.CA(), trustme.CA()
+    ours.cert_pem.write_to_path(folder / "ours.pem")
+    other.cert_pem.write_to_path(folder / "other.pem")
+    by_name, by_number = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
+    ours.issue_cert("localhost").configure_cert(by_name)
+    ours.issue_cert("127.0.0.1").configure_cert(by_number)
+    return Trust(by_name, by_number, str(folder / "ours.pem"), str(folder / "other.pem"))
+
+
+@pytest.fixture
+def postgres(database: Database, servers: Servers, trust: Trust) -> Iterator[str]:
+    """DATABASE_URL of a PostgreSQL with TLS, without its parameters."""
+    socket = f"{servers.postgres.sockets}/.s.PGSQL.5432"
+    with tls_door(lambda: asyncio.open_unix_connection(socket), trust.server, postgres=True) as port:
+        url = make_url(database.url)
+        yield f"postgresql://{url.username}@localhost:{port}/{url.database}"
+
+
+@pytest.fixture
+def valkey(servers: Servers, trust: Trust) -> Iterator[str]:
+    """The URL of a Valkey with TLS, without its parameters."""
+    path = servers.redis_url.removeprefix("unix://")
+    with tls_door(lambda: asyncio.open_unix_connection(path), trust.server) as port:
+        yield f"rediss://localhost:{port}/0"
+
+
+def through(url: str, **parameters: str) -> str:
+    return f"{url}?{urlencode(parameters)}"
+
+
+def elsewhere(url: str) -> str:
+    """The same server by a name that its certificate does not have."""
+    return url.replace("localhost", "127.0.0.1")
+
+
+def ask(url: str) -> None:
+    engine = make_engine(with_driver(url), application="test")
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            driver = connection.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)
+            assert driver.pgconn.ssl_in_use
+    finally:
+        engine.dispose()
+
+
+def ask_asynchronously(url: str) -> None:
+    async def ask_it() -> None:
+        engine = make_async_engine(with_driver(url), application="test", pool_size=1, pool_timeout=5)
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        finally:
+            await engine.dispose()
+
+    asyncio.run(ask_it())
+
+
+@pytest.mark.parametrize("client", [ask, ask_asynchronously])
+def test_the_database_is_reached_by_tls_and_only_with_a_certificate_that_fits(
+    client: object, postgres: str, trust: Trust
+) -> None:
+    assert callable(client)
+
+    client(through(postgres, sslmode="verify-full", sslrootcert=trust.authority))
+
+    for url in (
+        through(postgres, sslmode="verify-full", sslrootcert=trust.stranger),
+        through(elsewhere(postgres), sslmode="verify-full", sslrootcert=trust.authority),
+    ):
+        with pytest.raises(OperationalError, match="certificate"):
+            client(url)
+
+
+def wake(url: str) -> None:
+    """A wake-up from the worker's side to the relay's, both over this URL."""
+    listener, waker = WakeListener(url, [CHANNEL]), Waker(url)
+    listener.start()
+    try:
+        if not listener.wait_until_listening(2):
+            raise redis.ConnectionError("nobody listens")
+        listener.wait(5)
+        waker.publish(CHANNEL)
+        assert listener.wait(5)
+    finally:
+        waker.close()
+        listener.stop()
+
+
+def wake_asynchronously(url: str) -> None:
+    """A wake-up from the worker's side to the gateway's."""
+
+    async def hear() -> str:
+        heard: asyncio.Queue[str] = asyncio.Queue()
+        listening = asyncio.Event()
+        task = asyncio.create_task(
+            listen(url, [CHANNEL], lambda _, said: heard.put_nowait(said), on_listening=listening.set)
+        )
+        waker = Waker(url)
+        try:
+            await asyncio.wait_for(listening.wait(), 2)
+            await asyncio.to_thread(waker.publish, CHANNEL, "an id")
+            return await asyncio.wait_for(heard.get(), 5)
+        except TimeoutError:
+            raise redis.ConnectionError("nobody listens") from None
+        finally:
+            waker.close()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    assert asyncio.run(hear()) == "an id"
+
+
+def hint(url: str) -> None:
+    """The queues, as every process declares them before it works."""
+    app = make_app(BrokerSettings.model_validate({"BROKER_URL": url}))
+    with app.connection_for_write() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+        declare(connection)
+
+
+@pytest.mark.parametrize("client", [wake, wake_asynchronously, hint])
+def test_valkey_is_reached_by_tls_and_only_with_a_certificate_that_fits(
+    client: object, valkey: str, trust: Trust
+) -> None:
+    assert callable(client)
+
+    client(through(valkey, ssl_ca_certs=trust.authority))
+
+    for url in (
+        through(valkey, ssl_ca_certs=trust.stranger),
+        through(elsewhere(valkey), ssl_ca_certs=trust.authority),
+        valkey,
+    ):
+        with pytest.raises((redis.ConnectionError, BrokerAway, ssl.SSLError)):
+            client(url)
+
+
+@contextlib.contextmanager
+def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.socket]]]:
+    """The URL of a broker with TLS that says nothing, and what each client says to it."""
+    clients: Queue[socket.socket] = Queue()
+
+    async def connect() -> Streams:
+        theirs, ours = socket.socketpair()
+        clients.put(ours)
+        return await asyncio.open_connection(sock=theirs)
+
+    with tls_door(connect, context) as port:
+        # kombu makes 127.0.0.1 of localhost, whatever the certificate says.
+        yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
+
+
+def first_words(clients: Queue[socket.socket]) -> bytes:
+    """What the first client says that says anything; those that do not trust us hang up."""
+    while True:
+        with clients.get(timeout=20) as client:
+            client.settimeout(20)
+            if said := client.recv(8):
+                return said
+
+
+def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trust: Trust) -> None:
+    with silent_broker(trust.server) as (url, _), pytest.raises(BrokerAway, match="not valid for"):
+        hint(through(url, ssl_ca_certs=trust.authority))
+
+    with silent_broker(trust.server_by_number) as (url, clients):
+        for wrong in (url, through(url, ssl_ca_certs=trust.stranger)):
+            with pytest.raises(BrokerAway, match="verify failed"):
+                hint(wrong)
+        with ThreadPoolExecutor(1) as background:
+            trusting = background.submit(hint, through(url, ssl_ca_certs=trust.authority, heartbeat="10"))
+            greeting = first_words(clients)
+
+    assert greeting == b"AMQP\x00\x00\x09\x01"
+    assert isinstance(trusting.exception(), BrokerAway)

@@ -1,0 +1,50 @@
+"""Doors with TLS in front of servers that are built without it, as a load balancer or a sidecar puts them there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Connect = Callable[[], Awaitable[Streams]]
+
+_SSL_REQUEST = (80877103).to_bytes(4, "big")
+
+
+@contextlib.contextmanager
+def tls_door(connect: Connect, context: ssl.SSLContext, *, postgres: bool = False) -> Iterator[int]:
+    """Listen with TLS on a port of 127.0.0.1 and pass everything on; PostgreSQL's clients ask for TLS first."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, EOFError, ssl.SSLError):
+            if postgres:
+                while (await reader.readexactly(8))[4:] != _SSL_REQUEST:
+                    writer.write(b"N")
+                writer.write(b"S")
+                await writer.start_tls(context)
+            there, back = await connect()
+            with contextlib.closing(back):
+                await asyncio.gather(_pump(reader, back), _pump(there, writer))
+        writer.close()
+
+    starting = asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if postgres else context)
+    server = asyncio.run_coroutine_threadsafe(starting, loop).result()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(1 << 16):
+        sink.write(data)
+        await sink.drain()
+    sink.close()
