@@ -109,16 +109,16 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
 
 
 def previous_release() -> str | None:
-    """The newest tag without the newest migration; before there are tags, the commit before that migration came."""
-    newest = next(path for path in (ROOT / VERSIONS).glob(f"{head()}_*.py")).relative_to(ROOT).as_posix()
-    for tag in git("tag", "--list", "v*", "--sort=-version:refname").split():
-        if not git("ls-tree", "--name-only", tag, newest).strip():
-            return tag
-    came_with = git(
-        "log", "--first-parent", "-m", "--no-renames", "--diff-filter=A", "--format=%H", "--", newest
-    ).split()
-    before = git("rev-parse", "--verify", "--quiet", f"{came_with[-1]}^" if came_with else "HEAD").strip()
-    return before or None
+    """The newest tag, before there are tags the newest commit, that lacks the newest migration and has no other."""
+    today = {path.relative_to(ROOT).as_posix() for path in (ROOT / VERSIONS).glob("*.py")}
+    newest = next(path for path in today if Path(path).name.startswith(f"{head()}_"))
+    tags = git("tag", "--list", "v*", "--sort=-version:refname").split()
+    commits = git("log", "--first-parent", "--format=%H", "--", VERSIONS.as_posix()).split()
+    for release in tags or commits:
+        then = set(git("ls-tree", "--name-only", release, f"{VERSIONS.as_posix()}/").split())
+        if newest not in then and then and then <= today:
+            return release
+    return None
 
 
 def unpack(commit: str, folder: Path) -> None:
