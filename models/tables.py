@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from models import activity, command, directory, event, incident, notification, subscription
+from models import activity, command, directory, event, incident, listing, notification, subscription
 from models.base import METADATA
 
-__all__ = ["METADATA", "activity", "command", "directory", "event", "incident", "notification", "subscription"]
+__all__ = [
+    "METADATA",
+    "activity",
+    "command",
+    "directory",
+    "event",
+    "incident",
+    "listing",
+    "notification",
+    "subscription",
+]
