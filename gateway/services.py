@@ -11,10 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.accept import Acceptance
 from gateway.directory import DirectoryDesk
 from gateway.identity import Identity
+from gateway.incident_list import IncidentList
 from gateway.metrics import Metrics
 from gateway.outcomes import Outcomes
+from gateway.previews import Previews
 from gateway.queries import Queries
 from gateway.rate import Rate
+from gateway.reading import Reader
 from gateway.settings import GatewaySettings
 from models.session import make_async_engine
 from tasks.app import make_app
@@ -41,7 +44,10 @@ class Services:
         self.identity = Identity(self._ledger, seconds=ACCEPT_SECONDS)
         self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
-        self.queries = Queries(self._reads, seconds=READ_SECONDS)
+        reader = Reader(self._reads, seconds=READ_SECONDS)
+        self.queries = Queries(reader)
+        self.incident_list = IncidentList(reader)
+        self.previews = Previews(reader)
         self.directory = DirectoryDesk(settings.database_url)
 
     def start(self) -> None:
