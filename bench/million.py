@@ -39,7 +39,9 @@ def directory(people: int = 50) -> dict[str, Any]:
     slugs = [*PROJECTS, "tiny", "empty", *(f"small-{number}" for number in range(40))]
     return {
         "organizations": [{"slug": ORGANIZATION, "features": [feature.value for feature in Feature]}],
-        "users": [{"id": i, "username": f"u{i}", "name": f"User {i}", "email": f"u{i}@x.test"} for i in range(1, people)],
+        "users": [
+            {"id": i, "username": f"u{i}", "name": f"User {i}", "email": f"u{i}@x.test"} for i in range(1, people)
+        ],
         "projects": [
             {"organization": ORGANIZATION, "slug": slug, "status": "inactive" if slug == "retired" else "active"}
             for slug in slugs
@@ -143,7 +145,7 @@ def fill(engine: Engine, *, total: int) -> None:
         import_directory(connection, directory())
         organization = connection.exec_driver_sql("SELECT id FROM organizations").scalar_one()
         rows = connection.exec_driver_sql("SELECT slug, id FROM projects").all()
-    projects = {slug: id_ for slug, id_ in rows}
+    projects = {row.slug: row.id for row in rows}
     known = {
         "organization": organization,
         "total": total,

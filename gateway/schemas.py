@@ -113,6 +113,7 @@ _ENTITIES: Final[Json] = {
         | {"seenBy": _list(_SEEN_BY), "hasSeen": _TRUTH, "isSubscribed": _TRUTH, "discoverQuery": _TEXT},
         "required": [*_INCIDENT["required"], "isSubscribed", "discoverQuery"],
     },
+    "Told": _object(user=_named("UserBrief"), reason=_one_of(NotificationReason)),
     "Subscriber": _object(user=_named("UserBrief"), reason=_one_of(SubscriptionReason)),
     "Command": _object(
         id=_UUID,

@@ -192,7 +192,9 @@ def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:
     if name not in query:
         return None
     try:
-        said = parser.parse(query[name], default=today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None))
+        said: datetime = parser.parse(
+            query[name], default=today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+        )
         return (said if said.tzinfo else said.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         raise Malformed(f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z.") from None
@@ -209,7 +211,7 @@ def _teams(
         if not re.fullmatch("[0-9]+", each):
             raise PlainRefusal(f"Invalid Team ID: {each}")
     # Ids that no team has are passed over.
-    known = [teams[id_] for each in named if (id_ := identifier(each)) in teams]
+    known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
     for team in known:
         require_team(actor, organization, team)
     mine = actor.teams if MY_TEAMS in said else frozenset[int]()

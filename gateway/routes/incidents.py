@@ -47,7 +47,9 @@ async def list_incidents(visit: Visit) -> Answer:
 
 def _listed_json(listed: Listed, viewer: int | None) -> JSON:
     number = listed.incident.identifier
-    activities = listed.activities and [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
+    activities = None
+    if listed.activities is not None:
+        activities = [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
     return incident_json(
         listed.incident, projects=listed.projects, activities=activities, seen_by=listed.seen_by, viewer=viewer
     )
@@ -121,7 +123,9 @@ _LIST_PARAMETERS = (
         "Finds one incident by its key: the open one, else the latest; among all that the caller reaches, unless"
         " projects are named.",
     ),
-    Parameter("expand", "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable."),
+    Parameter(
+        "expand", "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable."
+    ),
 )
 
 _incident = partial(Address, tag="incidents", permission=INCIDENT)
@@ -139,7 +143,7 @@ ADDRESSES = (
                 {201: "IncidentDetails", 200: "IncidentDetails"},
                 message=OpenIncident,
                 is_command=True,
-            )
+            ),
         },
         tag="incidents",
         permission=INCIDENTS,

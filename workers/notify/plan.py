@@ -23,7 +23,7 @@ from models.vocabulary import Channel, DecisionOutcome, Lane, NotificationReason
 from tasks.catalog import CATALOG
 from tasks.commands import Unsubscribe
 from workers.notify.audience import Circles, Telling, audience_of
-from workers.notify.decide import NO_ACCESS, Case, Verdict, decide
+from models.telling import NO_ACCESS, Case, Verdict, decide
 from workers.notify.facts import IncidentFacts, load_circles, load_incidents, load_people
 
 
