@@ -93,7 +93,7 @@ class Selection:
 
     organization: int
     projects: tuple[int, ...]
-    rule: RuleWish = RuleWish()  # noqa: RUF009 - frozen
+    rule: RuleWish = RuleWish()
     standing: Standing | None = None
     start: datetime | None = None
     end: datetime | None = None
