@@ -328,7 +328,7 @@ def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Op
     busy = [opened(f"busy {number}", minutes=number) for number in range(3)]
     with ledger.begin() as connection:
         rows = [
-            {"incident_id": id_, "type": ActivityType.COMMENT, "comment": "x", "date_added": NOW, "notification_uuid": new_id()}
+            {"incident_id": id_, "type": ActivityType.COMMENT, "date_added": NOW, "notification_uuid": new_id()}
             for id_ in busy for _ in range(400)
         ]  # fmt: skip
         connection.execute(insert(activities), rows)
