@@ -40,7 +40,7 @@ class Services:
         self.broker: Celery = make_app(settings)
         self._hinter = Hinter(self.broker)
         self._ledger = _engine(settings, "tocsin gateway", pool_size=4)
-        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8)
+        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8, plans_anew=True)
         self.identity = Identity(self._ledger, seconds=ACCEPT_SECONDS)
         self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
@@ -66,5 +66,11 @@ class Services:
         await self._reads.dispose()
 
 
-def _engine(settings: GatewaySettings, name: str, *, pool_size: int) -> AsyncEngine:
-    return make_async_engine(settings.database_url, application=name, pool_size=pool_size, pool_timeout=POOL_SECONDS)
+def _engine(settings: GatewaySettings, name: str, *, pool_size: int, plans_anew: bool = False) -> AsyncEngine:
+    return make_async_engine(
+        settings.database_url,
+        application=name,
+        pool_size=pool_size,
+        pool_timeout=POOL_SECONDS,
+        plans_anew=plans_anew,
+    )
