@@ -177,7 +177,7 @@ def _far_key(database: psycopg.Connection[Any], selection: Selection) -> tuple[t
 
 def _place(database: psycopg.Connection[Any], port: int, query: str, selection: Selection, cursor: Cursor) -> Place:
     page = Page(cursor, ROWS)
-    runs = [_explain(database, selection, page) for _ in range(5)]
+    runs = [_explain(database, selection, page) for _ in range(3)]
     path = f"/api/0/organizations/{ORGANIZATION}/incidents/?{query}" + (
         f"&cursor={cursor.text()}" if cursor.key else ""
     )
@@ -199,7 +199,7 @@ def _explain(database: psycopg.Connection[Any], selection: Selection, page: Page
     return milliseconds, plans
 
 
-def _http(port: int, path: str, *, times: int = 11) -> float:
+def _http(port: int, path: str, *, times: int = 7) -> float:
     connection = http.client.HTTPConnection(HOST, port)
     taken = []
     for _ in range(times):
@@ -226,7 +226,7 @@ def _organization(engine: Engine) -> int:
 def _bytes(engine: Engine) -> dict[str, int]:
     relations = "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname ~ '^incident' ORDER BY relname"
     with engine.connect() as connection:
-        return dict(connection.exec_driver_sql(relations).tuples().all())
+        return dict((row.relname, row.pg_relation_size) for row in connection.exec_driver_sql(relations))
 
 
 def _page(result: dict[str, Any]) -> Iterator[str]:

@@ -164,13 +164,15 @@ def _walk(selection: Selection, page: Page, *, rows: int | None) -> str:
 def _search(selection: Selection, page: Page) -> str:
     """A part of a title, searched for; what is found is sorted afterwards, so that no order is a temptation."""
     span = _Span.of(selection, page.cursor)
+    of_projects = "project_id = ANY(%(projects)s::bigint[])"
+    # An index is asked once for each project: of many projects it is asked for the organization's, once.
     few = len(selection.projects) <= MERGED_PROJECTS
-    where = "" if few else "organization_id = %(organization)s AND"
+    within, after = (of_projects, "true") if few else ("organization_id = %(organization)s", of_projects)
     found = f"""
         SELECT * FROM (
-            SELECT incident_id, date_started, date_closed FROM incident_listing
-            WHERE {where} project_id = ANY(%(projects)s::bigint[]) {_is_standing(selection)} AND {_HAS_TITLE} OFFSET 0
-        ) AS f WHERE true {_is_alive(selection)} {span.condition}"""
+            SELECT incident_id, project_id, date_started, date_closed FROM incident_listing
+            WHERE {within} {_is_standing(selection)} AND {_HAS_TITLE} OFFSET 0
+        ) AS f WHERE {after} {_is_alive(selection)} {span.condition}"""
     return _page_of(found, page, span)
 
 
