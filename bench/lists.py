@@ -226,7 +226,7 @@ def _organization(engine: Engine) -> int:
 def _bytes(engine: Engine) -> dict[str, int]:
     relations = "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname ~ '^incident' ORDER BY relname"
     with engine.connect() as connection:
-        return dict((row.relname, row.pg_relation_size) for row in connection.exec_driver_sql(relations))
+        return {row.relname: row.pg_relation_size for row in connection.exec_driver_sql(relations)}
 
 
 def _page(result: dict[str, Any]) -> Iterator[str]:
