@@ -30,7 +30,8 @@ from bench.load import HOST
 from bench.machine import machine, versions
 from bench.million import ORGANIZATION, TOKEN, fill
 from bench.run import RESULTS, commit, say, temporary
-from gateway.incident_list import IncidentList, statements
+from gateway.incident_list import IncidentList
+from gateway.list_statements import statements
 from gateway.paging import Cursor, Page
 from gateway.reading import Reader
 from gateway.selection import Selection
