@@ -169,7 +169,7 @@ def _far_key(database: psycopg.Connection[Any], selection: Selection) -> tuple[t
     page = Page(Cursor(), FAR * ROWS)
     found: list[tuple[Any, ...]] = []
     for statement, parameters in statements(selection, page):
-        found = database.execute(statement.encode(), parameters).fetchall()
+        found = database.execute(statement.encode(), parameters).fetchall() or found
         if len(found) == page.limit:
             break
     pages = min(-(-len(found) // ROWS), FAR)

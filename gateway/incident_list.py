@@ -66,8 +66,9 @@ class IncidentList:
         """Which incidents are on the page, by ``date_started`` and ``incident_id``, one more than its size at most."""
         if selection.is_empty:
             return ()
+        found: Rows = ()
         for statement, parameters in statements(selection, page):
-            found = await self._rows(statement, parameters)
+            found = await self._rows(statement, parameters) or found
             if len(found) == page.limit:
                 break
         return found

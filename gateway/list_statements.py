@@ -32,7 +32,7 @@ Statement = tuple[str, dict[str, Any]]
 
 
 def statements(selection: Selection, page: Page) -> Iterator[Statement]:
-    """What finds the page; a statement is needed if the one before it did not fill the page."""
+    """What finds the page; a statement is needed if the one before did not fill it, and counts if it finds anything."""
     parameters = _parameters(selection, page)
     if selection.dedup_key is not None:
         yield _by_key(selection, page), parameters
@@ -84,9 +84,18 @@ def _search(selection: Selection, page: Page) -> str:
     found = f"""
         SELECT * FROM (
             SELECT incident_id, project_id, date_started, date_closed FROM incident_listing
-            WHERE {within} {_is_standing(selection)} AND {_HAS_TITLE} OFFSET 0
+            WHERE {within} {_is_standing(selection)} AND {_HAS_TITLE} AND EXISTS ({_is_more(selection, span)}) OFFSET 0
         ) AS f WHERE {after} {_is_alive(selection)} {span.condition}"""
-    return _page_of(found, page, span)
+    return _spanning(selection, span) * few + _page_of(found, page, span)
+
+
+def _is_more(selection: Selection, span: _Span) -> str:
+    """Whether the list goes on where the walk ended: if not, the walk has found everything and nothing is searched."""
+    if len(selection.projects) <= MERGED_PROJECTS:
+        source = _merged(selection, span, most=WALK_ROWS + 1)
+    else:
+        source = f"SELECT * FROM incident_listing WHERE organization_id = %(organization)s {span.condition}"
+    return f"SELECT 1 FROM (SELECT incident_id FROM ({source}) AS s {span.order} LIMIT 1 OFFSET {WALK_ROWS}) AS m"
 
 
 def _by_key(selection: Selection, page: Page) -> str:
