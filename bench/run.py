@@ -55,7 +55,7 @@ def main() -> int:
     began = datetime.now(UTC)
     try:
         with ExitStack() as cleanup:
-            data = wishes.data or _temporary(cleanup)
+            data = wishes.data or temporary(cleanup)
             servers = cleanup.enter_context(embedded(data))
             figures = _measure(servers, size, only=wishes.only)
             facts = {"machine": machine(), "versions": versions(servers)}
@@ -64,7 +64,7 @@ def main() -> int:
         return 1
     result = {
         "measured_at": began.isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         "seconds": round((datetime.now(UTC) - began).total_seconds()),
         "quick": wishes.quick,
         "size": dataclasses.asdict(size),
@@ -91,7 +91,7 @@ def _measure(servers: Servers, size: Size, *, only: str | None) -> list[dict[str
         figures: dict[str, Any] = {}
         # Whoever was first is last in the next round.
         for side in sides if number % 2 else reversed(sides):
-            _say(f"round {number} of {size.rounds}: {side.name}")
+            say(f"round {number} of {size.rounds}: {side.name}")
             figures[side.name] = _round(side, size)
         rounds.append(figures)
     return rounds
@@ -153,7 +153,8 @@ def _difference(after: dict[str, float], before: dict[str, float]) -> dict[str, 
     return {name: round(used - before.get(name, 0.0), 2) for name, used in after.items()}
 
 
-def _temporary(cleanup: ExitStack) -> Path:
+def temporary(cleanup: ExitStack) -> Path:
+    """A folder that goes when the run is over."""
     folder = Path(tempfile.mkdtemp(prefix="tocsin-bench-", dir="/tmp"))
     cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -164,17 +165,19 @@ def _save(result: dict[str, Any], page: str, at: datetime) -> None:
     stem = RESULTS / f"{at:%Y-%m-%d}-{result['commit']}{'-quick' if result['quick'] else ''}"
     stem.with_name(stem.name + ".json").write_text(json.dumps(result, indent=2) + "\n")
     stem.with_name(stem.name + ".md").write_text(page + "\n")
-    _say(f"saved as {os.path.relpath(stem)}.md and .json")
+    say(f"saved as {os.path.relpath(stem)}.md and .json")
 
 
-def _commit() -> str:
+def commit() -> str:
+    """The commit that is measured."""
     asked = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
     )
     return asked.stdout.strip() or "unknown"
 
 
-def _say(what: str) -> None:
+def say(what: str) -> None:
+    """Tell whoever waits how far it is."""
     print(what, file=sys.stderr, flush=True)
 
 

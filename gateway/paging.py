@@ -129,6 +129,17 @@ def page_answer(
     return answer(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
 
 
+def part_of(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key]) -> list[Any]:
+    """The rows of a page, out of all rows in ascending order: for lists that are worked out and not read."""
+    at, backwards = page.cursor.key, page.cursor.backwards
+    ordered = list(reversed(rows)) if backwards else list(rows)
+    if at is None:
+        return [] if backwards else ordered[: page.limit]
+    beyond = [row for row in ordered if (key(row) < at if backwards else key(row) > at)]
+    here = [row for row in ordered if key(row) == at] if page.cursor.includes else []
+    return (here + beyond)[: page.limit]
+
+
 def _neighbours(cursor: Cursor, keys: Sequence[Key]) -> tuple[Cursor, Cursor]:
     if keys:
         return Cursor(keys[0], backwards=True), Cursor(keys[-1])

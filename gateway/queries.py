@@ -6,32 +6,40 @@ reader reaches every active project, and which teams open the others.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from gateway.paging import Page
+from gateway.reading import Reader, Rows
 from models.activity import Activity
 from models.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
 from models.directory import Person
 from models.incident import Incident
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
-from models.refusals import NotFound, Refusal, Unavailable
-from models.session import can_pass
+from models.refusals import NotFound
 from models.vocabulary import GLOBAL_ROLES, ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
 
-Rows = Sequence[Any]
+PERSON_COLUMNS: Final = "u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"
 
-_PERSON: Final = "u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"
+INCIDENT_COLUMNS: Final = """i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type,
+       i.dedup_key, i.version, i.event_sequence, i.date_started, i.date_detected, i.date_added, i.date_closed,
+       i.last_activity_at"""
 
-_INCIDENT: Final = """
-SELECT id, organization_id, identifier, title, status, status_method, type, dedup_key, version, event_sequence,
-       date_started, date_detected, date_added, date_closed, last_activity_at
-FROM incidents WHERE organization_id = %(organization)s AND identifier = %(identifier)s
-"""
+_ACTIVITY_FIELDS: Final = (
+    "id", "incident_id", "user_id", "type", "value", "previous_value", "comment", "date_added", "version",
+)  # fmt: skip
+
+ACTIVITY_COLUMNS: Final = (
+    ", ".join(f"a.{name}" for name in _ACTIVITY_FIELDS)
+    + ", u.id AS author, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"
+)
+"""An activity with its author, if it has one."""
+
+_INCIDENT: Final = f"""
+SELECT {INCIDENT_COLUMNS}
+FROM incidents i WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
+"""  # noqa: S608 - our own columns
 
 _INCIDENT_PROJECTS: Final = """
 SELECT i.id AS incident, p.id, p.slug, p.status = 'active' AS active,
@@ -53,7 +61,7 @@ _READABLE: Final = f"""EXISTS (
 
 # The same for a list of people, each with a place in the organization.
 _SUBSCRIBERS: Final = f"""
-SELECT {_PERSON}, s.reason
+SELECT {PERSON_COLUMNS}, s.reason
 FROM incident_subscriptions s
 JOIN users u ON u.id = s.user_id AND u.is_active
 JOIN members m ON m.user_id = u.id AND m.organization_id = %(organization)s
@@ -67,7 +75,7 @@ WHERE s.incident_id = %(incident)s AND (%(open)s OR m.role = ANY(%(global)s::tex
 """  # noqa: S608 - our own columns
 
 _MEMBERS: Final = f"""
-SELECT m.id AS member_id, m.role, {_PERSON}, ARRAY(
+SELECT m.id AS member_id, m.role, {PERSON_COLUMNS}, ARRAY(
     SELECT t.slug FROM team_members tm JOIN teams t ON t.id = tm.team_id AND t.status = 'active'
     WHERE tm.member_id = m.id AND tm.is_active
 ) AS teams
@@ -103,11 +111,10 @@ class IncidentDetails(NamedTuple):
 
 
 class Queries:
-    """Reads with a time limit in seconds; faults of the database are answered as unavailable."""
+    """Reads, each with a name."""
 
-    def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._seconds = seconds
+    def __init__(self, reader: Reader) -> None:
+        self._rows = reader.rows
 
     async def incident_projects(self, organization: int, identifier: int) -> list[ProjectFacts]:
         """The projects of an incident, as the policy asks for them (steps 10 and 11).
@@ -141,9 +148,9 @@ class Queries:
         found, projects = await self._rows(_INCIDENT, named), await self._rows(_INCIDENT_PROJECTS, named)
         if not found or not projects:
             raise NotFound
-        incident = _incident(found[0])
+        incident = incident_of(found[0])
         seen = await self._rows(
-            f"SELECT {_PERSON}, s.last_seen FROM incident_seen s JOIN users u ON u.id = s.user_id"  # noqa: S608
+            f"SELECT {PERSON_COLUMNS}, s.last_seen FROM incident_seen s JOIN users u ON u.id = s.user_id"  # noqa: S608
             " WHERE s.incident_id = %(incident)s ORDER BY s.last_seen DESC, u.id",
             {"incident": incident.id},
         )
@@ -157,9 +164,8 @@ class Queries:
 
     async def activities(self, organization: int, identifier: int, page: Page, *, descending: bool) -> Rows:
         """What happened on an incident, one page; each row with its author."""
-        columns = ", ".join(f"a.{name}" for name in _ACTIVITY_FIELDS)
         return await self._rows(
-            f"SELECT {columns}, u.id AS author, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"  # noqa: S608
+            f"SELECT {ACTIVITY_COLUMNS}"  # noqa: S608
             " FROM incident_activities a JOIN incidents i ON i.id = a.incident_id LEFT JOIN users u ON u.id = a.user_id"
             " WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s "
             + page.after(("a.date_added", "a.id"), descending=descending),
@@ -242,30 +248,6 @@ class Queries:
         rows = await self._rows("SELECT version_num FROM alembic_version", {})
         return rows[0][0] if rows else None
 
-    async def _rows(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        try:
-            async with asyncio.timeout(self._seconds):
-                for attempt in (1, 2):
-                    try:
-                        async with self._engine.connect() as connection:
-                            return (await connection.exec_driver_sql(statement, dict(parameters))).all()
-                    except Exception as fault:
-                        # Once more: the connection may have broken while it lay in the pool.
-                        if attempt == 2 or not can_pass(fault):
-                            raise
-        except Refusal:
-            raise
-        except Exception as fault:
-            if can_pass(fault) or isinstance(fault, TimeoutError):
-                raise Unavailable("Temporarily unavailable; try again.") from fault
-            raise
-        raise AssertionError("unreachable")  # pragma: no cover
-
-
-_ACTIVITY_FIELDS: Final = (
-    "id", "incident_id", "user_id", "type", "value", "previous_value", "comment", "date_added", "version",
-)  # fmt: skip
-
 
 def person_of(row: Any) -> Person:
     """The person in a row."""
@@ -285,14 +267,18 @@ def activity_of(row: Any) -> Activity:
     return Activity(**facts | {"type": ActivityType(row.type)})
 
 
-def _incident(row: Any) -> Incident:
-    facts = dict(row._mapping)
+def incident_of(row: Any) -> Incident:
+    """The incident in a row, its projects aside."""
+    facts = {name: getattr(row, name) for name in _INCIDENT_FIELDS}
     closed_sets: dict[str, Callable[[int], Any]] = {
         "status": IncidentStatus,
         "status_method": StatusMethod,
         "type": IncidentType,
     }
     return Incident(**facts | {name: closed_set(facts[name]) for name, closed_set in closed_sets.items()})
+
+
+_INCIDENT_FIELDS: Final = [name.strip().removeprefix("i.") for name in INCIDENT_COLUMNS.split(",")]
 
 
 def _facts(rows: Rows) -> list[ProjectFacts]:

@@ -72,6 +72,26 @@ _SEEN_BY: Final[Json] = {
     "required": [*_USER["required"], "lastSeen"],
 }
 
+_INCIDENT: Final = _object(
+    id=_ID,
+    identifier=_ID,
+    organizationId=_ID,
+    projects=_list(_TEXT),
+    alertRule={"type": ["object", "null"]},
+    activities={"type": ["array", "null"], "items": _named("Activity")},
+    seenBy={"type": ["array", "null"], "items": _SEEN_BY},
+    hasSeen={"type": ["boolean", "null"]},
+    status={"type": "integer", "enum": [1, 2, 10, 20]},
+    statusMethod=_NUMBER,
+    type=_NUMBER,
+    title=_TEXT,
+    dateStarted=_TIME,
+    dateDetected=_TIME,
+    dateCreated=_TIME,
+    dateClosed=_TIME_OR_NULL,
+    version=_NUMBER,
+)
+
 _ENTITIES: Final[Json] = {
     "UserBrief": _USER_BRIEF,
     "User": _USER,
@@ -86,27 +106,14 @@ _ENTITIES: Final[Json] = {
         dateCreated=_TIME,
         version=_NUMBER,
     ),
-    "IncidentDetails": _object(
-        id=_ID,
-        identifier=_ID,
-        organizationId=_ID,
-        projects=_list(_TEXT),
-        alertRule={"type": ["object", "null"]},
-        activities={"type": ["array", "null"], "items": _named("Activity")},
-        seenBy=_list(_SEEN_BY),
-        hasSeen=_TRUTH,
-        status={"type": "integer", "enum": [1, 2, 10, 20]},
-        statusMethod=_NUMBER,
-        type=_NUMBER,
-        title=_TEXT,
-        dateStarted=_TIME,
-        dateDetected=_TIME,
-        dateCreated=_TIME,
-        dateClosed=_TIME_OR_NULL,
-        version=_NUMBER,
-        isSubscribed=_TRUTH,
-        discoverQuery=_TEXT,
-    ),
+    "Incident": _INCIDENT,
+    "IncidentDetails": {
+        "type": "object",
+        "properties": _INCIDENT["properties"]
+        | {"seenBy": _list(_SEEN_BY), "hasSeen": _TRUTH, "isSubscribed": _TRUTH, "discoverQuery": _TEXT},
+        "required": [*_INCIDENT["required"], "isSubscribed", "discoverQuery"],
+    },
+    "Told": _object(user=_named("UserBrief"), reason=_one_of(NotificationReason)),
     "Nothing": {"type": "object", "additionalProperties": False},
     "Subscriber": _object(user=_named("UserBrief"), reason=_one_of(SubscriptionReason)),
     "Command": _object(

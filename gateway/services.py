@@ -12,10 +12,13 @@ from gateway.accept import Acceptance
 from gateway.directory import DirectoryDesk
 from gateway.following import Following
 from gateway.identity import Identity
+from gateway.incident_list import IncidentList
 from gateway.metrics import Metrics
 from gateway.outcomes import Outcomes
+from gateway.previews import Previews
 from gateway.queries import Queries
 from gateway.rate import Rate
+from gateway.reading import Reader
 from gateway.settings import GatewaySettings
 from models.session import make_async_engine
 from tasks.app import make_app
@@ -38,11 +41,14 @@ class Services:
         self.broker: Celery = make_app(settings)
         self._hinter = Hinter(self.broker)
         self._ledger = _engine(settings, "tocsin gateway", pool_size=4)
-        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8)
+        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8, plans_anew=True)
         self.identity = Identity(self._ledger, seconds=ACCEPT_SECONDS)
         self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
-        self.queries = Queries(self._reads, seconds=READ_SECONDS)
+        reader = Reader(self._reads, seconds=READ_SECONDS)
+        self.queries = Queries(reader)
+        self.incident_list = IncidentList(reader)
+        self.previews = Previews(reader)
         self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
         self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)
@@ -70,5 +76,11 @@ class Services:
         await self._reads.dispose()
 
 
-def _engine(settings: GatewaySettings, name: str, *, pool_size: int) -> AsyncEngine:
-    return make_async_engine(settings.database_url, application=name, pool_size=pool_size, pool_timeout=POOL_SECONDS)
+def _engine(settings: GatewaySettings, name: str, *, pool_size: int, plans_anew: bool = False) -> AsyncEngine:
+    return make_async_engine(
+        settings.database_url,
+        application=name,
+        pool_size=pool_size,
+        pool_timeout=POOL_SECONDS,
+        plans_anew=plans_anew,
+    )

@@ -48,6 +48,14 @@ Index(
     unique=True,
     postgresql_where=text("status <> 2 AND dedup_key IS NOT NULL"),
 )
+Index(
+    "incidents_dedup_key_idx",
+    incidents.c.organization_id,
+    func.md5(incidents.c.dedup_key),
+    incidents.c.date_started,
+    incidents.c.id,
+    postgresql_where=text("dedup_key IS NOT NULL"),
+)
 
 incident_projects = Table(
     "incident_projects",

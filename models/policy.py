@@ -225,3 +225,33 @@ def require_author(actor: Actor) -> None:
     """
     if not actor.is_person and actor.kind is not CallerKind.SYSTEM:
         raise Forbidden
+
+
+def is_listed_unasked(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
+    """Whether a list that names no project shows this one: those of one's teams, and every one to a program.
+
+    A key is nobody's colleague and no program: it has to name projects.
+    """
+    if not has_project_access(actor, organization, project):
+        return False
+    return is_on_team_of(actor, project) or (actor.kind is CallerKind.SERVICE and not actor.is_person)
+
+
+@dataclass(frozen=True, slots=True)
+class TeamFacts:
+    """What the policy asks of a team. ``name`` is told to those who may not reach it."""
+
+    id: int
+    organization_id: int
+    name: str
+    active: bool
+
+
+def require_team(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> None:
+    """Asking for what a team owns takes access to the team; nobody reaches an inactive one, or another organization's.
+
+    :raises Forbidden: the actor has none.
+    """
+    of_its_own = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
+    if team.organization_id != organization.id or not has_project_access(actor, organization, of_its_own):
+        raise Forbidden(f"Error: You do not have permission to access {team.name}")

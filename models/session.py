@@ -52,8 +52,14 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
     )
 
 
-def make_async_engine(url: str, *, application: str, pool_size: int, pool_timeout: float) -> AsyncEngine:
-    """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds."""
+def make_async_engine(
+    url: str, *, application: str, pool_size: int, pool_timeout: float, plans_anew: bool = False
+) -> AsyncEngine:
+    """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds.
+
+    ``plans_anew`` has every statement planned for its own parameters: one plan for all would be slow for some.
+    """
+    plans = " -c plan_cache_mode=force_custom_plan" if plans_anew else ""
     return create_async_engine(
         url,
         pool_size=pool_size,
@@ -62,7 +68,7 @@ def make_async_engine(url: str, *, application: str, pool_size: int, pool_timeou
         connect_args={
             "connect_timeout": 1,
             "application_name": application,
-            "options": "-c timezone=UTC -c statement_timeout=10s",
+            "options": f"-c timezone=UTC -c statement_timeout=10s{plans}",
         },
     )
 

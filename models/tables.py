@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models import activity, canary, command, directory, event, incident, notification, subscription
+from models import activity, canary, command, directory, event, incident, listing, notification, subscription
 from models.base import METADATA
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "directory",
     "event",
     "incident",
+    "listing",
     "notification",
     "subscription",
 ]

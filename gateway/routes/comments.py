@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation
+from gateway.addresses import Address, Operation, Parameter
 from gateway.answers import Answer
-from gateway.asking import ask
+from gateway.asking import ask, require_incident
+from gateway.paging import page_answer, page_of, part_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, require_note_author
+from models.shapes import person_brief
 from tasks.commands import DeleteComment, EditComment, PostComment
+from tasks.fields import mention
+
+PREVIEW_PAGE = 100
 
 
 async def post_comment(visit: Visit) -> Answer:
@@ -29,7 +34,43 @@ def _comment(visit: Visit) -> dict[str, str]:
     return {"id": visit.parameters["comment"]}
 
 
+async def preview_comment(visit: Visit) -> Answer:
+    """Who would be told by a comment with these mentions; nothing is posted."""
+    number = visit.incident_number()
+    await require_incident(visit, number)
+    page = page_of(visit.query, default=PREVIEW_PAGE)
+    told = await visit.services.previews.of_comment(
+        visit.organization,
+        number,
+        [mention(each) for each in visit.query.getlist("mentions")],
+        author=visit.actor.user_id,
+    )
+    return page_answer(
+        page,
+        part_of(told, page, key=lambda each: (each.person.id,)),
+        key=lambda each: (each.person.id,),
+        shape=lambda each: {"user": person_brief(each.person), "reason": each.reason},
+        url=visit.url,
+        query=visit.query,
+    )
+
+
 ADDRESSES = (
+    # Before addresses of single comments: "preview" is none.
+    Address(
+        "/api/0/organizations/{organization}/incidents/{identifier}/comments/preview/",
+        {
+            "GET": Operation(
+                preview_comment,
+                "Preview who a comment would tell",
+                {200: "Told"},
+                parameters=(Parameter("mentions", "Whom the comment would mention, repeatable; forms as on posting."),),
+                is_list=True,
+            )
+        },
+        tag="incidents",
+        permission=INCIDENT,
+    ),
     Address(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/",
         {

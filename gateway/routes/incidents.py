@@ -1,4 +1,4 @@
-"""Incidents: opening one, its details, what happened on it, who hears of it."""
+"""Incidents: opening one, the list of them, one's details, what happened on it, who hears of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from functools import partial
 from gateway.addresses import Address, Operation, Parameter
 from gateway.answers import Answer, read_answer
 from gateway.asking import ask, require_incident
+from gateway.incident_list import Listed
 from gateway.paging import moment, page_answer, page_of, whole
 from gateway.queries import activity_of, author_of, person_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
-from models.shapes import activity_json, incident_details, person_brief
-from models.vocabulary import IncidentStatus
+from models.shapes import activity_json, incident_details, incident_json, person_brief
+from models.vocabulary import JSON, IncidentStatus
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 
+LIST_PAGE = 25
 ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
 
@@ -23,6 +25,35 @@ SUBSCRIBER_PAGE = 100
 async def open_incident(visit: Visit) -> Answer:
     """Ask for an incident; 201 with it once a worker has opened it, 200 with an open one of the same dedupKey."""
     return await ask(visit, OpenIncident)
+
+
+async def list_incidents(visit: Visit) -> Answer:
+    """Incidents of the caller's teams, or of the projects named; the last to begin first."""
+    reads, query, viewer = visit.services.incident_list, visit.query, visit.actor.user_id
+    selection = await reads.selection(query, visit.actor, visit.organization)
+    page = page_of(query, default=LIST_PAGE, kinds=(moment, whole))
+    keys = await reads.keys(selection, page)
+    expand = query.getlist("expand")
+    listed = await reads.listed(keys, activities="activities" in expand, seen_by="seen_by" in expand)
+    return page_answer(
+        page,
+        # What was deleted just now is left out.
+        [key for key in keys if key.incident_id in listed],
+        key=lambda row: (row.date_started, row.incident_id),
+        shape=lambda row: _listed_json(listed[row.incident_id], viewer),
+        url=visit.url,
+        query=query,
+    )
+
+
+def _listed_json(listed: Listed, viewer: int | None) -> JSON:
+    number = listed.incident.identifier
+    activities = None
+    if listed.activities is not None:
+        activities = [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
+    return incident_json(
+        listed.incident, projects=listed.projects, activities=activities, seen_by=listed.seen_by, viewer=viewer
+    )
 
 
 async def read_incident(visit: Visit) -> Answer:
@@ -88,19 +119,47 @@ async def list_subscribers(visit: Visit) -> Answer:
     )
 
 
+_LIST_PARAMETERS = (
+    Parameter(
+        "project",
+        "Ids of projects, repeatable; -1 means all that the caller reaches. Without it: those of the caller's teams,"
+        " for a service all.",
+    ),
+    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project."),
+    Parameter("environment", "Names of environments, repeatable: incidents of alert rules on one of these."),
+    Parameter("alertRule", "Id of an alert rule: its incidents."),
+    Parameter("includeSnapshots", "With alertRule: also incidents of the rule's earlier states."),
+    Parameter("start", "Leaves out what was closed before this date; without an offset it is UTC."),
+    Parameter("end", "Leaves out what began after this date; without an offset it is UTC."),
+    Parameter("status", "open (anything but closed), warning, critical or closed; anything else changes nothing."),
+    Parameter("team", "Ids of teams, myteams or unassigned, repeatable: who owns the alert rule."),
+    Parameter("title", "A part of the title, in any case."),
+    Parameter(
+        "dedupKey",
+        "Finds one incident by its key: the open one, else the latest; among all that the caller reaches, unless"
+        " projects are named.",
+    ),
+    Parameter(
+        "expand", "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable."
+    ),
+)
+
 _incident = partial(Address, tag="incidents", permission=INCIDENT)
 
 ADDRESSES = (
     Address(
         "/api/0/organizations/{organization}/incidents/",
         {
+            "GET": Operation(
+                list_incidents, "List incidents", {200: "Incident"}, parameters=_LIST_PARAMETERS, is_list=True
+            ),
             "POST": Operation(
                 open_incident,
                 "Open an incident",
                 {201: "IncidentDetails", 200: "IncidentDetails"},
                 message=OpenIncident,
                 is_command=True,
-            )
+            ),
         },
         tag="incidents",
         permission=INCIDENTS,

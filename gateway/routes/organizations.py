@@ -5,7 +5,8 @@ from __future__ import annotations
 from gateway.addresses import Address, Operation, Parameter
 from gateway.answers import Answer, read_answer
 from gateway.paging import Page, page_answer, page_of, words
-from gateway.queries import Rows, person_of
+from gateway.queries import person_of
+from gateway.reading import Rows
 from gateway.visit import Visit
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
 from models.shapes import member_json, named_json, organization_json

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from models.telling import strongest_reasons
 from models.vocabulary import NotificationReason
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned, StatusChanged
 
@@ -71,8 +72,5 @@ AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
 
 def audience_of(telling: Telling, circles: Circles) -> dict[int, NotificationReason]:
     """Everyone the event concerns, each with their strongest reason; access is not looked at."""
-    audience: dict[int, NotificationReason] = {}
-    for reason, source in sorted(AUDIENCES.get(telling.type, {}).items(), key=lambda line: line[0].strength):
-        # The stronger ones come last, and stay.
-        audience.update(dict.fromkeys(source(telling, circles), reason))
-    return audience
+    sources = AUDIENCES.get(telling.type, {})
+    return strongest_reasons({reason: source(telling, circles) for reason, source in sources.items()})

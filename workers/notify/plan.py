@@ -19,12 +19,12 @@ from models.base import arrays_of, insert_statement, new_id
 from models.command import NewCommand
 from models.event import PLAN, WaitingEvent, mark
 from models.notification import decisions, notifications
+from models.telling import NO_ACCESS, Case, Verdict, decide
 from models.vocabulary import Channel, DecisionOutcome, Lane, NotificationReason
 from tasks.catalog import CATALOG
 from tasks.commands import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.notify.audience import Circles, Telling, audience_of
-from workers.notify.decide import NO_ACCESS, Case, Verdict, decide
 from workers.notify.facts import IncidentFacts, load_circles, load_incidents, load_people
 
 

@@ -1,13 +1,25 @@
-"""Who of an audience is told: rules with names, asked in the order they stand here. No input, no output."""
+"""Who of an audience is told: rules with names, asked in the order they stand here. No input, no output.
+
+The notifier decides by them; the gateway previews a comment by them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
 from models.vocabulary import DecisionOutcome, NotificationReason
+
+
+def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:
+    """Everyone in an audience, each with their strongest reason; access is not looked at."""
+    reasons: dict[int, NotificationReason] = {}
+    for reason in sorted(audience, key=lambda reason: reason.strength):
+        # The stronger ones come last, and stay.
+        reasons.update(dict.fromkeys(audience[reason], reason))
+    return reasons
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,262 @@
+"""``python -m bench.lists``: the list of a million incidents, filter by filter; a page, also under ``bench/results``.
+
+For each filter the first page and page 5,000 (the last one, if there are fewer), reached by their cursors: planning and
+execution by ``EXPLAIN (ANALYZE)``, and over HTTP through a gateway that runs as in production.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.datastructures import QueryParams
+
+from bench.load import HOST
+from bench.machine import machine, versions
+from bench.million import ORGANIZATION, TOKEN, fill
+from bench.run import RESULTS, commit, say, temporary
+from gateway.incident_list import IncidentList
+from gateway.list_statements import statements
+from gateway.paging import Cursor, Page
+from gateway.reading import Reader
+from gateway.selection import Selection
+from models.migrate import migrate
+from models.policy import Actor, OrganizationFacts
+from models.vocabulary import CallerKind, Feature, Role
+from workers.stack.processes import Gateway
+from workers.stack.servers import Servers, embedded
+from workers.stack.up import free_port
+
+ROWS: Final = 25
+FAR: Final = 5_000
+"""The page that is far from the first."""
+
+POSTGRES_GOAL_MS: Final = 15
+HTTP_GOAL_MS: Final = 40
+
+_EIGHT: Final = ("busy", "second", "third", "fourth", "fifth", "sixth", "silent", "tiny")
+
+PROJECTS: Final = {
+    "all (50)": "project=-1",
+    "eight": "&".join(f"projectSlug={slug}" for slug in _EIGHT),
+    "busy": "projectSlug=busy",
+    "silent": "projectSlug=silent",
+    "tiny": "projectSlug=tiny",
+    "empty": "projectSlug=empty",
+}
+
+
+def filters(now: datetime) -> dict[str, str]:
+    """Every filter, by what is worth knowing of it."""
+    hour, year = (f"{now - ago:%Y-%m-%dT%H:%M:%SZ}" for ago in (timedelta(hours=1), timedelta(days=365)))
+    return {
+        "none": "",
+        "open": "status=open",
+        "closed": "status=closed",
+        "warning": "status=warning",
+        "critical": "status=critical",
+        "start an hour ago": f"start={hour}",
+        "start a year ago": f"start={year}",
+        "start a year ago, closed": f"start={year}&status=closed",
+        "end a year ago": f"end={year}",
+        "unassigned": "team=unassigned",
+        "title: one in five": "title=latency",
+        "title: one in 300": "title=quota",
+        "title: a dozen": "title=zebra",
+        "title: only the oldest 4 %": "title=cutover",
+        "title: long, of common parts": "title=latency+is+high+in+eu-west-42",
+        "title: nowhere": "title=xyzzy",
+        "title: one in five, critical": "title=latency&status=critical",
+        "title: a dozen, open": "title=zebra&status=open",
+        "title: one in five, start a year ago": f"title=latency&start={year}",
+    }
+
+
+class Place(NamedTuple):
+    """A page of a list: its cursor, and what it took. ``plans`` are those of the statements it needed."""
+
+    cursor: Cursor
+    postgres_ms: float
+    http_ms: float
+    plans: list[str]
+
+
+def main() -> int:
+    """Fill, measure, print, save."""
+    parser = argparse.ArgumentParser(prog="python -m bench.lists", description=__doc__)
+    parser.add_argument("--incidents", type=int, default=1_000_000, help="how many; a million takes four minutes")
+    parser.add_argument("--data", type=Path, help="keep the servers' files here; incidents that are there are measured")
+    wishes = parser.parse_args()
+    began = datetime.now(UTC)
+    with ExitStack() as cleanup:
+        servers = cleanup.enter_context(embedded(wishes.data or temporary(cleanup)))
+        engine = create_engine(servers.database_url.replace("postgresql:", "postgresql+psycopg:", 1))
+        migrate(engine)
+        if not _count(engine):
+            say(f"writing {wishes.incidents} incidents")
+            fill(engine, total=wishes.incidents)
+        result = {
+            "measured_at": began.isoformat(timespec="seconds"),
+            "commit": commit(),
+            "incidents": _count(engine),
+            "bytes": _bytes(engine),
+            "machine": machine(),
+            "versions": versions(servers),
+            "lists": list(_measure(servers, engine, began, cleanup)),
+        }
+    page = "\n".join(_page(result))
+    print(page)
+    stem = RESULTS / f"{began:%Y-%m-%d}-{result['commit']}-lists"
+    stem.with_name(stem.name + ".json").write_text(json.dumps(result, indent=1) + "\n")
+    stem.with_name(stem.name + ".md").write_text(page + "\n")
+    return 0
+
+
+def _measure(servers: Servers, engine: Engine, now: datetime, cleanup: ExitStack) -> Iterator[dict[str, Any]]:
+    port = free_port(HOST, 0)
+    gateway = Gateway(HOST, port, logs=servers.folder.logs, environment={**os.environ, **servers.environment})
+    cleanup.callback(gateway.stop)
+    gateway.start()
+    gateway.wait_ready()
+    database = cleanup.enter_context(psycopg.connect(servers.database_url, autocommit=True))
+    database.execute("SET timezone = 'UTC'")
+    wished = filters(now)
+    queries = {(places, name): f"{PROJECTS[places]}&{wished[name]}" for places in PROJECTS for name in wished}
+    selections = asyncio.run(_selections(engine, list(queries.values())))
+    for (places, name), query in queries.items():
+        selection = selections[query]
+        key, pages = _far_key(database, selection)
+        first = _place(database, port, query, selection, Cursor())
+        far = _place(database, port, query, selection, Cursor(key)) if key else None
+        say(f"{places}, {name}: {first.postgres_ms} ms, {first.http_ms} ms over HTTP")
+        yield {
+            "projects": places,
+            "filter": name,
+            "query": query,
+            "pages": pages,
+            "first": first._asdict() | {"cursor": None},
+            "far": far and far._asdict() | {"cursor": far.cursor.text()},
+        }
+
+
+async def _selections(engine: Engine, queries: Sequence[str]) -> dict[str, Selection]:
+    owner = Actor(kind=CallerKind.USER, user_id=1, role=Role.OWNER)
+    organization = OrganizationFacts(_organization(engine), ORGANIZATION, frozenset(Feature))
+    asking = create_async_engine(engine.url)
+    reads = IncidentList(Reader(asking, seconds=5))
+    found = {query: await reads.selection(QueryParams(query), owner, organization) for query in queries}
+    await asking.dispose()
+    return found
+
+
+def _far_key(database: psycopg.Connection[Any], selection: Selection) -> tuple[tuple[Any, ...] | None, int]:
+    """What stands before the far page, and how many pages there are up to it."""
+    page = Page(Cursor(), FAR * ROWS)
+    found: list[tuple[Any, ...]] = []
+    for statement, parameters in statements(selection, page):
+        found = database.execute(statement.encode(), parameters).fetchall() or found
+        if len(found) == page.limit:
+            break
+    pages = min(-(-len(found) // ROWS), FAR)
+    return (found[(pages - 1) * ROWS - 1] if pages > 1 else None), pages
+
+
+def _place(database: psycopg.Connection[Any], port: int, query: str, selection: Selection, cursor: Cursor) -> Place:
+    page = Page(cursor, ROWS)
+    runs = [_explain(database, selection, page) for _ in range(3)]
+    path = f"/api/0/organizations/{ORGANIZATION}/incidents/?{query}" + (
+        f"&cursor={cursor.text()}" if cursor.key else ""
+    )
+    return Place(cursor, round(median(ms for ms, _ in runs), 2), _http(port, path), runs[-1][1])
+
+
+def _explain(database: psycopg.Connection[Any], selection: Selection, page: Page) -> tuple[float, list[str]]:
+    """Planning and execution of what the page needs, in milliseconds, and the plans."""
+    milliseconds, plans = 0.0, []
+    for statement, parameters in statements(selection, page):
+        asked = database.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}".encode(), parameters)
+        lines = [line for (line,) in asked]
+        plans.append("\n".join(lines))
+        milliseconds += sum(
+            float(line.split()[2]) for line in lines if line.startswith(("Planning Time", "Execution T"))
+        )
+        if len(database.execute(statement.encode(), parameters).fetchall()) == page.limit:
+            break
+    return milliseconds, plans
+
+
+def _http(port: int, path: str, *, times: int = 7) -> float:
+    connection = http.client.HTTPConnection(HOST, port)
+    taken = []
+    for _ in range(times):
+        began = time.perf_counter()
+        connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = connection.getresponse()
+        body = answer.read()
+        taken.append(1000 * (time.perf_counter() - began))
+        if answer.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"{answer.status} for {path}: {body[:200]!r}")
+    return round(median(taken), 2)
+
+
+def _count(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM incidents").scalar_one())
+
+
+def _organization(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT id FROM organizations").scalar_one())
+
+
+def _bytes(engine: Engine) -> dict[str, int]:
+    relations = "SELECT relname, pg_relation_size(oid) FROM pg_class WHERE relname ~ '^incident' ORDER BY relname"
+    with engine.connect() as connection:
+        return {row.relname: row.pg_relation_size for row in connection.exec_driver_sql(relations)}
+
+
+def _page(result: dict[str, Any]) -> Iterator[str]:
+    yield f"# Lists of {result['incidents']:,} incidents, measured {result['measured_at']} at {result['commit']}"
+    yield ""
+    yield f"Goals: {POSTGRES_GOAL_MS} ms in PostgreSQL (planning and execution), {HTTP_GOAL_MS} ms over HTTP (p50)."
+    yield f"Far is page {FAR:,}, or the last one. What misses its goal is bold. The plans are in the other file."
+    yield ""
+    yield "| projects | filter | pages | PostgreSQL: first | far | HTTP: first | far |"
+    yield "|---|---|---:|---:|---:|---:|---:|"
+    for each in result["lists"]:
+        first, far = each["first"], each["far"] or {}
+        cells = [
+            *(_shown(at.get("postgres_ms"), POSTGRES_GOAL_MS) for at in (first, far)),
+            *(_shown(at.get("http_ms"), HTTP_GOAL_MS) for at in (first, far)),
+        ]
+        pages = f"{FAR:,} or more" if each["pages"] == FAR else each["pages"]
+        yield f"| {each['projects']} | {each['filter']} | {pages} | {' | '.join(cells)} |"
+    yield ""
+    yield "* " + ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in result["bytes"].items() if size > 2**20)
+    yield "* " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
+    yield "* " + ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+
+
+def _shown(milliseconds: float | None, goal: float) -> str:
+    if milliseconds is None:
+        return "–"
+    return f"{milliseconds:.1f}" if milliseconds <= goal else f"**{milliseconds:.1f}**"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""A million incidents in one organization, written straight into the tables by set-based SQL.
+
+Two years of them, on projects as uneven as real ones: half of everything on the busiest, one that fell silent long ago,
+one with a hundred, one with none. Most are closed within hours; some of the last weeks and a few forgotten ones are
+open. Titles share common words; some words are rare, one belongs to the oldest incidents alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import Engine
+
+from models.roster import import_directory
+from models.vocabulary import Feature
+
+ORGANIZATION: Final = "acme"
+TOKEN: Final = "bench-owner"
+MEMBER_TOKEN: Final = "bench-member"
+
+PROJECTS: Final = {
+    # slug: one incident in so many of these thousandths
+    "busy": 500,
+    "second": 250,
+    "third": 120,
+    "fourth": 60,
+    "fifth": 30,
+    "sixth": 20,
+    "silent": 19,
+    "retired": 1,
+}
+"""How many of a thousand incidents each project has; ``silent`` only among the oldest, ``retired`` is inactive."""
+
+BATCH: Final = 50_000
+
+
+def directory(people: int = 50) -> dict[str, Any]:
+    """The organization, its projects, a team on the middling ones, an owner, a member, and more people."""
+    slugs = [*PROJECTS, "tiny", "empty", *(f"small-{number}" for number in range(40))]
+    return {
+        "organizations": [{"slug": ORGANIZATION, "features": [feature.value for feature in Feature]}],
+        "users": [
+            {"id": i, "username": f"u{i}", "name": f"User {i}", "email": f"u{i}@x.test"} for i in range(1, people)
+        ],
+        "projects": [
+            {"organization": ORGANIZATION, "slug": slug, "status": "inactive" if slug == "retired" else "active"}
+            for slug in slugs
+        ],
+        "teams": [
+            {"organization": ORGANIZATION, "slug": "t1", "projects": ["third", "fourth", "silent"]},
+            {"organization": ORGANIZATION, "slug": "t2", "projects": ["busy"]},
+        ],
+        "members": [
+            {
+                "organization": ORGANIZATION,
+                "user": f"u{i}",
+                "role": "owner" if i == 1 else "member",
+                "teams": ["t1"] if i == 2 else [],
+            }
+            for i in range(1, people)
+        ],
+        "tokens": [{"token": TOKEN, "user": "u1"}, {"token": MEMBER_TOKEN, "user": "u2"}],
+    }
+
+
+# hashint4extended gives every incident its own repeatable dice, whatever the batch.
+_DICE: Final = """
+CREATE OR REPLACE FUNCTION pg_temp.dice(number int, turn int, sides int) RETURNS int LANGUAGE sql IMMUTABLE AS
+$$ SELECT (abs(hashint4extended(number, turn)) %% sides)::int $$
+"""
+
+_INCIDENTS: Final = """
+WITH facts AS (
+    SELECT n, now() - interval '730 days' * (%(total)s - n) / %(total)s
+              - interval '1 second' * pg_temp.dice(n, 1, 5400) AS started,
+           interval '1 second' * (60 * exp(pg_temp.dice(n, 2, 1000) / 1000.0 * 7))::int AS lasted,
+           CASE WHEN n > %(total)s * 0.97 AND pg_temp.dice(n, 3, 100) < 40 THEN pg_temp.dice(n, 4, 100)
+                WHEN pg_temp.dice(n, 3, 100) < 1 THEN pg_temp.dice(n, 4, 100) ELSE -1 END AS unfinished,
+           (ARRAY['Checkout', 'Search', 'Login', 'Payments', 'Inventory', 'Mail', 'Reports', 'Gateway', 'Billing',
+                  'Catalog'])[1 + pg_temp.dice(n, 5, 10)] || ' '
+           || (ARRAY['latency is high', 'error rate above 5%%', 'answers slowly', 'is unreachable',
+                     'queue keeps growing'])[1 + pg_temp.dice(n, 6, 5)]
+           || ' in ' || (ARRAY['eu-west', 'us-east', 'ap-south'])[1 + pg_temp.dice(n, 7, 3)] || '-' || n %% 97
+           || CASE WHEN pg_temp.dice(n, 8, 300) = 0 THEN ', quota' WHEN pg_temp.dice(n, 8, 80000) = 1 THEN ', zebra'
+                   WHEN n < %(total)s * 0.04 THEN ', cutover' ELSE '' END AS title
+    FROM generate_series(%(first)s::int, %(last)s::int) AS n
+)
+INSERT INTO incidents (organization_id, identifier, title, status, status_method, type, dedup_key, version,
+                       event_sequence, date_started, date_detected, date_added, date_closed, last_activity_at)
+SELECT %(organization)s, n, title,
+       CASE WHEN unfinished < 0 THEN 2 WHEN unfinished < 10 THEN 20 WHEN unfinished < 30 THEN 10 ELSE 1 END,
+       CASE WHEN unfinished < 0 THEN 1 ELSE 3 END, 0, 'key-' || n, 2, 1, started, started, started,
+       CASE WHEN unfinished < 0 THEN least(started + lasted, now()) END, least(started + lasted, now())
+FROM facts
+"""
+
+_PLACES: Final = """
+WITH shares AS (
+    SELECT p.id, s.slug, sum(s.share) OVER w AS upto, sum(s.share) OVER w - s.share AS from_
+    FROM unnest(%(slugs)s::text[], %(shares)s::int[]) WITH ORDINALITY AS s(slug, share, place)
+    JOIN projects p ON p.slug = s.slug AND p.organization_id = %(organization)s
+    WINDOW w AS (ORDER BY s.place)
+), rolled AS (
+    SELECT i.id, i.identifier::int AS n, pg_temp.dice(i.identifier::int, 9, 1000) AS dice
+    FROM incidents i
+    WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AND %(last)s
+), placed AS (
+    -- Of the silent project's share only the oldest tenth is its own.
+    SELECT r.id, r.n, CASE WHEN s.slug = 'silent' AND r.n > %(total)s * 0.3 THEN %(busiest)s ELSE s.id END AS project
+    FROM rolled r JOIN shares s ON r.dice >= s.from_ AND r.dice < s.upto
+)
+INSERT INTO incident_projects (incident_id, project_id)
+SELECT id, project FROM placed
+UNION SELECT id, %(second)s FROM placed WHERE pg_temp.dice(n, 10, 10) = 0
+UNION SELECT id, %(tiny)s FROM placed WHERE n %% (%(total)s / 100) = 7
+UNION SELECT id, (SELECT min(p.id) FROM projects p WHERE p.slug LIKE 'small-%%') + pg_temp.dice(n, 11, 40)
+      FROM placed WHERE pg_temp.dice(n, 12, 50) = 0
+"""
+
+_ACTIVITIES: Final = """
+INSERT INTO incident_activities (incident_id, user_id, type, value, previous_value, comment, date_added,
+                                 notification_uuid)
+SELECT i.id, a.author, a.type, a.value, a.previous, a.comment, a.at, gen_random_uuid()
+FROM incidents i CROSS JOIN LATERAL (
+    SELECT NULL::bigint AS author, 4 AS type, NULL AS value, NULL AS previous, NULL AS comment, i.date_started AS at
+    UNION ALL SELECT NULL, 1, NULL, NULL, NULL, i.date_added
+    UNION ALL SELECT 3, 2, '2', '1', NULL, i.date_closed WHERE i.status = 2 AND i.identifier %% 4 = 0
+    UNION ALL SELECT 4, 3, NULL, NULL, 'Looking into it.', i.date_started WHERE i.identifier %% 8 = 0
+) AS a
+WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AND %(last)s
+"""
+
+_SEEN: Final = """
+INSERT INTO incident_seen (incident_id, user_id, last_seen)
+SELECT i.id, 3 + (i.identifier + s) %% 40, i.date_started + interval '1 minute' * s
+FROM incidents i CROSS JOIN generate_series(1, 3) AS s
+WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AND %(last)s
+  AND i.identifier %% 4 = s %% 4
+"""
+
+
+def fill(engine: Engine, *, total: int) -> None:
+    """Write the organization and ``total`` incidents with their projects, activities and seen rows."""
+    with engine.begin() as connection:
+        import_directory(connection, directory())
+        organization = connection.exec_driver_sql("SELECT id FROM organizations").scalar_one()
+        rows = connection.exec_driver_sql("SELECT slug, id FROM projects").all()
+    projects = {row.slug: row.id for row in rows}
+    known = {
+        "organization": organization,
+        "total": total,
+        "slugs": list(PROJECTS),
+        "shares": list(PROJECTS.values()),
+        "busiest": projects["busy"],
+        "second": projects["second"],
+        "tiny": projects["tiny"],
+    }
+    with engine.connect() as connection:
+        connection.exec_driver_sql("SET synchronous_commit = off")
+        connection.exec_driver_sql(_DICE)
+        for first in range(1, total + 1, BATCH):
+            part = known | {"first": first, "last": min(first + BATCH - 1, total)}
+            for statement in (_INCIDENTS, _PLACES, _ACTIVITIES, _SEEN):
+                connection.exec_driver_sql(statement, part)
+            connection.commit()
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE")

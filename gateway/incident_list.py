@@ -1,0 +1,134 @@
+"""The incident list: what a selection means, a page at a time, with what its readers want to see beside it."""
+
+# ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from starlette.datastructures import QueryParams
+
+from gateway.list_statements import statements
+from gateway.paging import Page
+from gateway.queries import (
+    ACTIVITY_COLUMNS,
+    INCIDENT_COLUMNS,
+    PERSON_COLUMNS,
+    activity_of,
+    author_of,
+    incident_of,
+    person_of,
+)
+from gateway.reading import Reader, Rows
+from gateway.selection import Project, Selection, select, team_ids
+from models.activity import Activity
+from models.directory import Person
+from models.incident import Incident
+from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts
+
+MOST_ACTIVITIES: Final = 1_000
+"""Of a whole page, when activities are asked for with it."""
+
+
+class Listed(NamedTuple):
+    """An incident of a page. ``activities`` and ``seen_by`` are ``None`` unless they were asked for."""
+
+    incident: Incident
+    projects: list[str]
+    activities: list[tuple[Activity, Person | None]] | None
+    seen_by: list[tuple[Person, datetime]] | None
+
+
+class IncidentList:
+    """Reads the list."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._rows = reader.rows
+
+    async def selection(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> Selection:
+        """The incidents that the parameters ask for.
+
+        :raises Refusal: a parameter does not fit, or names what the caller does not reach.
+        """
+        projects = await self._rows(_PROJECTS, {"organization": organization.id})
+        ids = team_ids(query)
+        teams = await self._rows(_TEAMS, {"ids": ids}) if ids else ()
+        return select(
+            query,
+            actor=actor,
+            organization=organization,
+            projects=[Project(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams))) for row in projects],
+            teams={row.id: TeamFacts(row.id, row.organization_id, row.name, row.active) for row in teams},
+            today=datetime.now(UTC),
+        )
+
+    async def keys(self, selection: Selection, page: Page) -> Rows:
+        """Which incidents are on the page, by ``date_started`` and ``incident_id``, one more than its size at most."""
+        if selection.is_empty:
+            return ()
+        found: Rows = ()
+        for statement, parameters in statements(selection, page):
+            found = await self._rows(statement, parameters) or found
+            if len(found) == page.limit:
+                break
+        return found
+
+    async def listed(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, Listed]:
+        """The incidents of these keys by their ids, with what was asked for beside them."""
+        if not keys:
+            return {}
+        ids = {"ids": [key.incident_id for key in keys]}
+        incidents = await self._rows(_INCIDENTS, ids)
+        happened: dict[int, list[tuple[Activity, Person | None]]] = {row.id: [] for row in incidents}
+        for row in await self._rows(_ACTIVITIES, ids) if activities else ():
+            happened.setdefault(row.incident_id, []).append((activity_of(row), author_of(row)))
+        seen: dict[int, list[tuple[Person, datetime]]] = {row.id: [] for row in incidents}
+        for row in await self._rows(_SEEN, ids) if seen_by else ():
+            seen.setdefault(row.incident_id, []).append((person_of(row), row.last_seen))
+        return {
+            row.id: Listed(
+                incident_of(row),
+                row.slugs,
+                happened[row.id] if activities else None,
+                seen[row.id] if seen_by else None,
+            )
+            for row in incidents
+        }
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------
+
+_PROJECTS: Final = """
+SELECT p.id, p.slug, p.status = 'active' AS active,
+       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
+FROM projects p WHERE p.organization_id = %(organization)s ORDER BY p.id
+"""
+
+_TEAMS: Final = """
+SELECT id, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
+"""
+
+_INCIDENTS: Final = f"""
+SELECT {INCIDENT_COLUMNS}, ARRAY(
+    SELECT p.slug FROM incident_projects ip JOIN projects p ON p.id = ip.project_id WHERE ip.incident_id = i.id
+    ORDER BY p.slug
+) AS slugs
+FROM incidents i WHERE i.id = ANY(%(ids)s::bigint[])
+"""
+
+_ACTIVITIES: Final = f"""
+SELECT {ACTIVITY_COLUMNS}
+FROM unnest(%(ids)s::bigint[]) AS wanted(id)
+CROSS JOIN LATERAL (
+    SELECT * FROM incident_activities WHERE incident_id = wanted.id
+    ORDER BY date_added DESC, id DESC LIMIT {MOST_ACTIVITIES}
+) AS a
+LEFT JOIN users u ON u.id = a.user_id
+ORDER BY a.date_added DESC, a.id DESC LIMIT {MOST_ACTIVITIES}
+"""
+
+_SEEN: Final = f"""
+SELECT s.incident_id, s.last_seen, {PERSON_COLUMNS}
+FROM incident_seen s JOIN users u ON u.id = s.user_id
+WHERE s.incident_id = ANY(%(ids)s::bigint[]) ORDER BY s.last_seen DESC, u.id
+"""

@@ -1,0 +1,84 @@
+"""The rows of the incident list follow their incidents, whoever writes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from alembic import command
+from sqlalchemy import delete, select, update
+
+from models.incident import incident_projects, incidents
+from models.listing import listing
+from models.migrate import _config, migrate
+from models.vocabulary import IncidentStatus
+from tests.builders import NOW, a_project, an_incident, an_organization
+from tests.conftest import Database
+
+
+def rows(database: Database) -> list[Any]:
+    with database.engine.connect() as connection:
+        return list(connection.execute(select(listing).order_by(listing.c.incident_id, listing.c.project_id)).all())
+
+
+def test_there_is_a_row_for_each_incident_and_project(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        places = [a_project(connection, organization) for _ in range(2)]
+        incident = an_incident(connection, organization, projects=places, title="ÄRGER")
+
+    assert [row[:5] for row in rows(database)] == [(incident, place, organization, 1, NOW) for place in places]
+    assert {row.folded_title for row in rows(database)} == {"ärger"}
+
+
+def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) -> None:
+    def place() -> Any:
+        with database.engine.connect() as connection:
+            return connection.exec_driver_sql("SELECT ctid FROM incident_listing").scalar_one()
+
+    with database.engine.begin() as connection:
+        an_incident(connection, an_organization(connection))
+    before = place()
+
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(version=7, status=IncidentStatus.OPEN))
+    assert place() == before
+
+    closed = NOW + timedelta(hours=1)
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(status=IncidentStatus.CLOSED, date_closed=closed))
+    assert [(row.status, row.date_closed) for row in rows(database)] == [(2, closed)]
+
+
+def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        gone, moved, kept = (an_incident(connection, organization) for _ in range(3))
+        connection.execute(delete(incidents).where(incidents.c.id == gone))
+        connection.execute(delete(incident_projects).where(incident_projects.c.incident_id == moved))
+
+    assert [row.incident_id for row in rows(database)] == [kept]
+
+
+def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        for _ in range(3):
+            an_incident(connection, organization)
+    expected = rows(database)
+    with database.engine.begin() as connection:
+        # As if it had ended halfway.
+        connection.execute(delete(listing).where(listing.c.incident_id > expected[0].incident_id))
+        connection.exec_driver_sql("DROP INDEX incidents_dedup_key_idx")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
+
+    migrate(database.engine)
+
+    assert rows(database) == expected
+    with database.engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0004")
+        connection.commit()
+    migrate(database.engine)
+    assert rows(database) == expected

@@ -1,0 +1,16 @@
+"""Migrations and the tables in the code say the same; what was there before a migration is there after it."""
+
+from __future__ import annotations
+
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from models.tables import METADATA
+from tests.conftest import Database
+
+
+def test_migrations_lead_to_the_tables_in_the_code(database: Database) -> None:
+    with database.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+
+        assert compare_metadata(context, METADATA) == []

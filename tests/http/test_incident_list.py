@@ -1,0 +1,460 @@
+"""The incident list: one test for each row of its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, update
+from sqlalchemy.engine import Engine
+
+from models.activity import activities
+from models.base import new_id
+from models.directory import organizations, projects, teams
+from models.incident import incident_seen, incidents
+from models.moments import iso
+from models.vocabulary import ActivityType, IncidentStatus
+from tests.builders import NOW, a_comment, a_project, an_incident
+from tests.handling.acme import Acme
+from tests.http.doorway import ACME, Gateway
+from tests.http.test_reads import links, pages
+
+LIST = f"{ACME}/incidents/"
+CLOSED = IncidentStatus.CLOSED
+Open = Callable[..., int]
+
+
+@pytest.fixture
+def opened(acme: Acme, ledger: Engine) -> Open:
+    """Opens an incident of acme with this title, ``minutes`` after the one that is always there."""
+
+    def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
+        with ledger.begin() as connection:
+            return an_incident(
+                connection,
+                acme.organizations["acme"],
+                projects=[acme.projects["acme", slug] for slug in slugs or ("p1",)],
+                title=title,
+                date_started=NOW + timedelta(minutes=minutes),
+                **facts,
+            )
+
+    return an
+
+
+@pytest.fixture(autouse=True)
+def _first(acme: Acme, ledger: Engine) -> None:
+    """The incident that is always there, on p1."""
+    with ledger.begin() as connection:
+        connection.execute(update(incidents).values(title="first"))
+
+
+def titles(gateway: Gateway, query: str = "", *, by: str = "dev-mem") -> list[str]:
+    answer = gateway.get(f"{LIST}{query}", by=by)
+    assert answer.status_code == 200, answer.text
+    return [incident["title"] for incident in answer.json()]
+
+
+def refusal(gateway: Gateway, query: str, *, by: str = "dev-mem") -> tuple[int, Any]:
+    answer = gateway.get(f"{LIST}{query}", by=by)
+    return answer.status_code, answer.json()
+
+
+NO_PERMISSION = {"detail": "You do not have permission to perform this action."}
+
+
+# --- which projects --------------------------------------------------------------------------------------------
+
+
+def test_without_projects_those_of_the_callers_teams_are_listed(gateway: Gateway, opened: Open) -> None:
+    opened("second", "p2")
+
+    assert titles(gateway) == ["first"]
+    assert titles(gateway, by="dev-ben") == ["second", "first"]
+
+
+def test_a_session_without_a_team_and_a_key_list_nothing_unless_they_name_projects(
+    gateway: Gateway, acme: Acme
+) -> None:
+    for caller in ("dev-own", "dev-key"):
+        assert titles(gateway, by=caller) == []
+        assert titles(gateway, "?project=-1", by=caller) == ["first"]
+        assert titles(gateway, f"?project={acme.projects['acme', 'p1']}", by=caller) == ["first"]
+
+
+def test_a_service_lists_every_active_project_and_the_teams_of_whom_it_acts_for(gateway: Gateway, opened: Open) -> None:
+    opened("second", "p2")
+
+    assert titles(gateway, by="dev-bot") == ["second", "first"]
+    acting = gateway.get(LIST, by="dev-bot", Act_As="user:11").json()
+    assert [incident["title"] for incident in acting] == ["first"]
+
+
+def test_minus_one_and_all_mean_what_the_caller_reaches(gateway: Gateway, opened: Open) -> None:
+    opened("second", "p2")
+    opened("nobody's", "old")
+
+    for query in ("?project=-1", "?projectSlug=$all", "?project=-1&project=999999"):
+        assert titles(gateway, query) == ["second", "first"]
+
+
+def test_named_projects_are_listed_and_repeat(gateway: Gateway, acme: Acme, opened: Open) -> None:
+    opened("second", "p2")
+    p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
+
+    assert titles(gateway, f"?project={p2}") == ["second"]
+    assert titles(gateway, f"?project={p1}&project={p2}") == ["second", "first"]
+    assert titles(gateway, "?projectSlug=p2") == ["second"]
+    assert titles(gateway, "?projectSlug=p2&projectSlug=p1") == ["second", "first"]
+
+
+def test_a_slug_goes_before_an_id_and_an_empty_one_counts_for_nothing(gateway: Gateway, opened: Open) -> None:
+    opened("second", "p2")
+
+    assert titles(gateway, "?projectSlug=p2&project=x") == ["second"]
+    assert titles(gateway, "?projectSlug=") == ["first"]
+
+
+def test_projects_that_are_unknown_inactive_or_elsewhere_are_refused(gateway: Gateway, acme: Acme) -> None:
+    old, elsewhere = acme.projects["acme", "old"], acme.projects["closed", "c1"]
+
+    queries = ("?project=999999", f"?project={old}", f"?project={elsewhere}", "?project=-2", f"?project={'9' * 25}")
+    for query in (*queries, "?projectSlug=nope", "?projectSlug=old", "?projectSlug=p1&projectSlug=c1"):
+        assert refusal(gateway, query) == (403, NO_PERMISSION), query
+
+
+def test_a_project_out_of_reach_is_refused_and_none_in_reach_is_an_empty_list(gateway: Gateway, acme: Acme) -> None:
+    closed = "/api/0/organizations/closed/incidents/"
+
+    assert gateway.get(f"{closed}?project={acme.projects['closed', 'c1']}").status_code == 403
+    assert gateway.get(f"{closed}?project=-1").json() == []
+
+
+@pytest.mark.parametrize("said", ["x", "", "1.5", "²"])
+def test_a_project_that_is_no_number_is_malformed(gateway: Gateway, said: str) -> None:
+    text = "Invalid project parameter. Values must be numbers."
+    assert refusal(gateway, f"?project={said}") == (400, {"detail": text})
+
+
+def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Open) -> None:
+    opened("both", "p1", "p2")
+
+    assert titles(gateway, "?project=-1") == ["both", "first"]
+
+
+# --- the rule --------------------------------------------------------------------------------------------------
+
+
+def test_an_environment_that_no_rule_names_is_unknown(gateway: Gateway) -> None:
+    nothing = (404, {"detail": "The requested resource does not exist"})
+    assert refusal(gateway, "?environment=prod") == nothing
+    assert refusal(gateway, "?environment=") == nothing
+
+
+def test_an_incident_without_a_rule_is_no_rules_incident(gateway: Gateway) -> None:
+    assert titles(gateway, "?alertRule=1") == titles(gateway, "?alertRule=1&includeSnapshots=0") == []
+    assert titles(gateway, "?includeSnapshots=1") == ["first"]
+
+
+def test_a_rule_that_is_no_number_is_malformed(gateway: Gateway) -> None:
+    text = "Invalid alertRule parameter. The value must be a number."
+    assert refusal(gateway, "?alertRule=x") == (400, {"detail": text})
+
+
+def test_an_incident_without_a_rule_is_unassigned(gateway: Gateway) -> None:
+    assert titles(gateway, "?team=unassigned") == ["first"]
+    assert titles(gateway, "?team=21&team=unassigned") == ["first"]
+    for query in ("?team=21", "?team=myteams", "?team=999999", f"?team={'9' * 30}"):
+        assert titles(gateway, query) == []
+
+
+@pytest.mark.parametrize("said", ["x", "-1", "", "²"])
+def test_a_team_that_is_no_number_is_refused_in_plain_words(gateway: Gateway, said: str) -> None:
+    assert refusal(gateway, f"?team={said}") == (400, f"Invalid Team ID: {said}")
+
+
+def test_a_team_out_of_reach_is_refused_by_its_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+    def refused(name: str) -> tuple[int, Any]:
+        return 403, {"detail": f"Error: You do not have permission to access {name}"}
+
+    assert refusal(gateway, "?team=23") == refused("tc")
+    with ledger.begin() as connection:
+        connection.execute(update(organizations).values(open_membership=False))
+    assert refusal(gateway, "?team=unassigned&team=22") == refused("t2")
+    with ledger.begin() as connection:
+        connection.execute(update(teams).where(teams.c.id == 21).values(status="inactive"))
+    assert refusal(gateway, "?team=21", by="dev-own") == refused("t1")
+
+
+def test_without_performance_what_has_no_rule_counts_as_events(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+    for features in (["organizations:incidents"], ["organizations:incidents", "organizations:performance-view"]):
+        with ledger.begin() as connection:
+            connection.execute(update(organizations).values(features=features))
+        assert titles(gateway) == ["first"]
+
+
+# --- the incident itself ---------------------------------------------------------------------------------------
+
+
+def test_status_cuts_down_and_an_unknown_one_does_not(gateway: Gateway, opened: Open) -> None:
+    for minutes, status in enumerate(IncidentStatus, start=1):
+        opened(status.name, minutes=minutes, status=status)
+
+    assert titles(gateway, "?status=open") == ["CRITICAL", "WARNING", "OPEN", "first"]
+    assert titles(gateway, "?status=warning") == ["WARNING"]
+    assert titles(gateway, "?status=critical") == ["CRITICAL"]
+    assert titles(gateway, "?status=closed") == ["CLOSED"]
+    for other in ("", "OPEN", "resolved"):
+        assert len(titles(gateway, f"?status={other}")) == 5
+
+
+def test_the_list_follows_a_change_of_status(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.execute(update(incidents).values(status=CLOSED, date_closed=NOW))
+
+    assert titles(gateway, "?status=open") == []
+    assert titles(gateway, "?status=closed") == ["first"]
+
+
+def test_start_drops_what_was_closed_before_it(gateway: Gateway, opened: Open) -> None:
+    opened("long gone", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=61))
+    opened("just in", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=60))
+    opened("old and open", minutes=-200)
+    opened("reopened", minutes=-201, status=IncidentStatus.WARNING, date_closed=NOW - timedelta(minutes=90))
+    opened("of today", minutes=5, status=CLOSED, date_closed=NOW + timedelta(minutes=9))
+    start = iso(NOW - timedelta(minutes=60))
+
+    assert titles(gateway, f"?start={start}") == ["of today", "first", "just in", "old and open"]
+    assert titles(gateway, f"?start={start}&status=closed") == ["of today", "just in"]
+    assert titles(gateway, f"?start={start}&status=open") == ["first", "old and open"]
+    assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
+
+
+def test_end_drops_what_began_after_it(gateway: Gateway, opened: Open) -> None:
+    opened("later", minutes=1)
+
+    assert titles(gateway, f"?end={iso(NOW)}") == ["first"]
+    assert titles(gateway, f"?end={iso(NOW + timedelta(minutes=1))}") == ["later", "first"]
+    assert titles(gateway, f"?end={iso(NOW - timedelta(seconds=1))}") == []
+
+
+@pytest.mark.parametrize(
+    "said", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
+)
+def test_dates_are_read_leniently_and_without_an_offset_as_utc(gateway: Gateway, opened: Open, said: str) -> None:
+    opened("later", minutes=0.5)
+
+    assert titles(gateway, f"?end={said.replace('+', '%2B')}") == ["first"]
+
+
+@pytest.mark.parametrize("said", ["never", "", "2026-13-45", "9" * 40, "\0"])
+@pytest.mark.parametrize("name", ["start", "end"])
+def test_a_date_that_is_none_is_malformed(gateway: Gateway, name: str, said: str) -> None:
+    text = f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z."
+    assert refusal(gateway, f"?{name}={said.replace(chr(0), '%00')}") == (400, {"detail": text})
+
+
+def test_title_is_a_part_in_any_case_and_taken_literally(gateway: Gateway, opened: Open) -> None:
+    opened("100% of Ärger_now", minutes=1)
+    opened("100 of trouble", minutes=2)
+
+    for part in ("0%25 o", "ärger", "R_N", "ärgER_now"):
+        assert titles(gateway, f"?title={part}") == ["100% of Ärger_now"]
+    assert titles(gateway, "?title=100") == ["100 of trouble", "100% of Ärger_now"]
+    assert titles(gateway, "?title=%00") == titles(gateway, "?title=\\") == titles(gateway, "?title=xyz") == []
+    assert len(titles(gateway, "?title=")) == 3
+
+
+def test_filters_add_up(gateway: Gateway, opened: Open) -> None:
+    opened("disk full", "p2", minutes=1, status=IncidentStatus.CRITICAL)
+    opened("disk slow", "p2", minutes=2)
+    opened("disk full", "p1", minutes=3, status=IncidentStatus.CRITICAL)
+
+    found = gateway.get(f"{LIST}?projectSlug=p2&title=disk&status=critical&team=unassigned").json()
+    assert [(incident["title"], incident["projects"]) for incident in found] == [("disk full", ["p2"])]
+
+
+def test_a_key_finds_the_open_incident_else_the_latest(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+    opened("older", "p2", minutes=1, dedup_key="k", status=CLOSED, date_closed=NOW)
+    opened("latest", "p2", minutes=2, dedup_key="k", status=CLOSED, date_closed=NOW)
+
+    for caller in ("dev-bot", "dev-own", "dev-mem"):
+        assert titles(gateway, "?dedupKey=k", by=caller) == ["latest"]
+    opened("open", "p2", minutes=0, dedup_key="k")
+    assert titles(gateway, "?dedupKey=k") == ["open"]
+    assert titles(gateway, "?dedupKey=k&status=closed") == ["latest"]
+    assert titles(gateway, "?dedupKey=k&projectSlug=p1") == titles(gateway, "?dedupKey=K") == []
+    beyond = gateway.get(links(gateway.get(f"{LIST}?dedupKey=k"))["next"][0])
+    assert beyond.json() == []
+
+
+# --- how it looks ----------------------------------------------------------------------------------------------
+
+
+def test_a_listed_incident_has_the_fields_of_the_contract(gateway: Gateway, opened: Open, acme: Acme) -> None:
+    id_ = opened(
+        "whole", "p1", "p2", minutes=1, status=CLOSED, date_closed=datetime.fromisoformat("2026-11-23T12:34:56.789Z")
+    )
+
+    incident = gateway.get(LIST).json()[0]
+
+    assert incident | {"identifier": ""} == {
+        "id": str(id_), "identifier": "", "organizationId": str(acme.organizations["acme"]), "projects": ["p1", "p2"],
+        "alertRule": None, "activities": None, "seenBy": None, "hasSeen": None, "status": 2, "statusMethod": 1,
+        "type": 0, "title": "whole", "dateStarted": "2026-11-23T10:01:00Z", "dateDetected": "2026-11-23T10:00:00Z",
+        "dateCreated": "2026-11-23T10:00:00Z", "dateClosed": "2026-11-23T12:34:00Z", "version": 1,
+    }  # fmt: skip
+
+
+def test_activities_come_where_they_are_asked_for(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+    opened("silent", minutes=1)
+    with ledger.begin() as connection:
+        first = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE title = 'first' AND organization_id ="
+            " (SELECT id FROM organizations WHERE slug = 'acme')"
+        ).scalar_one()
+        a_comment(connection, first, by=12, text="hello")
+
+    silent, first_one = gateway.get(f"{LIST}?expand=activities&expand=nonsense").json()
+
+    assert silent["activities"] == []
+    assert [(each["comment"], each["user"]["username"]) for each in first_one["activities"]] == [("hello", "ana")]
+    assert first_one["seenBy"] is None
+
+
+def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+    busy = [opened(f"busy {number}", minutes=number) for number in range(3)]
+    with ledger.begin() as connection:
+        rows = [
+            {"incident_id": id_, "type": ActivityType.COMMENT, "date_added": NOW, "notification_uuid": new_id()}
+            for id_ in busy for _ in range(400)
+        ]  # fmt: skip
+        connection.execute(insert(activities), rows)
+
+    found = gateway.get(f"{LIST}?expand=activities").json()
+
+    assert sum(len(incident["activities"]) for incident in found) == 1000
+
+
+def test_who_has_seen_it_comes_where_it_is_asked_for_each_at_their_own_time(
+    gateway: Gateway, opened: Open, ledger: Engine
+) -> None:
+    one, other = opened("one", minutes=2), opened("other", minutes=1)
+    with ledger.begin() as connection:
+        for id_, user, minutes in ((one, 11, 1), (one, 12, 2), (other, 12, 3)):
+            connection.execute(
+                insert(incident_seen).values(incident_id=id_, user_id=user, last_seen=NOW + timedelta(minutes=minutes))
+            )
+
+    found = gateway.get(f"{LIST}?expand=seen_by").json()
+
+    assert [[(each["username"], each["lastSeen"]) for each in incident["seenBy"]] for incident in found] == [
+        [("ana", "2026-11-23T10:02:00Z"), ("mem", "2026-11-23T10:01:00Z")], [("ana", "2026-11-23T10:03:00Z")], [],
+    ]  # fmt: skip
+    assert [incident["hasSeen"] for incident in found] == [True, False, False]
+
+
+def test_expanding_rules_changes_nothing_where_there_are_none(gateway: Gateway) -> None:
+    plain = gateway.get(LIST).json()
+
+    assert gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json() == plain
+
+
+# --- pages -----------------------------------------------------------------------------------------------------
+
+
+def test_a_page_holds_25_unless_asked_otherwise(gateway: Gateway, opened: Open) -> None:
+    for number in range(26):
+        opened(f"n{number}", minutes=number)
+
+    assert len(titles(gateway)) == 25
+    assert len(titles(gateway, "?per_page=26")) == 26
+
+
+@pytest.mark.parametrize(
+    "query", ["", "&status=open", "&title=same", "&title=sa", "&start=2026-11-22", "&end=2027-01-01"]
+)
+def test_pages_of_equal_dates_hold_every_incident_once_there_and_back(
+    gateway: Gateway, opened: Open, query: str
+) -> None:
+    expected = [str(opened("same", "p1", "p2")) for _ in range(7)][::-1]
+    path = f"{LIST}?project=-1&per_page=3{query or '&title=same'}"
+
+    there = [[incident["id"] for incident in page] for page in pages(gateway, path)]
+    last = gateway.get(path)
+    while links(last)["next"][1]:
+        last = gateway.get(links(last)["next"][0])
+    back = []
+    while links(last)["previous"][1]:
+        last = gateway.get(links(last)["previous"][0])
+        back.append([incident["id"] for incident in last.json()])
+
+    assert [id_ for page in there for id_ in page][:7] == expected
+    assert back == there[-2::-1]
+
+
+def test_an_incident_opened_meanwhile_moves_no_page(gateway: Gateway, opened: Open) -> None:
+    for number in range(4):
+        opened(f"n{number}", minutes=number)
+    first = gateway.get(f"{LIST}?per_page=2")
+
+    opened("new", minutes=10)
+
+    second = gateway.get(links(first)["next"][0]).json()
+    assert [incident["title"] for incident in second] == ["n1", "n0"]
+
+
+def test_many_projects_give_the_same_list_as_few(gateway: Gateway, opened: Open, acme: Acme, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        many = [a_project(connection, acme.organizations["acme"]) for _ in range(40)]
+        for number, project in enumerate(many):
+            an_incident(
+                connection, acme.organizations["acme"], projects=[project], title=f"disk {number:02}",
+                date_started=NOW + timedelta(minutes=number),
+                **({"status": CLOSED, "date_closed": NOW + timedelta(hours=1)} if number % 2 else {}),
+            )  # fmt: skip
+
+    def numbers(query: str) -> Iterable[str]:
+        found = [
+            incident["title"] for page in pages(gateway, f"{LIST}?project=-1&per_page=7{query}") for incident in page
+        ]
+        return [title.removeprefix("disk ") for title in found]
+
+    falling = [f"{number:02}" for number in reversed(range(40))]
+    assert numbers("") == [*falling, "first"]
+    assert numbers("&title=disk") == falling
+    assert numbers("&title=k 1") == falling[20:30]
+    assert numbers("&title=disk 1") == falling[20:30]
+    assert numbers("&status=closed") == falling[::2]
+    assert numbers(f"&start={iso(NOW + timedelta(minutes=90))}") == [*falling[1::2], "first"]
+    assert numbers(f"&status=closed&title=disk&end={iso(NOW + timedelta(minutes=9))}") == ["09", "07", "05", "03", "01"]
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("per_page=101", "Invalid per_page value. Cannot exceed 100."),
+        ("per_page=x", "Invalid per_page parameter."),
+        ("cursor=25:1:0", "Invalid cursor parameter."),
+        ("cursor=WzAsMCxbMSwyXV0", "Invalid cursor parameter."),
+    ],
+)
+def test_a_page_that_cannot_be_is_refused(gateway: Gateway, query: str, text: str) -> None:
+    assert refusal(gateway, f"?{query}") == (400, {"detail": text})
+
+
+# --- who may ---------------------------------------------------------------------------------------------------
+
+
+def test_the_feature_is_asked_before_the_projects(gateway: Gateway, acme: Acme) -> None:
+    assert gateway.get("/api/0/organizations/plain/incidents/?project=x").status_code == 404
+    assert gateway.get(f"{LIST}?project=x", by="dev-out").status_code == 403
+
+
+def test_projects_made_inactive_leave_the_list(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+    with ledger.begin() as connection:
+        connection.execute(update(projects).where(projects.c.slug == "p1").values(status="inactive"))
+
+    assert titles(gateway) == titles(gateway, "?project=-1") == []

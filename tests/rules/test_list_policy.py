@@ -1,0 +1,61 @@
+"""Whose projects a list shows unasked, and whose teams one may ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts, is_listed_unasked, require_team
+from models.refusals import Forbidden
+from models.vocabulary import CallerKind, Role
+
+TEAM = 20
+PROJECT = ProjectFacts(id=10, active=True, teams=frozenset({TEAM}))
+INACTIVE = ProjectFacts(id=11, active=False, teams=frozenset({TEAM}))
+
+MEMBER = Actor(CallerKind.USER, user_id=1, role=Role.MEMBER)
+ON_TEAM = Actor(CallerKind.USER, user_id=1, role=Role.MEMBER, teams=frozenset({TEAM}))
+OWNER = Actor(CallerKind.USER, user_id=1, role=Role.OWNER)
+KEY = Actor(CallerKind.KEY, organization_id=1)
+SERVICE = Actor(CallerKind.SERVICE, organization_id=1)
+FOREIGN_SERVICE = Actor(CallerKind.SERVICE, organization_id=2)
+DEPUTY = Actor(CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER)
+DEPUTY_ON_TEAM = Actor(CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER, teams=frozenset({TEAM}))
+
+
+def organization(*, is_open: bool) -> OrganizationFacts:
+    return OrganizationFacts(id=1, slug="acme", features=frozenset(), open_membership=is_open)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize(
+    ("actor", "is_listed"),
+    [
+        (MEMBER, False), (ON_TEAM, True), (OWNER, False), (KEY, False), (SERVICE, True), (FOREIGN_SERVICE, False),
+        (DEPUTY, False), (DEPUTY_ON_TEAM, True),
+    ],
+)  # fmt: skip
+def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_program(
+    actor: Actor, is_listed: bool, is_open: bool
+) -> None:
+    assert is_listed_unasked(actor, organization(is_open=is_open), PROJECT) is is_listed
+    assert is_listed_unasked(actor, organization(is_open=is_open), INACTIVE) is False
+
+
+@pytest.mark.parametrize(
+    ("actor", "is_open", "may"),
+    [
+        (MEMBER, True, True), (MEMBER, False, False), (ON_TEAM, False, True), (OWNER, False, True), (KEY, False, True),
+        (SERVICE, False, True), (FOREIGN_SERVICE, True, False), (DEPUTY, False, False),
+    ],
+)  # fmt: skip
+def test_a_team_may_be_asked_for_by_those_who_reach_it(actor: Actor, is_open: bool, may: bool) -> None:
+    def asks(*, home: int = 1, active: bool = True) -> bool:
+        try:
+            require_team(actor, organization(is_open=is_open), TeamFacts(TEAM, home, "T", active))
+        except Forbidden:
+            return False
+        return True
+
+    assert asks() is may
+    assert not asks(home=2)
+    assert not asks(active=False)
