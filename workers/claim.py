@@ -71,11 +71,12 @@ def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[Fai
 def _with_those_before(
     connection: Connection, claimed: list[ClaimedCommand], *, locked: set[str]
 ) -> list[ClaimedCommand]:
-    """Keep the order of an incident that some address by number, in its line, and some by ``dedup:KEY``.
+    """Keep the order of an incident that some address by number, in its line, and some by its key.
 
-    The latter stand in their organization's line. What was asked earlier in the incident's own line is taken along;
-    if that line is not free, or too long for this batch, they wait for the next round. The other way round, a command
-    in the incident's line waits for those addressed by key that came before it and are not in this batch.
+    The latter, and those that open one under that key, stand in their organization's line. What was asked earlier in
+    the incident's own line is taken along; if that line is not free, or too long for this batch, they wait for the
+    next round. The other way round, a command in the incident's line waits for those by key that came before it and
+    are not in this batch.
     """
     addressed = _addressed_by_key(connection, claimed)
     lines = set(addressed.values()) - locked
@@ -113,7 +114,7 @@ def _waiting_by_key(connection: Connection, commands: Sequence[ClaimedCommand]) 
         " JOIN incidents i ON i.organization_id = split_part(s.subject, ':', 2)::bigint"
         " AND i.identifier = split_part(s.subject, ':', 3)::bigint AND i.dedup_key IS NOT NULL AND i.status <> 2"
         " JOIN commands c ON c.subject = 'org:' || i.organization_id AND c.state = 'accepted'"
-        " AND c.payload->>'incident' = 'dedup:' || i.dedup_key"
+        " AND (c.payload->>'incident' = 'dedup:' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)"
         " GROUP BY s.subject",
         {"subjects": subjects},
     )
@@ -127,12 +128,8 @@ def _reaches_not(before: Sequence[ClaimedCommand], line: str, command: ClaimedCo
 
 
 def _addressed_by_key(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, str]:
-    """Of the commands that address an incident by key: the line of the incident that is open under it."""
-    keys = {
-        command.id: (command.organization_id, address.removeprefix("dedup:"))
-        for command in claimed
-        if isinstance(address := command.payload.get("incident"), str) and address.startswith("dedup:")
-    }
+    """Of the commands that find an incident by key: the line of the incident that is open under it."""
+    keys = {command.id: (command.organization_id, key) for command in claimed if (key := _key_of(command)) is not None}
     if not keys:
         return {}
     wanted = list(set(keys.values()))
@@ -145,6 +142,13 @@ def _addressed_by_key(connection: Connection, claimed: Sequence[ClaimedCommand])
     )
     lines = {(row.organization_id, row.dedup_key): f"incident:{row.organization_id}:{row.identifier}" for row in rows}
     return {id_: lines[key] for id_, key in keys.items() if key in lines}
+
+
+def _key_of(command: ClaimedCommand) -> str | None:
+    """The key by which a command finds its incident: its address is ``dedup:KEY``, or it opens one under a key."""
+    address = command.payload.get("incident", "")
+    key: str | None = command.payload.get("dedup_key")
+    return address.removeprefix("dedup:") if address.startswith("dedup:") else key
 
 
 def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from models.activity import activities
+from models.command import try_lock
 from models.incident import incidents
 from models.subscription import subscriptions
 from tasks.commands import OpenIncident, PostComment, SetStatus
@@ -229,3 +230,35 @@ def test_closing_is_dated_after_what_happened_before_it(house: House, acme: Acme
 
     [change] = changes(house)
     assert change.date_added.year == 2030
+
+
+def test_an_opening_under_a_key_waits_for_the_closing_that_came_before_it(house: House, acme: Acme) -> None:
+    house.answer(opened("disk"), **acme.by_bot())
+    organization = acme.organizations["acme"]
+    closing = house.accept(status(of="2"), **acme.by("mem"))
+    opening = house.accept(opened("disk"), **acme.by_bot())
+
+    with house.engine.begin() as someone_else:
+        try_lock(someone_else, [f"incident:{organization}:2"])
+        house.apply()
+        waited = house.resource(opening)["state"]
+    house.apply()
+
+    assert waited == "accepted"
+    assert [house.resource(id_)["outcome_status"] for id_ in (closing, opening)] == [200, 201]
+
+
+def test_a_closing_waits_for_the_opening_under_the_key_that_came_before_it(house: House, acme: Acme) -> None:
+    house.answer(opened("disk"), **acme.by_bot())
+    organization = acme.organizations["acme"]
+    opening = house.accept(opened("disk"), **acme.by_bot())
+    closing = house.accept(status(of="2"), **acme.by("mem"))
+
+    with house.engine.begin() as someone_else:
+        try_lock(someone_else, [f"org:{organization}"])
+        house.apply()
+        waited = house.resource(closing)["state"]
+    house.apply()
+
+    assert waited == "accepted"
+    assert [house.resource(id_)["outcome_status"] for id_ in (opening, closing)] == [200, 200]

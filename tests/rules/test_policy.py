@@ -12,7 +12,7 @@ import pytest
 from models import policy
 from models.policy import SYSTEM, Actor, OrganizationFacts, Permission, ProjectFacts
 from models.refusals import Refusal
-from models.vocabulary import ALL_SCOPES, CallerKind, Feature, Role
+from models.vocabulary import ALL_SCOPES, CallerKind, Feature, IncidentStatus, Role
 
 ROLES = """
 scope             member  admin  manager  owner
@@ -382,6 +382,35 @@ def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None
 
     assert verdict(lambda: policy.require_author(actor)) == expected
     assert actor.is_person is (expected == "passes")
+
+
+@pytest.mark.parametrize("author", AUTHORS)
+def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_words(author: str) -> None:
+    actor, expected = AUTHORS[author]
+    words = {"a key": "Key doesn't have permission to delete Note"}
+
+    assert verdict(lambda: policy.require_note_author(actor)) == expected
+    if expected == "403":
+        with pytest.raises(Refusal) as refused:
+            policy.require_note_author(actor)
+        assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
+
+
+@pytest.mark.parametrize("status", IncidentStatus)
+@pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
+def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
+    said = verdict(lambda: policy.require_status(a_person(role), an_organization(), status))
+
+    assert said == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
+
+
+@pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
+def test_anything_but_closing_takes_a_write_scope_of_the_token(scope: str) -> None:
+    said = verdict(
+        lambda: policy.require_status(a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING)
+    )
+
+    assert said == ("passes" if scope in OPENING.split() else "403")
 
 
 def test_only_a_persons_token_without_a_scope_list_is_a_session() -> None:

@@ -1,0 +1,134 @@
+"""Who hears of what besides a first comment: changes of status, edits, deletions."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete
+
+from models.activity import activities
+from models.base import new_id
+from models.vocabulary import ActivityType, IncidentStatus
+from tasks.events import CommentDeleted, CommentEdited, Event, Mentioned, StatusChanged
+from tests.builders import NOW, a_member, a_subscription, an_event
+from tests.delivery.conftest import Scene
+
+
+def a_subscriber(scene: Scene) -> int:
+    with scene.engine.begin() as connection:
+        person = a_member(connection, scene.organization, teams=[scene.team])
+        a_subscription(connection, scene.incident, person)
+    return person
+
+
+def happened(scene: Scene, *events: Event, by: int | None = None) -> None:
+    with scene.engine.begin() as connection:
+        for event in events:
+            an_event(connection, scene.incident, event, by=by)
+
+
+def a_change_of_status(scene: Scene) -> StatusChanged:
+    with scene.engine.begin() as connection:
+        [activity] = connection.execute(
+            activities.insert()
+            .values(
+                incident_id=scene.incident,
+                type=ActivityType.STATUS_CHANGE,
+                value="2",
+                previous_value="1",
+                date_added=NOW,
+                notification_uuid=new_id(),
+            )
+            .returning(activities.c.id)
+        ).one()
+    return StatusChanged(activity, IncidentStatus.OPEN, IncidentStatus.CLOSED, None)
+
+
+def items(scene: Scene) -> list[tuple[str, bool]]:
+    rows = scene.rows("SELECT event_type, retracted FROM notifications ORDER BY id")
+    return [(row.event_type, row.retracted) for row in rows]
+
+
+def test_subscribers_hear_of_a_change_of_status_but_not_who_made_it(scene: Scene) -> None:
+    person = a_subscriber(scene)
+    with scene.engine.begin() as connection:
+        a_subscription(connection, scene.incident, scene.author)
+    happened(scene, a_change_of_status(scene), by=scene.author)
+
+    scene.plan()
+
+    assert scene.told() == {person: "subscribed"}
+    assert scene.decided()[scene.author] == ("suppressed", "author")
+    assert items(scene) == [("incident.status_changed", False)]
+
+
+def test_a_change_that_no_person_made_tells_nobody(scene: Scene) -> None:
+    a_subscriber(scene)
+    happened(scene, a_change_of_status(scene))
+
+    scene.plan()
+
+    assert scene.told() == {}
+    assert scene.unplanned() == set()
+
+
+def test_an_edit_tells_the_newly_mentioned_and_nobody_twice(scene: Scene) -> None:
+    person, other = a_subscriber(scene), a_subscriber(scene)
+    comment = scene.given(mentioning=[person])
+    scene.plan()
+    edit = CommentEdited(comment, "Look there."), Mentioned(comment, "Look there.", users=(person, other), teams=())
+    happened(scene, *edit, by=scene.author)
+
+    scene.plan()
+
+    assert scene.told() == {person: "mention", other: "mention"}
+    assert len(items(scene)) == 2
+
+
+def test_a_person_told_by_an_edit_is_told_of_the_edit(scene: Scene) -> None:
+    comment = scene.given()
+    scene.plan()
+    with scene.engine.begin() as connection:
+        person = a_member(connection, scene.organization, teams=[scene.team])
+    happened(scene, CommentEdited(comment, "x"), Mentioned(comment, "x", users=(person,), teams=()), by=scene.author)
+
+    scene.plan()
+
+    assert items(scene) == [("incident.comment_edited", False)]
+
+
+def test_an_edit_that_mentions_nobody_new_tells_nobody(scene: Scene) -> None:
+    a_subscriber(scene)
+    comment = scene.given()
+    scene.plan()
+    before = scene.rows("SELECT * FROM notifications")
+    happened(scene, CommentEdited(comment, "x"), by=scene.author)
+
+    scene.plan()
+
+    assert scene.rows("SELECT * FROM notifications") == before
+
+
+def deleted(scene: Scene, comment: int) -> None:
+    with scene.engine.begin() as connection:
+        connection.execute(delete(activities).where(activities.c.id == comment))
+    happened(scene, CommentDeleted(comment), by=scene.author)
+
+
+def test_a_deletion_retracts_what_people_were_told(scene: Scene) -> None:
+    a_subscriber(scene)
+    kept, gone = scene.given(), scene.given()
+    scene.plan()
+    deleted(scene, gone)
+
+    scene.plan()
+
+    rows = scene.rows("SELECT activity_id, retracted FROM notifications")
+    assert {row.activity_id: row.retracted for row in rows} == {kept: False, gone: True}
+
+
+def test_a_comment_deleted_before_anyone_was_told_leaves_one_retracted_item(scene: Scene) -> None:
+    a_subscriber(scene)
+    deleted(scene, scene.given())
+
+    scene.plan()
+
+    assert items(scene) == [("incident.comment_posted", True)]
