@@ -248,3 +248,11 @@ def test_the_superuser_flag_does_not_reach_a_project_out_of_reach(house: House, 
     code, _ = house.answer(change("1"), **acme.by("mem", organization="closed"))
 
     assert code == 403
+
+
+def test_an_edit_that_drops_a_mention_unsubscribes_nobody(house: House, acme: Acme) -> None:
+    id_ = post(house, acme, "ana")
+
+    house.answer(edit(id_, mentions=[]), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "commented", 12: "mention"}

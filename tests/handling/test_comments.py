@@ -9,6 +9,7 @@ from models.command import try_lock
 from models.incident import incidents
 from models.subscription import subscriptions
 from tasks.commands import PostComment
+from tests.builders import a_team
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House
 
@@ -261,3 +262,28 @@ def test_a_comment_is_announced_with_its_words_and_its_author(house: House, acme
     assert event.body["data"]["activity"] == {"id": body["id"], "comment": "Look"}
     assert event.body["data"]["actor"] == {"type": "user", "id": "11", "name": "Mem"}
     assert event.body["data"]["incident"]["identifier"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("mentions", "text"),
+    [
+        (["user:13", "user:15"], "Cannot mention a non team member"),
+        (["team:22", "team:24"], "Mentioned team not found or not associated with project"),
+    ],
+)
+def test_a_doubled_place_hides_nobody_who_may_not_be_mentioned(
+    house: House, acme: Acme, mentions: list[str], text: str
+) -> None:
+    # Ben's two teams are on one project, and that of team 22 is the incident's twice over.
+    acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
+    with house.engine.begin() as connection:
+        a_team(connection, acme_id, id=24)
+        connection.exec_driver_sql("INSERT INTO project_teams (project_id, team_id) VALUES (%s, 22)", (project,))
+        connection.exec_driver_sql(
+            "INSERT INTO incident_projects SELECT id, %s FROM incidents WHERE identifier = 1 AND organization_id = %s",
+            (acme.projects["acme", "p2"], acme_id),
+        )
+
+    answer = house.answer(comment("Help", *mentions), **acme.by("mem"))
+
+    assert answer == (400, {"mentions": [text]})

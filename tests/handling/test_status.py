@@ -282,3 +282,12 @@ def test_a_change_records_both_statuses_as_text(house: House, acme: Acme, worse:
         (str(worse), "1"),
         ("2", str(worse)),
     ]
+
+
+def test_closing_unsubscribes_nobody(house: House, acme: Acme) -> None:
+    house.answer(PostComment.model_validate({"incident": "1", "comment": "Look"}), **acme.by("ana"))
+
+    house.answer(status(), **acme.by("mem"))
+
+    with house.engine.connect() as connection:
+        assert {row.user_id for row in connection.execute(select(subscriptions))} == {11, 12}
