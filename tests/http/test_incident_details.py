@@ -108,3 +108,29 @@ def test_what_is_closed_is_answered_closed_to_the_minute(gateway: Gateway, ledge
     change(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
 
     assert gateway.get(INCIDENT).json()["dateClosed"] == "2026-01-02T03:04:00Z"
+
+
+# --- what happened on it ---------------------------------------------------------------------------------------
+
+ADD_ACTIVITIES = """
+    INSERT INTO incident_activities (incident_id, type, date_added, notification_uuid)
+    SELECT i.id, {kind}, now(), gen_random_uuid() FROM incidents i
+    JOIN organizations o ON o.id = i.organization_id, generate_series(1, {count}) WHERE o.slug = 'acme'
+"""
+
+
+def test_activities_of_every_kind_are_listed(gateway: Gateway, ledger: Engine) -> None:
+    change(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
+
+    oldest_first = gateway.get(f"{INCIDENT}activity/?desc=0").json()
+
+    assert [each["type"] for each in oldest_first] == [4, 1, 3, 2]
+
+
+def test_a_hundred_activities_fit_on_a_page_and_no_more(gateway: Gateway, ledger: Engine) -> None:
+    change(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
+
+    answer = gateway.get(f"{INCIDENT}activity/")
+
+    assert len(answer.json()) == 100
+    assert 'rel="next"; results="true"' in answer.headers["link"]
