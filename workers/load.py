@@ -18,8 +18,8 @@ from models.vocabulary import ActivityType, CallerKind, IncidentStatus, Incident
 from workers.world import Member, Order, Project, Token, Wants, World
 
 _TOKENS: Final = """
-SELECT id, kind, user_id, organization_id, name, scopes, coalesce(expires_at <= clock_timestamp(), false) AS expired,
-       revoked_at IS NOT NULL AS revoked
+SELECT id, kind, user_id, organization_id, name, scopes, act_as,
+       coalesce(expires_at <= clock_timestamp(), false) AS expired, revoked_at IS NOT NULL AS revoked
 FROM tokens WHERE id = ANY(%(ids)s::bigint[])
 """
 
@@ -152,6 +152,7 @@ def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
             organization_id=row.organization_id,
             name=row.name,
             scopes=None if row.scopes is None else frozenset(row.scopes),
+            act_as=row.act_as,
             expired=row.expired,
             revoked=row.revoked,
         )

@@ -235,6 +235,8 @@ def _actor_of(order: Order, world: World) -> Actor:
     if row.user_id is not None and not _is_active(row.user_id, world):
         # A person's own token is worth nothing without the account; who acted for them just may not any more.
         raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
+    if token.kind is CallerKind.SERVICE and row.user_id is not None and not token.act_as:
+        raise Forbidden
     member = world.members.get((order.organization_id, row.user_id)) if row.user_id is not None else None
     return Actor(
         kind=token.kind,

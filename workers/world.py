@@ -58,6 +58,7 @@ class Token:
     organization_id: int | None
     name: str
     scopes: frozenset[str] | None
+    act_as: bool
     expired: bool
     revoked: bool
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import update
 
-from models.directory import members, projects, users
+from models.directory import members, organizations, projects, users
 from models.vocabulary import Role
-from tasks.events import EVENTS, CommentPosted
+from tasks.events import EVENTS, CommentPosted, Event, IncidentOpened, Seen, Subscribed, Unsubscribed
 from tests.builders import (
     a_member,
     a_project,
@@ -295,3 +296,27 @@ def unsubscribed(scene: Scene) -> list[int]:
     """For whom an order to unsubscribe waits in the ledger."""
     rows = scene.rows("SELECT user_id FROM commands WHERE type = 'incident.unsubscribe' ORDER BY seq")
     return [user for (user,) in rows]
+
+
+def test_a_plan_that_has_lost_incidents_does_not_silence_what_was_said(scene: Scene) -> None:
+    ana = member(scene, subscribed=True)
+    scene.given()
+    change(scene, update(organizations).values(features=[]))
+
+    scene.plan()
+
+    assert scene.told() == {ana: "subscribed"}
+
+
+@pytest.mark.parametrize(
+    "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
+)
+def test_nobody_is_told_of_openings_nor_of_who_looks_or_listens(scene: Scene, event: Event) -> None:
+    member(scene, subscribed=True)
+    with scene.engine.begin() as connection:
+        an_event(connection, scene.incident, event, by=scene.author)
+
+    scene.plan()
+
+    assert scene.decided() == {}
+    assert scene.unplanned() == set()

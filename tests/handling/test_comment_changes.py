@@ -238,3 +238,21 @@ def test_in_one_batch_a_comment_can_be_posted_edited_and_taken_back(house: House
 
     assert [house.resource(id_)["outcome_status"] for id_ in ids] == [201, 200, 204, 404]
     assert [row.comment for row in comments(house).values()] == ["Second, edited"]
+
+
+@BOTH
+def test_the_superuser_flag_does_not_reach_a_project_out_of_reach(house: House, acme: Acme, change: Any) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET is_superuser = true WHERE username = 'mem'")
+
+    code, _ = house.answer(change("1"), **acme.by("mem", organization="closed"))
+
+    assert code == 403
+
+
+def test_an_edit_that_drops_a_mention_unsubscribes_nobody(house: House, acme: Acme) -> None:
+    id_ = post(house, acme, "ana")
+
+    house.answer(edit(id_, mentions=[]), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "commented", 12: "mention"}

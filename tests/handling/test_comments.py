@@ -9,6 +9,7 @@ from models.command import try_lock
 from models.incident import incidents
 from models.subscription import subscriptions
 from tasks.commands import PostComment
+from tests.builders import a_team
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House
 
@@ -205,3 +206,84 @@ def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(ho
     assert waited == "accepted"
     first, second = (int(house.resource(id_)["outcome_body"]["id"]) for id_ in (by_key, by_number))
     assert first < second
+
+
+def test_a_closed_incident_is_commented_on_all_the_same(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.execute(update(incidents).values(status=2))
+
+    status, _ = house.answer(comment(), **acme.by("mem"))
+
+    assert status == 201
+
+
+def test_the_same_words_twice_are_two_comments(house: House, acme: Acme) -> None:
+    first, second = (house.answer(comment("Done"), **acme.by("mem")) for _ in range(2))
+
+    assert (first[0], second[0]) == (201, 201)
+    assert first[1]["id"] != second[1]["id"]
+
+
+def test_what_the_words_name_is_no_mention(house: House, acme: Acme) -> None:
+    house.answer(comment("@ana user:12 ana@x.test #t1 **ben**"), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "commented"}
+
+
+def test_a_mentioned_team_brings_the_active_people_with_an_active_place(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "UPDATE team_members tm SET is_active = false FROM members m WHERE m.id = tm.member_id AND m.user_id = 12"
+        )
+        connection.exec_driver_sql("UPDATE users SET is_active = false WHERE id = 13")
+        connection.exec_driver_sql(
+            "INSERT INTO team_members (team_id, member_id) SELECT 21, id FROM members WHERE user_id = 15"
+        )
+
+    house.answer(comment("Help", "team:21"), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "commented", 15: "team_mention"}
+
+
+def test_who_hears_of_an_incident_already_keeps_the_reason(house: House, acme: Acme) -> None:
+    house.answer(comment("Help", "team:21"), **acme.by("ana"))
+
+    house.answer(comment("Help", "user:13", "ana"), **acme.by("mem"))
+
+    assert subscribers(house) == {11: "team_mention", 12: "commented", 13: "team_mention"}
+
+
+def test_a_comment_is_announced_with_its_words_and_its_author(house: House, acme: Acme) -> None:
+    _, body = house.answer(comment("Look"), **acme.by("mem"))
+
+    with house.engine.connect() as connection:
+        [event] = connection.exec_driver_sql("SELECT type, body FROM events").all()
+    assert event.type == "incident.comment_posted"
+    assert event.body["data"]["activity"] == {"id": body["id"], "comment": "Look"}
+    assert event.body["data"]["actor"] == {"type": "user", "id": "11", "name": "Mem"}
+    assert event.body["data"]["incident"]["identifier"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("mentions", "text"),
+    [
+        (["user:13", "user:15"], "Cannot mention a non team member"),
+        (["team:22", "team:24"], "Mentioned team not found or not associated with project"),
+    ],
+)
+def test_a_doubled_place_hides_nobody_who_may_not_be_mentioned(
+    house: House, acme: Acme, mentions: list[str], text: str
+) -> None:
+    # Ben's two teams are on one project, and that of team 22 is the incident's twice over.
+    acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
+    with house.engine.begin() as connection:
+        a_team(connection, acme_id, id=24)
+        connection.exec_driver_sql("INSERT INTO project_teams (project_id, team_id) VALUES (%s, 22)", (project,))
+        connection.exec_driver_sql(
+            "INSERT INTO incident_projects SELECT id, %s FROM incidents WHERE identifier = 1 AND organization_id = %s",
+            (acme.projects["acme", "p2"], acme_id),
+        )
+
+    answer = house.answer(comment("Help", *mentions), **acme.by("mem"))
+
+    assert answer == (400, {"mentions": [text]})

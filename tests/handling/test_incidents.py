@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from sqlalchemy import select
 
@@ -85,3 +87,43 @@ def test_a_plain_member_may_not_open_an_incident(house: House, acme: Acme) -> No
 
     assert status == 403
     assert house.counts() == before
+
+
+def test_an_organizations_incidents_are_numbered_from_1(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM incidents")
+    ids = [house.accept(opening(), **acme.by_bot()) for _ in range(3)]
+
+    house.apply()
+
+    assert [house.resource(id_)["outcome_body"]["identifier"] for id_ in ids] == ["1", "2", "3"]
+
+
+def test_an_incident_is_opened_as_one_that_was_detected_and_not_set_by_hand(house: House, acme: Acme) -> None:
+    _, body = house.answer(opening(), **acme.by_bot())
+
+    assert (body["status"], body["statusMethod"], body["type"], body["dateClosed"]) == (1, 3, 0, None)
+    assert body["dateDetected"] == body["dateStarted"] == body["dateCreated"]
+
+
+def test_the_detection_is_dated_by_the_start_and_the_creation_by_the_opening(house: House, acme: Acme) -> None:
+    id_ = house.accept(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
+    house.apply()
+
+    row = house.resource(id_)
+    with house.engine.connect() as connection:
+        dated = connection.execute(
+            select(activities.c.type, activities.c.date_added).where(
+                activities.c.incident_id == int(row["outcome_body"]["id"])
+            )
+        ).all()
+    started = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    assert {row.type: row.date_added for row in dated} == {4: started, 1: row["accepted_at"]}
+
+
+def test_an_opening_is_announced_once_and_subscribes_nobody(house: House, acme: Acme) -> None:
+    house.answer(opening(), **acme.by("own"))
+
+    with house.engine.connect() as connection:
+        assert list(connection.exec_driver_sql("SELECT type FROM events").scalars()) == ["incident.opened"]
+    assert house.counts()["incident_subscriptions"] == 0

@@ -262,3 +262,32 @@ def test_a_closing_waits_for_the_opening_under_the_key_that_came_before_it(house
 
     assert waited == "accepted"
     assert [house.resource(id_)["outcome_status"] for id_ in (opening, closing)] == [200, 200]
+
+
+def test_who_may_write_no_alerts_closes_all_the_same(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")
+
+    code, _ = house.answer(status(), **acme.by("mem"))
+
+    assert code == 200
+
+
+@pytest.mark.parametrize("worse", [10, 20])
+def test_a_change_records_both_statuses_as_text(house: House, acme: Acme, worse: int) -> None:
+    house.answer(status(worse), **acme.by("ben"))
+    house.answer(status(), **acme.by("mem"))
+
+    assert [(change.value, change.previous_value) for change in changes(house)] == [
+        (str(worse), "1"),
+        ("2", str(worse)),
+    ]
+
+
+def test_closing_unsubscribes_nobody(house: House, acme: Acme) -> None:
+    house.answer(PostComment.model_validate({"incident": "1", "comment": "Look"}), **acme.by("ana"))
+
+    house.answer(status(), **acme.by("mem"))
+
+    with house.engine.connect() as connection:
+        assert {row.user_id for row in connection.execute(select(subscriptions))} == {11, 12}

@@ -142,3 +142,16 @@ def test_seeing_moves_no_version(house: House, acme: Acme) -> None:
 
     with house.engine.connect() as connection:
         assert set(connection.exec_driver_sql("SELECT version FROM incidents").scalars()) == {1}
+
+
+def test_what_an_account_did_goes_when_the_account_goes(house: House, acme: Acme) -> None:
+    for order in (COMMENT, SEEN):
+        house.answer(order, **acme.by("mem"))
+        house.answer(order, **acme.by("ana"))
+
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM users WHERE id = 11")
+
+    assert (set(subscribers(house)), set(seen(house))) == ({12}, {12})
+    with house.engine.connect() as connection:
+        assert list(connection.exec_driver_sql("SELECT user_id FROM incident_activities").scalars()) == [12]

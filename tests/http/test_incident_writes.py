@@ -339,3 +339,19 @@ def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -
     assert (first.status_code, again.status_code, other.status_code) == (200, 200, 422)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json() == first.json()
+
+
+def test_many_who_close_at_once_close_once(gateway: Gateway, busy_worker: Worker) -> None:
+    answers = gateway.at_once(8, lambda: ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
+
+    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, 2)] * 8
+    assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
+
+
+def test_an_edit_of_a_comment_that_is_gone_is_404(gateway: Gateway, busy_worker: Worker) -> None:
+    path = a_comment(gateway)
+    ask(gateway, "DELETE", path)
+
+    answered = ask(gateway, "PUT", path, json={"comment": "Too late"})
+
+    assert (answered.status_code, answered.json()) == (404, MISSING)

@@ -1,0 +1,252 @@
+"""Every command × every way to lose the right to it between its acceptance and its application.
+
+Generated from the catalog: a command that is new there lacks its line in ``ORDERS``, and the first test says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from models.vocabulary import JSON, MEMBER_SCOPES
+from tasks.catalog import CATALOG, Entry
+from tasks.commands import Command, SetStatus
+from tests.builders import a_comment
+from tests.handling.acme import Acme
+from tests.handling.conftest import House
+
+ORDERS: dict[str, dict[str, JSON]] = {
+    "incident.open": {"title": "Disk full", "projects": ["p1"]},
+    "incident.set_status": {"incident": "1", "status": 2},
+    "incident.mark_seen": {"incident": "1"},
+    "incident.subscribe": {"incident": "1"},
+    "incident.unsubscribe": {"incident": "1"},
+    "comment.post": {"incident": "1", "comment": "Look", "mentions": ["ana"]},
+    "comment.edit": {"incident": "1", "id": "the caller's own", "comment": "Look again"},
+    "comment.delete": {"incident": "1", "id": "the caller's own"},
+    "notification.read": {"upTo": 1},
+}
+"""What Ben, who may do all of it, asks for; by the command's name."""
+
+ALL = "in person", "through a program", "a program by itself"
+PEOPLE = ALL[:2]
+FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
+MISSING = 404, {"detail": "The requested resource does not exist"}
+
+
+def unauthenticated(text: str) -> tuple[int, JSON]:
+    return 401, {"detail": text}
+
+
+def of_an_incident(entry: Entry) -> bool:
+    return "incident" in entry.message.model_fields
+
+
+def of_projects(entry: Entry) -> bool:
+    return of_an_incident(entry) or "projects" in entry.message.model_fields
+
+
+def beyond_members(entry: Entry) -> bool:
+    return not entry.permission.scopes[entry.method] & MEMBER_SCOPES
+
+
+def of_the_plan(entry: Entry) -> bool:
+    return entry.permission.feature is not None
+
+
+def of_anything(_entry: Entry) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A right that goes: by which statements, for whom it matters, for which commands, and what they hear."""
+
+    statements: tuple[str, ...]
+    callers: tuple[str, ...]
+    answer: tuple[int, JSON]
+    matters: Callable[[Entry], bool] = of_anything
+
+    def touches(self, caller: str, entry: Entry) -> bool:
+        return caller in self.callers and self.matters(entry)
+
+
+LOSSES = {
+    "the token is revoked": Loss(
+        ("UPDATE tokens SET revoked_at = now()",), ALL, unauthenticated("Invalid token")
+    ),
+    "the token expires": Loss(("UPDATE tokens SET expires_at = now()",), ALL, unauthenticated("Token expired")),
+    "the person is switched off": Loss(
+        ("UPDATE users SET is_active = false",), ALL[:1], unauthenticated("User inactive or deleted")
+    ),
+    "the person a program acts for is switched off": Loss(
+        ("UPDATE users SET is_active = false",), ALL[1:2], FORBIDDEN
+    ),
+    "the program may act for nobody": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
+    "the token's scopes shrink": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
+    "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
+    "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, beyond_members),
+    "the plan loses incidents": Loss(("UPDATE organizations SET features = '{}'",), ALL, MISSING, of_the_plan),
+    "membership is closed and the team left": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
+        PEOPLE, FORBIDDEN, of_projects,
+    ),
+    "membership is closed and the team switched off": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
+        PEOPLE, FORBIDDEN, of_projects,
+    ),
+    "the incident's projects are switched off": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN, of_an_incident
+    ),
+    "the named projects are switched off": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
+        lambda entry: "projects" in entry.message.model_fields,
+    ),
+}  # fmt: skip
+"""Every way, by its name."""
+
+TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
+          "events", "notifications")  # fmt: skip
+
+
+@pytest.fixture
+def acme(house: House) -> Acme:
+    return Acme(house.engine)
+
+
+def requests() -> list[tuple[str, str]]:
+    """Every command by everyone who may give it: caller, command."""
+    return [
+        (caller, name)
+        for name, entry in CATALOG.items()
+        for caller in (ALL if entry.for_services else PEOPLE)
+    ]  # fmt: skip
+
+
+def touched_by(loss: Loss) -> list[tuple[str, str]]:
+    return [(caller, name) for caller, name in requests() if loss.touches(caller, CATALOG[name])]
+
+
+def spared_by(loss: Loss) -> list[tuple[str, str]]:
+    """Requests that this loss does not concern, nor any other that comes about in the same way."""
+    alike = [asked for each in LOSSES.values() if each.statements == loss.statements for asked in touched_by(each)]
+    return [asked for asked in requests() if asked not in alike]
+
+
+def who(acme: Acme, caller: str) -> dict[str, Any]:
+    return {
+        "in person": acme.by("ben"),
+        "through a program": acme.by_bot(acting_for="ben"),
+        "a program by itself": acme.by_bot(),
+    }[caller]
+
+
+def accept(house: House, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    """All of it in the ledger, each caller with a comment of Ben's to change; command ids by caller and command."""
+    with house.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
+        ).scalar_one()
+        comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
+    return {(caller, name): house.accept(order(name, comments[caller]), **who(acme, caller)) for caller, name in asked}
+
+
+def order(name: str, comment: int) -> Command:
+    body = ORDERS[name]
+    return CATALOG[name].message.model_validate(body | {"id": str(comment)} if "id" in body else body)
+
+
+def lose(house: House, loss: Loss) -> None:
+    with house.engine.begin() as connection:
+        for statement in loss.statements:
+            connection.exec_driver_sql(statement)
+
+
+def everything(house: House) -> dict[str, list[str]]:
+    """Every row of incident data, as text."""
+    with house.engine.connect() as connection:
+        return {
+            table: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {table} t").scalars()) for table in TABLES
+        }
+
+
+def endings(house: House, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    rows = {asked: house.resource(id_) for asked, id_ in ids.items()}
+    return {asked: (row["state"], row["outcome_status"], row["outcome_body"]) for asked, row in rows.items()}
+
+
+@pytest.mark.parametrize("command", CATALOG)
+def test_every_command_is_asked_for_below(command: str) -> None:
+    assert command in ORDERS, f"{command} is in tasks/catalog.py; its line in ORDERS is missing"
+    CATALOG[command].message.model_validate(ORDERS[command])
+
+
+@pytest.mark.parametrize("command", CATALOG)
+def test_every_command_can_be_lost_in_more_ways_than_by_its_token(command: str) -> None:
+    ways = {name for name, loss in LOSSES.items() if any(loss.touches(who, CATALOG[command]) for who in ALL)}
+
+    assert len(ways) > 4
+
+
+def test_while_the_right_stands_every_command_is_applied(house: House, acme: Acme) -> None:
+    ids = accept(house, acme, requests())
+
+    house.apply()
+
+    assert {asked: state for asked, (state, *_) in endings(house, ids).items()} == dict.fromkeys(ids, "applied")
+
+
+@pytest.mark.parametrize("way", LOSSES)
+def test_a_right_lost_after_acceptance_is_answered_as_the_pipeline_says_and_nothing_is_written(
+    house: House, acme: Acme, way: str
+) -> None:
+    loss = LOSSES[way]
+    ids = accept(house, acme, touched_by(loss))
+    before = everything(house)
+    lose(house, loss)
+
+    house.apply()
+
+    assert endings(house, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
+    assert everything(house) == before
+
+
+@pytest.mark.parametrize("way", [way for way, loss in LOSSES.items() if spared_by(loss)])
+def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: House, acme: Acme, way: str) -> None:
+    ids = accept(house, acme, spared_by(LOSSES[way]))
+    lose(house, LOSSES[way])
+
+    house.apply()
+
+    assert {asked: state for asked, (state, *_) in endings(house, ids).items()} == dict.fromkeys(ids, "applied")
+
+
+def test_of_all_that_is_lost_the_first_step_answers(house: House, acme: Acme) -> None:
+    from_the_last_step_to_the_first = [
+        "the incident's projects are switched off",
+        "the plan loses incidents",
+        "the person leaves the organization",
+        "the person is switched off",
+        "the token expires",
+        "the token is revoked",
+    ]
+    heard = []
+
+    for way in from_the_last_step_to_the_first:
+        lose(house, LOSSES[way])
+        heard.append(house.answer(order("comment.post", 0), **acme.by("ben")))
+
+    assert heard == [LOSSES[way].answer for way in from_the_last_step_to_the_first]
+
+
+def test_a_lowered_role_may_close_and_do_no_worse(house: House, acme: Acme) -> None:
+    orders = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
+    ids = [house.accept(each, **acme.by("ben")) for each in orders]
+    lose(house, LOSSES["the role is lowered"])
+
+    house.apply()
+
+    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [403, 200]

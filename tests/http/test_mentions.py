@@ -1,0 +1,57 @@
+"""What a mention may be, and what is said of each that is none."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
+
+UNPARSABLE = ["Could not parse actor. Format should be `type:id` where type is `team` or `user`."]
+
+
+def test_each_mention_that_names_nobody_is_told_at_its_place(gateway: Gateway, busy_worker: Worker) -> None:
+    mentions: list[Any] = [True, False, 0, 1.5, "", " ", [], {}, [12], "#t1", "nobody", "a\0b", "\ud800", "user:", 12]
+
+    with gateway.by(Content_Type="application/json") as client:
+        # Escaped by hand: no UTF-8 holds a lone surrogate.
+        answer = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
+
+    of_each = {str(place): UNPARSABLE for place in range(len(mentions) - 1)}
+    assert (answer.status_code, answer.json()) == (400, {"mentions": of_each})
+    assert gateway.get(f"{ACME}/incidents/1/activity/").json() == []
+
+
+def test_each_wrong_mention_has_its_own_words(gateway: Gateway, busy_worker: Worker) -> None:
+    mentions = ["ana", None, "user:999", "team:999", "user:14", "team:23"]
+
+    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+
+    assert answer.json() == {
+        "mentions": {
+            "1": ["This field may not be null."],
+            "2": ["User does not exist"],
+            "3": ["Team does not exist"],
+            "4": ["User is not a member of this organization"],
+            "5": ["Team is not a member of this organization"],
+        }
+    }
+
+
+@pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
+def test_mentions_come_in_any_form_and_as_often_as_one_likes(
+    gateway: Gateway, busy_worker: Worker, mentions: list[Any]
+) -> None:
+    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+
+    assert answer.status_code == 201
+
+
+def test_an_external_id_is_checked_in_its_one_spelling_and_not_kept(gateway: Gateway, busy_worker: Worker) -> None:
+    kept = gateway.post(COMMENTS, {"comment": "x", "external_id": "ext-1", "externalId": "", "more": [1]})
+    null = gateway.post(COMMENTS, {"comment": "x", "external_id": None})
+
+    assert (kept.status_code, null.status_code) == (201, 201)
+    assert "ext-1" not in kept.text
