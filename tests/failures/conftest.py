@@ -7,27 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
 
 from tasks.settings import BrokerSettings
+from tests.waiting import eventually
 from workers.stack.folder import DataFolder
 from workers.stack.valkey import Valkey
-
-
-def eventually(holds: Callable[[], bool], within_seconds: float = 30) -> None:
-    """Wait for a fact.
-
-    :raises AssertionError: it did not come about.
-    """
-    until = time.monotonic() + within_seconds
-    while not holds():
-        assert time.monotonic() < until, f"never came about: {holds}"
-        time.sleep(0.02)
 
 
 class Broker:

@@ -12,7 +12,8 @@ from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import MAX_PENDING_SUBJECTS, Hinter
 from tasks.transport import PARKED
-from tests.failures.conftest import Broker, Worker, eventually
+from tests.failures.conftest import Broker, Worker
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -29,8 +29,9 @@ from tasks.queues import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.settings import BrokerSettings
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
-from tests.failures.conftest import Broker, eventually
+from tests.failures.conftest import Broker
 from tests.failures.loops import running
+from tests.waiting import eventually
 from workers.bus import Bus, BusMessage
 from workers.relay import EVENTS_PER_LINE, Relay
 from workers.stack.servers import Servers

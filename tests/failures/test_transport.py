@@ -10,8 +10,9 @@ from redis.exceptions import ConnectionError as BrokerGone
 from tasks.app import make_app
 from tasks.envelopes import admit, refusal_of
 from tasks.transport import MAX_PARKED, PARKED
-from tests.failures.conftest import Broker, Worker, a_worker, eventually
+from tests.failures.conftest import Broker, Worker, a_worker
 from tests.failures.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
+from tests.waiting import eventually
 
 
 def test_what_we_publish_ourselves_is_admitted() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeListener, Waker, listen
-from tests.failures.conftest import Broker, eventually
+from tests.failures.conftest import Broker
+from tests.waiting import eventually
 
 SOON = 30
 

@@ -17,7 +17,8 @@ from tasks.hints import Hint
 from tasks.queues import declare
 from tasks.settings import BrokerSettings
 from tests.journeys.house import ACME, Stack, a_stack, careful_post
-from tests.journeys.programs import eventually, open_folder
+from tests.journeys.programs import open_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -18,7 +18,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 
 from models.settings import with_driver
-from tests.journeys.programs import CLEAN, Program, eventually
+from tests.journeys.programs import CLEAN, Program
+from tests.waiting import eventually
 
 ACME = "/api/0/organizations/acme"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.house import ACME, Stack, a_stack, careful_post
-from tests.journeys.programs import eventually, open_folder
+from tests.journeys.programs import open_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("stack")
 
