@@ -1,0 +1,125 @@
+# kombu says that it is typed, and is so in part.
+# mypy: disable-error-code="no-untyped-call"
+"""A broker as a test sees it, whichever it is: something to publish to, look into, break and mend."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, Final
+
+import pytest
+import redis
+from kombu import Connection, Queue
+
+from tasks.app import make_app
+from tasks.queues import DEAD_QUEUE
+from tasks.settings import BrokerSettings
+from tasks.transport import PARKED
+from tests.rabbitmq import RabbitMQ
+from workers.stack.valkey import Valkey
+
+BROKERS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
+"""Both, for a fixture's ``params``; a RabbitMQ is heavy: all that needs it shares one."""
+
+QUORUM: Final = {"x-queue-type": "quorum"}
+"""What other services' queues are made of, so that they outlive a broker killed with -9; Valkey does not mind it."""
+
+
+class Broker(ABC):
+    """What one test has of a broker: it is empty at first."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    @property
+    def settings(self) -> BrokerSettings:
+        return BrokerSettings(BROKER_URL=self.url)
+
+    def connection(self) -> Connection:
+        """A connection as ours are."""
+        return make_app(self.settings).connection_for_write()
+
+    def take(self, queue: str) -> list[Any]:
+        """Take everything off a queue, as kombu's messages, oldest first."""
+        with self.connection() as connection, connection.channel() as channel:
+            lying = Queue(queue)(channel)
+            return list(iter(lambda: lying.get(no_ack=True, accept=["json"]), None))
+
+    @abstractmethod
+    def depth(self, queue: str) -> int:
+        """How many messages wait on a queue; none on one that is not there."""
+
+    @abstractmethod
+    def refused(self) -> int:
+        """How many messages the guarded transport has put aside."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Kill it with -9."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Bring it back."""
+
+    @abstractmethod
+    def wipe(self) -> None:
+        """Take away all queues, with what is on them."""
+
+
+class ValkeyBroker(Broker):
+    """A Valkey of our own; ``client`` looks into it."""
+
+    def __init__(self, server: Valkey) -> None:
+        super().__init__(server.broker_url)
+        self.server = server
+        self.client = redis.Redis.from_url(server.redis_url)
+
+    def depth(self, queue: str) -> int:
+        return int(self.client.llen(queue))
+
+    def refused(self) -> int:
+        return self.depth(PARKED)
+
+    def stop(self) -> None:
+        self.server.kill()
+
+    def start(self) -> None:
+        self.server.start()
+        self.server.wait_ready()
+
+    def wipe(self) -> None:
+        self.client.flushall()
+
+
+class RabbitBroker(Broker):
+    """A virtual host on a RabbitMQ of our own; ``node`` can be asked about it."""
+
+    def __init__(self, node: RabbitMQ, host: str) -> None:
+        super().__init__(node.url(host))
+        self.node = node
+        self.host = host
+
+    def depth(self, queue: str) -> int:
+        with self.connection() as connection, connection.channel() as channel:
+            try:
+                return int(channel.queue_declare(queue, passive=True).message_count)
+            except connection.channel_errors:
+                return 0
+
+    def refused(self) -> int:
+        return self.depth(DEAD_QUEUE)
+
+    def stop(self) -> None:
+        self.node.kill()
+
+    def start(self) -> None:
+        self.node.restart()
+
+    def wipe(self) -> None:
+        for queue in self.queues():
+            self.node.ask("DELETE", f"/queues/{self.host}/{queue['name']}")
+
+    def queues(self) -> list[dict[str, Any]]:
+        """Every queue here, as its management describes it."""
+        found: list[dict[str, Any]] = self.node.ask("GET", f"/queues/{self.host}")
+        return found
