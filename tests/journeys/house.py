@@ -101,12 +101,12 @@ def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, ke
 
 
 @contextlib.contextmanager
-def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
+def a_stack(folder: Path, *words: str, **environment: str) -> Iterator[Stack]:
     """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
         cwd=folder.parent,
-        env=CLEAN,
+        env=CLEAN | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

