@@ -26,6 +26,11 @@ QUORUM: Final = {"x-queue-type": "quorum"}
 """What other services' queues are made of, so that they outlive a broker killed with -9; Valkey does not mind it."""
 
 
+def brokers(*, beside: str) -> list[Any]:
+    """Both, for the ``params`` of a whole stack; the one on Valkey runs with the tests of the group ``beside``."""
+    return [pytest.param("valkey", marks=pytest.mark.xdist_group(beside)), BROKERS[1]]
+
+
 class Broker(ABC):
     """What one test has of a broker: it is empty at first."""
 

@@ -10,16 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.house import ACME, Stack, a_stack, careful_post
+from tests.brokers import brokers
+from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
 from tests.journeys.programs import open_folder
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.xdist_group("stack")
 
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with open_folder() as folder, a_stack(folder / "data") as running:
+@pytest.fixture(scope="module", params=brokers(beside="stack"))
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Everything, once on each kind of broker."""
+    with (
+        a_broker_for_the_stack(request) as broker,
+        open_folder() as folder,
+        a_stack(folder / "data", broker=broker) as running,
+    ):
         yield running
 
 
@@ -116,6 +120,7 @@ def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
     assert checks
 
 
+@pytest.mark.xdist_group("stack")
 def test_a_second_start_on_the_same_folder_finds_all_data(open_place: Path) -> None:
     folder = open_place / "data"
     with a_stack(folder) as first, first.client() as mem:
