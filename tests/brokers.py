@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import json
 from abc import ABC, abstractmethod
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 import redis
-from kombu import Connection, Queue
+from kombu import Connection
 
 from tasks.app import make_app
 from tasks.queues import DEAD_QUEUE
@@ -31,6 +32,15 @@ def brokers(*, beside: str) -> list[Any]:
     return [pytest.param("valkey", marks=pytest.mark.xdist_group(beside)), BROKERS[1]]
 
 
+class Taken(NamedTuple):
+    """A message that lay on a queue."""
+
+    payload: Any
+    content_type: str
+    exchange: str
+    routing_key: str
+
+
 class Broker(ABC):
     """What one test has of a broker: it is empty at first."""
 
@@ -45,14 +55,9 @@ class Broker(ABC):
         """A connection as ours are."""
         return make_app(self.settings).connection_for_write()
 
-    def take(self, queue: str) -> list[Any]:
-        """Take everything off a queue, as kombu's messages, oldest first; nothing off one that is not there."""
-        taken: list[Any] = []
-        with self.connection() as connection, connection.channel() as channel:
-            lying = Queue(queue)(channel)
-            with contextlib.suppress(connection.channel_errors):
-                taken += iter(lambda: lying.get(no_ack=True, accept=["json"]), None)
-        return taken
+    @abstractmethod
+    def take(self, queue: str) -> list[Taken]:
+        """Take everything off a queue, oldest first; nothing off one that is not there."""
 
     @abstractmethod
     def depth(self, queue: str) -> int:
@@ -75,6 +80,12 @@ class Broker(ABC):
         """Take away all queues, with what is on them."""
 
 
+def _taken_from_valkey(envelope: dict[str, Any]) -> Taken:
+    address = envelope["properties"]["delivery_info"]
+    payload = json.loads(base64.b64decode(envelope["body"]))
+    return Taken(payload, envelope["content-type"], address["exchange"], address["routing_key"])
+
+
 class ValkeyBroker(Broker):
     """A Valkey of our own; ``client`` looks into it."""
 
@@ -82,6 +93,10 @@ class ValkeyBroker(Broker):
         super().__init__(server.broker_url)
         self.server = server
         self.client = redis.Redis.from_url(server.redis_url)
+
+    def take(self, queue: str) -> list[Taken]:
+        lying, _ = self.client.pipeline().lrange(queue, 0, -1).delete(queue).execute()
+        return [_taken_from_valkey(json.loads(envelope)) for envelope in reversed(lying)]
 
     def depth(self, queue: str) -> int:
         return int(self.client.llen(queue))
@@ -107,6 +122,25 @@ class RabbitBroker(Broker):
         super().__init__(node.url(host))
         self.node = node
         self.host = host
+
+    def take(self, queue: str) -> list[Taken]:
+        lying = self.depth(queue)
+        if not lying:
+            return []
+        taken: list[Any] = []
+        with self.connection() as connection:
+            connection.default_channel.basic_consume(queue, callback=taken.append, no_ack=True)
+            while len(taken) < lying:
+                connection.drain_events(timeout=10)
+        return [
+            Taken(
+                json.loads(message.body),
+                message.properties["content_type"],
+                message.delivery_info["exchange"],
+                message.delivery_info["routing_key"],
+            )
+            for message in taken
+        ]
 
     def depth(self, queue: str) -> int:
         with self.connection() as connection, connection.channel() as channel:
