@@ -220,6 +220,8 @@ ANSWER_HEADERS: Final = {
     "WWW-Authenticate": _answer_header("The scheme of credentials.", const="Bearer"),
     "Access-Control-Allow-Origin": _answer_header("The Origin of the request, if pages of it may read this."),
     "Access-Control-Expose-Headers": _answer_header("The headers that such a page may read."),
+    "Content-Security-Policy": _answer_header("Nothing comes from anywhere but here."),
+    "X-Content-Type-Options": _answer_header("The type is as it is said.", const="nosniff"),
     "Vary": _answer_header("The answer to a request with an Origin is for that origin.", const="Origin"),
 }
 SHARING_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
@@ -299,7 +301,9 @@ PAGING_PARAMETERS: Final[list[Json]] = [
 ]
 
 
-def _open(summary: str, media_type: str, *, statuses: Sequence[int] = (200,), **more: Any) -> Json:
+def _open(
+    summary: str, media_type: str, *, statuses: Sequence[int] = (200,), headers: Sequence[str] = (), **more: Any
+) -> Json:
     return {
         "get": {
             "summary": summary,
@@ -308,6 +312,7 @@ def _open(summary: str, media_type: str, *, statuses: Sequence[int] = (200,), **
             "responses": {
                 str(status): {
                     "description": "Well." if status == 200 else "Not ready.",
+                    "headers": {name: ANSWER_HEADERS[name] | {"required": True} for name in headers},
                     "content": {media_type: {"schema": {}}},
                 }
                 for status in statuses
@@ -325,7 +330,7 @@ OPEN_PATHS: Final[Json] = {
     "/version": _open("Which release is it", "application/json"),
     "/metrics": _open("Figures for Prometheus", "text/plain"),
     "/openapi.json": _open("This file", "application/json"),
-    "/docs": _open("This file, for people", "text/html"),
+    "/docs": _open("This file, for people", "text/html", headers=("Content-Security-Policy", "X-Content-Type-Options")),
 }
 """Addresses that need no token."""
 
@@ -354,7 +359,8 @@ def _bulk() -> Json:
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
         item["required"] = ["type", *item.get("required", [])]
         items.append(item | {"additionalProperties": False})
-    return _object(commands={"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}})
+    listed: Json = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}}
+    return _object(commands=listed)
 
 
 def _body(message: type[Command], in_address: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
