@@ -278,14 +278,20 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 
 HEADER_PARAMETERS: Final = {
     "Act-As": _header("Act-As", "user:ID; a service with that right acts for this member.", pattern="^user:[0-9]+$"),
-    "Prefer": _header("Prefer", "respond-async answers at once; wait=N waits up to N seconds (0 to 30)."),
+    "Prefer": _header("Prefer", "respond-async answers at once; wait=N waits up to N seconds (0 to 30).", examples=["respond-async", "wait=5"]),
     "Idempotency-Key": _header(
-        "Idempotency-Key", "Makes a repetition harmless for a day.", pattern="^[!-~]+$", minLength=1, maxLength=255
+        "Idempotency-Key",
+        "Makes a repetition harmless for a day.",
+        pattern="^[!-~]+$",
+        minLength=1,
+        maxLength=255,
+        examples=["b1946ac9-1"],
     ),
     "If-Match": _header(
         "If-Match",
         '*, "<version>" or an ETag: the version that the caller means.',
         pattern=r'^(\*|"[0-9]{1,19}(-[!#-~]*)?")$',
+        examples=["*", '"3"'],
     ),
     "If-None-Match": _header("If-None-Match", "ETags that the caller has already."),
 }
@@ -358,7 +364,7 @@ def _bulk() -> Json:
         key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
         item["required"] = ["type", *item.get("required", [])]
-        items.append(item | {"additionalProperties": False})
+        items.append({**item, "additionalProperties": False})
     listed: Json = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}}
     return _object(commands=listed)
 
@@ -366,7 +372,7 @@ def _bulk() -> Json:
 def _body(message: type[Command], in_address: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
     schema = message.model_json_schema(by_alias=True, mode="validation")
     fields = {name: each for name, each in schema["properties"].items() if name not in in_address}
-    body: Json = {"type": "object", "title": message.__name__, "properties": fields | narrowed}
+    body: Json = {"type": "object", "title": message.__name__, "properties": {**fields, **narrowed}}
     if "anyOf" in schema:
         body["anyOf"] = schema["anyOf"]
     if message.__doc__:
