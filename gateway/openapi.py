@@ -58,7 +58,10 @@ def _operation(address: Address, method: str, operation: Operation) -> Json:
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := schemas.body_name(operation):
-        described["requestBody"] = {"required": True, "content": _content(_reference(body))}
+        described["requestBody"] = {
+            "required": schemas.requires_body(operation),
+            "content": _content(_reference(body)),
+        }
     return described
 
 

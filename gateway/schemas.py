@@ -278,7 +278,11 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 
 HEADER_PARAMETERS: Final = {
     "Act-As": _header("Act-As", "user:ID; a service with that right acts for this member.", pattern="^user:[0-9]+$"),
-    "Prefer": _header("Prefer", "respond-async answers at once; wait=N waits up to N seconds (0 to 30).", examples=["respond-async", "wait=5"]),
+    "Prefer": _header(
+        "Prefer",
+        "respond-async answers at once; wait=N waits up to N seconds (0 to 30).",
+        examples=["respond-async", "wait=5"],
+    ),
     "Idempotency-Key": _header(
         "Idempotency-Key",
         "Makes a repetition harmless for a day.",
@@ -344,6 +348,12 @@ OPEN_PATHS: Final[Json] = {
 def body_name(operation: Operation) -> str | None:
     """The schema of what an operation takes, if it takes anything."""
     return operation.message.__name__ if operation.message else operation.body
+
+
+def requires_body(operation: Operation) -> bool:
+    """Whether it takes something that an empty object, which is what no body stands for, is not."""
+    named = {"CommandRequest": _bulk()} | _ENTITIES
+    return operation.message is not None or "required" in named.get(operation.body or "", ())
 
 
 def all_schemas(addresses: Sequence[Address]) -> Json:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +23,7 @@ from schemathesis.engine import Status, events, from_schema
 
 from gateway.paging import Cursor
 from tests.http.doorway import Gateway, Worker
+from tests.http.hostility import STREAM
 
 EXAMPLES = int(os.environ.get("TOCSIN_CONTRACT_EXAMPLES", "8"))
 SEED = os.environ.get("TOCSIN_CONTRACT_SEED")
@@ -39,7 +39,12 @@ CALLERS = {
 }
 BORDERS = 1_000
 
-HOME = {"organization": {"enum": ["acme"]}, "identifier": {"enum": ["1"]}}
+HOME: dict[str, dict[str, Any]] = {
+    "organization": {"enum": ["acme"]},
+    "identifier": {"enum": ["1"]},
+    # A pattern with quotation marks in it is more than schemathesis can follow when it tries borders.
+    "If-Match": {"enum": ["*", '"1"', '"1-0a"']},
+}
 
 # What the server says of every answer, whatever it is about.
 PLAIN_HEADERS = {"content-length", "content-type", "date", "server"}
@@ -58,7 +63,6 @@ def described_headers(_: Any, response: Any, case: Any) -> None:
     assert not extra, f"{response.status_code} has headers that are not described: {sorted(extra)}"
 
 
-SLOW=Counter(); N=Counter(); PH=Counter()
 @dataclass
 class Findings:
     """What a run came to: its requests by status, and each answer that contradicts the file."""
@@ -78,10 +82,6 @@ class Findings:
             return
         answered = {id_: each.response for id_, each in event.recorder.interactions.items()}
         self.statuses.update(0 if answer is None else answer.status_code for answer in answered.values())
-        for i in event.recorder.interactions.values():
-            if i.response: SLOW[str(event.label), i.request.method] += i.response.elapsed; N[str(event.label), i.request.method]+=1
-            if i.response and i.response.elapsed>2: print(event.label, i.response.elapsed, i.request.headers, i.request.body, i.response.status_code)
-        PH[event.phase.name]+=event.elapsed_time; PH[event.phase.name,"n"]+=len(event.recorder.interactions)
         for nodes in event.recorder.checks.values():
             for node in nodes:
                 self.checks.add(node.name)
@@ -130,11 +130,15 @@ def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
 def come_home(document: Any) -> None:
     """Requests are about what exists, by somebody who is known: with made-up names, nearly all would be 403 or 404."""
     for path in document["paths"].values():
-        for parameter in path.get("parameters", []):
+        operations = {method: each for method, each in path.items() if method != "parameters"}
+        for method, operation in operations.items():
+            kept = [each for each in operation.get("parameters", []) if each["name"] != "Act-As"]
+            operation["parameters"] = kept
+            if STREAM in operation["responses"].get("200", {}).get("content", {}):
+                # It never ends.
+                del path[method]
+        for parameter in [*path.get("parameters", []), *(each for one in operations.values() for each in one["parameters"])]:
             parameter["schema"] |= HOME.get(parameter["name"], {})
-        for operation in path.values():
-            if isinstance(operation, dict):
-                operation["parameters"] = [each for each in operation.get("parameters", []) if each["name"] != "Act-As"]
 
 
 @pytest.mark.timeout(600)
@@ -145,11 +149,10 @@ def test_every_answer_is_as_the_file_describes_it(gateway: Gateway, busy_worker:
 
     findings = explore(gateway, headers, tries_borders=least > BORDERS)
 
-    print(SLOW.most_common(8), N.most_common(5), PH)
     print(f"{findings.cases} requests by {caller}: {dict(sorted(findings.statuses.items()))}")
     if findings.contradictions:
         open(f"/tmp/contract_{caller.replace(' ','_')}.txt","w").write("\n=====\n".join(findings.contradictions))
     assert not findings.contradictions, "\n\n".join(findings.contradictions[:3])
     assert findings.cases >= least
     assert not any(status == 0 or status >= 500 for status in findings.statuses)
-    print(findings.checks ^ set(CHECKS.get_all_names()))
+    open("/tmp/contract_checks.txt","a").write(f"{caller} {findings.cases} {dict(sorted(findings.statuses.items()))} {findings.checks ^ set(CHECKS.get_all_names())}\n")
