@@ -72,7 +72,10 @@ class Worker:
     @property
     def child(self) -> int:
         """The process id of the one that does the work."""
-        return int((self.folder / "child").read_text())
+        named = self.folder / "child"
+        # The worker is ready before its child is.
+        eventually(named.exists)
+        return int(named.read_text())
 
     @property
     def log(self) -> str:
