@@ -38,9 +38,19 @@ def tls_door(connect: Connect, context: ssl.SSLContext, *, postgres: bool = Fals
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
+        server.get_loop().call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(_end_the_others(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
+        loop.close()
+
+
+async def _end_the_others() -> None:
+    """End connections that clients have left open."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
