@@ -24,7 +24,7 @@ PERSON_COLUMNS: Final = "u.id, u.username, u.name, u.email, u.is_active, u.is_su
 
 INCIDENT_COLUMNS: Final = """i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type,
        i.dedup_key, i.version, i.event_sequence, i.date_started, i.date_detected, i.date_added, i.date_closed,
-       i.last_activity_at"""
+       i.last_activity_at, i.alert_rule_id, i.alert_rule_generation"""
 
 _ACTIVITY_FIELDS: Final = (
     "id", "incident_id", "user_id", "type", "value", "previous_value", "comment", "date_added", "version",

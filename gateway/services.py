@@ -19,6 +19,7 @@ from gateway.previews import Previews
 from gateway.queries import Queries
 from gateway.rate import Rate
 from gateway.reading import Reader
+from gateway.rule_reads import RuleReads
 from gateway.settings import GatewaySettings
 from models.session import make_async_engine
 from tasks.app import make_app
@@ -49,6 +50,7 @@ class Services:
         self.queries = Queries(reader)
         self.incident_list = IncidentList(reader)
         self.previews = Previews(reader)
+        self.rules = RuleReads(reader)
         self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
         self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)

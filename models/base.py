@@ -23,6 +23,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine, UserDefinedType
 
 METADATA = MetaData(
@@ -112,6 +113,15 @@ def arrays_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[
     """Turn rows into the arrays that :func:`insert_statement` takes."""
     turned = list(zip(*rows, strict=True))
     return {name: list(values) for name, values in zip(columns, turned, strict=True)}
+
+
+def insert_rows(
+    connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str = ""
+) -> None:
+    """Insert rows with :func:`insert_statement`; without any, nothing is asked of the server."""
+    listed = list(rows)
+    if listed:
+        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(arrays_of(columns, listed)))
 
 
 def _travels_as_text(kind: TypeEngine[Any]) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import (
     BigInteger,
     Column,
+    ForeignKey,
     Index,
     SmallInteger,
     Table,
@@ -38,7 +39,21 @@ incidents = Table(
     Column("date_added", Moment, nullable=False),
     Column("date_closed", Moment, nullable=True),
     Column("last_activity_at", Moment, nullable=False),
+    # The rule that found it, and what the rule said then: its generation.
+    Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
+    Column("alert_rule_generation", BigInteger, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
+)
+Index(
+    "incidents_alert_rule_idx",
+    incidents.c.alert_rule_id,
+    incidents.c.alert_rule_generation,
+    postgresql_where=text("alert_rule_id IS NOT NULL"),
+)
+Index(
+    "incidents_open_alert_rule_idx",
+    incidents.c.alert_rule_id,
+    postgresql_where=text("status <> 2 AND alert_rule_id IS NOT NULL"),
 )
 # Keys come from other systems and may be long: the digest is what is indexed.
 Index(
@@ -93,6 +108,8 @@ class Incident:
     date_added: datetime
     date_closed: datetime | None
     last_activity_at: datetime
+    alert_rule_id: int | None = None
+    alert_rule_generation: int | None = None
     projects: frozenset[int] = field(default_factory=frozenset)
 
     @property

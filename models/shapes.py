@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
 from models.moments import iso, iso_or_none
+from models.rule_shapes import Edition, Names, discover_query, rule_json
 from models.vocabulary import JSON, ActivityType, CommandState, IncidentStatus
 
 
@@ -57,6 +58,18 @@ def activity_json(activity: Activity, *, identifier: int, user: Person | None) -
     }
 
 
+class FoundBy(NamedTuple):
+    """The rule that found an incident, as it was then; ``is_snoozed`` for the reader, now."""
+
+    edition: Edition
+    names: Names
+    is_snoozed: bool
+
+    def shown(self, *, shows_original: bool) -> JSON:
+        """The rule inside its incident."""
+        return rule_json(self.edition, self.names, is_snoozed=self.is_snoozed, shows_original=shows_original)
+
+
 def incident_json(
     incident: Incident,
     *,
@@ -64,6 +77,8 @@ def incident_json(
     activities: Sequence[JSON] | None = None,
     seen_by: Sequence[tuple[Person, datetime]] | None = None,
     viewer: int | None = None,
+    found_by: FoundBy | None = None,
+    shows_original: bool = False,
 ) -> dict[str, JSON]:
     """An incident as lists show it; ``seen_by`` is most recent first, ``viewer`` the reader's user id."""
     return {
@@ -71,7 +86,7 @@ def incident_json(
         "identifier": str(incident.identifier),
         "organizationId": str(incident.organization_id),
         "projects": list(projects),
-        "alertRule": None,
+        "alertRule": None if found_by is None else found_by.shown(shows_original=shows_original),
         "activities": None if activities is None else list(activities),
         "seenBy": None
         if seen_by is None
@@ -97,11 +112,15 @@ def incident_details(
     seen_by: Sequence[tuple[Person, datetime]],
     viewer: int | None,
     is_subscribed: bool,
+    found_by: FoundBy | None,
 ) -> dict[str, JSON]:
     """An incident by itself. Without a rule there is no query to discover."""
-    return incident_json(incident, projects=projects, seen_by=seen_by, viewer=viewer) | {
+    shown = incident_json(
+        incident, projects=projects, seen_by=seen_by, viewer=viewer, found_by=found_by, shows_original=True
+    )
+    return shown | {
         "isSubscribed": is_subscribed,
-        "discoverQuery": "",
+        "discoverQuery": "" if found_by is None else discover_query(found_by.edition.definition),
     }
 
 

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from models import activity, canary, command, directory, event, incident, listing, notification, subscription
+from models import (
+    activity,
+    alert_rule,
+    canary,
+    command,
+    delivery,
+    directory,
+    event,
+    incident,
+    listing,
+    notification,
+    subscription,
+)
 from models.base import METADATA
 
 __all__ = [
     "METADATA",
     "activity",
+    "alert_rule",
     "canary",
     "command",
+    "delivery",
     "directory",
     "event",
     "incident",

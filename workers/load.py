@@ -10,11 +10,13 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from models.activity import Activity
+from models.alert_rule import AlertRule
 from models.directory import Person
 from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.vocabulary import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
+from workers.load_rules import load_rulebook
 from workers.world import Member, Order, Project, Token, Wants, World
 
 _TOKENS: Final = """
@@ -31,6 +33,7 @@ FROM organizations WHERE id = ANY(%(ids)s::bigint[])
 _INCIDENT_COLUMNS: Final = """
     i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type, i.dedup_key, i.version,
     i.event_sequence, i.date_started, i.date_detected, i.date_added, i.date_closed, i.last_activity_at,
+    i.alert_rule_id, i.alert_rule_generation,
     ARRAY(SELECT project_id FROM incident_projects WHERE incident_id = i.id) AS projects
 """
 
@@ -121,6 +124,7 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
     incidents = _load_incidents(connection, wants)
     comments = _load_comments(connection, wants)
     wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
+    rulebook = load_rulebook(connection, wants, incidents)
     people, names = _load_people(connection, wants)
     shown = [incident.id for incident in incidents if _is_shown(incident, wants)]
     return World(
@@ -130,13 +134,14 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
         names=names,
         members=_load_members(connection, wants, people),
         teams=_load_teams(connection, wants),
-        projects=_load_projects(connection, wants, incidents),
+        projects=_load_projects(connection, wants, [*incidents, *rulebook.rules.values()]),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
         subscribed=_load_subscribed(connection, shown, wants),
         seen=_load_seen(connection, shown),
         comments=comments,
         unread=_load_unread(connection, wants),
         last_identifiers=_load_last_identifiers(connection, wants),
+        rulebook=rulebook,
         incident_ids=_draw_ids(connection, "incidents", wants.incident_ids),
         activity_ids=_draw_ids(connection, "incident_activities", wants.activity_ids),
     )
@@ -222,8 +227,8 @@ def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
     }
 
 
-def _load_projects(connection: Connection, wants: Wants, incidents: Iterable[Incident]) -> dict[int, Project]:
-    ids = {project for incident in incidents for project in incident.projects}
+def _load_projects(connection: Connection, wants: Wants, on: Iterable[Incident | AlertRule]) -> dict[int, Project]:
+    ids = {project for each in on for project in each.projects}
     if not ids and not wants.projects:
         return {}
     organizations, slugs = _columns(wants.projects)

@@ -15,16 +15,21 @@ from uuid import UUID
 import orjson
 
 from models.activity import Activity
+from models.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
 from models.base import new_id
+from models.command import NewCommand
+from models.delivery import NewDelivery
 from models.directory import Person
 from models.event import NewEvent
 from models.incident import Incident
 from models.policy import SYSTEM, Actor, OrganizationFacts, require_organization, require_projects
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
-from models.shapes import incident_details, incident_in_event
+from models.shapes import FoundBy, incident_details, incident_in_event
 from models.vocabulary import JSON, ActivityType, CallerKind, SubscriptionReason
 from tasks.catalog import CATALOG
+from tasks.commands import Command
 from tasks.events import Event, cloud_event
+from workers.follow_ups import follow_up
 from workers.world import Order, World
 
 
@@ -46,6 +51,20 @@ class ActivityFacts(TypedDict, total=False):
 
 
 @dataclass(slots=True)
+class RuleChanges:
+    """What a batch does to alert rules. ``moved`` are those whose row has changed; ``purged`` leave nothing behind."""
+
+    made: list[AlertRule] = field(default_factory=list)
+    moved: dict[int, AlertRule] = field(default_factory=dict)
+    outlived: list[tuple[int, int, Definition, datetime]] = field(default_factory=list)
+    purged: list[int] = field(default_factory=list)
+    happened: list[tuple[int, int | None, RuleActivityType, datetime]] = field(default_factory=list)
+    environments: set[tuple[int, str]] = field(default_factory=set)
+    snoozed: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
+    woken: set[tuple[int, int | None]] = field(default_factory=set)
+
+
+@dataclass(slots=True)
 class Changes:
     """What a batch leaves behind, in the order in which it happened.
 
@@ -61,6 +80,9 @@ class Changes:
     subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read: list[int] = field(default_factory=list)
+    rules: RuleChanges = field(default_factory=RuleChanges)
+    deliveries: list[NewDelivery] = field(default_factory=list)
+    follow_ups: list[NewCommand] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
 
 
@@ -178,12 +200,48 @@ class Work:
             seen_by=self.world.seen.get(incident.id, ()),
             viewer=self.actor.user_id,
             is_subscribed=self.is_subscribed(incident),
+            found_by=self._found_by(incident),
         )
+
+    def _found_by(self, incident: Incident) -> FoundBy | None:
+        edition = self.world.rulebook.edition_of(incident)
+        if edition is None:
+            return None
+        is_snoozed = self.world.rulebook.is_snoozed(edition.rule.id, self.actor.user_id, self.at)
+        return FoundBy(edition, self.world.rule_names, is_snoozed)
 
     def announce(self, incident: Incident, event: Event) -> None:
         """This happened: the event is written with the change and goes out in the order of its incident."""
-        id_, sequence = new_id(), incident.next_event()
-        subject = f"incidents/{incident.identifier}"
+        self.changes.moved[incident.id] = incident
+        self._announce(
+            event,
+            subject=f"incidents/{incident.identifier}",
+            sequence=incident.next_event(),
+            about={"incident": incident_in_event(incident)},
+            incident_id=incident.id,
+        )
+
+    def announce_of_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
+        """The same of a rule, in the rule's order."""
+        self.changes.rules.moved[rule.id] = rule
+        self._announce(
+            event,
+            subject=f"alert-rules/{rule.id}",
+            sequence=rule.next_event(),
+            about={
+                "incident": None if incident is None else incident_in_event(incident),
+                "alertRule": {"id": str(rule.id), "name": rule.definition.name, "version": rule.version},
+            },
+        )
+
+    def follow_up(self, command: Command) -> None:
+        """Have tocsin itself do something later that follows from this, in the order of what it concerns."""
+        self.changes.follow_ups.append(follow_up(command, organization_id=self.organization.id))
+
+    def _announce(
+        self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
+    ) -> None:
+        id_ = new_id()
         body = cloud_event(
             event,
             id=id_,
@@ -191,13 +249,8 @@ class Work:
             subject=subject,
             sequence=sequence,
             time=self.at,
-            data={
-                "incident": incident_in_event(incident),
-                "actor": self._actor_in_event(),
-                "command": str(self.order.row.id),
-            },
+            data=about | {"actor": self._actor_in_event(), "command": str(self.order.row.id)},
         )
-        self.changes.moved[incident.id] = incident
         self.changes.events.append(
             NewEvent(
                 id=id_,
@@ -205,7 +258,7 @@ class Work:
                 subject=subject,
                 sequence=sequence,
                 type=event.type,
-                incident_id=incident.id,
+                incident_id=incident_id,
                 activity_id=event.activity_id,
                 command_id=self.order.row.id,
                 body=orjson.dumps(body).decode(),

@@ -20,6 +20,7 @@ from models.directory import Person
 from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
+from models.rule_shapes import Names
 from models.vocabulary import CallerKind, Role
 from tasks.commands import (
     Command,
@@ -31,6 +32,7 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from workers.rulebook import Rulebook
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
 """Commands that ask who has seen the incident and who hears of it."""
@@ -98,6 +100,7 @@ class Wants:
     projects: set[tuple[int, str]] = field(default_factory=set)
     inboxes: list[tuple[int, int, list[int], int]] = field(default_factory=list)
     opening: set[int] = field(default_factory=set)
+    rules: set[int] = field(default_factory=set)
     incident_ids: int = 0
     activity_ids: int = 0
 
@@ -131,6 +134,8 @@ class Wants:
             self.shown.add((organization, f"dedup:{key}"))
         if isinstance(message, OpenIncident):
             self.opening.add(organization)
+            if message.alert_rule is not None:
+                self.rules.add(message.alert_rule)
             self.incident_ids += 1
             self.activity_ids += 1
         if isinstance(message, ReadNotifications) and row.user_id is not None:
@@ -169,12 +174,16 @@ class World:
     comments: dict[int, Activity]
     unread: Mapping[tuple[int, int], set[int]]
     last_identifiers: dict[int, int]
+    rulebook: Rulebook
     incident_ids: list[int]
     activity_ids: list[int]
     by_key: dict[tuple[int, str], Incident] = field(init=False)
     by_slug: Mapping[tuple[int, str], Project] = field(init=False)
+    rule_names: Names = field(init=False)
 
     def __post_init__(self) -> None:
+        slugs = {project.facts.id: project.slug for project in self.projects.values()}
+        self.rule_names = Names(projects=slugs, teams=self.rulebook.team_slugs, people=self.people)
         self.by_slug = {(project.organization_id, project.slug): project for project in self.projects.values()}
         self.by_key = {
             (incident.organization_id, incident.dedup_key): incident

@@ -7,15 +7,17 @@ from enum import IntEnum
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
 from models.activity import Activity, activities
-from models.base import arrays_of, insert_statement
+from models.base import arrays_of, insert_rows
+from models.command import accept
+from models.delivery import NewDelivery, deliveries
 from models.event import write_events
 from models.incident import incident_projects, incident_seen, incidents
 from models.subscription import subscriptions
 from workers.work import Changes
+from workers.write_rules import write_rules
 
 _INCIDENT: Final = (
     "id",
@@ -33,6 +35,8 @@ _INCIDENT: Final = (
     "date_added",
     "date_closed",
     "last_activity_at",
+    "alert_rule_id",
+    "alert_rule_generation",
 )
 _MOVES: Final = ("id", "status", "status_method", "version", "event_sequence", "date_closed", "last_activity_at")
 _ACTIVITY: Final = (
@@ -73,8 +77,8 @@ _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint
 def write(connection: Connection, changes: Changes) -> None:
     """Write everything inside the batch's transaction."""
     opened = {incident.id for incident in changes.opened}
-    _insert(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
-    _insert(
+    insert_rows(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
+    insert_rows(
         connection,
         incident_projects,
         ("incident_id", "project_id"),
@@ -83,7 +87,7 @@ def write(connection: Connection, changes: Changes) -> None:
     moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
     if moved:
         connection.exec_driver_sql(_MOVE, dict(arrays_of(_MOVES, moved)))
-    _insert(
+    insert_rows(
         connection,
         activities,
         _ACTIVITY,
@@ -102,14 +106,14 @@ def write(connection: Connection, changes: Changes) -> None:
             f"DELETE FROM incident_subscriptions WHERE (incident_id, user_id) IN ({_PAIRS})",  # noqa: S608
             {"incidents": list(incidents_), "users": list(users)},
         )
-    _insert(
+    insert_rows(
         connection,
         subscriptions,
         ("incident_id", "user_id", "reason", "date_added"),
         ((*pair, *how) for pair, how in changes.subscribed.items()),
         "ON CONFLICT DO NOTHING",
     )
-    _insert(
+    insert_rows(
         connection,
         incident_seen,
         ("incident_id", "user_id", "last_seen"),
@@ -122,6 +126,9 @@ def write(connection: Connection, changes: Changes) -> None:
             "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
             {"ids": changes.read},
         )
+    write_rules(connection, changes.rules)
+    insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
+    accept(connection, changes.follow_ups)
     write_events(connection, changes.events)
 
 
@@ -136,11 +143,3 @@ def _mentions(activity: Activity) -> str | None:
         return None
     ever = {"users": sorted(activity.mentioned_users), "teams": sorted(activity.mentioned_teams)}
     return orjson.dumps(ever).decode()
-
-
-def _insert(
-    connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]], tail: str = ""
-) -> None:
-    listed = list(rows)
-    if listed:
-        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(arrays_of(columns, listed)))

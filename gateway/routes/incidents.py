@@ -13,7 +13,7 @@ from gateway.queries import activity_of, author_of, person_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
-from models.shapes import activity_json, incident_details, incident_json, person_brief
+from models.shapes import FoundBy, activity_json, incident_details, incident_json, person_brief
 from models.vocabulary import JSON, IncidentStatus
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 
@@ -35,24 +35,34 @@ async def list_incidents(visit: Visit) -> Answer:
     keys = await reads.keys(selection, page)
     expand = query.getlist("expand")
     listed = await reads.listed(keys, activities="activities" in expand, seen_by="seen_by" in expand)
+    found_by = await visit.services.rules.found_by([each.incident for each in listed.values()], viewer)
+    shows_original = "original_alert_rule" in expand
     return page_answer(
         page,
         # What was deleted just now is left out.
         [key for key in keys if key.incident_id in listed],
         key=lambda row: (row.date_started, row.incident_id),
-        shape=lambda row: _listed_json(listed[row.incident_id], viewer),
+        shape=lambda row: _listed_json(
+            listed[row.incident_id], viewer, found_by.get(row.incident_id), shows_original=shows_original
+        ),
         url=visit.url,
         query=query,
     )
 
 
-def _listed_json(listed: Listed, viewer: int | None) -> JSON:
+def _listed_json(listed: Listed, viewer: int | None, found_by: FoundBy | None, *, shows_original: bool) -> JSON:
     number = listed.incident.identifier
     activities = None
     if listed.activities is not None:
         activities = [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
     return incident_json(
-        listed.incident, projects=listed.projects, activities=activities, seen_by=listed.seen_by, viewer=viewer
+        listed.incident,
+        projects=listed.projects,
+        activities=activities,
+        seen_by=listed.seen_by,
+        viewer=viewer,
+        found_by=found_by,
+        shows_original=shows_original,
     )
 
 
@@ -61,12 +71,14 @@ async def read_incident(visit: Visit) -> Answer:
     organization, viewer = visit.organization, visit.actor.user_id
     found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
     require_projects(visit.actor, organization, projects)
+    found_by = await visit.services.rules.found_by([found.incident], viewer)
     details = incident_details(
         found.incident,
         projects=found.projects,
         seen_by=found.seen_by,
         viewer=viewer,
         is_subscribed=found.is_subscribed,
+        found_by=found_by.get(found.incident.id),
     )
     return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
 

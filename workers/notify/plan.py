@@ -15,15 +15,15 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from models import command
-from models.base import arrays_of, insert_statement, new_id
+from models.base import arrays_of, insert_statement
 from models.command import NewCommand
 from models.event import PLAN, WaitingEvent, mark
 from models.notification import decisions, notifications
 from models.telling import NO_ACCESS, Case, Verdict, decide
-from models.vocabulary import Channel, DecisionOutcome, Lane, NotificationReason
-from tasks.catalog import CATALOG
+from models.vocabulary import Channel, DecisionOutcome, NotificationReason
 from tasks.commands import Unsubscribe
 from tasks.events import CommentDeleted
+from workers.follow_ups import follow_up
 from workers.notify.audience import Circles, Telling, audience_of
 from workers.notify.facts import IncidentFacts, load_circles, load_incidents, load_people
 
@@ -193,18 +193,7 @@ def _unsubscriptions(
 
 def _unsubscribe(incident: IncidentFacts, user_id: int) -> NewCommand:
     order = Unsubscribe(incident=str(incident.identifier))
-    organization_id = incident.organization.id
-    return NewCommand(
-        id=new_id(),
-        type=order.name,
-        subject=CATALOG[order.name].subject_of(order, organization_id, user_id),
-        lane=Lane.COMMANDS,
-        organization_id=organization_id,
-        token_id=None,
-        user_id=user_id,
-        caller="system",
-        payload=order.model_dump_json(by_alias=True),
-    )
+    return follow_up(order, organization_id=incident.organization.id, user_id=user_id)
 
 
 def by_activity(events: Iterable[WaitingEvent]) -> list[list[WaitingEvent]]:

@@ -1,0 +1,363 @@
+"""Alert rules: what is watched, when it is an incident, and who hears of it.
+
+A rule is one row that holds the whole of what it says. Changing that makes a new *generation*: the words of the one
+before are kept beside it, and incidents remember in which generation they began, so that nobody copies a rule nor
+moves an incident (docs/decisions, "A rule is one document with generations"). The numbers are Sentry's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from models.base import METADATA, Moment, id_column, reference
+
+MOST_RULES: Final = 1000
+"""How many live rules an organization may have."""
+
+RESOLUTION_MINUTES: Final = 1
+"""How finely a rule's values are measured."""
+
+
+# --- words -----------------------------------------------------------------------------------------------------
+
+
+class RuleStatus(IntEnum):
+    """``PENDING`` is the normal life of a rule, ``SNAPSHOT`` one that is no more, or as it was."""
+
+    PENDING = 0
+    SNAPSHOT = 4
+    DISABLED = 5
+
+
+class ThresholdType(IntEnum):
+    """On which side of the threshold it burns."""
+
+    ABOVE = 0
+    BELOW = 1
+
+
+class QueryType(IntEnum):
+    """What kind of data the query is about."""
+
+    ERROR = 0
+    PERFORMANCE = 1
+    CRASH_RATE = 2
+
+
+class TriggerStatus(IntEnum):
+    """Whether a trigger holds an incident open."""
+
+    ACTIVE = 0
+    RESOLVED = 1
+
+
+class RuleActivityType(IntEnum):
+    """What happened to a rule."""
+
+    CREATED = 1
+    DELETED = 2
+    UPDATED = 3
+    SNAPSHOT = 6
+
+
+class ActionType(StrEnum):
+    """How an action reaches somebody."""
+
+    EMAIL = "email"
+    WEBHOOK = "webhook"
+    CHAT = "chat"
+
+
+class TargetType(StrEnum):
+    """Whom an action reaches: an address of its channel, a person, or a team."""
+
+    SPECIFIC = "specific"
+    USER = "user"
+    TEAM = "team"
+
+
+TARGETS: Final[dict[ActionType, tuple[TargetType, ...]]] = {
+    ActionType.EMAIL: (TargetType.USER, TargetType.TEAM),
+    ActionType.WEBHOOK: (TargetType.SPECIFIC,),
+    ActionType.CHAT: (TargetType.SPECIFIC,),
+}
+"""What each kind of action can be aimed at."""
+
+CRITICAL: Final = "critical"
+WARNING: Final = "warning"
+
+
+# --- what a rule says ------------------------------------------------------------------------------------------
+
+
+class _Words(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Action(_Words):
+    """Whom a trigger tells. ``target`` is a user's or a team's id, or an address of the channel."""
+
+    id: int
+    type: ActionType
+    target_type: TargetType
+    target: str
+    date_added: datetime
+
+
+class Trigger(_Words):
+    """A line that a value may cross. ``threshold`` is as stored: of a comparison rule it is a per cent of the past."""
+
+    id: int
+    label: str
+    threshold: float
+    date_added: datetime
+    actions: tuple[Action, ...] = ()
+    excluded_projects: tuple[str, ...] = ()
+
+
+class Definition(_Words):
+    """Everything that a rule says. Times are in minutes; ``environment`` is a name; at most one owner is set."""
+
+    name: str
+    query_type: QueryType
+    dataset: str
+    query: str
+    aggregate: str
+    event_types: tuple[str, ...]
+    time_window: int
+    environment: str | None
+    threshold_type: ThresholdType
+    resolve_threshold: float | None
+    threshold_period: int
+    comparison_delta: int | None
+    monitor_type: int = 0
+    activation_condition: int | None = None
+    description: str | None = None
+    owner_user: int | None = None
+    owner_team: int | None = None
+    include_all_projects: bool = False
+    excluded_projects: tuple[str, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+
+    @property
+    def actions(self) -> Iterator[Action]:
+        """The actions of all triggers."""
+        return (action for trigger in self.triggers for action in trigger.actions)
+
+    def trigger(self, id_: int) -> Trigger | None:
+        """The trigger of this id."""
+        return next((trigger for trigger in self.triggers if trigger.id == id_), None)
+
+    def with_triggers(self, triggers: Iterable[Trigger]) -> Definition:
+        """The same with other triggers, ordered by label: critical before warning."""
+        return self.model_copy(update={"triggers": tuple(sorted(triggers, key=lambda each: (each.label, each.id)))})
+
+
+@dataclass(slots=True)
+class AlertRule:
+    """A rule as a batch works on it; ``projects`` are ids.
+
+    ``version`` moves with every change. ``generation`` moves with what ends the incidents of the one before.
+    """
+
+    id: int
+    organization_id: int
+    status: RuleStatus
+    version: int
+    generation: int
+    event_sequence: int
+    created_by: int | None
+    definition: Definition
+    date_added: datetime
+    date_modified: datetime
+    projects: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it can still be found by its id."""
+        return self.status is not RuleStatus.SNAPSHOT
+
+    def amend(self, definition: Definition, *, at: datetime) -> None:
+        """Say something else without ending anything: who hears of it, for example."""
+        self.definition = definition
+        self.version += 1
+        self.date_modified = max(self.date_modified, at)
+
+    def redefine(self, definition: Definition, *, at: datetime) -> None:
+        """Watch something else from now on: a new generation begins."""
+        self.amend(definition, at=at)
+        self.generation += 1
+
+    def delete(self, *, at: datetime) -> None:
+        """Be no more, for those who look for it; its incidents still say what it was."""
+        self.amend(self.definition, at=at)
+        self.status = RuleStatus.SNAPSHOT
+
+    def next_event(self) -> int:
+        """The sequence number of the next event about this rule: 1, 2, 3, …"""
+        self.event_sequence += 1
+        return self.event_sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Snooze:
+    """A rule kept silent, for one person or (``user_id`` is ``None``) for everyone, by ``owner_id``."""
+
+    rule_id: int
+    user_id: int | None
+    owner_id: int | None
+    until: datetime | None
+    date_added: datetime
+
+    def holds(self, at: datetime) -> bool:
+        """It ends when its time is over, not when somebody clears it away."""
+        return self.until is None or at < self.until
+
+
+COOL_DOWN: Final = timedelta(minutes=10)
+"""For this long after a trigger opened an incident on a project it opens no other one."""
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+alert_rules = Table(
+    "alert_rules",
+    METADATA,
+    id_column(),
+    reference("organization_id", "organizations.id"),
+    Column("status", SmallInteger, nullable=False, server_default="0"),
+    Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("generation", BigInteger, nullable=False, server_default="1"),
+    Column("event_sequence", BigInteger, nullable=False, server_default="0"),
+    Column("created_by", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("definition", JSONB, nullable=False),
+    Column("date_added", Moment, nullable=False),
+    Column("date_modified", Moment, nullable=False),
+)
+Index(
+    "alert_rules_live_idx",
+    alert_rules.c.organization_id,
+    alert_rules.c.date_added,
+    alert_rules.c.id,
+    postgresql_where=text("status <> 4"),
+)
+
+alert_rule_projects = Table(
+    "alert_rule_projects",
+    METADATA,
+    reference("rule_id", "alert_rules.id", primary_key=True),
+    reference("project_id", "projects.id", primary_key=True),
+)
+Index("alert_rule_projects_project_id_idx", alert_rule_projects.c.project_id)
+
+alert_rule_generations = Table(
+    "alert_rule_generations",
+    METADATA,
+    reference("rule_id", "alert_rules.id", primary_key=True),
+    Column("generation", BigInteger, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column("date_modified", Moment, nullable=False),
+)
+"""What a rule said in the generations before the one it is in."""
+
+alert_rule_activities = Table(
+    "alert_rule_activities",
+    METADATA,
+    id_column(),
+    reference("rule_id", "alert_rules.id"),
+    Column("user_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("type", SmallInteger, nullable=False),
+    Column("date_added", Moment, nullable=False),
+)
+Index("alert_rule_activities_rule_id_idx", alert_rule_activities.c.rule_id)
+
+environments = Table(
+    "environments",
+    METADATA,
+    reference("organization_id", "organizations.id", primary_key=True),
+    Column("name", Text, primary_key=True),
+)
+"""An environment exists once a rule has named it."""
+
+alert_rule_snoozes = Table(
+    "alert_rule_snoozes",
+    METADATA,
+    id_column(),
+    reference("rule_id", "alert_rules.id"),
+    reference("user_id", "users.id", nullable=True),
+    Column("owner_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
+    Column("until", Moment, nullable=True),
+    Column("date_added", Moment, nullable=False),
+)
+# One for each person and one for everyone.
+Index(
+    "alert_rule_snoozes_scope_key",
+    alert_rule_snoozes.c.rule_id,
+    func.coalesce(alert_rule_snoozes.c.user_id, 0),
+    unique=True,
+)
+
+alert_rule_progress = Table(
+    "alert_rule_progress",
+    METADATA,
+    reference("rule_id", "alert_rules.id", primary_key=True),
+    reference("project_id", "projects.id", primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("observed", BigInteger, nullable=False, server_default="0"),
+    Column("last_timestamp", Moment, nullable=True),
+    # Of each trigger, by id: how often in a row it was met and missed, and when it last opened an incident.
+    Column("counters", JSONB, nullable=False, server_default="{}"),
+)
+"""Where a rule stands on a project between two values."""
+
+KEPT_OBSERVATIONS: Final = 500
+"""How many observations of a rule on a project are kept; the oldest makes room."""
+
+alert_rule_observations = Table(
+    "alert_rule_observations",
+    METADATA,
+    reference("rule_id", "alert_rules.id", primary_key=True),
+    reference("project_id", "projects.id", primary_key=True),
+    # A ring: the number of the observation modulo KEPT_OBSERVATIONS.
+    Column("slot", Integer, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("timestamp", Moment, nullable=False),
+    Column("value", Double, nullable=True),
+    Column("comparison_value", Double, nullable=True),
+    # What it did: {"fired": […], "resolved": […], "incident": identifier or null, "ignored": reason or absent}.
+    Column("result", JSONB, nullable=False),
+    Column("accepted_at", Moment, nullable=False),
+)
+
+incident_triggers = Table(
+    "incident_triggers",
+    METADATA,
+    reference("incident_id", "incidents.id", primary_key=True),
+    # A trigger is a part of its rule's definition: it has no row that this could refer to.
+    Column("trigger_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("label", Text, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("date_added", Moment, nullable=False),
+    Column("date_modified", Moment, nullable=False),
+)
+"""Which triggers hold, or held, an incident open."""

@@ -1,0 +1,24 @@
+"""Commands of tocsin's own: what follows from what others were allowed to do."""
+
+from __future__ import annotations
+
+from models.base import new_id
+from models.command import NewCommand
+from models.vocabulary import CallerKind, Lane
+from tasks.catalog import CATALOG
+from tasks.commands import Command
+
+
+def follow_up(command: Command, *, organization_id: int, user_id: int | None = None) -> NewCommand:
+    """A row of the ledger for the system actor, in the order of what it concerns; ``user_id`` is whom it is about."""
+    return NewCommand(
+        id=new_id(),
+        type=command.name,
+        subject=CATALOG[command.name].subject_of(command, organization_id, user_id),
+        lane=Lane.COMMANDS,
+        organization_id=organization_id,
+        token_id=None,
+        user_id=user_id,
+        caller=CallerKind.SYSTEM,
+        payload=command.model_dump_json(exclude_none=True),
+    )
