@@ -89,7 +89,8 @@ def _require_rights(visit: Visit, listed: Sequence[JSON]) -> None:
         if entry is not None:
             require_token(visit.actor, entry.permission, entry.method)
     for entry in entries.values():
-        if entry is not None and entry.permission.feature and not visit.organization.has(entry.permission.feature):
+        feature = None if entry is None else entry.permission.needs(entry.method)
+        if feature is not None and not visit.organization.has(feature):
             raise NotFound
     for entry in entries.values():
         if entry is not None:

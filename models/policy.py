@@ -76,11 +76,19 @@ SYSTEM: Final = Actor(kind=CallerKind.SYSTEM)
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A family of addresses with the scopes that open them, by HTTP method; any one of a list suffices."""
+    """A family of addresses with the scopes that open them, by HTTP method; any one of a list suffices.
+
+    ``without_feature`` are the methods that stay open to an organization whose plan has lost the feature.
+    """
 
     name: str
     scopes: Mapping[str, frozenset[str]]
     feature: Feature | None = None
+    without_feature: frozenset[str] = frozenset()
+
+    def needs(self, method: str) -> Feature | None:
+        """The feature that the organization's plan must include for this method."""
+        return None if method in self.without_feature else self.feature
 
 
 def _scopes(*names: str) -> frozenset[str]:
@@ -99,6 +107,23 @@ INCIDENT: Final = Permission(
     Feature.INCIDENTS,
 )
 INCIDENTS: Final = Permission("incidents", {"GET": _INCIDENT_READ, "POST": _OPEN}, Feature.INCIDENTS)
+_RULE_WRITE = _scopes("org:write", "org:admin", "alerts:write")
+_RULE_READ = _RULE_WRITE | {"org:read", "alerts:read"}
+_PROJECT_RULE_WRITE = _scopes("project:write", "project:admin", "alerts:write")
+_PROJECT_RULE_READ = _PROJECT_RULE_WRITE | {"project:read", "alerts:read"}
+_CHANGES: Final = ("POST", "PUT", "DELETE")
+_DOWNGRADED: Final = _scopes("DELETE")
+"""Whoever lost the feature may still take their rules away, and nothing else."""
+
+_OF_ORGANIZATION = {"GET": _RULE_READ} | dict.fromkeys(_CHANGES, _RULE_WRITE)
+_OF_PROJECT = {"GET": _PROJECT_RULE_READ} | dict.fromkeys(_CHANGES, _PROJECT_RULE_WRITE)
+ALERT_RULES: Final = Permission("alert rules", _OF_ORGANIZATION, Feature.INCIDENTS)
+"""Rules as a list, their triggers and their observations; the feature is needed for every method."""
+ALERT_RULE: Final = Permission("alert rule", _OF_ORGANIZATION, Feature.INCIDENTS, without_feature=_DOWNGRADED)
+PROJECT_ALERT_RULES: Final = Permission("project's alert rules", _OF_PROJECT, Feature.INCIDENTS)
+PROJECT_ALERT_RULE: Final = Permission(
+    "project's alert rule", _OF_PROJECT, Feature.INCIDENTS, without_feature=_DOWNGRADED
+)
 ORGANIZATION: Final = Permission("organization", {"GET": _ORGANIZATION_READ})
 MEMBERS: Final = Permission("members", {"GET": _ORGANIZATION_READ | {"member:read", "member:write", "member:admin"}})
 TEAMS: Final = Permission("teams", {"GET": _ORGANIZATION_READ | {"team:read", "team:write", "team:admin"}})
@@ -161,7 +186,8 @@ def require_organization(actor: Actor, organization: OrganizationFacts, permissi
         return
     if not effective_scopes(actor, organization) & permission.scopes.get(method, NO_SCOPES):
         raise Forbidden
-    if permission.feature is not None and not organization.has(permission.feature):
+    feature = permission.needs(method)
+    if feature is not None and not organization.has(feature):
         raise NotFound
 
 
