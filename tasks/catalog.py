@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from models.policy import INBOX, INCIDENT, INCIDENTS, Permission
+from models.policy import ALERT_RULES, INBOX, INCIDENT, INCIDENTS, Permission
 from tasks.commands import (
     Command,
     DeleteComment,
@@ -19,6 +19,7 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.metric_commands import ObserveMetric
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,10 @@ def _organization(_command: Any, organization_id: int, _user_id: int | None) -> 
     return f"org:{organization_id}"
 
 
+def _rule(command: Any, _organization_id: int, _user_id: int | None) -> str:
+    return f"rule:{command.id}"
+
+
 def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
     return f"user:{user_id}"
 
@@ -68,6 +73,7 @@ CATALOG: Final[dict[str, Entry]] = {
         Entry(Subscribe, INCIDENT, "POST", _incident),
         Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
         Entry(ReadNotifications, INBOX, "POST", _person),
+        Entry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
     )
 }
 """Every command by its name on the wire."""

@@ -174,6 +174,35 @@ class Unsubscribed(Seen):
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerFired(Event):
+    """A value fired a trigger of a rule."""
+
+    type: ClassVar[str] = "alert_trigger.fired"
+
+    trigger: int
+    label: str
+    project: str
+    value: float | None
+    timestamp: datetime
+
+    def data(self) -> dict[str, JSON]:
+        """Which trigger, and the value that did it."""
+        return {
+            "trigger": {"id": str(self.trigger), "label": self.label},
+            "project": self.project,
+            "value": self.value,
+            "timestamp": iso(self.timestamp),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResolved(TriggerFired):
+    """A value resolved a trigger of a rule."""
+
+    type: ClassVar[str] = "alert_trigger.resolved"
+
+
+@dataclass(frozen=True, slots=True)
 class CommandDead(Event):
     """A fault outlived its retries: the command lies in the dead letters."""
 
@@ -213,6 +242,8 @@ EVENTS: Final[dict[str, type[Event]]] = {
         CommentEdited,
         CommentDeleted,
         Mentioned,
+        TriggerFired,
+        TriggerResolved,
         CommandDead,
         NotificationCreated,
     )

@@ -7,6 +7,7 @@ numbers become text, integers may come as integral floats or digit strings. Pyda
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,11 +22,13 @@ from models.vocabulary import JSON, MAX_ID
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
+NO_NUMBER: Final = "A valid number is required."
 UNPARSABLE: Final = ""
 """Stands for a mention that can name nobody."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+")
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -62,6 +65,20 @@ def integer(value: JSON) -> int:
     if not isinstance(value, int):
         raise wrong(NO_INTEGER)
     return value
+
+
+def number(value: JSON) -> float:
+    """A number or its digits; never a truth value, nor what no number can be (infinity, "not a number")."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    is_one = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
+    try:
+        parsed = float(value) if is_one and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        parsed = math.inf
+    if not math.isfinite(parsed):
+        raise wrong(NO_NUMBER)
+    return parsed
 
 
 def listing(value: JSON) -> list[Any]:
@@ -138,6 +155,7 @@ def row_id(value: JSON) -> int:
 TextField = Annotated[str, BeforeValidator(text)]
 OptionalText = Annotated[str | None, optional(text)]
 OptionalInteger = Annotated[int | None, optional(integer)]
+OptionalNumber = Annotated[float | None, optional(number)]
 OptionalMoment = Annotated[datetime | None, optional(moment)]
 _NAME: Final = {"type": ["string", "integer"]}
 IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]

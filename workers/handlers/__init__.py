@@ -16,9 +16,11 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.metric_commands import ObserveMetric
 from workers.handlers.comments import delete_comment, edit_comment, post_comment
 from workers.handlers.incidents import mark_seen, open_incident, set_status
 from workers.handlers.notifications import read_notifications
+from workers.handlers.observations import observe_metric
 from workers.handlers.subscriptions import subscribe, unsubscribe
 from workers.work import Answer, Work
 
@@ -34,5 +36,6 @@ HANDLERS: Final[dict[str, Handler]] = {
     Subscribe.name: subscribe,
     Unsubscribe.name: unsubscribe,
     ReadNotifications.name: read_notifications,
+    ObserveMetric.name: observe_metric,
 }
 """Which function carries out which command."""
