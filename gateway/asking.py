@@ -7,7 +7,7 @@ only. Everything that depends on data is for the worker to decide.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -45,6 +45,10 @@ def anything(_command: Command) -> None:
     """An address that asks nothing more of a command."""
 
 
+async def anywhere() -> None:
+    """An address beneath which nothing has to be."""
+
+
 async def ask(
     visit: Visit,
     message: type[Command],
@@ -53,11 +57,13 @@ async def ask(
     in_address: Mapping[str, JSON] = NOTHING,
     has_body: bool = True,
     require: Callable[[Any], None] = anything,
+    require_there: Callable[[], Awaitable[object]] = anywhere,
 ) -> Answer:
     """Ask for what the body says; the answer is the command's outcome, or 202 if that takes longer than they wait.
 
     ``in_address`` are fields that the address gives beside the ``incident``; without ``has_body`` they are all there
-    is, whatever was sent. ``require`` is what this address asks of a command whose shape is right.
+    is, whatever was sent. ``require`` is what this address asks of a command whose shape is right. ``require_there``
+    looks for what it is about: who may not see that is told so, and not what is wrong with the shape.
 
     :raises Refusal: it is refused before it is accepted.
     """
@@ -73,6 +79,7 @@ async def ask(
     except Refusal:
         if incident is not None:
             await require_incident(visit, incident)
+        await require_there()
         # Whoever may not ask at all is told that, and not what is wrong with what they ask.
         require_right_to_author(visit, entry)
         raise

@@ -28,6 +28,7 @@ from gateway.routes import (
     health,
     incidents,
     notifications,
+    observations,
     organizations,
     stream,
     subscriptions,
@@ -45,6 +46,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     # The busiest first: routes are tried in this order.
     *comments.ADDRESSES,
     *commands.ADDRESSES,
+    *observations.ADDRESSES,
     *incidents.ADDRESSES,
     *subscriptions.ADDRESSES,
     *notifications.ADDRESSES,

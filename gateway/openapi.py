@@ -17,6 +17,7 @@ _PATHS: Final = {
     "identifier": "Number of the incident in its organization.",
     "comment": "Id of the comment: of its activity.",
     "command": "Id of the command.",
+    "rule": "Id of the alert rule.",
 }
 
 _DESCRIPTION: Final = (

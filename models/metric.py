@@ -54,6 +54,7 @@ class Counter:
         return self.opened_at is not None and at - self.opened_at <= COOL_DOWN
 
 
+_NEVER_MET: Final = Counter()
 NO_COUNTERS: Final[Mapping[int, Counter]] = MappingProxyType({})
 
 
@@ -65,6 +66,10 @@ class Progress:
     observed: int = 0
     last_timestamp: datetime | None = None
     counters: Mapping[int, Counter] = field(default_factory=lambda: NO_COUNTERS)
+
+    def after(self, timestamp: datetime | None, counters: Mapping[int, Counter]) -> Progress:
+        """Where it stands one value later."""
+        return Progress(self.generation, self.observed + 1, timestamp, counters)
 
     def in_generation(self, generation: int) -> Progress:
         """The same, if the rule still says what it said then; else everything is counted anew."""
@@ -118,30 +123,26 @@ class Verdict:
 
 def evaluate(said: Definition, progress: Progress, standing: Standing, seen: Observation) -> Verdict:
     """What the value does, trigger by trigger, in ascending order of their thresholds."""
-    observed = replace(progress, observed=progress.observed + 1)
     if (last := progress.last_timestamp) is not None and seen.timestamp <= last:
-        return Verdict(observed, ignored=Ignored.REPEATED if seen.timestamp == last else Ignored.OUT_OF_ORDER)
+        return ignored(progress, Ignored.REPEATED if seen.timestamp == last else Ignored.OUT_OF_ORDER)
     if seen.value is None and said.query_type is QueryType.CRASH_RATE:
-        counters = {id_: Counter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
-        return Verdict(replace(observed, last_timestamp=seen.timestamp, counters=counters), ignored=Ignored.NO_VALUE)
+        anew = {id_: Counter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
+        return Verdict(progress.after(seen.timestamp, anew), ignored=Ignored.NO_VALUE)
     measured = measure(said, seen)
     if measured is None:
-        return Verdict(observed, ignored=Ignored.NO_BASELINE)
+        return ignored(progress, Ignored.NO_BASELINE)
     round_ = _Round(said, standing.opened_at, set(standing.active), seen.arrived_at)
     counters = dict(progress.counters)
     for trigger in sorted(said.triggers, key=lambda each: (each.threshold, each.id)):
         if seen.project not in trigger.excluded_projects:
-            counters[trigger.id] = round_.pass_on(trigger, measured, counters.get(trigger.id, Counter()))
-    return Verdict(
-        replace(observed, last_timestamp=seen.timestamp, counters=counters),
-        tuple(round_.steps),
-        Ignored.COOLING_DOWN if round_.was_cooling and not round_.steps else None,
-    )
+            counters[trigger.id] = round_.pass_on(trigger, measured, counters.get(trigger.id, _NEVER_MET))
+    cooling = Ignored.COOLING_DOWN if round_.was_cooling and not round_.steps else None
+    return Verdict(progress.after(seen.timestamp, counters), tuple(round_.steps), cooling)
 
 
-def not_in_plan(progress: Progress) -> Verdict:
-    """A value of data that the organization's plan does not include."""
-    return Verdict(replace(progress, observed=progress.observed + 1), ignored=Ignored.NOT_IN_PLAN)
+def ignored(progress: Progress, why: Ignored) -> Verdict:
+    """The value is noted, and that is all."""
+    return Verdict(progress.after(progress.last_timestamp, progress.counters), ignored=why)
 
 
 @dataclass(slots=True)

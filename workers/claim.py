@@ -26,7 +26,7 @@ from models.command import (
 from models.event import NewEvent, write_events
 from models.vocabulary import CommandState
 from tasks.events import CommandDead, cloud_event
-from workers.lines import COMMANDS_PER_BATCH, last_by_subject, reach, with_those_before
+from workers.lines import last_by_subject, read_lines, with_those_before
 
 SUBJECTS_PER_BATCH: Final = 64
 """A fair share: with several workers, no one takes every subject that waits."""
@@ -49,7 +49,7 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
-    waiting = read_commands(connection, reach(subjects), most=COMMANDS_PER_BATCH)
+    waiting = read_lines(connection, subjects)
     suspects = last_by_subject([command for command in waiting.due if command.attempts])
     calm = Waiting([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
     return Claim(with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)

@@ -22,16 +22,19 @@ from models.vocabulary import IncidentStatus
 from tasks.commands import OpenIncident, SetStatus
 from tasks.metric_commands import ObserveMetric
 
-COMMANDS_PER_BATCH: Final = 200
 COMMANDS_PER_SUBJECT: Final = 50
-VALUES_PER_RULE: Final = 50
+COMMANDS_PER_BATCH: Final = 200
+VALUES_PER_RULE: Final = 200
+"""A rule's values come by the hundred and cost little each: a batch takes more of them, and has more room for that."""
 
 Lines = frozenset[str]
 
 
-def reach(subjects: Iterable[str]) -> dict[str, int]:
-    """How many commands of each subject a batch takes at most."""
-    return {subject: _most_of(subject) for subject in subjects}
+def read_lines(connection: Connection, lines: Iterable[str]) -> Waiting:
+    """What waits on these locked lines, as much of it as a batch takes."""
+    most_of = {line: _most_of(line) for line in lines}
+    room = VALUES_PER_RULE if any(map(_is_of_rule, most_of)) else 0
+    return read_commands(connection, most_of, most=COMMANDS_PER_BATCH + room)
 
 
 def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
@@ -110,7 +113,15 @@ class _Choice:
 
 
 def _most_of(subject: str) -> int:
-    return VALUES_PER_RULE if subject.startswith("rule:") else COMMANDS_PER_SUBJECT
+    return VALUES_PER_RULE if _is_of_rule(subject) else COMMANDS_PER_SUBJECT
+
+
+def _is_of_rule(line: str) -> bool:
+    return line.startswith("rule:")
+
+
+def _is_of_incident(line: str) -> bool:
+    return line.startswith("incident:")
 
 
 def _ends(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
@@ -134,7 +145,7 @@ def _lock(connection: Connection, lines: AbstractSet[str]) -> set[str]:
 
 
 def _read(connection: Connection, lines: AbstractSet[str]) -> Waiting:
-    return read_commands(connection, reach(sorted(lines)), most=COMMANDS_PER_BATCH) if lines else Waiting([], {})
+    return read_lines(connection, sorted(lines)) if lines else Waiting([], {})
 
 
 # --- which lines a command touches -----------------------------------------------------------------------------
@@ -225,10 +236,6 @@ class _Elsewhere(NamedTuple):
 
     rule: int | None
     seqs: Sequence[int]
-
-
-def _is_of_incident(line: str) -> bool:
-    return line.startswith("incident:")
 
 
 def _waiting_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, _Elsewhere]:

@@ -124,6 +124,9 @@ class Wants:
             self.tokens.add(row.token_id)
         if row.user_id is not None:
             self.users.add(row.user_id)
+        if isinstance(message, ObserveMetric):
+            self._add_value(organization, message)
+            return
         if address := getattr(message, "incident", None):
             self._add_address(organization, address)
             if isinstance(message, _SHOWING):
@@ -142,17 +145,19 @@ class Wants:
                 self._add_rule(message.alert_rule)
             self.incident_ids += 1
             self.activity_ids += 1
-        self.may_call |= isinstance(message, (SetStatus, ObserveMetric))
-        if isinstance(message, ObserveMetric):
-            self._add_rule(message.id)
-            self.projects.add((organization, message.project))
-            self.observed.append((organization, message.id, message.project))
-            # It may open an incident; how many activities its triggers make of it is known with the rule.
-            self.opening.add(organization)
-            self.incident_ids += 1
-            self.activity_ids += 1
+        self.may_call |= isinstance(message, SetStatus)
         if isinstance(message, ReadNotifications) and row.user_id is not None:
             self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
+
+    def _add_value(self, organization: int, message: ObserveMetric) -> None:
+        self._add_rule(message.id)
+        self.projects.add((organization, message.project))
+        self.observed.append((organization, message.id, message.project))
+        self.may_call = True
+        # It may open an incident; how many activities its triggers make of it is known with the rule.
+        self.opening.add(organization)
+        self.incident_ids += 1
+        self.activity_ids += 1
 
     def _add_rule(self, id_: int) -> None:
         # A larger number names none, and the database takes none.

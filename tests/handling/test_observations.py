@@ -7,11 +7,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import insert, select, update
 
-from tests.builders import a_trigger, an_action
+from models.alert_rule import ActionType, TargetType, alert_rule_generations, alert_rule_snoozes, alert_rules
+from tasks.commands import OpenIncident, SetStatus, Subscribe
+from tasks.settings import BrokerSettings
+from tests.builders import a_definition, a_rule, a_trigger, an_action
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 from tests.handling.watch import START, Watch
+from workers.notify.notifier import Notifier
 
 MEM, ANA, BEN = 11, 12, 13
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -298,3 +303,285 @@ def test_without_the_feature_there_is_nothing_to_observe(house: House, two: Watc
 def watch_with(house: House, acme: Acme) -> Callable[..., Watch]:
     """A rule with one trigger, critical, that does these actions."""
     return lambda *actions: Watch(house, acme, a_trigger("critical", 100, *actions))
+
+
+def test_a_team_is_its_active_people_with_an_active_place(
+    house: House, acme: Acme, watch_with: Callable[..., Watch]
+) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET is_active = false WHERE username = 'ana'")
+    watch = watch_with(an_action(21, to=TargetType.TEAM))
+
+    watch.see(101)
+
+    assert watch.deliveries() == [("email", MEM, "fire", 20), ("email", BEN, "fire", 20)]
+    assert watch.decisions() == [(MEM, "pending", "alert_action"), (BEN, "pending", "alert_action")]
+
+
+def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., Watch]) -> None:
+    watch = watch_with(an_action(MEM), an_action(21, to=TargetType.TEAM))
+
+    watch.see(101)
+
+    assert [user for _, user, *_ in watch.deliveries()] == [MEM, ANA, BEN]
+
+
+def test_an_address_is_told_as_it_stands(watch_with: Callable[..., Watch]) -> None:
+    watch = watch_with(
+        an_action("https://x.test/hook", by=ActionType.WEBHOOK, to=TargetType.SPECIFIC),
+        an_action("slack://a/b/c", by=ActionType.CHAT, to=TargetType.SPECIFIC),
+    )
+
+    watch.see(101)
+
+    assert watch.deliveries() == [("webhook", "https://x.test/hook", "fire", 20), ("chat", "slack://a/b/c", "fire", 20)]
+    assert watch.decisions() == []
+
+
+def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Callable[..., Watch]) -> None:
+    action = an_action(MEM)
+    watch = watch_with(action)
+
+    watch.see(101, at=NOON)
+
+    [row] = watch.rows("SELECT * FROM deliveries")
+    [change] = watch.rows("SELECT id FROM incident_activities WHERE type = 2")
+    [incident] = watch.incidents()
+    assert (row.activity_id, row.incident_id, row.rule_id, row.action_id) == (
+        change.id, incident.id, watch.rule, action.id,
+    )  # fmt: skip
+    assert (row.project_id, row.state, row.attempts) == (watch.acme.projects["acme", "p1"], "pending", 0)
+    assert row.due_at == NOON
+
+
+def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
+    house: House, watch_with: Callable[..., Watch]
+) -> None:
+    # Out never was one; 99 is nobody's account any more.
+    watch = watch_with(an_action(14), an_action(99))
+
+    watch.see(101)
+
+    assert watch.deliveries() == []
+    assert watch.decisions() == [(14, "suppressed", "no_access")]
+
+
+@pytest.mark.parametrize(
+    ("user", "until", "told"),
+    [
+        (None, None, []),
+        (None, NOON + timedelta(seconds=1), []),
+        (None, NOON, [MEM, ANA, "https://x.test/"]),
+        (MEM, None, [ANA, "https://x.test/"]),
+        (MEM, NOON, [MEM, ANA, "https://x.test/"]),
+    ],
+)
+def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
+    house: House, watch_with: Callable[..., Watch], user: int | None, until: datetime | None, told: list[int | str]
+) -> None:
+    hook = an_action("https://x.test/", by=ActionType.WEBHOOK, to=TargetType.SPECIFIC)
+    watch = watch_with(an_action(MEM), an_action(ANA), hook)
+    with house.engine.begin() as connection:
+        connection.execute(
+            insert(alert_rule_snoozes).values(rule_id=watch.rule, user_id=user, until=until, date_added=START)
+        )
+
+    watch.see(101, at=NOON)
+
+    assert [whom for _, whom, *_ in watch.deliveries()] == told
+    assert watch.decisions() == [
+        (person, "pending", "alert_action") if person in told else (person, "suppressed", "snoozed")
+        for person in (MEM, ANA)
+    ]
+
+
+def test_the_notifier_tells_no_subscriber_of_what_a_value_did(house: House, acme: Acme, two: Watch) -> None:
+    two.see(60)
+    [incident] = two.incidents()
+    house.answer(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
+    house.answer(two.value(120), **acme.by("ana"))
+
+    notifier = Notifier(house.engine, BrokerSettings(BROKER_URL="redis+socket:///nowhere/valkey.sock"))
+    while notifier.plan():
+        pass
+
+    assert house.counts()["notifications"] == 0
+
+
+# --- people between values -------------------------------------------------------------------------------------
+
+
+def status(incident: int, number: int = 2, **fields: Any) -> SetStatus:
+    return SetStatus.model_validate({"incident": incident, "status": number} | fields)
+
+
+def test_a_close_by_hand_resolves_every_trigger_and_calls_everyone(house: House, acme: Acme, two: Watch) -> None:
+    two.see(60)
+    [incident] = two.incidents()
+
+    house.answer(status(incident.identifier), **acme.by("mem"))
+
+    assert two.held() == {"warning": 1}
+    assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
+    [closed] = two.incidents()
+    assert (closed.status, closed.status_method, closed.date_closed) == (2, 1, closed.last_activity_at)
+
+
+def test_a_close_by_hand_calls_for_every_project_of_the_incident(house: House, acme: Acme) -> None:
+    watch = Watch(house, acme, a_trigger("critical", 100, an_action(MEM)))
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": watch.rule})
+    _, incident = house.answer(opening, **acme.by("own"))
+
+    house.answer(status(incident["identifier"]), **acme.by("mem"))
+
+    rows = watch.rows("SELECT project_id, user_id FROM deliveries ORDER BY project_id")
+    projects = sorted(acme.projects["acme", slug] for slug in ("p1", "p2"))
+    assert [tuple(row) for row in rows] == [(project, MEM) for project in projects]
+
+
+def test_a_close_by_hand_calls_whom_the_rule_named_when_it_found_the_incident(
+    house: House, acme: Acme, two: Watch
+) -> None:
+    two.see(60)
+    [incident] = two.incidents()
+    with house.engine.begin() as connection:
+        connection.execute(
+            insert(alert_rule_generations).from_select(
+                ["rule_id", "generation", "definition", "date_modified"],
+                select(alert_rules.c.id, alert_rules.c.generation, alert_rules.c.definition, alert_rules.c.date_added),
+            )
+        )
+        now = a_definition(a_trigger("critical", 100, an_action(BEN))).model_dump(mode="json")
+        connection.execute(update(alert_rules).values(generation=2, definition=now))
+
+    house.answer(status(incident.identifier), **acme.by("mem"))
+
+    assert [whom for _, whom, *_ in two.deliveries()[1:]] == [MEM, ANA]
+
+
+def test_tocsin_itself_closes_without_a_person_and_subscribes_nobody(house: House, two: Watch) -> None:
+    two.see(60)
+    [incident] = two.incidents()
+
+    code, body = house.answer(
+        status(incident.identifier, comment="It is over."), organization=two.organization, token=None
+    )
+
+    assert (code, body["status"], body["statusMethod"], body["isSubscribed"]) == (200, 2, 2, False)
+    [change] = two.rows("SELECT user_id, comment FROM incident_activities WHERE type = 2 AND value = '2'")
+    assert tuple(change) == (None, "It is over.")
+    assert house.counts()["incident_subscriptions"] == 0
+    assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
+    assert two.events(f"incidents/{incident.identifier}")[-1]["data"]["actor"]["type"] == "system"
+
+
+def test_a_close_by_a_value_does_not_call_as_one_by_hand_does(two: Watch) -> None:
+    two.see(60)
+    two.see(10)
+
+    assert ("email", ANA, "resolve", 2) not in two.deliveries()
+
+
+def test_after_a_close_by_hand_the_next_value_opens_another_one_once_it_has_cooled_down(
+    house: House, acme: Acme, two: Watch
+) -> None:
+    two.see(60, at=NOON)
+    [incident] = two.incidents()
+    house.answer(status(incident.identifier), **acme.by("mem"))
+
+    soon, later = two.see(60, at=NOON + timedelta(minutes=5)), two.see(60, at=NOON + timedelta(minutes=11))
+
+    assert (soon[1]["ignored"], later[1]["fired"]) == ("cooling down", ["warning"])
+    assert [row.identifier for row in two.incidents()] == [2, 3]
+
+
+def test_a_reopened_incident_is_the_one_that_values_find(house: House, acme: Acme, two: Watch) -> None:
+    two.see(60, at=NOON)
+    [incident] = two.incidents()
+    house.answer(status(incident.identifier), **acme.by("ben"))
+    house.answer(status(incident.identifier, 1), **acme.by("ben"))
+
+    _, body = two.see(120, at=NOON + timedelta(hours=1))
+
+    assert (body["fired"], body["incident"]["identifier"]) == (["warning", "critical"], str(incident.identifier))
+    assert two.held() == {"warning": 0, "critical": 0}
+
+
+def test_an_incident_of_what_the_rule_said_before_is_left_alone(house: House, two: Watch) -> None:
+    two.see(120, at=NOON)
+    with house.engine.begin() as connection:
+        connection.execute(update(alert_rules).values(generation=2))
+
+    # It does not cool down either: nothing has fired in this generation.
+    _, body = two.see(120, at=NOON)
+
+    old, new = two.incidents()
+    assert (old.status, new.status, new.alert_rule_generation) == (20, 20, 2)
+    assert body["incident"]["identifier"] == str(new.identifier)
+
+
+# --- an incident opened in a rule's name -----------------------------------------------------------------------
+
+
+def test_an_incident_opened_in_a_rules_name_carries_the_rule_and_values_find_it(
+    house: House, acme: Acme, two: Watch
+) -> None:
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": two.rule})
+
+    code, body = house.answer(opening, **acme.by("own"))
+    _, seen = two.see(60)
+
+    assert (code, body["type"], body["alertRule"]["id"], body["title"]) == (201, 2, str(two.rule), "Slow")
+    assert (seen["incident"]["identifier"], seen["incident"]["status"]) == (body["identifier"], 10)
+    assert len(two.incidents()) == 1
+
+
+def test_no_incident_is_opened_in_the_name_of_a_rule_that_is_not_there_or_out_of_reach(
+    house: House, acme: Acme, two: Watch
+) -> None:
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+        elsewhere = a_rule(connection, acme.organizations["closed"])
+        of_p2 = a_rule(connection, two.organization, projects=[acme.projects["acme", "p2"]])
+        deleted = a_rule(connection, two.organization, row={"status": 4})
+        connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
+        # Mem is on the team of p1 alone.
+        connection.exec_driver_sql("UPDATE members SET role = 'admin' WHERE user_id = 11")
+
+    def opened(rule: int, **who: Any) -> Any:
+        opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
+        return house.answer(opening, **who or acme.by("mem"))
+
+    invalid = (400, {"alertRule": ["Invalid alert rule"]})
+    assert [opened(rule) for rule in (elsewhere, of_p2, deleted, 0, -1, 10**25)] == [invalid] * 6
+    assert opened(two.rule)[0] == 201
+    assert opened(of_p2, **acme.by_bot())[0] == 201
+
+
+# --- what is noted ---------------------------------------------------------------------------------------------
+
+
+def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: House, acme: Acme) -> None:
+    watch = Watch(house, acme, threshold_period=2)
+    watch.see(101)
+    watch.see(101)
+    watch.see(101, timestamp=START.isoformat())
+
+    assert watch.noted() == [
+        {"fired": [], "resolved": [], "incident": None, "counted": {"critical": {"alerts": 1, "resolves": 0}}},
+        {"fired": ["critical"], "resolved": [], "incident": "2", "counted": {"critical": {"alerts": 0, "resolves": 0}}},
+        {
+            "fired": [], "resolved": [], "incident": "2", "ignored": "out of order",
+            "counted": {"critical": {"alerts": 0, "resolves": 0}},
+        },
+    ]  # fmt: skip
+
+
+def test_the_last_five_hundred_values_are_kept(house: House, acme: Acme) -> None:
+    watch = Watch(house, acme)
+    house.accept_all([watch.value(number) for number in range(1, 521)], **watch.by_program())
+
+    house.apply()
+
+    rows = watch.rows("SELECT number, value FROM alert_rule_observations ORDER BY number")
+    assert [(row.number, row.value) for row in rows] == [(number, number) for number in range(21, 521)]

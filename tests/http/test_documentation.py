@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy.engine import Engine
 from starlette.routing import Route
 
 from gateway.main import ADDRESSES
+from tests.builders import a_rule
+from tests.handling.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 PROBLEM = "application/problem+json"
@@ -39,15 +42,21 @@ def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
 
 
-def test_answers_have_the_fields_that_the_file_promises(gateway: Gateway, busy_worker: Worker) -> None:
+def test_answers_have_the_fields_that_the_file_promises(
+    gateway: Gateway, ledger: Engine, acme: Acme, busy_worker: Worker
+) -> None:
     document = gateway.get("/openapi.json", by=None).json()
     gateway.post(COMMENTS, A_COMMENT | {"mentions": ["ana"]})
     command = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").json()["id"]
+    with ledger.begin() as connection:
+        rule = a_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
+    value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
+    gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
     for address in ADDRESSES:
         if "GET" not in address.operations or address.operations["GET"].is_stream:
             continue
-        path = address.path.format(organization="acme", identifier="1", command=command)
+        path = address.path.format(organization="acme", identifier="1", command=command, rule=rule)
         answer = gateway.get(path, by="dev-ops" if address.ops_role else "dev-mem").json()
         schema = document["paths"][address.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         for each in answer if "items" in schema else [answer]:

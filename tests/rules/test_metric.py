@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.alert_rule import Definition, QueryType, ThresholdType
-from models.metric import Ignored, Observation, Progress, Standing, Verdict, began, evaluate, not_in_plan
+from models.metric import Ignored, Observation, Progress, Standing, Verdict, began, evaluate, ignored
 from models.vocabulary import IncidentStatus
 from tests.builders import a_definition, a_trigger
 
@@ -190,8 +190,8 @@ def test_a_comparison_is_in_per_cent_of_the_past(value: float | None, past: floa
     assert bool(life.see(value, comparison_value=past).fired) is fires
 
 
-def test_what_is_not_in_the_plan_is_noted_and_nothing_else() -> None:
-    verdict = not_in_plan(Progress(1, observed=4, last_timestamp=START))
+def test_what_is_ignored_out_of_hand_is_noted_and_nothing_else() -> None:
+    verdict = ignored(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
 
     assert (verdict.ignored, verdict.steps) == (Ignored.NOT_IN_PLAN, ())
     assert (verdict.progress.observed, verdict.progress.last_timestamp) == (5, START)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from models.alert_rule import KEPT_OBSERVATIONS, AlertRule, TriggerStatus
 from models.fan_out import on_change
 from models.incident import Incident
-from models.metric import Observation, Step, Verdict, began, evaluate, not_in_plan
+from models.metric import Ignored, Observation, Step, Verdict, began, evaluate, ignored
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
 from models.vocabulary import JSON, Feature, IncidentStatus, StatusMethod
@@ -25,10 +25,13 @@ def observe_metric(ask: ObserveMetric, work: Work) -> Answer:
     """Note the value and do what it means; 201 with what fired and what was resolved, 200 if it was ignored."""
     rule = _rule(ask, work)
     project = _project(ask, rule, work)
-    case = _Case(ask, rule, project, work.by_tocsin_itself())
+    case = _Case(ask, rule, project, work)
     standing = work.world.open_of_rule(rule, project.facts.id)
     verdict = case.judge(standing)
-    incident = case.carry_out(verdict.steps, standing)
+    incident = standing
+    if verdict.steps:
+        # What follows from a value is nobody's act, whoever sent it.
+        incident = _Case(ask, rule, project, work.by_tocsin_itself()).carry_out(verdict.steps, standing)
     case.note(verdict, incident)
     shown = None if incident is None else work.show_listed(incident)
     return Answer(201 if verdict.ignored is None else 200, _said(verdict) | {"incident": shown})
@@ -59,7 +62,7 @@ def _said(verdict: Verdict) -> dict[str, JSON]:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """A value and what it is a value of. ``work`` is tocsin's own: what follows is not the act of who sent it."""
+    """A value and what it is a value of."""
 
     ask: ObserveMetric
     rule: AlertRule
@@ -70,7 +73,7 @@ class _Case:
         said, book = self.rule.definition, self.work.world.rulebook
         progress = book.progress_of(self.rule, self.project.facts.id)
         if said.dataset == "transactions" and not self.work.organization.has(Feature.PERFORMANCE):
-            return not_in_plan(progress)
+            return ignored(progress, Ignored.NOT_IN_PLAN)
         ask = self.ask
         seen = Observation(self.project.slug, ask.value, ask.timestamp, self.work.at, ask.comparison_value)
         return evaluate(said, progress, book.standing_of(incident), seen)
