@@ -54,7 +54,7 @@ def _organization(_command: Any, organization_id: int, _user_id: int | None) -> 
 
 
 def _rule(command: Any, _organization_id: int, _user_id: int | None) -> str:
-    return f"rule:{command.id}"
+    return f"rule:{command.alert_rule}"
 
 
 def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:

@@ -25,7 +25,7 @@ class ObserveMetric(Command):
 
     name: ClassVar[str] = "metric.observe"
 
-    id: RowId = Field(alias="alertRule")
+    alert_rule: RowId = Field(alias="alertRule")
     project: TextField
     value: OptionalNumber
     timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value)]

@@ -181,7 +181,7 @@ class _Search(NamedTuple):
 
 
 def _search_of(command: ClaimedCommand) -> _Search:
-    rule = command.payload.get("id") if command.type == ObserveMetric.name else None
+    rule = command.payload.get("alert_rule") if command.type == ObserveMetric.name else None
     return _Search(command.organization_id, rule, _key_of(command))
 
 

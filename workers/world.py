@@ -150,9 +150,9 @@ class Wants:
             self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
 
     def _add_value(self, organization: int, message: ObserveMetric) -> None:
-        self._add_rule(message.id)
+        self._add_rule(message.alert_rule)
         self.projects.add((organization, message.project))
-        self.observed.append((organization, message.id, message.project))
+        self.observed.append((organization, message.alert_rule, message.project))
         self.may_call = True
         # It may open an incident; how many activities its triggers make of it is known with the rule.
         self.opening.add(organization)

@@ -38,7 +38,7 @@ def observe_metric(ask: ObserveMetric, work: Work) -> Answer:
 
 
 def _rule(ask: ObserveMetric, work: Work) -> AlertRule:
-    rule = work.rule(ask.id)
+    rule = work.rule(ask.alert_rule)
     if rule is None:
         raise NotFound
     if not work.reaches(rule):
