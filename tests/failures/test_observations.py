@@ -330,6 +330,25 @@ def test_a_value_waits_for_a_pause_in_its_organizations_line(house: House, acme:
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
+def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
+    house: House, acme: Acme, watch: Watch
+) -> None:
+    opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
+    house.answer(opening, **acme.by_bot())
+    comment = house.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
+    house.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
+    watch.accept(60)
+
+    with house.engine.begin() as connection:
+        by_its_rule = claim_next(connection, f"rule:{watch.rule}")
+    with house.engine.begin() as connection:
+        by_its_organization = claim_next(connection, f"org:{watch.organization}")
+
+    assert by_its_rule is None
+    assert by_its_organization is not None
+    assert by_its_organization.id == comment
+
+
 def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before_it(
     house: House, acme: Acme, watch: Watch
 ) -> None:
