@@ -188,6 +188,11 @@ class World:
             return self.incidents.get((organization, int(address)))
         return self.by_key.get((organization, address.removeprefix("dedup:"))) if address else None
 
+    def project_in_use(self, organization: int, slug: str) -> Project | None:
+        """The project of this slug, if there is one that is active."""
+        project = self.by_slug.get((organization, slug))
+        return project if project is not None and project.facts.active else None
+
     def add(self, incident: Incident) -> None:
         """An incident that this batch opens: later commands of the batch find it."""
         self.incidents[incident.organization_id, incident.identifier] = incident
