@@ -27,6 +27,7 @@ from tasks.commands import (
     EditComment,
     OpenIncident,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
@@ -34,6 +35,9 @@ from tasks.commands import (
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
 """Commands that ask who has seen the incident and who hears of it."""
+
+_OPENING: Final = (OpenIncident, ReceiveAlerts)
+"""Commands that may open an incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,9 @@ class Wants:
         if key := getattr(message, "dedup_key", None):
             self.keys.add((organization, key))
             self.shown.add((organization, f"dedup:{key}"))
-        if isinstance(message, OpenIncident):
+        if isinstance(message, ReceiveAlerts) and message.project is not None:
+            self.projects.add((organization, message.project))
+        if isinstance(message, _OPENING):
             self.opening.add(organization)
             self.incident_ids += 1
             self.activity_ids += 1
