@@ -120,7 +120,7 @@ def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
         url = program.until("ready http").removeprefix("ready ")
         stack = Stack(program, folder, url)
         with stack.client() as client:
-            eventually(lambda: client.get(f"{ACME}/incidents/3/").status_code == 200)
+            eventually(lambda: client.get(f"{ACME}/incidents/4/").status_code == 200)
         yield stack
     finally:
         if process.poll() is None:
