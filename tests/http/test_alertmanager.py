@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
+from gateway.main import ADDRESSES
+from gateway.schemas import all_schemas
 from gateway.settings import GatewaySettings
 from models.command import commands
-from tests.alertmanager import FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
+from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, a_gateway
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
@@ -78,6 +81,14 @@ def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, wo
     endings = [gateway.get(place, by="dev-bot").json()["outcome"] for place in places]
     assert sorted(each["status"] for each in endings) == [200] * 9 + [201]
     assert {each["body"]["identifier"] for each in endings} == {"2"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
+    schema = all_schemas(ADDRESSES)["AlertGroup"]
+
+    Draft202012Validator(schema).validate(sent(name))
+    assert not Draft202012Validator(schema).is_valid(sent(name, version="3"))
 
 
 @pytest.mark.parametrize(

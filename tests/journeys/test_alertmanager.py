@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.alertmanager import sent
 from tests.house.tree import ROOT
 from tests.journeys.house import ACME, Stack, a_stack
 from tests.journeys.programs import eventually, open_folder
@@ -64,20 +66,20 @@ class Alertmanager:
         self.client.post("/api/v2/alerts", json=[alert | facts]).raise_for_status()
 
 
-def documented() -> str:
-    """The alertmanager.yml of the documentation."""
-    blocks = re.findall(
-        r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "alertmanager.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    [configuration] = [block for block in blocks if "receivers:" in block]
-    return configuration
+def documented(language: str, word: str) -> str:
+    """The block of the documentation that has the word."""
+    page = (ROOT / "docs" / "alertmanager.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [found] = [block for block in blocks if word in block]
+    return str(found)
 
 
 @contextlib.contextmanager
 def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
     """Debian's binary as a child of ours, by itself, on a free port and with its data in the folder."""
-    assert DOCUMENTED in documented()
-    (folder / "alertmanager.yml").write_text(documented().replace(DOCUMENTED, gateway))
+    configuration = documented("yaml", "receivers:")
+    assert DOCUMENTED in configuration
+    (folder / "alertmanager.yml").write_text(configuration.replace(DOCUMENTED, gateway))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*free.getsockname())
@@ -173,3 +175,14 @@ def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack,
 
     incident = followed(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
     assert incident["projects"] == ["p2"]
+
+
+def test_the_token_that_the_page_has_made_may_post_alerts_and_read_what_became_of_them(stack: Stack) -> None:
+    token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
+    group = sent(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
+
+    with stack.client(token) as alertmanager:
+        answer = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
+        command = alertmanager.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+
+    assert (answer.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)
