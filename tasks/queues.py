@@ -8,6 +8,7 @@ silently. On Valkey a queue is a plain list; on RabbitMQ every queue is a quorum
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from kombu.connection import Connection
@@ -28,6 +29,8 @@ DEAD_QUEUE = "tocsin.dead"
 MAX_HINTS = 50_000
 MAX_EVENTS = 1_000_000
 MAX_DEAD = 10_000
+
+_NOT_FOUND = 404
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
@@ -64,15 +67,52 @@ def declare(connection: Connection) -> None:
 
     :raises Exception: the connection's errors; on RabbitMQ also when a queue exists with other arguments.
     """
-    on_rabbitmq = connection.transport.driver_type == "amqp"
     with connection.channel() as channel:
-        # Dead letters first: from its first message on, a queue finds the place for what it refuses.
-        # On Valkey they have none; the transport parks what it refuses in a list.
-        if on_rabbitmq:
-            dead_queue()(channel).declare()
-        EVENTS_EXCHANGE(channel).declare()
-        for queue in [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]:
-            queue(channel).declare()
+        for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
+            entity(channel).declare()
+
+
+def misfits(connection: Connection) -> list[str]:
+    """What RabbitMQ lacks of the topology, or holds in another shape: a sentence each, with the fix. Changes nothing.
+
+    On Valkey there is nothing to look for: a list comes with its first message.
+
+    :raises Exception: the connection's errors.
+    """
+    if not _is_rabbitmq(connection):
+        return []
+    return [found for entity in _topology(on_rabbitmq=True) for found in _misfits(connection, entity)]
+
+
+def _topology(*, on_rabbitmq: bool) -> list[Any]:
+    # Dead letters first: from its first message on, a queue finds the place for what it refuses.
+    # On Valkey they have none; the transport parks what it refuses in a list.
+    dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
+    queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]
+    return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
+
+
+def _misfits(connection: Connection, entity: Any) -> Iterator[str]:
+    kind = type(entity).__name__.lower()
+    try:
+        with connection.channel() as channel:
+            declare_it = getattr(entity(channel), "queue_declare", None) or entity(channel).declare
+            # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
+            declare_it(passive=True)
+            declare_it()
+    except connection.channel_errors as error:
+        if getattr(error, "reply_code", None) == _NOT_FOUND:
+            yield f"the {kind} {entity.name} is missing: start `tocsin relay`, which declares it"
+        else:
+            said = getattr(error, "reply_text", None) or str(error)
+            yield (
+                f"the {kind} {entity.name} is not as we declare it ({said.removeprefix('PRECONDITION_FAILED - ')}): "
+                f"delete it on RabbitMQ (what waits there are hints, nothing is lost), `tocsin relay` declares it anew"
+            )
+
+
+def _is_rabbitmq(connection: Connection) -> bool:
+    return bool(connection.transport.driver_type == "amqp")
 
 
 def _guarded_quorum(max_length: int) -> dict[str, Any]:

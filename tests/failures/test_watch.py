@@ -22,13 +22,14 @@ from tasks.lanes import Hinter, count_hints
 from tasks.settings import BrokerSettings
 from tests.builders import an_accepted_command
 from tests.conftest import Database
-from tests.failures.conftest import Broker, eventually
+from tests.failures.conftest import Broker
 from tests.failures.deaf_line import DeafLine, a_deaf_line
 from tests.failures.test_batches import comment
 from tests.failures.test_relay import given_forgotten, going
 from tests.handling.acme import Acme
 from tests.handling.conftest import House, house
 from tests.journeys.programs import Program, living, open_folder, running
+from tests.waiting import eventually
 from workers.relay import Relay
 from workers.sweep import Sweeper
 from workers.watch import DEAF, LOOKS, Pulse, Watch, is_untaken

@@ -25,7 +25,8 @@ from tests.conftest import Database
 from tests.house.compose import COMPOSE, ours, services, variables
 from tests.house.tree import ROOT
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, eventually, tocsin
+from tests.journeys.programs import CLEAN, tocsin
+from tests.waiting import eventually
 from workers.cli import COMMANDS
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers

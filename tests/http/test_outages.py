@@ -11,7 +11,8 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from tests.handling.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway, eventually
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.waiting import eventually
 from workers.stack.servers import Servers
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.journeys.house import ACME, Stack, a_stack, careful_post
-from tests.journeys.programs import eventually, open_folder, tocsin
+from tests.journeys.programs import open_folder, tocsin
+from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
 
