@@ -8,9 +8,9 @@ silently. On Valkey a queue is a plain list; on RabbitMQ every queue is a quorum
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
+from amqp.exceptions import AccessRefused, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
 
@@ -29,8 +29,6 @@ DEAD_QUEUE = "tocsin.dead"
 MAX_HINTS = 50_000
 MAX_EVENTS = 1_000_000
 MAX_DEAD = 10_000
-
-_NOT_FOUND = 404
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
@@ -73,15 +71,25 @@ def declare(connection: Connection) -> None:
 
 
 def misfits(connection: Connection) -> list[str]:
-    """What RabbitMQ lacks of the topology, or holds in another shape: a sentence each, with the fix. Changes nothing.
+    """What RabbitMQ lacks of the topology, or holds in another shape: in sentences, with the fix. Changes nothing.
 
-    On Valkey there is nothing to look for: a list comes with its first message.
+    On Valkey there is nothing to look for: a list comes with its first message. Bindings cannot be asked for; whoever
+    declares restores them.
 
     :raises Exception: the connection's errors.
     """
     if not _is_rabbitmq(connection):
         return []
-    return [found for entity in _topology(on_rabbitmq=True) for found in _misfits(connection, entity)]
+    missing, others = [], []
+    for entity in _topology(on_rabbitmq=True):
+        name = f"the {type(entity).__name__.lower()} {entity.name}"
+        try:
+            _compare(connection, entity)
+        except NotFound:
+            missing.append(name)
+        except connection.channel_errors as error:
+            others.append(f"{name} {_difference(entity, error)}")
+    return [_all_missing(missing), *others] if missing else others
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:
@@ -92,23 +100,32 @@ def _topology(*, on_rabbitmq: bool) -> list[Any]:
     return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
 
 
-def _misfits(connection: Connection, entity: Any) -> Iterator[str]:
-    kind = type(entity).__name__.lower()
-    try:
-        with connection.channel() as channel:
-            declare_it = getattr(entity(channel), "queue_declare", None) or entity(channel).declare
-            # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
-            declare_it(passive=True)
-            declare_it()
-    except connection.channel_errors as error:
-        if getattr(error, "reply_code", None) == _NOT_FOUND:
-            yield f"the {kind} {entity.name} is missing: start `tocsin relay`, which declares it"
-        else:
-            said = getattr(error, "reply_text", None) or str(error)
-            yield (
-                f"the {kind} {entity.name} is not as we declare it ({said.removeprefix('PRECONDITION_FAILED - ')}): "
-                f"delete it on RabbitMQ (what waits there are hints, nothing is lost), `tocsin relay` declares it anew"
-            )
+def _compare(connection: Connection, entity: Any) -> None:
+    with connection.channel() as channel:
+        bound = entity(channel)
+        declare_it = bound.queue_declare if isinstance(entity, Queue) else bound.declare
+        # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
+        declare_it(passive=True)
+        declare_it()
+
+
+def _all_missing(names: list[str]) -> str:
+    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    return f"{', '.join(names)} {are} missing: start `tocsin relay` (anew, if it runs), which declares {them}"
+
+
+def _difference(entity: Any, error: Exception) -> str:
+    said = str(getattr(error, "reply_text", "") or error)
+    if isinstance(error, AccessRefused):
+        return (
+            f"may not be looked at ({said.removeprefix('ACCESS_REFUSED - ')}): "
+            f"give the user in BROKER_URL the rights to configure, write and read (`rabbitmqctl set_permissions`)"
+        )
+    others = "" if isinstance(entity, Queue) else " and the services whose queues were bound to it"
+    return (
+        f"is not as we declare it ({said.removeprefix('PRECONDITION_FAILED - ')}): "
+        f"delete it on RabbitMQ, no work is lost, then start `tocsin relay`{others} anew"
+    )
 
 
 def _is_rabbitmq(connection: Connection) -> bool:

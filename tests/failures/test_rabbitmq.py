@@ -83,12 +83,13 @@ def test_publishers_wait_for_confirms_and_nobody_waits_for_ever(rabbitmq: Rabbit
 
 def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
-        missing = misfits(connection)
+        [missing] = misfits(connection)
         found_after = rabbitmq.queues()
         declare(connection)
 
         assert misfits(connection) == []
-    assert "the queue commands is missing: start `tocsin relay`, which declares it" in missing
+    assert "the exchange tocsin.events, the queue commands, " in missing
+    assert missing.endswith(" are missing: start `tocsin relay` (anew, if it runs), which declares them")
     assert found_after == []
 
 
@@ -109,8 +110,7 @@ def test_a_queue_of_another_shape_is_named_with_its_difference_and_the_fix(
         [found] = [each for each in misfits(connection) if "missing" not in each]
 
     assert found.startswith("the queue bulk is not as we declare it (inequivalent arg '")
-    assert found.endswith("delete it on RabbitMQ (what waits there are hints, nothing is lost), "
-                          "`tocsin relay` declares it anew")  # fmt: skip
+    assert found.endswith("delete it on RabbitMQ, no work is lost, then start `tocsin relay` anew")
     assert difference in found or "x-dead-letter" in found or "x-max-length" in found
 
 
@@ -121,6 +121,20 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
         [found] = [each for each in misfits(connection) if "missing" not in each]
 
     assert found.startswith("the exchange tocsin.events is not as we declare it (inequivalent arg 'type'")
+    assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
+
+
+def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared: RabbitBroker) -> None:
+    rights = f"/permissions/{declared.host}/guest"
+    declared.node.ask("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
+
+    with declared.connection() as connection:
+        found = misfits(connection)
+
+    assert [sentence.partition(" (")[0] for sentence in found] == [
+        f"the queue {lane.value} may not be looked at" for lane in Lane
+    ]
+    assert all("`rabbitmqctl set_permissions`" in sentence for sentence in found)
 
 
 def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is_mended(
@@ -138,7 +152,7 @@ def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is
         ill = ask()
         declare(connection)
 
-    assert ill == (1, "the queue bulk is missing: start `tocsin relay`, which declares it")
+    assert ill == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
     assert ask() == (0, "every exchange and queue is as this release declares it")
 
 
@@ -155,7 +169,7 @@ def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
         well = gateway.get("/readyz?verbose", by=None)
 
     assert (ill.status_code, ill.json()["checks"]["topology"]["status"]) == (200, "degraded")
-    assert "the queue commands is missing" in ill.json()["checks"]["topology"]["detail"]
+    assert "the queue commands, " in ill.json()["checks"]["topology"]["detail"]
     assert well.json()["checks"]["topology"] == {"status": "ok", "detail": "as declared"}
 
 
