@@ -29,7 +29,7 @@ from gateway.requests import (
 from gateway.visit import Visit
 from models.base import new_id
 from models.command import NewCommand
-from models.policy import require_author, require_projects
+from models.policy import require_author, require_program, require_projects
 from models.refusals import InvalidFields, Refusal
 from models.shapes import command_json
 from models.vocabulary import JSON, CallerKind, CommandState, Lane
@@ -124,11 +124,13 @@ def checked(message: type[Command], fields: Mapping[str, JSON]) -> Command:
 
 
 def require_right_to_author(visit: Visit, entry: Entry) -> None:
-    """Writes are for people, and for programs where the command is marked for them.
+    """Writes are for people, and for programs where the command is marked for them, for them alone or for both.
 
-    :raises Forbidden: the caller is a key, or a program that acts for nobody.
+    :raises Forbidden: the caller is a key, or a program that acts for nobody; or only such a program may ask.
     """
-    if not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
+    if not entry.for_people:
+        require_program(visit.actor)
+    elif not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
         require_author(visit.actor)
 
 

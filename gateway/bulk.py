@@ -57,6 +57,16 @@ async def ask_for_all(visit: Visit) -> Answer:
     if len(visit.body) > BODY_LIMIT and any(size_of(each) > BODY_LIMIT for each in listed):
         raise TooLarge(BODY_LIMIT)
     items = _items(listed)
+    return await ask_for_each(visit, items, condition=condition, header_key=header_key, body=body)
+
+
+async def ask_for_each(
+    visit: Visit, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
+) -> Answer:
+    """Ask for these commands, of which ``body`` is the source; 202 or 200 as above.
+
+    :raises Refusal: none of them is accepted.
+    """
     places, application = _application(visit, items, condition=condition, header_key=header_key, body=body)
     accepted, ended = await accept(visit, application, patience=NOT_WAITING)
     headers = command_headers(visit, accepted)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.addresses import Address, Operation
-from models.vocabulary import CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
+from models.vocabulary import AlertState, CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 
@@ -24,6 +24,8 @@ _ID: Final[Json] = {"type": "string", "pattern": "^[0-9]+$"}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
+
+_LABELS: Final[Json] = {"type": "object", "additionalProperties": _TEXT}
 
 
 def _object(**fields: Json) -> Json:
@@ -129,6 +131,28 @@ _ENTITIES: Final[Json] = {
         error=_TEXT_OR_NULL,
     ),
     "CommandList": _object(commands=_list(_named("Command"))),
+    "AlertGroup": {
+        "description": "What Alertmanager posts, version 4 of its webhook; other fields are ignored.",
+        "type": "object",
+        "properties": {
+            "version": {"const": "4"},
+            "groupKey": _TEXT,
+            "status": _one_of(AlertState),
+            "groupLabels": _LABELS,
+            "commonLabels": _LABELS,
+            "commonAnnotations": _LABELS,
+            "alerts": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
+                    "required": ["status"],
+                },
+            },
+        },
+        "required": ["version", "groupKey", "status", "alerts"],
+    },
     "Organization": _object(
         id=_ID,
         slug=_TEXT,

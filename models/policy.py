@@ -253,6 +253,15 @@ def require_author(actor: Actor) -> None:
         raise Forbidden
 
 
+def require_program(actor: Actor) -> None:
+    """What an organization's program says in its own name is for no person, no key, and nobody it acts for.
+
+    :raises Forbidden: the caller is none, or acts for somebody.
+    """
+    if (actor.kind is not CallerKind.SERVICE or actor.is_person) and actor.kind is not CallerKind.SYSTEM:
+        raise Forbidden
+
+
 def is_listed_unasked(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
     """Whether a list that names no project shows this one: those of one's teams, and every one to a program.
 

@@ -15,6 +15,7 @@ from tasks.commands import (
     OpenIncident,
     PostComment,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
@@ -27,7 +28,8 @@ class Entry:
 
     ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
     one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
-    program may do in its own name, ``is_conditional`` what honours If-Match.
+    program may do in its own name, and what is not ``for_people`` nobody else may; ``is_conditional`` marks what
+    honours If-Match.
     """
 
     message: type[Command]
@@ -35,6 +37,7 @@ class Entry:
     method: str
     subject: Callable[[Any, int, int | None], str]
     for_services: bool = False
+    for_people: bool = True
     is_conditional: bool = False
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
@@ -60,6 +63,7 @@ CATALOG: Final[dict[str, Entry]] = {
     entry.message.name: entry
     for entry in (
         Entry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
+        Entry(ReceiveAlerts, INCIDENTS, "POST", _organization, for_services=True, for_people=False),
         Entry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
         Entry(MarkSeen, INCIDENT, "POST", _incident),
         Entry(PostComment, INCIDENT, "POST", _incident),

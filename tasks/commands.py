@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.vocabulary import IncidentStatus
 from tasks.fields import (
+    AlertStateField,
     IncidentAddress,
     Mentions,
     MentionsIfAny,
@@ -46,6 +47,19 @@ class OpenIncident(Command):
     date_started: OptionalMoment = Field(default=None, alias="dateStarted")
     status: Annotated[int, status_of((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")
+
+
+class ReceiveAlerts(Command):
+    """Bring the incident of a group of alerts to what is said of the group: opened, as bad as it is, or closed."""
+
+    name: ClassVar[str] = "alertmanager.receive"
+
+    dedup_key: TextField = Field(alias="dedupKey")
+    state: AlertStateField
+    title: TextField
+    project: OptionalText = None
+    severity: OptionalText = None
+    starts_at: OptionalMoment = Field(default=None, alias="startsAt")
 
 
 class PostComment(Command):

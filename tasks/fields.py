@@ -8,21 +8,24 @@ numbers become text, integers may come as integral floats or digit strings. Pyda
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from functools import reduce
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from models.refusals import NOT_NULL, REQUIRED
-from models.vocabulary import JSON, MAX_ID
+from models.vocabulary import JSON, MAX_ID, AlertState
 
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
 UNPARSABLE: Final = ""
 """Stands for a mention that can name nobody."""
+
+T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+")
@@ -42,11 +45,16 @@ def text(value: JSON) -> str:
     trimmed = str(value).strip()
     if not trimmed:
         raise wrong(BLANK)
-    if "\0" in trimmed:
+    return storable(trimmed)
+
+
+def storable(value: str) -> str:
+    """Text that the database can hold."""
+    if "\0" in value:
         raise wrong("Null characters are not allowed.")
-    if lone := _SURROGATE.search(trimmed):
+    if lone := _SURROGATE.search(value):
         raise wrong(f"Surrogate characters are not allowed: U+{ord(lone[0]):X}.")
-    return trimmed
+    return value
 
 
 def integer(value: JSON) -> int:
@@ -157,6 +165,21 @@ OptionalIds = Annotated[
 ]
 
 
+_ALERT_STATES: Final = {str(state): state for state in AlertState}
+
+
+def _alert_state(value: JSON) -> AlertState:
+    state = _ALERT_STATES.get(text(value))
+    if state is None:
+        raise wrong(f"Valid values: {', '.join(_ALERT_STATES)}.")
+    return state
+
+
+AlertStateField = Annotated[
+    AlertState, BeforeValidator(_alert_state), WithJsonSchema({"type": "string", "enum": list(_ALERT_STATES)})
+]
+
+
 def status_of(choices: tuple[int, ...]) -> BeforeValidator:
     """An integer out of a closed set."""
 
@@ -170,30 +193,42 @@ def status_of(choices: tuple[int, ...]) -> BeforeValidator:
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
+    listed = filled(value)
+    return tuple(each_of({str(index): each for index, each in enumerate(listed)}, check).values())
+
+
+def filled(value: JSON) -> list[Any]:
+    """A JSON array with something in it."""
+    listed = listing(value)
+    if not listed:
+        raise wrong("This list may not be empty.")
+    return listed
+
+
+def each_of(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
+    """Every item as the check makes it; those that it refuses are named by one error."""
     wrongs: dict[str, list[str]] = {}
-    checked = []
-    for index, each in enumerate(listing(value)):
+    checked = {}
+    for name, each in items.items():
         try:
-            checked.append(check(each))
+            checked[name] = check(each)
         except PydanticCustomError as error:
-            wrongs[str(index)] = [error.message()]
+            wrongs[name] = [error.message()]
     if wrongs:
         raise PydanticCustomError("items", "{items}", {"items": wrongs})
-    if not checked:
-        raise wrong("This list may not be empty.")
-    return tuple(checked)
+    return checked
 
 
 def field_errors(error: ValidationError) -> dict[str, JSON]:
-    """What pydantic found, as the wire says it: field (in the caller's spelling) → texts, or index → texts."""
+    """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep."""
     fields: dict[str, JSON] = {}
     for each in error.errors():
-        context = each.get("ctx", {})
-        name = str(each["loc"][0]) if each["loc"] else "non_field_errors"
+        *path, name = map(str, each["loc"] or ("non_field_errors",))
+        place = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
         if each["type"] == "items":
-            fields[name] = context["items"]
+            place[name] = each["ctx"]["items"]
         else:
-            fields.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
+            place.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
     return fields
 
 

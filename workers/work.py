@@ -6,7 +6,7 @@ batch at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, TypedDict, Unpack
@@ -25,12 +25,20 @@ from models.incident import Incident
 from models.policy import SYSTEM, Actor, OrganizationFacts, require_organization, require_projects
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
 from models.shapes import FoundBy, incident_details, incident_in_event
-from models.vocabulary import JSON, ActivityType, CallerKind, SubscriptionReason
+from models.vocabulary import (
+    JSON,
+    ActivityType,
+    CallerKind,
+    IncidentStatus,
+    IncidentType,
+    StatusMethod,
+    SubscriptionReason,
+)
 from tasks.catalog import CATALOG
 from tasks.commands import Command
-from tasks.events import Event, cloud_event
+from tasks.events import Event, IncidentOpened, StatusChanged, cloud_event
 from workers.follow_ups import follow_up
-from workers.world import Order, World
+from workers.world import Order, Project, World
 
 
 class Answer(NamedTuple):
@@ -152,6 +160,60 @@ class Work:
         expected = self.order.row.expected_version
         if expected is not None and expected != version:
             raise StaleVersion
+
+    def open_incident(
+        self,
+        *,
+        title: str,
+        projects: Sequence[Project],
+        status: IncidentStatus,
+        started: datetime | None,
+        dedup_key: str | None,
+    ) -> Incident:
+        """A new incident, which later commands of the batch find; ``started`` is now if nobody knows."""
+        organization, began = self.organization.id, started or self.at
+        self.world.last_identifiers[organization] += 1
+        incident = Incident(
+            id=self.world.incident_ids.pop(),
+            organization_id=organization,
+            identifier=self.world.last_identifiers[organization],
+            title=title,
+            status=status,
+            status_method=StatusMethod.RULE_TRIGGERED,
+            type=IncidentType.DETECTED,
+            dedup_key=dedup_key,
+            version=1,
+            event_sequence=0,
+            date_started=began,
+            date_detected=began,
+            date_added=self.at,
+            date_closed=None,
+            last_activity_at=max(began, self.at),
+            projects=frozenset(project.facts.id for project in projects),
+        )
+        self.world.add(incident)
+        self.changes.opened.append(incident)
+        self.record_at(incident, began, ActivityType.DETECTED)
+        self.record_at(incident, incident.last_activity_at, ActivityType.CREATED)
+        self.announce(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in projects))))
+        return incident
+
+    def change_status(
+        self, incident: Incident, new: IncidentStatus, *, by: StatusMethod, comment: str | None = None
+    ) -> None:
+        """Give an incident another status than it has: one activity, and its news."""
+        at = incident.record_activity(accepted_at=self.at)
+        old = incident.move_to(new, by=by, at=at)
+        self.world.follow(incident)
+        change = self.record_at(
+            incident,
+            at,
+            ActivityType.STATUS_CHANGE,
+            value=str(int(new)),
+            previous_value=str(int(old)),
+            comment=comment,
+        )
+        self.announce(incident, StatusChanged(activity=change.id, old=old, new=new, comment=comment))
 
     def record(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
         """Something happened on an incident, by this actor."""

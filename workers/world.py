@@ -28,6 +28,7 @@ from tasks.commands import (
     EditComment,
     OpenIncident,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
@@ -36,6 +37,9 @@ from workers.rulebook import Rulebook
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
 """Commands that ask who has seen the incident and who hears of it."""
+
+_OPENING: Final = (OpenIncident, ReceiveAlerts)
+"""Commands that may open an incident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,9 @@ class Wants:
         if key := getattr(message, "dedup_key", None):
             self.keys.add((organization, key))
             self.shown.add((organization, f"dedup:{key}"))
-        if isinstance(message, OpenIncident):
+        if isinstance(message, ReceiveAlerts) and message.project is not None:
+            self.projects.add((organization, message.project))
+        if isinstance(message, _OPENING):
             self.opening.add(organization)
             if message.alert_rule is not None:
                 self.rules.add(message.alert_rule)
@@ -196,6 +202,11 @@ class World:
         if address.isdecimal():
             return self.incidents.get((organization, int(address)))
         return self.by_key.get((organization, address.removeprefix("dedup:"))) if address else None
+
+    def project_in_use(self, organization: int, slug: str) -> Project | None:
+        """The project of this slug, if there is one that is active."""
+        project = self.by_slug.get((organization, slug))
+        return project if project is not None and project.facts.active else None
 
     def add(self, incident: Incident) -> None:
         """An incident that this batch opens: later commands of the batch find it."""

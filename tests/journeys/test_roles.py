@@ -21,7 +21,8 @@ from models.roster import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, eventually, tocsin
+from tests.journeys.programs import CLEAN, tocsin
+from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers
 from workers.stack.up import free_port

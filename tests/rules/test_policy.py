@@ -396,6 +396,13 @@ def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_word
         assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
 
 
+def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
+    said = {who: verdict(lambda actor=actor: policy.require_program(actor)) for who, (actor, _) in AUTHORS.items()}
+
+    assert said == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
+    policy.require_program(SYSTEM)
+
+
 @pytest.mark.parametrize("status", IncidentStatus)
 @pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
 def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:

@@ -12,10 +12,12 @@ from tasks.commands import (
     OpenIncident,
     PostComment,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
 )
+from workers.handlers.alertmanager import receive_alerts
 from workers.handlers.comments import delete_comment, edit_comment, post_comment
 from workers.handlers.incidents import mark_seen, open_incident, set_status
 from workers.handlers.notifications import read_notifications
@@ -26,6 +28,7 @@ Handler = Callable[[Any, Work], Answer]
 
 HANDLERS: Final[dict[str, Handler]] = {
     OpenIncident.name: open_incident,
+    ReceiveAlerts.name: receive_alerts,
     SetStatus.name: set_status,
     MarkSeen.name: mark_seen,
     PostComment.name: post_comment,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from models.incident import Incident
 from models.policy import has_project_access, is_on_team_of, require_author, require_status
 from models.refusals import Conflict, Forbidden, InvalidFields
-from models.vocabulary import JSON, ActivityType, IncidentStatus, IncidentType, StatusMethod, SubscriptionReason
+from models.vocabulary import JSON, IncidentStatus, StatusMethod, SubscriptionReason
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
-from tasks.events import IncidentOpened, Seen, StatusChanged
+from tasks.events import Seen
 from workers.work import Answer, Work
 from workers.world import Project
 
@@ -21,12 +20,13 @@ def open_incident(ask: OpenIncident, work: Work) -> Answer:
             work.require_access(standing)
             return Answer(200, work.show(standing))
 
-    incident = _new_incident(ask, work, projects)
-    work.world.add(incident)
-    work.changes.opened.append(incident)
-    work.record_at(incident, incident.date_started, ActivityType.DETECTED)
-    work.record_at(incident, incident.last_activity_at, ActivityType.CREATED)
-    work.announce(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in projects))))
+    incident = work.open_incident(
+        title=ask.title,
+        projects=projects,
+        status=IncidentStatus(ask.status),
+        started=ask.date_started,
+        dedup_key=ask.dedup_key,
+    )
     return Answer(201, work.show(incident))
 
 
@@ -42,20 +42,9 @@ def set_status(ask: SetStatus, work: Work) -> Answer:
     if new is not IncidentStatus.CLOSED and work.world.holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    at = incident.record_activity(accepted_at=work.at)
-    old = incident.move_to(new, by=StatusMethod.MANUAL, at=at)
-    work.world.follow(incident)
-    change = work.record_at(
-        incident,
-        at,
-        ActivityType.STATUS_CHANGE,
-        value=str(int(new)),
-        previous_value=str(int(old)),
-        comment=ask.comment,
-    )
+    work.change_status(incident, new, by=StatusMethod.MANUAL, comment=ask.comment)
     reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED
     work.subscribe(incident, [work.author.id], reason)
-    work.announce(incident, StatusChanged(activity=change.id, old=old, new=new, comment=ask.comment))
     return Answer(200, work.show(incident))
 
 
@@ -73,8 +62,8 @@ def mark_seen(ask: MarkSeen, work: Work) -> Answer:
 
 def _projects(ask: OpenIncident, work: Work) -> list[Project]:
     wrongs: dict[str, JSON] = {}
-    found = [work.world.by_slug.get((work.organization.id, slug)) for slug in dict.fromkeys(ask.projects)]
-    projects = [project for project in found if project is not None and project.facts.active]
+    found = [work.world.project_in_use(work.organization.id, slug) for slug in dict.fromkeys(ask.projects)]
+    projects = [project for project in found if project is not None]
     if len(projects) != len(found):
         wrongs["projects"] = ["Invalid project"]
     if ask.alert_rule is not None:
@@ -84,27 +73,3 @@ def _projects(ask: OpenIncident, work: Work) -> list[Project]:
     if not all(has_project_access(work.actor, work.organization, project.facts) for project in projects):
         raise Forbidden
     return projects
-
-
-def _new_incident(ask: OpenIncident, work: Work, projects: list[Project]) -> Incident:
-    organization = work.organization.id
-    work.world.last_identifiers[organization] += 1
-    started = ask.date_started or work.at
-    return Incident(
-        id=work.world.incident_ids.pop(),
-        organization_id=organization,
-        identifier=work.world.last_identifiers[organization],
-        title=ask.title,
-        status=IncidentStatus(ask.status),
-        status_method=StatusMethod.RULE_TRIGGERED,
-        type=IncidentType.DETECTED,
-        dedup_key=ask.dedup_key,
-        version=1,
-        event_sequence=0,
-        date_started=started,
-        date_detected=started,
-        date_added=work.at,
-        date_closed=None,
-        last_activity_at=max(started, work.at),
-        projects=frozenset(project.facts.id for project in projects),
-    )
