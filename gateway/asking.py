@@ -155,7 +155,7 @@ def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewC
         token_id=visit.caller.token_id,
         user_id=user,
         caller=visit.caller.ledger_name,
-        payload=command.model_dump_json(exclude_none=True),
+        payload=command.stored(),
     )
 
 

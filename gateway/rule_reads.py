@@ -16,7 +16,7 @@ from models.rule_reading import (
     GENERATIONS,
     RULES,
     SNOOZES,
-    TEAM_SLUGS,
+    TEAMS,
     definition_of,
     people_in,
     rule_of,
@@ -76,7 +76,7 @@ class RuleReads:
         said = [*definitions, *(rule.definition for rule in rules)]
         creators = {rule.created_by for rule in rules if rule.created_by is not None}
         projects = await self._rows(_PROJECT_SLUGS, {"ids": list(set(chain(*(rule.projects for rule in rules))))})
-        teams = await self._rows(TEAM_SLUGS, {"ids": list(teams_in(said))})
+        teams = await self._rows(TEAMS, {"ids": list(teams_in(said))})
         persons = await self._rows(_PEOPLE, {"ids": list(people_in(said) | creators | set(people))})
         return Names(
             projects={row.id: row.slug for row in projects},
