@@ -37,6 +37,8 @@ class Command(BaseModel):
     whole: ClassVar[str] = WHOLE
     of_address: ClassVar[frozenset[str]] = frozenset()
     """Fields on the wire that only an address can give, and no body nor item."""
+    is_partial: ClassVar[bool] = False
+    """Whether what is left out stays as it is; then a field's default is none that a caller could count on."""
 
     @classmethod
     def fields_on_wire(cls) -> frozenset[str]:

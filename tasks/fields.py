@@ -180,6 +180,14 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
     return check
 
 
+def whole_number(least: int, most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+    """An integer in a range, as the parts of a field's type; with ``is_optional`` null is allowed."""
+    check = within(least, most)
+    kind = ["integer", "null"] if is_optional else "integer"
+    schema = WithJsonSchema({"type": kind, "minimum": least, "maximum": most})
+    return (optional(check) if is_optional else BeforeValidator(check)), schema
+
+
 def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
     """The same check, with a limit of characters."""
 

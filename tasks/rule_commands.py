@@ -48,7 +48,7 @@ from tasks.fields import (
     text,
     text_or_blank,
     up_to,
-    within,
+    whole_number,
     wrong,
     wrong_fields,
 )
@@ -132,7 +132,7 @@ class RuleWords(RuleCommand):
     rule_name: Annotated[str, BeforeValidator(up_to(256))] = Field(default="", alias="name")
     aggregate: TextField
     query: Query
-    time_window: Annotated[int, BeforeValidator(within(1, 1440))]
+    time_window: Annotated[int, *whole_number(1, 1440)]
     threshold_type: ThresholdTypeField
     triggers: Triggers
     projects: OneProject = ()
@@ -140,8 +140,8 @@ class RuleWords(RuleCommand):
     dataset: DatasetField = Dataset.EVENTS
     query_type: QueryTypeField = QueryType.ERROR
     event_types: EventTypes = ()
-    threshold_period: Annotated[int, BeforeValidator(within(1, 20))] = 1
-    comparison_delta: Annotated[int | None, optional(within(1, _LONGEST_DELTA))] = None
+    threshold_period: Annotated[int, *whole_number(1, 20)] = 1
+    comparison_delta: Annotated[int | None, *whole_number(1, _LONGEST_DELTA, is_optional=True)] = None
     resolve_threshold: OptionalNumber = None
     owner: Owner = None
     monitor_type: Annotated[int, BeforeValidator(_monitor_type)] = MonitorType.CONTINUOUS
@@ -240,6 +240,7 @@ class UpdateRule(RuleWords):
     """Let a rule say something else. Its open incidents end; what is left out stays as it is."""
 
     name: ClassVar[str] = "alert_rule.update"
+    is_partial: ClassVar[bool] = True
 
     alert_rule: RowId
 
@@ -294,6 +295,7 @@ class UpdateTrigger(CreateTrigger):
     """Move a threshold, or let it tell others. Open incidents of the rule end; what is left out stays."""
 
     name: ClassVar[str] = "trigger.update"
+    is_partial: ClassVar[bool] = True
 
     id: RowId
     label: _Label = ""

@@ -154,16 +154,32 @@ def _one_project(value: JSON) -> tuple[str, ...]:
 
 
 Query = Annotated[str, BeforeValidator(_query)]
-DatasetField = Annotated[Dataset, _one_of(Dataset, text, "Invalid dataset, valid values are {values}")]
+DatasetField = Annotated[
+    Dataset,
+    _one_of(Dataset, text, "Invalid dataset, valid values are {values}"),
+    WithJsonSchema({"type": "string", "enum": [str(each) for each in Dataset]}),
+]
 QueryTypeField = Annotated[
-    QueryType, _one_of(QueryType, integer, "Invalid query type {value}, valid values are {values}")
+    QueryType,
+    _one_of(QueryType, integer, "Invalid query type {value}, valid values are {values}"),
+    WithJsonSchema({"type": "integer", "enum": [int(each) for each in QueryType]}),
 ]
 ThresholdTypeField = Annotated[
-    ThresholdType, _one_of(ThresholdType, integer, "Invalid threshold type, valid values are {values}")
+    ThresholdType,
+    _one_of(ThresholdType, integer, "Invalid threshold type, valid values are {values}"),
+    WithJsonSchema({"type": "integer", "enum": [int(each) for each in ThresholdType]}),
 ]
-EventTypes = Annotated[tuple[EventType, ...], BeforeValidator(_event_types)]
-Owner = Annotated[str | None, BeforeValidator(_owner)]
-OneProject = Annotated[tuple[str, ...], BeforeValidator(_one_project)]
+EventTypes = Annotated[
+    tuple[EventType, ...],
+    BeforeValidator(_event_types),
+    WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [str(each) for each in EventType]}}),
+]
+Owner = Annotated[str | None, BeforeValidator(_owner), WithJsonSchema({"type": ["string", "integer", "null"]})]
+OneProject = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_one_project),
+    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": 1}),
+]
 
 
 # --- whom it tells ---------------------------------------------------------------------------------------------

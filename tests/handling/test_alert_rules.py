@@ -244,6 +244,7 @@ def test_a_rule_belongs_to_a_person_or_a_team(house: House, acme: Acme, named: J
         ("user:14", "User is not a member of this organization"),
         ("team:23", "Team is not a member of this organization"),
         ("nobody", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
+        ("meow:1", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
     ],
 )
 def test_who_cannot_own_a_rule_is_told_why(house: House, acme: Acme, named: str, sentence: str) -> None:
