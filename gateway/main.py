@@ -21,6 +21,7 @@ from gateway.addresses import Address
 from gateway.answers import error_answer, wants_problem
 from gateway.doors import Door
 from gateway.routes import (
+    alert_rules,
     commands,
     comments,
     directory,
@@ -30,8 +31,10 @@ from gateway.routes import (
     integrations,
     notifications,
     organizations,
+    snoozes,
     stream,
     subscriptions,
+    triggers,
 )
 from gateway.services import Services
 from gateway.settings import GatewaySettings
@@ -50,6 +53,9 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *integrations.ADDRESSES,
     *subscriptions.ADDRESSES,
     *notifications.ADDRESSES,
+    *alert_rules.ADDRESSES,
+    *triggers.ADDRESSES,
+    *snoozes.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,
     *stream.ADDRESSES,

@@ -88,6 +88,26 @@ class Visit:
             raise NotFound
         return number
 
+    def row_id(self, name: str) -> int:
+        """The id of a row in the address.
+
+        :raises NotFound: the address has none that could exist.
+        """
+        id_ = identifier(self.parameters[name])
+        if not id_:
+            raise NotFound
+        return id_
+
+    def project_slug(self) -> str:
+        """The project's slug in the address.
+
+        :raises NotFound: the address has none that could exist.
+        """
+        slug = self.parameters["project"]
+        if "\0" in slug or slug != slug.strip():
+            raise NotFound
+        return slug
+
     async def json(self) -> JSON:
         """The body as JSON.
 

@@ -110,6 +110,7 @@ class Feature(StrEnum):
 
     INCIDENTS = "organizations:incidents"
     PERFORMANCE = "organizations:performance-view"
+    GENERIC_METRICS = "organizations:mep-rollout-flag"
 
 
 class CommandState(StrEnum):

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from models.policy import INBOX, INCIDENT, INCIDENTS, Permission
+from models.policy import (
+    ALERT_RULE,
+    ALERT_RULES,
+    INBOX,
+    INCIDENT,
+    INCIDENTS,
+    PROJECT_ALERT_RULE,
+    PROJECT_ALERT_RULES,
+    Permission,
+)
 from tasks.commands import (
     Command,
     DeleteComment,
@@ -20,6 +29,19 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.rule_commands import (
+    CreateAction,
+    CreateRule,
+    CreateTrigger,
+    DeleteAction,
+    DeleteRule,
+    DeleteTrigger,
+    SnoozeRule,
+    UnsnoozeRule,
+    UpdateAction,
+    UpdateRule,
+    UpdateTrigger,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +51,7 @@ class Entry:
     ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
     one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
     program may do in its own name, and what is not ``for_people`` nobody else may; ``is_conditional`` marks what
-    honours If-Match.
+    honours If-Match. ``in_project`` is the permission of the command's other address, the one of a project.
     """
 
     message: type[Command]
@@ -39,6 +61,13 @@ class Entry:
     for_services: bool = False
     for_people: bool = True
     is_conditional: bool = False
+    in_project: Permission | None = None
+
+    def permission_of(self, command: Command) -> Permission:
+        """The permission of the address that the command came by."""
+        if self.in_project is not None and getattr(command, "in_project", None) is not None:
+            return self.in_project
+        return self.permission
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
         """The subject of this command, from ids, not spellings."""
@@ -53,6 +82,11 @@ def _incident(command: Any, organization_id: int, _user_id: int | None) -> str:
 
 def _organization(_command: Any, organization_id: int, _user_id: int | None) -> str:
     return f"org:{organization_id}"
+
+
+def _rule(command: Any, organization_id: int, _user_id: int | None) -> str:
+    rule: int = command.alert_rule
+    return f"rule:{rule}" if rule else f"org:{organization_id}"
 
 
 def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
@@ -72,6 +106,17 @@ CATALOG: Final[dict[str, Entry]] = {
         Entry(Subscribe, INCIDENT, "POST", _incident),
         Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
         Entry(ReadNotifications, INBOX, "POST", _person),
+        Entry(CreateRule, ALERT_RULES, "POST", _organization, in_project=PROJECT_ALERT_RULES),
+        Entry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
+        Entry(DeleteRule, ALERT_RULE, "DELETE", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
+        Entry(SnoozeRule, PROJECT_ALERT_RULES, "POST", _rule),
+        Entry(UnsnoozeRule, PROJECT_ALERT_RULES, "DELETE", _rule),
+        Entry(CreateTrigger, ALERT_RULES, "POST", _rule),
+        Entry(UpdateTrigger, ALERT_RULES, "PUT", _rule),
+        Entry(DeleteTrigger, ALERT_RULES, "DELETE", _rule),
+        Entry(CreateAction, ALERT_RULES, "POST", _rule),
+        Entry(UpdateAction, ALERT_RULES, "PUT", _rule),
+        Entry(DeleteAction, ALERT_RULES, "DELETE", _rule),
     )
 }
 """Every command by its name on the wire."""

@@ -7,6 +7,7 @@ numbers become text, integers may come as integral floats or digit strings. Pyda
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ from models.vocabulary import JSON, MAX_ID, AlertState
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
+WHOLE: Final = "non_field_errors"
+"""How errors of a whole object are called, where nothing else is said."""
+
 UNPARSABLE: Final = ""
 """Stands for a mention that can name nobody."""
 
@@ -29,6 +33,9 @@ T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+")
+_TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "off", "0"), False
+)
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -38,14 +45,18 @@ def wrong(message: str) -> PydanticCustomError:
 
 def text(value: JSON) -> str:
     """Text as the wire takes it: a string or a number, trimmed, not blank, storable."""
+    if not (trimmed := text_or_blank(value)):
+        raise wrong(BLANK)
+    return trimmed
+
+
+def text_or_blank(value: JSON) -> str:
+    """The same where it may be blank."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise wrong(NO_STRING)
-    trimmed = str(value).strip()
-    if not trimmed:
-        raise wrong(BLANK)
-    return storable(trimmed)
+    return storable(str(value).strip())
 
 
 def storable(value: str) -> str:
@@ -70,6 +81,34 @@ def integer(value: JSON) -> int:
     if not isinstance(value, int):
         raise wrong(NO_INTEGER)
     return value
+
+
+def number(value: JSON) -> float:
+    """A number or its text, finite; never a truth value."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    try:
+        read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        read = math.nan
+    if not math.isfinite(read):
+        raise wrong("A valid number is required.")
+    return read
+
+
+def truth(value: JSON) -> bool:
+    """A truth value, or the words and numbers that forms send for one."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
+    if read is None:
+        raise wrong("Must be a valid boolean.")
+    return read
+
+
+def no_object(value: JSON) -> str:
+    """What is said of a value that should be an object."""
+    return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
 
 def listing(value: JSON) -> list[Any]:
@@ -134,6 +173,40 @@ def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
+def within(least: int, most: int) -> Callable[[JSON], int]:
+    """A check for an integer in a range."""
+
+    def check(value: JSON) -> int:
+        read = integer(value)
+        if read > most:
+            raise wrong(f"Ensure this value is less than or equal to {most}.")
+        if read < least:
+            raise wrong(f"Ensure this value is greater than or equal to {least}.")
+        return read
+
+    return check
+
+
+def whole_number(least: int, most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+    """An integer in a range, as the parts of a field's type; with ``is_optional`` null is allowed."""
+    check = within(least, most)
+    kind = ["integer", "null"] if is_optional else "integer"
+    schema = WithJsonSchema({"type": kind, "minimum": least, "maximum": most})
+    return (optional(check) if is_optional else BeforeValidator(check)), schema
+
+
+def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
+    """The same check, with a limit of characters."""
+
+    def limited(value: JSON) -> str:
+        read = check(value)
+        if len(read) > most:
+            raise wrong(f"Ensure this field has no more than {most} characters.")
+        return read
+
+    return limited
+
+
 def row_id(value: JSON) -> int:
     """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
     if value is None:
@@ -158,6 +231,11 @@ Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 """The same where the field may be missing; null is as wrong as above."""
 Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
+SlugsIfAny = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text) if value != [] else ())]
+"""The same where the list may be empty."""
+Number = Annotated[float, BeforeValidator(number)]
+OptionalNumber = Annotated[float | None, optional(number)]
+Truth = Annotated[bool, BeforeValidator(truth)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
@@ -219,14 +297,24 @@ def each_of(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, 
     return checked
 
 
-def field_errors(error: ValidationError) -> dict[str, JSON]:
-    """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep."""
+def wrong_fields(fields: Mapping[str, JSON]) -> PydanticCustomError:
+    """An error of the whole object that names its fields itself."""
+    return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
+
+
+def field_errors(error: ValidationError, *, whole: str = WHOLE) -> dict[str, JSON]:
+    """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep.
+
+    ``whole`` is how errors of the object itself are called.
+    """
     fields: dict[str, JSON] = {}
     for each in error.errors():
-        *path, name = map(str, each["loc"] or ("non_field_errors",))
+        *path, name = map(str, each["loc"] or (whole,))
         place = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
         if each["type"] == "items":
             place[name] = each["ctx"]["items"]
+        elif each["type"] == "fields":
+            fields |= each["ctx"]["fields"]
         else:
             place.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
     return fields

@@ -15,12 +15,14 @@ from typing import Final
 
 from models import mentions
 from models.activity import Activity
+from models.alert_rule import AlertRule
 from models.command import ClaimedCommand
 from models.directory import Person
 from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.rule_shapes import Names
+from models.rule_words import TargetType
 from models.vocabulary import CallerKind, Role
 from tasks.commands import (
     Command,
@@ -33,6 +35,16 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.fields import identifier
+from tasks.rule_commands import (
+    CreateRule,
+    CreateTrigger,
+    DeleteRule,
+    DeleteTrigger,
+    RuleCommand,
+    RuleWords,
+    UpdateRule,
+)
 from workers.rulebook import Rulebook
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
@@ -40,6 +52,9 @@ _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
 
 _OPENING: Final = (OpenIncident, ReceiveAlerts)
 """Commands that may open an incident."""
+
+_ENDING: Final = (UpdateRule, DeleteRule, CreateTrigger, DeleteTrigger)
+"""Commands that end what their rule holds open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,10 @@ class Wants:
     inboxes: list[tuple[int, int, list[int], int]] = field(default_factory=list)
     opening: set[int] = field(default_factory=set)
     rules: set[int] = field(default_factory=set)
+    ending: set[int] = field(default_factory=set)
+    counted: set[int] = field(default_factory=set)
+    told_teams: set[int] = field(default_factory=set)
+    rule_ids: int = 0
     incident_ids: int = 0
     activity_ids: int = 0
 
@@ -133,6 +152,10 @@ class Wants:
         for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()) or ())):
             self._add_target(target)
         self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
+        if rule := getattr(message, "alert_rule", None):
+            self.rules.add(rule)
+        if isinstance(message, RuleCommand):
+            self._add_rule_command(message, organization)
         if key := getattr(message, "dedup_key", None):
             self.keys.add((organization, key))
             self.shown.add((organization, f"dedup:{key}"))
@@ -140,12 +163,25 @@ class Wants:
             self.projects.add((organization, message.project))
         if isinstance(message, _OPENING):
             self.opening.add(organization)
-            if message.alert_rule is not None:
-                self.rules.add(message.alert_rule)
             self.incident_ids += 1
             self.activity_ids += 1
         if isinstance(message, ReadNotifications) and row.user_id is not None:
             self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
+
+    def _add_rule_command(self, message: RuleCommand, organization: int) -> None:
+        named = (getattr(message, "in_project", None), *getattr(message, "excluded_projects", ()))
+        self.projects.update((organization, slug) for slug in named if slug is not None)
+        self.rule_ids += message.new_ids
+        for spec in message.action_specs:
+            told = self.told_teams if spec.target_type == TargetType.TEAM else self.users
+            if spec.target_type != TargetType.SPECIFIC and (target := identifier(spec.target_identifier)):
+                told.add(target)
+        if isinstance(message, RuleWords) and message.owner is not None:
+            self._add_target(mentions.parse(message.owner))
+        if isinstance(message, CreateRule):
+            self.counted.add(organization)
+        if isinstance(message, _ENDING):
+            self.ending.add(message.alert_rule)
 
     def _add_address(self, organization: int, address: str) -> None:
         if address.isdecimal():
@@ -243,6 +279,20 @@ class World:
     def projects_of(self, incident: Incident) -> list[Project]:
         """The incident's projects, by slug."""
         return sorted((self.projects[id_] for id_ in incident.projects), key=lambda project: project.slug)
+
+    def held_open_by(self, rule: AlertRule) -> list[int]:
+        """What a rule that may end found in its generation and holds open, as the batch has left it: identifiers."""
+        here = {each.identifier: each for each in self.incidents.values() if each.alert_rule_id == rule.id}
+        open_ = self.rulebook.open_incidents.get(rule.id, {}) | {
+            number: each.alert_rule_generation for number, each in here.items() if each.is_open
+        }
+        closed = {number for number, each in here.items() if not each.is_open}
+        return sorted(number for number, began in open_.items() if began == rule.generation and number not in closed)
+
+    def last_found(self, rule: int) -> int | None:
+        """The last generation in which a rule that may end found an incident, if it ever did."""
+        here = {each.alert_rule_generation for each in self.incidents.values() if each.alert_rule_id == rule}
+        return max((each for each in here | {self.rulebook.last_found.get(rule)} if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
         """Every team attached to one of the incident's projects."""

@@ -50,7 +50,7 @@ class House:
             token_id=token,
             user_id=user,
             caller=f"user:{user}",
-            payload=command.model_dump_json(exclude_none=True),
+            payload=command.stored(),
             expected_version=expected_version,
         )
         with self.engine.begin() as connection:
