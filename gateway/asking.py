@@ -49,6 +49,10 @@ def anything(_command: Command) -> None:
     """An address that asks nothing more of a command."""
 
 
+async def anywhere() -> None:
+    """An address beneath which nothing has to be."""
+
+
 async def ask(
     visit: Visit,
     message: type[Command],

@@ -30,6 +30,7 @@ from gateway.routes import (
     incidents,
     integrations,
     notifications,
+    observations,
     organizations,
     snoozes,
     stream,
@@ -49,6 +50,7 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     # The busiest first: routes are tried in this order.
     *comments.ADDRESSES,
     *commands.ADDRESSES,
+    *observations.ADDRESSES,
     *incidents.ADDRESSES,
     *integrations.ADDRESSES,
     *subscriptions.ADDRESSES,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.addresses import Address, Operation
+from models.metric import Ignored
 from models.rule_words import ActionType, TargetType
 from models.vocabulary import AlertState, CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
 from tasks.catalog import CATALOG
@@ -21,6 +22,7 @@ Json = dict[str, Any]
 _TEXT: Final[Json] = {"type": "string"}
 _TEXT_OR_NULL: Final[Json] = {"type": ["string", "null"]}
 _NUMBER: Final[Json] = {"type": "integer"}
+_MEASURE_OR_NULL: Final[Json] = {"type": ["number", "null"]}
 _TRUTH: Final[Json] = {"type": "boolean"}
 _ID: Final[Json] = {"type": "string", "pattern": "^[0-9]+$"}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
@@ -194,6 +196,32 @@ _ENTITIES: Final[Json] = {
         dateAdded=_TIME,
         ruleId={"type": "null"},
         alertRuleId=_ID,
+    ),
+    "Observed": {
+        "type": "object",
+        "properties": {
+            "fired": _list(_TEXT),
+            "resolved": _list(_TEXT),
+            "incident": _or_null("Incident"),
+            "ignored": _one_of(Ignored),
+        },
+        "required": ["fired", "resolved", "incident"],
+    },
+    "Observation": _object(
+        project=_TEXT,
+        value=_MEASURE_OR_NULL,
+        comparisonValue=_MEASURE_OR_NULL,
+        timestamp=_TIME,
+        dateCreated=_TIME,
+        fired=_list(_TEXT),
+        resolved=_list(_TEXT),
+        ignored={"type": ["string", "null"], "enum": [*(str(why) for why in Ignored), None]},
+        incidentIdentifier={"type": ["string", "null"], "pattern": "^[0-9]+$"},
+        counted={
+            "description": "By label of the trigger: how often in a row it was met, and missed while it burned.",
+            "type": "object",
+            "additionalProperties": _object(alerts=_NUMBER, resolves=_NUMBER),
+        },
     ),
     "Told": _object(user=_named("UserBrief"), reason=_one_of(NotificationReason)),
     "Nothing": {"type": "object", "additionalProperties": False},

@@ -14,6 +14,7 @@ from gateway.following import Following
 from gateway.identity import Identity
 from gateway.incident_list import IncidentList
 from gateway.metrics import Metrics
+from gateway.observation_reads import ObservationReads
 from gateway.outcomes import Outcomes
 from gateway.previews import Previews
 from gateway.queries import Queries
@@ -51,6 +52,7 @@ class Services:
         self.incident_list = IncidentList(reader)
         self.previews = Previews(reader)
         self.rules = RuleReads(reader)
+        self.observations = ObservationReads(reader)
         self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
         self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)

@@ -159,9 +159,9 @@ LIMIT %(share)s
 _READ_SUBJECTS: Final = """
 SELECT c.id, c.seq, c.type, c.subject, c.organization_id, c.token_id, c.user_id, c.payload, c.accepted_at, c.attempts,
        c.expected_version, coalesce(c.next_attempt_at > now(), false) AS not_due
-FROM unnest(%(subjects)s::text[]) AS s(subject)
+FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) AS s(subject, most)
 CROSS JOIN LATERAL (
-    SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT %(per_subject)s
+    SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT s.most
 ) AS c
 ORDER BY c.seq
 LIMIT %(most)s
@@ -189,19 +189,28 @@ def try_lock(connection: Connection, subjects: Sequence[str]) -> set[str]:
     return {row.subject for row in rows}
 
 
+NEVER: Final = 2**63
+"""After every ``seq``."""
+
+
 class Waiting(NamedTuple):
-    """What waits on some subjects: what is due, in order of ``seq``, and at which ``seq`` a subject has to pause."""
+    """What waits on some subjects: what is due, in order of ``seq``, and at which ``seq`` a subject has to pause.
+
+    ``through`` is the last ``seq`` that was looked at: there may be more behind it.
+    """
 
     due: list[ClaimedCommand]
     paused_at: dict[str, int]
+    through: int = NEVER
 
 
-def read_commands(connection: Connection, subjects: Sequence[str], *, per_subject: int, most: int) -> Waiting:
-    """The waiting commands of locked subjects: of each its longest prefix that is due."""
+def read_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> Waiting:
+    """The waiting commands of locked subjects: of each its longest prefix that is due, no longer than is said here."""
     rows = connection.exec_driver_sql(
-        _READ_SUBJECTS, {"subjects": list(subjects), "per_subject": per_subject, "most": most}
-    )
-    waiting = Waiting([], {})
+        _READ_SUBJECTS,
+        {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
+    ).all()
+    waiting = Waiting([], {}, rows[-1].seq if len(rows) == most else NEVER)
     for *fields, not_due in rows:
         command = ClaimedCommand(*fields)
         if not_due:

@@ -29,6 +29,7 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.metric_commands import ObserveMetric
 from tasks.rule_commands import (
     CreateAction,
     CreateRule,
@@ -117,6 +118,7 @@ CATALOG: Final[dict[str, Entry]] = {
         Entry(CreateAction, ALERT_RULES, "POST", _rule),
         Entry(UpdateAction, ALERT_RULES, "PUT", _rule),
         Entry(DeleteAction, ALERT_RULES, "DELETE", _rule),
+        Entry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
     )
 }
 """Every command by its name on the wire."""

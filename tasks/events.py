@@ -201,6 +201,35 @@ class AlertRuleDeleted(AlertRuleCreated):
 
 
 @dataclass(frozen=True, slots=True)
+class TriggerFired(Event):
+    """A value fired a trigger of a rule."""
+
+    type: ClassVar[str] = "alert_trigger.fired"
+
+    trigger: int
+    label: str
+    project: str
+    value: float | None
+    timestamp: datetime
+
+    def data(self) -> dict[str, JSON]:
+        """Which trigger, and the value that did it."""
+        return {
+            "trigger": {"id": str(self.trigger), "label": self.label},
+            "project": self.project,
+            "value": self.value,
+            "timestamp": iso(self.timestamp),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResolved(TriggerFired):
+    """A value resolved a trigger of a rule."""
+
+    type: ClassVar[str] = "alert_trigger.resolved"
+
+
+@dataclass(frozen=True, slots=True)
 class CommandDead(Event):
     """A fault outlived its retries: the command lies in the dead letters."""
 
@@ -243,6 +272,8 @@ EVENTS: Final[dict[str, type[Event]]] = {
         AlertRuleCreated,
         AlertRuleUpdated,
         AlertRuleDeleted,
+        TriggerFired,
+        TriggerResolved,
         CommandDead,
         NotificationCreated,
     )

@@ -23,6 +23,7 @@ from models.vocabulary import JSON, MAX_ID, AlertState
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
+NO_NUMBER: Final = "A valid number is required."
 WHOLE: Final = "non_field_errors"
 """How errors of a whole object are called, where nothing else is said."""
 
@@ -36,6 +37,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "off", "0"), False
 )
+_NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -84,16 +86,17 @@ def integer(value: JSON) -> int:
 
 
 def number(value: JSON) -> float:
-    """A number or its text, finite; never a truth value."""
+    """A number or its digits; never a truth value, nor what no number can be (infinity, "not a number")."""
     if value is None:
         raise wrong(NOT_NULL)
+    is_one = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
     try:
-        read = float(value) if isinstance(value, (int, float, str)) and not isinstance(value, bool) else math.nan
-    except (ValueError, OverflowError):
-        read = math.nan
-    if not math.isfinite(read):
-        raise wrong("A valid number is required.")
-    return read
+        parsed = float(value) if is_one and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        parsed = math.inf
+    if not math.isfinite(parsed):
+        raise wrong(NO_NUMBER)
+    return parsed
 
 
 def truth(value: JSON) -> bool:

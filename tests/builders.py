@@ -17,13 +17,22 @@ from sqlalchemy import Table, insert, select, update
 from sqlalchemy.engine import Connection
 
 from models.activity import activities
-from models.alert_rule import Definition, Trigger, alert_rule_projects, alert_rules
+from models.alert_rule import (
+    Action,
+    ActionType,
+    Definition,
+    QueryType,
+    TargetType,
+    ThresholdType,
+    Trigger,
+    alert_rule_projects,
+    alert_rules,
+)
 from models.base import new_id
 from models.command import NewCommand, accept, commands
 from models.directory import members, organizations, project_teams, projects, team_members, teams, users
 from models.event import NewEvent, write_events
 from models.incident import incident_projects, incidents
-from models.rule_words import QueryType, ThresholdType
 from models.subscription import subscriptions
 from models.vocabulary import ActivityType, Feature, IncidentStatus, IncidentType, Lane, Role, StatusMethod
 from tasks.events import CommentPosted, Event, Mentioned, cloud_event
@@ -126,58 +135,6 @@ def an_incident(
     return incident
 
 
-def an_alert_rule(
-    connection: Connection,
-    organization: int,
-    *,
-    projects: Iterable[int] = (),
-    triggers: Iterable[Trigger] | None = None,
-    **facts: Any,
-) -> int:
-    """A live rule: critical above 100 errors, telling nobody. ``facts`` are what it says, or its columns."""
-    columns = {name: facts.pop(name) for name in list(facts) if name in alert_rules.c}
-    critical = Trigger(id=next(_numbers) + TRIGGERS_FROM, label="critical", threshold=100.0, date_added=NOW)
-    definition = a_definition(triggers=(critical,) if triggers is None else tuple(triggers), **facts)
-    rule = _insert(
-        connection,
-        alert_rules,
-        {
-            "organization_id": organization,
-            "definition": definition.model_dump(mode="json"),
-            "date_added": NOW,
-            "date_modified": NOW,
-        }
-        | columns,
-    )
-    for project in projects:
-        connection.execute(insert(alert_rule_projects).values(rule_id=rule, project_id=project))
-    return rule
-
-
-TRIGGERS_FROM = 1_000_000
-"""Ids of triggers that are built: beyond what rules get."""
-
-
-def a_definition(**facts: Any) -> Definition:
-    return Definition(
-        **{
-            "name": "Errors",
-            "query_type": QueryType.ERROR,
-            "dataset": "events",
-            "query": "level:error",
-            "aggregate": "count()",
-            "event_types": ("error",),
-            "time_window": 10,
-            "environment": None,
-            "threshold_type": ThresholdType.ABOVE,
-            "resolve_threshold": None,
-            "threshold_period": 1,
-            "comparison_delta": None,
-        }
-        | facts
-    )
-
-
 def a_subscription(connection: Connection, incident: int, user: int, *, reason: str = "subscribed") -> None:
     connection.execute(insert(subscriptions).values(incident_id=incident, user_id=user, reason=reason, date_added=NOW))
 
@@ -252,6 +209,60 @@ def an_event(
         ],
     )
     return id_
+
+
+def an_alert_rule(
+    connection: Connection,
+    organization: int,
+    *,
+    projects: Iterable[int] | None = None,
+    triggers: Iterable[Trigger] | None = None,
+    **facts: Any,
+) -> int:
+    """A live rule, on a project of its own if none is named. ``facts`` are what it says, or its columns."""
+    columns = {name: facts.pop(name) for name in list(facts) if name in alert_rules.c}
+    rule = _insert(
+        connection,
+        alert_rules,
+        {
+            "organization_id": organization,
+            "definition": a_definition(triggers=triggers, **facts).model_dump(mode="json"),
+            "date_added": NOW,
+            "date_modified": NOW,
+        }
+        | columns,
+    )
+    for project in [a_project(connection, organization)] if projects is None else projects:
+        connection.execute(insert(alert_rule_projects).values(rule_id=rule, project_id=project))
+    return rule
+
+
+def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **says: Any) -> Definition:
+    """What a rule says: that a count of errors is critical above 100, telling nobody, unless it says otherwise."""
+    known = {
+        "name": "Errors", "query_type": QueryType.ERROR, "dataset": "events", "query": "level:error",
+        "aggregate": "count()", "event_types": ("error",), "time_window": 10, "environment": None,
+        "threshold_type": ThresholdType.ABOVE, "resolve_threshold": None, "threshold_period": 1,
+        "comparison_delta": None,
+    }  # fmt: skip
+    said = (own or (a_trigger(),)) if triggers is None else triggers
+    return Definition(**known | says).with_triggers(said)
+
+
+PARTS_FROM = 1_000_000
+"""Ids of triggers and actions that are built: beyond what rules get."""
+
+
+def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
+    """A trigger as a rule's definition holds it."""
+    id_ = next(_numbers) + PARTS_FROM
+    return Trigger(id=id_, label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
+
+
+def an_action(target: object, *, to: TargetType = TargetType.USER, by: ActionType = ActionType.EMAIL) -> Action:
+    """An action of a trigger: an e-mail to a person unless it says otherwise."""
+    id_ = next(_numbers) + PARTS_FROM
+    return Action(id=id_, type=by, target_type=to, target=str(target), date_added=NOW)
 
 
 def an_accepted_command(

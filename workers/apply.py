@@ -24,8 +24,9 @@ from models.refusals import Refusal
 from models.session import can_pass
 from models.vocabulary import CommandState
 from tasks.catalog import CATALOG
-from workers.claim import claim, claim_next, count_the_broken_off, fail, last_by_subject
+from workers.claim import claim, claim_next, count_the_broken_off, fail
 from workers.handlers import HANDLERS
+from workers.lines import last_by_subject
 from workers.load import load
 from workers.work import Changes, Work
 from workers.world import Order, World

@@ -5,7 +5,6 @@ Everything here runs inside the batch's transaction: its advisory locks end with
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -27,15 +26,10 @@ from models.command import (
 from models.event import NewEvent, write_events
 from models.vocabulary import CommandState
 from tasks.events import CommandDead, cloud_event
+from workers.lines import last_by_subject, read_lines, with_those_before
 
 SUBJECTS_PER_BATCH: Final = 64
 """A fair share: with several workers, no one takes every subject that waits."""
-
-COMMANDS_PER_SUBJECT: Final = 50
-COMMANDS_PER_BATCH: Final = 200
-
-_NEVER: Final = 2**63
-"""After every ``seq``."""
 
 DIED: Final = "The worker process died while it had this command in hand."
 
@@ -55,23 +49,18 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
-    waiting = read_commands(connection, subjects, per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH)
+    waiting = read_lines(connection, subjects)
     suspects = last_by_subject([command for command in waiting.due if command.attempts])
     calm = Waiting([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
-    return Claim(_with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
-
-
-def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Each subject with the ``seq`` of its last command among these, which are in order."""
-    return {command.subject: command.seq for command in commands}
+    return Claim(with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
     """The first command of one subject alone, if it is free and due."""
     if not try_lock(connection, [subject]):
         return None
-    waiting = read_commands(connection, [subject], per_subject=1, most=1)
-    whole = _with_those_before(connection, waiting, locked={subject})
+    waiting = read_commands(connection, {subject: 1}, most=1)
+    whole = with_those_before(connection, waiting, locked={subject})
     return whole[0] if whole else None
 
 
@@ -88,92 +77,6 @@ def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[Fai
     if dead:
         _announce_dead(connection, dead, error)
     return failed
-
-
-def _with_those_before(connection: Connection, claimed: Waiting, *, locked: set[str]) -> list[ClaimedCommand]:
-    """Keep the order of an incident that some address by number, in its line, and some by its key.
-
-    The latter, and those that open one under that key, stand in their organization's line. What was asked earlier in
-    the incident's own line is taken along; if that line is not free, has to pause, or is too long for this batch, they
-    wait for the next round. The other way round, a command in the incident's line waits for those by key that came
-    before it and are not in this batch.
-    """
-    addressed = _addressed_by_key(connection, claimed.due)
-    lines = set(addressed.values())
-    free = locked | try_lock(connection, sorted(lines - locked))
-    before = read_commands(
-        connection, sorted(lines & free - locked), per_subject=COMMANDS_PER_SUBJECT, most=COMMANDS_PER_BATCH
-    )
-    # What was tried before shall fail alone: whoever comes after it waits until it is through.
-    tried = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
-    paused_at = claimed.paused_at | before.paused_at | tried
-    along = [each for each in before.due if each.seq < tried.get(each.subject, _NEVER)]
-    together = sorted({each.seq: each for each in (*claimed.due, *along)}.values(), key=lambda each: each.seq)
-    ends = _ends(together)
-    earlier_by_key = _waiting_by_key(connection, together)
-    taken: list[ClaimedCommand] = []
-    met: set[int] = set()
-    stopped: set[str] = set()
-    for command in together:
-        line = addressed.get(command.id, command.subject)
-        reaches = min(paused_at.get(line, _NEVER), ends.get(line, _NEVER))
-        # Those by key that this batch takes have come before: it goes in order of `seq`.
-        unmet = [seq for seq in earlier_by_key.get(command.subject, ()) if seq < command.seq and seq not in met]
-        if line not in free or reaches < command.seq or line in stopped or unmet:
-            stopped |= {command.subject, line}
-        if command.subject not in stopped:
-            taken.append(command)
-            met.add(command.seq)
-    return taken
-
-
-def _ends(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Where the reading of a line ended although more may wait on it: its last ``seq``."""
-    lengths = Counter(command.subject for command in commands)
-    return {
-        subject: last for subject, last in last_by_subject(commands).items() if lengths[subject] >= COMMANDS_PER_SUBJECT
-    }
-
-
-def _waiting_by_key(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, list[int]]:
-    """For each incident's line: the ``seq`` of what waits in its organization's line and addresses it by key."""
-    subjects = sorted({command.subject for command in commands if command.subject.startswith("incident:")})
-    if not subjects:
-        return {}
-    rows = connection.exec_driver_sql(
-        "SELECT s.subject, array_agg(c.seq) AS seqs FROM unnest(%(subjects)s::text[]) AS s(subject)"
-        " JOIN incidents i ON i.organization_id = split_part(s.subject, ':', 2)::bigint"
-        " AND i.identifier = split_part(s.subject, ':', 3)::bigint AND i.dedup_key IS NOT NULL AND i.status <> 2"
-        " JOIN commands c ON c.subject = 'org:' || i.organization_id AND c.state = 'accepted'"
-        " AND (c.payload->>'incident' = 'dedup:' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)"
-        " GROUP BY s.subject",
-        {"subjects": subjects},
-    )
-    return {row.subject: row.seqs for row in rows}
-
-
-def _addressed_by_key(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, str]:
-    """Of the commands that find an incident by key: the line of the incident that is open under it."""
-    keys = {command.id: (command.organization_id, key) for command in claimed if (key := _key_of(command)) is not None}
-    if not keys:
-        return {}
-    wanted = list(set(keys.values()))
-    rows = connection.exec_driver_sql(
-        "SELECT i.organization_id, i.dedup_key, i.identifier"
-        " FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)"
-        " JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key)"
-        " AND i.dedup_key = w.key AND i.status <> 2",
-        {"organizations": [organization for organization, _ in wanted], "keys": [key for _, key in wanted]},
-    )
-    lines = {(row.organization_id, row.dedup_key): f"incident:{row.organization_id}:{row.identifier}" for row in rows}
-    return {id_: lines[key] for id_, key in keys.items() if key in lines}
-
-
-def _key_of(command: ClaimedCommand) -> str | None:
-    """The key by which a command finds its incident: its address is ``dedup:KEY``, or it opens one under a key."""
-    address = command.payload.get("incident", "")
-    key: str | None = command.payload.get("dedup_key")
-    return address.removeprefix("dedup:") if address.startswith("dedup:") else key
 
 
 def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:

@@ -17,6 +17,7 @@ from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.vocabulary import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
 from workers.load_rules import load_rulebook
+from workers.rulebook import Rulebook
 from workers.world import Member, Order, Project, Token, Wants, World
 
 _TOKENS: Final = """
@@ -48,6 +49,14 @@ SELECT {_INCIDENT_COLUMNS}
 FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
     AND i.status <> 2
+"""  # noqa: S608
+
+_INCIDENTS_OF_RULES: Final = f"""
+SELECT {_INCIDENT_COLUMNS}
+FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(slugs)s::text[]) AS w(organization_id, rule_id, slug)
+JOIN projects p ON p.organization_id = w.organization_id AND p.slug = w.slug
+JOIN incidents i ON i.alert_rule_id = w.rule_id AND i.organization_id = w.organization_id AND i.status <> 2
+JOIN incident_projects ip ON ip.incident_id = i.id AND ip.project_id = p.id
 """  # noqa: S608
 
 _COMMENTS: Final = """
@@ -126,6 +135,7 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
     wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
     rulebook = load_rulebook(connection, wants, incidents)
     rulebook.new_ids = _draw_ids(connection, "alert_rules", wants.rule_ids)
+    _count_steps(wants, rulebook)
     people, names = _load_people(connection, wants)
     shown = [incident.id for incident in incidents if _is_shown(incident, wants)]
     return World(
@@ -192,6 +202,12 @@ def _load_incidents(connection: Connection, wants: Wants) -> list[Incident]:
         organizations, keys = _columns(wants.keys | held)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
+    if wants.observed:
+        organizations, rules, slugs = (list(column) for column in zip(*set(wants.observed), strict=True))
+        rows = connection.exec_driver_sql(
+            _INCIDENTS_OF_RULES, {"organizations": organizations, "rules": rules, "slugs": slugs}
+        )
+        found.update((row.id, _incident(row)) for row in rows if row.id not in found)
     return list(found.values())
 
 
@@ -202,6 +218,13 @@ def _incident(row: Any) -> Incident:
     incident.status_method = StatusMethod(incident.status_method)
     incident.type = IncidentType(incident.type)
     return incident
+
+
+def _count_steps(wants: Wants, rulebook: Rulebook) -> None:
+    # A value can move each trigger of its rule, and each move can be an activity.
+    for _, rule, _ in wants.observed:
+        if (known := rulebook.rules.get(rule)) is not None:
+            wants.activity_ids += len(known.definition.triggers)
 
 
 def _is_shown(incident: Incident, wants: Wants) -> bool:
@@ -321,11 +344,13 @@ def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:
     """New ids, lowest last, so that they can be popped in order."""
     if not count:
         return []
-    rows = connection.exec_driver_sql(
-        "SELECT nextval(pg_get_serial_sequence(%(table)s, 'id')) FROM generate_series(1, %(count)s)",
+    # As one value, and the sequence looked up once: a batch of values draws thousands.
+    drawn: list[int] = connection.exec_driver_sql(
+        "SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass)))"
+        " FROM generate_series(1, %(count)s)",
         {"table": table, "count": count},
-    )
-    return sorted((row[0] for row in rows), reverse=True)
+    ).scalar_one()
+    return sorted(drawn, reverse=True)
 
 
 def _columns(pairs: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:

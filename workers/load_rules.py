@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable
+from datetime import datetime
 from itertools import chain
+from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.alert_rule import AlertRule, Definition, Snooze
+from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.incident import Incident
+from models.metric import Counter, Progress
 from models.policy import TeamFacts
 from models.rule_reading import (
     GENERATIONS,
@@ -22,8 +25,17 @@ from models.rule_reading import (
     snooze_of,
     teams_in,
 )
-from workers.rulebook import Earlier, Rulebook, Team
+from workers.rulebook import Earlier, Hold, Rulebook, Team
 from workers.world import Wants
+
+_PROGRESS: Final = """
+SELECT rule_id, project_id, generation, observed, last_timestamp, counters
+FROM alert_rule_progress WHERE rule_id = ANY(%(ids)s::bigint[])
+"""
+
+_HOLDS: Final = """
+SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incident_id = ANY(%(ids)s::bigint[])
+"""
 
 
 def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[Incident]) -> Rulebook:
@@ -36,15 +48,22 @@ def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[In
         book.rules = {row.id: rule_of(row) for row in rows}
         book.earlier = _load_earlier(connection, book.rules, incidents)
         book.snoozes = _load_snoozes(connection, book.rules)
+    if wants.observed:
+        book.progress = _load_progress(connection, book.rules)
+    if wants.may_call and found_by:
+        book.holds = _load_holds(connection, [each.id for each in incidents if each.alert_rule_id is not None])
     definitions = [
         *(rule.definition for rule in book.rules.values()),
         *(each.definition for each in book.earlier.values()),
     ]
-    book.teams = _load_teams(connection, teams_in(definitions) | wants.told_teams)
+    teams = teams_in(definitions)
+    book.teams = _load_teams(connection, teams | wants.told_teams)
     book.open_incidents = _load_open_incidents(connection, wants.ending)
     book.last_found = _load_last_found(connection, wants.ending)
     book.counts = _load_counts(connection, wants.counted)
     wants.users.update(_people_of(book, definitions))
+    if wants.may_call:
+        wants.teams |= teams
     return book
 
 
@@ -72,6 +91,32 @@ def _load_snoozes(connection: Connection, rules: dict[int, AlertRule]) -> dict[i
     for row in connection.exec_driver_sql(SNOOZES, {"ids": list(rules)}):
         snoozes[row.rule_id].append(snooze_of(row))
     return snoozes
+
+
+def _load_progress(connection: Connection, rules: Collection[int]) -> dict[tuple[int, int], Progress]:
+    return {
+        (row.rule_id, row.project_id): Progress(
+            row.generation,
+            row.observed,
+            row.last_timestamp,
+            {int(id_): _counter(each) for id_, each in row.counters.items()},
+        )
+        for row in connection.exec_driver_sql(_PROGRESS, {"ids": list(rules)})
+    }
+
+
+def _counter(stored: dict[str, Any]) -> Counter:
+    opened_at = stored.get("opened_at")
+    return Counter(
+        stored["alerts"], stored["resolves"], None if opened_at is None else datetime.fromisoformat(opened_at)
+    )
+
+
+def _load_holds(connection: Connection, incidents: list[int]) -> dict[int, dict[int, Hold]]:
+    holds: dict[int, dict[int, Hold]] = defaultdict(dict)
+    for row in connection.exec_driver_sql(_HOLDS, {"ids": incidents}):
+        holds[row.incident_id][row.trigger_id] = Hold(row.label, TriggerStatus(row.status))
+    return holds
 
 
 def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from models.alert_rule import AlertRule, Definition, Snooze
+from models.alert_rule import CRITICAL, AlertRule, Definition, Snooze, TriggerStatus
 from models.incident import Incident
+from models.metric import Progress, Standing
 from models.policy import TeamFacts
 from models.rule_shapes import Edition
 
@@ -27,10 +28,18 @@ class Team(NamedTuple):
     facts: TeamFacts
 
 
+class Hold(NamedTuple):
+    """A trigger that holds, or held, an incident open."""
+
+    label: str
+    status: TriggerStatus
+
+
 @dataclass(slots=True)
 class Rulebook:
     """The rules that a batch names or whose incidents it touches; ``earlier`` is by rule and generation.
 
+    ``progress`` is by rule and project; ``holds`` are by incident and trigger.
     Of the rules that may end, ``open_incidents`` are the identifiers of what they hold open, each with the generation
     in which it began, and ``last_found`` is the last generation in which they found anything. ``counts`` is how many
     live rules an organization has; ``new_ids`` are for rules, triggers and actions yet to be born, the lowest last.
@@ -44,6 +53,8 @@ class Rulebook:
     last_found: Mapping[int, int] = field(default_factory=dict)
     counts: dict[int, int] = field(default_factory=dict)
     new_ids: list[int] = field(default_factory=list)
+    progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
+    holds: dict[int, dict[int, Hold]] = field(default_factory=dict)
 
     @property
     def team_slugs(self) -> dict[int, str]:
@@ -64,6 +75,27 @@ class Rulebook:
         if then is None:
             return Edition.of(rule)
         return Edition(rule, then.definition, then.date_modified, is_snapshot=True)
+
+    def progress_of(self, rule: AlertRule, project: int) -> Progress:
+        """Where a rule stands on a project, by what it says now."""
+        known = self.progress.get((rule.id, project))
+        return Progress(rule.generation) if known is None else known.in_generation(rule.generation)
+
+    def standing_of(self, incident: Incident | None) -> Standing:
+        """What holds an open incident of a rule open."""
+        if incident is None:
+            return Standing()
+        holds = self.holds.get(incident.id, {}).items()
+        active = frozenset(id_ for id_, hold in holds if hold.status is TriggerStatus.ACTIVE)
+        return Standing(incident.date_added, active)
+
+    def was_critical(self, incident: Incident) -> bool:
+        """Whether the critical trigger ever fired in the incident."""
+        return any(hold.label == CRITICAL for hold in self.holds.get(incident.id, {}).values())
+
+    def sleepers(self, rule: int, at: datetime) -> set[int | None]:
+        """Who keeps the rule silent; ``None`` is everyone."""
+        return {each.user_id for each in self.snoozes.get(rule, ()) if each.holds(at)}
 
     def is_snoozed(self, rule: int, viewer: int | None, at: datetime) -> bool:
         """Whether the rule is silent, for everyone or for this reader."""

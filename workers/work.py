@@ -6,8 +6,8 @@ batch at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import NamedTuple, TypedDict, Unpack
 from uuid import UUID
@@ -22,23 +22,17 @@ from models.delivery import NewDelivery
 from models.directory import Person
 from models.event import NewEvent
 from models.incident import Incident
-from models.policy import SYSTEM, Actor, OrganizationFacts, require_organization, require_projects
+from models.metric import Progress
+from models.policy import SYSTEM, Actor, OrganizationFacts, may_read, require_organization, require_projects
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
-from models.shapes import FoundBy, incident_details, incident_in_event
-from models.vocabulary import (
-    JSON,
-    ActivityType,
-    CallerKind,
-    IncidentStatus,
-    IncidentType,
-    StatusMethod,
-    SubscriptionReason,
-)
+from models.shapes import FoundBy, incident_details, incident_in_event, incident_json
+from models.vocabulary import JSON, ActivityType, CallerKind, DecisionOutcome, SubscriptionReason
 from tasks.catalog import CATALOG
 from tasks.commands import Command
-from tasks.events import Event, IncidentOpened, StatusChanged, cloud_event
+from tasks.events import Event, cloud_event
 from workers.follow_ups import follow_up
-from workers.world import Order, Project, World
+from workers.rulebook import Hold
+from workers.world import Order, World
 
 
 class Answer(NamedTuple):
@@ -72,6 +66,50 @@ class RuleChanges:
     woken: set[tuple[int, int | None]] = field(default_factory=set)
 
 
+class Held(NamedTuple):
+    """What became of a trigger that holds, or held, an incident open."""
+
+    incident_id: int
+    trigger_id: int
+    hold: Hold
+    at: datetime
+
+
+class Observed(NamedTuple):
+    """An observation for the record; ``result`` is what it did."""
+
+    rule_id: int
+    project_id: int
+    number: int
+    timestamp: datetime
+    value: float | None
+    comparison_value: float | None
+    result: JSON
+    accepted_at: datetime
+
+
+@dataclass(slots=True)
+class MetricChanges:
+    """What values leave behind: where rules stand, by rule and project; what each value did, the last on its place."""
+
+    progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
+    observed: dict[tuple[int, int, int], Observed] = field(default_factory=dict)
+    held: dict[tuple[int, int], Held] = field(default_factory=dict)
+
+
+class Decision(NamedTuple):
+    """Whether a person is told of an activity by a channel, and by which rule."""
+
+    activity_id: int
+    user_id: int
+    channel: str
+    incident_id: int
+    event_id: UUID
+    outcome: DecisionOutcome
+    rule: str
+    detail: str
+
+
 @dataclass(slots=True)
 class Changes:
     """What a batch leaves behind, in the order in which it happened.
@@ -89,6 +127,8 @@ class Changes:
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read: list[int] = field(default_factory=list)
     rules: RuleChanges = field(default_factory=RuleChanges)
+    metrics: MetricChanges = field(default_factory=MetricChanges)
+    decisions: list[Decision] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     follow_ups: list[NewCommand] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)
@@ -117,6 +157,10 @@ class Work:
         entry = CATALOG[order.row.type]
         require_organization(actor, organization, entry.permission_of(order.message), entry.method)
         return cls(order, world, changes, organization, actor)
+
+    def by_tocsin_itself(self) -> Work:
+        """The same, done by tocsin: what follows from a value is nobody's act, whoever sent the value."""
+        return replace(self, actor=SYSTEM)
 
     @property
     def at(self) -> datetime:
@@ -152,6 +196,15 @@ class Work:
         """
         require_projects(self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)])
 
+    def rule(self, id_: int) -> AlertRule | None:
+        """A live rule of the organization."""
+        return self.world.rulebook.rule(self.organization.id, id_)
+
+    def reaches(self, rule: AlertRule) -> bool:
+        """Whether the actor reaches one of the rule's projects."""
+        projects = (self.world.projects[id_].facts for id_ in rule.projects)
+        return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
+
     def require_version(self, version: int) -> None:
         """Change only what the caller has read, if they said which version that is (If-Match).
 
@@ -160,60 +213,6 @@ class Work:
         expected = self.order.row.expected_version
         if expected is not None and expected != version:
             raise StaleVersion
-
-    def open_incident(
-        self,
-        *,
-        title: str,
-        projects: Sequence[Project],
-        status: IncidentStatus,
-        started: datetime | None,
-        dedup_key: str | None,
-    ) -> Incident:
-        """A new incident, which later commands of the batch find; ``started`` is now if nobody knows."""
-        organization, began = self.organization.id, started or self.at
-        self.world.last_identifiers[organization] += 1
-        incident = Incident(
-            id=self.world.incident_ids.pop(),
-            organization_id=organization,
-            identifier=self.world.last_identifiers[organization],
-            title=title,
-            status=status,
-            status_method=StatusMethod.RULE_TRIGGERED,
-            type=IncidentType.DETECTED,
-            dedup_key=dedup_key,
-            version=1,
-            event_sequence=0,
-            date_started=began,
-            date_detected=began,
-            date_added=self.at,
-            date_closed=None,
-            last_activity_at=max(began, self.at),
-            projects=frozenset(project.facts.id for project in projects),
-        )
-        self.world.add(incident)
-        self.changes.opened.append(incident)
-        self.record_at(incident, began, ActivityType.DETECTED)
-        self.record_at(incident, incident.last_activity_at, ActivityType.CREATED)
-        self.announce(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in projects))))
-        return incident
-
-    def change_status(
-        self, incident: Incident, new: IncidentStatus, *, by: StatusMethod, comment: str | None = None
-    ) -> None:
-        """Give an incident another status than it has: one activity, and its news."""
-        at = incident.record_activity(accepted_at=self.at)
-        old = incident.move_to(new, by=by, at=at)
-        self.world.follow(incident)
-        change = self.record_at(
-            incident,
-            at,
-            ActivityType.STATUS_CHANGE,
-            value=str(int(new)),
-            previous_value=str(int(old)),
-            comment=comment,
-        )
-        self.announce(incident, StatusChanged(activity=change.id, old=old, new=new, comment=comment))
 
     def record(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
         """Something happened on an incident, by this actor."""
@@ -265,6 +264,16 @@ class Work:
             found_by=self._found_by(incident),
         )
 
+    def show_listed(self, incident: Incident) -> JSON:
+        """The incident as a list has it, made once for every state that it is in."""
+        found_by = self._found_by(incident)
+        by_rule = None if found_by is None else (found_by.edition.rule.version, found_by.is_snoozed)
+        state = (incident.id, incident.version, by_rule)
+        if state not in self.world.listed:
+            projects = [project.slug for project in self.world.projects_of(incident)]
+            self.world.listed[state] = incident_json(incident, projects=projects, found_by=found_by)
+        return self.world.listed[state]
+
     def _found_by(self, incident: Incident) -> FoundBy | None:
         edition = self.world.rulebook.edition_of(incident)
         if edition is None:
@@ -272,10 +281,10 @@ class Work:
         is_snoozed = self.world.rulebook.is_snoozed(edition.rule.id, self.actor.user_id, self.at)
         return FoundBy(edition, self.world.rule_names, is_snoozed)
 
-    def announce(self, incident: Incident, event: Event) -> None:
+    def announce(self, incident: Incident, event: Event) -> UUID:
         """This happened: the event is written with the change and goes out in the order of its incident."""
         self.changes.moved[incident.id] = incident
-        self._announce(
+        return self._announce(
             event,
             subject=f"incidents/{incident.identifier}",
             sequence=incident.next_event(),
@@ -294,6 +303,7 @@ class Work:
                 "incident": None if incident is None else incident_in_event(incident),
                 "alertRule": {"id": str(rule.id), "name": rule.definition.name, "version": rule.version},
             },
+            incident_id=None if incident is None else incident.id,
         )
 
     def follow_up(self, command: Command) -> None:
@@ -302,7 +312,7 @@ class Work:
 
     def _announce(
         self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
-    ) -> None:
+    ) -> UUID:
         id_ = new_id()
         body = cloud_event(
             event,
@@ -327,6 +337,7 @@ class Work:
                 planned_at=None if event.tells_people else self.at,
             )
         )
+        return id_
 
     def _actor_in_event(self) -> JSON:
         if self.actor.kind is CallerKind.SYSTEM:

@@ -7,7 +7,7 @@ Handlers read facts from their :class:`~workers.work.Work` and leave changes the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Hashable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -23,7 +23,7 @@ from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.rule_shapes import Names
 from models.rule_words import TargetType
-from models.vocabulary import CallerKind, Role
+from models.vocabulary import JSON, MAX_ID, CallerKind, Role
 from tasks.commands import (
     Command,
     DeleteComment,
@@ -36,6 +36,7 @@ from tasks.commands import (
     Unsubscribe,
 )
 from tasks.fields import identifier
+from tasks.metric_commands import ObserveMetric
 from tasks.rule_commands import (
     CreateRule,
     CreateTrigger,
@@ -124,6 +125,8 @@ class Wants:
     counted: set[int] = field(default_factory=set)
     told_teams: set[int] = field(default_factory=set)
     rule_ids: int = 0
+    observed: list[tuple[int, int, str]] = field(default_factory=list)
+    may_call: bool = False
     incident_ids: int = 0
     activity_ids: int = 0
 
@@ -143,6 +146,9 @@ class Wants:
             self.tokens.add(row.token_id)
         if row.user_id is not None:
             self.users.add(row.user_id)
+        if isinstance(message, ObserveMetric):
+            self._add_value(organization, message)
+            return
         if address := getattr(message, "incident", None):
             self._add_address(organization, address)
             if isinstance(message, _SHOWING):
@@ -153,7 +159,7 @@ class Wants:
             self._add_target(target)
         self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
         if rule := getattr(message, "alert_rule", None):
-            self.rules.add(rule)
+            self._add_rule(rule)
         if isinstance(message, RuleCommand):
             self._add_rule_command(message, organization)
         if key := getattr(message, "dedup_key", None):
@@ -165,6 +171,7 @@ class Wants:
             self.opening.add(organization)
             self.incident_ids += 1
             self.activity_ids += 1
+        self.may_call |= isinstance(message, SetStatus)
         if isinstance(message, ReadNotifications) and row.user_id is not None:
             self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
 
@@ -182,6 +189,21 @@ class Wants:
             self.counted.add(organization)
         if isinstance(message, _ENDING):
             self.ending.add(message.alert_rule)
+
+    def _add_value(self, organization: int, message: ObserveMetric) -> None:
+        self._add_rule(message.alert_rule)
+        self.projects.add((organization, message.project))
+        self.observed.append((organization, message.alert_rule, message.project))
+        self.may_call = True
+        # It may open an incident; how many activities its triggers make of it is known with the rule.
+        self.opening.add(organization)
+        self.incident_ids += 1
+        self.activity_ids += 1
+
+    def _add_rule(self, id_: int) -> None:
+        # A larger number names none, and the database takes none.
+        if 0 < id_ <= MAX_ID:
+            self.rules.add(id_)
 
     def _add_address(self, organization: int, address: str) -> None:
         if address.isdecimal():
@@ -220,8 +242,10 @@ class World:
     incident_ids: list[int]
     activity_ids: list[int]
     by_key: dict[tuple[int, str], Incident] = field(init=False)
+    by_rule: dict[int, list[Incident]] = field(init=False)
     by_slug: Mapping[tuple[int, str], Project] = field(init=False)
     rule_names: Names = field(init=False)
+    listed: dict[Hashable, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         slugs = {project.facts.id: project.slug for project in self.projects.values()}
@@ -232,6 +256,9 @@ class World:
             for incident in self.incidents.values()
             if incident.dedup_key is not None and incident.is_open
         }
+        self.by_rule = {}
+        for incident in self.incidents.values():
+            self.by_rule.setdefault(incident.alert_rule_id or 0, []).append(incident)
 
     def incident_at(self, organization: int, address: str) -> Incident | None:
         """The incident of this identifier, or the open one with this ``dedup:KEY``."""
@@ -247,6 +274,7 @@ class World:
     def add(self, incident: Incident) -> None:
         """An incident that this batch opens: later commands of the batch find it."""
         self.incidents[incident.organization_id, incident.identifier] = incident
+        self.by_rule.setdefault(incident.alert_rule_id or 0, []).append(incident)
         self.follow(incident)
 
     def follow(self, incident: Incident) -> None:
@@ -265,6 +293,15 @@ class World:
             return None
         holder = self.by_key.get((incident.organization_id, incident.dedup_key))
         return None if holder is incident else holder
+
+    def open_of_rule(self, rule: AlertRule, project: int) -> Incident | None:
+        """The open incident that this rule, as it is now, found on the project; the newest if there are several."""
+        found = [
+            each
+            for each in self.by_rule.get(rule.id, ())
+            if each.is_open and each.alert_rule_generation == rule.generation and project in each.projects
+        ]
+        return max(found, key=lambda each: (each.date_added, each.id), default=None)
 
     def comment(self, incident: Incident, id_: int) -> Activity | None:
         """A comment on this very incident."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Any, Final
 
 import orjson
@@ -15,8 +15,10 @@ from models.command import accept
 from models.delivery import NewDelivery, deliveries
 from models.event import write_events
 from models.incident import incident_projects, incident_seen, incidents
+from models.notification import decisions
 from models.subscription import subscriptions
-from workers.work import Changes
+from workers.work import Changes, Decision
+from workers.write_metrics import write_metrics
 from workers.write_rules import write_rules
 
 _INCIDENT: Final = (
@@ -127,6 +129,8 @@ def write(connection: Connection, changes: Changes) -> None:
             {"ids": changes.read},
         )
     write_rules(connection, changes.rules)
+    write_metrics(connection, changes.metrics)
+    insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept(connection, changes.follow_ups)
     write_events(connection, changes.events)
@@ -136,6 +140,10 @@ def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
     """The entity's values by column; psycopg takes plain integers, not our enumerations."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
+
+
+def _decision(decision: Decision) -> tuple[Any, ...]:
+    return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
 
 
 def _mentions(activity: Activity) -> str | None:

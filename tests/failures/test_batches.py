@@ -57,20 +57,20 @@ def comments_written(house: House) -> list[str]:
         return list(connection.execute(select(activities.c.comment).order_by(activities.c.id)).scalars())
 
 
-def in_a_process_that_dies(house: House, deadly: str) -> int:
-    """Apply in a forked process in which the comment ``deadly`` kills its worker; its exit code."""
+def in_a_process_that_dies(house: House, command: str, is_deadly: Callable[[Any], bool]) -> int:
+    """Apply in a forked process that is killed by such a command; its exit code."""
 
     def work() -> None:
         from workers import handlers
 
-        handle: Callable[..., Any] = handlers.HANDLERS["comment.post"]
+        handle: Callable[..., Any] = handlers.HANDLERS[command]
 
-        def kill_or_handle(ask: PostComment, work: Any) -> Any:
-            if ask.comment == deadly:
+        def kill_or_handle(ask: Any, work: Any) -> Any:
+            if is_deadly(ask):
                 os.kill(os.getpid(), signal.SIGKILL)
             return handle(ask, work)
 
-        handlers.HANDLERS["comment.post"] = kill_or_handle
+        handlers.HANDLERS[command] = kill_or_handle
         house.worker(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)
@@ -109,7 +109,7 @@ def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_app
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, deadly="20") == -signal.SIGKILL
+        deaths += in_a_process_that_dies(house, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
         let_time_pass(house)
 
     assert deaths == 5

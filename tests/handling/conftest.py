@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -40,24 +41,22 @@ class House:
         expected_version: int | None = None,
     ) -> UUID:
         """A row in the ledger, waiting."""
-        id_ = new_id()
-        row = NewCommand(
-            id=id_,
-            type=command.name,
-            subject=subject or CATALOG[command.name].subject_of(command, organization, user),
-            lane=Lane.COMMANDS,
-            organization_id=organization,
-            token_id=token,
-            user_id=user,
-            caller=f"user:{user}",
-            payload=command.stored(),
-            expected_version=expected_version,
-        )
+        row = _row(command, organization=organization, token=token, user=user)
+        row = row._replace(subject=subject or row.subject, expected_version=expected_version)
         with self.engine.begin() as connection:
             accept(connection, [row])
-        return id_
+        return row.id
 
-    def worker(self, name: str = "worker") -> Applier:
+    def accept_all(
+        self, asked: Sequence[Command], *, organization: int, token: int | None, user: int | None = None
+    ) -> list[UUID]:
+        """Many rows at once, in their order, as a bulk request leaves them."""
+        rows = [_row(command, organization=organization, token=token, user=user) for command in asked]
+        with self.engine.begin() as connection:
+            accept(connection, rows)
+        return [row.id for row in rows]
+
+    def worker(self, name: str = "worker", *, hand_over: Callable[[], None] = lambda: None) -> Applier:
         """Someone who applies what waits."""
         url = self.engine.url.render_as_string(hide_password=False)
         return Applier(
@@ -65,12 +64,15 @@ class House:
             notes=make_engine(url, application="test-notes").execution_options(isolation_level="AUTOCOMMIT"),
             worker=name,
             tell=self.told.append,
-            hand_over=lambda: None,
+            hand_over=hand_over,
         )
 
     def apply(self) -> None:
-        """Apply everything that is due."""
-        self.worker().drain(())
+        """Apply everything that is due, however long that takes."""
+        shifts = [()]
+        worker = self.worker(hand_over=lambda: shifts.append(()))
+        while shifts:
+            worker.drain(shifts.pop())
 
     def resource(self, id_: UUID) -> dict[str, Any]:
         """A command as the ledger has it."""
@@ -95,6 +97,20 @@ class House:
         )
         with self.engine.connect() as connection:
             return {table.name: _count(connection, table) for table in data}
+
+
+def _row(command: Command, *, organization: int, token: int | None, user: int | None) -> NewCommand:
+    return NewCommand(
+        id=new_id(),
+        type=command.name,
+        subject=CATALOG[command.name].subject_of(command, organization, user),
+        lane=Lane.COMMANDS,
+        organization_id=organization,
+        token_id=token,
+        user_id=user,
+        caller=f"user:{user}",
+        payload=command.stored(),
+    )
 
 
 def _count(connection: Connection, table: Any) -> int:

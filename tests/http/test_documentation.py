@@ -51,6 +51,8 @@ def test_answers_have_the_fields_that_the_file_promises(
     rule = a_rule_that_found_incident_1(ledger, acme)
     gateway.post(COMMENTS, A_COMMENT | {"mentions": ["ana"]})
     command = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").json()["id"]
+    value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
+    gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
     for address in ADDRESSES:
         if "GET" not in address.operations or address.operations["GET"].is_stream:

@@ -17,6 +17,7 @@ from tasks.commands import (
     Subscribe,
     Unsubscribe,
 )
+from tasks.metric_commands import ObserveMetric
 from tasks.rule_commands import (
     CreateAction,
     CreateRule,
@@ -35,6 +36,7 @@ from workers.handlers.alertmanager import receive_alerts
 from workers.handlers.comments import delete_comment, edit_comment, post_comment
 from workers.handlers.incidents import mark_seen, open_incident, set_status
 from workers.handlers.notifications import read_notifications
+from workers.handlers.observations import observe_metric
 from workers.handlers.snoozes import snooze_rule, unsnooze_rule
 from workers.handlers.subscriptions import subscribe, unsubscribe
 from workers.handlers.triggers import (
@@ -71,5 +73,6 @@ HANDLERS: Final[dict[str, Handler]] = {
     CreateAction.name: create_action,
     UpdateAction.name: update_action,
     DeleteAction.name: delete_action,
+    ObserveMetric.name: observe_metric,
 }
 """Which function carries out which command."""

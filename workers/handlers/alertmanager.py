@@ -10,6 +10,7 @@ from models.policy import require_program
 from models.refusals import REQUIRED, InvalidFields
 from models.vocabulary import AlertState, IncidentStatus, StatusMethod
 from tasks.commands import ReceiveAlerts
+from workers.life import Opening, change_status, open_incident
 from workers.work import Answer, Work
 from workers.world import Project
 
@@ -26,21 +27,23 @@ def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:
     work.require_access(incident)
     status = IncidentStatus.of_severity(ask.severity) if is_firing else IncidentStatus.CLOSED
     if status is not incident.status:
-        work.change_status(incident, status, by=StatusMethod.RULE_TRIGGERED)
+        change_status(incident, status, work, by=StatusMethod.RULE_TRIGGERED)
     return Answer(200, work.show(incident))
 
 
 def _open(ask: ReceiveAlerts, work: Work, projects: list[Project]) -> Answer:
     if not projects:
         raise InvalidFields({"project": [REQUIRED]})
-    incident = work.open_incident(
+    began = ask.starts_at or work.at
+    opening = Opening(
         title=ask.title,
         projects=projects,
+        date_started=began,
+        date_detected=began,
         status=IncidentStatus.of_severity(ask.severity),
-        started=ask.starts_at,
         dedup_key=ask.dedup_key,
     )
-    return Answer(201, work.show(incident))
+    return Answer(201, work.show(open_incident(opening, work)))
 
 
 def _projects(ask: ReceiveAlerts, work: Work) -> list[Project]:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from models.alert_rule import AlertRule
 from models.policy import has_project_access, is_on_team_of, require_author, require_status
 from models.refusals import Conflict, Forbidden, InvalidFields
 from models.vocabulary import JSON, IncidentStatus, StatusMethod, SubscriptionReason
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
+from workers.actions import close_otherwise
+from workers.life import Opening, change_status
+from workers.life import open_incident as begin
 from workers.work import Answer, Work
 from workers.world import Project
 
 
 def open_incident(ask: OpenIncident, work: Work) -> Answer:
     """Open an incident, or answer the open one that has the same key."""
-    projects = _projects(ask, work)
+    projects, rule = _projects_and_rule(ask, work)
     if ask.dedup_key is not None:
         standing = work.world.by_key.get((work.organization.id, ask.dedup_key))
         if standing is not None:
             work.require_access(standing)
             return Answer(200, work.show(standing))
 
-    incident = work.open_incident(
+    started = ask.date_started or work.at
+    opening = Opening(
         title=ask.title,
         projects=projects,
+        date_started=started,
+        date_detected=started,
         status=IncidentStatus(ask.status),
-        started=ask.date_started,
         dedup_key=ask.dedup_key,
+        rule=rule,
     )
+    incident = begin(opening, work)
     return Answer(201, work.show(incident))
 
 
@@ -42,9 +50,14 @@ def set_status(ask: SetStatus, work: Work) -> Answer:
     if new is not IncidentStatus.CLOSED and work.world.holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    work.change_status(incident, new, by=StatusMethod.MANUAL, comment=ask.comment)
-    reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED
-    work.subscribe(incident, [work.author.id], reason)
+    # Without a person it is tocsin itself: the rule that found the incident is no more what it was.
+    by = StatusMethod.MANUAL if work.actor.is_person else StatusMethod.RULE_UPDATED
+    change = change_status(incident, new, work, by=by, comment=ask.comment)
+    if work.actor.is_person:
+        reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED
+        work.subscribe(incident, [work.author.id], reason)
+    if new is IncidentStatus.CLOSED:
+        close_otherwise(incident, change, work)
     return Answer(200, work.show(incident))
 
 
@@ -60,16 +73,17 @@ def mark_seen(ask: MarkSeen, work: Work) -> Answer:
     return Answer(201, {})
 
 
-def _projects(ask: OpenIncident, work: Work) -> list[Project]:
+def _projects_and_rule(ask: OpenIncident, work: Work) -> tuple[list[Project], AlertRule | None]:
     wrongs: dict[str, JSON] = {}
     found = [work.world.project_in_use(work.organization.id, slug) for slug in dict.fromkeys(ask.projects)]
     projects = [project for project in found if project is not None]
+    rule = None if ask.alert_rule is None else work.rule(ask.alert_rule)
     if len(projects) != len(found):
         wrongs["projects"] = ["Invalid project"]
-    if ask.alert_rule is not None:
+    if ask.alert_rule is not None and (rule is None or not work.reaches(rule)):
         wrongs["alertRule"] = ["Invalid alert rule"]
     if wrongs:
         raise InvalidFields(wrongs)
     if not all(has_project_access(work.actor, work.organization, project.facts) for project in projects):
         raise Forbidden
-    return projects
+    return projects, rule

@@ -1,0 +1,110 @@
+"""Values of a rule's metric: sent, and looked at with what each did."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from gateway.addresses import Address, Operation, Parameter
+from gateway.answers import Answer
+from gateway.asking import ask
+from gateway.observation_reads import RuleProject
+from gateway.paging import moment, page_answer, page_of, whole
+from gateway.visit import Visit
+from models.moments import iso
+from models.policy import ALERT_RULES, has_project_access, require_projects
+from models.refusals import Forbidden, InvalidFields
+from models.vocabulary import JSON
+from tasks.fields import row_id
+from tasks.metric_commands import ObserveMetric
+
+OBSERVATION_PAGE = 100
+
+
+async def observe_metric(visit: Visit) -> Answer:
+    """Send a value; 201 with what it fired and resolved once a worker has seen to it, 200 if it was ignored."""
+    return await ask(
+        visit,
+        ObserveMetric,
+        in_address={"alertRule": visit.parameters["rule"]},
+        require_there=partial(_projects, visit),
+    )
+
+
+async def list_observations(visit: Visit) -> Answer:
+    """The last values of a rule and what each did, newest first; 500 of each project are kept."""
+    reached = await _asked_for(visit)
+    page = page_of(visit.query, default=OBSERVATION_PAGE, kinds=(moment, whole, whole))
+    rows = await visit.services.observations.page(_rule(visit), [each.facts.id for each in reached], page)
+    return page_answer(
+        page,
+        rows,
+        key=lambda row: (row.accepted_at, row.number, row.project_id),
+        shape=_observation_json,
+        url=visit.url,
+        query=visit.query,
+    )
+
+
+def _rule(visit: Visit) -> int:
+    return row_id(visit.parameters["rule"])
+
+
+async def _projects(visit: Visit) -> list[RuleProject]:
+    """The rule's projects, for who reaches one of them."""
+    projects = await visit.services.observations.projects(visit.organization.id, _rule(visit))
+    require_projects(visit.actor, visit.organization, [each.facts for each in projects])
+    return projects
+
+
+async def _asked_for(visit: Visit) -> list[RuleProject]:
+    projects = await _projects(visit)
+    wanted = set(visit.query.getlist("project"))
+    if not wanted <= {each.slug for each in projects}:
+        raise InvalidFields({"project": ["Invalid project"]})
+    reached = [each for each in projects if has_project_access(visit.actor, visit.organization, each.facts)]
+    if not wanted <= {each.slug for each in reached}:
+        raise Forbidden
+    return [each for each in reached if not wanted or each.slug in wanted]
+
+
+def _observation_json(row: Any) -> JSON:
+    did = row.result
+    return {
+        "project": row.slug,
+        "value": row.value,
+        "comparisonValue": row.comparison_value,
+        "timestamp": iso(row.timestamp),
+        "dateCreated": iso(row.accepted_at),
+        "fired": did["fired"],
+        "resolved": did["resolved"],
+        "ignored": did.get("ignored"),
+        "incidentIdentifier": did["incident"],
+        "counted": did["counted"],
+    }
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/alert-rules/{rule}/observations/",
+        {
+            "GET": Operation(
+                list_observations,
+                "List the last values of an alert rule",
+                {200: "Observation"},
+                parameters=(Parameter("project", "Slugs of projects, repeatable: values of these alone."),),
+                is_list=True,
+            ),
+            "POST": Operation(
+                observe_metric,
+                "Send a value of an alert rule's metric",
+                {201: "Observed", 200: "Observed"},
+                message=ObserveMetric,
+                in_address=("alertRule",),
+                is_command=True,
+            ),
+        },
+        tag="alert rules",
+        permission=ALERT_RULES,
+    ),
+)

@@ -1,0 +1,54 @@
+"""Which actions of a rule a change of status takes. No input, no output."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from models.alert_rule import CRITICAL, WARNING, Action, Definition
+from models.delivery import DeliveryMethod
+from models.vocabulary import IncidentStatus
+
+
+class Call(NamedTuple):
+    """An action, and the label of the trigger that it belongs to."""
+
+    label: str
+    action: Action
+
+
+class FanOut(NamedTuple):
+    """Actions to take, and whether they tell of fire or of relief."""
+
+    method: DeliveryMethod
+    calls: tuple[Call, ...]
+
+
+def every_call(said: Definition) -> tuple[Call, ...]:
+    """The actions of all triggers; who is named by several is called once, and by a warning rather than otherwise."""
+    calls: dict[tuple[str, str, str], Call] = {}
+    for trigger in sorted(said.triggers, key=lambda each: each.label != WARNING):
+        for action in trigger.actions:
+            calls.setdefault((action.type, action.target_type, action.target), Call(trigger.label, action))
+    return tuple(calls.values())
+
+
+def on_closing(said: Definition) -> FanOut:
+    """What a close by hand, or of a rule that is no more, takes: every action, whether or not its trigger fired."""
+    return FanOut(DeliveryMethod.RESOLVE, every_call(said))
+
+
+def on_change(said: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool) -> FanOut:
+    """What a change by the rule itself takes; those who are called for critical only hear of nothing less.
+
+    ``was_critical`` says whether the critical trigger ever fired in this incident.
+    """
+    if new is IncidentStatus.CRITICAL:
+        return FanOut(DeliveryMethod.FIRE, every_call(said))
+    if new is IncidentStatus.WARNING and old is not IncidentStatus.CRITICAL:
+        return FanOut(DeliveryMethod.FIRE, _milder(said))
+    heard_the_worst = was_critical or new is IncidentStatus.WARNING
+    return FanOut(DeliveryMethod.RESOLVE, every_call(said) if heard_the_worst else _milder(said))
+
+
+def _milder(said: Definition) -> tuple[Call, ...]:
+    return tuple(call for call in every_call(said) if call.label != CRITICAL)

@@ -1,0 +1,36 @@
+"""The command that rules live on: a value was observed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, Field
+
+from models.moments import EARLIEST
+from models.vocabulary import JSON
+from tasks.commands import Command
+from tasks.fields import OptionalNumber, RowId, TextField, moment, wrong
+
+
+def _moment_of_a_value(value: JSON) -> datetime:
+    said = moment(value)
+    if said < EARLIEST:
+        raise wrong(f"Ensure this value is greater than or equal to {EARLIEST:%Y-%m-%dT%H:%M:%SZ}.")
+    return said
+
+
+class ObserveMetric(Command):
+    """A value of an alert rule's metric on one of its projects. A ``value`` of null means that nothing was counted."""
+
+    name: ClassVar[str] = "metric.observe"
+
+    alert_rule: RowId = Field(alias="alertRule")
+    project: TextField
+    value: OptionalNumber
+    timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value)]
+    comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
+
+    def stored(self) -> str:
+        """As the ledger keeps it: here null has been said."""
+        return self.model_dump_json(exclude_unset=True)

@@ -1,0 +1,320 @@
+"""Values over HTTP: what they are answered, who may send and see them, and what each did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+
+from models.roster import import_directory
+from tests.builders import a_trigger, an_alert_rule
+from tests.handling.acme import Acme
+from tests.handling.watch import METRICS
+from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
+
+FORBIDDEN = {"detail": "You do not have permission to perform this action."}
+MISSING = {"detail": "The requested resource does not exist"}
+REQUIRED = ["This field is required."]
+NUMBER = ["A valid number is required."]
+NOON = "2026-11-23T12:00:00Z"
+
+
+@pytest.fixture
+def rule(ledger: Engine, acme: Acme) -> int:
+    """Warning above 50, critical above 100, on p1."""
+    with ledger.begin() as connection:
+        import_directory(connection, METRICS)
+        return an_alert_rule(
+            connection,
+            acme.organizations["acme"],
+            projects=[acme.projects["acme", "p1"]],
+            triggers=[a_trigger("critical", 100), a_trigger("warning", 50)],
+        )
+
+
+def at(rule: object, organization: str = "acme") -> str:
+    return f"/api/0/organizations/{organization}/alert-rules/{rule}/observations/"
+
+
+def a_value(value: Any = 60, **fields: Any) -> dict[str, Any]:
+    return {"project": "p1", "value": value, "timestamp": NOON} | fields
+
+
+def accepted(ledger: Engine) -> int:
+    with ledger.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
+
+
+# --- sending ---------------------------------------------------------------------------------------------------
+
+
+def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    answered = gateway.post(at(rule), a_value(120), by="dev-metrics")
+
+    assert answered.status_code == 201
+    body = answered.json()
+    assert (body.keys(), body["fired"], body["resolved"]) == (
+        {"fired", "resolved", "incident"}, ["warning", "critical"], [],
+    )  # fmt: skip
+    [listed] = gateway.get(f"{ACME}/incidents/?project=-1&status=critical").json()
+    assert (body["incident"], body["incident"]["status"]) == (listed, 20)
+    assert answered.headers["command-id"]
+
+
+def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    gateway.post(at(rule), a_value(10), by="dev-metrics")
+
+    answered = gateway.post(at(rule), a_value(120), by="dev-metrics")
+
+    assert (answered.status_code, answered.json()) == (
+        200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "measured"), [(None, None), (60.5, 60.5), (60, 60), (" 6e1 ", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)]
+)
+def test_a_value_is_any_number_or_nothing(
+    gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
+) -> None:
+    answered = gateway.post(at(rule), a_value(value), by="dev-metrics")
+
+    assert answered.status_code == 201
+    [noted] = gateway.get(at(rule)).json()
+    assert noted["value"] == measured
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"value": "many"}, {"value": NUMBER}),
+        ({"value": True}, {"value": NUMBER}),
+        ({"value": [1]}, {"value": NUMBER}),
+        ({"value": "nan"}, {"value": NUMBER}),
+        ({"value": "1_000"}, {"value": NUMBER}),
+        ({"value": "1e999"}, {"value": NUMBER}),
+        ({"value": 10**400}, {"value": NUMBER}),
+        ({"comparisonValue": "past"}, {"comparisonValue": NUMBER}),
+        ({"project": None}, {"project": ["This field may not be null."]}),
+        ({"project": " "}, {"project": ["This field may not be blank."]}),
+        ({"timestamp": None}, {"timestamp": ["This field may not be null."]}),
+        (
+            {"timestamp": "1969-12-31T23:59:59Z"},
+            {"timestamp": ["Ensure this value is greater than or equal to 1970-01-01T00:00:00Z."]},
+        ),
+    ],
+)
+def test_what_does_not_fit_is_named_and_not_accepted(
+    gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
+) -> None:
+    answered = gateway.post(at(rule), a_value(**fields), by="dev-metrics")
+
+    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert accepted(ledger) == 0
+
+
+def test_an_empty_body_names_every_field_that_is_missing(gateway: Gateway, rule: int) -> None:
+    answered = gateway.post(at(rule), {})
+
+    assert (answered.status_code, answered.json()) == (
+        400, {"project": REQUIRED, "value": REQUIRED, "timestamp": REQUIRED},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "spelled", ["2026-11-23T12:00:00Z", "2026-11-23T13:00:00+01:00", "2026-11-23 12:00", "20261123T12"]
+)
+def test_a_timestamp_is_iso_8601_and_utc_without_an_offset(
+    gateway: Gateway, rule: int, busy_worker: Worker, spelled: str
+) -> None:
+    gateway.post(at(rule), a_value(timestamp=spelled))
+
+    assert [noted["timestamp"] for noted in gateway.get(at(rule)).json()] == [NOON]
+
+
+def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
+    gateway: Gateway, rule: int, busy_worker: Worker
+) -> None:
+    for project in ("p2", "nowhere"):
+        answered = gateway.post(at(rule), a_value(project=project), by="dev-metrics")
+        assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
+
+
+# --- who may ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        ("dev-metrics", (201, None)),
+        ("dev-mem", (201, None)),
+        ("dev-mem-alerts", (201, None)),
+        ("dev-mem-read", (403, FORBIDDEN)),
+        ("dev-plain-bot", (403, FORBIDDEN)),
+        ("dev-key", (403, FORBIDDEN)),
+        ("dev-out", (403, FORBIDDEN)),
+        ("dev-ops", (403, FORBIDDEN)),
+        ("nonsense", (401, {"detail": "Invalid token"})),
+    ],
+)
+def test_whoever_may_write_alert_rules_may_send_values(
+    gateway: Gateway, rule: int, busy_worker: Worker, by: str, expected: tuple[int, Any]
+) -> None:
+    answered = gateway.post(at(rule), a_value(), by=by)
+
+    assert (answered.status_code, answered.json() if expected[1] else None) == expected
+
+
+def test_a_key_with_every_scope_is_no_program(gateway: Gateway, ledger: Engine, rule: int) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE tokens SET scopes = '{alerts:write}' WHERE kind = 'key'")
+
+    answered = gateway.post(at(rule), a_value(), by="dev-key")
+
+    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert accepted(ledger) == 0
+
+
+@pytest.mark.parametrize("body", [a_value(), {}])
+def test_a_rule_that_is_not_there_is_404_whatever_is_wrong_with_the_rest(
+    gateway: Gateway, ledger: Engine, rule: int, busy_worker: Worker, body: Any
+) -> None:
+    with ledger.begin() as connection:
+        deleted = an_alert_rule(connection, 1, status=4)
+
+    for path in (at(999), at("x"), at("²"), at(2**70), at(deleted), at(rule, "closed"), at(rule, "nowhere")):
+        answered = gateway.post(path, body)
+        assert (answered.status_code, answered.json()) == (404, MISSING), path
+
+
+def test_a_rule_out_of_reach_is_403_whatever_is_wrong_with_the_rest(
+    gateway: Gateway, ledger: Engine, acme: Acme, rule: int, busy_worker: Worker
+) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+        of_p2 = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
+
+    for body in (a_value(project="p2"), {}):
+        answered = gateway.post(at(of_p2), body)
+        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert gateway.get(at(of_p2)).status_code == 403
+
+
+def test_without_the_feature_there_are_no_observations(gateway: Gateway, ledger: Engine, rule: int) -> None:
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
+
+    answers = [gateway.post(at(rule), a_value()), gateway.get(at(rule))]
+
+    assert [(each.status_code, each.json()) for each in answers] == [(404, MISSING)] * 2
+
+
+# --- many at once ----------------------------------------------------------------------------------------------
+
+
+def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    values = [(10, 0), (60, 1), (120, 2), (120, 2), (80, 3), (10, 4)]
+    items = [
+        a_value(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
+        for value, minute in values
+    ]
+
+    answered = gateway.post(COMMANDS, {"commands": items}, by="dev-metrics", Prefer="wait=20")
+
+    assert answered.status_code == 200
+    outcomes = [each["outcome"] for each in answered.json()["commands"]]
+    assert [(each["status"], each["body"]["fired"], each["body"]["resolved"]) for each in outcomes] == [
+        (201, [], []),
+        (201, ["warning"], []),
+        (201, ["critical"], []),
+        (200, [], []),
+        (201, [], ["critical"]),
+        (201, [], ["warning"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("item", "wrong"),
+    [
+        (a_value(), {"alertRule": REQUIRED}),
+        (a_value(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
+        (a_value(alertRule=None), {"alertRule": ["This field may not be null."]}),
+    ],
+)
+def test_an_item_says_which_rule_it_is_of(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
+    answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-metrics")
+
+    assert (answered.status_code, answered.json()) == (400, {"commands": {"0": wrong}})
+
+
+# --- why did it not fire ---------------------------------------------------------------------------------------
+
+
+def test_the_last_values_are_listed_newest_first_with_what_each_did(
+    gateway: Gateway, rule: int, busy_worker: Worker
+) -> None:
+    for value, minute in ((60, 1), (70, 2), (200, 0), (10, 3)):
+        gateway.post(at(rule), a_value(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+
+    listed = gateway.get(at(rule), by="dev-metrics").json()
+
+    assert [
+        (each["value"], each["fired"], each["resolved"], each["ignored"], each["incidentIdentifier"]) for each in listed
+    ] == [
+        (10, [], ["warning"], None, "2"),
+        (200, [], [], "out of order", "2"),
+        (70, [], [], None, "2"),
+        (60, ["warning"], [], None, "2"),
+    ]
+    assert {each["project"] for each in listed} == {"p1"}
+    assert listed[0]["counted"] == {
+        "critical": {"alerts": 0, "resolves": 0},
+        "warning": {"alerts": 0, "resolves": 0},
+    }
+
+
+def test_observations_are_read_page_by_page(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    for minute in range(5):
+        gateway.post(at(rule), a_value(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+
+    seen: list[Any] = []
+    page: httpx.Response | None = gateway.get(f"{at(rule)}?per_page=2")
+    while page is not None:
+        seen += [each["value"] for each in page.json()]
+        following = page.links["next"]
+        page = gateway.get(following["url"]) if following["results"] == "true" else None
+
+    assert seen == [4, 3, 2, 1, 0]
+
+
+def test_observations_of_one_project_are_asked_for_by_its_slug(
+    gateway: Gateway, ledger: Engine, acme: Acme, busy_worker: Worker
+) -> None:
+    with ledger.begin() as connection:
+        places = [acme.projects["acme", slug] for slug in ("p1", "p2")]
+        both = an_alert_rule(connection, acme.organizations["acme"], projects=places)
+    for slug in ("p1", "p2"):
+        gateway.post(at(both), a_value(project=slug))
+
+    def projects(query: str, by: str = "dev-mem") -> list[str]:
+        return [each["project"] for each in gateway.get(f"{at(both)}{query}", by=by).json()]
+
+    assert (projects(""), projects("?project=p1"), projects("?project=p1&project=p2")) == (
+        ["p2", "p1"], ["p1"], ["p2", "p1"],
+    )  # fmt: skip
+    wrong = gateway.get(f"{at(both)}?project=old")
+    assert (wrong.status_code, wrong.json()) == (400, {"project": ["Invalid project"]})
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+    assert (projects("", by="dev-mem"), projects("", by="dev-ben")) == (["p1"], ["p2", "p1"])
+    assert gateway.get(f"{at(both)}?project=p2").status_code == 403
+
+
+def test_whoever_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
+    statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-metrics", "dev-plain-bot")}
+
+    assert statuses == {"dev-mem-read": 200, "dev-metrics": 200, "dev-plain-bot": 403}
+    assert gateway.get(at(999)).status_code == 404

@@ -1,0 +1,67 @@
+"""Which actions a change of status takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.alert_rule import ActionType, TargetType
+from models.delivery import DeliveryMethod
+from models.fan_out import every_call, on_change, on_closing
+from models.vocabulary import IncidentStatus
+from tests.builders import a_definition, a_trigger, an_action
+
+OPEN, CLOSED, WARNING, CRITICAL = IncidentStatus
+FIRE, RESOLVE = DeliveryMethod.FIRE, DeliveryMethod.RESOLVE
+
+SAID = a_definition(
+    a_trigger("critical", 100, an_action(11), an_action(12)),
+    a_trigger("warning", 50, an_action(12), an_action(13)),
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "was_critical", "expected"),
+    [
+        (OPEN, WARNING, False, (FIRE, ["12", "13"])),
+        (OPEN, CRITICAL, True, (FIRE, ["11", "12", "13"])),
+        (WARNING, CRITICAL, True, (FIRE, ["11", "12", "13"])),
+        (CRITICAL, WARNING, True, (RESOLVE, ["11", "12", "13"])),
+        (WARNING, CLOSED, False, (RESOLVE, ["12", "13"])),
+        (WARNING, CLOSED, True, (RESOLVE, ["11", "12", "13"])),
+        (CRITICAL, CLOSED, True, (RESOLVE, ["11", "12", "13"])),
+    ],
+)
+def test_who_hears_of_critical_alone_hears_of_nothing_milder_but_the_end_of_it(
+    old: IncidentStatus, new: IncidentStatus, was_critical: bool, expected: tuple[DeliveryMethod, list[str]]
+) -> None:
+    method, calls = on_change(SAID, old, new, was_critical=was_critical)
+
+    assert (method, sorted(call.action.target for call in calls)) == expected
+
+
+def test_who_is_named_by_both_triggers_is_called_once_and_by_the_warning() -> None:
+    calls = {call.action.target: call.label for call in every_call(SAID)}
+
+    assert calls == {"11": "critical", "12": "warning", "13": "warning"}
+    assert len(every_call(SAID)) == 3
+
+
+def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> None:
+    said = a_definition(
+        a_trigger(
+            "critical",
+            100,
+            an_action(11),
+            an_action(11, to=TargetType.TEAM),
+            an_action(11, by=ActionType.WEBHOOK, to=TargetType.SPECIFIC),
+            an_action(11, by=ActionType.CHAT, to=TargetType.SPECIFIC),
+        )
+    )
+
+    assert len(every_call(said)) == 4
+
+
+def test_a_close_that_is_no_values_doing_calls_everyone() -> None:
+    method, calls = on_closing(SAID)
+
+    assert (method, sorted(call.action.target for call in calls)) == (RESOLVE, ["11", "12", "13"])
