@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from models.alert_rule import CRITICAL, AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.incident import Incident
 from models.metric import Progress, Standing
 from models.policy import TeamFacts
 from models.rule_shapes import Edition
+from models.rule_words import CRITICAL
 
 
 class Earlier(NamedTuple):

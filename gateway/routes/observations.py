@@ -27,7 +27,7 @@ async def observe_metric(visit: Visit) -> Answer:
         visit,
         ObserveMetric,
         in_address={"alertRule": visit.parameters["rule"]},
-        require_there=partial(_projects, visit),
+        reach=_projects,
     )
 
 
