@@ -44,7 +44,7 @@ class Command(BaseModel):
     def fields_on_wire(cls) -> frozenset[str]:
         """Every spelling of every field that a caller may send."""
         fields = cls.model_fields
-        return (fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.of_address
+        return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.of_address
 
     def stored(self) -> str:
         """As the ledger keeps it."""
