@@ -13,11 +13,11 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
 
-from gateway.requests import BODY_LIMIT, no_object
+from gateway.requests import BODY_LIMIT
 from models.refusals import NOT_NULL, InvalidFields, TooLarge
 from models.vocabulary import JSON, AlertState
 from tasks.commands import ReceiveAlerts
-from tasks.fields import (
+from tasks.fields import no_object, (
     NO_STRING,
     AlertStateField,
     OptionalMoment,

@@ -27,9 +27,9 @@ def snooze_rule(ask: SnoozeRule, work: Work) -> Answer:
 def unsnooze_rule(ask: UnsnoozeRule, work: Work) -> Answer:
     """Let the rule speak again: to the person, to everyone, or both."""
     rule, author = _rule(ask, work), work.author
-    scopes: set[int | None] = {"me": {author.id}, "everyone": {None}, None: {author.id, None}}[ask.target]
+    scopes: dict[str | None, set[int | None]] = {"me": {author.id}, "everyone": {None}, None: {author.id, None}}
     standing = work.world.rulebook.snoozes.get(rule.id, ())
-    ended = {each.user_id for each in standing if each.user_id in scopes and each.holds(work.at)}
+    ended = {each.user_id for each in standing if each.user_id in scopes[ask.target] and each.holds(work.at)}
     if not ended:
         raise NotFound
 
