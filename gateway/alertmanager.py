@@ -17,7 +17,7 @@ from gateway.requests import BODY_LIMIT
 from models.refusals import NOT_NULL, InvalidFields, TooLarge
 from models.vocabulary import JSON, AlertState
 from tasks.commands import ReceiveAlerts
-from tasks.fields import no_object, (
+from tasks.fields import (
     NO_STRING,
     AlertStateField,
     OptionalMoment,
@@ -25,6 +25,7 @@ from tasks.fields import no_object, (
     each_of,
     field_errors,
     filled,
+    no_object,
     storable,
     text,
     wrong,
