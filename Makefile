@@ -58,7 +58,7 @@ test-wheel: $(VENV)/.dev ## run the journeys on the built wheel, from a folder w
 		$(BIN)/python -m build --wheel --no-isolation --outdir $(WHEEL) $$source > $(WHEEL)/log 2>&1 || { cat $(WHEEL)/log >&2; exit 1; }; \
 	done
 	@$(PIP) --no-deps --target $(WHEEL)/site $(WHEEL)/*.whl
-	@cp -R tests pyproject.toml $(WHEEL)/away
+	@cp -R tests docs pyproject.toml README.md $(WHEEL)/away
 	@cd $(WHEEL)/away && PYTHONPATH="$(CURDIR)/$(WHEEL)/site" "$(CURDIR)/$(BIN)/python" -P -m pytest $(PARALLEL) tests/journeys
 
 migration: setup ## write a new migration: make migration name="what it does"

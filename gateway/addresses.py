@@ -30,7 +30,9 @@ class Operation:
     """One method of an address, and what the OpenAPI file says about it.
 
     ``answers`` maps a status to the name of a schema, ``None`` for an answer without a body; ``message`` is the
-    command that the body asks for, ``in_address`` its fields that the address gives.
+    command that the body asks for, ``in_address`` its fields that the address gives. ``headers`` are what the answer
+    has beside the usual ones, ``refuses`` the refusals. ``needs_body`` says whether
+    a body that is taken must be sent.
     """
 
     handle: Handler
@@ -39,7 +41,10 @@ class Operation:
     message: type[Command] | None = None
     in_address: tuple[str, ...] = ()
     body: str | None = None
+    needs_body: bool = True
     parameters: tuple[Parameter, ...] = ()
+    headers: tuple[str, ...] = ()
+    refuses: tuple[int, ...] = ()
     waits: bool = False
     is_command: bool = False
     is_list: bool = False

@@ -158,7 +158,7 @@ def problem_of(status: int, body: JSON) -> dict[str, JSON]:
     if isinstance(body, dict) and "detail" in body:
         # What a body says beside its detail (an error id, places) are extension members.
         return problem | {name: value for name, value in body.items() if name != "detail"}
-    if isinstance(body, dict):
+    if not isinstance(body, str):
         problem["errors"] = [{"pointer": pointer, "detail": text} for pointer, text in _pointers(body, "#")]
     return problem
 
@@ -168,7 +168,7 @@ def _detail_of(body: JSON) -> str:
         return body
     if isinstance(body, dict) and isinstance(body.get("detail"), str):
         return str(body["detail"])
-    if isinstance(body, dict) and body:
+    if isinstance(body, (dict, list)) and body:
         return "The request has fields that do not fit; errors names each."
     return ""
 

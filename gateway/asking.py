@@ -27,15 +27,19 @@ from gateway.requests import (
     object_of,
 )
 from gateway.visit import Visit
+from models.alert_rule import AlertRule
 from models.base import new_id
 from models.command import NewCommand
-from models.policy import require_author, require_projects
-from models.refusals import InvalidFields, Refusal
+from models.policy import ProjectFacts, require_author, require_program, require_projects
+from models.refusals import InvalidFields, NotFound, Refusal
 from models.shapes import command_json
 from models.vocabulary import JSON, CallerKind, CommandState, Lane
 from tasks.catalog import CATALOG, Entry
 from tasks.commands import Command
 from tasks.fields import field_errors
+
+Reach = Callable[[Visit], Awaitable[object]]
+"""Steps 10 and 11 of an address: it raises what they answer."""
 
 NOT_WAITING: Final = 0
 NOTHING: Final[Mapping[str, JSON]] = MappingProxyType({})
@@ -56,14 +60,15 @@ async def ask(
     incident: int | None = None,
     in_address: Mapping[str, JSON] = NOTHING,
     has_body: bool = True,
+    body_as: str | None = None,
     require: Callable[[Any], None] = anything,
-    require_there: Callable[[], Awaitable[object]] = anywhere,
+    reach: Reach | None = None,
 ) -> Answer:
     """Ask for what the body says; the answer is the command's outcome, or 202 if that takes longer than they wait.
 
     ``in_address`` are fields that the address gives beside the ``incident``; without ``has_body`` they are all there
-    is, whatever was sent. ``require`` is what this address asks of a command whose shape is right. ``require_there``
-    looks for what it is about: who may not see that is told so, and not what is wrong with the shape.
+    is, whatever was sent. ``body_as`` is the field that the whole body is, where it is one. ``require`` is what this
+    address asks of a command whose shape is right, ``reach`` whether the caller reaches what the address names.
 
     :raises Refusal: it is refused before it is accepted.
     """
@@ -73,13 +78,14 @@ async def ask(
         key = idempotency_key(visit.headers)
         condition = if_match(visit.headers)
         body = await visit.json()
-        command = checked(message, object_of(body) | given if has_body else given)
+        command = checked(message, _fields_of(body, message, body_as) | given if has_body else given)
         require(command)
         require_right_to_author(visit, entry)
     except Refusal:
         if incident is not None:
             await require_incident(visit, incident)
-        await require_there()
+        if reach is not None:
+            await reach(visit)
         # Whoever may not ask at all is told that, and not what is wrong with what they ask.
         require_right_to_author(visit, entry)
         raise
@@ -119,23 +125,32 @@ async def accept(
 # --- before acceptance -----------------------------------------------------------------------------------------
 
 
-def checked(message: type[Command], fields: Mapping[str, JSON]) -> Command:
-    """The command, if its fields have the right shape.
+def _fields_of(body: JSON, message: type[Command], body_as: str | None) -> dict[str, JSON]:
+    sent = object_of(body, whole=message.whole)
+    if body_as is not None:
+        return {body_as: sent}
+    return {name: value for name, value in sent.items() if name not in message.of_address}
+
+
+def checked(message: type[Command], fields: Mapping[str, JSON], context: Mapping[str, bool] | None = None) -> Command:
+    """The command, if its fields have the right shape; ``context`` says how strictly its parts are read.
 
     :raises InvalidFields: they have not; each is named.
     """
     try:
-        return message.model_validate(fields)
+        return message.model_validate(fields, context=dict(context or {}))
     except ValidationError as error:
-        raise InvalidFields(field_errors(error)) from None
+        raise InvalidFields(field_errors(error, whole=message.whole)) from None
 
 
 def require_right_to_author(visit: Visit, entry: Entry) -> None:
-    """Writes are for people, and for programs where the command is marked for them.
+    """Writes are for people, and for programs where the command is marked for them, for them alone or for both.
 
-    :raises Forbidden: the caller is a key, or a program that acts for nobody.
+    :raises Forbidden: the caller is a key, or a program that acts for nobody; or only such a program may ask.
     """
-    if not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
+    if not entry.for_people:
+        require_program(visit.actor)
+    elif not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
         require_author(visit.actor)
 
 
@@ -147,6 +162,32 @@ async def require_incident(visit: Visit, number: int) -> None:
     """
     projects = await visit.services.queries.incident_projects(visit.organization.id, number)
     require_projects(visit.actor, visit.organization, projects)
+
+
+async def require_rule(visit: Visit) -> AlertRule:
+    """Steps 10 and 11 of a rule's address: the rule, in the organization or among a project's.
+
+    :raises NotFound: there is none of this id, or no such project.
+    :raises Forbidden: the caller reaches none of its projects, or not the project named.
+    """
+    organization, rules = visit.organization, visit.services.rules
+    project = await rules.project(organization.id, visit.project_slug()) if "project" in visit.parameters else None
+    rule, projects = await rules.rule(organization.id, visit.row_id("rule"))
+    if project is not None and project.id not in rule.projects:
+        raise NotFound
+    require_projects(visit.actor, organization, projects if project is None else [project])
+    return rule
+
+
+async def require_project(visit: Visit) -> ProjectFacts:
+    """Steps 10 and 11 of a project's address.
+
+    :raises NotFound: there is no such project in use.
+    :raises Forbidden: the caller does not reach it.
+    """
+    project = await visit.services.rules.project(visit.organization.id, visit.project_slug())
+    require_projects(visit.actor, visit.organization, [project])
+    return project
 
 
 def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewCommand:
@@ -162,7 +203,7 @@ def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewC
         token_id=visit.caller.token_id,
         user_id=user,
         caller=visit.caller.ledger_name,
-        payload=command.model_dump_json(exclude_none=True),
+        payload=command.stored(),
     )
 
 

@@ -20,7 +20,7 @@ from gateway.asking import (
     require_right_to_author,
     waiting_headers,
 )
-from gateway.requests import BODY_LIMIT, idempotency_key, if_match, is_key, no_object, object_of, size_of
+from gateway.requests import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
 from gateway.visit import Visit
 from models.command import NewCommand
 from models.policy import require_token
@@ -28,7 +28,8 @@ from models.refusals import NOT_NULL, REQUIRED, InvalidFields, KeyReused, NotFou
 from models.vocabulary import JSON, Lane
 from tasks.catalog import CATALOG, Entry
 from tasks.commands import Command
-from tasks.fields import NO_STRING
+from tasks.fields import NO_STRING, no_object
+from tasks.rule_fields import STRICT
 
 MAX_ITEMS: Final = 1000
 _OWN_FIELDS: Final = frozenset({"type", "idempotencyKey"})
@@ -57,6 +58,16 @@ async def ask_for_all(visit: Visit) -> Answer:
     if len(visit.body) > BODY_LIMIT and any(size_of(each) > BODY_LIMIT for each in listed):
         raise TooLarge(BODY_LIMIT)
     items = _items(listed)
+    return await ask_for_each(visit, items, condition=condition, header_key=header_key, body=body)
+
+
+async def ask_for_each(
+    visit: Visit, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
+) -> Answer:
+    """Ask for these commands, of which ``body`` is the source; 202 or 200 as above.
+
+    :raises Refusal: none of them is accepted.
+    """
     places, application = _application(visit, items, condition=condition, header_key=header_key, body=body)
     accepted, ended = await accept(visit, application, patience=NOT_WAITING)
     headers = command_headers(visit, accepted)
@@ -120,12 +131,13 @@ def _item(each: JSON) -> Item:
     entry = _entry_of(each)
     if entry is None:
         raise InvalidFields({"type": [_type_complaint(each)]})
-    wrongs: dict[str, Any] = {name: ["Unknown field."] for name in each if name not in _fields_of(entry.message)}
+    known = _OWN_FIELDS | entry.message.fields_on_wire()
+    wrongs: dict[str, Any] = {name: ["Unknown field."] for name in each if name not in known}
     key = each.get("idempotencyKey")
     if "idempotencyKey" in each and not is_key(key):
         wrongs["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
     try:
-        command = checked(entry.message, each)
+        command = checked(entry.message, each, STRICT)
     except InvalidFields as wrong:
         raise InvalidFields(wrong.body | wrongs) from None
     if wrongs:
@@ -140,11 +152,6 @@ def _type_complaint(item: dict[str, JSON]) -> str:
     if name is None:
         return NOT_NULL
     return f'"{name[:100]}" is no command.' if isinstance(name, str) else NO_STRING
-
-
-def _fields_of(message: type[Command]) -> frozenset[str]:
-    fields = message.model_fields
-    return _OWN_FIELDS | fields.keys() | {field.alias for field in fields.values() if field.alias}
 
 
 def _application(

@@ -28,7 +28,8 @@ from tasks.fields import identifier
 
 _OPS_ROLES: Final = list(OpsRole)
 _EXPOSED: Final = (
-    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate"
+    "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate,"
+    " X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
 )
 _ALLOWED_HEADERS: Final = (
     "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer"

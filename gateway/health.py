@@ -12,6 +12,7 @@ import models.migrations
 from gateway.services import Services
 from models.canary import Flight
 from models.refusals import Unavailable
+from tasks.queues import misfits
 
 BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0
@@ -27,7 +28,7 @@ class Check(NamedTuple):
 
 
 async def checks(services: Services, *, with_broker: bool) -> list[Check]:
-    """Look at the database, its schema and, if wanted, the broker."""
+    """Look at the database, its schema and, if wanted, the broker with its queues."""
     looks: list[Awaitable[list[Check]]] = [_database(services)]
     if with_broker:
         looks.append(_broker(services))
@@ -65,16 +66,21 @@ async def _database(services: Services) -> list[Check]:
 async def _broker(services: Services) -> list[Check]:
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            await asyncio.to_thread(_connect, services)
+            misfit = await asyncio.to_thread(_look, services)
     except Exception:
         detail = "away: commands are still accepted, and wait until it is back or the sweeper finds them"
         return [Check("broker", is_well=False, is_needed=False, detail=detail)]
-    return [Check("broker", is_well=True, is_needed=False, detail="answers")]
+    return [
+        Check("broker", is_well=True, is_needed=False, detail="answers"),
+        # A hint that finds no queue is lost: what is accepted waits for the sweeper, and that for the queue.
+        Check("topology", is_well=not misfit, is_needed=False, detail="; ".join(misfit) or "as declared"),
+    ]
 
 
-def _connect(services: Services) -> None:
+def _look(services: Services) -> list[str]:
     with services.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
+        return misfits(connection)
 
 
 def _revisions() -> list[str]:

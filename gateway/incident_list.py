@@ -14,17 +14,19 @@ from gateway.queries import (
     ACTIVITY_COLUMNS,
     INCIDENT_COLUMNS,
     PERSON_COLUMNS,
+    PROJECTS,
     activity_of,
     author_of,
     incident_of,
     person_of,
+    project_of,
 )
 from gateway.reading import Reader, Rows
-from gateway.selection import Project, Selection, select, team_ids
+from gateway.selection import Selection, select, team_ids
 from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
-from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts
+from models.policy import Actor, OrganizationFacts, TeamFacts
 
 MOST_ACTIVITIES: Final = 1_000
 """Of a whole page, when activities are asked for with it."""
@@ -50,14 +52,14 @@ class IncidentList:
 
         :raises Refusal: a parameter does not fit, or names what the caller does not reach.
         """
-        projects = await self._rows(_PROJECTS, {"organization": organization.id})
+        projects = await self._rows(PROJECTS, {"organization": organization.id})
         ids = team_ids(query)
         teams = await self._rows(_TEAMS, {"ids": ids}) if ids else ()
         return select(
             query,
             actor=actor,
             organization=organization,
-            projects=[Project(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams))) for row in projects],
+            projects=[project_of(row) for row in projects],
             teams={row.id: TeamFacts(row.id, row.organization_id, row.name, row.active) for row in teams},
             today=datetime.now(UTC),
         )
@@ -97,12 +99,6 @@ class IncidentList:
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------
-
-_PROJECTS: Final = """
-SELECT p.id, p.slug, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
-FROM projects p WHERE p.organization_id = %(organization)s ORDER BY p.id
-"""
 
 _TEAMS: Final = """
 SELECT id, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])

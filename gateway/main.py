@@ -21,17 +21,21 @@ from gateway.addresses import Address
 from gateway.answers import error_answer, wants_problem
 from gateway.doors import Door
 from gateway.routes import (
+    alert_rules,
     commands,
     comments,
     directory,
     documentation,
     health,
     incidents,
+    integrations,
     notifications,
     observations,
     organizations,
+    snoozes,
     stream,
     subscriptions,
+    triggers,
 )
 from gateway.services import Services
 from gateway.settings import GatewaySettings
@@ -48,8 +52,12 @@ ADDRESSES: Final[tuple[Address, ...]] = (
     *commands.ADDRESSES,
     *observations.ADDRESSES,
     *incidents.ADDRESSES,
+    *integrations.ADDRESSES,
     *subscriptions.ADDRESSES,
     *notifications.ADDRESSES,
+    *alert_rules.ADDRESSES,
+    *triggers.ADDRESSES,
+    *snoozes.ADDRESSES,
     *organizations.ADDRESSES,
     *directory.ADDRESSES,
     *stream.ADDRESSES,

@@ -17,7 +17,10 @@ _PATHS: Final = {
     "identifier": "Number of the incident in its organization.",
     "comment": "Id of the comment: of its activity.",
     "command": "Id of the command.",
+    "project": "Slug of the project.",
     "rule": "Id of the alert rule.",
+    "trigger": "Id of the trigger.",
+    "action": "Id of the action.",
 }
 
 _DESCRIPTION: Final = (
@@ -57,7 +60,7 @@ def _operation(address: Address, method: str, operation: Operation) -> Json:
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := schemas.body_name(operation):
-        described["requestBody"] = {"required": True, "content": _content(_reference(body))}
+        described["requestBody"] = {"required": operation.needs_body, "content": _content(_reference(body))}
     return described
 
 
@@ -110,7 +113,7 @@ def _refusals(address: Address, method: str, operation: Operation) -> list[int]:
     if address.permission is not None or "{" in address.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429}
+        statuses |= {409, 412, 422, 429, *operation.refuses}
     if address.permission is None and address.ops_role is None and method == "GET":
         statuses -= {413}
     return sorted(statuses)
@@ -129,6 +132,7 @@ def _answer_headers(operation: Operation) -> Json:
         names += ["ETag"]
     if operation.is_list:
         names += ["Link"]
+    names += operation.headers
     return _headers(*names)
 
 

@@ -129,13 +129,13 @@ def page_answer(
     return answer(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
 
 
-def part_of(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key]) -> list[Any]:
-    """The rows of a page, out of all rows in ascending order: for lists that are worked out and not read."""
+def part_of(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key], descending: bool = False) -> list[Any]:
+    """The rows of a page, out of all rows in the order of their key: for lists that are worked out and not read."""
     at, backwards = page.cursor.key, page.cursor.backwards
     ordered = list(reversed(rows)) if backwards else list(rows)
     if at is None:
         return [] if backwards else ordered[: page.limit]
-    beyond = [row for row in ordered if (key(row) < at if backwards else key(row) > at)]
+    beyond = [row for row in ordered if (key(row) < at if backwards != descending else key(row) > at)]
     here = [row for row in ordered if key(row) == at] if page.cursor.includes else []
     return (here + beyond)[: page.limit]
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.paging import Page
 from gateway.reading import Reader, Rows
+from gateway.selection import Project
 from models.activity import Activity
 from models.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
 from models.directory import Person
@@ -35,6 +36,13 @@ ACTIVITY_COLUMNS: Final = (
     + ", u.id AS author, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"
 )
 """An activity with its author, if it has one."""
+
+PROJECTS: Final = """
+SELECT p.id, p.slug, p.status = 'active' AS active,
+       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
+FROM projects p WHERE p.organization_id = %(organization)s ORDER BY p.id
+"""
+"""The projects of an organization, as the policy asks for them."""
 
 _INCIDENT: Final = f"""
 SELECT {INCIDENT_COLUMNS}
@@ -279,6 +287,11 @@ def incident_of(row: Any) -> Incident:
 
 
 _INCIDENT_FIELDS: Final = [name.strip().removeprefix("i.") for name in INCIDENT_COLUMNS.split(",")]
+
+
+def project_of(row: Any) -> Project:
+    """The project in a row of :data:`PROJECTS`."""
+    return Project(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams)))
 
 
 def _facts(rows: Rows) -> list[ProjectFacts]:

@@ -14,6 +14,7 @@ from starlette.types import Receive
 
 from models.refusals import InvalidFields, Malformed, NotJson, TooLarge
 from models.vocabulary import JSON, MAX_ID
+from tasks.fields import WHOLE, no_object
 
 KIB: Final = 1024
 BODY_LIMIT: Final = 64 * KIB
@@ -206,19 +207,14 @@ def parse_json(body: bytes) -> JSON:
     return value
 
 
-def object_of(value: JSON) -> dict[str, JSON]:
-    """The value, if it is an object.
+def object_of(value: JSON, *, whole: str = WHOLE) -> dict[str, JSON]:
+    """The value, if it is an object; ``whole`` is how errors of the object itself are called.
 
     :raises InvalidFields: it is something else; the text names it.
     """
     if not isinstance(value, dict):
-        raise InvalidFields({"non_field_errors": [no_object(value)]})
+        raise InvalidFields({whole: [no_object(value)]})
     return value
-
-
-def no_object(value: JSON) -> str:
-    """What is said of a value that should be an object."""
-    return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
 
 def size_of(value: JSON) -> int:

@@ -6,17 +6,24 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
-from gateway.queries import PERSON_COLUMNS, person_of
+from starlette.datastructures import QueryParams
+
+from gateway.paging import Page
+from gateway.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_of, project_of
 from gateway.reading import Reader
+from gateway.selection import selected_projects
 from models.alert_rule import AlertRule, Definition, Snooze
 from models.incident import Incident
+from models.policy import Actor, OrganizationFacts, ProjectFacts
+from models.refusals import NotFound
 from models.rule_reading import (
     GENERATIONS,
+    RULE_COLUMNS,
     RULES,
     SNOOZES,
-    TEAM_SLUGS,
+    TEAMS,
     definition_of,
     people_in,
     rule_of,
@@ -24,10 +31,44 @@ from models.rule_reading import (
     teams_in,
 )
 from models.rule_shapes import Edition, Names
-from models.shapes import FoundBy
+from models.shapes import FoundBy, incident_json
+from models.vocabulary import JSON
 
 _PEOPLE: Final = f"SELECT {PERSON_COLUMNS} FROM users u WHERE u.id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own columns
 _PROJECT_SLUGS: Final = "SELECT id, slug FROM projects WHERE id = ANY(%(ids)s::bigint[])"
+
+
+_LISTED: Final = """
+FROM alert_rules r
+WHERE r.organization_id = %(organization)s AND r.status <> 4
+  AND (%(monitor_type)s::numeric IS NULL OR (r.definition->>'monitor_type')::numeric = %(monitor_type)s::numeric)
+  AND (NOT %(only_events)s OR r.definition->>'dataset' = 'events')
+  AND EXISTS (
+      SELECT 1 FROM alert_rule_projects rp WHERE rp.rule_id = r.id AND rp.project_id = ANY(%(projects)s::bigint[])
+  )
+"""
+
+_LATEST: Final = f"""
+SELECT {INCIDENT_COLUMNS}, ARRAY(
+    SELECT p.slug FROM incident_projects ip JOIN projects p ON p.id = ip.project_id WHERE ip.incident_id = i.id
+    ORDER BY p.slug
+) AS slugs
+FROM alert_rules r
+CROSS JOIN LATERAL (
+    SELECT * FROM incidents
+    WHERE alert_rule_id = r.id AND alert_rule_generation = r.generation ORDER BY id DESC LIMIT 1
+) AS i
+WHERE r.id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own columns
+
+
+class RuleList(NamedTuple):
+    """Which rules a list asks for; ``projects`` are ids, ``monitor_type`` asks nothing where it is ``None``."""
+
+    organization: int
+    projects: list[int]
+    monitor_type: int | None
+    only_events: bool
 
 
 class RuleReads:
@@ -54,6 +95,61 @@ class RuleReads:
         }
         return {id_: FoundBy(edition, names, edition.rule.id in silent) for id_, edition in editions.items()}
 
+    async def rule(self, organization: int, id_: int) -> tuple[AlertRule, list[ProjectFacts]]:
+        """A live rule, with the facts that decide who may read it.
+
+        :raises NotFound: the organization has none of this id.
+        """
+        rule = (await self.rules([id_])).get(id_)
+        if rule is None or rule.organization_id != organization or not rule.is_live:
+            raise NotFound
+        rows = await self._rows(PROJECTS, {"organization": organization})
+        return rule, [project.facts for row in rows if (project := project_of(row)).facts.id in rule.projects]
+
+    async def project(self, organization: int, slug: str) -> ProjectFacts:
+        """A project in use, as the policy asks for it.
+
+        :raises NotFound: the organization has none of this slug.
+        """
+        rows = await self._rows(PROJECTS, {"organization": organization})
+        found = next((project for row in rows if (project := project_of(row)).slug == slug), None)
+        if found is None or not found.facts.active:
+            raise NotFound
+        return found.facts
+
+    async def selected(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> tuple[int, ...]:
+        """The projects whose rules are asked for.
+
+        :raises Refusal: a name does not fit, or the caller does not reach what it names.
+        """
+        rows = await self._rows(PROJECTS, {"organization": organization.id})
+        return selected_projects(query, actor, organization, [project_of(row) for row in rows])
+
+    async def listed(self, wish: RuleList, page: Page) -> list[AlertRule]:
+        """Live rules on these projects, the youngest first, one page."""
+        rows = await self._rows(
+            f"SELECT {RULE_COLUMNS} {_LISTED} {page.after(('r.date_added', 'r.id'), descending=True)}",
+            wish._asdict() | page.parameters,
+        )
+        return [rule_of(row) for row in rows]
+
+    async def hits(self, wish: RuleList) -> int:
+        """How many there are in all."""
+        count: int = (await self._rows(f"SELECT count(*) {_LISTED}", wish._asdict()))[0][0]
+        return count
+
+    async def latest_incidents(self, rules: Collection[AlertRule], viewer: int | None) -> dict[int, JSON]:
+        """The last thing that each rule found since it says what it says, by the rule's id; null where nothing is."""
+        rows = await self._rows(_LATEST, {"ids": [rule.id for rule in rules]}) if rules else ()
+        found = {row.alert_rule_id: (incident_of(row), row.slugs) for row in rows}
+        by = await self.found_by([incident for incident, _ in found.values()], viewer)
+        return {
+            rule.id: incident_json(found[rule.id][0], projects=found[rule.id][1], found_by=by[found[rule.id][0].id])
+            if rule.id in found
+            else None
+            for rule in rules
+        }
+
     async def rules(self, ids: Collection[int]) -> dict[int, AlertRule]:
         """Rules by id, whatever their status."""
         rows = await self._rows(RULES, {"ids": list(ids)}) if ids else ()
@@ -76,7 +172,7 @@ class RuleReads:
         said = [*definitions, *(rule.definition for rule in rules)]
         creators = {rule.created_by for rule in rules if rule.created_by is not None}
         projects = await self._rows(_PROJECT_SLUGS, {"ids": list(set(chain(*(rule.projects for rule in rules))))})
-        teams = await self._rows(TEAM_SLUGS, {"ids": list(teams_in(said))})
+        teams = await self._rows(TEAMS, {"ids": list(teams_in(said))})
         persons = await self._rows(_PEOPLE, {"ids": list(people_in(said) | creators | set(people))})
         return Names(
             projects={row.id: row.slug for row in projects},

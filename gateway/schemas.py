@@ -11,9 +11,11 @@ from typing import Any, Final
 
 from gateway.addresses import Address, Operation
 from models.metric import Ignored
-from models.vocabulary import CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
+from models.rule_words import ActionType, TargetType
+from models.vocabulary import AlertState, CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
 from tasks.catalog import CATALOG
 from tasks.commands import Command
+from tasks.rule_fields import ACTION_SCHEMA
 
 Json = dict[str, Any]
 
@@ -26,6 +28,8 @@ _ID: Final[Json] = {"type": "string", "pattern": "^[0-9]+$"}
 _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
+
+_LABELS: Final[Json] = {"type": "object", "additionalProperties": _TEXT}
 
 
 def _object(**fields: Json) -> Json:
@@ -74,12 +78,76 @@ _SEEN_BY: Final[Json] = {
     "required": [*_USER["required"], "lastSeen"],
 }
 
+
+def _with_optional(schema: Json, **fields: Json) -> Json:
+    return schema | {"properties": schema["properties"] | fields}
+
+
+_NUMBER_OR_NULL: Final[Json] = {"type": ["number", "null"]}
+_ACTION: Final = _object(
+    id=_ID,
+    alertRuleTriggerId=_ID,
+    type=_one_of(ActionType),
+    targetType=_one_of(TargetType),
+    targetIdentifier=_TEXT,
+    inputChannelId={"type": "null"},
+    integrationId={"type": "null"},
+    sentryAppId={"type": "null"},
+    dateCreated=_TIME,
+    desc=_TEXT,
+    priority={"type": "null"},
+)
+_TRIGGER: Final = _object(
+    id=_ID,
+    alertRuleId=_ID,
+    label=_TEXT,
+    thresholdType={"type": "integer", "enum": [0, 1]},
+    alertThreshold={"type": "number"},
+    resolveThreshold=_NUMBER_OR_NULL,
+    dateCreated=_TIME,
+    actions=_list(_named("TriggerAction")),
+)
+_RULE: Final = _object(
+    id=_ID,
+    name=_TEXT,
+    organizationId=_ID,
+    status={"type": "integer", "enum": [0, 4, 5]},
+    queryType={"type": "integer", "enum": [0, 1, 2]},
+    dataset=_TEXT,
+    query=_TEXT,
+    aggregate=_TEXT,
+    thresholdType={"type": "integer", "enum": [0, 1]},
+    resolveThreshold=_NUMBER_OR_NULL,
+    timeWindow={"type": "number"},
+    environment=_TEXT_OR_NULL,
+    resolution={"type": "number"},
+    thresholdPeriod=_NUMBER,
+    triggers=_list(_named("Trigger")),
+    projects=_list(_TEXT),
+    includeAllProjects=_TRUTH,
+    owner=_TEXT_OR_NULL,
+    originalAlertRuleId={"type": ["integer", "null"]},
+    comparisonDelta=_NUMBER_OR_NULL,
+    dateModified=_TIME,
+    dateCreated=_TIME,
+    createdBy={"anyOf": [_object(id=_NUMBER, name=_TEXT, email=_TEXT), {"type": "null"}]},
+    monitorType=_NUMBER,
+    activationCondition={"type": ["integer", "null"]},
+    activations=_list({"type": "object"}),
+    description=_TEXT,
+    version=_NUMBER,
+)
+_EXPANDED: Final = {"latestIncident": _or_null("Incident")}
+_RULE_DETAILS: Final = _object(
+    **_RULE["properties"], excludedProjects=_list(_TEXT), eventTypes=_list(_TEXT), snooze=_TRUTH
+)
+
 _INCIDENT: Final = _object(
     id=_ID,
     identifier=_ID,
     organizationId=_ID,
     projects=_list(_TEXT),
-    alertRule={"type": ["object", "null"]},
+    alertRule=_or_null("AlertRule"),
     activities={"type": ["array", "null"], "items": _named("Activity")},
     seenBy={"type": ["array", "null"], "items": _SEEN_BY},
     hasSeen={"type": ["boolean", "null"]},
@@ -115,6 +183,20 @@ _ENTITIES: Final[Json] = {
         | {"seenBy": _list(_SEEN_BY), "hasSeen": _TRUTH, "isSubscribed": _TRUTH, "discoverQuery": _TEXT},
         "required": [*_INCIDENT["required"], "isSubscribed", "discoverQuery"],
     },
+    "AlertRule": _with_optional(_RULE, snooze={"const": True}, **_EXPANDED),
+    "AlertRuleDetails": _with_optional(_RULE_DETAILS, snoozeForEveryone=_TRUTH, snoozeCreatedBy=_TEXT, **_EXPANDED),
+    "Trigger": _TRIGGER,
+    "TriggerAction": _ACTION,
+    "ActionBody": ACTION_SCHEMA,
+    "AvailableActions": _list(_object(type=_one_of(ActionType), allowedTargetTypes=_list(_one_of(TargetType)))),
+    "Snooze": _object(
+        ownerId=_ID,
+        userId={"description": "A user's id, or `everyone`.", "type": "string"},
+        until={"description": "A time, or `forever`.", "type": "string"},
+        dateAdded=_TIME,
+        ruleId={"type": "null"},
+        alertRuleId=_ID,
+    ),
     "Observed": {
         "type": "object",
         "properties": {
@@ -157,6 +239,28 @@ _ENTITIES: Final[Json] = {
         error=_TEXT_OR_NULL,
     ),
     "CommandList": _object(commands=_list(_named("Command"))),
+    "AlertGroup": {
+        "description": "What Alertmanager posts, version 4 of its webhook; other fields are ignored.",
+        "type": "object",
+        "properties": {
+            "version": {"const": "4"},
+            "groupKey": _TEXT,
+            "status": _one_of(AlertState),
+            "groupLabels": _LABELS,
+            "commonLabels": _LABELS,
+            "commonAnnotations": _LABELS,
+            "alerts": {
+                "type": "array",
+                "minItems": 1,
+                "items": {
+                    "type": "object",
+                    "properties": {"status": _one_of(AlertState), "labels": _LABELS, "startsAt": _TIME_OR_NULL},
+                    "required": ["status"],
+                },
+            },
+        },
+        "required": ["version", "groupKey", "status", "alerts"],
+    },
     "Organization": _object(
         id=_ID,
         slug=_TEXT,
@@ -202,8 +306,9 @@ _ENTITIES: Final[Json] = {
         "required": ["detail"],
     },
     "FieldErrors": {
-        "description": "A detail, or texts for each field, nested as the fields are; a bare string where noted.",
-        "type": ["object", "string"],
+        "description": "A detail, or texts for each field, nested as the fields are; a bare string or a list of texts"
+        " where noted.",
+        "type": ["object", "string", "array"],
     },
     "Problem": _object(
         type=_TEXT,
@@ -227,6 +332,7 @@ REFUSALS: Final = {
     403: "The caller may not do this.",
     404: "There is no such thing, or it is not the caller's to see.",
     409: "It contradicts what stands now.",
+    410: "It stands already.",
     412: "The resource has changed since the caller read it.",
     413: "The body is too large.",
     415: "The body is no JSON.",
@@ -244,6 +350,8 @@ ANSWER_HEADERS: Final = {
     "Preference-Applied": "What was done of Prefer.",
     "Retry-After": "Seconds until it is worth trying again.",
     "WWW-Authenticate": "Bearer",
+    "X-Sentry-Alert-Rule-Hits": "How many rules there are in all.",
+    "X-Sentry-Alert-Rule-Limit": "How many rules an organization may have.",
 }
 
 
@@ -332,10 +440,13 @@ def _bulk() -> Json:
 
 def _body(message: type[Command], in_address: Sequence[str]) -> Json:
     schema = message.model_json_schema(by_alias=True, mode="validation")
-    fields = {name: each for name, each in schema["properties"].items() if name not in in_address}
+    hidden = message.of_address.union(in_address)
+    fields = {name: each for name, each in schema["properties"].items() if name not in hidden}
+    if message.is_partial:
+        fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}
     body: Json = {"type": "object", "title": message.__name__, "properties": fields}
     if message.__doc__:
         body["description"] = " ".join(message.__doc__.split())
-    if required := [name for name in schema.get("required", []) if name not in in_address]:
+    if required := [name for name in schema.get("required", []) if name not in hidden]:
         body["required"] = required
     return body

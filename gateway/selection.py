@@ -123,11 +123,11 @@ def select(
 
     :raises Refusal: a parameter does not fit, or names what the caller does not reach.
     """
-    chosen = _projects(query, actor, organization, projects)
+    chosen = selected_projects(query, actor, organization, projects)
     asked = frozenset(query.getlist("environment"))
     if not asked <= frozenset(environments):
         raise NotFound
-    alert_rule = _alert_rule(query)
+    alert_rule = number(query, "alertRule")
     start, end = (_moment(query, name, today) for name in ("start", "end"))
     owners, or_unassigned = _teams(query, actor, organization, teams)
     return Selection(
@@ -154,9 +154,13 @@ def team_ids(query: QueryParams) -> list[int]:
     return [id_ for each in query.getlist("team") if (id_ := identifier(each)) is not None]
 
 
-def _projects(
+def selected_projects(
     query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[Project]
 ) -> tuple[int, ...]:
+    """The projects that a list is about: those named, or those of the caller's teams.
+
+    :raises Refusal: a name does not fit, or the caller does not reach what it names.
+    """
     reached = {each.slug: each.facts.id for each in projects if has_project_access(actor, organization, each.facts)}
     if slugs := set(filter(None, query.getlist("projectSlug"))):
         return tuple(reached.values()) if ALL_SLUGS in slugs else _each_of(slugs, reached)
@@ -180,12 +184,16 @@ def _project_id(text: str) -> int:
     return int(number[1])
 
 
-def _alert_rule(query: QueryParams) -> int | None:
-    if "alertRule" not in query:
+def number(query: QueryParams, name: str) -> int | None:
+    """A parameter that is a whole number, if it was sent.
+
+    :raises Malformed: it is something else.
+    """
+    if name not in query:
         return None
-    if not (number := _WHOLE.fullmatch(query["alertRule"])):
-        raise Malformed("Invalid alertRule parameter. The value must be a number.")
-    return int(number[1])
+    if not (found := _WHOLE.fullmatch(query[name])):
+        raise Malformed(f"Invalid {name} parameter. The value must be a number.")
+    return int(found[1])
 
 
 def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:

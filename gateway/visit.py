@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 from urllib.parse import quote
 
 from starlette.datastructures import QueryParams
@@ -16,6 +18,9 @@ from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
 from models.vocabulary import JSON
 from tasks.fields import identifier
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 @dataclass
@@ -83,12 +88,33 @@ class Visit:
             raise NotFound
         return number
 
+    def row_id(self, name: str) -> int:
+        """The id of a row in the address.
+
+        :raises NotFound: the address has none that could exist.
+        """
+        id_ = identifier(self.parameters[name])
+        if not id_:
+            raise NotFound
+        return id_
+
+    def project_slug(self) -> str:
+        """The project's slug in the address.
+
+        :raises NotFound: the address has none that could exist.
+        """
+        slug = self.parameters["project"]
+        if "\0" in slug or slug != slug.strip():
+            raise NotFound
+        return slug
+
     async def json(self) -> JSON:
         """The body as JSON.
 
         :raises Malformed: it is none.
         """
-        if len(self.body) <= BODY_LIMIT:
-            return parse_json(self.body)
-        # Megabytes take long to read, and the others do not wait for that.
-        return await asyncio.to_thread(parse_json, self.body)
+        return await self.beside(parse_json, self.body)
+
+    async def beside(self, work: Callable[[Given], Found], given: Given) -> Found:
+        """What the work finds; on megabytes it takes long, and the others do not wait for that."""
+        return work(given) if len(self.body) <= BODY_LIMIT else await asyncio.to_thread(work, given)

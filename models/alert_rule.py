@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -30,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.base import METADATA, Moment, id_column, reference
+from models.rule_words import ActionType, QueryType, TargetType, ThresholdType
 
 MOST_RULES: Final = 1000
 """How many live rules an organization may have."""
@@ -37,8 +38,13 @@ MOST_RULES: Final = 1000
 RESOLUTION_MINUTES: Final = 1
 """How finely a rule's values are measured."""
 
+AUTO_RESOLVED: Final = (
+    "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
+)
+"""What an incident says that ended because its rule did."""
 
-# --- words -----------------------------------------------------------------------------------------------------
+
+# --- states -----------------------------------------------------------------------------------------------------
 
 
 class RuleStatus(IntEnum):
@@ -47,21 +53,6 @@ class RuleStatus(IntEnum):
     PENDING = 0
     SNAPSHOT = 4
     DISABLED = 5
-
-
-class ThresholdType(IntEnum):
-    """On which side of the threshold it burns."""
-
-    ABOVE = 0
-    BELOW = 1
-
-
-class QueryType(IntEnum):
-    """What kind of data the query is about."""
-
-    ERROR = 0
-    PERFORMANCE = 1
-    CRASH_RATE = 2
 
 
 class TriggerStatus(IntEnum):
@@ -78,33 +69,6 @@ class RuleActivityType(IntEnum):
     DELETED = 2
     UPDATED = 3
     SNAPSHOT = 6
-
-
-class ActionType(StrEnum):
-    """How an action reaches somebody."""
-
-    EMAIL = "email"
-    WEBHOOK = "webhook"
-    CHAT = "chat"
-
-
-class TargetType(StrEnum):
-    """Whom an action reaches: an address of its channel, a person, or a team."""
-
-    SPECIFIC = "specific"
-    USER = "user"
-    TEAM = "team"
-
-
-TARGETS: Final[dict[ActionType, tuple[TargetType, ...]]] = {
-    ActionType.EMAIL: (TargetType.USER, TargetType.TEAM),
-    ActionType.WEBHOOK: (TargetType.SPECIFIC,),
-    ActionType.CHAT: (TargetType.SPECIFIC,),
-}
-"""What each kind of action can be aimed at."""
-
-CRITICAL: Final = "critical"
-WARNING: Final = "warning"
 
 
 # --- what a rule says ------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from models.alert_rule import CRITICAL, WARNING, Action, Definition
+from models.alert_rule import Action, Definition
 from models.delivery import DeliveryMethod
+from models.rule_words import CRITICAL, WARNING
 from models.vocabulary import IncidentStatus
 
 

@@ -1,4 +1,4 @@
-"""Whom a comment mentions: the forms a mention may take, and who may be mentioned where.
+"""Whom a comment mentions, or who owns a rule: the forms that takes, and who may be named where.
 
 Pure: the gateway previews an audience with it, the worker decides with it. The rules and texts are those of the
 incident API that tocsin gives back; where its counting let an invalid mention hide behind a duplicate, sets decide.
@@ -121,6 +121,24 @@ def resolve(mentions: Sequence[str | None], facts: Facts, *, organization: int, 
     if not reading.teams.keys() <= attached_teams:
         raise _invalid(["Mentioned team not found or not associated with project"])
     return Mentioned(frozenset(reading.users), {team.id: team.people for team in reading.teams.values()})
+
+
+class Owner(NamedTuple):
+    """A user or a team that something belongs to; at most one is set."""
+
+    user: int | None = None
+    team: int | None = None
+
+
+def owner_of(named: str | None, facts: Facts, *, organization: int) -> Owner:
+    """Who is named as the owner, in the forms of a mention.
+
+    :raises InvalidFields: nobody is, or nobody who may own something here.
+    """
+    reading = _Reading()
+    if named is not None and (wrong := _read(named, facts, organization, reading)):
+        raise InvalidFields({"owner": [wrong]})
+    return Owner(next(iter(reading.users), None), next(iter(reading.teams), None))
 
 
 def _read(mention: str | None, facts: Facts, organization: int, reading: _Reading) -> str | None:

@@ -14,16 +14,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from models.alert_rule import (
-    COOL_DOWN,
-    CRITICAL,
-    RESOLUTION_MINUTES,
-    WARNING,
-    Definition,
-    QueryType,
-    ThresholdType,
-    Trigger,
-)
+from models.alert_rule import COOL_DOWN, RESOLUTION_MINUTES, Definition, Trigger
+from models.rule_words import CRITICAL, WARNING, QueryType, ThresholdType
 from models.vocabulary import IncidentStatus
 
 

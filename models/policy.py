@@ -124,6 +124,16 @@ PROJECT_ALERT_RULES: Final = Permission("project's alert rules", _OF_PROJECT, Fe
 PROJECT_ALERT_RULE: Final = Permission(
     "project's alert rule", _OF_PROJECT, Feature.INCIDENTS, without_feature=_DOWNGRADED
 )
+AVAILABLE_ACTIONS: Final = Permission(
+    "available actions",
+    {
+        "GET": _ORGANIZATION_READ,
+        "POST": _scopes("org:write", "org:admin"),
+        "PUT": _scopes("org:write", "org:admin"),
+        "DELETE": _scopes("org:admin"),
+    },
+    Feature.INCIDENTS,
+)
 ORGANIZATION: Final = Permission("organization", {"GET": _ORGANIZATION_READ})
 MEMBERS: Final = Permission("members", {"GET": _ORGANIZATION_READ | {"member:read", "member:write", "member:admin"}})
 TEAMS: Final = Permission("teams", {"GET": _ORGANIZATION_READ | {"team:read", "team:write", "team:admin"}})
@@ -253,6 +263,15 @@ def require_author(actor: Actor) -> None:
         raise Forbidden
 
 
+def require_program(actor: Actor) -> None:
+    """What an organization's program says in its own name is for no person, no key, and nobody it acts for.
+
+    :raises Forbidden: the caller is none, or acts for somebody.
+    """
+    if (actor.kind is not CallerKind.SERVICE or actor.is_person) and actor.kind is not CallerKind.SYSTEM:
+        raise Forbidden
+
+
 def is_listed_unasked(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
     """Whether a list that names no project shows this one: those of one's teams, and every one to a program.
 
@@ -278,6 +297,11 @@ def require_team(actor: Actor, organization: OrganizationFacts, team: TeamFacts)
 
     :raises Forbidden: the actor has none.
     """
-    of_its_own = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
-    if team.organization_id != organization.id or not has_project_access(actor, organization, of_its_own):
+    if not has_team_access(actor, organization, team):
         raise Forbidden(f"Error: You do not have permission to access {team.name}")
+
+
+def has_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> bool:
+    """Whether the actor reaches the team: as a project of its own would be reached."""
+    of_its_own = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
+    return team.organization_id == organization.id and has_project_access(actor, organization, of_its_own)

@@ -9,9 +9,11 @@ that goes wrong is a fault: tried again, then parked as a dead letter.
     ├── Forbidden 403             ├── StaleVersion 412
     ├── NotFound 404              ├── TooLarge 413
     ├── MethodNotAllowed 405      ├── NotJson 415
-    ├── Malformed 400             ├── KeyReused 422
-    ├── InvalidFields 400         ├── TooMany 429
-    └── PlainRefusal 400          └── Unavailable 503
+    ├── Gone 410                  ├── KeyReused 422
+    ├── Malformed 400             ├── TooMany 429
+    ├── InvalidFields 400         └── Unavailable 503
+    ├── PlainRefusal 400
+    └── ListedRefusal 400
 """
 
 from __future__ import annotations
@@ -112,6 +114,24 @@ class PlainRefusal(Refusal):
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
+
+
+class ListedRefusal(Refusal):
+    """A 400 whose body is a JSON array of one text, where the wire contract has one."""
+
+    status = 400
+
+    def __init__(self, text: str) -> None:
+        super().__init__([text])
+
+
+class Gone(Refusal):
+    """The change has been made already, and stands."""
+
+    status = 410
+
+    def __init__(self, detail: str) -> None:
+        super().__init__({"detail": detail})
 
 
 class Conflict(Refusal):

@@ -16,6 +16,10 @@ DIRECTORY: Final = ("organizations", "users", "projects", "teams", "members", "t
 INCIDENTS: Final = (
     "incidents", "incident_projects", "incident_activities", "incident_seen", "incident_subscriptions",
 )  # fmt: skip
+ALERT_RULES: Final = (
+    "alert_rules", "alert_rule_projects", "alert_rule_generations", "alert_rule_activities", "alert_rule_snoozes",
+    "alert_rule_progress", "alert_rule_observations", "incident_triggers", "environments",
+)  # fmt: skip
 INBOX: Final = ("notifications", "notification_decisions")
 
 
@@ -41,7 +45,8 @@ RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
     ),
     "tocsin_worker": (
         Right("INSERT, UPDATE", ("commands",)),
-        Right("INSERT, UPDATE, DELETE", (*INCIDENTS, "batches_in_hand")),
+        Right("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
+        Right("INSERT, UPDATE", ("deliveries",)),
         Right("UPDATE", ("canaries",)),
         # The triggers that keep the list write with the rights of whoever changes the incident.
         Right("INSERT, UPDATE", ("incident_listing",)),

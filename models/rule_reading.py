@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from models.alert_rule import Action, AlertRule, Definition, RuleStatus, Snooze, TargetType
+from models.alert_rule import Action, AlertRule, Definition, RuleStatus, Snooze
+from models.rule_words import TargetType
 
 RULE_COLUMNS: Final = """
     r.id, r.organization_id, r.status, r.version, r.generation, r.event_sequence, r.created_by, r.definition,
@@ -28,8 +29,10 @@ SELECT rule_id, user_id, owner_id, until, date_added FROM alert_rule_snoozes WHE
 """
 """Every snooze of these rules, over or not."""
 
-TEAM_SLUGS: Final = "SELECT id, slug FROM teams WHERE id = ANY(%(ids)s::bigint[])"
-"""What teams are called."""
+TEAMS: Final = """
+SELECT id, slug, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
+"""
+"""What teams are called, and what the policy asks of them."""
 
 
 def rule_of(row: Any) -> AlertRule:

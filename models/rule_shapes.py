@@ -11,24 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from models.alert_rule import (
-    RESOLUTION_MINUTES,
-    Action,
-    AlertRule,
-    Definition,
-    QueryType,
-    RuleStatus,
-    Snooze,
-    TargetType,
-    ThresholdType,
-    Trigger,
-)
+from models import rule_checks
+from models.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
 from models.directory import Person
-from models.moments import iso
+from models.moments import iso, iso_or_none
+from models.rule_words import QueryType, TargetType
 from models.vocabulary import JSON
-
-ALL_OF_THE_PAST: Final = 100.0
-"""A value that equals the past is this per cent of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +121,18 @@ def action_json(trigger_id: int, action: Action, names: Names) -> dict[str, JSON
     }
 
 
+def snooze_json(snooze: Snooze) -> dict[str, JSON]:
+    """A snooze, as whoever asked for it hears of it."""
+    return {
+        "ownerId": None if snooze.owner_id is None else str(snooze.owner_id),
+        "userId": "everyone" if snooze.user_id is None else str(snooze.user_id),
+        "until": iso_or_none(snooze.until) or "forever",
+        "dateAdded": iso(snooze.date_added),
+        "ruleId": None,
+        "alertRuleId": str(snooze.rule_id),
+    }
+
+
 def discover_query(definition: Definition) -> str:
     """The search that finds what the rule counts: its event types, and its query if it has one."""
     types = list(definition.event_types) or _TYPES_OF.get(definition.query_type, [])
@@ -143,18 +143,9 @@ def discover_query(definition: Definition) -> str:
 
 
 def shown_threshold(definition: Definition, stored: float | None) -> float | None:
-    """A threshold as people write it."""
-    if stored is None or definition.comparison_delta is None:
-        return stored
-    above = definition.threshold_type is ThresholdType.ABOVE
-    return stored - ALL_OF_THE_PAST if above else ALL_OF_THE_PAST - stored
-
-
-def stored_threshold(threshold_type: ThresholdType, *, is_comparison: bool, shown: float | None) -> float | None:
-    """A threshold as it is kept; the other way round of :func:`shown_threshold`."""
-    if shown is None or not is_comparison:
-        return shown
-    return ALL_OF_THE_PAST + shown if threshold_type is ThresholdType.ABOVE else ALL_OF_THE_PAST - shown
+    """A threshold of the rule as people write it."""
+    is_comparison = definition.comparison_delta is not None
+    return rule_checks.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
 
 
 _TYPES_OF: Final = {QueryType.ERROR: ["error"], QueryType.PERFORMANCE: ["transaction"]}

@@ -25,6 +25,11 @@ class IncidentStatus(IntEnum):
         """The word people read."""
         return _STATUS_LABELS[self]
 
+    @classmethod
+    def of_severity(cls, severity: str | None) -> IncidentStatus:
+        """What an alert's label ``severity`` says; any other word than these two, and none, is open."""
+        return _SEVERITIES.get(severity or "", cls.OPEN)
+
 
 _STATUS_LABELS: Final = {
     IncidentStatus.OPEN: "Open",
@@ -32,6 +37,7 @@ _STATUS_LABELS: Final = {
     IncidentStatus.WARNING: "Warning",
     IncidentStatus.CRITICAL: "Critical",
 }
+_SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentStatus.CRITICAL}
 
 
 class StatusMethod(IntEnum):
@@ -40,6 +46,13 @@ class StatusMethod(IntEnum):
     MANUAL = 1
     RULE_UPDATED = 2
     RULE_TRIGGERED = 3
+
+
+class AlertState(StrEnum):
+    """Whether alerts of Prometheus fire; the words are Alertmanager's."""
+
+    FIRING = "firing"
+    RESOLVED = "resolved"
 
 
 class IncidentType(IntEnum):
@@ -97,6 +110,7 @@ class Feature(StrEnum):
 
     INCIDENTS = "organizations:incidents"
     PERFORMANCE = "organizations:performance-view"
+    GENERIC_METRICS = "organizations:mep-rollout-flag"
 
 
 class CommandState(StrEnum):

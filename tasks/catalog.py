@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from models.policy import ALERT_RULES, INBOX, INCIDENT, INCIDENTS, Permission
+from models.policy import (
+    ALERT_RULE,
+    ALERT_RULES,
+    INBOX,
+    INCIDENT,
+    INCIDENTS,
+    PROJECT_ALERT_RULE,
+    PROJECT_ALERT_RULES,
+    Permission,
+)
 from tasks.commands import (
     Command,
     DeleteComment,
@@ -15,11 +24,25 @@ from tasks.commands import (
     OpenIncident,
     PostComment,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
 )
 from tasks.metric_commands import ObserveMetric
+from tasks.rule_commands import (
+    CreateAction,
+    CreateRule,
+    CreateTrigger,
+    DeleteAction,
+    DeleteRule,
+    DeleteTrigger,
+    SnoozeRule,
+    UnsnoozeRule,
+    UpdateAction,
+    UpdateRule,
+    UpdateTrigger,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +51,8 @@ class Entry:
 
     ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
     one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
-    program may do in its own name, ``is_conditional`` what honours If-Match.
+    program may do in its own name, and what is not ``for_people`` nobody else may; ``is_conditional`` marks what
+    honours If-Match. ``in_project`` is the permission of the command's other address, the one of a project.
     """
 
     message: type[Command]
@@ -36,7 +60,15 @@ class Entry:
     method: str
     subject: Callable[[Any, int, int | None], str]
     for_services: bool = False
+    for_people: bool = True
     is_conditional: bool = False
+    in_project: Permission | None = None
+
+    def permission_of(self, command: Command) -> Permission:
+        """The permission of the address that the command came by."""
+        if self.in_project is not None and getattr(command, "in_project", None) is not None:
+            return self.in_project
+        return self.permission
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
         """The subject of this command, from ids, not spellings."""
@@ -53,8 +85,9 @@ def _organization(_command: Any, organization_id: int, _user_id: int | None) -> 
     return f"org:{organization_id}"
 
 
-def _rule(command: Any, _organization_id: int, _user_id: int | None) -> str:
-    return f"rule:{command.alert_rule}"
+def _rule(command: Any, organization_id: int, _user_id: int | None) -> str:
+    rule: int = command.alert_rule
+    return f"rule:{rule}" if rule else f"org:{organization_id}"
 
 
 def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
@@ -65,6 +98,7 @@ CATALOG: Final[dict[str, Entry]] = {
     entry.message.name: entry
     for entry in (
         Entry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
+        Entry(ReceiveAlerts, INCIDENTS, "POST", _organization, for_services=True, for_people=False),
         Entry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
         Entry(MarkSeen, INCIDENT, "POST", _incident),
         Entry(PostComment, INCIDENT, "POST", _incident),
@@ -73,6 +107,17 @@ CATALOG: Final[dict[str, Entry]] = {
         Entry(Subscribe, INCIDENT, "POST", _incident),
         Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
         Entry(ReadNotifications, INBOX, "POST", _person),
+        Entry(CreateRule, ALERT_RULES, "POST", _organization, in_project=PROJECT_ALERT_RULES),
+        Entry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
+        Entry(DeleteRule, ALERT_RULE, "DELETE", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
+        Entry(SnoozeRule, PROJECT_ALERT_RULES, "POST", _rule),
+        Entry(UnsnoozeRule, PROJECT_ALERT_RULES, "DELETE", _rule),
+        Entry(CreateTrigger, ALERT_RULES, "POST", _rule),
+        Entry(UpdateTrigger, ALERT_RULES, "PUT", _rule),
+        Entry(DeleteTrigger, ALERT_RULES, "DELETE", _rule),
+        Entry(CreateAction, ALERT_RULES, "POST", _rule),
+        Entry(UpdateAction, ALERT_RULES, "PUT", _rule),
+        Entry(DeleteAction, ALERT_RULES, "DELETE", _rule),
         Entry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
     )
 }

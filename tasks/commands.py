@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.vocabulary import IncidentStatus
 from tasks.fields import (
+    WHOLE,
+    AlertStateField,
     IncidentAddress,
     Mentions,
     MentionsIfAny,
@@ -28,11 +30,26 @@ from tasks.fields import (
 
 
 class Command(BaseModel):
-    """What someone asks for. ``name`` is its name on the wire."""
+    """What someone asks for. ``name`` is its name on the wire, ``whole`` how errors of the whole body are called."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     name: ClassVar[str]
+    whole: ClassVar[str] = WHOLE
+    of_address: ClassVar[frozenset[str]] = frozenset()
+    """Fields on the wire that only an address can give, and no body nor item."""
+    is_partial: ClassVar[bool] = False
+    """Whether what is left out stays as it is; then a field's default is none that a caller could count on."""
+
+    @classmethod
+    def fields_on_wire(cls) -> frozenset[str]:
+        """Every spelling of every field that a caller may send."""
+        fields = cls.model_fields
+        return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.of_address
+
+    def stored(self) -> str:
+        """As the ledger keeps it."""
+        return self.model_dump_json(exclude_none=True)
 
 
 class OpenIncident(Command):
@@ -46,6 +63,19 @@ class OpenIncident(Command):
     date_started: OptionalMoment = Field(default=None, alias="dateStarted")
     status: Annotated[int, status_of((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")
+
+
+class ReceiveAlerts(Command):
+    """Bring the incident of a group of alerts to what is said of the group: opened, as bad as it is, or closed."""
+
+    name: ClassVar[str] = "alertmanager.receive"
+
+    dedup_key: TextField = Field(alias="dedupKey")
+    state: AlertStateField
+    title: TextField
+    project: OptionalText = None
+    severity: OptionalText = None
+    starts_at: OptionalMoment = Field(default=None, alias="startsAt")
 
 
 class PostComment(Command):

@@ -174,6 +174,33 @@ class Unsubscribed(Seen):
 
 
 @dataclass(frozen=True, slots=True)
+class AlertRuleCreated(Event):
+    """Something is watched; ``projects`` are slugs."""
+
+    type: ClassVar[str] = "alert_rule.created"
+
+    projects: tuple[str, ...]
+
+    def data(self) -> dict[str, JSON]:
+        """Slugs of the projects concerned."""
+        return {"projects": list(self.projects)}
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRuleUpdated(AlertRuleCreated):
+    """A rule says something else, or tells others."""
+
+    type: ClassVar[str] = "alert_rule.updated"
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRuleDeleted(AlertRuleCreated):
+    """Something is watched no more."""
+
+    type: ClassVar[str] = "alert_rule.deleted"
+
+
+@dataclass(frozen=True, slots=True)
 class TriggerFired(Event):
     """A value fired a trigger of a rule."""
 
@@ -242,6 +269,9 @@ EVENTS: Final[dict[str, type[Event]]] = {
         CommentEdited,
         CommentDeleted,
         Mentioned,
+        AlertRuleCreated,
+        AlertRuleUpdated,
+        AlertRuleDeleted,
         TriggerFired,
         TriggerResolved,
         CommandDead,

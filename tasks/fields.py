@@ -9,25 +9,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from functools import reduce
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from models.refusals import NOT_NULL, REQUIRED
-from models.vocabulary import JSON, MAX_ID
+from models.vocabulary import JSON, MAX_ID, AlertState
 
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
 NO_NUMBER: Final = "A valid number is required."
+WHOLE: Final = "non_field_errors"
+"""How errors of a whole object are called, where nothing else is said."""
+
 UNPARSABLE: Final = ""
 """Stands for a mention that can name nobody."""
 
+T = TypeVar("T")
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+")
+_TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "off", "0"), False
+)
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
@@ -38,18 +47,27 @@ def wrong(message: str) -> PydanticCustomError:
 
 def text(value: JSON) -> str:
     """Text as the wire takes it: a string or a number, trimmed, not blank, storable."""
+    if not (trimmed := text_or_blank(value)):
+        raise wrong(BLANK)
+    return trimmed
+
+
+def text_or_blank(value: JSON) -> str:
+    """The same where it may be blank."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise wrong(NO_STRING)
-    trimmed = str(value).strip()
-    if not trimmed:
-        raise wrong(BLANK)
-    if "\0" in trimmed:
+    return storable(str(value).strip())
+
+
+def storable(value: str) -> str:
+    """Text that the database can hold."""
+    if "\0" in value:
         raise wrong("Null characters are not allowed.")
-    if lone := _SURROGATE.search(trimmed):
+    if lone := _SURROGATE.search(value):
         raise wrong(f"Surrogate characters are not allowed: U+{ord(lone[0]):X}.")
-    return trimmed
+    return value
 
 
 def integer(value: JSON) -> int:
@@ -79,6 +97,21 @@ def number(value: JSON) -> float:
     if not math.isfinite(parsed):
         raise wrong(NO_NUMBER)
     return parsed
+
+
+def truth(value: JSON) -> bool:
+    """A truth value, or the words and numbers that forms send for one."""
+    if value is None:
+        raise wrong(NOT_NULL)
+    read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
+    if read is None:
+        raise wrong("Must be a valid boolean.")
+    return read
+
+
+def no_object(value: JSON) -> str:
+    """What is said of a value that should be an object."""
+    return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
 
 def listing(value: JSON) -> list[Any]:
@@ -143,6 +176,40 @@ def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
+def within(least: int, most: int) -> Callable[[JSON], int]:
+    """A check for an integer in a range."""
+
+    def check(value: JSON) -> int:
+        read = integer(value)
+        if read > most:
+            raise wrong(f"Ensure this value is less than or equal to {most}.")
+        if read < least:
+            raise wrong(f"Ensure this value is greater than or equal to {least}.")
+        return read
+
+    return check
+
+
+def whole_number(least: int, most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+    """An integer in a range, as the parts of a field's type; with ``is_optional`` null is allowed."""
+    check = within(least, most)
+    kind = ["integer", "null"] if is_optional else "integer"
+    schema = WithJsonSchema({"type": kind, "minimum": least, "maximum": most})
+    return (optional(check) if is_optional else BeforeValidator(check)), schema
+
+
+def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
+    """The same check, with a limit of characters."""
+
+    def limited(value: JSON) -> str:
+        read = check(value)
+        if len(read) > most:
+            raise wrong(f"Ensure this field has no more than {most} characters.")
+        return read
+
+    return limited
+
+
 def row_id(value: JSON) -> int:
     """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
     if value is None:
@@ -155,7 +222,6 @@ def row_id(value: JSON) -> int:
 TextField = Annotated[str, BeforeValidator(text)]
 OptionalText = Annotated[str | None, optional(text)]
 OptionalInteger = Annotated[int | None, optional(integer)]
-OptionalNumber = Annotated[float | None, optional(number)]
 OptionalMoment = Annotated[datetime | None, optional(moment)]
 _NAME: Final = {"type": ["string", "integer"]}
 IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]
@@ -168,10 +234,30 @@ Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 """The same where the field may be missing; null is as wrong as above."""
 Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
+SlugsIfAny = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text) if value != [] else ())]
+"""The same where the list may be empty."""
+Number = Annotated[float, BeforeValidator(number)]
+OptionalNumber = Annotated[float | None, optional(number)]
+Truth = Annotated[bool, BeforeValidator(truth)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
     WithJsonSchema({"type": ["array", "null"], "items": _NAME}),
+]
+
+
+_ALERT_STATES: Final = {str(state): state for state in AlertState}
+
+
+def _alert_state(value: JSON) -> AlertState:
+    state = _ALERT_STATES.get(text(value))
+    if state is None:
+        raise wrong(f"Valid values: {', '.join(_ALERT_STATES)}.")
+    return state
+
+
+AlertStateField = Annotated[
+    AlertState, BeforeValidator(_alert_state), WithJsonSchema({"type": "string", "enum": list(_ALERT_STATES)})
 ]
 
 
@@ -188,30 +274,52 @@ def status_of(choices: tuple[int, ...]) -> BeforeValidator:
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
+    listed = filled(value)
+    return tuple(each_of({str(index): each for index, each in enumerate(listed)}, check).values())
+
+
+def filled(value: JSON) -> list[Any]:
+    """A JSON array with something in it."""
+    listed = listing(value)
+    if not listed:
+        raise wrong("This list may not be empty.")
+    return listed
+
+
+def each_of(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
+    """Every item as the check makes it; those that it refuses are named by one error."""
     wrongs: dict[str, list[str]] = {}
-    checked = []
-    for index, each in enumerate(listing(value)):
+    checked = {}
+    for name, each in items.items():
         try:
-            checked.append(check(each))
+            checked[name] = check(each)
         except PydanticCustomError as error:
-            wrongs[str(index)] = [error.message()]
+            wrongs[name] = [error.message()]
     if wrongs:
         raise PydanticCustomError("items", "{items}", {"items": wrongs})
-    if not checked:
-        raise wrong("This list may not be empty.")
-    return tuple(checked)
+    return checked
 
 
-def field_errors(error: ValidationError) -> dict[str, JSON]:
-    """What pydantic found, as the wire says it: field (in the caller's spelling) → texts, or index → texts."""
+def wrong_fields(fields: Mapping[str, JSON]) -> PydanticCustomError:
+    """An error of the whole object that names its fields itself."""
+    return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
+
+
+def field_errors(error: ValidationError, *, whole: str = WHOLE) -> dict[str, JSON]:
+    """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep.
+
+    ``whole`` is how errors of the object itself are called.
+    """
     fields: dict[str, JSON] = {}
     for each in error.errors():
-        context = each.get("ctx", {})
-        name = str(each["loc"][0]) if each["loc"] else "non_field_errors"
+        *path, name = map(str, each["loc"] or (whole,))
+        place = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
         if each["type"] == "items":
-            fields[name] = context["items"]
+            place[name] = each["ctx"]["items"]
+        elif each["type"] == "fields":
+            fields |= each["ctx"]["fields"]
         else:
-            fields.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
+            place.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
     return fields
 
 

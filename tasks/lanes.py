@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
+from amqp.exceptions import MessageNacked
 from celery import Celery, signals
 
 from models.vocabulary import Lane
@@ -208,17 +209,21 @@ class Hinter:
             if waiting >= self._max_waiting:
                 return
             waiting += 1
-            self._app.send_task(
-                lane.task,
-                args=hint.to_args(),
-                queue=queue,
-                producer=producer,
-                retry=False,
-                # It has just been declared; and a representation of the arguments is of no use to us.
-                declare=[],
-                argsrepr="hint",
-                kwargsrepr="",
-            )
+            try:
+                self._app.send_task(
+                    lane.task,
+                    args=hint.to_args(),
+                    queue=queue,
+                    producer=producer,
+                    retry=False,
+                    # It has just been declared; and a representation of the arguments is of no use to us.
+                    declare=[],
+                    argsrepr="hint",
+                    kwargsrepr="",
+                )
+            except MessageNacked:
+                # RabbitMQ says that it is full, sooner than we thought. The connection is well: the next lane, please.
+                return
 
     def _connected(self) -> Any:
         if self._connection is None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BeforeValidator, Field
 
 from models.moments import EARLIEST
 from models.vocabulary import JSON
@@ -31,7 +31,6 @@ class ObserveMetric(Command):
     timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value)]
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
-    @model_serializer(mode="wrap")
-    def _with_the_value(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # The ledger leaves out what is null; here null has been said.
-        return {**written(self), "value": self.value}
+    def stored(self) -> str:
+        """As the ledger keeps it: here null has been said."""
+        return self.model_dump_json(exclude_unset=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from amqp.exceptions import AccessRefused, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
 
@@ -64,15 +65,71 @@ def declare(connection: Connection) -> None:
 
     :raises Exception: the connection's errors; on RabbitMQ also when a queue exists with other arguments.
     """
-    on_rabbitmq = connection.transport.driver_type == "amqp"
     with connection.channel() as channel:
-        # Dead letters first: from its first message on, a queue finds the place for what it refuses.
-        # On Valkey they have none; the transport parks what it refuses in a list.
-        if on_rabbitmq:
-            dead_queue()(channel).declare()
-        EVENTS_EXCHANGE(channel).declare()
-        for queue in [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]:
-            queue(channel).declare()
+        for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
+            entity(channel).declare()
+
+
+def misfits(connection: Connection) -> list[str]:
+    """What RabbitMQ lacks of the topology, or holds in another shape: in sentences, with the fix. Changes nothing.
+
+    On Valkey there is nothing to look for: a list comes with its first message. Bindings cannot be asked for; whoever
+    declares restores them.
+
+    :raises Exception: the connection's errors.
+    """
+    if not _is_rabbitmq(connection):
+        return []
+    missing, others = [], []
+    for entity in _topology(on_rabbitmq=True):
+        name = f"the {type(entity).__name__.lower()} {entity.name}"
+        try:
+            _compare(connection, entity)
+        except NotFound:
+            missing.append(name)
+        except connection.channel_errors as error:
+            others.append(f"{name} {_difference(entity, error)}")
+    return [_all_missing(missing), *others] if missing else others
+
+
+def _topology(*, on_rabbitmq: bool) -> list[Any]:
+    # Dead letters first: from its first message on, a queue finds the place for what it refuses.
+    # On Valkey they have none; the transport parks what it refuses in a list.
+    dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
+    queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]
+    return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
+
+
+def _compare(connection: Connection, entity: Any) -> None:
+    with connection.channel() as channel:
+        bound = entity(channel)
+        declare_it = bound.queue_declare if isinstance(entity, Queue) else bound.declare
+        # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
+        declare_it(passive=True)
+        declare_it()
+
+
+def _all_missing(names: list[str]) -> str:
+    are, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    return f"{', '.join(names)} {are} missing: start `tocsin relay` (anew, if it runs), which declares {them}"
+
+
+def _difference(entity: Any, error: Exception) -> str:
+    said = str(getattr(error, "reply_text", "") or error)
+    if isinstance(error, AccessRefused):
+        return (
+            f"may not be looked at ({said.removeprefix('ACCESS_REFUSED - ')}): "
+            f"give the user in BROKER_URL the rights to configure, write and read (`rabbitmqctl set_permissions`)"
+        )
+    others = "" if isinstance(entity, Queue) else " and the services whose queues were bound to it"
+    return (
+        f"is not as we declare it ({said.removeprefix('PRECONDITION_FAILED - ')}): "
+        f"delete it on RabbitMQ, no work is lost, then start `tocsin relay`{others} anew"
+    )
+
+
+def _is_rabbitmq(connection: Connection) -> bool:
+    return bool(connection.transport.driver_type == "amqp")
 
 
 def _guarded_quorum(max_length: int) -> dict[str, Any]:

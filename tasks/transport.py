@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from queue import Empty
 from typing import Any
 
 import structlog
+from amqp.basic_message import Message
+from amqp.method_framing import frame_handler
 from kombu import transport as kombu_transport
 from kombu.transport import pyamqp
 from kombu.transport import redis as valkey
@@ -175,6 +178,41 @@ class GuardedRabbitChannel(pyamqp.Channel):
 
 class _GuardedRabbitConnection(pyamqp.Connection):
     Channel = GuardedRabbitChannel
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, frame_handler=_forgiving_frames, **options)
+
+
+def _forgiving_frames(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
+    """py-amqp's reader of frames; a message whose properties it cannot read comes without any, to be refused.
+
+    RabbitMQ passes properties on unread: a time in the year 10^9 or a name that is not UTF-8 raises in the middle of
+    the connection, and would do so again in every worker the message is given to.
+    """
+    read = frame_handler(connection, callback)
+
+    def on_frame(frame: tuple[int, int, bytes]) -> bool:
+        kind, channel, content = frame
+        if kind == _HEADER_FRAME and not _is_readable(content):
+            content = bytes(content[:_HEADER_BYTES]) + _NO_PROPERTIES
+        return bool(read((kind, channel, content)))
+
+    return on_frame
+
+
+def _is_readable(header: bytes) -> bool:
+    try:
+        Message().inbound_header(header)
+    except Exception:
+        return False
+    return True
+
+
+_HEADER_FRAME = 2
+_HEADER_BYTES = 12
+"""Class, weight and body size; the properties follow."""
+
+_NO_PROPERTIES = b"\0\0"
 
 
 class GuardedRabbitTransport(pyamqp.Transport):

@@ -7,10 +7,9 @@ numbered, so that nothing collides.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -212,49 +211,58 @@ def an_event(
     return id_
 
 
-def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
-    """A trigger as a rule's definition holds it."""
-    return Trigger(id=next(_numbers), label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
-
-
-def an_action(target: object, *, to: TargetType = TargetType.USER, by: ActionType = ActionType.EMAIL) -> Action:
-    """An action of a trigger: an e-mail to a person unless it says otherwise."""
-    return Action(id=next(_numbers), type=by, target_type=to, target=str(target), date_added=NOW)
-
-
-def a_definition(*triggers: Trigger, **says: Any) -> Definition:
-    """What a rule says: that a count of errors is critical above 100, unless it says otherwise."""
-    known = {
-        "name": "Errors", "query_type": QueryType.ERROR, "dataset": "events", "query": "", "aggregate": "count()",
-        "event_types": ("error",), "time_window": 10, "environment": None, "threshold_type": ThresholdType.ABOVE,
-        "resolve_threshold": None, "threshold_period": 1, "comparison_delta": None,
-    }  # fmt: skip
-    return Definition(**known | says).with_triggers(triggers or [a_trigger()])
-
-
-def a_rule(
+def an_alert_rule(
     connection: Connection,
     organization: int,
-    *triggers: Trigger,
+    *,
     projects: Iterable[int] | None = None,
-    row: Mapping[str, Any] = MappingProxyType({}),
-    **says: Any,
+    triggers: Iterable[Trigger] | None = None,
+    **facts: Any,
 ) -> int:
-    """A live rule, on a project of its own if none is named; ``says`` is for its definition, ``row`` for its row."""
+    """A live rule, on a project of its own if none is named. ``facts`` are what it says, or its columns."""
+    columns = {name: facts.pop(name) for name in list(facts) if name in alert_rules.c}
     rule = _insert(
         connection,
         alert_rules,
         {
             "organization_id": organization,
-            "definition": a_definition(*triggers, **says).model_dump(mode="json"),
+            "definition": a_definition(triggers=triggers, **facts).model_dump(mode="json"),
             "date_added": NOW,
             "date_modified": NOW,
         }
-        | dict(row),
+        | columns,
     )
     for project in [a_project(connection, organization)] if projects is None else projects:
         connection.execute(insert(alert_rule_projects).values(rule_id=rule, project_id=project))
     return rule
+
+
+def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **says: Any) -> Definition:
+    """What a rule says: that a count of errors is critical above 100, telling nobody, unless it says otherwise."""
+    known = {
+        "name": "Errors", "query_type": QueryType.ERROR, "dataset": "events", "query": "level:error",
+        "aggregate": "count()", "event_types": ("error",), "time_window": 10, "environment": None,
+        "threshold_type": ThresholdType.ABOVE, "resolve_threshold": None, "threshold_period": 1,
+        "comparison_delta": None,
+    }  # fmt: skip
+    said = (own or (a_trigger(),)) if triggers is None else triggers
+    return Definition(**known | says).with_triggers(said)
+
+
+PARTS_FROM = 1_000_000
+"""Ids of triggers and actions that are built: beyond what rules get."""
+
+
+def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
+    """A trigger as a rule's definition holds it."""
+    id_ = next(_numbers) + PARTS_FROM
+    return Trigger(id=id_, label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
+
+
+def an_action(target: object, *, to: TargetType = TargetType.USER, by: ActionType = ActionType.EMAIL) -> Action:
+    """An action of a trigger: an e-mail to a person unless it says otherwise."""
+    id_ = next(_numbers) + PARTS_FROM
+    return Action(id=id_, type=by, target_type=to, target=str(target), date_added=NOW)
 
 
 def an_accepted_command(

@@ -17,6 +17,8 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.pool import NullPool
 
 from models.migrate import migrate
+from tests.brokers import RabbitBroker
+from tests.rabbitmq import RabbitMQ, rabbitmq_program
 from workers.stack.part import StackError
 from workers.stack.servers import Servers, embedded
 
@@ -65,6 +67,26 @@ def database(maintenance: Engine) -> Iterator[Database]:
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     _execute(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node() -> Iterator[RabbitMQ]:
+    """A RabbitMQ for all tests of this process; whoever breaks it brings it back."""
+    program = rabbitmq_program()
+    if program is None:
+        if "CI" in os.environ:
+            pytest.fail("rabbitmq-server is not installed here: install it, as .ci/run does")
+        pytest.skip("RabbitMQ is not installed here")
+    with ExitStack() as removal:
+        folder = _folder_in_memory(removal) or Path(removal.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        yield removal.enter_context(RabbitMQ(program, folder).running())
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
+    """A virtual host of one test."""
+    with rabbitmq_node.virtual_host() as host:
+        yield RabbitBroker(rabbitmq_node, host)
 
 
 def _folder_in_memory(removal: ExitStack) -> Path | None:

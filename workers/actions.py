@@ -9,11 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.alert_rule import Action, ActionType, AlertRule, TargetType, TriggerStatus
+from models.alert_rule import Action, AlertRule, TriggerStatus
 from models.base import new_id
 from models.delivery import NewDelivery
 from models.fan_out import Call, FanOut, on_closing
 from models.incident import Incident
+from models.rule_words import ActionType, TargetType
 from models.vocabulary import DecisionOutcome
 from workers.life import Change
 from workers.rulebook import Hold

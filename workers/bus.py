@@ -32,10 +32,6 @@ LISTEN_SECONDS: Final = 0.5
 log = structlog.get_logger(__name__)
 
 
-class BusFault(Exception):
-    """The broker did not take the whole batch: some of it may have been published."""
-
-
 class BusMessage(NamedTuple):
     """An event on its way out: its type, and its CloudEvent as a string of JSON."""
 
@@ -53,15 +49,18 @@ class Bus:
         self._connection: Any = None
         self._overfull: set[str] = set()
 
-    def publish(self, messages: Sequence[BusMessage]) -> None:
+    def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
         """Publish in this order; when it returns the broker has them all.
+
+        What it returns are the places of messages that some queue on RabbitMQ refused, since it is full and was
+        declared to refuse; every other queue has them.
 
         :raises Exception: any fault of the broker or of the way there; the batch may be published in part.
         """
         try:
             if self._connection is None:
                 self._connection = self._connect()
-            self._send(messages)
+            return self._send(messages)
         except BaseException:
             self.close()
             raise
@@ -82,7 +81,7 @@ class Bus:
 
     # --- Valkey: one pipeline per batch, then every queue cut to its newest messages --------------------------
 
-    def _send_to_valkey(self, messages: Sequence[BusMessage]) -> None:
+    def _send_to_valkey(self, messages: Sequence[BusMessage]) -> frozenset[int]:
         if NOTIFIER_QUEUE not in self._bound_queues():
             # Somebody wiped the broker. Ours come back with a new connection, kombu's old one thinks they are there;
             # those of others come back with their consumers.
@@ -93,6 +92,7 @@ class Bus:
         with _bindings_held(channel), producer.batch():
             _publish_all(producer, messages)
         self._cut(channel)
+        return frozenset()
 
     def _bound_queues(self) -> set[str]:
         return {queue for _, _, queue in self._connection.default_channel.get_table(EVENTS_EXCHANGE.name)}
@@ -112,7 +112,8 @@ class Bus:
 
     # --- RabbitMQ: a channel per batch, so that its delivery tags are 1 to n ----------------------------------
 
-    def _send_to_rabbitmq(self, messages: Sequence[BusMessage]) -> None:
+    def _send_to_rabbitmq(self, messages: Sequence[BusMessage]) -> frozenset[int]:
+        self._look_after_the_notifiers_queue()
         with self._connection.channel() as channel:
             channel.confirm_select()
             confirms = _Confirms(len(messages))
@@ -121,8 +122,21 @@ class Bus:
             _publish_all(Producer(channel, auto_declare=False), messages)
             while not confirms.complete:
                 self._connection.drain_events(timeout=CONFIRM_SECONDS)
-            if confirms.refused:
-                raise BusFault(f"{confirms.refused} of {len(messages)} messages were refused: a queue is full")
+        return frozenset(tag - 1 for tag in confirms.refused)
+
+    def _look_after_the_notifiers_queue(self) -> None:
+        channel = self._connection.default_channel
+        queue = notifier_queue(on_rabbitmq=True)(channel)
+        try:
+            unread = queue.queue_declare(passive=True).message_count
+        except self._connection.channel_errors:
+            # Somebody deleted it.
+            declare(self._connection)
+        else:
+            if unread >= self._max_unread:
+                # Hints, whose rows wait in the table: one is as good as all. It must never be full and refuse.
+                queue.purge()
+                log.warning("bus.unread_queue_cut", queue=NOTIFIER_QUEUE, kept=0)
 
 
 @contextlib.contextmanager
@@ -141,7 +155,7 @@ class _Confirms:
 
     def __init__(self, count: int) -> None:
         self._open = set(range(1, count + 1))
-        self.refused = 0
+        self.refused: set[int] = set()
 
     @property
     def complete(self) -> bool:
@@ -151,12 +165,12 @@ class _Confirms:
         self._settle(tag, multiple)
 
     def on_nack(self, tag: int, multiple: bool) -> None:
-        self.refused += self._settle(tag, multiple)
+        self.refused |= self._settle(tag, multiple)
 
-    def _settle(self, tag: int, multiple: bool) -> int:
+    def _settle(self, tag: int, multiple: bool) -> set[int]:
         settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}
         self._open -= settled
-        return len(settled)
+        return settled
 
 
 def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:

@@ -20,5 +20,5 @@ def follow_up(command: Command, *, organization_id: int, user_id: int | None = N
         token_id=None,
         user_id=user_id,
         caller=CallerKind.SYSTEM,
-        payload=command.model_dump_json(exclude_none=True),
+        payload=command.stored(),
     )

@@ -134,6 +134,7 @@ def load(connection: Connection, orders: Sequence[Order]) -> World:
     comments = _load_comments(connection, wants)
     wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
     rulebook = load_rulebook(connection, wants, incidents)
+    rulebook.new_ids = _draw_ids(connection, "alert_rules", wants.rule_ids)
     _count_steps(wants, rulebook)
     people, names = _load_people(connection, wants)
     shown = [incident.id for incident in incidents if _is_shown(incident, wants)]

@@ -13,18 +13,19 @@ from sqlalchemy.engine import Connection
 from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.incident import Incident
 from models.metric import Counter, Progress
+from models.policy import TeamFacts
 from models.rule_reading import (
     GENERATIONS,
     RULES,
     SNOOZES,
-    TEAM_SLUGS,
+    TEAMS,
     definition_of,
     people_in,
     rule_of,
     snooze_of,
     teams_in,
 )
-from workers.rulebook import Earlier, Hold, Rulebook
+from workers.rulebook import Earlier, Hold, Rulebook, Team
 from workers.world import Wants
 
 _PROGRESS: Final = """
@@ -56,7 +57,10 @@ def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[In
         *(each.definition for each in book.earlier.values()),
     ]
     teams = teams_in(definitions)
-    book.team_slugs = _load_team_slugs(connection, teams)
+    book.teams = _load_teams(connection, teams | wants.told_teams)
+    book.open_incidents = _load_open_incidents(connection, wants.ending)
+    book.last_found = _load_last_found(connection, wants.ending)
+    book.counts = _load_counts(connection, wants.counted)
     wants.users.update(_people_of(book, definitions))
     if wants.may_call:
         wants.teams |= teams
@@ -115,7 +119,45 @@ def _load_holds(connection: Connection, incidents: list[int]) -> dict[int, dict[
     return holds
 
 
-def _load_team_slugs(connection: Connection, ids: Collection[int]) -> dict[int, str]:
+def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]:
     if not ids:
         return {}
-    return {row.id: row.slug for row in connection.exec_driver_sql(TEAM_SLUGS, {"ids": list(ids)})}
+    return {
+        row.id: Team(row.slug, TeamFacts(row.id, row.organization_id, row.name, row.active))
+        for row in connection.exec_driver_sql(TEAMS, {"ids": list(ids)})
+    }
+
+
+def _load_open_incidents(connection: Connection, rules: Collection[int]) -> dict[int, dict[int, int | None]]:
+    open_: dict[int, dict[int, int | None]] = defaultdict(dict)
+    if rules:
+        rows = connection.exec_driver_sql(
+            "SELECT alert_rule_id, identifier, alert_rule_generation FROM incidents"
+            " WHERE alert_rule_id = ANY(%(ids)s::bigint[]) AND status <> 2",
+            {"ids": list(rules)},
+        )
+        for row in rows:
+            open_[row.alert_rule_id][row.identifier] = row.alert_rule_generation
+    return open_
+
+
+def _load_last_found(connection: Connection, rules: Collection[int]) -> dict[int, int]:
+    if not rules:
+        return {}
+    rows = connection.exec_driver_sql(
+        "SELECT w.id, (SELECT max(alert_rule_generation) FROM incidents WHERE alert_rule_id = w.id) AS generation"
+        " FROM unnest(%(ids)s::bigint[]) AS w(id)",
+        {"ids": list(rules)},
+    )
+    return {row.id: row.generation for row in rows if row.generation is not None}
+
+
+def _load_counts(connection: Connection, organizations: Collection[int]) -> dict[int, int]:
+    if not organizations:
+        return {}
+    rows = connection.exec_driver_sql(
+        "SELECT o.id, (SELECT count(*) FROM alert_rules WHERE organization_id = o.id AND status <> 4) AS live"
+        " FROM unnest(%(ids)s::bigint[]) AS o(id)",
+        {"ids": list(organizations)},
+    )
+    return {row.id: row.live for row in rows}

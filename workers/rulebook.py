@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from models.alert_rule import CRITICAL, AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.incident import Incident
 from models.metric import Progress, Standing
+from models.policy import TeamFacts
 from models.rule_shapes import Edition
+from models.rule_words import CRITICAL
 
 
 class Earlier(NamedTuple):
@@ -18,6 +20,13 @@ class Earlier(NamedTuple):
 
     definition: Definition
     date_modified: datetime
+
+
+class Team(NamedTuple):
+    """A team that a rule tells, or shall tell."""
+
+    slug: str
+    facts: TeamFacts
 
 
 class Hold(NamedTuple):
@@ -32,14 +41,26 @@ class Rulebook:
     """The rules that a batch names or whose incidents it touches; ``earlier`` is by rule and generation.
 
     ``progress`` is by rule and project; ``holds`` are by incident and trigger.
+    Of the rules that may end, ``open_incidents`` are the identifiers of what they hold open, each with the generation
+    in which it began, and ``last_found`` is the last generation in which they found anything. ``counts`` is how many
+    live rules an organization has; ``new_ids`` are for rules, triggers and actions yet to be born, the lowest last.
     """
 
     rules: dict[int, AlertRule] = field(default_factory=dict)
     earlier: dict[tuple[int, int], Earlier] = field(default_factory=dict)
     snoozes: dict[int, list[Snooze]] = field(default_factory=dict)
-    team_slugs: Mapping[int, str] = field(default_factory=dict)
+    teams: Mapping[int, Team] = field(default_factory=dict)
+    open_incidents: Mapping[int, dict[int, int | None]] = field(default_factory=dict)
+    last_found: Mapping[int, int] = field(default_factory=dict)
+    counts: dict[int, int] = field(default_factory=dict)
+    new_ids: list[int] = field(default_factory=list)
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     holds: dict[int, dict[int, Hold]] = field(default_factory=dict)
+
+    @property
+    def team_slugs(self) -> dict[int, str]:
+        """What the teams are called."""
+        return {id_: team.slug for id_, team in self.teams.items()}
 
     def rule(self, organization: int, id_: int) -> AlertRule | None:
         """A live rule of the organization."""
@@ -82,3 +103,16 @@ class Rulebook:
         return any(
             each.holds(at) and (each.user_id is None or each.user_id == viewer) for each in self.snoozes.get(rule, ())
         )
+
+    def outlive(self, rule: AlertRule) -> None:
+        """What the rule says now will be what it said in an earlier generation."""
+        self.earlier[rule.id, rule.generation] = Earlier(rule.definition, rule.date_modified)
+
+    def hush(self, snooze: Snooze) -> None:
+        """The rule is silent from now on; what is asked later in the batch finds it so."""
+        self.wake(snooze.rule_id, snooze.user_id)
+        self.snoozes.setdefault(snooze.rule_id, []).append(snooze)
+
+    def wake(self, rule: int, user: int | None) -> None:
+        """The rule speaks again to this person, or (``None``) to everyone."""
+        self.snoozes[rule] = [each for each in self.snoozes.get(rule, ()) if each.user_id != user]

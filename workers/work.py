@@ -155,7 +155,7 @@ class Work:
         if organization is None:
             raise NotFound
         entry = CATALOG[order.row.type]
-        require_organization(actor, organization, entry.permission, entry.method)
+        require_organization(actor, organization, entry.permission_of(order.message), entry.method)
         return cls(order, world, changes, organization, actor)
 
     def by_tocsin_itself(self) -> Work:

@@ -22,6 +22,7 @@ from models.incident import Incident
 from models.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
 from models.rule_shapes import Names
+from models.rule_words import TargetType
 from models.vocabulary import JSON, MAX_ID, CallerKind, Role
 from tasks.commands import (
     Command,
@@ -29,15 +30,32 @@ from tasks.commands import (
     EditComment,
     OpenIncident,
     ReadNotifications,
+    ReceiveAlerts,
     SetStatus,
     Subscribe,
     Unsubscribe,
 )
+from tasks.fields import identifier
 from tasks.metric_commands import ObserveMetric
+from tasks.rule_commands import (
+    CreateRule,
+    CreateTrigger,
+    DeleteRule,
+    DeleteTrigger,
+    RuleCommand,
+    RuleWords,
+    UpdateRule,
+)
 from workers.rulebook import Rulebook
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)
 """Commands that ask who has seen the incident and who hears of it."""
+
+_OPENING: Final = (OpenIncident, ReceiveAlerts)
+"""Commands that may open an incident."""
+
+_ENDING: Final = (UpdateRule, DeleteRule, CreateTrigger, DeleteTrigger)
+"""Commands that end what their rule holds open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +121,10 @@ class Wants:
     inboxes: list[tuple[int, int, list[int], int]] = field(default_factory=list)
     opening: set[int] = field(default_factory=set)
     rules: set[int] = field(default_factory=set)
+    ending: set[int] = field(default_factory=set)
+    counted: set[int] = field(default_factory=set)
+    told_teams: set[int] = field(default_factory=set)
+    rule_ids: int = 0
     observed: list[tuple[int, int, str]] = field(default_factory=list)
     may_call: bool = False
     incident_ids: int = 0
@@ -136,18 +158,37 @@ class Wants:
         for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()) or ())):
             self._add_target(target)
         self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
+        if rule := getattr(message, "alert_rule", None):
+            self._add_rule(rule)
+        if isinstance(message, RuleCommand):
+            self._add_rule_command(message, organization)
         if key := getattr(message, "dedup_key", None):
             self.keys.add((organization, key))
             self.shown.add((organization, f"dedup:{key}"))
-        if isinstance(message, OpenIncident):
+        if isinstance(message, ReceiveAlerts) and message.project is not None:
+            self.projects.add((organization, message.project))
+        if isinstance(message, _OPENING):
             self.opening.add(organization)
-            if message.alert_rule is not None:
-                self._add_rule(message.alert_rule)
             self.incident_ids += 1
             self.activity_ids += 1
         self.may_call |= isinstance(message, SetStatus)
         if isinstance(message, ReadNotifications) and row.user_id is not None:
             self.inboxes.append((row.user_id, organization, list(message.ids or ()), message.up_to or 0))
+
+    def _add_rule_command(self, message: RuleCommand, organization: int) -> None:
+        named = (getattr(message, "in_project", None), *getattr(message, "excluded_projects", ()))
+        self.projects.update((organization, slug) for slug in named if slug is not None)
+        self.rule_ids += message.new_ids
+        for spec in message.action_specs:
+            told = self.told_teams if spec.target_type == TargetType.TEAM else self.users
+            if spec.target_type != TargetType.SPECIFIC and (target := identifier(spec.target_identifier)):
+                told.add(target)
+        if isinstance(message, RuleWords) and message.owner is not None:
+            self._add_target(mentions.parse(message.owner))
+        if isinstance(message, CreateRule):
+            self.counted.add(organization)
+        if isinstance(message, _ENDING):
+            self.ending.add(message.alert_rule)
 
     def _add_value(self, organization: int, message: ObserveMetric) -> None:
         self._add_rule(message.alert_rule)
@@ -225,6 +266,11 @@ class World:
             return self.incidents.get((organization, int(address)))
         return self.by_key.get((organization, address.removeprefix("dedup:"))) if address else None
 
+    def project_in_use(self, organization: int, slug: str) -> Project | None:
+        """The project of this slug, if there is one that is active."""
+        project = self.by_slug.get((organization, slug))
+        return project if project is not None and project.facts.active else None
+
     def add(self, incident: Incident) -> None:
         """An incident that this batch opens: later commands of the batch find it."""
         self.incidents[incident.organization_id, incident.identifier] = incident
@@ -270,6 +316,20 @@ class World:
     def projects_of(self, incident: Incident) -> list[Project]:
         """The incident's projects, by slug."""
         return sorted((self.projects[id_] for id_ in incident.projects), key=lambda project: project.slug)
+
+    def held_open_by(self, rule: AlertRule) -> list[int]:
+        """What a rule that may end found in its generation and holds open, as the batch has left it: identifiers."""
+        here = {each.identifier: each for each in self.incidents.values() if each.alert_rule_id == rule.id}
+        open_ = self.rulebook.open_incidents.get(rule.id, {}) | {
+            number: each.alert_rule_generation for number, each in here.items() if each.is_open
+        }
+        closed = {number for number, each in here.items() if not each.is_open}
+        return sorted(number for number, began in open_.items() if began == rule.generation and number not in closed)
+
+    def last_found(self, rule: int) -> int | None:
+        """The last generation in which a rule that may end found an incident, if it ever did."""
+        here = {each.alert_rule_generation for each in self.incidents.values() if each.alert_rule_id == rule}
+        return max((each for each in here | {self.rulebook.last_found.get(rule)} if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
         """Every team attached to one of the incident's projects."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from gateway.addresses import Address, Operation, Parameter
@@ -27,7 +26,7 @@ async def observe_metric(visit: Visit) -> Answer:
         visit,
         ObserveMetric,
         in_address={"alertRule": visit.parameters["rule"]},
-        require_there=partial(_projects, visit),
+        reach=_projects,
     )
 
 

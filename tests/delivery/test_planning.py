@@ -19,8 +19,8 @@ from tasks.queues import NOTIFIER_QUEUE
 from tasks.settings import BrokerSettings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import NOWHERE, Scene
-from tests.failures.conftest import eventually
 from tests.failures.loops import running
+from tests.waiting import eventually
 from workers.bus import Bus, BusMessage
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_LINE, Notifier

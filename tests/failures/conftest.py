@@ -1,4 +1,4 @@
-"""A Valkey and a worker that can be killed and brought back."""
+"""Brokers and a worker that can be killed and brought back."""
 
 from __future__ import annotations
 
@@ -7,47 +7,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import redis
 
-from tasks.settings import BrokerSettings
+from tests.brokers import BROKERS, Broker, ValkeyBroker
+from tests.waiting import eventually
 from workers.stack.folder import DataFolder
 from workers.stack.valkey import Valkey
-
-
-def eventually(holds: Callable[[], bool], within_seconds: float = 30) -> None:
-    """Wait for a fact.
-
-    :raises AssertionError: it did not come about.
-    """
-    until = time.monotonic() + within_seconds
-    while not holds():
-        assert time.monotonic() < until, f"never came about: {holds}"
-        time.sleep(0.02)
-
-
-class Broker:
-    """A Valkey of our own."""
-
-    def __init__(self, valkey: Valkey) -> None:
-        self.server = valkey
-        self.url = valkey.broker_url
-        self.client = redis.Redis.from_url(valkey.redis_url)
-
-    @property
-    def settings(self) -> BrokerSettings:
-        return BrokerSettings(BROKER_URL=self.url)
-
-    def stop(self) -> None:
-        self.server.kill()
-
-    def start(self) -> None:
-        self.server.start()
-        self.server.wait_ready()
 
 
 class Worker:
@@ -100,14 +68,14 @@ class Worker:
 
 
 @pytest.fixture(scope="session")
-def valkey() -> Iterator[Broker]:
+def valkey_server() -> Iterator[Valkey]:
     folder = DataFolder(Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
     folder.create()
     server = Valkey(folder)
     try:
         server.start()
         server.wait_ready()
-        yield Broker(server)
+        yield server
     finally:
         server.stop()
         folder.clear_run_folder()
@@ -115,11 +83,20 @@ def valkey() -> Iterator[Broker]:
 
 
 @pytest.fixture
-def broker(valkey: Broker) -> Broker:
-    if not valkey.server.is_running():
-        valkey.start()
-    valkey.client.flushall()
-    return valkey
+def valkey(valkey_server: Valkey) -> ValkeyBroker:
+    """An empty Valkey."""
+    broker = ValkeyBroker(valkey_server)
+    if not valkey_server.is_running():
+        broker.start()
+    broker.wipe()
+    return broker
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """An empty broker: each test that asks for it runs on every kind."""
+    found: Broker = request.getfixturevalue(request.param)
+    return found
 
 
 @contextlib.contextmanager

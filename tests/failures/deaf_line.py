@@ -1,4 +1,4 @@
-"""A line to Valkey that can go dead for those who wait on it, without a word to either side."""
+"""A line to a broker that can go dead for those who wait on it, without a word to either side."""
 
 from __future__ import annotations
 
@@ -7,16 +7,28 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from tests.brokers import Broker
+from tests.tls import Connect
+
+POPS: Final = b"BRPOP"
+CONSUMES: Final = b"\x00\x3c\x00\x14"
+"""How a client says that it waits for messages from now on: to Valkey, and to RabbitMQ (60, 20: basic.consume)."""
 
 
 @dataclass
 class DeafLine:
-    """A TCP port that passes everything on to a Valkey's socket.
+    """A TCP port that passes everything on to a broker.
 
-    While it ``is_deaf``, whatever Valkey says to those who have asked to be told of new messages is swallowed.
+    While it ``is_deaf``, whatever the broker says to those who have said ``waits`` is swallowed. ``address`` is its
+    URL but for the port.
     """
 
-    socket: str
+    connect: Connect
+    waits: bytes
+    address: str
     port: int = 0
     is_deaf: bool = False
     _waiters: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -24,7 +36,7 @@ class DeafLine:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return self.address.format(port=self.port)
 
     async def serve(self, begun: threading.Event, end: asyncio.Event) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -34,7 +46,11 @@ class DeafLine:
         server.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_unix_connection(self.socket)
+        try:
+            far_reader, far_writer = await self.connect()
+        except OSError:
+            writer.close()
+            return
         for pump in (self._pump(reader, far_writer, caller=writer), self._pump(far_reader, writer)):
             task = asyncio.create_task(pump)
             self._pumps.add(task)
@@ -45,7 +61,7 @@ class DeafLine:
     ) -> None:
         with suppress(OSError):
             while heard := await source.read(65536):
-                if caller is not None and b"BRPOP" in heard:
+                if caller is not None and self.waits in heard:
                     self._waiters.add(caller)
                 if not (self.is_deaf and sink in self._waiters):
                     sink.write(heard)
@@ -54,9 +70,9 @@ class DeafLine:
 
 
 @contextmanager
-def a_deaf_line(socket: str) -> Iterator[DeafLine]:
+def served(line: DeafLine) -> Iterator[DeafLine]:
     """The line, served from a thread of its own."""
-    line, begun, loop, end = DeafLine(socket), threading.Event(), asyncio.new_event_loop(), asyncio.Event()
+    begun, loop, end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(line.serve(begun, end),))
     thread.start()
     try:
@@ -66,3 +82,12 @@ def a_deaf_line(socket: str) -> Iterator[DeafLine]:
         loop.call_soon_threadsafe(end.set)
         thread.join()
         loop.close()
+
+
+def deaf_line_to(broker: Broker) -> DeafLine:
+    """A line to this broker, not served yet."""
+    there = urlsplit(broker.url)
+    if there.scheme == "amqp":
+        address = broker.url.replace(f":{there.port}/", ":{port}/")
+        return DeafLine(lambda: asyncio.open_connection(there.hostname, there.port), CONSUMES, address)
+    return DeafLine(lambda: asyncio.open_unix_connection(there.path), POPS, "redis://127.0.0.1:{port}/0")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 
 from models.vocabulary import Lane
@@ -17,6 +16,7 @@ from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import install, run_worker
 from tasks.settings import BrokerSettings
+from tests.waiting import eventually
 
 
 def main(folder: Path, prefetch: int) -> int:
@@ -29,8 +29,8 @@ def main(folder: Path, prefetch: int) -> int:
             with (folder / "handled").open("a") as handled:
                 handled.write(f"{subject}\n")
             kind, _, name = subject.partition(":")
-            while kind == "wait" and not (folder / name).exists():
-                time.sleep(0.02)
+            if kind == "wait":
+                eventually((folder / name).exists)
 
     def name_child() -> None:
         (folder / "child.new").write_text(str(os.getpid()))

@@ -11,8 +11,9 @@ from models.vocabulary import Lane
 from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import MAX_PENDING_SUBJECTS, Hinter
-from tasks.transport import PARKED
-from tests.failures.conftest import Broker, Worker, eventually
+from tests.brokers import Broker
+from tests.failures.conftest import Worker
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_what_we_publish_is_never_parked(broker: Broker, worker: Worker, hinter:
     worker.wait_handled("incident:1:1999")
 
     assert len(worker.handled) == 2000
-    assert broker.client.llen(PARKED) == 0
+    assert broker.refused() == 0
 
 
 def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broker: Broker) -> None:
@@ -50,7 +51,7 @@ def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broke
 
     def heard() -> bool:
         hinter.hint(Lane.BULK, ["org:2"])
-        return broker.client.llen(Lane.BULK) > 0
+        return broker.depth(Lane.BULK) > 0
 
     eventually(heard)
     hinter.stop()
@@ -63,7 +64,7 @@ def test_stopping_publishes_what_is_pending(broker: Broker) -> None:
     hinter.start()
     hinter.stop(timeout=10)
 
-    assert broker.client.llen(Lane.DELIVERIES) == 1
+    assert broker.depth(Lane.DELIVERIES) == 1
 
 
 def test_many_callers_become_few_messages(broker: Broker) -> None:
@@ -74,18 +75,17 @@ def test_many_callers_become_few_messages(broker: Broker) -> None:
     hinter.start()
     hinter.stop(timeout=10)
 
-    assert broker.client.llen(Lane.COMMANDS) == 1
+    assert broker.depth(Lane.COMMANDS) == 1
 
 
 def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
-    broker.client.lpush(Lane.COMMANDS, *["{}"] * 10)
-    hinter = Hinter(make_app(broker.settings), max_waiting=10)
-    hinter.hint(Lane.COMMANDS, ["org:1"])
+    for subject in ("org:1", "org:2"):
+        hinter = Hinter(make_app(broker.settings), max_waiting=1)
+        hinter.hint(Lane.COMMANDS, [subject])
+        hinter.start()
+        hinter.stop(timeout=10)
 
-    hinter.start()
-    hinter.stop(timeout=10)
-
-    assert broker.client.llen(Lane.COMMANDS) == 10
+    assert broker.depth(Lane.COMMANDS) == 1
 
 
 def test_a_subject_that_is_none_spoils_no_other(worker: Worker, hinter: Hinter) -> None:
@@ -103,7 +103,7 @@ def test_pending_subjects_are_bounded(broker: Broker) -> None:
     hinter.start()
     hinter.stop(timeout=30)
 
-    assert broker.client.llen(Lane.COMMANDS) == len(list(Hint.about(map(str, range(MAX_PENDING_SUBJECTS)))))
+    assert broker.depth(Lane.COMMANDS) == len(list(Hint.about(map(str, range(MAX_PENDING_SUBJECTS)))))
 
 
 def test_a_killed_child_is_replaced_and_work_goes_on(worker: Worker, hinter: Hinter) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 from typing import Any
@@ -27,10 +27,11 @@ from tasks.events import IncidentOpened
 from tasks.lanes import Hinter
 from tasks.queues import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.settings import BrokerSettings
+from tests.brokers import QUORUM, Broker, Taken, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
-from tests.failures.conftest import Broker, eventually
 from tests.failures.loops import running
+from tests.waiting import eventually
 from workers.bus import Bus, BusMessage
 from workers.relay import EVENTS_PER_LINE, Relay
 from workers.stack.servers import Servers
@@ -40,20 +41,51 @@ SUBSCRIBER = "another.service"
 NEWS = IncidentOpened(projects=("backend",))
 
 
+@dataclass
+class Subscriber:
+    """Another service, with a queue of its own."""
+
+    broker: Broker
+    messages: list[Taken] = field(default_factory=list)
+
+    @property
+    def settings(self) -> BrokerSettings:
+        return self.broker.settings
+
+    def subscribe(self, routing_key: str, **limits: object) -> None:
+        """Ask for these types; ``limits`` are further arguments of the queue."""
+        arguments = QUORUM | limits
+        with self.broker.connection() as connection:
+            declare(connection)
+            queue = Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
+            queue(connection.default_channel).declare()
+
+    def received(self) -> list[Any]:
+        """The events that came, in their order."""
+        self.messages += self.broker.take(SUBSCRIBER)
+        return [message.payload for message in self.messages]
+
+    def sequences(self) -> dict[str, list[int]]:
+        """The sequence numbers of every line in the order they came."""
+        lines: dict[str, list[int]] = defaultdict(list)
+        for event in self.received():
+            lines[event["subject"]].append(int(event["sequence"]))
+        return lines
+
+
 @pytest.fixture
-def subscriber(broker: Broker) -> Broker:
-    """A broker on which another service listens to everything."""
-    with make_app(broker.settings).connection_for_write() as connection:
-        declare(connection)
-        Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key="#")(connection.default_channel).declare()
-    return broker
+def subscriber(broker: Broker) -> Subscriber:
+    """A service that listens to everything."""
+    service = Subscriber(broker)
+    service.subscribe("#")
+    return service
 
 
 # --- in order --------------------------------------------------------------------------------------------------
 
 
 def test_several_relays_announce_every_line_in_its_order_while_others_commit_late(
-    database: Database, subscriber: Broker
+    database: Database, subscriber: Subscriber
 ) -> None:
     lines, length = 12, 30
     with database.engine.begin() as connection:
@@ -68,24 +100,28 @@ def test_several_relays_announce_every_line_in_its_order_while_others_commit_lat
                 # The id is made, and others commit before this one does.
                 connection.exec_driver_sql(f"SELECT pg_sleep({dice.uniform(0, 0.01)})")
 
-    with going(*(Relay(database.engine, subscriber.settings) for _ in range(3))), ThreadPoolExecutor(4) as threads:
+    with (
+        going(*(Relay(database.engine, subscriber.settings) for _ in range(3))),
+        ThreadPoolExecutor(4) as threads,
+    ):
         list(threads.map(write, incidents))
         eventually(lambda: unannounced(database.engine) == 0)
 
-    assert sequences(subscriber) == {line: list(range(1, length + 1)) for line in sequences(subscriber)}
-    assert len(sequences(subscriber)) == lines
+    came = subscriber.sequences()
+    assert len(came) == lines
+    assert all(numbers == list(range(1, length + 1)) for numbers in came.values())
 
 
-def test_a_line_longer_than_a_round_is_announced_in_order(database: Database, subscriber: Broker) -> None:
+def test_a_line_longer_than_a_round_is_announced_in_order(database: Database, subscriber: Subscriber) -> None:
     length = 2 * EVENTS_PER_LINE + 3
     given_events(database.engine, lines=1, length=length)
 
     announce_all(Relay(database.engine, subscriber.settings))
 
-    assert list(sequences(subscriber).values()) == [list(range(1, length + 1))]
+    assert list(subscriber.sequences().values()) == [list(range(1, length + 1))]
 
 
-def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database, subscriber: Broker) -> None:
+def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=2, length=3)
 
     with database.engine.begin() as connection:
@@ -93,8 +129,9 @@ def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database,
         announce_all(Relay(database.engine, subscriber.settings))
 
     assert len(in_hand) == 1
-    assert in_hand[0].subject not in sequences(subscriber)
-    assert list(sequences(subscriber).values()) == [[1, 2, 3]]
+    [(line, numbers)] = subscriber.sequences().items()
+    assert line != in_hand[0].subject
+    assert numbers == [1, 2, 3]
 
 
 def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Database) -> None:
@@ -115,7 +152,7 @@ def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Data
 
 
 def test_a_relay_that_dies_between_publishing_and_marking_announces_again_in_order(
-    database: Database, subscriber: Broker, monkeypatch: pytest.MonkeyPatch
+    database: Database, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_events(database.engine, lines=1, length=5)
 
@@ -129,36 +166,38 @@ def test_a_relay_that_dies_between_publishing_and_marking_announces_again_in_ord
 
     announce_all(Relay(database.engine, subscriber.settings))
 
-    assert [event["sequence"][-1] for event in received(subscriber)] == list("1234512345")
+    assert [event["sequence"][-1] for event in subscriber.received()] == list("1234512345")
 
 
-def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(database: Database, subscriber: Broker) -> None:
-    given_events(database.engine, lines=300, length=20)
+def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
+    database: Database, subscriber: Subscriber
+) -> None:
+    given_events(database.engine, lines=300, length=5)
 
     for _ in range(4):
-        with running("relay", database_url=database.url, broker_url=subscriber.url) as process:
+        with running("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
             before = unannounced(database.engine)
             eventually(lambda before=before: unannounced(database.engine) < before or before == 0)
             process.kill()
-    with running("relay", database_url=database.url, broker_url=subscriber.url):
+    with running("relay", database_url=database.url, broker_url=subscriber.broker.url):
         eventually(lambda: unannounced(database.engine) == 0)
 
-    assert_complete(subscriber, lines=300, length=20)
+    assert_complete(subscriber, lines=300, length=5)
 
 
-def test_valkey_may_restart_under_load(database: Database, subscriber: Broker) -> None:
-    given_events(database.engine, lines=200, length=20)
+def test_the_broker_may_restart_under_load(database: Database, subscriber: Subscriber) -> None:
+    given_events(database.engine, lines=200, length=5)
 
     with going(Relay(database.engine, subscriber.settings)):
-        subscriber.server.stop()
-        given_events(database.engine, lines=100, length=20)
-        subscriber.start()
+        subscriber.broker.stop()
+        given_events(database.engine, lines=100, length=5)
+        subscriber.broker.start()
         eventually(lambda: unannounced(database.engine) == 0)
 
-    assert_complete(subscriber, lines=300, length=20)
+    assert_complete(subscriber, lines=300, length=5)
 
 
-def test_with_valkey_away_events_wait(database: Database, broker: Broker) -> None:
+def test_with_the_broker_away_events_wait(database: Database, broker: Broker) -> None:
     given_events(database.engine, lines=3, length=2)
     relay = Relay(database.engine, broker.settings)
     broker.stop()
@@ -172,10 +211,10 @@ def test_with_valkey_away_events_wait(database: Database, broker: Broker) -> Non
     assert unannounced(database.engine) == 0
 
 
-def test_postgresql_may_restart_under_load(database: Database, subscriber: Broker, servers: Servers) -> None:
+def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, servers: Servers) -> None:
     given_events(database.engine, lines=100, length=10)
 
-    with running("relay", database_url=database.url, broker_url=subscriber.url) as process:
+    with running("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
         servers.kill_postgres()
         servers.start_postgres()
         database.engine.dispose()
@@ -189,45 +228,48 @@ def test_postgresql_may_restart_under_load(database: Database, subscriber: Broke
 # --- what lies on the broker -----------------------------------------------------------------------------------
 
 
-def test_a_message_is_the_cloud_event_under_its_type(database: Database, subscriber: Broker) -> None:
+def test_a_message_is_the_cloud_event_under_its_type(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=1, length=1)
 
     announce_all(Relay(database.engine, subscriber.settings))
 
-    [envelope] = envelopes(subscriber)
-    [event] = received(subscriber)
-    assert envelope["content-type"] == "application/json"
-    assert envelope["properties"]["delivery_info"] == {"exchange": "tocsin.events", "routing_key": event["type"]}
+    [event] = subscriber.received()
+    [message] = subscriber.messages
+    assert message.content_type == "application/json"
+    assert message.exchange == "tocsin.events"
+    assert message.routing_key == event["type"]
     assert event["specversion"] == "1.0"
     assert event["data"]["projects"] == ["backend"]
 
 
-def test_an_unread_queue_keeps_only_the_newest(subscriber: Broker) -> None:
-    bus = Bus(subscriber.settings, max_unread=100)
+def test_on_valkey_an_unread_queue_keeps_only_the_newest(valkey: ValkeyBroker) -> None:
+    subscriber = Subscriber(valkey)
+    subscriber.subscribe("#")
+    bus = Bus(valkey.settings, max_unread=100)
 
     for start in (0, 150):
         bus.publish([BusMessage("incident.opened", json.dumps(n)) for n in range(start, start + 150)])
 
-    assert received(subscriber) == list(range(200, 300))
+    assert subscriber.received() == list(range(200, 300))
 
 
 def test_a_queue_without_a_consumer_that_asked_for_other_types_gets_nothing(broker: Broker) -> None:
-    with make_app(broker.settings).connection_for_write() as connection:
-        Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key="command.*")(connection.default_channel).declare()
+    subscriber = Subscriber(broker)
+    subscriber.subscribe("command.*")
 
     Bus(broker.settings).publish([BusMessage("incident.opened", "1"), BusMessage("command.dead", "2")])
 
-    assert received(broker) == [2]
+    assert subscriber.received() == [2]
 
 
 def test_after_the_broker_was_wiped_the_notifiers_queue_is_back(broker: Broker) -> None:
     bus = Bus(broker.settings)
     bus.publish([BusMessage("incident.opened", "1")])
-    broker.client.flushall()
+    broker.wipe()
 
     bus.publish([BusMessage("incident.opened", "2")])
 
-    assert broker.client.llen(NOTIFIER_QUEUE) == 1
+    assert broker.depth(NOTIFIER_QUEUE) == 1
 
 
 # --- the sweep -------------------------------------------------------------------------------------------------
@@ -237,12 +279,12 @@ def test_a_command_whose_hint_was_wiped_is_hinted_at_again(database: Database, b
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
         given_forgotten(connection, "org:1", lane=Lane.BULK)
-    broker.client.flushall()
+    broker.wipe()
 
     with going(Relay(database.engine, broker.settings)):
         eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
         eventually(lambda: hinted(broker, Lane.BULK) >= {"org:1"})
-        broker.client.flushall()
+        broker.wipe()
         eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
 
 
@@ -337,34 +379,11 @@ def unannounced(engine: Engine) -> int:
         return int(connection.exec_driver_sql("SELECT count(*) FROM events WHERE announced_at IS NULL").scalar_one())
 
 
-def envelopes(broker: Broker) -> list[dict[str, Any]]:
-    """What lies on the other service's queue, oldest first."""
-    return [json.loads(raw) for raw in reversed(broker.client.lrange(SUBSCRIBER, 0, -1))]
-
-
-def received(broker: Broker) -> list[Any]:
-    return [json.loads(base64.b64decode(envelope["body"])) for envelope in envelopes(broker)]
-
-
-def sequences(broker: Broker) -> dict[str, list[int]]:
-    """The sequence numbers of every line in the order they came."""
-    lines: dict[str, list[int]] = defaultdict(list)
-    for event in received(broker):
-        lines[event["subject"]].append(int(event["sequence"]))
-    return lines
-
-
-def assert_complete(broker: Broker, *, lines: int, length: int) -> None:
+def assert_complete(subscriber: Subscriber, *, lines: int, length: int) -> None:
     """Every line is whole; without what came twice it is in order."""
-    came = sequences(broker)
+    came = subscriber.sequences()
     assert len(came) == lines
     assert all(list(dict.fromkeys(numbers)) == list(range(1, length + 1)) for numbers in came.values())
-
-
-def hinted(broker: Broker, lane: Lane) -> set[str]:
-    """The subjects that hints on this lane's queue name."""
-    bodies = [json.loads(base64.b64decode(json.loads(raw)["body"])) for raw in broker.client.lrange(lane.value, 0, -1)]
-    return {subject for args, _, _ in bodies for subject in hints.Hint.parse(args).subjects}
 
 
 @contextmanager
@@ -384,3 +403,9 @@ def going(*relays: Relay) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def hinted(broker: Broker, lane: Lane) -> set[str]:
+    """The subjects that hints on this lane's queue name."""
+    calls = [message.payload for message in broker.take(lane.value)]
+    return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

@@ -10,8 +10,16 @@ from redis.exceptions import ConnectionError as BrokerGone
 from tasks.app import make_app
 from tasks.envelopes import admit, refusal_of
 from tasks.transport import MAX_PARKED, PARKED
-from tests.failures.conftest import Broker, Worker, a_worker, eventually
+from tests.brokers import ValkeyBroker
+from tests.failures.conftest import Worker, a_worker
 from tests.failures.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def broker(valkey: ValkeyBroker) -> ValkeyBroker:
+    """What the worker works on."""
+    return valkey
 
 
 def test_what_we_publish_ourselves_is_admitted() -> None:
@@ -31,104 +39,104 @@ def test_a_header_from_a_later_version_is_left_out_and_the_hint_admitted() -> No
     assert {"callbacks", "from_the_future"}.isdisjoint(admitted["headers"])
 
 
-def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(broker: Broker, worker: Worker) -> None:
+def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: ValkeyBroker, worker: Worker) -> None:
     child = worker.child
     for envelope in MALFORMED.values():
-        broker.client.lpush(QUEUE, envelope)
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+        valkey.client.lpush(QUEUE, envelope)
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
     worker.wait_handled("org:1")
 
     assert worker.handled == ["org:1"]
     assert worker.child == child
-    assert broker.client.llen(PARKED) == len(MALFORMED)
-    assert broker.client.llen(QUEUE) == 0
-    eventually(lambda: broker.client.hlen("unacked") == 0)
+    assert valkey.client.llen(PARKED) == len(MALFORMED)
+    assert valkey.client.llen(QUEUE) == 0
+    eventually(lambda: valkey.client.hlen("unacked") == 0)
 
 
-def test_a_parked_message_says_what_it_was_and_why_it_lies_there(broker: Broker, worker: Worker) -> None:
-    broker.client.lpush(QUEUE, b"hello")
+def test_a_parked_message_says_what_it_was_and_why_it_lies_there(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.lpush(QUEUE, b"hello")
 
-    eventually(lambda: broker.client.llen(PARKED) == 1)
+    eventually(lambda: valkey.client.llen(PARKED) == 1)
 
-    record = json.loads(broker.client.lindex(PARKED, 0))
+    record = json.loads(valkey.client.lindex(PARKED, 0))
     assert record["queue"] == QUEUE
     assert record["reason"] == "envelope: not JSON"
     assert record["raw"] == "aGVsbG8="
     assert "transport.parked" in worker.log
 
 
-def test_the_list_of_parked_messages_is_bounded(broker: Broker, worker: Worker) -> None:
-    broker.client.lpush(QUEUE, *([b"hello"] * (MAX_PARKED + 5)))
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.lpush(QUEUE, *([b"hello"] * (MAX_PARKED + 5)))
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
     worker.wait_handled("org:1")
 
-    assert broker.client.llen(PARKED) == MAX_PARKED
+    assert valkey.client.llen(PARKED) == MAX_PARKED
 
 
-def test_a_header_named_callbacks_runs_nothing(broker: Broker, worker: Worker) -> None:
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1", body=[_hint("org:1"), {}, {}], callbacks=[FORGED_CALL])))
-    broker.client.lpush(QUEUE, raw(an_envelope("org:2")))
+def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1", body=[_hint("org:1"), {}, {}], callbacks=[FORGED_CALL])))
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:2")))
 
     worker.wait_handled("org:2")
 
     assert FORGED not in worker.handled
 
 
-def test_a_forged_entry_among_the_unacknowledged_is_struck_out(broker: Broker, worker: Worker) -> None:
-    broker.client.hset("unacked", "forged", b"hello")
-    broker.client.zadd("unacked_index", {"forged": 1})
+def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.hset("unacked", "forged", b"hello")
+    valkey.client.zadd("unacked_index", {"forged": 1})
 
-    eventually(lambda: broker.client.zcard("unacked_index") == 0)
+    eventually(lambda: valkey.client.zcard("unacked_index") == 0)
 
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
     worker.wait_handled("org:1")
 
 
-def test_a_worker_outlives_a_queue_that_is_no_list(broker: Broker, worker: Worker) -> None:
-    broker.client.set(QUEUE, "hello")
+def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.set(QUEUE, "hello")
     eventually(lambda: "Connection to broker lost" in worker.log)
 
-    broker.client.delete(QUEUE)
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+    valkey.client.delete(QUEUE)
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
     worker.wait_handled("org:1")
 
 
-def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(broker: Broker, worker: Worker) -> None:
-    broker.client.lpush(QUEUE, raw(an_envelope("wait:go")))
+def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(valkey: ValkeyBroker, worker: Worker) -> None:
+    valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
     worker.wait_handled("wait:go")
-    broker.stop()
+    valkey.stop()
 
     (worker.folder / "go").touch()
     eventually(lambda: "Couldn't ack" in worker.log)
-    broker.start()
-    broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+    valkey.start()
+    valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
     worker.wait_handled("org:1")
 
 
-def test_a_worker_outlives_valkey_going_away_with_a_message_unacknowledged(broker: Broker, tmp_path: Path) -> None:
+def test_a_worker_outlives_valkey_going_away_with_a_message_in_hand(valkey: ValkeyBroker, tmp_path: Path) -> None:
     # With more than one slot it still asks for messages, and so notices at once.
-    with a_worker(broker.url, tmp_path, prefetch=2) as worker:
-        broker.client.lpush(QUEUE, raw(an_envelope("wait:go")))
+    with a_worker(valkey.url, tmp_path, prefetch=2) as worker:
+        valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
         worker.wait_handled("wait:go")
-        broker.stop()
+        valkey.stop()
         eventually(lambda: not worker.is_alive or "Connection to broker lost" in worker.log)
 
         (worker.folder / "go").touch()
-        broker.start()
-        broker.client.lpush(QUEUE, raw(an_envelope("org:1")))
+        valkey.start()
+        valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
         worker.wait_handled("org:1")
 
 
 def test_acknowledging_on_a_channel_whose_connection_was_taken_is_a_connection_error(
-    broker: Broker, caplog: pytest.LogCaptureFixture
+    valkey: ValkeyBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)
-    connection = make_app(broker.settings).connection_for_read()
+    connection = make_app(valkey.settings).connection_for_read()
     channel = connection.channel()
     assert channel.client.ping()
     connection.collect()

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeListener, Waker, listen
-from tests.failures.conftest import Broker, eventually
+from tests.brokers import ValkeyBroker
+from tests.waiting import eventually
 
 SOON = 30
 
 
 @pytest.fixture
-def listener(broker: Broker) -> Iterator[WakeListener]:
-    listener = WakeListener(broker.url, [EVENTS_CHANNEL])
+def listener(valkey: ValkeyBroker) -> Iterator[WakeListener]:
+    listener = WakeListener(valkey.url, [EVENTS_CHANNEL])
     listener.start()
     assert listener.wait_until_listening(SOON)
     assert listener.wait(SOON)
@@ -21,26 +22,26 @@ def listener(broker: Broker) -> Iterator[WakeListener]:
     listener.stop()
 
 
-def test_a_wake_up_ends_the_wait(broker: Broker, listener: WakeListener) -> None:
-    Waker(broker.url).publish(EVENTS_CHANNEL)
+def test_a_wake_up_ends_the_wait(valkey: ValkeyBroker, listener: WakeListener) -> None:
+    Waker(valkey.url).publish(EVENTS_CHANNEL)
 
     assert listener.wait(SOON)
 
 
-def test_several_wake_ups_come_as_one(broker: Broker, listener: WakeListener) -> None:
-    waker = Waker(broker.url)
+def test_several_wake_ups_come_as_one(valkey: ValkeyBroker, listener: WakeListener) -> None:
+    waker = Waker(valkey.url)
     for _ in range(5):
         waker.publish(EVENTS_CHANNEL)
     eventually(lambda: listener.wait(0))
-    Waker(broker.url).publish(OUTCOMES_CHANNEL)
+    Waker(valkey.url).publish(OUTCOMES_CHANNEL)
 
     eventually(lambda: not listener.wait(0))
 
 
-def test_a_listener_hears_again_after_valkey_was_away(broker: Broker, listener: WakeListener) -> None:
-    broker.stop()
-    broker.start()
-    waker = Waker(broker.url)
+def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, listener: WakeListener) -> None:
+    valkey.stop()
+    valkey.start()
+    waker = Waker(valkey.url)
 
     def heard() -> bool:
         waker.publish(EVENTS_CHANNEL)
@@ -49,9 +50,9 @@ def test_a_listener_hears_again_after_valkey_was_away(broker: Broker, listener: 
     eventually(heard)
 
 
-def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(broker: Broker) -> None:
-    waker = Waker(broker.url)
-    broker.stop()
+def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(valkey: ValkeyBroker) -> None:
+    waker = Waker(valkey.url)
+    valkey.stop()
 
     waker.publish(EVENTS_CHANNEL)
     waker.publish(EVENTS_CHANNEL)
@@ -73,13 +74,13 @@ def test_stopping_ends_the_wait(listener: WakeListener) -> None:
     assert listener.wait(SOON)
 
 
-def test_the_gateway_hears_outcomes_also_after_valkey_was_away(broker: Broker) -> None:
+def test_the_gateway_hears_outcomes_also_after_valkey_was_away(valkey: ValkeyBroker) -> None:
     async def hear() -> list[tuple[str, str]]:
         heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         connected = asyncio.Event()
         listening = asyncio.create_task(
             listen(
-                broker.url,
+                valkey.url,
                 [OUTCOMES_CHANNEL],
                 lambda channel, payload: heard.put_nowait((channel, payload)),
                 on_listening=connected.set,
@@ -89,10 +90,10 @@ def test_the_gateway_hears_outcomes_also_after_valkey_was_away(broker: Broker) -
         for payload in ("7 8", "9"):
             await asyncio.wait_for(connected.wait(), SOON)
             connected.clear()
-            await asyncio.to_thread(Waker(broker.url).publish, OUTCOMES_CHANNEL, payload)
+            await asyncio.to_thread(Waker(valkey.url).publish, OUTCOMES_CHANNEL, payload)
             said.append(await asyncio.wait_for(heard.get(), SOON))
-            await asyncio.to_thread(broker.stop)
-            await asyncio.to_thread(broker.start)
+            await asyncio.to_thread(valkey.stop)
+            await asyncio.to_thread(valkey.start)
         listening.cancel()
         return said
 

@@ -22,20 +22,19 @@ from tasks.lanes import Hinter, count_hints
 from tasks.settings import BrokerSettings
 from tests.builders import an_accepted_command
 from tests.conftest import Database
-from tests.failures.conftest import Broker, eventually
-from tests.failures.deaf_line import DeafLine, a_deaf_line
+from tests.failures.conftest import Broker
+from tests.failures.deaf_line import DeafLine, deaf_line_to, served
 from tests.failures.test_batches import comment
 from tests.failures.test_relay import given_forgotten, going
 from tests.handling.acme import Acme
 from tests.handling.conftest import House, house
 from tests.journeys.programs import Program, living, open_folder, running
+from tests.waiting import eventually
 from workers.relay import Relay
 from workers.sweep import Sweeper
 from workers.watch import DEAF, LOOKS, Pulse, Watch, is_untaken
 
 __all__ = ["house"]
-
-pytestmark = pytest.mark.xdist_group("watch")
 
 SUPERVISE = """
 import json, os, sys
@@ -86,15 +85,15 @@ def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_
     house: House, broker: Broker, line: DeafLine
 ) -> None:
     acme = Acme(house.engine)
-    with supervised(house, line.url) as (up, _), going(Relay(house.engine, broker.settings)):
+    with supervised(house, line.url) as (up, pids), going(Relay(house.engine, broker.settings)):
         eventually(lambda: all_seen(house.engine))
 
         line.is_deaf = True
         id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
-        said = up.until("is back")
+        eventually(lambda: not living(pids["busy"]), within_seconds=60)
         line.is_deaf = False
 
-        assert said.endswith(f"(it ended with exit code {DEAF})")
+        assert up.until("is back").endswith(f"(it ended with exit code {DEAF})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
         eventually(lambda: house.resource(id_)["state"] == "applied", within_seconds=60)
 
@@ -118,51 +117,51 @@ def test_without_a_hint_nobody_is_to_blame(database: Database, broker: Broker) -
     assert not looks_untaken(database, broker)
 
 
-def test_a_hint_without_work_is_no_reason(database: Database, broker: Broker) -> None:
+def test_a_hint_without_work_is_no_reason(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
         # However slow this machine is, it is young.
         connection.execute(text("UPDATE commands SET accepted_at = now() + interval '1 minute'"))
-    hint(broker, Lane.COMMANDS, "incident:1:7")
+    hint(valkey, Lane.COMMANDS, "incident:1:7")
 
-    assert not looks_untaken(database, broker)
+    assert not looks_untaken(database, valkey)
 
 
-def test_work_that_is_not_due_is_no_reason(database: Database, broker: Broker) -> None:
+def test_work_that_is_not_due_is_no_reason(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
         connection.execute(text("UPDATE commands SET next_attempt_at = now() + interval '1 minute'"))
-    hint(broker, Lane.COMMANDS, "incident:1:7")
+    hint(valkey, Lane.COMMANDS, "incident:1:7")
 
-    assert not looks_untaken(database, broker)
+    assert not looks_untaken(database, valkey)
 
 
 @pytest.mark.parametrize("subject", ["incident:1:7", "incident:1:8", "org:1", "user:5", "incident:99:12345"])
-def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, broker: Broker, subject: str) -> None:
+def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, valkey: Broker, subject: str) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, subject)
-    hint(broker, Lane.COMMANDS, subject)
+    hint(valkey, Lane.COMMANDS, subject)
 
     with database.engine.begin() as other:
         other.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || :subject, 0))"), {"subject": subject}
         )
-        assert not looks_untaken(database, broker)
+        assert not looks_untaken(database, valkey)
 
-    assert looks_untaken(database, broker)
+    assert looks_untaken(database, valkey)
 
 
-def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, broker: Broker) -> None:
-    Sweeper(database.engine, Hinter(make_app(broker.settings))).send_canaries()
-    hint(broker, Lane.DELIVERIES, "canary:1")
+def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, valkey: Broker) -> None:
+    Sweeper(database.engine, Hinter(make_app(valkey.settings))).send_canaries()
+    hint(valkey, Lane.DELIVERIES, "canary:1")
 
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE canaries SET sent_at = now() + interval '1 minute'"))
-    assert not looks_untaken(database, broker, Lane.DELIVERIES)
+    assert not looks_untaken(database, valkey, Lane.DELIVERIES)
 
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE canaries SET sent_at = now() - interval '1 minute'"))
-    assert looks_untaken(database, broker, Lane.DELIVERIES)
+    assert looks_untaken(database, valkey, Lane.DELIVERIES)
 
 
 def test_a_broker_that_is_away_is_a_fault_and_no_answer(database: Database, broker: Broker) -> None:
@@ -251,7 +250,7 @@ def test_a_pulse_beats_across_a_fork() -> None:
 
 @pytest.fixture
 def line(broker: Broker) -> Iterator[DeafLine]:
-    with a_deaf_line(broker.url.split("://", 1)[1].split("?", 1)[0]) as line:
+    with served(deaf_line_to(broker)) as line:
         yield line
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import httpx
 import pytest
@@ -16,18 +17,54 @@ from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.queues import declare
 from tasks.settings import BrokerSettings
-from tests.journeys.house import ACME, Stack, a_stack, careful_post
-from tests.journeys.programs import eventually, open_folder
-
-pytestmark = pytest.mark.xdist_group("faults")
+from tests.brokers import RabbitBroker, brokers
+from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
+from tests.journeys.programs import open_folder
+from tests.waiting import eventually
 
 TOTAL = 120
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with open_folder() as folder, a_stack(folder / "data") as running:
-        yield running
+@dataclass
+class System:
+    """Three workers and all the rest; ``rabbitmq`` is their broker, if it is not the stack's own Valkey."""
+
+    stack: Stack
+    rabbitmq: RabbitBroker | None
+
+    def kill(self, part: str) -> None:
+        """Kill -9 a part, which is then brought back."""
+        if part == "broker" and self.rabbitmq:
+            self.rabbitmq.stop()
+            self.rabbitmq.start()
+            return
+        part = "valkey" if part == "broker" else part
+        pid = self.stack.kill(part)
+        self.stack.comes_back(part, other_than=pid)
+
+    def wipe_broker(self) -> None:
+        """Take away every hint and every event on its way, with their queues."""
+        if self.rabbitmq:
+            self.rabbitmq.wipe()
+        else:
+            redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
+
+
+@pytest.fixture(scope="module", params=brokers(beside="faults"))
+def system(request: pytest.FixtureRequest) -> Iterator[System]:
+    """Everything, once on each kind of broker."""
+    with (
+        a_broker_for_the_stack(request) as rabbitmq,
+        open_folder() as folder,
+        a_stack(folder / "data", "--workers", "3", broker=rabbitmq) as running,
+    ):
+        yield System(running, rabbitmq)
+
+
+@pytest.fixture
+def stack(system: System) -> Stack:
+    """What people use."""
+    return system.stack
 
 
 def post_until_accepted(client: httpx.Client, text: str) -> None:
@@ -60,8 +97,8 @@ def items(stack: Stack, prefix: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "valkey", "postgres"])
-def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(stack: Stack, part: str) -> None:
+@pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
+def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(system: System, stack: Stack, part: str) -> None:
     texts = [f"{part} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 
@@ -75,25 +112,23 @@ def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(stack: Stack, part:
     with ThreadPoolExecutor(1) as callers:
         caller = callers.submit(load)
         eventually(lambda: halfway.is_set() or caller.done(), within_seconds=60)
-        pid = stack.kill(part)
+        system.kill(part)
         caller.result()
 
-    stack.comes_back(part, other_than=pid)
     eventually(lambda: len(written(stack, part)) >= TOTAL, within_seconds=60)
     assert written(stack, part) == texts
     eventually(lambda: items(stack, part) >= TOTAL, within_seconds=60)
     assert items(stack, part) == TOTAL
 
 
-def test_a_broker_wiped_in_mid_load_loses_nothing(stack: Stack) -> None:
-    valkey = redis.Redis.from_url(stack.running["environment"]["REDIS_URL"])
+def test_a_broker_wiped_in_mid_load_loses_nothing(system: System, stack: Stack) -> None:
     texts = [f"wiped {number}" for number in range(TOTAL)]
 
     with stack.client(Prefer="respond-async") as client:
         for number, text in enumerate(texts):
             post_until_accepted(client, text)
             if number % 10 == 0:
-                valkey.flushall()
+                system.wipe_broker()
 
     eventually(lambda: len(written(stack, "wiped")) >= TOTAL, within_seconds=60)
     assert written(stack, "wiped") == texts

@@ -58,7 +58,7 @@ DIRECTORY: dict[str, Any] = {
             "name": "bot",
             "kind": "service",
             "act_as": True,
-            "scopes": ["org:read", "project:read", "project:write"],
+            "scopes": ["org:read", "project:read", "project:write", "alerts:read", "alerts:write"],
         },
     ],
 }

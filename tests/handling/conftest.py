@@ -109,7 +109,7 @@ def _row(command: Command, *, organization: int, token: int | None, user: int | 
         token_id=token,
         user_id=user,
         caller=f"user:{user}",
-        payload=command.model_dump_json(exclude_none=True),
+        payload=command.stored(),
     )
 
 

@@ -10,16 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from sqlalchemy import insert
+from sqlalchemy.engine import Connection
 
+from models.alert_rule import Action, Trigger, alert_rule_snoozes
+from models.rule_words import ActionType, TargetType
 from models.vocabulary import JSON, MEMBER_SCOPES
 from tasks.catalog import CATALOG, Entry
-from tasks.commands import Command, SetStatus
-from tests.builders import a_comment
+from tasks.commands import Command, OpenIncident, SetStatus
+from tasks.rule_commands import CreateRule, RuleCommand
+from tests.builders import NOW, a_comment, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
+TRIGGER, ACTION = 7, 8
+ONE_OF_OURS: dict[str, JSON] = {"alertRule": "the request's own"}
+TELLING: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
+RULE: dict[str, JSON] = {
+    "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
+    "triggers": [{"label": "critical", "alertThreshold": 100}],
+}  # fmt: skip
 ORDERS: dict[str, dict[str, JSON]] = {
     "incident.open": {"title": "Disk full", "projects": ["p1"]},
+    "alertmanager.receive": {"dedupKey": "{}:{}", "state": "firing", "title": "Disk full", "project": "p1"},
     "incident.set_status": {"incident": "1", "status": 2},
     "incident.mark_seen": {"incident": "1"},
     "incident.subscribe": {"incident": "1"},
@@ -28,6 +41,17 @@ ORDERS: dict[str, dict[str, JSON]] = {
     "comment.edit": {"incident": "1", "id": "the caller's own", "comment": "Look again"},
     "comment.delete": {"incident": "1", "id": "the caller's own"},
     "notification.read": {"upTo": 1},
+    "alert_rule.create": RULE | {"projects": ["p1"]},
+    "alert_rule.update": RULE | ONE_OF_OURS,
+    "alert_rule.delete": ONE_OF_OURS,
+    "alert_rule.snooze": ONE_OF_OURS | {"target": "me"},
+    "alert_rule.unsnooze": ONE_OF_OURS,
+    "trigger.create": ONE_OF_OURS | {"label": "warning", "alertThreshold": 50},
+    "trigger.update": ONE_OF_OURS | {"id": TRIGGER, "alertThreshold": 200},
+    "trigger.delete": ONE_OF_OURS | {"id": TRIGGER},
+    "trigger_action.create": ONE_OF_OURS | {"trigger": TRIGGER, "action": TELLING},
+    "trigger_action.update": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION, "action": TELLING},
+    "trigger_action.delete": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION},
 }
 """What Ben, who may do all of it, asks for; by the command's name."""
 
@@ -45,8 +69,20 @@ def of_an_incident(entry: Entry) -> bool:
     return "incident" in entry.message.model_fields
 
 
+def of_a_rule(entry: Entry) -> bool:
+    return "alertRule" in ORDERS[entry.message.name]
+
+
 def of_projects(entry: Entry) -> bool:
-    return of_an_incident(entry) or "projects" in entry.message.model_fields
+    return of_an_incident(entry) or of_a_rule(entry) or entry.message is OpenIncident
+
+
+def of_a_new_rule(entry: Entry) -> bool:
+    return entry.message is CreateRule
+
+
+def of_alerts(entry: Entry) -> bool:
+    return issubclass(entry.message, RuleCommand)
 
 
 def beyond_members(entry: Entry) -> bool:
@@ -54,7 +90,7 @@ def beyond_members(entry: Entry) -> bool:
 
 
 def of_the_plan(entry: Entry) -> bool:
-    return entry.permission.feature is not None
+    return entry.permission.needs(entry.method) is not None
 
 
 def of_anything(_entry: Entry) -> bool:
@@ -89,27 +125,45 @@ LOSSES = {
     "the token's scopes shrink": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
     "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
     "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, beyond_members),
+    "plain members write no alerts any more": Loss(
+        ("UPDATE members SET role = 'member'", "UPDATE organizations SET alerts_member_write = false"),
+        PEOPLE, FORBIDDEN, lambda entry: of_alerts(entry) or beyond_members(entry),
+    ),
     "the plan loses incidents": Loss(("UPDATE organizations SET features = '{}'",), ALL, MISSING, of_the_plan),
     "membership is closed and the team left": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
         PEOPLE, FORBIDDEN, of_projects,
     ),
+    "membership is closed and the team of a new rule's project left": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), of_a_new_rule,
+    ),
+    "membership is closed and the team of a new rule's project switched off": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), of_a_new_rule,
+    ),
     "membership is closed and the team switched off": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
         PEOPLE, FORBIDDEN, of_projects,
     ),
-    "the incident's projects are switched off": Loss(
-        ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN, of_an_incident
+    "the incident's or the rule's projects are switched off": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN,
+        lambda entry: of_an_incident(entry) or of_a_rule(entry),
     ),
     "the named projects are switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
-        lambda entry: "projects" in entry.message.model_fields,
+        lambda entry: "projects" in ORDERS[entry.message.name],
+    ),
+    "the alerts' project is switched off": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
+        lambda entry: "project" in entry.message.model_fields,
     ),
 }  # fmt: skip
 """Every way, by its name."""
 
 TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
-          "events", "notifications")  # fmt: skip
+          "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
+          "alert_rule_generations", "alert_rule_snoozes", "environments")  # fmt: skip
 
 
 @pytest.fixture
@@ -119,11 +173,11 @@ def acme(house: House) -> Acme:
 
 def requests() -> list[tuple[str, str]]:
     """Every command by everyone who may give it: caller, command."""
-    return [
-        (caller, name)
-        for name, entry in CATALOG.items()
-        for caller in (ALL if entry.for_services else PEOPLE)
-    ]  # fmt: skip
+    return [(caller, name) for name, entry in CATALOG.items() for caller in callers_of(entry)]
+
+
+def callers_of(entry: Entry) -> tuple[str, ...]:
+    return (PEOPLE if entry.for_people else ()) + (ALL[2:] if entry.for_services else ())
 
 
 def touched_by(loss: Loss) -> list[tuple[str, str]]:
@@ -145,18 +199,40 @@ def who(acme: Acme, caller: str) -> dict[str, Any]:
 
 
 def accept(house: House, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-    """All of it in the ledger, each caller with a comment of Ben's to change; command ids by caller and command."""
+    """All of it in the ledger; command ids by caller and command.
+
+    Each caller has a comment of Ben's to change, and each request a rule of its own, silent for everyone.
+    """
     with house.engine.begin() as connection:
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
         ).scalar_one()
         comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
-    return {(caller, name): house.accept(order(name, comments[caller]), **who(acme, caller)) for caller, name in asked}
+        rules = {each: a_rule(connection, acme) for each in asked if "alertRule" in ORDERS[each[1]]}
+    return {
+        (caller, name): house.accept(
+            order(name, comments[caller], rules.get((caller, name), 0)), **who(acme, caller)
+        )
+        for caller, name in asked
+    }  # fmt: skip
 
 
-def order(name: str, comment: int) -> Command:
-    body = ORDERS[name]
-    return CATALOG[name].message.model_validate(body | {"id": str(comment)} if "id" in body else body)
+def a_rule(connection: Connection, acme: Acme) -> int:
+    action = Action(id=ACTION, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
+    trigger = Trigger(id=TRIGGER, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
+    project = acme.projects["acme", "p1"]
+    rule = an_alert_rule(connection, acme.organizations["acme"], projects=[project], triggers=[trigger])
+    connection.execute(insert(alert_rule_snoozes).values(rule_id=rule, date_added=NOW))
+    return rule
+
+
+def order(name: str, comment: int, rule: int = 0) -> Command:
+    body = dict(ORDERS[name])
+    if body.get("id") == "the caller's own":
+        body["id"] = str(comment)
+    if "alertRule" in body:
+        body["alertRule"] = rule
+    return CATALOG[name].message.model_validate(body)
 
 
 def lose(house: House, loss: Loss) -> None:
@@ -186,7 +262,7 @@ def test_every_command_is_asked_for_below(command: str) -> None:
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_can_be_lost_in_more_ways_than_by_its_token(command: str) -> None:
-    ways = {name for name, loss in LOSSES.items() if any(loss.touches(who, CATALOG[command]) for who in ALL)}
+    ways = {name for name, loss in LOSSES.items() if any(asked[1] == command for asked in touched_by(loss))}
 
     assert len(ways) > 4
 
@@ -226,7 +302,7 @@ def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: House, acme
 
 def test_of_all_that_is_lost_the_first_step_answers(house: House, acme: Acme) -> None:
     from_the_last_step_to_the_first = [
-        "the incident's projects are switched off",
+        "the incident's or the rule's projects are switched off",
         "the plan loses incidents",
         "the person leaves the organization",
         "the person is switched off",

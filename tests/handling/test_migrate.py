@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from models.migrate import bring_to, current, head, migrate
-from tests.journeys.programs import eventually
+from tests.waiting import eventually
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'commands'::regclass"
 AN_INSERT = (

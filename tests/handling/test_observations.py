@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 from models.alert_rule import ActionType, TargetType, alert_rule_generations, alert_rule_snoozes, alert_rules
 from tasks.commands import OpenIncident, SetStatus, Subscribe
 from tasks.settings import BrokerSettings
-from tests.builders import a_definition, a_rule, a_trigger, an_action
+from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 from tests.handling.watch import START, Watch
@@ -541,9 +541,9 @@ def test_no_incident_is_opened_in_the_name_of_a_rule_that_is_not_there_or_out_of
 ) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
-        elsewhere = a_rule(connection, acme.organizations["closed"])
-        of_p2 = a_rule(connection, two.organization, projects=[acme.projects["acme", "p2"]])
-        deleted = a_rule(connection, two.organization, row={"status": 4})
+        elsewhere = an_alert_rule(connection, acme.organizations["closed"])
+        of_p2 = an_alert_rule(connection, two.organization, projects=[acme.projects["acme", "p2"]])
+        deleted = an_alert_rule(connection, two.organization, status=4)
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
         # Mem is on the team of p1 alone.
         connection.exec_driver_sql("UPDATE members SET role = 'admin' WHERE user_id = 11")

@@ -19,7 +19,7 @@ from models.notification import decisions
 from models.roster import import_directory
 from models.vocabulary import JSON
 from tasks.metric_commands import ObserveMetric
-from tests.builders import a_rule
+from tests.builders import an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
@@ -52,7 +52,7 @@ class Watch:
                 select(tokens.c.id).where(tokens.c.hash == token_hash("dev-metrics"))
             ).scalar_one()
             ids = [acme.projects["acme", slug] for slug in projects]
-            self.rule = a_rule(connection, self.organization, *triggers, projects=ids, **says)
+            self.rule = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
     def by_program(self) -> dict[str, Any]:
         """The program that observes, in its own name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,11 +22,14 @@ from sqlalchemy.pool import NullPool
 from gateway.metrics import Metrics
 from models.roles import RIGHTS
 from models.settings import NAMES
+from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.house.compose import COMPOSE, ours, services, variables
 from tests.house.tree import ROOT
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, eventually, tocsin
+from tests.journeys.programs import CLEAN, tocsin
+from tests.rabbitmq import rabbitmq_program
+from tests.waiting import eventually
 from workers.cli import COMMANDS
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers
@@ -146,29 +150,39 @@ def logins(servers: Servers, database: Database) -> Iterator[None]:
         connection.exec_driver_sql("DROP ROLE gateway, worker, relay, notifier")
 
 
-def here(service: dict[str, Any], servers: Servers, database: Database) -> dict[str, str]:
+def here(service: dict[str, Any], servers: Servers, database: Database, broker_url: str) -> dict[str, str]:
     """A service's settings with the addresses of this test's servers; who logs in stays."""
     settings = {name: str(value) for name, value in service["environment"].items()}
     asked = make_url(settings["DATABASE_URL"])
     user = make_url(database.url).username if asked.username == "tocsin" else asked.username
     url = make_url(database.url).set(username=user, password=asked.password)
     settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
-    # Their place is taken by the embedded Valkey, which every test run has.
-    return settings | {name: servers.environment[name] for name in ("BROKER_URL", "REDIS_URL") if name in settings}
+    addresses = {"BROKER_URL": broker_url, "REDIS_URL": servers.redis_url}
+    return settings | {name: address for name, address in addresses.items() if name in settings}
 
 
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest, servers: Servers) -> str:
+    """The RabbitMQ that the file asks for; on a machine without it, the embedded Valkey in its place."""
+    if rabbitmq_program() is None and "CI" not in os.environ:
+        return servers.broker_url
+    rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
+    return rabbitmq.url
+
+
+@pytest.mark.xdist_group("rabbitmq")
 def test_the_services_work_as_the_file_starts_them(
-    logins: None, servers: Servers, database: Database, tmp_path: Path
+    logins: None, servers: Servers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
     moved = json.loads(json.dumps(ours()).replace("8400", str(port)))
-    migrated = tocsin(*moved["migrate"]["command"], **here(moved["migrate"], servers, database))
+    migrated = tocsin(*moved["migrate"]["command"], **here(moved["migrate"], servers, database, broker_url))
     tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
 
     with contextlib.ExitStack() as running:
         for name, service in moved.items():
             if name != "migrate":
-                environment = here(service, servers, database)
+                environment = here(service, servers, database, broker_url)
                 running.enter_context(started(service["command"], environment, tmp_path / f"{name}.log"))
         bot = running.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)

@@ -16,7 +16,8 @@ from tests.conftest import Database
 from tests.house.compose import ours
 from tests.house.dockerfile import Image, base_python, build, inside, instructions, kept
 from tests.house.tree import ROOMS
-from tests.journeys.programs import eventually, open_folder
+from tests.journeys.programs import open_folder
+from tests.waiting import eventually
 from workers.stack.servers import Servers
 from workers.stack.up import free_port
 

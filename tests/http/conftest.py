@@ -29,6 +29,13 @@ MORE_TOKENS = {
             "kind": "service",
             "scopes": ["project:write"],
         },
+        {
+            "token": "dev-reader",
+            "organization": "acme",
+            "name": "reader",
+            "kind": "service",
+            "scopes": ["org:read", "project:read", "alerts:write"],
+        },
         {"token": "dev-ops", "name": "ops", "kind": "ops", "role": "admin"},
         {"token": "dev-viewer", "name": "viewer", "kind": "ops", "role": "viewer"},
     ],

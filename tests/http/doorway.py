@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,24 +16,13 @@ import uvicorn
 from gateway.main import Server, create_app
 from gateway.settings import GatewaySettings
 from models.session import make_engine
+from tests.waiting import eventually
 from workers.apply import Applier
 
 ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"
 COMMANDS = f"{ACME}/commands/"
 A_COMMENT = {"comment": "Look at this."}
-
-
-def eventually(holds: Callable[[], Any], within_seconds: float = 20) -> Any:
-    """Wait for a fact, and return it.
-
-    :raises AssertionError: it did not come about.
-    """
-    until = time.monotonic() + within_seconds
-    while not (fact := holds()):
-        assert time.monotonic() < until, "it never came about"
-        time.sleep(0.02)
-    return fact
 
 
 class Gateway:

@@ -12,7 +12,8 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.command import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway, eventually
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.waiting import eventually
 
 
 def accepted(ledger: Engine) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.roster import import_directory
-from tests.builders import a_rule, a_trigger
+from tests.builders import a_trigger, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.watch import METRICS
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
@@ -27,12 +27,11 @@ def rule(ledger: Engine, acme: Acme) -> int:
     """Warning above 50, critical above 100, on p1."""
     with ledger.begin() as connection:
         import_directory(connection, METRICS)
-        return a_rule(
+        return an_alert_rule(
             connection,
             acme.organizations["acme"],
-            a_trigger("critical", 100),
-            a_trigger("warning", 50),
             projects=[acme.projects["acme", "p1"]],
+            triggers=[a_trigger("critical", 100), a_trigger("warning", 50)],
         )
 
 
@@ -184,7 +183,7 @@ def test_a_rule_that_is_not_there_is_404_whatever_is_wrong_with_the_rest(
     gateway: Gateway, ledger: Engine, rule: int, busy_worker: Worker, body: Any
 ) -> None:
     with ledger.begin() as connection:
-        deleted = a_rule(connection, 1, row={"status": 4})
+        deleted = an_alert_rule(connection, 1, status=4)
 
     for path in (at(999), at("x"), at("²"), at(2**70), at(deleted), at(rule, "closed"), at(rule, "nowhere")):
         answered = gateway.post(path, body)
@@ -196,7 +195,7 @@ def test_a_rule_out_of_reach_is_403_whatever_is_wrong_with_the_rest(
 ) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
-        of_p2 = a_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
+        of_p2 = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
 
     for body in (a_value(project="p2"), {}):
         answered = gateway.post(at(of_p2), body)
@@ -296,7 +295,7 @@ def test_observations_of_one_project_are_asked_for_by_its_slug(
 ) -> None:
     with ledger.begin() as connection:
         places = [acme.projects["acme", slug] for slug in ("p1", "p2")]
-        both = a_rule(connection, acme.organizations["acme"], projects=places)
+        both = an_alert_rule(connection, acme.organizations["acme"], projects=places)
     for slug in ("p1", "p2"):
         gateway.post(at(both), a_value(project=slug))
 

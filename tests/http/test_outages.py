@@ -11,7 +11,8 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from tests.handling.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway, eventually
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.waiting import eventually
 from workers.stack.servers import Servers
 
 
@@ -80,11 +81,11 @@ def test_the_gateway_says_that_it_is_not_ready(gateway: Gateway, without_postgre
     assert gateway.get("/livez", by=None).status_code == 200
 
 
+@pytest.mark.parametrize("broker", ["redis://127.0.0.1:9/0", "amqp://127.0.0.1:9//"])
 def test_without_the_broker_commands_are_accepted_and_waited_for(
-    acme: Acme, settings: Callable[..., GatewaySettings], busy_worker: Worker
+    acme: Acme, settings: Callable[..., GatewaySettings], busy_worker: Worker, broker: str
 ) -> None:
-    nowhere = {"BROKER_URL": "redis://127.0.0.1:9/0", "REDIS_URL": "redis://127.0.0.1:9/0"}
-    with a_gateway(settings(**nowhere)) as gateway:
+    with a_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
         answer = gateway.post(COMMENTS, A_COMMENT)
         ready = gateway.get("/readyz?verbose", by=None)
 

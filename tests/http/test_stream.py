@@ -24,7 +24,8 @@ from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database
 from tests.handling.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway, eventually
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.waiting import eventually
 from workers.notify.notifier import Notifier
 
 EVENTS = f"{ACME}/events/"

@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from tocsin_client import Tocsin
 
 from models.settings import with_driver
-from tests.journeys.programs import CLEAN, Program, eventually
+from tests.brokers import RabbitBroker
+from tests.journeys.programs import CLEAN, Program
+from tests.rabbitmq import RabbitMQ
+from tests.waiting import eventually
 
 ACME = "/api/0/organizations/acme"
 
@@ -91,6 +95,17 @@ class Stack:
             program.end(signal.SIGINT)
 
 
+@contextlib.contextmanager
+def a_broker_for_the_stack(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
+    """The RabbitMQ a stack is to use, if the fixture's parameter says so; none means its embedded Valkey."""
+    if request.param == "valkey":
+        yield None
+        return
+    node: RabbitMQ = request.getfixturevalue("rabbitmq_node")
+    with node.virtual_host() as host:
+        yield RabbitBroker(node, host)
+
+
 def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
     """Post as a careful caller does: again with the same Idempotency-Key while nobody can accept it."""
 
@@ -105,12 +120,13 @@ def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, ke
 
 
 @contextlib.contextmanager
-def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
+def a_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
     """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
+    environment = {"BROKER_URL": broker.url} if broker else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
         cwd=folder.parent,
-        env=CLEAN,
+        env=CLEAN | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -120,7 +136,7 @@ def a_stack(folder: Path, *words: str) -> Iterator[Stack]:
         url = program.until("ready http").removeprefix("ready ")
         stack = Stack(program, folder, url)
         with stack.client() as client:
-            eventually(lambda: client.get(f"{ACME}/incidents/3/").status_code == 200)
+            eventually(lambda: client.get(f"{ACME}/incidents/4/").status_code == 200)
         yield stack
     finally:
         if process.poll() is None:

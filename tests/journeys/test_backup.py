@@ -12,9 +12,11 @@ import httpx
 import psutil
 import pytest
 
+from tests.brokers import BROKERS, RabbitBroker
 from tests.conftest import Database
-from tests.journeys.house import ACME, Stack, a_stack, careful_post
-from tests.journeys.programs import eventually, open_folder, tocsin
+from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
+from tests.journeys.programs import open_folder, tocsin
+from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
 
@@ -23,6 +25,12 @@ COMMENTS = f"{ACME}/incidents/1/comments/"
 def folder() -> Iterator[Path]:
     with open_folder() as opened:
         yield opened
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
+    with a_broker_for_the_stack(request) as found:
+        yield found
 
 
 def post(client: httpx.Client, text: str) -> httpx.Response:
@@ -76,8 +84,13 @@ def write_down(stack: Stack) -> dict[str, Any]:
     }
 
 
-def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_and_nothing_else(folder: Path) -> None:
-    with a_stack(folder / "data", "--workers", "1") as stack, stack.client(Prefer="respond-async") as mem:
+def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_and_nothing_else(
+    folder: Path, broker: RabbitBroker | None
+) -> None:
+    with (
+        a_stack(folder / "data", "--workers", "1", broker=broker) as stack,
+        stack.client(Prefer="respond-async") as mem,
+    ):
 
         def comment(kind: str) -> list[httpx.Response]:
             return [post(mem, f"{kind} {number}") for number in range(5)]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
+import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -13,15 +17,22 @@ from pathlib import Path
 import pytest
 from tocsin_client import Event, PostComment
 
-from tests.journeys.house import ACME, Stack, a_stack
-from tests.journeys.programs import eventually, open_folder
+from tests.brokers import brokers
+from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack
+from tests.journeys.programs import CLEAN, open_folder
+from tests.waiting import eventually
 
-pytestmark = pytest.mark.xdist_group("stack")
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with open_folder() as folder, a_stack(folder / "data") as running:
+@pytest.fixture(scope="module", params=brokers(beside="stack"))
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Everything, once on each kind of broker."""
+    with (
+        a_broker_for_the_stack(request) as broker,
+        open_folder() as folder,
+        a_stack(folder / "data", broker=broker) as running,
+    ):
         yield running
 
 
@@ -109,6 +120,35 @@ def _cursors(client: object, address: str) -> list[str]:
         cursors.append(following["cursor"])
 
 
+def test_the_first_steps_of_the_readme_answer_as_it_says(stack: Stack) -> None:
+    post, look, ask = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
+    posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
+
+    posted = paste(post, at=stack.url)
+    inbox = eventually(lambda: [item for item in json.loads(paste(look, at=stack.url)) if item["text"] in post])
+    (id_,) = re.findall(r"command-id: (\S+)", posted)
+    asked = json.loads(paste(ask.replace("COMMAND_ID", id_), at=stack.url))
+
+    assert posted.startswith("HTTP/1.1 201 Created\n")
+    assert names_in(posted_as) <= names_in(posted)
+    assert names_in(inbox_as) <= names_in(json.dumps(inbox, separators=(",", ":")))
+    assert (inbox[0]["reason"], inbox[0]["incident"]["identifier"]) == ("mention", "1")
+    assert asked["status"] == "applied"
+
+
+def paste(command: str, *, at: str) -> str:
+    """What a line of the README prints in a shell, said to this stack instead of the one of `make run`."""
+    if shutil.which("curl") is None and "CI" not in os.environ:
+        pytest.skip("curl is not installed here")
+    words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
+    return subprocess.run(["sh", "-c", words], env=CLEAN, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
+def names_in(answer: str) -> set[str]:
+    """The names of headers and of fields in an answer."""
+    return set(re.findall(r'"(\w+)":', answer)) | set(re.findall(r"^([\w-]+): ", answer, re.MULTILINE))
+
+
 def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
     with stack.client("dev-mem") as mem:
         id_ = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Seen?"}).headers["Command-Id"]
@@ -137,11 +177,12 @@ def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
-    checks = json.loads(stack.tocsin("doctor", "--json"))
+    found = json.loads(stack.tocsin("doctor", "--json"))
 
-    assert checks
+    assert {check["check"] for check in found["checks"] if check["good"]} >= {"database", "broker", "topology", "disk"}
 
 
+@pytest.mark.xdist_group("stack")
 def test_a_second_start_on_the_same_folder_finds_all_data(open_place: Path) -> None:
     folder = open_place / "data"
     with a_stack(folder) as first, first.client() as mem:

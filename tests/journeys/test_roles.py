@@ -21,11 +21,16 @@ from models.roster import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, eventually, tocsin
+from tests.journeys.programs import CLEAN, tocsin
+from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers
 from workers.stack.up import free_port
 
+RULE = {
+    "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
+    "projects": ["p1"], "triggers": [{"label": "critical", "alertThreshold": 100}],
+}  # fmt: skip
 INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": "checkout"}
 
 
@@ -121,12 +126,41 @@ def _none_waits(engine: Engine) -> bool:
         return waiting.scalar_one() == 0
 
 
+def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
+    urls: dict[str, str], database: Database, servers: Servers, tmp_path: Path
+) -> None:
+    with database.engine.begin() as connection:
+        import_directory(connection, read_document(DIRECTORY.read_text()))
+
+    with (
+        production(urls, servers, tmp_path) as url,
+        httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-mem"}, timeout=40) as mem,
+    ):
+        made = careful_post(mem, f"{ACME}/alert-rules/", RULE, key="rule")
+        number = made.json()["id"]
+        rule, snooze = f"{ACME}/alert-rules/{number}/", f"/api/0/projects/acme/p1/alert-rules/{number}/snooze/"
+        answers = [
+            careful_post(mem, snooze, {"target": "me"}, key="snooze"),
+            mem.get(rule),
+            mem.get(f"{ACME}/alert-rules/"),
+            mem.put(rule, json=RULE | {"name": "Others"}),
+            mem.delete(snooze),
+            mem.delete(rule),
+        ]
+
+    assert [made.status_code, *(each.status_code for each in answers)] == [201, 201, 200, 200, 200, 204, 204]
+    assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
+
+
 @pytest.mark.parametrize(
     ("role", "statement"),
     [
         ("gateway", "UPDATE incidents SET status = 2"),
         ("gateway", "INSERT INTO incident_activities SELECT * FROM incident_activities"),
         ("gateway", "DELETE FROM incident_subscriptions"),
+        ("gateway", "UPDATE alert_rules SET status = 4"),
+        ("gateway", "DELETE FROM alert_rule_snoozes"),
+        ("notifier", "UPDATE alert_rules SET status = 4"),
         ("gateway", "UPDATE commands SET state = 'applied'"),
         ("gateway", "DELETE FROM commands"),
         ("gateway", "INSERT INTO notifications SELECT * FROM notifications"),

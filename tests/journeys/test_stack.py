@@ -20,13 +20,13 @@ from tests.journeys.programs import (
     CLEAN,
     SOURCE,
     as_ordinary_user,
-    eventually,
     living,
     open_folder,
     ordinary_user,
     running,
     tocsin,
 )
+from tests.waiting import eventually
 from workers.stack.folder import DataFolder
 from workers.stack.part import StackError
 from workers.stack.servers import Servers, embedded

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.programs import eventually, living, open_folder, running
+from tests.journeys.programs import living, open_folder, running
+from tests.waiting import eventually
 
 SUPERVISE = """
 import json, os, sys

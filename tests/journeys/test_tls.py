@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Queue
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import psycopg
 import pytest
@@ -24,9 +24,10 @@ from sqlalchemy.exc import OperationalError
 from models.session import make_async_engine, make_engine
 from models.settings import with_driver
 from tasks.app import make_app
-from tasks.queues import declare
+from tasks.queues import declare, misfits
 from tasks.settings import BrokerSettings
 from tasks.wake import WakeListener, Waker, listen
+from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.tls import Streams, tls_door
 from workers.stack.servers import Servers
@@ -225,3 +226,13 @@ def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trus
 
     assert greeting == b"AMQP\x00\x00\x09\x01"
     assert isinstance(trusting.exception(), BrokerAway)
+
+
+@pytest.mark.xdist_group("rabbitmq")
+def test_rabbitmq_behind_tls_gets_its_queues(rabbitmq: RabbitBroker, trust: Trust) -> None:
+    there = urlsplit(rabbitmq.url)
+    with tls_door(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
+        hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))
+
+    with rabbitmq.connection() as connection:
+        assert misfits(connection) == []

@@ -40,6 +40,10 @@ alerts:write      option  yes    yes      yes
 ORGANIZATION = "org:read org:write org:admin"
 INCIDENT = "org:write org:admin project:read project:write project:admin"
 OPENING = "org:write org:admin project:write project:admin"
+RULE = "org:write org:admin alerts:write"
+PROJECT_RULE = "project:write project:admin alerts:write"
+CHANGED_RULE = dict.fromkeys(("POST", "PUT", "DELETE"), RULE)
+CHANGED_PROJECT_RULE = dict.fromkeys(("POST", "PUT", "DELETE"), PROJECT_RULE)
 A_MEMBERS = (
     "org:read member:read team:read project:read project:releases event:read event:write event:admin"
     " alerts:read alerts:write"
@@ -58,6 +62,36 @@ ADDRESSES: dict[str, tuple[Permission, dict[str, str], str]] = {
         {"GET": f"org:read {INCIDENT}", "POST": OPENING},
         "organizations:incidents",
     ),
+    "the alert rules": (
+        policy.ALERT_RULES,
+        {"GET": f"org:read alerts:read {RULE}"} | CHANGED_RULE,
+        "organizations:incidents",
+    ),
+    "an alert rule": (
+        policy.ALERT_RULE,
+        {"GET": f"org:read alerts:read {RULE}"} | CHANGED_RULE,
+        "organizations:incidents",
+    ),
+    "a project's alert rules": (
+        policy.PROJECT_ALERT_RULES,
+        {"GET": f"project:read alerts:read {PROJECT_RULE}"} | CHANGED_PROJECT_RULE,
+        "organizations:incidents",
+    ),
+    "a project's alert rule": (
+        policy.PROJECT_ALERT_RULE,
+        {"GET": f"project:read alerts:read {PROJECT_RULE}"} | CHANGED_PROJECT_RULE,
+        "organizations:incidents",
+    ),
+    "available actions": (
+        policy.AVAILABLE_ACTIONS,
+        {
+            "GET": ORGANIZATION,
+            "POST": "org:write org:admin",
+            "PUT": "org:write org:admin",
+            "DELETE": "org:admin",
+        },
+        "organizations:incidents",
+    ),
     "the organization": (policy.ORGANIZATION, {"GET": ORGANIZATION}, ""),
     "members": (policy.MEMBERS, {"GET": f"{ORGANIZATION} member:read member:write member:admin"}, ""),
     "teams": (policy.TEAMS, {"GET": f"{ORGANIZATION} team:read team:write team:admin"}, ""),
@@ -65,6 +99,9 @@ ADDRESSES: dict[str, tuple[Permission, dict[str, str], str]] = {
     "the inbox": (policy.INBOX, {"GET": ANY_MEMBER, "POST": ANY_MEMBER}, ""),
     "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
 }
+WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
+"""What stays open to an organization whose plan has lost the feature."""
+
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
 PROJECT_ACCESS = """
@@ -176,7 +213,7 @@ def expected_in_organization(scopes: set[str], address: str, method: str, featur
     """Step 8, then step 9."""
     if not scopes & opened_by(address, method):
         return "403"
-    needed = ADDRESSES[address][2]
+    needed = "" if (address, method) in WITHOUT_FEATURE else ADDRESSES[address][2]
     return "passes" if not needed or needed in features else "404"
 
 
@@ -307,6 +344,20 @@ def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
     policy.require_author(SYSTEM)
 
 
+@pytest.mark.parametrize("role", ROLE_NAMES)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize("address", [name for name in ADDRESSES if "alert rule" in name])
+def test_plain_members_write_alert_rules_only_while_the_organization_lets_them(
+    address: str, method: str, role: str
+) -> None:
+    locked = an_organization(options=["event:admin"])
+
+    said = verdict(lambda: policy.require_organization(a_person(role), locked, ADDRESSES[address][0], method))
+    reads = verdict(lambda: policy.require_organization(a_person(role), locked, ADDRESSES[address][0], "GET"))
+
+    assert (said, reads) == ("403" if role == "member" else "passes", "passes")
+
+
 CALLERS: dict[str, Callable[[list[int]], Actor]] = {
     "member": lambda teams: a_person("member", teams=teams),
     "admin": lambda teams: a_person("admin", teams=teams),
@@ -394,6 +445,13 @@ def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_word
         with pytest.raises(Refusal) as refused:
             policy.require_note_author(actor)
         assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
+
+
+def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
+    said = {who: verdict(lambda actor=actor: policy.require_program(actor)) for who, (actor, _) in AUTHORS.items()}
+
+    assert said == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
+    policy.require_program(SYSTEM)
 
 
 @pytest.mark.parametrize("status", IncidentStatus)

@@ -46,7 +46,7 @@ class Finding:
 
 
 def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
-    """Check configuration, database, migrations, broker, wake-ups, queues, clocks and disk."""
+    """Check configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
     folder = data_folder(data)
     findings = [_find("configuration", lambda: _configuration(folder))]
     if findings[0].good:
@@ -127,6 +127,24 @@ def _broker() -> str:
     return f"{hidden('BROKER_URL', url)} answers"
 
 
+def _topology() -> str:
+    from tasks.app import make_app
+    from tasks.queues import misfits
+
+    settings = BrokerSettings.from_environment()
+    if settings.on_redis:
+        return "on Valkey a queue comes with its first message"
+
+    def look() -> list[str]:
+        with make_app(settings).connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+            return misfits(connection)
+
+    if found := _or_unwell(look, "the queues cannot be looked at", "see the line above"):
+        raise Unwell("; ".join(found))
+    return "every exchange and queue is as this release declares it"
+
+
 def _wake_ups() -> str:
     import redis
 
@@ -194,6 +212,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "database": _database,
     "migrations": _migrations,
     "broker": _broker,
+    "topology": _topology,
     "wake-ups": _wake_ups,
     "queues": _queues,
     "clocks": _clocks,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from kombu.connection import Connection
@@ -19,6 +19,8 @@ from tasks.queues import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack, say
+
+_NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
 
 
 def tap(
@@ -46,8 +48,13 @@ def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool
         message.ack()
 
     channel = connection.channel()
-    # A queue of our own, that goes when we go.
-    queues = [Queue(name, EVENTS_EXCHANGE, key, durable=False, auto_delete=True)(channel) for key in keys]
+    # A queue of our own, that goes when we go; a terminal that stands still must not fill the broker.
+    queues = [
+        Queue(name, EVENTS_EXCHANGE, key, durable=False, exclusive=True, auto_delete=True, queue_arguments=_NEWEST)(
+            channel
+        )
+        for key in keys
+    ]
     try:
         for queue in queues:
             queue.declare()

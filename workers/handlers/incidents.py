@@ -75,8 +75,8 @@ def mark_seen(ask: MarkSeen, work: Work) -> Answer:
 
 def _projects_and_rule(ask: OpenIncident, work: Work) -> tuple[list[Project], AlertRule | None]:
     wrongs: dict[str, JSON] = {}
-    found = [work.world.by_slug.get((work.organization.id, slug)) for slug in dict.fromkeys(ask.projects)]
-    projects = [project for project in found if project is not None and project.facts.active]
+    found = [work.world.project_in_use(work.organization.id, slug) for slug in dict.fromkeys(ask.projects)]
+    projects = [project for project in found if project is not None]
     rule = None if ask.alert_rule is None else work.rule(ask.alert_rule)
     if len(projects) != len(found):
         wrongs["projects"] = ["Invalid project"]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from typing import Final
-from uuid import UUID
 
 import structlog
 from sqlalchemy.engine import Connection, Engine
@@ -19,6 +17,7 @@ from tasks.app import make_app
 from tasks.lanes import Hinter
 from tasks.settings import BrokerSettings
 from tasks.wake import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
+from workers.aside import SetAside
 from workers.bus import BusListener
 from workers.notify.plan import by_activity, plan
 from workers.rounds import POLL_SECONDS, go_round
@@ -43,7 +42,7 @@ class Notifier:
         self._bus = BusListener(settings, self._woken)
         self._wake = WakeListener(settings.wake_url, [EVENTS_CHANNEL])
         self._waker = Waker(settings.wake_url)
-        self._aside = SetAside()
+        self._aside = SetAside(PAUSES_SECONDS)
         self._after = START
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
@@ -94,14 +93,28 @@ class Notifier:
             if connection.invalidated:
                 raise
             if len(activities) == 1:
-                self._aside.put(events, fault)
+                self._set_aside(events, fault)
                 return []
             middle = len(activities) // 2
             return self._plan_around_faults(connection, activities[:middle]) + self._plan_around_faults(
                 connection, activities[middle:]
             )
-        self._aside.take_back(events)
+        self._aside.take_back(event.id for event in events)
         return subjects
+
+    def _set_aside(self, events: Sequence[WaitingEvent], fault: Exception) -> None:
+        for event in events:
+            pause = self._aside.put(event.id)
+            log.error(
+                "notifier.event_set_aside",
+                event_id=str(event.id),
+                type=event.type,
+                subject=event.subject,
+                organization=event.organization_id,
+                times=self._aside.times(event.id),
+                again_in_seconds=pause,
+                exc_info=fault,
+            )
 
     def _rest(self, seconds: float) -> None:
         self._woken.wait(seconds)
@@ -123,39 +136,3 @@ def whole_activities(waiting: Sequence[WaitingEvent]) -> list[WaitingEvent]:
             line = [event for event in line if event.activity_id != line[-1].activity_id] or line
         whole += line
     return whole
-
-
-class SetAside:
-    """Events that could not be planned: they stay unplanned in their table, and are tried again ever more rarely."""
-
-    def __init__(self) -> None:
-        self._faults: dict[UUID, tuple[int, float]] = {}
-
-    def put(self, events: Sequence[WaitingEvent], fault: Exception) -> None:
-        """Leave these events alone for a while, and say so in the log."""
-        for event in events:
-            times, _ = self._faults.get(event.id, (0, 0.0))
-            pause = PAUSES_SECONDS[min(times, len(PAUSES_SECONDS) - 1)]
-            self._faults[event.id] = (times + 1, time.monotonic() + pause)
-            log.error(
-                "notifier.event_set_aside",
-                event_id=str(event.id),
-                type=event.type,
-                subject=event.subject,
-                organization=event.organization_id,
-                times=times + 1,
-                again_in_seconds=pause,
-                exc_info=fault,
-            )
-
-    def take_back(self, events: Sequence[WaitingEvent]) -> None:
-        """These could be planned after all."""
-        for event in events:
-            self._faults.pop(event.id, None)
-
-    def not_due(self) -> list[UUID]:
-        """The events whose pause is not over; long forgotten ones are dropped, somebody else planned them."""
-        now = time.monotonic()
-        forgotten = now - 2 * PAUSES_SECONDS[-1]
-        self._faults = {event: fault for event, fault in self._faults.items() if fault[1] > forgotten}
-        return [event for event, (_, until) in self._faults.items() if until > now]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import httpx2
 from tocsin_client import OpenIncident, Tocsin, TocsinError
 
 from models.roster import import_directory, read_document
@@ -22,6 +25,9 @@ INCIDENTS: Final = (
 )
 """What is wrong in the demo: opened by its bot over HTTP, as any service would, and once, since each has a key."""
 
+ALERTS: Final = Path(__file__).with_name("demo_alerts.json")
+"""What Alertmanager once posted of a slow database (docs/alertmanager.md); in the demo it has just begun."""
+
 PATIENCE_SECONDS: Final = 15.0
 
 
@@ -34,8 +40,8 @@ def prepare(stack: Stack) -> None:
 
 
 def greet(stack: Stack) -> list[str]:
-    """Open the incidents; then two lines to paste: Mem tells Ana, and Ana looks into her inbox."""
-    notes = _open_incidents(stack)
+    """Open the incidents, the last as Alertmanager does; then two lines to paste: Mem tells Ana, who looks it up."""
+    notes = _open_incidents(stack) or _post_alerts(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
     body = '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'
     post = f"curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
@@ -53,4 +59,17 @@ def _open_incidents(stack: Stack) -> list[str]:
             bot.bulk(INCIDENTS, wait=PATIENCE_SECONDS)
         except TocsinError as error:
             return [f"the incidents of the demo are not open yet: {error}"]
+    return []
+
+
+def _post_alerts(stack: Stack) -> list[str]:
+    group = json.loads(ALERTS.read_text())
+    for alert in group["alerts"]:
+        alert["startsAt"] = datetime.now(UTC).isoformat()
+    address = f"{stack.url}/api/0/organizations/acme/integrations/alertmanager/"
+    headers = {"Authorization": "Bearer dev-alertmanager", "Prefer": f"wait={PATIENCE_SECONDS:.0f}"}
+    try:
+        httpx2.post(address, json=group, headers=headers, timeout=2 * PATIENCE_SECONDS).raise_for_status()
+    except httpx2.HTTPError as error:
+        return [f"the alerts of the demo are not there yet: {error}"]
     return []

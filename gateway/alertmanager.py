@@ -1,0 +1,134 @@
+"""What Prometheus Alertmanager sends, version 4 of its webhook, and the command that follows from it.
+
+One request is one group: all the alerts that its route puts together by ``group_by``. The group has one incident, found
+by ``groupKey``. It fires while any of its alerts does; a label that its alerts do not share is that of the first of
+them that fires. No input, no output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Final
+
+from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
+
+from gateway.requests import BODY_LIMIT
+from models.refusals import NOT_NULL, InvalidFields, TooLarge
+from models.vocabulary import JSON, AlertState
+from tasks.commands import ReceiveAlerts
+from tasks.fields import (
+    NO_STRING,
+    AlertStateField,
+    OptionalMoment,
+    TextField,
+    each_of,
+    field_errors,
+    filled,
+    no_object,
+    storable,
+    text,
+    wrong,
+)
+
+VERSION: Final = "4"
+NAMELESS: Final = "Alert"
+"""The title of an incident whose alerts share neither a summary nor a name."""
+
+
+def command_of(body: Mapping[str, JSON]) -> ReceiveAlerts:
+    """The command that follows from what was sent.
+
+    :raises InvalidFields: it is not what Alertmanager sends; each field is named, of the alerts the first wrong one.
+    :raises TooLarge: what follows is larger than an item of a request may be.
+    """
+    try:
+        group = _Group.model_validate(body)
+    except ValidationError as error:
+        raise InvalidFields(field_errors(error)) from None
+    command = ReceiveAlerts.model_validate(
+        {
+            "dedupKey": group.key,
+            "state": AlertState.FIRING if group.firing else AlertState.RESOLVED,
+            "title": group.title,
+            "project": group.label("project"),
+            "severity": group.label("severity"),
+            "startsAt": group.began_at,
+        }
+    )
+    if len(command.model_dump_json().encode()) > BODY_LIMIT:
+        raise TooLarge(BODY_LIMIT)
+    return command
+
+
+# --- the shape -------------------------------------------------------------------------------------------------
+
+
+def _version(value: JSON) -> str:
+    if text(value) != VERSION:
+        raise wrong(f"Only version {VERSION} is understood.")
+    return VERSION
+
+
+def _label(value: JSON) -> str:
+    if not isinstance(value, str):
+        raise wrong(NO_STRING)
+    return storable(value)
+
+
+def _labels(value: JSON) -> dict[str, str]:
+    storable("".join(_object(value)))
+    return each_of(value, _label)
+
+
+def _object(value: JSON) -> dict[str, JSON]:
+    if value is None:
+        raise wrong(NOT_NULL)
+    if not isinstance(value, dict):
+        raise wrong(no_object(value))
+    return value
+
+
+_Labels = Annotated[dict[str, str], PlainValidator(_labels)]
+
+
+class _Alert(BaseModel):
+    status: AlertStateField
+    labels: _Labels = Field(default_factory=dict)
+    starts_at: OptionalMoment = Field(default=None, alias="startsAt")
+
+
+class _Group(BaseModel):
+    version: Annotated[str, BeforeValidator(_version)]
+    key: TextField = Field(alias="groupKey")
+    status: AlertStateField
+    group_labels: _Labels = Field(default_factory=dict, alias="groupLabels")
+    common_labels: _Labels = Field(default_factory=dict, alias="commonLabels")
+    common_annotations: _Labels = Field(default_factory=dict, alias="commonAnnotations")
+    # A body may hold very many alerts: naming the first that is wrong will do.
+    alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(filled)]
+
+    @cached_property
+    def firing(self) -> list[_Alert]:
+        if self.status is AlertState.RESOLVED:
+            return []
+        return [alert for alert in self.alerts if alert.status is AlertState.FIRING]
+
+    @property
+    def began_at(self) -> str | None:
+        began = min((alert.starts_at for alert in self.firing if alert.starts_at is not None), default=None)
+        return None if began is None else began.isoformat()
+
+    @property
+    def title(self) -> str:
+        summary = self.common_annotations.get("summary", "").strip()
+        return " ".join((summary or self._name()).split())
+
+    def _name(self) -> str:
+        name = self.label("alertname") or NAMELESS
+        others = [f"{label}={value}" for label, value in sorted(self.group_labels.items()) if label != "alertname"]
+        return f"{name} ({', '.join(others)})" if others else name
+
+    def label(self, name: str) -> str | None:
+        first = self.firing[0].labels if self.firing else {}
+        return self.common_labels.get(name, first.get(name, "")).strip() or None

@@ -1,0 +1,43 @@
+"""What other systems send in words of their own."""
+
+from __future__ import annotations
+
+from gateway.addresses import Address, Operation
+from gateway.alertmanager import command_of
+from gateway.answers import Answer
+from gateway.asking import require_right_to_author
+from gateway.bulk import Item, ask_for_each
+from gateway.requests import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
+from gateway.visit import Visit
+from models.policy import INCIDENTS
+from tasks.catalog import CATALOG
+from tasks.commands import ReceiveAlerts
+
+
+async def receive_alerts(visit: Visit) -> Answer:
+    """Take what Prometheus Alertmanager says of a group of alerts; 202 with the command that follows from it."""
+    entry = CATALOG[ReceiveAlerts.name]
+    require_right_to_author(visit, entry)
+    key, condition = idempotency_key(visit.headers), if_match(visit.headers)
+    body = object_of(await visit.json())
+    item = Item(entry, await visit.beside(command_of, body), key=None, source=body)
+    return await ask_for_each(visit, [item], condition=condition, header_key=key, body=body)
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/organizations/{organization}/integrations/alertmanager/",
+        {
+            "POST": Operation(
+                receive_alerts,
+                "Receive alerts from Prometheus Alertmanager",
+                {202: "CommandList", 200: "CommandList"},
+                body="AlertGroup",
+                is_command=True,
+            )
+        },
+        tag="integrations",
+        permission=INCIDENTS,
+        body_limit=LARGE_BODY_LIMIT,
+    ),
+)

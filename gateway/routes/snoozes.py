@@ -1,0 +1,55 @@
+"""Keeping an alert rule silent, through the project that it watches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.addresses import Address, Operation
+from gateway.answers import Answer
+from gateway.asking import ask, require_project
+from gateway.visit import Visit
+from models.policy import PROJECT_ALERT_RULES
+from tasks.rule_commands import SnoozeRule, UnsnoozeRule
+
+
+async def snooze_rule(visit: Visit) -> Answer:
+    """Ask for silence, for oneself or for everyone; 201 with it, 410 while it holds already."""
+    return await ask(visit, SnoozeRule, in_address=_rule(visit), reach=require_project)
+
+
+async def unsnooze_rule(visit: Visit) -> Answer:
+    """Ask for the rule to speak again, to the caller and to everyone unless the body says to whom; 204."""
+    return await ask(visit, UnsnoozeRule, in_address=_rule(visit), reach=require_project)
+
+
+def _rule(visit: Visit) -> dict[str, Any]:
+    return {"alertRule": visit.parameters["rule"], "inProject": visit.project_slug()}
+
+
+ADDRESSES = (
+    Address(
+        "/api/0/projects/{organization}/{project}/alert-rules/{rule}/snooze/",
+        {
+            "POST": Operation(
+                snooze_rule,
+                "Snooze an alert rule",
+                {201: "Snooze"},
+                message=SnoozeRule,
+                in_address=("alertRule",),
+                refuses=(410,),
+                is_command=True,
+            ),
+            "DELETE": Operation(
+                unsnooze_rule,
+                "Let an alert rule speak again",
+                {204: None},
+                message=UnsnoozeRule,
+                in_address=("alertRule",),
+                needs_body=False,
+                is_command=True,
+            ),
+        },
+        tag="alert rules",
+        permission=PROJECT_ALERT_RULES,
+    ),
+)

@@ -1,0 +1,206 @@
+"""The address that Alertmanager posts to: who may, what comes back, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from sqlalchemy import func, select
+from sqlalchemy.engine import Engine
+
+from gateway.main import ADDRESSES
+from gateway.schemas import all_schemas
+from gateway.settings import GatewaySettings
+from models.command import commands
+from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
+from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, a_gateway
+
+ALERTS = f"{ACME}/integrations/alertmanager/"
+FORBIDDEN = {"detail": "You do not have permission to perform this action."}
+MISSING = {"detail": "The requested resource does not exist"}
+
+
+def accepted(ledger: Engine) -> int:
+    with ledger.connect() as connection:
+        return connection.execute(select(func.count()).select_from(commands)).scalar_one()
+
+
+def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]:
+    """What became of the one command that follows."""
+    answer = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
+    assert answer.status_code == 200
+    [command] = answer.json()["commands"]
+    return command["status"], command["outcome"]["status"], command["outcome"]["body"]
+
+
+def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None:
+    answer = gateway.post(ALERTS, sent(), by="dev-bot")
+
+    [command] = answer.json()["commands"]
+    assert (answer.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
+    assert answer.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert answer.headers["command-id"] == command["id"]
+    assert gateway.get(answer.headers["location"], by="dev-bot").json() == command
+
+
+def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
+    lived = [outcome(gateway, sent(name)) for name in (FIRES, FIRES, WORSE, HALF_RESOLVED, RESOLVED, RESOLVED)]
+
+    assert [(state, status) for state, status, _ in lived] == [("applied", 201)] + [("applied", 200)] * 5
+    assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in lived] == [
+        ("2", 10, 1), ("2", 10, 1), ("2", 20, 2), ("2", 20, 2), ("2", 2, 3), None,
+    ]  # fmt: skip
+    opened, closed = lived[0][2], lived[4][2]
+    assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
+    assert opened["dateStarted"] == "2026-11-26T23:08:57.835124Z"
+    assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
+    history = gateway.get(f"{ACME}/incidents/2/activity/?desc=0").json()
+    assert [(each["type"], each["value"], each["user"]) for each in history] == [
+        (4, None, None), (1, None, None), (2, "20", None), (2, "2", None),
+    ]  # fmt: skip
+
+
+def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_worker: Worker) -> None:
+    outcome(gateway, sent())
+
+    with gateway.by("dev-bot") as client:
+        found = client.get(f"{ACME}/incidents/", params={"dedupKey": KEY}).json()
+
+    assert [(each["identifier"], each["status"]) for each in found] == [("2", 10)]
+
+
+def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, worker: Worker) -> None:
+    answers = gateway.at_once(10, lambda: gateway.post(ALERTS, sent(), by="dev-bot"))
+
+    worker.apply()
+
+    assert {answer.status_code for answer in answers} == {202}
+    places = [answer.headers["location"] for answer in answers]
+    endings = [gateway.get(place, by="dev-bot").json()["outcome"] for place in places]
+    assert sorted(each["status"] for each in endings) == [200] * 9 + [201]
+    assert {each["body"]["identifier"] for each in endings} == {"2"}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
+    schema = all_schemas(ADDRESSES)["AlertGroup"]
+
+    Draft202012Validator(schema).validate(sent(name))
+    assert not Draft202012Validator(schema).is_valid(sent(name, version="3"))
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (sent(commonLabels={"project": "nowhere"}), {"project": ["Invalid project"]}),
+        (sent(WITHOUT_PROJECT), {"project": ["This field is required."]}),
+    ],
+)
+def test_alerts_of_no_project_are_accepted_and_then_rejected(
+    gateway: Gateway, busy_worker: Worker, body: Any, errors: Any
+) -> None:
+    assert outcome(gateway, body) == ("rejected", 400, errors)
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        (sent(version="3"), {"version": ["Only version 4 is understood."]}),
+        (without(FIRES, "groupKey"), {"groupKey": ["This field is required."]}),
+        (sent(alerts=[{"status": 1}]), {"alerts": {"0": {"status": ["Valid values: firing, resolved."]}}}),
+        ([sent()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
+    ],
+)
+def test_what_alertmanager_never_sends_is_refused_field_by_field(
+    gateway: Gateway, ledger: Engine, body: Any, errors: Any
+) -> None:
+    answer = gateway.post(ALERTS, body, by="dev-bot")
+
+    assert (answer.status_code, answer.json()) == (400, errors)
+    assert accepted(ledger) == 0
+
+
+def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
+    answer = gateway.post(ALERTS, sent(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
+
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["pointer"]) == (400, "#/alerts/0/status")
+
+
+@pytest.mark.parametrize("body", [sent(), {"version": "3"}], ids=["right", "wrong"])
+@pytest.mark.parametrize(
+    ("by", "headers"),
+    [
+        ("dev-own", {}),
+        ("dev-mem", {}),
+        ("dev-key", {}),
+        ("dev-reader", {}),
+        ("dev-bot", {"Act_As": "user:13"}),
+        ("dev-ops", {}),
+    ],
+)
+def test_only_a_program_with_the_scope_and_in_its_own_name_may_post(
+    gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
+) -> None:
+    answer = gateway.post(ALERTS, body, by=by, **headers)
+
+    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+    assert accepted(ledger) == 0
+
+
+def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_worker: Worker) -> None:
+    said = {"type": "alertmanager.receive", "dedupKey": KEY, "state": "firing", "title": "Slow", "project": "p1"}
+
+    by_a_person = gateway.post(COMMANDS, {"commands": [said]}, by="dev-own")
+    by_a_program = gateway.post(COMMANDS, {"commands": [said]}, by="dev-bot", Prefer="wait=20")
+
+    assert (by_a_person.status_code, by_a_person.json()) == (403, FORBIDDEN)
+    assert by_a_program.json()["commands"][0]["outcome"]["status"] == 201
+
+
+def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gateway, ledger: Engine) -> None:
+    nobody = gateway.post(ALERTS, sent(), by=None)
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")
+    without_the_plan = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
+    reading = gateway.get(ALERTS, by="dev-mem")
+
+    assert (nobody.status_code, without_the_plan.status_code, without_the_plan.json()) == (401, 404, MISSING)
+    assert (reading.status_code, reading.json()) == (405, {"detail": 'Method "GET" not allowed.'})
+
+
+def test_a_key_makes_a_repetition_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+    first, again = (gateway.post(ALERTS, sent(), by="dev-bot", Idempotency_Key="k") for _ in range(2))
+    other = gateway.post(ALERTS, sent(RESOLVED), by="dev-bot", Idempotency_Key="k")
+
+    assert first.json() == again.json()
+    assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
+    assert (other.status_code, accepted(ledger)) == (422, 1)
+
+
+def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_worker: Worker) -> None:
+    [alert] = sent()["alerts"]
+    alerts = [alert | {"labels": alert["labels"] | {"instance": f"web-{number}"}} for number in range(3_000)]
+
+    state, status, body = outcome(gateway, sent(alerts=alerts))
+
+    assert (state, status, body["identifier"]) == ("applied", 201, "2")
+
+
+def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
+    answer = gateway.post(ALERTS, sent(padding="x" * 8 * 1024 * 1024), by="dev-bot")
+
+    assert (answer.status_code, answer.json()) == (
+        413, {"detail": "The request body may not exceed 8388608 bytes."},
+    )  # fmt: skip
+
+
+def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
+    acme: object, settings: Callable[..., GatewaySettings]
+) -> None:
+    with a_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere")) as gateway:
+        answer = gateway.post(ALERTS, sent(), by="dev-bot")
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -1,0 +1,290 @@
+"""Triggers, their actions, and silence over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy.engine import Engine
+
+from models.alert_rule import Action, Trigger
+from models.rule_words import ActionType, TargetType
+from models.vocabulary import JSON
+from tests.builders import NOW
+from tests.handling.acme import Acme
+from tests.http.doorway import Gateway, Worker
+from tests.http.test_alert_rules import (
+    ACTIONS,
+    CRITICAL,
+    FORBIDDEN,
+    INTEGER,
+    MISSING,
+    PARTS,
+    REQUIRED,
+    RULE,
+    RULES,
+    TWIN,
+    WARNING,
+    accepted,
+    an_action,
+    ask,
+    made,
+    seed,
+)
+
+PROJECT = "/api/0/projects"
+TOO_LONG = "Ensure this field has no more than 64 characters."
+NO_MOMENT = (
+    "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
+)
+
+
+def told(gateway: Gateway) -> tuple[str, str, str]:
+    """A rule with a trigger and an action: the addresses of the three."""
+    rule = made(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
+    [trigger] = rule["triggers"]
+    triggers = f"{RULES}{rule['id']}/triggers/"
+    return triggers, f"{triggers}{trigger['id']}/", f"{triggers}{trigger['id']}/actions/"
+
+
+def seeded(ledger: Engine, acme: Acme, *projects: str, organization: str = "acme") -> tuple[str, str, str]:
+    """The same, written straight into the tables: trigger 7 with action 8."""
+    action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
+    trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
+    rule = seed(ledger, acme, *projects, organization=organization, triggers=[trigger])
+    triggers = f"/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
+    return triggers, f"{triggers}7/", f"{triggers}7/actions/"
+
+
+def every_request(triggers: str, trigger: str, actions: str, action: str = "8/") -> list[tuple[str, str, JSON]]:
+    return [
+        ("GET", triggers, None),
+        ("POST", triggers, WARNING),
+        ("POST", triggers, {}),
+        ("GET", trigger, None),
+        ("PUT", trigger, {"alertThreshold": 90}),
+        ("PUT", trigger, {"label": ""}),
+        ("GET", actions, None),
+        ("POST", actions, an_action()),
+        ("POST", actions, {}),
+        ("GET", f"{actions}{action}", None),
+        ("PUT", f"{actions}{action}", an_action()),
+        ("PUT", f"{actions}{action}", {}),
+        ("DELETE", f"{actions}{action}", None),
+        ("DELETE", trigger, None),
+    ]
+
+
+def answers(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
+    return [ask(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
+
+
+def test_triggers_and_actions_come_and_go_one_by_one(gateway: Gateway, busy_worker: Worker) -> None:
+    triggers, _, _ = told(gateway)
+
+    added = gateway.post(triggers, WARNING)
+    trigger = f"{triggers}{added.json()['id']}/"
+    moved = ask(gateway, "PUT", trigger, json={"alert_threshold": "60"})
+    action = gateway.post(
+        f"{trigger}actions/", an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/")
+    )
+    another = f"{trigger}actions/{action.json()['id']}/"
+    changed = ask(gateway, "PUT", another, json=an_action(targetIdentifier=22))
+
+    assert [each.status_code for each in (added, moved, action, changed)] == [201, 200, 201, 200]
+    assert (added.json()["alertThreshold"], moved.json()["alertThreshold"]) == (50.0, 60.0)
+    assert gateway.get(another).json() == changed.json()
+    assert gateway.get(trigger).json() == moved.json() | {"actions": [changed.json()]}
+    assert ask(gateway, "DELETE", another).status_code == 204
+    assert ask(gateway, "DELETE", trigger).status_code == 204
+    assert [gateway.get(each).status_code for each in (another, trigger)] == [404, 404]
+
+
+def test_triggers_are_listed_by_label_from_the_last_to_the_first(gateway: Gateway, busy_worker: Worker) -> None:
+    triggers, _, _ = told(gateway)
+    for label in ("warning", "zeta", "alpha"):
+        gateway.post(triggers, {"label": label, "alertThreshold": 50})
+
+    first = gateway.get(f"{triggers}?per_page=3")
+    with gateway.by() as client:
+        second = client.get(first.links["next"]["url"])
+        back = client.get(second.links["previous"]["url"])
+
+    labels = [[each["label"] for each in page.json()] for page in (first, second, back)]
+    assert labels == [["zeta", "warning", "critical"], ["alpha"], ["zeta", "warning", "critical"]]
+    assert second.links["next"]["results"] == "false"
+
+
+def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> None:
+    _, _, actions = told(gateway)
+    gateway.post(actions, an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/"))
+    gateway.post(actions, an_action(type="chat", targetType="specific", targetIdentifier="#ops"))
+
+    first = gateway.get(f"{actions}?per_page=2")
+    with gateway.by() as client:
+        second = client.get(first.links["next"]["url"])
+
+    assert [each["type"] for each in first.json()] == ["chat", "email"]
+    assert [each["type"] for each in second.json()] == ["webhook"]
+
+
+@pytest.mark.parametrize("place", [1, 2], ids=["trigger", "action"])
+def test_a_trigger_and_an_action_have_an_etag_without_a_version(
+    gateway: Gateway, ledger: Engine, acme: Acme, place: int
+) -> None:
+    path = seeded(ledger, acme)[place] + ("8/" if place == 2 else "")
+
+    first = gateway.get(path)
+    same = gateway.get(path, If_None_Match=first.headers["etag"])
+
+    assert first.headers["etag"].startswith('"0-')
+    assert (same.status_code, same.content) == (304, b"")
+
+
+def test_what_is_no_trigger_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    triggers, trigger, _ = seeded(ledger, acme)
+    required = {"label": REQUIRED, "alertThreshold": REQUIRED}
+    # Its own address does not look at the id in a body.
+    parts = [(body, wrong) for body, wrong in PARTS if "id" not in body]
+    wrong: list[tuple[str, str, Any, Any]] = [
+        *(("POST", triggers, body, wrong) for body, wrong in parts),
+        ("POST", triggers, {}, required),
+        ("POST", triggers, WARNING | {"label": "x" * 65}, {"label": [TOO_LONG]}),
+        ("POST", triggers, [], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
+        ("PUT", trigger, {"label": ""}, {"label": ["This field may not be blank."]}),
+        ("PUT", trigger, {"alertThreshold": None}, {"alertThreshold": ["This field may not be null."]}),
+        ("PUT", trigger, {"actions": [{}]}, PARTS[-1][1]),
+    ]  # fmt: skip
+
+    answered = [ask(gateway, method, path, json=body) for method, path, body, _ in wrong]
+
+    assert [(each.status_code, each.json()) for each in answered] == [(400, body) for *_, body in wrong]
+    assert accepted(ledger) == 0
+
+
+def test_what_is_no_action_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    _, _, actions = seeded(ledger, acme)
+    wrong = [
+        *((an_action(**fields), wrong) for fields, wrong in ACTIONS),
+        ({}, {"type": REQUIRED, "targetType": REQUIRED, "targetIdentifier": REQUIRED}),
+        (an_action(id="x"), {"id": INTEGER}),
+        ("mail", {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got str."]}),
+    ]
+
+    for method, path in (("POST", actions), ("PUT", f"{actions}8/")):
+        answered = [ask(gateway, method, path, json=body) for body, _ in wrong]
+        assert [(each.status_code, each.json()) for each in answered] == [(400, body) for _, body in wrong]
+    assert accepted(ledger) == 0
+
+
+def test_every_address_asks_for_plan_rule_project_trigger_and_action(
+    gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
+) -> None:
+    here = every_request(*seeded(ledger, acme))
+    closed = every_request(*seeded(ledger, acme, "c1", organization="closed"))
+    plain = every_request(*seeded(ledger, acme, "n1", organization="plain"))
+    nowhere = every_request(f"{RULES}99999/triggers/", f"{RULES}99999/triggers/7/", f"{RULES}99999/triggers/7/actions/")
+
+    assert set(answers(gateway, closed)) == {403}
+    assert set(answers(gateway, here[::3], by="dev-out")) == {403}
+    # Whole rules alone may be deleted without the feature.
+    assert set(answers(gateway, plain)) == {404}
+    assert set(answers(gateway, nowhere)) == {404}
+    assert answers(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
+
+
+def test_triggers_and_actions_that_are_none_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    triggers, _, actions = seeded(ledger, acme)
+    wrong = [
+        *every_request(triggers, f"{triggers}x/", f"{triggers}9/actions/")[3:],
+        *every_request(triggers, f"{triggers}9/", actions, "9/")[9:13],
+        *every_request(triggers, f"{triggers}9/", actions, "²/")[9:13],
+    ]
+    reads_and_misshapen = [each for each in wrong if each[0] == "GET" or each[2] in ({}, {"label": ""})]
+
+    assert set(answers(gateway, reads_and_misshapen)) == {404}
+    assert accepted(ledger) == 0
+
+
+def test_triggers_nest_under_the_organization_alone(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rule = seed(ledger, acme)
+
+    assert gateway.get(f"{TWIN}{rule}/triggers/").status_code == 404
+
+
+# --- silence ----------------------------------------------------------------------------------------------------
+
+
+def silence(
+    gateway: Gateway, path: str, body: JSON = None, method: str = "POST", by: str = "dev-mem"
+) -> httpx.Response:
+    return ask(gateway, method, path, by=by, **({} if body is None else {"json": body}))
+
+
+def test_a_rule_is_silenced_once_and_let_speak_once(gateway: Gateway, busy_worker: Worker) -> None:
+    path = f"{TWIN}{made(gateway)['id']}/snooze/"
+
+    first, second = (silence(gateway, path, {"target": "everyone", "until": "2036-01-01T00:00:00"}) for _ in range(2))
+    ended, again = silence(gateway, path, method="DELETE"), silence(gateway, path, method="DELETE")
+
+    assert (first.status_code, first.json()["until"]) == (201, "2036-01-01T00:00:00Z")
+    assert (second.status_code, second.json()) == (
+        410,
+        {"detail": "RuleSnooze already exists for this rule and scope."},
+    )
+    assert (ended.status_code, ended.content) == (204, b"")
+    assert (again.status_code, again.json()) == (404, MISSING)
+
+
+def test_of_two_silences_the_one_that_is_named_ends(gateway: Gateway, busy_worker: Worker) -> None:
+    path = f"{TWIN}{made(gateway)['id']}/snooze/"
+    for target in ("me", "everyone"):
+        silence(gateway, path, {"target": target})
+
+    statuses = [silence(gateway, path, {"target": "me"}, "DELETE").status_code for _ in range(2)]
+
+    assert statuses == [204, 404]
+    assert silence(gateway, path, {"target": "everyone"}).status_code == 410
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({}, {"target": REQUIRED}),
+        ({"target": None}, {"target": ["This field may not be null."]}),
+        ({"target": "them"}, {"target": ['"them" is not a valid choice.']}),
+        ({"target": "me", "until": "tomorrow"}, {"until": [NO_MOMENT]}),
+        ([], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
+    ],
+)  # fmt: skip
+def test_a_silence_of_the_wrong_shape_is_told(
+    gateway: Gateway, ledger: Engine, acme: Acme, body: JSON, wrong: JSON
+) -> None:
+    answered = silence(gateway, f"{TWIN}{seed(ledger, acme)}/snooze/", body)
+
+    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert accepted(ledger) == 0
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_rule_that_is_none_cannot_be_silenced(
+    gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, method: str
+) -> None:
+    elsewhere = seed(ledger, acme, "p2")
+    body = {"target": "me"}
+
+    for rule in ("99999", "abc", "²", str(elsewhere)):
+        answered = silence(gateway, f"{TWIN}{rule}/snooze/", body, method)
+        assert (answered.status_code, answered.json()) == (400, ["Rule does not exist"])
+    assert silence(gateway, f"{PROJECT}/acme/nowhere/alert-rules/1/snooze/", body, method).status_code == 404
+    assert silence(gateway, f"{PROJECT}/plain/n1/alert-rules/1/snooze/", body, method).status_code == 404
+    assert silence(gateway, f"{PROJECT}/closed/c1/alert-rules/1/snooze/", body, method).json() == FORBIDDEN
+    assert silence(gateway, f"{TWIN}1/snooze/", body, method, by="dev-key").status_code == 403
+
+
+def test_a_silent_rule_says_so_where_it_is_changed(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = made(gateway)["id"]
+    silence(gateway, f"{TWIN}{rule}/snooze/", {"target": "everyone"})
+
+    assert ask(gateway, "PUT", f"{RULES}{rule}/", json=RULE).json()["snooze"] is True

@@ -1,0 +1,188 @@
+"""A real Prometheus Alertmanager, told no more than docs/alertmanager.md says, and the incidents that follow it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.alertmanager import sent
+from tests.house.tree import ROOT
+from tests.journeys.house import ACME, Stack, a_stack
+from tests.journeys.programs import eventually, open_folder
+
+pytestmark = pytest.mark.xdist_group("stack")
+
+BINARY = shutil.which("prometheus-alertmanager")
+DOCUMENTED = "http://127.0.0.1:8400"
+LABELS = {"alertname": "HighLatency", "instance": "web-1", "project": "p1"}
+KEY = '{}:{alertname="HighLatency", project="p1"}'
+A_WHILE = 60
+"""Seconds: the documented intervals are shorter, and Alertmanager's pauses before it tries again."""
+
+
+@dataclass
+class Alertmanager:
+    """One that runs, and takes alerts as it does from Prometheus."""
+
+    client: httpx.Client
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get("/-/ready").is_success
+        return False
+
+    def fires(self, severity: str, **labels: str) -> None:
+        self._hears(severity, labels)
+
+    def fires_no_more(self, severity: str, **labels: str) -> None:
+        self._hears(severity, labels, endsAt=datetime.now(UTC).isoformat())
+
+    def failures(self) -> float:
+        """How often it sent something that was not taken."""
+        told = self.client.get("/metrics").text
+        [count] = re.findall(
+            r'^alertmanager_notification_requests_failed_total{integration="webhook"} (\S+)$', told, re.MULTILINE
+        )
+        return float(count)
+
+    def _hears(self, severity: str, labels: dict[str, str], **facts: str) -> None:
+        alert = {
+            "labels": LABELS | {"severity": severity} | labels,
+            "annotations": {"summary": "Checkout answers slowly"},
+        }
+        self.client.post("/api/v2/alerts", json=[alert | facts]).raise_for_status()
+
+
+def documented(language: str, word: str) -> str:
+    """The block of the documentation that has the word."""
+    page = (ROOT / "docs" / "alertmanager.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    [found] = [block for block in blocks if word in block]
+    return str(found)
+
+
+@contextlib.contextmanager
+def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
+    """Debian's binary as a child of ours, by itself, on a free port and with its data in the folder."""
+    configuration = documented("yaml", "receivers:")
+    assert DOCUMENTED in configuration
+    (folder / "alertmanager.yml").write_text(configuration.replace(DOCUMENTED, gateway))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = "{}:{}".format(*free.getsockname())
+    with (folder / "alertmanager.log").open("w") as log, httpx.Client(base_url=f"http://{address}") as client:
+        process = subprocess.Popen(
+            [
+                str(BINARY),
+                f"--config.file={folder / 'alertmanager.yml'}",
+                f"--storage.path={folder / 'alertmanager'}",
+                f"--web.listen-address={address}",
+                "--cluster.listen-address=",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            running = Alertmanager(client)
+            eventually(lambda: process.poll() is not None or running.is_ready(), within_seconds=A_WHILE)
+            assert process.poll() is None, (folder / "alertmanager.log").read_text()
+            yield running
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    if BINARY is None and "CI" not in os.environ:
+        pytest.skip("there is no prometheus-alertmanager here (Debian and Ubuntu: apt install prometheus-alertmanager)")
+    assert BINARY is not None, "prometheus-alertmanager is missing"
+    with open_folder() as place:
+        yield place
+
+
+@pytest.fixture(scope="module")
+def stack(folder: Path) -> Iterator[Stack]:
+    with a_stack(folder / "data") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
+    with an_alertmanager(folder, stack.url) as running:
+        yield running
+
+
+def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
+    """The incident of a group, once it is as the facts say."""
+
+    def found() -> list[dict[str, Any]]:
+        with stack.client("dev-ana") as ana, contextlib.suppress(httpx.TransportError):
+            listed = ana.get(f"{ACME}/incidents/", params={"dedupKey": key})
+            return [each for each in listed.json() if listed.is_success and facts.items() <= each.items()]
+        return []
+
+    [incident] = eventually(found, within_seconds=A_WHILE)
+    return incident
+
+
+def test_the_incident_opens_gets_worse_and_closes_as_the_alerts_do(stack: Stack, alertmanager: Alertmanager) -> None:
+    alertmanager.fires("warning")
+    opened = followed(stack, KEY, status=10)
+    with stack.client("dev-ana") as ana:
+        ana.post(f"{ACME}/incidents/{opened['identifier']}/subscriptions/").raise_for_status()
+    alertmanager.fires("critical")
+    alertmanager.fires_no_more("warning")
+    worse = followed(stack, KEY, status=20)
+    alertmanager.fires_no_more("critical")
+    closed = followed(stack, KEY, status=2)
+
+    assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
+    assert {each["identifier"] for each in (opened, worse, closed)} == {opened["identifier"]}
+    assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
+    with stack.client("dev-ana") as ana:
+        history = ana.get(f"{ACME}/incidents/{opened['identifier']}/activity/?desc=0").json()
+        assert [(each["type"], each["value"], each["user"]) for each in history] == [
+            (4, None, None), (1, None, None), (2, "20", None), (2, "2", None),
+        ]  # fmt: skip
+        assert ana.get(f"{ACME}/notifications/").json() == []
+
+
+def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack, alertmanager: Alertmanager) -> None:
+    killed: set[int] = set()
+
+    def was_sent_to_nobody() -> bool:
+        if stack.running["pids"].get("gateway") not in {None, *killed}:
+            killed.add(stack.kill("gateway"))
+        return alertmanager.failures() > 0
+
+    was_sent_to_nobody()
+    alertmanager.fires("critical", alertname="DiskFull", project="p2")
+    eventually(was_sent_to_nobody, within_seconds=A_WHILE)
+
+    incident = followed(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
+    assert incident["projects"] == ["p2"]
+
+
+def test_the_token_that_the_page_has_made_may_post_alerts_and_read_what_became_of_them(stack: Stack) -> None:
+    token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
+    group = sent(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
+
+    with stack.client(token) as alertmanager:
+        answer = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
+        command = alertmanager.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+
+    assert (answer.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)

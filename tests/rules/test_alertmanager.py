@@ -1,0 +1,213 @@
+"""From what Alertmanager sends to the command that follows: payloads of a real one, and what may be wrong with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gateway.alertmanager import command_of
+from models.refusals import InvalidFields, TooLarge
+from models.vocabulary import JSON, AlertState
+from tests.alertmanager import (
+    BY_ALL_LABELS,
+    FIRES,
+    HALF_RESOLVED,
+    KEY,
+    RESOLVED,
+    WITHOUT_NAME,
+    WITHOUT_PROJECT,
+    WORSE,
+    sent,
+    without,
+)
+
+REQUIRED, NOT_NULL = "This field is required.", "This field may not be null."
+BLANK, NO_STRING = "This field may not be blank.", "Not a valid string."
+STATES = "Valid values: firing, resolved."
+NO_DATE = (
+    "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
+)
+
+
+def alert(status: str = "firing", **labels: str) -> dict[str, Any]:
+    return {"status": status, "labels": labels, "startsAt": "2026-01-02T03:04:05Z"}
+
+
+def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
+    """What Alertmanager might send, in as few words as possible."""
+    return {"version": "4", "groupKey": "{}:{}", "status": "firing", "alerts": list(alerts or [alert()])} | fields
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "project", "severity", "title", "key"),
+    [
+        (FIRES, "firing", "p1", "warning", "Checkout answers slowly", KEY),
+        (WORSE, "firing", "p1", "critical", "Checkout answers slowly", KEY),
+        (HALF_RESOLVED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
+        (RESOLVED, "resolved", "p1", "critical", "Checkout answers slowly", KEY),
+        (BY_ALL_LABELS, "firing", None, None, "Bare (all=yes)", '{}/{all="yes"}:{alertname="Bare", all="yes"}'),
+        (WITHOUT_PROJECT, "firing", None, None, "NoProject", '{}:{alertname="NoProject"}'),
+        (WITHOUT_NAME, "firing", None, None, "Alert", "{}:{}"),
+    ],
+)
+def test_a_real_payload_becomes_one_command(
+    name: str, state: str, project: str | None, severity: str | None, title: str, key: str
+) -> None:
+    command = command_of(sent(name))
+
+    assert (command.state, command.project, command.severity) == (state, project, severity)
+    assert (command.title, command.dedup_key) == (title, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "began"),
+    [
+        (FIRES, "2026-11-26T23:08:57.835124+00:00"),
+        (WORSE, "2026-11-26T23:08:58.871100+00:00"),
+        (HALF_RESOLVED, "2026-11-26T23:08:58.871100+00:00"),
+        (RESOLVED, None),
+    ],
+)
+def test_it_began_with_the_first_alert_that_still_fires(name: str, began: str | None) -> None:
+    starts_at = command_of(sent(name)).starts_at
+
+    assert (None if starts_at is None else starts_at.isoformat()) == began
+
+
+def test_alerts_of_other_zones_and_without_a_start_are_compared_all_the_same() -> None:
+    starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
+
+    command = command_of(group(*(alert() | {"startsAt": start} for start in starts)))
+
+    assert command.starts_at is not None
+    assert command.starts_at.isoformat() == "2026-01-02T10:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("common", "alerts", "severity"),
+    [
+        ({"severity": "critical"}, [alert(severity="warning")], "critical"),
+        (
+            {},
+            [alert("resolved", severity="critical"), alert(severity="warning"), alert(severity="critical")],
+            "warning",
+        ),
+        ({}, [alert("resolved", severity="critical"), alert()], None),
+        ({"severity": " "}, [alert(severity="")], None),
+    ],
+    ids=["what all share", "the first that fires", "one that fires has none", "blank is none"],
+)
+def test_a_label_is_that_of_all_alerts_or_of_the_first_that_fires(
+    common: dict[str, str], alerts: list[JSON], severity: str | None
+) -> None:
+    assert command_of(group(*alerts, commonLabels=common)).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("fields", "title"),
+    [
+        ({"commonAnnotations": {"summary": " Disk full\n on db-1 "}}, "Disk full on db-1"),
+        ({"commonAnnotations": {"summary": "  ", "description": "x"}}, "Alert"),
+        ({"commonLabels": {"alertname": "DiskFull"}}, "DiskFull"),
+        (
+            {
+                "groupLabels": {"alertname": "DiskFull", "job": "db", "cluster": "eu"},
+                "commonLabels": {"alertname": "DiskFull"},
+            },
+            "DiskFull (cluster=eu, job=db)",
+        ),
+        ({"groupLabels": {"cluster": "eu"}, "alerts": [alert(alertname="DiskFull")]}, "DiskFull (cluster=eu)"),
+        ({"groupLabels": {"cluster": "eu"}}, "Alert (cluster=eu)"),
+    ],
+)  # fmt: skip
+def test_the_title_is_the_summary_or_the_name_with_what_it_is_grouped_by(fields: dict[str, Any], title: str) -> None:
+    assert command_of(group(**fields)).title == title
+
+
+@pytest.mark.parametrize(
+    ("status", "alerts", "state"),
+    [
+        ("firing", [alert("resolved"), alert()], AlertState.FIRING),
+        ("resolved", [alert("resolved")], AlertState.RESOLVED),
+        ("firing", [alert("resolved"), alert("resolved")], AlertState.RESOLVED),
+        ("resolved", [alert()], AlertState.RESOLVED),
+    ],
+)
+def test_a_group_fires_while_it_says_so_and_one_of_its_alerts_does(
+    status: str, alerts: list[JSON], state: AlertState
+) -> None:
+    assert command_of(group(*alerts, status=status)).state is state
+
+
+def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() -> None:
+    command = command_of(group({"status": "firing"}, newField={"a": [1]}))
+
+    assert (command.title, command.project, command.severity, command.starts_at) == ("Alert", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        ({}, {field: [REQUIRED] for field in ("version", "groupKey", "status", "alerts")}),
+        (sent(version="3"), {"version": ["Only version 4 is understood."]}),
+        (sent(version=None), {"version": [NOT_NULL]}),
+        (sent(version=["4"]), {"version": [NO_STRING]}),
+        (without(FIRES, "version"), {"version": [REQUIRED]}),
+        (without(FIRES, "groupKey"), {"groupKey": [REQUIRED]}),
+        (sent(groupKey=" "), {"groupKey": [BLANK]}),
+        (sent(groupKey={"alertname": "x"}), {"groupKey": [NO_STRING]}),
+        (sent(groupKey="a\0b"), {"groupKey": ["Null characters are not allowed."]}),
+        (sent(status="pending"), {"status": [STATES]}),
+        (sent(alerts=None), {"alerts": [NOT_NULL]}),
+        (sent(alerts=[]), {"alerts": ["This list may not be empty."]}),
+        (sent(alerts={}), {"alerts": ['Expected a list of items but got type "dict".']}),
+        (group(1, 2), {"alerts": {"0": ["Invalid data. Expected a dictionary, but got int."]}}),
+        (group(alert(), None, {}), {"alerts": {"1": [NOT_NULL]}}),
+        (
+            group({"status": "off", "labels": [], "startsAt": "yesterday"}),
+            {
+                "alerts": {
+                    "0": {
+                        "status": [STATES],
+                        "labels": ["Invalid data. Expected a dictionary, but got list."],
+                        "startsAt": [NO_DATE],
+                    }
+                }
+            },
+        ),
+        (
+            group(alert() | {"labels": {"severity": 1, "job": None, "a": "b"}}),
+            {"alerts": {"0": {"labels": {"severity": [NO_STRING], "job": [NO_STRING]}}}},
+        ),
+        (group(commonLabels="x"), {"commonLabels": ["Invalid data. Expected a dictionary, but got str."]}),
+        (group(groupLabels=None), {"groupLabels": [NOT_NULL]}),
+        (
+            group(commonAnnotations={"summary": "a\ud800"}),
+            {"commonAnnotations": {"summary": ["Surrogate characters are not allowed: U+D800."]}},
+        ),
+        (
+            group(commonLabels={"\udfff": "x"}),
+            {"commonLabels": ["Surrogate characters are not allowed: U+DFFF."]},
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_where_it_lies(body: dict[str, JSON], errors: JSON) -> None:
+    with pytest.raises(InvalidFields) as refused:
+        command_of(body)
+
+    assert refused.value.body == errors
+
+
+def test_a_group_of_very_many_alerts_is_one_small_command() -> None:
+    alerts = [alert(instance=f"web-{number}", severity="critical") for number in range(10_000)]
+
+    assert command_of(group(*alerts)) == command_of(group(alerts[0]))
+
+
+@pytest.mark.parametrize("field", ["groupKey", "commonAnnotations"])
+def test_what_becomes_of_it_is_no_larger_than_any_command(field: str) -> None:
+    long = "x" * 65_536
+
+    with pytest.raises(TooLarge):
+        command_of(sent(**{field: long if field == "groupKey" else {"summary": long}}))

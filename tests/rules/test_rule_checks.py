@@ -1,0 +1,171 @@
+"""What the words of a rule must be to fit together, and how thresholds of comparisons are kept. No database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.rule_checks import (
+    Saying,
+    shown_threshold,
+    stored_threshold,
+    wrong_event_types,
+    wrong_labels,
+    wrong_number,
+    wrong_query,
+    wrong_thresholds,
+)
+from models.rule_words import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
+
+ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
+SAYING = Saying(aggregate="count()", thresholds=(("critical", 100.0),))
+WHOLE = st.integers(-1000, 1000)
+HALVES = st.integers(-1000, 1000).map(lambda number: number / 2)
+
+DATASETS = """
+dataset          kind         names of the datasets of its kind
+events           ERROR        ['events']
+transactions     PERFORMANCE  ['performancemetrics', 'transactions']
+generic_metrics  PERFORMANCE  ['performancemetrics', 'transactions']
+metrics          CRASH_RATE   ['metrics']
+"""
+
+
+def rows() -> list[tuple[Dataset, QueryType, str]]:
+    lines = [line.split(maxsplit=2) for line in DATASETS.strip().splitlines()[1:]]
+    return [(Dataset(dataset), QueryType[kind], names) for dataset, kind, names in lines]
+
+
+@pytest.mark.parametrize(("dataset", "kind", "_names"), rows())
+@pytest.mark.parametrize("asked", QueryType)
+def test_a_dataset_fits_its_own_kind_of_query_alone(
+    dataset: Dataset, kind: QueryType, _names: str, asked: QueryType
+) -> None:
+    saying = replace(SAYING, dataset=dataset, query_type=asked, time_window=60)
+    known = next(names for _, each, names in rows() if each is asked)
+
+    sentence = wrong_query(saying)
+
+    assert sentence == (None if kind is asked else f"Invalid dataset for this query type. Valid datasets are {known}")
+
+
+@pytest.mark.parametrize("minutes", [1, 29, 30, 60, 90, 120, 240, 720, 1439, 1440])
+def test_crash_rates_have_windows_of_their_own(minutes: int) -> None:
+    saying = replace(SAYING, dataset=Dataset.METRICS, query_type=QueryType.CRASH_RATE, time_window=minutes)
+
+    sentence = wrong_query(saying)
+
+    assert (sentence is None) is (minutes in (30, 60, 120, 240, 720, 1440))
+    assert wrong_query(replace(SAYING, time_window=minutes)) is None
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "fits"),
+    [
+        ("count()", True),
+        ("p95(transaction.duration)", True),
+        ("count_unique(tags[sentry:user])", True),
+        ("percentage(sessions_crashed, sessions) AS _crash_rate_alert_aggregate", True),
+        ("percentage(a, b) as c", True),
+        ("count", False),
+        ("123", False),
+        ("count() + 1", False),
+        ("(count)", False),
+    ],
+)
+def test_an_aggregate_is_a_function(aggregate: str, fits: bool) -> None:
+    sentence = wrong_query(replace(SAYING, aggregate=aggregate))
+
+    assert sentence == (None if fits else "Invalid Metric: Please pass a valid function for aggregation")
+
+
+@pytest.mark.parametrize("kind", QueryType)
+@pytest.mark.parametrize("event_type", EventType)
+def test_event_types_are_of_their_kind(kind: QueryType, event_type: EventType) -> None:
+    sentence = wrong_event_types(replace(SAYING, query_type=kind, event_types=(event_type,)))
+
+    known = sorted(each.value for each in EVENT_TYPES[kind])
+    fits = event_type.value in known
+    assert sentence == (None if fits else f"Invalid event types for this dataset. Valid event types are {known}")
+
+
+def test_there_are_one_or_two_triggers_called_critical_and_warning() -> None:
+    assert [bool(wrong_number([0] * count)) for count in range(4)] == [True, False, False, True]
+    assert wrong_labels(["critical"]) is wrong_labels(["critical", "warning"]) is None
+    assert wrong_labels(["warning", "critical"]) == 'Trigger 1 must be labeled "critical"'
+    assert wrong_labels(["critical", None]) == 'Trigger 2 must be labeled "warning"'
+
+
+@given(threshold=WHOLE, resolve=WHOLE, side=st.sampled_from(ThresholdType))
+def test_between_whole_numbers_no_whole_value_both_alerts_and_resolves(
+    threshold: int, resolve: int, side: ThresholdType
+) -> None:
+    saying = replace(
+        SAYING, threshold_type=side, resolve_threshold=float(resolve), thresholds=(("critical", float(threshold)),)
+    )
+    values = range(min(threshold, resolve) - 2, max(threshold, resolve) + 3)
+    both = [value for value in values if burns(value, threshold, side) and ends(value, resolve, side)]
+
+    assert bool(wrong_thresholds(saying)) is bool(both)
+
+
+@given(threshold=HALVES, resolve=HALVES, side=st.sampled_from(ThresholdType))
+def test_between_other_numbers_no_value_at_all_does_both(threshold: float, resolve: float, side: ThresholdType) -> None:
+    threshold, resolve = threshold + 0.25, resolve + 0.25
+    saying = replace(SAYING, threshold_type=side, resolve_threshold=resolve, thresholds=(("critical", threshold),))
+    between = (threshold + resolve) / 2
+
+    both = burns(between, threshold, side) and ends(between, resolve, side)
+
+    assert bool(wrong_thresholds(saying)) is both
+
+
+@given(critical=HALVES, warning=HALVES, side=st.sampled_from(ThresholdType))
+def test_what_is_critical_is_also_a_warning(critical: float, warning: float, side: ThresholdType) -> None:
+    saying = replace(SAYING, threshold_type=side, thresholds=(("critical", critical), ("warning", warning)))
+    values = [critical - 0.25, critical + 0.25, warning - 0.25, warning + 0.25]
+
+    without = [each for each in values if burns(each, critical, side) and not burns(each, warning, side)]
+
+    assert bool(wrong_thresholds(saying)) is bool(without)
+
+
+@given(shown=HALVES, side=st.sampled_from(ThresholdType), is_comparison=st.booleans())
+def test_a_threshold_is_shown_as_it_was_written(shown: float, side: ThresholdType, is_comparison: bool) -> None:
+    stored = stored_threshold(side, is_comparison=is_comparison, shown=shown)
+
+    assert shown_threshold(side, is_comparison=is_comparison, stored=stored) == shown
+    if is_comparison:
+        assert stored == (100 + shown if side is ABOVE else 100 - shown)
+
+
+def test_a_small_difference_is_shown_without_the_dust_of_the_sum() -> None:
+    stored = stored_threshold(ABOVE, is_comparison=True, shown=0.1)
+
+    assert shown_threshold(ABOVE, is_comparison=True, stored=stored) == 0.1
+
+
+@pytest.mark.parametrize("side", ThresholdType)
+def test_a_comparison_is_judged_by_what_is_kept(side: ThresholdType) -> None:
+    # 50 from the past is farther than 40, on whichever side.
+    near, far = ("warning", 40.0), ("critical", 50.0)
+    saying = replace(SAYING, threshold_type=side, comparison_delta=60, resolve_threshold=10.0)
+
+    assert wrong_thresholds(replace(saying, thresholds=(far, near))) is None
+    assert wrong_thresholds(replace(saying, thresholds=(("critical", 40.0), ("warning", 50.0)))) == (
+        f"Critical trigger must have an alert threshold {side.name.lower()} warning trigger"
+    )
+    assert wrong_thresholds(replace(saying, thresholds=(far,), resolve_threshold=60.0)) == (
+        f"critical alert threshold must be {side.name.lower()} resolution threshold"
+    )
+
+
+def burns(value: float, threshold: float, side: ThresholdType) -> bool:
+    return value > threshold if side is ABOVE else value < threshold
+
+
+def ends(value: float, resolve: float, side: ThresholdType) -> bool:
+    return value < resolve if side is ABOVE else value > resolve
