@@ -66,6 +66,7 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
         for _ in range(3):
             an_incident(connection, organization)
     expected = rows(database)
+    downgrade(database, "0005")
     with database.engine.begin() as connection:
         # As if it had ended halfway.
         connection.execute(delete(listing).where(listing.c.incident_id > expected[0].incident_id))
@@ -75,10 +76,14 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
     migrate(database.engine)
 
     assert rows(database) == expected
+    downgrade(database, "0004")
+    migrate(database.engine)
+    assert rows(database) == expected
+
+
+def downgrade(database: Database, revision: str) -> None:
     with database.engine.connect() as connection:
         config = _config()
         config.attributes["connection"] = connection
-        command.downgrade(config, "0004")
+        command.downgrade(config, revision)
         connection.commit()
-    migrate(database.engine)
-    assert rows(database) == expected
