@@ -17,7 +17,8 @@ from models.alert_rule import Action, Trigger, alert_rule_snoozes
 from models.rule_words import ActionType, TargetType
 from models.vocabulary import JSON, MEMBER_SCOPES
 from tasks.catalog import CATALOG, Entry
-from tasks.commands import Command, OpenIncident, SetStatus
+from tasks.commands import Command, OpenIncident, ReceiveAlerts, SetStatus
+from tasks.metric_commands import ObserveMetric
 from tasks.rule_commands import CreateRule, RuleCommand
 from tests.builders import NOW, a_comment, an_alert_rule
 from tests.handling.acme import Acme
@@ -52,6 +53,7 @@ ORDERS: dict[str, dict[str, JSON]] = {
     "trigger_action.create": ONE_OF_OURS | {"trigger": TRIGGER, "action": TELLING},
     "trigger_action.update": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION, "action": TELLING},
     "trigger_action.delete": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION},
+    "metric.observe": ONE_OF_OURS | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
 """What Ben, who may do all of it, asks for; by the command's name."""
 
@@ -82,7 +84,7 @@ def of_a_new_rule(entry: Entry) -> bool:
 
 
 def of_alerts(entry: Entry) -> bool:
-    return issubclass(entry.message, RuleCommand)
+    return issubclass(entry.message, (RuleCommand, ObserveMetric))
 
 
 def beyond_members(entry: Entry) -> bool:
@@ -156,14 +158,15 @@ LOSSES = {
     ),
     "the alerts' project is switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
-        lambda entry: "project" in entry.message.model_fields,
+        lambda entry: entry.message is ReceiveAlerts,
     ),
 }  # fmt: skip
 """Every way, by its name."""
 
 TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
-          "alert_rule_generations", "alert_rule_snoozes", "environments")  # fmt: skip
+          "alert_rule_generations", "alert_rule_snoozes", "environments", "alert_rule_progress",
+          "alert_rule_observations", "incident_triggers", "deliveries")  # fmt: skip
 
 
 @pytest.fixture

@@ -200,6 +200,18 @@ def test_a_day_and_five_minutes_are_not_five_minutes(two: Watch) -> None:
     assert body["fired"] == ["warning", "critical"]
 
 
+def test_each_project_cools_down_by_itself(house: House, acme: Acme) -> None:
+    watch = Watch(house, acme, projects=("p1", "p2"))
+    watch.see(101, at=NOON)
+    watch.see(1, at=NOON)
+    watch.see(101, project="p2", at=NOON + timedelta(minutes=6))
+
+    still_cooling = watch.see(101, at=NOON + timedelta(minutes=8))
+    cooled = watch.see(101, at=NOON + timedelta(minutes=11))
+
+    assert (still_cooling[1].get("ignored"), cooled[1]["fired"]) == ("cooling down", ["critical"])
+
+
 def test_null_is_nothing_counted(house: House, acme: Acme) -> None:
     watch = Watch(house, acme)
     watch.see(101)
@@ -276,6 +288,8 @@ def test_a_deleted_rule_and_one_of_another_organization_are_not_there(house: Hou
 def test_whoever_may_create_rules_may_observe_and_reaches_the_project(house: House, acme: Acme, two: Watch) -> None:
     of_a_member, _ = house.answer(two.value(1), **acme.by("mem"))
     of_a_stranger, _ = house.answer(two.value(2), **acme.by("out"))
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
     without_the_scope, _ = house.answer(two.value(3), **acme.by_bot())
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")
@@ -480,6 +494,30 @@ def test_a_close_by_a_value_does_not_call_as_one_by_hand_does(two: Watch) -> Non
     two.see(10)
 
     assert ("email", ANA, "resolve", 2) not in two.deliveries()
+
+
+def test_what_was_critical_by_hand_alone_ends_as_a_warning(house: House, acme: Acme, two: Watch) -> None:
+    two.see(60)
+    [incident] = two.incidents()
+    house.answer(status(incident.identifier, 20), **acme.by("ben"))
+
+    two.see(10)
+
+    assert two.changes() == [(1, 10), (10, 20), (20, 2)]
+    assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
+
+
+def test_a_trigger_that_fires_again_is_dated_anew(two: Watch) -> None:
+    two.see(60, at=NOON)
+    two.see(120, at=NOON)
+    two.see(60, at=NOON + timedelta(minutes=1))
+    two.see(120, at=NOON + timedelta(minutes=20))
+
+    rows = two.rows("SELECT label, date_added, date_modified FROM incident_triggers ORDER BY label")
+    assert [tuple(row) for row in rows] == [
+        ("critical", NOON, NOON + timedelta(minutes=20)),
+        ("warning", NOON, NOON),
+    ]
 
 
 def test_after_a_close_by_hand_the_next_value_opens_another_one_once_it_has_cooled_down(

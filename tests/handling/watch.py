@@ -13,10 +13,8 @@ from sqlalchemy.engine import Engine
 from models.alert_rule import Trigger, incident_triggers
 from models.command import commands
 from models.delivery import deliveries
-from models.directory import token_hash, tokens
 from models.incident import incidents
 from models.notification import decisions
-from models.roster import import_directory
 from models.vocabulary import JSON
 from tasks.metric_commands import ObserveMetric
 from tests.builders import an_alert_rule
@@ -24,18 +22,6 @@ from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
-METRICS = {
-    "tokens": [
-        {
-            "token": "dev-metrics",
-            "organization": "acme",
-            "name": "metrics",
-            "kind": "service",
-            "scopes": ["alerts:read", "alerts:write"],
-        }
-    ]
-}
-"""A program that observes."""
 
 
 class Watch:
@@ -47,16 +33,12 @@ class Watch:
         self.organization = acme.organizations["acme"]
         self.minutes = 0
         with self.engine.begin() as connection:
-            import_directory(connection, METRICS)
-            self.token: int = connection.execute(
-                select(tokens.c.id).where(tokens.c.hash == token_hash("dev-metrics"))
-            ).scalar_one()
             ids = [acme.projects["acme", slug] for slug in projects]
             self.rule = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
     def by_program(self) -> dict[str, Any]:
         """The program that observes, in its own name."""
-        return {"organization": self.organization, "token": self.token}
+        return self.acme.by_bot()
 
     def value(self, value: float | None, **fields: Any) -> ObserveMetric:
         """A value a minute after the one before."""

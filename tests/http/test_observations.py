@@ -9,10 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.roster import import_directory
 from tests.builders import a_trigger, an_alert_rule
 from tests.handling.acme import Acme
-from tests.handling.watch import METRICS
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
@@ -26,7 +24,6 @@ NOON = "2026-11-23T12:00:00Z"
 def rule(ledger: Engine, acme: Acme) -> int:
     """Warning above 50, critical above 100, on p1."""
     with ledger.begin() as connection:
-        import_directory(connection, METRICS)
         return an_alert_rule(
             connection,
             acme.organizations["acme"],
@@ -52,7 +49,7 @@ def accepted(ledger: Engine) -> int:
 
 
 def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    answered = gateway.post(at(rule), a_value(120), by="dev-metrics")
+    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
 
     assert answered.status_code == 201
     body = answered.json()
@@ -65,9 +62,9 @@ def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: 
 
 
 def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    gateway.post(at(rule), a_value(10), by="dev-metrics")
+    gateway.post(at(rule), a_value(10), by="dev-bot")
 
-    answered = gateway.post(at(rule), a_value(120), by="dev-metrics")
+    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (
         200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
@@ -80,7 +77,7 @@ def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule
 def test_a_value_is_any_number_or_nothing(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
-    answered = gateway.post(at(rule), a_value(value), by="dev-metrics")
+    answered = gateway.post(at(rule), a_value(value), by="dev-bot")
 
     assert answered.status_code == 201
     [noted] = gateway.get(at(rule)).json()
@@ -110,7 +107,7 @@ def test_a_value_is_any_number_or_nothing(
 def test_what_does_not_fit_is_named_and_not_accepted(
     gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
 ) -> None:
-    answered = gateway.post(at(rule), a_value(**fields), by="dev-metrics")
+    answered = gateway.post(at(rule), a_value(**fields), by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (400, wrong)
     assert accepted(ledger) == 0
@@ -139,7 +136,7 @@ def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
     gateway: Gateway, rule: int, busy_worker: Worker
 ) -> None:
     for project in ("p2", "nowhere"):
-        answered = gateway.post(at(rule), a_value(project=project), by="dev-metrics")
+        answered = gateway.post(at(rule), a_value(project=project), by="dev-bot")
         assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
 
 
@@ -149,7 +146,7 @@ def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
 @pytest.mark.parametrize(
     ("by", "expected"),
     [
-        ("dev-metrics", (201, None)),
+        ("dev-bot", (201, None)),
         ("dev-mem", (201, None)),
         ("dev-mem-alerts", (201, None)),
         ("dev-mem-read", (403, FORBIDDEN)),
@@ -222,7 +219,7 @@ def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule
         for value, minute in values
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items}, by="dev-metrics", Prefer="wait=20")
+    answered = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
 
     assert answered.status_code == 200
     outcomes = [each["outcome"] for each in answered.json()["commands"]]
@@ -245,7 +242,7 @@ def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule
     ],
 )
 def test_an_item_says_which_rule_it_is_of(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
-    answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-metrics")
+    answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (400, {"commands": {"0": wrong}})
 
@@ -259,7 +256,7 @@ def test_the_last_values_are_listed_newest_first_with_what_each_did(
     for value, minute in ((60, 1), (70, 2), (200, 0), (10, 3)):
         gateway.post(at(rule), a_value(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
-    listed = gateway.get(at(rule), by="dev-metrics").json()
+    listed = gateway.get(at(rule), by="dev-bot").json()
 
     assert [
         (each["value"], each["fired"], each["resolved"], each["ignored"], each["incidentIdentifier"]) for each in listed
@@ -314,7 +311,7 @@ def test_observations_of_one_project_are_asked_for_by_its_slug(
 
 
 def test_whoever_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
-    statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-metrics", "dev-plain-bot")}
+    statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")}
 
-    assert statuses == {"dev-mem-read": 200, "dev-metrics": 200, "dev-plain-bot": 403}
+    assert statuses == {"dev-mem-read": 200, "dev-bot": 200, "dev-plain-bot": 403}
     assert gateway.get(at(999)).status_code == 404

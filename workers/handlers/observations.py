@@ -47,8 +47,8 @@ def _rule(ask: ObserveMetric, work: Work) -> AlertRule:
 
 
 def _project(ask: ObserveMetric, rule: AlertRule, work: Work) -> Project:
-    project = work.world.by_slug.get((work.organization.id, ask.project))
-    if project is None or not project.facts.active or project.facts.id not in rule.projects:
+    project = work.world.project_in_use(work.organization.id, ask.project)
+    if project is None or project.facts.id not in rule.projects:
         raise InvalidFields({"project": ["Invalid project"]})
     if not has_project_access(work.actor, work.organization, project.facts):
         raise Forbidden
