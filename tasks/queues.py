@@ -81,14 +81,15 @@ def misfits(connection: Connection) -> list[str]:
     if not _is_rabbitmq(connection):
         return []
     missing, others = [], []
-    for entity in _topology(on_rabbitmq=True):
-        name = f"the {type(entity).__name__.lower()} {entity.name}"
-        try:
-            _compare(connection, entity)
-        except NotFound:
-            missing.append(name)
-        except connection.channel_errors as error:
-            others.append(f"{name} {_difference(entity, error)}")
+    with connection.channel() as channel:
+        for entity in _topology(on_rabbitmq=True):
+            name = f"the {type(entity).__name__.lower()} {entity.name}"
+            try:
+                _compare(entity(channel))
+            except NotFound:
+                missing.append(name)
+            except connection.channel_errors as error:
+                others.append(f"{name} {_difference(entity, error)}")
     return [_all_missing(missing), *others] if missing else others
 
 
@@ -100,13 +101,11 @@ def _topology(*, on_rabbitmq: bool) -> list[Any]:
     return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
 
 
-def _compare(connection: Connection, entity: Any) -> None:
-    with connection.channel() as channel:
-        bound = entity(channel)
-        declare_it = bound.queue_declare if isinstance(entity, Queue) else bound.declare
-        # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
-        declare_it(passive=True)
-        declare_it()
+def _compare(bound: Any) -> None:
+    declare_it = bound.queue_declare if isinstance(bound, Queue) else bound.declare
+    # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
+    declare_it(passive=True)
+    declare_it()
 
 
 def _all_missing(names: list[str]) -> str:
