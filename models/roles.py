@@ -47,6 +47,8 @@ RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
         Right("INSERT, UPDATE", ("commands",)),
         Right("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Right("INSERT, UPDATE", ("deliveries",)),
+        # Whom a rule's action reaches, or why it does not.
+        Right("INSERT", ("notification_decisions",)),
         Right("UPDATE", ("canaries",)),
         # The triggers that keep the list write with the rights of whoever changes the incident.
         Right("INSERT, UPDATE", ("incident_listing",)),

@@ -21,7 +21,8 @@ import pytest
 from tests.alertmanager import sent
 from tests.house.tree import ROOT
 from tests.journeys.house import ACME, Stack, a_stack
-from tests.journeys.programs import eventually, open_folder
+from tests.journeys.programs import open_folder
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("stack")
 

@@ -29,8 +29,11 @@ from workers.stack.up import free_port
 
 RULE = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
-    "projects": ["p1"], "triggers": [{"label": "critical", "alertThreshold": 100}],
+    "projects": ["p1"], "triggers": [{"label": "critical", "alertThreshold": 100, "actions": [
+        {"type": "email", "targetType": "user", "targetIdentifier": "12"},
+    ]}],
 }  # fmt: skip
+VALUE = {"project": "p1", "value": 101, "timestamp": "2026-11-26T10:00:00Z"}
 INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": "checkout"}
 
 
@@ -143,12 +146,13 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
             careful_post(mem, snooze, {"target": "me"}, key="snooze"),
             mem.get(rule),
             mem.get(f"{ACME}/alert-rules/"),
+            careful_post(mem, f"{rule}observations/", VALUE, key="value"),
             mem.put(rule, json=RULE | {"name": "Others"}),
             mem.delete(snooze),
             mem.delete(rule),
         ]
 
-    assert [made.status_code, *(each.status_code for each in answers)] == [201, 201, 200, 200, 200, 204, 204]
+    assert [made.status_code, *(each.status_code for each in answers)] == [201, 201, 200, 200, 201, 200, 204, 204]
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
 
 
