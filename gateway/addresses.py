@@ -30,7 +30,8 @@ class Operation:
     """One method of an address, and what the OpenAPI file says about it.
 
     ``answers`` maps a status to the name of a schema, ``None`` for an answer without a body; ``message`` is the
-    command that the body asks for, ``in_address`` its fields that the address gives.
+    command that the body asks for, ``in_address`` its fields that the address gives, ``narrowed`` the schemas of those
+    of which it takes less than the command does.
     """
 
     handle: Handler
@@ -38,6 +39,7 @@ class Operation:
     answers: Mapping[int, str | None]
     message: type[Command] | None = None
     in_address: tuple[str, ...] = ()
+    narrowed: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     body: str | None = None
     parameters: tuple[Parameter, ...] = ()
     waits: bool = False

@@ -20,6 +20,7 @@ from tasks.commands import MarkSeen, OpenIncident, SetStatus
 LIST_PAGE = 25
 ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
+_CLOSED_SCHEMA = {"anyOf": [{"const": 2}, {"type": "string", "pattern": r"^\s*0{0,29}2\s*$"}]}
 
 
 async def open_incident(visit: Visit) -> Answer:
@@ -174,6 +175,7 @@ ADDRESSES = (
                 {200: "IncidentDetails"},
                 message=SetStatus,
                 in_address=("incident",),
+                narrowed={"status": _CLOSED_SCHEMA},
                 is_command=True,
             ),
         },

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from starlette.routing import Route
 
 from gateway.main import ADDRESSES
@@ -24,6 +25,14 @@ def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gat
     for address in ADDRESSES:
         methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
         assert methods == set(address.operations)
+
+
+def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+
+    OPENAPI_31_VALIDATOR.validate(document)
+    named = [each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each]
+    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ADDRESSES)
 
 
 def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
