@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway.answers import Answer
 from gateway.requests import BODY_LIMIT
@@ -14,6 +14,9 @@ from models.vocabulary import OpsRole
 from tasks.commands import Command
 
 Handler = Callable[[Visit], Awaitable[Answer]]
+
+TEXTS: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
+"""The schema of a parameter that may be repeated."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ _PATHS: Final = {
     "command": "Id of the command.",
 }
 
-_PATH_SCHEMA: Final = {"type": "string", "minLength": 1}
+_PATH_SCHEMAS: Final = {"identifier": {"type": "string", "pattern": "^[0-9]+$"}}
+_NAME_SCHEMA: Final = {"type": "string", "minLength": 1}
 
 _DESCRIPTION: Final = (
     "Work on incidents through messages. Every write is a command: accepted once it is in the ledger, then applied by"
@@ -31,7 +32,7 @@ _DESCRIPTION: Final = (
 def describe(addresses: Sequence[Address]) -> Json:
     """The file, as JSON."""
     paths: Json = {
-        address.path: {method.lower(): _operation(address, method, each) for method, each in address.operations.items()}
+        address.path: {method.lower(): _operation(address, each) for method, each in address.operations.items()}
         | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
         for address in addresses
     }
@@ -47,13 +48,13 @@ def describe(addresses: Sequence[Address]) -> Json:
     }
 
 
-def _operation(address: Address, method: str, operation: Operation) -> Json:
+def _operation(address: Address, operation: Operation) -> Json:
     described: Json = {
         "operationId": operation.handle.__name__,
         "summary": operation.summary,
         "tags": [address.tag],
         "parameters": _parameters(operation),
-        "responses": _responses(address, method, operation),
+        "responses": _responses(address, operation),
     }
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
@@ -78,7 +79,13 @@ def _names_its_command(operation: Operation) -> bool:
 
 def _path_parameters(path: str) -> list[Json]:
     return [
-        {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": _PATH_SCHEMA}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": _PATH_SCHEMAS.get(name, _NAME_SCHEMA),
+        }
         for name in re.findall(r"\{(\w+)\}", path)
     ]
 
@@ -102,7 +109,7 @@ def _parameters(operation: Operation) -> list[Json]:
     return parameters + [schemas.HEADER_PARAMETERS[name] for name in headers]
 
 
-def _responses(address: Address, method: str, operation: Operation) -> Json:
+def _responses(address: Address, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
         responses[str(status)] = _response(schemas.SUCCESSES[status], _answer_schema(operation, name))
@@ -115,14 +122,14 @@ def _responses(address: Address, method: str, operation: Operation) -> Json:
     if operation.has_etag:
         headers = _headers("ETag", "Cache-Control") | _headers(*_waiting_headers(operation), required=False)
         responses["304"] = {"description": "The caller has it already.", "headers": headers}
-    for status in _refusals(address, method, operation):
+    for status in _refusals(address, operation):
         responses[str(status)] = _refusal(status, operation)
     for described in responses.values():
         described["headers"] = described.get("headers", {}) | _headers(*schemas.SHARING_HEADERS, required=False)
     return responses
 
 
-def _refusals(address: Address, method: str, operation: Operation) -> list[int]:
+def _refusals(address: Address, operation: Operation) -> list[int]:
     statuses = {400, 401, 403, 413, 415, 500, 503}
     if address.permission is not None or "{" in address.path:
         statuses.add(404)
@@ -147,6 +154,8 @@ def _answer_headers(operation: Operation, status: int) -> Json:
         always += ["ETag", "Cache-Control"]
     if operation.is_list:
         always.append("Link")
+    if operation.is_stream:
+        return schemas.STREAM_HEADERS
     return _headers(*always) | _headers(*maybe, required=False)
 
 

@@ -235,6 +235,10 @@ ANSWER_HEADERS: Final = {
     "X-Content-Type-Options": _answer_header("The type is as it is said.", const="nosniff"),
     "Vary": _answer_header("The answer to a request with an Origin is for that origin.", const="Origin"),
 }
+STREAM_HEADERS: Final[Json] = {
+    "Cache-Control": _answer_header("Not to be kept.", const="no-store") | {"required": True},
+    "X-Accel-Buffering": _answer_header("Not to be collected on the way.", const="no") | {"required": True},
+}
 SHARING_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
 """What any answer says to a request that comes from a page."""
 
@@ -247,11 +251,8 @@ def _link(operation: str, description: str, **parameters: str) -> Json:
 _OPENED: Final = {"identifier": "$response.body#/identifier"}
 _HERE: Final = {"identifier": "$request.path.identifier"}
 _POSTED: Final = _HERE | {"comment": "$response.body#/id"}
-_OF_INCIDENT: Final[Json] = {
-    "details": _link("read_incident", "The incident.", **_HERE),
-    "activity": _link("list_activity", "What happened on it.", **_HERE),
-    "subscribers": _link("list_subscribers", "Who will hear of it.", **_HERE),
-}
+_DETAILS: Final = _link("read_incident", "The incident.", **_HERE)
+_ACTIVITY: Final = _link("list_activity", "What happened on it.", **_HERE)
 
 LINKS: Final[Json] = {
     "open_incident": {
@@ -263,14 +264,17 @@ LINKS: Final[Json] = {
         "activity": _link("list_activity", "What happened on it.", **_OPENED),
     },
     "post_comment": {
-        **_OF_INCIDENT,
+        "activity": _ACTIVITY,
         "edit": _link("edit_comment", "Say something else instead.", **_POSTED),
         "delete": _link("delete_comment", "Take it back.", **_POSTED),
     },
-    "edit_comment": {"delete": _link("delete_comment", "Take it back.", **_POSTED)},
-    "close_incident": _OF_INCIDENT,
-    "mark_seen": _OF_INCIDENT,
-    "subscribe": {**_OF_INCIDENT, "unsubscribe": _link("unsubscribe", "Hear no more of it.", **_HERE)},
+    "edit_comment": {"activity": _ACTIVITY, "delete": _link("delete_comment", "Take it back.", **_POSTED)},
+    "close_incident": {"activity": _ACTIVITY},
+    "mark_seen": {"details": _DETAILS},
+    "subscribe": {
+        "subscribers": _link("list_subscribers", "Who will hear of it.", **_HERE),
+        "unsubscribe": _link("unsubscribe", "Hear no more of it.", **_HERE),
+    },
 }
 """Where an answer leads, by operation."""
 
