@@ -147,6 +147,14 @@ class ReadNotifications(Command):
     """Mark inbox items as read: those of ``ids``, or all up to ``up_to`` inclusive."""
 
     name: ClassVar[str] = "notification.read"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "upTo": {"type": "null"}}},
+                {"required": ["upTo"], "properties": {"upTo": {"not": {"type": "null"}}, "ids": {"type": "null"}}},
+            ]
+        }
+    )
 
     ids: OptionalIds = None
     up_to: OptionalInteger = Field(default=None, alias="upTo")

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BeforeValidator, ValidationError, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError, WithJsonSchema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from models.refusals import NOT_NULL, REQUIRED
 from models.vocabulary import JSON, MAX_ID, AlertState
@@ -38,6 +39,10 @@ _TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dic
     ("false", "f", "no", "n", "off", "0"), False
 )
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+
+# For the OpenAPI file, as JSON Schema spells patterns: what str.strip takes away, and text that leaves something.
+_SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_SAID: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -79,7 +84,8 @@ def integer(value: JSON) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
-        return int(value)
+        # int() leaves some of the space that the pattern and str.strip know.
+        return int(value.strip())
     if not isinstance(value, int):
         raise wrong(NO_INTEGER)
     return value
@@ -219,30 +225,57 @@ def row_id(value: JSON) -> int:
     return identifier(value) or 0
 
 
-TextField = Annotated[str, BeforeValidator(text)]
-OptionalText = Annotated[str | None, optional(text)]
-OptionalInteger = Annotated[int | None, optional(integer)]
-OptionalMoment = Annotated[datetime | None, optional(moment)]
-_NAME: Final = {"type": ["string", "integer"]}
-IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]
-RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(_NAME)]
+def _or_null(schema: Mapping[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
+
+
+_TEXT: Final = {"type": ["string", "number"], "pattern": f"^{_SAID}"}
+_INTEGER: Final = {"type": ["integer", "string"], "pattern": f"^[{_SPACE}]*-?[0-9]{{1,30}}[{_SPACE}]*$"}
+_FLOAT: Final = {
+    "type": ["number", "string"],
+    "pattern": rf"^[{_SPACE}]*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?[{_SPACE}]*$",
+}
+_ADDRESS: Final = {
+    "description": "Number of the incident, or dedup:KEY. What names none is refused when the command is applied.",
+    "anyOf": [
+        {"type": "integer"},
+        {"type": "string", "pattern": f"^dedup:{_SAID}"},
+        {"type": "string", "not": {"pattern": "^dedup:"}},
+    ],
+}
+_WHO: Final = {"description": "Who is meant. What names nobody is refused when the command is applied."}
+
+TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(_TEXT)]
+OptionalText = Annotated[str | None, optional(text), _or_null(_TEXT)]
+OptionalInteger = Annotated[int | None, optional(integer), _or_null(_INTEGER)]
+OptionalMoment = Annotated[datetime | None, optional(moment), _or_null({"type": "string", "format": "date-time"})]
+IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
+RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema({"type": ["integer", "string"]})]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
-    WithJsonSchema({"type": "array", "items": _NAME}),
+    WithJsonSchema({"type": "array", "items": _WHO}),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 """The same where the field may be missing; null is as wrong as above."""
-Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
-SlugsIfAny = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text) if value != [] else ())]
+Slugs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: _each(value, text)),
+    WithJsonSchema({"type": "array", "items": _TEXT, "minItems": 1}),
+]
+SlugsIfAny = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: _each(value, text) if value != [] else ()),
+    WithJsonSchema({"type": "array", "items": _TEXT}),
+]
 """The same where the list may be empty."""
-Number = Annotated[float, BeforeValidator(number)]
-OptionalNumber = Annotated[float | None, optional(number)]
-Truth = Annotated[bool, BeforeValidator(truth)]
+Number = Annotated[float, BeforeValidator(number), WithJsonSchema(_FLOAT)]
+OptionalNumber = Annotated[float | None, optional(number), _or_null(_FLOAT)]
+Truth = Annotated[bool, BeforeValidator(truth), WithJsonSchema({"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]})]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
-    WithJsonSchema({"type": ["array", "null"], "items": _NAME}),
+    _or_null({"type": "array", "items": _INTEGER, "minItems": 1}),
 ]
 
 
@@ -261,7 +294,21 @@ AlertStateField = Annotated[
 ]
 
 
-def status_of(choices: tuple[int, ...]) -> BeforeValidator:
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A check of pydantic's together with its JSON Schema."""
+
+    check: Callable[[JSON], int]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, __: GetJsonSchemaHandler) -> dict[str, Any]:
+        return self.schema
+
+
+def status_of(choices: tuple[int, ...]) -> _Choice:
     """An integer out of a closed set."""
 
     def check(value: JSON) -> int:
@@ -270,7 +317,9 @@ def status_of(choices: tuple[int, ...]) -> BeforeValidator:
             raise wrong(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
         return number
 
-    return BeforeValidator(check)
+    digits = "|".join(str(int(each)) for each in choices)
+    spelled = {"type": "string", "pattern": f"^[{_SPACE}]*0{{0,28}}({digits})[{_SPACE}]*$"}
+    return _Choice(check, {"anyOf": [{"enum": [int(each) for each in choices]}, spelled]})
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:

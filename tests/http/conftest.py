@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.engine import Engine
 
+from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from models.roster import import_directory
 from tests.conftest import Database
@@ -72,6 +73,13 @@ def settings(servers: Servers, database: Database) -> Callable[..., GatewaySetti
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
     """A gateway in front of the organization."""
     with a_gateway(settings()) as running:
+        yield running
+
+
+@pytest.fixture
+def patient_gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+    """The same, for thousands of requests: that a machine is slow for a second makes none of them unavailable."""
+    with a_gateway(settings(rate=1_000_000), Patience(accepting=60, reading=60, connecting=60)) as running:
         yield running
 
 
