@@ -31,6 +31,10 @@ test: $(VENV)/.dev ## run every test, in parallel
 test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
 	@$(PYTEST) tests/rules tests/handling
 
+fuzz: $(VENV)/.dev ## throw other dice, more often: make fuzz seed=7 times=5
+	@seed=$(or $(seed),$$(date +%s)); echo "the dice of make fuzz seed=$$seed"; \
+	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py
+
 format: $(VENV)/.dev ## put the code into shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
