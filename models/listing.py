@@ -7,7 +7,7 @@ from the newest on, or one search. The rows are copies: triggers of the database
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, SmallInteger, Table, Text, literal_column
 
@@ -58,4 +58,56 @@ Index(
     postgresql_using="gin",
     postgresql_ops={"folded_title": "gin_trgm_ops"},
     postgresql_with={"gin_pending_list_limit": "256"},
+)
+
+# --- titles ----------------------------------------------------------------------------------------------------
+
+LETTERS: Final = 3
+"""How many letters in a row the index of titles knows."""
+
+LONG_TITLE: Final = ""
+"""What stands for the letters of a title that has too many: such a title is always looked at."""
+
+
+class Era(NamedTuple):
+    """A stretch of time, all of the same length, numbered from 1970 on."""
+
+    name: str
+    seconds: int
+
+    def of(self, moment: str) -> str:
+        """The number of the era that a moment is in, as SQL."""
+        return f"floor(date_part('epoch', {moment} AT TIME ZONE 'UTC') / {self.seconds})::bigint"
+
+    def key(self, number: str) -> str:
+        """What the index calls it, as SQL."""
+        return f"'{self.name}:' || ({number})"
+
+
+ERAS: Final = (Era("64 days", 64 * 86_400), Era("4 days", 4 * 86_400), Era("6 hours", 6 * 3_600))
+
+titles = Table(
+    "incident_titles",
+    METADATA,
+    Column("incident_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("project_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("organization_id", BigInteger, nullable=False),
+    Column("date_started", Moment, nullable=False),
+    Column("folded_title", Text, nullable=False),
+    ForeignKeyConstraint(
+        ["incident_id", "project_id"],
+        ["incident_listing.incident_id", "incident_listing.project_id"],
+        ondelete="CASCADE",
+    ),
+    comment="a row of incident_listing, by what never changes as long as an incident lives",
+)
+
+TITLE_KEYS: Final = "title_keys(organization_id, project_id, date_started, folded_title)"
+"""The letters of a title, once for the organization and once for the project, and its eras."""
+
+Index(
+    "incident_titles_keys_idx",
+    literal_column(TITLE_KEYS),
+    postgresql_using="gin",
+    postgresql_with={"gin_pending_list_limit": "64"},
 )

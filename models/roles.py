@@ -44,7 +44,7 @@ RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
         Right("INSERT, UPDATE, DELETE", (*INCIDENTS, "batches_in_hand")),
         Right("UPDATE", ("canaries",)),
         # The triggers that keep the list write with the rights of whoever changes the incident.
-        Right("INSERT, UPDATE", ("incident_listing",)),
+        Right("INSERT, UPDATE", ("incident_listing", "incident_titles")),
         Right("INSERT", ("events",)),
         Right("UPDATE", ("notifications",)),
     ),
