@@ -62,6 +62,11 @@ class Span(NamedTuple):
         """The way, for a single column."""
         return "DESC" if self.falls else "ASC"
 
+    @property
+    def ahead(self) -> Span:
+        """What lies ahead for one who has come in."""
+        return self._replace(upper=None) if self.falls else self._replace(lower=None)
+
     def above(self, edge: Edge) -> Span:
         """What of it is not below an edge."""
         edges = [each for each in (self.lower, edge) if each]
@@ -88,9 +93,9 @@ class Part:
     has_survivors: bool = False
 
     @property
-    def is_rare(self) -> bool:
-        """Whether the rows are few among those of their projects."""
-        return self.standing not in (None, Standing.CLOSED) or self.has_survivors
+    def is_unfinished(self) -> bool:
+        """Whether all rows that lie in the order are of incidents that are not closed, which are few."""
+        return self.standing not in (None, Standing.CLOSED)
 
     @property
     def stands(self) -> str:
@@ -143,7 +148,7 @@ def parts(selection: Selection, cursor: Cursor) -> Iterator[Part]:
     before = Part(
         selection,
         span.below(Edge(selection.start, 0, False, "from")),
-        Standing.OPEN if selection.standing is None else selection.standing,
+        Standing.OPEN if selection.standing in (None, Standing.CLOSED) else selection.standing,
         has_rows=selection.standing is not Standing.CLOSED,
         has_survivors=selection.standing in (None, Standing.CLOSED),
     )

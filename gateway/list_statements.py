@@ -15,20 +15,14 @@ from gateway.list_parts import COLUMNS, HAS_TITLE, OF_PROJECTS, Part, Span, part
 from gateway.paging import Cursor, Page
 from gateway.reading import Rows
 from gateway.selection import Selection
-from gateway.title_search import SAMPLE, Letters, has_letters, letters_of, mask, named, search
+from gateway.title_search import ANY_LONG, SAMPLE, Letters, has_letters, letters_of, mask, named, search
 from models.vocabulary import MAX_ID
 
 MERGED_PROJECTS: Final = 32
 """Up to so many projects are merged row by row; of more, each gives a page, and the pages are merged."""
 
-MOST_MERGED: Final = 100
-"""Up to so many, where a page of each would not do."""
-
 WALK_ROWS: Final = 1_000
 """How far a part of a title is looked for along the list before it is searched for."""
-
-RARE_WALK_ROWS: Final = 8_000
-"""And how far among rows of a rare standing: the search knows no standing."""
 
 Statement = tuple[str, dict[str, Any]]
 
@@ -44,55 +38,60 @@ def page_keys(selection: Selection, page: Page) -> Generator[Statement, Rows, Ro
     if selection.dedup_key is not None:
         return (yield _by_key(selection, page), known)
     found: list[Any] = []
+    letters: Letters | None = None
     for part in parts(selection, page.cursor):
         if len(found) < page.limit:
-            of_part = _with_title(part, page, known) if selection.title else _in_order(part, page, known)
-            found += yield from of_part
+            rows, letters = yield from _rows_of(part, page, known, letters)
+            found += rows
     return found[: page.limit]
 
 
-def _in_order(part: Part, page: Page, known: dict[str, Any]) -> Generator[Statement, Rows, Rows]:
-    return (yield _page_of(_stream(part, most=page.limit), part.span, page), known)
-
-
-def _with_title(part: Part, page: Page, known: dict[str, Any]) -> Generator[Statement, Rows, Rows]:
+def _rows_of(
+    part: Part, page: Page, known: dict[str, Any], letters: Letters | None
+) -> Generator[Statement, Rows, tuple[Rows, Letters | None]]:
+    """A page of a part, and the letters to search by, once those are known: then nothing more is walked."""
     title = part.selection.title
+    if not title:
+        return (yield _page_of(_stream(part, most=page.limit), part.span, page), known), None
     if not has_letters(title):
         # No index knows parts as short as that.
         stream, is_selected = _along(part, most=None)
-        return (yield _page_of(f"{stream} OFFSET 0", part.span, page, f"{HAS_TITLE} AND {is_selected}"), known)
-    walked = yield _walk(part, page, rows=RARE_WALK_ROWS if part.is_rare else WALK_ROWS), known
-    if not walked[0].is_cut:
-        return [row for row in walked if row.incident_id is not None]
-    letters = letters_of(title, walked[0].sample, is_nearby=walked[0].incident_id is not None)
-    return (yield _found(part, page, letters), known)
+        return (yield _page_of(f"{stream} OFFSET 0", part.span, page, f"{HAS_TITLE} AND {is_selected}"), known), None
+    if letters is None:
+        walked = yield _walk(part, page), known
+        if not walked[0].is_cut:
+            return [row for row in walked if row.incident_id is not None], None
+        letters = letters_of(title, walked[0].sample, any_long=walked[0].any_long)
+    return (yield _found(part, page, letters), known), letters
 
 
-def _walk(part: Part, page: Page, *, rows: int) -> str:
+def _walk(part: Part, page: Page) -> str:
     """A part of a title in the next rows; at least one row, which says whether the walk ended before the list did.
 
     If so it brings a sample of the titles that it saw.
     """
-    stream, is_selected = _along(part, most=rows)
+    stream, is_selected = _along(part, most=WALK_ROWS)
     return f"""
         WITH near AS MATERIALIZED (
             SELECT folded_title, date_started, incident_id, {is_selected} AS is_selected
-            FROM ({stream}) AS s {part.span.order} LIMIT {rows}
+            FROM ({stream}) AS s {part.span.order} LIMIT {WALK_ROWS}
         ), page AS MATERIALIZED (
             SELECT DISTINCT date_started, incident_id FROM near WHERE is_selected AND {HAS_TITLE}
             {part.span.order} LIMIT {page.limit}
         ), walk AS MATERIALIZED (
             SELECT CASE WHEN (SELECT count(*) FROM page) < {page.limit}
-                   THEN (SELECT count(*) FROM near) = {rows} ELSE false END AS is_cut
+                   THEN (SELECT count(*) FROM near) = {WALK_ROWS} ELSE false END AS is_cut
         )
-        SELECT date_started, incident_id, is_cut, CASE WHEN is_cut THEN ARRAY(
-            SELECT {mask(part.selection.title)} FROM near WHERE is_selected LIMIT {SAMPLE}
-        ) END AS sample
+        SELECT date_started, incident_id, is_cut,
+               CASE WHEN is_cut THEN ARRAY(
+                   SELECT {mask(part.selection.title)} FROM near WHERE is_selected LIMIT {SAMPLE}
+               ) END AS sample,
+               CASE WHEN is_cut THEN ({ANY_LONG}) END AS any_long
         FROM walk LEFT JOIN page ON true {part.span.order}"""
 
 
 def _found(part: Part, page: Page, letters: Letters) -> str:
-    """A part of a title, searched for by its letters."""
+    """A page of what the search finds, and of what it does not know."""
     found = f"(SELECT * FROM ({search(part, letters)}) AS s LIMIT {page.limit})"
     if part.has_survivors:
         # So few that they are looked through.
@@ -133,13 +132,15 @@ def _stream(part: Part, *, most: int | None) -> str:
 
 def _along(part: Part, *, most: int | None) -> tuple[str, str]:
     """Rows to be looked through in their order, and which of them are of the part."""
-    if len(part.selection.projects) <= (MOST_MERGED if part.is_rare else MERGED_PROJECTS):
+    if len(part.selection.projects) <= MERGED_PROJECTS:
         return _merged(part, most=most), "true"
-    if part.is_rare:
-        return _of_each(part, most=most), "true"
     # Of many projects the organization is walked: most rows are theirs.
-    walked = f"SELECT {COLUMNS} FROM incident_listing WHERE organization_id = %(organization)s {part.span.condition}"
-    return walked, f"{OF_PROJECTS} {part.stands}"
+    of_organization = f"SELECT {COLUMNS} FROM incident_listing WHERE organization_id = %(organization)s"
+    if not part.is_unfinished:
+        return f"{of_organization} {part.span.condition}", f"{OF_PROJECTS} {part.stands}"
+    unfinished = f"{of_organization} AND status <> 2 AND {OF_PROJECTS} {part.stands} {part.span.condition}"
+    rows = [f"({unfinished} {part.span.order} {_limit(most)})"] * part.has_rows
+    return " UNION ALL ".join(rows + _survivors(part)), "true"
 
 
 def _merged(part: Part, *, most: int | None) -> str:
@@ -155,7 +156,11 @@ def _of_each(part: Part, *, most: int | None) -> str:
 
 
 def _branch(part: Part, project: str, most: int | None) -> str:
-    return f"({part.rows_of(project)} {part.span.order}{'' if most is None else f' LIMIT {most}'})"
+    return f"({part.rows_of(project)} {part.span.order} {_limit(most)})"
+
+
+def _limit(most: int | None) -> str:
+    return "" if most is None else f"LIMIT {most}"
 
 
 def _survivors(part: Part) -> list[str]:

@@ -1,7 +1,7 @@
 """A part of a title, found by its letters: an index knows which three letters stand in which titles, and when.
 
 An index of letters has no order, and an order knows no letters. So the list is gone through era by era, from the cursor
-on: 64 days at a time, and where those hold too much to be sorted, 4 days, then 6 hours. An era is one look into the
+on: 32 days at a time, and where those hold too much to be sorted, 2 days, then 3 hours. An era is one look into the
 index: next to nothing if none of its titles has the letters, and else what is found there is what is shown.
 
 Which of its letters a part is searched by is learned from titles nearby: those that are rare, alone or together.
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from gateway.list_parts import HAS_TITLE, OF_PROJECTS, Part
 from gateway.selection import Selection
-from models.listing import ERAS, LETTERS, LONG_TITLE, TITLE_KEYS
+from models.listing import ERAS, LETTERS, TITLE_KEYS, era_key, letters_key, long_key
 
 MOST_LETTERS: Final = 12
 """How many letters of a part are looked at, to find the rare ones."""
@@ -25,13 +25,13 @@ MOST_CHOSEN: Final = 3
 SAMPLE: Final = 300
 """How many titles are looked at for it."""
 
-FREQUENT: Final = 0.05
 RARE: Final = 0.01
+"""Letters that fewer have together need no more beside them."""
 
 FEW: Final = 300
 """What an era may hold and be sorted at once."""
 
-MOST_NAMED: Final = 16
+MOST_NAMED: Final = 8
 """Up to so many projects are searched one by one; of more, the organization is searched."""
 
 
@@ -51,39 +51,30 @@ def named(selection: Selection) -> list[int]:
 
 
 class Letters(NamedTuple):
-    """What to search by: places in a title.
+    """What to search by: places in a title; ``or_long`` looks at the titles as well that have too many letters."""
 
-    ``are_common`` says that the title is missing although they are frequent: then there may be few of it anywhere.
-    """
-
-    places: tuple[int, ...]
-    are_common: bool
+    places: Sequence[int]
+    or_long: bool
 
 
-def letters_of(title: str, sample: Sequence[int], *, is_nearby: bool) -> Letters:
-    """The letters that the fewest of the sample have together; ``sample`` are the masks of titles nearby."""
+def letters_of(title: str, sample: Sequence[int], *, any_long: bool) -> Letters:
+    """The letters that the fewest of the sample have together: the masks of titles nearby."""
     known = _places(title)
     if not sample:
-        return Letters(tuple(sorted({known[0], known[len(known) // 2], known[-1]})), are_common=False)
-    picked = [_rarest(known, (), sample)]
-    left = alone = [each for each in sample if each >> picked[0] & 1]
-    while len(left) > RARE * len(sample) and len(picked) < min(MOST_CHOSEN, len(known)):
-        picked.append(_rarest(known, picked, left))
+        return Letters(sorted({known[0], known[len(known) // 2], known[-1]}), any_long)
+    picked: list[int] = []
+    left = sample
+    while not picked or (len(left) > RARE * len(sample) and len(picked) < min(MOST_CHOSEN, len(known))):
+        bits = (bit for bit in range(len(known)) if bit not in picked)
+        picked.append(min(bits, key=lambda bit: sum(each >> bit & 1 for each in left)))
         left = [each for each in left if each >> picked[-1] & 1]
-    return Letters(
-        tuple(known[bit] for bit in picked), are_common=not is_nearby and len(alone) > FREQUENT * len(sample)
-    )
+    return Letters([known[bit] for bit in picked], any_long)
 
 
 def mask(title: str) -> str:
     """Which of the title's letters a row has, a bit for each, as SQL."""
     bits = (f"(strpos(folded_title, {_at(place)}) > 0)::int << {bit}" for bit, place in enumerate(_places(title)))
     return " | ".join(f"({bit})" for bit in bits)
-
-
-def _rarest(known: Sequence[int], picked: Sequence[int], sample: Sequence[int]) -> int:
-    left = (bit for bit in range(len(known)) if bit not in picked)
-    return min(left, key=lambda bit: sum(each >> bit & 1 for each in sample))
 
 
 def _places(title: str) -> list[int]:
@@ -99,6 +90,17 @@ def _at(place: int) -> str:
 
 # --- era by era ------------------------------------------------------------------------------------------------
 
+_ORGANIZATION: Final = "%(organization)s::bigint"
+
+Keys = Sequence[Sequence[str]]
+"""Sets of letters, as SQL; a title has to have all of one."""
+
+
+ANY_LONG: Final = f"""
+    WITH long AS MATERIALIZED (SELECT FROM incident_titles WHERE {TITLE_KEYS} @> ARRAY[{long_key(_ORGANIZATION)}])
+    SELECT count(*) > 0 FROM (SELECT FROM long LIMIT 1) AS one"""
+"""Whether there are titles with more letters than the index has room for."""
+
 
 def search(part: Part, letters: Letters) -> str:
     """The incidents of a part that have the title, in their order; read no further than is needed.
@@ -106,78 +108,73 @@ def search(part: Part, letters: Letters) -> str:
     The statement counts on this: a nested loop keeps the order of its outer side, and one query after the other is what
     ``UNION ALL`` is. Only where rows are sorted is it said.
     """
-    eras = _Eras(part, letters)
-    return eras.all_at_once() if letters.are_common else eras.each()
-
-
-class _Eras:
-    def __init__(self, part: Part, letters: Letters) -> None:
-        self._part = part
-        self._letters = [f"hashtextextended({_at(place)}, name)" for place in letters.places]
-
-    def all_at_once(self) -> str:
-        """Few in all eras together, or else era by era."""
-        return self._few_or(self._found(""), self.each())
-
-    def each(self) -> str:
-        """From one era that has incidents to the next: a gap costs nothing."""
-        span, longest = self._part.span, ERAS[0]
-        beyond = (
-            f"date_started < to_timestamp({longest.seconds} * eras.era)"
-            if span.falls
-            else f"date_started >= to_timestamp({longest.seconds} * (eras.era + 1))"
-        )
-        era = f"""SELECT {longest.of("date_started")} AS era FROM incident_listing
-            WHERE organization_id = %(organization)s {span.condition}"""
-        return f"""
-            WITH RECURSIVE eras AS (
-                ({era} {span.order} LIMIT 1)
-                UNION ALL
-                SELECT next.era FROM eras CROSS JOIN LATERAL ({era} AND {beyond} {span.order} LIMIT 1) AS next
-            )
-            SELECT within.* FROM eras CROSS JOIN LATERAL ({self._within(0, "eras.era")}) AS within"""
-
-    def _within(self, length: int, era: str) -> str:
-        found = self._found(ERAS[length].key(era))
-        if length + 1 == len(ERAS):
-            return self._page_of(found)
-        ratio, deeper = ERAS[length].seconds // ERAS[length + 1].seconds, f"e{length}"
-        begin, end = f"{ratio} * {era}", f"{ratio} * {era} + {ratio - 1}"
-        series = f"{end}, {begin}, -1" if self._part.span.falls else f"{begin}, {end}, 1"
-        return self._few_or(
-            found,
-            f"""SELECT within.* FROM generate_series({series}) AS {deeper}(era)
-            CROSS JOIN LATERAL ({self._within(length + 1, f"{deeper}.era")}) AS within""",
-        )
-
-    def _few_or(self, found: str, otherwise: str) -> str:
-        return f"""
-            WITH found AS MATERIALIZED ({found}), many AS MATERIALIZED (
-                SELECT count(*) > {FEW} AS are_there FROM (SELECT FROM found LIMIT {FEW + 1}) AS first
-            )
-            (SELECT few.* FROM ({self._page_of("SELECT * FROM found")}) AS few
-             WHERE NOT (SELECT are_there FROM many))
+    span, longest = part.span, ERAS[0]
+    era = f"SELECT {longest.of('date_started')} AS era FROM incident_listing WHERE organization_id = {_ORGANIZATION}"
+    # From one era that has incidents to the next: a gap costs nothing.
+    beyond = f"< to_timestamp({longest.seconds} * eras.era)"
+    if not span.falls:
+        beyond = f">= to_timestamp({longest.seconds} * (eras.era + 1))"
+    keys = [[_at(place) for place in letters.places]] + [["''"]] * letters.or_long
+    return f"""
+        WITH RECURSIVE eras AS (
+            ({era} {span.condition} {span.order} LIMIT 1)
             UNION ALL
-            (SELECT more.* FROM ({otherwise}) AS more WHERE (SELECT are_there FROM many))"""
+            SELECT next.era FROM eras CROSS JOIN LATERAL (
+                {era} {span.ahead.condition} AND date_started {beyond} {span.order} LIMIT 1
+            ) AS next
+        )
+        SELECT within.* FROM eras CROSS JOIN LATERAL ({_within(part, keys, "eras.era")}) AS within"""
 
-    def _found(self, era_key: str) -> str:
-        era = [f"hashtextextended({era_key}, %(organization)s::bigint)"] * bool(era_key)
-        long = [f"hashtextextended('{LONG_TITLE}', name)"]
-        letters, long_one = (", ".join(keys + era) for keys in (self._letters, long))
-        return f"""
-            SELECT found.* FROM unnest(%(named)s::bigint[]) AS name CROSS JOIN LATERAL (
-                SELECT incident_id, project_id, date_started, folded_title FROM incident_titles
-                WHERE {TITLE_KEYS} @> ARRAY[{letters}] OR {TITLE_KEYS} @> ARRAY[{long_one}]
-            ) AS found"""
 
-    def _page_of(self, found: str) -> str:
-        part = self._part
+def _within(part: Part, keys: Keys, era: str, length: int = 0, deeper: str | None = None) -> str:
+    """What is found in an era of the longest kind; or ``deeper``, in one of the others."""
+    also = "" if deeper is None else era_key(ERAS[length], deeper, _ORGANIZATION)
+    found = _found(part, keys, era, also)
+    if length + 1 == len(ERAS):
+        return _page_of(found, part)
+    ratio, shorter = ERAS[length].seconds // ERAS[length + 1].seconds, f"shorter_{length}"
+    begin = f"{ratio} * {deeper or era}"
+    series = f"{begin} + {ratio - 1}, {begin}, -1" if part.span.falls else f"{begin}, {begin} + {ratio - 1}, 1"
+    return f"""
+        WITH found AS MATERIALIZED ({found}), many AS MATERIALIZED (
+            SELECT count(*) > {FEW} AS are_there FROM (SELECT FROM found LIMIT {FEW + 1}) AS first
+        )
+        (SELECT few.* FROM ({_page_of("SELECT * FROM found", part)}) AS few WHERE NOT (SELECT are_there FROM many))
+        UNION ALL
+        (SELECT each.* FROM generate_series({series}) AS {shorter}(era)
+         CROSS JOIN LATERAL ({_within(part, keys, era, length + 1, f"{shorter}.era")}) AS each
+         WHERE (SELECT are_there FROM many))"""
+
+
+def _found(part: Part, keys: Keys, era: str, also: str) -> str:
+    """The titles of an era that have one set of letters or the other; ``also`` is one more key."""
+    more = ", status, date_closed" if part.is_unfinished else ""
+    of_name = f"SELECT incident_id, project_id, date_started, folded_title{more} FROM {_titles(part)} {TITLE_KEYS}"
+    each = (
+        ", ".join([*(letters_key(letters, "name", era) for letters in set_), *([also] if also else [])])
+        for set_ in keys
+    )
+    found = " UNION ALL ".join(f"{of_name} @> ARRAY[{one}]" for one in each)
+    return f"SELECT found.* FROM unnest(%(named)s::bigint[]) AS name CROSS JOIN LATERAL ({found}) AS found"
+
+
+def _titles(part: Part) -> str:
+    # What is not closed has an index of its own: it would be lost among everything else.
+    return "incident_listing WHERE status <> 2 AND" if part.is_unfinished else "incident_titles WHERE"
+
+
+def _page_of(found: str, part: Part) -> str:
+    stands, listed = part.stands, ""
+    if not part.is_unfinished and stands.strip():
         # One row, found by its key: a join that the database chooses might read them all.
-        standing = f"""CROSS JOIN LATERAL (
+        stands, listed = (
+            "",
+            f"""CROSS JOIN LATERAL (
             SELECT FROM incident_listing AS l
             WHERE (l.incident_id, l.project_id) = (f.incident_id, f.project_id) {part.stands} LIMIT 1
-        ) AS listed"""
-        return f"""
-            SELECT DISTINCT f.date_started, f.incident_id FROM (
-                SELECT * FROM ({found}) AS all_found WHERE {OF_PROJECTS} AND {HAS_TITLE} {part.span.condition}
-            ) AS f {standing if part.stands.strip() else ""} {part.span.order}"""
+        ) AS listed""",
+        )
+    return f"""
+        SELECT DISTINCT f.date_started, f.incident_id FROM (
+            SELECT * FROM ({found}) AS all_found WHERE {OF_PROJECTS} {stands} AND {HAS_TITLE} {part.span.condition}
+        ) AS f {listed} {part.span.order}"""
