@@ -138,9 +138,11 @@ def _along(part: Part, *, most: int | None) -> tuple[str, str]:
     of_organization = f"SELECT {COLUMNS} FROM incident_listing WHERE organization_id = %(organization)s"
     if not part.is_unfinished:
         return f"{of_organization} {part.span.condition}", f"{OF_PROJECTS} {part.stands}"
-    unfinished = f"{of_organization} AND status <> 2 AND {OF_PROJECTS} {part.stands} {part.span.condition}"
-    rows = [f"({unfinished} {part.span.order} {_limit(most)})"] * part.has_rows
-    return " UNION ALL ".join(rows + _survivors(part)), "true"
+    unfinished = f"({of_organization} AND status <> 2 {part.span.condition} {part.span.order} {_limit(most)})"
+    return (
+        " UNION ALL ".join([unfinished] * part.has_rows + _survivors(part)),
+        f"(status = 2 OR {OF_PROJECTS} {part.stands})",
+    )
 
 
 def _merged(part: Part, *, most: int | None) -> str:
