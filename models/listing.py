@@ -1,8 +1,9 @@
 """The incident list as it is read: a row per incident and project, in the order and by the filters of the list.
 
 Everything that the list filters by stands in one row, so that any combination of filters is one walk along an index,
-from the newest on, or one search. The rows are copies: triggers of the database write them with the incident
-(``migrations/versions/0002…``), and nobody else does.
+from the newest on. A part of a title is searched for among rows of its own, which a change of status leaves alone. The
+rows are copies: triggers of the database write them with the incident (``migrations/versions/0005…``, ``0007…``), and
+nobody else does.
 """
 
 from __future__ import annotations
@@ -53,8 +54,7 @@ Index(
     postgresql_using="gist",
     postgresql_where=literal_column("date_closed IS NOT NULL"),
 )
-# Parts of titles, together with everything that could make a common part rare. A short list of rows still to be
-# indexed keeps openings cheap; every search reads that list.
+# For the release before, which searches by it; this one does not.
 Index(
     "incident_listing_search_idx",
     listing.c.organization_id,
