@@ -290,7 +290,7 @@ def _page(result: dict[str, Any]) -> Iterator[str]:
     yield f"Far is page {FAR:,}, or the last one. What misses its goal is bold. The plans are in the other file."
     yield f"PostgreSQL: the median of {EXPLAINED} runs, the fastest, and the buffers it looked at."
     yield ""
-    yield "| projects | filter | pages | first, ms | fastest | buffers | far, ms | fastest | buffers | HTTP first | far |"
+    yield "| projects | filter | pages | first: ms | fastest | buffers | far: ms | fastest | buffers | HTTP | far |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for each in result["lists"]:
         first, far = each["first"], each["far"] or {}

@@ -4,7 +4,8 @@ An index of letters has no order, and an order knows no letters. So the list is 
 on: 32 days at a time, and where those hold too much to be sorted, 2 days, then 3 hours. An era is one look into the
 index: next to nothing if none of its titles has the letters, and else what is found there is what is shown.
 
-Which of its letters a part is searched by is learned from titles nearby: those that are rare, alone or together.
+Which of its letters a part is searched by is learned from titles nearby: those that are rare, alone or together. The
+index also knows the letters around each space, since two words may be common, and rare side by side.
 """
 
 # ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
@@ -15,10 +16,11 @@ from typing import Final, NamedTuple
 
 from gateway.list_parts import HAS_TITLE, OF_PROJECTS, Part
 from gateway.selection import Selection
-from models.listing import ERAS, LETTERS, TITLE_KEYS, era_key, letters_key, long_key
+from models.listing import AROUND_SPACE, BEFORE_SPACE, ERAS, LETTERS, TITLE_KEYS, era_key, letters_key, long_key
 
 MOST_LETTERS: Final = 12
-"""How many letters of a part are looked at, to find the rare ones."""
+MOST_SPACES: Final = 4
+"""How many letters of a part are looked at, to find the rare ones, and how many spaces."""
 
 MOST_CHOSEN: Final = 3
 
@@ -50,21 +52,32 @@ def named(selection: Selection) -> list[int]:
 # --- by which letters ------------------------------------------------------------------------------------------
 
 
-class Letters(NamedTuple):
-    """What to search by: places in a title; ``or_long`` looks at the titles as well that have too many letters."""
+class Place(NamedTuple):
+    """Letters of the title that is asked for: from the one ``at`` on, counted from 1 as the database does."""
 
-    places: Sequence[int]
+    at: int
+    length: int
+
+    @property
+    def letters(self) -> str:
+        """Those, as SQL."""
+        return f"substr(lower(%(title)s), {self.at}, {self.length})"
+
+
+class Letters(NamedTuple):
+    """What to search by; ``or_long`` looks at the titles as well that have too many letters."""
+
+    places: Sequence[Place]
     or_long: bool
 
 
 def letters_of(title: str, sample: Sequence[int], *, any_long: bool) -> Letters:
     """The letters that the fewest of the sample have together: the masks of titles nearby."""
     known = _places(title)
-    if not sample:
-        return Letters(sorted({known[0], known[len(known) // 2], known[-1]}), any_long)
     picked: list[int] = []
     left = sample
-    while not picked or (len(left) > RARE * len(sample) and len(picked) < min(MOST_CHOSEN, len(known))):
+    # Without a sample those that come first.
+    while not picked or ((len(left) > RARE * len(sample) or not sample) and len(picked) < min(MOST_CHOSEN, len(known))):
         bits = (bit for bit in range(len(known)) if bit not in picked)
         picked.append(min(bits, key=lambda bit: sum(each >> bit & 1 for each in left)))
         left = [each for each in left if each >> picked[-1] & 1]
@@ -73,19 +86,25 @@ def letters_of(title: str, sample: Sequence[int], *, any_long: bool) -> Letters:
 
 def mask(title: str) -> str:
     """Which of the title's letters a row has, a bit for each, as SQL."""
-    bits = (f"(strpos(folded_title, {_at(place)}) > 0)::int << {bit}" for bit, place in enumerate(_places(title)))
+    bits = (f"(strpos(folded_title, {place.letters}) > 0)::int << {bit}" for bit, place in enumerate(_places(title)))
     return " | ".join(f"({bit})" for bit in bits)
 
 
-def _places(title: str) -> list[int]:
-    """Where letters are taken from, counted from 1 as the database does: at both ends, and evenly between."""
+def _places(title: str) -> list[Place]:
+    """Around spaces, then at both ends and in the middle, then evenly between."""
     last = len(title) - LETTERS
     steps = max(1, min(MOST_LETTERS - 1, last))
-    return sorted({1 + last * step // steps for step in range(steps + 1)})
+    evenly = (last * step // steps for step in range(steps + 1))
+    starts = dict.fromkeys((0, last, last // steps * (steps // 2), *evenly))
+    return [*_spaces(title)[:MOST_SPACES], *(Place(start + 1, LETTERS) for start in starts)]
 
 
-def _at(place: int) -> str:
-    return f"substr(lower(%(title)s), {place}, {LETTERS})"
+def _spaces(title: str) -> list[Place]:
+    if not title.isascii():
+        # The database's lower case may have more letters, and the space be elsewhere.
+        return []
+    starts = range(len(title) - AROUND_SPACE + 1)
+    return [Place(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
 
 
 # --- era by era ------------------------------------------------------------------------------------------------
@@ -114,7 +133,7 @@ def search(part: Part, letters: Letters) -> str:
     beyond = f"< to_timestamp({longest.seconds} * eras.era)"
     if not span.falls:
         beyond = f">= to_timestamp({longest.seconds} * (eras.era + 1))"
-    keys = [[_at(place) for place in letters.places]] + [["''"]] * letters.or_long
+    keys = [[place.letters for place in letters.places]] + [["''"]] * letters.or_long
     return f"""
         WITH RECURSIVE eras AS (
             ({era} {span.condition} {span.order} LIMIT 1)

@@ -71,6 +71,10 @@ Index(
 LETTERS: Final = 3
 """How many letters in a row the index of titles knows."""
 
+BEFORE_SPACE: Final = 3
+AROUND_SPACE: Final = 8
+"""And it knows so many, those before a space included, the space itself and what follows."""
+
 
 class Era(NamedTuple):
     """A stretch of time, all of the same length, numbered from 1970 on."""

@@ -17,8 +17,9 @@ depends_on = None
 BATCH = 1_000
 
 # Hashes keep an entry short; they are those of hash partitioning, the same on every version and platform. ~ keeps a
-# project apart from the organization of the same number. A title of more letters than anybody reads would be more
-# entries than anybody wants to wait for.
+# project apart from the organization of the same number. The letters around a space tell apart what is said of two
+# things: "disk full" where all speak of disks, and of what is full, but not of full disks. A title of more letters than
+# anybody reads would be more entries than anybody wants to wait for.
 TITLE_KEYS = """
 CREATE OR REPLACE FUNCTION title_keys(organization bigint, project bigint, started timestamptz, folded_title text)
 RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
@@ -38,6 +39,11 @@ BEGIN
         letters := substr(folded_title, place, 3);
         keys := keys || hashtextextended(letters, of_organization);
         keys := keys || hashtextextended(letters, of_project);
+        IF substr(folded_title, place + 3, 1) = ' ' AND place + 7 <= length(folded_title) THEN
+            letters := substr(folded_title, place, 8);
+            keys := keys || hashtextextended(letters, of_organization);
+            keys := keys || hashtextextended(letters, of_project);
+        END IF;
     END LOOP;
     RETURN keys;
 END $$
