@@ -129,9 +129,13 @@ class RabbitBroker(Broker):
             return []
         taken: list[Any] = []
         with self.connection() as connection:
-            connection.default_channel.basic_consume(queue, callback=taken.append, no_ack=True)
+            channel = connection.default_channel
+            # No more than these: what comes meanwhile would be taken, too, and lost.
+            channel.basic_qos(0, lying, False)
+            channel.basic_consume(queue, callback=taken.append)
             while len(taken) < lying:
                 connection.drain_events(timeout=10)
+            channel.basic_ack(taken[-1].delivery_tag, multiple=True)
         return [
             Taken(
                 json.loads(message.body),
