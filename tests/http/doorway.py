@@ -43,7 +43,8 @@ class Gateway:
     """A running gateway."""
 
     def __init__(self, settings: GatewaySettings, patience: Patience | None = None) -> None:
-        self._socket = socket.socket()
+        # Named as TCP, which asyncio looks at before it turns off that answers wait for acknowledgements, 40 ms each.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.app = create_app(settings, patience)
