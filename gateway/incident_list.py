@@ -27,6 +27,7 @@ from models.activity import Activity
 from models.directory import Person
 from models.incident import Incident
 from models.policy import Actor, OrganizationFacts, TeamFacts
+from models.vocabulary import Feature
 
 MOST_ACTIVITIES: Final = 1_000
 """Of a whole page, when activities are asked for with it."""
@@ -52,15 +53,20 @@ class IncidentList:
 
         :raises Refusal: a parameter does not fit, or names what the caller does not reach.
         """
-        projects = await self._rows(PROJECTS, {"organization": organization.id})
+        here = {"organization": organization.id}
+        projects = await self._rows(PROJECTS, here)
         ids = team_ids(query)
         teams = await self._rows(_TEAMS, {"ids": ids}) if ids else ()
+        environments = await self._rows(_ENVIRONMENTS, here) if "environment" in query else ()
+        others = () if organization.has(Feature.PERFORMANCE) else await self._rows(_OTHER_DATASETS, here)
         return select(
             query,
             actor=actor,
             organization=organization,
             projects=[project_of(row) for row in projects],
             teams={row.id: TeamFacts(row.id, row.organization_id, row.name, row.active) for row in teams},
+            environments=[row.name for row in environments],
+            has_other_datasets=bool(others),
             today=datetime.now(UTC),
         )
 
@@ -102,6 +108,15 @@ class IncidentList:
 
 _TEAMS: Final = """
 SELECT id, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
+"""
+
+_ENVIRONMENTS: Final = "SELECT name FROM environments WHERE organization_id = %(organization)s"
+
+_OTHER_DATASETS: Final = """
+SELECT 1 FROM alert_rules r WHERE r.organization_id = %(organization)s AND (
+    r.definition->>'dataset' <> 'events' OR EXISTS (
+        SELECT 1 FROM alert_rule_generations g WHERE g.rule_id = r.id AND g.definition->>'dataset' <> 'events'))
+LIMIT 1
 """
 
 _INCIDENTS: Final = f"""

@@ -68,7 +68,10 @@ def _walk(selection: Selection, page: Page, *, rows: int | None) -> str:
         source, more, spanning = _merged(selection, span, most=rows), "", _spanning(selection, span)
     else:
         source = f"SELECT * FROM incident_listing WHERE organization_id = %(organization)s {span.condition}"
-        more = f"AND project_id = ANY(%(projects)s::bigint[]) {_is_standing(selection)} {_is_alive(selection)}"
+        more = (
+            f"AND project_id = ANY(%(projects)s::bigint[]) {_is_standing(selection)} {_is_alive(selection)}"
+            f" {_is_of_rule(selection)}"
+        )
         spanning = ""
     walked = f"SELECT * FROM (SELECT * FROM ({source}) AS s {span.order} {limit}) AS w WHERE {_HAS_TITLE} {more}"
     return spanning + _page_of(walked, page, span)
@@ -85,7 +88,7 @@ def _search(selection: Selection, page: Page) -> str:
         SELECT * FROM (
             SELECT incident_id, project_id, date_started, date_closed FROM incident_listing
             WHERE {within} {_is_standing(selection)} AND {_HAS_TITLE} AND EXISTS ({_is_more(selection, span)}) OFFSET 0
-        ) AS f WHERE {after} {_is_alive(selection)} {span.condition}"""
+        ) AS f WHERE {after} {_is_alive(selection)} {_is_of_rule(selection)} {span.condition}"""
     return _spanning(selection, span) * few + _page_of(found, page, span)
 
 
@@ -106,7 +109,7 @@ def _by_key(selection: Selection, page: Page) -> str:
         WHERE i.organization_id = %(organization)s AND md5(i.dedup_key) = md5(%(key)s) AND i.dedup_key = %(key)s
         AND EXISTS (
             SELECT 1 FROM incident_listing WHERE incident_id = i.id AND project_id = ANY(%(projects)s::bigint[])
-            {_is_standing(selection)} {_is_alive(selection)} {span.condition} AND {_HAS_TITLE}
+            {_is_standing(selection)} {_is_alive(selection)} {_is_of_rule(selection)} {span.condition} AND {_HAS_TITLE}
         )"""
     latest = f"{of_key} ORDER BY i.date_started DESC, i.id DESC LIMIT 1"
     first = f"(({of_key} AND i.status <> 2 LIMIT 1) UNION ALL ({latest})) AS c ORDER BY c.status = 2 LIMIT 1"
@@ -134,7 +137,8 @@ def _branches(selection: Selection, span: _Span, project: str, *, most: int | No
     """
     end = span.order if most is None else f"{span.order} LIMIT {most}"
     columns = "SELECT incident_id, date_started, folded_title"
-    of_project = f"{columns} FROM incident_listing WHERE project_id = {project}"
+    of_rule = _is_of_rule(selection)
+    of_project = f"{columns} FROM incident_listing WHERE project_id = {project} {of_rule}"
     if selection.start is None:
         yield f"({of_project} {_is_standing(selection)} {span.condition} {end})"
         return
@@ -143,7 +147,7 @@ def _branches(selection: Selection, span: _Span, project: str, *, most: int | No
         yield f"({of_project} {unfinished} {_is_alive(selection)} {span.condition} {end})"
     if selection.standing in (None, Standing.CLOSED):
         yield f"({of_project} AND status = 2 {_is_alive(selection)} {span.since_start.condition} {end})"
-        yield f"({columns} FROM spanning WHERE project_id = {project} {end})"
+        yield f"({columns} FROM spanning WHERE project_id = {project} {of_rule} {end})"
 
 
 def _spanning(selection: Selection, span: _Span) -> str:
@@ -175,6 +179,30 @@ def _is_standing(selection: Selection) -> str:
 
 def _is_alive(selection: Selection) -> str:
     return "" if selection.start is None else "AND (date_closed IS NULL OR date_closed >= %(start)s)"
+
+
+def _is_of_rule(selection: Selection) -> str:
+    """Whether the rule that found an incident, as it was then, is one that is asked for."""
+    wish, asked = selection.rule, []
+    if wish.environments:
+        asked.append("said.words->>'environment' = ANY(%(environments)s::text[])")
+    if wish.alert_rule is not None:
+        asked.append("i.alert_rule_id = %(alert_rule)s")
+        if not wish.with_snapshots:
+            asked.append("i.alert_rule_generation = r.generation")
+    if wish.teams is not None:
+        owned = "(said.words->>'owner_team')::bigint = ANY(%(teams)s::bigint[])"
+        asked.append(f"({owned} OR said.words->>'owner_team' IS NULL)" if wish.or_unassigned else owned)
+    if wish.only_events:
+        asked.append("coalesce(said.words->>'dataset', 'events') = 'events'")
+    return f"AND EXISTS ({_FOUND_BY} WHERE i.id = incident_id AND {' AND '.join(asked)})" if asked else ""
+
+
+_FOUND_BY: Final = """
+    SELECT 1 FROM incidents i
+    LEFT JOIN alert_rules r ON r.id = i.alert_rule_id
+    LEFT JOIN alert_rule_generations g ON g.rule_id = i.alert_rule_id AND g.generation = i.alert_rule_generation
+    CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS words) AS said"""
 
 
 # --- from where to where ---------------------------------------------------------------------------------------
@@ -241,6 +269,9 @@ def _parameters(selection: Selection, page: Page) -> dict[str, Any]:
         "start": selection.start,
         "title": re.sub(r"([%_\\])", r"\\\1", selection.title),
         "key": selection.dedup_key,
+        "environments": list(selection.rule.environments),
+        "alert_rule": selection.rule.alert_rule,
+        "teams": list(selection.rule.teams or ()),
         "key_at": key[0],
         "key_id": key[1],
         "end_at": selection.end,

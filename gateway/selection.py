@@ -25,7 +25,7 @@ from models.policy import (
     require_team,
 )
 from models.refusals import Forbidden, Malformed, NotFound, PlainRefusal
-from models.vocabulary import Feature, IncidentStatus
+from models.vocabulary import MAX_ID, Feature, IncidentStatus
 from tasks.fields import identifier
 
 ALL_PROJECTS: Final = -1
@@ -78,9 +78,9 @@ class RuleWish:
     only_events: bool = False
 
     @property
-    def fits_no_rule(self) -> bool:
-        """Whether an incident without a rule is meant: it is on dataset events, unassigned, without environment."""
-        return not self.environments and self.alert_rule is None and (self.teams is None or self.or_unassigned)
+    def names_none(self) -> bool:
+        """Whether it asks for a rule that no number can name."""
+        return self.alert_rule is not None and not 0 < self.alert_rule <= MAX_ID
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ class Selection:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing can match. No incident has a rule yet."""
-        return not self.projects or not self.rule.fits_no_rule
+        """Whether nothing can match."""
+        return not self.projects or self.rule.names_none
 
 
 def select(
@@ -114,12 +114,14 @@ def select(
     projects: Sequence[Project],
     teams: Mapping[int, TeamFacts],
     environments: Collection[str] = (),
+    has_other_datasets: bool = True,
     today: datetime,
 ) -> Selection:
     """The incidents that the parameters ask for, if the caller may ask for them.
 
     ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, wherever they are; ``environments`` the
-    names that alert rules of the organization use. Parts that a date leaves out are those of ``today``.
+    names that alert rules of the organization use, ``has_other_datasets`` whether any of them watches something else
+    than events. Parts that a date leaves out are those of ``today``.
 
     :raises Refusal: a parameter does not fit, or names what the caller does not reach.
     """
@@ -139,7 +141,7 @@ def select(
             with_snapshots=alert_rule is not None and query.get("includeSnapshots", "") != "",
             teams=owners,
             or_unassigned=or_unassigned,
-            only_events=not organization.has(Feature.PERFORMANCE),
+            only_events=has_other_datasets and not organization.has(Feature.PERFORMANCE),
         ),
         standing=_STANDINGS.get(query.get("status", "")),
         start=start,

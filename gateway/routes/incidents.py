@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 from gateway.addresses import Address, Operation, Parameter
@@ -37,20 +38,35 @@ async def list_incidents(visit: Visit) -> Answer:
     listed = await reads.listed(keys, activities="activities" in expand, seen_by="seen_by" in expand)
     found_by = await visit.services.rules.found_by([each.incident for each in listed.values()], viewer)
     shows_original = "original_alert_rule" in expand
+    rules = (
+        {each.edition.rule.id: each.edition.rule for each in found_by.values()} if "latestIncident" in expand else {}
+    )
+    latest = await visit.services.rules.latest_incidents(list(rules.values()), viewer)
     return page_answer(
         page,
         # What was deleted just now is left out.
         [key for key in keys if key.incident_id in listed],
         key=lambda row: (row.date_started, row.incident_id),
-        shape=lambda row: _listed_json(
-            listed[row.incident_id], viewer, found_by.get(row.incident_id), shows_original=shows_original
+        shape=lambda row: _with_latest(
+            _listed_json(listed[row.incident_id], viewer, found_by.get(row.incident_id), shows_original=shows_original),
+            latest,
         ),
         url=visit.url,
         query=query,
     )
 
 
-def _listed_json(listed: Listed, viewer: int | None, found_by: FoundBy | None, *, shows_original: bool) -> JSON:
+def _with_latest(shown: dict[str, JSON], latest: Mapping[int, JSON]) -> JSON:
+    """Beside the incident's rule the last thing that it found, where that was asked for."""
+    rule = shown["alertRule"]
+    if rule is None or int(rule["id"]) not in latest:
+        return shown
+    return shown | {"alertRule": rule | {"latestIncident": latest[int(rule["id"])]}}
+
+
+def _listed_json(
+    listed: Listed, viewer: int | None, found_by: FoundBy | None, *, shows_original: bool
+) -> dict[str, JSON]:
     number = listed.incident.identifier
     activities = None
     if listed.activities is not None:

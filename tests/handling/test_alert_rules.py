@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select, update
 
+from models.activity import activities as incident_activities
 from models.alert_rule import (
     AUTO_RESOLVED,
     Action,
@@ -20,13 +21,16 @@ from models.alert_rule import (
     environments,
 )
 from models.command import commands
+from models.delivery import deliveries
 from models.directory import organizations
 from models.event import events
 from models.incident import incidents
 from models.rule_words import ActionType, TargetType
-from models.vocabulary import JSON, IncidentStatus
+from models.subscription import subscriptions
+from models.vocabulary import JSON, IncidentStatus, StatusMethod
 from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
-from tests.builders import NOW, an_alert_rule, an_incident
+from tests.builders import NOW, a_trigger, an_alert_rule, an_incident
+from tests.builders import an_action as built_action
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
@@ -564,6 +568,32 @@ def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: House, acme: A
         {"incident": str(number), "status": 2, "comment": AUTO_RESOLVED} for number in open_
     ]
     assert {(each.token_id, each.user_id) for each in asked} == {(None, None)}
+
+
+@pytest.mark.parametrize("order", [change, deletion])
+def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(house: House, acme: Acme, order: Any) -> None:
+    rule = a_rule(house, acme, triggers=[a_trigger("critical", 100.0, built_action(12))])
+    number = a_finding(house, acme, rule, status=IncidentStatus.CRITICAL)
+
+    house.answer(order(rule), **acme.by("mem"))
+    house.apply()
+
+    with house.engine.connect() as connection:
+        incident = connection.execute(
+            select(incidents).where(
+                incidents.c.organization_id == acme.organizations["acme"], incidents.c.identifier == number
+            )
+        ).one()
+        happened = connection.execute(
+            select(incident_activities).where(incident_activities.c.incident_id == incident.id)
+        ).one()
+        told = connection.execute(select(deliveries)).one()
+        subscribed = connection.execute(select(subscriptions)).all()
+    assert (incident.status, incident.status_method) == (IncidentStatus.CLOSED, StatusMethod.RULE_UPDATED)
+    assert (happened.user_id, happened.previous_value, happened.value) == (None, "20", "2")
+    assert happened.comment == AUTO_RESOLVED
+    assert (told.user_id, told.method, told.status, told.activity_id) == (12, "resolve", 2, happened.id)
+    assert subscribed == []
 
 
 def test_a_second_change_in_the_same_batch_does_not_close_again_what_the_first_one_has_closed(

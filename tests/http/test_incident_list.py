@@ -11,12 +11,13 @@ from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
 from models.activity import activities
+from models.alert_rule import alert_rule_generations, environments
 from models.base import new_id
 from models.directory import organizations, projects, teams
 from models.incident import incident_seen, incidents
 from models.moments import iso
 from models.vocabulary import ActivityType, IncidentStatus
-from tests.builders import NOW, a_comment, a_project, an_incident
+from tests.builders import NOW, a_comment, a_definition, a_project, an_alert_rule, an_incident
 from tests.handling.acme import Acme
 from tests.http.doorway import ACME, Gateway
 from tests.http.test_reads import links, pages
@@ -145,6 +146,102 @@ def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Op
 
 
 # --- the rule --------------------------------------------------------------------------------------------------
+
+
+# --- rules, as they were when they found the incident ----------------------------------------------------------
+
+
+@pytest.fixture
+def found(acme: Acme, ledger: Engine, opened: Open) -> int:
+    """A rule of team t1 on prod; it found `before`, says something else by now, and found `after`. The rule's id."""
+    organization = acme.organizations["acme"]
+    was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
+    with ledger.begin() as connection:
+        rule = an_alert_rule(
+            connection,
+            organization,
+            projects=[acme.projects["acme", "p1"]],
+            generation=2,
+            name="is",
+            environment="prod",
+            owner_team=21,
+        )
+        stored = {"definition": was.model_dump(mode="json"), "date_modified": NOW}
+        connection.execute(insert(alert_rule_generations).values(rule_id=rule, generation=1, **stored))
+        for name in ("prod", "test", "idle"):
+            connection.execute(insert(environments).values(organization_id=organization, name=name))
+    opened("before", minutes=1, alert_rule_id=rule, alert_rule_generation=1)
+    opened("after", minutes=2, alert_rule_id=rule, alert_rule_generation=2)
+    return rule
+
+
+def test_an_environment_keeps_what_rules_found_on_it(gateway: Gateway, found: int) -> None:
+    assert titles(gateway, "?environment=prod") == ["after"]
+    assert titles(gateway, "?environment=test&environment=prod") == ["after"]
+    assert titles(gateway, "?environment=idle") == []
+
+
+def test_a_rules_incidents_are_those_it_found_as_it_is_now(gateway: Gateway, found: int) -> None:
+    assert titles(gateway, f"?alertRule={found}") == ["after"]
+    assert titles(gateway, f"?alertRule={found + 1}") == titles(gateway, f"?alertRule={'9' * 30}") == []
+
+
+def test_with_snapshots_a_rules_incidents_are_all_that_it_ever_found(
+    gateway: Gateway, found: int, acme: Acme, ledger: Engine
+) -> None:
+    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+
+    assert titles(gateway, f"?alertRule={found}&includeSnapshots=0") == ["after", "before"]
+    assert titles(gateway, f"?alertRule={found}&includeSnapshots=") == ["after"]
+
+
+def test_a_team_keeps_what_its_rules_found(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
+    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+
+    assert titles(gateway, "?team=21") == titles(gateway, "?team=myteams") == ["after"]
+    assert titles(gateway, "?team=21&team=unassigned") == ["after", "first"]
+    assert titles(gateway, "?team=22", by="dev-ben") == ["before"]
+
+
+def test_without_performance_only_what_watched_events_is_listed(
+    gateway: Gateway, found: int, acme: Acme, ledger: Engine
+) -> None:
+    assert titles(gateway) == ["after", "first"]
+
+    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+
+    assert titles(gateway) == ["after", "before", "first"]
+
+
+@pytest.mark.parametrize("beside", ["title=e", "title=after", "start=2026-01-01", "status=open", "projectSlug=$all"])
+def test_a_rule_and_another_filter_both_count(gateway: Gateway, found: int, beside: str) -> None:
+    assert titles(gateway, f"?alertRule={found}&{beside}") == ["after"]
+    assert titles(gateway, f"?alertRule={found}&title=before") == []
+
+
+def test_an_incident_found_by_key_meets_the_rule_that_is_asked_for(gateway: Gateway, found: int, opened: Open) -> None:
+    opened("keyed", minutes=3, dedup_key="k", alert_rule_id=found, alert_rule_generation=2)
+
+    assert titles(gateway, f"?dedupKey=k&alertRule={found}") == ["keyed"]
+    assert titles(gateway, f"?dedupKey=k&alertRule={found + 1}") == []
+
+
+def test_a_listed_incident_shows_its_rule_as_it_was(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
+    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+
+    after, before, _ = gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json()
+
+    assert (after["alertRule"]["name"], after["alertRule"]["status"]) == ("is", 0)
+    assert (before["alertRule"]["name"], before["alertRule"]["status"]) == ("was", 4)
+    assert [each["alertRule"]["originalAlertRuleId"] for each in (after, before)] == [None, found]
+    assert {each["alertRule"]["latestIncident"]["title"] for each in (after, before)} == {"after"}
+
+
+def give(ledger: Engine, acme: Acme, *features: str) -> None:
+    with ledger.begin() as connection:
+        connection.execute(
+            update(organizations).where(organizations.c.id == acme.organizations["acme"]).values(features=features)
+        )
 
 
 def test_an_environment_that_no_rule_names_is_unknown(gateway: Gateway) -> None:
