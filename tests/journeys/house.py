@@ -92,7 +92,8 @@ class Stack:
         try:
             yield program
         finally:
-            program.end(signal.SIGINT)
+            # A shell's background jobs, and what they start, ignore the other way to end it.
+            program.end(signal.SIGTERM)
 
 
 @contextlib.contextmanager

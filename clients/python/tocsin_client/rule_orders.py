@@ -31,23 +31,10 @@ class Trigger:
     actions: Sequence[Action] = ()
 
 
-@dataclass(frozen=True)
-class CreateAlertRule(Order):
-    """Watch the values of a metric on one project (its slug); the outcome is the rule."""
+@dataclass(frozen=True, kw_only=True)
+class _RuleWords(Order):
+    """What a rule need not say."""
 
-    type: ClassVar[str] = "alert_rule.create"
-    route: ClassVar[tuple[str, str] | None] = ("POST", "alert-rules/")
-
-    name: str
-    projects: Sequence[str]
-    aggregate: str
-    """``count()``, for example."""
-    time_window: int
-    """Minutes."""
-    threshold_type: int
-    """0 if values above the thresholds alert, 1 if those below do."""
-    triggers: Sequence[Trigger]
-    query: str = ""
     resolve_threshold: float | None = None
     threshold_period: int | None = None
     """How many values in a row must cross a threshold; one, if nothing is said."""
@@ -63,7 +50,26 @@ class CreateAlertRule(Order):
 
 
 @dataclass(frozen=True)
-class UpdateAlertRule(Order):
+class CreateAlertRule(_RuleWords):
+    """Watch the values of a metric on one project (its slug); the outcome is the rule."""
+
+    type: ClassVar[str] = "alert_rule.create"
+    route: ClassVar[tuple[str, str] | None] = ("POST", "alert-rules/")
+
+    name: str
+    projects: Sequence[str]
+    aggregate: str
+    """``count()``, for example."""
+    time_window: int
+    """Minutes."""
+    threshold_type: int
+    """0 if values above the thresholds alert, 1 if those below do."""
+    triggers: Sequence[Trigger]
+    query: str = ""
+
+
+@dataclass(frozen=True)
+class UpdateAlertRule(_RuleWords):
     """Let a rule say something else; its open incidents end. What may be left out stays as it is."""
 
     type: ClassVar[str] = "alert_rule.update"
@@ -77,15 +83,6 @@ class UpdateAlertRule(Order):
     triggers: Sequence[Trigger]
     name: str | None = None
     projects: Sequence[str] | None = None
-    resolve_threshold: float | None = None
-    threshold_period: int | None = None
-    comparison_delta: int | None = None
-    dataset: str | None = None
-    query_type: int | None = None
-    event_types: Sequence[str] | None = None
-    environment: str | None = None
-    owner: str | None = None
-    description: str | None = None
 
 
 @dataclass(frozen=True)
