@@ -173,7 +173,7 @@ def _user_id(connection: Connection, username: str | None) -> int | None:
     query = text("SELECT id FROM users WHERE lower(username) = lower(:username)")
     found: int | None = connection.execute(query, {"username": username}).scalar()
     if found is None:
-        raise TokenError(f'there is no user "{username}"')
+        raise TokenError(f'there is no user "{username}": `tocsin directory export` shows who there is')
     return found
 
 
@@ -184,5 +184,5 @@ def _organization_id(connection: Connection, slug: str | None) -> int | None:
         select(organizations.c.id).where(organizations.c.slug == slug)
     ).scalar_one_or_none()
     if found is None:
-        raise TokenError(f'there is no organization "{slug}"')
+        raise TokenError(f'there is no organization "{slug}": `tocsin directory export` shows those there are')
     return found

@@ -287,7 +287,11 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
     ),
     "system token": (
         {"tokens": [{"token": "t", "kind": "system"}]},
-        ['tokens[0].kind: "system" is no kind of token', 'tokens[0]: "kind" is missing'],
+        ['tokens[0].kind: "system" is no kind of token'],
+    ),
+    "role of operators": (
+        {"tokens": [{"token": "t", "kind": "ops", "name": "o", "role": "king"}]},
+        ['tokens[0].role: "king" is no role of operators'],
     ),
     "unknown organization": (
         {"projects": [{"organization": "nix", "slug": "p"}]},
