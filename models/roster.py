@@ -269,7 +269,9 @@ def _token_misfits(step: _Step) -> Iterator[str]:
         act_as=wanted["act_as"],
         ops_role=wanted["role"],
     )
-    yield from (f"{place}: {misfit}" for misfit in misfits(facts))
+    for key, says in misfits(facts):
+        value = wanted[key]
+        yield f"{place}: {quote(key)} is missing: {says}" if not value else f"{place}.{key}: {quote(value)}, but {says}"
 
 
 def _called(wish: _Wish) -> str:
