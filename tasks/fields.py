@@ -37,6 +37,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "off", "0"), False
 )
+_INTEGRAL = re.compile(r"\s*([+-]?[0-9]{1,30})(\.0*)?\s*")
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
@@ -71,15 +72,15 @@ def storable(value: str) -> str:
 
 
 def integer(value: JSON) -> int:
-    """An integer, an integral float or a string of digits; never a truth value."""
+    """An integer, an integral float or a string of either; never a truth value."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool):
         raise wrong(NO_INTEGER)
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
-        return int(value)
+    if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
+        return int(digits[1])
     if not isinstance(value, int):
         raise wrong(NO_INTEGER)
     return value
