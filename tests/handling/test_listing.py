@@ -6,19 +6,27 @@ from datetime import timedelta
 from typing import Any
 
 from alembic import command
-from sqlalchemy import delete, select, update
+from sqlalchemy import Table, delete, select, update
 
 from models.incident import incident_projects, incidents
-from models.listing import listing
+from models.listing import listing, titles
 from models.migrate import _config, migrate
 from models.vocabulary import IncidentStatus
 from tests.builders import NOW, a_project, an_incident, an_organization
 from tests.conftest import Database
 
 
-def rows(database: Database) -> list[Any]:
+def rows(database: Database, table: Table = listing) -> list[Any]:
     with database.engine.connect() as connection:
-        return list(connection.execute(select(listing).order_by(listing.c.incident_id, listing.c.project_id)).all())
+        return list(connection.execute(select(table).order_by(table.c.incident_id, table.c.project_id)).all())
+
+
+def migrate_down(database: Database, revision: str) -> None:
+    with database.engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
 
 
 def test_there_is_a_row_for_each_incident_and_project(database: Database) -> None:
@@ -29,16 +37,17 @@ def test_there_is_a_row_for_each_incident_and_project(database: Database) -> Non
 
     assert [row[:5] for row in rows(database)] == [(incident, place, organization, 1, NOW) for place in places]
     assert {row.folded_title for row in rows(database)} == {"ärger"}
+    assert rows(database, titles) == [(incident, place, organization, NOW, "ärger") for place in places]
 
 
 def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) -> None:
-    def place() -> Any:
+    def place(table: str = "incident_listing") -> Any:
         with database.engine.connect() as connection:
-            return connection.exec_driver_sql("SELECT ctid FROM incident_listing").scalar_one()
+            return connection.exec_driver_sql(f"SELECT ctid FROM {table}").scalar_one()
 
     with database.engine.begin() as connection:
         an_incident(connection, an_organization(connection))
-    before = place()
+    before, title_before = place(), place("incident_titles")
 
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(version=7, status=IncidentStatus.OPEN))
@@ -48,6 +57,11 @@ def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) 
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(status=IncidentStatus.CLOSED, date_closed=closed))
     assert [(row.status, row.date_closed) for row in rows(database)] == [(2, closed)]
+    assert place("incident_titles") == title_before
+
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(title="OTHER", date_started=closed))
+    assert [(row.folded_title, row.date_started) for row in rows(database, titles)] == [("other", closed)]
 
 
 def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
@@ -57,7 +71,7 @@ def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
         connection.execute(delete(incidents).where(incidents.c.id == gone))
         connection.execute(delete(incident_projects).where(incident_projects.c.incident_id == moved))
 
-    assert [row.incident_id for row in rows(database)] == [kept]
+    assert [row.incident_id for row in rows(database)] == [row.incident_id for row in rows(database, titles)] == [kept]
 
 
 def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupted(database: Database) -> None:
@@ -66,7 +80,11 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
         for _ in range(3):
             an_incident(connection, organization)
     expected = rows(database)
-    downgrade(database, "0005")
+    migrate_down(database, "0004")
+    migrate(database.engine)
+    assert rows(database) == expected
+
+    migrate_down(database, "0005")
     with database.engine.begin() as connection:
         # As if it had ended halfway.
         connection.execute(delete(listing).where(listing.c.incident_id > expected[0].incident_id))
@@ -76,14 +94,23 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
     migrate(database.engine)
 
     assert rows(database) == expected
-    downgrade(database, "0004")
+
+
+def test_the_migration_copies_the_titles_there_are_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        for _ in range(3):
+            an_incident(connection, organization)
+    expected = rows(database, titles)
+    with database.engine.begin() as connection:
+        # As if it had ended halfway.
+        connection.execute(delete(titles).where(titles.c.incident_id > expected[0].incident_id))
+        connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
+
     migrate(database.engine)
-    assert rows(database) == expected
 
-
-def downgrade(database: Database, revision: str) -> None:
-    with database.engine.connect() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        command.downgrade(config, revision)
-        connection.commit()
+    assert rows(database, titles) == expected
+    migrate_down(database, "0006")
+    migrate(database.engine)
+    assert rows(database, titles) == expected
