@@ -30,7 +30,7 @@ from starlette.datastructures import QueryParams
 
 from bench.load import HOST
 from bench.machine import machine, versions
-from bench.million import ORGANIZATION, TOKEN, fill
+from bench.million import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SILENT_RULE, TOKEN, fill
 from bench.run import RESULTS, commit, say, temporary
 from gateway.incident_list import IncidentList
 from gateway.list_statements import page_keys
@@ -61,14 +61,19 @@ PROJECTS: Final = {
     "all (50)": "project=-1",
     "eight": "&".join(f"projectSlug={slug}" for slug in _EIGHT),
     "busy": "projectSlug=busy",
+    "sixth": "projectSlug=sixth",
     "silent": "projectSlug=silent",
     "tiny": "projectSlug=tiny",
     "empty": "projectSlug=empty",
 }
 
 
-def filters(now: datetime) -> dict[str, str]:
-    """Every filter, by what is worth knowing of it."""
+EVENTS_ONLY: Final = "events only"
+"""Filters whose names begin so are read as in an organization without the performance feature."""
+
+
+def filters(now: datetime, rule: int, teams: Sequence[int]) -> dict[str, str]:
+    """Every filter, by what is worth knowing of it; ``rule`` is the first one's id."""
     hour, year = (f"{now - ago:%Y-%m-%dT%H:%M:%SZ}" for ago in (timedelta(hours=1), timedelta(days=365)))
     return {
         "none": "",
@@ -109,6 +114,60 @@ def filters(now: datetime) -> dict[str, str]:
         "title: long, of common parts, warning": "title=latency+is+high+in+eu-west-42&status=warning",
         "title: long, of common parts, nowhere, closed": "title=latency+is+unreachable&status=closed",
         "title: nowhere, start a year ago, open": f"title=xyzzy&start={year}&status=open",
+    } | _filters_by_rule(rule, teams, year)
+
+
+def _filters_by_rule(rule: int, teams: Sequence[int], year: str) -> dict[str, str]:
+    common, rare, oldest = f"alertRule={rule}", f"alertRule={rule + 200}", f"alertRule={rule + OLDEST_RULE}"
+    team, small, old_team = (f"team={teams[at]}" for at in (0, 18, -1))
+    return {
+        "rule: one in eight": common,
+        "rule: one in 1,300": rare,
+        "rule: a dozen": f"alertRule={rule + RARE_RULE}",
+        "rule: only among the oldest": oldest,
+        "rule: as it is, a third of it": f"alertRule={rule + CHANGED_RULE}",
+        "rule: as it is, nothing": f"alertRule={rule + SILENT_RULE}",
+        "rule: with snapshots": f"alertRule={rule + SILENT_RULE}&includeSnapshots=1",
+        "rule: nowhere": f"alertRule={rule + 9_999}",
+        "environment: half": "environment=production",
+        "environment: only among the oldest": "environment=legacy",
+        "environments: two": "environment=legacy&environment=staging",
+        "team: one in ten": team,
+        "team: one in 80": small,
+        "team: only among the oldest": old_team,
+        "team: only among the oldest, or none": f"{old_team}&team=unassigned",
+        "teams: ten": "&".join(f"team={each}" for each in teams[10:]),
+        "rule: one in eight, critical": f"{common}&status=critical",
+        "rule: one in eight, closed": f"{common}&status=closed",
+        "rule: one in eight, start a year ago": f"{common}&start={year}",
+        "rule: one in eight, end a year ago": f"{common}&end={year}",
+        "rule: one in 1,300, open": f"{rare}&status=open",
+        "rule: one in 1,300, closed": f"{rare}&status=closed",
+        "rule: a dozen, warning": f"alertRule={rule + RARE_RULE}&status=warning",
+        "rule: only among the oldest, open": f"{oldest}&status=open",
+        "rule: only among the oldest, start a year ago": f"{oldest}&start={year}",
+        "environment: only among the oldest, critical": "environment=legacy&status=critical",
+        "environment: half, team: one in 80": f"environment=production&{small}",
+        "environment: half, rule elsewhere": f"environment=production&{oldest}",
+        "team: one in ten, warning": f"{team}&status=warning",
+        "team: one in 80, closed, start a year ago": f"{small}&status=closed&start={year}",
+        "rule: one in eight, title: one in five": f"{common}&title=latency",
+        "rule: one in eight, title: one in 300": f"{common}&title=quota",
+        "rule: one in eight, title: a dozen": f"{common}&title=zebra",
+        "rule: one in 1,300, title: one in five": f"{rare}&title=latency",
+        "rule: one in 1,300, title: two letters": f"{rare}&title=la",
+        "rule: only among the oldest, title: one in five": f"{oldest}&title=latency",
+        "rule: only among the oldest, title: nowhere": f"{oldest}&title=xyzzy",
+        "team: one in ten, title: long, of common parts": f"{team}&title=latency+is+high+in+eu-west-42",
+        "team: one in 80, title: only the oldest 4 %": f"{small}&title=cutover",
+        EVENTS_ONLY: "",
+        f"{EVENTS_ONLY}, critical": "status=critical",
+        f"{EVENTS_ONLY}, start a year ago, closed": f"start={year}&status=closed",
+        f"{EVENTS_ONLY}, title: one in 300": "title=quota",
+        f"{EVENTS_ONLY}, title: nowhere": "title=xyzzy",
+        f"{EVENTS_ONLY}, rule: one in 1,300": rare,
+        f"{EVENTS_ONLY}, rule of transactions": f"alertRule={rule + 4}",
+        f"{EVENTS_ONLY}, team: one in 80, environment: half": f"{small}&environment=production",
     }
 
 
@@ -168,11 +227,14 @@ def _measure(servers: Servers, engine: Engine, now: datetime, cleanup: ExitStack
         psycopg.connect(servers.database_url, autocommit=True, row_factory=namedtuple_row)
     )
     database.execute("SET timezone = 'UTC'")
-    wished = filters(now)
-    queries = {(places, name): f"{PROJECTS[places]}&{wished[name]}" for places in PROJECTS for name in wished}
-    selections = asyncio.run(_selections(engine, list(queries.values())))
-    for (places, name), query in queries.items():
-        selection = selections[query]
+    rules = [id_ for (id_,) in database.execute("SELECT id FROM alert_rules ORDER BY id")]
+    teams = [id_ for (id_,) in database.execute("SELECT id FROM teams ORDER BY id")]
+    wished = filters(now, rules[0], teams)
+    queries = {(name, places): f"{PROJECTS[places]}&{wished[name]}" for name in wished for places in PROJECTS}
+    for (name, places), query in queries.items():
+        features = frozenset(Feature) - {Feature.PERFORMANCE} if name.startswith(EVENTS_ONLY) else frozenset(Feature)
+        database.execute("UPDATE organizations SET features = %s", ([each.value for each in features],))
+        selection = asyncio.run(_selection(engine, query, features))
         key, pages = _far_key(database, selection)
         first = _place(database, port, query, selection, Cursor())
         far = _place(database, port, query, selection, Cursor(key)) if key else None
@@ -187,12 +249,12 @@ def _measure(servers: Servers, engine: Engine, now: datetime, cleanup: ExitStack
         }
 
 
-async def _selections(engine: Engine, queries: Sequence[str]) -> dict[str, Selection]:
+async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -> Selection:
     owner = Actor(kind=CallerKind.USER, user_id=1, role=Role.OWNER)
-    organization = OrganizationFacts(_organization(engine), ORGANIZATION, frozenset(Feature))
+    organization = OrganizationFacts(_organization(engine), ORGANIZATION, features)
     asking = create_async_engine(engine.url)
     reads = IncidentList(Reader(asking, seconds=5))
-    found = {query: await reads.selection(QueryParams(query), owner, organization) for query in queries}
+    found = await reads.selection(QueryParams(query), owner, organization)
     await asking.dispose()
     return found
 

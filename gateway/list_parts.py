@@ -16,10 +16,11 @@ from typing import Final, NamedTuple
 
 from gateway.paging import Cursor
 from gateway.selection import RuleWish, Selection, Standing
-from models.listing import LIFE
+from models.listing import LIFE, RULE_COLUMNS
 from models.vocabulary import MAX_ID, IncidentStatus
 
-COLUMNS: Final = "incident_id, project_id, status, date_started, date_closed, folded_title"
+OF_RULE: Final = ", ".join(RULE_COLUMNS)
+COLUMNS: Final = f"incident_id, project_id, status, date_started, date_closed, folded_title, {OF_RULE}"
 
 HAS_TITLE: Final = "strpos(folded_title, lower(%(title)s)) > 0"
 OF_PROJECTS: Final = "project_id = ANY(%(projects)s::bigint[])"
@@ -80,7 +81,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The rows of a span that are selected, the title aside.
+    """The rows of a span that are selected, title and rule aside.
 
     ``standing`` is that of the rows that lie in the order; with ``survivors`` come those that were closed since
     ``start``, which lie in no order.
@@ -108,7 +109,17 @@ class Part:
             case one:
                 standing = f"AND status = {one.statuses[0]:d}"
         alive = "" if self.selection.start is None else "AND (date_closed IS NULL OR date_closed >= %(start)s)"
-        return f"{standing} {alive} {_is_of_rule(self.selection.rule)}"
+        return f"{standing} {alive}"
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether something is asked that no order of the list knows."""
+        return bool(self.selection.title or conditions_of_rule(self.selection.rule))
+
+    @property
+    def is_found(self) -> str:
+        """The condition of a row that has the title, and was found by the rule."""
+        return " AND ".join((HAS_TITLE, *conditions_of_rule(self.selection.rule)))
 
     @property
     def survivors(self) -> str:
@@ -119,7 +130,7 @@ class Part:
                 SELECT * FROM incident_listing
                 WHERE {OF_PROJECTS} AND date_closed IS NOT NULL AND {LIFE} @> %(start)s OFFSET 0
             ) AS lived
-            WHERE status = 2 AND date_closed >= %(start)s {self.span.condition} {_is_of_rule(self.selection.rule)}"""
+            WHERE status = 2 AND date_closed >= %(start)s {self.span.condition}"""
 
     def rows_of(self, project: str) -> str:
         """A query for the rows of a project, along an index."""
@@ -157,28 +168,25 @@ def parts(selection: Selection, cursor: Cursor) -> Iterator[Part]:
             yield part
 
 
-def _is_of_rule(wish: RuleWish) -> str:
-    """Whether the rule that found an incident, as it was then, is one that is asked for."""
+def conditions_of_rule(wish: RuleWish) -> list[str]:
+    """What is asked of the rule that found an incident, as it was then, condition by condition."""
     asked = []
-    if wish.environments:
-        asked.append("said.words->>'environment' = ANY(%(environments)s::text[])")
     if wish.alert_rule is not None:
-        asked.append("i.alert_rule_id = %(alert_rule)s")
+        asked.append("alert_rule_id = %(alert_rule)s")
         if not wish.with_snapshots:
-            asked.append("i.alert_rule_generation = r.generation")
+            asked.append(f"alert_rule_generation = {GENERATION}")
+    if wish.environments:
+        asked.append("environment = ANY(%(environments)s::text[])")
     if wish.teams is not None:
-        owned = "(said.words->>'owner_team')::bigint = ANY(%(teams)s::bigint[])"
-        asked.append(f"({owned} OR said.words->>'owner_team' IS NULL)" if wish.or_unassigned else owned)
+        owned = "owner_team = ANY(%(teams)s::bigint[])"
+        asked.append(f"({owned} OR owner_team IS NULL)" if wish.or_unassigned else owned)
     if wish.only_events:
-        asked.append("coalesce(said.words->>'dataset', 'events') = 'events'")
-    return f"AND EXISTS ({_FOUND_BY} WHERE i.id = incident_id AND {' AND '.join(asked)})" if asked else ""
+        asked.append("coalesce(dataset, 'events') = 'events'")
+    return asked
 
 
-_FOUND_BY: Final = """
-    SELECT 1 FROM incidents i
-    LEFT JOIN alert_rules r ON r.id = i.alert_rule_id
-    LEFT JOIN alert_rule_generations g ON g.rule_id = i.alert_rule_id AND g.generation = i.alert_rule_generation
-    CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS words) AS said"""
+GENERATION: Final = "(SELECT generation FROM alert_rules WHERE id = %(alert_rule)s)"
+"""The generation that the rule is in."""
 
 
 def _beside(edge: Edge, sign: str) -> str:

@@ -1,8 +1,8 @@
 """Which rows of the incident list are on a page, as SQL: the same cost for the first page and the five-thousandth.
 
 The rows of :mod:`models.listing` lie in the order of the list, per project. A page is read along that order, from the
-cursor on, merged over the projects. A part of a title is looked for in the rows that come next; a common one fills the
-page there, and any other is found by its letters (:mod:`gateway.title_search`).
+cursor on, merged over the projects. A part of a title, or a rule, is looked for in the rows that come next; what is
+common fills the page there, and anything else is searched for (:mod:`gateway.list_search`).
 """
 
 # ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
@@ -11,18 +11,18 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
-from gateway.list_parts import COLUMNS, HAS_TITLE, OF_PROJECTS, Part, Span, parts, span_from
+from gateway.list_parts import COLUMNS, HAS_TITLE, OF_PROJECTS, OF_RULE, Part, Span, parts, span_from
+from gateway.list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_of, mask, named, search
 from gateway.paging import Cursor, Page
 from gateway.reading import Rows
 from gateway.selection import Selection
-from gateway.title_search import ANY_LONG, SAMPLE, Letters, has_letters, letters_of, mask, named, search
 from models.vocabulary import MAX_ID
 
 MERGED_PROJECTS: Final = 32
 """Up to so many projects are merged row by row; of more, each gives a page, and the pages are merged."""
 
 WALK_ROWS: Final = 1_000
-"""How far a part of a title is looked for along the list before it is searched for."""
+"""How far a part of a title, or a rule, is looked for along the list before it is searched for."""
 
 Statement = tuple[str, dict[str, Any]]
 
@@ -50,10 +50,9 @@ def _rows_of(
     part: Part, page: Page, known: dict[str, Any], letters: Letters | None
 ) -> Generator[Statement, Rows, tuple[Rows, Letters | None]]:
     """A page of a part, and the letters to search by, once those are known: then nothing more is walked."""
-    title = part.selection.title
-    if not title:
+    if not part.is_sought:
         return (yield _page_of(_stream(part, most=page.limit), part.span, page), known), None
-    if not has_letters(title):
+    if not can_search(part.selection):
         # No index knows parts as short as that.
         stream, is_selected = _along(part, most=None)
         return (yield _page_of(f"{stream} OFFSET 0", part.span, page, f"{HAS_TITLE} AND {is_selected}"), known), None
@@ -61,22 +60,22 @@ def _rows_of(
         walked = yield _walk(part, page), known
         if not walked[0].is_cut:
             return [row for row in walked if row.incident_id is not None], None
-        letters = letters_of(title, walked[0].sample, any_long=walked[0].any_long)
+        letters = letters_of(part.selection, walked[0].sample, any_long=walked[0].any_long)
     return (yield _found(part, page, letters), known), letters
 
 
 def _walk(part: Part, page: Page) -> str:
-    """A part of a title in the next rows; at least one row, which says whether the walk ended before the list did.
+    """What is sought, in the next rows; at least one row, which says whether the walk ended before the list did.
 
-    If so it brings a sample of the titles that it saw.
+    If so it brings a sample of what it saw.
     """
     stream, is_selected = _along(part, most=WALK_ROWS)
     return f"""
         WITH near AS MATERIALIZED (
-            SELECT folded_title, date_started, incident_id, {is_selected} AS is_selected
+            SELECT folded_title, date_started, incident_id, {OF_RULE}, {is_selected} AS is_selected
             FROM ({stream}) AS s {part.span.order} LIMIT {WALK_ROWS}
         ), page AS MATERIALIZED (
-            SELECT DISTINCT date_started, incident_id FROM near WHERE is_selected AND {HAS_TITLE}
+            SELECT DISTINCT date_started, incident_id FROM near WHERE is_selected AND {part.is_found}
             {part.span.order} LIMIT {page.limit}
         ), walk AS MATERIALIZED (
             SELECT CASE WHEN (SELECT count(*) FROM page) < {page.limit}
@@ -84,7 +83,7 @@ def _walk(part: Part, page: Page) -> str:
         )
         SELECT date_started, incident_id, is_cut,
                CASE WHEN is_cut THEN ARRAY(
-                   SELECT {mask(part.selection.title)} FROM near WHERE is_selected LIMIT {SAMPLE}
+                   SELECT {mask(part.selection)} FROM near WHERE is_selected LIMIT {SAMPLE}
                ) END AS sample,
                CASE WHEN is_cut THEN ({ANY_LONG}) END AS any_long
         FROM walk LEFT JOIN page ON true {part.span.order}"""
@@ -95,7 +94,7 @@ def _found(part: Part, page: Page, letters: Letters) -> str:
     found = f"(SELECT * FROM ({search(part, letters)}) AS s LIMIT {page.limit})"
     if part.has_survivors:
         # So few that they are looked through.
-        survivors = f"SELECT date_started, incident_id FROM ({part.survivors}) AS s WHERE {HAS_TITLE}"
+        survivors = f"SELECT date_started, incident_id FROM ({part.survivors}) AS s WHERE {part.is_found}"
         found = f"{found} UNION ALL {survivors}" if part.has_rows else survivors
     return _page_of(found, part.span, page)
 
@@ -108,7 +107,7 @@ def _by_key(selection: Selection, page: Page) -> str:
         WHERE i.organization_id = %(organization)s AND md5(i.dedup_key) = md5(%(key)s) AND i.dedup_key = %(key)s
         AND EXISTS (
             SELECT 1 FROM incident_listing WHERE incident_id = i.id AND {OF_PROJECTS}
-            {part.stands} {part.span.condition} AND {HAS_TITLE}
+            {part.stands} {part.span.condition} AND {part.is_found}
         )"""
     latest = f"{of_key} ORDER BY i.date_started DESC, i.id DESC LIMIT 1"
     first = f"(({of_key} AND i.status <> 2 LIMIT 1) UNION ALL ({latest})) AS c ORDER BY c.status = 2 LIMIT 1"

@@ -1,18 +1,32 @@
 """The incident list as it is read: a row per incident and project, in the order and by the filters of the list.
 
 Everything that the list filters by stands in one row, so that any combination of filters is one walk along an index,
-from the newest on. A part of a title is searched for among rows of its own, which a change of status leaves alone. The
-rows are copies: triggers of the database write them with the incident (``migrations/versions/0005…``, ``0007…``), and
-nobody else does.
+from the newest on. Parts of titles, and what the rules said that found the incidents, are searched for among rows of
+their own, which a change of status leaves alone. The rows are copies: triggers of the database write them with the
+incident (``migrations/versions/0005…``, ``0007…``), and nobody else does.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, SmallInteger, Table, Text, func, literal_column
 
 from models.base import METADATA, Moment
+
+
+def _of_rule() -> tuple[Column[Any], ...]:
+    """What the rule that found an incident was, and said, in its generation: the same for as long as that lasts."""
+    return (
+        Column("alert_rule_id", BigInteger, nullable=True),
+        Column("alert_rule_generation", BigInteger, nullable=True),
+        Column("owner_team", BigInteger, nullable=True),
+        Column("environment", Text, nullable=True),
+        Column("dataset", Text, nullable=True),
+    )
+
+
+RULE_COLUMNS: Final = tuple(column.name for column in _of_rule())
 
 listing = Table(
     "incident_listing",
@@ -24,6 +38,7 @@ listing = Table(
     Column("date_started", Moment, nullable=False),
     Column("date_closed", Moment, nullable=True),
     Column("folded_title", Text, nullable=False, comment="in lower case, as it is searched"),
+    *_of_rule(),
     ForeignKeyConstraint(
         ["incident_id", "project_id"],
         ["incident_projects.incident_id", "incident_projects.project_id"],
@@ -94,7 +109,9 @@ ERAS: Final = (Era("32 days", 32 * 86_400), Era("2 days", 2 * 86_400), Era("3 ho
 def letters_key(letters: str, name: str, era: str) -> str:
     """What the index calls letters in an era, in titles of ``name``: an organization, or the ``~`` of a project.
 
-    Titles that have too many letters stand under none of them, but under the empty text.
+    Titles that have too many letters stand under none of them, but under the empty text. What the rule said is called
+    the same way: ``rule:5``, ``rule:5:2`` (its generation), ``environment:prod``, and of every incident ``team:21`` or
+    ``team:``, ``dataset:events`` or another.
     """
     return f"hashtextextended({letters}, hashint8extended({era}, {name}))"
 
@@ -117,6 +134,7 @@ titles = Table(
     Column("organization_id", BigInteger, nullable=False),
     Column("date_started", Moment, nullable=False),
     Column("folded_title", Text, nullable=False),
+    *_of_rule(),
     ForeignKeyConstraint(
         ["incident_id", "project_id"],
         ["incident_listing.incident_id", "incident_listing.project_id"],
@@ -125,8 +143,10 @@ titles = Table(
     comment="a row of incident_listing, by what never changes as long as an incident lives",
 )
 
-TITLE_KEYS: Final = "title_keys(organization_id, project_id, date_started, folded_title)"
-"""The letters of a title in its era, once for the organization and once for the project; its shorter eras."""
+_KEYED: Final = ("organization_id", "project_id", "date_started", "folded_title", *RULE_COLUMNS)
+
+TITLE_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
+"""Letters and rule in their era, once for the organization and once for the project; its shorter eras."""
 
 # A short list of rows still to be indexed keeps openings cheap; every search reads that list.
 for _table, _name, _where in (
@@ -135,7 +155,7 @@ for _table, _name, _where in (
 ):
     Index(
         _name,
-        func.title_keys(_table.c.organization_id, _table.c.project_id, _table.c.date_started, _table.c.folded_title),
+        func.title_keys(*(_table.c[name] for name in _KEYED)),
         postgresql_using="gin",
         postgresql_with={"gin_pending_list_limit": "64"},
         postgresql_where=_where,

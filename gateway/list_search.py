@@ -1,8 +1,10 @@
-"""A part of a title, found by its letters: an index knows which three letters stand in which titles, and when.
+"""A part of a title, or a rule, found by an index that knows which three letters stand in which titles, and when.
 
-An index of letters has no order, and an order knows no letters. So the list is gone through era by era, from the cursor
-on: 32 days at a time, and where those hold too much to be sorted, 2 days, then 3 hours. An era is one look into the
-index: next to nothing if none of its titles has the letters, and else what is found there is what is shown.
+The same index knows of each incident the rule that found it, in which generation, and the rule's team, environment and
+dataset. It has no order, and the order of the list knows nothing of all this. So the list is gone through era by era,
+from the cursor on: 32 days at a time, and where those hold too much to be sorted, 2 days, then 3 hours. An era is one
+look into the index: next to nothing if none of its incidents has what is asked, and else what is found there is what is
+shown.
 
 Which of its letters a part is searched by is learned from titles nearby: those that are rare, alone or together. The
 index also knows the letters around each space, since two words may be common, and rare side by side.
@@ -11,10 +13,10 @@ index also knows the letters around each space, since two words may be common, a
 # ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from gateway.list_parts import HAS_TITLE, OF_PROJECTS, Part
+from gateway.list_parts import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
 from gateway.selection import Selection
 from models.listing import AROUND_SPACE, BEFORE_SPACE, ERAS, LETTERS, TITLE_KEYS, era_key, letters_key, long_key
 
@@ -37,9 +39,9 @@ MOST_NAMED: Final = 4
 """Up to so many projects are searched one by one; of more, the organization is searched."""
 
 
-def has_letters(title: str) -> bool:
-    """Whether it is long enough for the index."""
-    return len(title) >= LETTERS
+def can_search(selection: Selection) -> bool:
+    """Whether the index knows anything of what is asked."""
+    return len(selection.title) >= LETTERS or bool(facts_of(selection))
 
 
 def named(selection: Selection) -> list[int]:
@@ -65,34 +67,45 @@ class Place(NamedTuple):
 
 
 class Letters(NamedTuple):
-    """What to search by; ``or_long`` looks at the titles as well that have too many letters."""
+    """Letters to search by; ``or_long`` looks at the titles as well that have too many of them."""
 
     places: Sequence[Place]
     or_long: bool
 
 
-def letters_of(title: str, sample: Sequence[int], *, any_long: bool) -> Letters:
-    """The letters that the fewest of the sample have together: the masks of titles nearby."""
-    known = _places(title)
+def letters_of(selection: Selection, sample: Sequence[int], *, any_long: bool) -> Letters:
+    """The letters that the fewest of the sample have beside what is asked of the rule: the masks of rows nearby."""
+    known = _places(selection.title)
+    if not known:
+        return Letters([], or_long=False)
     picked: list[int] = []
-    left = sample
+    left = [each for each in sample if each >> len(known) & 1]
     # Without a sample those that come first.
     while not picked or ((len(left) > RARE * len(sample) or not sample) and len(picked) < min(MOST_CHOSEN, len(known))):
         bits = (bit for bit in range(len(known)) if bit not in picked)
-        picked.append(min(bits, key=lambda bit: sum(each >> bit & 1 for each in left)))
+        picked.append(min(bits, key=lambda bit: (_how_many(left, bit), _how_many(sample, bit))))
         left = [each for each in left if each >> picked[-1] & 1]
     return Letters([known[bit] for bit in picked], any_long)
 
 
-def mask(title: str) -> str:
-    """Which of the title's letters a row has, a bit for each, as SQL."""
-    bits = (f"(strpos(folded_title, {place.letters}) > 0)::int << {bit}" for bit, place in enumerate(_places(title)))
+def mask(selection: Selection) -> str:
+    """Which of the title's letters a row has, a bit for each, and one for the rule that is asked for, as SQL."""
+    letters = [f"strpos(folded_title, {place.letters}) > 0" for place in _places(selection.title)]
+    of_rule = " AND ".join(conditions_of_rule(selection.rule)) or "true"
+    # What is not known counts for no.
+    bits = (f"coalesce({truth}, false)::int << {bit}" for bit, truth in enumerate([*letters, of_rule]))
     return " | ".join(f"({bit})" for bit in bits)
+
+
+def _how_many(sample: Sequence[int], bit: int) -> int:
+    return sum(each >> bit & 1 for each in sample)
 
 
 def _places(title: str) -> list[Place]:
     """Around spaces, then at both ends and in the middle, then evenly between."""
     last = len(title) - LETTERS
+    if last < 0:
+        return []
     steps = max(1, min(MOST_LETTERS - 1, last))
     evenly = (last * step // steps for step in range(steps + 1))
     starts = dict.fromkeys((0, last, last // steps * (steps // 2), *evenly))
@@ -107,12 +120,46 @@ def _spaces(title: str) -> list[Place]:
     return [Place(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
 
 
+# --- by what of the rule ---------------------------------------------------------------------------------------
+
+
+def facts_of(selection: Selection) -> list[list[str]]:
+    """What is asked of the rule, as the index calls it: of each list of SQL texts one has to be true."""
+    wish, facts = selection.rule, []
+    if wish.alert_rule is not None:
+        generation = "" if wish.with_snapshots else f" || ':' || {GENERATION}"
+        facts.append([f"'rule:' || %(alert_rule)s::bigint{generation}"])
+    if wish.environments:
+        facts.append(
+            [f"'environment:' || (%(environments)s::text[])[{at + 1}]" for at in range(len(wish.environments))]
+        )
+    if wish.teams is not None:
+        owners = [f"'team:' || (%(teams)s::bigint[])[{at + 1}]" for at in range(len(wish.teams))]
+        facts.append([*owners, "'team:'"] if wish.or_unassigned else owners)
+    if wish.only_events:
+        facts.append(["'dataset:events'"])
+    return facts
+
+
 # --- era by era ------------------------------------------------------------------------------------------------
 
 _ORGANIZATION: Final = "%(organization)s::bigint"
 
-Keys = Sequence[Sequence[str]]
-"""Sets of letters, as SQL; a title has to have all of one."""
+
+class Keys(NamedTuple):
+    """What to look up, as SQL texts: all letters of one of the sets, and one of each list of facts."""
+
+    sets: Sequence[Sequence[str]]
+    facts: Sequence[Sequence[str]]
+
+    def conditions(self, name: str, era: str, also: str) -> Iterator[str]:
+        """Those of each set; ``also`` is one more key, unless it is empty."""
+        facts = [[letters_key(each, name, era) for each in fact] for fact in self.facts]
+        alone = [fact[0] for fact in facts if len(fact) == 1] + [also] * bool(also)
+        one_of = [f"{TITLE_KEYS} && ARRAY[{', '.join(fact)}]" for fact in facts if len(fact) > 1]
+        for set_ in self.sets:
+            keys = ", ".join([*(letters_key(each, name, era) for each in set_), *alone])
+            yield " AND ".join([f"{TITLE_KEYS} @> ARRAY[{keys}]"] * bool(keys) + one_of)
 
 
 ANY_LONG: Final = f"""
@@ -122,7 +169,7 @@ ANY_LONG: Final = f"""
 
 
 def search(part: Part, letters: Letters) -> str:
-    """The incidents of a part that have the title, in their order; read no further than is needed.
+    """The incidents of a part that have the title and the rule, in their order; read no further than is needed.
 
     The statement counts on this: a nested loop keeps the order of its outer side, and one query after the other is what
     ``UNION ALL`` is. Only where rows are sorted is it said.
@@ -133,7 +180,8 @@ def search(part: Part, letters: Letters) -> str:
     beyond = f"< to_timestamp({longest.seconds} * eras.era)"
     if not span.falls:
         beyond = f">= to_timestamp({longest.seconds} * (eras.era + 1))"
-    keys = [[place.letters for place in letters.places]] + [["''"]] * letters.or_long
+    sets = [[place.letters for place in letters.places]] + [["''"]] * letters.or_long
+    keys = Keys(sets, facts_of(part.selection))
     return f"""
         WITH RECURSIVE eras AS (
             ({era} {span.condition} {span.order} LIMIT 1)
@@ -166,14 +214,12 @@ def _within(part: Part, keys: Keys, era: str, length: int = 0, deeper: str | Non
 
 
 def _found(part: Part, keys: Keys, era: str, also: str) -> str:
-    """The titles of an era that have one set of letters or the other; ``also`` is one more key."""
+    """The incidents of an era that have one set of letters or the other, and what is asked of the rule."""
     more = ", status, date_closed" if part.is_unfinished else ""
-    of_name = f"SELECT incident_id, project_id, date_started, folded_title{more} FROM {_titles(part)} {TITLE_KEYS}"
-    each = (
-        ", ".join([*(letters_key(letters, "name", era) for letters in set_), *([also] if also else [])])
-        for set_ in keys
+    columns = f"incident_id, project_id, date_started, folded_title, {OF_RULE}{more}"
+    found = " UNION ALL ".join(
+        f"SELECT {columns} FROM {_titles(part)} {condition}" for condition in keys.conditions("name", era, also)
     )
-    found = " UNION ALL ".join(f"{of_name} @> ARRAY[{one}]" for one in each)
     return f"SELECT found.* FROM unnest(%(named)s::bigint[]) AS name CROSS JOIN LATERAL ({found}) AS found"
 
 
@@ -195,5 +241,5 @@ def _page_of(found: str, part: Part) -> str:
         )
     return f"""
         SELECT DISTINCT f.date_started, f.incident_id FROM (
-            SELECT * FROM ({found}) AS all_found WHERE {OF_PROJECTS} {stands} AND {HAS_TITLE} {part.span.condition}
+            SELECT * FROM ({found}) AS all_found WHERE {OF_PROJECTS} {stands} AND {part.is_found} {part.span.condition}
         ) AS f {listed} {part.span.order}"""
