@@ -6,19 +6,39 @@ from datetime import timedelta
 from typing import Any
 
 from alembic import command
-from sqlalchemy import Table, delete, select, update
+from sqlalchemy import Table, delete, insert, select, update
 
+from models.alert_rule import alert_rule_generations, alert_rules
 from models.incident import incident_projects, incidents
-from models.listing import listing, titles
+from models.listing import RULE_COLUMNS, listing, titles
 from models.migrate import _config, migrate
 from models.vocabulary import IncidentStatus
-from tests.builders import NOW, a_project, an_incident, an_organization
+from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
 from tests.conftest import Database
 
 
 def rows(database: Database, table: Table = listing) -> list[Any]:
     with database.engine.connect() as connection:
         return list(connection.execute(select(table).order_by(table.c.incident_id, table.c.project_id)).all())
+
+
+def of_rules(database: Database, table: Table = listing) -> list[Any]:
+    """What a table says of each incident's rule."""
+    return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
+
+
+def a_changed_rule(database: Database) -> tuple[int, int]:
+    """An organization's rule that watched transactions on test for team 7; it watches events for team 8 now."""
+    was = a_definition(owner_team=7, environment="test", dataset="transactions")
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        rule = an_alert_rule(connection, organization, generation=2, owner_team=8)
+        connection.execute(
+            insert(alert_rule_generations).values(
+                rule_id=rule, generation=1, definition=was.model_dump(mode="json"), date_modified=NOW
+            )
+        )
+    return organization, rule
 
 
 def migrate_down(database: Database, revision: str) -> None:
@@ -66,6 +86,30 @@ def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) 
     assert [(row.folded_title, row.date_started) for row in rows(database, titles)] == [("other", closed)]
 
 
+def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
+    with database.engine.begin() as connection:
+        for generation in (1, 2):
+            an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=generation)
+        an_incident(connection, organization)
+
+    said = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
+    assert of_rules(database) == of_rules(database, titles) == said
+
+
+def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
+    with database.engine.begin() as connection:
+        for generation in (1, 3):
+            an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=generation)
+
+        now = a_definition(owner_team=9, environment="prod")
+        connection.execute(update(alert_rules).values(generation=3, definition=now.model_dump(mode="json")))
+
+    said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
+    assert of_rules(database) == of_rules(database, titles) == said
+
+
 def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
     with database.engine.begin() as connection:
         organization = an_organization(connection)
@@ -98,21 +142,22 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
     assert rows(database) == expected
 
 
-def test_the_migration_copies_the_titles_there_are_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+def test_the_migration_copies_titles_and_rules_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
-        organization = an_organization(connection)
-        for _ in range(3):
-            an_incident(connection, organization)
-    expected = rows(database, titles)
+        for facts in ({}, {"alert_rule_id": rule, "alert_rule_generation": 1}, {"alert_rule_id": rule}):
+            an_incident(connection, organization, **facts)
+    listed, expected = rows(database), rows(database, titles)
     with database.engine.begin() as connection:
         # As if it had ended halfway.
         connection.execute(delete(titles).where(titles.c.incident_id > expected[0].incident_id))
+        connection.execute(update(listing).values(dict.fromkeys(RULE_COLUMNS)))
         connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
 
     migrate(database.engine)
 
-    assert rows(database, titles) == expected
+    assert (rows(database), rows(database, titles)) == (listed, expected)
     migrate_down(database, "0006")
     migrate(database.engine)
-    assert rows(database, titles) == expected
+    assert (rows(database), rows(database, titles)) == (listed, expected)
