@@ -60,6 +60,7 @@ _EIGHT: Final = ("busy", "second", "third", "fourth", "fifth", "sixth", "silent"
 PROJECTS: Final = {
     "all (50)": "project=-1",
     "eight": "&".join(f"projectSlug={slug}" for slug in _EIGHT),
+    "thirty small": "&".join(f"projectSlug=small-{number}" for number in range(30)),
     "busy": "projectSlug=busy",
     "sixth": "projectSlug=sixth",
     "silent": "projectSlug=silent",

@@ -35,7 +35,7 @@ RARE: Final = 0.01
 FEW: Final = 300
 """What an era may hold and be sorted at once."""
 
-MOST_NAMED: Final = 4
+MOST_NAMED: Final = 32
 """Up to so many projects are searched one by one; of more, the organization is searched."""
 
 
