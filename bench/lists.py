@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import http.client
 import json
 import os
@@ -213,7 +214,7 @@ def main() -> int:
     page = "\n".join(_page(result))
     print(page)
     stem = RESULTS / f"{began:%Y-%m-%d}-{result['commit']}-lists"
-    stem.with_name(stem.name + ".json").write_text(json.dumps(result, indent=1) + "\n")
+    stem.with_name(stem.name + ".json.gz").write_bytes(gzip.compress(json.dumps(result, indent=1).encode(), mtime=0))
     stem.with_name(stem.name + ".md").write_text(page + "\n")
     return 0
 
@@ -316,7 +317,7 @@ def _ask(
         return found
 
 
-def _http(port: int, path: str, *, times: int = 7) -> float:
+def _http(port: int, path: str, *, times: int = 15) -> float:
     connection = http.client.HTTPConnection(HOST, port)
     taken = []
     for _ in range(times):
@@ -350,7 +351,7 @@ def _page(result: dict[str, Any]) -> Iterator[str]:
     yield f"# Lists of {result['incidents']:,} incidents, measured {result['measured_at']} at {result['commit']}"
     yield ""
     yield f"Goals: {POSTGRES_GOAL_MS} ms in PostgreSQL (planning and execution), {HTTP_GOAL_MS} ms over HTTP (p50)."
-    yield f"Far is page {FAR:,}, or the last one. What misses its goal is bold. The plans are in the other file."
+    yield f"Far is page {FAR:,}, or the last one. What misses its goal is bold. The plans are in the other file (gzip)."
     yield f"PostgreSQL: the median of {EXPLAINED} runs, the fastest, and the buffers it looked at."
     yield ""
     yield "| projects | filter | pages | first: ms | fastest | buffers | far: ms | fastest | buffers | HTTP | far |"
