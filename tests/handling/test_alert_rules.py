@@ -25,11 +25,9 @@ from models.delivery import deliveries
 from models.directory import organizations
 from models.event import events
 from models.incident import incidents
-from models.listing import listing
 from models.rule_words import ActionType, TargetType
 from models.subscription import subscriptions
 from models.vocabulary import JSON, IncidentStatus, StatusMethod
-from tasks.commands import OpenIncident
 from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
 from tests.builders import NOW, a_trigger, an_alert_rule, an_incident
 from tests.builders import an_action as built_action
@@ -784,20 +782,6 @@ def test_commands_of_one_rule_keep_their_order(house: House, acme: Acme) -> None
     assert versions == [2, 3, 4, 5, 6]
     assert [sequence for _, sequence, _ in announced(house, rule)] == [1, 2, 3, 4, 5]
     assert {house.resource(id_)["subject"] for id_ in ids} == {f"rule:{rule}"}
-
-
-def test_the_list_says_what_a_rule_said_between_two_changes(house: House, acme: Acme) -> None:
-    rule = a_rule(house, acme)
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
-
-    house.accept_all(
-        [change(rule, environment="between"), opening, change(rule, environment="after")], **acme.by("own")
-    )
-    house.apply()
-
-    with house.engine.connect() as connection:
-        listed = connection.execute(select(listing).where(listing.c.alert_rule_id == rule)).one()
-    assert (listed.alert_rule_generation, listed.environment) == (2, "between")
 
 
 def test_a_rule_is_not_anothers_by_how_its_id_is_written(house: House, acme: Acme) -> None:

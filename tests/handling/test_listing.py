@@ -13,8 +13,12 @@ from models.incident import incident_projects, incidents
 from models.listing import RULE_COLUMNS, listing, titles
 from models.migrate import _config, migrate
 from models.vocabulary import IncidentStatus
+from tasks.commands import OpenIncident
+from tasks.rule_commands import UpdateRule
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
 from tests.conftest import Database
+from tests.handling.acme import Acme
+from tests.handling.conftest import House
 
 
 def rows(database: Database, table: Table = listing) -> list[Any]:
@@ -108,6 +112,28 @@ def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(
 
     said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
     assert of_rules(database) == of_rules(database, titles) == said
+
+
+def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: House) -> None:
+    acme = Acme(house.engine)
+    with house.engine.begin() as connection:
+        rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
+
+    house.accept_all([on("between", rule), opening, on("after", rule)], **acme.by("own"))
+    house.apply()
+
+    with house.engine.connect() as connection:
+        [listed] = connection.execute(select(listing).where(listing.c.alert_rule_id == rule))
+    assert (listed.alert_rule_generation, listed.environment) == (2, "between")
+
+
+def on(environment: str, rule: int) -> UpdateRule:
+    """A change of a rule that has it watch an environment."""
+    return UpdateRule.model_validate({
+        "alertRule": rule, "name": "Errors", "environment": environment, "aggregate": "count()", "query": "",
+        "timeWindow": 10, "thresholdType": 0, "triggers": [{"label": "critical", "alertThreshold": 100, "actions": []}],
+    })  # fmt: skip
 
 
 def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
