@@ -38,6 +38,9 @@ FEW: Final = 300
 MOST_NAMED: Final = 32
 """Up to so many projects are searched one by one; of more, the organization is searched."""
 
+MOST_NAMES: Final = 160
+"""And for each of them up to so many teams or environments, all in all."""
+
 
 def can_search(selection: Selection) -> bool:
     """Whether the index knows anything of what is asked."""
@@ -46,7 +49,8 @@ def can_search(selection: Selection) -> bool:
 
 def named(selection: Selection) -> list[int]:
     """Whose letters are searched for, as the index knows them: each project's, or the organization's."""
-    if len(selection.projects) <= MOST_NAMED:
+    widest = max((len(fact) for fact in facts_of(selection)), default=1)
+    if len(selection.projects) <= MOST_NAMED and len(selection.projects) * widest <= MOST_NAMES:
         return [~project for project in selection.projects]
     return [selection.organization]
 
