@@ -2,16 +2,21 @@
 
 Two years of them, on projects as uneven as real ones: half of everything on the busiest, one that fell silent long ago,
 one with a hundred, one with none. Most are closed within hours; some of the last weeks and a few forgotten ones are
-open. Titles share common words; some words are rare, one belongs to the oldest incidents alone.
+open. Titles share common words; some words are rare, one belongs to the oldest incidents alone. Six of seven were found
+by one of 300 alert rules, as uneven: the first found one in seven, the last hardly any; some were changed meanwhile.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from models.alert_rule import Definition, Trigger
 from models.roster import import_directory
+from models.rule_words import Dataset, QueryType, ThresholdType
 from models.vocabulary import Feature
 
 ORGANIZATION: Final = "acme"
@@ -33,6 +38,17 @@ PROJECTS: Final = {
 
 BATCH: Final = 50_000
 
+RULES: Final = 300
+TEAMS: Final = 20
+OLDEST_RULE: Final = 290
+"""It found only the oldest 4 %, on an environment of its own."""
+CHANGED_RULE: Final = 2
+"""It was changed after the first and the second third, as some others were; what it is now found only the last."""
+SILENT_RULE: Final = 3
+"""It was changed, and has found nothing since."""
+RARE_RULE: Final = 299
+"""It found a dozen."""
+
 
 def directory(people: int = 50) -> dict[str, Any]:
     """The organization, its projects, a team on the middling ones, an owner, a member, and more people."""
@@ -49,6 +65,7 @@ def directory(people: int = 50) -> dict[str, Any]:
         "teams": [
             {"organization": ORGANIZATION, "slug": "t1", "projects": ["third", "fourth", "silent"]},
             {"organization": ORGANIZATION, "slug": "t2", "projects": ["busy"]},
+            *({"organization": ORGANIZATION, "slug": f"t{number}"} for number in range(3, TEAMS + 1)),
         ],
         "members": [
             {
@@ -61,6 +78,68 @@ def directory(people: int = 50) -> dict[str, Any]:
         ],
         "tokens": [{"token": TOKEN, "user": "u1"}, {"token": MEMBER_TOKEN, "user": "u2"}],
     }
+
+
+def rule(number: int, generation: int, teams: list[int]) -> Definition:
+    """What the rule of a number says in a generation. Four of five have a team; one of five watches transactions."""
+    is_oldest = number == OLDEST_RULE
+    environment = "legacy" if is_oldest else (None, "production", "production", "staging")[number % 4]
+    others = teams[number // 5 % (TEAMS - 1)] if number % 5 else None
+    return Definition(
+        name=f"Rule {number}, {generation}",
+        query_type=QueryType.ERROR,
+        dataset=(Dataset.TRANSACTIONS if number % 5 == 4 else Dataset.EVENTS).value,
+        query="level:error",
+        aggregate="count()",
+        event_types=("error",),
+        time_window=10,
+        environment=environment,
+        threshold_type=ThresholdType.ABOVE,
+        resolve_threshold=None,
+        threshold_period=1,
+        comparison_delta=None,
+        owner_team=teams[-1] if is_oldest else others,
+        triggers=(Trigger(id=10_000 + number, label="critical", threshold=100.0, date_added=_LONG_AGO),),
+    )
+
+
+_LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def generations(number: int) -> int:
+    """In which generation the rule of a number is."""
+    return 3 if number in (CHANGED_RULE, SILENT_RULE) or number % 7 == 1 else 1
+
+
+def _write_rules(connection: Connection, organization: int) -> int:
+    """Write them; the id of the first, by which the incidents count."""
+    teams = list(connection.exec_driver_sql("SELECT id FROM teams ORDER BY id").scalars())
+    insert = (
+        "INSERT INTO alert_rules (organization_id, generation, definition, date_added, date_modified)"
+        " VALUES (%s, %s, %s, now(), now()) RETURNING id"
+    )
+    ids = [
+        connection.exec_driver_sql(
+            insert, (organization, last, rule(number, last, teams).model_dump_json())
+        ).scalar_one()
+        for number in range(RULES)
+        for last in [generations(number)]
+    ]
+    outlived: Iterator[tuple[Any, ...]] = (
+        (id_, generation, rule(number, generation, teams).model_dump_json())
+        for number, id_ in enumerate(ids)
+        for generation in range(1, generations(number))
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO alert_rule_generations (rule_id, generation, definition, date_modified)"
+        " VALUES (%s, %s, %s, now())",
+        list(outlived),
+    )
+    connection.exec_driver_sql(
+        "INSERT INTO environments SELECT DISTINCT organization_id, definition->>'environment' FROM alert_rules"
+        " WHERE definition->>'environment' IS NOT NULL"
+    )
+    return int(ids[0])
 
 
 # hashint4extended gives every incident its own repeatable dice, whatever the batch.
@@ -84,14 +163,30 @@ WITH facts AS (
            || CASE WHEN pg_temp.dice(n, 8, 300) = 0 THEN ', quota' WHEN pg_temp.dice(n, 8, 80000) = 1 THEN ', zebra'
                    WHEN n < %(total)s * 0.04 THEN ', cutover' ELSE '' END AS title
     FROM generate_series(%(first)s::int, %(last)s::int) AS n
+), any_rule AS (
+    -- The cube makes the first rules find most.
+    SELECT *, floor(%(rules)s * power(pg_temp.dice(n, 14, 10000) / 10000.0, 3))::int AS drawn FROM facts
+), found AS (
+    -- What is on the sixth project was found by rules of transactions, most of it.
+    SELECT *, CASE WHEN n < %(total)s * 0.04 AND pg_temp.dice(n, 13, 10) = 0 THEN %(oldest_rule)s
+                   WHEN pg_temp.dice(n, 9, 1000) BETWEEN 960 AND 979 THEN least(drawn / 5 * 5 + 4, 294)
+                   WHEN pg_temp.dice(n, 13, 7) = 0 OR drawn = %(oldest_rule)s THEN NULL
+                   WHEN drawn = %(rare_rule)s AND n %% 100 > 0 THEN NULL
+                   ELSE drawn END AS rule
+    FROM any_rule
 )
 INSERT INTO incidents (organization_id, identifier, title, status, status_method, type, dedup_key, version,
-                       event_sequence, date_started, date_detected, date_added, date_closed, last_activity_at)
+                       event_sequence, date_started, date_detected, date_added, date_closed, last_activity_at,
+                       alert_rule_id, alert_rule_generation)
 SELECT %(organization)s, n, title,
        CASE WHEN unfinished < 0 THEN 2 WHEN unfinished < 10 THEN 20 WHEN unfinished < 30 THEN 10 ELSE 1 END,
        CASE WHEN unfinished < 0 THEN 1 ELSE 3 END, 0, 'key-' || n, 2, 1, started, started, started,
-       CASE WHEN unfinished < 0 THEN least(started + lasted, now()) END, least(started + lasted, now())
-FROM facts
+       CASE WHEN unfinished < 0 THEN least(started + lasted, now()) END, least(started + lasted, now()),
+       %(first_rule)s + rule,
+       CASE WHEN rule = %(silent_rule)s THEN 1 + n * 2 / (%(total)s + 1)
+            WHEN rule = %(changed_rule)s OR rule %% 7 = 1 THEN 1 + n * 3 / (%(total)s + 1)
+            WHEN rule IS NOT NULL THEN 1 END
+FROM found
 """
 
 _PLACES: Final = """
@@ -140,11 +235,12 @@ WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AN
 
 
 def fill(engine: Engine, *, total: int) -> None:
-    """Write the organization and ``total`` incidents with their projects, activities and seen rows."""
+    """Write the organization, its rules, and ``total`` incidents with their projects, activities and seen rows."""
     with engine.begin() as connection:
         import_directory(connection, directory())
         organization = connection.exec_driver_sql("SELECT id FROM organizations").scalar_one()
         rows = connection.exec_driver_sql("SELECT slug, id FROM projects").all()
+        first_rule = _write_rules(connection, organization)
     projects = {row.slug: row.id for row in rows}
     known = {
         "organization": organization,
@@ -154,6 +250,12 @@ def fill(engine: Engine, *, total: int) -> None:
         "busiest": projects["busy"],
         "second": projects["second"],
         "tiny": projects["tiny"],
+        "rules": RULES,
+        "first_rule": first_rule,
+        "oldest_rule": OLDEST_RULE,
+        "changed_rule": CHANGED_RULE,
+        "silent_rule": SILENT_RULE,
+        "rare_rule": RARE_RULE,
     }
     with engine.connect() as connection:
         connection.exec_driver_sql("SET synchronous_commit = off")

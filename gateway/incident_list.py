@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from starlette.datastructures import QueryParams
 
-from gateway.list_statements import statements
+from gateway.list_statements import page_keys
 from gateway.paging import Page
 from gateway.queries import (
     ACTIVITY_COLUMNS,
@@ -72,14 +72,14 @@ class IncidentList:
 
     async def keys(self, selection: Selection, page: Page) -> Rows:
         """Which incidents are on the page, by ``date_started`` and ``incident_id``, one more than its size at most."""
-        if selection.is_empty:
-            return ()
-        found: Rows = ()
-        for statement, parameters in statements(selection, page):
-            found = await self._rows(statement, parameters) or found
-            if len(found) == page.limit:
-                break
-        return found
+        asking = page_keys(selection, page)
+        try:
+            statement, parameters = next(asking)
+            while True:
+                statement, parameters = asking.send(await self._rows(statement, parameters))
+        except StopIteration as end:
+            found: Rows = end.value
+            return found
 
     async def listed(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, Listed]:
         """The incidents of these keys by their ids, with what was asked for beside them."""

@@ -79,7 +79,9 @@ class RuleWish:
 
     @property
     def names_none(self) -> bool:
-        """Whether it asks for a rule that no number can name."""
+        """Whether it asks for a rule that no number can name, or for teams that nobody knows."""
+        if self.teams is not None and not self.teams and not self.or_unassigned:
+            return True
         return self.alert_rule is not None and not 0 < self.alert_rule <= MAX_ID
 
 

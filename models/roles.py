@@ -51,7 +51,7 @@ RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
         Right("INSERT", ("notification_decisions",)),
         Right("UPDATE", ("canaries",)),
         # The triggers that keep the list write with the rights of whoever changes the incident.
-        Right("INSERT, UPDATE", ("incident_listing",)),
+        Right("INSERT, UPDATE", ("incident_listing", "incident_titles")),
         Right("INSERT", ("events",)),
         Right("UPDATE", ("notifications",)),
     ),

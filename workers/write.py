@@ -78,6 +78,8 @@ _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint
 
 def write(connection: Connection, changes: Changes) -> None:
     """Write everything inside the batch's transaction."""
+    # The list copies what an incident's rule says as the incident is written.
+    write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
     insert_rows(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
     insert_rows(
@@ -128,7 +130,6 @@ def write(connection: Connection, changes: Changes) -> None:
             "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
             {"ids": changes.read},
         )
-    write_rules(connection, changes.rules)
     write_metrics(connection, changes.metrics)
     insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")

@@ -11,7 +11,10 @@ from sqlalchemy.engine import Engine
 
 from models.migrate import known_revisions, upgrade_to
 
-TRIGGERS: Final = import_module("models.migrations.versions.0005_the_incident_list").TRIGGERS
+TRIGGERS: Final = {
+    name[:4]: import_module(f"models.migrations.versions.{name}").TRIGGERS
+    for name in ("0005_the_incident_list", "0007_titles_by_their_letters")
+}
 
 
 class Breach(NamedTuple):
@@ -28,7 +31,12 @@ ALLOWED: Final[dict[tuple[str, str], str]] = {
         "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))",
     ): "the previous release keeps usernames apart itself, by the lock that every import takes",
     ("0005", "DROP TABLE IF EXISTS incident_listing"): "it is this revision's own, left by a run that was interrupted",
-} | {("0005", " ".join(trigger.split())): "it keeps rows that the previous release never reads" for trigger in TRIGGERS}
+    ("0007", "DROP TABLE IF EXISTS incident_titles"): "it is this revision's own, left by a run that was interrupted",
+} | {
+    (revision, " ".join(trigger.split())): "it keeps rows that the previous release never reads"
+    for revision, triggers in TRIGGERS.items()
+    for trigger in triggers
+}
 """Breaches that were judged harmless: revision and statement, and the reason. A column that no release reads any more,
 for instance, may be dropped one release after the last that did."""
 
