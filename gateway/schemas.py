@@ -432,6 +432,7 @@ LINKS: Final[Json] = {
         "trigger": _link("create_trigger", "Add a threshold.", **_MADE),
         "observe": _link("observe_metric", "Send a value.", **_MADE),
         "snooze": _link("snooze_rule", "Keep it silent.", **_MADE, project="$response.body#/projects/0"),
+        "wake": _link("unsnooze_rule", "Let it speak again.", **_MADE, project="$response.body#/projects/0"),
     },
     "update_rule": {"details": _RULE_DETAILS_NOW},
     "observe_metric": {"observations": _VALUES, "details": _RULE_DETAILS_NOW},

@@ -11,4 +11,3 @@ from typing import Final
 
 SEED: Final = int(os.environ.get("FUZZ_SEED", "1"))
 TIMES: Final = int(os.environ.get("FUZZ_TIMES", "1"))
-IS_USUAL: Final = "FUZZ_SEED" not in os.environ

@@ -16,7 +16,7 @@ from models.rule_words import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
 from tests.conftest import Database
 from tests.handling.acme import Acme
-from tests.http.doorway import Gateway, Worker, a_gateway
+from tests.http.doorway import RULES, Gateway, Worker, a_gateway
 from workers.stack.servers import Servers
 
 MORE_TOKENS = {
@@ -59,7 +59,7 @@ def acme(database: Database) -> Acme:
 def rules(database: Database, acme: Acme) -> None:
     """Rules 1 to 8 on p1; trigger 1001 of rule 1 has action 1002, and so on. Rule 1 found incident 1."""
     with database.engine.begin() as connection:
-        for number in range(1, 9):
+        for number in RULES:
             told = Action(
                 id=number * 1000 + 2, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW
             )

@@ -16,7 +16,7 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 
 from gateway.paging import Cursor
-from tests.http.chance import IS_USUAL, SEED
+from tests.http.chance import SEED
 from tests.http.doorway import Gateway
 
 # What the server says of every answer, whatever it is about.
@@ -96,7 +96,12 @@ class Findings:
 
 
 def configured(
-    token: str, phases: dict[str, dict[str, Any]], known: dict[str, list[Any]], operations: list[dict[str, Any]]
+    token: str,
+    phases: dict[str, dict[str, Any]],
+    known: dict[str, list[Any]],
+    operations: list[dict[str, Any]],
+    *,
+    seed: int = SEED,
 ) -> SchemathesisConfig:
     """``known`` are values that exist, by the part of a request that names them; ``operations`` is what holds for some.
 
@@ -119,7 +124,7 @@ def configured(
 
     return SchemathesisConfig.from_dict(
         {
-            "seed": SEED,
+            "seed": seed,
             "headers": {"Authorization": f"Bearer {token}"},
             "continue-on-failure": True,
             # So would what it remembers of earlier ones.
@@ -134,21 +139,19 @@ def configured(
                 each | {"parameters": bound(each.get("parameters", {}), str(place))}
                 for place, each in enumerate(operations)
             ],
-            "generation": {"deterministic": IS_USUAL, "database": "none", "no-shrink": True},
+            "generation": {"database": "none", "no-shrink": True},
             "phases": off | {name: used[name] | each for name, each in phases.items()},
         }
     )
 
 
-def explore(gateway: Gateway, document: Any, config: SchemathesisConfig) -> Findings:
+def explore(gateway: Gateway, document: Any, config: SchemathesisConfig, findings: Findings) -> None:
     """Everything that the phases have, one request after the other."""
     schema = schemathesis.openapi.from_dict(document, config=config)
     schema.config.update(base_url=gateway.url)
     schema.hook(filter_failure)
-    findings = Findings()
     for event in from_schema(schema).execute():
         findings.add(event)
-    return findings
 
 
 def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:

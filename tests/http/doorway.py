@@ -25,6 +25,8 @@ ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"
 COMMANDS = f"{ACME}/commands/"
 A_COMMENT = {"comment": "Look at this."}
+RULES = range(1, 9)
+"""Ids of alert rules, where a test asks for them."""
 
 
 class Gateway:
