@@ -261,8 +261,8 @@ def _odd_header(operation: Operation, chance: Random) -> Request:
 
 def _odd_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # Whether there is such a comment is for the worker to say; and such a rule, where it is heard of by the way.
-    looked_up = set(named) - {"comment"} - ({"rule"} if operation.path.endswith(HEARD_OF) else set())
+    # Whether there is such a comment or project is for the worker to say; so is a rule that is heard of by the way.
+    looked_up = set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(HEARD_OF) else set())
     odd = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}
     names = {name: chance.choice(NOBODYS) for name in sorted(odd)}
     return _request(operation, chance, body=_fitting(operation, chance), names=names)
