@@ -71,14 +71,18 @@ def storable(value: str) -> str:
     return value
 
 
+def whole_if_integral(value: JSON) -> JSON:
+    """The value, where an integral float is the integer that it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def integer(value: JSON) -> int:
     """An integer, an integral float or a string of digits; never a truth value."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool):
         raise wrong(NO_INTEGER)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    value = whole_if_integral(value)
     if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
         # int() leaves some of the space that the pattern and str.strip know.
         return int(value.strip())
@@ -107,6 +111,7 @@ def truth(value: JSON) -> bool:
     """A truth value, or the words and numbers that forms send for one."""
     if value is None:
         raise wrong(NOT_NULL)
+    value = whole_if_integral(value)
     read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
     if read is None:
         raise wrong("Must be a valid boolean.")
@@ -169,9 +174,7 @@ def incident_address(value: JSON) -> str:
         raise wrong(NOT_NULL)
     if isinstance(value, str) and value.startswith("dedup:"):
         return f"dedup:{text(value.removeprefix('dedup:'))}"
-    if isinstance(value, (bool, float, list, dict)):
-        raise wrong(NO_STRING)
-    number = identifier(value)
+    number = identifier(_named(value))
     return "" if number is None else str(number)
 
 
@@ -223,9 +226,15 @@ def row_id(value: JSON) -> int:
     """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
     if value is None:
         raise wrong(NOT_NULL)
-    if isinstance(value, (bool, float, list, dict)):
+    return identifier(_named(value)) or 0
+
+
+def _named(value: JSON) -> JSON:
+    # 1.0 and 1 are one number in JSON.
+    plain = whole_if_integral(value)
+    if isinstance(plain, (bool, float, list, dict)):
         raise wrong(NO_STRING)
-    return identifier(value) or 0
+    return plain
 
 
 _ADDRESS: Final = {

@@ -42,6 +42,7 @@ from tasks.fields import (
     text,
     text_or_blank,
     text_within,
+    whole_if_integral,
     wrong,
     wrong_fields,
 )
@@ -142,7 +143,7 @@ def _event_types(value: JSON) -> tuple[EventType, ...]:
 def _owner(value: JSON) -> str | None:
     if value is None:
         return None
-    named = mention(value) or ""
+    named = mention(whole_if_integral(value)) or ""
     if mentions.parse(named) is None:
         raise wrong(mentions.UNPARSABLE)
     return named
@@ -159,7 +160,11 @@ Query = Annotated[
     str,
     BeforeValidator(_query),
     WithJsonSchema(
-        {"type": ["string", "number"], "pattern": r"^[^\u0000]*$", "not": {"pattern": r"(^|\s)release:latest(\s|$)"}}
+        {
+            "type": ["string", "number"],
+            "pattern": r"^[^\u0000]*$",
+            "not": {"type": "string", "pattern": r"(^|\s)release:latest(\s|$)"},
+        }
     ),
 ]
 DatasetField = Annotated[
@@ -186,7 +191,7 @@ _OWNER: Final = {
     "description": "Who owns it, in the forms of a mention. What names nobody is refused when the command is applied.",
     "anyOf": [
         {"type": "integer", "not": {"const": 0}},
-        {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,20}[1-9][0-9]*$"},
+        {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
         {
             "type": "string",
             "maxLength": 1000,
