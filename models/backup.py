@@ -153,7 +153,7 @@ def read_manifest(path: Path) -> Manifest:
         tables = {name: TableCopy(**table) for name, table in found.pop("tables").items()}
         manifest = Manifest(tables=tables, **found)
     except OSError as error:
-        raise BackupError(f"{path} cannot be read: {error.strerror}") from None
+        raise BackupError(f"{path} cannot be read: {error.strerror}; name a file that `tocsin backup` wrote") from None
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
         raise BackupError(f"{path} is no backup of tocsin, or was cut short: name another file") from None
     if manifest.revision not in known_revisions():

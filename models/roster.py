@@ -53,7 +53,9 @@ def import_directory(connection: Connection, document: JSON) -> Summary:
         faults += _doubled_keys(wishes[section])
         faults += _unknown_references(wishes[section], wishes, stored)
         faults += _disputed_ids(section, steps[section], taken_ids(connection, section, _given_ids(steps[section])))
-    faults += [fault for step in steps["tokens"] for fault in _token_misfits(step)]
+    # Of a token with a value that was refused it cannot be told what else is missing.
+    sound = [step for step in steps["tokens"] if not any(fault.startswith(f"{step.wish.place}.") for fault in faults)]
+    faults += [fault for step in sound for fault in _token_misfits(step)]
     if faults:
         raise DirectoryError(faults)
     _write(connection, steps, stored)
@@ -267,7 +269,9 @@ def _token_misfits(step: _Step) -> Iterator[str]:
         act_as=wanted["act_as"],
         ops_role=wanted["role"],
     )
-    yield from (f"{place}: {misfit}" for misfit in misfits(facts))
+    for key, says in misfits(facts):
+        value = wanted[key]
+        yield f"{place}: {quote(key)} is missing: {says}" if not value else f"{place}.{key}: {quote(value)}, but {says}"
 
 
 def _called(wish: _Wish) -> str:

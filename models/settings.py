@@ -57,7 +57,7 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             first = error.errors()[0]
-            name = _environment_name(cls, str(first["loc"][0]))
+            name = environment_name(cls, str(first["loc"][0]))
             if first["type"] == "missing":
                 raise SettingsError(f"{name} is not set: it is the {NAMES[name]}") from None
             raise SettingsError(f"{name} does not fit: {first['msg'].removeprefix('Value error, ')}") from None
@@ -97,6 +97,7 @@ def check_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) 
             raise SettingsError(f"{name} is no setting of tocsin; {meant}")
 
 
-def _environment_name(settings: type[Settings], field: str) -> str:
+def environment_name(settings: type[Settings], field: str) -> str:
+    """The variable that a field of a room's settings is read from."""
     alias = settings.model_fields[field].validation_alias if field in settings.model_fields else field
     return alias if isinstance(alias, str) else f"TOCSIN_{field.upper()}"

@@ -73,7 +73,7 @@ def create_token(connection: Connection, facts: TokenFacts, *, expires_in: timed
     :raises TokenError: the facts do not fit together, or name someone unknown.
     """
     for misfit in misfits(facts):
-        raise TokenError(misfit)
+        raise TokenError(misfit.says)
     if expires_in is not None and not timedelta() < expires_in <= LONGEST_LIFE:
         raise TokenError(f"a token expires in 1 to {LONGEST_LIFE.days} days")
     if not f"{facts.user}{facts.organization}{facts.name}".isprintable():
@@ -137,20 +137,27 @@ def revoke_token(connection: Connection, token_id: int) -> datetime:
     return revoked_at
 
 
-def misfits(facts: TokenFacts) -> Iterator[str]:
-    """What does not fit together in a token's facts, a sentence each."""
-    of_organization = facts.kind in {CallerKind.KEY, CallerKind.SERVICE}
-    yield from _needs(facts.kind, "a user", bool(facts.user), facts.kind is CallerKind.USER)
-    yield from _needs(facts.kind, "an organization", bool(facts.organization), of_organization)
-    yield from _needs(facts.kind, "a role of operators", facts.ops_role is not None, facts.kind is CallerKind.OPS)
-    if facts.kind is not CallerKind.USER and not facts.name.strip():
-        yield f"{_a(facts.kind)} token needs a name"
-    if facts.act_as and facts.kind is not CallerKind.SERVICE:
-        yield f"{_a(facts.kind)} token cannot act as someone else: only a service does"
-    if facts.scopes is not None and facts.kind is CallerKind.OPS:
-        yield "an ops token has a role and no scopes"
+class Misfit(NamedTuple):
+    """A fact that does not fit the others: its key in the directory, and a sentence that says why."""
+
+    key: str
+    says: str
+
+
+def misfits(facts: TokenFacts) -> Iterator[Misfit]:
+    """What does not fit together in a token's facts."""
+    kind, of_organization = facts.kind, facts.kind in {CallerKind.KEY, CallerKind.SERVICE}
+    yield from _needs(kind, "user", "a user", bool(facts.user), kind is CallerKind.USER)
+    yield from _needs(kind, "organization", "an organization", bool(facts.organization), of_organization)
+    yield from _needs(kind, "role", "a role of operators", facts.ops_role is not None, kind is CallerKind.OPS)
+    if kind is not CallerKind.USER and not facts.name.strip():
+        yield Misfit("name", f"{_a(kind)} token needs a name")
+    if facts.act_as and kind is not CallerKind.SERVICE:
+        yield Misfit("act_as", f"{_a(kind)} token cannot act as someone else: only a service does")
+    if facts.scopes is not None and kind is CallerKind.OPS:
+        yield Misfit("scopes", "an ops token has a role and no scopes")
     for scope in sorted((facts.scopes or frozenset()) - ALL_SCOPES):
-        yield f'"{scope}" is no scope; there are {", ".join(sorted(ALL_SCOPES))}'
+        yield Misfit("scopes", f'"{scope}" is no scope; there are {", ".join(sorted(ALL_SCOPES))}')
 
 
 def lock_directory(connection: Connection) -> None:
@@ -158,9 +165,9 @@ def lock_directory(connection: Connection) -> None:
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('directory', 0))")
 
 
-def _needs(kind: CallerKind, what: str, is_there: bool, belongs: bool) -> Iterator[str]:
+def _needs(kind: CallerKind, key: str, what: str, is_there: bool, belongs: bool) -> Iterator[Misfit]:
     if is_there is not belongs:
-        yield f"{_a(kind)} token needs {what}" if belongs else f"{_a(kind)} token has no place for {what}"
+        yield Misfit(key, f"{_a(kind)} token {'needs' if belongs else 'has no place for'} {what}")
 
 
 def _a(kind: CallerKind) -> str:
@@ -173,7 +180,7 @@ def _user_id(connection: Connection, username: str | None) -> int | None:
     query = text("SELECT id FROM users WHERE lower(username) = lower(:username)")
     found: int | None = connection.execute(query, {"username": username}).scalar()
     if found is None:
-        raise TokenError(f'there is no user "{username}"')
+        raise TokenError(f'there is no user "{username}": `tocsin directory export` shows who there is')
     return found
 
 
@@ -184,5 +191,5 @@ def _organization_id(connection: Connection, slug: str | None) -> int | None:
         select(organizations.c.id).where(organizations.c.slug == slug)
     ).scalar_one_or_none()
     if found is None:
-        raise TokenError(f'there is no organization "{slug}"')
+        raise TokenError(f'there is no organization "{slug}": `tocsin directory export` shows those there are')
     return found

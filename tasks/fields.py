@@ -38,6 +38,7 @@ _DIGITS = re.compile(r"[0-9]+")
 _TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "off", "0"), False
 )
+_INTEGRAL = re.compile(r"\s*([+-]?[0-9]{1,30})(\.0*)?\s*")
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
@@ -77,15 +78,14 @@ def whole_if_integral(value: JSON) -> JSON:
 
 
 def integer(value: JSON) -> int:
-    """An integer, an integral float or a string of digits; never a truth value."""
+    """An integer, an integral float or a string of either; never a truth value."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool):
         raise wrong(NO_INTEGER)
     value = whole_if_integral(value)
-    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]{1,30}\s*", value):
-        # int() leaves some of the space that the pattern and str.strip know.
-        return int(value.strip())
+    if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
+        return int(digits[1])
     if not isinstance(value, int):
         raise wrong(NO_INTEGER)
     return value

@@ -1,6 +1,6 @@
 """How the fields of commands may be spelled, as JSON Schema: for the OpenAPI file. No input, no output.
 
-Numbers may come as digits and digits as numbers, with white space around them that does not count.
+Numbers may come as text and text as numbers, with white space around them that does not count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ def spelled(pattern: str) -> Schema:
     return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
 
 
-INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, spelled("-?[0-9]{1,30}")]}
+def _whole(digits: str) -> Schema:
+    return spelled(rf"({digits})(\.0*)?")
+
+
+INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _whole("[+-]?[0-9]{1,30}")]}
 NUMBER: Final[Schema] = {
     "anyOf": [
         {"type": "number"},
@@ -67,13 +71,15 @@ def text_or_blank_up_to(most: int) -> Schema:
 
 def choice_of(choices: Sequence[int]) -> Schema:
     """One of these numbers, none of them negative."""
-    digits = "|".join(str(int(each)) for each in choices)
-    return {"anyOf": [{"enum": [int(each) for each in choices]}, spelled(f"0{{0,28}}({digits})")]}
+    digits = "|".join(str(int(each)) for each in choices if each)
+    zero = "|[+-]?0{1,30}" if 0 in choices else ""
+    return {"anyOf": [{"enum": [int(each) for each in choices]}, _whole(rf"\+?0{{0,28}}({digits}){zero}")]}
 
 
 def integer_up_to(most: int) -> Schema:
     """An integer from 1 on."""
-    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, spelled(f"0{{0,24}}({_from_one_to(most)})")]}
+    digits = _whole(rf"\+?0{{0,24}}({_from_one_to(most)})")
+    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, digits]}
 
 
 def _from_one_to(most: int) -> str:

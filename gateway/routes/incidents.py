@@ -16,12 +16,12 @@ from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
 from models.shapes import FoundBy, activity_json, incident_details, incident_json, person_brief
 from models.vocabulary import JSON, IncidentStatus
+from tasks import spellings
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 
 LIST_PAGE = 25
 ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
-_CLOSED_SCHEMA = {"anyOf": [{"const": 2}, {"type": "string", "pattern": r"^\s*0{0,29}2\s*$"}]}
 
 
 async def open_incident(visit: Visit) -> Answer:
@@ -213,7 +213,7 @@ ADDRESSES = (
                 {200: "IncidentDetails"},
                 message=SetStatus,
                 in_address=("incident",),
-                narrowed={"status": _CLOSED_SCHEMA},
+                narrowed={"status": spellings.choice_of((IncidentStatus.CLOSED,))},
                 is_command=True,
             ),
         },

@@ -287,7 +287,11 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
     ),
     "system token": (
         {"tokens": [{"token": "t", "kind": "system"}]},
-        ['tokens[0].kind: "system" is no kind of token', 'tokens[0]: "kind" is missing'],
+        ['tokens[0].kind: "system" is no kind of token'],
+    ),
+    "role of operators": (
+        {"tokens": [{"token": "t", "kind": "ops", "name": "o", "role": "king"}]},
+        ['tokens[0].role: "king" is no role of operators'],
     ),
     "unknown organization": (
         {"projects": [{"organization": "nix", "slug": "p"}]},
@@ -317,11 +321,19 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
     ),
     "a key for a user": (
         {"tokens": [{"token": "t", "kind": "key", "name": "k", "organization": "acme", "user": "mem"}]},
-        ["tokens[0]: a key token has no place for a user"],
+        ['tokens[0].user: "mem", but a key token has no place for a user'],
     ),
     "a key that acts": (
         {"tokens": [{"token": "dev-key", "act_as": True}]},
-        ["tokens[0]: a key token cannot act as someone else: only a service does"],
+        ["tokens[0].act_as: true, but a key token cannot act as someone else: only a service does"],
+    ),
+    "a key without a name": (
+        {"tokens": [{"token": "t", "kind": "key", "organization": "acme"}]},
+        ['tokens[0]: "name" is missing: a key token needs a name'],
+    ),
+    "an operator with scopes": (
+        {"tokens": [{"token": "dev-ops", "scopes": ["org:read"]}]},
+        ['tokens[0].scopes: ["org:read"], but an ops token has a role and no scopes'],
     ),
     "another kind": (
         {"tokens": [{"token": "dev-key", "kind": "service"}]},

@@ -129,10 +129,24 @@ def test_a_revoked_token_is_listed_as_such(tocsin: Tocsin) -> None:
     [
         (["token", "create"], 2, "give one of --user"),
         (["token", "create", "--user", "mem", "--ops", "admin"], 2, "give one of --user"),
-        (["token", "create", "--user", "ghost"], 1, 'there is no user "ghost"'),
+        (["token", "create", "--organization", "acme"], 2, "--organization needs --name"),
+        (["token", "create", "--ops", "admin", "--name", " "], 2, "--ops needs --name"),
+        (["token", "create", "--user", "mem", "--act-as"], 2, "--act-as is for a program: give --organization"),
+        (["token", "create", "--ops", "admin", "--name", "k", "--service"], 2, "--service is for a program"),
+        (["token", "create", "--ops", "admin", "--name", "k", "--scopes", "org:read"], 2, "--ops takes no --scopes"),
+        (
+            ["token", "create", "--user", "ghost"],
+            1,
+            'there is no user "ghost": `tocsin directory export` shows who there is',
+        ),
+        (["token", "create", "--organization", "nix", "--name", "k"], 1, 'there is no organization "nix": `tocsin'),
         (["token", "create", "--ops", "king", "--name", "k"], 2, "'king'"),
         (["token", "revoke", "99"], 1, "there is no token 99"),
-        (["directory", "import", "nowhere.json"], 1, "nowhere.json cannot be read"),
+        (
+            ["directory", "import", "nowhere.json"],
+            1,
+            "nowhere.json cannot be read: No such file or directory; name a file",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

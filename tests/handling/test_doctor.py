@@ -1,4 +1,4 @@
-"""`tocsin doctor` on the queues: what the canaries tell, and what to do."""
+"""`tocsin doctor` on settings and queues: what is set, what the canaries tell, and what to do."""
 
 from __future__ import annotations
 
@@ -62,3 +62,29 @@ def test_without_a_relay_nobody_blames_the_workers(tocsin: Tocsin, database: Dat
     send(database, ago="120 seconds", seen_on={*Lane})
 
     assert queues(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TOCSIN_RATE", "plenty"), ("TOCSIN_PUBLIC_URL", "tocsin.test"), ("TOCSIN_LOG_LEVEL", "loud")]
+)
+def test_a_value_that_a_room_would_refuse_is_refused_here_as_well(
+    tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    answer = tocsin("doctor", "--json")
+
+    (found,) = (check for check in json.loads(answer.out)["checks"] if check["check"] == "configuration")
+    assert (answer.code, found["good"]) == (1, False)
+    assert found["says"].startswith(f"{name} does not fit: ")
+
+
+def test_a_setting_shows_what_it_is_set_to_or_what_holds_without(
+    tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOCSIN_LOG_LEVEL", "warning")
+
+    settings = json.loads(tocsin("doctor", "--json").out)["settings"]
+
+    shown = {name: settings[name] for name in ("TOCSIN_RATE", "TOCSIN_LOG_LEVEL", "TOCSIN_CELERY_EVENTS")}
+    assert shown == {"TOCSIN_RATE": "1000", "TOCSIN_LOG_LEVEL": "warning", "TOCSIN_CELERY_EVENTS": "0"}

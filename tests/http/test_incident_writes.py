@@ -41,7 +41,7 @@ def a_comment(gateway: Gateway, by: str = "dev-mem") -> str:
 # --- closing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("status", [2, 2.0, "2", " 2 "])
+@pytest.mark.parametrize("status", [2, 2.0, "2", " 2 ", "+2", "2.0"])
 def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
     answered = ask(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
 
@@ -65,6 +65,7 @@ def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_wor
         ({"status": True}, {"status": INTEGER}),
         ({"status": "open"}, {"status": INTEGER}),
         ({"status": 2.5}, {"status": INTEGER}),
+        ({"status": "2.5"}, {"status": INTEGER}),
         ({"status": []}, {"status": INTEGER}),
         ({"status": 3}, {"status": CHOICES}),
         ({"status": "99999999999999999999999"}, {"status": CHOICES}),

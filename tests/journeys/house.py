@@ -92,7 +92,8 @@ class Stack:
         try:
             yield program
         finally:
-            program.end(signal.SIGINT)
+            # A shell's background jobs, and what they start, ignore the other way to end it.
+            program.end(signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -136,7 +137,7 @@ def a_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> It
         url = program.until("ready http").removeprefix("ready ")
         stack = Stack(program, folder, url)
         with stack.client() as client:
-            eventually(lambda: client.get(f"{ACME}/incidents/4/").status_code == 200)
+            eventually(lambda: client.get(f"{ACME}/incidents/5/").status_code == 200)
         yield stack
     finally:
         if process.poll() is None:

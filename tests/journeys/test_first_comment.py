@@ -125,7 +125,7 @@ def test_the_first_steps_of_the_readme_answer_as_it_says(stack: Stack) -> None:
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
     posted = paste(post, at=stack.url)
-    inbox = eventually(lambda: [item for item in json.loads(paste(look, at=stack.url)) if item["text"] in post])
+    inbox = eventually(lambda: [item for item in json.loads(paste(look, at=stack.url)) if f'"{item["text"]}"' in post])
     (id_,) = re.findall(r"command-id: (\S+)", posted)
     asked = json.loads(paste(ask.replace("COMMAND_ID", id_), at=stack.url))
 

@@ -43,7 +43,27 @@ NOTHINGS: list[JSON] = [
     "1.5",
     1.5,
 ]
-NUMBERS: list[JSON] = [0, 1, 1.0, -1, 2, 10, "0", "1", "-1", "+1", "01", " 1 ", f"{SPACES}2{SPACES}", "1.0", "9" * 31]
+NUMBERS: list[JSON] = [
+    0,
+    1,
+    1.0,
+    -1,
+    2,
+    10,
+    "0",
+    "1",
+    "-1",
+    "+1",
+    "01",
+    " 1 ",
+    f"{SPACES}2{SPACES}",
+    "1.0",
+    "9" * 31,
+    "-0",
+    "+0.0",
+    "1.",
+    "+10.00 ",
+]
 EDGES: list[JSON] = [each for most in (20, 1440, 128_160) for each in range(most - 12, most + 12)]
 TENS: list[JSON] = [10**power + more for power in range(7) for more in (-1, 0, 1)]
 DIGITS: list[JSON] = [str(each) for each in [*EDGES, *TENS, *range(130)]]

@@ -38,7 +38,9 @@ def backup(
     except BackupError as error:
         raise Refused(str(error)) from None
     except OSError as error:
-        raise Refused(f"{file} cannot be written: {error.strerror}") from None
+        raise Refused(
+            f"{file} cannot be written: {error.strerror}; name a file in a folder that you may write to"
+        ) from None
     _answer(f"{file} holds", file, manifest, as_json=as_json)
 
 

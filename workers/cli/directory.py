@@ -57,7 +57,7 @@ def _content(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror}") from None
+        raise Refused(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
 
 
 def _tell(summary: Summary) -> None:

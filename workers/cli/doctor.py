@@ -8,13 +8,14 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 from dotenv import dotenv_values
 
-from models.settings import NAMES, SECRET_NAMES, DatabaseSettings, SettingsError
+from models.settings import NAMES, SECRET_NAMES, DatabaseSettings, Settings, SettingsError, environment_name
 from tasks.settings import BrokerSettings
 from workers.cli.frame import AsJson, Data, data_folder, say, say_json
 from workers.stack.discovery import environment_of
@@ -81,15 +82,28 @@ def _find(name: str, check: Callable[[], str]) -> Finding:
         return Finding(name, good=False, says=str(error))
 
 
+def _rooms() -> list[type[Settings]]:
+    """The settings of every room, found by entry point, since the rooms do not import each other."""
+    return [entry.load() for entry in entry_points(group="tocsin.settings")]
+
+
 def _effective_settings() -> dict[str, str]:
-    values = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
+    """What is set, and what holds where nothing is, by the names of the variables; secrets are hidden."""
+    defaults = {
+        environment_name(room, name): str(int(field.default) if isinstance(field.default, bool) else field.default)
+        for room in _rooms()
+        for name, field in room.model_fields.items()
+        if not field.is_required() and field.default not in {None, ""}
+    }
+    given = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
+    values = defaults | given
     return {name: hidden(name, values[name]) for name in NAMES if name in values}
 
 
 def _configuration(folder: Path) -> str:
     os.environ.update(environment_of(folder))
-    DatabaseSettings.from_environment()
-    BrokerSettings.from_environment()
+    for room in _rooms():
+        room.from_environment()
     return "every setting is known and fits"
 
 

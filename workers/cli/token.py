@@ -51,6 +51,12 @@ def create(
     ]
     if len(given) != 1:
         raise typer.BadParameter("give one of --user, --organization with --name, and --ops with --name")
+    if user is None and not name.strip():
+        raise typer.BadParameter(f"{given[0]} needs --name, which says what the token is for")
+    if organization is None and (service or act_as):
+        raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a program: give --organization")
+    if ops is not None and scopes is not None:
+        raise typer.BadParameter("--ops takes no --scopes: the role says what an operator may do")
     facts = TokenFacts(
         kind=_kind(user=user, ops=ops, service=service or act_as),
         user=user,

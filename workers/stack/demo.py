@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx2
-from tocsin_client import OpenIncident, Tocsin, TocsinError
+from tocsin_client import Action, CreateAlertRule, ObserveMetric, OpenIncident, Tocsin, TocsinError, Trigger
 
 from models.roster import import_directory, read_document
 from models.session import make_engine
@@ -28,6 +29,18 @@ INCIDENTS: Final = (
 ALERTS: Final = Path(__file__).with_name("demo_alerts.json")
 """What Alertmanager once posted of a slow database (docs/alertmanager.md); in the demo it has just begun."""
 
+RULE: Final = CreateAlertRule(
+    "Errors on checkout",
+    ["p1"],
+    "count()",
+    time_window=5,
+    threshold_type=0,
+    triggers=[Trigger("critical", 100, [Action("email", "user", 12)]), Trigger("warning", 50)],
+    query="level:error",
+    resolve_threshold=40,
+)
+"""What the demo watches, for Own: a value between the thresholds is its first."""
+
 PATIENCE_SECONDS: Final = 15.0
 
 
@@ -40,8 +53,8 @@ def prepare(stack: Stack) -> None:
 
 
 def greet(stack: Stack) -> list[str]:
-    """Open the incidents, the last as Alertmanager does; then two lines to paste: Mem tells Ana, who looks it up."""
-    notes = _open_incidents(stack) or _post_alerts(stack)
+    """Let incidents come from everywhere; then two lines to paste: Mem tells Ana, who looks it up."""
+    notes = _open_incidents(stack) or _post_alerts(stack) or _watch(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
     body = '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'
     post = f"curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
@@ -72,4 +85,18 @@ def _post_alerts(stack: Stack) -> list[str]:
         httpx2.post(address, json=group, headers=headers, timeout=2 * PATIENCE_SECONDS).raise_for_status()
     except httpx2.HTTPError as error:
         return [f"the alerts of the demo are not there yet: {error}"]
+    return []
+
+
+def _watch(stack: Stack) -> list[str]:
+    """Make the rule, once, and send its first value: too many errors, and an incident."""
+    bot = partial(Tocsin, stack.url, "dev-bot", organization="acme", patience_seconds=PATIENCE_SECONDS)
+    try:
+        with bot() as program, bot(act_as=14) as own:
+            if RULE.name in [rule["name"] for rule in own.read("alert-rules/", project="-1")]:
+                return []
+            made = own.post(RULE)
+            program.post(ObserveMetric(made.body["id"], "p1", 64, datetime.now(UTC)))
+    except TocsinError as error:
+        return [f"the alert rule of the demo is not there yet: {error}"]
     return []

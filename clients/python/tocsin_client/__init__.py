@@ -20,15 +20,29 @@ from tocsin_client.orders import (
     Unsubscribe,
 )
 from tocsin_client.results import Command, Event, Outcome
+from tocsin_client.rule_orders import (
+    Action,
+    CreateAlertRule,
+    DeleteAlertRule,
+    ObserveMetric,
+    SnoozeAlertRule,
+    Trigger,
+    UnsnoozeAlertRule,
+    UpdateAlertRule,
+)
 
 __all__ = [
+    "Action",
     "AsyncTocsin",
     "Command",
+    "CreateAlertRule",
+    "DeleteAlertRule",
     "DeleteComment",
     "EditComment",
     "Event",
     "Failed",
     "MarkSeen",
+    "ObserveMetric",
     "OpenIncident",
     "Order",
     "Outcome",
@@ -37,10 +51,14 @@ __all__ = [
     "ReadNotifications",
     "Refused",
     "SetStatus",
+    "SnoozeAlertRule",
     "Subscribe",
     "TimedOut",
     "Tocsin",
     "TocsinError",
+    "Trigger",
     "Unreachable",
+    "UnsnoozeAlertRule",
     "Unsubscribe",
+    "UpdateAlertRule",
 ]

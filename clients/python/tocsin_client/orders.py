@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Final
-
-_SPELLINGS: Final = {
-    "alert_rule": "alertRule",
-    "date_started": "dateStarted",
-    "dedup_key": "dedupKey",
-    "up_to": "upTo",
-}
+from typing import Any, ClassVar
 
 
 @dataclass(frozen=True)
@@ -24,8 +17,7 @@ class Order:
 
     def fields(self) -> dict[str, Any]:
         """What it says, in JSON; fields that were not given stay out."""
-        given = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {_SPELLINGS.get(name, name): _plain(value) for name, value in given.items() if value is not None}
+        return _said(self)
 
     def item(self) -> dict[str, Any]:
         """This order among others."""
@@ -34,7 +26,7 @@ class Order:
 
 @dataclass(frozen=True)
 class PlainOrder(Order):
-    """Any other order by its name: ``PlainOrder("alert_rule.delete", {"id": "3"})``."""
+    """Any other order by its name: ``PlainOrder("trigger.delete", {"alertRule": "3", "id": "5"})``."""
 
     type: str  # type: ignore[misc] # here it is a fact of the order, elsewhere of its class
     said: Mapping[str, Any] = field(default_factory=dict)
@@ -143,7 +135,26 @@ class ReadNotifications(Order):
     up_to: int | str | None = None
 
 
+def _said(thing: Any) -> dict[str, Any]:
+    """The fields of an order or of a part of it; null is said only where a value had to be given."""
+    given = ((each, getattr(thing, each.name)) for each in fields(thing))
+    return {
+        _in_camel_case(each.name): _plain(value)
+        for each, value in given
+        if value is not None or each.default is MISSING
+    }
+
+
+def _in_camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
-    return list(value) if isinstance(value, tuple) else value
+    if is_dataclass(value):
+        return _said(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
