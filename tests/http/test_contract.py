@@ -163,6 +163,11 @@ def operations_of(document: Any) -> Iterator[tuple[Any, str, Any]]:
         yield from [(path, method, each) for method, each in path.items() if method != "parameters"]
 
 
+def names_of(document: Any) -> list[str]:
+    """What the operations are called; those without a token have no name."""
+    return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
+
+
 def come_home(document: Any, caller: Caller) -> None:
     """Requests are about what exists, by somebody who is known."""
     unused = set() if caller.acts_for else {"Act-As"}
@@ -195,7 +200,7 @@ def at_home(document: Any, **elsewhere: list[str]) -> list[dict[str, Any]]:
             "parameters": {f"path.{word}": [value] for word, value in named_in(name).items()}
             | ({"path.rule": elsewhere[name]} if name in elsewhere else {}),
         }
-        for name in [operation.get("operationId") for _, _, operation in operations_of(document)]
+        for name in names_of(document)
         if name
     ]
 
@@ -242,6 +247,8 @@ def test_every_answer_is_as_the_file_describes_it(patient_gateway: Gateway, name
     explore(patient_gateway, document, config, findings)
 
     findings.hold(least=caller.requests)
+    if caller.examples:
+        assert findings.statuses.keys() >= {name for name in names_of(document) if name}
 
 
 @pytest.mark.timeout(600 * TIMES)
