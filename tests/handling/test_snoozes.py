@@ -14,7 +14,7 @@ from tasks.rule_commands import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
-from tests.handling.test_alert_rules import FORBIDDEN, MISSING, a_rule, announced, deletion, row
+from tests.handling.rule_orders import FORBIDDEN, MISSING, a_rule, announced, deletion, row
 
 GONE = (410, {"detail": "RuleSnooze already exists for this rule and scope."})
 NO_RULE = (400, ["Rule does not exist"])

@@ -21,7 +21,7 @@ from tasks.rule_commands import (
 from tests.builders import NOW
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
-from tests.handling.test_alert_rules import (
+from tests.handling.rule_orders import (
     FORBIDDEN,
     MISSING,
     a_finding,

@@ -14,24 +14,9 @@ from models.vocabulary import JSON
 from tests.builders import NOW
 from tests.handling.acme import Acme
 from tests.http.doorway import Gateway, Worker
-from tests.http.test_alert_rules import (
-    ACTIONS,
-    CRITICAL,
-    FORBIDDEN,
-    INTEGER,
-    MISSING,
-    PARTS,
-    REQUIRED,
-    RULE,
-    RULES,
-    TWIN,
-    WARNING,
-    accepted,
-    an_action,
-    ask,
-    made,
-    seed,
-)
+from tests.http.rule_requests import FORBIDDEN, INTEGER, MISSING, REQUIRED, RULES, TWIN, accepted, ask, made, seed
+from tests.http.wrong_rules import ACTIONS, PARTS, an_action
+from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 PROJECT = "/api/0/projects"
 TOO_LONG = "Ensure this field has no more than 64 characters."

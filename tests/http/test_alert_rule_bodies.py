@@ -1,0 +1,98 @@
+"""What makes an alert rule over HTTP, and what is refused before it is accepted."""
+
+from __future__ import annotations
+
+import json
+
+from sqlalchemy.engine import Engine
+
+from tests.http.doorway import COMMANDS, Gateway, Worker
+from tests.http.rule_requests import (
+    RULES,
+    TWIN,
+    accepted,
+    made,
+)
+from tests.http.wrong_rules import an_action, refusals
+from tests.rule_bodies import CRITICAL, RULE, WARNING
+
+
+def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker) -> None:
+    snake = {
+        "name": "Errors on checkout", "aggregate": "count()", "query": "", "time_window": "10", "threshold_type": 0.0,
+        "threshold_period": 2, "resolve_threshold": "20", "event_types": ["default"], "projects": ["p1"],
+        "triggers": [
+            {"label": "critical", "alert_threshold": "100.5", "unknown": "\0", "actions": [
+                {"type": "email", "target_type": "team", "target_identifier": 21}]}
+        ],
+        "unknown": "\0",
+    }  # fmt: skip
+
+    answered = gateway.post(RULES, snake)
+
+    shown = answered.json()
+    assert answered.status_code == 201
+    assert (shown["timeWindow"], shown["thresholdPeriod"], shown["resolveThreshold"]) == (10.0, 2, 20.0)
+    assert shown["triggers"][0]["alertThreshold"] == 100.5
+    assert shown["triggers"][0]["actions"][0]["targetIdentifier"] == "21"
+    details = gateway.get(f"{RULES}{shown['id']}/").json()
+    assert details == shown | {"excludedProjects": [], "eventTypes": ["default"], "snooze": False}
+
+
+def test_what_makes_no_rule_is_400_and_no_command(gateway: Gateway, ledger: Engine) -> None:
+    answers = []
+    with gateway.by(Content_Type="application/json") as client:
+        for body, _ in refusals():
+            answered = client.post(RULES, content=json.dumps(body).encode())
+            answers.append((answered.status_code, answered.json()))
+
+    assert answers == [(400, wrong) for _, wrong in refusals()]
+    assert accepted(ledger) == 0
+
+
+LEGAL = [
+    {"resolveThreshold": 101},
+    {"resolveThreshold": 100, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
+    {"resolveThreshold": 100.5, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
+    {"thresholdType": 1, "resolveThreshold": 99},
+    {"triggers": [CRITICAL, WARNING | {"alertThreshold": 100}]},
+    {"thresholdType": 1, "comparisonDelta": 60, "triggers": [CRITICAL, WARNING]},
+    {"aggregate": "percentage(sessions_crashed, sessions) AS _crash_rate_alert_aggregate"},
+    {"query": ""},
+]
+
+
+def test_thresholds_that_share_no_value_are_legal(gateway: Gateway, busy_worker: Worker) -> None:
+    assert [gateway.post(RULES, RULE | fields).status_code for fields in LEGAL] == [201] * len(LEGAL)
+
+
+def test_the_user_of_an_event_is_shown_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
+    assert made(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
+
+
+def test_a_rule_out_of_data_is_refused_by_the_worker_with_its_bare_body(gateway: Gateway, busy_worker: Worker) -> None:
+    telling = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
+
+    answered = gateway.post(RULES, RULE | {"triggers": telling})
+    problem = gateway.post(RULES, RULE | {"triggers": telling}, Accept="application/problem+json").json()
+
+    assert (answered.status_code, answered.json()) == (400, ["User does not belong to this organization"])
+    assert answered.headers["command-id"]
+    assert problem["errors"] == [{"pointer": "#", "detail": "User does not belong to this organization"}]
+
+
+def test_a_project_of_the_address_goes_before_that_of_the_body(gateway: Gateway, busy_worker: Worker) -> None:
+    answered = gateway.post(TWIN, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
+
+    assert (answered.status_code, answered.json()["projects"]) == (201, ["p1"])
+
+
+def test_no_body_says_which_project_an_address_is_of(gateway: Gateway, busy_worker: Worker) -> None:
+    smuggled = {"inProject": "p2", "in_project": "p2"}
+
+    answered = gateway.post(RULES, RULE | smuggled)
+    item = {"type": "alert_rule.create", **RULE, **smuggled}
+    listed = gateway.post(COMMANDS, {"commands": [item]})
+
+    assert answered.json()["projects"] == ["p1"]
+    assert listed.json() == {"commands": {"0": {name: ["Unknown field."] for name in smuggled}}}

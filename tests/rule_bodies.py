@@ -1,0 +1,17 @@
+"""What alert rules are asked for with: a rule on p1, and its triggers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+CRITICAL: Final = {"label": "critical", "alertThreshold": 100}
+WARNING: Final = {"label": "warning", "alertThreshold": 50}
+RULE: Final[dict[str, Any]] = {
+    "name": "Errors on checkout",
+    "aggregate": "count()",
+    "query": "level:error",
+    "timeWindow": 10,
+    "thresholdType": 0,
+    "triggers": [CRITICAL],
+    "projects": ["p1"],
+}
