@@ -31,6 +31,10 @@ test: $(VENV)/.dev ## run every test, in parallel
 test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
 	@$(PYTEST) tests/rules tests/handling
 
+fuzz: $(VENV)/.dev ## throw other dice, more often: make fuzz seed=7 times=5
+	@seed=$(or $(seed),$$(date +%s)); echo "the dice of make fuzz seed=$$seed"; \
+	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py
+
 format: $(VENV)/.dev ## put the code into shape
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
@@ -79,7 +83,7 @@ lock: ## resolve all dependencies anew (needs uv)
 		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove what was built and cached; .venv and data stay
-	@rm -rf build dist *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf build dist *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -103,4 +107,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin
 	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup run test test-fast format types arrows docs check check-rest test-wheel migration migrate bench lock clean
+.PHONY: help setup run test test-fast fuzz format types arrows docs check check-rest test-wheel migration migrate bench lock clean

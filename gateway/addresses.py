@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from gateway.answers import Answer
 from gateway.requests import BODY_LIMIT
@@ -14,6 +14,9 @@ from models.vocabulary import OpsRole
 from tasks.commands import Command
 
 Handler = Callable[[Visit], Awaitable[Answer]]
+
+TEXTS: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
+"""The schema of a parameter that may be repeated."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class Operation:
     """One method of an address, and what the OpenAPI file says about it.
 
     ``answers`` maps a status to the name of a schema, ``None`` for an answer without a body; ``message`` is the
-    command that the body asks for, ``in_address`` its fields that the address gives. ``headers`` are what the answer
-    has beside the usual ones, ``refuses`` the refusals. ``needs_body`` says whether
-    a body that is taken must be sent.
+    command that the body asks for, ``in_address`` its fields that the address gives, ``narrowed`` the schemas of those
+    of which it takes less than the command does; ``body`` is the name of the body's schema where it is not the
+    message's. ``headers`` are what the answer has beside the usual ones, ``refuses`` the refusals.
     """
 
     handle: Handler
@@ -40,8 +43,8 @@ class Operation:
     answers: Mapping[int, str | None]
     message: type[Command] | None = None
     in_address: tuple[str, ...] = ()
+    narrowed: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     body: str | None = None
-    needs_body: bool = True
     parameters: tuple[Parameter, ...] = ()
     headers: tuple[str, ...] = ()
     refuses: tuple[int, ...] = ()

@@ -19,7 +19,7 @@ from gateway.addresses import Address
 from gateway.answers import Answer, error_answer, refusal_answer, wants_problem
 from gateway.identity import Caller, Question
 from gateway.requests import Headers, read_body, require_json_type
-from gateway.services import ACCEPT_SECONDS, Services
+from gateway.services import Services
 from gateway.visit import Visit
 from models.policy import require_organization, require_token
 from models.refusals import Forbidden, MethodNotAllowed, PlainRefusal, Refusal, Unauthenticated
@@ -75,7 +75,7 @@ class Door:
     async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> Answer:
         # Step 3, then the body's size and type.
         clock = asyncio.get_running_loop().time
-        deadline = clock() + ACCEPT_SECONDS
+        deadline = clock() + self._services.patience.accepting
         organization = scope["path_params"].get("organization")
         act_as = _act_as(headers)
         question = Question(_token(headers), _storable(organization), act_as)

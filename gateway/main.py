@@ -37,7 +37,7 @@ from gateway.routes import (
     subscriptions,
     triggers,
 )
-from gateway.services import Services
+from gateway.services import Patience, Services
 from gateway.settings import GatewaySettings
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_names
@@ -64,9 +64,9 @@ ADDRESSES: Final[tuple[Address, ...]] = (
 )
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
+def create_app(settings: GatewaySettings, patience: Patience | None = None) -> FastAPI:
     """The gateway as an ASGI application; it starts whether or not its servers are there."""
-    services = Services(settings)
+    services = Services(settings, patience or Patience())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

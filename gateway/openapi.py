@@ -23,6 +23,9 @@ _PATHS: Final = {
     "action": "Id of the action.",
 }
 
+_PATH_SCHEMAS: Final = {"identifier": {"type": "string", "pattern": "^[0-9]+$"}}
+_NAME_SCHEMA: Final = {"type": "string", "minLength": 1}
+
 _DESCRIPTION: Final = (
     "Work on incidents through messages. Every write is a command: accepted once it is in the ledger, then applied by"
     " a worker. A route waits for the outcome, or answers 202 with the command. Errors are `application/problem+json`"
@@ -32,8 +35,9 @@ _DESCRIPTION: Final = (
 
 def describe(addresses: Sequence[Address]) -> Json:
     """The file, as JSON."""
+    bodies = schemas.all_schemas(addresses)
     paths: Json = {
-        address.path: {method.lower(): _operation(address, method, each) for method, each in address.operations.items()}
+        address.path: {method.lower(): _operation(address, each, bodies) for method, each in address.operations.items()}
         | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
         for address in addresses
     }
@@ -42,31 +46,49 @@ def describe(addresses: Sequence[Address]) -> Json:
         "info": {"title": "tocsin", "version": version("tocsin"), "description": _DESCRIPTION},
         "paths": paths | schemas.OPEN_PATHS,
         "components": {
-            "schemas": schemas.all_schemas(addresses),
+            "schemas": bodies,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}],
     }
 
 
-def _operation(address: Address, method: str, operation: Operation) -> Json:
+def _operation(address: Address, operation: Operation, bodies: Mapping[str, Json]) -> Json:
     described: Json = {
         "operationId": operation.handle.__name__,
         "summary": operation.summary,
         "tags": [address.tag],
         "parameters": _parameters(operation),
-        "responses": _responses(address, method, operation),
+        "responses": _responses(address, operation),
     }
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := schemas.body_name(operation):
-        described["requestBody"] = {"required": operation.needs_body, "content": _content(_reference(body))}
+        required = schemas.requires_body(bodies[body])
+        described["requestBody"] = {"required": required, "content": _content(_reference(body))}
     return described
+
+
+def _links(operation: Operation, status: int) -> Json:
+    links = schemas.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
+    if operation.is_command and _names_its_command(operation):
+        links = links | schemas.COMMAND_LINKS
+    return {"links": links} if links else {}
+
+
+def _names_its_command(operation: Operation) -> bool:
+    return "CommandList" not in operation.answers.values()
 
 
 def _path_parameters(path: str) -> list[Json]:
     return [
-        {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PATHS[name],
+            "schema": _PATH_SCHEMAS.get(name, _NAME_SCHEMA),
+        }
         for name in re.findall(r"\{(\w+)\}", path)
     ]
 
@@ -90,54 +112,63 @@ def _parameters(operation: Operation) -> list[Json]:
     return parameters + [schemas.HEADER_PARAMETERS[name] for name in headers]
 
 
-def _responses(address: Address, method: str, operation: Operation) -> Json:
+def _responses(address: Address, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
         responses[str(status)] = _response(schemas.SUCCESSES[status], _answer_schema(operation, name))
         if operation.is_stream:
             responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
-        responses[str(status)]["headers"] = _answer_headers(operation)
     if operation.is_command and 202 not in operation.answers:
         responses["202"] = _response(schemas.SUCCESSES[202], _reference("Command"))
-    if "202" in responses:
-        responses["202"]["headers"] = _headers("Command-Id", "Location", "Retry-After", *_COMMAND_HEADERS)
+    for status in map(int, responses):
+        responses[str(status)] |= {"headers": _answer_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
-        responses["304"] = {"description": "The caller has it already.", "headers": _headers("ETag")}
-    for status in _refusals(address, method, operation):
-        responses[str(status)] = _refusal(status)
+        headers = _headers("ETag", "Cache-Control") | _headers(*_waiting_headers(operation), required=False)
+        responses["304"] = {"description": "The caller has it already.", "headers": headers}
+    for status in _refusals(address, operation):
+        responses[str(status)] = _refusal(status, operation)
+    for described in responses.values():
+        described["headers"] = described.get("headers", {}) | _headers(*schemas.SHARING_HEADERS, required=False)
     return responses
 
 
-def _refusals(address: Address, method: str, operation: Operation) -> list[int]:
+def _refusals(address: Address, operation: Operation) -> list[int]:
     statuses = {400, 401, 403, 413, 415, 500, 503}
     if address.permission is not None or "{" in address.path:
         statuses.add(404)
     if operation.is_command:
         statuses |= {409, 412, 422, 429, *operation.refuses}
-    if address.permission is None and address.ops_role is None and method == "GET":
-        statuses -= {413}
     return sorted(statuses)
 
 
 _COMMAND_HEADERS: Final = ("Idempotent-Replayed", "Preference-Applied")
 
 
-def _answer_headers(operation: Operation) -> Json:
-    names: list[str] = []
+def _answer_headers(operation: Operation, status: int) -> Json:
+    always: list[str] = []
+    maybe = _waiting_headers(operation)
     if operation.is_command:
-        names += ["Command-Id", *_COMMAND_HEADERS]
-    if operation.waits:
-        names += ["Preference-Applied"]
+        maybe += _COMMAND_HEADERS
+        (always if _names_its_command(operation) else maybe).append("Command-Id")
+    if operation.is_command and status == 202:
+        always.append("Retry-After")
+        (always if _names_its_command(operation) else maybe).append("Location")
     if operation.has_etag:
-        names += ["ETag"]
+        always += ["ETag", "Cache-Control"]
     if operation.is_list:
-        names += ["Link"]
-    names += operation.headers
-    return _headers(*names)
+        always.append("Link")
+    always += operation.headers
+    if operation.is_stream:
+        return schemas.STREAM_HEADERS
+    return _headers(*always) | _headers(*maybe, required=False)
 
 
-def _headers(*names: str) -> Json:
-    return {name: {"description": schemas.ANSWER_HEADERS[name], "schema": {"type": "string"}} for name in names}
+def _waiting_headers(operation: Operation) -> list[str]:
+    return ["Preference-Applied"] if operation.waits else []
+
+
+def _headers(*names: str, required: bool = True) -> Json:
+    return {name: schemas.ANSWER_HEADERS[name] | {"required": required} for name in names}
 
 
 def _answer_schema(operation: Operation, name: str | None) -> Json | None:
@@ -150,16 +181,16 @@ def _response(description: str, schema: Json | None) -> Json:
     return {"description": description} | ({"content": _content(schema)} if schema is not None else {})
 
 
-def _refusal(status: int) -> Json:
+def _refusal(status: int, operation: Operation) -> Json:
     content = _content(_reference("FieldErrors" if status == 400 else "Error"))
-    described: Json = {
+    always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
+    # What the worker refuses was accepted before, and is a command like any other.
+    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in schemas.OUTCOMES else []
+    return {
         "description": schemas.REFUSALS[status],
         "content": content | {"application/problem+json": {"schema": _reference("Problem")}},
+        "headers": _headers(*always) | _headers(*maybe, required=False),
     }
-    names = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
-    if names:
-        described["headers"] = _headers(*names)
-    return described
 
 
 def _content(schema: Mapping[str, Any]) -> Json:

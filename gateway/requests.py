@@ -151,6 +151,7 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
     """The body, read no further than the limit.
 
     :raises TooLarge: it exceeds ``limit`` bytes.
+    :raises Malformed: the caller went away before its end.
     """
     length = headers.get(b"content-length")
     if length is None and headers.get(b"transfer-encoding") is None:
@@ -162,7 +163,8 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            break
+            # What has come may read as JSON, and is not what the caller meant to say.
+            raise Malformed("The body broke off.")
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > limit:

@@ -6,13 +6,14 @@ answers with it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.addresses import Address, Operation
 from models.metric import Ignored
 from models.rule_words import ActionType, TargetType
 from models.vocabulary import AlertState, CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
+from tasks import spellings
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 from tasks.rule_fields import ACTION_SCHEMA
@@ -29,7 +30,11 @@ _UUID: Final[Json] = {"type": "string", "format": "uuid"}
 _TIME: Final[Json] = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 
-_LABELS: Final[Json] = {"type": "object", "additionalProperties": _TEXT}
+_LABELS: Final[Json] = {
+    "type": "object",
+    "propertyNames": spellings.STORABLE,
+    "additionalProperties": spellings.STORABLE,
+}
 
 
 def _object(**fields: Json) -> Json:
@@ -243,8 +248,8 @@ _ENTITIES: Final[Json] = {
         "description": "What Alertmanager posts, version 4 of its webhook; other fields are ignored.",
         "type": "object",
         "properties": {
-            "version": {"const": "4"},
-            "groupKey": _TEXT,
+            "version": {"enum": ["4", 4]},
+            "groupKey": spellings.TEXT,
             "status": _one_of(AlertState),
             "groupLabels": _LABELS,
             "commonLabels": _LABELS,
@@ -306,9 +311,14 @@ _ENTITIES: Final[Json] = {
         "required": ["detail"],
     },
     "FieldErrors": {
-        "description": "A detail, or texts for each field, nested as the fields are; a bare string or a list of texts"
-        " where noted.",
-        "type": ["object", "string", "array"],
+        "description": "A detail, a bare text or a list of them, or texts for each field: nested as the fields are,"
+        " lists by index.",
+        "anyOf": [
+            _named("Error"),
+            {"type": "string"},
+            _list(_TEXT),
+            {"type": "object", "additionalProperties": {"anyOf": [_list(_TEXT), _named("FieldErrors")]}},
+        ],
     },
     "Problem": _object(
         type=_TEXT,
@@ -341,17 +351,115 @@ REFUSALS: Final = {
     500: "A fault; errorId leads to it.",
     503: "It cannot be taken now; repeat with the same Idempotency-Key.",
 }
+OUTCOMES: Final = frozenset({400, 403, 404, 409, 410, 412, 500})
+"""What a command that was accepted can still end as, beside its success."""
+
+
+def _answer_header(description: str, **schema: Any) -> Json:
+    return {"description": description, "schema": {"type": "string"} | schema}
+
+
 ANSWER_HEADERS: Final = {
-    "Command-Id": "Id of the command, if exactly one was accepted.",
-    "ETag": '"<version>-<digest of the answer>"',
-    "Idempotent-Replayed": "true, if an earlier request with this key was accepted.",
-    "Link": "The previous and the next page, with rel, results and cursor.",
-    "Location": "Where the outcome will be.",
-    "Preference-Applied": "What was done of Prefer.",
-    "Retry-After": "Seconds until it is worth trying again.",
-    "WWW-Authenticate": "Bearer",
-    "X-Sentry-Alert-Rule-Hits": "How many rules there are in all.",
-    "X-Sentry-Alert-Rule-Limit": "How many rules an organization may have.",
+    "Cache-Control": _answer_header("For the caller alone, and to be asked for again.", const="private, no-cache"),
+    "Command-Id": _answer_header("Id of the command, if exactly one was accepted.", format="uuid"),
+    "ETag": _answer_header('"<version>-<digest of the answer>"', pattern='^"[0-9]+-[0-9a-f]{16}"$'),
+    "Idempotent-Replayed": _answer_header("An earlier request with this key was accepted.", const="true"),
+    "Link": _answer_header("The previous and the next page, with rel, results and cursor."),
+    "Location": _answer_header("Where the outcome will be.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
+    "Preference-Applied": _answer_header("What was done of Prefer."),
+    "Retry-After": _answer_header("Seconds until it is worth trying again.", pattern="^[0-9]+$"),
+    "WWW-Authenticate": _answer_header("The scheme of credentials.", const="Bearer"),
+    "Access-Control-Allow-Origin": _answer_header("The Origin of the request, if pages of it may read this."),
+    "Access-Control-Expose-Headers": _answer_header("The headers that such a page may read."),
+    "Content-Security-Policy": _answer_header("Nothing comes from anywhere but here."),
+    "X-Content-Type-Options": _answer_header("The type is as it is said.", const="nosniff"),
+    "X-Sentry-Alert-Rule-Hits": _answer_header("How many rules there are in all.", pattern="^[0-9]+$"),
+    "X-Sentry-Alert-Rule-Limit": _answer_header("How many rules an organization may have.", pattern="^[0-9]+$"),
+    "Vary": _answer_header("The answer to a request with an Origin is for that origin.", const="Origin"),
+}
+STREAM_HEADERS: Final[Json] = {
+    "Cache-Control": _answer_header("Not to be kept.", const="no-store") | {"required": True},
+    "X-Accel-Buffering": _answer_header("Not to be collected on the way.", const="no") | {"required": True},
+}
+SHARING_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
+"""What any answer says to a request that comes from a page."""
+
+
+def _link(operation: str, description: str, **parameters: str) -> Json:
+    here = {"organization": "$request.path.organization"}
+    return {"operationId": operation, "description": description, "parameters": here | parameters}
+
+
+_OPENED: Final = {"identifier": "$response.body#/identifier"}
+_HERE: Final = {"identifier": "$request.path.identifier"}
+_POSTED: Final = _HERE | {"comment": "$response.body#/id"}
+_DETAILS: Final = _link("read_incident", "The incident.", **_HERE)
+_ACTIVITY: Final = _link("list_activity", "What happened on it.", **_HERE)
+_MADE: Final = {"rule": "$response.body#/id"}
+_RULES: Final = {"rule": "$request.path.rule"}
+_DRAWN: Final = _RULES | {"trigger": "$response.body#/id"}
+_TRIGGERS: Final = _RULES | {"trigger": "$request.path.trigger"}
+_AIMED: Final = _TRIGGERS | {"action": "$response.body#/id"}
+_RULE_DETAILS_NOW: Final = _link("read_rule", "The rule.", **_RULES)
+_VALUES: Final = _link("list_observations", "What its last values did.", **_RULES)
+
+LINKS: Final[Json] = {
+    "open_incident": {
+        "details": _link("read_incident", "The incident.", **_OPENED),
+        "close": _link("close_incident", "Close it.", **_OPENED),
+        "comment": _link("post_comment", "Say something on it.", **_OPENED),
+        "seen": _link("mark_seen", "Say that it was seen.", **_OPENED),
+        "subscribe": _link("subscribe", "Hear of it.", **_OPENED),
+        "activity": _link("list_activity", "What happened on it.", **_OPENED),
+    },
+    "post_comment": {
+        "activity": _ACTIVITY,
+        "edit": _link("edit_comment", "Say something else instead.", **_POSTED),
+        "delete": _link("delete_comment", "Take it back.", **_POSTED),
+    },
+    "edit_comment": {"activity": _ACTIVITY, "delete": _link("delete_comment", "Take it back.", **_POSTED)},
+    "close_incident": {"activity": _ACTIVITY},
+    "mark_seen": {"details": _DETAILS},
+    "subscribe": {
+        "subscribers": _link("list_subscribers", "Who will hear of it.", **_HERE),
+        "unsubscribe": _link("unsubscribe", "Hear no more of it.", **_HERE),
+    },
+    "create_rule": {
+        "details": _link("read_rule", "The rule.", **_MADE),
+        "update": _link("update_rule", "Let it say something else.", **_MADE),
+        "delete": _link("delete_rule", "Watch it no more.", **_MADE),
+        "triggers": _link("list_triggers", "Its thresholds.", **_MADE),
+        "trigger": _link("create_trigger", "Add a threshold.", **_MADE),
+        "observe": _link("observe_metric", "Send a value.", **_MADE),
+        "snooze": _link("snooze_rule", "Keep it silent.", **_MADE, project="$response.body#/projects/0"),
+        "wake": _link("unsnooze_rule", "Let it speak again.", **_MADE, project="$response.body#/projects/0"),
+    },
+    "update_rule": {"details": _RULE_DETAILS_NOW},
+    "observe_metric": {"observations": _VALUES, "details": _RULE_DETAILS_NOW},
+    "create_trigger": {
+        "details": _link("read_trigger", "The threshold.", **_DRAWN),
+        "update": _link("update_trigger", "Move it.", **_DRAWN),
+        "delete": _link("delete_trigger", "Take it away.", **_DRAWN),
+        "actions": _link("list_actions", "Whom it tells.", **_DRAWN),
+        "action": _link("create_action", "Let it tell somebody else as well.", **_DRAWN),
+    },
+    "create_action": {
+        "details": _link("read_action", "Who is told.", **_AIMED),
+        "update": _link("update_action", "Tell somebody else instead.", **_AIMED),
+        "delete": _link("delete_action", "Tell them no more.", **_AIMED),
+    },
+    "snooze_rule": {
+        "wake": _link("unsnooze_rule", "Let it speak again.", **_RULES, project="$request.path.project"),
+    },
+}
+"""Where an answer leads, by operation."""
+
+COMMAND_LINKS: Final[Json] = {
+    "command": {
+        "operationId": "read_command",
+        "description": "What became of the command.",
+        "parameters": {"command": "$response.header.Command-Id"},
+    }
 }
 
 
@@ -361,14 +469,29 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 
 HEADER_PARAMETERS: Final = {
     "Act-As": _header("Act-As", "user:ID; a service with that right acts for this member.", pattern="^user:[0-9]+$"),
-    "Prefer": _header("Prefer", "respond-async answers at once; wait=N waits up to N seconds (0 to 30)."),
-    "Idempotency-Key": _header(
-        "Idempotency-Key", "Makes a repetition harmless for a day.", pattern="^[!-~]+$", minLength=1, maxLength=255
+    "Prefer": _header(
+        "Prefer",
+        "respond-async answers at once; wait=N waits up to N seconds (0 to 30).",
+        examples=["respond-async", "wait=5"],
     ),
-    "If-Match": _header("If-Match", '*, "<version>" or an ETag: the version that the caller means.'),
+    "Idempotency-Key": _header(
+        "Idempotency-Key",
+        "Makes a repetition harmless for a day.",
+        pattern="^[!-~]+$",
+        minLength=1,
+        maxLength=255,
+        examples=["b1946ac9-1"],
+    ),
+    "If-Match": _header(
+        "If-Match",
+        '*, "<version>" or an ETag: the version that the caller means.',
+        pattern=r'^(\*|"[0-9]{1,19}(-[!#-~]*)?")$',
+        examples=["*", '"3"'],
+    ),
     "If-None-Match": _header("If-None-Match", "ETags that the caller has already."),
     "Last-Event-ID": _header("Last-Event-ID", "Go on after this event; after an unknown one with all of a day."),
 }
+_CURSOR: Final = {"type": "string", "format": "cursor"}
 PAGING_PARAMETERS: Final[list[Json]] = [
     {
         "name": "per_page",
@@ -376,11 +499,13 @@ PAGING_PARAMETERS: Final[list[Json]] = [
         "description": "Rows of a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100},
     },
-    {"name": "cursor", "in": "query", "description": "Where to read on; opaque, from Link.", "schema": _TEXT},
+    {"name": "cursor", "in": "query", "description": "Where to read on; opaque, from Link.", "schema": _CURSOR},
 ]
 
 
-def _open(summary: str, media_type: str, *, statuses: Sequence[int] = (200,), **more: Any) -> Json:
+def _open(
+    summary: str, media_type: str, *, statuses: Sequence[int] = (200,), headers: Sequence[str] = (), **more: Any
+) -> Json:
     return {
         "get": {
             "summary": summary,
@@ -389,6 +514,7 @@ def _open(summary: str, media_type: str, *, statuses: Sequence[int] = (200,), **
             "responses": {
                 str(status): {
                     "description": "Well." if status == 200 else "Not ready.",
+                    "headers": {name: ANSWER_HEADERS[name] | {"required": True} for name in headers},
                     "content": {media_type: {"schema": {}}},
                 }
                 for status in statuses
@@ -406,20 +532,26 @@ OPEN_PATHS: Final[Json] = {
     "/version": _open("Which release is it", "application/json"),
     "/metrics": _open("Figures for Prometheus", "text/plain"),
     "/openapi.json": _open("This file", "application/json"),
-    "/docs": _open("This file, for people", "text/html"),
+    "/docs": _open("This file, for people", "text/html", headers=("Content-Security-Policy", "X-Content-Type-Options")),
 }
 """Addresses that need no token."""
 
 
 def body_name(operation: Operation) -> str | None:
     """The schema of what an operation takes, if it takes anything."""
-    return operation.message.__name__ if operation.message else operation.body
+    return operation.body or (operation.message.__name__ if operation.message else None)
+
+
+def requires_body(schema: Mapping[str, Any]) -> bool:
+    """Whether an empty object, which is what no body stands for, does not fit it."""
+    ways = schema.get("anyOf", ())
+    return bool(schema.get("required")) or (bool(ways) and all(requires_body(way) for way in ways))
 
 
 def all_schemas(addresses: Sequence[Address]) -> Json:
     """Every schema that the file refers to."""
     bodies = {
-        operation.message.__name__: _body(operation.message, operation.in_address)
+        operation.body or operation.message.__name__: _body(operation.message, operation.in_address, operation.narrowed)
         for address in addresses
         for operation in address.operations.values()
         if operation.message
@@ -428,23 +560,36 @@ def all_schemas(addresses: Sequence[Address]) -> Json:
 
 
 def _bulk() -> Json:
-    items = []
+    items: list[Json] = []
     for name, entry in CATALOG.items():
-        item = _body(entry.message, ())
+        item = _body(entry.message, (), {})
         key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
         item["required"] = ["type", *item.get("required", [])]
-        items.append(item | {"additionalProperties": False})
-    return _object(commands={"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}})
+        items.append(_closed(item))
+    listed: Json = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}}
+    return _object(commands=listed)
 
 
-def _body(message: type[Command], in_address: Sequence[str]) -> Json:
+def _closed(schema: Any) -> Any:
+    # Items of a list take no field that they do not know, nor do their parts.
+    if isinstance(schema, list):
+        return [_closed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {word: _closed(each) for word, each in schema.items()}
+    return closed | {"additionalProperties": False} if "properties" in schema else closed
+
+
+def _body(message: type[Command], in_address: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
     schema = message.model_json_schema(by_alias=True, mode="validation")
     hidden = message.of_address.union(in_address)
     fields = {name: each for name, each in schema["properties"].items() if name not in hidden}
     if message.is_partial:
         fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}
-    body: Json = {"type": "object", "title": message.__name__, "properties": fields}
+    body: Json = {"type": "object", "title": message.__name__, "properties": {**fields, **narrowed}}
+    if "anyOf" in schema:
+        body["anyOf"] = schema["anyOf"]
     if message.__doc__:
         body["description"] = " ".join(message.__doc__.split())
     if required := [name for name in schema.get("required", []) if name not in hidden]:

@@ -33,7 +33,7 @@ ALL_SLUGS: Final = "$all"
 MY_TEAMS: Final = "myteams"
 UNASSIGNED: Final = "unassigned"
 
-_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,30})\s*", re.ASCII)
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
 
 
 class Standing(Enum):
@@ -208,7 +208,7 @@ def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:
             query[name], default=today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
         )
         return (said if said.tzinfo else said.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except (ValueError, ArithmeticError):
         raise Malformed(f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z.") from None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from dataclasses import dataclass
 
 from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -26,34 +26,41 @@ from models.session import make_async_engine
 from tasks.app import make_app
 from tasks.lanes import Hinter
 
-ACCEPT_SECONDS: Final = 0.8
-"""From the credential to the commit; later than that the answer is "unavailable", which must arrive within 1 s."""
 
-READ_SECONDS: Final = 5.0
-POOL_SECONDS: Final = 0.3
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that work may take before the answer is "unavailable", which must arrive within 1 s.
+
+    ``accepting`` is from the credential to the commit, ``reading`` is one read, ``connecting`` a place in the pool.
+    """
+
+    accepting: float = 0.8
+    reading: float = 5.0
+    connecting: float = 0.3
 
 
 class Services:
     """The gateway's engines and batchers. Reads have a pool of their own: slow ones hold up no command."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: GatewaySettings, patience: Patience) -> None:
         self.settings = settings
+        self.patience = patience
         self.metrics = Metrics()
         self.rate = Rate(settings.rate)
         self.broker: Celery = make_app(settings)
         self._hinter = Hinter(self.broker)
-        self._ledger = _engine(settings, "tocsin gateway", pool_size=4)
-        self._reads = _engine(settings, "tocsin gateway reads", pool_size=8, plans_anew=True)
-        self.identity = Identity(self._ledger, seconds=ACCEPT_SECONDS)
-        self.acceptance = Acceptance(self._ledger, self._hinter, seconds=ACCEPT_SECONDS)
-        self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=ACCEPT_SECONDS)
-        reader = Reader(self._reads, seconds=READ_SECONDS)
+        self._ledger = _engine(settings, patience, "tocsin gateway", pool_size=4)
+        self._reads = _engine(settings, patience, "tocsin gateway reads", pool_size=8, plans_anew=True)
+        self.identity = Identity(self._ledger, seconds=patience.accepting)
+        self.acceptance = Acceptance(self._ledger, self._hinter, seconds=patience.accepting)
+        self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=patience.accepting)
+        reader = Reader(self._reads, seconds=patience.reading)
         self.queries = Queries(reader)
         self.incident_list = IncidentList(reader)
         self.previews = Previews(reader)
         self.rules = RuleReads(reader)
         self.observations = ObservationReads(reader)
-        self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=READ_SECONDS)
+        self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=patience.reading)
         self.metrics.watch_streams(lambda: self.following.streams)
         self.directory = DirectoryDesk(settings.database_url)
 
@@ -80,11 +87,13 @@ class Services:
         await self._reads.dispose()
 
 
-def _engine(settings: GatewaySettings, name: str, *, pool_size: int, plans_anew: bool = False) -> AsyncEngine:
+def _engine(
+    settings: GatewaySettings, patience: Patience, name: str, *, pool_size: int, plans_anew: bool = False
+) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,
         application=name,
         pool_size=pool_size,
-        pool_timeout=POOL_SECONDS,
+        pool_timeout=patience.connecting,
         plans_anew=plans_anew,
     )

@@ -42,6 +42,8 @@ def read_document(text: str | bytes) -> JSON:
     :raises DirectoryError: the text is not JSON.
     """
     try:
+        # Left to itself, json would guess at UTF-16 and UTF-32.
+        text = text if isinstance(text, str) else text.decode("utf-8")
         return json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant)
     except RecursionError:
         raise DirectoryError(["the document is nested too deeply"]) from None

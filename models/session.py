@@ -66,7 +66,7 @@ def make_async_engine(
         max_overflow=0,
         pool_timeout=pool_timeout,
         connect_args={
-            "connect_timeout": 1,
+            "connect_timeout": max(1, int(pool_timeout)),
             "application_name": application,
             "options": f"-c timezone=UTC -c statement_timeout=10s{plans}",
         },

@@ -61,7 +61,7 @@ class OpenIncident(Command):
     projects: Slugs
     alert_rule: OptionalInteger = Field(default=None, alias="alertRule")
     date_started: OptionalMoment = Field(default=None, alias="dateStarted")
-    status: Annotated[int, status_of((1, 10, 20))] = 1
+    status: Annotated[int, *status_of((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")
 
 
@@ -115,7 +115,7 @@ class SetStatus(Command):
     name: ClassVar[str] = "incident.set_status"
 
     incident: IncidentAddress
-    status: Annotated[int, status_of(tuple(IncidentStatus))]
+    status: Annotated[int, *status_of(tuple(IncidentStatus))]
     comment: OptionalText = None
 
 
@@ -147,6 +147,14 @@ class ReadNotifications(Command):
     """Mark inbox items as read: those of ``ids``, or all up to ``up_to`` inclusive."""
 
     name: ClassVar[str] = "notification.read"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "upTo": {"type": "null"}}},
+                {"required": ["upTo"], "properties": {"upTo": {"not": {"type": "null"}}, "ids": {"type": "null"}}},
+            ]
+        }
+    )
 
     ids: OptionalIds = None
     up_to: OptionalInteger = Field(default=None, alias="upTo")

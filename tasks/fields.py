@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from models.refusals import NOT_NULL, REQUIRED
 from models.vocabulary import JSON, MAX_ID, AlertState
+from tasks import spellings
 
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
@@ -71,14 +72,18 @@ def storable(value: str) -> str:
     return value
 
 
+def whole_if_integral(value: JSON) -> JSON:
+    """The value, where an integral float is the integer that it is."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def integer(value: JSON) -> int:
     """An integer, an integral float or a string of either; never a truth value."""
     if value is None:
         raise wrong(NOT_NULL)
     if isinstance(value, bool):
         raise wrong(NO_INTEGER)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    value = whole_if_integral(value)
     if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
         return int(digits[1])
     if not isinstance(value, int):
@@ -92,7 +97,9 @@ def number(value: JSON) -> float:
         raise wrong(NOT_NULL)
     is_one = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
     try:
-        parsed = float(value) if is_one and not isinstance(value, bool) else math.nan
+        # float() leaves some of the space that the pattern and str.strip know.
+        plain = value.strip() if isinstance(value, str) else value
+        parsed = float(plain) if is_one and not isinstance(value, bool) else math.nan
     except OverflowError:
         parsed = math.inf
     if not math.isfinite(parsed):
@@ -104,6 +111,7 @@ def truth(value: JSON) -> bool:
     """A truth value, or the words and numbers that forms send for one."""
     if value is None:
         raise wrong(NOT_NULL)
+    value = whole_if_integral(value)
     read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
     if read is None:
         raise wrong("Must be a valid boolean.")
@@ -166,9 +174,7 @@ def incident_address(value: JSON) -> str:
         raise wrong(NOT_NULL)
     if isinstance(value, str) and value.startswith("dedup:"):
         return f"dedup:{text(value.removeprefix('dedup:'))}"
-    if isinstance(value, (bool, float, list, dict)):
-        raise wrong(NO_STRING)
-    number = identifier(value)
+    number = identifier(_named(value))
     return "" if number is None else str(number)
 
 
@@ -191,12 +197,12 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
     return check
 
 
-def whole_number(least: int, most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
-    """An integer in a range, as the parts of a field's type; with ``is_optional`` null is allowed."""
-    check = within(least, most)
-    kind = ["integer", "null"] if is_optional else "integer"
-    schema = WithJsonSchema({"type": kind, "minimum": least, "maximum": most})
-    return (optional(check) if is_optional else BeforeValidator(check)), schema
+def whole_number(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+    """An integer from 1 on, as the parts of a field's type; with ``is_optional`` null is allowed."""
+    check, schema = within(1, most), spellings.integer_up_to(most)
+    if is_optional:
+        return optional(check), WithJsonSchema(spellings.or_null(schema))
+    return BeforeValidator(check), WithJsonSchema(schema)
 
 
 def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
@@ -211,39 +217,67 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
     return limited
 
 
+def text_within(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
+    """Text with a limit of characters, as the parts of a field's type."""
+    return BeforeValidator(up_to(most)), WithJsonSchema(spellings.text_up_to(most))
+
+
 def row_id(value: JSON) -> int:
     """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
     if value is None:
         raise wrong(NOT_NULL)
-    if isinstance(value, (bool, float, list, dict)):
+    return identifier(_named(value)) or 0
+
+
+def _named(value: JSON) -> JSON:
+    # 1.0 and 1 are one number in JSON.
+    plain = whole_if_integral(value)
+    if isinstance(plain, (bool, float, list, dict)):
         raise wrong(NO_STRING)
-    return identifier(value) or 0
+    return plain
 
 
-TextField = Annotated[str, BeforeValidator(text)]
-OptionalText = Annotated[str | None, optional(text)]
-OptionalInteger = Annotated[int | None, optional(integer)]
-OptionalMoment = Annotated[datetime | None, optional(moment)]
-_NAME: Final = {"type": ["string", "integer"]}
-IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_NAME)]
-RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(_NAME)]
+_ADDRESS: Final = {
+    "description": "Number of the incident, or dedup:KEY. What names none is refused when the command is applied.",
+    "anyOf": [
+        {"type": "integer"},
+        {"type": "string", "pattern": f"^dedup:{spellings.SAID}"},
+        {"type": "string", "not": {"pattern": "^dedup:"}},
+    ],
+}
+_WHO: Final = {"description": "Who is meant. What names nobody is refused when the command is applied."}
+
+TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(spellings.TEXT)]
+OptionalText = Annotated[str | None, optional(text), WithJsonSchema(spellings.or_null(spellings.TEXT))]
+OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(spellings.or_null(spellings.INTEGER))]
+OptionalMoment = Annotated[datetime | None, optional(moment), WithJsonSchema(spellings.or_null(spellings.TIME))]
+IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
+RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(spellings.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
-    WithJsonSchema({"type": "array", "items": _NAME}),
+    WithJsonSchema(spellings.list_of(_WHO)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 """The same where the field may be missing; null is as wrong as above."""
-Slugs = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text))]
-SlugsIfAny = Annotated[tuple[str, ...], BeforeValidator(lambda value: _each(value, text) if value != [] else ())]
+Slugs = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: _each(value, text)),
+    WithJsonSchema(spellings.list_of(spellings.TEXT, least=1)),
+]
+SlugsIfAny = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: _each(value, text) if value != [] else ()),
+    WithJsonSchema(spellings.list_of(spellings.TEXT)),
+]
 """The same where the list may be empty."""
-Number = Annotated[float, BeforeValidator(number)]
-OptionalNumber = Annotated[float | None, optional(number)]
-Truth = Annotated[bool, BeforeValidator(truth)]
+Number = Annotated[float, BeforeValidator(number), WithJsonSchema(spellings.NUMBER)]
+OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(spellings.or_null(spellings.NUMBER))]
+Truth = Annotated[bool, BeforeValidator(truth), WithJsonSchema(spellings.TRUTH)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
-    WithJsonSchema({"type": ["array", "null"], "items": _NAME}),
+    WithJsonSchema(spellings.or_null(spellings.list_of(spellings.INTEGER, least=1))),
 ]
 
 
@@ -262,8 +296,8 @@ AlertStateField = Annotated[
 ]
 
 
-def status_of(choices: tuple[int, ...]) -> BeforeValidator:
-    """An integer out of a closed set."""
+def status_of(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
+    """An integer out of a closed set, as the parts of a field's type."""
 
     def check(value: JSON) -> int:
         number = integer(value)
@@ -271,7 +305,7 @@ def status_of(choices: tuple[int, ...]) -> BeforeValidator:
             raise wrong(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
         return number
 
-    return BeforeValidator(check)
+    return BeforeValidator(check), WithJsonSchema(spellings.choice_of(choices))
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:

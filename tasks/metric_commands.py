@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from models.moments import EARLIEST
 from models.vocabulary import JSON
+from tasks import spellings
 from tasks.commands import Command
 from tasks.fields import OptionalNumber, RowId, TextField, moment, wrong
+
+_SINCE_EARLIEST = spellings.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
 
 
 def _moment_of_a_value(value: JSON) -> datetime:
@@ -28,7 +31,7 @@ class ObserveMetric(Command):
     alert_rule: RowId = Field(alias="alertRule")
     project: TextField
     value: OptionalNumber
-    timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value)]
+    timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value), WithJsonSchema(_SINCE_EARLIEST)]
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
     def stored(self) -> str:

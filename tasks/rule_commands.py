@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic.alias_generators import to_snake
@@ -32,6 +32,7 @@ from models.rule_words import (
     QueryType,
 )
 from models.vocabulary import JSON
+from tasks import spellings
 from tasks.commands import Command
 from tasks.fields import (
     Number,
@@ -47,6 +48,7 @@ from tasks.fields import (
     optional,
     text,
     text_or_blank,
+    text_within,
     up_to,
     whole_number,
     wrong,
@@ -108,6 +110,10 @@ class RuleCommand(OutsideIn, Command):
 # --- rules -----------------------------------------------------------------------------------------------------
 
 
+def _or_null(schema: Mapping[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema(spellings.or_null(schema))
+
+
 def _monitor_type(value: JSON) -> int:
     kind = integer(value)
     if kind < 0:
@@ -129,24 +135,30 @@ class RuleWords(RuleCommand):
 
     inner: ClassVar[tuple[str, type[Part]] | None] = ("triggers", TriggerSpec)
 
-    rule_name: Annotated[str, BeforeValidator(up_to(256))] = Field(default="", alias="name")
+    rule_name: Annotated[str, *text_within(256)] = Field(default="", alias="name")
     aggregate: TextField
     query: Query
-    time_window: Annotated[int, *whole_number(1, 1440)]
+    time_window: Annotated[int, *whole_number(1440)]
     threshold_type: ThresholdTypeField
     triggers: Triggers
     projects: OneProject = ()
-    environment: Annotated[str | None, optional(up_to(64))] = None
+    environment: Annotated[str | None, optional(up_to(64)), _or_null(spellings.text_up_to(64))] = None
     dataset: DatasetField = Dataset.EVENTS
     query_type: QueryTypeField = QueryType.ERROR
     event_types: EventTypes = ()
-    threshold_period: Annotated[int, *whole_number(1, 20)] = 1
-    comparison_delta: Annotated[int | None, *whole_number(1, _LONGEST_DELTA, is_optional=True)] = None
+    threshold_period: Annotated[int, *whole_number(20)] = 1
+    comparison_delta: Annotated[int | None, *whole_number(_LONGEST_DELTA, is_optional=True)] = None
     resolve_threshold: OptionalNumber = None
     owner: Owner = None
-    monitor_type: Annotated[int, BeforeValidator(_monitor_type)] = MonitorType.CONTINUOUS
-    activation_condition: Annotated[int | None, optional(_activation_condition)] = None
-    description: Annotated[str | None, optional(up_to(1000, text_or_blank))] = None
+    monitor_type: Annotated[
+        int, BeforeValidator(_monitor_type), WithJsonSchema(spellings.choice_of(tuple(MonitorType)))
+    ] = MonitorType.CONTINUOUS
+    activation_condition: Annotated[
+        int | None, optional(_activation_condition), _or_null(spellings.choice_of(tuple(ActivationCondition)))
+    ] = None
+    description: Annotated[
+        str | None, optional(up_to(1000, text_or_blank)), _or_null(spellings.text_or_blank_up_to(1000))
+    ] = None
     excluded_projects: SlugsIfAny = ()
     include_all_projects: Truth = False
     in_project: OptionalText = None
@@ -222,12 +234,18 @@ def _thresholds(parts: Iterable[Mapping[str, JSON]]) -> tuple[tuple[str, float],
     return tuple(found)
 
 
+def _name_a_project(schema: dict[str, Any]) -> None:
+    schema["properties"]["projects"] |= {"minItems": 1}
+    schema["required"] += ["projects"]
+
+
 class CreateRule(RuleWords):
     """Watch something: one project, one query, one or two thresholds."""
 
     name: ClassVar[str] = "alert_rule.create"
+    model_config = ConfigDict(json_schema_extra=_name_a_project)
 
-    rule_name: Annotated[str, BeforeValidator(up_to(256))] = Field(alias="name")
+    rule_name: Annotated[str, *text_within(256)] = Field(alias="name")
 
     def _fitting(self, parts: Sequence[JSON]) -> Self:
         super()._fitting(parts)
@@ -265,7 +283,7 @@ class DeleteRule(RuleCommand):
 
 # --- triggers --------------------------------------------------------------------------------------------------
 
-_Label = Annotated[str, BeforeValidator(up_to(64))]
+_Label = Annotated[str, *text_within(64)]
 
 
 class CreateTrigger(RuleCommand):

@@ -25,8 +25,10 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from models import mentions
+from models.rule_checks import LABELS
 from models.rule_words import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
 from models.vocabulary import JSON
+from tasks import spellings
 from tasks.fields import (
     Number,
     OptionalInteger,
@@ -39,7 +41,8 @@ from tasks.fields import (
     no_object,
     text,
     text_or_blank,
-    up_to,
+    text_within,
+    whole_if_integral,
     wrong,
     wrong_fields,
 )
@@ -140,7 +143,7 @@ def _event_types(value: JSON) -> tuple[EventType, ...]:
 def _owner(value: JSON) -> str | None:
     if value is None:
         return None
-    named = mention(value) or ""
+    named = mention(whole_if_integral(value)) or ""
     if mentions.parse(named) is None:
         raise wrong(mentions.UNPARSABLE)
     return named
@@ -153,7 +156,17 @@ def _one_project(value: JSON) -> tuple[str, ...]:
     return tuple(slugs)
 
 
-Query = Annotated[str, BeforeValidator(_query)]
+Query = Annotated[
+    str,
+    BeforeValidator(_query),
+    WithJsonSchema(
+        {
+            "type": ["string", "number"],
+            "pattern": r"^[^\u0000]*$",
+            "not": {"type": "string", "pattern": r"(^|\s)release:latest(\s|$)"},
+        }
+    ),
+]
 DatasetField = Annotated[
     Dataset,
     _one_of(Dataset, text, "Invalid dataset, valid values are {values}"),
@@ -162,23 +175,37 @@ DatasetField = Annotated[
 QueryTypeField = Annotated[
     QueryType,
     _one_of(QueryType, integer, "Invalid query type {value}, valid values are {values}"),
-    WithJsonSchema({"type": "integer", "enum": [int(each) for each in QueryType]}),
+    WithJsonSchema(spellings.choice_of(tuple(QueryType))),
 ]
 ThresholdTypeField = Annotated[
     ThresholdType,
     _one_of(ThresholdType, integer, "Invalid threshold type, valid values are {values}"),
-    WithJsonSchema({"type": "integer", "enum": [int(each) for each in ThresholdType]}),
+    WithJsonSchema(spellings.choice_of(tuple(ThresholdType))),
 ]
 EventTypes = Annotated[
     tuple[EventType, ...],
     BeforeValidator(_event_types),
-    WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [str(each) for each in EventType]}}),
+    WithJsonSchema(spellings.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
 ]
-Owner = Annotated[str | None, BeforeValidator(_owner), WithJsonSchema({"type": ["string", "integer", "null"]})]
+_OWNER: Final = {
+    "description": "Who owns it, in the forms of a mention. What names nobody is refused when the command is applied.",
+    "anyOf": [
+        {"type": "integer", "not": {"const": 0}},
+        {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
+        {
+            "type": "string",
+            "maxLength": 1000,
+            "pattern": f"^{spellings.SAID}",
+            "not": {"pattern": "^(user:|team:|[0-9]+$)"},
+        },
+        {"type": "null"},
+    ],
+}
+Owner = Annotated[str | None, BeforeValidator(_owner), WithJsonSchema(_OWNER)]
 OneProject = Annotated[
     tuple[str, ...],
     BeforeValidator(_one_project),
-    WithJsonSchema({"type": "array", "items": {"type": "string"}, "maxItems": 1}),
+    WithJsonSchema(spellings.list_of(spellings.TEXT, most=1)),
 ]
 
 
@@ -222,7 +249,7 @@ class ActionSpec(Part):
     target_type: Annotated[
         str, BeforeValidator(_target_type), WithJsonSchema({"enum": [str(each) for each in TargetType]})
     ]
-    target_identifier: Annotated[str, BeforeValidator(up_to(2000)), WithJsonSchema({"type": ["string", "integer"]})]
+    target_identifier: Annotated[str, *text_within(2000)]
     integration: OptionalInteger = None
     sentry_app: OptionalInteger = None
     priority: OptionalText = None
@@ -273,14 +300,29 @@ def _is_url(address: str) -> bool:
         return False
 
 
+_URL: Final = spellings.spelled("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
+
+
+def _action_schema(kind: ActionType) -> dict[str, Any]:
+    told = {
+        "type": {"const": str(kind)},
+        "targetType": {"enum": [str(each) for each in TARGETS[kind]]},
+        # Some kinds of actions that belong to other products have one; none of these.
+        "priority": {"type": "null"},
+    }
+    address = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
+    return {
+        "type": "object",
+        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | told | address,
+    }
+
+
 ACTION_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
-    "properties": ActionSpec.model_json_schema(mode="validation")["properties"],
     "required": ["type", "targetType", "targetIdentifier"],
+    "anyOf": [_action_schema(kind) for kind in ActionType],
 }
-Actions = Annotated[
-    tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema({"type": "array", "items": ACTION_SCHEMA})
-]
+Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema(spellings.list_of(ACTION_SCHEMA))]
 
 
 class TriggerSpec(Part):
@@ -289,17 +331,29 @@ class TriggerSpec(Part):
     inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
 
     id: OptionalInteger = None
-    label: Annotated[str, BeforeValidator(up_to(64))]
+    label: Annotated[str, *text_within(64)]
     alert_threshold: Number
     excluded_projects: SlugsIfAny = ()
     actions: Actions = ()
 
 
-TRIGGER_SCHEMA: Final[dict[str, Any]] = {
-    "type": "object",
-    "properties": TriggerSpec.model_json_schema(mode="validation")["properties"],
-    "required": ["label", "alertThreshold"],
-}
+def _trigger_schema(label: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": TriggerSpec.model_json_schema(mode="validation")["properties"] | {"label": {"const": label}},
+        "required": ["label", "alertThreshold"],
+    }
+
+
 Triggers = Annotated[
-    tuple[TriggerSpec, ...], BeforeValidator(listing), WithJsonSchema({"type": "array", "items": TRIGGER_SCHEMA})
+    tuple[TriggerSpec, ...],
+    BeforeValidator(listing),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "prefixItems": [_trigger_schema(label) for label in LABELS],
+            "minItems": 1,
+            "maxItems": len(LABELS),
+        }
+    ),
 ]

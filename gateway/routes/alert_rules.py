@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.addresses import Address, Operation, Parameter
+from gateway.addresses import TEXTS, Address, Operation, Parameter
 from gateway.answers import Answer, answer, read_answer
 from gateway.asking import ask, require_project, require_rule
 from gateway.paging import moment, page_answer, page_of, whole
@@ -142,15 +142,16 @@ def _rule(visit: Visit) -> dict[str, Any]:
 
 # --- addresses --------------------------------------------------------------------------------------------------
 
-_EXPAND = Parameter("expand", "latestIncident adds the last thing that the rule found, as it is now.")
+_EXPAND = Parameter("expand", "latestIncident adds the last thing that the rule found, as it is now.", TEXTS)
 _MONITOR_TYPE = Parameter("monitor_type", "0 or 1: only rules of this kind.", {"type": "integer"})
 _PROJECTS = (
     Parameter(
         "project",
         "Ids of projects, repeatable; -1 means all that the caller reaches. Without it: those of the caller's teams,"
         " for a service all.",
+        {"type": "array", "items": {"type": "integer"}},
     ),
-    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project."),
+    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project.", TEXTS),
 )
 _HEADERS = ("X-Sentry-Alert-Rule-Hits", "X-Sentry-Alert-Rule-Limit")
 
@@ -191,7 +192,12 @@ ADDRESSES = (
         "/api/0/projects/{organization}/{project}/alert-rules/",
         {
             "GET": _list_of(list_project_rules, "List a project's alert rules", parameters=(_MONITOR_TYPE, _EXPAND)),
-            "POST": _creation(create_project_rule, "Create an alert rule of a project", in_address=("projects",)),
+            "POST": _creation(
+                create_project_rule,
+                "Create an alert rule of a project",
+                body="CreateProjectRule",
+                in_address=("projects",),
+            ),
         },
         permission=PROJECT_ALERT_RULES,
     ),

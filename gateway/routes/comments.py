@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation, Parameter
+from gateway.addresses import TEXTS, Address, Operation, Parameter
 from gateway.answers import Answer
 from gateway.asking import ask, require_incident
 from gateway.paging import page_answer, page_of, part_of
@@ -64,7 +64,9 @@ ADDRESSES = (
                 preview_comment,
                 "Preview who a comment would tell",
                 {200: "Told"},
-                parameters=(Parameter("mentions", "Whom the comment would mention, repeatable; forms as on posting."),),
+                parameters=(
+                    Parameter("mentions", "Whom the comment would mention, repeatable; forms as on posting.", TEXTS),
+                ),
                 is_list=True,
             )
         },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.addresses import Address, Operation, Parameter
+from gateway.addresses import TEXTS, Address, Operation, Parameter
 from gateway.answers import Answer, read_answer
 from gateway.asking import ask, require_incident
 from gateway.incident_list import Listed
@@ -16,6 +16,7 @@ from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
 from models.shapes import FoundBy, activity_json, incident_details, incident_json, person_brief
 from models.vocabulary import JSON, IncidentStatus
+from tasks import spellings
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 
 LIST_PAGE = 25
@@ -147,20 +148,28 @@ async def list_subscribers(visit: Visit) -> Answer:
     )
 
 
+# Other ways to write a date are understood too.
+DATE = {"type": "string", "format": "date-time"}
+
 _LIST_PARAMETERS = (
     Parameter(
         "project",
         "Ids of projects, repeatable; -1 means all that the caller reaches. Without it: those of the caller's teams,"
         " for a service all.",
+        {"type": "array", "items": {"type": "integer"}},
     ),
-    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project."),
-    Parameter("environment", "Names of environments, repeatable: incidents of alert rules on one of these."),
-    Parameter("alertRule", "Id of an alert rule: its incidents."),
+    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project.", TEXTS),
+    Parameter("environment", "Names of environments, repeatable: incidents of alert rules on one of these.", TEXTS),
+    Parameter("alertRule", "Id of an alert rule: its incidents.", {"type": "integer"}),
     Parameter("includeSnapshots", "With alertRule: also incidents of the rule's earlier states."),
-    Parameter("start", "Leaves out what was closed before this date; without an offset it is UTC."),
-    Parameter("end", "Leaves out what began after this date; without an offset it is UTC."),
+    Parameter("start", "Leaves out what was closed before this date; without an offset it is UTC.", DATE),
+    Parameter("end", "Leaves out what began after this date; without an offset it is UTC.", DATE),
     Parameter("status", "open (anything but closed), warning, critical or closed; anything else changes nothing."),
-    Parameter("team", "Ids of teams, myteams or unassigned, repeatable: who owns the alert rule."),
+    Parameter(
+        "team",
+        "Ids of teams, myteams or unassigned, repeatable: who owns the alert rule.",
+        {"type": "array", "items": {"type": "string", "pattern": "^([0-9]+|myteams|unassigned)$"}},
+    ),
     Parameter("title", "A part of the title, in any case."),
     Parameter(
         "dedupKey",
@@ -168,7 +177,9 @@ _LIST_PARAMETERS = (
         " projects are named.",
     ),
     Parameter(
-        "expand", "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable."
+        "expand",
+        "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable.",
+        TEXTS,
     ),
 )
 
@@ -202,6 +213,7 @@ ADDRESSES = (
                 {200: "IncidentDetails"},
                 message=SetStatus,
                 in_address=("incident",),
+                narrowed={"status": spellings.choice_of((IncidentStatus.CLOSED,))},
                 is_command=True,
             ),
         },

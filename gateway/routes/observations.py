@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.addresses import Address, Operation, Parameter
+from gateway.addresses import TEXTS, Address, Operation, Parameter
 from gateway.answers import Answer
 from gateway.asking import ask
 from gateway.observation_reads import RuleProject
@@ -91,7 +91,7 @@ ADDRESSES = (
                 list_observations,
                 "List the last values of an alert rule",
                 {200: "Observation"},
-                parameters=(Parameter("project", "Slugs of projects, repeatable: values of these alone."),),
+                parameters=(Parameter("project", "Slugs of projects, repeatable: values of these alone.", TEXTS),),
                 is_list=True,
             ),
             "POST": Operation(

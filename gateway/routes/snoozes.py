@@ -45,7 +45,6 @@ ADDRESSES = (
                 {204: None},
                 message=UnsnoozeRule,
                 in_address=("alertRule",),
-                needs_body=False,
                 is_command=True,
             ),
         },

@@ -8,11 +8,15 @@ from collections.abc import Callable, Iterator
 import pytest
 from sqlalchemy.engine import Engine
 
+from gateway.services import Patience
 from gateway.settings import GatewaySettings
+from models.alert_rule import Action, Trigger
 from models.roster import import_directory
+from models.rule_words import ActionType, TargetType
+from tests.builders import NOW, an_alert_rule
 from tests.conftest import Database
 from tests.handling.acme import Acme
-from tests.http.doorway import Gateway, Worker, a_gateway
+from tests.http.doorway import RULES, Gateway, Worker, a_gateway
 from workers.stack.servers import Servers
 
 MORE_TOKENS = {
@@ -52,6 +56,29 @@ def acme(database: Database) -> Acme:
 
 
 @pytest.fixture
+def rules(database: Database, acme: Acme) -> None:
+    """Rules 1 to 8 on p1; trigger 1001 of rule 1 has action 1002, and so on. Rule 1 found incident 1."""
+    with database.engine.begin() as connection:
+        for number in RULES:
+            told = Action(
+                id=number * 1000 + 2, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW
+            )
+            trigger = Trigger(id=number * 1000 + 1, label="critical", threshold=100.0, date_added=NOW, actions=(told,))
+            made = an_alert_rule(
+                connection,
+                acme.organizations["acme"],
+                projects=[acme.projects["acme", "p1"]],
+                triggers=[trigger],
+                created_by=11,
+            )
+            assert made == number
+        connection.exec_driver_sql(
+            "UPDATE incidents SET alert_rule_id = 1, alert_rule_generation = 1 WHERE organization_id = %s",
+            (acme.organizations["acme"],),
+        )
+
+
+@pytest.fixture
 def ledger(database: Database) -> Engine:
     """The database, to look at what was accepted."""
     return database.engine
@@ -72,6 +99,13 @@ def settings(servers: Servers, database: Database) -> Callable[..., GatewaySetti
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
     """A gateway in front of the organization."""
     with a_gateway(settings()) as running:
+        yield running
+
+
+@pytest.fixture
+def patient_gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+    """The same, for thousands of requests: that a machine is slow for a second makes none of them unavailable."""
+    with a_gateway(settings(rate=1_000_000), Patience(accepting=60, reading=60, connecting=60)) as running:
         yield running
 
 

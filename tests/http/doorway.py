@@ -11,9 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import psycopg
 import uvicorn
 
 from gateway.main import Server, create_app
+from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from models.session import make_engine
 from tests.waiting import eventually
@@ -23,16 +25,19 @@ ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"
 COMMANDS = f"{ACME}/commands/"
 A_COMMENT = {"comment": "Look at this."}
+RULES = range(1, 9)
+"""Ids of alert rules, where a test asks for them."""
 
 
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._socket = socket.socket()
+    def __init__(self, settings: GatewaySettings, patience: Patience | None = None) -> None:
+        # Named as TCP, which asyncio looks at before it turns off that answers wait for acknowledgements, 40 ms each.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.app = create_app(settings)
+        self.app = create_app(settings, patience)
         config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         self._server = Server(config, self.app.state.services)
         self._thread = threading.Thread(target=self._serve)
@@ -74,9 +79,9 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def a_gateway(settings: GatewaySettings) -> Iterator[Gateway]:
+def a_gateway(settings: GatewaySettings, patience: Patience | None = None) -> Iterator[Gateway]:
     """A gateway for as long as the block lasts."""
-    gateway = Gateway(settings)
+    gateway = Gateway(settings, patience)
     gateway.start()
     try:
         yield gateway
@@ -88,6 +93,7 @@ class Worker:
     """A real worker's loop, in this process and without a broker: it applies when it is told to, or all the time."""
 
     def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
         self._engine = make_engine(database_url, application="test worker")
         self._notes = make_engine(database_url, application="test notes")
         self._applier = Applier(
@@ -115,5 +121,8 @@ class Worker:
         self._notes.dispose()
 
     def _work(self) -> None:
-        while not self._stopped.wait(0.01):
-            self.apply()
+        # To look so often with all that a batch does would cost most of a core.
+        with psycopg.connect(self._database_url, autocommit=True) as looking:
+            while not self._stopped.wait(0.01):
+                if looking.execute("SELECT FROM commands WHERE state = 'accepted' LIMIT 1").rowcount:
+                    self.apply()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import httpx
@@ -10,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from models.command import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, eventually
 
 
 def send(
@@ -23,6 +24,12 @@ def send(
 def count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
+
+
+def answers(gateway: Gateway, status: int) -> int:
+    """How many requests the gateway has answered so."""
+    lines = gateway.get("/metrics", by=None).text.splitlines()
+    return sum(line.startswith("tocsin_http_answers_total{") and f'status="{status}"' in line for line in lines)
 
 
 def nested(levels: int) -> bytes:
@@ -93,6 +100,20 @@ def test_an_empty_body_is_an_empty_object(gateway: Gateway) -> None:
     assert send(gateway, b"").json() == {"comment": ["This field is required."]}
 
 
+def test_digits_may_stand_in_any_white_space(gateway: Gateway) -> None:
+    path = f"{ACME}/notifications/read/"
+
+    assert gateway.post(path, {"upTo": "\x1f\u2003\x1c7\x85"}, Prefer="respond-async").status_code == 202
+    assert gateway.post(path, {"upTo": "7\ufeff"}).json() == {"upTo": ["A valid integer is required."]}
+
+
+def test_the_directory_is_utf_8_like_every_body(gateway: Gateway) -> None:
+    with gateway.by("dev-ops") as client:
+        answer = client.put("/api/0/directory/", content="{}".encode("utf-16"))
+
+    assert answer.status_code == 400
+
+
 def test_a_lone_surrogate_is_a_field_error(gateway: Gateway) -> None:
     answer = send(gateway, b'{"comment": "\\ud800"}')
 
@@ -113,6 +134,17 @@ def test_a_body_of_unknown_length_is_read_no_further_than_the_limit(gateway: Gat
         answer = client.post(COMMENTS, content=(b"x" * 1000 for _ in range(100)))
 
     assert answer.status_code == 413
+
+
+def test_a_body_that_breaks_off_is_not_taken_for_a_shorter_one(gateway: Gateway, ledger: Engine) -> None:
+    request = f"POST {ACME}/incidents/1/seen/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer dev-mem\r\n"
+
+    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as caller:
+        caller.sendall(f"{request}Prefer: respond-async\r\nContent-Length: 99\r\n\r\n{{}}".encode())
+        caller.shutdown(socket.SHUT_WR)
+        eventually(lambda: answers(gateway, 400) + answers(gateway, 202))
+
+    assert (answers(gateway, 202), count(ledger)) == (0, 0)
 
 
 @pytest.mark.parametrize(

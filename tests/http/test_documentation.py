@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from sqlalchemy.engine import Engine
 from starlette.routing import Route
 
@@ -25,10 +26,35 @@ def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gat
 
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
     assert set(document["paths"]) == served
+    assert {route.path for route in gateway.app.routes if not isinstance(route, Route)} == {"/docs/files"}
     assert document["openapi"].startswith("3.1")
     for address in ADDRESSES:
         methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
         assert methods == set(address.operations)
+
+
+def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+
+    OPENAPI_31_VALIDATOR.validate(document)
+    named = [
+        each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each
+    ]
+    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ADDRESSES)
+
+
+def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
+    document = gateway.get("/openapi.json", by=None).json()
+
+    with gateway.by() as client, client.stream("GET", f"{ACME}/events/") as answer:
+        described = document["paths"]["/api/0/organizations/{organization}/events/"]["get"]["responses"]["200"]
+
+    assert answer.headers["content-type"] in described["content"]
+    always = {name.lower(): header for name, header in described["headers"].items() if header["required"]}
+    assert {name: answer.headers[name] for name in always} == {
+        name: header["schema"]["const"] for name, header in always.items()
+    }
+    assert set(answer.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
 def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:

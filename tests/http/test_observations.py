@@ -72,7 +72,8 @@ def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule
 
 
 @pytest.mark.parametrize(
-    ("value", "measured"), [(None, None), (60.5, 60.5), (60, 60), (" 6e1 ", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)]
+    ("value", "measured"),
+    [(None, None), (60.5, 60.5), (60, 60), ("\x1f6e1\u2003", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)],
 )
 def test_a_value_is_any_number_or_nothing(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None

@@ -1,0 +1,99 @@
+"""How the fields of commands may be spelled, as JSON Schema: for the OpenAPI file. No input, no output.
+
+Numbers may come as text and text as numbers, with white space around them that does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+_SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What ``str.strip`` takes away, inside a character class."""
+
+SAID: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
+"""The pattern of the rest of a text that is not blank."""
+
+TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{SAID}"}
+STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+ID: Final[Schema] = {"type": ["integer", "string"]}
+
+
+def spelled(pattern: str) -> Schema:
+    """Text in which white space around the pattern does not count."""
+    return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
+
+
+def _whole(digits: str) -> Schema:
+    return spelled(rf"({digits})(\.0*)?")
+
+
+INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _whole("[+-]?[0-9]{1,30}")]}
+NUMBER: Final[Schema] = {
+    "anyOf": [
+        {"type": "number"},
+        # More digits are understood too, as far as they make a number of double precision.
+        spelled(r"[+-]?([0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})([eE][+-]?[0-9]{1,2})?"),
+    ]
+}
+TRUTH: Final[Schema] = {
+    "anyOf": [
+        {"type": "boolean"},
+        {"enum": [0, 1]},
+        {
+            "type": "string",
+            "pattern": "^([tT]([rR][uU][eE])?|[yY]([eE][sS])?|[oO][nN]|1"
+            "|[fF]([aA][lL][sS][eE])?|[nN][oO]?|[oO][fF][fF]|0)$",
+        },
+    ]
+}
+
+
+def or_null(schema: Mapping[str, Any]) -> Schema:
+    """The same, with null allowed."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def text_up_to(most: int) -> Schema:
+    """Text that is not blank and has at most so many characters once it is trimmed."""
+    trimmed = rf"[^\u0000{_SPACE}]([^\u0000]{{0,{most - 2}}}[^\u0000{_SPACE}])?"
+    return {"type": ["string", "number"], "pattern": f"^[{_SPACE}]*{trimmed}[{_SPACE}]*$"}
+
+
+def text_or_blank_up_to(most: int) -> Schema:
+    """The same where it may be blank."""
+    filled = text_up_to(most)
+    return {"anyOf": [filled, {"type": "string", "pattern": f"^[{_SPACE}]*$"}]}
+
+
+def choice_of(choices: Sequence[int]) -> Schema:
+    """One of these numbers, none of them negative."""
+    digits = "|".join(str(int(each)) for each in choices if each)
+    zero = "|[+-]?0{1,30}" if 0 in choices else ""
+    return {"anyOf": [{"enum": [int(each) for each in choices]}, _whole(rf"\+?0{{0,28}}({digits}){zero}")]}
+
+
+def integer_up_to(most: int) -> Schema:
+    """An integer from 1 on."""
+    digits = _whole(rf"\+?0{{0,24}}({_from_one_to(most)})")
+    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, digits]}
+
+
+def _from_one_to(most: int) -> str:
+    # Numbers with fewer digits; then, place by place, those that begin like the greatest and go on with less.
+    digits = str(most)
+    ways = [f"[1-9][0-9]{{{count}}}" for count in range(len(digits) - 1)]
+    for place, digit in enumerate(digits):
+        least = 0 if place else 1
+        if int(digit) > least:
+            ways.append(f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}")
+    return "|".join([*ways, digits])
+
+
+def list_of(items: Mapping[str, Any], *, least: int = 0, most: int | None = None) -> Schema:
+    """A list of such items."""
+    limits = ({"minItems": least} if least else {}) | ({} if most is None else {"maxItems": most})
+    return {"type": "array", "items": items, **limits}

@@ -1,0 +1,286 @@
+"""The OpenAPI file is true: what it allows is taken, what it forbids is refused, and what comes back is described.
+
+schemathesis reads the file from a gateway that listens, makes requests of it (its borders, random ones, sequences
+along its links) and holds every answer against it, with all of its checks and one of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from tests.http.chance import SEED, TIMES
+from tests.http.contract import Findings, configured, explore
+from tests.http.doorway import RULES, Gateway
+from tests.http.hostility import STREAM
+
+STEPS: Final = 10
+TELLINGS: Final = 15
+ROUNDS: Final = 20
+
+PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
+KNOWN: Final[dict[str, list[Any]]] = {
+    "body.projects[*]": ["p1", "p2"],
+    "body.project": ["p1"],
+    "body.mentions[*]": PEOPLE,
+    "body.owner": PEOPLE,
+    "body.aggregate": ["count()", "count_unique(user)"],
+    "body.commands[*].projects[*]": ["p1", "p2"],
+    "body.commands[*].mentions[*]": PEOPLE,
+    "body.commands[*].incident": ["1", 1],
+    "body.commands[*].alertRule": ["1", 1],
+}
+"""What exists, where it is asked for."""
+
+HOME: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
+AWAY: Final[dict[str, dict[str, str]]] = {
+    "update_rule": {"rule": "2"},
+    "update_project_rule": {"rule": "2"},
+    "delete_rule": {"rule": "3"},
+    "delete_project_rule": {"rule": "4"},
+    "create_trigger": {"rule": "5"},
+    "update_trigger": {"rule": "5", "trigger": "5001"},
+    "delete_trigger": {"rule": "6", "trigger": "6001"},
+    "create_action": {"rule": "7", "trigger": "7001"},
+    "update_action": {"rule": "7", "trigger": "7001", "action": "7002"},
+    "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
+}
+"""What addresses name. Changes have rules of their own, so that others find theirs as it was."""
+
+# With made-up names nearly all requests would be 403 or 404.
+NARROWED: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("path", "organization"): {"enum": ["acme"]},
+    ("header", "Act-As"): {"enum": ["user:11"]},
+    # A pattern with quotation marks in it is more than schemathesis can follow when it tries borders.
+    ("header", "If-Match"): {"enum": ["*", '"1"', '"1-0a"']},
+    ("query", "mentions"): {"items": {"enum": PEOPLE}},
+    ("query", "projectSlug"): {"items": {"enum": ["p1", "p2", "$all"]}},
+}
+OBSERVED: Final = {("query", "project"): {"items": {"enum": ["p1"]}}}
+
+TWINS: Final = ["create_project_rule", "update_project_rule"]
+ITEMS: Final = {"comment.post", "incident.open", "notification.read"}
+
+
+class Caller(NamedTuple):
+    """Who asks, by which token, and at least how often.
+
+    ``borders`` are the tags of operations of which everything is asked that schemas just allow and just forbid;
+    ``examples`` how many random requests are made of each operation.
+    """
+
+    token: str
+    requests: int
+    borders: tuple[str, ...] = ()
+    examples: int = 0
+    acts_for: bool = False
+    may_follow: bool = True
+
+
+CALLERS: Final = {
+    "an owner, about alert rules": Caller("dev-own", 3_000, borders=("alert rules",)),
+    "an owner, about the rest": Caller(
+        "dev-own", 1_400, borders=("commands", "health", "incidents", "notifications", "organizations")
+    ),
+    "a program": Caller("dev-bot", 350, borders=("integrations",), examples=2, acts_for=True),
+    "an operator": Caller("dev-ops", 100, borders=("directory", "events"), may_follow=False),
+    "a member": Caller("dev-mem", 250, examples=3),
+    "a key": Caller("dev-key", 100, examples=1),
+}
+
+
+class Story(NamedTuple):
+    """What is done in one, of what exists it is told, and how many requests at least. Only ``beginnings`` lead on."""
+
+    life: frozenset[str]
+    beginnings: frozenset[str]
+    told_of: Mapping[str, Mapping[str, Any]]
+    requests: int
+
+
+_A_RULE: Final[dict[str, Any]] = {
+    "aggregate": {"const": "count()"},
+    "projects": {"const": ["p1"]},
+    "thresholdType": {"const": 0},
+    "timeWindow": {"enum": [1, 10]},
+    "triggers": {"const": [{"label": "critical", "alertThreshold": 100}]},
+    "resolveThreshold": {"enum": [None, 10]},
+    "comparisonDelta": {"type": "null"},
+    "dataset": {"const": "events"},
+    "queryType": {"const": 0},
+    "eventTypes": {"const": ["error"]},
+    "owner": {"enum": [None, *PEOPLE]},
+    "excludedProjects": {"const": []},
+}
+_A_WARNING: Final[dict[str, Any]] = {
+    "label": {"const": "warning"},
+    "alertThreshold": {"enum": [50, 60.5]},
+    "excludedProjects": {"const": []},
+    "actions": {"const": []},
+}
+STORIES: Final = {
+    "an incident": Story(
+        life=frozenset({
+            "open_incident", "read_incident", "mark_seen", "close_incident", "list_activity", "list_subscribers",
+            "subscribe", "unsubscribe", "post_comment", "edit_comment", "delete_comment", "read_command",
+        }),
+        beginnings=frozenset({"open_incident", "post_comment", "subscribe"}),
+        told_of={
+            "OpenIncident": {
+                "projects": {"type": "array", "items": {"enum": ["p1", "p2"]}, "minItems": 1},
+                "alertRule": {"type": "null"},
+            },
+            "PostComment": {"mentions": {"type": "array", "items": {"enum": PEOPLE}}},
+            "EditComment": {"mentions": {"type": "array", "items": {"enum": PEOPLE}}},
+        },
+        requests=200,
+    ),
+    "an alert rule": Story(
+        life=frozenset({
+            "create_rule", "read_rule", "update_rule", "delete_rule", "observe_metric", "list_observations",
+            "list_triggers", "create_trigger", "read_trigger", "update_trigger", "delete_trigger", "list_actions",
+            "create_action", "read_action", "update_action", "delete_action", "snooze_rule", "unsnooze_rule",
+            "read_command",
+        }),
+        beginnings=frozenset({"create_rule", "create_trigger", "create_action", "observe_metric"}),
+        told_of={
+            "CreateRule": _A_RULE,
+            "UpdateRule": _A_RULE,
+            "CreateTrigger": _A_WARNING,
+            "UpdateTrigger": _A_WARNING,
+            "ObserveMetric": {"project": {"const": "p1"}, "value": {"enum": [1, 70, 1000.5]}},
+        },
+        requests=250,
+    ),
+}  # fmt: skip
+
+
+def operations_of(document: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Path, method and operation, of all."""
+    for path in document["paths"].values():
+        yield from [(path, method, each) for method, each in path.items() if method != "parameters"]
+
+
+def names_of(document: Any) -> list[str]:
+    """What the operations are called; those without a token have no name."""
+    return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
+
+
+def come_home(document: Any, caller: Caller) -> None:
+    """Requests are about what exists, by somebody who is known."""
+    unused = set() if caller.acts_for else {"Act-As"}
+    for path, method, operation in operations_of(document):
+        name = operation.get("operationId", "")
+        known = NARROWED | {("path", word): {"examples": [value]} for word, value in named_in(name).items()}
+        known |= OBSERVED if name == "list_observations" else {}
+        operation["parameters"] = [
+            each | {"schema": each["schema"] | known.get((each["in"], each["name"]), {})}
+            for each in [*path.get("parameters", []), *operation.get("parameters", [])]
+            if each["name"] not in unused
+        ]
+        if caller.may_follow and STREAM in operation["responses"].get("200", {}).get("content", {}):
+            # It never ends; test_documentation.py reads its beginning.
+            del path[method]
+    for path in document["paths"].values():
+        path.pop("parameters", None)
+
+
+def named_in(operation: str) -> dict[str, str]:
+    """What the address of an operation names."""
+    return HOME | AWAY.get(operation, {})
+
+
+def at_home(document: Any, **elsewhere: list[str]) -> list[dict[str, Any]]:
+    """The same for random requests; ``elsewhere`` are the rules that an operation may name instead of its own."""
+    return [
+        {
+            "include-operation-id": name,
+            "parameters": {f"path.{word}": [value] for word, value in named_in(name).items()}
+            | ({"path.rule": elsewhere[name]} if name in elsewhere else {}),
+        }
+        for name in names_of(document)
+        if name
+    ]
+
+
+def with_few_items(document: Any) -> None:
+    """Lists of commands have a few kinds: at their borders the others are seen by themselves."""
+    items = document["components"]["schemas"]["CommandRequest"]["properties"]["commands"]["items"]
+    items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in ITEMS]
+
+
+def stay_with(document: Any, story: Story) -> None:
+    """Nothing but the operations of the story, told of what exists."""
+    for path, method, operation in operations_of(document):
+        if operation.get("operationId") not in story.life:
+            del path[method]
+        elif operation["operationId"] not in story.beginnings:
+            # With links of its own it would begin stories as well, about things that do not exist.
+            operation["responses"] = {status: {**each, "links": {}} for status, each in operation["responses"].items()}
+    for name, fields in story.told_of.items():
+        document["components"]["schemas"][name]["properties"] |= fields
+
+
+@pytest.mark.timeout(600 * TIMES)
+@pytest.mark.usefixtures("busy_worker", "rules")
+@pytest.mark.parametrize("name", CALLERS)
+def test_every_answer_is_as_the_file_describes_it(patient_gateway: Gateway, name: str) -> None:
+    caller = CALLERS[name]
+    document = patient_gateway.get("/openapi.json", by=None).json()
+    come_home(document, caller)
+    borders = {"phases": {"coverage": {"enabled": False}}, "exclude-tag": list(caller.borders)}
+    # What a twin forbids, the other does, too.
+    twins = {"phases": {"coverage": {"generation": {"mode": "positive"}}}, "include-operation-id": TWINS}
+    phases: dict[str, Any] = {}
+    if caller.borders:
+        phases["coverage"] = {"enabled": True}
+    if caller.examples:
+        phases["examples"] = {"enabled": True}
+        phases["fuzzing"] = {"generation": {"max-examples": caller.examples * TIMES}}
+    else:
+        with_few_items(document)
+
+    config = configured(caller.token, phases, KNOWN, [borders, twins, *at_home(document)])
+    findings = Findings()
+    explore(patient_gateway, document, config, findings)
+
+    findings.hold(least=caller.requests)
+    if caller.examples:
+        assert findings.statuses.keys() >= {name for name in names_of(document) if name}
+
+
+@pytest.mark.timeout(600 * TIMES)
+@pytest.mark.usefixtures("busy_worker", "rules")
+@pytest.mark.parametrize("name", STORIES)
+def test_a_life_can_be_followed_along_the_links_of_the_file(patient_gateway: Gateway, name: str) -> None:
+    story = STORIES[name]
+    document = patient_gateway.get("/openapi.json", by=None).json()
+    come_home(document, CALLERS["a member"])
+    stay_with(document, story)
+    generation = {"mode": "positive", "max-examples": TELLINGS * TIMES}
+    along = {"max-steps": STEPS, "inference": {"algorithms": []}, "link-calibration": False, "generation": generation}
+    # Each can be given a second trigger only once.
+    operations = at_home(document, create_trigger=[str(rule) for rule in RULES])
+    findings = Findings()
+
+    # Hypothesis ends a round where what it knows comes out otherwise than before, as things do in a world that lasts.
+    for dice in range(ROUNDS):
+        seed = SEED * ROUNDS + dice
+        explore(
+            patient_gateway,
+            document,
+            configured("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
+            findings,
+        )
+        if findings.done == story.life and findings.answers.total() >= story.requests:
+            break
+
+    findings.hold(least=story.requests)
+    assert findings.done == story.life
+
+
+def test_there_are_five_thousand_cases_at_least() -> None:
+    asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in STORIES.values())
+    assert asked >= 5_000
