@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -34,6 +35,11 @@ class Database:
     engine: Engine
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each core: half of the time a test waits for others."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""
@@ -57,8 +63,15 @@ def maintenance(servers: Servers) -> Engine:
     return engine
 
 
+@pytest.fixture(scope="session")
+def afterwards() -> Iterator[Executor]:
+    """For what the next test need not wait for."""
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
 @pytest.fixture
-def database(maintenance: Engine) -> Iterator[Database]:
+def database(maintenance: Engine, afterwards: Executor) -> Iterator[Database]:
     """A fresh migrated database."""
     name = f"test_{next(_numbers)}"
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
@@ -66,7 +79,8 @@ def database(maintenance: Engine) -> Iterator[Database]:
     engine = create_engine(url)
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
-    _execute(maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+    # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
+    afterwards.submit(_execute, maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")
