@@ -127,7 +127,7 @@ def test_a_broker_wiped_in_mid_load_loses_nothing(system: System, stack: Stack) 
     with stack.client(Prefer="respond-async") as client:
         for number, text in enumerate(texts):
             post_until_accepted(client, text)
-            if number % 10 == 0:
+            if number % 40 == 0:
                 system.wipe_broker()
 
     eventually(lambda: len(written(stack, "wiped")) >= TOTAL, within_seconds=60)
