@@ -19,17 +19,19 @@ from sqlalchemy.pool import NullPool
 
 from models.migrate import migrate
 from tests.brokers import RabbitBroker
+from tests.handling.acme import Acme
 from tests.rabbitmq import RabbitMQ, rabbitmq_program
 from workers.stack.part import StackError
 from workers.stack.servers import Servers, embedded
 
-_TEMPLATE = "migrated"
+_EMPTY = "empty"
+_PEOPLED = "peopled"
 _numbers = count(1)
 
 
 @dataclass(frozen=True)
 class Database:
-    """A migrated, empty database of one test. ``url`` is what DATABASE_URL would be."""
+    """A migrated database of one test. ``url`` is what DATABASE_URL would be."""
 
     url: str
     engine: Engine
@@ -55,11 +57,12 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="session")
 def maintenance(servers: Servers) -> Engine:
-    """Where databases are made and dropped, one of them migrated for the others to copy."""
+    """Where databases are made and dropped, two of them for the others to copy: migrated, and with people in it."""
     engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    _execute(engine, f"CREATE DATABASE {_TEMPLATE}")
-    template = create_engine(engine.url.set(database=_TEMPLATE), poolclass=NullPool)
-    migrate(template)
+    _execute(engine, f"CREATE DATABASE {_EMPTY}")
+    migrate(create_engine(engine.url.set(database=_EMPTY), poolclass=NullPool))
+    _execute(engine, f"CREATE DATABASE {_PEOPLED} TEMPLATE {_EMPTY}")
+    Acme(create_engine(engine.url.set(database=_PEOPLED), poolclass=NullPool))
     return engine
 
 
@@ -71,10 +74,10 @@ def afterwards() -> Iterator[Executor]:
 
 
 @pytest.fixture
-def database(maintenance: Engine, afterwards: Executor) -> Iterator[Database]:
-    """A fresh migrated database."""
-    name = f"test_{next(_numbers)}"
-    _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Executor) -> Iterator[Database]:
+    """A fresh migrated database; whoever asks for ``acme`` finds its people there."""
+    name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
+    _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = maintenance.url.set(database=name)
     engine = create_engine(url)
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)

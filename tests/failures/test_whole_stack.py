@@ -22,7 +22,7 @@ from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, c
 from tests.journeys.programs import open_folder
 from tests.waiting import eventually
 
-TOTAL = 120
+TOTAL = 90
 
 
 @dataclass

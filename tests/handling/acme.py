@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from models.directory import organizations, token_hash, tokens, users
 from models.incident import incidents
@@ -65,11 +65,12 @@ DIRECTORY: dict[str, Any] = {
 
 
 class Acme:
-    """Ids by name, for tests that speak of people and not of numbers."""
+    """Ids by name, for tests that speak of people and not of numbers; where nobody is yet, everybody comes."""
 
     def __init__(self, engine: Engine) -> None:
         with engine.begin() as connection:
-            import_directory(connection, DIRECTORY)
+            if connection.execute(select(organizations.c.id)).first() is None:
+                _settle(connection)
             self.organizations = {
                 row.slug: row.id for row in connection.execute(select(organizations.c.slug, organizations.c.id))
             }
@@ -77,10 +78,6 @@ class Acme:
             by_hash = {row.hash: row.id for row in connection.execute(select(tokens.c.hash, tokens.c.id))}
             self.tokens = {each["token"]: by_hash[token_hash(each["token"])] for each in DIRECTORY["tokens"]}
             self.projects = _projects(connection)
-            an_incident(connection, self.organizations["acme"], projects=[self.projects["acme", "p1"]], identifier=1)
-            closed = self.projects["closed", "c1"]
-            an_incident(connection, self.organizations["closed"], projects=[closed], identifier=1)
-            an_incident(connection, self.organizations["plain"], projects=[self.projects["plain", "n1"]], identifier=1)
 
     def by(self, username: str, *, organization: str = "acme") -> dict[str, Any]:
         """Who asks, with their own token."""
@@ -97,6 +94,14 @@ class Acme:
             "token": self.tokens["dev-bot"],
             "user": self.users[acting_for] if acting_for else None,
         }
+
+
+def _settle(connection: Connection) -> None:
+    import_directory(connection, DIRECTORY)
+    ids = {row.slug: row.id for row in connection.execute(select(organizations.c.slug, organizations.c.id))}
+    projects = _projects(connection)
+    for organization, project in (("acme", "p1"), ("closed", "c1"), ("plain", "n1")):
+        an_incident(connection, ids[organization], projects=[projects[organization, project]], identifier=1)
 
 
 def _projects(connection: Any) -> dict[tuple[str, str], int]:

@@ -86,7 +86,7 @@ CALLERS: Final = {
     ),
     "a program": Caller("dev-bot", 350, borders=("integrations",), examples=2, acts_for=True),
     "an operator": Caller("dev-ops", 100, borders=("directory", "events"), may_follow=False),
-    "a member": Caller("dev-mem", 250, examples=3),
+    "a member": Caller("dev-mem", 150, examples=2),
     "a key": Caller("dev-key", 100, examples=1),
 }
 
