@@ -108,8 +108,15 @@ _PAGES: Final = Environment(loader=FileSystemLoader(Path(__file__).parent), auto
 
 def run(*, smtp_port: int, http_port: int) -> None:
     """Catch until SIGTERM or Ctrl-C."""
+    # uvloop was seen to lose its SMTP port: it accepted a connection, and looked neither at it nor at the next ones.
     config = uvicorn.Config(
-        _application(Catch(), smtp_port), host=HOST, port=http_port, log_config=None, access_log=False, lifespan="on"
+        _application(Catch(), smtp_port),
+        host=HOST,
+        port=http_port,
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        lifespan="on",
     )
     _Server(config).run()
 
