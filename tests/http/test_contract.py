@@ -214,6 +214,8 @@ def with_few_items(document: Any) -> None:
 def stay_with(document: Any, story: Story) -> None:
     """Nothing but the operations of the story, told of what exists."""
     for path, method, operation in operations_of(document):
+        # A story waits for each of its steps: what is only accepted has not happened yet.
+        operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "Prefer"]
         if operation.get("operationId") not in story.life:
             del path[method]
         elif operation["operationId"] not in story.beginnings:
