@@ -28,11 +28,14 @@ A_COMMENT = {"comment": "Look at this."}
 RULES = range(1, 9)
 """Ids of alert rules, where a test asks for them."""
 
+UNHURRIED = Patience(accepting=60, reading=60, connecting=60)
+"""That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Patience` as it is."""
+
 
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: GatewaySettings, patience: Patience | None = None) -> None:
+    def __init__(self, settings: GatewaySettings, patience: Patience = UNHURRIED) -> None:
         # Named as TCP, which asyncio looks at before it turns off that answers wait for acknowledgements, 40 ms each.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
@@ -79,7 +82,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def a_gateway(settings: GatewaySettings, patience: Patience | None = None) -> Iterator[Gateway]:
+def a_gateway(settings: GatewaySettings, patience: Patience = UNHURRIED) -> Iterator[Gateway]:
     """A gateway for as long as the block lasts."""
     gateway = Gateway(settings, patience)
     gateway.start()

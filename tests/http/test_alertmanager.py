@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.main import ADDRESSES
 from gateway.schemas import all_schemas
+from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from models.command import commands
 from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
@@ -200,7 +201,7 @@ def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
 def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
-    with a_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere")) as gateway:
+    with a_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Patience()) as gateway:
         answer = gateway.post(ALERTS, sent(), by="dev-bot")
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -228,9 +228,9 @@ def stay_with(document: Any, story: Story) -> None:
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", CALLERS)
-def test_every_answer_is_as_the_file_describes_it(patient_gateway: Gateway, name: str) -> None:
+def test_every_answer_is_as_the_file_describes_it(unlimited_gateway: Gateway, name: str) -> None:
     caller = CALLERS[name]
-    document = patient_gateway.get("/openapi.json", by=None).json()
+    document = unlimited_gateway.get("/openapi.json", by=None).json()
     come_home(document, caller)
     borders = {"phases": {"coverage": {"enabled": False}}, "exclude-tag": list(caller.borders)}
     # What a twin forbids, the other does, too.
@@ -246,7 +246,7 @@ def test_every_answer_is_as_the_file_describes_it(patient_gateway: Gateway, name
 
     config = configured(caller.token, phases, KNOWN, [borders, twins, *at_home(document)])
     findings = Findings()
-    explore(patient_gateway, document, config, findings)
+    explore(unlimited_gateway, document, config, findings)
 
     findings.hold(least=caller.requests)
     if caller.examples:
@@ -256,9 +256,9 @@ def test_every_answer_is_as_the_file_describes_it(patient_gateway: Gateway, name
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", STORIES)
-def test_a_life_can_be_followed_along_the_links_of_the_file(patient_gateway: Gateway, name: str) -> None:
+def test_a_life_can_be_followed_along_the_links_of_the_file(unlimited_gateway: Gateway, name: str) -> None:
     story = STORIES[name]
-    document = patient_gateway.get("/openapi.json", by=None).json()
+    document = unlimited_gateway.get("/openapi.json", by=None).json()
     come_home(document, CALLERS["a member"])
     stay_with(document, story)
     generation = {"mode": "positive", "max-examples": TELLINGS * TIMES}
@@ -271,7 +271,7 @@ def test_a_life_can_be_followed_along_the_links_of_the_file(patient_gateway: Gat
     for dice in range(ROUNDS):
         seed = SEED * ROUNDS + dice
         explore(
-            patient_gateway,
+            unlimited_gateway,
             document,
             configured("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
             findings,

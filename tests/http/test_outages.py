@@ -9,11 +9,19 @@ import httpx
 import pytest
 from sqlalchemy.engine import Engine
 
+from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from tests.handling.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
 from tests.waiting import eventually
 from workers.stack.servers import Servers
+
+
+@pytest.fixture
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+    """One that keeps nobody waiting, as outside of tests."""
+    with a_gateway(settings(), Patience()) as running:
+        yield running
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def test_the_gateway_says_that_it_is_not_ready(gateway: Gateway, without_postgre
 def test_without_the_broker_commands_are_accepted_and_waited_for(
     acme: Acme, settings: Callable[..., GatewaySettings], busy_worker: Worker, broker: str
 ) -> None:
-    with a_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
+    with a_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0"), Patience()) as gateway:
         answer = gateway.post(COMMENTS, A_COMMENT)
         ready = gateway.get("/readyz?verbose", by=None)
 
