@@ -37,11 +37,6 @@ class Database:
     engine: Engine
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Three processes for two cores: a third of the time a test waits for others."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
-
-
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""

@@ -27,7 +27,7 @@ from tests.conftest import Database
 from tests.house.compose import COMPOSE, ours, services, variables
 from tests.house.tree import ROOT
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, tocsin
+from tests.journeys.programs import CLEAN, process, tocsin
 from tests.rabbitmq import rabbitmq_program
 from tests.waiting import eventually
 from workers.cli import COMMANDS
@@ -183,7 +183,8 @@ def test_the_services_work_as_the_file_starts_them(
         for name, service in moved.items():
             if name != "migrate":
                 environment = here(service, servers, database, broker_url)
-                running.enter_context(started(service["command"], environment, tmp_path / f"{name}.log"))
+                log = tmp_path / f"{name}.log"
+                running.enter_context(process(*service["command"], environment=environment, log=log))
         bot = running.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)
         )
@@ -200,19 +201,6 @@ def test_the_services_work_as_the_file_starts_them(
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
     broken = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
     assert broken.returncode == 1
-
-
-@contextlib.contextmanager
-def started(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "workers.cli", *command], env=CLEAN | environment, stdout=out, stderr=out
-        )
-        try:
-            yield
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def everything_is_announced(database: Database) -> bool:

@@ -80,6 +80,25 @@ def running(script: str, *words: str) -> Iterator[Program]:
             process.stdout.close()
 
 
+@contextlib.contextmanager
+def process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+    """One process of the production stack: a command of ours, with such settings."""
+    with log.open("w") as out:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "workers.cli", *words], env=CLEAN | environment, stdout=out, stderr=out
+        )
+        try:
+            yield
+        finally:
+            # As docker-compose.yml has it: what is still at work after a minute is killed, and the ledger knows.
+            started.terminate()
+            try:
+                started.wait(60)
+            except subprocess.TimeoutExpired:
+                started.kill()
+                started.wait()
+
+
 def tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one of our commands to its end."""
     return subprocess.run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from models.roster import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
 from tests.journeys.house import ACME, careful_post
-from tests.journeys.programs import CLEAN, tocsin
+from tests.journeys.programs import process, tocsin
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers
@@ -53,20 +51,6 @@ def urls(database: Database) -> Iterator[dict[str, str]]:
         for role in RIGHTS:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}_login, {role}")
-
-
-@contextlib.contextmanager
-def process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """One process of the production stack."""
-    with log.open("w") as out:
-        running = subprocess.Popen(
-            [sys.executable, "-m", "workers.cli", *words], env=CLEAN | environment, stdout=out, stderr=out
-        )
-        try:
-            yield
-        finally:
-            running.terminate()
-            running.wait(20)
 
 
 @contextlib.contextmanager
