@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
@@ -61,15 +61,34 @@ def maintenance(servers: Servers) -> Engine:
     return engine
 
 
+class Afterwards:
+    """Does, one after the other, what the next test need not wait for."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._begun: list[Future[None]] = []
+
+    def do(self, work: Callable[..., None], *arguments: object) -> None:
+        """Do it soon, after all that was given before."""
+        self._begun.append(self._executor.submit(work, *arguments))
+
+    def finish(self) -> None:
+        """Wait for all of it; what went wrong is raised here."""
+        for work in self._begun:
+            work.result()
+
+
 @pytest.fixture(scope="session")
-def afterwards() -> Iterator[Executor]:
-    """For what the next test need not wait for."""
+def afterwards() -> Iterator[Afterwards]:
+    """For what the next test need not wait for; it fails the last test if that goes wrong."""
     with ThreadPoolExecutor(1) as executor:
-        yield executor
+        doing = Afterwards(executor)
+        yield doing
+        doing.finish()
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Executor) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Afterwards) -> Iterator[Database]:
     """A fresh migrated database; whoever asks for ``acme`` finds its people there."""
     name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -78,7 +97,7 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Ex
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
-    afterwards.submit(_execute, maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+    afterwards.do(_execute, maintenance, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from models.alert_rule import Action, Trigger
 from models.roster import import_directory
 from models.rule_words import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
-from tests.conftest import Database
+from tests.conftest import Afterwards, Database
 from tests.handling.acme import Acme
-from tests.http.doorway import RULES, Gateway, Worker, a_gateway
+from tests.http.doorway import RULES, Gateway, Worker
 from workers.stack.servers import Servers
 
 MORE_TOKENS = {
@@ -95,17 +95,24 @@ def settings(servers: Servers, database: Database) -> Callable[..., GatewaySetti
 
 
 @pytest.fixture
-def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: Afterwards) -> Iterator[Gateway]:
     """A gateway in front of the organization."""
-    with a_gateway(settings()) as running:
-        yield running
+    yield from _stopped_afterwards(Gateway(settings()), afterwards)
 
 
 @pytest.fixture
-def unlimited_gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
+def unlimited_gateway(
+    acme: Acme, settings: Callable[..., GatewaySettings], afterwards: Afterwards
+) -> Iterator[Gateway]:
     """The same, for thousands of requests of one caller."""
-    with a_gateway(settings(rate=1_000_000)) as running:
-        yield running
+    yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), afterwards)
+
+
+def _stopped_afterwards(gateway: Gateway, afterwards: Afterwards) -> Iterator[Gateway]:
+    gateway.start()
+    yield gateway
+    gateway.ask_to_stop()
+    afterwards.do(gateway.stop)
 
 
 @pytest.fixture
