@@ -124,17 +124,19 @@ def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_a
     assert gone == {404}
 
 
-def test_a_stopped_stack_is_backed_up_and_restored_elsewhere(folder: Path) -> None:
+def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsewhere(folder: Path) -> None:
     with a_stack(folder / "data") as stack, stack.client() as mem:
-        posted = post(mem, "before the move").json()["id"]
+        posted = post(mem, "before the stop").json()
+        assert stack.program.end(signal.SIGTERM) == 0
 
     backed_up = tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
     restored = tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
 
     assert (backed_up.returncode, restored.returncode) == (0, 0), backed_up.stderr + restored.stderr
-    with a_stack(folder / "new") as stack, stack.client() as mem:
-        assert posted in [each["id"] for each in mem.get(f"{ACME}/incidents/1/activity/").json()]
-        assert post(mem, "after the move").status_code == 201
+    for place in ("data", "new"):
+        with a_stack(folder / place) as stack, stack.client() as mem:
+            assert mem.get(f"{ACME}/incidents/1/activity/").json()[0] == posted
+            assert post(mem, "after the start").status_code == 201
 
 
 def test_a_restore_asks_before_it_throws_anything_away(database: Database, folder: Path) -> None:

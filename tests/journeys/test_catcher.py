@@ -15,12 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.journeys.house import Stack, a_stack
-from tests.journeys.programs import CLEAN, open_folder, tocsin
+from tests.journeys.house import Stack
+from tests.journeys.programs import CLEAN, tocsin
 from workers.stack.catcher import KEPT, MAX_BYTES
 from workers.stack.up import free_port
 
-pytestmark = pytest.mark.xdist_group("catcher")
+pytestmark = pytest.mark.xdist_group("stack")
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,9 @@ def catcher() -> Iterator[Catcher]:
 # --- in the demo -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    with open_folder() as folder, a_stack(folder / "data") as running:
-        yield running
+@pytest.fixture
+def stack(demo: Stack) -> Stack:
+    return demo
 
 
 def address(stack: Stack, name: str) -> str:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import threading
 from collections import deque
@@ -28,18 +27,15 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.fixture(scope="module", params=brokers(beside="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Everything, once on each kind of broker."""
+    if request.param == "valkey":
+        yield request.getfixturevalue("demo")
+        return
     with (
         a_broker_for_the_stack(request) as broker,
         open_folder() as folder,
         a_stack(folder / "data", broker=broker) as running,
     ):
         yield running
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    with open_folder() as folder:
-        yield folder
 
 
 def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
@@ -180,16 +176,3 @@ def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
     found = json.loads(stack.tocsin("doctor", "--json"))
 
     assert {check["check"] for check in found["checks"] if check["good"]} >= {"database", "broker", "topology", "disk"}
-
-
-@pytest.mark.xdist_group("stack")
-def test_a_second_start_on_the_same_folder_finds_all_data(open_place: Path) -> None:
-    folder = open_place / "data"
-    with a_stack(folder) as first, first.client() as mem:
-        posted = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Kept?"}).json()
-        assert first.program.end(signal.SIGTERM) == 0
-
-    with a_stack(folder) as second, second.client() as mem:
-        newest = mem.get(f"{ACME}/incidents/1/activity/").json()[0]
-
-    assert newest == posted

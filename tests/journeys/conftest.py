@@ -1,0 +1,17 @@
+"""What several journeys share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.journeys.house import Stack, a_stack
+from tests.journeys.programs import open_folder
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Stack]:
+    """Everything on its embedded servers, for tests of the group "stack" that leave it running as they found it."""
+    with open_folder() as folder, a_stack(folder / "data") as running:
+        yield running
