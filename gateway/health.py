@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from functools import cache
 from typing import Final, NamedTuple
-
-from alembic.script import ScriptDirectory
 
 import models.migrations
 from gateway.services import Services
@@ -83,7 +82,11 @@ def _look(services: Services) -> list[str]:
         return misfits(connection)
 
 
+@cache
 def _revisions() -> list[str]:
     """The revisions that this release knows, the newest first."""
+    # Nothing else in the gateway is in need of alembic, and it takes its time to load.
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory(models.migrations.__path__[0])
     return [script.revision for script in scripts.walk_revisions()]

@@ -12,7 +12,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 WORKER_TIMEOUTS: Final = {
     "statement_timeout": "5s",
@@ -48,27 +47,6 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
             **DEAD_PEER,
             "application_name": application,
             "options": f"-c timezone=UTC{options}",
-        },
-    )
-
-
-def make_async_engine(
-    url: str, *, application: str, pool_size: int, pool_timeout: float, plans_anew: bool = False
-) -> AsyncEngine:
-    """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds.
-
-    ``plans_anew`` has every statement planned for its own parameters: one plan for all would be slow for some.
-    """
-    plans = " -c plan_cache_mode=force_custom_plan" if plans_anew else ""
-    return create_async_engine(
-        url,
-        pool_size=pool_size,
-        max_overflow=0,
-        pool_timeout=pool_timeout,
-        connect_args={
-            "connect_timeout": max(1, int(pool_timeout)),
-            "application_name": application,
-            "options": f"-c timezone=UTC -c statement_timeout=10s{plans}",
         },
     )
 

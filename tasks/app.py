@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import ssl
-from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
-from celery.worker.consumer import Consumer
 
 from tasks.queues import lane_queues
 from tasks.settings import BrokerSettings
@@ -19,26 +17,6 @@ HARD_LIMIT_SECONDS = 12
 
 _AMQPS_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
 """The parameters of an amqps:// URL, spelt as in a rediss:// URL, by py-amqp's names."""
-
-
-class HintConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, back soon after an outage, and without its delayed delivery.
-
-    For quorum queues that would declare 28 queues for ETAs, which we never send.
-    """
-
-    class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
-        """The consumer's steps."""
-
-        default_steps = [  # noqa: RUF012 - Celery's own name and type
-            step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
-        ]
-
-    def ensure_connected(self, conn: Any) -> Any:
-        """Connect, trying again for ever."""
-        # Celery's own pauses grow to 30 s, and work would wait that long for a broker that has long been back.
-        conn.ensure_connection = partial(conn.ensure_connection, interval_start=0.2, interval_step=0.2, interval_max=2)
-        return super().ensure_connected(conn)
 
 
 def make_app(settings: BrokerSettings) -> Celery:
@@ -79,7 +57,7 @@ def _messages() -> dict[str, Any]:
 
 def _work() -> dict[str, Any]:
     return {
-        "worker_consumer": f"{__name__}:HintConsumer",
+        "worker_consumer": "tasks.consumer:HintConsumer",
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
         # A task that kills its process is acknowledged, not redelivered: the rows it was about still wait, the sweeper

@@ -1,135 +1,36 @@
-"""The processes: worker, relay, notifier. Each builds what it needs after it has forked, and hands it down."""
+"""The processes: worker, relay, notifier. Each imports what it does when it is started, and nothing of the others."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from collections.abc import Iterator
 
-import structlog
-from celery import Celery
 from sqlalchemy.engine import Engine
 
-from models.base import new_id
-from models.canary import Canary, see
 from models.session import WORKER_TIMEOUTS, make_engine
 from models.vocabulary import Lane
-from tasks.app import make_app
-from tasks.hints import Hint
-from tasks.lanes import Hinter, install
-from tasks.lanes import run_worker as consume
 from tasks.tracing import configure_logging
-from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
-from workers.apply import Applier, Done
-from workers.notify.notifier import Notifier
+from workers.importing import importing
 from workers.readiness import announce_ready
-from workers.relay import Relay
 from workers.settings import WorkerSettings
-from workers.watch import PATIENCE_SECONDS, Pulse, Watch, end_deaf_worker, is_untaken
-
-_LANES_OF_COMMANDS: Final = frozenset({Lane.COMMANDS, Lane.BULK})
-
-log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Child:
-    """What a worker's child process works with; there is one per process, made after the fork."""
+def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
+    """Apply commands until SIGTERM; ``lanes`` are names of queues."""
+    with importing():
+        from workers.worker import work
 
-    settings: WorkerSettings
-    app: Celery
-    hinter: Hinter
-    applier: Applier
-    waker: Waker
-    pulse: Pulse
-
-    @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery, pulse: Pulse) -> _Child:
-        hinter, waker = Hinter(app), Waker(settings.wake_url)
-        hinter.start()
-
-        def tell(done: Done) -> None:
-            if done.finished:
-                waker.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in done.finished))
-            if done.events:
-                waker.publish(EVENTS_CHANNEL)
-
-        applier = Applier(
-            engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
-            notes=_notes_engine(settings),
-            worker=f"{socket.gethostname()}/{new_id()}",
-            tell=tell,
-            hand_over=lambda: hinter.hint(Lane.COMMANDS, ()),
-        )
-        return cls(settings, app, hinter, applier, waker, pulse)
-
-    def work(self, lane: Lane, hint: Hint) -> None:
-        """The body of every lane's task."""
-        if canaries := Canary.among(lane, hint.subjects):
-            with self.applier.notes.connect() as notes:
-                see(notes, canaries, worker=self.applier.worker)
-        if lane in _LANES_OF_COMMANDS:
-            self.applier.drain(hint.subjects)
-        self.pulse.beat()
-
-    def stop(self) -> None:
-        """End what was started beside the tasks."""
-        self.hinter.stop()
-        self.waker.close()
-
-
-def run_worker(lanes: list[str], *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """Apply commands until SIGTERM; ``lanes`` are names of queues.
-
-    After ``patience_seconds`` without progress, while work waits, it ends itself: see :mod:`workers.watch`.
-    """
-    settings = _settings()
-    app = make_app(settings)
-    pulse = Pulse()
-    own_lanes = [Lane(lane) for lane in lanes]
-    watch = _watch(settings, own_lanes, pulse, patience_seconds)
-    child: _Child | None = None
-
-    def start_child() -> None:
-        nonlocal child
-        child = _Child.start(settings, app, pulse)
-
-    def stop_child() -> None:
-        if child is not None:
-            child.stop()
-
-    def body_of(lane: Lane) -> Callable[[Hint], None]:
-        def work(hint: Hint) -> None:
-            if child is not None:
-                child.work(lane, hint)
-
-        return work
-
-    def ready() -> None:
-        watch.start()
-        announce_ready()
-
-    install(app, {lane: body_of(lane) for lane in Lane})
-    sys.exit(
-        consume(
-            app,
-            own_lanes,
-            on_child_start=start_child,
-            on_child_stop=stop_child,
-            ready=ready,
-            stopping=watch.stop,
-        )
-    )
+    sys.exit(work(_settings(), [Lane(lane) for lane in lanes], patience_seconds=patience_seconds))
 
 
 def run_relay() -> None:
     """Announce events and sweep forgotten work until SIGTERM."""
+    with importing():
+        from workers.relay import Relay
+
     settings = _settings()
     with _engine(settings, "tocsin-relay") as engine:
         Relay(engine, settings).run(_stop_on_signals(), announce_ready)
@@ -137,6 +38,9 @@ def run_relay() -> None:
 
 def run_notifier() -> None:
     """Decide who hears of what until SIGTERM."""
+    with importing():
+        from workers.notify.notifier import Notifier
+
     settings = _settings()
     with _engine(settings, "tocsin-notifier") as engine:
         Notifier(engine, settings).run(_stop_on_signals(), announce_ready)
@@ -146,30 +50,6 @@ def _settings() -> WorkerSettings:
     settings = WorkerSettings.from_environment()
     configure_logging(settings.log_level)
     return settings
-
-
-def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Pulse, patience_seconds: float) -> Watch:
-    """The watch of the main process, with connections of its own."""
-    engine = make_engine(
-        settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
-    )
-    return Watch(
-        pulse,
-        partial(is_untaken, engine, make_app(settings), lanes),
-        partial(end_deaf_worker, patience_seconds),
-        patience_seconds=patience_seconds,
-    )
-
-
-def _notes_engine(settings: WorkerSettings) -> Engine:
-    # Losing the last note in a crash of PostgreSQL is harmless: such a crash counts no attempt anyway.
-    engine = make_engine(
-        settings.database_url,
-        application="tocsin-worker-notes",
-        timeouts=WORKER_TIMEOUTS | {"synchronous_commit": "off"},
-        pool_size=1,
-    )
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -41,11 +43,14 @@ _PAGE: Final = """<!DOCTYPE html>
 
 
 def routes(addresses: Sequence[Address]) -> list[Route | Mount]:
-    """The file and the page."""
-    document = written(describe(addresses))
+    """The file, written when it is first asked for, and the page."""
+
+    @cache
+    def document() -> bytes:
+        return written(describe(addresses))
 
     async def openapi(_: Request) -> Response:
-        return Response(document, media_type="application/json")
+        return Response(await asyncio.to_thread(document), media_type="application/json")
 
     async def page(_: Request) -> Response:
         return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"})

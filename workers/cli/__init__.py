@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from workers.importing import importing
+
 
 class Entry(NamedTuple):
     """Where a command is, as ``module:name``, and what it does."""
@@ -48,8 +50,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _run(words: list[str]) -> int:
-    from models.settings import SettingsError, check_names
-
+    with importing():
+        from models.settings import SettingsError, check_names
     try:
         check_names(os.environ)
     except SettingsError as error:
@@ -58,8 +60,8 @@ def _run(words: list[str]) -> int:
         return _overview()
     if words[0] not in COMMANDS:
         return _fail(f"tocsin has no command {words[0]}; `tocsin --help` lists the commands there are", code=2)
-    from workers.cli.frame import run
-
+    with importing():
+        from workers.cli.frame import run
     return run(words[0], COMMANDS[words[0]].target, words[1:])
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from workers.cli.frame import AsJson, Data
+from workers.importing import importing
 
 
 def catcher(
@@ -17,8 +18,9 @@ def catcher(
     as_json: AsJson = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Catch mails and webhooks on this machine, and show them."""
-    from tasks.tracing import configure_logging
-    from workers.stack.catcher import run
+    with importing():
+        from tasks.tracing import configure_logging
+        from workers.stack.catcher import run
 
     configure_logging("warning")
     run(smtp_port=smtp_port, http_port=http_port)

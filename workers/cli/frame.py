@@ -13,6 +13,7 @@ import typer
 
 from models.settings import SettingsError
 from workers.cli import Refused
+from workers.importing import importing
 from workers.stack.part import StackError
 
 Data = Annotated[
@@ -74,7 +75,8 @@ def find_stack(data: Path | None) -> None:
 
 def _load(name: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
-    command = getattr(importlib.import_module(module), attribute)
+    with importing():
+        command = getattr(importlib.import_module(module), attribute)
     if isinstance(command, typer.Typer):
         return command
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -11,6 +11,7 @@ from models.session import sqlstate
 from workers.cli import Refused
 from workers.cli.database import found_engine
 from workers.cli.frame import AsJson, Data, say, say_json
+from workers.importing import importing
 
 _NOT_ALLOWED = "42501"
 
@@ -25,8 +26,9 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Bring the schema to head; safe to run from many hosts at once."""
-    from models.migrate import migrate as bring_to_head
-    from models.roles import create_roles
+    with importing():
+        from models.migrate import migrate as bring_to_head
+        from models.roles import create_roles
 
     with found_engine(data) as engine:
         made: list[str] = []

@@ -11,6 +11,7 @@ import typer
 from models.vocabulary import Lane
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack
+from workers.importing import importing
 
 _GROUP = "tocsin.processes"
 
@@ -58,6 +59,7 @@ def notifier(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: AR
 
 def _process(name: str) -> Callable[..., Any]:
     for entry in entry_points(group=_GROUP, name=name):
-        process: Callable[..., Any] = entry.load()
+        with importing():
+            process: Callable[..., Any] = entry.load()
         return process
     raise Refused(f"this installation has no {name}: install tocsin again (`make setup` in a clone)")

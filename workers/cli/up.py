@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workers.cli.frame import AsJson, Data, data_folder
+from workers.importing import importing
+
+if TYPE_CHECKING:
+    from workers.stack.up import Extra
 
 
 def up(
@@ -21,11 +26,18 @@ def up(
     as_json: AsJson = False,  # noqa: ARG001 - every command takes it; the lines of a start stay lines
 ) -> None:
     """Start everything that is not configured, and keep it running until Ctrl-C."""
-    from workers.stack import demo as demo_stack
-    from workers.stack.catching import Catching
-    from workers.stack.settings import StackSettings
-    from workers.stack.up import Stack, Wishes
-    from workers.stack.voice import Voice
+    with importing():
+        from workers.stack.settings import StackSettings
+        from workers.stack.up import Stack, Wishes
+        from workers.stack.voice import Voice
 
     wishes = Wishes(data=data_folder(data), host=host, port=port, workers=workers)
-    Stack(wishes, StackSettings.from_environment(), Voice(), [Catching(), demo_stack] if demo else []).run()
+    Stack(wishes, StackSettings.from_environment(), Voice(), _demo() if demo else []).run()
+
+
+def _demo() -> Sequence[Extra]:
+    """What only the demo needs: it asks over HTTP, and writes to the database."""
+    with importing():
+        from workers.stack import demo
+        from workers.stack.catching import Catching
+    return Catching(), demo
