@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from models.migrate import migrate
@@ -90,7 +92,7 @@ class Afterwards:
 
 @pytest.fixture(scope="session")
 def afterwards() -> Iterator[Afterwards]:
-    """For what the next test need not wait for; it fails the last test if that goes wrong."""
+    """For what the next test need not wait for; the last one of all fails if that goes wrong."""
     with ThreadPoolExecutor(1) as executor:
         doing = Afterwards(executor)
         yield doing
@@ -107,7 +109,7 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Af
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
-    afterwards.do(_execute, maintenance, f"DROP DATABASE {name} WITH (FORCE)")
+    afterwards.do(_drop, maintenance, name)
 
 
 @pytest.fixture(scope="session")
@@ -142,6 +144,12 @@ def _folder_in_memory(removal: ExitStack) -> Path | None:
 
 def _with_driver(url: str) -> URL:
     return make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _drop(engine: Engine, database: str) -> None:
+    # The next test may have killed the server. A database too many is in nobody's way.
+    with contextlib.suppress(OperationalError):
+        _execute(engine, f"DROP DATABASE {database} WITH (FORCE)")
 
 
 def _execute(engine: Engine, statement: str) -> None:

@@ -67,6 +67,18 @@ class Stack:
         """Wait until the part runs again."""
         eventually(lambda: self.running["pids"].get(part, other_than) != other_than)
 
+    @contextlib.contextmanager
+    def without(self, part: str) -> Iterator[None]:
+        """Kill -9 a part, and nobody brings it back while the block lasts."""
+        supervisor = self.program.process
+        supervisor.send_signal(signal.SIGSTOP)
+        try:
+            pid = self.kill(part)
+            yield
+        finally:
+            supervisor.send_signal(signal.SIGCONT)
+        self.comes_back(part, other_than=pid)
+
     def tocsin(self, *words: str) -> str:
         """Run another command against this stack; what it prints."""
         done = subprocess.run(
