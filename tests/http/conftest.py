@@ -109,9 +109,9 @@ def unlimited_gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> I
 
 
 @pytest.fixture
-def worker(database: Database) -> Iterator[Worker]:
+def worker(servers: Servers, database: Database) -> Iterator[Worker]:
     """A worker that waits to be told."""
-    applying = Worker(database.url)
+    applying = Worker(database.url, servers.redis_url)
     yield applying
     applying.stop()
 

@@ -20,6 +20,7 @@ STEPS: Final = 10
 TELLINGS: Final = 15
 ROUNDS: Final = 20
 
+HOME: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
 PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
 KNOWN: Final[dict[str, list[Any]]] = {
     "body.projects[*]": ["p1", "p2"],
@@ -31,10 +32,9 @@ KNOWN: Final[dict[str, list[Any]]] = {
     "body.commands[*].mentions[*]": PEOPLE,
     "body.commands[*].incident": ["1", 1],
     "body.commands[*].alertRule": ["1", 1],
-}
+} | {f"path.{word}": [value] for word, value in HOME.items()}
 """What exists, where it is asked for."""
 
-HOME: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
 AWAY: Final[dict[str, dict[str, str]]] = {
     "update_rule": {"rule": "2"},
     "update_project_rule": {"rule": "2"},
@@ -192,16 +192,15 @@ def named_in(operation: str) -> dict[str, str]:
     return HOME | AWAY.get(operation, {})
 
 
-def at_home(document: Any, **elsewhere: list[str]) -> list[dict[str, Any]]:
+def away(**elsewhere: list[str]) -> list[dict[str, Any]]:
     """The same for random requests; ``elsewhere`` are the rules that an operation may name instead of its own."""
     return [
         {
             "include-operation-id": name,
-            "parameters": {f"path.{word}": [value] for word, value in named_in(name).items()}
+            "parameters": {f"path.{word}": [value] for word, value in words.items()}
             | ({"path.rule": elsewhere[name]} if name in elsewhere else {}),
         }
-        for name in names_of(document)
-        if name
+        for name, words in AWAY.items()
     ]
 
 
@@ -244,7 +243,7 @@ def test_every_answer_is_as_the_file_describes_it(unlimited_gateway: Gateway, na
     else:
         with_few_items(document)
 
-    config = configured(caller.token, phases, KNOWN, [borders, twins, *at_home(document)])
+    config = configured(caller.token, phases, KNOWN, [borders, twins, *away()])
     findings = Findings()
     explore(unlimited_gateway, document, config, findings)
 
@@ -264,7 +263,7 @@ def test_a_life_can_be_followed_along_the_links_of_the_file(unlimited_gateway: G
     generation = {"mode": "positive", "max-examples": TELLINGS * TIMES}
     along = {"max-steps": STEPS, "inference": {"algorithms": []}, "link-calibration": False, "generation": generation}
     # Each can be given a second trigger only once.
-    operations = at_home(document, create_trigger=[str(rule) for rule in RULES])
+    operations = away(create_trigger=[str(rule) for rule in RULES])
     findings = Findings()
 
     # Hypothesis ends a round where what it knows comes out otherwise than before, as things do in a world that lasts.
