@@ -116,9 +116,9 @@ def _stopped_afterwards(gateway: Gateway, afterwards: Afterwards) -> Iterator[Ga
 
 
 @pytest.fixture
-def worker(database: Database) -> Iterator[Worker]:
+def worker(servers: Servers, database: Database) -> Iterator[Worker]:
     """A worker that waits to be told."""
-    applying = Worker(database.url)
+    applying = Worker(database.url, servers.redis_url)
     yield applying
     applying.stop()
 
