@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -39,9 +40,11 @@ from gateway.routes import (
 )
 from gateway.services import Patience, Services
 from gateway.settings import GatewaySettings
+from gateway.watch import is_unanswered
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_names
 from tasks.tracing import configure_logging
+from tasks.watch import Watch, end_deaf_process
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may take once the process is asked to end."""
@@ -89,8 +92,11 @@ def create_app(settings: GatewaySettings, patience: Patience | None = None) -> F
     return app
 
 
-def run(host: str, port: int) -> None:
-    """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence."""
+def run(host: str, port: int, *, patience_seconds: float) -> None:
+    """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence.
+
+    After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watch`.
+    """
     try:
         check_names(os.environ, dotenv=Path(".env"))
         settings = GatewaySettings.from_environment()
@@ -109,18 +115,35 @@ def run(host: str, port: int) -> None:
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    Server(config, app.state.services).run()
+    watch = Watch(
+        partial(is_unanswered, host, port),
+        partial(end_deaf_process, patience_seconds),
+        patience_seconds=patience_seconds,
+    )
+    Server(config, app.state.services, watch).run()
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here."""
+    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here.
 
-    def __init__(self, config: uvicorn.Config, services: Services) -> None:
+    While it serves, a ``watch`` looks after it.
+    """
+
+    def __init__(self, config: uvicorn.Config, services: Services, watch: Watch | None = None) -> None:
         super().__init__(config)
         self._services = services
+        self._watch = watch
+
+    async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
+        """Open the door."""
+        await super().startup(sockets)  # type: ignore[arg-type]
+        if self._watch and self.started:
+            self._watch.start()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Let requests in flight end, then stop."""
+        if self._watch:
+            self._watch.stop()
         self._services.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
 

@@ -19,10 +19,11 @@ from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import Hinter, install, run_worker
 from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
+from tasks.watch import Watch, end_deaf_process
 from workers.apply import Applier, Done
 from workers.readiness import announce_ready
 from workers.settings import WorkerSettings
-from workers.watch import Pulse, Watch, end_deaf_worker, is_untaken
+from workers.watch import Pulse, Standstill, is_untaken
 
 _LANES_OF_COMMANDS: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 
@@ -119,9 +120,8 @@ def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Pulse, patience_s
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
     return Watch(
-        pulse,
-        partial(is_untaken, engine, make_app(settings), lanes),
-        partial(end_deaf_worker, patience_seconds),
+        Standstill(pulse, partial(is_untaken, engine, make_app(settings), lanes)),
+        partial(end_deaf_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
 

@@ -20,6 +20,7 @@ from models.vocabulary import Lane
 from tasks.app import make_app
 from tasks.lanes import Hinter, count_hints
 from tasks.settings import BrokerSettings
+from tasks.watch import DEAF, LOOKS, Watch
 from tests.builders import an_accepted_command
 from tests.conftest import Database
 from tests.failures.conftest import Broker
@@ -32,7 +33,7 @@ from tests.journeys.programs import Program, living, open_folder, running
 from tests.waiting import eventually
 from workers.relay import Relay
 from workers.sweep import Sweeper
-from workers.watch import DEAF, LOOKS, Pulse, Watch, is_untaken
+from workers.watch import Pulse, Standstill, is_untaken
 
 __all__ = ["house"]
 
@@ -300,7 +301,7 @@ def watched(
         gave_up.set()
         ended.set()
 
-    watch = Watch(pulse or Pulse(), look, give_up, patience_seconds=0.01 * LOOKS)
+    watch = Watch(Standstill(pulse or Pulse(), look), give_up, patience_seconds=0.01 * LOOKS)
     watch.start()
     assert ended.wait(30)
     watch.stop()

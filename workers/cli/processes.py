@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from models.vocabulary import Lane
+from tasks.watch import PATIENCE_SECONDS
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack
 from workers.importing import importing
@@ -21,11 +22,14 @@ def gateway(
     data: Data = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8400,
+    patience: Annotated[
+        float, typer.Option(min=1, help="Seconds without an answer at its own door, after which it ends itself.")
+    ] = PATIENCE_SECONDS,
     as_json: AsJson = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Take HTTP in and commands out."""
     find_stack(data)
-    _process("gateway")(host=host, port=port)
+    _process("gateway")(host=host, port=port, patience_seconds=patience)
 
 
 def worker(
@@ -34,7 +38,7 @@ def worker(
     lanes: Annotated[str, typer.Option(help="Lanes to work on, separated by commas.")] = "commands,bulk,deliveries",
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without progress, while work waits, after which it ends itself.")
-    ] = 30,
+    ] = PATIENCE_SECONDS,
     as_json: AsJson = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Apply commands and deliver notifications."""

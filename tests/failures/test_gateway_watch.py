@@ -1,0 +1,71 @@
+"""A gateway that has gone deaf ends itself; one that answers stays."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+
+import httpx
+
+from gateway.settings import GatewaySettings
+from gateway.watch import is_unanswered
+from tasks.watch import DEAF
+from tests.conftest import Database
+from tests.http.doorway import a_gateway
+from tests.journeys.programs import running
+from tests.waiting import eventually
+from workers.stack.servers import Servers
+from workers.stack.up import free_port
+
+SERVE = """
+import json, os, signal, sys, threading
+import psutil
+from gateway.main import run
+
+def lose_the_socket():
+    signal.sigwait({signal.SIGUSR1})
+    for each in psutil.Process().net_connections(kind="tcp"):
+        if each.status == psutil.CONN_LISTEN:
+            os.dup2(os.open(os.devnull, os.O_RDONLY), each.fd)
+
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+threading.Thread(target=lose_the_socket, daemon=True).start()
+os.environ.update(json.loads(sys.argv[2]))
+run("127.0.0.1", int(sys.argv[1]), patience_seconds=1)
+"""
+
+
+def test_a_gateway_whose_socket_is_lost_ends_itself(database: Database, servers: Servers) -> None:
+    port = free_port("127.0.0.1", 0)
+    environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
+    with running(SERVE, str(port), json.dumps(environment)) as gateway:
+        eventually(lambda: not is_unanswered("127.0.0.1", port))
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
+            # An open connection goes on, as it does when only the listening socket is lost.
+            assert caller.get("/livez").is_success
+            gateway.process.send_signal(signal.SIGUSR1)
+            assert caller.get("/livez").is_success
+
+        assert gateway.finish() == DEAF
+    assert "watch.deaf" in gateway.lines[-1]
+
+
+def test_a_gateway_that_is_told_to_stop_is_not_deaf(database: Database, servers: Servers) -> None:
+    port = free_port("127.0.0.1", 0)
+    environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
+    with running(SERVE, str(port), json.dumps(environment)) as gateway:
+        eventually(lambda: not is_unanswered("127.0.0.1", port))
+
+        assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
+
+
+def test_a_gateway_that_answers_is_not_deaf(database: Database, servers: Servers) -> None:
+    settings = GatewaySettings(DATABASE_URL=database.url, BROKER_URL=servers.broker_url, REDIS_URL=servers.redis_url)
+    with a_gateway(settings) as gateway:
+        assert not is_unanswered("127.0.0.1", httpx.URL(gateway.url).port or 0)
+
+
+def test_one_that_takes_connections_and_never_answers_is_deaf() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        assert is_unanswered("127.0.0.1", mute.getsockname()[1], within_seconds=0.1)
