@@ -108,7 +108,7 @@ _PAGES: Final = Environment(loader=FileSystemLoader(Path(__file__).parent), auto
 
 def run(*, smtp_port: int, http_port: int) -> None:
     """Catch until SIGTERM or Ctrl-C."""
-    # uvloop was seen to lose its SMTP port: it accepted a connection, and looked neither at it nor at the next ones.
+    # uvloop was seen to lose its SMTP port: docs/decisions/0019-a-gateway-watches-its-door.md.
     config = uvicorn.Config(
         _application(Catch(), smtp_port),
         host=HOST,
