@@ -91,8 +91,9 @@ class Afterwards:
         self._begun.append(self._executor.submit(work, *arguments))
 
     def finish(self) -> None:
-        """Wait for all of it; what went wrong is raised here."""
-        for work in self._begun:
+        """Wait for all of it; what went wrong is raised here, once."""
+        begun, self._begun = self._begun, []
+        for work in begun:
             work.result()
 
 
@@ -103,6 +104,13 @@ def afterwards() -> Iterator[Afterwards]:
         doing = Afterwards(executor)
         yield doing
         doing.finish()
+
+
+@pytest.fixture
+def alone(servers: Servers, afterwards: Afterwards) -> Servers:
+    """The servers, with nobody there from the tests before: for a test that breaks them, or is in need of quiet."""
+    afterwards.finish()
+    return servers
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy.engine import Engine
 
@@ -25,12 +26,19 @@ def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Ga
 
 
 @pytest.fixture
-def without_postgres(servers: Servers, ledger: Engine) -> Iterator[Callable[[], None]]:
+def without_postgres(alone: Servers, ledger: Engine) -> Iterator[Callable[[], None]]:
     """Kills PostgreSQL; it is back when the test is over."""
-    yield servers.kill_postgres
+
+    def kill() -> None:
+        sessions = psutil.Process(alone.postgres.pid).children()
+        alone.kill_postgres()
+        # A session may finish what it is at before it notices that it has lost its server.
+        psutil.wait_procs(sessions, timeout=20)
+
+    yield kill
     ledger.dispose()
-    if not servers.postgres.is_running():
-        servers.start_postgres()
+    if not alone.postgres.is_running():
+        alone.start_postgres()
 
 
 def test_without_the_database_nothing_is_accepted_and_then_everything_again(

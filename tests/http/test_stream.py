@@ -22,7 +22,7 @@ from models.notification import notifications
 from models.roster import import_directory
 from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
-from tests.conftest import Afterwards, Database
+from tests.conftest import Database
 from tests.handling.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
 from tests.waiting import eventually
@@ -30,11 +30,8 @@ from workers.notify.notifier import Notifier
 
 EVENTS = f"{ACME}/events/"
 
-
-@pytest.fixture(autouse=True)
-def alone(afterwards: Afterwards) -> None:
-    """Nobody else writes on this server: who comes back is told again what may have been written at the same time."""
-    afterwards.finish()
+# Who comes back is told again what may have been written at the same time as the last event, be it elsewhere.
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @dataclass
