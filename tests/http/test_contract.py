@@ -350,7 +350,7 @@ def body_of(document: Any, operation: Any) -> Any:
 
 
 def demands_of(body: Any) -> dict[str, str]:
-    """What each field has to be like, if it is there, or a body of kinds; an update may be told of no projects."""
+    """What each field has to be like, if it is there, or a body of several kinds; updates may name no projects."""
     fields = body.get("properties", {"": body}).items()
     said = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
     return {name: json.dumps(each, sort_keys=True) for name, each in said.items()}
