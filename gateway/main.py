@@ -44,7 +44,7 @@ from gateway.watch import is_unanswered
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_names
 from tasks.tracing import configure_logging
-from tasks.watch import Watch, end_deaf_process
+from tasks.watch import LOOKS, Watch, end_deaf_process
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may take once the process is asked to end."""
@@ -116,7 +116,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     watch = Watch(
-        partial(is_unanswered, host, port),
+        partial(is_unanswered, host, port, within_seconds=patience_seconds / LOOKS),
         partial(end_deaf_process, patience_seconds),
         patience_seconds=patience_seconds,
     )

@@ -6,13 +6,9 @@ A health check only tells; the watch (:mod:`tasks.watch`) ends the process, so t
 from __future__ import annotations
 
 import http.client
-from typing import Final
-
-ANSWER_SECONDS: Final = 5.0
-"""How long one look waits for an answer."""
 
 
-def is_unanswered(host: str, port: int, within_seconds: float = ANSWER_SECONDS) -> bool:
+def is_unanswered(host: str, port: int, *, within_seconds: float) -> bool:
     """Whether a look at ``/livez`` got no answer in that time; which answer it was does not matter."""
     # Listening everywhere is listening here, and the addresses that mean "everywhere" mean "here" to one who calls.
     connection = http.client.HTTPConnection(host, port, timeout=within_seconds)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -52,9 +53,12 @@ class Watch:
         self._stopping.set()
 
     def _run(self) -> None:
-        bad_looks = 0
-        while not self._stopping.wait(self._pause):
+        bad_looks, rest = 0, self._pause
+        while not self._stopping.wait(rest):
+            began = time.monotonic()
             bad_looks = bad_looks + 1 if self._look() else 0
+            # A look that itself waits in vain takes its time out of the pause.
+            rest = max(0.0, self._pause - (time.monotonic() - began))
             # One more than fit into the time: between the first and the last of them it has passed.
             if bad_looks > LOOKS and not self._stopping.is_set():
                 self._give_up()

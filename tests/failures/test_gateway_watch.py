@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from collections.abc import Iterator
 
 import httpx
+import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.watch import is_unanswered
 from tasks.watch import DEAF
 from tests.conftest import Database
 from tests.http.doorway import a_gateway
-from tests.journeys.programs import running
+from tests.journeys.programs import Program, running
 from tests.waiting import eventually
 from workers.stack.servers import Servers
 from workers.stack.up import free_port
 
 SERVE = """
-import json, os, signal, sys, threading
+import json, os, signal, sys, threading, time
 import psutil
 from gateway.main import run
 
@@ -29,6 +31,10 @@ def lose_the_socket():
         if each.status == psutil.CONN_LISTEN:
             os.dup2(os.open(os.devnull, os.O_RDONLY), each.fd)
 
+def hang(*_):
+    time.sleep(600)
+
+signal.signal(signal.SIGUSR2, hang)
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
 threading.Thread(target=lose_the_socket, daemon=True).start()
 os.environ.update(json.loads(sys.argv[2]))
@@ -36,34 +42,49 @@ run("127.0.0.1", int(sys.argv[1]), patience_seconds=1)
 """
 
 
-def test_a_gateway_whose_socket_is_lost_ends_itself(database: Database, servers: Servers) -> None:
+WITHIN = 5.0
+
+
+@pytest.fixture
+def serving(database: Database, servers: Servers) -> Iterator[tuple[Program, int]]:
+    """A gateway in a process of its own that answers, and its port."""
     port = free_port("127.0.0.1", 0)
     environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
     with running(SERVE, str(port), json.dumps(environment)) as gateway:
-        eventually(lambda: not is_unanswered("127.0.0.1", port))
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
-            # An open connection goes on, as it does when only the listening socket is lost.
-            assert caller.get("/livez").is_success
-            gateway.process.send_signal(signal.SIGUSR1)
-            assert caller.get("/livez").is_success
+        eventually(lambda: not is_unanswered("127.0.0.1", port, within_seconds=WITHIN))
+        yield gateway, port
 
-        assert gateway.finish() == DEAF
+
+def test_a_gateway_whose_socket_is_lost_ends_itself(serving: tuple[Program, int]) -> None:
+    gateway, port = serving
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
+        # An open connection goes on, as it does when only the listening socket is lost.
+        assert caller.get("/livez").is_success
+        gateway.process.send_signal(signal.SIGUSR1)
+        assert caller.get("/livez").is_success
+
+    assert gateway.finish() == DEAF
     assert "watch.deaf" in gateway.lines[-1]
 
 
-def test_a_gateway_that_is_told_to_stop_is_not_deaf(database: Database, servers: Servers) -> None:
-    port = free_port("127.0.0.1", 0)
-    environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
-    with running(SERVE, str(port), json.dumps(environment)) as gateway:
-        eventually(lambda: not is_unanswered("127.0.0.1", port))
+def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
+    gateway, _ = serving
+    gateway.process.send_signal(signal.SIGUSR2)
 
-        assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
+    assert gateway.finish() == DEAF
+    assert "watch.deaf" in gateway.lines[-1]
+
+
+def test_a_gateway_that_is_told_to_stop_is_not_deaf(serving: tuple[Program, int]) -> None:
+    gateway, _ = serving
+
+    assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_a_gateway_that_answers_is_not_deaf(database: Database, servers: Servers) -> None:
     settings = GatewaySettings(DATABASE_URL=database.url, BROKER_URL=servers.broker_url, REDIS_URL=servers.redis_url)
     with a_gateway(settings) as gateway:
-        assert not is_unanswered("127.0.0.1", httpx.URL(gateway.url).port or 0)
+        assert not is_unanswered("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN)
 
 
 def test_one_that_takes_connections_and_never_answers_is_deaf() -> None:
