@@ -10,7 +10,7 @@ ROOMS := gateway tasks workers models
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --only-binary :all: --require-hashes
 PYTEST := $(BIN)/python -m pytest
-PARALLEL := -n auto --maxprocesses 8 --dist loadgroup
+PARALLEL := -n auto --dist loadgroup
 # Tests start hundreds of processes: what one has compiled, the others read.
 unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel

@@ -157,7 +157,7 @@ class RabbitBroker(Broker):
         return self.depth(DEAD_QUEUE)
 
     def stop(self) -> None:
-        self.node.kill()
+        self.node.crash()
 
     def start(self) -> None:
         self.node.restart()

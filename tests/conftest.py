@@ -35,6 +35,12 @@ _PEOPLED = "peopled"
 _numbers = count(1)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes of tests to two cores, since many a test waits for processes of ours; no more than eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores * 3 // 2, 8)
+
+
 def pytest_collection_finish() -> None:
     """From here on there is garbage; what has been collected is none."""
     gc.freeze()

@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 
+from tests.waiting import eventually
 from workers.stack.part import Part
 
 _CONFIGURATION = """
@@ -101,6 +102,18 @@ class RabbitMQ(Part):
                 return self._client.get("/overview").is_success
         except (OSError, httpx.TransportError):
             return False
+
+    def crash(self) -> None:
+        """Kill -9 it, as soon as the names of its quorum queues are on its disk.
+
+        That takes up to a second, and a queue whose node is killed before never finds a leader again: nobody can
+        publish to it or delete it. See the line "leader not known" in docs/operations.md.
+        """
+        queues = [queue for queue in self.ask("GET", "/queues") if queue.get("type") == "quorum"]
+        names = {f"{queue['vhost']}_{queue['name']}".encode() for queue in queues}
+        [register] = self._folder.glob("mnesia/*/quorum/*/names.dets")
+        eventually(lambda: all(name in register.read_bytes() for name in names))
+        self.kill()
 
     def restart(self) -> None:
         """Bring it back, with what was on its disk."""

@@ -65,7 +65,8 @@ class Call:
     body: str
 
 
-@dataclass(frozen=True, slots=True)
+# Without slots: aiosmtpd looks at every attribute, and before Python 3.11.3 one of those of slots could not be read.
+@dataclass(frozen=True)
 class Catch:
     """What was caught, newest first."""
 
