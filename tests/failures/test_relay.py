@@ -186,15 +186,25 @@ def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
 
 
 def test_the_broker_may_restart_under_load(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=200, length=5)
+    enough = threading.Event()
 
-    with going(Relay(database.engine, subscriber.settings)):
+    def keep_them_coming() -> int:
+        lines = 0
+        while not enough.wait(0.02):
+            given_events(database.engine, lines=5, length=5)
+            lines += 5
+        return lines
+
+    with going(Relay(database.engine, subscriber.settings)), ThreadPoolExecutor(1) as threads:
+        coming = threads.submit(keep_them_coming)
+        eventually(lambda: subscriber.broker.depth(SUBSCRIBER) >= 50)
         subscriber.broker.stop()
-        given_events(database.engine, lines=100, length=5)
+        eventually(lambda: unannounced(database.engine) >= 50)
         subscriber.broker.start()
-        eventually(lambda: unannounced(database.engine) == 0)
+        enough.set()
+        eventually(lambda: coming.done() and unannounced(database.engine) == 0)
 
-    assert_complete(subscriber, lines=300, length=5)
+    assert_complete(subscriber, lines=coming.result(), length=5)
 
 
 def test_with_the_broker_away_events_wait(database: Database, broker: Broker) -> None:
