@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from gateway import schemas
+from gateway import conventions, schemas
 from gateway.addresses import Address, Operation
 
 Json = dict[str, Any]
@@ -44,7 +44,7 @@ def describe(addresses: Sequence[Address]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "tocsin", "version": version("tocsin"), "description": _DESCRIPTION},
-        "paths": paths | schemas.OPEN_PATHS,
+        "paths": paths | conventions.OPEN_PATHS,
         "components": {
             "schemas": bodies,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -70,9 +70,9 @@ def _operation(address: Address, operation: Operation, bodies: Mapping[str, Json
 
 
 def _links(operation: Operation, status: int) -> Json:
-    links = schemas.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
+    links = conventions.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
     if operation.is_command and _names_its_command(operation):
-        links = links | schemas.COMMAND_LINKS
+        links = links | conventions.COMMAND_LINKS
     return {"links": links} if links else {}
 
 
@@ -99,7 +99,7 @@ def _parameters(operation: Operation) -> list[Json]:
         for each in operation.parameters
     ]
     if operation.is_list:
-        parameters += schemas.PAGING_PARAMETERS
+        parameters += conventions.PAGING_PARAMETERS
     headers: list[str] = ["Act-As"]
     if operation.is_command:
         headers += ["Prefer", "Idempotency-Key", "If-Match"]
@@ -109,17 +109,17 @@ def _parameters(operation: Operation) -> list[Json]:
         headers += ["If-None-Match"]
     if operation.is_stream:
         headers += ["Last-Event-ID"]
-    return parameters + [schemas.HEADER_PARAMETERS[name] for name in headers]
+    return parameters + [conventions.HEADER_PARAMETERS[name] for name in headers]
 
 
 def _responses(address: Address, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
-        responses[str(status)] = _response(schemas.SUCCESSES[status], _answer_schema(operation, name))
+        responses[str(status)] = _response(conventions.SUCCESSES[status], _answer_schema(operation, name))
         if operation.is_stream:
             responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
     if operation.is_command and 202 not in operation.answers:
-        responses["202"] = _response(schemas.SUCCESSES[202], _reference("Command"))
+        responses["202"] = _response(conventions.SUCCESSES[202], _reference("Command"))
     for status in map(int, responses):
         responses[str(status)] |= {"headers": _answer_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
@@ -128,7 +128,7 @@ def _responses(address: Address, operation: Operation) -> Json:
     for status in _refusals(address, operation):
         responses[str(status)] = _refusal(status, operation)
     for described in responses.values():
-        described["headers"] = described.get("headers", {}) | _headers(*schemas.SHARING_HEADERS, required=False)
+        described["headers"] = described.get("headers", {}) | _headers(*conventions.SHARING_HEADERS, required=False)
     return responses
 
 
@@ -159,7 +159,7 @@ def _answer_headers(operation: Operation, status: int) -> Json:
         always.append("Link")
     always += operation.headers
     if operation.is_stream:
-        return schemas.STREAM_HEADERS
+        return conventions.STREAM_HEADERS
     return _headers(*always) | _headers(*maybe, required=False)
 
 
@@ -168,7 +168,7 @@ def _waiting_headers(operation: Operation) -> list[str]:
 
 
 def _headers(*names: str, required: bool = True) -> Json:
-    return {name: schemas.ANSWER_HEADERS[name] | {"required": required} for name in names}
+    return {name: conventions.ANSWER_HEADERS[name] | {"required": required} for name in names}
 
 
 def _answer_schema(operation: Operation, name: str | None) -> Json | None:
@@ -185,9 +185,9 @@ def _refusal(status: int, operation: Operation) -> Json:
     content = _content(_reference("FieldErrors" if status == 400 else "Error"))
     always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     # What the worker refuses was accepted before, and is a command like any other.
-    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in schemas.OUTCOMES else []
+    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in conventions.OUTCOMES else []
     return {
-        "description": schemas.REFUSALS[status],
+        "description": conventions.REFUSALS[status],
         "content": content | {"application/problem+json": {"schema": _reference("Problem")}},
         "headers": _headers(*always) | _headers(*maybe, required=False),
     }
