@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from gateway import conventions, schemas
 from gateway.addresses import Address, Operation
-
-Json = dict[str, Any]
+from gateway.schemas import Json
 
 _PATHS: Final = {
     "organization": "Slug or number of the organization.",

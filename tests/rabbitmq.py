@@ -133,15 +133,15 @@ class RabbitMQ(Part):
                 self.restart()
             self.ask("DELETE", f"/vhosts/{host}")
 
-    def _evaluate(self, erlang: str) -> None:
-        program = Path(self.command[0]).with_name("rabbitmqctl")
-        subprocess.run([program, "eval", erlang], env=self.environment, check=True, capture_output=True)
-
     def ask(self, method: str, path: str, json: Any = None) -> Any:
         """Ask its management, under ``/api``; the answer's JSON, if there is one."""
         answer = self._client.request(method, path, json=json)
         answer.raise_for_status()
         return answer.json() if answer.content else None
+
+    def _evaluate(self, erlang: str) -> None:
+        program = Path(self.command[0]).with_name("rabbitmqctl")
+        subprocess.run([program, "eval", erlang], env=self.environment, check=True, capture_output=True)
 
 
 def free_ports(how_many: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -186,25 +186,15 @@ def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
 
 
 def test_the_broker_may_restart_under_load(database: Database, subscriber: Subscriber) -> None:
-    enough = threading.Event()
+    with going(Relay(database.engine, subscriber.settings)):
+        with events_coming(database.engine) as how_many_lines:
+            eventually(lambda: subscriber.broker.depth(SUBSCRIBER) >= 50)
+            subscriber.broker.stop()
+            eventually(lambda: unannounced(database.engine) >= 50)
+            subscriber.broker.start()
+        eventually(lambda: unannounced(database.engine) == 0)
 
-    def keep_them_coming() -> int:
-        lines = 0
-        while not enough.wait(0.02):
-            given_events(database.engine, lines=5, length=5)
-            lines += 5
-        return lines
-
-    with going(Relay(database.engine, subscriber.settings)), ThreadPoolExecutor(1) as threads:
-        coming = threads.submit(keep_them_coming)
-        eventually(lambda: subscriber.broker.depth(SUBSCRIBER) >= 50)
-        subscriber.broker.stop()
-        eventually(lambda: unannounced(database.engine) >= 50)
-        subscriber.broker.start()
-        enough.set()
-        eventually(lambda: coming.done() and unannounced(database.engine) == 0)
-
-    assert_complete(subscriber, lines=coming.result(), length=5)
+    assert_complete(subscriber, lines=how_many_lines(), length=5)
 
 
 def test_with_the_broker_away_events_wait(database: Database, broker: Broker) -> None:
@@ -370,6 +360,26 @@ def given_events(engine: Engine, *, lines: int, length: int) -> None:
             incident = an_incident(connection, organization, projects=[])
             for _ in range(length):
                 an_event(connection, incident, NEWS)
+
+
+@contextmanager
+def events_coming(engine: Engine) -> Iterator[Callable[[], int]]:
+    """While the block lasts lines of five events are written; afterwards what it yields says how many lines."""
+    enough = threading.Event()
+
+    def write() -> int:
+        lines = 0
+        while not enough.wait(0.02):
+            given_events(engine, lines=5, length=5)
+            lines += 5
+        return lines
+
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(write)
+        try:
+            yield written.result
+        finally:
+            enough.set()
 
 
 def given_forgotten(connection: Connection, subject: str, *, lane: Lane = Lane.COMMANDS) -> None:

@@ -19,6 +19,7 @@ from models.vocabulary import JSON, Lane
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 from tests.conftest import Database
+from tests.handling.acme import Acme
 from workers.apply import Applier, Done
 
 
@@ -121,3 +122,9 @@ def _count(connection: Connection, table: Any) -> int:
 def house(database: Database) -> House:
     """An empty house."""
     return House(database.url, database.engine)
+
+
+@pytest.fixture
+def acme(house: House) -> Acme:
+    """The small organization, in that house."""
+    return Acme(house.engine)

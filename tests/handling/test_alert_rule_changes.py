@@ -37,12 +37,6 @@ from tests.handling.rule_orders import (
 )
 from tests.rule_bodies import CRITICAL, WARNING
 
-
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 # --- changing ----------------------------------------------------------------------------------------------------
 
 

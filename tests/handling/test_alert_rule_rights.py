@@ -30,11 +30,6 @@ from tests.handling.rule_orders import (
 from tests.rule_bodies import CRITICAL
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 @pytest.mark.parametrize("order", [change, deletion])
 def test_a_rule_out_of_reach_is_forbidden_and_one_of_elsewhere_is_missing(house: House, acme: Acme, order: Any) -> None:
     rule = a_rule(house, acme, organization="closed", project="c1")

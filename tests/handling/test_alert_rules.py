@@ -26,11 +26,6 @@ from tests.handling.rule_orders import (
 from tests.rule_bodies import CRITICAL, WARNING
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def test_a_rule_is_answered_as_it_was_asked_for(house: House, acme: Acme) -> None:
     status, shown = house.answer(creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem"))
 

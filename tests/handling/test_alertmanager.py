@@ -22,11 +22,6 @@ KEY = '{}:{alertname="HighLatency", project="p1"}'
 NOWHERE = "redis+socket:///nowhere/valkey.sock"
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def firing(severity: str | None = "warning", **fields: Any) -> ReceiveAlerts:
     said = {"dedupKey": KEY, "state": "firing", "title": "Checkout answers slowly", "project": "p1"}
     return ReceiveAlerts.model_validate(said | {"severity": severity} | fields)

@@ -23,11 +23,6 @@ from tests.handling.conftest import House
 
 
 @pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
-@pytest.fixture
 def elsewhere(maintenance: Engine) -> Iterator[Engine]:
     """A database with nothing in it, not even tables."""
     with maintenance.connect() as connection:

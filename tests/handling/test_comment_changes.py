@@ -14,11 +14,6 @@ from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def post(house: House, acme: Acme, *mentions: str, by: str = "mem") -> str:
     order = PostComment.model_validate({"incident": "1", "comment": "Look", "mentions": list(mentions)})
     _, body = house.answer(order, **acme.by(by))

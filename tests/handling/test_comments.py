@@ -14,11 +14,6 @@ from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def comment(text: str = "Looking into it", *mentions: str | None) -> PostComment:
     return PostComment.model_validate({"incident": "1", "comment": text, "mentions": list(mentions)})
 

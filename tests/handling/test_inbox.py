@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import select
 
 from models.base import new_id
@@ -12,11 +11,6 @@ from tasks.commands import ReadNotifications, Unsubscribe
 from tests.builders import a_subscription
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
-
-
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
 
 
 def an_item(house: House, acme: Acme, username: str, *, organization: str = "acme") -> int:

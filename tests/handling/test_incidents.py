@@ -13,11 +13,6 @@ from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def opening(**fields: object) -> OpenIncident:
     return OpenIncident.model_validate({"title": "Disk full", "projects": ["p1"]} | fields)
 

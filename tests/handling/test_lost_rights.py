@@ -169,11 +169,6 @@ TABLES = ("incidents", "incident_projects", "incident_activities", "incident_sub
           "alert_rule_observations", "incident_triggers", "deliveries")  # fmt: skip
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def requests() -> list[tuple[str, str]]:
     """Every command by everyone who may give it: caller, command."""
     return [(caller, name) for name, entry in CATALOG.items() for caller in callers_of(entry)]

@@ -20,11 +20,6 @@ GONE = (410, {"detail": "RuleSnooze already exists for this rule and scope."})
 NO_RULE = (400, ["Rule does not exist"])
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def silence(rule: int, target: str = "me", **fields: JSON) -> SnoozeRule:
     return SnoozeRule.model_validate({"alertRule": rule, "target": target} | fields)
 

@@ -16,11 +16,6 @@ from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def status(number: int = 2, *, of: str = "1", **facts: Any) -> SetStatus:
     return SetStatus.model_validate({"incident": of, "status": number, **facts})
 

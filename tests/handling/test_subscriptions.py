@@ -19,11 +19,6 @@ SEEN = MarkSeen.model_validate({"incident": "1"})
 COMMENT = PostComment.model_validate({"incident": "1", "comment": "Look"})
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def subscribers(house: House) -> dict[int, str]:
     with house.engine.connect() as connection:
         return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}

@@ -37,11 +37,6 @@ from tests.handling.rule_orders import (
 TAKEN = (400, ["This label is already in use for this alert rule"])
 
 
-@pytest.fixture
-def acme(house: House) -> Acme:
-    return Acme(house.engine)
-
-
 def told(house: House, acme: Acme, **who: Any) -> tuple[int, int, int]:
     """A rule with one trigger that tells somebody: ids of the three."""
     critical = {"label": "critical", "alertThreshold": 100, "actions": [an_action(**who)]}

@@ -17,10 +17,11 @@ from models.incident import incidents
 from models.notification import decisions
 from models.vocabulary import JSON
 from tasks.metric_commands import ObserveMetric
-from tests.builders import an_alert_rule
+from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 
+MEM, ANA, BEN = 11, 12, 13
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
@@ -117,3 +118,9 @@ class Watch:
         known = {"rule": self.rule} if ":rule" in statement else {}
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), known | facts))
+
+
+def two_triggers(house: House, acme: Acme) -> Watch:
+    """Warning above 50 tells Mem, critical above 100 tells Ana."""
+    critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
+    return Watch(house, acme, critical, warning, name="Errors")

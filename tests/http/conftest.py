@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.alert_rule import Action, Trigger
+from models.incident import incidents
 from models.roster import import_directory
 from models.rule_words import ActionType, TargetType
-from tests.builders import NOW, an_alert_rule
+from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import Afterwards, Database
 from tests.handling.acme import Acme
 from tests.http.doorway import RULES, Gateway, Worker
+from tests.http.listing import Open
 from workers.stack.servers import Servers
 
 MORE_TOKENS = {
@@ -81,6 +86,31 @@ def rules(database: Database, acme: Acme) -> None:
 def ledger(database: Database) -> Engine:
     """The database, to look at what was accepted."""
     return database.engine
+
+
+@pytest.fixture
+def opened(acme: Acme, ledger: Engine) -> Open:
+    """Opens an incident of acme with this title, ``minutes`` after the one that is always there."""
+
+    def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
+        with ledger.begin() as connection:
+            return an_incident(
+                connection,
+                acme.organizations["acme"],
+                projects=[acme.projects["acme", slug] for slug in slugs or ("p1",)],
+                title=title,
+                date_started=NOW + timedelta(minutes=minutes),
+                **facts,
+            )
+
+    return an
+
+
+@pytest.fixture
+def named_first(acme: Acme, ledger: Engine) -> None:
+    """The incident that is always there, on p1, is titled `first`."""
+    with ledger.begin() as connection:
+        connection.execute(update(incidents).values(title="first"))
 
 
 @pytest.fixture

@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
 from models.activity import activities
-from models.alert_rule import alert_rule_generations, environments
 from models.base import new_id
-from models.directory import organizations, projects, teams
+from models.directory import projects
 from models.incident import incident_seen, incidents
 from models.moments import iso
 from models.vocabulary import ActivityType, IncidentStatus
-from tests.builders import NOW, a_comment, a_definition, a_project, an_alert_rule, an_incident
+from tests.builders import NOW, a_comment, a_project, an_incident
 from tests.handling.acme import Acme
-from tests.http.doorway import ACME, Gateway
+from tests.http.doorway import Gateway
+from tests.http.listing import LIST, Open, refusal, titles
 from tests.http.test_reads import links, pages
 
-LIST = f"{ACME}/incidents/"
+pytestmark = pytest.mark.usefixtures("named_first")
+
 CLOSED = IncidentStatus.CLOSED
-Open = Callable[..., int]
-
-
-@pytest.fixture
-def opened(acme: Acme, ledger: Engine) -> Open:
-    """Opens an incident of acme with this title, ``minutes`` after the one that is always there."""
-
-    def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
-        with ledger.begin() as connection:
-            return an_incident(
-                connection,
-                acme.organizations["acme"],
-                projects=[acme.projects["acme", slug] for slug in slugs or ("p1",)],
-                title=title,
-                date_started=NOW + timedelta(minutes=minutes),
-                **facts,
-            )
-
-    return an
-
-
-@pytest.fixture(autouse=True)
-def _first(acme: Acme, ledger: Engine) -> None:
-    """The incident that is always there, on p1."""
-    with ledger.begin() as connection:
-        connection.execute(update(incidents).values(title="first"))
-
-
-def titles(gateway: Gateway, query: str = "", *, by: str = "dev-mem") -> list[str]:
-    answer = gateway.get(f"{LIST}{query}", by=by)
-    assert answer.status_code == 200, answer.text
-    return [incident["title"] for incident in answer.json()]
-
-
-def refusal(gateway: Gateway, query: str, *, by: str = "dev-mem") -> tuple[int, Any]:
-    answer = gateway.get(f"{LIST}{query}", by=by)
-    return answer.status_code, answer.json()
-
-
 NO_PERMISSION = {"detail": "You do not have permission to perform this action."}
 
 
@@ -143,153 +104,6 @@ def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Op
     opened("both", "p1", "p2")
 
     assert titles(gateway, "?project=-1") == ["both", "first"]
-
-
-# --- the rule --------------------------------------------------------------------------------------------------
-
-
-# --- rules, as they were when they found the incident ----------------------------------------------------------
-
-
-@pytest.fixture
-def found(acme: Acme, ledger: Engine, opened: Open) -> int:
-    """A rule of team t1 on prod; it found `before`, says something else by now, and found `after`. The rule's id."""
-    organization = acme.organizations["acme"]
-    was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
-    with ledger.begin() as connection:
-        rule = an_alert_rule(
-            connection,
-            organization,
-            projects=[acme.projects["acme", "p1"]],
-            generation=2,
-            name="is",
-            environment="prod",
-            owner_team=21,
-        )
-        stored = {"definition": was.model_dump(mode="json"), "date_modified": NOW}
-        connection.execute(insert(alert_rule_generations).values(rule_id=rule, generation=1, **stored))
-        for name in ("prod", "test", "idle"):
-            connection.execute(insert(environments).values(organization_id=organization, name=name))
-    opened("before", minutes=1, alert_rule_id=rule, alert_rule_generation=1)
-    opened("after", minutes=2, alert_rule_id=rule, alert_rule_generation=2)
-    return rule
-
-
-def test_an_environment_keeps_what_rules_found_on_it(gateway: Gateway, found: int) -> None:
-    assert titles(gateway, "?environment=prod") == ["after"]
-    assert titles(gateway, "?environment=test&environment=prod") == ["after"]
-    assert titles(gateway, "?environment=idle") == []
-
-
-def test_a_rules_incidents_are_those_it_found_as_it_is_now(gateway: Gateway, found: int) -> None:
-    assert titles(gateway, f"?alertRule={found}") == ["after"]
-    assert titles(gateway, f"?alertRule={found + 1}") == titles(gateway, f"?alertRule={'9' * 30}") == []
-
-
-def test_with_snapshots_a_rules_incidents_are_all_that_it_ever_found(
-    gateway: Gateway, found: int, acme: Acme, ledger: Engine
-) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
-
-    assert titles(gateway, f"?alertRule={found}&includeSnapshots=0") == ["after", "before"]
-    assert titles(gateway, f"?alertRule={found}&includeSnapshots=") == ["after"]
-
-
-def test_a_team_keeps_what_its_rules_found(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
-
-    assert titles(gateway, "?team=21") == titles(gateway, "?team=myteams") == ["after"]
-    assert titles(gateway, "?team=21&team=unassigned") == ["after", "first"]
-    assert titles(gateway, "?team=22", by="dev-ben") == ["before"]
-
-
-def test_without_performance_only_what_watched_events_is_listed(
-    gateway: Gateway, found: int, acme: Acme, ledger: Engine
-) -> None:
-    assert titles(gateway) == ["after", "first"]
-
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
-
-    assert titles(gateway) == ["after", "before", "first"]
-
-
-@pytest.mark.parametrize("beside", ["title=e", "title=after", "start=2026-01-01", "status=open", "projectSlug=$all"])
-def test_a_rule_and_another_filter_both_count(gateway: Gateway, found: int, beside: str) -> None:
-    assert titles(gateway, f"?alertRule={found}&{beside}") == ["after"]
-    assert titles(gateway, f"?alertRule={found}&title=before") == []
-
-
-def test_an_incident_found_by_key_meets_the_rule_that_is_asked_for(gateway: Gateway, found: int, opened: Open) -> None:
-    opened("keyed", minutes=3, dedup_key="k", alert_rule_id=found, alert_rule_generation=2)
-
-    assert titles(gateway, f"?dedupKey=k&alertRule={found}") == ["keyed"]
-    assert titles(gateway, f"?dedupKey=k&alertRule={found + 1}") == []
-
-
-def test_a_listed_incident_shows_its_rule_as_it_was(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
-
-    after, before, _ = gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json()
-
-    assert (after["alertRule"]["name"], after["alertRule"]["status"]) == ("is", 0)
-    assert (before["alertRule"]["name"], before["alertRule"]["status"]) == ("was", 4)
-    assert [each["alertRule"]["originalAlertRuleId"] for each in (after, before)] == [None, found]
-    assert {each["alertRule"]["latestIncident"]["title"] for each in (after, before)} == {"after"}
-
-
-def give(ledger: Engine, acme: Acme, *features: str) -> None:
-    with ledger.begin() as connection:
-        connection.execute(
-            update(organizations).where(organizations.c.id == acme.organizations["acme"]).values(features=features)
-        )
-
-
-def test_an_environment_that_no_rule_names_is_unknown(gateway: Gateway) -> None:
-    nothing = (404, {"detail": "The requested resource does not exist"})
-    assert refusal(gateway, "?environment=prod") == nothing
-    assert refusal(gateway, "?environment=") == nothing
-
-
-def test_an_incident_without_a_rule_is_no_rules_incident(gateway: Gateway) -> None:
-    assert titles(gateway, "?alertRule=1") == titles(gateway, "?alertRule=1&includeSnapshots=0") == []
-    assert titles(gateway, "?includeSnapshots=1") == ["first"]
-
-
-def test_a_rule_that_is_no_number_is_malformed(gateway: Gateway) -> None:
-    text = "Invalid alertRule parameter. The value must be a number."
-    assert refusal(gateway, "?alertRule=x") == (400, {"detail": text})
-
-
-def test_an_incident_without_a_rule_is_unassigned(gateway: Gateway) -> None:
-    assert titles(gateway, "?team=unassigned") == ["first"]
-    assert titles(gateway, "?team=21&team=unassigned") == ["first"]
-    for query in ("?team=21", "?team=myteams", "?team=999999", f"?team={'9' * 30}"):
-        assert titles(gateway, query) == []
-
-
-@pytest.mark.parametrize("said", ["x", "-1", "", "²"])
-def test_a_team_that_is_no_number_is_refused_in_plain_words(gateway: Gateway, said: str) -> None:
-    assert refusal(gateway, f"?team={said}") == (400, f"Invalid Team ID: {said}")
-
-
-def test_a_team_out_of_reach_is_refused_by_its_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
-    def refused(name: str) -> tuple[int, Any]:
-        return 403, {"detail": f"Error: You do not have permission to access {name}"}
-
-    assert refusal(gateway, "?team=23") == refused("tc")
-    with ledger.begin() as connection:
-        connection.execute(update(organizations).values(open_membership=False))
-    assert refusal(gateway, "?team=unassigned&team=22") == refused("t2")
-    with ledger.begin() as connection:
-        connection.execute(update(teams).where(teams.c.id == 21).values(status="inactive"))
-    assert refusal(gateway, "?team=21", by="dev-own") == refused("t1")
-
-
-def test_without_performance_what_has_no_rule_counts_as_events(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
-    for features in (["organizations:incidents"], ["organizations:incidents", "organizations:performance-view"]):
-        with ledger.begin() as connection:
-            connection.execute(update(organizations).values(features=features))
-        assert titles(gateway) == ["first"]
 
 
 # --- the incident itself ---------------------------------------------------------------------------------------
