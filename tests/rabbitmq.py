@@ -106,8 +106,8 @@ class RabbitMQ(Part):
     def crash(self) -> None:
         """Kill -9 it, with all that was declared on its disk.
 
-        By itself RabbitMQ writes that down within two seconds. A binding that it has not written is gone afterwards; a
-        quorum queue that it has not written never finds a leader again (docs/operations.md, "leader not known").
+        By itself RabbitMQ writes a new quorum queue's name down within a second, and a queue whose name it has not
+        written never finds a leader again (docs/operations.md, "leader not known").
         """
         self._evaluate("mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
         self.kill()
