@@ -38,9 +38,9 @@ from gateway.list_statements import page_keys
 from gateway.paging import Cursor, Page
 from gateway.reading import Reader
 from gateway.selection import Selection
-from models.migrate import migrate
+from models.database.migrate import migrate
+from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts
-from models.vocabulary import CallerKind, Feature, Role
 from workers.stack.processes import Gateway
 from workers.stack.servers import Servers, embedded
 from workers.stack.up import free_port

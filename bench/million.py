@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine
 
-from models.alert_rule import Definition, Trigger
-from models.roster import import_directory
-from models.rule_words import Dataset, QueryType, ThresholdType
-from models.vocabulary import Feature
+from models.alert_rules.alert_rule import Definition, Trigger
+from models.alert_rules.enums import Dataset, QueryType, ThresholdType
+from models.directory.importer import import_directory
+from models.enums import Feature
 
 ORGANIZATION: Final = "acme"
 TOKEN: Final = "bench-owner"

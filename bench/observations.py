@@ -26,11 +26,11 @@ from bench.load import HOST
 from bench.machine import machine, versions
 from bench.run import RESULTS, commit, say, temporary
 from bench.sides import ORGANIZATION, Tocsin
-from models.alert_rule import Definition, Trigger, alert_rule_projects, alert_rules
-from models.directory import organizations, projects
-from models.roster import import_directory
-from models.rule_words import QueryType, ThresholdType
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import Definition, Trigger, alert_rule_projects, alert_rules
+from models.alert_rules.enums import QueryType, ThresholdType
+from models.directory.importer import import_directory
+from models.directory.tables import organizations, projects
+from models.enums import JSON
 from workers.stack.servers import embedded
 
 TOKEN: Final = "bench-metrics"

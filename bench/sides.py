@@ -21,11 +21,11 @@ from sqlalchemy.pool import NullPool
 
 from bench import plain
 from bench.load import HOST, Order
-from models.directory import organizations, projects
-from models.incident import incident_projects, incidents
-from models.migrate import migrate
-from models.roster import import_directory
-from models.vocabulary import Feature, IncidentStatus, IncidentType, StatusMethod
+from models.database.migrate import migrate
+from models.directory.importer import import_directory
+from models.directory.tables import organizations, projects
+from models.enums import Feature, IncidentStatus, IncidentType, StatusMethod
+from models.incidents.incident import incident_projects, incidents
 from workers.stack.part import Part
 from workers.stack.processes import Gateway, Process, tocsin
 from workers.stack.servers import Servers

@@ -18,10 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.batching import Batcher
 from models.base import arrays_of, insert_statement
-from models.command import ACCEPT, NewCommand, acceptance, idempotency_keys
+from models.database.engine import can_pass, sqlstate
+from models.enums import Lane
+from models.messaging.command_ledger import ACCEPT, NewCommand, acceptance, idempotency_keys
 from models.refusals import KeyReused, Refusal, Unavailable
-from models.session import can_pass, sqlstate
-from models.vocabulary import Lane
 
 ATTEMPTS: Final = 3
 """How often a batch is tried when it met a deadlock or a connection that broke."""

@@ -9,8 +9,8 @@ from typing import Any, Final
 from gateway.answers import Answer
 from gateway.requests import BODY_LIMIT
 from gateway.visit import Visit
+from models.enums import OpsRole
 from models.policy import Actor, Permission
-from models.vocabulary import OpsRole
 from tasks.commands import Command
 
 Handler = Callable[[Visit], Awaitable[Answer]]

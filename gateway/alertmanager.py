@@ -14,8 +14,8 @@ from typing import Annotated, Final
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
 
 from gateway.requests import BODY_LIMIT
+from models.enums import JSON, AlertState
 from models.refusals import NOT_NULL, InvalidFields, TooLarge
-from models.vocabulary import JSON, AlertState
 from tasks.commands import ReceiveAlerts
 from tasks.fields import (
     NO_STRING,

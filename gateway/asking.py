@@ -27,13 +27,13 @@ from gateway.requests import (
     object_of,
 )
 from gateway.visit import Visit
-from models.alert_rule import AlertRule
+from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
-from models.command import NewCommand
+from models.enums import JSON, CallerKind, CommandState, Lane
+from models.messaging.command_ledger import NewCommand
 from models.policy import ProjectFacts, require_author, require_program, require_projects
 from models.refusals import InvalidFields, NotFound, Refusal
-from models.shapes import command_json
-from models.vocabulary import JSON, CallerKind, CommandState, Lane
+from models.serializers import command_json
 from tasks.catalog import CATALOG, Entry
 from tasks.commands import Command
 from tasks.fields import field_errors

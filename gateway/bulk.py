@@ -22,10 +22,10 @@ from gateway.asking import (
 )
 from gateway.requests import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
 from gateway.visit import Visit
-from models.command import NewCommand
+from models.enums import JSON, Lane
+from models.messaging.command_ledger import NewCommand
 from models.policy import require_token
 from models.refusals import NOT_NULL, REQUIRED, InvalidFields, KeyReused, NotFound, TooLarge
-from models.vocabulary import JSON, Lane
 from tasks.catalog import CATALOG, Entry
 from tasks.commands import Command
 from tasks.fields import NO_STRING, no_object

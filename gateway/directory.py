@@ -7,10 +7,10 @@ from typing import Final
 
 from sqlalchemy.engine import Engine
 
+from models.database.engine import can_pass, make_engine
+from models.directory.importer import DirectoryError, Summary, export_directory, import_directory, read_document
+from models.enums import JSON
 from models.refusals import InvalidFields, Unavailable
-from models.roster import DirectoryError, Summary, export_directory, import_directory, read_document
-from models.session import can_pass, make_engine
-from models.vocabulary import JSON
 
 TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 

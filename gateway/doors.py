@@ -21,9 +21,9 @@ from gateway.identity import Caller, Question
 from gateway.requests import Headers, read_body, require_json_type
 from gateway.services import Services
 from gateway.visit import Visit
+from models.enums import CallerKind, OpsRole
 from models.policy import require_organization, require_token
 from models.refusals import Forbidden, MethodNotAllowed, PlainRefusal, Refusal, Unauthenticated
-from models.vocabulary import CallerKind, OpsRole
 from tasks.fields import identifier
 
 _OPS_ROLES: Final = list(OpsRole)

@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.identity import Caller, Identity, Question
 from gateway.news import Item, NewsDesk, Snapshot, beginning_id
+from models.database.engine import can_pass
 from models.policy import INBOX, INCIDENT, Permission, ProjectFacts, may_read, require_organization, require_token
 from models.refusals import NotFound, Refusal, Unavailable
-from models.session import can_pass
 from tasks import wake
 
 HEARTBEAT: Final = b":\n\n"

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import models.migrations
 from gateway.services import Services
-from models.canary import Flight
+from models.messaging.canary import Flight
 from models.refusals import Unavailable
 from tasks.queues import misfits
 

@@ -14,10 +14,10 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batching import Batcher
+from models.database.engine import can_pass
+from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, OrganizationFacts
 from models.refusals import Forbidden, Unauthenticated, Unavailable
-from models.session import can_pass
-from models.vocabulary import CallerKind, OpsRole, Role
 from tasks.fields import identifier
 
 

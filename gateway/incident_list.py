@@ -23,11 +23,11 @@ from gateway.queries import (
 )
 from gateway.reading import Reader, Rows
 from gateway.selection import Selection, select, team_ids
-from models.activity import Activity
-from models.directory import Person
-from models.incident import Incident
+from models.directory.tables import Person
+from models.enums import Feature
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
 from models.policy import Actor, OrganizationFacts, TeamFacts
-from models.vocabulary import Feature
 
 MOST_ACTIVITIES: Final = 1_000
 """Of a whole page, when activities are asked for with it."""

@@ -1,6 +1,7 @@
 """A part of the incident list, from where to where, and the way through it; which rows stand there.
 
-All of it is SQL over the rows of :mod:`models.listing`, to be put together by the statements of the list.
+All of it is SQL over the rows of :mod:`models.incidents.list_projection`, to be put together by the statements of the
+list.
 
 ``start`` cuts a list in two. What began since was not closed before, and stands in the order anyway. Of what began
 earlier the few that were still open at ``start`` are left: those that are open today, and those whose lives say so.
@@ -16,8 +17,8 @@ from typing import Final, NamedTuple
 
 from gateway.paging import Cursor
 from gateway.selection import RuleWish, Selection, Standing
-from models.listing import LIFE, RULE_COLUMNS
-from models.vocabulary import MAX_ID, IncidentStatus
+from models.enums import MAX_ID, IncidentStatus
+from models.incidents.list_projection import LIFE, RULE_COLUMNS
 
 OF_RULE: Final = ", ".join(RULE_COLUMNS)
 COLUMNS: Final = f"incident_id, project_id, status, date_started, date_closed, folded_title, {OF_RULE}"

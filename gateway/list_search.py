@@ -18,7 +18,16 @@ from typing import Final, NamedTuple
 
 from gateway.list_parts import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
 from gateway.selection import Selection
-from models.listing import AROUND_SPACE, BEFORE_SPACE, ERAS, LETTERS, TITLE_KEYS, era_key, letters_key, long_key
+from models.incidents.list_projection import (
+    AROUND_SPACE,
+    BEFORE_SPACE,
+    ERAS,
+    LETTERS,
+    TITLE_KEYS,
+    era_key,
+    letters_key,
+    long_key,
+)
 
 MOST_LETTERS: Final = 12
 MOST_SPACES: Final = 4

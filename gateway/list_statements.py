@@ -1,8 +1,8 @@
 """Which rows of the incident list are on a page, as SQL: the same cost for the first page and the five-thousandth.
 
-The rows of :mod:`models.listing` lie in the order of the list, per project. A page is read along that order, from the
-cursor on, merged over the projects. A part of a title, or a rule, is looked for in the rows that come next; what is
-common fills the page there, and anything else is searched for (:mod:`gateway.list_search`).
+The rows of :mod:`models.incidents.list_projection` lie in the order of the list, per project. A page is read along
+that order, from the cursor on, merged over the projects. A part of a title, or a rule, is looked for in the rows that
+come next; what is common fills the page there, and anything else is searched for (:mod:`gateway.list_search`).
 """
 
 # ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
@@ -16,7 +16,7 @@ from gateway.list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_o
 from gateway.paging import Cursor, Page
 from gateway.reading import Rows
 from gateway.selection import Selection
-from models.vocabulary import MAX_ID
+from models.enums import MAX_ID
 
 MERGED_PROJECTS: Final = 32
 """Up to so many projects are merged row by row; of more, each gives a page, and the pages are merged."""

@@ -17,9 +17,9 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from models.enums import JSON
 from models.policy import ProjectFacts
-from models.shapes import notification_json
-from models.vocabulary import JSON
+from models.serializers import notification_json
 from tasks.events import NotificationCreated, cloud_event
 
 Snapshot = NewType("Snapshot", str)

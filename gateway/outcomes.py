@@ -19,9 +19,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batching import Batcher
+from models.database.engine import can_pass
+from models.enums import CommandState
 from models.refusals import Unavailable
-from models.session import can_pass
-from models.vocabulary import CommandState
 from tasks import wake
 
 POLL_SECONDS: Final = 0.1

@@ -18,8 +18,8 @@ import orjson
 from starlette.datastructures import QueryParams
 
 from gateway.answers import Answer, answer
+from models.enums import JSON, MAX_ID
 from models.refusals import Malformed
-from models.vocabulary import JSON, MAX_ID
 
 MAX_PER_PAGE: Final = 100
 

@@ -1,7 +1,7 @@
 """Who would be told by a comment, before anybody writes it.
 
-The rules are those that post it and plan its news (:mod:`models.mentions`, :mod:`models.telling`); here is read what
-they ask.
+The rules are those that post it and plan its news (:mod:`models.incidents.mentions`,
+:mod:`models.notifications.suppression`); here is read what they ask.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from gateway.queries import PERSON_COLUMNS, person_of
 from gateway.reading import Reader
-from models.directory import Person
-from models.mentions import Kind, MentionedTeam, parse, resolve
+from models.directory.tables import Person
+from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
+from models.incidents.mentions import Kind, MentionedTeam, parse, resolve
+from models.notifications.suppression import Case, decide, strongest_reasons
 from models.policy import Actor, OrganizationFacts, ProjectFacts
-from models.telling import Case, decide, strongest_reasons
-from models.vocabulary import CallerKind, DecisionOutcome, NotificationReason, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class _Named:
-    """Everyone and every team that mentions name, as :class:`models.mentions.Facts`."""
+    """Everyone and every team that mentions name, as :class:`models.incidents.mentions.Facts`."""
 
     names: Mapping[str, int]
     members: Mapping[int, frozenset[int] | None]

@@ -13,13 +13,14 @@ from typing import Any, Final, NamedTuple
 from gateway.paging import Page
 from gateway.reading import Reader, Rows
 from gateway.selection import Project
-from models.activity import Activity
-from models.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
-from models.directory import Person
-from models.incident import Incident
+from models.directory.tables import Person
+from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.messaging.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
 from models.refusals import NotFound
-from models.vocabulary import GLOBAL_ROLES, ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
+from models.scopes import GLOBAL_ROLES
 
 PERSON_COLUMNS: Final = "u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from models.database.engine import can_pass
 from models.refusals import Refusal, Unavailable
-from models.session import can_pass
 
 Rows = Sequence[Any]
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
+from models.enums import JSON, MAX_ID
 from models.refusals import InvalidFields, Malformed, NotJson, TooLarge
-from models.vocabulary import JSON, MAX_ID
 from tasks.fields import WHOLE, no_object
 
 KIB: Final = 1024

@@ -14,11 +14,8 @@ from gateway.paging import Page
 from gateway.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_of, project_of
 from gateway.reading import Reader
 from gateway.selection import selected_projects
-from models.alert_rule import AlertRule, Definition, Snooze
-from models.incident import Incident
-from models.policy import Actor, OrganizationFacts, ProjectFacts
-from models.refusals import NotFound
-from models.rule_reading import (
+from models.alert_rules.alert_rule import AlertRule, Definition, Snooze
+from models.alert_rules.queries import (
     GENERATIONS,
     RULE_COLUMNS,
     RULES,
@@ -30,9 +27,12 @@ from models.rule_reading import (
     snooze_of,
     teams_in,
 )
-from models.rule_shapes import Edition, Names
-from models.shapes import FoundBy, incident_json
-from models.vocabulary import JSON
+from models.alert_rules.serializers import Edition, Names
+from models.enums import JSON
+from models.incidents.incident import Incident
+from models.policy import Actor, OrganizationFacts, ProjectFacts
+from models.refusals import NotFound
+from models.serializers import FoundBy, incident_json
 
 _PEOPLE: Final = f"SELECT {PERSON_COLUMNS} FROM users u WHERE u.id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own columns
 _PROJECT_SLUGS: Final = "SELECT id, slug FROM projects WHERE id = ANY(%(ids)s::bigint[])"

@@ -10,9 +10,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from gateway.addresses import Address, Operation
-from models.metric import Ignored
-from models.rule_words import ActionType, TargetType
-from models.vocabulary import AlertState, CommandState, NotificationReason, ObjectStatus, Role, SubscriptionReason
+from models.alert_rules.enums import ActionType, TargetType
+from models.alert_rules.evaluation import Ignored
+from models.enums import (
+    AlertState,
+    CommandState,
+    NotificationReason,
+    ObjectStatus,
+    Role,
+    SubscriptionReason,
+)
 from tasks import spellings
 from tasks.catalog import CATALOG
 from tasks.commands import Command

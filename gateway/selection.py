@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from dateutil import parser
 from starlette.datastructures import QueryParams
 
+from models.enums import MAX_ID, Feature, IncidentStatus
 from models.policy import (
     Actor,
     OrganizationFacts,
@@ -25,7 +26,6 @@ from models.policy import (
     require_team,
 )
 from models.refusals import Forbidden, Malformed, NotFound, PlainRefusal
-from models.vocabulary import MAX_ID, Feature, IncidentStatus
 from tasks.fields import identifier
 
 ALL_PROJECTS: Final = -1

@@ -22,7 +22,7 @@ from gateway.rate import Rate
 from gateway.reading import Reader
 from gateway.rule_reads import RuleReads
 from gateway.settings import GatewaySettings
-from models.async_session import make_async_engine
+from models.database.async_engine import make_async_engine
 from tasks.app import make_app
 from tasks.lanes import Hinter
 

@@ -14,9 +14,9 @@ from starlette.datastructures import QueryParams
 from gateway.identity import Caller, Question
 from gateway.requests import BODY_LIMIT, Headers, Preference, parse_json, preference
 from gateway.services import Services
+from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
-from models.vocabulary import JSON
 from tasks.fields import identifier
 
 Given = TypeVar("Given")

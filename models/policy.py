@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from models.enums import CallerKind, Feature, IncidentStatus, Role
 from models.refusals import Forbidden, NotFound
-from models.vocabulary import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES, CallerKind, Feature, IncidentStatus, Role
+from models.scopes import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
 

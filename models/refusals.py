@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from models.vocabulary import JSON
+from models.enums import JSON
 
 REQUIRED: Final = "This field is required."
 NOT_NULL: Final = "This field may not be null."

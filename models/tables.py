@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from models import (
-    activity,
-    alert_rule,
-    canary,
-    command,
-    delivery,
-    directory,
-    event,
-    incident,
-    listing,
-    notification,
-    subscription,
-)
+from models.alert_rules import alert_rule
 from models.base import METADATA
+from models.directory import tables
+from models.incidents import activity, incident, list_projection, subscription
+from models.messaging import canary, command_ledger, outbox
+from models.notifications import delivery, notification
 
 __all__ = [
     "METADATA",
     "activity",
     "alert_rule",
     "canary",
-    "command",
+    "command_ledger",
     "delivery",
-    "directory",
-    "event",
     "incident",
-    "listing",
+    "list_projection",
     "notification",
+    "outbox",
     "subscription",
+    "tables",
 ]

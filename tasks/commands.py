@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from models.vocabulary import IncidentStatus
+from models.enums import IncidentStatus
 from tasks.fields import (
     WHOLE,
     AlertStateField,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Never
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.hints import Hint, NotAHint
 
 MAX_BYTES = 1024 * 1024

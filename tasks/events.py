@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import ClassVar, Final
 from uuid import UUID
 
-from models.moments import iso
-from models.vocabulary import JSON, IncidentStatus
+from models.enums import JSON, IncidentStatus
+from models.timestamps import iso
 
 SEQUENCE_DIGITS: Final = 20
 """Sequences are zero-padded, so that they sort as text."""

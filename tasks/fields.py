@@ -17,8 +17,8 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from models.enums import JSON, MAX_ID, AlertState
 from models.refusals import NOT_NULL, REQUIRED
-from models.vocabulary import JSON, MAX_ID, AlertState
 from tasks import spellings
 
 BLANK: Final = "This field may not be blank."

@@ -20,7 +20,7 @@ import structlog
 from amqp.exceptions import MessageNacked
 from celery import Celery, signals
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.hints import Hint, is_subject
 from tasks.queues import MAX_HINTS, declare
 

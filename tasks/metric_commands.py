@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from models.moments import EARLIEST
-from models.vocabulary import JSON
+from models.enums import JSON
+from models.timestamps import EARLIEST
 from tasks import spellings
 from tasks.commands import Command
 from tasks.fields import OptionalNumber, RowId, TextField, moment, wrong

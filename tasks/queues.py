@@ -14,7 +14,7 @@ from amqp.exceptions import AccessRefused, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
 
-from models.vocabulary import Lane
+from models.enums import Lane
 
 LANES_EXCHANGE = Exchange("tocsin.lanes", type="direct", durable=True)
 EVENTS_EXCHANGE = Exchange("tocsin.events", type="topic", durable=True)

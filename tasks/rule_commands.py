@@ -14,8 +14,8 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJso
 from pydantic.alias_generators import to_snake
 from pydantic_core import PydanticCustomError
 
-from models.refusals import REQUIRED
-from models.rule_checks import (
+from models.alert_rules.enums import EVENT_TYPES, ActivationCondition, Dataset, EventType, MonitorType, QueryType
+from models.alert_rules.validation import (
     Saying,
     wrong_event_types,
     wrong_labels,
@@ -23,15 +23,8 @@ from models.rule_checks import (
     wrong_query,
     wrong_thresholds,
 )
-from models.rule_words import (
-    EVENT_TYPES,
-    ActivationCondition,
-    Dataset,
-    EventType,
-    MonitorType,
-    QueryType,
-)
-from models.vocabulary import JSON
+from models.enums import JSON
+from models.refusals import REQUIRED
 from tasks import spellings
 from tasks.commands import Command
 from tasks.fields import (

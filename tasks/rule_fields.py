@@ -24,10 +24,10 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from models import mentions
-from models.rule_checks import LABELS
-from models.rule_words import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
-from models.vocabulary import JSON
+from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
+from models.alert_rules.validation import LABELS
+from models.enums import JSON
+from models.incidents import mentions
 from tasks import spellings
 from tasks.fields import (
     Number,

@@ -16,8 +16,7 @@ from uuid import UUID
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.engine import Connection
 
-from models.activity import activities
-from models.alert_rule import (
+from models.alert_rules.alert_rule import (
     Action,
     ActionType,
     Definition,
@@ -29,12 +28,13 @@ from models.alert_rule import (
     alert_rules,
 )
 from models.base import new_id
-from models.command import NewCommand, accept, commands
-from models.directory import members, organizations, project_teams, projects, team_members, teams, users
-from models.event import NewEvent, write_events
-from models.incident import incident_projects, incidents
-from models.subscription import subscriptions
-from models.vocabulary import ActivityType, Feature, IncidentStatus, IncidentType, Lane, Role, StatusMethod
+from models.directory.tables import members, organizations, project_teams, projects, team_members, teams, users
+from models.enums import ActivityType, Feature, IncidentStatus, IncidentType, Lane, Role, StatusMethod
+from models.incidents.activity import activities
+from models.incidents.incident import incident_projects, incidents
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import NewCommand, accept, commands
+from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommentPosted, Event, Mentioned, cloud_event
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from models.migrate import migrate
+from models.database.migrate import migrate
 from tests.brokers import RabbitBroker
 from tests.handling.acme import Acme
 from tests.rabbitmq import RabbitMQ, rabbitmq_program

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.alert_rule import Action, AlertRule, TriggerStatus
+from models.alert_rules.action_selection import Call, FanOut, on_closing
+from models.alert_rules.alert_rule import Action, AlertRule, TriggerStatus
+from models.alert_rules.enums import ActionType, TargetType
 from models.base import new_id
-from models.delivery import NewDelivery
-from models.fan_out import Call, FanOut, on_closing
-from models.incident import Incident
-from models.rule_words import ActionType, TargetType
-from models.vocabulary import DecisionOutcome
+from models.enums import DecisionOutcome
+from models.incidents.incident import Incident
+from models.notifications.delivery import NewDelivery
 from workers.life import Change
 from workers.rulebook import Hold
 from workers.work import Decision, Held, Work

@@ -19,10 +19,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Engine
 
-from models.command import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
+from models.database.engine import can_pass
+from models.enums import CommandState
+from models.messaging.command_ledger import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
 from models.refusals import Refusal
-from models.session import can_pass
-from models.vocabulary import CommandState
 from tasks.catalog import CATALOG
 from workers.claim import claim, claim_next, count_the_broken_off, fail
 from workers.handlers import HANDLERS

@@ -13,7 +13,8 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from models.base import new_id
-from models.command import (
+from models.enums import CommandState
+from models.messaging.command_ledger import (
     ClaimedCommand,
     FailedCommand,
     Waiting,
@@ -23,8 +24,7 @@ from models.command import (
     read_commands,
     try_lock,
 )
-from models.event import NewEvent, write_events
-from models.vocabulary import CommandState
+from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
 from workers.lines import last_by_subject, read_lines, with_those_before
 
@@ -45,7 +45,7 @@ class Claim(NamedTuple):
 
 
 def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
-    """Lock subjects, the hinted first, and read what waits on them; in two statements, see models/command.py."""
+    """Lock subjects, the hinted first, and read what waits on them, in two statements (`command_ledger`)."""
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})

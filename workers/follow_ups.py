@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from models.base import new_id
-from models.command import NewCommand
-from models.vocabulary import CallerKind, Lane
+from models.enums import CallerKind, Lane
+from models.messaging.command_ledger import NewCommand
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 

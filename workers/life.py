@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from models.alert_rule import AlertRule
-from models.incident import Incident
-from models.vocabulary import ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.alert_rules.alert_rule import AlertRule
+from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.incidents.incident import Incident
 from tasks.events import IncidentOpened, StatusChanged
 from workers.work import Work
 from workers.world import Project

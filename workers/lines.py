@@ -17,8 +17,8 @@ from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
-from models.command import NEVER, ClaimedCommand, Waiting, read_commands, try_lock
-from models.vocabulary import IncidentStatus
+from models.enums import IncidentStatus
+from models.messaging.command_ledger import NEVER, ClaimedCommand, Waiting, read_commands, try_lock
 from tasks.commands import OpenIncident, SetStatus
 from tasks.metric_commands import ObserveMetric
 

@@ -9,13 +9,13 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.activity import Activity
-from models.alert_rule import AlertRule
-from models.directory import Person
-from models.incident import Incident
-from models.mentions import MentionedTeam
+from models.alert_rules.alert_rule import AlertRule
+from models.directory.tables import Person
+from models.enums import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
-from models.vocabulary import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
 from workers.load_rules import load_rulebook
 from workers.rulebook import Rulebook
 from workers.world import Member, Order, Project, Token, Wants, World

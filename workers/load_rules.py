@@ -10,11 +10,9 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
-from models.incident import Incident
-from models.metric import Counter, Progress
-from models.policy import TeamFacts
-from models.rule_reading import (
+from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rules.evaluation import Counter, Progress
+from models.alert_rules.queries import (
     GENERATIONS,
     RULES,
     SNOOZES,
@@ -25,6 +23,8 @@ from models.rule_reading import (
     snooze_of,
     teams_in,
 )
+from models.incidents.incident import Incident
+from models.policy import TeamFacts
 from workers.rulebook import Earlier, Hold, Rulebook, Team
 from workers.world import Wants
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from sqlalchemy.engine import Engine
 
-from models.session import WORKER_TIMEOUTS, make_engine
-from models.vocabulary import Lane
+from models.database.engine import WORKER_TIMEOUTS, make_engine
+from models.enums import Lane
 from tasks.tracing import configure_logging
 from workers.importing import importing
 from workers.readiness import announce_ready

@@ -16,7 +16,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.engine import Engine
 
-from models.event import ANNOUNCE, START, claim_events, mark
+from models.messaging.outbox import ANNOUNCE, START, claim_events, mark
 from tasks.app import make_app
 from tasks.lanes import Hinter
 from tasks.settings import BrokerSettings

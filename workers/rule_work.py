@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from models.alert_rule import AUTO_RESOLVED, Action, AlertRule, Definition, RuleActivityType, Trigger
+from models.alert_rules.alert_rule import AUTO_RESOLVED, Action, AlertRule, Definition, RuleActivityType, Trigger
+from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
+from models.alert_rules.serializers import Edition, rule_json, shown_threshold
+from models.alert_rules.validation import Saying, wrong_thresholds
+from models.enums import JSON, IncidentStatus
 from models.policy import has_project_access, has_team_access, require_projects
 from models.refusals import InvalidFields, ListedRefusal, NotFound
-from models.rule_checks import Saying, wrong_thresholds
-from models.rule_shapes import Edition, rule_json, shown_threshold
-from models.rule_words import ActionType, Dataset, EventType, TargetType
-from models.vocabulary import JSON, IncidentStatus
 from tasks.commands import SetStatus
 from tasks.events import AlertRuleCreated
 from tasks.fields import identifier

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from models.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
-from models.incident import Incident
-from models.metric import Progress, Standing
+from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rules.enums import CRITICAL
+from models.alert_rules.evaluation import Progress, Standing
+from models.alert_rules.serializers import Edition
+from models.incidents.incident import Incident
 from models.policy import TeamFacts
-from models.rule_shapes import Edition
-from models.rule_words import CRITICAL
 
 
 class Earlier(NamedTuple):

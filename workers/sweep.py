@@ -12,9 +12,9 @@ from typing import Final
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
-from models import canary, waiting
-from models.command import prune_keys
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging import backlog, canary
+from models.messaging.command_ledger import prune_keys
 from tasks.lanes import Hinter
 from workers.rounds import POLL_SECONDS, go_round
 
@@ -59,9 +59,9 @@ class Sweeper:
         """Hint at what is forgotten on the next subjects, and say at what; at nothing while another relay sweeps."""
         with self._engine.begin() as connection:
             forgotten = (
-                waiting.forgotten_subjects(connection, older_than=FORGOTTEN_SECONDS, after=self._after)
+                backlog.forgotten_subjects(connection, older_than=FORGOTTEN_SECONDS, after=self._after)
                 if _mine(connection)
-                else waiting.Forgotten([], "")
+                else backlog.Forgotten([], "")
             )
         self._after = forgotten.after
         news = self._not_hinted_lately(forgotten.subjects)

@@ -15,9 +15,9 @@ from typing import Final
 from celery import Celery
 from sqlalchemy.engine import Engine
 
-from models.canary import unseen
-from models.vocabulary import Lane
-from models.waiting import waiting_lanes
+from models.enums import Lane
+from models.messaging.backlog import waiting_lanes
+from models.messaging.canary import unseen
 from tasks.lanes import count_hints
 from workers.sweep import FORGOTTEN_SECONDS
 

@@ -14,19 +14,19 @@ from uuid import UUID
 
 import orjson
 
-from models.activity import Activity
-from models.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
+from models.alert_rules.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
+from models.alert_rules.evaluation import Progress
 from models.base import new_id
-from models.command import NewCommand
-from models.delivery import NewDelivery
-from models.directory import Person
-from models.event import NewEvent
-from models.incident import Incident
-from models.metric import Progress
+from models.directory.tables import Person
+from models.enums import JSON, ActivityType, CallerKind, DecisionOutcome, SubscriptionReason
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.messaging.command_ledger import NewCommand
+from models.messaging.outbox import NewEvent
+from models.notifications.delivery import NewDelivery
 from models.policy import SYSTEM, Actor, OrganizationFacts, may_read, require_organization, require_projects
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
-from models.shapes import FoundBy, incident_details, incident_in_event, incident_json
-from models.vocabulary import JSON, ActivityType, CallerKind, DecisionOutcome, SubscriptionReason
+from models.serializers import FoundBy, incident_details, incident_in_event, incident_json
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 from tasks.events import Event, cloud_event

@@ -12,9 +12,9 @@ from celery import Celery
 from sqlalchemy.engine import Engine
 
 from models.base import new_id
-from models.canary import Canary, see
-from models.session import WORKER_TIMEOUTS, make_engine
-from models.vocabulary import Lane
+from models.database.engine import WORKER_TIMEOUTS, make_engine
+from models.enums import Lane
+from models.messaging.canary import Canary, see
 from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import Hinter, install, run_worker

@@ -13,17 +13,17 @@ from datetime import datetime
 from itertools import chain
 from typing import Final
 
-from models import mentions
-from models.activity import Activity
-from models.alert_rule import AlertRule
-from models.command import ClaimedCommand
-from models.directory import Person
-from models.incident import Incident
-from models.mentions import MentionedTeam
+from models.alert_rules.alert_rule import AlertRule
+from models.alert_rules.enums import TargetType
+from models.alert_rules.serializers import Names
+from models.directory.tables import Person
+from models.enums import JSON, MAX_ID, CallerKind, Role
+from models.incidents import mentions
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.incidents.mentions import MentionedTeam
+from models.messaging.command_ledger import ClaimedCommand
 from models.policy import OrganizationFacts, ProjectFacts
-from models.rule_shapes import Names
-from models.rule_words import TargetType
-from models.vocabulary import JSON, MAX_ID, CallerKind, Role
 from tasks.commands import (
     Command,
     DeleteComment,
@@ -344,18 +344,18 @@ class MentionFacts:
     organization: int
 
     def user_named(self, name: str) -> int | None:
-        """See :class:`models.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.Facts`."""
         return self.world.names.get(name)
 
     def user_exists(self, user: int) -> bool:
-        """See :class:`models.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.Facts`."""
         return user in self.world.people
 
     def teams_ever(self, user: int) -> Set[int] | None:
-        """See :class:`models.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.Facts`."""
         member = self.world.members.get((self.organization, user))
         return None if member is None else member.teams_ever
 
     def team(self, team: int) -> MentionedTeam | None:
-        """See :class:`models.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.Facts`."""
         return self.world.teams.get(team)

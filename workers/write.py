@@ -9,14 +9,14 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.engine import Connection
 
-from models.activity import Activity, activities
 from models.base import arrays_of, insert_rows
-from models.command import accept
-from models.delivery import NewDelivery, deliveries
-from models.event import write_events
-from models.incident import incident_projects, incident_seen, incidents
-from models.notification import decisions
-from models.subscription import subscriptions
+from models.incidents.activity import Activity, activities
+from models.incidents.incident import incident_projects, incident_seen, incidents
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import accept
+from models.messaging.outbox import write_events
+from models.notifications.delivery import NewDelivery, deliveries
+from models.notifications.notification import decisions
 from workers.work import Changes, Decision
 from workers.write_metrics import write_metrics
 from workers.write_rules import write_rules

@@ -7,9 +7,9 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.engine import Connection
 
-from models.alert_rule import alert_rule_observations, alert_rule_progress, incident_triggers
+from models.alert_rules.alert_rule import alert_rule_observations, alert_rule_progress, incident_triggers
+from models.alert_rules.evaluation import Counter, Progress
 from models.base import insert_rows
-from models.metric import Counter, Progress
 from workers.work import Held, MetricChanges, Observed
 
 _PROGRESS: Final = ("rule_id", "project_id", "generation", "observed", "last_timestamp", "counters")

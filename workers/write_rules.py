@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.alert_rule import (
+from models.alert_rules.alert_rule import (
     AlertRule,
     alert_rule_activities,
     alert_rule_generations,

@@ -17,11 +17,11 @@ from gateway.paging import moment, page_answer, page_of, whole
 from gateway.rule_reads import RuleList
 from gateway.selection import number
 from gateway.visit import Visit
-from models.alert_rule import MOST_RULES, AlertRule
+from models.alert_rules.alert_rule import MOST_RULES, AlertRule
+from models.alert_rules.enums import TARGETS
+from models.alert_rules.serializers import Edition, rule_details, rule_json
+from models.enums import JSON, Feature
 from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
-from models.rule_shapes import Edition, rule_details, rule_json
-from models.rule_words import TARGETS
-from models.vocabulary import JSON, Feature
 from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
 
 PAGE: Final = 25

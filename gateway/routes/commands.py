@@ -10,10 +10,10 @@ from gateway.answers import Answer, as_stored, read_answer
 from gateway.bulk import ask_for_all
 from gateway.requests import LARGE_BODY_LIMIT
 from gateway.visit import Visit
+from models.enums import CommandState
 from models.policy import COMMANDS
 from models.refusals import NotFound
-from models.shapes import command_json
-from models.vocabulary import CommandState
+from models.serializers import command_json
 
 
 async def read_command(visit: Visit) -> Answer:

@@ -8,7 +8,7 @@ from gateway.asking import ask, require_incident
 from gateway.paging import page_answer, page_of, part_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, require_note_author
-from models.shapes import person_brief
+from models.serializers import person_brief
 from tasks.commands import DeleteComment, EditComment, PostComment
 from tasks.fields import mention
 

@@ -6,7 +6,7 @@ from gateway.addresses import Address, Operation
 from gateway.answers import Answer, answer
 from gateway.requests import LARGE_BODY_LIMIT
 from gateway.visit import Visit
-from models.vocabulary import OpsRole
+from models.enums import OpsRole
 
 
 async def import_directory(visit: Visit) -> Answer:

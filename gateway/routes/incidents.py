@@ -12,10 +12,10 @@ from gateway.incident_list import Listed
 from gateway.paging import moment, page_answer, page_of, whole
 from gateway.queries import activity_of, author_of, person_of
 from gateway.visit import Visit
+from models.enums import JSON, IncidentStatus
 from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
-from models.shapes import FoundBy, activity_json, incident_details, incident_json, person_brief
-from models.vocabulary import JSON, IncidentStatus
+from models.serializers import FoundBy, activity_json, incident_details, incident_json, person_brief
 from tasks import spellings
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 

@@ -8,7 +8,7 @@ from gateway.asking import ask
 from gateway.paging import page_answer, page_of
 from gateway.visit import Visit
 from models.policy import INBOX, require_author
-from models.shapes import notification_json
+from models.serializers import notification_json
 from tasks.commands import ReadNotifications
 
 PAGE = 100

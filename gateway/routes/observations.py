@@ -10,10 +10,10 @@ from gateway.asking import ask
 from gateway.observation_reads import RuleProject
 from gateway.paging import moment, page_answer, page_of, whole
 from gateway.visit import Visit
-from models.moments import iso
+from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_projects
 from models.refusals import Forbidden, InvalidFields
-from models.vocabulary import JSON
+from models.timestamps import iso
 from tasks.fields import row_id
 from tasks.metric_commands import ObserveMetric
 

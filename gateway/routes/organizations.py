@@ -9,7 +9,7 @@ from gateway.queries import person_of
 from gateway.reading import Rows
 from gateway.visit import Visit
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
-from models.shapes import member_json, named_json, organization_json
+from models.serializers import member_json, named_json, organization_json
 
 PAGE = 100
 

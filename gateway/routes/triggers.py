@@ -10,10 +10,10 @@ from gateway.answers import Answer, read_answer
 from gateway.asking import ask, require_rule
 from gateway.paging import page_answer, page_of, part_of, whole, words
 from gateway.visit import Visit
-from models.alert_rule import Action, AlertRule, Trigger
+from models.alert_rules.alert_rule import Action, AlertRule, Trigger
+from models.alert_rules.serializers import action_json, trigger_json
 from models.policy import ALERT_RULES
 from models.refusals import NotFound
-from models.rule_shapes import action_json, trigger_json
 from tasks.rule_commands import (
     CreateAction,
     CreateTrigger,

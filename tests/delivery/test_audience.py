@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from models.directory import members, organizations, projects, users
-from models.vocabulary import Role
+from models.directory.tables import members, organizations, projects, users
+from models.enums import Role
 from tasks.events import EVENTS, CommentPosted, Event, IncidentOpened, Seen, Subscribed, Unsubscribed
 from tests.builders import (
     a_member,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import delete
 
-from models.activity import activities
 from models.base import new_id
-from models.vocabulary import ActivityType, IncidentStatus
+from models.enums import ActivityType, IncidentStatus
+from models.incidents.activity import activities
 from tasks.events import CommentDeleted, CommentEdited, Event, Mentioned, StatusChanged
 from tests.builders import NOW, a_member, a_subscription, an_event
 from tests.delivery.conftest import Scene

@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
-from models.directory import members, team_members, users
+from models.directory.tables import members, team_members, users
 from tasks.events import CommentPosted, Mentioned
 from tasks.queues import NOTIFIER_QUEUE
 from tasks.settings import BrokerSettings

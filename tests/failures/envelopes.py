@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.hints import Hint
 
 QUEUE = Lane.COMMANDS.value

@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import install, run_worker

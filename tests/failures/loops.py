@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from models.session import WORKER_TIMEOUTS, make_engine
+from models.database.engine import WORKER_TIMEOUTS, make_engine
 from tasks.tracing import configure_logging
 from workers.notify.notifier import Notifier
 from workers.relay import Relay

@@ -13,8 +13,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from models.activity import activities
-from models.command import commands
+from models.incidents.activity import activities
+from models.messaging.command_ledger import commands
 from tasks.commands import PostComment
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House, house

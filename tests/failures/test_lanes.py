@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.lanes import MAX_PENDING_SUBJECTS, Hinter

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.command import take_in_hand, try_lock
-from models.roster import import_directory
+from models.directory.importer import import_directory
+from models.messaging.command_ledger import take_in_hand, try_lock
 from tasks.commands import (
     Command,
     DeleteComment,

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text, update
 
-from models.command import commands, try_lock
+from models.messaging.command_ledger import commands, try_lock
 from tasks.commands import Command, OpenIncident, PostComment, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.failures.test_batches import in_a_process_that_dies, let_time_pass, states

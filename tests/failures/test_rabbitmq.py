@@ -10,7 +10,7 @@ import pytest
 from kombu import Exchange, Queue
 
 from gateway.settings import GatewaySettings
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.app import make_app
 from tasks.lanes import Hinter
 from tasks.queues import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, misfits

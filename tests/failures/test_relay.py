@@ -18,9 +18,9 @@ from kombu import Queue
 from sqlalchemy import insert, text, update
 from sqlalchemy.engine import Connection, Engine
 
-from models.command import commands, idempotency_keys
-from models.event import ANNOUNCE, claim_events
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.command_ledger import commands, idempotency_keys
+from models.messaging.outbox import ANNOUNCE, claim_events
 from tasks import hints
 from tasks.app import make_app
 from tasks.events import IncidentOpened

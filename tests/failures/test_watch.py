@@ -15,8 +15,8 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.canary import flights
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.canary import flights
 from tasks.app import make_app
 from tasks.lanes import Hinter, count_hints
 from tasks.settings import BrokerSettings

@@ -12,7 +12,7 @@ import httpx
 import pytest
 import redis
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.app import make_app
 from tasks.hints import Hint
 from tasks.queues import declare

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
-from models.directory import organizations, token_hash, tokens, users
-from models.incident import incidents
-from models.roster import import_directory
+from models.directory.importer import import_directory
+from models.directory.tables import organizations, token_hash, tokens, users
+from models.incidents.incident import incidents
 from tests.builders import an_incident
 
 DIRECTORY: dict[str, Any] = {

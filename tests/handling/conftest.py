@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from models import tables
 from models.base import new_id
-from models.command import NewCommand, accept, commands
-from models.session import make_engine
-from models.vocabulary import JSON, Lane
+from models.database.engine import make_engine
+from models.enums import JSON, Lane
+from models.messaging.command_ledger import NewCommand, accept, commands
 from tasks.catalog import CATALOG
 from tasks.commands import Command
 from tests.conftest import Database
@@ -93,7 +93,7 @@ class House:
             tables.incident.incidents,
             tables.activity.activities,
             tables.subscription.subscriptions,
-            tables.event.events,
+            tables.outbox.events,
             tables.notification.notifications,
         )
         with self.engine.connect() as connection:

@@ -6,14 +6,11 @@ from typing import Any
 
 from sqlalchemy import select
 
-from models.alert_rule import (
-    alert_rule_activities,
-    alert_rules,
-)
-from models.command import commands
-from models.event import events
-from models.incident import incidents
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import alert_rule_activities, alert_rules
+from models.enums import JSON
+from models.incidents.incident import incidents
+from models.messaging.command_ledger import commands
+from models.messaging.outbox import events
 from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
 from tests.builders import an_alert_rule, an_incident
 from tests.handling.acme import Acme

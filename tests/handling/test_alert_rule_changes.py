@@ -7,16 +7,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.activity import activities as incident_activities
-from models.alert_rule import (
-    AUTO_RESOLVED,
-    alert_rule_generations,
-    alert_rule_projects,
-)
-from models.delivery import deliveries
-from models.incident import incidents
-from models.subscription import subscriptions
-from models.vocabulary import JSON, IncidentStatus, StatusMethod
+from models.alert_rules.alert_rule import AUTO_RESOLVED, alert_rule_generations, alert_rule_projects
+from models.enums import JSON, IncidentStatus, StatusMethod
+from models.incidents.activity import activities as incident_activities
+from models.incidents.incident import incidents
+from models.incidents.subscription import subscriptions
+from models.notifications.delivery import deliveries
 from tests.builders import a_trigger
 from tests.builders import an_action as built_action
 from tests.handling.acme import Acme

@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from models.alert_rule import (
-    Action,
-    Trigger,
-    alert_rule_snoozes,
-)
-from models.directory import organizations
-from models.rule_words import ActionType, TargetType
+from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
+from models.alert_rules.enums import ActionType, TargetType
+from models.directory.tables import organizations
 from tests.builders import NOW, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -5,12 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import func, select, update
 
-from models.alert_rule import (
-    alert_rules,
-    environments,
-)
-from models.directory import organizations
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import alert_rules, environments
+from models.directory.tables import organizations
+from models.enums import JSON
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 from tests.handling.rule_orders import (

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from models.activity import activities
-from models.command import try_lock
-from models.incident import incidents
-from models.roster import import_directory
+from models.directory.importer import import_directory
+from models.incidents.activity import activities
+from models.incidents.incident import incidents
+from models.messaging.command_ledger import try_lock
 from tasks.commands import ReceiveAlerts, SetStatus, Subscribe
 from tasks.settings import BrokerSettings
 from tests.handling.acme import Acme

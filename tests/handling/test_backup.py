@@ -14,8 +14,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.backup import MANIFEST, BackupError, restore_backup, rows_in, write_backup
-from models.migrate import bring_to, current, head
+from models.database.backup import MANIFEST, BackupError, restore_backup, rows_in, write_backup
+from models.database.migrate import bring_to, current, head
 from models.tables import METADATA
 from tasks.commands import PostComment
 from tests.handling.acme import Acme, versions

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from models.canary import KEPT_HOURS, Canary, Flight, flights, prune, see, send_due
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.canary import KEPT_HOURS, Canary, Flight, flights, prune, see, send_due
 from tests.conftest import Database
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.activity import activities
-from models.subscription import subscriptions
+from models.incidents.activity import activities
+from models.incidents.subscription import subscriptions
 from tasks.commands import Command, DeleteComment, EditComment, PostComment, SetStatus
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

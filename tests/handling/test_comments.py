@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select, update
 
-from models.command import try_lock
-from models.incident import incidents
-from models.subscription import subscriptions
+from models.incidents.incident import incidents
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import try_lock
 from tasks.commands import PostComment
 from tests.builders import a_team
 from tests.handling.acme import Acme, versions

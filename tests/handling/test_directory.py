@@ -12,10 +12,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
-from models.directory import token_hash, users
-from models.roster import DirectoryError, export_directory, import_directory, read_document
-from models.tokens import DEFAULT_SCOPES
-from models.vocabulary import MAX_ID, CallerKind
+from models.directory.importer import DirectoryError, export_directory, import_directory, read_document
+from models.directory.tables import token_hash, users
+from models.directory.tokens import DEFAULT_SCOPES
+from models.enums import MAX_ID, CallerKind
 from tests.conftest import Database
 
 HOUSE: dict[str, list[dict[str, Any]]] = {

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from models.directory import token_hash
+from models.directory.tables import token_hash
 from tests.conftest import Database
 from workers.cli import main
 

@@ -8,8 +8,8 @@ import re
 import pytest
 from sqlalchemy import text
 
-from models.canary import see, send_due
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.canary import see, send_due
 from tests.conftest import Database
 from tests.handling.test_directory_commands import Tocsin, tocsin
 from workers.stack.servers import Servers

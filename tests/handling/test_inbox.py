@@ -5,8 +5,8 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from models.base import new_id
-from models.notification import notifications
-from models.subscription import subscriptions
+from models.incidents.subscription import subscriptions
+from models.notifications.notification import notifications
 from tasks.commands import ReadNotifications, Unsubscribe
 from tests.builders import a_subscription
 from tests.handling.acme import Acme

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import select
 
-from models.activity import activities
+from models.incidents.activity import activities
 from tasks.commands import OpenIncident
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -8,11 +8,11 @@ from typing import Any
 from alembic import command
 from sqlalchemy import Table, delete, insert, select, update
 
-from models.alert_rule import alert_rule_generations, alert_rules
-from models.incident import incident_projects, incidents
-from models.listing import RULE_COLUMNS, listing, titles
-from models.migrate import _config, migrate
-from models.vocabulary import IncidentStatus
+from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
+from models.database.migrate import _config, migrate
+from models.enums import IncidentStatus
+from models.incidents.incident import incident_projects, incidents
+from models.incidents.list_projection import RULE_COLUMNS, listing, titles
 from tasks.commands import OpenIncident
 from tasks.rule_commands import UpdateRule
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.engine import Connection
 
-from models.alert_rule import Action, Trigger, alert_rule_snoozes
-from models.rule_words import ActionType, TargetType
-from models.vocabulary import JSON, MEMBER_SCOPES
+from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
+from models.alert_rules.enums import ActionType, TargetType
+from models.enums import JSON
+from models.scopes import MEMBER_SCOPES
 from tasks.catalog import CATALOG, Entry
 from tasks.commands import Command, OpenIncident, ReceiveAlerts, SetStatus
 from tasks.metric_commands import ObserveMetric

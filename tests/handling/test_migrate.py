@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.migrate import bring_to, current, head, migrate
+from models.database.migrate import bring_to, current, head, migrate
 from tests.waiting import eventually
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'commands'::regclass"

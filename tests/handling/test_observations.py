@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from models.alert_rule import ActionType, TargetType, alert_rule_snoozes
+from models.alert_rules.alert_rule import ActionType, TargetType, alert_rule_snoozes
 from tasks.commands import Subscribe
 from tasks.settings import BrokerSettings
 from tests.builders import a_trigger, an_action

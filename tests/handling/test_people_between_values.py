@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from models.alert_rule import alert_rule_generations, alert_rules
+from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
 from tasks.commands import OpenIncident, SetStatus
 from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme

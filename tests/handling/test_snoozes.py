@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 
-from models.alert_rule import alert_rule_snoozes
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import alert_rule_snoozes
+from models.enums import JSON
 from tasks.rule_commands import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handling.acme import Acme

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from models.activity import activities
-from models.command import try_lock
-from models.incident import incidents
-from models.subscription import subscriptions
+from models.incidents.activity import activities
+from models.incidents.incident import incidents
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import try_lock
 from tasks.commands import OpenIncident, PostComment, SetStatus
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.incident import incident_seen
-from models.subscription import subscriptions
+from models.incidents.incident import incident_seen
+from models.incidents.subscription import subscriptions
 from tasks.commands import Command, MarkSeen, PostComment, Subscribe, Unsubscribe
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from models.directory import token_hash, tokens
-from models.roster import import_directory
-from models.tokens import (
+from models.directory.importer import import_directory
+from models.directory.tables import token_hash, tokens
+from models.directory.tokens import (
     DEFAULT_SCOPES,
     LONGEST_LIFE,
     StoredToken,
@@ -21,7 +21,7 @@ from models.tokens import (
     list_tokens,
     revoke_token,
 )
-from models.vocabulary import MAX_ID, CallerKind, OpsRole
+from models.enums import MAX_ID, CallerKind, OpsRole
 from tests.conftest import Database
 
 PERSONAL = TokenFacts(kind=CallerKind.USER, user="mem")

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.alert_rule import Trigger, alert_rule_generations
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import Trigger, alert_rule_generations
+from models.enums import JSON
 from tasks.rule_commands import (
     CreateAction,
     CreateTrigger,

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
-from models.command import prune_keys
-from models.vocabulary import Lane
-from models.waiting import forgotten_subjects, waiting_lanes
+from models.enums import Lane
+from models.messaging.backlog import forgotten_subjects, waiting_lanes
+from models.messaging.command_ledger import prune_keys
 from tests.conftest import Database
 
 LINES, LONG = 500, 20_000

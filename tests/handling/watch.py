@@ -10,12 +10,12 @@ from uuid import UUID
 from sqlalchemy import select, text, update
 from sqlalchemy.engine import Engine
 
-from models.alert_rule import Trigger, incident_triggers
-from models.command import commands
-from models.delivery import deliveries
-from models.incident import incidents
-from models.notification import decisions
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import Trigger, incident_triggers
+from models.enums import JSON
+from models.incidents.incident import incidents
+from models.messaging.command_ledger import commands
+from models.notifications.delivery import deliveries
+from models.notifications.notification import decisions
 from tasks.metric_commands import ObserveMetric
 from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme

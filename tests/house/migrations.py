@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from models.migrate import known_revisions, upgrade_to
+from models.database.migrate import known_revisions, upgrade_to
 
 TRIGGERS: Final = {
     name[:4]: import_module(f"models.migrations.versions.{name}").TRIGGERS

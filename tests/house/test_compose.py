@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from gateway.metrics import Metrics
-from models.roles import RIGHTS
+from models.database.grants import RIGHTS
 from models.settings import NAMES
 from tests.brokers import RabbitBroker
 from tests.conftest import Database

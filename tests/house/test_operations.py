@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from models.roles import RIGHTS
+from models.database.grants import RIGHTS
 from tests.conftest import Database
 from tests.house.tree import ROOT
 from tests.journeys.programs import tocsin

@@ -14,11 +14,11 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.migrate import head, known_revisions
+from models.database.migrate import head, known_revisions
 from tests.house.migrations import breaches, statements_of_each
 from tests.house.tree import ROOT
 
-HANDLING = [f"tests/handling/test_{each}.py" for each in ("comments", "incidents", "inbox")]
+HANDLING = ("comments", "incidents", "inbox")
 VERSIONS = Path("models/migrations/versions")
 
 
@@ -88,11 +88,16 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
     came_since = [path for path in (ROOT / VERSIONS).glob("*.py") if not (tmp_path / VERSIONS / path.name).exists()]
     for path in came_since:
         shutil.copy(path, tmp_path / VERSIONS)
-    told = "import models.migrate as m; print(m.__file__, m.head())"
+    # Until 0.1.0 the folders had other names.
+    migrate = next(path for path in ("database/migrate.py", "migrate.py") if (tmp_path / "models" / path).exists())
+    folder = next(path for path in ("handlers", "handling") if (tmp_path / "tests" / path).exists())
+    handling = [f"tests/{folder}/test_{each}.py" for each in HANDLING]
+    module = ".".join(("models", *Path(migrate).with_suffix("").parts))
+    told = f"import {module} as m; print(m.__file__, m.head())"
 
     running = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True)
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *HANDLING],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *handling],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         capture_output=True,
@@ -101,7 +106,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
         check=False,
     )
 
-    assert running.stdout.split() == [str(tmp_path / "models" / "migrate.py"), head()]
+    assert running.stdout.split() == [str(tmp_path / "models" / migrate), head()]
     assert came_since
     assert tests.returncode == 0, tests.stdout[-3000:]
 

@@ -12,10 +12,10 @@ from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
-from models.alert_rule import Action, Trigger
-from models.incident import incidents
-from models.roster import import_directory
-from models.rule_words import ActionType, TargetType
+from models.alert_rules.alert_rule import Action, Trigger
+from models.alert_rules.enums import ActionType, TargetType
+from models.directory.importer import import_directory
+from models.incidents.incident import incidents
 from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import Afterwards, Database
 from tests.handling.acme import Acme

@@ -8,7 +8,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tests.builders import an_alert_rule
 from tests.handling.acme import Acme
 from tests.http.doorway import ACME, Gateway

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
-from models.command import commands
+from models.messaging.command_ledger import commands
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
 from tests.waiting import eventually
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 import httpx
 from sqlalchemy.engine import Engine
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tests.builders import NOW, an_incident
 from tests.handling.acme import Acme
 from tests.http.doorway import ACME, Gateway, Worker

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tests.handling.acme import Acme
 from tests.http.doorway import COMMANDS, Gateway, Worker
 from tests.http.rule_requests import (

@@ -14,7 +14,7 @@ from gateway.main import ADDRESSES
 from gateway.schemas import all_schemas
 from gateway.services import Patience
 from gateway.settings import GatewaySettings
-from models.command import commands
+from models.messaging.command_ledger import commands
 from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, a_gateway
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
-from models.command import commands
+from models.messaging.command_ledger import commands
 from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, eventually
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
-from models.command import commands, idempotency_keys
+from models.messaging.command_ledger import commands, idempotency_keys
 from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, a_gateway
 
 REUSED = {"detail": "Idempotency-Key was already used with a different request."}

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
-from models.activity import activities
 from models.base import new_id
-from models.directory import projects
-from models.incident import incident_seen, incidents
-from models.moments import iso
-from models.vocabulary import ActivityType, IncidentStatus
+from models.directory.tables import projects
+from models.enums import ActivityType, IncidentStatus
+from models.incidents.activity import activities
+from models.incidents.incident import incident_seen, incidents
+from models.timestamps import iso
 from tests.builders import NOW, a_comment, a_project, an_incident
 from tests.handling.acme import Acme
 from tests.http.doorway import Gateway

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
-from models.alert_rule import alert_rule_generations, environments
-from models.directory import organizations, teams
+from models.alert_rules.alert_rule import alert_rule_generations, environments
+from models.directory.tables import organizations, teams
 from tests.builders import NOW, a_definition, an_alert_rule
 from tests.handling.acme import Acme
 from tests.http.doorway import Gateway

@@ -19,9 +19,9 @@ from gateway import list_search, list_statements
 from gateway.list_statements import page_keys
 from gateway.paging import Cursor, Page
 from gateway.selection import RuleWish, Selection, Standing
-from models.alert_rule import alert_rule_generations
-from models.incident import incident_projects, incidents
-from models.vocabulary import IncidentStatus, IncidentType, StatusMethod
+from models.alert_rules.alert_rule import alert_rule_generations
+from models.enums import IncidentStatus, IncidentType, StatusMethod
+from models.incidents.incident import incident_projects, incidents
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_organization
 from tests.conftest import Database
 from tests.http.chance import TIMES

@@ -7,8 +7,8 @@ import re
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.canary import see, send_due
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.canary import see, send_due
 from tests.http.doorway import Gateway
 
 

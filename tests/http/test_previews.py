@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
-from models.directory import organizations, projects
-from models.incident import incidents
+from models.directory.tables import organizations, projects
+from models.incidents.incident import incidents
 from tests.builders import a_subscription
 from tests.handling.acme import Acme
 from tests.http.doorway import ACME, COMMENTS, Gateway, Worker

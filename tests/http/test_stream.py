@@ -17,9 +17,9 @@ from sqlalchemy.engine import Connection, Engine
 from gateway.following import Following
 from gateway.settings import GatewaySettings
 from models.base import new_id
-from models.migrate import migrate
-from models.notification import notifications
-from models.roster import import_directory
+from models.database.migrate import migrate
+from models.directory.importer import import_directory
+from models.notifications.notification import notifications
 from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database

@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy.engine import Engine
 
-from models.alert_rule import Action, Trigger
-from models.rule_words import ActionType, TargetType
-from models.vocabulary import JSON
+from models.alert_rules.alert_rule import Action, Trigger
+from models.alert_rules.enums import ActionType, TargetType
+from models.enums import JSON
 from tests.builders import NOW
 from tests.handling.acme import Acme
 from tests.http.doorway import Gateway, Worker

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tests.http.rule_requests import (
     INTEGER,
     NOT_NULL,

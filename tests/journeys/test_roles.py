@@ -14,8 +14,8 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from models.roles import RIGHTS, create_roles, grant_where_roles_exist
-from models.roster import import_directory, read_document
+from models.database.grants import RIGHTS, create_roles, grant_where_roles_exist
+from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
 from tests.journeys.house import ACME, careful_post
@@ -211,4 +211,4 @@ def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) 
 def test_every_table_is_somebodys_to_write() -> None:
     written = {table for rights in RIGHTS.values() for _, tables in rights for table in tables}
 
-    assert written == set(METADATA.tables), "models/roles.py says which process may write which table"
+    assert written == set(METADATA.tables), "models/database/grants.py says which process may write which table"

@@ -21,8 +21,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
-from models.async_session import make_async_engine
-from models.session import make_engine
+from models.database.async_engine import make_async_engine
+from models.database.engine import make_engine
 from models.settings import with_driver
 from tasks.app import make_app
 from tasks.queues import declare, misfits

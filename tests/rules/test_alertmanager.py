@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gateway.alertmanager import command_of
+from models.enums import JSON, AlertState
 from models.refusals import InvalidFields, TooLarge
-from models.vocabulary import JSON, AlertState
 from tests.alertmanager import (
     BY_ALL_LABELS,
     FIRES,

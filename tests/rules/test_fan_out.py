@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from models.alert_rule import ActionType, TargetType
-from models.delivery import DeliveryMethod
-from models.fan_out import every_call, on_change, on_closing
-from models.vocabulary import IncidentStatus
+from models.alert_rules.action_selection import every_call, on_change, on_closing
+from models.alert_rules.alert_rule import ActionType, TargetType
+from models.enums import IncidentStatus
+from models.notifications.delivery import DeliveryMethod
 from tests.builders import a_definition, a_trigger, an_action
 
 OPEN, CLOSED, WARNING, CRITICAL = IncidentStatus

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tasks.commands import EditComment, PostComment, SetStatus
 from tasks.fields import field_errors
 

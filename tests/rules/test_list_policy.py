@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from models.enums import CallerKind, Role
 from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts, is_listed_unasked, require_team
 from models.refusals import Forbidden
-from models.vocabulary import CallerKind, Role
 
 TEAM = 20
 PROJECT = ProjectFacts(id=10, active=True, teams=frozenset({TEAM}))

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.alert_rule import Definition, QueryType, ThresholdType
-from models.metric import Ignored, Observation, Progress, Standing, Verdict, began, evaluate, ignored
-from models.vocabulary import IncidentStatus
+from models.alert_rules.alert_rule import Definition, QueryType, ThresholdType
+from models.alert_rules.evaluation import Ignored, Observation, Progress, Standing, Verdict, began, evaluate, ignored
+from models.enums import IncidentStatus
 from tests.builders import a_definition, a_trigger
 
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)

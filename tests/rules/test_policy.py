@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from models import policy
+from models.enums import CallerKind, Feature, IncidentStatus, Role
 from models.policy import SYSTEM, Actor, OrganizationFacts, Permission, ProjectFacts
 from models.refusals import Refusal
-from models.vocabulary import ALL_SCOPES, CallerKind, Feature, IncidentStatus, Role
+from models.scopes import ALL_SCOPES
 
 ROLES = """
 scope             member  admin  manager  owner

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.rule_checks import (
+from models.alert_rules.enums import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
+from models.alert_rules.validation import (
     Saying,
     shown_threshold,
     stored_threshold,
@@ -18,7 +19,6 @@ from models.rule_checks import (
     wrong_query,
     wrong_thresholds,
 )
-from models.rule_words import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
 
 ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
 SAYING = Saying(aggregate="count()", thresholds=(("critical", 100.0),))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from models.alert_rule import AlertRule, RuleActivityType, RuleStatus, Snooze, Trigger, TriggerStatus
-from models.directory import Person
-from models.rule_shapes import Edition, Names, discover_query, rule_details, rule_json
-from models.rule_words import ActivationCondition, MonitorType, QueryType, ThresholdType
+from models.alert_rules.alert_rule import AlertRule, RuleActivityType, RuleStatus, Snooze, Trigger, TriggerStatus
+from models.alert_rules.enums import ActivationCondition, MonitorType, QueryType, ThresholdType
+from models.alert_rules.serializers import Edition, Names, discover_query, rule_details, rule_json
+from models.directory.tables import Person
 from tests.builders import NOW, a_definition
 
 OWN = Person(15, "own", "Own", "own@x.test", True, False, NOW)

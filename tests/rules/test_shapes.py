@@ -7,11 +7,11 @@ from enum import IntEnum
 
 import pytest
 
-from models.activity import Activity
-from models.directory import Person
-from models.moments import iso
-from models.shapes import activity_json, person_json
-from models.vocabulary import ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.directory.tables import Person
+from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.incidents.activity import Activity
+from models.serializers import activity_json, person_json
+from models.timestamps import iso
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 IN_PARIS = timezone(timedelta(hours=1))

@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.vocabulary import JSON
+from models.enums import JSON
 from tasks.fields import (
     IncidentAddress,
     Number,

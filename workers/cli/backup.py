@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.engine import Engine
 
-from models.backup import BackupError, Manifest, read_manifest, restore_backup, rows_in, write_backup
+from models.database.backup import BackupError, Manifest, read_manifest, restore_backup, rows_in, write_backup
 from workers.cli import Refused
 from workers.cli.database import found_engine
 from workers.cli.frame import AsJson, Data, data_folder, say, say_json

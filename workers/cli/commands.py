@@ -9,11 +9,11 @@ from uuid import UUID
 import typer
 from sqlalchemy import Select, select
 
-from models.command import commands as ledger
-from models.directory import organizations
-from models.moments import iso
-from models.shapes import command_json
-from models.vocabulary import CommandState
+from models.directory.tables import organizations
+from models.enums import CommandState
+from models.messaging.command_ledger import commands as ledger
+from models.serializers import command_json
+from models.timestamps import iso
 from workers.cli import Refused
 from workers.cli.database import one_transaction
 from workers.cli.frame import AsJson, Data, say, say_json

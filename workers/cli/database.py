@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from models.session import make_engine, sqlstate
+from models.database.engine import make_engine, sqlstate
 from models.settings import DatabaseSettings
 from workers.cli import Refused
 from workers.cli.frame import find_stack

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from models.roster import DirectoryError, Summary, export_directory, import_directory, read_document
+from models.directory.importer import DirectoryError, Summary, export_directory, import_directory, read_document
 from workers.cli import Refused
 from workers.cli.database import one_transaction
 from workers.cli.frame import AsJson, Data, say, say_json

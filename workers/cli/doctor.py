@@ -22,7 +22,7 @@ from workers.stack.discovery import environment_of
 from workers.stack.part import StackError
 
 if TYPE_CHECKING:
-    from models.canary import Flight
+    from models.messaging.canary import Flight
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def _database() -> str:
 def _migrations() -> str:
     from sqlalchemy import create_engine
 
-    from models.migrate import current, head
+    from models.database.migrate import current, head
 
     engine = create_engine(DatabaseSettings.from_environment().database_url, connect_args={"connect_timeout": 3})
     try:
@@ -173,8 +173,8 @@ def _wake_ups() -> str:
 
 
 def _queues() -> str:
-    from models.canary import flights
-    from models.session import make_engine
+    from models.database.engine import make_engine
+    from models.messaging.canary import flights
 
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import ProgrammingError
 
-from models.session import sqlstate
+from models.database.engine import sqlstate
 from workers.cli import Refused
 from workers.cli.database import found_engine
 from workers.cli.frame import AsJson, Data, say, say_json
@@ -27,8 +27,8 @@ def migrate(
 ) -> None:
     """Bring the schema to head; safe to run from many hosts at once."""
     with importing():
-        from models.migrate import migrate as bring_to_head
-        from models.roles import create_roles
+        from models.database.grants import create_roles
+        from models.database.migrate import migrate as bring_to_head
 
     with found_engine(data) as engine:
         made: list[str] = []

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from models.vocabulary import Lane
+from models.enums import Lane
 from tasks.watch import PATIENCE_SECONDS
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack

@@ -7,8 +7,16 @@ from typing import Annotated
 
 import typer
 
-from models.tokens import IssuedToken, StoredToken, TokenError, TokenFacts, create_token, list_tokens, revoke_token
-from models.vocabulary import CallerKind, OpsRole
+from models.directory.tokens import (
+    IssuedToken,
+    StoredToken,
+    TokenError,
+    TokenFacts,
+    create_token,
+    list_tokens,
+    revoke_token,
+)
+from models.enums import CallerKind, OpsRole
 from workers.cli import Refused
 from workers.cli.database import one_transaction
 from workers.cli.frame import AsJson, Data, say, say_json

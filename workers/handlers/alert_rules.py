@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from models.alert_rule import MOST_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
-from models.mentions import Owner, owner_of
+from models.alert_rules.alert_rule import MOST_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
+from models.alert_rules.enums import Dataset, QueryType, ThresholdType
+from models.alert_rules.validation import Saying, wrong_event_types, wrong_query, wrong_thresholds
+from models.enums import JSON, Feature
+from models.incidents.mentions import Owner, owner_of
 from models.refusals import InvalidFields, ListedRefusal
-from models.rule_checks import Saying, wrong_event_types, wrong_query, wrong_thresholds
-from models.rule_words import Dataset, QueryType, ThresholdType
-from models.vocabulary import JSON, Feature
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
 from tasks.rule_commands import CreateRule, DeleteRule, RuleWords, UpdateRule
 from workers.rule_work import (

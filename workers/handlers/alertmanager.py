@@ -6,9 +6,9 @@ said next.
 
 from __future__ import annotations
 
+from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_program
 from models.refusals import REQUIRED, InvalidFields
-from models.vocabulary import AlertState, IncidentStatus, StatusMethod
 from tasks.commands import ReceiveAlerts
 from workers.life import Opening, change_status, open_incident
 from workers.work import Answer, Work

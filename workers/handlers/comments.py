@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from models.activity import Activity
-from models.incident import Incident
-from models.mentions import Mentioned as People
-from models.mentions import resolve
+from models.enums import ActivityType, SubscriptionReason
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.incidents.mentions import Mentioned as People
+from models.incidents.mentions import resolve
 from models.refusals import NotFound
-from models.shapes import activity_json
-from models.vocabulary import ActivityType, SubscriptionReason
+from models.serializers import activity_json
 from tasks.commands import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 from workers.work import Answer, Work

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from models.alert_rule import AlertRule
+from models.alert_rules.alert_rule import AlertRule
+from models.enums import JSON, IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_on_team_of, require_author, require_status
 from models.refusals import Conflict, Forbidden, InvalidFields
-from models.vocabulary import JSON, IncidentStatus, StatusMethod, SubscriptionReason
 from tasks.commands import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
 from workers.actions import close_otherwise

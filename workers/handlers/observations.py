@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.alert_rule import KEPT_OBSERVATIONS, AlertRule, TriggerStatus
-from models.fan_out import on_change
-from models.incident import Incident
-from models.metric import Ignored, Observation, Step, Verdict, began, evaluate, ignored
+from models.alert_rules.action_selection import on_change
+from models.alert_rules.alert_rule import KEPT_OBSERVATIONS, AlertRule, TriggerStatus
+from models.alert_rules.evaluation import Ignored, Observation, Step, Verdict, began, evaluate, ignored
+from models.enums import JSON, Feature, IncidentStatus, StatusMethod
+from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
-from models.vocabulary import JSON, Feature, IncidentStatus, StatusMethod
 from tasks.events import TriggerFired, TriggerResolved
 from tasks.metric_commands import ObserveMetric
 from workers.actions import mark, take

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from models.alert_rule import AlertRule, Snooze
+from models.alert_rules.alert_rule import AlertRule, Snooze
+from models.alert_rules.serializers import snooze_json
 from models.refusals import Gone, ListedRefusal, NotFound
-from models.rule_shapes import snooze_json
 from tasks.rule_commands import SnoozeRule, UnsnoozeRule
 from workers.rule_work import project_at, require_access, require_project
 from workers.work import Answer, Work

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from models.enums import SubscriptionReason
 from models.policy import require_author
-from models.vocabulary import SubscriptionReason
 from tasks.commands import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
 from workers.work import Answer, Work

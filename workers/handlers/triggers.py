@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from models.alert_rule import Action, AlertRule, Trigger
+from models.alert_rules.alert_rule import Action, AlertRule, Trigger
+from models.alert_rules.serializers import action_json, trigger_json
 from models.refusals import ListedRefusal, NotFound
-from models.rule_shapes import action_json, trigger_json
 from tasks.events import AlertRuleUpdated
 from tasks.rule_commands import (
     CreateAction,

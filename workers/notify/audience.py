@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from models.telling import strongest_reasons
-from models.vocabulary import NotificationReason
+from models.enums import NotificationReason
+from models.notifications.suppression import strongest_reasons
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned, StatusChanged
 
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from models.enums import CallerKind, Role
 from models.policy import Actor, OrganizationFacts, ProjectFacts
-from models.vocabulary import CallerKind, Role
 from workers.notify.audience import Circles, Telling
 
 

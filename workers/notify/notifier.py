@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
-from models.event import PLAN, START, WaitingEvent, claim_events
-from models.vocabulary import Lane
+from models.enums import Lane
+from models.messaging.outbox import PLAN, START, WaitingEvent, claim_events
 from tasks.app import make_app
 from tasks.lanes import Hinter
 from tasks.settings import BrokerSettings

@@ -14,13 +14,13 @@ from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
-from models import command
 from models.base import arrays_of, insert_statement
-from models.command import NewCommand
-from models.event import PLAN, WaitingEvent, mark
-from models.notification import decisions, notifications
-from models.telling import NO_ACCESS, Case, Verdict, decide
-from models.vocabulary import Channel, DecisionOutcome, NotificationReason
+from models.enums import Channel, DecisionOutcome, NotificationReason
+from models.messaging import command_ledger
+from models.messaging.command_ledger import NewCommand
+from models.messaging.outbox import PLAN, WaitingEvent, mark
+from models.notifications.notification import decisions, notifications
+from models.notifications.suppression import NO_ACCESS, Case, Verdict, decide
 from tasks.commands import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import follow_up
@@ -51,7 +51,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
     _write_inbox(connection, [each for each in decided if each.verdict.outcome is DecisionOutcome.DELIVERED])
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     goodbyes = _unsubscriptions(decided, incidents, circles)
-    command.accept(connection, goodbyes)
+    command_ledger.accept(connection, goodbyes)
     mark(connection, PLAN, [event.id for event in events])
     return [goodbye.subject for goodbye in goodbyes]
 

@@ -11,8 +11,8 @@ from typing import Final
 import httpx2
 from tocsin_client import Action, CreateAlertRule, ObserveMetric, OpenIncident, Tocsin, TocsinError, Trigger
 
-from models.roster import import_directory, read_document
-from models.session import make_engine
+from models.database.engine import make_engine
+from models.directory.importer import import_directory, read_document
 from models.settings import with_driver
 from workers.stack.up import Stack
 

@@ -175,43 +175,5 @@ class DecisionOutcome(StrEnum):
     FAILED = "failed"
 
 
-MEMBER_SCOPES: Final = frozenset(
-    {
-        "org:read",
-        "member:read",
-        "team:read",
-        "project:read",
-        "project:releases",
-        "event:read",
-        "event:write",
-        "event:admin",
-        "alerts:read",
-        "alerts:write",
-    }
-)
-ADMIN_SCOPES: Final = MEMBER_SCOPES | {
-    "org:integrations",
-    "team:write",
-    "team:admin",
-    "project:write",
-    "project:admin",
-}
-MANAGER_SCOPES: Final = ADMIN_SCOPES | {"org:write", "member:write", "member:admin"}
-OWNER_SCOPES: Final = MANAGER_SCOPES | {"org:admin"}
-
-ROLE_SCOPES: Final[dict[Role, frozenset[str]]] = {
-    Role.MEMBER: MEMBER_SCOPES,
-    Role.ADMIN: ADMIN_SCOPES,
-    Role.MANAGER: MANAGER_SCOPES,
-    Role.OWNER: OWNER_SCOPES,
-}
-"""What a role may do, before an organization's options take away."""
-
-GLOBAL_ROLES: Final = frozenset({Role.MANAGER, Role.OWNER})
-"""Roles that reach every project, open membership or not."""
-
-ALL_SCOPES: Final = OWNER_SCOPES | {"org:ci", "openid", "profile", "email"}
-"""Every scope that a token may carry."""
-
 MAX_ID: Final = 2**63 - 1
 """The largest id a table holds; a larger number names nothing."""

@@ -13,7 +13,7 @@ from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text
 from sqlalchemy.engine import Connection
 
 from models.base import METADATA, moment_column
-from models.vocabulary import Lane
+from models.enums import Lane
 
 KEPT_HOURS: Final = 1
 """How long a canary is remembered; the last one seen of a queue stays longer."""

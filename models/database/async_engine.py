@@ -1,4 +1,4 @@
-"""The gateway's engines; apart from :mod:`models.session`, since SQLAlchemy's asyncio brings its whole ORM along."""
+"""The gateway's engines; apart from the synchronous engine, since SQLAlchemy's asyncio imports its whole ORM."""
 
 from __future__ import annotations
 

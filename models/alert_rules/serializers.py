@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from models import rule_checks
-from models.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
-from models.directory import Person
-from models.moments import iso, iso_or_none
-from models.rule_words import QueryType, TargetType
-from models.vocabulary import JSON
+from models.alert_rules import validation
+from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
+from models.alert_rules.enums import QueryType, TargetType
+from models.directory.tables import Person
+from models.enums import JSON
+from models.timestamps import iso, iso_or_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def discover_query(definition: Definition) -> str:
 def shown_threshold(definition: Definition, stored: float | None) -> float | None:
     """A threshold of the rule as people write it."""
     is_comparison = definition.comparison_delta is not None
-    return rule_checks.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
+    return validation.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
 
 
 _TYPES_OF: Final = {QueryType.ERROR: ["error"], QueryType.PERFORMANCE: ["transaction"]}

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from models.vocabulary import Lane
+from models.enums import Lane
 
 # From head to head of the lines, a look into the index each: the rows behind a head cost nothing.
 _FORGOTTEN: Final = """

@@ -17,8 +17,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from models.roles import grant_where_roles_exist
-from models.session import sqlstate
+from models.database.engine import sqlstate
+from models.database.grants import grant_where_roles_exist
 
 LOCK_MILLISECONDS: Final = 500
 """How long a change of the schema may queue for a table: whoever needs that table waits behind it, and a gateway
@@ -148,5 +148,5 @@ def _scripts() -> ScriptDirectory:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
     return config

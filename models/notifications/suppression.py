@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from models.enums import DecisionOutcome, NotificationReason
 from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
-from models.vocabulary import DecisionOutcome, NotificationReason
 
 
 def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:

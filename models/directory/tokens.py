@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.engine import Connection
 
-from models.directory import organizations, token_hash, tokens, users
-from models.vocabulary import ALL_SCOPES, MAX_ID, ROLE_SCOPES, CallerKind, OpsRole, Role
+from models.directory.tables import organizations, token_hash, tokens, users
+from models.enums import MAX_ID, CallerKind, OpsRole, Role
+from models.scopes import ALL_SCOPES, ROLE_SCOPES
 
 TOKEN_KINDS: Final = (CallerKind.USER, CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS)
 """The kinds that a token may be of."""

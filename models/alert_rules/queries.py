@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from models.alert_rule import Action, AlertRule, Definition, RuleStatus, Snooze
-from models.rule_words import TargetType
+from models.alert_rules.alert_rule import Action, AlertRule, Definition, RuleStatus, Snooze
+from models.alert_rules.enums import TargetType
 
 RULE_COLUMNS: Final = """
     r.id, r.organization_id, r.status, r.version, r.generation, r.event_sequence, r.created_by, r.definition,

@@ -24,10 +24,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
 
-from models.migrate import bring_to, current_of, head, hold_schema, known_revisions, migrate
-from models.moments import iso
-from models.roles import grant_where_roles_exist
+from models.database.grants import grant_where_roles_exist
+from models.database.migrate import bring_to, current_of, head, hold_schema, known_revisions, migrate
 from models.tables import METADATA
+from models.timestamps import iso
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"

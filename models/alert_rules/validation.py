@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from models.rule_words import CRITICAL, EVENT_TYPES, WARNING, Dataset, EventType, QueryType, ThresholdType
+from models.alert_rules.enums import CRITICAL, EVENT_TYPES, WARNING, Dataset, EventType, QueryType, ThresholdType
 
 ALL_OF_THE_PAST: Final = 100.0
 """A value that equals the past is this per cent of it."""

@@ -29,8 +29,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from models.alert_rules.enums import ActionType, QueryType, TargetType, ThresholdType
 from models.base import METADATA, Moment, id_column, reference
-from models.rule_words import ActionType, QueryType, TargetType, ThresholdType
 
 MOST_RULES: Final = 1000
 """How many live rules an organization may have."""

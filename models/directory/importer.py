@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.roster_document import KEYS, SECTIONS, DirectoryError, Entry, check_document, quote, read_document
-from models.roster_rows import (
+from models.directory.document import KEYS, SECTIONS, DirectoryError, Entry, check_document, quote, read_document
+from models.directory.rows import (
     OPTIONS,
     Row,
     fold_usernames,
@@ -25,8 +25,8 @@ from models.roster_rows import (
     write_project_teams,
     write_rows,
 )
-from models.tokens import DEFAULT_SCOPES, TokenFacts, lock_directory, misfits
-from models.vocabulary import JSON, CallerKind, ObjectStatus, Role
+from models.directory.tokens import DEFAULT_SCOPES, TokenFacts, lock_directory, misfits
+from models.enums import JSON, CallerKind, ObjectStatus, Role
 
 __all__ = ["DirectoryError", "Summary", "export_directory", "import_directory", "read_document"]
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 
 from models.base import METADATA, Moment, id_column, reference
-from models.vocabulary import IncidentStatus, IncidentType, StatusMethod
+from models.enums import IncidentStatus, IncidentType, StatusMethod
 
 incidents = Table(
     "incidents",

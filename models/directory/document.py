@@ -15,9 +15,10 @@ from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
-from models.directory import token_hash
-from models.tokens import TOKEN_KINDS
-from models.vocabulary import ALL_SCOPES, JSON, MAX_ID, ObjectStatus, OpsRole, Role
+from models.directory.tables import token_hash
+from models.directory.tokens import TOKEN_KINDS
+from models.enums import JSON, MAX_ID, ObjectStatus, OpsRole, Role
+from models.scopes import ALL_SCOPES
 
 
 class DirectoryError(Exception):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from models.alert_rule import Action, Definition
-from models.delivery import DeliveryMethod
-from models.rule_words import CRITICAL, WARNING
-from models.vocabulary import IncidentStatus
+from models.alert_rules.alert_rule import Action, Definition
+from models.alert_rules.enums import CRITICAL, WARNING
+from models.enums import IncidentStatus
+from models.notifications.delivery import DeliveryMethod
 
 
 class Call(NamedTuple):

@@ -9,9 +9,9 @@ from typing import Any, Final
 from sqlalchemy import Table
 from sqlalchemy.engine import Connection
 
-from models import directory
-from models.roster_document import DirectoryError
-from models.vocabulary import MAX_ID
+from models.directory import tables
+from models.directory.document import DirectoryError
+from models.enums import MAX_ID
 
 Row = dict[str, Any]
 """A row as the document would say it in full, its id included; names it refers to stand as slugs and usernames."""
@@ -20,12 +20,12 @@ Ids = Mapping[str, Mapping[tuple[str, ...], int]]
 """The ids of sections' rows, by natural key."""
 
 TABLES: Final[Mapping[str, Table]] = {
-    "organizations": directory.organizations,
-    "users": directory.users,
-    "projects": directory.projects,
-    "teams": directory.teams,
-    "members": directory.members,
-    "tokens": directory.tokens,
+    "organizations": tables.organizations,
+    "users": tables.users,
+    "projects": tables.projects,
+    "teams": tables.teams,
+    "members": tables.members,
+    "tokens": tables.tokens,
 }
 
 OPTIONS: Final = ("open_membership", "alerts_member_write", "events_member_admin")

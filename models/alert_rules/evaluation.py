@@ -14,9 +14,9 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from models.alert_rule import COOL_DOWN, RESOLUTION_MINUTES, Definition, Trigger
-from models.rule_words import CRITICAL, WARNING, QueryType, ThresholdType
-from models.vocabulary import IncidentStatus
+from models.alert_rules.alert_rule import COOL_DOWN, RESOLUTION_MINUTES, Definition, Trigger
+from models.alert_rules.enums import CRITICAL, WARNING, QueryType, ThresholdType
+from models.enums import IncidentStatus
 
 
 class Ignored(StrEnum):

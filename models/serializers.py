@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from models.activity import Activity
-from models.directory import Person
-from models.incident import Incident
-from models.moments import iso, iso_or_none
-from models.rule_shapes import Edition, Names, discover_query, rule_json
-from models.vocabulary import JSON, ActivityType, CommandState, IncidentStatus
+from models.alert_rules.serializers import Edition, Names, discover_query, rule_json
+from models.directory.tables import Person
+from models.enums import JSON, ActivityType, CommandState, IncidentStatus
+from models.incidents.activity import Activity
+from models.incidents.incident import Incident
+from models.timestamps import iso, iso_or_none
 
 
 def person_brief(person: Person) -> dict[str, JSON]:

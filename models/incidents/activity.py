@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, SmallInteger, Tabl
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.base import METADATA, Moment, id_column, reference
-from models.vocabulary import ActivityType
+from models.enums import ActivityType
 
 activities = Table(
     "incident_activities",

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 from models.base import METADATA, Moment, arrays_of, insert_statement, moment_column
-from models.vocabulary import JSON, CommandState, Lane
+from models.enums import JSON, CommandState, Lane
 
 MAX_ATTEMPTS: Final = 5
 BACK_OFF: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))

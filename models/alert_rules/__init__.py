@@ -1,0 +1,1 @@
+"""Alert rules: tables, entities, validation, evaluation."""

@@ -1,0 +1,1 @@
+"""Connections, migrations, grants and backups."""

@@ -1,0 +1,1 @@
+"""Who exists: organizations, people, teams, projects, tokens; import and export."""

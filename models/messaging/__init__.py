@@ -1,0 +1,1 @@
+"""The command ledger, the outbox of events, and what waits in them."""

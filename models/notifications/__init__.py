@@ -1,0 +1,1 @@
+"""Inbox items, decisions and deliveries."""
