@@ -11,7 +11,7 @@ from gateway.requests import BODY_LIMIT
 from gateway.visit import Visit
 from models.enums import OpsRole
 from models.policy import Actor, Permission
-from tasks.commands import Command
+from tasks.commands.base import Command
 
 Handler = Callable[[Visit], Awaitable[Answer]]
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator
 from gateway.requests import BODY_LIMIT
 from models.enums import JSON, AlertState
 from models.refusals import NOT_NULL, InvalidFields, TooLarge
-from tasks.commands import ReceiveAlerts
-from tasks.fields import (
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.fields import (
     NO_STRING,
     AlertStateField,
     OptionalMoment,

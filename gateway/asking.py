@@ -34,9 +34,9 @@ from models.messaging.command_ledger import NewCommand
 from models.policy import ProjectFacts, require_author, require_program, require_projects
 from models.refusals import InvalidFields, NotFound, Refusal
 from models.serializers import command_json
-from tasks.catalog import CATALOG, Entry
-from tasks.commands import Command
-from tasks.fields import field_errors
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG, Entry
+from tasks.commands.fields import field_errors
 
 Reach = Callable[[Visit], Awaitable[object]]
 """Steps 10 and 11 of an address: it raises what they answer."""

@@ -26,10 +26,10 @@ from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_token
 from models.refusals import NOT_NULL, REQUIRED, InvalidFields, KeyReused, NotFound, TooLarge
-from tasks.catalog import CATALOG, Entry
-from tasks.commands import Command
-from tasks.fields import NO_STRING, no_object
-from tasks.rule_fields import STRICT
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG, Entry
+from tasks.commands.fields import NO_STRING, no_object
+from tasks.commands.rule_fields import STRICT
 
 MAX_ITEMS: Final = 1000
 _OWN_FIELDS: Final = frozenset({"type", "idempotencyKey"})

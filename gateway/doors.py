@@ -24,7 +24,7 @@ from gateway.visit import Visit
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization, require_token
 from models.refusals import Forbidden, MethodNotAllowed, PlainRefusal, Refusal, Unauthenticated
-from tasks.fields import identifier
+from tasks.commands.fields import identifier
 
 _OPS_ROLES: Final = list(OpsRole)
 _EXPOSED: Final = (

@@ -22,7 +22,7 @@ from gateway.news import Item, NewsDesk, Snapshot, beginning_id
 from models.database.engine import can_pass
 from models.policy import INBOX, INCIDENT, Permission, ProjectFacts, may_read, require_organization, require_token
 from models.refusals import NotFound, Refusal, Unavailable
-from tasks import wake
+from tasks.broker import pubsub
 
 HEARTBEAT: Final = b":\n\n"
 RETRY: Final = "retry: 1000\n\n"
@@ -151,8 +151,8 @@ class Following:
 
     def start(self) -> None:
         """Listen, and look."""
-        channels = [wake.EVENTS_CHANNEL, wake.INBOX_CHANNEL]
-        listening = wake.listen(self._wake_url, channels, lambda *_: self._woken.set(), on_listening=self._woken.set)
+        channels = [pubsub.EVENTS_CHANNEL, pubsub.INBOX_CHANNEL]
+        listening = pubsub.listen(self._wake_url, channels, lambda *_: self._woken.set(), on_listening=self._woken.set)
         self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_for_ever())]
 
     async def stop(self) -> None:

@@ -11,7 +11,7 @@ import models.migrations
 from gateway.services import Services
 from models.messaging.canary import Flight
 from models.refusals import Unavailable
-from tasks.queues import misfits
+from tasks.broker.topology import misfits
 
 BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0

@@ -18,7 +18,7 @@ from models.database.engine import can_pass
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, OrganizationFacts
 from models.refusals import Forbidden, Unauthenticated, Unavailable
-from tasks.fields import identifier
+from tasks.commands.fields import identifier
 
 
 class Question(NamedTuple):

@@ -43,8 +43,8 @@ from gateway.settings import GatewaySettings
 from gateway.watch import is_unanswered
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_names
-from tasks.tracing import configure_logging
-from tasks.watch import LOOKS, Watch, end_deaf_process
+from tasks.log_config import configure_logging
+from tasks.watchdog import LOOKS, Watch, end_deaf_process
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may take once the process is asked to end."""

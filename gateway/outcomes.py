@@ -22,7 +22,7 @@ from gateway.batching import Batcher
 from models.database.engine import can_pass
 from models.enums import CommandState
 from models.refusals import Unavailable
-from tasks import wake
+from tasks.broker import pubsub
 
 POLL_SECONDS: Final = 0.1
 ROUNDS_WHILE_WOKEN: Final = 5
@@ -65,7 +65,7 @@ class Outcomes:
 
     def start(self) -> None:
         """Listen, and look up in rounds."""
-        listening = wake.listen(self._wake_url, [wake.OUTCOMES_CHANNEL], self._hear, on_listening=self._look_at_all)
+        listening = pubsub.listen(self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._hear, on_listening=self._look_at_all)
         self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_in_rounds())]
 
     async def stop(self) -> None:

@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from models.enums import JSON, MAX_ID
 from models.refusals import InvalidFields, Malformed, NotJson, TooLarge
-from tasks.fields import WHOLE, no_object
+from tasks.commands.fields import WHOLE, no_object
 
 KIB: Final = 1024
 BODY_LIMIT: Final = 64 * KIB

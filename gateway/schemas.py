@@ -20,10 +20,10 @@ from models.enums import (
     Role,
     SubscriptionReason,
 )
-from tasks import spellings
-from tasks.catalog import CATALOG
-from tasks.commands import Command
-from tasks.rule_fields import ACTION_SCHEMA
+from tasks.commands import json_schema
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG
+from tasks.commands.rule_fields import ACTION_SCHEMA
 
 Json = dict[str, Any]
 
@@ -39,8 +39,8 @@ _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
 
 _LABELS: Final[Json] = {
     "type": "object",
-    "propertyNames": spellings.STORABLE,
-    "additionalProperties": spellings.STORABLE,
+    "propertyNames": json_schema.STORABLE,
+    "additionalProperties": json_schema.STORABLE,
 }
 
 
@@ -256,7 +256,7 @@ _ENTITIES: Final[Json] = {
         "type": "object",
         "properties": {
             "version": {"enum": ["4", 4]},
-            "groupKey": spellings.TEXT,
+            "groupKey": json_schema.TEXT,
             "status": _one_of(AlertState),
             "groupLabels": _LABELS,
             "commonLabels": _LABELS,

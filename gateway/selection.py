@@ -26,7 +26,7 @@ from models.policy import (
     require_team,
 )
 from models.refusals import Forbidden, Malformed, NotFound, PlainRefusal
-from tasks.fields import identifier
+from tasks.commands.fields import identifier
 
 ALL_PROJECTS: Final = -1
 ALL_SLUGS: Final = "$all"

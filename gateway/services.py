@@ -24,7 +24,7 @@ from gateway.rule_reads import RuleReads
 from gateway.settings import GatewaySettings
 from models.database.async_engine import make_async_engine
 from tasks.app import make_app
-from tasks.lanes import Hinter
+from tasks.broker.hint_publisher import Hinter
 
 
 @dataclass(frozen=True, slots=True)

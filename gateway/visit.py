@@ -17,7 +17,7 @@ from gateway.services import Services
 from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
-from tasks.fields import identifier
+from tasks.commands.fields import identifier
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")

@@ -1,6 +1,6 @@
 """When a gateway is deaf: it does not answer at its own door, because its event loop hangs or has lost its socket.
 
-A health check only tells; the watch (:mod:`tasks.watch`) ends the process, so that it is started anew.
+A health check only tells; the watch (:mod:`tasks.watchdog`) ends the process, so that it is started anew.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from celery import Celery
 
-from tasks.queues import lane_queues
+from tasks.broker.topology import lane_queues
+from tasks.broker.transport import guard_transports
 from tasks.settings import BrokerSettings
-from tasks.transport import guard_transports
 
 SOFT_LIMIT_SECONDS = 8
 HARD_LIMIT_SECONDS = 12
@@ -57,7 +57,7 @@ def _messages() -> dict[str, Any]:
 
 def _work() -> dict[str, Any]:
     return {
-        "worker_consumer": "tasks.consumer:HintConsumer",
+        "worker_consumer": "tasks.broker.consumer:HintConsumer",
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
         # A task that kills its process is acknowledged, not redelivered: the rows it was about still wait, the sweeper

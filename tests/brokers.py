@@ -14,9 +14,9 @@ import redis
 from kombu import Connection
 
 from tasks.app import make_app
-from tasks.queues import DEAD_QUEUE
+from tasks.broker.topology import DEAD_QUEUE
+from tasks.broker.transport import PARKED
 from tasks.settings import BrokerSettings
-from tasks.transport import PARKED
 from tests.rabbitmq import RabbitMQ
 from workers.stack.valkey import Valkey
 

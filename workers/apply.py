@@ -23,7 +23,7 @@ from models.database.engine import can_pass
 from models.enums import CommandState
 from models.messaging.command_ledger import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
 from models.refusals import Refusal
-from tasks.catalog import CATALOG
+from tasks.commands.catalog import CATALOG
 from workers.claim import claim, claim_next, count_the_broken_off, fail
 from workers.handlers import HANDLERS
 from workers.lines import last_by_subject

@@ -17,7 +17,7 @@ import structlog
 from kombu.messaging import Consumer, Producer
 
 from tasks.app import make_app
-from tasks.queues import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, notifier_queue
+from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, notifier_queue
 from tasks.settings import BrokerSettings
 
 MAX_UNREAD: Final = 100_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from models.base import new_id
 from models.enums import CallerKind, Lane
 from models.messaging.command_ledger import NewCommand
-from tasks.catalog import CATALOG
-from tasks.commands import Command
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG
 
 
 def follow_up(command: Command, *, organization_id: int, user_id: int | None = None) -> NewCommand:

@@ -19,8 +19,8 @@ from sqlalchemy.engine import Connection
 
 from models.enums import IncidentStatus
 from models.messaging.command_ledger import NEVER, ClaimedCommand, Waiting, read_commands, try_lock
-from tasks.commands import OpenIncident, SetStatus
-from tasks.metric_commands import ObserveMetric
+from tasks.commands.incidents import OpenIncident, SetStatus
+from tasks.commands.observations import ObserveMetric
 
 COMMANDS_PER_SUBJECT: Final = 50
 COMMANDS_PER_BATCH: Final = 200

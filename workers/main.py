@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
-from tasks.tracing import configure_logging
+from tasks.log_config import configure_logging
 from workers.importing import importing
 from workers.readiness import announce_ready
 from workers.settings import WorkerSettings

@@ -18,9 +18,9 @@ from sqlalchemy.engine import Engine
 
 from models.messaging.outbox import ANNOUNCE, START, claim_events, mark
 from tasks.app import make_app
-from tasks.lanes import Hinter
+from tasks.broker.hint_publisher import Hinter
+from tasks.broker.pubsub import EVENTS_CHANNEL, WakeListener
 from tasks.settings import BrokerSettings
-from tasks.wake import EVENTS_CHANNEL, WakeListener
 from workers.aside import SetAside
 from workers.bus import Bus, BusMessage
 from workers.rounds import go_round

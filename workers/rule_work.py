@@ -11,11 +11,11 @@ from models.alert_rules.validation import Saying, wrong_thresholds
 from models.enums import JSON, IncidentStatus
 from models.policy import has_project_access, has_team_access, require_projects
 from models.refusals import InvalidFields, ListedRefusal, NotFound
-from tasks.commands import SetStatus
+from tasks.commands.fields import identifier
+from tasks.commands.incidents import SetStatus
+from tasks.commands.rule_fields import WHOLE, ActionSpec, TriggerSpec
+from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
-from tasks.fields import identifier
-from tasks.rule_commands import CreateTrigger
-from tasks.rule_fields import WHOLE, ActionSpec, TriggerSpec
 from workers.work import Work
 from workers.world import Project
 

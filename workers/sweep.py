@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from models.enums import Lane
 from models.messaging import backlog, canary
 from models.messaging.command_ledger import prune_keys
-from tasks.lanes import Hinter
+from tasks.broker.hint_publisher import Hinter
 from workers.rounds import POLL_SECONDS, go_round
 
 FORGOTTEN_SECONDS: Final = 3.0

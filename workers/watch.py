@@ -2,7 +2,7 @@
 
 Its broker connection is dead and nobody told it, or its child process hangs. A worker is not deaf when the database or
 the broker is away, when others have the work in hand, when nobody hints at it, or while it is busy: time limits end a
-batch long before the watch (:mod:`tasks.watch`) loses its patience.
+batch long before the watch (:mod:`tasks.watchdog`) loses its patience.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sqlalchemy.engine import Engine
 from models.enums import Lane
 from models.messaging.backlog import waiting_lanes
 from models.messaging.canary import unseen
-from tasks.lanes import count_hints
+from tasks.celery_tasks import count_hints
 from workers.sweep import FORGOTTEN_SECONDS
 
 

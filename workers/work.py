@@ -27,8 +27,8 @@ from models.notifications.delivery import NewDelivery
 from models.policy import SYSTEM, Actor, OrganizationFacts, may_read, require_organization, require_projects
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
 from models.serializers import FoundBy, incident_details, incident_in_event, incident_json
-from tasks.catalog import CATALOG
-from tasks.commands import Command
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.follow_ups import follow_up
 from workers.rulebook import Hold

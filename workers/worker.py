@@ -16,10 +16,11 @@ from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from models.messaging.canary import Canary, see
 from tasks.app import make_app
-from tasks.hints import Hint
-from tasks.lanes import Hinter, install, run_worker
-from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
-from tasks.watch import Watch, end_deaf_process
+from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hints import Hint
+from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
+from tasks.celery_tasks import install, run_worker
+from tasks.watchdog import Watch, end_deaf_process
 from workers.apply import Applier, Done
 from workers.readiness import announce_ready
 from workers.settings import WorkerSettings

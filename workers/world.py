@@ -24,28 +24,16 @@ from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
 from models.messaging.command_ledger import ClaimedCommand
 from models.policy import OrganizationFacts, ProjectFacts
-from tasks.commands import (
-    Command,
-    DeleteComment,
-    EditComment,
-    OpenIncident,
-    ReadNotifications,
-    ReceiveAlerts,
-    SetStatus,
-    Subscribe,
-    Unsubscribe,
-)
-from tasks.fields import identifier
-from tasks.metric_commands import ObserveMetric
-from tasks.rule_commands import (
-    CreateRule,
-    CreateTrigger,
-    DeleteRule,
-    DeleteTrigger,
-    RuleCommand,
-    RuleWords,
-    UpdateRule,
-)
+from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleCommand, RuleWords, UpdateRule
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.base import Command
+from tasks.commands.comments import DeleteComment, EditComment
+from tasks.commands.fields import identifier
+from tasks.commands.incidents import OpenIncident, SetStatus
+from tasks.commands.notifications import ReadNotifications
+from tasks.commands.observations import ObserveMetric
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
+from tasks.commands.triggers import CreateTrigger, DeleteTrigger
 from workers.rulebook import Rulebook
 
 _SHOWING: Final = (OpenIncident, SetStatus, Subscribe, Unsubscribe)

@@ -22,7 +22,7 @@ from models.alert_rules.enums import TARGETS
 from models.alert_rules.serializers import Edition, rule_details, rule_json
 from models.enums import JSON, Feature
 from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
-from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
+from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 
 PAGE: Final = 25
 _ACTIONS: Final = [{"type": kind, "allowedTargetTypes": list(targets)} for kind, targets in TARGETS.items()]

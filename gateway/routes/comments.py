@@ -9,8 +9,8 @@ from gateway.paging import page_answer, page_of, part_of
 from gateway.visit import Visit
 from models.policy import INCIDENT, require_note_author
 from models.serializers import person_brief
-from tasks.commands import DeleteComment, EditComment, PostComment
-from tasks.fields import mention
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.fields import mention
 
 PREVIEW_PAGE = 100
 

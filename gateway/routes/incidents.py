@@ -16,8 +16,8 @@ from models.enums import JSON, IncidentStatus
 from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal
 from models.serializers import FoundBy, activity_json, incident_details, incident_json, person_brief
-from tasks import spellings
-from tasks.commands import MarkSeen, OpenIncident, SetStatus
+from tasks.commands import json_schema
+from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 
 LIST_PAGE = 25
 ACTIVITY_PAGE = 100
@@ -213,7 +213,7 @@ ADDRESSES = (
                 {200: "IncidentDetails"},
                 message=SetStatus,
                 in_address=("incident",),
-                narrowed={"status": spellings.choice_of((IncidentStatus.CLOSED,))},
+                narrowed={"status": json_schema.choice_of((IncidentStatus.CLOSED,))},
                 is_command=True,
             ),
         },

@@ -10,8 +10,8 @@ from gateway.bulk import Item, ask_for_each
 from gateway.requests import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
 from gateway.visit import Visit
 from models.policy import INCIDENTS
-from tasks.catalog import CATALOG
-from tasks.commands import ReceiveAlerts
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.catalog import CATALOG
 
 
 async def receive_alerts(visit: Visit) -> Answer:

@@ -9,7 +9,7 @@ from gateway.paging import page_answer, page_of
 from gateway.visit import Visit
 from models.policy import INBOX, require_author
 from models.serializers import notification_json
-from tasks.commands import ReadNotifications
+from tasks.commands.notifications import ReadNotifications
 
 PAGE = 100
 

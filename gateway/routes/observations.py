@@ -14,8 +14,8 @@ from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_projects
 from models.refusals import Forbidden, InvalidFields
 from models.timestamps import iso
-from tasks.fields import row_id
-from tasks.metric_commands import ObserveMetric
+from tasks.commands.fields import row_id
+from tasks.commands.observations import ObserveMetric
 
 OBSERVATION_PAGE = 100
 

@@ -9,7 +9,7 @@ from gateway.answers import Answer
 from gateway.asking import ask, require_project
 from gateway.visit import Visit
 from models.policy import PROJECT_ALERT_RULES
-from tasks.rule_commands import SnoozeRule, UnsnoozeRule
+from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 
 
 async def snooze_rule(visit: Visit) -> Answer:

@@ -11,7 +11,7 @@ from gateway.asking import require_incident
 from gateway.visit import Visit
 from models.policy import INBOX, INCIDENT, require_organization, require_token
 from models.refusals import NotFound
-from tasks.fields import identifier
+from tasks.commands.fields import identifier
 
 EVENT_STREAM = "text/event-stream"
 

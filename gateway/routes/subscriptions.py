@@ -7,7 +7,7 @@ from gateway.answers import Answer
 from gateway.asking import ask
 from gateway.visit import Visit
 from models.policy import INCIDENT
-from tasks.commands import Subscribe, Unsubscribe
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
 
 
 async def subscribe(visit: Visit) -> Answer:

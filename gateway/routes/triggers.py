@@ -14,7 +14,7 @@ from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
 from models.policy import ALERT_RULES
 from models.refusals import NotFound
-from tasks.rule_commands import (
+from tasks.commands.triggers import (
     CreateAction,
     CreateTrigger,
     DeleteAction,

@@ -14,8 +14,8 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import make_url
 
 from models.directory.tables import members, team_members, users
+from tasks.broker.topology import NOTIFIER_QUEUE
 from tasks.events import CommentPosted, Mentioned
-from tasks.queues import NOTIFIER_QUEUE
 from tasks.settings import BrokerSettings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import NOWHERE, Scene

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from models.enums import Lane
-from tasks.hints import Hint
+from tasks.broker.hints import Hint
 
 QUEUE = Lane.COMMANDS.value
 FORGED = "forged:1"

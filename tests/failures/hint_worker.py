@@ -13,8 +13,8 @@ from pathlib import Path
 
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.hints import Hint
-from tasks.lanes import install, run_worker
+from tasks.broker.hints import Hint
+from tasks.celery_tasks import install, run_worker
 from tasks.settings import BrokerSettings
 from tests.waiting import eventually
 

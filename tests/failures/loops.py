@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
-from tasks.tracing import configure_logging
+from tasks.log_config import configure_logging
 from workers.notify.notifier import Notifier
 from workers.relay import Relay
 from workers.settings import WorkerSettings

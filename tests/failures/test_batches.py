@@ -15,7 +15,7 @@ from sqlalchemy import func, select, update
 
 from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
-from tasks.commands import PostComment
+from tasks.commands.comments import PostComment
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House, house
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.watch import is_unanswered
-from tasks.watch import DEAF
+from tasks.watchdog import DEAF
 from tests.conftest import Database
 from tests.http.doorway import a_gateway
 from tests.journeys.programs import Program, running

@@ -9,8 +9,8 @@ import pytest
 
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.hints import Hint
-from tasks.lanes import MAX_PENDING_SUBJECTS, Hinter
+from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, Hinter
+from tasks.broker.hints import Hint
 from tests.brokers import Broker
 from tests.failures.conftest import Worker
 from tests.waiting import eventually

@@ -15,17 +15,10 @@ from sqlalchemy.engine import Engine
 
 from models.directory.importer import import_directory
 from models.messaging.command_ledger import take_in_hand, try_lock
-from tasks.commands import (
-    Command,
-    DeleteComment,
-    EditComment,
-    MarkSeen,
-    OpenIncident,
-    PostComment,
-    SetStatus,
-    Subscribe,
-    Unsubscribe,
-)
+from tasks.commands.base import Command
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.settings import BrokerSettings
 from tests.failures.model import CLOSED, Comment, Incident, Model, Person
 from tests.handling.conftest import House, house

@@ -16,7 +16,9 @@ import pytest
 from sqlalchemy import text, update
 
 from models.messaging.command_ledger import commands, try_lock
-from tasks.commands import Command, OpenIncident, PostComment, SetStatus
+from tasks.commands.base import Command
+from tasks.commands.comments import PostComment
+from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.failures.test_batches import in_a_process_that_dies, let_time_pass, states
 from tests.handling.acme import Acme

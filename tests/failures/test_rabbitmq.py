@@ -12,8 +12,8 @@ from kombu import Exchange, Queue
 from gateway.settings import GatewaySettings
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.lanes import Hinter
-from tasks.queues import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, misfits
+from tasks.broker.hint_publisher import Hinter
+from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, misfits
 from tests.brokers import QUORUM, RabbitBroker
 from tests.conftest import Database
 from tests.failures.test_relay import Subscriber, given_events, going, unannounced

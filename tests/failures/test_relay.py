@@ -21,11 +21,11 @@ from sqlalchemy.engine import Connection, Engine
 from models.enums import Lane
 from models.messaging.command_ledger import commands, idempotency_keys
 from models.messaging.outbox import ANNOUNCE, claim_events
-from tasks import hints
 from tasks.app import make_app
+from tasks.broker import hints
+from tasks.broker.hint_publisher import Hinter
+from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.events import IncidentOpened
-from tasks.lanes import Hinter
-from tasks.queues import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.settings import BrokerSettings
 from tests.brokers import QUORUM, Broker, Taken, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization

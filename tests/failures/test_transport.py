@@ -8,8 +8,8 @@ import pytest
 from redis.exceptions import ConnectionError as BrokerGone
 
 from tasks.app import make_app
-from tasks.envelopes import admit, refusal_of
-from tasks.transport import MAX_PARKED, PARKED
+from tasks.broker.envelope import admit, refusal_of
+from tasks.broker.transport import MAX_PARKED, PARKED
 from tests.brokers import ValkeyBroker
 from tests.failures.conftest import Worker, a_worker
 from tests.failures.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from amqp import Message
 
-from tasks.queues import DEAD_QUEUE, NOTIFIER_QUEUE, declare
+from tasks.broker.topology import DEAD_QUEUE, NOTIFIER_QUEUE, declare
 from tests.brokers import RabbitBroker
 from tests.failures.conftest import Worker
 from tests.failures.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.wake import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeListener, Waker, listen
+from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeListener, Waker, listen
 from tests.brokers import ValkeyBroker
 from tests.waiting import eventually
 

@@ -18,9 +18,10 @@ from sqlalchemy.engine import Engine
 from models.enums import Lane
 from models.messaging.canary import flights
 from tasks.app import make_app
-from tasks.lanes import Hinter, count_hints
+from tasks.broker.hint_publisher import Hinter
+from tasks.celery_tasks import count_hints
 from tasks.settings import BrokerSettings
-from tasks.watch import DEAF, LOOKS, Watch
+from tasks.watchdog import DEAF, LOOKS, Watch
 from tests.builders import an_accepted_command
 from tests.conftest import Database
 from tests.failures.conftest import Broker

@@ -14,8 +14,8 @@ import redis
 
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.hints import Hint
-from tasks.queues import declare
+from tasks.broker.hints import Hint
+from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
 from tests.brokers import RabbitBroker, brokers
 from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post

@@ -16,8 +16,8 @@ from models.base import new_id
 from models.database.engine import make_engine
 from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand, accept, commands
-from tasks.catalog import CATALOG
-from tasks.commands import Command
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG
 from tests.conftest import Database
 from tests.handling.acme import Acme
 from workers.apply import Applier, Done

@@ -11,7 +11,7 @@ from models.enums import JSON
 from models.incidents.incident import incidents
 from models.messaging.command_ledger import commands
 from models.messaging.outbox import events
-from tasks.rule_commands import CreateRule, DeleteRule, UpdateRule
+from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tests.builders import an_alert_rule, an_incident
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

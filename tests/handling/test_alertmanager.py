@@ -11,7 +11,9 @@ from models.directory.importer import import_directory
 from models.incidents.activity import activities
 from models.incidents.incident import incidents
 from models.messaging.command_ledger import try_lock
-from tasks.commands import ReceiveAlerts, SetStatus, Subscribe
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.incidents import SetStatus
+from tasks.commands.subscriptions import Subscribe
 from tasks.settings import BrokerSettings
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -17,7 +17,7 @@ from sqlalchemy.pool import NullPool
 from models.database.backup import MANIFEST, BackupError, restore_backup, rows_in, write_backup
 from models.database.migrate import bring_to, current, head
 from models.tables import METADATA
-from tasks.commands import PostComment
+from tasks.commands.comments import PostComment
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House
 

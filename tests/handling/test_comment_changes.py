@@ -9,7 +9,9 @@ from sqlalchemy import select
 
 from models.incidents.activity import activities
 from models.incidents.subscription import subscriptions
-from tasks.commands import Command, DeleteComment, EditComment, PostComment, SetStatus
+from tasks.commands.base import Command
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.incidents import SetStatus
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 

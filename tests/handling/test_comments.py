@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import try_lock
-from tasks.commands import PostComment
+from tasks.commands.comments import PostComment
 from tests.builders import a_team
 from tests.handling.acme import Acme, versions
 from tests.handling.conftest import House

@@ -7,7 +7,8 @@ from sqlalchemy import select
 from models.base import new_id
 from models.incidents.subscription import subscriptions
 from models.notifications.notification import notifications
-from tasks.commands import ReadNotifications, Unsubscribe
+from tasks.commands.notifications import ReadNotifications
+from tasks.commands.subscriptions import Unsubscribe
 from tests.builders import a_subscription
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

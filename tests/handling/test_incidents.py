@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from models.incidents.activity import activities
-from tasks.commands import OpenIncident
+from tasks.commands.incidents import OpenIncident
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 

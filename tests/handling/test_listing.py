@@ -13,8 +13,8 @@ from models.database.migrate import _config, migrate
 from models.enums import IncidentStatus
 from models.incidents.incident import incident_projects, incidents
 from models.incidents.list_projection import RULE_COLUMNS, listing, titles
-from tasks.commands import OpenIncident
-from tasks.rule_commands import UpdateRule
+from tasks.commands.alert_rules import UpdateRule
+from tasks.commands.incidents import OpenIncident
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
 from tests.conftest import Database
 from tests.handling.acme import Acme

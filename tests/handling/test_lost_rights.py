@@ -17,10 +17,12 @@ from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
 from models.alert_rules.enums import ActionType, TargetType
 from models.enums import JSON
 from models.scopes import MEMBER_SCOPES
-from tasks.catalog import CATALOG, Entry
-from tasks.commands import Command, OpenIncident, ReceiveAlerts, SetStatus
-from tasks.metric_commands import ObserveMetric
-from tasks.rule_commands import CreateRule, RuleCommand
+from tasks.commands.alert_rules import CreateRule, RuleCommand
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG, Entry
+from tasks.commands.incidents import OpenIncident, SetStatus
+from tasks.commands.observations import ObserveMetric
 from tests.builders import NOW, a_comment, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
@@ -255,7 +257,7 @@ def endings(house: House, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, st
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_is_asked_for_below(command: str) -> None:
-    assert command in ORDERS, f"{command} is in tasks/catalog.py; its line in ORDERS is missing"
+    assert command in ORDERS, f"{command} is in tasks/commands/catalog.py; its line in ORDERS is missing"
     CATALOG[command].message.model_validate(ORDERS[command])
 
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import insert
 
 from models.alert_rules.alert_rule import ActionType, TargetType, alert_rule_snoozes
-from tasks.commands import Subscribe
+from tasks.commands.subscriptions import Subscribe
 from tasks.settings import BrokerSettings
 from tests.builders import a_trigger, an_action
 from tests.handling.acme import Acme

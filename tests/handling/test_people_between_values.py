@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
-from tasks.commands import OpenIncident, SetStatus
+from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 
 from models.alert_rules.alert_rule import alert_rule_snoozes
 from models.enums import JSON
-from tasks.rule_commands import SnoozeRule, UnsnoozeRule
+from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

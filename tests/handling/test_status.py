@@ -11,7 +11,8 @@ from models.incidents.activity import activities
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import try_lock
-from tasks.commands import OpenIncident, PostComment, SetStatus
+from tasks.commands.comments import PostComment
+from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 

@@ -9,7 +9,10 @@ from sqlalchemy import select
 
 from models.incidents.incident import incident_seen
 from models.incidents.subscription import subscriptions
-from tasks.commands import Command, MarkSeen, PostComment, Subscribe, Unsubscribe
+from tasks.commands.base import Command
+from tasks.commands.comments import PostComment
+from tasks.commands.incidents import MarkSeen
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tests.handling.acme import Acme
 from tests.handling.conftest import House
 

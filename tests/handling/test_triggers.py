@@ -9,12 +9,12 @@ from sqlalchemy import select
 
 from models.alert_rules.alert_rule import Trigger, alert_rule_generations
 from models.enums import JSON
-from tasks.rule_commands import (
+from tasks.commands.alert_rules import RuleCommand
+from tasks.commands.triggers import (
     CreateAction,
     CreateTrigger,
     DeleteAction,
     DeleteTrigger,
-    RuleCommand,
     UpdateAction,
     UpdateTrigger,
 )

@@ -16,7 +16,7 @@ from models.incidents.incident import incidents
 from models.messaging.command_ledger import commands
 from models.notifications.delivery import deliveries
 from models.notifications.notification import decisions
-from tasks.metric_commands import ObserveMetric
+from tasks.commands.observations import ObserveMetric
 from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handling.acme import Acme
 from tests.handling.conftest import House

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from models.policy import Permission
-from tasks.catalog import CATALOG
+from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
 from tests.house.paragraphs import examples, paragraphs
 from workers.handlers import HANDLERS
@@ -11,12 +11,14 @@ from workers.handlers import HANDLERS
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_has_a_handler(command: str) -> None:
-    assert command in HANDLERS, f"{command} is in tasks/catalog.py; its line in workers/handlers/__init__.py is missing"
+    assert command in HANDLERS, (
+        f"{command} is in tasks/commands/catalog.py; its line in workers/handlers/__init__.py is missing"
+    )
 
 
 @pytest.mark.parametrize("command", HANDLERS)
 def test_every_handler_has_a_command(command: str) -> None:
-    assert command in CATALOG, f"{command} has a handler; its line in tasks/catalog.py is missing"
+    assert command in CATALOG, f"{command} has a handler; its line in tasks/commands/catalog.py is missing"
 
 
 @pytest.mark.parametrize("command", CATALOG)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from models.settings import NAMES
-from tasks.catalog import CATALOG
+from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
 from tests.house.paragraphs import PAGE, examples, paragraphs
 from tests.house.tree import ROOT, files, shown

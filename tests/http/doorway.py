@@ -19,7 +19,7 @@ from gateway.main import Server, create_app
 from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
-from tasks.wake import OUTCOMES_CHANNEL, Waker
+from tasks.broker.pubsub import OUTCOMES_CHANNEL, Waker
 from tests.waiting import eventually
 from workers.apply import Applier, Done
 

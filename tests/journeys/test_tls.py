@@ -25,9 +25,9 @@ from models.database.async_engine import make_async_engine
 from models.database.engine import make_engine
 from models.settings import with_driver
 from tasks.app import make_app
-from tasks.queues import declare, misfits
+from tasks.broker.pubsub import WakeListener, Waker, listen
+from tasks.broker.topology import declare, misfits
 from tasks.settings import BrokerSettings
-from tasks.wake import WakeListener, Waker, listen
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.tls import Streams, tls_door

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.hints import MAX_SUBJECTS, Hint, NotAHint
+from tasks.broker.hints import MAX_SUBJECTS, Hint, NotAHint
 
 SAMPLE = json.loads((Path(__file__).parent / "hint-1.json").read_text())
 

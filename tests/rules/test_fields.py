@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from models.enums import JSON
-from tasks.commands import EditComment, PostComment, SetStatus
-from tasks.fields import field_errors
+from tasks.commands.comments import EditComment, PostComment
+from tasks.commands.fields import field_errors
+from tasks.commands.incidents import SetStatus
 
 TEXTS: dict[str, Callable[[JSON], Any]] = {
     "comment of a comment": lambda value: PostComment.model_validate({"incident": "1", "comment": value}).comment,

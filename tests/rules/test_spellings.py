@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from models.enums import JSON
-from tasks.fields import (
+from tasks.commands.fields import (
     IncidentAddress,
     Number,
     OptionalInteger,
@@ -21,7 +21,7 @@ from tasks.fields import (
     text_within,
     whole_number,
 )
-from tasks.rule_fields import Owner, Query, ThresholdTypeField
+from tasks.commands.rule_fields import Owner, Query, ThresholdTypeField
 
 SPACES = "\t\n\r\x1c\x1f \x85\xa0\u2003\u3000"
 NOTHINGS: list[JSON] = [

@@ -19,7 +19,7 @@ def catcher(
 ) -> None:
     """Catch mails and webhooks on this machine, and show them."""
     with importing():
-        from tasks.tracing import configure_logging
+        from tasks.log_config import configure_logging
         from workers.stack.catcher import run
 
     configure_logging("warning")

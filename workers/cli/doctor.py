@@ -143,7 +143,7 @@ def _broker() -> str:
 
 def _topology() -> str:
     from tasks.app import make_app
-    from tasks.queues import misfits
+    from tasks.broker.topology import misfits
 
     settings = BrokerSettings.from_environment()
     if settings.on_redis:

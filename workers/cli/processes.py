@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from models.enums import Lane
-from tasks.watch import PATIENCE_SECONDS
+from tasks.watchdog import PATIENCE_SECONDS
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack
 from workers.importing import importing

@@ -15,7 +15,7 @@ from kombu.messaging import Consumer
 
 from models.base import new_id
 from tasks.app import make_app
-from tasks.queues import EVENTS_EXCHANGE
+from tasks.broker.topology import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
 from workers.cli import Refused
 from workers.cli.frame import AsJson, Data, find_stack, say

@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from tasks.commands import (
-    DeleteComment,
-    EditComment,
-    MarkSeen,
-    OpenIncident,
-    PostComment,
-    ReadNotifications,
-    ReceiveAlerts,
-    SetStatus,
-    Subscribe,
-    Unsubscribe,
-)
-from tasks.metric_commands import ObserveMetric
-from tasks.rule_commands import (
+from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
+from tasks.commands.notifications import ReadNotifications
+from tasks.commands.observations import ObserveMetric
+from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
+from tasks.commands.triggers import (
     CreateAction,
-    CreateRule,
     CreateTrigger,
     DeleteAction,
-    DeleteRule,
     DeleteTrigger,
-    SnoozeRule,
-    UnsnoozeRule,
     UpdateAction,
-    UpdateRule,
     UpdateTrigger,
 )
 from workers.handlers.alert_rules import create_rule, delete_rule, update_rule

@@ -10,8 +10,8 @@ from models.alert_rules.validation import Saying, wrong_event_types, wrong_query
 from models.enums import JSON, Feature
 from models.incidents.mentions import Owner, owner_of
 from models.refusals import InvalidFields, ListedRefusal
+from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleWords, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
-from tasks.rule_commands import CreateRule, DeleteRule, RuleWords, UpdateRule
 from workers.rule_work import (
     announce,
     does_not_fit,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_program
 from models.refusals import REQUIRED, InvalidFields
-from tasks.commands import ReceiveAlerts
+from tasks.commands.alertmanager import ReceiveAlerts
 from workers.life import Opening, change_status, open_incident
 from workers.work import Answer, Work
 from workers.world import Project

@@ -11,7 +11,7 @@ from models.incidents.mentions import Mentioned as People
 from models.incidents.mentions import resolve
 from models.refusals import NotFound
 from models.serializers import activity_json
-from tasks.commands import DeleteComment, EditComment, PostComment
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 from workers.work import Answer, Work
 from workers.world import MentionFacts

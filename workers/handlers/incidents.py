@@ -6,7 +6,7 @@ from models.alert_rules.alert_rule import AlertRule
 from models.enums import JSON, IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_on_team_of, require_author, require_status
 from models.refusals import Conflict, Forbidden, InvalidFields
-from tasks.commands import MarkSeen, OpenIncident, SetStatus
+from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
 from workers.actions import close_otherwise
 from workers.life import Opening, change_status

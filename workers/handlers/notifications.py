@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tasks.commands import ReadNotifications
+from tasks.commands.notifications import ReadNotifications
 from workers.work import Answer, Work
 
 

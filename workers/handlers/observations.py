@@ -12,8 +12,8 @@ from models.enums import JSON, Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
+from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
-from tasks.metric_commands import ObserveMetric
 from workers.actions import mark, take
 from workers.life import Change, Opening, change_status, open_incident
 from workers.rulebook import Hold

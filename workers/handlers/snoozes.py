@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.alert_rules.alert_rule import AlertRule, Snooze
 from models.alert_rules.serializers import snooze_json
 from models.refusals import Gone, ListedRefusal, NotFound
-from tasks.rule_commands import SnoozeRule, UnsnoozeRule
+from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from workers.rule_work import project_at, require_access, require_project
 from workers.work import Answer, Work
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.enums import SubscriptionReason
 from models.policy import require_author
-from tasks.commands import Subscribe, Unsubscribe
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
 from workers.work import Answer, Work
 

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
 from models.refusals import ListedRefusal, NotFound
-from tasks.events import AlertRuleUpdated
-from tasks.rule_commands import (
+from tasks.commands.triggers import (
     CreateAction,
     CreateTrigger,
     DeleteAction,
@@ -20,6 +19,7 @@ from tasks.rule_commands import (
     UpdateAction,
     UpdateTrigger,
 )
+from tasks.events import AlertRuleUpdated
 from workers.rule_work import (
     action_of,
     amend,

@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 from models.enums import Lane
 from models.messaging.outbox import PLAN, START, WaitingEvent, claim_events
 from tasks.app import make_app
-from tasks.lanes import Hinter
+from tasks.broker.hint_publisher import Hinter
+from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
 from tasks.settings import BrokerSettings
-from tasks.wake import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
 from workers.aside import SetAside
 from workers.bus import BusListener
 from workers.notify.plan import by_activity, plan

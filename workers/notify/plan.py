@@ -21,7 +21,7 @@ from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import PLAN, WaitingEvent, mark
 from models.notifications.notification import decisions, notifications
 from models.notifications.suppression import NO_ACCESS, Case, Verdict, decide
-from tasks.commands import Unsubscribe
+from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import follow_up
 from workers.notify.audience import Circles, Telling, audience_of

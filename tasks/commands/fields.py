@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from models.enums import JSON, MAX_ID, AlertState
 from models.refusals import NOT_NULL, REQUIRED
-from tasks import spellings
+from tasks.commands import json_schema
 
 BLANK: Final = "This field may not be blank."
 NO_STRING: Final = "Not a valid string."
@@ -199,9 +199,9 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
 
 def whole_number(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
     """An integer from 1 on, as the parts of a field's type; with ``is_optional`` null is allowed."""
-    check, schema = within(1, most), spellings.integer_up_to(most)
+    check, schema = within(1, most), json_schema.integer_up_to(most)
     if is_optional:
-        return optional(check), WithJsonSchema(spellings.or_null(schema))
+        return optional(check), WithJsonSchema(json_schema.or_null(schema))
     return BeforeValidator(check), WithJsonSchema(schema)
 
 
@@ -219,7 +219,7 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
 
 def text_within(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
     """Text with a limit of characters, as the parts of a field's type."""
-    return BeforeValidator(up_to(most)), WithJsonSchema(spellings.text_up_to(most))
+    return BeforeValidator(up_to(most)), WithJsonSchema(json_schema.text_up_to(most))
 
 
 def row_id(value: JSON) -> int:
@@ -241,21 +241,21 @@ _ADDRESS: Final = {
     "description": "Number of the incident, or dedup:KEY. What names none is refused when the command is applied.",
     "anyOf": [
         {"type": "integer"},
-        {"type": "string", "pattern": f"^dedup:{spellings.SAID}"},
+        {"type": "string", "pattern": f"^dedup:{json_schema.SAID}"},
         {"type": "string", "not": {"pattern": "^dedup:"}},
     ],
 }
 _WHO: Final = {"description": "Who is meant. What names nobody is refused when the command is applied."}
 
-TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(spellings.TEXT)]
-OptionalText = Annotated[str | None, optional(text), WithJsonSchema(spellings.or_null(spellings.TEXT))]
-OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(spellings.or_null(spellings.INTEGER))]
-OptionalMoment = Annotated[datetime | None, optional(moment), WithJsonSchema(spellings.or_null(spellings.TIME))]
+TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(json_schema.TEXT)]
+OptionalText = Annotated[str | None, optional(text), WithJsonSchema(json_schema.or_null(json_schema.TEXT))]
+OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.INTEGER))]
+OptionalMoment = Annotated[datetime | None, optional(moment), WithJsonSchema(json_schema.or_null(json_schema.TIME))]
 IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
-RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(spellings.ID)]
+RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
-    WithJsonSchema(spellings.list_of(_WHO)),
+    WithJsonSchema(json_schema.list_of(_WHO)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
@@ -263,21 +263,21 @@ MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 Slugs = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: _each(value, text)),
-    WithJsonSchema(spellings.list_of(spellings.TEXT, least=1)),
+    WithJsonSchema(json_schema.list_of(json_schema.TEXT, least=1)),
 ]
 SlugsIfAny = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: _each(value, text) if value != [] else ()),
-    WithJsonSchema(spellings.list_of(spellings.TEXT)),
+    WithJsonSchema(json_schema.list_of(json_schema.TEXT)),
 ]
 """The same where the list may be empty."""
-Number = Annotated[float, BeforeValidator(number), WithJsonSchema(spellings.NUMBER)]
-OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(spellings.or_null(spellings.NUMBER))]
-Truth = Annotated[bool, BeforeValidator(truth), WithJsonSchema(spellings.TRUTH)]
+Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
+OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
+Truth = Annotated[bool, BeforeValidator(truth), WithJsonSchema(json_schema.TRUTH)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
-    WithJsonSchema(spellings.or_null(spellings.list_of(spellings.INTEGER, least=1))),
+    WithJsonSchema(json_schema.or_null(json_schema.list_of(json_schema.INTEGER, least=1))),
 ]
 
 
@@ -305,7 +305,7 @@ def status_of(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema
             raise wrong(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
         return number
 
-    return BeforeValidator(check), WithJsonSchema(spellings.choice_of(choices))
+    return BeforeValidator(check), WithJsonSchema(json_schema.choice_of(choices))
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:

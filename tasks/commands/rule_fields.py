@@ -28,8 +28,8 @@ from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, Qu
 from models.alert_rules.validation import LABELS
 from models.enums import JSON
 from models.incidents import mentions
-from tasks import spellings
-from tasks.fields import (
+from tasks.commands import json_schema
+from tasks.commands.fields import (
     Number,
     OptionalInteger,
     OptionalText,
@@ -175,17 +175,17 @@ DatasetField = Annotated[
 QueryTypeField = Annotated[
     QueryType,
     _one_of(QueryType, integer, "Invalid query type {value}, valid values are {values}"),
-    WithJsonSchema(spellings.choice_of(tuple(QueryType))),
+    WithJsonSchema(json_schema.choice_of(tuple(QueryType))),
 ]
 ThresholdTypeField = Annotated[
     ThresholdType,
     _one_of(ThresholdType, integer, "Invalid threshold type, valid values are {values}"),
-    WithJsonSchema(spellings.choice_of(tuple(ThresholdType))),
+    WithJsonSchema(json_schema.choice_of(tuple(ThresholdType))),
 ]
 EventTypes = Annotated[
     tuple[EventType, ...],
     BeforeValidator(_event_types),
-    WithJsonSchema(spellings.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
+    WithJsonSchema(json_schema.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
 ]
 _OWNER: Final = {
     "description": "Who owns it, in the forms of a mention. What names nobody is refused when the command is applied.",
@@ -195,7 +195,7 @@ _OWNER: Final = {
         {
             "type": "string",
             "maxLength": 1000,
-            "pattern": f"^{spellings.SAID}",
+            "pattern": f"^{json_schema.SAID}",
             "not": {"pattern": "^(user:|team:|[0-9]+$)"},
         },
         {"type": "null"},
@@ -205,7 +205,7 @@ Owner = Annotated[str | None, BeforeValidator(_owner), WithJsonSchema(_OWNER)]
 OneProject = Annotated[
     tuple[str, ...],
     BeforeValidator(_one_project),
-    WithJsonSchema(spellings.list_of(spellings.TEXT, most=1)),
+    WithJsonSchema(json_schema.list_of(json_schema.TEXT, most=1)),
 ]
 
 
@@ -300,7 +300,7 @@ def _is_url(address: str) -> bool:
         return False
 
 
-_URL: Final = spellings.spelled("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
+_URL: Final = json_schema.spelled("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
 
 
 def _action_schema(kind: ActionType) -> dict[str, Any]:
@@ -322,7 +322,9 @@ ACTION_SCHEMA: Final[dict[str, Any]] = {
     "required": ["type", "targetType", "targetIdentifier"],
     "anyOf": [_action_schema(kind) for kind in ActionType],
 }
-Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema(spellings.list_of(ACTION_SCHEMA))]
+Actions = Annotated[
+    tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))
+]
 
 
 class TriggerSpec(Part):

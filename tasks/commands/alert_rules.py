@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_snake
 from pydantic_core import PydanticCustomError
 
@@ -25,11 +25,9 @@ from models.alert_rules.validation import (
 )
 from models.enums import JSON
 from models.refusals import REQUIRED
-from tasks import spellings
-from tasks.commands import Command
-from tasks.fields import (
-    Number,
-    OptionalMoment,
+from tasks.commands import json_schema
+from tasks.commands.base import Command
+from tasks.commands.fields import (
     OptionalNumber,
     OptionalText,
     RowId,
@@ -39,7 +37,6 @@ from tasks.fields import (
     integer,
     number,
     optional,
-    text,
     text_or_blank,
     text_within,
     up_to,
@@ -47,10 +44,8 @@ from tasks.fields import (
     wrong,
     wrong_fields,
 )
-from tasks.rule_fields import (
-    ACTION_SCHEMA,
+from tasks.commands.rule_fields import (
     WHOLE,
-    Actions,
     ActionSpec,
     DatasetField,
     EventTypes,
@@ -64,7 +59,6 @@ from tasks.rule_fields import (
     Triggers,
     TriggerSpec,
     in_camel_case,
-    part,
 )
 
 _LONGEST_DELTA: Final = 128_160
@@ -100,11 +94,8 @@ class RuleCommand(OutsideIn, Command):
         return ()
 
 
-# --- rules -----------------------------------------------------------------------------------------------------
-
-
 def _or_null(schema: Mapping[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema(spellings.or_null(schema))
+    return WithJsonSchema(json_schema.or_null(schema))
 
 
 def _monitor_type(value: JSON) -> int:
@@ -135,7 +126,7 @@ class RuleWords(RuleCommand):
     threshold_type: ThresholdTypeField
     triggers: Triggers
     projects: OneProject = ()
-    environment: Annotated[str | None, optional(up_to(64)), _or_null(spellings.text_up_to(64))] = None
+    environment: Annotated[str | None, optional(up_to(64)), _or_null(json_schema.text_up_to(64))] = None
     dataset: DatasetField = Dataset.EVENTS
     query_type: QueryTypeField = QueryType.ERROR
     event_types: EventTypes = ()
@@ -144,13 +135,13 @@ class RuleWords(RuleCommand):
     resolve_threshold: OptionalNumber = None
     owner: Owner = None
     monitor_type: Annotated[
-        int, BeforeValidator(_monitor_type), WithJsonSchema(spellings.choice_of(tuple(MonitorType)))
+        int, BeforeValidator(_monitor_type), WithJsonSchema(json_schema.choice_of(tuple(MonitorType)))
     ] = MonitorType.CONTINUOUS
     activation_condition: Annotated[
-        int | None, optional(_activation_condition), _or_null(spellings.choice_of(tuple(ActivationCondition)))
+        int | None, optional(_activation_condition), _or_null(json_schema.choice_of(tuple(ActivationCondition)))
     ] = None
     description: Annotated[
-        str | None, optional(up_to(1000, text_or_blank)), _or_null(spellings.text_or_blank_up_to(1000))
+        str | None, optional(up_to(1000, text_or_blank)), _or_null(json_schema.text_or_blank_up_to(1000))
     ] = None
     excluded_projects: SlugsIfAny = ()
     include_all_projects: Truth = False
@@ -271,131 +262,4 @@ class DeleteRule(RuleCommand):
     name: ClassVar[str] = "alert_rule.delete"
 
     alert_rule: RowId
-    in_project: OptionalText = None
-
-
-# --- triggers --------------------------------------------------------------------------------------------------
-
-_Label = Annotated[str, *text_within(64)]
-
-
-class CreateTrigger(RuleCommand):
-    """Add a threshold to a rule. Open incidents of the rule end."""
-
-    name: ClassVar[str] = "trigger.create"
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
-
-    alert_rule: RowId
-    label: _Label
-    alert_threshold: Number
-    excluded_projects: SlugsIfAny = ()
-    actions: Actions = ()
-
-    @property
-    def new_ids(self) -> int:
-        """The trigger and its actions."""
-        return 1 + len(self.actions)
-
-    @property
-    def action_specs(self) -> Iterable[ActionSpec]:
-        """Those of the trigger."""
-        return self.actions
-
-
-class UpdateTrigger(CreateTrigger):
-    """Move a threshold, or let it tell others. Open incidents of the rule end; what is left out stays."""
-
-    name: ClassVar[str] = "trigger.update"
-    is_partial: ClassVar[bool] = True
-
-    id: RowId
-    label: _Label = ""
-    alert_threshold: Number = 0.0
-
-
-class DeleteTrigger(RuleCommand):
-    """Take a threshold from a rule. Open incidents of the rule end."""
-
-    name: ClassVar[str] = "trigger.delete"
-
-    alert_rule: RowId
-    id: RowId
-
-
-# --- actions ---------------------------------------------------------------------------------------------------
-
-
-def _action(value: JSON, info: ValidationInfo) -> ActionSpec:
-    return part(ActionSpec, value, info.context)
-
-
-class CreateAction(RuleCommand):
-    """Let a trigger tell somebody else as well."""
-
-    name: ClassVar[str] = "trigger_action.create"
-
-    alert_rule: RowId
-    trigger: RowId
-    action: Annotated[ActionSpec, BeforeValidator(_action), WithJsonSchema(ACTION_SCHEMA)]
-
-    @property
-    def new_ids(self) -> int:
-        """The action."""
-        return 1
-
-    @property
-    def action_specs(self) -> Iterable[ActionSpec]:
-        """The action."""
-        return (self.action,)
-
-
-class UpdateAction(CreateAction):
-    """Let a trigger tell somebody else instead."""
-
-    name: ClassVar[str] = "trigger_action.update"
-
-    id: RowId
-
-
-class DeleteAction(RuleCommand):
-    """Let a trigger tell somebody no more."""
-
-    name: ClassVar[str] = "trigger_action.delete"
-
-    alert_rule: RowId
-    trigger: RowId
-    id: RowId
-
-
-# --- snoozes ---------------------------------------------------------------------------------------------------
-
-
-def _target(value: JSON) -> str:
-    target = text(value)
-    if target not in ("me", "everyone"):
-        raise wrong(f'"{target[:100]}" is not a valid choice.')
-    return target
-
-
-_Target = Literal["me", "everyone"]
-
-
-class SnoozeRule(RuleCommand):
-    """Keep a rule silent, for oneself or for everyone, until a time or until it is woken."""
-
-    name: ClassVar[str] = "alert_rule.snooze"
-
-    alert_rule: RowId
-    target: Annotated[_Target, BeforeValidator(_target)]
-    until: OptionalMoment = None
-    in_project: OptionalText = None
-
-
-class UnsnoozeRule(RuleCommand):
-    """Let a rule speak again: to oneself, to everyone, or, without a target, both."""
-
-    name: ClassVar[str] = "alert_rule.unsnooze"
-
-    alert_rule: RowId
-    target: Annotated[_Target | None, optional(_target)] = None
     in_project: OptionalText = None

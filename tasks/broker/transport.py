@@ -4,7 +4,7 @@
 
 Stock Celery 5.7 dies of about every third malformed envelope, runs forged callbacks and holds a slot for a far ``eta``;
 kombu 5.7's Valkey channel also dies when the server goes away with a message unacknowledged. One table of rules,
-:func:`tasks.envelopes.admit`, stands in front of both transports. On Valkey the refused go to the list
+:func:`tasks.broker.envelope.admit`, stands in front of both transports. On Valkey the refused go to the list
 ``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
 """
 
@@ -25,7 +25,7 @@ from kombu.transport import pyamqp
 from kombu.transport import redis as valkey
 from redis import exceptions as redis_errors
 
-from tasks.envelopes import Unfit, admit, refusal_of
+from tasks.broker.envelope import Unfit, admit, refusal_of
 
 PARKED = "tocsin.parked"
 MAX_PARKED = 1_000

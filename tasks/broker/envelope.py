@@ -1,4 +1,4 @@
-"""What a message on our queues may look like: the rules of :mod:`tasks.transport`, as plain functions.
+"""What a message on our queues may look like: the rules of :mod:`tasks.broker.transport`, as plain functions.
 
 The envelope is kombu's: ``body``, ``content-type``, ``content-encoding``, ``headers`` and ``properties``. On Valkey it
 is a JSON text anyone could have pushed; for RabbitMQ the transport builds the same object from the AMQP message.
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Never
 
 from models.enums import Lane
-from tasks.hints import Hint, NotAHint
+from tasks.broker.hints import Hint, NotAHint
 
 MAX_BYTES = 1024 * 1024
 

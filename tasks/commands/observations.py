@@ -9,11 +9,11 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from models.enums import JSON
 from models.timestamps import EARLIEST
-from tasks import spellings
-from tasks.commands import Command
-from tasks.fields import OptionalNumber, RowId, TextField, moment, wrong
+from tasks.commands import json_schema
+from tasks.commands.base import Command
+from tasks.commands.fields import OptionalNumber, RowId, TextField, moment, wrong
 
-_SINCE_EARLIEST = spellings.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
+_SINCE_EARLIEST = json_schema.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
 
 
 def _moment_of_a_value(value: JSON) -> datetime:

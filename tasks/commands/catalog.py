@@ -16,31 +16,21 @@ from models.policy import (
     PROJECT_ALERT_RULES,
     Permission,
 )
-from tasks.commands import (
-    Command,
-    DeleteComment,
-    EditComment,
-    MarkSeen,
-    OpenIncident,
-    PostComment,
-    ReadNotifications,
-    ReceiveAlerts,
-    SetStatus,
-    Subscribe,
-    Unsubscribe,
-)
-from tasks.metric_commands import ObserveMetric
-from tasks.rule_commands import (
+from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.base import Command
+from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
+from tasks.commands.notifications import ReadNotifications
+from tasks.commands.observations import ObserveMetric
+from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
+from tasks.commands.subscriptions import Subscribe, Unsubscribe
+from tasks.commands.triggers import (
     CreateAction,
-    CreateRule,
     CreateTrigger,
     DeleteAction,
-    DeleteRule,
     DeleteTrigger,
-    SnoozeRule,
-    UnsnoozeRule,
     UpdateAction,
-    UpdateRule,
     UpdateTrigger,
 )
 

@@ -1,0 +1,1 @@
+"""The broker: exchanges and queues, guarded transports, hints, wake-ups."""

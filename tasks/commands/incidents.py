@@ -1,0 +1,50 @@
+"""Commands about incidents: open one, change its status, mark it as seen."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from models.enums import IncidentStatus
+from tasks.commands.base import Command
+from tasks.commands.fields import (
+    IncidentAddress,
+    OptionalInteger,
+    OptionalMoment,
+    OptionalText,
+    Slugs,
+    TextField,
+    status_of,
+)
+
+
+class OpenIncident(Command):
+    """Open an incident; an open one with the same ``dedup_key`` is answered instead of a second one."""
+
+    name: ClassVar[str] = "incident.open"
+
+    title: TextField
+    projects: Slugs
+    alert_rule: OptionalInteger = Field(default=None, alias="alertRule")
+    date_started: OptionalMoment = Field(default=None, alias="dateStarted")
+    status: Annotated[int, *status_of((1, 10, 20))] = 1
+    dedup_key: OptionalText = Field(default=None, alias="dedupKey")
+
+
+class SetStatus(Command):
+    """Change how bad an incident is; 2 closes it. Anything but closing needs a write scope."""
+
+    name: ClassVar[str] = "incident.set_status"
+
+    incident: IncidentAddress
+    status: Annotated[int, *status_of(tuple(IncidentStatus))]
+    comment: OptionalText = None
+
+
+class MarkSeen(Command):
+    """Say that one has seen an incident."""
+
+    name: ClassVar[str] = "incident.mark_seen"
+
+    incident: IncidentAddress

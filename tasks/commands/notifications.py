@@ -1,0 +1,37 @@
+"""Commands about the inbox."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from tasks.commands.base import Command
+from tasks.commands.fields import (
+    OptionalIds,
+    OptionalInteger,
+    wrong,
+)
+
+
+class ReadNotifications(Command):
+    """Mark inbox items as read: those of ``ids``, or all up to ``up_to`` inclusive."""
+
+    name: ClassVar[str] = "notification.read"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["ids"], "properties": {"ids": {"type": "array"}, "upTo": {"type": "null"}}},
+                {"required": ["upTo"], "properties": {"upTo": {"not": {"type": "null"}}, "ids": {"type": "null"}}},
+            ]
+        }
+    )
+
+    ids: OptionalIds = None
+    up_to: OptionalInteger = Field(default=None, alias="upTo")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.ids is None) == (self.up_to is None):
+            raise wrong("Send exactly one of ids and upTo.")
+        return self

@@ -1,0 +1,49 @@
+"""Commands that snooze an alert rule, or end that."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator
+
+from models.enums import JSON
+from tasks.commands.alert_rules import RuleCommand
+from tasks.commands.fields import (
+    OptionalMoment,
+    OptionalText,
+    RowId,
+    optional,
+    text,
+    wrong,
+)
+
+
+def _target(value: JSON) -> str:
+    target = text(value)
+    if target not in ("me", "everyone"):
+        raise wrong(f'"{target[:100]}" is not a valid choice.')
+    return target
+
+
+_Target = Literal["me", "everyone"]
+
+
+class SnoozeRule(RuleCommand):
+    """Keep a rule silent, for oneself or for everyone, until a time or until it is woken."""
+
+    name: ClassVar[str] = "alert_rule.snooze"
+
+    alert_rule: RowId
+    target: Annotated[_Target, BeforeValidator(_target)]
+    until: OptionalMoment = None
+    in_project: OptionalText = None
+
+
+class UnsnoozeRule(RuleCommand):
+    """Let a rule speak again: to oneself, to everyone, or, without a target, both."""
+
+    name: ClassVar[str] = "alert_rule.unsnooze"
+
+    alert_rule: RowId
+    target: Annotated[_Target | None, optional(_target)] = None
+    in_project: OptionalText = None

@@ -1,0 +1,114 @@
+"""Commands about the triggers of an alert rule and their actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
+
+from models.enums import JSON
+from tasks.commands.alert_rules import RuleCommand
+from tasks.commands.fields import (
+    Number,
+    RowId,
+    SlugsIfAny,
+    text_within,
+)
+from tasks.commands.rule_fields import (
+    ACTION_SCHEMA,
+    Actions,
+    ActionSpec,
+    Part,
+    part,
+)
+
+_Label = Annotated[str, *text_within(64)]
+
+
+class CreateTrigger(RuleCommand):
+    """Add a threshold to a rule. Open incidents of the rule end."""
+
+    name: ClassVar[str] = "trigger.create"
+    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
+
+    alert_rule: RowId
+    label: _Label
+    alert_threshold: Number
+    excluded_projects: SlugsIfAny = ()
+    actions: Actions = ()
+
+    @property
+    def new_ids(self) -> int:
+        """The trigger and its actions."""
+        return 1 + len(self.actions)
+
+    @property
+    def action_specs(self) -> Iterable[ActionSpec]:
+        """Those of the trigger."""
+        return self.actions
+
+
+class UpdateTrigger(CreateTrigger):
+    """Move a threshold, or let it tell others. Open incidents of the rule end; what is left out stays."""
+
+    name: ClassVar[str] = "trigger.update"
+    is_partial: ClassVar[bool] = True
+
+    id: RowId
+    label: _Label = ""
+    alert_threshold: Number = 0.0
+
+
+class DeleteTrigger(RuleCommand):
+    """Take a threshold from a rule. Open incidents of the rule end."""
+
+    name: ClassVar[str] = "trigger.delete"
+
+    alert_rule: RowId
+    id: RowId
+
+
+# --- actions ---------------------------------------------------------------------------------------------------
+
+
+def _action(value: JSON, info: ValidationInfo) -> ActionSpec:
+    return part(ActionSpec, value, info.context)
+
+
+class CreateAction(RuleCommand):
+    """Let a trigger tell somebody else as well."""
+
+    name: ClassVar[str] = "trigger_action.create"
+
+    alert_rule: RowId
+    trigger: RowId
+    action: Annotated[ActionSpec, BeforeValidator(_action), WithJsonSchema(ACTION_SCHEMA)]
+
+    @property
+    def new_ids(self) -> int:
+        """The action."""
+        return 1
+
+    @property
+    def action_specs(self) -> Iterable[ActionSpec]:
+        """The action."""
+        return (self.action,)
+
+
+class UpdateAction(CreateAction):
+    """Let a trigger tell somebody else instead."""
+
+    name: ClassVar[str] = "trigger_action.update"
+
+    id: RowId
+
+
+class DeleteAction(RuleCommand):
+    """Let a trigger tell somebody no more."""
+
+    name: ClassVar[str] = "trigger_action.delete"
+
+    alert_rule: RowId
+    trigger: RowId
+    id: RowId
