@@ -33,11 +33,11 @@ from bench.load import HOST
 from bench.machine import machine, versions
 from bench.million import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SILENT_RULE, TOKEN, fill
 from bench.run import RESULTS, commit, say, temporary
-from gateway.incident_list import IncidentList
-from gateway.list_statements import page_keys
-from gateway.paging import Cursor, Page
-from gateway.reading import Reader
-from gateway.selection import Selection
+from gateway.http.pagination import Cursor, Page
+from gateway.reads.database import Reader
+from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_list import IncidentList
+from gateway.reads.incident_list_pages import page_keys
 from models.database.migrate import migrate
 from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Final, NamedTuple
 
 import models.migrations
-from gateway.services import Services
+from gateway.container import Services
 from models.messaging.canary import Flight
 from models.refusals import Unavailable
 from tasks.broker.topology import misfits

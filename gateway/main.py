@@ -18,9 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.addresses import Address
-from gateway.answers import error_answer, wants_problem
-from gateway.doors import Door
+from gateway.api.endpoint import Address
+from gateway.api.pipeline import Door
+from gateway.container import Patience, Services
+from gateway.http.responses import error_answer, wants_problem
 from gateway.routes import (
     alert_rules,
     commands,
@@ -38,9 +39,8 @@ from gateway.routes import (
     subscriptions,
     triggers,
 )
-from gateway.services import Patience, Services
 from gateway.settings import GatewaySettings
-from gateway.watch import is_unanswered
+from gateway.watchdog import is_unanswered
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_names
 from tasks.log_config import configure_logging
@@ -95,7 +95,7 @@ def create_app(settings: GatewaySettings, patience: Patience | None = None) -> F
 def run(host: str, port: int, *, patience_seconds: float) -> None:
     """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence.
 
-    After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watch`.
+    After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watchdog`.
     """
     try:
         check_names(os.environ, dotenv=Path(".env"))

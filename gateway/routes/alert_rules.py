@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.addresses import TEXTS, Address, Operation, Parameter
-from gateway.answers import Answer, answer, read_answer
-from gateway.asking import ask, require_project, require_rule
-from gateway.paging import moment, page_answer, page_of, whole
-from gateway.rule_reads import RuleList
-from gateway.selection import number
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.submit import ask, require_project, require_rule
+from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.responses import Answer, answer, read_answer
+from gateway.reads.alert_rules import RuleList
+from gateway.reads.incident_filters import number
 from models.alert_rules.alert_rule import MOST_RULES, AlertRule
 from models.alert_rules.enums import TARGETS
 from models.alert_rules.serializers import Edition, rule_details, rule_json

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from gateway.addresses import Address, Operation
-from gateway.answers import Answer, as_stored, read_answer
-from gateway.bulk import ask_for_all
-from gateway.requests import LARGE_BODY_LIMIT
-from gateway.visit import Visit
+from gateway.api.bulk import ask_for_all
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.http.parsing import LARGE_BODY_LIMIT
+from gateway.http.responses import Answer, as_stored, read_answer
 from models.enums import CommandState
 from models.policy import COMMANDS
 from models.refusals import NotFound

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.addresses import TEXTS, Address, Operation, Parameter
-from gateway.answers import Answer
-from gateway.asking import ask, require_incident
-from gateway.paging import page_answer, page_of, part_of
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.submit import ask, require_incident
+from gateway.http.pagination import page_answer, page_of, part_of
+from gateway.http.responses import Answer
 from models.policy import INCIDENT, require_note_author
 from models.serializers import person_brief
 from tasks.commands.comments import DeleteComment, EditComment, PostComment

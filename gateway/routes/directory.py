@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation
-from gateway.answers import Answer, answer
-from gateway.requests import LARGE_BODY_LIMIT
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.http.parsing import LARGE_BODY_LIMIT
+from gateway.http.responses import Answer, answer
 from models.enums import OpsRole
 
 

@@ -13,9 +13,9 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from gateway.addresses import Address
-from gateway.answers import written
-from gateway.openapi import describe
+from gateway.api.endpoint import Address
+from gateway.http.responses import written
+from gateway.openapi.document import describe
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 

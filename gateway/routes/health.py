@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gateway.container import Services
 from gateway.health import canaries, checks
-from gateway.services import Services
 
 
 def routes(services: Services) -> list[Route]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.addresses import TEXTS, Address, Operation, Parameter
-from gateway.answers import Answer, read_answer
-from gateway.asking import ask, require_incident
-from gateway.incident_list import Listed
-from gateway.paging import moment, page_answer, page_of, whole
-from gateway.queries import activity_of, author_of, person_of
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.submit import ask, require_incident
+from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.responses import Answer, read_answer
+from gateway.reads.incident_list import Listed
+from gateway.reads.queries import activity_of, author_of, person_of
 from models.enums import JSON, IncidentStatus
 from models.policy import INCIDENT, INCIDENTS, require_projects
 from models.refusals import PlainRefusal

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation
-from gateway.alertmanager import command_of
-from gateway.answers import Answer
-from gateway.asking import require_right_to_author
-from gateway.bulk import Item, ask_for_each
-from gateway.requests import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
-from gateway.visit import Visit
+from gateway.api.alertmanager import command_of
+from gateway.api.bulk import Item, ask_for_each
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.api.submit import require_right_to_author
+from gateway.http.parsing import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
+from gateway.http.responses import Answer
 from models.policy import INCIDENTS
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation, Parameter
-from gateway.answers import Answer, read_answer
-from gateway.asking import ask
-from gateway.paging import page_answer, page_of
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation, Parameter
+from gateway.api.submit import ask
+from gateway.http.pagination import page_answer, page_of
+from gateway.http.responses import Answer, read_answer
 from models.policy import INBOX, require_author
 from models.serializers import notification_json
 from tasks.commands.notifications import ReadNotifications

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.addresses import TEXTS, Address, Operation, Parameter
-from gateway.answers import Answer
-from gateway.asking import ask
-from gateway.observation_reads import RuleProject
-from gateway.paging import moment, page_answer, page_of, whole
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.submit import ask
+from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.responses import Answer
+from gateway.reads.observations import RuleProject
 from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_projects
 from models.refusals import Forbidden, InvalidFields

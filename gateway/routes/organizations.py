@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation, Parameter
-from gateway.answers import Answer, read_answer
-from gateway.paging import Page, page_answer, page_of, words
-from gateway.queries import person_of
-from gateway.reading import Rows
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation, Parameter
+from gateway.http.pagination import Page, page_answer, page_of, words
+from gateway.http.responses import Answer, read_answer
+from gateway.reads.database import Rows
+from gateway.reads.queries import person_of
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
 from models.serializers import member_json, named_json, organization_json
 

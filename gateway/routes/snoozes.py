@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.addresses import Address, Operation
-from gateway.answers import Answer
-from gateway.asking import ask, require_project
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.api.submit import ask, require_project
+from gateway.http.responses import Answer
 from models.policy import PROJECT_ALERT_RULES
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from gateway.addresses import Address, Operation, Parameter
-from gateway.answers import Answer, StreamedAnswer
-from gateway.asking import require_incident
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation, Parameter
+from gateway.api.submit import require_incident
+from gateway.http.responses import Answer, StreamedAnswer
 from models.policy import INBOX, INCIDENT, require_organization, require_token
 from models.refusals import NotFound
 from tasks.commands.fields import identifier

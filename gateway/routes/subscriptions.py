@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from gateway.addresses import Address, Operation
-from gateway.answers import Answer
-from gateway.asking import ask
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.api.submit import ask
+from gateway.http.responses import Answer
 from models.policy import INCIDENT
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from gateway.addresses import Address, Operation
-from gateway.answers import Answer, read_answer
-from gateway.asking import ask, require_rule
-from gateway.paging import page_answer, page_of, part_of, whole, words
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address, Operation
+from gateway.api.submit import ask, require_rule
+from gateway.http.pagination import page_answer, page_of, part_of, whole, words
+from gateway.http.responses import Answer, read_answer
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
 from models.policy import ALERT_RULES

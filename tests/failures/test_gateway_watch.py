@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.settings import GatewaySettings
-from gateway.watch import is_unanswered
+from gateway.watchdog import is_unanswered
 from tasks.watchdog import DEAF
 from tests.conftest import Database
 from tests.http.doorway import a_gateway

@@ -15,7 +15,7 @@ from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 
-from gateway.paging import Cursor
+from gateway.http.pagination import Cursor
 from tests.http.chance import SEED
 from tests.http.doorway import Gateway
 

@@ -15,8 +15,8 @@ import psycopg
 import uvicorn
 import uvloop
 
+from gateway.container import Patience
 from gateway.main import Server, create_app
-from gateway.services import Patience
 from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
 from tasks.broker.pubsub import OUTCOMES_CHANNEL, Waker

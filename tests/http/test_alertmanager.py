@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
+from gateway.container import Patience
 from gateway.main import ADDRESSES
-from gateway.schemas import all_schemas
-from gateway.services import Patience
+from gateway.openapi.components import all_schemas
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
 from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without

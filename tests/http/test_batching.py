@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway import batching
-from gateway.batching import Batcher
-from gateway.rate import Rate
+from gateway import batcher
+from gateway.batcher import Batcher
+from gateway.rate_limit import Rate
 from models.refusals import TooMany, Unavailable
 
 
@@ -96,7 +96,7 @@ def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None
 
 
 def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "MAX_WAITING", 2)
+    monkeypatch.setattr(batcher, "MAX_WAITING", 2)
 
     async def story() -> None:
         ledger = Ledger()

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, insert
 
-from gateway import list_search, list_statements
-from gateway.list_statements import page_keys
-from gateway.paging import Cursor, Page
-from gateway.selection import RuleWish, Selection, Standing
+from gateway.http.pagination import Cursor, Page
+from gateway.reads import incident_list_pages, incident_list_search
+from gateway.reads.incident_filters import RuleWish, Selection, Standing
+from gateway.reads.incident_list_pages import page_keys
 from models.alert_rules.alert_rule import alert_rule_generations
 from models.enums import IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
@@ -160,11 +160,11 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
     house: House, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # As if the list were long, and as if few projects were many.
-    monkeypatch.setattr(list_statements, "WALK_ROWS", 6)
-    monkeypatch.setattr(list_search, "FEW", 2)
+    monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
+    monkeypatch.setattr(incident_list_search, "FEW", 2)
     if many:
-        monkeypatch.setattr(list_statements, "MERGED_PROJECTS", 0)
-        monkeypatch.setattr(list_search, "MOST_NAMED", 0)
+        monkeypatch.setattr(incident_list_pages, "MERGED_PROJECTS", 0)
+        monkeypatch.setattr(incident_list_search, "MOST_NAMED", 0)
     asked: list[str] = []
 
     @settings(

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from sqlalchemy.engine import Engine
 
-from gateway.services import Patience
+from gateway.container import Patience
 from gateway.settings import GatewaySettings
 from tests.handling.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from sqlalchemy.engine import Connection, Engine
 
-from gateway.following import Following
 from gateway.settings import GatewaySettings
+from gateway.stream.broadcaster import Following
 from models.base import new_id
 from models.database.migrate import migrate
 from models.directory.importer import import_directory

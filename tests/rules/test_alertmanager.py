@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.alertmanager import command_of
+from gateway.api.alertmanager import command_of
 from models.enums import JSON, AlertState
 from models.refusals import InvalidFields, TooLarge
 from tests.alertmanager import (

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.accept import Application, Key
-from gateway.answers import Answer, answer
-from gateway.asking import (
+from gateway.api.context import Visit
+from gateway.api.submit import (
     NOT_WAITING,
     accept,
     accepted_resource,
@@ -20,8 +19,9 @@ from gateway.asking import (
     require_right_to_author,
     waiting_headers,
 )
-from gateway.requests import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
-from gateway.visit import Visit
+from gateway.http.parsing import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
+from gateway.http.responses import Answer, answer
+from gateway.ledger.acceptance import Application, Key
 from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_token

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from gateway import conventions, schemas
-from gateway.addresses import Address, Operation
-from gateway.schemas import Json
+from gateway.api.endpoint import Address, Operation
+from gateway.openapi import components, shared
+from gateway.openapi.components import Json
 
 _PATHS: Final = {
     "organization": "Slug or number of the organization.",
@@ -34,7 +34,7 @@ _DESCRIPTION: Final = (
 
 def describe(addresses: Sequence[Address]) -> Json:
     """The file, as JSON."""
-    bodies = schemas.all_schemas(addresses)
+    bodies = components.all_schemas(addresses)
     paths: Json = {
         address.path: {method.lower(): _operation(address, each, bodies) for method, each in address.operations.items()}
         | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
@@ -43,7 +43,7 @@ def describe(addresses: Sequence[Address]) -> Json:
     return {
         "openapi": "3.1.0",
         "info": {"title": "tocsin", "version": version("tocsin"), "description": _DESCRIPTION},
-        "paths": paths | conventions.OPEN_PATHS,
+        "paths": paths | shared.OPEN_PATHS,
         "components": {
             "schemas": bodies,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -62,16 +62,16 @@ def _operation(address: Address, operation: Operation, bodies: Mapping[str, Json
     }
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
-    if body := schemas.body_name(operation):
-        required = schemas.requires_body(bodies[body])
+    if body := components.body_name(operation):
+        required = components.requires_body(bodies[body])
         described["requestBody"] = {"required": required, "content": _content(_reference(body))}
     return described
 
 
 def _links(operation: Operation, status: int) -> Json:
-    links = conventions.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
+    links = shared.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
     if operation.is_command and _names_its_command(operation):
-        links = links | conventions.COMMAND_LINKS
+        links = links | shared.COMMAND_LINKS
     return {"links": links} if links else {}
 
 
@@ -98,7 +98,7 @@ def _parameters(operation: Operation) -> list[Json]:
         for each in operation.parameters
     ]
     if operation.is_list:
-        parameters += conventions.PAGING_PARAMETERS
+        parameters += shared.PAGING_PARAMETERS
     headers: list[str] = ["Act-As"]
     if operation.is_command:
         headers += ["Prefer", "Idempotency-Key", "If-Match"]
@@ -108,17 +108,17 @@ def _parameters(operation: Operation) -> list[Json]:
         headers += ["If-None-Match"]
     if operation.is_stream:
         headers += ["Last-Event-ID"]
-    return parameters + [conventions.HEADER_PARAMETERS[name] for name in headers]
+    return parameters + [shared.HEADER_PARAMETERS[name] for name in headers]
 
 
 def _responses(address: Address, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
-        responses[str(status)] = _response(conventions.SUCCESSES[status], _answer_schema(operation, name))
+        responses[str(status)] = _response(shared.SUCCESSES[status], _answer_schema(operation, name))
         if operation.is_stream:
             responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
     if operation.is_command and 202 not in operation.answers:
-        responses["202"] = _response(conventions.SUCCESSES[202], _reference("Command"))
+        responses["202"] = _response(shared.SUCCESSES[202], _reference("Command"))
     for status in map(int, responses):
         responses[str(status)] |= {"headers": _answer_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
@@ -127,7 +127,7 @@ def _responses(address: Address, operation: Operation) -> Json:
     for status in _refusals(address, operation):
         responses[str(status)] = _refusal(status, operation)
     for described in responses.values():
-        described["headers"] = described.get("headers", {}) | _headers(*conventions.SHARING_HEADERS, required=False)
+        described["headers"] = described.get("headers", {}) | _headers(*shared.SHARING_HEADERS, required=False)
     return responses
 
 
@@ -158,7 +158,7 @@ def _answer_headers(operation: Operation, status: int) -> Json:
         always.append("Link")
     always += operation.headers
     if operation.is_stream:
-        return conventions.STREAM_HEADERS
+        return shared.STREAM_HEADERS
     return _headers(*always) | _headers(*maybe, required=False)
 
 
@@ -167,7 +167,7 @@ def _waiting_headers(operation: Operation) -> list[str]:
 
 
 def _headers(*names: str, required: bool = True) -> Json:
-    return {name: conventions.ANSWER_HEADERS[name] | {"required": required} for name in names}
+    return {name: shared.ANSWER_HEADERS[name] | {"required": required} for name in names}
 
 
 def _answer_schema(operation: Operation, name: str | None) -> Json | None:
@@ -184,9 +184,9 @@ def _refusal(status: int, operation: Operation) -> Json:
     content = _content(_reference("FieldErrors" if status == 400 else "Error"))
     always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     # What the worker refuses was accepted before, and is a command like any other.
-    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in conventions.OUTCOMES else []
+    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in shared.OUTCOMES else []
     return {
-        "description": conventions.REFUSALS[status],
+        "description": shared.REFUSALS[status],
         "content": content | {"application/problem+json": {"schema": _reference("Problem")}},
         "headers": _headers(*always) | _headers(*maybe, required=False),
     }

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from gateway.paging import Cursor
-from gateway.selection import RuleWish, Selection, Standing
+from gateway.http.pagination import Cursor
+from gateway.reads.incident_filters import RuleWish, Selection, Standing
 from models.enums import MAX_ID, IncidentStatus
 from models.incidents.list_projection import LIFE, RULE_COLUMNS
 

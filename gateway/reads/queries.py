@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from gateway.paging import Page
-from gateway.reading import Reader, Rows
-from gateway.selection import Project
+from gateway.http.pagination import Page
+from gateway.reads.database import Reader, Rows
+from gateway.reads.incident_filters import Project
 from models.directory.tables import Person
 from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
 from models.incidents.activity import Activity

@@ -2,7 +2,8 @@
 
 The rows of :mod:`models.incidents.list_projection` lie in the order of the list, per project. A page is read along
 that order, from the cursor on, merged over the projects. A part of a title, or a rule, is looked for in the rows that
-come next; what is common fills the page there, and anything else is searched for (:mod:`gateway.list_search`).
+come next; what is common fills the page there, and anything else is searched for
+(:mod:`~gateway.reads.incident_list_search`).
 """
 
 # ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
@@ -11,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any, Final
 
-from gateway.list_parts import COLUMNS, HAS_TITLE, OF_PROJECTS, OF_RULE, Part, Span, parts, span_from
-from gateway.list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_of, mask, named, search
-from gateway.paging import Cursor, Page
-from gateway.reading import Rows
-from gateway.selection import Selection
+from gateway.http.pagination import Cursor, Page
+from gateway.reads.database import Rows
+from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_list_ranges import COLUMNS, HAS_TITLE, OF_PROJECTS, OF_RULE, Part, Span, parts, span_from
+from gateway.reads.incident_list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_of, mask, named, search
 from models.enums import MAX_ID
 
 MERGED_PROJECTS: Final = 32

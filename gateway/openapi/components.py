@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.addresses import Address, Operation
+from gateway.api.endpoint import Address, Operation
 from models.alert_rules.enums import ActionType, TargetType
 from models.alert_rules.evaluation import Ignored
 from models.enums import (

@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.answers import Answer
-from gateway.requests import BODY_LIMIT
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.http.parsing import BODY_LIMIT
+from gateway.http.responses import Answer
 from models.enums import OpsRole
 from models.policy import Actor, Permission
 from tasks.commands.base import Command

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 from starlette.datastructures import QueryParams
 
-from gateway.paging import Page
-from gateway.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_of, project_of
-from gateway.reading import Reader
-from gateway.selection import selected_projects
+from gateway.http.pagination import Page
+from gateway.reads.database import Reader
+from gateway.reads.incident_filters import selected_projects
+from gateway.reads.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_of, project_of
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze
 from models.alert_rules.queries import (
     GENERATIONS,

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.batching import Batcher
+from gateway.batcher import Batcher
 from models.database.engine import can_pass
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, OrganizationFacts

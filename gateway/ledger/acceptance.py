@@ -16,7 +16,7 @@ import orjson
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from gateway.batching import Batcher
+from gateway.batcher import Batcher
 from models.base import arrays_of, insert_statement
 from models.database.engine import can_pass, sqlstate
 from models.enums import Lane

@@ -17,8 +17,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.identity import Caller, Identity, Question
-from gateway.news import Item, NewsDesk, Snapshot, beginning_id
+from gateway.auth import Caller, Identity, Question
+from gateway.stream.event_feed import Item, NewsDesk, Snapshot, beginning_id
 from models.database.engine import can_pass
 from models.policy import INBOX, INCIDENT, Permission, ProjectFacts, may_read, require_organization, require_token
 from models.refusals import NotFound, Refusal, Unavailable

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.queries import PERSON_COLUMNS, person_of
-from gateway.reading import Reader
+from gateway.reads.database import Reader
+from gateway.reads.queries import PERSON_COLUMNS, person_of
 from models.directory.tables import Person
 from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
 from models.incidents.mentions import Kind, MentionedTeam, parse, resolve

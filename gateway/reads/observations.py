@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
-from gateway.paging import Page
-from gateway.reading import Reader, Rows
+from gateway.http.pagination import Page
+from gateway.reads.database import Reader, Rows
 from models.policy import ProjectFacts
 from models.refusals import NotFound
 

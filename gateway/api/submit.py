@@ -15,10 +15,8 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from gateway.accept import Accepted, Application, Key
-from gateway.answers import Answer, answer, as_stored, error_answer, wants_problem, written
-from gateway.outcomes import Outcome
-from gateway.requests import (
+from gateway.api.context import Visit
+from gateway.http.parsing import (
     DEFAULT_WAIT_SECONDS,
     digest_of,
     expected_version,
@@ -26,7 +24,9 @@ from gateway.requests import (
     if_match,
     object_of,
 )
-from gateway.visit import Visit
+from gateway.http.responses import Answer, answer, as_stored, error_answer, wants_problem, written
+from gateway.ledger.acceptance import Accepted, Application, Key
+from gateway.ledger.outcomes import Outcome
 from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
 from models.enums import JSON, CallerKind, CommandState, Lane

@@ -15,12 +15,12 @@ from typing import Final
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from gateway.addresses import Address
-from gateway.answers import Answer, error_answer, refusal_answer, wants_problem
-from gateway.identity import Caller, Question
-from gateway.requests import Headers, read_body, require_json_type
-from gateway.services import Services
-from gateway.visit import Visit
+from gateway.api.context import Visit
+from gateway.api.endpoint import Address
+from gateway.auth import Caller, Question
+from gateway.container import Services
+from gateway.http.parsing import Headers, read_body, require_json_type
+from gateway.http.responses import Answer, error_answer, refusal_answer, wants_problem
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization, require_token
 from models.refusals import Forbidden, MethodNotAllowed, PlainRefusal, Refusal, Unauthenticated

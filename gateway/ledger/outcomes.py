@@ -18,7 +18,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.batching import Batcher
+from gateway.batcher import Batcher
 from models.database.engine import can_pass
 from models.enums import CommandState
 from models.refusals import Unavailable

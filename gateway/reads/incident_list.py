@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 
 from starlette.datastructures import QueryParams
 
-from gateway.list_statements import page_keys
-from gateway.paging import Page
-from gateway.queries import (
+from gateway.http.pagination import Page
+from gateway.reads.database import Reader, Rows
+from gateway.reads.incident_filters import Selection, select, team_ids
+from gateway.reads.incident_list_pages import page_keys
+from gateway.reads.queries import (
     ACTIVITY_COLUMNS,
     INCIDENT_COLUMNS,
     PERSON_COLUMNS,
@@ -21,8 +23,6 @@ from gateway.queries import (
     person_of,
     project_of,
 )
-from gateway.reading import Reader, Rows
-from gateway.selection import Selection, select, team_ids
 from models.directory.tables import Person
 from models.enums import Feature
 from models.incidents.activity import Activity

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.schemas import Json
+from gateway.openapi.components import Json
 
 SUCCESSES: Final = {
     200: "Done.",

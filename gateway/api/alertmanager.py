@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
 
-from gateway.requests import BODY_LIMIT
+from gateway.http.parsing import BODY_LIMIT
 from models.enums import JSON, AlertState
 from models.refusals import NOT_NULL, InvalidFields, TooLarge
 from tasks.commands.alertmanager import ReceiveAlerts

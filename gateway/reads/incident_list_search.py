@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from gateway.list_parts import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
-from gateway.selection import Selection
+from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_list_ranges import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
 from models.incidents.list_projection import (
     AROUND_SPACE,
     BEFORE_SPACE,

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import orjson
 from starlette.datastructures import QueryParams
 
-from gateway.answers import Answer, answer
+from gateway.http.responses import Answer, answer
 from models.enums import JSON, MAX_ID
 from models.refusals import Malformed
 

@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from starlette.datastructures import QueryParams
 
-from gateway.identity import Caller, Question
-from gateway.requests import BODY_LIMIT, Headers, Preference, parse_json, preference
-from gateway.services import Services
+from gateway.auth import Caller, Question
+from gateway.container import Services
+from gateway.http.parsing import BODY_LIMIT, Headers, Preference, parse_json, preference
 from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound

@@ -1,0 +1,1 @@
+"""Accepting commands into the ledger, and waiting for their outcomes."""

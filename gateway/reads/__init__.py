@@ -1,0 +1,1 @@
+"""Queries of the read endpoints, filtered for the caller."""
