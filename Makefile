@@ -31,7 +31,7 @@ test: $(VENV)/.dev ## run every test, in parallel
 	@$(PYTEST) $(PARALLEL)
 
 test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
-	@$(PYTEST) tests/rules tests/handling
+	@$(PYTEST) tests/unit tests/handlers
 
 fuzz: $(VENV)/.dev ## throw other dice, more often: make fuzz seed=7 times=5
 	@seed=$(or $(seed),$$(date +%s)); echo "the dice of make fuzz seed=$$seed"; \

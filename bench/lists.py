@@ -41,7 +41,7 @@ from gateway.reads.incident_list_pages import page_keys
 from models.database.migrate import migrate
 from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts
-from workers.stack.processes import Gateway
+from workers.stack.own_processes import Gateway
 from workers.stack.servers import Servers, embedded
 from workers.stack.up import free_port
 

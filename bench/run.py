@@ -20,7 +20,7 @@ from typing import Any
 from bench import report
 from bench.machine import machine, versions
 from bench.sides import Plain, Side, Tocsin, generate, wait_until_done
-from workers.stack.part import StackError
+from workers.stack.managed_process import StackError
 from workers.stack.servers import Servers, embedded
 
 RESULTS = Path(__file__).parent / "results"

@@ -26,8 +26,8 @@ from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
 from models.enums import Feature, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
-from workers.stack.part import Part
-from workers.stack.processes import Gateway, Process, tocsin
+from workers.stack.managed_process import Part
+from workers.stack.own_processes import Gateway, Process, tocsin
 from workers.stack.servers import Servers
 from workers.stack.up import free_port
 

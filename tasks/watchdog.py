@@ -1,7 +1,7 @@
 """The watch of a process: one that has gone deaf ends itself, to be started anew.
 
 Whoever started it (`tocsin up`, a container runtime) starts another. What deafness is, the process says: see
-:mod:`workers.watch` and :mod:`gateway.watchdog`.
+:mod:`workers.apply.watchdog` and :mod:`gateway.watchdog`.
 """
 
 from __future__ import annotations

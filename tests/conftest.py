@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 
 from models.database.migrate import migrate
 from tests.brokers import RabbitBroker
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.rabbitmq import RabbitMQ, rabbitmq_program
 from workers.stack.servers import Servers, embedded
 

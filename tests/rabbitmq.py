@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from workers.stack.part import Part
+from workers.stack.managed_process import Part
 
 _CONFIGURATION = """
 listeners.tcp.1 = 127.0.0.1:{amqp}

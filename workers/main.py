@@ -13,15 +13,15 @@ from sqlalchemy.engine import Engine
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from tasks.log_config import configure_logging
-from workers.importing import importing
-from workers.readiness import announce_ready
+from workers.runtime.imports import importing
+from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
 
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
     """Apply commands until SIGTERM; ``lanes`` are names of queues."""
     with importing():
-        from workers.worker import work
+        from workers.apply.process import work
 
     sys.exit(work(_settings(), [Lane(lane) for lane in lanes], patience_seconds=patience_seconds))
 
@@ -29,7 +29,7 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
 def run_relay() -> None:
     """Announce events and sweep forgotten work until SIGTERM."""
     with importing():
-        from workers.relay import Relay
+        from workers.relay.relay import Relay
 
     settings = _settings()
     with _engine(settings, "tocsin-relay") as engine:

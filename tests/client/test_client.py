@@ -25,7 +25,7 @@ from tocsin_client import (
 
 from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, CUT, GONE, SLOW_DOWN, a_road
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway, Worker
 
 LOOK = PostComment(1, "Look at this.")

@@ -14,7 +14,7 @@ from tocsin_client import Refused
 from gateway.settings import GatewaySettings
 from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, GONE, a_road
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway, a_gateway
 from tests.http.test_stream import following, happens, incident, other_incident
 from tests.waiting import eventually

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.house.tree import ROOT
 from tests.http.doorway import Gateway, Worker
+from tests.project.tree import ROOT
 
 CLIENT = ROOT / "clients" / "python"
 ROOMS = ("gateway", "tasks", "workers", "models")

@@ -19,9 +19,9 @@ from tasks.events import CommentPosted, Mentioned
 from tasks.settings import BrokerSettings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import NOWHERE, Scene
-from tests.failures.loops import running
+from tests.faults.loops import running
 from tests.waiting import eventually
-from workers.bus import Bus, BusMessage
+from workers.event_bus import Bus, BusMessage
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_LINE, Notifier
 from workers.stack.servers import Servers
@@ -158,7 +158,7 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     def die(*_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("workers.notify.plan.mark", die)
+    monkeypatch.setattr("workers.notify.planner.mark", die)
     with pytest.raises(SystemExit):
         scene.notifier().plan()
     assert scene.told() == {}
@@ -215,7 +215,7 @@ def test_nothing_on_the_bus_stops_the_notifier(scene: Scene, servers: Servers) -
 def test_a_message_on_the_bus_wakes_the_notifier(
     scene: Scene, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("workers.rounds.POLL_SECONDS", 3600)
+    monkeypatch.setattr("workers.runtime.polling.POLL_SECONDS", 3600)
     settings = BrokerSettings(BROKER_URL=servers.broker_url, REDIS_URL=NOWHERE)
 
     with going(Notifier(scene.engine, settings)):

@@ -18,7 +18,7 @@ from models.directory.importer import import_directory
 from models.incidents.incident import incidents
 from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import Afterwards, Database
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import RULES, Gateway, Worker
 from tests.http.listing import Open
 from workers.stack.servers import Servers

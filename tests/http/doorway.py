@@ -21,7 +21,7 @@ from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
 from tasks.broker.pubsub import OUTCOMES_CHANNEL, Waker
 from tests.waiting import eventually
-from workers.apply import Applier, Done
+from workers.apply.applier import Applier, Done
 
 ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"

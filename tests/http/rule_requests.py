@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from models.enums import JSON
 from tests.builders import an_alert_rule
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import ACME, Gateway
 from tests.rule_bodies import RULE
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from models.enums import JSON
 from tests.builders import NOW, an_incident
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import ACME, Gateway, Worker
 from tests.http.rule_requests import (
     RULES,

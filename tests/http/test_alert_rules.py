@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from models.enums import JSON
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import COMMANDS, Gateway, Worker
 from tests.http.rule_requests import (
     MISSING,

@@ -15,7 +15,7 @@ from gateway.main import ADDRESSES
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 PROBLEM = "application/problem+json"

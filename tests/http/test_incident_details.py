@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"

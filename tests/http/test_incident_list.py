@@ -16,7 +16,7 @@ from models.incidents.activity import activities
 from models.incidents.incident import incident_seen, incidents
 from models.timestamps import iso
 from tests.builders import NOW, a_comment, a_project, an_incident
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway
 from tests.http.listing import LIST, Open, refusal, titles
 from tests.http.test_reads import links, pages

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from models.alert_rules.alert_rule import alert_rule_generations, environments
 from models.directory.tables import organizations, teams
 from tests.builders import NOW, a_definition, an_alert_rule
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway
 from tests.http.listing import LIST, Open, refusal, titles
 

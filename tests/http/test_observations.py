@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from tests.builders import a_trigger, an_alert_rule
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.container import Patience
 from gateway.settings import GatewaySettings
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
 from tests.waiting import eventually
 from workers.stack.servers import Servers

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from models.directory.tables import organizations, projects
 from models.incidents.incident import incidents
 from tests.builders import a_subscription
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
 from tests.http.test_reads import pages
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy.engine import Engine
 
 from tests.builders import a_comment
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
 
 LINK = re.compile(r'<([^>]+)>; rel="(\w+)"; results="(\w+)"; cursor="([^"]+)"')

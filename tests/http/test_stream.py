@@ -23,7 +23,7 @@ from models.notifications.notification import notifications
 from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier

@@ -12,7 +12,7 @@ from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
 from models.enums import JSON
 from tests.builders import NOW
-from tests.handling.acme import Acme
+from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway, Worker
 from tests.http.rule_requests import FORBIDDEN, INTEGER, MISSING, REQUIRED, RULES, TWIN, accepted, ask, made, seed
 from tests.http.wrong_rules import ACTIONS, PARTS, an_action

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.house import Stack, a_stack
 from tests.journeys.programs import open_folder
+from tests.journeys.stack import Stack, a_stack
 
 
 @pytest.fixture(scope="session")

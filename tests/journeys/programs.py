@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 import workers
-from workers.stack.folder import reaches
-from workers.stack.part import identity
+from workers.stack.data_dir import reaches
+from workers.stack.managed_process import identity
 
 SOURCE = Path(workers.__file__).parent.parent
 PACKAGES = Path(sysconfig.get_path("purelib"))

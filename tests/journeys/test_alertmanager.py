@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from tests.alertmanager import sent
-from tests.house.tree import ROOT
-from tests.journeys.house import ACME, Stack
 from tests.journeys.programs import open_folder
+from tests.journeys.stack import ACME, Stack
+from tests.project.tree import ROOT
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.xdist_group("stack")

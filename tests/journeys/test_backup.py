@@ -14,8 +14,8 @@ import pytest
 
 from tests.brokers import BROKERS, RabbitBroker
 from tests.conftest import Database
-from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
 from tests.journeys.programs import open_folder, tocsin
+from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
 from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"

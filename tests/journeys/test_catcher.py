@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.journeys.house import Stack
 from tests.journeys.programs import CLEAN, tocsin
-from workers.stack.catcher import KEPT, MAX_BYTES
+from tests.journeys.stack import Stack
+from workers.stack.mail_catcher import KEPT, MAX_BYTES
 from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("stack")

@@ -17,8 +17,8 @@ import pytest
 from tocsin_client import Event, PostComment
 
 from tests.brokers import brokers
-from tests.journeys.house import ACME, Stack, a_broker_for_the_stack, a_stack
 from tests.journeys.programs import CLEAN, open_folder
+from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack
 from tests.waiting import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

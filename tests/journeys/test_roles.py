@@ -18,8 +18,8 @@ from models.database.grants import RIGHTS, create_roles, grant_where_roles_exist
 from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
-from tests.journeys.house import ACME, careful_post
 from tests.journeys.programs import process, tocsin
+from tests.journeys.stack import ACME, careful_post
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import Servers

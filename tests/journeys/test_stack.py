@@ -27,8 +27,8 @@ from tests.journeys.programs import (
     tocsin,
 )
 from tests.waiting import eventually
-from workers.stack.folder import DataFolder
-from workers.stack.part import StackError
+from workers.stack.data_dir import DataFolder
+from workers.stack.managed_process import StackError
 from workers.stack.servers import Servers, embedded
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives PostgreSQL another account")
@@ -285,7 +285,7 @@ def test_a_file_is_no_data_folder(data: Path) -> None:
 
 def test_a_folder_that_we_may_not_write_to_is_said(data: Path) -> None:
     data.mkdir(mode=0o555)
-    script = "import sys; from pathlib import Path; from workers.stack.folder import DataFolder; "
+    script = "import sys; from pathlib import Path; from workers.stack.data_dir import DataFolder; "
     script += "DataFolder(Path(sys.argv[1])).create()"
 
     said = as_ordinary_user(script, Path("/"), str(data / "below")).stderr

@@ -25,7 +25,7 @@ from workers.stack.voice import Voice
 logs = Path(sys.argv[1])
 
 def process(name, body):
-    script = "import sys, time, signal; from workers.readiness import announce_ready\\n" + body
+    script = "import sys, time, signal; from workers.runtime.readiness import announce_ready\\n" + body
     return Process(name, [sys.executable, "-c", script], log=logs / f"{name}.log", environment=os.environ)
 
 voice = Voice()

@@ -1,7 +1,8 @@
 """The operator's command line: one table of commands, each loaded when it is asked for.
 
 To add a command, write a module here with a function whose parameters typer reads (or with a `typer.Typer`, for a
-command that has commands), and add its line to :data:`COMMANDS`. Say "no" by raising :class:`Refused`.
+command that has commands), and add its line to :data:`COMMANDS`. Say "no" by raising
+:class:`~workers.cli.errors.Refused`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from workers.importing import importing
+from workers.runtime.imports import importing
 
 
 class Entry(NamedTuple):
@@ -40,10 +41,6 @@ COMMANDS: dict[str, Entry] = {
 }
 
 
-class Refused(Exception):
-    """The command cannot do what was asked; the text is one sentence that says why and what to do."""
-
-
 def main(words: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 refused or failed, 2 wrong usage; errors are a sentence on stderr."""
     sys.exit(_run(list(sys.argv[1:] if words is None else words)))
@@ -61,7 +58,7 @@ def _run(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         return _fail(f"tocsin has no command {words[0]}; `tocsin --help` lists the commands there are", code=2)
     with importing():
-        from workers.cli.frame import run
+        from workers.cli.common import run
     return run(words[0], COMMANDS[words[0]].target, words[1:])
 
 

@@ -14,11 +14,11 @@ import typer
 from sqlalchemy.engine import Engine
 
 from models.database.backup import BackupError, Manifest, read_manifest, restore_backup, rows_in, write_backup
-from workers.cli import Refused
+from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.cli.database import found_engine
-from workers.cli.frame import AsJson, Data, data_folder, say, say_json
+from workers.cli.errors import Refused
+from workers.stack.data_dir import DataFolder
 from workers.stack.discovery import running_stack
-from workers.stack.folder import DataFolder
 from workers.stack.servers import embedded
 from workers.stack.settings import StackSettings
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.frame import AsJson, Data
-from workers.importing import importing
+from workers.cli.common import AsJson, Data
+from workers.runtime.imports import importing
 
 
 def catcher(
@@ -20,7 +20,7 @@ def catcher(
     """Catch mails and webhooks on this machine, and show them."""
     with importing():
         from tasks.log_config import configure_logging
-        from workers.stack.catcher import run
+        from workers.stack.mail_catcher import run
 
     configure_logging("warning")
     run(smtp_port=smtp_port, http_port=http_port)

@@ -14,9 +14,9 @@ from models.enums import CommandState
 from models.messaging.command_ledger import commands as ledger
 from models.serializers import command_json
 from models.timestamps import iso
-from workers.cli import Refused
+from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.frame import AsJson, Data, say, say_json
+from workers.cli.errors import Refused
 
 commands = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from models.database.engine import make_engine, sqlstate
 from models.settings import DatabaseSettings
-from workers.cli import Refused
-from workers.cli.frame import find_stack
+from workers.cli.common import find_stack
+from workers.cli.errors import Refused
 
 _NO_SUCH_TABLE = "42P01"
 

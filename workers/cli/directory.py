@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from models.directory.importer import DirectoryError, Summary, export_directory, import_directory, read_document
-from workers.cli import Refused
+from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.frame import AsJson, Data, say, say_json
+from workers.cli.errors import Refused
 
 directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

@@ -17,9 +17,9 @@ from dotenv import dotenv_values
 
 from models.settings import NAMES, SECRET_NAMES, DatabaseSettings, Settings, SettingsError, environment_name
 from tasks.settings import BrokerSettings
-from workers.cli.frame import AsJson, Data, data_folder, say, say_json
+from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.stack.discovery import environment_of
-from workers.stack.part import StackError
+from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
     from models.messaging.canary import Flight

@@ -8,10 +8,10 @@ import typer
 from sqlalchemy.exc import ProgrammingError
 
 from models.database.engine import sqlstate
-from workers.cli import Refused
+from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import found_engine
-from workers.cli.frame import AsJson, Data, say, say_json
-from workers.importing import importing
+from workers.cli.errors import Refused
+from workers.runtime.imports import importing
 
 _NOT_ALLOWED = "42501"
 

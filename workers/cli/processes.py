@@ -10,9 +10,9 @@ import typer
 
 from models.enums import Lane
 from tasks.watchdog import PATIENCE_SECONDS
-from workers.cli import Refused
-from workers.cli.frame import AsJson, Data, find_stack
-from workers.importing import importing
+from workers.cli.common import AsJson, Data, find_stack
+from workers.cli.errors import Refused
+from workers.runtime.imports import importing
 
 _GROUP = "tocsin.processes"
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from workers.cli import Refused
-from workers.cli.frame import AsJson, say, say_json
-from workers.stack.folder import DataFolder
+from workers.cli.common import AsJson, say, say_json
+from workers.cli.errors import Refused
+from workers.stack.data_dir import DataFolder
 
 
 def reset(

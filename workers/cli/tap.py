@@ -17,8 +17,8 @@ from models.base import new_id
 from tasks.app import make_app
 from tasks.broker.topology import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
-from workers.cli import Refused
-from workers.cli.frame import AsJson, Data, find_stack, say
+from workers.cli.common import AsJson, Data, find_stack, say
+from workers.cli.errors import Refused
 
 _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
 

@@ -17,9 +17,9 @@ from models.directory.tokens import (
     revoke_token,
 )
 from models.enums import CallerKind, OpsRole
-from workers.cli import Refused
+from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.frame import AsJson, Data, say, say_json
+from workers.cli.errors import Refused
 
 token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 

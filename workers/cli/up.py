@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.frame import AsJson, Data, data_folder
-from workers.importing import importing
+from workers.cli.common import AsJson, Data, data_folder
+from workers.runtime.imports import importing
 
 if TYPE_CHECKING:
     from workers.stack.up import Extra
@@ -27,9 +27,9 @@ def up(
 ) -> None:
     """Start everything that is not configured, and keep it running until Ctrl-C."""
     with importing():
+        from workers.stack.console import Voice
         from workers.stack.settings import StackSettings
         from workers.stack.up import Stack, Wishes
-        from workers.stack.voice import Voice
 
     wishes = Wishes(data=data_folder(data), host=host, port=port, workers=workers)
     Stack(wishes, StackSettings.from_environment(), Voice(), _demo() if demo else []).run()
@@ -39,5 +39,5 @@ def _demo() -> Sequence[Extra]:
     """What only the demo needs: it asks over HTTP, and writes to the database."""
     with importing():
         from workers.stack import demo
-        from workers.stack.catching import Catching
+        from workers.stack.demo_catcher import Catching
     return Catching(), demo

@@ -21,6 +21,7 @@ from tasks.commands.triggers import (
     UpdateAction,
     UpdateTrigger,
 )
+from workers.batch.context import Answer, Work
 from workers.handlers.alert_rules import create_rule, delete_rule, update_rule
 from workers.handlers.alertmanager import receive_alerts
 from workers.handlers.comments import delete_comment, edit_comment, post_comment
@@ -37,7 +38,6 @@ from workers.handlers.triggers import (
     update_action,
     update_trigger,
 )
-from workers.work import Answer, Work
 
 Handler = Callable[[Any, Work], Answer]
 

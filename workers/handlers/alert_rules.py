@@ -12,7 +12,9 @@ from models.incidents.mentions import Owner, owner_of
 from models.refusals import InvalidFields, ListedRefusal
 from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleWords, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
-from workers.rule_work import (
+from workers.batch.context import Answer, Work
+from workers.batch.facts import MentionFacts
+from workers.domain.alert_rules import (
     announce,
     does_not_fit,
     end_incidents,
@@ -26,8 +28,6 @@ from workers.rule_work import (
     show,
     trigger_of,
 )
-from workers.work import Answer, Work
-from workers.world import MentionFacts
 
 _NOTHING_YET: Final = Definition(
     name="",

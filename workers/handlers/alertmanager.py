@@ -10,9 +10,9 @@ from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_program
 from models.refusals import REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
-from workers.life import Opening, change_status, open_incident
-from workers.work import Answer, Work
-from workers.world import Project
+from workers.batch.context import Answer, Work
+from workers.batch.facts import Project
+from workers.domain.incidents import Opening, change_status, open_incident
 
 
 def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:

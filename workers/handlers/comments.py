@@ -13,8 +13,8 @@ from models.refusals import NotFound
 from models.serializers import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
-from workers.work import Answer, Work
-from workers.world import MentionFacts
+from workers.batch.context import Answer, Work
+from workers.batch.facts import MentionFacts
 
 
 def post_comment(ask: PostComment, work: Work) -> Answer:

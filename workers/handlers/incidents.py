@@ -8,11 +8,11 @@ from models.policy import has_project_access, is_on_team_of, require_author, req
 from models.refusals import Conflict, Forbidden, InvalidFields
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
-from workers.actions import close_otherwise
-from workers.life import Opening, change_status
-from workers.life import open_incident as begin
-from workers.work import Answer, Work
-from workers.world import Project
+from workers.batch.context import Answer, Work
+from workers.batch.facts import Project
+from workers.domain.incidents import Opening, change_status
+from workers.domain.incidents import open_incident as begin
+from workers.domain.rule_actions import close_otherwise
 
 
 def open_incident(ask: OpenIncident, work: Work) -> Answer:

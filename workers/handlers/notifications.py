@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tasks.commands.notifications import ReadNotifications
-from workers.work import Answer, Work
+from workers.batch.context import Answer, Work
 
 
 def read_notifications(ask: ReadNotifications, work: Work) -> Answer:

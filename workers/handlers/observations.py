@@ -14,11 +14,12 @@ from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
-from workers.actions import mark, take
-from workers.life import Change, Opening, change_status, open_incident
-from workers.rulebook import Hold
-from workers.work import Answer, Observed, Work
-from workers.world import Project
+from workers.batch.changes import Observed
+from workers.batch.context import Answer, Work
+from workers.batch.facts import Project
+from workers.batch.rule_facts import Hold
+from workers.domain.incidents import Change, Opening, change_status, open_incident
+from workers.domain.rule_actions import mark, take
 
 
 def observe_metric(ask: ObserveMetric, work: Work) -> Answer:

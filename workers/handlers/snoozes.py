@@ -6,8 +6,8 @@ from models.alert_rules.alert_rule import AlertRule, Snooze
 from models.alert_rules.serializers import snooze_json
 from models.refusals import Gone, ListedRefusal, NotFound
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
-from workers.rule_work import project_at, require_access, require_project
-from workers.work import Answer, Work
+from workers.batch.context import Answer, Work
+from workers.domain.alert_rules import project_at, require_access, require_project
 
 
 def snooze_rule(ask: SnoozeRule, work: Work) -> Answer:

@@ -6,7 +6,7 @@ from models.enums import SubscriptionReason
 from models.policy import require_author
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
-from workers.work import Answer, Work
+from workers.batch.context import Answer, Work
 
 
 def subscribe(ask: Subscribe, work: Work) -> Answer:

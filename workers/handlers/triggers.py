@@ -20,7 +20,8 @@ from tasks.commands.triggers import (
     UpdateTrigger,
 )
 from tasks.events import AlertRuleUpdated
-from workers.rule_work import (
+from workers.batch.context import Answer, Work
+from workers.domain.alert_rules import (
     action_of,
     amend,
     announce,
@@ -31,7 +32,6 @@ from workers.rule_work import (
     trigger_at,
     trigger_of,
 )
-from workers.work import Answer, Work
 
 
 def create_trigger(ask: CreateTrigger, work: Work) -> Answer:

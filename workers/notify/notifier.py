@@ -17,10 +17,10 @@ from tasks.app import make_app
 from tasks.broker.hint_publisher import Hinter
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
 from tasks.settings import BrokerSettings
-from workers.aside import SetAside
-from workers.bus import BusListener
-from workers.notify.plan import by_activity, plan
-from workers.rounds import POLL_SECONDS, go_round
+from workers.event_bus import BusListener
+from workers.notify.planner import by_activity, plan
+from workers.runtime.deferral import SetAside
+from workers.runtime.polling import POLL_SECONDS, go_round
 
 LINES: Final = 100
 EVENTS_PER_LINE: Final = 10

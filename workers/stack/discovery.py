@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from workers.stack.folder import DataFolder, write_private
-from workers.stack.part import StackError
+from workers.stack.data_dir import DataFolder, write_private
+from workers.stack.managed_process import StackError
 from workers.stack.settings import StackSettings
 
 

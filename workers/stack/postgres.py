@@ -14,10 +14,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from workers.stack import leash
-from workers.stack.folder import DataFolder, gone, server_account
-from workers.stack.part import Part, StackError, full_disk, identity
-from workers.stack.programs import postgres_programs
+from workers.stack import parent_death
+from workers.stack.binaries import postgres_programs
+from workers.stack.data_dir import DataFolder, gone, server_account
+from workers.stack.managed_process import Part, StackError, full_disk, identity
 
 MAJOR = "18"
 USER = DATABASE = "tocsin"
@@ -149,7 +149,7 @@ class Postgres(Part):
             text=True,
             check=False,
             process_group=0,
-            preexec_fn=leash.before_exec(signal.SIGKILL),
+            preexec_fn=parent_death.before_exec(signal.SIGKILL),
             **identity(self.account),
         )
         if done.returncode == 0:

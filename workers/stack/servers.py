@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers.stack.folder import DataFolder
+from workers.stack.data_dir import DataFolder
 from workers.stack.postgres import Postgres
 from workers.stack.valkey import Valkey
 
@@ -82,7 +82,7 @@ class Servers:
 def embedded(data: Path | None = None, *, durable: bool = True) -> Iterator[Servers]:
     """Run both servers on `data`, which is kept; without `data` on a folder of their own, which is not.
 
-    :raises workers.stack.part.StackError: they cannot be started.
+    :raises workers.stack.managed_process.StackError: they cannot be started.
     """
     folder = DataFolder(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
     servers = Servers(folder, durable=durable)

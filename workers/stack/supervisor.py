@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 
-from workers.stack.part import GRACE_SECONDS, Part, StackError
-from workers.stack.voice import Voice
+from workers.stack.console import Voice
+from workers.stack.managed_process import GRACE_SECONDS, Part, StackError
 
 READY_SECONDS = 60.0
 """How long a part may take to become ready before that counts as a failure."""

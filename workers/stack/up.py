@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Protocol
 
 from workers.stack import discovery
-from workers.stack.folder import DataFolder
-from workers.stack.part import Part, StackError
+from workers.stack.console import Voice
+from workers.stack.data_dir import DataFolder
+from workers.stack.managed_process import Part, StackError
+from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
-from workers.stack.processes import own_processes, tocsin
 from workers.stack.settings import StackSettings
 from workers.stack.supervisor import Stopped, Supervisor
 from workers.stack.valkey import Valkey
-from workers.stack.voice import Voice
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import socket
 
-from workers.stack.folder import DataFolder, server_account
-from workers.stack.part import Part, StackError
-from workers.stack.programs import valkey_server
+from workers.stack.binaries import valkey_server
+from workers.stack.data_dir import DataFolder, server_account
+from workers.stack.managed_process import Part, StackError
 
 _SETTINGS = {
     "port": "0",

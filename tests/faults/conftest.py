@@ -1,0 +1,115 @@
+"""Brokers and a worker that can be killed and brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import BROKERS, Broker, ValkeyBroker
+from tests.waiting import eventually
+from workers.stack.data_dir import DataFolder
+from workers.stack.valkey import Valkey
+
+
+class Worker:
+    """A worker process that writes down what it was told."""
+
+    def __init__(self, broker_url: str, folder: Path, *, prefetch: int = 1) -> None:
+        self.folder = folder
+        self._log = (folder / "log").open("a")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.hint_worker", str(folder), str(prefetch)],
+            env={**os.environ, "BROKER_URL": broker_url},
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def handled(self) -> list[str]:
+        """The subjects it was told, in order."""
+        path = self.folder / "handled"
+        return path.read_text().split("\n")[:-1] if path.exists() else []
+
+    @property
+    def child(self) -> int:
+        """The process id of the one that does the work."""
+        named = self.folder / "child"
+        # The worker is ready before its child is.
+        eventually(named.exists)
+        return int(named.read_text())
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_ready(self) -> None:
+        eventually(lambda: not self.is_alive or (self.folder / "ready").exists())
+        assert self.is_alive, self.log
+
+    def wait_handled(self, subject: str) -> None:
+        eventually(lambda: not self.is_alive or subject in self.handled)
+        assert self.is_alive, self.log
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._log.close()
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    folder = DataFolder(Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
+    folder.create()
+    server = Valkey(folder)
+    try:
+        server.start()
+        server.wait_ready()
+        yield server
+    finally:
+        server.stop()
+        folder.clear_run_folder()
+        folder.remove()
+
+
+@pytest.fixture
+def valkey(valkey_server: Valkey) -> ValkeyBroker:
+    """An empty Valkey."""
+    broker = ValkeyBroker(valkey_server)
+    if not valkey_server.is_running():
+        broker.start()
+    broker.wipe()
+    return broker
+
+
+@pytest.fixture(params=BROKERS)
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """An empty broker: each test that asks for it runs on every kind."""
+    found: Broker = request.getfixturevalue(request.param)
+    return found
+
+
+@contextlib.contextmanager
+def a_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[Worker]:
+    worker = Worker(broker_url, folder, prefetch=prefetch)
+    try:
+        worker.wait_ready()
+        yield worker
+    finally:
+        worker.close()
+
+
+@pytest.fixture
+def worker(broker: Broker, tmp_path: Path) -> Iterator[Worker]:
+    with a_worker(broker.url, tmp_path) as worker:
+        yield worker

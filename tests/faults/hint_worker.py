@@ -1,0 +1,50 @@
+"""A worker whose body writes down what it was told; the tests start it as a process of its own.
+
+``python -m tests.faults.hint_worker FOLDER PREFETCH``: subjects go to ``FOLDER/handled``, one a line;
+``FOLDER/child`` names the child process. The subject ``wait:NAME`` holds the worker until ``FOLDER/NAME`` exists.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from models.enums import Lane
+from tasks.app import make_app
+from tasks.broker.hints import Hint
+from tasks.celery_tasks import install, run_worker
+from tasks.settings import BrokerSettings
+from tests.waiting import eventually
+
+
+def main(folder: Path, prefetch: int) -> int:
+    logging.basicConfig(level=logging.INFO)
+    app = make_app(BrokerSettings.from_environment())
+    app.conf.worker_prefetch_multiplier = prefetch
+
+    def write_down(hint: Hint) -> None:
+        for subject in hint.subjects:
+            with (folder / "handled").open("a") as handled:
+                handled.write(f"{subject}\n")
+            kind, _, name = subject.partition(":")
+            if kind == "wait":
+                eventually((folder / name).exists)
+
+    def name_child() -> None:
+        (folder / "child.new").write_text(str(os.getpid()))
+        (folder / "child.new").rename(folder / "child")
+
+    install(app, dict.fromkeys(Lane, write_down))
+    return run_worker(
+        app,
+        [Lane.COMMANDS],
+        on_child_start=name_child,
+        on_child_stop=lambda: None,
+        ready=lambda: (folder / "ready").touch(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,88 @@
+"""Orders about alert rules, and what they left behind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+
+from models.alert_rules.alert_rule import alert_rule_activities, alert_rules
+from models.enums import JSON
+from models.incidents.incident import incidents
+from models.messaging.command_ledger import commands
+from models.messaging.outbox import events
+from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
+from tests.builders import an_alert_rule, an_incident
+from tests.handlers.acme import Acme
+from tests.handlers.conftest import House
+from tests.rule_bodies import CRITICAL, RULE
+
+MISSING = {"detail": "The requested resource does not exist"}
+FORBIDDEN = {"detail": "You do not have permission to perform this action."}
+
+
+def creation(**fields: JSON) -> CreateRule:
+    return CreateRule.model_validate(RULE | fields)
+
+
+def change(rule: int, **fields: JSON) -> UpdateRule:
+    """A change that leaves the project as it is, if nothing else is said."""
+    said = {name: value for name, value in RULE.items() if name != "projects"}
+    return UpdateRule.model_validate(said | {"alertRule": rule} | fields)
+
+
+def deletion(rule: int, **fields: JSON) -> DeleteRule:
+    return DeleteRule.model_validate({"alertRule": rule} | fields)
+
+
+def an_action(**fields: JSON) -> dict[str, JSON]:
+    return {"type": "email", "targetType": "team", "targetIdentifier": 21} | fields
+
+
+def telling(**fields: JSON) -> list[dict[str, JSON]]:
+    """One trigger that tells somebody."""
+    return [CRITICAL | {"actions": [an_action(**fields)]}]
+
+
+def a_rule(house: House, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
+    with house.engine.begin() as connection:
+        projects = [acme.projects[organization, project]]
+        return an_alert_rule(connection, acme.organizations[organization], projects=projects, **facts)
+
+
+def a_finding(house: House, acme: Acme, rule: int, **facts: Any) -> int:
+    """An incident that the rule found; its number."""
+    with house.engine.begin() as connection:
+        projects = [acme.projects["acme", "p1"]]
+        found = {"alert_rule_id": rule, "alert_rule_generation": 1, "projects": projects} | facts
+        id_ = an_incident(connection, acme.organizations["acme"], **found)
+        return int(connection.execute(select(incidents.c.identifier).where(incidents.c.id == id_)).scalar_one())
+
+
+def row(house: House, rule: int) -> Any:
+    with house.engine.connect() as connection:
+        return connection.execute(select(alert_rules).where(alert_rules.c.id == rule)).one_or_none()
+
+
+def activities(house: House, rule: int) -> list[tuple[int, int | None]]:
+    table = alert_rule_activities
+    with house.engine.connect() as connection:
+        rows = connection.execute(select(table.c.type, table.c.user_id).where(table.c.rule_id == rule).order_by("id"))
+        return [tuple(each) for each in rows]
+
+
+def announced(house: House, rule: int) -> list[tuple[str, int, Any]]:
+    """What was announced of the rule: type, sequence, data."""
+    with house.engine.connect() as connection:
+        rows = connection.execute(
+            select(events.c.type, events.c.sequence, events.c.body)
+            .where(events.c.subject == f"alert-rules/{rule}")
+            .order_by(events.c.sequence)
+        )
+        return [(each.type, each.sequence, each.body["data"]) for each in rows]
+
+
+def follow_ups(house: House) -> list[Any]:
+    """What tocsin itself has asked for, in order."""
+    with house.engine.connect() as connection:
+        return list(connection.execute(select(commands).where(commands.c.caller == "system").order_by(commands.c.seq)))

@@ -1,0 +1,270 @@
+"""Alert rules as a worker makes them, on a real database."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import func, select, update
+
+from models.alert_rules.alert_rule import alert_rules, environments
+from models.directory.tables import organizations
+from models.enums import JSON
+from tests.handlers.acme import Acme
+from tests.handlers.conftest import House
+from tests.handlers.rule_orders import a_rule, activities, an_action, announced, creation, deletion, row, telling
+from tests.rule_bodies import CRITICAL, WARNING
+
+
+def test_a_rule_is_answered_as_it_was_asked_for(house: House, acme: Acme) -> None:
+    status, shown = house.answer(creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem"))
+
+    assert status == 201
+    made = row(house, int(shown["id"]))
+    [critical, warning] = shown["triggers"]
+    [action] = critical["actions"]
+    assert shown == {
+        "id": str(made.id),
+        "name": "Errors on checkout",
+        "organizationId": str(acme.organizations["acme"]),
+        "status": 0,
+        "queryType": 0,
+        "dataset": "events",
+        "query": "level:error",
+        "aggregate": "count()",
+        "thresholdType": 0,
+        "resolveThreshold": None,
+        "timeWindow": 10.0,
+        "environment": None,
+        "resolution": 1.0,
+        "thresholdPeriod": 1,
+        "triggers": [critical, warning],
+        "projects": ["p1"],
+        "includeAllProjects": False,
+        "owner": None,
+        "originalAlertRuleId": None,
+        "comparisonDelta": None,
+        "dateModified": shown["dateCreated"],
+        "dateCreated": shown["dateCreated"],
+        "createdBy": {"id": 11, "name": "Mem", "email": "mem@x.test"},
+        "monitorType": 0,
+        "activationCondition": None,
+        "activations": [],
+        "description": "",
+        "version": 1,
+    }
+    assert critical == {
+        "id": critical["id"],
+        "alertRuleId": shown["id"],
+        "label": "critical",
+        "thresholdType": 0,
+        "alertThreshold": 100.0,
+        "resolveThreshold": None,
+        "dateCreated": shown["dateCreated"],
+        "actions": [action],
+    }
+    assert (warning["label"], warning["alertThreshold"], warning["actions"]) == ("warning", 50.0, [])
+    assert action == {
+        "id": action["id"],
+        "alertRuleTriggerId": critical["id"],
+        "type": "email",
+        "targetType": "team",
+        "targetIdentifier": "21",
+        "inputChannelId": None,
+        "integrationId": None,
+        "sentryAppId": None,
+        "dateCreated": shown["dateCreated"],
+        "desc": "Send an email to members of #t1",
+        "priority": None,
+    }
+    assert len({shown["id"], critical["id"], warning["id"], action["id"]}) == 4
+
+
+def test_a_creation_is_recorded_and_announced_once(house: House, acme: Acme) -> None:
+    _, shown = house.answer(creation(), **acme.by("mem"))
+
+    rule = int(shown["id"])
+    [(type_, sequence, data)] = announced(house, rule)
+    assert activities(house, rule) == [(1, 11)]
+    assert (type_, sequence) == ("alert_rule.created", 1)
+    assert data["alertRule"] == {"id": shown["id"], "name": "Errors on checkout", "version": 1}
+    assert (data["incident"], data["projects"]) == (None, ["p1"])
+    assert data["actor"] == {"type": "user", "id": "11", "name": "Mem"}
+
+
+def test_names_may_repeat(house: House, acme: Acme) -> None:
+    first, second = (house.answer(creation(), **acme.by("mem"))[1] for _ in range(2))
+
+    assert (first["name"], first["id"]) == (second["name"], str(int(second["id"]) - 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "kept"),
+    [
+        ({}, ("events", 0, ["error"])),
+        ({"dataset": "events", "eventTypes": ["default", "ERROR", "error"]}, ("events", 0, ["default", "error"])),
+        ({"eventTypes": []}, ("events", 0, ["error"])),
+        ({"dataset": "transactions"}, ("transactions", 1, ["transaction"])),
+        ({"dataset": "transactions", "queryType": 1}, ("transactions", 1, ["transaction"])),
+        ({"dataset": "metrics", "timeWindow": 60, "eventTypes": ["error"]}, ("metrics", 2, [])),
+    ],
+)
+def test_a_rule_counts_what_its_dataset_has_unless_told_otherwise(
+    house: House, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
+) -> None:
+    _, shown = house.answer(creation(**fields), **acme.by("mem"))
+
+    said = row(house, int(shown["id"])).definition
+    assert (shown["dataset"], shown["queryType"], said["event_types"]) == kept
+
+
+@pytest.mark.parametrize(
+    ("named", "shown_as"),
+    [
+        ("user:12", "user:12"),
+        ("ana", "user:12"),
+        ("Ana@x.test", "user:12"),
+        (12, "user:12"),
+        ("team:21", "team:21"),
+        (None, None),
+    ],
+)
+def test_a_rule_belongs_to_a_person_or_a_team(house: House, acme: Acme, named: JSON, shown_as: str | None) -> None:
+    status, shown = house.answer(creation(owner=named), **acme.by("mem"))
+
+    assert (status, shown["owner"]) == (201, shown_as)
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("user:999", "User does not exist"),
+        ("team:999", "Team does not exist"),
+        ("user:14", "User is not a member of this organization"),
+        ("team:23", "Team is not a member of this organization"),
+        ("nobody", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
+        ("meow:1", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
+    ],
+)
+def test_who_cannot_own_a_rule_is_told_why(house: House, acme: Acme, named: str, sentence: str) -> None:
+    answered = house.answer(creation(owner=named), **acme.by("mem"))
+
+    assert answered == (400, {"owner": [sentence]})
+    assert house.counts()["events"] == 0
+
+
+def test_an_environment_exists_once_a_rule_names_it(house: House, acme: Acme) -> None:
+    for name in ("production", "production", None):
+        house.answer(creation(environment=name), **acme.by("mem"))
+
+    with house.engine.connect() as connection:
+        rows = connection.execute(select(environments.c.organization_id, environments.c.name)).all()
+    assert rows == [(acme.organizations["acme"], "production")]
+
+
+def test_a_comparison_keeps_per_cents_and_shows_differences(house: House, acme: Acme) -> None:
+    above = {"comparisonDelta": 60, "resolveThreshold": 10.5, "triggers": [CRITICAL | {"alertThreshold": 50}]}
+    _, over = house.answer(creation(**above), **acme.by("mem"))
+    _, under = house.answer(creation(**above, thresholdType=1), **acme.by("mem"))
+
+    stored = [row(house, int(shown["id"])).definition for shown in (over, under)]
+    assert [(each["resolve_threshold"], each["triggers"][0]["threshold"]) for each in stored] == [
+        (110.5, 150.0),
+        (89.5, 50.0),
+    ]
+    for shown in (over, under):
+        assert (shown["comparisonDelta"], shown["resolveThreshold"]) == (60.0, 10.5)
+        assert shown["triggers"][0]["alertThreshold"] == 50.0
+        assert shown["triggers"][0]["resolveThreshold"] == 10.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"projects": ["nowhere"]}, {"projects": ["Invalid project"]}),
+        ({"projects": ["old"]}, {"projects": ["Invalid project"]}),
+        ({"projects": ["c1"]}, {"projects": ["Invalid project"]}),
+        ({"excludedProjects": ["nowhere"]}, {"excludedProjects": ["Invalid project"]}),
+        (
+            {"projects": ["nowhere"], "owner": "user:999"},
+            {"projects": ["Invalid project"], "owner": ["User does not exist"]},
+        ),
+        (
+            {"dataset": "generic_metrics"},
+            {"nonFieldErrors": ["This project does not have access to the `generic_metrics` dataset"]},
+        ),
+        ({"triggers": telling(targetIdentifier=999)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": telling(targetIdentifier=23)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": telling(targetIdentifier="t1")}, {"nonFieldErrors": ["Team does not exist"]}),
+        (
+            {"triggers": telling(targetType="user", targetIdentifier=14)},
+            ["User does not belong to this organization"],
+        ),
+        (
+            {"triggers": telling(targetType="user", targetIdentifier="999999999999999999999")},
+            ["User does not belong to this organization"],
+        ),
+        ({"triggers": [CRITICAL | {"id": 7}]}, {"nonFieldErrors": ["Trigger does not exist"]}),
+        ({"triggers": telling(id=7)}, {"nonFieldErrors": ["Action does not exist"]}),
+    ],
+)
+def test_what_a_rule_names_must_exist_or_nothing_is_made(
+    house: House, acme: Acme, fields: dict[str, JSON], wrong: JSON
+) -> None:
+    answered = house.answer(creation(**fields), **acme.by("mem"))
+
+    assert answered == (400, wrong)
+    with house.engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(alert_rules)).scalar_one() == 0
+
+
+def test_a_project_or_a_team_out_of_reach_cannot_be_named(house: House, acme: Acme) -> None:
+    mem = acme.by("mem", organization="closed")
+
+    project = house.answer(creation(projects=["c1"]), **mem)
+    with house.engine.begin() as connection:
+        connection.execute(update(organizations).values(open_membership=True))
+        connection.exec_driver_sql("UPDATE teams SET status = 'inactive' WHERE id = 23")
+    team = house.answer(creation(projects=["c1"], triggers=telling(targetIdentifier=23)), **mem)
+
+    assert project == (400, {"projects": ["Insufficient access to project"]})
+    assert team == (400, {"nonFieldErrors": ["Team does not exist"]})
+
+
+def test_generic_metrics_are_for_plans_that_have_them(house: House, acme: Acme) -> None:
+    with house.engine.begin() as connection:
+        features = ["organizations:incidents", "organizations:mep-rollout-flag"]
+        connection.execute(update(organizations).values(features=features))
+
+    status, shown = house.answer(creation(dataset="generic_metrics"), **acme.by("mem"))
+
+    assert (status, shown["dataset"], shown["queryType"]) == (201, "generic_metrics", 1)
+
+
+def test_an_organization_has_a_thousand_rules_at_most_and_deleted_ones_do_not_count(house: House, acme: Acme) -> None:
+    gone = a_rule(house, acme)
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO alert_rules (organization_id, status, definition, date_added, date_modified)"
+            " SELECT organization_id, CASE WHEN n = 1 THEN 4 ELSE 0 END, definition, date_added, date_modified"
+            " FROM alert_rules, generate_series(1, 999) AS n"
+        )
+    full, over = (house.answer(creation(), **acme.by("mem")) for _ in range(2))
+
+    house.answer(deletion(gone), **acme.by("mem"))
+    again = house.answer(creation(), **acme.by("mem"))
+
+    assert (full[0], again[0]) == (201, 201)
+    assert over == (400, ["You may not exceed 1000 metric alerts per organization"])
+
+
+def test_the_cap_holds_within_a_batch(house: House, acme: Acme) -> None:
+    a_rule(house, acme)
+    with house.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO alert_rules (organization_id, definition, date_added, date_modified)"
+            " SELECT organization_id, definition, date_added, date_modified FROM alert_rules, generate_series(1, 998)"
+        )
+    ids = [house.accept(creation(), **acme.by("mem")) for _ in range(3)]
+
+    house.apply()
+
+    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [201, 400, 400]

@@ -1,0 +1,189 @@
+"""The rows of the incident list follow their incidents, whoever writes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from alembic import command
+from sqlalchemy import Table, delete, insert, select, update
+
+from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
+from models.database.migrate import _config, migrate
+from models.enums import IncidentStatus
+from models.incidents.incident import incident_projects, incidents
+from models.incidents.list_projection import RULE_COLUMNS, listing, titles
+from tasks.commands.alert_rules import UpdateRule
+from tasks.commands.incidents import OpenIncident
+from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
+from tests.conftest import Database
+from tests.handlers.acme import Acme
+from tests.handlers.conftest import House
+
+
+def rows(database: Database, table: Table = listing) -> list[Any]:
+    with database.engine.connect() as connection:
+        return list(connection.execute(select(table).order_by(table.c.incident_id, table.c.project_id)).all())
+
+
+def of_rules(database: Database, table: Table = listing) -> list[Any]:
+    """What a table says of each incident's rule."""
+    return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
+
+
+def a_changed_rule(database: Database) -> tuple[int, int]:
+    """An organization's rule that watched transactions on test for team 7; it watches events for team 8 now."""
+    was = a_definition(owner_team=7, environment="test", dataset="transactions")
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        rule = an_alert_rule(connection, organization, generation=2, owner_team=8)
+        connection.execute(
+            insert(alert_rule_generations).values(
+                rule_id=rule, generation=1, definition=was.model_dump(mode="json"), date_modified=NOW
+            )
+        )
+    return organization, rule
+
+
+def migrate_down(database: Database, revision: str) -> None:
+    with database.engine.connect() as connection:
+        config = _config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+        connection.commit()
+
+
+def test_there_is_a_row_for_each_incident_and_project(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        places = [a_project(connection, organization) for _ in range(2)]
+        incident = an_incident(connection, organization, projects=places, title="ÄRGER")
+
+    assert [row[:5] for row in rows(database)] == [(incident, place, organization, 1, NOW) for place in places]
+    assert {row.folded_title for row in rows(database)} == {"ärger"}
+    assert [row[:5] for row in rows(database, titles)] == [
+        (incident, place, organization, NOW, "ärger") for place in places
+    ]
+
+
+def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) -> None:
+    def place(table: str = "incident_listing") -> Any:
+        with database.engine.connect() as connection:
+            return connection.exec_driver_sql(f"SELECT ctid FROM {table}").scalar_one()
+
+    with database.engine.begin() as connection:
+        an_incident(connection, an_organization(connection))
+    before, title_before = place(), place("incident_titles")
+
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(version=7, status=IncidentStatus.OPEN))
+    assert place() == before
+
+    closed = NOW + timedelta(hours=1)
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(status=IncidentStatus.CLOSED, date_closed=closed))
+    assert [(row.status, row.date_closed) for row in rows(database)] == [(2, closed)]
+    assert place("incident_titles") == title_before
+
+    with database.engine.begin() as connection:
+        connection.execute(update(incidents).values(title="OTHER", date_started=closed))
+    assert [(row.folded_title, row.date_started) for row in rows(database, titles)] == [("other", closed)]
+
+
+def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
+    with database.engine.begin() as connection:
+        for generation in (1, 2):
+            an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=generation)
+        an_incident(connection, organization)
+
+    said = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
+    assert of_rules(database) == of_rules(database, titles) == said
+
+
+def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
+    with database.engine.begin() as connection:
+        for generation in (1, 3):
+            an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=generation)
+
+        now = a_definition(owner_team=9, environment="prod")
+        connection.execute(update(alert_rules).values(generation=3, definition=now.model_dump(mode="json")))
+
+    said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
+    assert of_rules(database) == of_rules(database, titles) == said
+
+
+def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: House) -> None:
+    acme = Acme(house.engine)
+    with house.engine.begin() as connection:
+        rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
+
+    house.accept_all([on("between", rule), opening, on("after", rule)], **acme.by("own"))
+    house.apply()
+
+    with house.engine.connect() as connection:
+        [listed] = connection.execute(select(listing).where(listing.c.alert_rule_id == rule))
+    assert (listed.alert_rule_generation, listed.environment) == (2, "between")
+
+
+def on(environment: str, rule: int) -> UpdateRule:
+    """A change of a rule that has it watch an environment."""
+    return UpdateRule.model_validate({
+        "alertRule": rule, "name": "Errors", "environment": environment, "aggregate": "count()", "query": "",
+        "timeWindow": 10, "thresholdType": 0, "triggers": [{"label": "critical", "alertThreshold": 100, "actions": []}],
+    })  # fmt: skip
+
+
+def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        gone, moved, kept = (an_incident(connection, organization) for _ in range(3))
+        connection.execute(delete(incidents).where(incidents.c.id == gone))
+        connection.execute(delete(incident_projects).where(incident_projects.c.incident_id == moved))
+
+    assert [row.incident_id for row in rows(database)] == [row.incident_id for row in rows(database, titles)] == [kept]
+
+
+def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        for _ in range(3):
+            an_incident(connection, organization)
+    expected = rows(database)
+    migrate_down(database, "0004")
+    migrate(database.engine)
+    assert rows(database) == expected
+
+    migrate_down(database, "0005")
+    with database.engine.begin() as connection:
+        # As if it had ended halfway.
+        connection.execute(delete(listing).where(listing.c.incident_id > expected[0].incident_id))
+        connection.exec_driver_sql("DROP INDEX incidents_dedup_key_idx")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
+
+    migrate(database.engine)
+
+    assert rows(database) == expected
+
+
+def test_the_migration_copies_titles_and_rules_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+    organization, rule = a_changed_rule(database)
+    with database.engine.begin() as connection:
+        for facts in ({}, {"alert_rule_id": rule, "alert_rule_generation": 1}, {"alert_rule_id": rule}):
+            an_incident(connection, organization, **facts)
+    listed, expected = rows(database), rows(database, titles)
+    with database.engine.begin() as connection:
+        # As if it had ended halfway.
+        connection.execute(delete(titles).where(titles.c.incident_id > expected[0].incident_id))
+        connection.execute(update(listing).values(dict.fromkeys(RULE_COLUMNS)))
+        connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
+
+    migrate(database.engine)
+
+    assert (rows(database), rows(database, titles)) == (listed, expected)
+    migrate_down(database, "0006")
+    migrate(database.engine)
+    assert (rows(database), rows(database, titles)) == (listed, expected)

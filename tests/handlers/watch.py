@@ -1,0 +1,126 @@
+"""A rule that is watched on a project of the small organization, and everything that values have left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, text, update
+from sqlalchemy.engine import Engine
+
+from models.alert_rules.alert_rule import Trigger, incident_triggers
+from models.enums import JSON
+from models.incidents.incident import incidents
+from models.messaging.command_ledger import commands
+from models.notifications.delivery import deliveries
+from models.notifications.notification import decisions
+from tasks.commands.observations import ObserveMetric
+from tests.builders import a_trigger, an_action, an_alert_rule
+from tests.handlers.acme import Acme
+from tests.handlers.conftest import House
+
+MEM, ANA, BEN = 11, 12, 13
+START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
+class Watch:
+    """A rule on project p1 of acme. Values are a minute apart, in their own time, unless they say otherwise."""
+
+    def __init__(self, house: House, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any):
+        self.house, self.acme = house, acme
+        self.engine: Engine = house.engine
+        self.organization = acme.organizations["acme"]
+        self.minutes = 0
+        with self.engine.begin() as connection:
+            ids = [acme.projects["acme", slug] for slug in projects]
+            self.rule = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
+
+    def by_program(self) -> dict[str, Any]:
+        """The program that observes, in its own name."""
+        return self.acme.by_bot()
+
+    def value(self, value: float | None, **fields: Any) -> ObserveMetric:
+        """A value a minute after the one before."""
+        self.minutes += 1
+        timestamp = (START + timedelta(minutes=self.minutes)).isoformat()
+        known = {"alertRule": self.rule, "project": "p1", "value": value, "timestamp": timestamp}
+        return ObserveMetric.model_validate(known | fields)
+
+    def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
+        """A value waiting in the ledger; it arrives now, or ``at`` another time."""
+        id_ = self.house.accept(self.value(value, **fields), **self.by_program())
+        if at is not None:
+            with self.engine.begin() as connection:
+                connection.execute(update(commands).where(commands.c.id == id_).values(accepted_at=at))
+        return id_
+
+    def see(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
+        """What the value is answered."""
+        id_ = self.accept(value, at=at, **fields)
+        self.house.apply()
+        row = self.house.resource(id_)
+        return row["outcome_status"], row["outcome_body"]
+
+    # --- what was left behind ----------------------------------------------------------------------------------
+
+    def incidents(self) -> list[Any]:
+        """The incidents of the rule, oldest first."""
+        with self.engine.connect() as connection:
+            return list(
+                connection.execute(
+                    select(incidents).where(incidents.c.alert_rule_id == self.rule).order_by(incidents.c.id)
+                )
+            )
+
+    def changes(self) -> list[tuple[int, int]]:
+        """From which status to which, on incidents of the rule."""
+        return [
+            (int(row.previous_value), int(row.value))
+            for row in self.rows(
+                "SELECT a.previous_value, a.value FROM incident_activities a JOIN incidents i ON i.id = a.incident_id"
+                " WHERE i.alert_rule_id = :rule AND a.type = 2 ORDER BY a.id"
+            )
+        ]
+
+    def events(self, subject: str) -> list[dict[str, Any]]:
+        """The events of a subject in their order."""
+        rows = self.rows("SELECT body FROM events WHERE subject = :subject ORDER BY sequence", subject=subject)
+        return [row.body for row in rows]
+
+    def held(self) -> dict[str, int]:
+        """Labels of triggers that ever held an incident open, with their status (1 is resolved)."""
+        with self.engine.connect() as connection:
+            return {row.label: row.status for row in connection.execute(select(incident_triggers))}
+
+    def deliveries(self) -> list[tuple[str, int | str | None, str, int]]:
+        """Channel, person or address, method and status of every delivery, in their order."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(select(deliveries).order_by(deliveries.c.id))
+            return [(row.channel, row.user_id or row.target, row.method, row.status) for row in rows]
+
+    def decisions(self) -> list[tuple[int, str, str]]:
+        """Person, outcome and rule of every decision on e-mail."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(
+                select(decisions).where(decisions.c.channel == "email").order_by(decisions.c.at, decisions.c.user_id)
+            )
+            return [(row.user_id, row.outcome, row.rule) for row in rows]
+
+    def noted(self) -> list[dict[str, Any]]:
+        """What every value did, oldest first."""
+        rows = self.rows("SELECT result FROM alert_rule_observations WHERE rule_id = :rule ORDER BY number")
+        return [row.result for row in rows]
+
+    def rows(self, statement: str, **facts: Any) -> list[Any]:
+        """What a statement finds that may name the ``:rule``."""
+        known = {"rule": self.rule} if ":rule" in statement else {}
+        with self.engine.connect() as connection:
+            return list(connection.execute(text(statement), known | facts))
+
+
+def two_triggers(house: House, acme: Acme) -> Watch:
+    """Warning above 50 tells Mem, critical above 100 tells Ana."""
+    critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
+    return Watch(house, acme, critical, warning, name="Errors")

@@ -1,0 +1,178 @@
+"""deploy/Dockerfile, carried out without Docker: each stage in an empty folder that stands for its root.
+
+All stages are built at the same place, one after the other, and set aside when they are done: what one copies from
+another finds its absolute paths right. It reads the instructions that ours uses and stumbles over any other.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.project.tree import ROOT
+
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+
+_FLAG = re.compile(r"^--(\S+?)=(\S+)\s+")
+_ABSOLUTE = re.compile(r"(?<![\w./-])/(?=(?:opt|src|wheels|var|root)\b)")
+
+
+@dataclass
+class Image:
+    """What the last stage left: a folder for its root, and what the instructions say of the container."""
+
+    root: Path
+    build: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    workdir: str = "/"
+    user: str = "0"
+    port: int = 0
+    labels: dict[str, str] = field(default_factory=dict)
+    health: list[str] = field(default_factory=list)
+    entrypoint: list[str] = field(default_factory=list)
+    command: list[str] = field(default_factory=list)
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Every instruction as its word and the rest, with lines joined and comments left out."""
+    lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    whole = "\n".join(lines).replace("\\\n", " ")
+    return [(word, " ".join(rest.split())) for word, rest in (line.split(maxsplit=1) for line in whole.splitlines())]
+
+
+def build(place: Path) -> Image:
+    """Carry all instructions out under ``place``, with our Python in the place of the base image's."""
+    image = Image(place / "root", place / "stages")
+    image.build.mkdir()
+    stage = ""
+    for word, rest in instructions():
+        if word == "FROM":
+            if stage:
+                (place / "root").rename(image.build / stage)
+            stage = rest.partition(" AS ")[2] or "last"
+            (place / "root").mkdir()
+            image.workdir = "/"
+            image.environment = {"PATH": f"{base_python().parent}:{os.environ['PATH']}"}
+        else:
+            STEPS[word](image, rest)
+    return image
+
+
+def base_python() -> Path:
+    """The base image's Python: one that every account can run, or else the one that runs this."""
+    for python in (Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
+        asked = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
+        if python.exists() and subprocess.run([python, "-c", asked], capture_output=True, check=False).returncode == 0:
+            return python
+    return Path(sys.executable)
+
+
+def rebased(image: Image, text: str) -> str:
+    """The absolute paths of the image as they are here."""
+    return _ABSOLUTE.sub(f"{image.root}/", text)
+
+
+def inside(image: Image, path: str) -> Path:
+    """A path of the image, seen from its working directory."""
+    return image.root / str(Path(image.workdir, path)).lstrip("/")
+
+
+def _run(image: Image, rest: str) -> None:
+    while flag := _FLAG.match(rest):
+        rest = rest[flag.end() :]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        ["/bin/sh", "-ec", rebased(image, rest)],
+        cwd=inside(image, "."),
+        env=environment | image.environment,
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, f"RUN {rest}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def _copy(image: Image, rest: str) -> None:
+    flag = _FLAG.match(rest)
+    *sources, target = rest[flag.end() :].split() if flag else rest.split()
+    for source in sources:
+        aim = inside(image, target)
+        if flag:
+            found = image.build / flag[2] / source.lstrip("/")
+            shutil.copytree(found, aim, symlinks=True)
+        elif source == ".":
+            _copy_context(aim)
+        else:
+            assert source in kept(), f"COPY {source}, but .dockerignore leaves it out"
+            shutil.copy(ROOT / source, aim / source if target.endswith("/") else aim)
+
+
+def kept() -> list[str]:
+    """The names at the top of the tree that .dockerignore lets in."""
+    return [line[1:] for line in _ignore_lines() if line.startswith("!")]
+
+
+def _copy_context(aim: Path) -> None:
+    lines = _ignore_lines()
+    assert lines[0] == "*", ".dockerignore lets nothing in but what it names"
+    leave = [line.removeprefix("**/") for line in lines[1:] if not line.startswith("!")]
+
+    def left_out(_folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in leave)]
+
+    for name in kept():
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, aim / name, ignore=left_out)
+        else:
+            shutil.copy(source, aim / name)
+
+
+def _ignore_lines() -> list[str]:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _workdir(image: Image, rest: str) -> None:
+    image.workdir = rest
+    inside(image, ".").mkdir(parents=True, exist_ok=True)
+
+
+def _env(image: Image, rest: str) -> None:
+    for name, value in _pairs(rest).items():
+        image.environment[name] = rebased(image, value).replace("$PATH", image.environment["PATH"])
+
+
+def _health(image: Image, rest: str) -> None:
+    while flag := _FLAG.match(rest):
+        rest = rest[flag.end() :]
+    image.health = json.loads(rest.removeprefix("CMD "))
+
+
+def _pairs(rest: str) -> dict[str, str]:
+    found = re.findall(r'([\w.]+)=("[^"]*"|\S+)', rest)
+    return {name: value.strip('"') for name, value in found}
+
+
+STEPS = {
+    "RUN": _run,
+    "COPY": _copy,
+    "WORKDIR": _workdir,
+    "ENV": _env,
+    "ARG": lambda _image, _rest: None,
+    "LABEL": lambda image, rest: image.labels.update(_pairs(rest)),
+    "USER": lambda image, rest: setattr(image, "user", rest),
+    "EXPOSE": lambda image, rest: setattr(image, "port", int(rest)),
+    "HEALTHCHECK": _health,
+    "ENTRYPOINT": lambda image, rest: setattr(image, "entrypoint", json.loads(rest)),
+    "CMD": lambda image, rest: setattr(image, "command", json.loads(rest)),
+}
+"""What each instruction does."""

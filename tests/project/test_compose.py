@@ -1,0 +1,256 @@
+"""docker-compose.yml is a stack that works: commands, settings, ports and health checks are those of the programs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from gateway.metrics import Metrics
+from models.database.grants import RIGHTS
+from models.settings import NAMES
+from tests.brokers import RabbitBroker
+from tests.conftest import Database
+from tests.journeys.programs import CLEAN, process, tocsin
+from tests.journeys.stack import ACME, careful_post
+from tests.project.compose import COMPOSE, ours, services, variables
+from tests.project.tree import ROOT
+from tests.rabbitmq import rabbitmq_program
+from tests.waiting import eventually
+from workers.cli import COMMANDS
+from workers.stack.demo import DIRECTORY
+from workers.stack.servers import Servers
+from workers.stack.up import free_port
+
+SERVERS = {"postgres", "rabbitmq", "valkey"}
+PASSWORDS = {"GATEWAY_PASSWORD", "WORKER_PASSWORD", "RELAY_PASSWORD", "NOTIFIER_PASSWORD"}
+
+
+def schema_says(file: Path) -> int:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
+    return subprocess.run(check, capture_output=True, check=False).returncode
+
+
+def test_the_file_is_what_compose_reads(tmp_path: Path) -> None:
+    wrong = tmp_path / "docker-compose.yml"
+    wrong.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:"))
+
+    assert schema_says(COMPOSE) == 0
+    assert schema_says(wrong) == 1
+
+
+@pytest.mark.parametrize("name", ours())
+def test_every_service_runs_a_command_of_ours(name: str) -> None:
+    assert ours()[name]["command"][0] in COMMANDS
+
+
+def test_every_process_of_production_has_a_service() -> None:
+    assert {service["command"][0] for service in ours().values()} >= {
+        "migrate", "gateway", "worker", "relay", "notifier",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ours())
+def test_every_setting_of_a_service_exists(name: str) -> None:
+    assert set(ours()[name]["environment"]) <= NAMES.keys()
+
+
+@pytest.mark.parametrize("name", sorted(set(ours()) - {"migrate"}))
+def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> None:
+    conditions = {other: how["condition"] for other, how in ours()[name]["depends_on"].items()}
+
+    assert conditions == {
+        "migrate": "service_completed_successfully", "rabbitmq": "service_healthy", "valkey": "service_healthy",
+    }  # fmt: skip
+    assert all("healthcheck" in services()[other] for other in SERVERS)
+
+
+def test_every_address_in_a_setting_is_a_service() -> None:
+    urls = [str(value) for service in ours().values() for value in service["environment"].values()]
+
+    hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}
+
+    assert hosts == SERVERS
+
+
+def test_nothing_but_what_people_look_at_is_reachable_and_that_from_this_host_alone() -> None:
+    ports = {name: service["ports"] for name, service in services().items() if "ports" in service}
+
+    assert ports.keys() == {"gateway", "prometheus", "grafana"}
+    assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
+
+
+def test_dashboards_start_only_when_asked_for() -> None:
+    asked_for = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
+
+    assert asked_for == {"prometheus", "grafana"}
+
+
+def test_every_file_that_a_service_mounts_is_there() -> None:
+    mounts = [mount for service in services().values() for mount in service.get("volumes", ())]
+
+    sources = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
+
+    assert [source for source in sources if not (ROOT / source).exists()] == []
+
+
+def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
+    metrics = Metrics()
+    metrics.count_accepted({"comment.post": 1})
+    metrics.count_answer("/", "GET", 200, seconds=0.1)
+    exported = set(re.findall(r"^(\w+)\{", metrics.text().decode(), re.MULTILINE))
+    files = [*(ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"), ROOT / "deploy" / "prometheus" / "rules.yml"]
+
+    named = {name for file in files for name in re.findall(r"\btocsin_\w+", file.read_text())}
+
+    assert named
+    assert named <= exported
+
+
+def test_every_password_has_its_variable_and_the_documentation_names_each() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+
+    assert variables().keys() >= PASSWORDS
+    assert [name for name in variables() if f"`{name}`" not in page] == []
+
+
+@pytest.fixture
+def logins(servers: Servers, database: Database) -> Iterator[None]:
+    """What the PostgreSQL container runs when its database is made."""
+    environment = {name: variables()[name] for name in PASSWORDS}
+    psql = Path(servers.postgres.command[0]).with_name("psql")
+    script = ROOT / "deploy" / "postgres" / "logins.sql"
+    done = subprocess.run(
+        [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", database.url, "--file", "-"],
+        input=script.read_text(),
+        env=CLEAN | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    yield
+    with database.engine.begin() as connection:
+        for role in RIGHTS:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+        connection.exec_driver_sql("DROP ROLE gateway, worker, relay, notifier")
+
+
+def here(service: dict[str, Any], servers: Servers, database: Database, broker_url: str) -> dict[str, str]:
+    """A service's settings with the addresses of this test's servers; who logs in stays."""
+    settings = {name: str(value) for name, value in service["environment"].items()}
+    asked = make_url(settings["DATABASE_URL"])
+    user = make_url(database.url).username if asked.username == "tocsin" else asked.username
+    url = make_url(database.url).set(username=user, password=asked.password)
+    settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
+    addresses = {"BROKER_URL": broker_url, "REDIS_URL": servers.redis_url}
+    return settings | {name: address for name, address in addresses.items() if name in settings}
+
+
+@pytest.fixture
+def broker_url(request: pytest.FixtureRequest, servers: Servers) -> str:
+    """The RabbitMQ that the file asks for; on a machine without it, the embedded Valkey in its place."""
+    if rabbitmq_program() is None and "CI" not in os.environ:
+        return servers.broker_url
+    rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
+    return rabbitmq.url
+
+
+@pytest.mark.xdist_group("rabbitmq")
+def test_the_services_work_as_the_file_starts_them(
+    logins: None, servers: Servers, database: Database, broker_url: str, tmp_path: Path
+) -> None:
+    port = free_port("127.0.0.1", 0)
+    moved = json.loads(json.dumps(ours()).replace("8400", str(port)))
+    migrated = tocsin(*moved["migrate"]["command"], **here(moved["migrate"], servers, database, broker_url))
+    tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
+
+    with contextlib.ExitStack() as running:
+        for name, service in moved.items():
+            if name != "migrate":
+                environment = here(service, servers, database, broker_url)
+                log = tmp_path / f"{name}.log"
+                running.enter_context(process(*service["command"], environment=environment, log=log))
+        bot = running.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)
+        )
+        opened = careful_post(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
+        check = moved["gateway"]["healthcheck"]["test"]
+        healthy = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
+        target = moved["gateway"]["ports"][0].rpartition(":")[2]
+        eventually(lambda: everything_is_announced(database))
+
+    assert migrated.returncode == 0, migrated.stderr
+    assert opened.status_code == 201
+    assert (check[0], check[1], healthy.returncode) == ("CMD", "python3", 0)
+    assert target == str(port)
+    assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
+    broken = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
+    assert broken.returncode == 1
+
+
+def everything_is_announced(database: Database) -> bool:
+    engine = create_engine(database.engine.url, poolclass=NullPool)
+    with engine.connect() as connection:
+        waiting, total = connection.exec_driver_sql(
+            "SELECT count(*) FILTER (WHERE announced_at IS NULL OR planned_at IS NULL), count(*) FROM events"
+        ).one()
+    return bool(total) and not waiting
+
+
+def test_postgres_is_asked_for_its_health_in_its_own_words(servers: Servers) -> None:
+    program, *words = services()["postgres"]["healthcheck"]["test"][1:]
+    ready = Path(servers.postgres.command[0]).with_name(program)
+    environment = {"PGHOST": str(servers.postgres.sockets)}
+
+    well = subprocess.run([ready, *words], env=environment, capture_output=True, check=False)
+    away = subprocess.run([ready, *words], env={"PGHOST": "/nowhere"}, capture_output=True, check=False)
+
+    assert (well.returncode, away.returncode) == (0, 2)
+
+
+def test_valkey_takes_the_options_it_is_given(servers: Servers, tmp_path: Path) -> None:
+    program, *words = services()["valkey"]["command"]
+    server = Path(servers.valkey.command[0])
+
+    process = subprocess.Popen(
+        [server, *words, "--port", "0", "--unixsocket", str(tmp_path / "v.sock")],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        said = next((line for line in process.stdout if "Ready to accept" in line or "FATAL" in line), "")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+    assert program == "valkey-server"
+    assert "Ready to accept" in said
+
+
+def test_valkey_is_asked_for_its_health_in_its_own_words(servers: Servers) -> None:
+    program, *words = services()["valkey"]["healthcheck"]["test"][1:]
+    client = shutil.which(program) or shutil.which("redis-cli")
+    if client is None:
+        pytest.skip("no valkey-cli or redis-cli here")
+
+    asked = subprocess.run(
+        [client, "-s", str(servers.valkey.socket), *words], capture_output=True, text=True, check=False
+    )
+
+    assert asked.stdout.strip() == "PONG"

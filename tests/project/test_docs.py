@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from models.settings import NAMES
+from tasks.commands.catalog import CATALOG
+from tasks.events import EVENTS
+from tests.project.paragraphs import PAGE, examples, paragraphs
+from tests.project.tree import ROOT, files, shown
+
+PAGES = sorted(files(".md"))
+ENVELOPE = {
+    "specversion", "id", "source", "subject", "type", "time", "sequence", "partitionkey", "datacontenttype", "data",
+}  # fmt: skip
+
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+_CODE = re.compile(r"`[^`\n]+`|^```.*?^```$", re.MULTILINE | re.DOTALL)
+_MAKE = re.compile(r"(?:^|[`;&|(]\s*)make[ \t]+([a-z][a-z-]*)", re.MULTILINE)
+_TARGET = re.compile(r"^([a-z][a-z-]*)\s*:(?!=)", re.MULTILINE)
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+_SETTING = re.compile(r"\b(?:TOCSIN_[A-Z_]*[A-Z]|DATABASE_URL|BROKER_URL|REDIS_URL)\b")
+_FILE = re.compile(r"`((?:gateway|workers|tasks|models|tests|docs|deploy|clients)/[\w./-]*)`")
+
+pages = pytest.mark.parametrize("page", PAGES, ids=shown)
+
+
+@pages
+def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+    lost = []
+    for target in _LINK.findall(_FENCE.sub("", page.read_text())):
+        path, _, anchor = target.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        aim = (page.parent / path).resolve() if path else page
+        if not aim.exists() or (anchor and aim.suffix == ".md" and anchor not in _anchors(aim)):
+            lost.append(target)
+
+    assert lost == []
+
+
+@pages
+def test_every_chore_that_a_page_names_exists(page: Path) -> None:
+    code = "\n".join(_CODE.findall(page.read_text()))
+    named = set(_MAKE.findall(code))
+
+    assert sorted(named - _chores()) == [], "no such target in the Makefile"
+
+
+@pages
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    assert sorted(set(_SETTING.findall(page.read_text())) - NAMES.keys()) == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=shown)
+def test_every_file_that_a_page_names_exists_unless_it_tells_of_the_past(page: Path) -> None:
+    assert [name for name in _FILE.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
+def test_every_setting_is_explained_in_the_readme() -> None:
+    assert sorted(NAMES.keys() - set(_SETTING.findall((ROOT / "README.md").read_text()))) == []
+
+
+@pytest.mark.parametrize("block", examples(PAGE.read_text()))
+def test_every_json_block_of_the_message_page_is_json(block: str) -> None:
+    assert isinstance(json.loads(block), dict)
+
+
+@pytest.mark.parametrize("command", CATALOG)
+def test_every_example_of_a_command_is_one(command: str) -> None:
+    for block in examples(paragraphs("Commands").get(command, "")):
+        body = json.loads(block)
+        message = CATALOG[command].message
+
+        message.model_validate(body)
+        assert body.keys() <= _names_on_the_wire(command), f"{command} has no such field"
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_example_of_an_event_is_one(event: str) -> None:
+    for block in examples(paragraphs("Events").get(event, "")):
+        body = json.loads(block)
+
+        assert body.keys() == ENVELOPE
+        assert body["type"] == event
+        assert body["partitionkey"] == body["subject"]
+
+
+def _anchors(page: Path) -> set[str]:
+    titles = [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in _HEADING.findall(page.read_text())]
+    return set(titles)
+
+
+def _chores() -> set[str]:
+    makefile = ROOT / "Makefile"
+    return set(_TARGET.findall(makefile.read_text())) if makefile.exists() else set()
+
+
+def _names_on_the_wire(command: str) -> set[str]:
+    return {field.alias or name for name, field in CATALOG[command].message.model_fields.items()}

@@ -1,0 +1,51 @@
+"""What docs/operations.md tells an operator to type can be typed, and its SQL runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+
+from models.database.grants import RIGHTS
+from tests.conftest import Database
+from tests.journeys.programs import tocsin
+from tests.project.tree import ROOT
+from workers.cli import COMMANDS
+
+PAGE = (ROOT / "docs" / "operations.md").read_text()
+
+_FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_TYPED = re.compile(r"`(tocsin [^`]+)`")
+
+
+def fenced(language: str) -> list[str]:
+    return [block for kind, block in _FENCE.findall(PAGE) if kind == language]
+
+
+def typed() -> list[str]:
+    """Every command line of ours on the page, in blocks and in sentences."""
+    lines = (line for block in fenced("sh") for line in block.splitlines() if "tocsin " in line)
+    return sorted({*(line[line.index("tocsin ") :] for line in lines), *_TYPED.findall(PAGE)})
+
+
+@pytest.mark.parametrize("line", typed())
+def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
+    command, *words = shlex.split(line)[1:]
+    under = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
+    options = {word for word in words if word.startswith("--")}
+
+    told = tocsin(command, *under, "--help").stdout
+
+    assert command in COMMANDS
+    assert options <= set(re.findall(r"--[a-z]+", told))
+
+
+@pytest.mark.parametrize("question", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])
+def test_every_question_to_the_database_is_one(database: Database, question: str) -> None:
+    with database.engine.connect() as connection:
+        assert connection.exec_driver_sql(question).one()[0] == 0
+
+
+def test_every_role_is_explained() -> None:
+    assert set(re.findall(r"^\| `(tocsin_\w+)` \|", PAGE, re.MULTILINE)) == RIGHTS.keys()

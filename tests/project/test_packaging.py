@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+
+from tests.project.tree import ROOMS, ROOT, files, shown
+
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_other_distribution_claims_a_package_of_ours(room: str) -> None:
+    owners = set(packages_distributions().get(room, ()))
+
+    assert owners <= {"tocsin"}, f"`{room}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
+
+
+def test_the_wheel_carries_every_package_there_is_and_no_other() -> None:
+    listed = PYPROJECT["tool"]["setuptools"]["packages"]
+
+    there = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in files(".py")
+        if path.relative_to(ROOT).parts[0] in ROOMS
+    }
+
+    assert sorted(listed) == sorted(there), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
+
+
+def test_every_folder_with_code_is_a_package() -> None:
+    folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*ROOMS, "tests")}
+
+    assert [shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_nothing_else_bears_the_name_of_a_room() -> None:
+    taken = {f"{room}.py" for room in ROOMS}
+
+    assert [shown(path) for path in files(".py") if path.name in taken] == []
+
+
+def test_nothing_of_ours_can_be_uploaded_by_mistake() -> None:
+    assert "Private :: Do Not Upload" in PYPROJECT["project"]["classifiers"]

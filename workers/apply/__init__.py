@@ -1,0 +1,1 @@
+"""The worker: claim commands and apply them in batches."""

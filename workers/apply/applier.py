@@ -1,0 +1,196 @@
+"""One batch: claim, load, decide, write; one commit.
+
+There are three endings of a command: applied, refused, failed. Applied and refused are outcomes and commit with the
+batch. A fault rolls the batch back; then its commands are tried one by one, so that only the one that faults counts
+an attempt. A process that dies leaves a row that names what it had in hand: whoever finds it counts for it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import orjson
+import structlog
+from billiard.exceptions import SoftTimeLimitExceeded
+from pydantic import ValidationError
+from sqlalchemy.engine import Connection, Engine
+
+from models.database.engine import can_pass
+from models.enums import CommandState
+from models.messaging.command_ledger import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
+from models.refusals import Refusal
+from tasks.commands.catalog import CATALOG
+from workers.apply.claim import claim, claim_next, count_the_broken_off, fail
+from workers.apply.ordering import last_by_subject
+from workers.batch.changes import Changes
+from workers.batch.context import Work
+from workers.batch.facts import Order, World
+from workers.batch.load import load
+from workers.batch.write import write
+from workers.handlers import HANDLERS
+
+SHIFT_SECONDS: Final = 1.0
+"""How long one hint's task goes on claiming before it hands over to a new hint."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Done:
+    """What one round did: outcomes that callers may wait for, and whether it found anything to do at all."""
+
+    finished: list[UUID] = field(default_factory=list)
+    events: bool = False
+    found_work: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applier:
+    """Applies what waits in the ledger.
+
+    ``notes`` is an engine of its own that commits each statement at once, for the row that names the batch in hand.
+    ``tell`` hears after each commit what is finished; ``hand_over`` asks for another task when there may be more.
+    """
+
+    engine: Engine
+    notes: Engine
+    worker: str
+    tell: Callable[[Done], None]
+    hand_over: Callable[[], None]
+
+    def drain(self, hinted: Sequence[str]) -> None:
+        """Apply batch after batch, the hinted subjects first, until nothing is due or the shift is over."""
+        end = time.monotonic() + SHIFT_SECONDS
+        while self._round(hinted).found_work:
+            hinted = ()
+            if time.monotonic() >= end:
+                self.hand_over()
+                return
+
+    def _round(self, hinted: Sequence[str]) -> Done:
+        self._count_for_the_dead()
+        done, suspects = self._batch(hinted)
+        for subject, through in suspects.items():
+            done.found_work |= self._one_by_one(subject, through)
+        return done
+
+    def _count_for_the_dead(self) -> None:
+        with self.engine.begin() as connection:
+            failed = count_the_broken_off(connection, self.worker)
+        if failed:
+            log.warning("apply.worker_died", commands=[str(command.id) for command in failed])
+            self._tell_dead([command.id for command in failed if command.state == CommandState.DEAD])
+
+    def _batch(self, hinted: Sequence[str]) -> tuple[Done, dict[str, int]]:
+        """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
+        with self.engine.begin() as connection:
+            hold_hand(connection, self.worker)
+            calm, suspects = claim(connection, hinted)
+            done = Done(found_work=bool(calm))
+            if calm:
+                try:
+                    self._apply(connection, calm, done)
+                except Exception as fault:
+                    suspects |= self._broke(connection, calm, fault)
+                    done = Done(found_work=True)
+                    connection.rollback()
+        self._tell(done)
+        return done, suspects
+
+    def _broke(self, connection: Connection, batch: Sequence[ClaimedCommand], fault: Exception) -> dict[str, int]:
+        """A batch faulted: nobody died, so take the note back while the locks still hold."""
+        self._put_down()
+        if can_pass(fault) and connection.invalidated:
+            raise fault
+        log.warning("apply.batch_fault", commands=len(batch), exc_info=fault)
+        if isinstance(fault, SoftTimeLimitExceeded):
+            # There is no time left to find out which one it was: count for all, as if the process had died.
+            connection.rollback()
+            self._count_failure([command.id for command in batch], fault)
+            return {}
+        return last_by_subject(batch)
+
+    def _one_by_one(self, subject: str, through: int) -> bool:
+        """Apply a subject's commands in a transaction each, up to a ``seq``, until one has to wait; whether any did."""
+        progressed = False
+        while True:
+            fault: Exception | None = None
+            done = Done()
+            with self.engine.begin() as connection:
+                hold_hand(connection, self.worker)
+                command = claim_next(connection, subject)
+                if command is None or command.seq > through:
+                    return progressed
+                try:
+                    self._apply(connection, [command], done)
+                except Exception as caught:
+                    fault, done = caught, Done()
+                    self._put_down()
+                    if connection.invalidated:
+                        raise
+                    connection.rollback()
+            if fault is None:
+                self._tell(done)
+            elif can_pass(fault):
+                log.info("apply.later", command=str(command.id), error=str(fault))
+                return progressed
+            else:
+                log.warning("apply.fault", command=str(command.id), type=command.type, exc_info=fault)
+                if not self._count_failure([command.id], fault):
+                    return True
+            progressed = True
+
+    def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: Done) -> None:
+        with self.notes.connect() as notes:
+            take_in_hand(notes, self.worker, [command.id for command in claimed])
+        orders = [Order(command, CATALOG[command.type].message.model_validate(command.payload)) for command in claimed]
+        world = load(connection, orders)
+        changes = Changes()
+        outcomes = [_decide(order, world, changes) for order in orders]
+        write(connection, changes)
+        settle(connection, outcomes)
+        done.finished = [outcome.id for outcome in outcomes]
+        done.events = bool(changes.events)
+
+    def _count_failure(self, ids: Sequence[UUID], fault: Exception) -> bool:
+        """Count an attempt; whether the subject may go on, because the command is dead."""
+        with self.engine.begin() as connection:
+            failed = fail(connection, ids, error=_describe(fault))
+        dead = [command.id for command in failed if command.state == CommandState.DEAD]
+        self._tell_dead(dead)
+        return bool(dead)
+
+    def _tell_dead(self, dead: list[UUID]) -> None:
+        self._tell(Done(finished=dead, events=bool(dead)))
+
+    def _tell(self, done: Done) -> None:
+        if done.finished or done.events:
+            self.tell(done)
+
+    def _put_down(self) -> None:
+        with self.notes.connect() as notes:
+            put_down(notes, self.worker)
+
+
+def _decide(order: Order, world: World, changes: Changes) -> Settlement:
+    """Carry out one command; a refusal is an answer too, and leaves nothing behind."""
+    try:
+        work = Work.begin(order, world, changes)
+        answer = HANDLERS[order.row.type](order.message, work)
+    except Refusal as refusal:
+        body = orjson.dumps(refusal.body).decode()
+        return Settlement(order.row.id, CommandState.REJECTED, refusal.status, body)
+    written = None if answer.body is None else orjson.dumps(answer.body).decode()
+    return Settlement(order.row.id, CommandState.APPLIED, answer.status, written)
+
+
+def _describe(fault: Exception) -> str:
+    """What ops read beside a dead letter: the kind of fault and its first line."""
+    if isinstance(fault, ValidationError):
+        return f"The stored command cannot be read: {fault.error_count()} of its fields do not fit."
+    first_line = (str(fault).splitlines() or [""])[0]
+    return f"{type(fault).__name__}: {first_line}"[:500]

@@ -1,0 +1,154 @@
+"""Writing what a batch has changed: one bulk statement per table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum, StrEnum
+from typing import Any, Final
+
+import orjson
+from sqlalchemy.engine import Connection
+
+from models.base import arrays_of, insert_rows
+from models.incidents.activity import Activity, activities
+from models.incidents.incident import incident_projects, incident_seen, incidents
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import accept
+from models.messaging.outbox import write_events
+from models.notifications.delivery import NewDelivery, deliveries
+from models.notifications.notification import decisions
+from workers.batch.changes import Changes, Decision
+from workers.batch.write_observations import write_metrics
+from workers.batch.write_rules import write_rules
+
+_INCIDENT: Final = (
+    "id",
+    "organization_id",
+    "identifier",
+    "title",
+    "status",
+    "status_method",
+    "type",
+    "dedup_key",
+    "version",
+    "event_sequence",
+    "date_started",
+    "date_detected",
+    "date_added",
+    "date_closed",
+    "last_activity_at",
+    "alert_rule_id",
+    "alert_rule_generation",
+)
+_MOVES: Final = ("id", "status", "status_method", "version", "event_sequence", "date_closed", "last_activity_at")
+_ACTIVITY: Final = (
+    "id",
+    "incident_id",
+    "user_id",
+    "type",
+    "value",
+    "previous_value",
+    "comment",
+    "version",
+    "date_added",
+    "notification_uuid",
+    "mentions",
+)
+_EDIT: Final = ("id", "comment", "version", "mentions")
+
+_MOVE: Final = """
+UPDATE incidents i
+SET status = m.status, status_method = m.status_method, version = m.version, event_sequence = m.event_sequence,
+    date_closed = m.date_closed, last_activity_at = m.last_activity_at
+FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallint[], %(version)b::bigint[],
+            %(event_sequence)b::bigint[], %(date_closed)b::timestamptz[], %(last_activity_at)b::timestamptz[])
+     AS m(id, status, status_method, version, event_sequence, date_closed, last_activity_at)
+WHERE i.id = m.id
+"""
+
+_REWRITE: Final = """
+UPDATE incident_activities a
+SET comment = e.comment, version = e.version, mentions = e.mentions::jsonb
+FROM unnest(%(id)b::bigint[], %(comment)b::text[], %(version)b::bigint[], %(mentions)b::text[])
+     AS e(id, comment, version, mentions)
+WHERE a.id = e.id
+"""
+_PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
+
+
+def write(connection: Connection, changes: Changes) -> None:
+    """Write everything inside the batch's transaction."""
+    # The list copies what an incident's rule says as the incident is written.
+    write_rules(connection, changes.rules)
+    opened = {incident.id for incident in changes.opened}
+    insert_rows(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
+    insert_rows(
+        connection,
+        incident_projects,
+        ("incident_id", "project_id"),
+        ((incident.id, project) for incident in changes.opened for project in incident.projects),
+    )
+    moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
+    if moved:
+        connection.exec_driver_sql(_MOVE, dict(arrays_of(_MOVES, moved)))
+    insert_rows(
+        connection,
+        activities,
+        _ACTIVITY,
+        ((*_row(activity, _ACTIVITY[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
+    )
+    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited.values()]
+    if edited:
+        connection.exec_driver_sql(_REWRITE, dict(arrays_of(_EDIT, edited)))
+    if changes.deleted:
+        connection.exec_driver_sql(
+            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted}
+        )
+    if changes.unsubscribed:
+        incidents_, users = zip(*changes.unsubscribed, strict=True)
+        connection.exec_driver_sql(
+            f"DELETE FROM incident_subscriptions WHERE (incident_id, user_id) IN ({_PAIRS})",  # noqa: S608
+            {"incidents": list(incidents_), "users": list(users)},
+        )
+    insert_rows(
+        connection,
+        subscriptions,
+        ("incident_id", "user_id", "reason", "date_added"),
+        ((*pair, *how) for pair, how in changes.subscribed.items()),
+        "ON CONFLICT DO NOTHING",
+    )
+    insert_rows(
+        connection,
+        incident_seen,
+        ("incident_id", "user_id", "last_seen"),
+        ((*pair, at) for pair, at in changes.seen.items()),
+        "ON CONFLICT (incident_id, user_id) DO UPDATE"
+        " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
+    )
+    if changes.read:
+        connection.exec_driver_sql(
+            "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
+            {"ids": changes.read},
+        )
+    write_metrics(connection, changes.metrics)
+    insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
+    insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
+    accept(connection, changes.follow_ups)
+    write_events(connection, changes.events)
+
+
+def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
+    """The entity's values by column; psycopg takes plain integers, not our enumerations."""
+    values = (getattr(entity, name) for name in columns)
+    return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
+
+
+def _decision(decision: Decision) -> tuple[Any, ...]:
+    return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
+
+
+def _mentions(activity: Activity) -> str | None:
+    if not activity.mentioned_users and not activity.mentioned_teams:
+        return None
+    ever = {"users": sorted(activity.mentioned_users), "teams": sorted(activity.mentioned_teams)}
+    return orjson.dumps(ever).decode()

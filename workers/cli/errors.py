@@ -1,0 +1,7 @@
+"""How a command of `tocsin` refuses."""
+
+from __future__ import annotations
+
+
+class Refused(Exception):
+    """The command cannot do what was asked; the text is one sentence that says why and what to do."""

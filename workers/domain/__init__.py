@@ -1,0 +1,1 @@
+"""What several handlers do to incidents and alert rules."""

@@ -1,0 +1,1 @@
+"""The relay: publish events, and sweep up what was forgotten."""

@@ -1,0 +1,39 @@
+"""What `tocsin up --demo` adds to see what leaves the house: a mail catcher and a webhook echo, as one more part."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from workers.stack.own_processes import Process, tocsin
+from workers.stack.up import Stack, free_port
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+class Catching:
+    """Starts the catcher on free ports; mails go to it unless a mail server is configured."""
+
+    def __init__(self) -> None:
+        self._page = ""
+
+    def prepare(self, stack: Stack, /) -> None:
+        """Start the catcher, and let the other parts know of it."""
+        ports: set[int] = set()
+        while len(ports) < 2:
+            ports.add(free_port(LOOPBACK, 0))
+        smtp_port, http_port = ports
+        command = tocsin("catcher", "--smtp-port", str(smtp_port), "--http-port", str(http_port))
+        log = stack.folder.logs / "catcher.log"
+        stack.supervisor.start([Process("catcher", command, log=log, environment=os.environ | stack.environment)])
+        stack.environment["TOCSIN_SMTP_URL"] = stack.settings.smtp_url or f"smtp://{LOOPBACK}:{smtp_port}"
+        self._page = f"http://{LOOPBACK}:{http_port}"
+
+    def greet(self, stack: Stack, /) -> list[str]:
+        """Where mails and webhooks can be sent to, and seen."""
+        mail = "goes to TOCSIN_SMTP_URL" if stack.settings.smtp_url else stack.environment["TOCSIN_SMTP_URL"]
+        return [
+            f"caught     {self._page}/ shows mails and webhooks",
+            f"mail       {mail}",
+            f"webhooks   {self._page}/hook",
+        ]

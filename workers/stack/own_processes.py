@@ -1,0 +1,99 @@
+"""Our own processes as parts: started by the very commands an operator would type."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from workers.runtime.readiness import VARIABLE
+from workers.stack.managed_process import Part
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+
+
+class Process(Part):
+    """A process that announces its readiness through a pipe (:mod:`workers.runtime.readiness`)."""
+
+    def __init__(self, name: str, command: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
+        """Describe it; nothing is started yet."""
+        super().__init__(name, command, log=log, environment=environment)
+        self._pipe: int | None = None
+        self._announced = False
+
+    def start(self) -> None:
+        """Start the process.
+
+        :raises workers.stack.managed_process.StackError: it cannot be started.
+        """
+        self.reap()
+        self._announced = False
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self.environment[VARIABLE] = str(theirs)
+        try:
+            self._start(pass_fds=(theirs,))
+        finally:
+            os.close(theirs)
+
+    def is_ready(self) -> bool:
+        """Whether it has announced that it is."""
+        if self._pipe is not None and not self._announced:
+            try:
+                self._announced = bool(os.read(self._pipe, 64))
+            except BlockingIOError:
+                return False
+        return self._announced and self.is_running()
+
+    def reap(self) -> None:
+        """Forget a process that has ended."""
+        self._close_pipe()
+        super().reap()
+
+    def _close_pipe(self) -> None:
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+
+
+class Gateway(Part):
+    """The gateway; it is ready when it answers."""
+
+    def __init__(self, host: str, port: int, *, logs: Path, environment: Mapping[str, str]) -> None:
+        """Describe it; nothing is started yet."""
+        command = tocsin("gateway", "--host", host, "--port", str(port))
+        super().__init__("gateway", command, log=logs / "gateway.log", environment=environment)
+        self._address = (_EVERYWHERE.get(host, host), port)
+
+    def is_ready(self) -> bool:
+        """Whether it answers GET /livez with 200."""
+        if not self.is_running():
+            return False
+        connection = http.client.HTTPConnection(*self._address, timeout=1)
+        try:
+            connection.request("GET", "/livez")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+def own_processes(host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]) -> list[Part]:
+    """Every process of ours, in the order in which they are started."""
+    names = [(f"worker-{number}", "worker") for number in range(1, workers + 1)]
+    names += [("relay", "relay"), ("notifier", "notifier")]
+    return [
+        Gateway(host, port, logs=logs, environment=environment),
+        *(Process(name, tocsin(word), log=logs / f"{name}.log", environment=environment) for name, word in names),
+    ]
+
+
+def tocsin(*words: str) -> list[str]:
+    """The command line of one of our commands, as a process list is to show it."""
+    script = Path(sysconfig.get_path("scripts")) / "tocsin"
+    program = [str(script)] if script.is_file() else ["-m", "workers.cli"]
+    return [sys.executable, *program, *words]
