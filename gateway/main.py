@@ -21,6 +21,7 @@ from starlette.routing import Route
 from gateway.api.endpoint import Address
 from gateway.api.pipeline import Door
 from gateway.container import Patience, Services
+from gateway.http.request_log import RequestLog
 from gateway.http.responses import error_answer, wants_problem
 from gateway.routes import (
     alert_rules,
@@ -85,6 +86,7 @@ def create_app(settings: GatewaySettings, patience: Patience | None = None) -> F
         openapi_url=None,
         exception_handlers={404: _not_found, 405: _not_allowed},
     )
+    app.add_middleware(RequestLog)
     app.state.services = services
     app.router.routes.extend(Route(address.path, Door(address, services)) for address in ADDRESSES)
     app.router.routes.extend(health.routes(services))

@@ -290,8 +290,13 @@ def cloud_event(
     sequence: int,
     time: datetime,
     data: dict[str, JSON],
+    traceparent: str | None = None,
 ) -> dict[str, JSON]:
-    """The event as it goes out. ``subject`` is ``incidents/12`` and the like; ``data`` comes before what changed."""
+    """The event as it goes out. ``subject`` is ``incidents/12`` and the like; ``data`` comes before what changed.
+
+    ``traceparent``, where there is one, becomes the attribute of CloudEvents' Distributed Tracing extension.
+    """
+    trace = {} if traceparent is None else {"traceparent": traceparent}
     return {
         "specversion": "1.0",
         "id": str(id),
@@ -302,5 +307,6 @@ def cloud_event(
         "sequence": f"{sequence:0{SEQUENCE_DIGITS}d}",
         "partitionkey": subject,
         "datacontenttype": "application/json",
+        **trace,
         "data": data | event.data(),
     }

@@ -5,12 +5,18 @@ from __future__ import annotations
 from models.base import new_id
 from models.enums import CallerKind, Lane
 from models.messaging.command_ledger import NewCommand
+from models.messaging.trace import NO_TRACE, Trace
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 
 
-def follow_up(command: Command, *, organization_id: int, user_id: int | None = None) -> NewCommand:
-    """A row of the ledger for the system actor, in the order of what it concerns; ``user_id`` is whom it is about."""
+def follow_up(
+    command: Command, *, organization_id: int, user_id: int | None = None, trace: Trace = NO_TRACE
+) -> NewCommand:
+    """A row of the ledger for the system actor, in the order of what it concerns; ``user_id`` is whom it is about.
+
+    ``trace`` is that of what it follows from.
+    """
     return NewCommand(
         id=new_id(),
         type=command.name,
@@ -21,4 +27,6 @@ def follow_up(command: Command, *, organization_id: int, user_id: int | None = N
         user_id=user_id,
         caller=CallerKind.SYSTEM,
         payload=command.stored(),
+        request_id=trace.request_id,
+        traceparent=trace.traceparent,
     )

@@ -14,6 +14,7 @@ from starlette.datastructures import QueryParams
 from gateway.auth import Caller, Question
 from gateway.container import Services
 from gateway.http.parsing import BODY_LIMIT, Headers, Preference, parse_json, preference
+from gateway.http.request_log import RequestRecord
 from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
@@ -27,7 +28,8 @@ Found = TypeVar("Found")
 class Visit:
     """A request whose caller is known and may be here.
 
-    ``question`` is what their identity was asked with; ``deadline`` (the loop's clock) is for accepting.
+    ``question`` is what their identity was asked with; ``deadline`` (the loop's clock) is for accepting;
+    ``record`` holds its ids, and what its log line will say.
     """
 
     services: Services
@@ -42,6 +44,7 @@ class Visit:
     act_as: int | None
     question: Question
     deadline: float
+    record: RequestRecord
 
     @property
     def actor(self) -> Actor:

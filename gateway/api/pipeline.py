@@ -20,6 +20,7 @@ from gateway.api.endpoint import Address
 from gateway.auth import Caller, Question
 from gateway.container import Services
 from gateway.http.parsing import Headers, read_body, require_json_type
+from gateway.http.request_log import record_of
 from gateway.http.responses import Answer, error_answer, refusal_answer, wants_problem
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization, require_token
@@ -29,10 +30,11 @@ from tasks.commands.fields import identifier
 _OPS_ROLES: Final = list(OpsRole)
 _EXPOSED: Final = (
     "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate,"
-    " X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
+    " X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
 )
 _ALLOWED_HEADERS: Final = (
-    "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer"
+    "Accept, Act-As, Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID, Prefer,"
+    " Traceparent, X-Request-Id"
 )
 
 log = structlog.get_logger(__name__)
@@ -51,6 +53,7 @@ class Door:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens."""
         started = time.perf_counter()
+        record_of(scope).route = self._address.path
         headers = Headers(scope["headers"])
         is_problem = False
         origin = headers.get(b"origin")
@@ -74,12 +77,14 @@ class Door:
 
     async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> Answer:
         # Step 3, then the body's size and type.
+        record = record_of(scope)
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._services.patience.accepting
         organization = scope["path_params"].get("organization")
         act_as = _act_as(headers)
         question = Question(_token(headers), _storable(organization), act_as)
         caller = await self._services.identity.who(question, deadline=deadline)
+        record.caller = caller.ledger_name
         known_at = clock()
         body = await read_body(headers, receive, limit=self._address.body_limit)
         # Time that the caller takes to send is not ours.
@@ -101,6 +106,7 @@ class Door:
             act_as=act_as,
             question=question,
             deadline=deadline,
+            record=record,
         )
         if self._address.permission is not None:
             # Steps 7 to 9.

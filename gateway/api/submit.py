@@ -7,7 +7,7 @@ only. Everything that depends on data is for the worker to decide.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
@@ -204,6 +204,8 @@ def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewC
         user_id=user,
         caller=visit.caller.ledger_name,
         payload=command.stored(),
+        request_id=visit.record.trace.request_id,
+        traceparent=visit.record.trace.traceparent,
     )
 
 
@@ -274,5 +276,6 @@ def _answer(visit: Visit, accepted: Accepted, outcome: Outcome | None) -> Answer
     return Answer(outcome.status, written(as_stored(outcome.body)), headers)
 
 
-def _count(visit: Visit, accepted: Iterable[Accepted]) -> None:
+def _count(visit: Visit, accepted: Sequence[Accepted]) -> None:
+    visit.record.command_ids += [each.id for each in accepted]
     visit.services.metrics.count_accepted(Counter(each.type for each in accepted if not each.is_replay))

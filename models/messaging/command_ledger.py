@@ -20,6 +20,7 @@ from sqlalchemy.engine import Connection
 
 from models.base import METADATA, Moment, arrays_of, insert_statement, moment_column
 from models.enums import JSON, CommandState, Lane
+from models.messaging.trace import Trace
 
 MAX_ATTEMPTS: Final = 5
 BACK_OFF: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
@@ -48,6 +49,8 @@ commands = Table(
     Column("outcome_status", SmallInteger, nullable=True),
     Column("outcome_body", JSONType, nullable=True),
     Column("error", Text, nullable=True),
+    Column("request_id", Text, nullable=True),
+    Column("traceparent", Text, nullable=True),
 )
 Index(
     "commands_waiting_by_subject_idx",
@@ -99,6 +102,8 @@ class NewCommand(NamedTuple):
     caller: str
     payload: str
     expected_version: int | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
 
 
 ACCEPT: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
@@ -134,6 +139,13 @@ class ClaimedCommand:
     accepted_at: datetime
     attempts: int
     expected_version: int | None
+    request_id: str | None
+    traceparent: str | None
+
+    @property
+    def trace(self) -> Trace:
+        """The request that the command came with."""
+        return Trace(self.request_id, self.traceparent)
 
 
 _LOCK_SUBJECTS: Final = """
@@ -158,7 +170,7 @@ LIMIT %(share)s
 
 _READ_SUBJECTS: Final = """
 SELECT c.id, c.seq, c.type, c.subject, c.organization_id, c.token_id, c.user_id, c.payload, c.accepted_at, c.attempts,
-       c.expected_version, coalesce(c.next_attempt_at > now(), false) AS not_due
+       c.expected_version, c.request_id, c.traceparent, coalesce(c.next_attempt_at > now(), false) AS not_due
 FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) AS s(subject, most)
 CROSS JOIN LATERAL (
     SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT s.most
@@ -265,7 +277,7 @@ SET attempts = c.attempts + 1, error = %(error)s,
     next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
         THEN clock_timestamp() + make_interval(secs => (%(back_off)s::float8[])[c.attempts + 1]) END
 WHERE c.id = ANY(%(ids)s::uuid[]) AND c.state = 'accepted'
-RETURNING c.id, c.type, c.subject, c.organization_id, c.state, c.attempts
+RETURNING c.id, c.type, c.subject, c.organization_id, c.state, c.attempts, c.request_id, c.traceparent
 """
 
 
@@ -278,6 +290,13 @@ class FailedCommand(NamedTuple):
     organization_id: int | None
     state: str
     attempts: int
+    request_id: str | None
+    traceparent: str | None
+
+    @property
+    def trace(self) -> Trace:
+        """The request that the command came with."""
+        return Trace(self.request_id, self.traceparent)
 
 
 def count_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:

@@ -30,6 +30,7 @@ events = Table(
     moment_column("announced_at", nullable=True),
     # Events that tell nobody are born planned.
     moment_column("planned_at", nullable=True),
+    Column("request_id", Text, nullable=True),
     *written_columns(),
     # Another order than the indexes below, which alone lead from one waiting line to the next: with statistics
     # gathered during a backlog the planner would walk the whole history instead.
@@ -59,6 +60,7 @@ class NewEvent(NamedTuple):
     command_id: UUID | None
     body: str
     planned_at: datetime | None
+    request_id: str | None = None
 
 
 _INSERT: Final = insert_statement(events, NewEvent._fields)
@@ -83,6 +85,7 @@ class WaitingEvent(NamedTuple):
     command_id: UUID | None
     body: str
     date_created: datetime
+    request_id: str | None
 
 
 class Stage(NamedTuple):
@@ -171,7 +174,7 @@ LIMIT %(lines)s
 
 _READ_LINES: Final = """
 SELECT e.id, e.organization_id, e.subject, e.sequence, e.type, e.incident_id, e.activity_id, e.command_id,
-       e.body::text, e.date_created
+       e.body::text, e.date_created, e.request_id
 FROM unnest(%(organizations)s::bigint[], %(subjects)s::text[]) AS line(organization_id, subject)
 CROSS JOIN LATERAL (
     SELECT * FROM events

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from models.database.engine import can_pass
 from models.enums import CommandState
 from models.messaging.command_ledger import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
+from models.messaging.trace import request_ids
 from models.refusals import Refusal
 from tasks.commands.catalog import CATALOG
 from workers.apply.claim import claim, claim_next, count_the_broken_off, fail
@@ -46,6 +47,7 @@ class Done:
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
     found_work: bool = False
+    log_facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,11 @@ class Applier:
         with self.engine.begin() as connection:
             failed = count_the_broken_off(connection, self.worker)
         if failed:
-            log.warning("apply.worker_died", commands=[str(command.id) for command in failed])
+            log.warning(
+                "apply.worker_died",
+                commands=[str(command.id) for command in failed],
+                request_ids=request_ids(command.request_id for command in failed),
+            )
             self._tell_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
     def _batch(self, hinted: Sequence[str]) -> tuple[Done, dict[str, int]]:
@@ -106,7 +112,12 @@ class Applier:
         self._put_down()
         if can_pass(fault) and connection.invalidated:
             raise fault
-        log.warning("apply.batch_fault", commands=len(batch), exc_info=fault)
+        log.warning(
+            "apply.batch_fault",
+            commands=len(batch),
+            request_ids=request_ids(command.request_id for command in batch),
+            exc_info=fault,
+        )
         if isinstance(fault, SoftTimeLimitExceeded):
             # There is no time left to find out which one it was: count for all, as if the process had died.
             connection.rollback()
@@ -136,15 +147,22 @@ class Applier:
             if fault is None:
                 self._tell(done)
             elif can_pass(fault):
-                log.info("apply.later", command=str(command.id), error=str(fault))
+                log.info("apply.later", command=str(command.id), error=str(fault), request_id=command.request_id)
                 return progressed
             else:
-                log.warning("apply.fault", command=str(command.id), type=command.type, exc_info=fault)
+                log.warning(
+                    "apply.fault",
+                    command=str(command.id),
+                    type=command.type,
+                    request_id=command.request_id,
+                    exc_info=fault,
+                )
                 if not self._count_failure([command.id], fault):
                     return True
             progressed = True
 
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: Done) -> None:
+        started = time.perf_counter()
         with self.notes.connect() as notes:
             take_in_hand(notes, self.worker, [command.id for command in claimed])
         orders = [Order(command, CATALOG[command.type].message.model_validate(command.payload)) for command in claimed]
@@ -155,6 +173,13 @@ class Applier:
         settle(connection, outcomes)
         done.finished = [outcome.id for outcome in outcomes]
         done.events = bool(changes.events)
+        done.log_facts = {
+            "commands": len(claimed),
+            "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),
+            "events": len(changes.events),
+            "ms": round((time.perf_counter() - started) * 1000, 1),
+            "request_ids": request_ids(command.request_id for command in claimed),
+        }
 
     def _count_failure(self, ids: Sequence[UUID], fault: Exception) -> bool:
         """Count an attempt; whether the subject may go on, because the command is dead."""
@@ -168,6 +193,9 @@ class Applier:
         self._tell(Done(finished=dead, events=bool(dead)))
 
     def _tell(self, done: Done) -> None:
+        if done.log_facts:
+            # After the commit: what the line says has happened.
+            log.info("batch.applied", **done.log_facts)
         if done.finished or done.events:
             self.tell(done)
 

@@ -97,6 +97,7 @@ def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error:
             sequence=1,
             time=now,
             data={"incident": None, "actor": None, "command": str(command.id)},
+            traceparent=command.traceparent,
         )
         events.append(
             NewEvent(
@@ -110,6 +111,7 @@ def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error:
                 command_id=command.id,
                 body=orjson.dumps(body).decode(),
                 planned_at=now,
+                request_id=command.request_id,
             )
         )
     write_events(connection, events)

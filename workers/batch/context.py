@@ -223,7 +223,9 @@ class Work:
 
     def follow_up(self, command: Command) -> None:
         """Have tocsin itself do something later that follows from this, in the order of what it concerns."""
-        self.changes.follow_ups.append(follow_up(command, organization_id=self.organization.id))
+        self.changes.follow_ups.append(
+            follow_up(command, organization_id=self.organization.id, trace=self.order.row.trace)
+        )
 
     def _announce(
         self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
@@ -237,6 +239,7 @@ class Work:
             sequence=sequence,
             time=self.at,
             data=about | {"actor": self._actor_in_event(), "command": str(self.order.row.id)},
+            traceparent=self.order.row.traceparent,
         )
         self.changes.events.append(
             NewEvent(
@@ -250,6 +253,7 @@ class Work:
                 command_id=self.order.row.id,
                 body=orjson.dumps(body).decode(),
                 planned_at=None if event.tells_people else self.at,
+                request_id=self.order.row.request_id,
             )
         )
         return id_

@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from models.enums import NotificationReason
+from models.messaging.trace import NO_TRACE, Trace
 from models.notifications.suppression import strongest_reasons
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned, StatusChanged
 
@@ -24,6 +25,7 @@ class Telling:
     author: int
     users: tuple[int, ...] = ()
     teams: tuple[int, ...] = ()
+    trace: Trace = NO_TRACE
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import groupby
@@ -13,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging.outbox import PLAN, START, WaitingEvent, claim_events
+from models.messaging.trace import request_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import Hinter
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
@@ -66,6 +68,7 @@ class Notifier:
         :raises Exception: the database was away; nothing was planned.
         """
         came_from, self._after = self._after, START
+        started = time.perf_counter()
         with self._engine.begin() as connection:
             waiting = claim_events(
                 connection,
@@ -80,6 +83,12 @@ class Notifier:
         if events:
             self._after = (events[-1].organization_id, events[-1].subject)
             self._waker.publish(INBOX_CHANNEL)
+            log.info(
+                "events.planned",
+                events=len(events),
+                ms=round((time.perf_counter() - started) * 1000, 1),
+                request_ids=request_ids(event.request_id for event in events),
+            )
         self._hinter.hint(Lane.COMMANDS, subjects)
         return bool(events) or came_from != START
 

@@ -19,6 +19,7 @@ from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.messaging import command_ledger
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import PLAN, WaitingEvent, mark
+from models.messaging.trace import Trace
 from models.notifications.notification import decisions, notifications
 from models.notifications.suppression import NO_ACCESS, Case, Verdict, decide
 from tasks.commands.subscriptions import Unsubscribe
@@ -58,7 +59,8 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
 
 def telling_of(event: WaitingEvent) -> Telling | None:
     """What the event has to say to people; none if no person did it, or it is about no activity of an incident."""
-    data = json.loads(event.body)["data"]
+    body = json.loads(event.body)
+    data = body["data"]
     actor = data.get("actor")
     if actor is None or actor["type"] != "user" or event.incident_id is None or event.activity_id is None:
         return None
@@ -71,6 +73,7 @@ def telling_of(event: WaitingEvent) -> Telling | None:
         author=int(actor["id"]),
         users=tuple(int(user) for user in data.get("users", ())),
         teams=tuple(int(team) for team in data.get("teams", ())),
+        trace=Trace(event.request_id, body.get("traceparent")),
     )
 
 
@@ -182,18 +185,22 @@ def _unsubscriptions(
     decided: Iterable[Decided], incidents: dict[int, IncidentFacts], circles: Circles
 ) -> list[NewCommand]:
     """Who may not read an incident any more and subscribed to it is unsubscribed by a command, each once."""
-    without_access = {(each.telling.incident_id, each.user_id) for each in decided if each.verdict.rule == NO_ACCESS}
+    without_access = {
+        (each.telling.incident_id, each.user_id): each.telling.trace
+        for each in decided
+        if each.verdict.rule == NO_ACCESS
+    }
     subscribed = {incident: set(circles.subscribers.get(incident, ())) for incident, _ in without_access}
     return [
-        _unsubscribe(incidents[incident], user)
-        for incident, user in sorted(without_access)
+        _unsubscribe(incidents[incident], user, trace)
+        for (incident, user), trace in sorted(without_access.items())
         if user in subscribed[incident]
     ]
 
 
-def _unsubscribe(incident: IncidentFacts, user_id: int) -> NewCommand:
+def _unsubscribe(incident: IncidentFacts, user_id: int, trace: Trace) -> NewCommand:
     order = Unsubscribe(incident=str(incident.identifier))
-    return follow_up(order, organization_id=incident.organization.id, user_id=user_id)
+    return follow_up(order, organization_id=incident.organization.id, user_id=user_id, trace=trace)
 
 
 def by_activity(events: Iterable[WaitingEvent]) -> list[list[WaitingEvent]]:

@@ -7,6 +7,7 @@ least once, and never before the one before it. Any number of relays may run.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from models.messaging.outbox import ANNOUNCE, START, claim_events, mark
+from models.messaging.trace import request_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import Hinter
 from tasks.broker.pubsub import EVENTS_CHANNEL, WakeListener
@@ -74,6 +76,7 @@ class Relay:
         :raises Exception: the broker or the database was away; what is not marked will be announced again.
         """
         came_from, self._after = self._after, START
+        started = time.perf_counter()
         with self._engine.begin() as connection:
             events = claim_events(
                 connection,
@@ -87,6 +90,14 @@ class Relay:
                 refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
                 mark(connection, ANNOUNCE, self._owed.settle([event.id for event in events], refused))
                 self._after = (events[-1].organization_id, events[-1].subject)
+        if events:
+            log.info(
+                "events.published",
+                events=len(events) - len(refused),
+                refused=len(refused),
+                ms=round((time.perf_counter() - started) * 1000, 1),
+                request_ids=request_ids(event.request_id for event in events),
+            )
         return bool(events) or came_from != START
 
 

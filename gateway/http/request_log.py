@@ -1,0 +1,118 @@
+"""Request ids and the request log: every response carries an id, and every request leaves one line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.base import new_id
+from models.messaging.trace import Trace
+
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_TRACEPARENT: Final = re.compile(
+    rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<rest>-[!-~]{0,72})?"
+)
+_SCOPE_KEY: Final = "tocsin.request"
+_QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+"""Routes that probes and scrapers call every few seconds: logged at debug level."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """What the log line of a request says beside method, status and duration.
+
+    ``route`` is the path template of the endpoint and ``caller`` the key of who sent it, both ``None`` where the
+    request did not get that far; ``command_ids`` are the commands that it brought or found.
+    """
+
+    trace: Trace
+    route: str | None = None
+    caller: str | None = None
+    command_ids: list[UUID] = field(default_factory=list)
+
+
+class RequestLog:
+    """ASGI middleware that gives each request an id, returns it as ``X-Request-Id``, and logs one line at its end.
+
+    The id is the caller's, if it is at most 128 visible ASCII characters and sent once; otherwise a new one. While the
+    request is handled the log context holds it as ``request_id``.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        record = scope[_SCOPE_KEY] = RequestRecord(read_trace(scope["headers"]))
+        request_id = record.trace.request_id or ""
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("ascii"))]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _write_line(scope, record, status, seconds=time.perf_counter() - started)
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    """Return the record of the request that this scope belongs to."""
+    record = scope.get(_SCOPE_KEY)
+    return record if isinstance(record, RequestRecord) else RequestRecord(read_trace(scope["headers"]))
+
+
+def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
+    """Read ``X-Request-Id`` and ``traceparent`` (W3C Trace Context); a malformed or repeated one counts as absent.
+
+    The result always has a request id.
+    """
+    ids = [value for name, value in headers if name == b"x-request-id"]
+    parents = [value for name, value in headers if name == b"traceparent"]
+    given = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
+    return Trace(
+        request_id=ids[0].decode("ascii") if given else str(new_id()),
+        traceparent=parents[0].decode("ascii") if len(parents) == 1 and _is_traceparent(parents[0]) else None,
+    )
+
+
+def _is_traceparent(value: bytes) -> bool:
+    found = _TRACEPARENT.fullmatch(value)
+    # Version 00 has exactly four fields; later versions may append more.
+    return found is not None and (found["rest"] is None or found["version"] != b"00")
+
+
+def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
+    # Routes without an endpoint of the API have no parameters, so that their path is their route.
+    route = record.route or (scope["path"] if status not in (None, 404) else None)
+    ids = record.command_ids
+    log.log(
+        logging.DEBUG if route in _QUIET_ROUTES else logging.INFO,
+        "request",
+        method=scope["method"],
+        route=route,
+        # No status: the client went away before the response began.
+        status=status,
+        ms=round(seconds * 1000, 1),
+        caller=record.caller,
+        command_id=str(ids[0]) if len(ids) == 1 else None,
+        commands=len(ids),
+    )

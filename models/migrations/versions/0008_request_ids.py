@@ -1,0 +1,26 @@
+"""Commands keep the request that they came with, and events the request that they follow from.
+
+Revision: 0008, after 0007. It works with the previous release still running.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("commands", sa.Column("request_id", sa.Text(), nullable=True))
+    op.add_column("commands", sa.Column("traceparent", sa.Text(), nullable=True))
+    op.add_column("events", sa.Column("request_id", sa.Text(), nullable=True))
+
+
+def downgrade() -> None:
+    op.drop_column("events", "request_id")
+    op.drop_column("commands", "traceparent")
+    op.drop_column("commands", "request_id")
