@@ -35,14 +35,14 @@ from bench.million import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SI
 from bench.run import RESULTS, commit, say, temporary
 from gateway.http.pagination import Cursor, Page
 from gateway.reads.database import Reader
-from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list import IncidentList
 from gateway.reads.incident_list_pages import page_keys
 from models.database.migrate import migrate
 from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts
 from workers.stack.own_processes import Gateway
-from workers.stack.servers import Servers, embedded
+from workers.stack.servers import EmbeddedServers, embedded_servers
 from workers.stack.up import free_port
 
 Database = psycopg.Connection[Any]
@@ -196,7 +196,7 @@ def main() -> int:
     wishes = parser.parse_args()
     began = datetime.now(UTC)
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(embedded(wishes.data or temporary(cleanup)))
+        servers = cleanup.enter_context(embedded_servers(wishes.data or temporary(cleanup)))
         engine = create_engine(servers.database_url.replace("postgresql:", "postgresql+psycopg:", 1))
         migrate(engine)
         if not _count(engine):
@@ -219,7 +219,7 @@ def main() -> int:
     return 0
 
 
-def _measure(servers: Servers, engine: Engine, now: datetime, cleanup: ExitStack) -> Iterator[dict[str, Any]]:
+def _measure(servers: EmbeddedServers, engine: Engine, now: datetime, cleanup: ExitStack) -> Iterator[dict[str, Any]]:
     port = free_port(HOST, 0)
     gateway = Gateway(HOST, port, logs=servers.folder.logs, environment={**os.environ, **servers.environment})
     cleanup.callback(gateway.stop)
@@ -251,7 +251,7 @@ def _measure(servers: Servers, engine: Engine, now: datetime, cleanup: ExitStack
         }
 
 
-async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -> Selection:
+async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -> IncidentFilter:
     owner = Actor(kind=CallerKind.USER, user_id=1, role=Role.OWNER)
     organization = OrganizationFacts(_organization(engine), ORGANIZATION, features)
     asking = create_async_engine(engine.url)
@@ -261,7 +261,7 @@ async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -
     return found
 
 
-def _far_key(database: Database, selection: Selection) -> tuple[tuple[Any, ...] | None, int]:
+def _far_key(database: Database, selection: IncidentFilter) -> tuple[tuple[Any, ...] | None, int]:
     """What stands before the far page, and how many pages there are up to it."""
     found = _ask(database, selection, Page(Cursor(), FAR * ROWS))
     pages = min(-(-len(found) // ROWS), FAR)
@@ -269,7 +269,7 @@ def _far_key(database: Database, selection: Selection) -> tuple[tuple[Any, ...] 
     return before and (before.date_started, before.incident_id), pages
 
 
-def _place(database: Database, port: int, query: str, selection: Selection, cursor: Cursor) -> Place:
+def _place(database: Database, port: int, query: str, selection: IncidentFilter, cursor: Cursor) -> Place:
     page = Page(cursor, ROWS)
     runs = [_explain(database, selection, page) for _ in range(EXPLAINED)]
     path = f"/api/0/organizations/{ORGANIZATION}/incidents/?{query}" + (
@@ -280,7 +280,7 @@ def _place(database: Database, port: int, query: str, selection: Selection, curs
     return Place(cursor, round(median(times), 2), round(min(times), 2), buffers, _http(port, path), plans)
 
 
-def _explain(database: Database, selection: Selection, page: Page) -> tuple[float, list[str]]:
+def _explain(database: Database, selection: IncidentFilter, page: Page) -> tuple[float, list[str]]:
     """Planning and execution of what the page needs, in milliseconds, and the plans."""
     plans: list[str] = []
 
@@ -300,7 +300,7 @@ _BUFFERS: Final = re.compile(r"Buffers: shared hit=(\d+)")
 
 def _ask(
     database: Database,
-    selection: Selection,
+    selection: IncidentFilter,
     page: Page,
     *,
     before_each: Callable[[str, dict[str, Any]], None] | None = None,

@@ -12,7 +12,7 @@ import redis
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "fastapi", "uvicorn", "uvloop", "redis")
 
@@ -27,7 +27,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def versions(servers: Servers) -> dict[str, str]:
+def versions(servers: EmbeddedServers) -> dict[str, str]:
     """Of Python, both servers and the libraries that matter."""
     with redis.Redis.from_url(servers.redis_url) as valkey:
         facts = valkey.info("server")

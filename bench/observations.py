@@ -31,7 +31,7 @@ from models.alert_rules.enums import QueryType, ThresholdType
 from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
 from models.enums import JSON
-from workers.stack.servers import embedded
+from workers.stack.servers import embedded_servers
 
 TOKEN: Final = "bench-metrics"
 ITEMS: Final = 1_000
@@ -77,7 +77,7 @@ def main() -> int:
     wishes = parser.parse_args()
     began = datetime.now(UTC)
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(embedded(temporary(cleanup)))
+        servers = cleanup.enter_context(embedded_servers(temporary(cleanup)))
         side = Watched(servers, subjects=1, workers=2)
         loads = [_measure(side, rules, wishes.requests) for rules in (1, 200)]
         result = {

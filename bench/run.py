@@ -21,7 +21,7 @@ from bench import report
 from bench.machine import machine, versions
 from bench.sides import Plain, Side, Tocsin, generate, wait_until_done
 from workers.stack.managed_process import StackError
-from workers.stack.servers import Servers, embedded
+from workers.stack.servers import EmbeddedServers, embedded_servers
 
 RESULTS = Path(__file__).parent / "results"
 WARM_UP = 200
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         with ExitStack() as cleanup:
             data = wishes.data or temporary(cleanup)
-            servers = cleanup.enter_context(embedded(data))
+            servers = cleanup.enter_context(embedded_servers(data))
             figures = _measure(servers, size, only=wishes.only)
             facts = {"machine": machine(), "versions": versions(servers)}
     except (StackError, TimeoutError, subprocess.CalledProcessError) as error:
@@ -80,7 +80,7 @@ def main() -> int:
     return 0
 
 
-def _measure(servers: Servers, size: Size, *, only: str | None) -> list[dict[str, Any]]:
+def _measure(servers: EmbeddedServers, size: Size, *, only: str | None) -> list[dict[str, Any]]:
     sides: list[Side] = []
     if only != "plain":
         sides.append(Tocsin(servers, subjects=size.subjects, workers=size.workers))

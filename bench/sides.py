@@ -28,7 +28,7 @@ from models.enums import Feature, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
 from workers.stack.managed_process import Part
 from workers.stack.own_processes import Gateway, Process, tocsin
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
 ORGANIZATION = "acme"
@@ -77,7 +77,7 @@ class Side(ABC):
     _progress: ClassVar[str]
     _settled: ClassVar[str] = "SELECT true"
 
-    def __init__(self, servers: Servers, *, database: str, subjects: int, workers: int) -> None:
+    def __init__(self, servers: EmbeddedServers, *, database: str, subjects: int, workers: int) -> None:
         """Make its database, tables, people and incidents."""
         self.port = free_port(HOST, 0)
         self.logs = servers.folder.logs
@@ -180,7 +180,7 @@ class Tocsin(Side):
         ) AS n
     """
 
-    def __init__(self, servers: Servers, *, subjects: int, workers: int) -> None:
+    def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
         """Make its database, and the environment of its processes."""
         super().__init__(servers, database="bench_tocsin", subjects=subjects, workers=workers)
         self._environment = {
@@ -238,7 +238,7 @@ class Plain(Side):
         ) AS n
     """
 
-    def __init__(self, servers: Servers, *, subjects: int, workers: int) -> None:
+    def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
         """Make its database, and the environment of its processes."""
         super().__init__(servers, database="bench_plain", subjects=subjects, workers=workers)
         # A numbered database of its own on the same Valkey.

@@ -14,14 +14,14 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
-from models.database.engine import can_pass
+from models.database.engine import is_transient
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, OrganizationFacts
 from models.refusals import Forbidden, Unauthenticated, Unavailable
 from tasks.commands.fields import identifier
 
 
-class Question(NamedTuple):
+class Credential(NamedTuple):
     """Whose credential, on which organization (slug or number), in whose name (a user id; 0 names nobody)."""
 
     token: bytes
@@ -94,9 +94,9 @@ class Identity:
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
         # One statement needs no transaction around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._batcher: Batcher[Question, Caller] = Batcher(self._look_up, most=500, seconds=seconds)
+        self._batcher: Batcher[Credential, Caller] = Batcher(self._look_up, most=500, seconds=seconds)
 
-    async def who(self, question: Question, *, deadline: float) -> Caller:
+    async def who(self, question: Credential, *, deadline: float) -> Caller:
         """The caller behind a credential.
 
         :raises Unauthenticated: the credential is unknown, expired or revoked, or its person inactive.
@@ -109,22 +109,22 @@ class Identity:
         """Let what is in flight end."""
         await self._batcher.stop()
 
-    async def _look_up(self, questions: list[Question]) -> Sequence[Caller | Exception]:
+    async def _look_up(self, questions: list[Credential]) -> Sequence[Caller | Exception]:
         places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
         try:
             rows = await self._rows(list(places))
         except Exception as fault:
-            if not can_pass(fault):
+            if not is_transient(fault):
                 raise
             # A connection that broke while it lay in the pool: the pool is fresh now, so once more.
             try:
                 rows = await self._rows(list(places))
             except Exception as again:
-                raise (Unavailable() if can_pass(again) else again) from again
+                raise (Unavailable() if is_transient(again) else again) from again
         callers = [_caller(question, row) for question, row in zip(places, rows, strict=True)]
         return [callers[places[question]] for question in questions]
 
-    async def _rows(self, questions: list[Question]) -> Sequence[Any]:
+    async def _rows(self, questions: list[Credential]) -> Sequence[Any]:
         parameters = {
             "tokens": [question.token for question in questions],
             "slugs": [question.organization for question in questions],
@@ -135,7 +135,7 @@ class Identity:
             return (await connection.exec_driver_sql(_LOOK_UP, parameters)).all()
 
 
-def _caller(question: Question, row: Any) -> Caller | Exception:
+def _caller(question: Credential, row: Any) -> Caller | Exception:
     try:
         _require_valid(row)
         if question.act_as is not None:

@@ -9,26 +9,26 @@ from celery import Celery
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Identity
-from gateway.directory_service import DirectoryDesk
-from gateway.ledger.acceptance import Acceptance
+from gateway.directory_service import DirectoryService
+from gateway.ledger.acceptance import CommandAcceptor
 from gateway.ledger.outcomes import Outcomes
 from gateway.metrics import Metrics
-from gateway.rate_limit import Rate
-from gateway.reads.alert_rules import RuleReads
-from gateway.reads.comment_preview import Previews
+from gateway.rate_limit import RateLimiter
+from gateway.reads.alert_rules import AlertRuleQueries
+from gateway.reads.comment_preview import CommentPreview
 from gateway.reads.database import Reader
 from gateway.reads.incident_list import IncidentList
-from gateway.reads.observations import ObservationReads
+from gateway.reads.observations import ObservationQueries
 from gateway.reads.queries import Queries
 from gateway.settings import GatewaySettings
-from gateway.stream.broadcaster import Following
+from gateway.stream.broadcaster import EventBroadcaster
 from models.database.async_engine import make_async_engine
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hint_publisher import HintPublisher
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """Seconds that work may take before the answer is "unavailable", which must arrive within 1 s.
 
     ``accepting`` is from the credential to the commit, ``reading`` is one read, ``connecting`` a place in the pool.
@@ -39,30 +39,32 @@ class Patience:
     connecting: float = 0.3
 
 
-class Services:
+class Container:
     """The gateway's engines and batchers. Reads have a pool of their own: slow ones hold up no command."""
 
-    def __init__(self, settings: GatewaySettings, patience: Patience) -> None:
+    def __init__(self, settings: GatewaySettings, patience: Timeouts) -> None:
         self.settings = settings
         self.patience = patience
         self.metrics = Metrics()
-        self.rate = Rate(settings.rate)
+        self.rate = RateLimiter(settings.rate)
         self.broker: Celery = make_app(settings)
-        self._hinter = Hinter(self.broker)
+        self._hinter = HintPublisher(self.broker)
         self._ledger = _engine(settings, patience, "tocsin gateway", pool_size=4)
         self._reads = _engine(settings, patience, "tocsin gateway reads", pool_size=8, plans_anew=True)
         self.identity = Identity(self._ledger, seconds=patience.accepting)
-        self.acceptance = Acceptance(self._ledger, self._hinter, seconds=patience.accepting)
+        self.acceptance = CommandAcceptor(self._ledger, self._hinter, seconds=patience.accepting)
         self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=patience.accepting)
         reader = Reader(self._reads, seconds=patience.reading)
         self.queries = Queries(reader)
         self.incident_list = IncidentList(reader)
-        self.previews = Previews(reader)
-        self.rules = RuleReads(reader)
-        self.observations = ObservationReads(reader)
-        self.following = Following(self._reads, self.identity, wake_url=settings.wake_url, seconds=patience.reading)
+        self.previews = CommentPreview(reader)
+        self.rules = AlertRuleQueries(reader)
+        self.observations = ObservationQueries(reader)
+        self.following = EventBroadcaster(
+            self._reads, self.identity, wake_url=settings.wake_url, seconds=patience.reading
+        )
         self.metrics.watch_streams(lambda: self.following.streams)
-        self.directory = DirectoryDesk(settings.database_url)
+        self.directory = DirectoryService(settings.database_url)
 
     def start(self) -> None:
         """Start listening for outcomes and events, and publishing hints; nothing of it needs its server to be there."""
@@ -88,7 +90,7 @@ class Services:
 
 
 def _engine(
-    settings: GatewaySettings, patience: Patience, name: str, *, pool_size: int, plans_anew: bool = False
+    settings: GatewaySettings, patience: Timeouts, name: str, *, pool_size: int, plans_anew: bool = False
 ) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,

@@ -7,15 +7,15 @@ from typing import Final
 
 from sqlalchemy.engine import Engine
 
-from models.database.engine import can_pass, make_engine
-from models.directory.importer import DirectoryError, Summary, export_directory, import_directory, read_document
+from models.database.engine import is_transient, make_engine
+from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
 from models.enums import JSON
 from models.refusals import InvalidFields, Unavailable
 
 TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 
 
-class DirectoryDesk:
+class DirectoryService:
     """Imports and exports on connections of its own."""
 
     def __init__(self, database_url: str) -> None:
@@ -23,7 +23,7 @@ class DirectoryDesk:
             database_url, application="tocsin gateway directory", timeouts=TIMEOUTS, pool_size=2
         )
 
-    async def bring_in(self, document: bytes) -> Summary:
+    async def bring_in(self, document: bytes) -> ImportSummary:
         """Import a document and say what was created, changed and left.
 
         :raises InvalidFields: it does not fit; every place is named.
@@ -42,7 +42,7 @@ class DirectoryDesk:
         """Give the connections back."""
         self._engine.dispose()
 
-    def _bring_in(self, document: bytes) -> Summary:
+    def _bring_in(self, document: bytes) -> ImportSummary:
         try:
             # An empty body is an empty object, here as elsewhere.
             read = read_document(document or b"{}")
@@ -51,14 +51,14 @@ class DirectoryDesk:
         except DirectoryError as error:
             raise InvalidFields({"detail": str(error), "places": error.places}) from None
         except Exception as fault:
-            raise (_away() if can_pass(fault) else fault) from fault
+            raise (_away() if is_transient(fault) else fault) from fault
 
     def _bring_out(self) -> JSON:
         try:
             with self._engine.begin() as connection:
                 return export_directory(connection)
         except Exception as fault:
-            raise (_away() if can_pass(fault) else fault) from fault
+            raise (_away() if is_transient(fault) else fault) from fault
 
 
 def _away() -> Unavailable:

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Final, NamedTuple
 
 import models.migrations
-from gateway.container import Services
-from models.messaging.canary import Flight
+from gateway.container import Container
+from models.messaging.canary import CanaryStatus
 from models.refusals import Unavailable
 from tasks.broker.topology import misfits
 
@@ -26,7 +26,7 @@ class Check(NamedTuple):
     detail: str
 
 
-async def checks(services: Services, *, with_broker: bool) -> list[Check]:
+async def checks(services: Container, *, with_broker: bool) -> list[Check]:
     """Look at the database, its schema and, if wanted, the broker with its queues."""
     looks: list[Awaitable[list[Check]]] = [_database(services)]
     if with_broker:
@@ -34,7 +34,7 @@ async def checks(services: Services, *, with_broker: bool) -> list[Check]:
     return [check for found in await asyncio.gather(*looks) for check in found]
 
 
-async def canaries(services: Services) -> list[Flight]:
+async def canaries(services: Container) -> list[CanaryStatus]:
     """What the canaries of every queue tell; nothing while the database cannot be asked."""
     try:
         async with asyncio.timeout(CANARIES_SECONDS):
@@ -44,7 +44,7 @@ async def canaries(services: Services) -> list[Flight]:
         return []
 
 
-async def _database(services: Services) -> list[Check]:
+async def _database(services: Container) -> list[Check]:
     try:
         revision = await services.queries.schema_revision()
     except Unavailable:
@@ -62,7 +62,7 @@ async def _database(services: Services) -> list[Check]:
     ]
 
 
-async def _broker(services: Services) -> list[Check]:
+async def _broker(services: Container) -> list[Check]:
     try:
         async with asyncio.timeout(BROKER_SECONDS):
             misfit = await asyncio.to_thread(_look, services)
@@ -76,7 +76,7 @@ async def _broker(services: Services) -> list[Check]:
     ]
 
 
-def _look(services: Services) -> list[str]:
+def _look(services: Container) -> list[str]:
     with services.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
         return misfits(connection)

@@ -18,9 +18,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.endpoint import Address
-from gateway.api.pipeline import Door
-from gateway.container import Patience, Services
+from gateway.api.endpoint import Endpoint
+from gateway.api.pipeline import EndpointPipeline
+from gateway.container import Container, Timeouts
 from gateway.http.request_log import RequestLog
 from gateway.http.responses import error_answer, wants_problem
 from gateway.routes import (
@@ -41,16 +41,16 @@ from gateway.routes import (
     triggers,
 )
 from gateway.settings import GatewaySettings
-from gateway.watchdog import is_unanswered
+from gateway.watchdog import is_unresponsive
 from models.refusals import MethodNotAllowed, NotFound
-from models.settings import SettingsError, check_names
+from models.settings import SettingsError, check_setting_names
 from tasks.log_config import configure_logging
-from tasks.watchdog import LOOKS, Watch, end_deaf_process
+from tasks.watchdog import CHECKS_PER_TIMEOUT, Watch, exit_stuck_process
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may take once the process is asked to end."""
 
-ADDRESSES: Final[tuple[Address, ...]] = (
+ADDRESSES: Final[tuple[Endpoint, ...]] = (
     # The busiest first: routes are tried in this order.
     *comments.ADDRESSES,
     *commands.ADDRESSES,
@@ -68,9 +68,9 @@ ADDRESSES: Final[tuple[Address, ...]] = (
 )
 
 
-def create_app(settings: GatewaySettings, patience: Patience | None = None) -> FastAPI:
+def create_app(settings: GatewaySettings, patience: Timeouts | None = None) -> FastAPI:
     """The gateway as an ASGI application; it starts whether or not its servers are there."""
-    services = Services(settings, patience or Patience())
+    services = Container(settings, patience or Timeouts())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -88,7 +88,7 @@ def create_app(settings: GatewaySettings, patience: Patience | None = None) -> F
     )
     app.add_middleware(RequestLog)
     app.state.services = services
-    app.router.routes.extend(Route(address.path, Door(address, services)) for address in ADDRESSES)
+    app.router.routes.extend(Route(address.path, EndpointPipeline(address, services)) for address in ADDRESSES)
     app.router.routes.extend(health.routes(services))
     app.router.routes.extend(documentation.routes(ADDRESSES))
     return app
@@ -100,7 +100,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
     After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watchdog`.
     """
     try:
-        check_names(os.environ, dotenv=Path(".env"))
+        check_setting_names(os.environ, dotenv=Path(".env"))
         settings = GatewaySettings.from_environment()
     except SettingsError as error:
         sys.exit(str(error))
@@ -118,8 +118,8 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     watch = Watch(
-        partial(is_unanswered, host, port, within_seconds=patience_seconds / LOOKS),
-        partial(end_deaf_process, patience_seconds),
+        partial(is_unresponsive, host, port, within_seconds=patience_seconds / CHECKS_PER_TIMEOUT),
+        partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
     Server(config, app.state.services, watch).run()
@@ -131,7 +131,7 @@ class Server(uvicorn.Server):
     While it serves, a ``watch`` looks after it.
     """
 
-    def __init__(self, config: uvicorn.Config, services: Services, watch: Watch | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, services: Container, watch: Watch | None = None) -> None:
         super().__init__(config)
         self._services = services
         self._watch = watch

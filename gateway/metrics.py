@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from models.messaging.canary import Flight
+from models.messaging.canary import CanaryStatus
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -55,7 +55,7 @@ class Metrics:
         known[0].inc()
         known[1].observe(seconds)
 
-    def show_canaries(self, flights: Iterable[Flight]) -> None:
+    def show_canaries(self, flights: Iterable[CanaryStatus]) -> None:
         """Show these canaries, and no others: a figure that cannot be read is absent, not old."""
         self._canary_age.clear()
         self._canary_way.clear()

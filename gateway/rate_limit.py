@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from models.refusals import TooMany
+from models.refusals import TooManyRequests
 
 BURST_SECONDS: Final = 5
 """A bucket holds what the rate allows in this time."""
@@ -15,7 +15,7 @@ BURST_SECONDS: Final = 5
 _TIDY_ABOVE: Final = 10_000
 
 
-class Rate:
+class RateLimiter:
     """``rate`` commands a second for each caller, five times as many in a burst; counted in this process."""
 
     def __init__(self, rate: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,7 +33,7 @@ class Rate:
         full_at = max(self._full_at.get(caller, now), now) + commands / self._rate
         wait = full_at - now - BURST_SECONDS
         if wait > 1e-9:
-            raise TooMany(max(1, math.ceil(wait)))
+            raise TooManyRequests(max(1, math.ceil(wait)))
         self._full_at[caller] = full_at
         if len(self._full_at) > _TIDY_ABOVE:
             self._full_at = {name: full for name, full in self._full_at.items() if full > now}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import http.client
 
 
-def is_unanswered(host: str, port: int, *, within_seconds: float) -> bool:
+def is_unresponsive(host: str, port: int, *, within_seconds: float) -> bool:
     """Whether a look at ``/livez`` got no answer in that time; which answer it was does not matter."""
     # Listening everywhere is listening here, and the addresses that mean "everywhere" mean "here" to one who calls.
     connection = http.client.HTTPConnection(host, port, timeout=within_seconds)

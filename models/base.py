@@ -37,7 +37,7 @@ METADATA = MetaData(
 )
 """Every table of tocsin; `models.tables` fills it."""
 
-Moment = DateTime(timezone=True)
+Timestamp = DateTime(timezone=True)
 """A point in time, to the microsecond."""
 
 TextList = ARRAY(Text)
@@ -58,8 +58,8 @@ def reference(name: str, target: str, *, nullable: bool = False, primary_key: bo
 def moment_column(name: str, *, nullable: bool = False) -> Column[datetime]:
     """A point in time; unless nullable it is now by the server's clock."""
     if nullable:
-        return Column(name, Moment, nullable=True)
-    return Column(name, Moment, nullable=False, server_default=func.clock_timestamp())
+        return Column(name, Timestamp, nullable=True)
+    return Column(name, Timestamp, nullable=False, server_default=func.clock_timestamp())
 
 
 class TransactionNumber(UserDefinedType[int]):
@@ -109,7 +109,7 @@ def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> 
     )
 
 
-def arrays_of(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
+def column_arrays(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
     """Turn rows into the arrays that :func:`insert_statement` takes."""
     turned = list(zip(*rows, strict=True))
     return {name: list(values) for name, values in zip(columns, turned, strict=True)}
@@ -121,7 +121,7 @@ def insert_rows(
     """Insert rows with :func:`insert_statement`; without any, nothing is asked of the server."""
     listed = list(rows)
     if listed:
-        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(arrays_of(columns, listed)))
+        connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, listed)))
 
 
 def _travels_as_text(kind: TypeEngine[Any]) -> bool:

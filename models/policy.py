@@ -176,7 +176,7 @@ def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset
     return actor.scopes or NO_SCOPES
 
 
-def require_token(actor: Actor, permission: Permission, method: str) -> None:
+def require_token_scope(actor: Actor, permission: Permission, method: str) -> None:
     """Step 4: one of the token's own scopes must be listed for the method. Sessions pass.
 
     :raises Forbidden: none is, or the method is not in the permission's table.
@@ -187,7 +187,9 @@ def require_token(actor: Actor, permission: Permission, method: str) -> None:
         raise Forbidden
 
 
-def require_organization(actor: Actor, organization: OrganizationFacts, permission: Permission, method: str) -> None:
+def require_organization_access(
+    actor: Actor, organization: OrganizationFacts, permission: Permission, method: str
+) -> None:
     """Steps 8 and 9: a scope in this organization, then the feature of its plan.
 
     :raises Forbidden: the actor has none of the scopes here.
@@ -212,10 +214,10 @@ def has_project_access(actor: Actor, organization: OrganizationFacts, project: P
         return actor.organization_id == organization.id
     if actor.role is None:
         return False
-    return organization.open_membership or actor.role in GLOBAL_ROLES or is_on_team_of(actor, project)
+    return organization.open_membership or actor.role in GLOBAL_ROLES or is_project_member(actor, project)
 
 
-def is_on_team_of(actor: Actor, project: ProjectFacts) -> bool:
+def is_project_member(actor: Actor, project: ProjectFacts) -> bool:
     """Project membership, stricter than access: an active place on an active team attached to the project."""
     return not actor.teams.isdisjoint(project.teams)
 
@@ -225,7 +227,7 @@ def may_read(actor: Actor, organization: OrganizationFacts, projects: Iterable[P
     return any(has_project_access(actor, organization, project) for project in projects)
 
 
-def require_projects(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> None:
+def require_project_access(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> None:
     """Step 11.
 
     :raises Forbidden: the actor reaches none of the projects.
@@ -234,7 +236,7 @@ def require_projects(actor: Actor, organization: OrganizationFacts, projects: It
         raise Forbidden
 
 
-def require_status(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
+def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
     """Whoever may write on an incident may close it; any other status takes a write scope.
 
     :raises Forbidden: the actor has none.
@@ -245,17 +247,17 @@ def require_status(actor: Actor, organization: OrganizationFacts, status: Incide
         raise Forbidden
 
 
-def require_note_author(actor: Actor) -> None:
+def require_comment_author(actor: Actor) -> None:
     """Step 6: a comment's details are for people, and a key is told so before anything is looked up.
 
     :raises Forbidden: there is no person behind the request.
     """
     if actor.kind is CallerKind.KEY:
         raise Forbidden("Key doesn't have permission to delete Note")
-    require_author(actor)
+    require_person(actor)
 
 
-def require_author(actor: Actor) -> None:
+def require_person(actor: Actor) -> None:
     """Writes that carry a person's name are not for keys, nor for services that act for nobody.
 
     :raises Forbidden: there is no person behind the request.
@@ -264,7 +266,7 @@ def require_author(actor: Actor) -> None:
         raise Forbidden
 
 
-def require_program(actor: Actor) -> None:
+def require_service(actor: Actor) -> None:
     """What an organization's program says in its own name is for no person, no key, and nobody it acts for.
 
     :raises Forbidden: the caller is none, or acts for somebody.
@@ -273,14 +275,14 @@ def require_program(actor: Actor) -> None:
         raise Forbidden
 
 
-def is_listed_unasked(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
+def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
     """Whether a list that names no project shows this one: those of one's teams, and every one to a program.
 
     A key is nobody's colleague and no program: it has to name projects.
     """
     if not has_project_access(actor, organization, project):
         return False
-    return is_on_team_of(actor, project) or (actor.kind is CallerKind.SERVICE and not actor.is_person)
+    return is_project_member(actor, project) or (actor.kind is CallerKind.SERVICE and not actor.is_person)
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +295,7 @@ class TeamFacts:
     active: bool
 
 
-def require_team(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> None:
+def require_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> None:
     """Asking for what a team owns takes access to the team; nobody reaches an inactive one, or another organization's.
 
     :raises Forbidden: the actor has none.

@@ -89,7 +89,7 @@ class MethodNotAllowed(Refusal):
         return {"Allow": ", ".join(self.allowed)}
 
 
-class Malformed(Refusal):
+class MalformedRequest(Refusal):
     """The request cannot be read: broken JSON, a bad header, a bad page cursor."""
 
     status = 400
@@ -107,7 +107,7 @@ class InvalidFields(Refusal):
         super().__init__(dict(fields))
 
 
-class PlainRefusal(Refusal):
+class StringRefusal(Refusal):
     """A 400 whose body is a bare JSON string, where the wire contract has one."""
 
     status = 400
@@ -116,7 +116,7 @@ class PlainRefusal(Refusal):
         super().__init__(text)
 
 
-class ListedRefusal(Refusal):
+class ListRefusal(Refusal):
     """A 400 whose body is a JSON array of one text, where the wire contract has one."""
 
     status = 400
@@ -152,7 +152,7 @@ class StaleVersion(Refusal):
         super().__init__({"detail": "The resource has changed since you read it."})
 
 
-class TooLarge(Refusal):
+class BodyTooLarge(Refusal):
     """The body exceeds what this address takes; ``limit`` is in bytes."""
 
     status = 413
@@ -161,7 +161,7 @@ class TooLarge(Refusal):
         super().__init__({"detail": f"The request body may not exceed {limit} bytes."})
 
 
-class NotJson(Refusal):
+class UnsupportedMediaType(Refusal):
     """The body is of another media type than JSON."""
 
     status = 415
@@ -170,7 +170,7 @@ class NotJson(Refusal):
         super().__init__({"detail": f'Unsupported media type "{media_type}" in request.'})
 
 
-class KeyReused(Refusal):
+class IdempotencyKeyReused(Refusal):
     """An Idempotency-Key came back with another request."""
 
     status = 422
@@ -179,7 +179,7 @@ class KeyReused(Refusal):
         super().__init__({"detail": "Idempotency-Key was already used with a different request."})
 
 
-class TooMany(Refusal):
+class TooManyRequests(Refusal):
     """The caller sends faster than its rate; ``retry_after`` is in seconds."""
 
     status = 429

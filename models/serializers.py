@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from models.alert_rules.serializers import Edition, Names, discover_query, rule_json
+from models.alert_rules.serializers import RuleReferences, RuleSnapshot, discover_query, rule_json
 from models.directory.tables import Person
 from models.enums import JSON, ActivityType, CommandState, IncidentStatus
 from models.incidents.activity import Activity
@@ -58,11 +58,11 @@ def activity_json(activity: Activity, *, identifier: int, user: Person | None) -
     }
 
 
-class FoundBy(NamedTuple):
+class IncidentRule(NamedTuple):
     """The rule that found an incident, as it was then; ``is_snoozed`` for the reader, now."""
 
-    edition: Edition
-    names: Names
+    edition: RuleSnapshot
+    names: RuleReferences
     is_snoozed: bool
 
     def shown(self, *, shows_original: bool) -> JSON:
@@ -77,7 +77,7 @@ def incident_json(
     activities: Sequence[JSON] | None = None,
     seen_by: Sequence[tuple[Person, datetime]] | None = None,
     viewer: int | None = None,
-    found_by: FoundBy | None = None,
+    found_by: IncidentRule | None = None,
     shows_original: bool = False,
 ) -> dict[str, JSON]:
     """An incident as lists show it; ``seen_by`` is most recent first, ``viewer`` the reader's user id."""
@@ -112,7 +112,7 @@ def incident_details(
     seen_by: Sequence[tuple[Person, datetime]],
     viewer: int | None,
     is_subscribed: bool,
-    found_by: FoundBy | None,
+    found_by: IncidentRule | None,
 ) -> dict[str, JSON]:
     """An incident by itself. Without a rule there is no query to discover."""
     shown = incident_json(
@@ -164,7 +164,7 @@ def organization_json(row: Mapping[str, Any]) -> dict[str, JSON]:
     }
 
 
-def named_json(row: Mapping[str, Any]) -> dict[str, JSON]:
+def team_or_project_json(row: Mapping[str, Any]) -> dict[str, JSON]:
     """A team or a project, from its row."""
     return {"id": str(row["id"]), "slug": row["slug"], "name": row["name"], "status": row["status"]}
 

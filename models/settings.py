@@ -34,7 +34,7 @@ NAMES: dict[str, str] = {
 }
 """Every setting, with what it is for; `tocsin doctor` prints them. A ``TOCSIN_`` name that is not here is an error."""
 
-SECRET_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET", "TOCSIN_SMTP_URL"})
+SECRET_SETTING_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET", "TOCSIN_SMTP_URL"})
 """Settings that are printed with their secret part hidden."""
 
 
@@ -85,7 +85,7 @@ def with_driver(url: str) -> str:
     raise ValueError("it must start with postgresql://, the only database tocsin speaks")
 
 
-def check_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) -> None:
+def check_setting_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) -> None:
     """Refuse unknown ``TOCSIN_`` names, in the environment and in ``.env``, before anything starts.
 
     :raises SettingsError: naming the unknown setting and the one that was probably meant.

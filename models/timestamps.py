@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EARLIEST_OBSERVATION: Final = datetime(1970, 1, 1, tzinfo=UTC)
 """No observed value is older: an incident begins a while before the value that found it."""
 
 

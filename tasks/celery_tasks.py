@@ -1,7 +1,7 @@
 """The Celery tasks, one per queue; the worker process hands in their body. And who puts hints on them.
 
-A task's body is a function of a :class:`~tasks.broker.hints.Hint`. :func:`install` names it on an application,
-:func:`run_worker` runs it, :class:`Hinter` wakes it.
+A task's body is a function of a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` names it on an application,
+:func:`run_worker` runs it, :class:`HintPublisher` wakes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BROKER_SECONDS = 3.0
 log = structlog.get_logger(__name__)
 
 
-def install(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
+def register_tasks(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
     """Give each lane its task: read the hint, hand it to the body. What the body raises is logged by Celery, once."""
     for lane, body in bodies.items():
         app.task(_task_of(body), name=lane.task, shared=False)

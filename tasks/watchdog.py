@@ -18,10 +18,10 @@ import structlog
 PATIENCE_SECONDS: Final = 30.0
 """How long a process may be deaf; longer than anything takes that it does."""
 
-LOOKS: Final = 6
+CHECKS_PER_TIMEOUT: Final = 6
 """How often the watch looks in that time. It counts looks, not seconds: a process that was stopped has missed none."""
 
-DEAF: Final = 75
+EXIT_STUCK: Final = 75
 """The exit code of a process that ends itself; EX_TEMPFAIL, "try again"."""
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ class Watch:
     def __init__(self, is_deaf: Callable[[], bool], give_up: Callable[[], None], *, patience_seconds: float) -> None:
         self._is_deaf = is_deaf
         self._give_up = give_up
-        self._pause = patience_seconds / LOOKS
+        self._pause = patience_seconds / CHECKS_PER_TIMEOUT
         self._stopping = threading.Event()
         self._looking = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -60,7 +60,7 @@ class Watch:
             # A look that itself waits in vain takes its time out of the pause.
             rest = max(0.0, self._pause - (time.monotonic() - began))
             # One more than fit into the time: between the first and the last of them it has passed.
-            if bad_looks > LOOKS and not self._stopping.is_set():
+            if bad_looks > CHECKS_PER_TIMEOUT and not self._stopping.is_set():
                 self._give_up()
                 return
 
@@ -73,9 +73,9 @@ class Watch:
                 return False
 
 
-def end_deaf_process(patience_seconds: float) -> NoReturn:
+def exit_stuck_process(patience_seconds: float) -> NoReturn:
     """End this process as it is; a child of it, which may hang, dies with it."""
-    log.error("watch.deaf", seconds=patience_seconds, exit_code=DEAF)
+    log.error("watch.deaf", seconds=patience_seconds, exit_code=EXIT_STUCK)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(DEAF)
+    os._exit(EXIT_STUCK)

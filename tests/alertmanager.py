@@ -9,7 +9,7 @@ from typing import Any, Final
 
 _SENT: Final[dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text())
 
-FIRES, WORSE, HALF_RESOLVED, RESOLVED, BY_ALL_LABELS, WITHOUT_PROJECT, WITHOUT_NAME = ALL = tuple(_SENT)
+FIRES, ESCALATED, PARTLY_RESOLVED, RESOLVED, GROUPED_BY_ALL_LABELS, WITHOUT_PROJECT, WITHOUT_NAME = ALL = tuple(_SENT)
 """The first four are one group in the order of its life."""
 
 KEY: Final = '{}:{alertname="HighLatency", project="p1"}'

@@ -20,19 +20,19 @@ from tasks.settings import BrokerSettings
 from tests.rabbitmq import RabbitMQ
 from workers.stack.valkey import Valkey
 
-BROKERS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
+BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
 """Both, for a fixture's ``params``; a RabbitMQ is heavy: all that needs it shares one."""
 
-QUORUM: Final = {"x-queue-type": "quorum"}
+QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}
 """What other services' queues are made of, so that they outlive a broker killed with -9; Valkey does not mind it."""
 
 
-def brokers(*, beside: str) -> list[Any]:
+def broker_params(*, beside: str) -> list[Any]:
     """Both, for the ``params`` of a whole stack; the one on Valkey runs with the tests of the group ``beside``."""
-    return [pytest.param("valkey", marks=pytest.mark.xdist_group(beside)), BROKERS[1]]
+    return [pytest.param("valkey", marks=pytest.mark.xdist_group(beside)), BROKER_PARAMS[1]]
 
 
-class Taken(NamedTuple):
+class ReceivedMessage(NamedTuple):
     """A message that lay on a queue."""
 
     payload: Any
@@ -56,7 +56,7 @@ class Broker(ABC):
         return make_app(self.settings).connection_for_write()
 
     @abstractmethod
-    def take(self, queue: str) -> list[Taken]:
+    def take(self, queue: str) -> list[ReceivedMessage]:
         """Take everything off a queue, oldest first; nothing off one that is not there."""
 
     @abstractmethod
@@ -80,10 +80,10 @@ class Broker(ABC):
         """Take away all queues, with what is on them."""
 
 
-def _taken_from_valkey(envelope: dict[str, Any]) -> Taken:
+def _taken_from_valkey(envelope: dict[str, Any]) -> ReceivedMessage:
     address = envelope["properties"]["delivery_info"]
     payload = json.loads(base64.b64decode(envelope["body"]))
-    return Taken(payload, envelope["content-type"], address["exchange"], address["routing_key"])
+    return ReceivedMessage(payload, envelope["content-type"], address["exchange"], address["routing_key"])
 
 
 class ValkeyBroker(Broker):
@@ -94,7 +94,7 @@ class ValkeyBroker(Broker):
         self.server = server
         self.client = redis.Redis.from_url(server.redis_url)
 
-    def take(self, queue: str) -> list[Taken]:
+    def take(self, queue: str) -> list[ReceivedMessage]:
         lying, _ = self.client.pipeline().lrange(queue, 0, -1).delete(queue).execute()
         return [_taken_from_valkey(json.loads(envelope)) for envelope in reversed(lying)]
 
@@ -123,7 +123,7 @@ class RabbitBroker(Broker):
         self.node = node
         self.host = host
 
-    def take(self, queue: str) -> list[Taken]:
+    def take(self, queue: str) -> list[ReceivedMessage]:
         lying = self.depth(queue)
         if not lying:
             return []
@@ -137,7 +137,7 @@ class RabbitBroker(Broker):
                 connection.drain_events(timeout=10)
             channel.basic_ack(taken[-1].delivery_tag, multiple=True)
         return [
-            Taken(
+            ReceivedMessage(
                 json.loads(message.body),
                 message.properties["content_type"],
                 message.delivery_info["exchange"],

@@ -249,19 +249,19 @@ def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **say
     return Definition(**known | says).with_triggers(said)
 
 
-PARTS_FROM = 1_000_000
+FIRST_BUILT_ID = 1_000_000
 """Ids of triggers and actions that are built: beyond what rules get."""
 
 
 def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
     """A trigger as a rule's definition holds it."""
-    id_ = next(_numbers) + PARTS_FROM
+    id_ = next(_numbers) + FIRST_BUILT_ID
     return Trigger(id=id_, label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
 
 
 def an_action(target: object, *, to: TargetType = TargetType.USER, by: ActionType = ActionType.EMAIL) -> Action:
     """An action of a trigger: an e-mail to a person unless it says otherwise."""
-    id_ = next(_numbers) + PARTS_FROM
+    id_ = next(_numbers) + FIRST_BUILT_ID
     return Action(id=id_, type=by, target_type=to, target=str(target), date_added=NOW)
 
 

@@ -21,10 +21,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from models.database.migrate import migrate
-from tests.brokers import RabbitBroker
+from tests.broker_params import RabbitBroker
 from tests.handlers.acme import Acme
-from tests.rabbitmq import RabbitMQ, rabbitmq_program
-from workers.stack.servers import Servers, embedded
+from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
+from workers.stack.servers import EmbeddedServers, embedded_servers
 
 # Thousands of tests are collected, and stay: whoever looks through them for garbage takes twice as long to get there.
 gc.disable()
@@ -55,14 +55,14 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
+def servers() -> Iterator[EmbeddedServers]:
     """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""
     with ExitStack() as running:
-        yield running.enter_context(embedded(_folder_in_memory(running), durable=False))
+        yield running.enter_context(embedded_servers(_folder_in_memory(running), durable=False))
 
 
 @pytest.fixture(scope="session")
-def maintenance(servers: Servers) -> Engine:
+def maintenance(servers: EmbeddedServers) -> Engine:
     """Where databases are made and dropped, two of them for the others to copy: migrated, and with people in it."""
     engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     _execute(engine, f"CREATE DATABASE {_EMPTY}")
@@ -72,7 +72,7 @@ def maintenance(servers: Servers) -> Engine:
     return engine
 
 
-class Afterwards:
+class BackgroundTasks:
     """Does, one after the other, what the next test need not wait for."""
 
     def __init__(self, executor: Executor) -> None:
@@ -91,23 +91,23 @@ class Afterwards:
 
 
 @pytest.fixture(scope="session")
-def afterwards() -> Iterator[Afterwards]:
+def afterwards() -> Iterator[BackgroundTasks]:
     """For what the next test need not wait for; the last one of all fails if that goes wrong."""
     with ThreadPoolExecutor(1) as executor:
-        doing = Afterwards(executor)
+        doing = BackgroundTasks(executor)
         yield doing
         doing.finish()
 
 
 @pytest.fixture
-def alone(servers: Servers, afterwards: Afterwards) -> Servers:
+def alone(servers: EmbeddedServers, afterwards: BackgroundTasks) -> EmbeddedServers:
     """The servers, with nobody there from the tests before: for a test that breaks them, or is in need of quiet."""
     afterwards.finish()
     return servers
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Afterwards) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: BackgroundTasks) -> Iterator[Database]:
     """A fresh migrated database; whoever asks for ``acme`` finds its people there."""
     name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -122,7 +122,7 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Af
 @pytest.fixture(scope="session")
 def rabbitmq_node() -> Iterator[RabbitMQ]:
     """A RabbitMQ for all tests of this process; whoever breaks it brings it back."""
-    program = rabbitmq_program()
+    program = find_rabbitmq_server()
     if program is None:
         if "CI" in os.environ:
             pytest.fail("rabbitmq-server is not installed here: install it, as .ci/run does")

@@ -31,7 +31,7 @@ raft.wal_max_size_bytes = 32000000
 _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
-def rabbitmq_program() -> Path | None:
+def find_rabbitmq_server() -> Path | None:
     """The server's start script, if it is installed; not Debian's wrapper of it, which changes the account."""
     debian = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
     if debian.exists():

@@ -15,7 +15,7 @@ _SSL_REQUEST = (80877103).to_bytes(4, "big")
 
 
 @contextlib.contextmanager
-def tls_door(connect: Connect, context: ssl.SSLContext, *, postgres: bool = False) -> Iterator[int]:
+def tls_proxy(connect: Connect, context: ssl.SSLContext, *, postgres: bool = False) -> Iterator[int]:
     """Listen with TLS on a port of 127.0.0.1 and pass everything on; PostgreSQL's clients ask for TLS first."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)

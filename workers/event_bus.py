@@ -39,7 +39,7 @@ class BusMessage(NamedTuple):
     body: str
 
 
-class Bus:
+class EventBus:
     """Publishes to the exchange of events. Not for several threads at once; connects when it is first used."""
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
@@ -185,7 +185,7 @@ def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:
         )
 
 
-class BusListener:
+class EventBusListener:
     """Empties the notifier's queue in a thread of its own, and sets ``woken`` whenever something lay there.
 
     A message is only a hint: it is acknowledged unread. With the broker away nothing is heard, and who waits polls.

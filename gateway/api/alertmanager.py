@@ -15,17 +15,17 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator
 
 from gateway.http.parsing import BODY_LIMIT
 from models.enums import JSON, AlertState
-from models.refusals import NOT_NULL, InvalidFields, TooLarge
+from models.refusals import NOT_NULL, BodyTooLarge, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.fields import (
     NO_STRING,
     AlertStateField,
-    OptionalMoment,
+    OptionalTimestamp,
     TextField,
-    each_of,
-    field_errors,
+    check_each,
+    errors_by_field,
     filled,
-    no_object,
+    not_an_object,
     storable,
     text,
     wrong,
@@ -36,7 +36,7 @@ NAMELESS: Final = "Alert"
 """The title of an incident whose alerts share neither a summary nor a name."""
 
 
-def command_of(body: Mapping[str, JSON]) -> ReceiveAlerts:
+def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
     """The command that follows from what was sent.
 
     :raises InvalidFields: it is not what Alertmanager sends; each field is named, of the alerts the first wrong one.
@@ -45,7 +45,7 @@ def command_of(body: Mapping[str, JSON]) -> ReceiveAlerts:
     try:
         group = _Group.model_validate(body)
     except ValidationError as error:
-        raise InvalidFields(field_errors(error)) from None
+        raise InvalidFields(errors_by_field(error)) from None
     command = ReceiveAlerts.model_validate(
         {
             "dedupKey": group.key,
@@ -57,7 +57,7 @@ def command_of(body: Mapping[str, JSON]) -> ReceiveAlerts:
         }
     )
     if len(command.model_dump_json().encode()) > BODY_LIMIT:
-        raise TooLarge(BODY_LIMIT)
+        raise BodyTooLarge(BODY_LIMIT)
     return command
 
 
@@ -78,14 +78,14 @@ def _label(value: JSON) -> str:
 
 def _labels(value: JSON) -> dict[str, str]:
     storable("".join(_object(value)))
-    return each_of(value, _label)
+    return check_each(value, _label)
 
 
 def _object(value: JSON) -> dict[str, JSON]:
     if value is None:
         raise wrong(NOT_NULL)
     if not isinstance(value, dict):
-        raise wrong(no_object(value))
+        raise wrong(not_an_object(value))
     return value
 
 
@@ -95,7 +95,7 @@ _Labels = Annotated[dict[str, str], PlainValidator(_labels)]
 class _Alert(BaseModel):
     status: AlertStateField
     labels: _Labels = Field(default_factory=dict)
-    starts_at: OptionalMoment = Field(default=None, alias="startsAt")
+    starts_at: OptionalTimestamp = Field(default=None, alias="startsAt")
 
 
 class _Group(BaseModel):

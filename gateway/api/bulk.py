@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.api.context import Visit
+from gateway.api.context import RequestContext
 from gateway.api.submit import (
     NOT_WAITING,
     accept,
@@ -21,15 +21,15 @@ from gateway.api.submit import (
 )
 from gateway.http.parsing import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
 from gateway.http.responses import Answer, answer
-from gateway.ledger.acceptance import Application, Key
+from gateway.ledger.acceptance import Key, Submission
 from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import require_token
-from models.refusals import NOT_NULL, REQUIRED, InvalidFields, KeyReused, NotFound, TooLarge
+from models.policy import require_token_scope
+from models.refusals import NOT_NULL, REQUIRED, BodyTooLarge, IdempotencyKeyReused, InvalidFields, NotFound
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, Entry
-from tasks.commands.fields import NO_STRING, no_object
-from tasks.commands.rule_fields import STRICT
+from tasks.commands.fields import NO_STRING, not_an_object
+from tasks.commands.rule_fields import STRICT_CONTEXT
 
 MAX_ITEMS: Final = 1000
 _OWN_FIELDS: Final = frozenset({"type", "idempotencyKey"})
@@ -45,7 +45,7 @@ class Item:
     source: JSON
 
 
-async def ask_for_all(visit: Visit) -> Answer:
+async def ask_for_all(visit: RequestContext) -> Answer:
     """Ask for every command of the body; 202 with their resources, or 200 if all ended while the caller waited.
 
     :raises Refusal: none of them is accepted.
@@ -56,13 +56,13 @@ async def ask_for_all(visit: Visit) -> Answer:
     listed = _listed(body)
     _require_rights(visit, listed)
     if len(visit.body) > BODY_LIMIT and any(size_of(each) > BODY_LIMIT for each in listed):
-        raise TooLarge(BODY_LIMIT)
+        raise BodyTooLarge(BODY_LIMIT)
     items = _items(listed)
     return await ask_for_each(visit, items, condition=condition, header_key=header_key, body=body)
 
 
 async def ask_for_each(
-    visit: Visit, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
+    visit: RequestContext, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
 ) -> Answer:
     """Ask for these commands, of which ``body`` is the source; 202 or 200 as above.
 
@@ -93,12 +93,12 @@ def _listed(body: dict[str, JSON]) -> list[JSON]:
     return listed
 
 
-def _require_rights(visit: Visit, listed: Sequence[JSON]) -> None:
+def _require_rights(visit: RequestContext, listed: Sequence[JSON]) -> None:
     # Each item needs what its own route needs; what cannot be told apart needs nothing and is malformed.
     entries = {item["type"]: _entry_of(item) for item in listed if isinstance(item, dict) and _entry_of(item)}
     for entry in entries.values():
         if entry is not None:
-            require_token(visit.actor, entry.permission, entry.method)
+            require_token_scope(visit.actor, entry.permission, entry.method)
     for entry in entries.values():
         feature = None if entry is None else entry.permission.needs(entry.method)
         if feature is not None and not visit.organization.has(feature):
@@ -127,7 +127,7 @@ def _items(listed: Sequence[JSON]) -> list[Item]:
 
 def _item(each: JSON) -> Item:
     if not isinstance(each, dict):
-        raise InvalidFields({"non_field_errors": [no_object(each)]})
+        raise InvalidFields({"non_field_errors": [not_an_object(each)]})
     entry = _entry_of(each)
     if entry is None:
         raise InvalidFields({"type": [_type_complaint(each)]})
@@ -137,7 +137,7 @@ def _item(each: JSON) -> Item:
     if "idempotencyKey" in each and not is_key(key):
         wrongs["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
     try:
-        command = checked(entry.message, each, STRICT)
+        command = checked(entry.message, each, STRICT_CONTEXT)
     except InvalidFields as wrong:
         raise InvalidFields(wrong.body | wrongs) from None
     if wrongs:
@@ -155,8 +155,8 @@ def _type_complaint(item: dict[str, JSON]) -> str:
 
 
 def _application(
-    visit: Visit, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
-) -> tuple[list[int], Application]:
+    visit: RequestContext, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
+) -> tuple[list[int], Submission]:
     # Equal items under one key are one command: `places` says which row each item became.
     rows: list[NewCommand] = []
     places: list[int] = []
@@ -165,7 +165,7 @@ def _application(
         digest = "" if item.key is None else request_digest(visit, condition, item.source)
         known = keys.get(item.key or "")
         if known is not None and known.digest != digest:
-            raise KeyReused
+            raise IdempotencyKeyReused
         if known is not None:
             places.append(known.places[0])
             continue
@@ -175,7 +175,7 @@ def _application(
         rows.append(new_row(visit, item.entry, item.command, lane=Lane.BULK))
     if header_key is not None:
         if header_key in keys:
-            raise KeyReused
+            raise IdempotencyKeyReused
         whole = Key(header_key, request_digest(visit, condition, body), tuple(range(len(rows))))
         keys[header_key] = whole
-    return places, Application(tuple(rows), tuple(keys.values()))
+    return places, Submission(tuple(rows), tuple(keys.values()))

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from starlette.datastructures import QueryParams
 
-from gateway.auth import Caller, Question
-from gateway.container import Services
+from gateway.auth import Caller, Credential
+from gateway.container import Container
 from gateway.http.parsing import BODY_LIMIT, Headers, Preference, parse_json, preference
 from gateway.http.request_log import RequestRecord
 from models.enums import JSON
@@ -25,14 +25,14 @@ Found = TypeVar("Found")
 
 
 @dataclass
-class Visit:
+class RequestContext:
     """A request whose caller is known and may be here.
 
     ``question`` is what their identity was asked with; ``deadline`` (the loop's clock) is for accepting;
     ``record`` holds its ids, and what its log line will say.
     """
 
-    services: Services
+    services: Container
     method: str
     path: str
     base_url: str
@@ -42,7 +42,7 @@ class Visit:
     body: bytes
     caller: Caller
     act_as: int | None
-    question: Question
+    question: Credential
     deadline: float
     record: RequestRecord
 

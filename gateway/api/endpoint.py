@@ -6,14 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.api.context import Visit
+from gateway.api.context import RequestContext
 from gateway.http.parsing import BODY_LIMIT
 from gateway.http.responses import Answer
 from models.enums import OpsRole
 from models.policy import Actor, Permission
 from tasks.commands.base import Command
 
-Handler = Callable[[Visit], Awaitable[Answer]]
+Handler = Callable[[RequestContext], Awaitable[Answer]]
 
 TEXTS: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
 """The schema of a parameter that may be repeated."""
@@ -56,7 +56,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Address:
+class Endpoint:
     """A path with its methods. ``permission`` makes it an organization's, ``ops_role`` the operators'.
 
     ``welcomes`` judges the caller before the organization is looked up (step 6); it raises a refusal.

@@ -15,16 +15,16 @@ from typing import Final
 import structlog
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address
-from gateway.auth import Caller, Question
-from gateway.container import Services
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint
+from gateway.auth import Caller, Credential
+from gateway.container import Container
 from gateway.http.parsing import Headers, read_body, require_json_type
 from gateway.http.request_log import record_of
 from gateway.http.responses import Answer, error_answer, refusal_answer, wants_problem
 from models.enums import CallerKind, OpsRole
-from models.policy import require_organization, require_token
-from models.refusals import Forbidden, MethodNotAllowed, PlainRefusal, Refusal, Unauthenticated
+from models.policy import require_organization_access, require_token_scope
+from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal, Unauthenticated
 from tasks.commands.fields import identifier
 
 _OPS_ROLES: Final = list(OpsRole)
@@ -40,10 +40,10 @@ _ALLOWED_HEADERS: Final = (
 log = structlog.get_logger(__name__)
 
 
-class Door:
+class EndpointPipeline:
     """An address as an ASGI application: whoever passes its checks is handed to the operation."""
 
-    def __init__(self, address: Address, services: Services) -> None:
+    def __init__(self, address: Endpoint, services: Container) -> None:
         self._address = address
         self._services = services
         methods = [*address.operations, *(["HEAD"] if "GET" in address.operations else []), "OPTIONS"]
@@ -63,7 +63,7 @@ class Door:
             if scope["method"] == "OPTIONS":
                 answered = self._options()
             elif not is_welcome:
-                answered = refusal_answer(PlainRefusal(f"Invalid origin: {origin}"), problem=is_problem)
+                answered = refusal_answer(StringRefusal(f"Invalid origin: {origin}"), problem=is_problem)
             else:
                 answered = await self._pass(scope, receive, headers)
         except Refusal as refusal:
@@ -82,7 +82,7 @@ class Door:
         deadline = clock() + self._services.patience.accepting
         organization = scope["path_params"].get("organization")
         act_as = _act_as(headers)
-        question = Question(_token(headers), _storable(organization), act_as)
+        question = Credential(_token(headers), _storable(organization), act_as)
         caller = await self._services.identity.who(question, deadline=deadline)
         record.caller = caller.ledger_name
         known_at = clock()
@@ -93,7 +93,7 @@ class Door:
             require_json_type(headers)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         self._check(caller, method)
-        visit = Visit(
+        visit = RequestContext(
             services=self._services,
             method=method,
             path=scope["path"],
@@ -110,13 +110,13 @@ class Door:
         )
         if self._address.permission is not None:
             # Steps 7 to 9.
-            require_organization(caller.actor, visit.organization, self._address.permission, method)
+            require_organization_access(caller.actor, visit.organization, self._address.permission, method)
         return await self._address.operations[method].handle(visit)
 
     def _check(self, caller: Caller, method: str) -> None:
         # Steps 4 to 6.
         if self._address.permission is not None:
-            require_token(caller.actor, self._address.permission, method)
+            require_token_scope(caller.actor, self._address.permission, method)
         if self._address.ops_role is not None:
             _require_ops(caller, self._address.ops_role)
         if method not in self._address.operations:

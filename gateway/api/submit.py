@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from gateway.api.context import Visit
+from gateway.api.context import RequestContext
 from gateway.http.parsing import (
     DEFAULT_WAIT_SECONDS,
     digest_of,
@@ -24,21 +24,21 @@ from gateway.http.parsing import (
     if_match,
     object_of,
 )
-from gateway.http.responses import Answer, answer, as_stored, error_answer, wants_problem, written
-from gateway.ledger.acceptance import Accepted, Application, Key
+from gateway.http.responses import Answer, answer, error_answer, raw_json, wants_problem, written
+from gateway.ledger.acceptance import Accepted, Key, Submission
 from gateway.ledger.outcomes import Outcome
 from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
 from models.enums import JSON, CallerKind, CommandState, Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import ProjectFacts, require_author, require_program, require_projects
+from models.policy import ProjectFacts, require_person, require_project_access, require_service
 from models.refusals import InvalidFields, NotFound, Refusal
 from models.serializers import command_json
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, Entry
-from tasks.commands.fields import field_errors
+from tasks.commands.fields import errors_by_field
 
-Reach = Callable[[Visit], Awaitable[object]]
+Reach = Callable[[RequestContext], Awaitable[object]]
 """Steps 10 and 11 of an address: it raises what they answer."""
 
 NOT_WAITING: Final = 0
@@ -54,7 +54,7 @@ async def anywhere() -> None:
 
 
 async def ask(
-    visit: Visit,
+    visit: RequestContext,
     message: type[Command],
     *,
     incident: int | None = None,
@@ -93,12 +93,12 @@ async def ask(
     if entry.is_conditional:
         row = row._replace(expected_version=expected_version(condition))
     keys = () if key is None else (Key(key, request_digest(visit, condition, body), (0,)),)
-    accepted, ended = await accept(visit, Application((row,), keys), patience=DEFAULT_WAIT_SECONDS)
+    accepted, ended = await accept(visit, Submission((row,), keys), patience=DEFAULT_WAIT_SECONDS)
     return _answer(visit, accepted[0], None if ended is None else ended[accepted[0].id])
 
 
 async def accept(
-    visit: Visit, application: Application, *, patience: int
+    visit: RequestContext, application: Submission, *, patience: int
 ) -> tuple[tuple[Accepted, ...], dict[UUID, Outcome] | None]:
     """Accept commands and wait for their ends, ``patience`` seconds unless the caller says otherwise.
 
@@ -140,31 +140,31 @@ def checked(message: type[Command], fields: Mapping[str, JSON], context: Mapping
     try:
         return message.model_validate(fields, context=dict(context or {}))
     except ValidationError as error:
-        raise InvalidFields(field_errors(error, whole=message.whole)) from None
+        raise InvalidFields(errors_by_field(error, whole=message.whole)) from None
 
 
-def require_right_to_author(visit: Visit, entry: Entry) -> None:
+def require_right_to_author(visit: RequestContext, entry: Entry) -> None:
     """Writes are for people, and for programs where the command is marked for them, for them alone or for both.
 
     :raises Forbidden: the caller is a key, or a program that acts for nobody; or only such a program may ask.
     """
     if not entry.for_people:
-        require_program(visit.actor)
+        require_service(visit.actor)
     elif not (entry.for_services and visit.actor.kind is CallerKind.SERVICE):
-        require_author(visit.actor)
+        require_person(visit.actor)
 
 
-async def require_incident(visit: Visit, number: int) -> None:
+async def require_incident(visit: RequestContext, number: int) -> None:
     """Steps 10 and 11.
 
     :raises NotFound: the organization has no incident of this number.
     :raises Forbidden: the caller reaches none of its projects.
     """
     projects = await visit.services.queries.incident_projects(visit.organization.id, number)
-    require_projects(visit.actor, visit.organization, projects)
+    require_project_access(visit.actor, visit.organization, projects)
 
 
-async def require_rule(visit: Visit) -> AlertRule:
+async def require_rule(visit: RequestContext) -> AlertRule:
     """Steps 10 and 11 of a rule's address: the rule, in the organization or among a project's.
 
     :raises NotFound: there is none of this id, or no such project.
@@ -175,22 +175,22 @@ async def require_rule(visit: Visit) -> AlertRule:
     rule, projects = await rules.rule(organization.id, visit.row_id("rule"))
     if project is not None and project.id not in rule.projects:
         raise NotFound
-    require_projects(visit.actor, organization, projects if project is None else [project])
+    require_project_access(visit.actor, organization, projects if project is None else [project])
     return rule
 
 
-async def require_project(visit: Visit) -> ProjectFacts:
+async def require_project(visit: RequestContext) -> ProjectFacts:
     """Steps 10 and 11 of a project's address.
 
     :raises NotFound: there is no such project in use.
     :raises Forbidden: the caller does not reach it.
     """
     project = await visit.services.rules.project(visit.organization.id, visit.project_slug())
-    require_projects(visit.actor, visit.organization, [project])
+    require_project_access(visit.actor, visit.organization, [project])
     return project
 
 
-def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewCommand:
+def new_row(visit: RequestContext, entry: Entry, command: Command, *, lane: Lane) -> NewCommand:
     """The command as a row of the ledger."""
     organization = visit.organization.id
     user = visit.actor.user_id
@@ -209,7 +209,7 @@ def new_row(visit: Visit, entry: Entry, command: Command, *, lane: Lane) -> NewC
     )
 
 
-def request_digest(visit: Visit, condition: str | None, body: JSON) -> str:
+def request_digest(visit: RequestContext, condition: str | None, body: JSON) -> str:
     """What makes two requests the same: method, path, Act-As, If-Match and JSON value."""
     return digest_of(visit.method, visit.path, visit.act_as, condition, body)
 
@@ -217,7 +217,7 @@ def request_digest(visit: Visit, condition: str | None, body: JSON) -> str:
 # --- after acceptance ------------------------------------------------------------------------------------------
 
 
-def command_headers(visit: Visit, accepted: Iterable[Accepted]) -> dict[str, str]:
+def command_headers(visit: RequestContext, accepted: Iterable[Accepted]) -> dict[str, str]:
     """What every answer of accepted commands says; a single command is named."""
     commands = list(accepted)
     headers = {}
@@ -239,7 +239,7 @@ def waiting_headers(accepted: Iterable[Accepted]) -> dict[str, str]:
     return headers
 
 
-def accepted_resource(visit: Visit, accepted: Accepted) -> dict[str, JSON]:
+def accepted_resource(visit: RequestContext, accepted: Accepted) -> dict[str, JSON]:
     """The command resource as of acceptance."""
     row = {
         "id": accepted.id,
@@ -255,13 +255,13 @@ def accepted_resource(visit: Visit, accepted: Accepted) -> dict[str, JSON]:
     return command_json(row, organization=visit.organization.slug)
 
 
-def ended_resource(visit: Visit, outcome: Outcome) -> dict[str, JSON]:
+def ended_resource(visit: RequestContext, outcome: Outcome) -> dict[str, JSON]:
     """The command resource of a command that has ended."""
-    row = outcome._asdict() | {"outcome_status": outcome.status, "outcome_body": as_stored(outcome.body)}
+    row = outcome._asdict() | {"outcome_status": outcome.status, "outcome_body": raw_json(outcome.body)}
     return command_json(row, organization=visit.organization.slug)
 
 
-def _answer(visit: Visit, accepted: Accepted, outcome: Outcome | None) -> Answer:
+def _answer(visit: RequestContext, accepted: Accepted, outcome: Outcome | None) -> Answer:
     headers = command_headers(visit, [accepted])
     if outcome is None:
         return answer(202, accepted_resource(visit, accepted), headers | waiting_headers([accepted]))
@@ -273,9 +273,9 @@ def _answer(visit: Visit, accepted: Accepted, outcome: Outcome | None) -> Answer
         return Answer(outcome.status, headers=headers)
     if outcome.status >= 400:
         return error_answer(outcome.status, orjson.loads(outcome.body), headers, problem=problem)
-    return Answer(outcome.status, written(as_stored(outcome.body)), headers)
+    return Answer(outcome.status, written(raw_json(outcome.body)), headers)
 
 
-def _count(visit: Visit, accepted: Sequence[Accepted]) -> None:
+def _count(visit: RequestContext, accepted: Sequence[Accepted]) -> None:
     visit.record.command_ids += [each.id for each in accepted]
     visit.services.metrics.count_accepted(Counter(each.type for each in accepted if not each.is_replay))

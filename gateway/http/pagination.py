@@ -19,7 +19,7 @@ from starlette.datastructures import QueryParams
 
 from gateway.http.responses import Answer, answer
 from models.enums import JSON, MAX_ID
-from models.refusals import Malformed
+from models.refusals import MalformedRequest
 
 MAX_PER_PAGE: Final = 100
 
@@ -104,7 +104,7 @@ def moment(value: JSON) -> datetime:
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def page_of(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON], Any]] = (whole,)) -> Page:
+def parse_page(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON], Any]] = (whole,)) -> Page:
     """The page that a caller asks for; ``kinds`` read the values of a cursor's key.
 
     :raises Malformed: ``per_page`` or ``cursor`` does not fit.
@@ -112,7 +112,7 @@ def page_of(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON]
     return Page(_cursor(query.getlist("cursor"), kinds), _per_page(query.getlist("per_page"), default))
 
 
-def page_answer(
+def page_response(
     page: Page, rows: Sequence[Any], *, key: Callable[[Any], Key], shape: Shape, url: str, query: QueryParams
 ) -> Answer:
     """A page of rows in the order of the query, with its ``Link``; ``shape`` makes JSON of a row."""
@@ -129,7 +129,7 @@ def page_answer(
     return answer(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
 
 
-def part_of(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key], descending: bool = False) -> list[Any]:
+def slice_page(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key], descending: bool = False) -> list[Any]:
     """The rows of a page, out of all rows in the order of their key: for lists that are worked out and not read."""
     at, backwards = page.cursor.key, page.cursor.backwards
     ordered = list(reversed(rows)) if backwards else list(rows)
@@ -159,12 +159,12 @@ def _per_page(said: Sequence[str], default: int) -> int:
         return default
     text = said[-1].strip()
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise Malformed("Invalid per_page parameter.")
+        raise MalformedRequest("Invalid per_page parameter.")
     size, most = int(text), max(MAX_PER_PAGE, default)
     if size > most:
-        raise Malformed(f"Invalid per_page value. Cannot exceed {most}.")
+        raise MalformedRequest(f"Invalid per_page value. Cannot exceed {most}.")
     if size < 1:
-        raise Malformed("Invalid per_page value. Must be at least 1.")
+        raise MalformedRequest("Invalid per_page value. Must be at least 1.")
     return size
 
 
@@ -176,8 +176,8 @@ def _cursor(said: Sequence[str], kinds: Sequence[Callable[[JSON], Any]]) -> Curs
         facts = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True))
         backwards, includes, values = facts
         if backwards not in (0, 1) or includes not in (0, 1):
-            raise Malformed("Invalid cursor parameter.")
+            raise MalformedRequest("Invalid cursor parameter.")
         key = None if values is None else tuple(kind(value) for kind, value in zip(kinds, values, strict=True))
     except (ValueError, TypeError, OverflowError, binascii.Error):
-        raise Malformed("Invalid cursor parameter.") from None
+        raise MalformedRequest("Invalid cursor parameter.") from None
     return Cursor(key, backwards=bool(backwards), includes=bool(includes))

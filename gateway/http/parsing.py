@@ -13,8 +13,8 @@ from typing import Any, Final
 from starlette.types import Receive
 
 from models.enums import JSON, MAX_ID
-from models.refusals import InvalidFields, Malformed, NotJson, TooLarge
-from tasks.commands.fields import WHOLE, no_object
+from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, UnsupportedMediaType
+from tasks.commands.fields import WHOLE, not_an_object
 
 KIB: Final = 1024
 BODY_LIMIT: Final = 64 * KIB
@@ -66,7 +66,7 @@ class Headers:
         :raises Malformed: it came more than once.
         """
         if name in self._repeated:
-            raise Malformed(f"{spelling} may be sent only once.")
+            raise MalformedRequest(f"{spelling} may be sent only once.")
         return self.get(name)
 
 
@@ -117,7 +117,7 @@ def idempotency_key(headers: Headers) -> str | None:
     """
     key = headers.single(b"idempotency-key", "Idempotency-Key")
     if key is not None and not _VISIBLE.fullmatch(key):
-        raise Malformed("Idempotency-Key must be 1 to 255 visible ASCII characters.")
+        raise MalformedRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return key
 
 
@@ -133,7 +133,7 @@ def if_match(headers: Headers) -> str | None:
     """
     tag = headers.single(b"if-match", "If-Match")
     if tag is not None and tag != "*" and not _ENTITY_TAG.fullmatch(tag):
-        raise Malformed('If-Match must be *, "<version>" or the ETag of an earlier answer.')
+        raise MalformedRequest('If-Match must be *, "<version>" or the ETag of an earlier answer.')
     return tag
 
 
@@ -157,18 +157,18 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
     if length is None and headers.get(b"transfer-encoding") is None:
         return b""
     if length is not None and length.isdecimal() and int(length[:19]) > limit:
-        raise TooLarge(limit)
+        raise BodyTooLarge(limit)
     body = b""
     more = True
     while more:
         message = await receive()
         if message["type"] != "http.request":
             # What has come may read as JSON, and is not what the caller meant to say.
-            raise Malformed("The body broke off.")
+            raise MalformedRequest("The body broke off.")
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > limit:
-            raise TooLarge(limit)
+            raise BodyTooLarge(limit)
     return body
 
 
@@ -182,7 +182,7 @@ def require_json_type(headers: Headers) -> None:
         return
     media_type = said.partition(";")[0].strip().lower()
     if media_type != "application/json" and not re.fullmatch(r"application/[!-~]+\+json", media_type):
-        raise NotJson(said)
+        raise UnsupportedMediaType(said)
 
 
 class _Doubled(ValueError):
@@ -199,13 +199,13 @@ def parse_json(body: bytes) -> JSON:
     try:
         value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
-        raise Malformed(f"JSON parse error - {error}") from None
+        raise MalformedRequest(f"JSON parse error - {error}") from None
     except RecursionError:
-        raise Malformed(f"JSON parse error - nested deeper than {MAX_NESTING} levels") from None
+        raise MalformedRequest(f"JSON parse error - nested deeper than {MAX_NESTING} levels") from None
     except ValueError as error:
-        raise Malformed(f"JSON parse error - {error}") from None
+        raise MalformedRequest(f"JSON parse error - {error}") from None
     if body.count(b"[") + body.count(b"{") > MAX_NESTING and _is_deeper(value, MAX_NESTING):
-        raise Malformed(f"JSON parse error - nested deeper than {MAX_NESTING} levels")
+        raise MalformedRequest(f"JSON parse error - nested deeper than {MAX_NESTING} levels")
     return value
 
 
@@ -215,7 +215,7 @@ def object_of(value: JSON, *, whole: str = WHOLE) -> dict[str, JSON]:
     :raises InvalidFields: it is something else; the text names it.
     """
     if not isinstance(value, dict):
-        raise InvalidFields({whole: [no_object(value)]})
+        raise InvalidFields({whole: [not_an_object(value)]})
     return value
 
 

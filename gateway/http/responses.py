@@ -23,7 +23,7 @@ from models.refusals import Refusal
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
 
-TAKEN_WITHIN_SECONDS: Final = 60
+STREAM_WRITE_TIMEOUT_SECONDS: Final = 60
 """How long a reader of a stream may take nothing of it."""
 
 
@@ -58,13 +58,13 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class StreamedAnswer(Answer):
+class StreamedResponse(Answer):
     """An answer whose body comes bit by bit, for as long as there is any and somebody takes it."""
 
     source: Source = field(kw_only=True)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, until it ends, the reader goes, or takes nothing for ``TAKEN_WITHIN_SECONDS``."""
+        """Send it, until it ends, the reader goes, or takes nothing for ``STREAM_WRITE_TIMEOUT_SECONDS``."""
         try:
             headers = [*_encoded(self.headers), (b"content-type", self.media_type.encode("latin-1"))]
             await send({"type": "http.response.start", "status": self.status, "headers": headers})
@@ -84,7 +84,7 @@ class StreamedAnswer(Answer):
     async def _pour(self, send: Send) -> None:
         async with aclosing(aiter(self.source)) as parts:
             async for part in parts:
-                async with asyncio.timeout(TAKEN_WITHIN_SECONDS):
+                async with asyncio.timeout(STREAM_WRITE_TIMEOUT_SECONDS):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body"})
 
@@ -99,11 +99,11 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def written(value: JSON) -> bytes:
-    """A value as JSON; text that is JSON already goes in as it is (:func:`as_stored`)."""
+    """A value as JSON; text that is JSON already goes in as it is (:func:`raw_json`)."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
-def as_stored(text: str | None) -> JSON:
+def raw_json(text: str | None) -> JSON:
     """JSON from the database, to be passed on without being read."""
     return None if text is None else orjson.Fragment(text)
 

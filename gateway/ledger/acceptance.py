@@ -17,11 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.batcher import Batcher
-from models.base import arrays_of, insert_statement
-from models.database.engine import can_pass, sqlstate
+from models.base import column_arrays, insert_statement
+from models.database.engine import is_transient, sqlstate
 from models.enums import Lane
-from models.messaging.command_ledger import ACCEPT, NewCommand, acceptance, idempotency_keys
-from models.refusals import KeyReused, Refusal, Unavailable
+from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, acceptance, idempotency_keys
+from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
 ATTEMPTS: Final = 3
 """How often a batch is tried when it met a deadlock or a connection that broke."""
@@ -39,7 +39,7 @@ class Key:
 
 
 @dataclass(frozen=True, slots=True)
-class Application:
+class Submission:
     """The commands of one request, about to be accepted; all or none are."""
 
     rows: tuple[NewCommand, ...]
@@ -81,7 +81,7 @@ _REWRITE_KEY: Final = (
 _READ_COMMANDS: Final = "SELECT id, type, accepted_at FROM commands WHERE id = ANY(%(ids)b::uuid[])"
 
 
-class Acceptance:
+class CommandAcceptor:
     """Takes commands into the ledger; an answer means that they are committed."""
 
     def __init__(self, engine: AsyncEngine, hints: Hints, *, seconds: float, in_flight: int = 1) -> None:
@@ -89,11 +89,11 @@ class Acceptance:
         # Without keys the insert is one statement, which needs no transaction around it.
         self._bare = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._hints = hints
-        self._batcher: Batcher[Application, _Answer] = Batcher(
+        self._batcher: Batcher[Submission, _Answer] = Batcher(
             self._accept_batch, most=500, seconds=seconds, in_flight=in_flight
         )
 
-    async def accept(self, application: Application, *, deadline: float) -> tuple[Accepted, ...]:
+    async def accept(self, application: Submission, *, deadline: float) -> tuple[Accepted, ...]:
         """Take the commands of a request, or find those that an equal request with the same key brought.
 
         :raises KeyReused: a key covers another request; nothing was accepted.
@@ -105,7 +105,7 @@ class Acceptance:
         """Let what is in flight end."""
         await self._batcher.stop()
 
-    async def _accept_batch(self, applications: list[Application]) -> Sequence[_Answer | Exception]:
+    async def _accept_batch(self, applications: list[Submission]) -> Sequence[_Answer | Exception]:
         answers: list[_Answer | Exception] = [Unavailable()] * len(applications)
         todo = list(range(len(applications)))
         while todo:
@@ -118,22 +118,22 @@ class Acceptance:
             todo = turn.later
         return answers
 
-    async def _accept_together(self, applications: list[Application]) -> Sequence[_Answer | Exception]:
+    async def _accept_together(self, applications: list[Submission]) -> Sequence[_Answer | Exception]:
         for attempt in range(ATTEMPTS):
             try:
                 return await self._try(applications, again=attempt > 0)
             except DBAPIError as fault:
-                if can_pass(fault) or (attempt and sqlstate(fault) == _UNIQUE):
+                if is_transient(fault) or (attempt and sqlstate(fault) == _UNIQUE):
                     continue
                 if len(applications) == 1:
                     return [fault]
                 # One of them holds what the database cannot take: one by one, only that one fails.
                 return [(await self._accept_together([application]))[0] for application in applications]
             except Exception as fault:
-                raise (Unavailable() if can_pass(fault) else fault) from fault
+                raise (Unavailable() if is_transient(fault) else fault) from fault
         raise Unavailable
 
-    async def _try(self, applications: list[Application], *, again: bool) -> list[_Answer | Exception]:
+    async def _try(self, applications: list[Submission], *, again: bool) -> list[_Answer | Exception]:
         if any(application.keys for application in applications) or again:
             async with self._engine.begin() as connection:
                 answers, rows = await self._with_keys(connection, applications, again=again)
@@ -146,7 +146,7 @@ class Acceptance:
         return answers
 
     async def _with_keys(
-        self, connection: AsyncConnection, applications: list[Application], *, again: bool
+        self, connection: AsyncConnection, applications: list[Submission], *, again: bool
     ) -> tuple[list[_Answer | Exception], list[NewCommand]]:
         stored = await _claim_keys(connection, applications)
         decisions = [_decide(application, stored) for application in applications]
@@ -176,7 +176,7 @@ class Acceptance:
 class _Turn:
     """Who of a batch can go now: requests whose keys differ lead, equal ones follow, others come later."""
 
-    def __init__(self, applications: Sequence[Application], places: Iterable[int]) -> None:
+    def __init__(self, applications: Sequence[Submission], places: Iterable[int]) -> None:
         self.leaders: list[int] = []
         self.followers: dict[int, int] = {}
         self.later: list[int] = []
@@ -231,14 +231,14 @@ class _Decision:
         )
 
 
-def _decide(application: Application, stored: _StoredKeys) -> _Decision:
+def _decide(application: Submission, stored: _StoredKeys) -> _Decision:
     caller = application.rows[0].caller
     ids = [row.id for row in application.rows]
     found = [(key, stored[caller, key.name]) for key in application.keys]
     ours = [key for key, kept in found if set(kept.ids) <= set(ids) and kept.digest == key.digest]
     others = [(key, kept) for key, kept in found if key not in ours]
     if any(kept.digest != key.digest for key, kept in others):
-        return _Decision(refusal=KeyReused(), forget=[key.name for key in ours])
+        return _Decision(refusal=IdempotencyKeyReused(), forget=[key.name for key in ours])
     for key, kept in others:
         for place, id_ in zip(key.places, kept.ids, strict=True):
             ids[place] = id_
@@ -248,7 +248,7 @@ def _decide(application: Application, stored: _StoredKeys) -> _Decision:
     return _Decision(rows=rows, ids=tuple(ids), rewrite=rewrite)
 
 
-async def _claim_keys(connection: AsyncConnection, applications: Sequence[Application]) -> _StoredKeys:
+async def _claim_keys(connection: AsyncConnection, applications: Sequence[Submission]) -> _StoredKeys:
     # Sorted, so that two gateways rarely wait for each other in a circle.
     rows = sorted(
         (application.rows[0].caller, key.name, key.digest, _ids_text(application, key.places))
@@ -257,7 +257,7 @@ async def _claim_keys(connection: AsyncConnection, applications: Sequence[Applic
     )
     if not rows:
         return {}
-    await connection.exec_driver_sql(_INSERT_KEYS, dict(arrays_of(_KEY_COLUMNS, rows)))
+    await connection.exec_driver_sql(_INSERT_KEYS, dict(column_arrays(_KEY_COLUMNS, rows)))
     # A later statement: it sees what others committed while ours waited for them.
     names = {"callers": [row[0] for row in rows], "keys": [row[1] for row in rows]}
     kept = await connection.exec_driver_sql(_READ_KEYS, names)
@@ -267,7 +267,7 @@ async def _claim_keys(connection: AsyncConnection, applications: Sequence[Applic
 
 
 async def _forget_keys(
-    connection: AsyncConnection, applications: Sequence[Application], decisions: Sequence[_Decision]
+    connection: AsyncConnection, applications: Sequence[Submission], decisions: Sequence[_Decision]
 ) -> None:
     names = [
         (application.rows[0].caller, name)
@@ -281,7 +281,7 @@ async def _forget_keys(
 
 
 async def _rewrite_keys(
-    connection: AsyncConnection, applications: Sequence[Application], decisions: Sequence[_Decision]
+    connection: AsyncConnection, applications: Sequence[Submission], decisions: Sequence[_Decision]
 ) -> None:
     for application, decision in zip(applications, decisions, strict=True):
         for key in decision.rewrite:
@@ -292,7 +292,7 @@ async def _rewrite_keys(
             )
 
 
-def _ids_text(application: Application, places: Iterable[int]) -> str:
+def _ids_text(application: Submission, places: Iterable[int]) -> str:
     return orjson.dumps([str(application.rows[place].id) for place in places]).decode()
 
 
@@ -300,7 +300,7 @@ def _ids_text(application: Application, places: Iterable[int]) -> str:
 
 
 async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> dict[UUID, datetime]:
-    result = await connection.exec_driver_sql(ACCEPT, dict(acceptance(rows)))
+    result = await connection.exec_driver_sql(ACCEPT_COMMANDS, dict(acceptance(rows)))
     return {row.id: row.accepted_at for row in result}
 
 

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
-from models.database.engine import can_pass
+from models.database.engine import is_transient
 from models.enums import CommandState
 from models.refusals import Unavailable
 from tasks.broker import pubsub
@@ -144,7 +144,7 @@ class Outcomes:
             try:
                 await self._tell(ids)
             except Exception as fault:
-                raise (Unavailable() if can_pass(fault) else fault) from fault
+                raise (Unavailable() if is_transient(fault) else fault) from fault
         return [None] * len(questions)
 
     async def _tell(self, ids: list[UUID]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from gateway.api.endpoint import Address, Operation
+from gateway.api.endpoint import Endpoint, Operation
 from models.alert_rules.enums import ActionType, TargetType
 from models.alert_rules.evaluation import Ignored
 from models.enums import (
@@ -349,7 +349,7 @@ def requires_body(schema: Mapping[str, Any]) -> bool:
     return bool(schema.get("required")) or (bool(ways) and all(requires_body(way) for way in ways))
 
 
-def all_schemas(addresses: Sequence[Address]) -> Json:
+def build_schemas(addresses: Sequence[Endpoint]) -> Json:
     """Every schema that the file refers to."""
     bodies = {
         operation.body or operation.message.__name__: _body(operation.message, operation.in_address, operation.narrowed)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, Final
 
-from gateway.api.endpoint import Address, Operation
+from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi import components, shared
 from gateway.openapi.components import Json
 
@@ -32,9 +32,9 @@ _DESCRIPTION: Final = (
 )
 
 
-def describe(addresses: Sequence[Address]) -> Json:
+def describe(addresses: Sequence[Endpoint]) -> Json:
     """The file, as JSON."""
-    bodies = components.all_schemas(addresses)
+    bodies = components.build_schemas(addresses)
     paths: Json = {
         address.path: {method.lower(): _operation(address, each, bodies) for method, each in address.operations.items()}
         | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
@@ -52,7 +52,7 @@ def describe(addresses: Sequence[Address]) -> Json:
     }
 
 
-def _operation(address: Address, operation: Operation, bodies: Mapping[str, Json]) -> Json:
+def _operation(address: Endpoint, operation: Operation, bodies: Mapping[str, Json]) -> Json:
     described: Json = {
         "operationId": operation.handle.__name__,
         "summary": operation.summary,
@@ -111,7 +111,7 @@ def _parameters(operation: Operation) -> list[Json]:
     return parameters + [shared.HEADER_PARAMETERS[name] for name in headers]
 
 
-def _responses(address: Address, operation: Operation) -> Json:
+def _responses(address: Endpoint, operation: Operation) -> Json:
     responses: Json = {}
     for status, name in operation.answers.items():
         responses[str(status)] = _response(shared.SUCCESSES[status], _answer_schema(operation, name))
@@ -131,7 +131,7 @@ def _responses(address: Address, operation: Operation) -> Json:
     return responses
 
 
-def _refusals(address: Address, operation: Operation) -> list[int]:
+def _refusals(address: Endpoint, operation: Operation) -> list[int]:
     statuses = {400, 401, 403, 413, 415, 500, 503}
     if address.permission is not None or "{" in address.path:
         statuses.add(404)

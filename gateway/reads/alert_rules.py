@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 from gateway.http.pagination import Page
 from gateway.reads.database import Reader
 from gateway.reads.incident_filters import selected_projects
-from gateway.reads.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_of, project_of
+from gateway.reads.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_from_row, project_of
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze
 from models.alert_rules.queries import (
     GENERATIONS,
@@ -27,12 +27,12 @@ from models.alert_rules.queries import (
     snooze_of,
     teams_in,
 )
-from models.alert_rules.serializers import Edition, Names
+from models.alert_rules.serializers import RuleReferences, RuleSnapshot
 from models.enums import JSON
 from models.incidents.incident import Incident
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
-from models.serializers import FoundBy, incident_json
+from models.serializers import IncidentRule, incident_json
 
 _PEOPLE: Final = f"SELECT {PERSON_COLUMNS} FROM users u WHERE u.id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own columns
 _PROJECT_SLUGS: Final = "SELECT id, slug FROM projects WHERE id = ANY(%(ids)s::bigint[])"
@@ -62,7 +62,7 @@ WHERE r.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
 
-class RuleList(NamedTuple):
+class RuleListQuery(NamedTuple):
     """Which rules a list asks for; ``projects`` are ids, ``monitor_type`` asks nothing where it is ``None``."""
 
     organization: int
@@ -71,13 +71,13 @@ class RuleList(NamedTuple):
     only_events: bool
 
 
-class RuleReads:
+class AlertRuleQueries:
     """Reads rules, in a fixed number of queries for any number of them."""
 
     def __init__(self, reader: Reader) -> None:
         self._rows = reader.rows
 
-    async def found_by(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, FoundBy]:
+    async def found_by(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
         """For each incident that a rule found, by its id: the rule as it was then."""
         found = {each.id: each for each in incidents if each.alert_rule_id is not None}
         if not found:
@@ -87,13 +87,13 @@ class RuleReads:
         editions = {}
         for incident in found.values():
             rule = rules[incident.alert_rule_id or 0]
-            editions[incident.id] = earlier.get((rule.id, incident.alert_rule_generation or 0), Edition.of(rule))
+            editions[incident.id] = earlier.get((rule.id, incident.alert_rule_generation or 0), RuleSnapshot.of(rule))
         snoozes = await self.snoozes(rules)
         names = await self.names(list(rules.values()), [each.definition for each in editions.values()])
         silent = {
             rule for rule in rules if any(each.user_id is None or each.user_id == viewer for each in snoozes[rule])
         }
-        return {id_: FoundBy(edition, names, edition.rule.id in silent) for id_, edition in editions.items()}
+        return {id_: IncidentRule(edition, names, edition.rule.id in silent) for id_, edition in editions.items()}
 
     async def rule(self, organization: int, id_: int) -> tuple[AlertRule, list[ProjectFacts]]:
         """A live rule, with the facts that decide who may read it.
@@ -125,7 +125,7 @@ class RuleReads:
         rows = await self._rows(PROJECTS, {"organization": organization.id})
         return selected_projects(query, actor, organization, [project_of(row) for row in rows])
 
-    async def listed(self, wish: RuleList, page: Page) -> list[AlertRule]:
+    async def listed(self, wish: RuleListQuery, page: Page) -> list[AlertRule]:
         """Live rules on these projects, the youngest first, one page."""
         rows = await self._rows(
             f"SELECT {RULE_COLUMNS} {_LISTED} {page.after(('r.date_added', 'r.id'), descending=True)}",
@@ -133,7 +133,7 @@ class RuleReads:
         )
         return [rule_of(row) for row in rows]
 
-    async def hits(self, wish: RuleList) -> int:
+    async def hits(self, wish: RuleListQuery) -> int:
         """How many there are in all."""
         count: int = (await self._rows(f"SELECT count(*) {_LISTED}", wish._asdict()))[0][0]
         return count
@@ -167,29 +167,29 @@ class RuleReads:
 
     async def names(
         self, rules: Sequence[AlertRule], definitions: Iterable[Definition] = (), people: Iterable[int] = ()
-    ) -> Names:
+    ) -> RuleReferences:
         """What the ids in these rules, and in what they said earlier, stand for; and more people by id."""
         said = [*definitions, *(rule.definition for rule in rules)]
         creators = {rule.created_by for rule in rules if rule.created_by is not None}
         projects = await self._rows(_PROJECT_SLUGS, {"ids": list(set(chain(*(rule.projects for rule in rules))))})
         teams = await self._rows(TEAMS, {"ids": list(teams_in(said))})
         persons = await self._rows(_PEOPLE, {"ids": list(people_in(said) | creators | set(people))})
-        return Names(
+        return RuleReferences(
             projects={row.id: row.slug for row in projects},
             teams={row.id: row.slug for row in teams},
-            people={row.id: person_of(row) for row in persons},
+            people={row.id: person_from_row(row) for row in persons},
         )
 
     async def _earlier(
         self, rules: dict[int, AlertRule], incidents: Iterable[Incident]
-    ) -> dict[tuple[int, int], Edition]:
+    ) -> dict[tuple[int, int], RuleSnapshot]:
         began = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
         past = [(rule, generation) for rule, generation in began if generation < rules[rule].generation]
         if not past:
             return {}
         asked = {"rules": [rule for rule, _ in past], "generations": [generation for _, generation in past]}
         return {
-            (row.rule_id, row.generation): Edition(
+            (row.rule_id, row.generation): RuleSnapshot(
                 rules[row.rule_id], definition_of(row.definition), row.date_modified, is_snapshot=True
             )
             for row in await self._rows(GENERATIONS, asked)

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.reads.database import Reader
-from gateway.reads.queries import PERSON_COLUMNS, person_of
+from gateway.reads.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
 from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
 from models.incidents.mentions import Kind, MentionedTeam, parse, resolve
-from models.notifications.suppression import Case, decide, strongest_reasons
+from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PreviewRecipient:
     """Somebody who would be told, and why."""
 
     person: Person
@@ -48,7 +48,7 @@ class _Named:
         return self.teams.get(team)
 
 
-class Previews:
+class CommentPreview:
     """Reads who would be told."""
 
     def __init__(self, reader: Reader) -> None:
@@ -56,7 +56,7 @@ class Previews:
 
     async def of_comment(
         self, organization: OrganizationFacts, identifier: int, mentions: Sequence[str | None], *, author: int | None
-    ) -> list[Told]:
+    ) -> list[PreviewRecipient]:
         """Everyone that a comment with these mentions would tell, by id.
 
         :raises InvalidFields: posting it would be refused for its mentions.
@@ -80,10 +80,10 @@ class Previews:
         facts = tuple(ProjectFacts(row.id, row.active, frozenset(row.teams)) for row in projects)
         people = await self._rows(_PEOPLE, {"organization": organization.id, "ids": list(reasons)})
         return [
-            Told(person_of(row), reasons[row.id])
+            PreviewRecipient(person_from_row(row), reasons[row.id])
             for row in people
-            if decide(
-                Case(_actor_of(row), reasons[row.id], row.id == author, organization=organization, projects=facts)
+            if decide_notification(
+                Recipient(_actor_of(row), reasons[row.id], row.id == author, organization=organization, projects=facts)
             ).outcome
             is DecisionOutcome.DELIVERED
         ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models.database.engine import can_pass
+from models.database.engine import is_transient
 from models.refusals import Refusal, Unavailable
 
 Rows = Sequence[Any]
@@ -35,12 +35,12 @@ class Reader:
                             return (await connection.exec_driver_sql(statement, dict(parameters))).all()
                     except Exception as fault:
                         # Once more: the connection may have broken while it lay in the pool.
-                        if attempt == 2 or not can_pass(fault):
+                        if attempt == 2 or not is_transient(fault):
                             raise
         except Refusal:
             raise
         except Exception as fault:
-            if can_pass(fault) or isinstance(fault, TimeoutError):
+            if is_transient(fault) or isinstance(fault, TimeoutError):
                 raise Unavailable("Temporarily unavailable; try again.") from fault
             raise
         raise AssertionError("unreachable")  # pragma: no cover

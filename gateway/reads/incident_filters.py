@@ -22,10 +22,10 @@ from models.policy import (
     ProjectFacts,
     TeamFacts,
     has_project_access,
-    is_listed_unasked,
-    require_team,
+    is_listed_by_default,
+    require_team_access,
 )
-from models.refusals import Forbidden, Malformed, NotFound, PlainRefusal
+from models.refusals import Forbidden, MalformedRequest, NotFound, StringRefusal
 from tasks.commands.fields import identifier
 
 ALL_PROJECTS: Final = -1
@@ -67,7 +67,7 @@ class Project(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class RuleWish:
+class RuleFilter:
     """What is asked of an incident's alert rule. ``teams`` are owners; ``None`` asks for no owner at all."""
 
     environments: frozenset[str] = frozenset()
@@ -86,7 +86,7 @@ class RuleWish:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class IncidentFilter:
     """Incidents on one of these projects that meet all of this. ``title`` is part of one; empty texts ask nothing.
 
     ``start`` drops what was closed before it, ``end`` what began after it. ``dedup_key`` asks for one incident: the
@@ -95,7 +95,7 @@ class Selection:
 
     organization: int
     projects: tuple[int, ...]
-    rule: RuleWish = RuleWish()
+    rule: RuleFilter = RuleFilter()
     standing: Standing | None = None
     start: datetime | None = None
     end: datetime | None = None
@@ -118,7 +118,7 @@ def select(
     environments: Collection[str] = (),
     has_other_datasets: bool = True,
     today: datetime,
-) -> Selection:
+) -> IncidentFilter:
     """The incidents that the parameters ask for, if the caller may ask for them.
 
     ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, wherever they are; ``environments`` the
@@ -134,10 +134,10 @@ def select(
     alert_rule = number(query, "alertRule")
     start, end = (_moment(query, name, today) for name in ("start", "end"))
     owners, or_unassigned = _teams(query, actor, organization, teams)
-    return Selection(
+    return IncidentFilter(
         organization=organization.id,
         projects=chosen,
-        rule=RuleWish(
+        rule=RuleFilter(
             environments=asked,
             alert_rule=alert_rule,
             with_snapshots=alert_rule is not None and query.get("includeSnapshots", "") != "",
@@ -173,7 +173,7 @@ def selected_projects(
     if "dedupKey" in query:
         # A key names an incident: whoever reaches it finds it.
         return tuple(reached.values())
-    return tuple(each.facts.id for each in projects if is_listed_unasked(actor, organization, each.facts))
+    return tuple(each.facts.id for each in projects if is_listed_by_default(actor, organization, each.facts))
 
 
 def _each_of(names: Collection[Any], reached: Mapping[Any, int]) -> tuple[int, ...]:
@@ -184,7 +184,7 @@ def _each_of(names: Collection[Any], reached: Mapping[Any, int]) -> tuple[int, .
 
 def _project_id(text: str) -> int:
     if not (number := _WHOLE.fullmatch(text)):
-        raise Malformed("Invalid project parameter. Values must be numbers.")
+        raise MalformedRequest("Invalid project parameter. Values must be numbers.")
     return int(number[1])
 
 
@@ -196,7 +196,7 @@ def number(query: QueryParams, name: str) -> int | None:
     if name not in query:
         return None
     if not (found := _WHOLE.fullmatch(query[name])):
-        raise Malformed(f"Invalid {name} parameter. The value must be a number.")
+        raise MalformedRequest(f"Invalid {name} parameter. The value must be a number.")
     return int(found[1])
 
 
@@ -209,7 +209,9 @@ def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:
         )
         return (said if said.tzinfo else said.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, ArithmeticError):
-        raise Malformed(f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z.") from None
+        raise MalformedRequest(
+            f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z."
+        ) from None
 
 
 def _teams(
@@ -221,11 +223,11 @@ def _teams(
     named = [each for each in said if each not in (MY_TEAMS, UNASSIGNED)]
     for each in named:
         if not re.fullmatch("[0-9]+", each):
-            raise PlainRefusal(f"Invalid Team ID: {each}")
+            raise StringRefusal(f"Invalid Team ID: {each}")
     # Ids that no team has are passed over.
     known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
     for team in known:
-        require_team(actor, organization, team)
+        require_team_access(actor, organization, team)
     mine = actor.teams if MY_TEAMS in said else frozenset[int]()
     return frozenset(team.id for team in known) | mine, UNASSIGNED in said
 

@@ -10,17 +10,17 @@ from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
 from gateway.reads.database import Reader, Rows
-from gateway.reads.incident_filters import Selection, select, team_ids
+from gateway.reads.incident_filters import IncidentFilter, select, team_ids
 from gateway.reads.incident_list_pages import page_keys
 from gateway.reads.queries import (
     ACTIVITY_COLUMNS,
     INCIDENT_COLUMNS,
     PERSON_COLUMNS,
     PROJECTS,
-    activity_of,
-    author_of,
+    activity_from_row,
+    author_from_row,
     incident_of,
-    person_of,
+    person_from_row,
     project_of,
 )
 from models.directory.tables import Person
@@ -33,7 +33,7 @@ MOST_ACTIVITIES: Final = 1_000
 """Of a whole page, when activities are asked for with it."""
 
 
-class Listed(NamedTuple):
+class IncidentListItem(NamedTuple):
     """An incident of a page. ``activities`` and ``seen_by`` are ``None`` unless they were asked for."""
 
     incident: Incident
@@ -48,7 +48,7 @@ class IncidentList:
     def __init__(self, reader: Reader) -> None:
         self._rows = reader.rows
 
-    async def selection(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> Selection:
+    async def selection(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
         """The incidents that the parameters ask for.
 
         :raises Refusal: a parameter does not fit, or names what the caller does not reach.
@@ -70,7 +70,7 @@ class IncidentList:
             today=datetime.now(UTC),
         )
 
-    async def keys(self, selection: Selection, page: Page) -> Rows:
+    async def keys(self, selection: IncidentFilter, page: Page) -> Rows:
         """Which incidents are on the page, by ``date_started`` and ``incident_id``, one more than its size at most."""
         asking = page_keys(selection, page)
         try:
@@ -81,7 +81,7 @@ class IncidentList:
             found: Rows = end.value
             return found
 
-    async def listed(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, Listed]:
+    async def listed(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
         """The incidents of these keys by their ids, with what was asked for beside them."""
         if not keys:
             return {}
@@ -89,12 +89,12 @@ class IncidentList:
         incidents = await self._rows(_INCIDENTS, ids)
         happened: dict[int, list[tuple[Activity, Person | None]]] = {row.id: [] for row in incidents}
         for row in await self._rows(_ACTIVITIES, ids) if activities else ():
-            happened.setdefault(row.incident_id, []).append((activity_of(row), author_of(row)))
+            happened.setdefault(row.incident_id, []).append((activity_from_row(row), author_from_row(row)))
         seen: dict[int, list[tuple[Person, datetime]]] = {row.id: [] for row in incidents}
         for row in await self._rows(_SEEN, ids) if seen_by else ():
-            seen.setdefault(row.incident_id, []).append((person_of(row), row.last_seen))
+            seen.setdefault(row.incident_id, []).append((person_from_row(row), row.last_seen))
         return {
-            row.id: Listed(
+            row.id: IncidentListItem(
                 incident_of(row),
                 row.slugs,
                 happened[row.id] if activities else None,

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from gateway.http.pagination import Cursor, Page
 from gateway.reads.database import Rows
-from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list_ranges import COLUMNS, HAS_TITLE, OF_PROJECTS, OF_RULE, Part, Span, parts, span_from
 from gateway.reads.incident_list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_of, mask, named, search
 from models.enums import MAX_ID
@@ -28,7 +28,7 @@ WALK_ROWS: Final = 1_000
 Statement = tuple[str, dict[str, Any]]
 
 
-def page_keys(selection: Selection, page: Page) -> Generator[Statement, Rows, Rows]:
+def page_keys(selection: IncidentFilter, page: Page) -> Generator[Statement, Rows, Rows]:
     """Ask for what finds the page, statement by statement, each after the rows of the one before; return its keys.
 
     They are ``date_started`` and ``incident_id``, one more than the page's size at most.
@@ -100,7 +100,7 @@ def _found(part: Part, page: Page, letters: Letters) -> str:
     return _page_of(found, part.span, page)
 
 
-def _by_key(selection: Selection, page: Page) -> str:
+def _by_key(selection: IncidentFilter, page: Page) -> str:
     """The open incident of a key, else the latest, if it meets the rest."""
     part = Part(selection, span_from(selection, Cursor()), selection.standing)
     of_key = f"""
@@ -169,7 +169,7 @@ def _survivors(part: Part) -> list[str]:
     return [f"({part.survivors} {part.span.order})"] * part.has_survivors
 
 
-def _parameters(selection: Selection, page: Page) -> dict[str, Any]:
+def _parameters(selection: IncidentFilter, page: Page) -> dict[str, Any]:
     key: tuple[Any, ...] = page.cursor.key or (None, None)
     return {
         "organization": selection.organization,

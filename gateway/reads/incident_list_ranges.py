@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.http.pagination import Cursor
-from gateway.reads.incident_filters import RuleWish, Selection, Standing
+from gateway.reads.incident_filters import IncidentFilter, RuleFilter, Standing
 from models.enums import MAX_ID, IncidentStatus
 from models.incidents.list_projection import LIFE, RULE_COLUMNS
 
@@ -88,7 +88,7 @@ class Part:
     ``start``, which lie in no order.
     """
 
-    selection: Selection
+    selection: IncidentFilter
     span: Span
     standing: Standing | None
     has_rows: bool = True
@@ -140,7 +140,7 @@ class Part:
         )
 
 
-def span_from(selection: Selection, cursor: Cursor) -> Span:
+def span_from(selection: IncidentFilter, cursor: Cursor) -> Span:
     """From the cursor on, and not after ``end``."""
     edge = None if selection.end is None else Edge(selection.end, MAX_ID, True, "end")
     span = Span(edge, None, falls=not cursor.backwards)
@@ -150,7 +150,7 @@ def span_from(selection: Selection, cursor: Cursor) -> Span:
     return span.below(at) if span.falls else span.above(at)
 
 
-def parts(selection: Selection, cursor: Cursor) -> Iterator[Part]:
+def parts(selection: IncidentFilter, cursor: Cursor) -> Iterator[Part]:
     """What is selected from the cursor on, one part after the other."""
     span = span_from(selection, cursor)
     if selection.start is None:
@@ -169,7 +169,7 @@ def parts(selection: Selection, cursor: Cursor) -> Iterator[Part]:
             yield part
 
 
-def conditions_of_rule(wish: RuleWish) -> list[str]:
+def conditions_of_rule(wish: RuleFilter) -> list[str]:
     """What is asked of the rule that found an incident, as it was then, condition by condition."""
     asked = []
     if wish.alert_rule is not None:

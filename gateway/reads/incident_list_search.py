@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
-from gateway.reads.incident_filters import Selection
+from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list_ranges import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
 from models.incidents.list_projection import (
     AROUND_SPACE,
@@ -51,12 +51,12 @@ MOST_NAMES: Final = 160
 """And for each of them up to so many teams or environments, all in all."""
 
 
-def can_search(selection: Selection) -> bool:
+def can_search(selection: IncidentFilter) -> bool:
     """Whether the index knows anything of what is asked."""
     return len(selection.title) >= LETTERS or bool(facts_of(selection))
 
 
-def named(selection: Selection) -> list[int]:
+def named(selection: IncidentFilter) -> list[int]:
     """Whose letters are searched for, as the index knows them: each project's, or the organization's."""
     widest = max((len(fact) for fact in facts_of(selection)), default=1)
     if len(selection.projects) <= MOST_NAMED and len(selection.projects) * widest <= MOST_NAMES:
@@ -86,7 +86,7 @@ class Letters(NamedTuple):
     or_long: bool
 
 
-def letters_of(selection: Selection, sample: Sequence[int], *, any_long: bool) -> Letters:
+def letters_of(selection: IncidentFilter, sample: Sequence[int], *, any_long: bool) -> Letters:
     """The letters that the fewest of the sample have beside what is asked of the rule: the masks of rows nearby."""
     known = _places(selection.title)
     if not known:
@@ -101,7 +101,7 @@ def letters_of(selection: Selection, sample: Sequence[int], *, any_long: bool) -
     return Letters([known[bit] for bit in picked], any_long)
 
 
-def mask(selection: Selection) -> str:
+def mask(selection: IncidentFilter) -> str:
     """Which of the title's letters a row has, a bit for each, and one for the rule that is asked for, as SQL."""
     letters = [f"strpos(folded_title, {place.letters}) > 0" for place in _places(selection.title)]
     of_rule = " AND ".join(conditions_of_rule(selection.rule)) or "true"
@@ -136,7 +136,7 @@ def _spaces(title: str) -> list[Place]:
 # --- by what of the rule ---------------------------------------------------------------------------------------
 
 
-def facts_of(selection: Selection) -> list[list[str]]:
+def facts_of(selection: IncidentFilter) -> list[list[str]]:
     """What is asked of the rule, as the index calls it: of each list of SQL texts one has to be true."""
     wish, facts = selection.rule, []
     if wish.alert_rule is not None:

@@ -34,7 +34,7 @@ class RuleProject(NamedTuple):
     facts: ProjectFacts
 
 
-class ObservationReads:
+class ObservationQueries:
     """Reads observations."""
 
     def __init__(self, reader: Reader) -> None:

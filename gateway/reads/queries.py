@@ -17,7 +17,7 @@ from models.directory.tables import Person
 from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.messaging.canary import FLIGHTS, FLIGHTS_OF_ALL, Flight
+from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
 from models.refusals import NotFound
 from models.scopes import GLOBAL_ROLES
@@ -168,7 +168,9 @@ class Queries:
             {"incident": incident.id, "viewer": viewer},
         )
         slugs = [row.slug for row in projects if row.slug is not None]
-        details = IncidentDetails(incident, slugs, [(person_of(row), row.last_seen) for row in seen], bool(subscribed))
+        details = IncidentDetails(
+            incident, slugs, [(person_from_row(row), row.last_seen) for row in seen], bool(subscribed)
+        )
         return details, _facts(projects)
 
     async def activities(self, organization: int, identifier: int, page: Page, *, descending: bool) -> Rows:
@@ -247,10 +249,10 @@ class Queries:
         )
         return rows[0] if rows else None
 
-    async def canaries(self) -> list[Flight]:
+    async def canaries(self) -> list[CanaryStatus]:
         """What the canaries of every queue tell."""
-        rows = await self._rows(FLIGHTS, FLIGHTS_OF_ALL)
-        return [Flight(Lane(queue), *facts) for queue, *facts in rows]
+        rows = await self._rows(CANARY_STATUS, ALL_QUEUES)
+        return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
 
     async def schema_revision(self) -> str | None:
         """The revision that the database stands at."""
@@ -258,19 +260,19 @@ class Queries:
         return rows[0][0] if rows else None
 
 
-def person_of(row: Any) -> Person:
+def person_from_row(row: Any) -> Person:
     """The person in a row."""
     return Person(row.id, row.username, row.name, row.email, row.is_active, row.is_superuser, row.date_joined)
 
 
-def author_of(row: Any) -> Person | None:
+def author_from_row(row: Any) -> Person | None:
     """The author in a row of activities, if it has one."""
     if row.author is None:
         return None
     return Person(row.author, row.username, row.name, row.email, row.is_active, row.is_superuser, row.date_joined)
 
 
-def activity_of(row: Any) -> Activity:
+def activity_from_row(row: Any) -> Activity:
     """The activity in a row."""
     facts = {name: getattr(row, name) for name in _ACTIVITY_FIELDS}
     return Activity(**facts | {"type": ActivityType(row.type)})

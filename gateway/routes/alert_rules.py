@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_project, require_rule
-from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.pagination import moment, page_response, parse_page, whole
 from gateway.http.responses import Answer, answer, read_answer
-from gateway.reads.alert_rules import RuleList
+from gateway.reads.alert_rules import RuleListQuery
 from gateway.reads.incident_filters import number
-from models.alert_rules.alert_rule import MOST_RULES, AlertRule
+from models.alert_rules.alert_rule import MAX_RULES, AlertRule
 from models.alert_rules.enums import TARGETS
-from models.alert_rules.serializers import Edition, rule_details, rule_json
+from models.alert_rules.serializers import RuleSnapshot, rule_details, rule_json
 from models.enums import JSON, Feature
 from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
@@ -31,36 +31,36 @@ _ACTIONS: Final = [{"type": kind, "allowedTargetTypes": list(targets)} for kind,
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-async def list_rules(visit: Visit) -> Answer:
+async def list_rules(visit: RequestContext) -> Answer:
     """Alert rules of the caller's teams, or of the projects named; the youngest first."""
     rules = visit.services.rules
     return await _list(visit, await rules.selected(visit.query, visit.actor, visit.organization))
 
 
-async def list_project_rules(visit: Visit) -> Answer:
+async def list_project_rules(visit: RequestContext) -> Answer:
     """Alert rules of the project; the youngest first."""
     project = await require_project(visit)
     return await _list(visit, (project.id,))
 
 
-async def _list(visit: Visit, projects: Sequence[int]) -> Answer:
+async def _list(visit: RequestContext, projects: Sequence[int]) -> Answer:
     rules, organization, viewer = visit.services.rules, visit.organization, visit.actor.user_id
-    wish = RuleList(
+    wish = RuleListQuery(
         organization=organization.id,
         projects=list(projects),
         monitor_type=number(visit.query, "monitor_type"),
         only_events=not organization.has(Feature.PERFORMANCE),
     )
-    page = page_of(visit.query, default=PAGE, kinds=(moment, whole))
+    page = parse_page(visit.query, default=PAGE, kinds=(moment, whole))
     listed = await rules.listed(wish, page)
     names, snoozes = await rules.names(listed), await rules.snoozes([rule.id for rule in listed])
     expanded = await _expanded(visit, listed)
 
     def shape(rule: AlertRule) -> JSON:
         is_snoozed = any(each.user_id is None or each.user_id == viewer for each in snoozes[rule.id])
-        return rule_json(Edition.of(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
+        return rule_json(RuleSnapshot.of(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
 
-    answered = page_answer(
+    answered = page_response(
         page,
         listed,
         key=lambda rule: (rule.date_added, rule.id),
@@ -70,12 +70,12 @@ async def _list(visit: Visit, projects: Sequence[int]) -> Answer:
     )
     answered.headers |= {
         "X-Sentry-Alert-Rule-Hits": str(await rules.hits(wish)),
-        "X-Sentry-Alert-Rule-Limit": str(MOST_RULES),
+        "X-Sentry-Alert-Rule-Limit": str(MAX_RULES),
     }
     return answered
 
 
-async def read_rule(visit: Visit) -> Answer:
+async def read_rule(visit: RequestContext) -> Answer:
     """An alert rule by itself."""
     rule, rules, viewer = await require_rule(visit), visit.services.rules, visit.actor.user_id
     snoozes = (await rules.snoozes([rule.id]))[rule.id]
@@ -85,19 +85,19 @@ async def read_rule(visit: Visit) -> Answer:
     return read_answer(details, version=rule.version, if_none_match=visit.if_none_match)
 
 
-async def read_project_rule(visit: Visit) -> Answer:
+async def read_project_rule(visit: RequestContext) -> Answer:
     """An alert rule of the project by itself."""
     return await read_rule(visit)
 
 
-async def _expanded(visit: Visit, listed: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
+async def _expanded(visit: RequestContext, listed: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
     if "latestIncident" not in visit.query.getlist("expand"):
         return {}
     latest = await visit.services.rules.latest_incidents(listed, visit.actor.user_id)
     return {id_: {"latestIncident": incident} for id_, incident in latest.items()}
 
 
-async def list_available_actions(_visit: Visit) -> Answer:
+async def list_available_actions(_visit: RequestContext) -> Answer:
     """What an alert rule's actions can be."""
     return answer(200, _ACTIONS)
 
@@ -105,37 +105,37 @@ async def list_available_actions(_visit: Visit) -> Answer:
 # --- asking -----------------------------------------------------------------------------------------------------
 
 
-async def create_rule(visit: Visit) -> Answer:
+async def create_rule(visit: RequestContext) -> Answer:
     """Ask for something to be watched; 201 with the rule."""
     return await ask(visit, CreateRule)
 
 
-async def update_rule(visit: Visit) -> Answer:
+async def update_rule(visit: RequestContext) -> Answer:
     """Ask for something else to be watched; 200 with the rule. What is left out of the body stays as it is."""
     return await ask(visit, UpdateRule, in_address=_rule(visit), reach=require_rule)
 
 
-async def delete_rule(visit: Visit) -> Answer:
+async def delete_rule(visit: RequestContext) -> Answer:
     """Ask for something to be watched no more; 204."""
     return await ask(visit, DeleteRule, in_address=_rule(visit), has_body=False, reach=require_rule)
 
 
-async def create_project_rule(visit: Visit) -> Answer:
+async def create_project_rule(visit: RequestContext) -> Answer:
     """Ask for something of the project to be watched; 201 with the rule."""
     return await ask(visit, CreateRule, in_address={"inProject": visit.project_slug()}, reach=require_project)
 
 
-async def update_project_rule(visit: Visit) -> Answer:
+async def update_project_rule(visit: RequestContext) -> Answer:
     """Ask for something else of the project to be watched; 200 with the rule."""
     return await update_rule(visit)
 
 
-async def delete_project_rule(visit: Visit) -> Answer:
+async def delete_project_rule(visit: RequestContext) -> Answer:
     """Ask for something of the project to be watched no more; 204."""
     return await delete_rule(visit)
 
 
-def _rule(visit: Visit) -> dict[str, Any]:
+def _rule(visit: RequestContext) -> dict[str, Any]:
     twin = {"inProject": visit.project_slug()} if "project" in visit.parameters else {}
     return {"alertRule": visit.row_id("rule"), **twin}
 
@@ -162,7 +162,7 @@ _details = partial(
 _creation = partial(Operation, answers={201: "AlertRule"}, message=CreateRule, is_command=True)
 _update = partial(Operation, answers={200: "AlertRule"}, message=UpdateRule, in_address=("alertRule",), is_command=True)
 _deletion = partial(Operation, answers={204: None}, is_command=True)
-_address = partial(Address, tag="alert rules")
+_address = partial(Endpoint, tag="alert rules")
 
 ADDRESSES = (
     # Before addresses of single rules: "available-actions" is none.

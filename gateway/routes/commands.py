@@ -6,17 +6,17 @@ import re
 from uuid import UUID
 
 from gateway.api.bulk import ask_for_all
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address, Operation
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT
-from gateway.http.responses import Answer, as_stored, read_answer
+from gateway.http.responses import Answer, raw_json, read_answer
 from models.enums import CommandState
 from models.policy import COMMANDS
 from models.refusals import NotFound
 from models.serializers import command_json
 
 
-async def read_command(visit: Visit) -> Answer:
+async def read_command(visit: RequestContext) -> Answer:
     """What became of a command; waits for its end if asked to."""
     id_ = _id_of(visit.parameters["command"])
     row = await visit.services.queries.command(id_)
@@ -29,7 +29,7 @@ async def read_command(visit: Visit) -> Answer:
             visit.services.outcomes.look([id_])
             await wait.outcomes(seconds=seconds)
         row = await visit.services.queries.command(id_)
-    resource = command_json(dict(row._mapping) | {"outcome_body": as_stored(row.outcome_body)}, organization=row.slug)
+    resource = command_json(dict(row._mapping) | {"outcome_body": raw_json(row.outcome_body)}, organization=row.slug)
     answered = read_answer(resource, version=0, if_none_match=visit.if_none_match)
     if seconds is not None:
         answered.headers["Preference-Applied"] = f"wait={seconds}"
@@ -43,7 +43,7 @@ def _id_of(text: str) -> UUID:
 
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/commands/",
         {
             "POST": Operation(
@@ -58,7 +58,7 @@ ADDRESSES = (
         permission=COMMANDS,
         body_limit=LARGE_BODY_LIMIT,
     ),
-    Address(
+    Endpoint(
         "/api/0/commands/{command}/",
         {"GET": Operation(read_command, "Read what became of a command", {200: "Command"}, waits=True, has_etag=True)},
         tag="commands",

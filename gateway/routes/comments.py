@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_incident
-from gateway.http.pagination import page_answer, page_of, part_of
+from gateway.http.pagination import page_response, parse_page, slice_page
 from gateway.http.responses import Answer
-from models.policy import INCIDENT, require_note_author
+from models.policy import INCIDENT, require_comment_author
 from models.serializers import person_brief
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import mention
@@ -15,39 +15,39 @@ from tasks.commands.fields import mention
 PREVIEW_PAGE = 100
 
 
-async def post_comment(visit: Visit) -> Answer:
+async def post_comment(visit: RequestContext) -> Answer:
     """Ask for a comment; 201 with the activity once a worker has written it."""
     return await ask(visit, PostComment, incident=visit.incident_number())
 
 
-async def edit_comment(visit: Visit) -> Answer:
+async def edit_comment(visit: RequestContext) -> Answer:
     """Ask for one's own comment to say something else; 200 with the activity."""
     return await ask(visit, EditComment, incident=visit.incident_number(), in_address=_comment(visit))
 
 
-async def delete_comment(visit: Visit) -> Answer:
+async def delete_comment(visit: RequestContext) -> Answer:
     """Ask for one's own comment to be taken back; 204."""
     return await ask(visit, DeleteComment, incident=visit.incident_number(), in_address=_comment(visit), has_body=False)
 
 
-def _comment(visit: Visit) -> dict[str, str]:
+def _comment(visit: RequestContext) -> dict[str, str]:
     return {"id": visit.parameters["comment"]}
 
 
-async def preview_comment(visit: Visit) -> Answer:
+async def preview_comment(visit: RequestContext) -> Answer:
     """Who would be told by a comment with these mentions; nothing is posted."""
     number = visit.incident_number()
     await require_incident(visit, number)
-    page = page_of(visit.query, default=PREVIEW_PAGE)
+    page = parse_page(visit.query, default=PREVIEW_PAGE)
     told = await visit.services.previews.of_comment(
         visit.organization,
         number,
         [mention(each) for each in visit.query.getlist("mentions")],
         author=visit.actor.user_id,
     )
-    return page_answer(
+    return page_response(
         page,
-        part_of(told, page, key=lambda each: (each.person.id,)),
+        slice_page(told, page, key=lambda each: (each.person.id,)),
         key=lambda each: (each.person.id,),
         shape=lambda each: {"user": person_brief(each.person), "reason": each.reason},
         url=visit.url,
@@ -57,7 +57,7 @@ async def preview_comment(visit: Visit) -> Answer:
 
 ADDRESSES = (
     # Before addresses of single comments: "preview" is none.
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/preview/",
         {
             "GET": Operation(
@@ -73,7 +73,7 @@ ADDRESSES = (
         tag="incidents",
         permission=INCIDENT,
     ),
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/",
         {
             "POST": Operation(
@@ -88,7 +88,7 @@ ADDRESSES = (
         tag="incidents",
         permission=INCIDENT,
     ),
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/{comment}/",
         {
             "PUT": Operation(
@@ -103,6 +103,6 @@ ADDRESSES = (
         },
         tag="incidents",
         permission=INCIDENT,
-        welcomes=require_note_author,
+        welcomes=require_comment_author,
     ),
 )

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address, Operation
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT
 from gateway.http.responses import Answer, answer
 from models.enums import OpsRole
 
 
-async def import_directory(visit: Visit) -> Answer:
+async def import_directory(visit: RequestContext) -> Answer:
     """Bring the directory to what the document says, all or nothing; in force for every later request."""
     return answer(200, await visit.services.directory.bring_in(visit.body))
 
 
-async def export_directory(visit: Visit) -> Answer:
+async def export_directory(visit: RequestContext) -> Answer:
     """The directory as a document that imports again."""
     return answer(200, await visit.services.directory.bring_out())
 
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/directory/",
         {
             "GET": Operation(export_directory, "Export the directory", {200: "Directory"}),

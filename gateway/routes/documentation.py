@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from gateway.api.endpoint import Address
+from gateway.api.endpoint import Endpoint
 from gateway.http.responses import written
 from gateway.openapi.document import describe
 
@@ -42,7 +42,7 @@ _PAGE: Final = """<!DOCTYPE html>
 """
 
 
-def routes(addresses: Sequence[Address]) -> list[Route | Mount]:
+def routes(addresses: Sequence[Endpoint]) -> list[Route | Mount]:
     """The file, written when it is first asked for, and the page."""
 
     @cache

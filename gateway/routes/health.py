@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from gateway.container import Services
+from gateway.container import Container
 from gateway.health import canaries, checks
 
 
-def routes(services: Services) -> list[Route]:
+def routes(services: Container) -> list[Route]:
     """The addresses that need no token."""
 
     async def livez(_: Request) -> Response:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_incident
-from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.pagination import moment, page_response, parse_page, whole
 from gateway.http.responses import Answer, read_answer
-from gateway.reads.incident_list import Listed
-from gateway.reads.queries import activity_of, author_of, person_of
+from gateway.reads.incident_list import IncidentListItem
+from gateway.reads.queries import activity_from_row, author_from_row, person_from_row
 from models.enums import JSON, IncidentStatus
-from models.policy import INCIDENT, INCIDENTS, require_projects
-from models.refusals import PlainRefusal
-from models.serializers import FoundBy, activity_json, incident_details, incident_json, person_brief
+from models.policy import INCIDENT, INCIDENTS, require_project_access
+from models.refusals import StringRefusal
+from models.serializers import IncidentRule, activity_json, incident_details, incident_json, person_brief
 from tasks.commands import json_schema
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 
@@ -24,16 +24,16 @@ ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
 
 
-async def open_incident(visit: Visit) -> Answer:
+async def open_incident(visit: RequestContext) -> Answer:
     """Ask for an incident; 201 with it once a worker has opened it, 200 with an open one of the same dedupKey."""
     return await ask(visit, OpenIncident)
 
 
-async def list_incidents(visit: Visit) -> Answer:
+async def list_incidents(visit: RequestContext) -> Answer:
     """Incidents of the caller's teams, or of the projects named; the last to begin first."""
     reads, query, viewer = visit.services.incident_list, visit.query, visit.actor.user_id
     selection = await reads.selection(query, visit.actor, visit.organization)
-    page = page_of(query, default=LIST_PAGE, kinds=(moment, whole))
+    page = parse_page(query, default=LIST_PAGE, kinds=(moment, whole))
     keys = await reads.keys(selection, page)
     expand = query.getlist("expand")
     listed = await reads.listed(keys, activities="activities" in expand, seen_by="seen_by" in expand)
@@ -43,7 +43,7 @@ async def list_incidents(visit: Visit) -> Answer:
         {each.edition.rule.id: each.edition.rule for each in found_by.values()} if "latestIncident" in expand else {}
     )
     latest = await visit.services.rules.latest_incidents(list(rules.values()), viewer)
-    return page_answer(
+    return page_response(
         page,
         # What was deleted just now is left out.
         [key for key in keys if key.incident_id in listed],
@@ -66,7 +66,7 @@ def _with_latest(shown: dict[str, JSON], latest: Mapping[int, JSON]) -> JSON:
 
 
 def _listed_json(
-    listed: Listed, viewer: int | None, found_by: FoundBy | None, *, shows_original: bool
+    listed: IncidentListItem, viewer: int | None, found_by: IncidentRule | None, *, shows_original: bool
 ) -> dict[str, JSON]:
     number = listed.incident.identifier
     activities = None
@@ -83,11 +83,11 @@ def _listed_json(
     )
 
 
-async def read_incident(visit: Visit) -> Answer:
+async def read_incident(visit: RequestContext) -> Answer:
     """An incident by itself."""
     organization, viewer = visit.organization, visit.actor.user_id
     found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
-    require_projects(visit.actor, organization, projects)
+    require_project_access(visit.actor, organization, projects)
     found_by = await visit.services.rules.found_by([found.incident], viewer)
     details = incident_details(
         found.incident,
@@ -100,49 +100,49 @@ async def read_incident(visit: Visit) -> Answer:
     return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
 
 
-async def close_incident(visit: Visit) -> Answer:
+async def close_incident(visit: RequestContext) -> Answer:
     """Ask for an incident to be closed; 200 with it. Its other statuses are set through `commands/`."""
     return await ask(visit, SetStatus, incident=visit.incident_number(), require=_closing)
 
 
-async def mark_seen(visit: Visit) -> Answer:
+async def mark_seen(visit: RequestContext) -> Answer:
     """Say that the caller has seen an incident; 201 whether or not it is remembered."""
     return await ask(visit, MarkSeen, incident=visit.incident_number(), has_body=False)
 
 
 def _closing(command: SetStatus) -> None:
     if command.status != IncidentStatus.CLOSED:
-        raise PlainRefusal("Status cannot be changed.")
+        raise StringRefusal("Status cannot be changed.")
 
 
-async def list_activity(visit: Visit) -> Answer:
+async def list_activity(visit: RequestContext) -> Answer:
     """What happened on an incident, newest first unless asked otherwise."""
     number = visit.incident_number()
     await require_incident(visit, number)
-    page = page_of(visit.query, default=ACTIVITY_PAGE, kinds=(moment, whole))
+    page = parse_page(visit.query, default=ACTIVITY_PAGE, kinds=(moment, whole))
     descending = visit.query.get("desc", "1") == "1"
     rows = await visit.services.queries.activities(visit.organization.id, number, page, descending=descending)
-    return page_answer(
+    return page_response(
         page,
         rows,
         key=lambda row: (row.date_added, row.id),
-        shape=lambda row: activity_json(activity_of(row), identifier=number, user=author_of(row)),
+        shape=lambda row: activity_json(activity_from_row(row), identifier=number, user=author_from_row(row)),
         url=visit.url,
         query=visit.query,
     )
 
 
-async def list_subscribers(visit: Visit) -> Answer:
+async def list_subscribers(visit: RequestContext) -> Answer:
     """Who will hear of a change, and how that arose."""
     number = visit.incident_number()
     await require_incident(visit, number)
-    page = page_of(visit.query, default=SUBSCRIBER_PAGE)
+    page = parse_page(visit.query, default=SUBSCRIBER_PAGE)
     rows = await visit.services.queries.subscribers(visit.organization, number, page)
-    return page_answer(
+    return page_response(
         page,
         rows,
         key=lambda row: (row.id,),
-        shape=lambda row: {"user": person_brief(person_of(row)), "reason": row.reason},
+        shape=lambda row: {"user": person_brief(person_from_row(row)), "reason": row.reason},
         url=visit.url,
         query=visit.query,
     )
@@ -183,10 +183,10 @@ _LIST_PARAMETERS = (
     ),
 )
 
-_incident = partial(Address, tag="incidents", permission=INCIDENT)
+_incident = partial(Endpoint, tag="incidents", permission=INCIDENT)
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/incidents/",
         {
             "GET": Operation(

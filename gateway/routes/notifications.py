@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import ask
-from gateway.http.pagination import page_answer, page_of
+from gateway.http.pagination import page_response, parse_page
 from gateway.http.responses import Answer, read_answer
-from models.policy import INBOX, require_author
+from models.policy import INBOX, require_person
 from models.serializers import notification_json
 from tasks.commands.notifications import ReadNotifications
 
 PAGE = 100
 
 
-async def list_notifications(visit: Visit) -> Answer:
+async def list_notifications(visit: RequestContext) -> Answer:
     """What the caller was told, newest first."""
-    require_author(visit.actor)
-    page = page_of(visit.query, default=PAGE)
+    require_person(visit.actor)
+    page = parse_page(visit.query, default=PAGE)
     unread = visit.query.get("unread", "") not in ("", "0", "false")
     rows = await visit.services.queries.inbox(visit.actor, visit.organization, page, unread=unread)
-    return page_answer(page, rows, key=lambda row: (row.id,), shape=notification_json, url=visit.url, query=visit.query)
+    return page_response(
+        page, rows, key=lambda row: (row.id,), shape=notification_json, url=visit.url, query=visit.query
+    )
 
 
-async def count_notifications(visit: Visit) -> Answer:
+async def count_notifications(visit: RequestContext) -> Answer:
     """How much of it is unread."""
-    require_author(visit.actor)
+    require_person(visit.actor)
     count = await visit.services.queries.unread(visit.actor, visit.organization)
     return read_answer({"unread": count}, version=0, if_none_match=visit.if_none_match)
 
 
-async def read_notifications(visit: Visit) -> Answer:
+async def read_notifications(visit: RequestContext) -> Answer:
     """Ask for items to be marked as read; 200 with how many were."""
     return await ask(visit, ReadNotifications)
 
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/notifications/",
         {
             "GET": Operation(
@@ -50,13 +52,13 @@ ADDRESSES = (
         tag="notifications",
         permission=INBOX,
     ),
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/notifications/count/",
         {"GET": Operation(count_notifications, "Count unread notifications", {200: "UnreadCount"}, has_etag=True)},
         tag="notifications",
         permission=INBOX,
     ),
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/notifications/read/",
         {
             "POST": Operation(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import TEXTS, Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask
-from gateway.http.pagination import moment, page_answer, page_of, whole
+from gateway.http.pagination import moment, page_response, parse_page, whole
 from gateway.http.responses import Answer
 from gateway.reads.observations import RuleProject
 from models.enums import JSON
-from models.policy import ALERT_RULES, has_project_access, require_projects
+from models.policy import ALERT_RULES, has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
 from models.timestamps import iso
 from tasks.commands.fields import row_id
@@ -20,7 +20,7 @@ from tasks.commands.observations import ObserveMetric
 OBSERVATION_PAGE = 100
 
 
-async def observe_metric(visit: Visit) -> Answer:
+async def observe_metric(visit: RequestContext) -> Answer:
     """Send a value; 201 with what it fired and resolved once a worker has seen to it, 200 if it was ignored."""
     return await ask(
         visit,
@@ -30,12 +30,12 @@ async def observe_metric(visit: Visit) -> Answer:
     )
 
 
-async def list_observations(visit: Visit) -> Answer:
+async def list_observations(visit: RequestContext) -> Answer:
     """The last values of a rule and what each did, newest first; 500 of each project are kept."""
     reached = await _asked_for(visit)
-    page = page_of(visit.query, default=OBSERVATION_PAGE, kinds=(moment, whole, whole))
+    page = parse_page(visit.query, default=OBSERVATION_PAGE, kinds=(moment, whole, whole))
     rows = await visit.services.observations.page(_rule(visit), [each.facts.id for each in reached], page)
-    return page_answer(
+    return page_response(
         page,
         rows,
         key=lambda row: (row.accepted_at, row.number, row.project_id),
@@ -45,18 +45,18 @@ async def list_observations(visit: Visit) -> Answer:
     )
 
 
-def _rule(visit: Visit) -> int:
+def _rule(visit: RequestContext) -> int:
     return row_id(visit.parameters["rule"])
 
 
-async def _projects(visit: Visit) -> list[RuleProject]:
+async def _projects(visit: RequestContext) -> list[RuleProject]:
     """The rule's projects, for who reaches one of them."""
     projects = await visit.services.observations.projects(visit.organization.id, _rule(visit))
-    require_projects(visit.actor, visit.organization, [each.facts for each in projects])
+    require_project_access(visit.actor, visit.organization, [each.facts for each in projects])
     return projects
 
 
-async def _asked_for(visit: Visit) -> list[RuleProject]:
+async def _asked_for(visit: RequestContext) -> list[RuleProject]:
     projects = await _projects(visit)
     wanted = set(visit.query.getlist("project"))
     if not wanted <= {each.slug for each in projects}:
@@ -84,7 +84,7 @@ def _observation_json(row: Any) -> JSON:
 
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/alert-rules/{rule}/observations/",
         {
             "GET": Operation(

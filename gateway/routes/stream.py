@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address, Operation, Parameter
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import require_incident
-from gateway.http.responses import Answer, StreamedAnswer
-from models.policy import INBOX, INCIDENT, require_organization, require_token
+from gateway.http.responses import Answer, StreamedResponse
+from models.policy import INBOX, INCIDENT, require_organization_access, require_token_scope
 from models.refusals import NotFound
 from tasks.commands.fields import identifier
 
@@ -22,7 +22,7 @@ HEADERS = {
 }
 
 
-async def follow_events(visit: Visit) -> Answer:
+async def follow_events(visit: RequestContext) -> Answer:
     """The caller's notifications and the events of incidents that they may read, in order, for as long as they stay."""
     last = visit.headers.get(b"last-event-id")
     reader = await visit.services.following.join(
@@ -32,16 +32,16 @@ async def follow_events(visit: Visit) -> Answer:
         last_id=_id_of(last),
         is_resuming=bool(last),
     )
-    return StreamedAnswer(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=reader)
+    return StreamedResponse(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=reader)
 
 
-async def _narrowed(visit: Visit) -> int | None:
+async def _narrowed(visit: RequestContext) -> int | None:
     asked = visit.query.get("incident")
     if asked is None:
         return None
     # Like reading the incident itself.
-    require_token(visit.actor, INCIDENT, "GET")
-    require_organization(visit.actor, visit.organization, INCIDENT, "GET")
+    require_token_scope(visit.actor, INCIDENT, "GET")
+    require_organization_access(visit.actor, visit.organization, INCIDENT, "GET")
     number = identifier(asked)
     if number is None:
         raise NotFound
@@ -55,7 +55,7 @@ def _id_of(text: str | None) -> UUID | None:
 
 
 ADDRESSES = (
-    Address(
+    Endpoint(
         "/api/0/organizations/{organization}/events/",
         {
             "GET": Operation(

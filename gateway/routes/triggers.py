@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from gateway.api.context import Visit
-from gateway.api.endpoint import Address, Operation
+from gateway.api.context import RequestContext
+from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import ask, require_rule
-from gateway.http.pagination import page_answer, page_of, part_of, whole, words
+from gateway.http.pagination import page_response, parse_page, slice_page, whole, words
 from gateway.http.responses import Answer, read_answer
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
@@ -29,19 +29,19 @@ PAGE: Final = 25
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-async def list_triggers(visit: Visit) -> Answer:
+async def list_triggers(visit: RequestContext) -> Answer:
     """Triggers of an alert rule, by label from the last to the first."""
     rule = await require_rule(visit)
     names = await visit.services.rules.names([rule])
-    page = page_of(visit.query, default=PAGE, kinds=(words, whole))
+    page = parse_page(visit.query, default=PAGE, kinds=(words, whole))
 
     def key(trigger: Trigger) -> tuple[str, int]:
         return trigger.label, trigger.id
 
     ordered = sorted(rule.definition.triggers, key=key, reverse=True)
-    return page_answer(
+    return page_response(
         page,
-        part_of(ordered, page, key=key, descending=True),
+        slice_page(ordered, page, key=key, descending=True),
         key=key,
         shape=lambda trigger: trigger_json(rule.id, rule.definition, trigger, names),
         url=visit.url,
@@ -49,7 +49,7 @@ async def list_triggers(visit: Visit) -> Answer:
     )
 
 
-async def read_trigger(visit: Visit) -> Answer:
+async def read_trigger(visit: RequestContext) -> Answer:
     """A trigger by itself."""
     rule, trigger = await _trigger(visit)
     names = await visit.services.rules.names([rule])
@@ -57,18 +57,18 @@ async def read_trigger(visit: Visit) -> Answer:
     return read_answer(shown, version=0, if_none_match=visit.if_none_match)
 
 
-async def list_actions(visit: Visit) -> Answer:
+async def list_actions(visit: RequestContext) -> Answer:
     """Actions of a trigger, by type."""
     rule, trigger = await _trigger(visit)
     names = await visit.services.rules.names([rule])
-    page = page_of(visit.query, default=PAGE, kinds=(words, whole))
+    page = parse_page(visit.query, default=PAGE, kinds=(words, whole))
 
     def key(action: Action) -> tuple[str, int]:
         return action.type.value, action.id
 
-    return page_answer(
+    return page_response(
         page,
-        part_of(sorted(trigger.actions, key=key), page, key=key),
+        slice_page(sorted(trigger.actions, key=key), page, key=key),
         key=key,
         shape=lambda action: action_json(trigger.id, action, names),
         url=visit.url,
@@ -76,14 +76,14 @@ async def list_actions(visit: Visit) -> Answer:
     )
 
 
-async def read_action(visit: Visit) -> Answer:
+async def read_action(visit: RequestContext) -> Answer:
     """An action by itself."""
     rule, trigger, action = await _action(visit)
     names = await visit.services.rules.names([rule])
     return read_answer(action_json(trigger.id, action, names), version=0, if_none_match=visit.if_none_match)
 
 
-async def _trigger(visit: Visit) -> tuple[AlertRule, Trigger]:
+async def _trigger(visit: RequestContext) -> tuple[AlertRule, Trigger]:
     rule = await require_rule(visit)
     trigger = rule.definition.trigger(visit.row_id("trigger"))
     if trigger is None:
@@ -91,7 +91,7 @@ async def _trigger(visit: Visit) -> tuple[AlertRule, Trigger]:
     return rule, trigger
 
 
-async def _action(visit: Visit) -> tuple[AlertRule, Trigger, Action]:
+async def _action(visit: RequestContext) -> tuple[AlertRule, Trigger, Action]:
     rule, trigger = await _trigger(visit)
     id_ = visit.row_id("action")
     action = next((each for each in trigger.actions if each.id == id_), None)
@@ -103,40 +103,40 @@ async def _action(visit: Visit) -> tuple[AlertRule, Trigger, Action]:
 # --- asking -----------------------------------------------------------------------------------------------------
 
 
-async def create_trigger(visit: Visit) -> Answer:
+async def create_trigger(visit: RequestContext) -> Answer:
     """Ask for another threshold; 201 with the trigger."""
     return await ask(visit, CreateTrigger, in_address=_names(visit), reach=require_rule)
 
 
-async def update_trigger(visit: Visit) -> Answer:
+async def update_trigger(visit: RequestContext) -> Answer:
     """Ask for a threshold to move, or to tell others; 200 with the trigger. What is left out stays."""
     return await ask(visit, UpdateTrigger, in_address=_names(visit, id="trigger"), reach=_trigger)
 
 
-async def delete_trigger(visit: Visit) -> Answer:
+async def delete_trigger(visit: RequestContext) -> Answer:
     """Ask for a threshold to go; 204."""
     return await ask(visit, DeleteTrigger, in_address=_names(visit, id="trigger"), has_body=False, reach=_trigger)
 
 
-async def create_action(visit: Visit) -> Answer:
+async def create_action(visit: RequestContext) -> Answer:
     """Ask for somebody else to be told as well; 201 with the action."""
     names = _names(visit, trigger="trigger")
     return await ask(visit, CreateAction, in_address=names, body_as="action", reach=_trigger)
 
 
-async def update_action(visit: Visit) -> Answer:
+async def update_action(visit: RequestContext) -> Answer:
     """Ask for somebody else to be told instead; 200 with the action."""
     names = _names(visit, trigger="trigger", id="action")
     return await ask(visit, UpdateAction, in_address=names, body_as="action", reach=_action)
 
 
-async def delete_action(visit: Visit) -> Answer:
+async def delete_action(visit: RequestContext) -> Answer:
     """Ask for somebody to be told no more; 204."""
     names = _names(visit, trigger="trigger", id="action")
     return await ask(visit, DeleteAction, in_address=names, has_body=False, reach=_action)
 
 
-def _names(visit: Visit, **fields: str) -> dict[str, Any]:
+def _names(visit: RequestContext, **fields: str) -> dict[str, Any]:
     return {"alertRule": visit.row_id("rule")} | {field: visit.row_id(name) for field, name in fields.items()}
 
 
@@ -145,7 +145,7 @@ def _names(visit: Visit, **fields: str) -> dict[str, Any]:
 _TRIGGERS = "/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
 _ACTIONS = f"{_TRIGGERS}{{trigger}}/actions/"
 # The feature is needed for every method: only whole rules may be deleted without it.
-_address = partial(Address, tag="alert rules", permission=ALERT_RULES)
+_address = partial(Endpoint, tag="alert rules", permission=ALERT_RULES)
 
 ADDRESSES = (
     _address(

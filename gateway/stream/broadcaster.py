@@ -17,10 +17,18 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.auth import Caller, Identity, Question
-from gateway.stream.event_feed import Item, NewsDesk, Snapshot, beginning_id
-from models.database.engine import can_pass
-from models.policy import INBOX, INCIDENT, Permission, ProjectFacts, may_read, require_organization, require_token
+from gateway.auth import Caller, Credential, Identity
+from gateway.stream.event_feed import EventFeed, Item, Snapshot, beginning_id
+from models.database.engine import is_transient
+from models.policy import (
+    INBOX,
+    INCIDENT,
+    Permission,
+    ProjectFacts,
+    may_read,
+    require_organization_access,
+    require_token_scope,
+)
 from models.refusals import NotFound, Refusal, Unavailable
 from tasks.broker import pubsub
 
@@ -47,7 +55,7 @@ log = structlog.get_logger(__name__)
 class Reader:
     """One open stream: who reads, what waits to be sent, and why it ended if it has."""
 
-    def __init__(self, following: Following, question: Question, caller: Caller, incident: int | None) -> None:
+    def __init__(self, following: EventBroadcaster, question: Credential, caller: Caller, incident: int | None) -> None:
         self.question = question
         self.incident = incident
         self.ended: str | None = None
@@ -128,7 +136,7 @@ class Reader:
         yield f": {self.ended}\n\n".encode()
 
 
-class Following:
+class EventBroadcaster:
     """Hands what happens to whoever reads. Its figures may be changed: a test need not wait for a heartbeat."""
 
     def __init__(self, engine: AsyncEngine, identity: Identity, *, wake_url: str | None, seconds: float) -> None:
@@ -137,7 +145,7 @@ class Following:
         self.facts_seconds = 1.0
         self.most_waiting = 1000
         self.most_at_once = 5000
-        self._desk = NewsDesk(engine)
+        self._desk = EventFeed(engine)
         self._identity = identity
         self._wake_url = wake_url
         self._seconds = seconds
@@ -170,7 +178,7 @@ class Following:
             reader.end(STOPPING)
 
     async def join(
-        self, question: Question, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
+        self, question: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
     ) -> Reader:
         """A new reader; ``incident`` (the row's id) narrows. Who resumes gets what came after ``last_id`` first.
 
@@ -285,7 +293,7 @@ class Following:
         asked_at = clock()
         old = [reader for reader in readers if asked_at - reader.known_at >= self.facts_seconds]
         questions = list({reader.question for reader in old})
-        answers: dict[Question, Caller | Refusal] = {}
+        answers: dict[Credential, Caller | Refusal] = {}
         for start in range(0, len(questions), ASKED_AT_ONCE):
             some = questions[start : start + ASKED_AT_ONCE]
             answers |= zip(some, await asyncio.gather(*(self._who(question) for question in some)), strict=True)
@@ -298,7 +306,7 @@ class Following:
             except Refusal:
                 reader.end(NOT_ALLOWED)
 
-    async def _who(self, question: Question) -> Caller | Refusal:
+    async def _who(self, question: Credential) -> Caller | Refusal:
         try:
             return await self._identity.who(question, deadline=asyncio.get_running_loop().time() + self._seconds)
         except Unavailable:
@@ -319,14 +327,14 @@ async def _hand_out(
 
 
 def _is_passing(fault: Exception) -> bool:
-    return can_pass(fault) or isinstance(fault, (TimeoutError, Unavailable))
+    return is_transient(fault) or isinstance(fault, (TimeoutError, Unavailable))
 
 
 def _require(caller: Caller, permission: Permission) -> None:
     if caller.organization is None:
         raise NotFound
-    require_token(caller.actor, permission, "GET")
-    require_organization(caller.actor, caller.organization, permission, "GET")
+    require_token_scope(caller.actor, permission, "GET")
+    require_organization_access(caller.actor, caller.organization, permission, "GET")
 
 
 def _may(caller: Caller, permission: Permission) -> bool:

@@ -146,7 +146,7 @@ WHERE ip.incident_id = ANY(%(incidents)s::bigint[])
 """
 
 
-class NewsDesk:
+class EventFeed:
     """Reads what is to be told; faults of the database come out as they are."""
 
     def __init__(self, engine: AsyncEngine) -> None:

@@ -17,14 +17,14 @@ class Call(NamedTuple):
     action: Action
 
 
-class FanOut(NamedTuple):
+class ActionSelection(NamedTuple):
     """Actions to take, and whether they tell of fire or of relief."""
 
     method: DeliveryMethod
     calls: tuple[Call, ...]
 
 
-def every_call(said: Definition) -> tuple[Call, ...]:
+def all_actions(said: Definition) -> tuple[Call, ...]:
     """The actions of all triggers; who is named by several is called once, and by a warning rather than otherwise."""
     calls: dict[tuple[str, str, str], Call] = {}
     for trigger in sorted(said.triggers, key=lambda each: each.label != WARNING):
@@ -33,23 +33,25 @@ def every_call(said: Definition) -> tuple[Call, ...]:
     return tuple(calls.values())
 
 
-def on_closing(said: Definition) -> FanOut:
+def select_on_close(said: Definition) -> ActionSelection:
     """What a close by hand, or of a rule that is no more, takes: every action, whether or not its trigger fired."""
-    return FanOut(DeliveryMethod.RESOLVE, every_call(said))
+    return ActionSelection(DeliveryMethod.RESOLVE, all_actions(said))
 
 
-def on_change(said: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool) -> FanOut:
+def select_on_change(
+    said: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool
+) -> ActionSelection:
     """What a change by the rule itself takes; those who are called for critical only hear of nothing less.
 
     ``was_critical`` says whether the critical trigger ever fired in this incident.
     """
     if new is IncidentStatus.CRITICAL:
-        return FanOut(DeliveryMethod.FIRE, every_call(said))
+        return ActionSelection(DeliveryMethod.FIRE, all_actions(said))
     if new is IncidentStatus.WARNING and old is not IncidentStatus.CRITICAL:
-        return FanOut(DeliveryMethod.FIRE, _milder(said))
+        return ActionSelection(DeliveryMethod.FIRE, _milder(said))
     heard_the_worst = was_critical or new is IncidentStatus.WARNING
-    return FanOut(DeliveryMethod.RESOLVE, every_call(said) if heard_the_worst else _milder(said))
+    return ActionSelection(DeliveryMethod.RESOLVE, all_actions(said) if heard_the_worst else _milder(said))
 
 
 def _milder(said: Definition) -> tuple[Call, ...]:
-    return tuple(call for call in every_call(said) if call.label != CRITICAL)
+    return tuple(call for call in all_actions(said) if call.label != CRITICAL)

@@ -30,9 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.alert_rules.enums import ActionType, QueryType, TargetType, ThresholdType
-from models.base import METADATA, Moment, id_column, reference
+from models.base import METADATA, Timestamp, id_column, reference
 
-MOST_RULES: Final = 1000
+MAX_RULES: Final = 1000
 """How many live rules an organization may have."""
 
 RESOLUTION_MINUTES: Final = 1
@@ -215,8 +215,8 @@ alert_rules = Table(
     Column("event_sequence", BigInteger, nullable=False, server_default="0"),
     Column("created_by", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("definition", JSONB, nullable=False),
-    Column("date_added", Moment, nullable=False),
-    Column("date_modified", Moment, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
+    Column("date_modified", Timestamp, nullable=False),
 )
 Index(
     "alert_rules_live_idx",
@@ -240,7 +240,7 @@ alert_rule_generations = Table(
     reference("rule_id", "alert_rules.id", primary_key=True),
     Column("generation", BigInteger, primary_key=True),
     Column("definition", JSONB, nullable=False),
-    Column("date_modified", Moment, nullable=False),
+    Column("date_modified", Timestamp, nullable=False),
 )
 """What a rule said in the generations before the one it is in."""
 
@@ -251,7 +251,7 @@ alert_rule_activities = Table(
     reference("rule_id", "alert_rules.id"),
     Column("user_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("type", SmallInteger, nullable=False),
-    Column("date_added", Moment, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
 )
 Index("alert_rule_activities_rule_id_idx", alert_rule_activities.c.rule_id)
 
@@ -270,8 +270,8 @@ alert_rule_snoozes = Table(
     reference("rule_id", "alert_rules.id"),
     reference("user_id", "users.id", nullable=True),
     Column("owner_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
-    Column("until", Moment, nullable=True),
-    Column("date_added", Moment, nullable=False),
+    Column("until", Timestamp, nullable=True),
+    Column("date_added", Timestamp, nullable=False),
 )
 # One for each person and one for everyone.
 Index(
@@ -288,7 +288,7 @@ alert_rule_progress = Table(
     reference("project_id", "projects.id", primary_key=True),
     Column("generation", BigInteger, nullable=False),
     Column("observed", BigInteger, nullable=False, server_default="0"),
-    Column("last_timestamp", Moment, nullable=True),
+    Column("last_timestamp", Timestamp, nullable=True),
     # Of each trigger, by id: how often in a row it was met and missed, and when it last opened an incident.
     Column("counters", JSONB, nullable=False, server_default="{}"),
 )
@@ -305,12 +305,12 @@ alert_rule_observations = Table(
     # A ring: the number of the observation modulo KEPT_OBSERVATIONS.
     Column("slot", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
-    Column("timestamp", Moment, nullable=False),
+    Column("timestamp", Timestamp, nullable=False),
     Column("value", Double, nullable=True),
     Column("comparison_value", Double, nullable=True),
     # What it did: {"fired": […], "resolved": […], "incident": identifier or null, "ignored": reason or absent}.
     Column("result", JSONB, nullable=False),
-    Column("accepted_at", Moment, nullable=False),
+    Column("accepted_at", Timestamp, nullable=False),
 )
 
 incident_triggers = Table(
@@ -321,7 +321,7 @@ incident_triggers = Table(
     Column("trigger_id", BigInteger, primary_key=True, autoincrement=False),
     Column("label", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),
-    Column("date_added", Moment, nullable=False),
-    Column("date_modified", Moment, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
+    Column("date_modified", Timestamp, nullable=False),
 )
 """Which triggers hold, or held, an incident open."""

@@ -86,7 +86,7 @@ class Observation(NamedTuple):
     comparison_value: float | None = None
 
 
-class Step(NamedTuple):
+class TriggerTransition(NamedTuple):
     """A trigger fired, or was resolved. ``severity`` is what the incident comes to, ``None`` if that says nothing."""
 
     trigger: Trigger
@@ -99,7 +99,7 @@ class Verdict:
     """What a value does."""
 
     progress: Progress
-    steps: tuple[Step, ...] = ()
+    steps: tuple[TriggerTransition, ...] = ()
     ignored: Ignored | None = None
 
     @property
@@ -145,7 +145,7 @@ class _Round:
     opened_at: datetime | None
     active: set[int]
     at: datetime
-    steps: list[Step] = field(default_factory=list)
+    steps: list[TriggerTransition] = field(default_factory=list)
     was_cooling: bool = False
 
     def pass_on(self, trigger: Trigger, measured: float, counter: Counter) -> Counter:
@@ -165,14 +165,14 @@ class _Round:
             return counter
         self.opened_at = self.opened_at or self.at
         self.active.add(trigger.id)
-        self.steps.append(Step(trigger, fired=True, severity=severity(self.said, self.active)))
+        self.steps.append(TriggerTransition(trigger, fired=True, severity=severity(self.said, self.active)))
         return Counter(opened_at=self.opened_at)
 
     def _resolve(self, trigger: Trigger, counter: Counter) -> Counter:
         self.active.discard(trigger.id)
         if not self.active:
             self.opened_at = None
-        self.steps.append(Step(trigger, fired=False, severity=severity(self.said, self.active)))
+        self.steps.append(TriggerTransition(trigger, fired=False, severity=severity(self.said, self.active)))
         return Counter(opened_at=counter.opened_at)
 
 

@@ -20,7 +20,7 @@ from models.timestamps import iso, iso_or_none
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class RuleReferences:
     """What the ids in rules stand for: slugs of projects and teams, and people."""
 
     projects: Mapping[int, str] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class Names:
     people: Mapping[int, Person] = field(default_factory=dict)
 
 
-class Edition(NamedTuple):
+class RuleSnapshot(NamedTuple):
     """A rule as it stands, or as it was in an earlier generation."""
 
     rule: AlertRule
@@ -37,12 +37,14 @@ class Edition(NamedTuple):
     is_snapshot: bool
 
     @classmethod
-    def of(cls, rule: AlertRule) -> Edition:
+    def of(cls, rule: AlertRule) -> RuleSnapshot:
         """As it stands."""
         return cls(rule, rule.definition, rule.date_modified, is_snapshot=False)
 
 
-def rule_json(edition: Edition, names: Names, *, is_snoozed: bool, shows_original: bool = False) -> dict[str, JSON]:
+def rule_json(
+    edition: RuleSnapshot, names: RuleReferences, *, is_snoozed: bool, shows_original: bool = False
+) -> dict[str, JSON]:
     """A rule in a list or an incident; ``shows_original`` names the living rule beside a snapshot of it."""
     rule, said = edition.rule, edition.definition
     snoozed: dict[str, JSON] = {"snooze": True} if is_snoozed else {}
@@ -79,10 +81,12 @@ def rule_json(edition: Edition, names: Names, *, is_snoozed: bool, shows_origina
     }
 
 
-def rule_details(rule: AlertRule, names: Names, *, snoozes: Iterable[Snooze], viewer: int | None) -> dict[str, JSON]:
+def rule_details(
+    rule: AlertRule, names: RuleReferences, *, snoozes: Iterable[Snooze], viewer: int | None
+) -> dict[str, JSON]:
     """A rule by itself, for the reader; ``snoozes`` are those that hold now."""
     mine = [each for each in snoozes if each.user_id is None or each.user_id == viewer]
-    return rule_json(Edition.of(rule), names, is_snoozed=bool(mine)) | {
+    return rule_json(RuleSnapshot.of(rule), names, is_snoozed=bool(mine)) | {
         "excludedProjects": list(rule.definition.excluded_projects),
         "eventTypes": sorted(rule.definition.event_types),
         "snooze": bool(mine),
@@ -90,7 +94,7 @@ def rule_details(rule: AlertRule, names: Names, *, snoozes: Iterable[Snooze], vi
     }
 
 
-def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, names: Names) -> dict[str, JSON]:
+def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, names: RuleReferences) -> dict[str, JSON]:
     """A trigger of a rule."""
     return {
         "id": str(trigger.id),
@@ -104,7 +108,7 @@ def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, names: 
     }
 
 
-def action_json(trigger_id: int, action: Action, names: Names) -> dict[str, JSON]:
+def action_json(trigger_id: int, action: Action, names: RuleReferences) -> dict[str, JSON]:
     """An action of a trigger; what belongs to other products' integrations is null."""
     return {
         "id": str(action.id),
@@ -161,7 +165,7 @@ def _creator(person: Person | None) -> JSON:
     return None if person is None else {"id": person.id, "name": person.name, "email": person.email}
 
 
-def _description(action: Action, names: Names) -> str:
+def _description(action: Action, names: RuleReferences) -> str:
     match action.target_type:
         case TargetType.USER:
             person = names.people.get(int(action.target))
@@ -172,7 +176,7 @@ def _description(action: Action, names: Names) -> str:
             return f"Send a notification to {action.target} via {action.type}"
 
 
-def _snooze_facts(snoozes: list[Snooze], names: Names, viewer: int | None) -> dict[str, JSON]:
+def _snooze_facts(snoozes: list[Snooze], names: RuleReferences, viewer: int | None) -> dict[str, JSON]:
     if not snoozes:
         return {}
     # What holds for everyone says more than what one chose for oneself.

@@ -26,7 +26,7 @@ _DIGITS: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Saying:
+class RuleDraft:
     """What of a rule has to fit together; ``thresholds`` are labels with what people wrote, differences included."""
 
     query_type: QueryType = QueryType.ERROR
@@ -44,7 +44,7 @@ class Saying:
         return stored_threshold(self.threshold_type, is_comparison=self.comparison_delta is not None, shown=shown)
 
 
-def wrong_query(saying: Saying) -> str | None:
+def query_error(saying: RuleDraft) -> str | None:
     """What is wrong with what is watched."""
     kind = saying.query_type
     if saying.dataset.query_type is not kind:
@@ -57,7 +57,7 @@ def wrong_query(saying: Saying) -> str | None:
     return None
 
 
-def wrong_number(triggers: Sequence[object]) -> str | None:
+def trigger_count_error(triggers: Sequence[object]) -> str | None:
     """What is wrong with how many triggers there are."""
     if not triggers:
         return "Must include at least one trigger"
@@ -66,7 +66,7 @@ def wrong_number(triggers: Sequence[object]) -> str | None:
     return None
 
 
-def wrong_event_types(saying: Saying) -> str | None:
+def event_types_error(saying: RuleDraft) -> str | None:
     """What is wrong with what is counted."""
     known = EVENT_TYPES[saying.query_type]
     if set(saying.event_types) <= set(known):
@@ -74,7 +74,7 @@ def wrong_event_types(saying: Saying) -> str | None:
     return f"Invalid event types for this dataset. Valid event types are {sorted(str(each) for each in known)}"
 
 
-def wrong_labels(labels: Sequence[object]) -> str | None:
+def label_error(labels: Sequence[object]) -> str | None:
     """What is wrong with how the triggers are called."""
     for place, (label, expected) in enumerate(zip(labels, LABELS, strict=False), start=1):
         if label != expected:
@@ -82,7 +82,7 @@ def wrong_labels(labels: Sequence[object]) -> str | None:
     return None
 
 
-def wrong_thresholds(saying: Saying) -> str | None:
+def threshold_error(saying: RuleDraft) -> str | None:
     """What is wrong with where it alerts and where it resolves: no value may do both."""
     side = saying.threshold_type.name.lower()
     sign = 1 if saying.threshold_type is ThresholdType.ABOVE else -1

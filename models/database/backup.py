@@ -24,8 +24,8 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.grants import grant_where_roles_exist
-from models.database.migrate import bring_to, current_of, head, hold_schema, known_revisions, migrate
+from models.database.grants import grant_to_existing_roles
+from models.database.migrate import create_schema, current_of, head, hold_schema, known_revisions, migrate
 from models.tables import METADATA
 from models.timestamps import iso
 
@@ -164,7 +164,7 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def rows_in(engine: Engine) -> int:
+def count_rows_to_replace(engine: Engine) -> int:
     """How many commands and organizations a restore would throw away.
 
     :raises BackupError: the database belongs to a newer release.
@@ -189,10 +189,10 @@ def restore_backup(engine: Engine, path: Path, *, tell: Tell) -> Manifest:
     manifest = read_manifest(path)
     with hold_schema(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
         given_out = _clear(connection)
-        bring_to(connection, manifest.revision)
+        create_schema(connection, manifest.revision)
         _load(connection, archive, manifest, tell)
         _move_sequences(connection, manifest.sequences, given_out)
-        grant_where_roles_exist(connection)
+        grant_to_existing_roles(connection)
         connection.commit()
     migrate(engine)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

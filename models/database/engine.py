@@ -51,7 +51,7 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
     )
 
 
-def can_pass(fault: BaseException) -> bool:
+def is_transient(fault: BaseException) -> bool:
     """Whether trying again later may succeed although nothing was changed: the fault is not the command's own."""
     if isinstance(fault, PoolTimeout):
         return True

@@ -36,7 +36,7 @@ _DIRECTORY_CHANGES: Final = (
     Right("DELETE", ("members", "project_teams")),
 )
 
-RIGHTS: Final[dict[str, tuple[Right, ...]]] = {
+GRANTS: Final[dict[str, tuple[Right, ...]]] = {
     # Takes commands in; the directory comes over HTTP too. It changes nothing of an incident.
     "tocsin_gateway": (
         Right("INSERT", ("commands",)),
@@ -81,13 +81,13 @@ UNREAD: Final[dict[str, tuple[str, ...]]] = {"tocsin_relay": ("tokens",), "tocsi
 
 def create_roles(connection: Connection) -> list[str]:
     """Make those of the roles that do not exist, and say which."""
-    made = [role for role in RIGHTS if role not in _existing(connection)]
+    made = [role for role in GRANTS if role not in _existing(connection)]
     for role in made:
         connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
     return made
 
 
-def grant_where_roles_exist(connection: Connection) -> None:
+def grant_to_existing_roles(connection: Connection) -> None:
     """Give each role exactly what it needs of the tables there are; without the roles, nothing happens."""
     roles = _existing(connection)
     tables = inspect(connection).get_table_names() if roles else []
@@ -97,7 +97,7 @@ def grant_where_roles_exist(connection: Connection) -> None:
         # Ids are drawn before rows are written, and moved past those that an import carries over.
         connection.exec_driver_sql(f"GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {_schema(connection)} TO {role}")
         _grant(connection, role, "SELECT", (table for table in tables if table not in UNREAD.get(role, ())))
-        for privilege, names in RIGHTS[role]:
+        for privilege, names in GRANTS[role]:
             _grant(connection, role, privilege, (table for table in names if table in tables))
 
 
@@ -107,7 +107,7 @@ def _grant(connection: Connection, role: str, privilege: str, tables: Iterable[s
 
 
 def _existing(connection: Connection) -> list[str]:
-    rows = connection.exec_driver_sql("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(RIGHTS),))
+    rows = connection.exec_driver_sql("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(GRANTS),))
     return [row.rolname for row in rows]
 
 

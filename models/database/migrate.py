@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from models.database.engine import sqlstate
-from models.database.grants import grant_where_roles_exist
+from models.database.grants import grant_to_existing_roles
 
 LOCK_MILLISECONDS: Final = 500
 """How long a change of the schema may queue for a table: whoever needs that table waits behind it, and a gateway
@@ -70,12 +70,12 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
         if before != head():
             _upgrade(connection)
         with connection.begin():
-            grant_where_roles_exist(connection)
+            grant_to_existing_roles(connection)
             _number_anew(connection)
         return before, head()
 
 
-def bring_to(connection: Connection, revision: str) -> None:
+def create_schema(connection: Connection, revision: str) -> None:
     """Bring an empty schema to a revision inside the caller's transaction, whatever the migrations do to avoid one."""
 
     def hear(_c: object, _cursor: object, statement: str, parameters: object, *_rest: object) -> tuple[str, object]:

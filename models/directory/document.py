@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
-from models.directory.tables import token_hash
+from models.directory.tables import hash_token
 from models.directory.tokens import TOKEN_KINDS
 from models.enums import JSON, MAX_ID, ObjectStatus, OpsRole, Role
 from models.scopes import ALL_SCOPES
@@ -217,7 +217,7 @@ def _token(value: JSON) -> str:
     """A token is known by its hash from here on."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value):
         raise _Unfit("is no token: tokens are 1 to 255 visible ASCII characters")
-    return token_hash(value).hex()
+    return hash_token(value).hex()
 
 
 _EMAIL: Final = re.compile(r"|(?=.{3,254}\Z)[^@\s<>()\[\]\\,;:\"]+@[^@\s<>()\[\]\\,;:\"]+")

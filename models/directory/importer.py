@@ -25,19 +25,19 @@ from models.directory.rows import (
     write_project_teams,
     write_rows,
 )
-from models.directory.tokens import DEFAULT_SCOPES, TokenFacts, lock_directory, misfits
+from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, misfits
 from models.enums import JSON, CallerKind, ObjectStatus, Role
 
-__all__ = ["DirectoryError", "Summary", "export_directory", "import_directory", "read_document"]
+__all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
 
-Summary = dict[str, dict[str, int]]
+ImportSummary = dict[str, dict[str, int]]
 """How many objects of each section an import created, changed and left unchanged."""
 
 Key = tuple[str, ...]
 """A natural key; usernames in it are folded, since people are known in any case."""
 
 
-def import_directory(connection: Connection, document: JSON) -> Summary:
+def import_directory(connection: Connection, document: JSON) -> ImportSummary:
     """Bring the stored directory to what the document says, in the caller's transaction.
 
     :raises DirectoryError: the document does not fit, naming every place; nothing was changed.
@@ -260,7 +260,7 @@ def _token_misfits(step: _Step) -> Iterator[str]:
     if step.stored is not None and step.stored["kind"] != wanted["kind"]:
         yield f"{place}.kind: {quote(wanted['kind'])} is not the kind of this token, that is {step.stored['kind']}"
         return
-    facts = TokenFacts(
+    facts = TokenSpec(
         kind=CallerKind(wanted["kind"]),
         user=wanted["user"],
         organization=wanted["organization"],

@@ -140,6 +140,6 @@ class Person:
     date_joined: datetime
 
 
-def token_hash(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     """How a token is stored: SHA-256. Its 256 random bits need no slow hash."""
     return hashlib.sha256(token.encode()).digest()

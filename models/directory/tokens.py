@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import insert, select, text, update
 from sqlalchemy.engine import Connection
 
-from models.directory.tables import organizations, token_hash, tokens, users
+from models.directory.tables import hash_token, organizations, tokens, users
 from models.enums import MAX_ID, CallerKind, OpsRole, Role
 from models.scopes import ALL_SCOPES, ROLE_SCOPES
 
@@ -25,7 +25,7 @@ DEFAULT_SCOPES: Final[dict[CallerKind, frozenset[str]]] = {
 }
 """What a key and a service open unless told otherwise; a user token without scopes is its person's session."""
 
-LONGEST_LIFE: Final = timedelta(days=36_500)
+MAX_LIFETIME: Final = timedelta(days=36_500)
 
 
 class TokenError(Exception):
@@ -33,7 +33,7 @@ class TokenError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class TokenFacts:
+class TokenSpec:
     """What a token is for. ``user`` is a username, ``organization`` a slug; which are needed depends on the kind."""
 
     kind: CallerKind
@@ -68,15 +68,15 @@ class StoredToken(NamedTuple):
     revoked_at: datetime | None
 
 
-def create_token(connection: Connection, facts: TokenFacts, *, expires_in: timedelta | None = None) -> IssuedToken:
+def create_token(connection: Connection, facts: TokenSpec, *, expires_in: timedelta | None = None) -> IssuedToken:
     """Make a token of 256 random bits and store its hash.
 
     :raises TokenError: the facts do not fit together, or name someone unknown.
     """
     for misfit in misfits(facts):
         raise TokenError(misfit.says)
-    if expires_in is not None and not timedelta() < expires_in <= LONGEST_LIFE:
-        raise TokenError(f"a token expires in 1 to {LONGEST_LIFE.days} days")
+    if expires_in is not None and not timedelta() < expires_in <= MAX_LIFETIME:
+        raise TokenError(f"a token expires in 1 to {MAX_LIFETIME.days} days")
     if not f"{facts.user}{facts.organization}{facts.name}".isprintable():
         raise TokenError("names hold printable characters alone")
     scopes = facts.scopes if facts.scopes is not None else DEFAULT_SCOPES.get(facts.kind)
@@ -85,7 +85,7 @@ def create_token(connection: Connection, facts: TokenFacts, *, expires_in: timed
     token_id = connection.execute(
         insert(tokens)
         .values(
-            hash=token_hash(secret),
+            hash=hash_token(secret),
             kind=facts.kind,
             user_id=_user_id(connection, facts.user),
             organization_id=_organization_id(connection, facts.organization),
@@ -145,7 +145,7 @@ class Misfit(NamedTuple):
     says: str
 
 
-def misfits(facts: TokenFacts) -> Iterator[Misfit]:
+def misfits(facts: TokenSpec) -> Iterator[Misfit]:
     """What does not fit together in a token's facts."""
     kind, of_organization = facts.kind, facts.kind in {CallerKind.KEY, CallerKind.SERVICE}
     yield from _needs(kind, "user", "a user", bool(facts.user), kind is CallerKind.USER)

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
-from models.base import METADATA, Moment, id_column, reference
+from models.base import METADATA, Timestamp, id_column, reference
 from models.enums import ActivityType
 
 activities = Table(
@@ -23,7 +23,7 @@ activities = Table(
     Column("previous_value", Text, nullable=True),
     Column("comment", Text, nullable=True),
     Column("version", BigInteger, nullable=False, server_default="1"),
-    Column("date_added", Moment, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
     Column("notification_uuid", Uuid, nullable=False),
     # Whom a comment has ever mentioned: {"users": [ids], "teams": [ids]}. An edit tells only who is new.
     Column("mentions", JSONB, nullable=True),

@@ -18,7 +18,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.base import METADATA, Moment, id_column, reference
+from models.base import METADATA, Timestamp, id_column, reference
 from models.enums import IncidentStatus, IncidentType, StatusMethod
 
 incidents = Table(
@@ -34,11 +34,11 @@ incidents = Table(
     Column("dedup_key", Text, nullable=True),
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("event_sequence", BigInteger, nullable=False, server_default="0"),
-    Column("date_started", Moment, nullable=False),
-    Column("date_detected", Moment, nullable=False),
-    Column("date_added", Moment, nullable=False),
-    Column("date_closed", Moment, nullable=True),
-    Column("last_activity_at", Moment, nullable=False),
+    Column("date_started", Timestamp, nullable=False),
+    Column("date_detected", Timestamp, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
+    Column("date_closed", Timestamp, nullable=True),
+    Column("last_activity_at", Timestamp, nullable=False),
     # The rule that found it, and what the rule said then: its generation.
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
@@ -85,7 +85,7 @@ incident_seen = Table(
     METADATA,
     reference("incident_id", "incidents.id", primary_key=True),
     reference("user_id", "users.id", primary_key=True),
-    Column("last_seen", Moment, nullable=False),
+    Column("last_seen", Timestamp, nullable=False),
 )
 
 

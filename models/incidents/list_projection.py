@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, SmallInteger, Table, Text, func, literal_column
 
-from models.base import METADATA, Moment
+from models.base import METADATA, Timestamp
 
 
 def _of_rule() -> tuple[Column[Any], ...]:
@@ -35,8 +35,8 @@ listing = Table(
     Column("project_id", BigInteger, primary_key=True, autoincrement=False),
     Column("organization_id", BigInteger, nullable=False),
     Column("status", SmallInteger, nullable=False),
-    Column("date_started", Moment, nullable=False),
-    Column("date_closed", Moment, nullable=True),
+    Column("date_started", Timestamp, nullable=False),
+    Column("date_closed", Timestamp, nullable=True),
     Column("folded_title", Text, nullable=False, comment="in lower case, as it is searched"),
     *_of_rule(),
     ForeignKeyConstraint(
@@ -132,7 +132,7 @@ titles = Table(
     Column("incident_id", BigInteger, primary_key=True, autoincrement=False),
     Column("project_id", BigInteger, primary_key=True, autoincrement=False),
     Column("organization_id", BigInteger, nullable=False),
-    Column("date_started", Moment, nullable=False),
+    Column("date_started", Timestamp, nullable=False),
     Column("folded_title", Text, nullable=False),
     *_of_rule(),
     ForeignKeyConstraint(

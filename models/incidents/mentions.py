@@ -130,7 +130,7 @@ class Owner(NamedTuple):
     team: int | None = None
 
 
-def owner_of(named: str | None, facts: Facts, *, organization: int) -> Owner:
+def resolve_owner(named: str | None, facts: Facts, *, organization: int) -> Owner:
     """Who is named as the owner, in the forms of a mention.
 
     :raises InvalidFields: nobody is, or nobody who may own something here.

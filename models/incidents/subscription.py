@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Table, Text
 
-from models.base import METADATA, Moment, reference
+from models.base import METADATA, Timestamp, reference
 
 subscriptions = Table(
     "incident_subscriptions",
@@ -12,7 +12,7 @@ subscriptions = Table(
     reference("incident_id", "incidents.id", primary_key=True),
     reference("user_id", "users.id", primary_key=True),
     Column("reason", Text, nullable=False),
-    Column("date_added", Moment, nullable=False),
+    Column("date_added", Timestamp, nullable=False),
 )
 # "My incidents" reads by person first.
 Index("incident_subscriptions_person_idx", subscriptions.c.user_id, subscriptions.c.incident_id)

@@ -26,21 +26,23 @@ SELECT lane, subject, due < clock_timestamp() AS is_forgotten FROM heads LIMIT %
 """
 
 
-class Forgotten(NamedTuple):
+class OverdueSubjects(NamedTuple):
     """Subjects that need a hint, each with its lane, and the subject to go on after: '' when all have been seen."""
 
     subjects: list[tuple[Lane, str]]
     after: str
 
 
-def forgotten_subjects(connection: Connection, *, older_than: float, after: str = "", most: int = 2000) -> Forgotten:
+def find_overdue_subjects(
+    connection: Connection, *, older_than: float, after: str = "", most: int = 2000
+) -> OverdueSubjects:
     """Subjects whose first command has waited ``older_than`` seconds, or whose back-off is over: they need a hint.
 
     It looks at the next ``most`` subjects in the order of their names, however many commands wait on them.
     """
     rows = connection.exec_driver_sql(_FORGOTTEN, {"older": older_than, "after": after, "most": most}).all()
     subjects = [(Lane(row.lane), row.subject) for row in rows if row.is_forgotten]
-    return Forgotten(subjects, rows[-1].subject if len(rows) == most else "")
+    return OverdueSubjects(subjects, rows[-1].subject if len(rows) == most else "")
 
 
 # Of each line in the oldest rows the head. Whether somebody has it in hand is read, not tried: a lock taken here for
@@ -61,7 +63,7 @@ AND hashtextextended('apply:' || head.subject, 0) NOT IN (
 """
 
 
-def waiting_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
+def find_stalled_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
     """The lanes of commands that have been due for ``older_than`` seconds and that nobody has in hand."""
     rows = connection.exec_driver_sql(_WAITING_LANES, {"older": older_than, "window": window})
     return {Lane(lane) for lane in rows.scalars()}

@@ -57,7 +57,7 @@ _PREFIX: Final = "canary:"
 _DIGITS: Final = 19
 
 
-class Flight(NamedTuple):
+class CanaryStatus(NamedTuple):
     """What a queue's canaries tell: ages in seconds; ``way_seconds`` is how long the last one seen was on its way.
 
     Of a queue on which none was ever seen, ``age_seconds`` counts from the first one sent.
@@ -70,7 +70,7 @@ class Flight(NamedTuple):
     worker: str | None
 
 
-FLIGHTS: Final = """
+CANARY_STATUS: Final = """
 SELECT q.queue,
        extract(epoch FROM clock_timestamp() - sent.latest)::float8 AS sent_seconds,
        extract(epoch FROM clock_timestamp() - coalesce(seen.seen_at, sent.first))::float8 AS age_seconds,
@@ -87,19 +87,19 @@ LEFT JOIN LATERAL (
 WHERE sent.latest IS NOT NULL
 ORDER BY q.turn
 """
-"""One row per queue that has ever had a canary, in the order asked for: the fields of :class:`Flight`."""
+"""One row per queue that has ever had a canary, in the order asked for: the fields of :class:`CanaryStatus`."""
 
-FLIGHTS_OF_ALL: Final = {"queues": [lane.value for lane in Lane]}
-"""The parameters of :data:`FLIGHTS` for every queue there is."""
+ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
+"""The parameters of :data:`CANARY_STATUS` for every queue there is."""
 
 
-def flights(connection: Connection) -> list[Flight]:
+def flights(connection: Connection) -> list[CanaryStatus]:
     """What the canaries of every queue tell."""
-    rows = connection.exec_driver_sql(FLIGHTS, FLIGHTS_OF_ALL)
-    return [Flight(Lane(queue), *facts) for queue, *facts in rows]
+    rows = connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)
+    return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
 
 
-def send_due(connection: Connection, *, every_seconds: float) -> list[Canary]:
+def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list[Canary]:
     """Write down a canary for each queue whose last one is this old; the caller hints at them after the commit.
 
     Callers come one after the other, under the lock of the sweep.
@@ -109,7 +109,7 @@ def send_due(connection: Connection, *, every_seconds: float) -> list[Canary]:
         " WHERE NOT EXISTS (SELECT FROM canaries c WHERE c.queue = q.queue"
         " AND c.sent_at > clock_timestamp() - make_interval(secs => %(every)s))"
         " RETURNING queue, id",
-        {**FLIGHTS_OF_ALL, "every": every_seconds},
+        {**ALL_QUEUES, "every": every_seconds},
     )
     return [Canary(Lane(row.queue), row.id) for row in rows]
 
@@ -128,13 +128,13 @@ def see(connection: Connection, came: Sequence[Canary], *, worker: str) -> None:
     )
 
 
-def unseen(connection: Connection, *, older_than: float) -> set[Lane]:
+def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
     """The queues whose latest canary was sent this many seconds ago, and that nobody has seen."""
     rows = connection.exec_driver_sql(
         "SELECT queue FROM (SELECT DISTINCT ON (queue) queue, sent_at, seen_at FROM canaries"
         " WHERE queue = ANY(%(queues)s::text[]) ORDER BY queue, sent_at DESC) AS latest"
         " WHERE seen_at IS NULL AND sent_at < clock_timestamp() - make_interval(secs => %(older)s)",
-        {**FLIGHTS_OF_ALL, "older": older_than},
+        {**ALL_QUEUES, "older": older_than},
     )
     return {Lane(queue) for queue in rows.scalars()}
 

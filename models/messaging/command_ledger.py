@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, Moment, arrays_of, insert_statement, moment_column
+from models.base import METADATA, Timestamp, column_arrays, insert_statement, moment_column
 from models.enums import JSON, CommandState, Lane
 from models.messaging.trace import Trace
 
@@ -45,7 +45,7 @@ commands = Table(
     moment_column("accepted_at"),
     moment_column("finished_at", nullable=True),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
-    Column("next_attempt_at", Moment, nullable=True),
+    Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
     Column("outcome_body", JSONType, nullable=True),
     Column("error", Text, nullable=True),
@@ -106,19 +106,19 @@ class NewCommand(NamedTuple):
     traceparent: str | None = None
 
 
-ACCEPT: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
+ACCEPT_COMMANDS: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
 """Insert commands in order; identities rise with the order of the arrays."""
 
 
 def acceptance(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
-    """The parameters of :data:`ACCEPT`."""
-    return arrays_of(NewCommand._fields, rows)
+    """The parameters of :data:`ACCEPT_COMMANDS`."""
+    return column_arrays(NewCommand._fields, rows)
 
 
 def accept(connection: Connection, rows: Sequence[NewCommand]) -> None:
     """Accept commands inside the caller's transaction, as follow-ups of what it does."""
     if rows:
-        connection.exec_driver_sql(ACCEPT, dict(acceptance(rows)))
+        connection.exec_driver_sql(ACCEPT_COMMANDS, dict(acceptance(rows)))
 
 
 # --- claim -----------------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, 
     return [row.subject for row in rows]
 
 
-def try_lock(connection: Connection, subjects: Sequence[str]) -> set[str]:
+def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[str]:
     """Lock those of the subjects that nobody else has in hand, and say which."""
     rows = connection.exec_driver_sql(
         "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
@@ -201,11 +201,11 @@ def try_lock(connection: Connection, subjects: Sequence[str]) -> set[str]:
     return {row.subject for row in rows}
 
 
-NEVER: Final = 2**63
+AFTER_LAST_SEQ: Final = 2**63
 """After every ``seq``."""
 
 
-class Waiting(NamedTuple):
+class WaitingCommands(NamedTuple):
     """What waits on some subjects: what is due, in order of ``seq``, and at which ``seq`` a subject has to pause.
 
     ``through`` is the last ``seq`` that was looked at: there may be more behind it.
@@ -213,16 +213,16 @@ class Waiting(NamedTuple):
 
     due: list[ClaimedCommand]
     paused_at: dict[str, int]
-    through: int = NEVER
+    through: int = AFTER_LAST_SEQ
 
 
-def read_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> Waiting:
+def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
     """The waiting commands of locked subjects: of each its longest prefix that is due, no longer than is said here."""
     rows = connection.exec_driver_sql(
         _READ_SUBJECTS,
         {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
     ).all()
-    waiting = Waiting([], {}, rows[-1].seq if len(rows) == most else NEVER)
+    waiting = WaitingCommands([], {}, rows[-1].seq if len(rows) == most else AFTER_LAST_SEQ)
     for *fields, not_due in rows:
         command = ClaimedCommand(*fields)
         if not_due:
@@ -235,7 +235,7 @@ def read_commands(connection: Connection, subjects: Mapping[str, int], *, most: 
 # --- settle ----------------------------------------------------------------------------------------------------
 
 
-class Settlement(NamedTuple):
+class CommandOutcome(NamedTuple):
     """A command's final outcome; ``body`` is a string of JSON, ``None`` for an answer without one."""
 
     id: UUID
@@ -257,12 +257,12 @@ class LostRace(Exception):
     """A command in this batch was finished by someone else: the batch must be rolled back."""
 
 
-def settle(connection: Connection, outcomes: Sequence[Settlement]) -> None:
+def settle(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
     """Record outcomes.
 
     :raises LostRace: one of the commands was not waiting any more.
     """
-    parameters = dict(arrays_of(Settlement._fields, outcomes))
+    parameters = dict(column_arrays(CommandOutcome._fields, outcomes))
     if connection.exec_driver_sql(_SETTLE, parameters).rowcount != len(outcomes):
         raise LostRace
 
@@ -299,7 +299,7 @@ class FailedCommand(NamedTuple):
         return Trace(self.request_id, self.traceparent)
 
 
-def count_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt of each command that still waits; it waits for its back-off or is dead."""
     rows = connection.exec_driver_sql(
         _COUNT_ATTEMPTS,
@@ -325,7 +325,7 @@ def postpone(connection: Connection, ids: Sequence[UUID], *, seconds: float) -> 
 # --- the batch in hand -----------------------------------------------------------------------------------------
 
 
-def take_in_hand(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
+def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
     """Write down, in a transaction of its own, which commands a worker is about to try."""
     connection.exec_driver_sql(
         "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
@@ -336,19 +336,19 @@ def take_in_hand(connection: Connection, worker: str, ids: Sequence[UUID]) -> No
     )
 
 
-def put_down(connection: Connection, worker: str) -> None:
+def clear_in_flight(connection: Connection, worker: str) -> None:
     """Nothing is in this worker's hands."""
     connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
 
 
-def hold_hand(connection: Connection, worker: str) -> None:
+def lock_worker(connection: Connection, worker: str) -> None:
     """Lock this worker's row for the transaction: who can lock it instead knows that the batch broke off."""
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
     )
 
 
-def broken_off(connection: Connection, worker: str) -> list[UUID]:
+def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """The commands that dead workers had in hand; their rows are taken away in this transaction.
 
     A worker in mid-batch holds its lock, so a row whose lock is free was left by a process that died, or by one
@@ -367,7 +367,7 @@ def broken_off(connection: Connection, worker: str) -> list[UUID]:
 # --- prune ------------------------------------------------------------------------------------------------------
 
 
-def prune_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
+def prune_idempotency_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
     """Forget idempotency keys that are old enough, the oldest ``most`` of them; say how many."""
     return connection.exec_driver_sql(
         "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("

@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text, UniqueConstraint,
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, arrays_of, insert_statement, moment_column, written_columns
+from models.base import METADATA, column_arrays, insert_statement, moment_column, written_columns
 
 events = Table(
     "events",
@@ -69,7 +69,7 @@ _INSERT: Final = insert_statement(events, NewEvent._fields)
 def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
     """Write events inside the transaction of the change they tell of."""
     if rows:
-        connection.exec_driver_sql(_INSERT, dict(arrays_of(NewEvent._fields, rows)))
+        connection.exec_driver_sql(_INSERT, dict(column_arrays(NewEvent._fields, rows)))
 
 
 class WaitingEvent(NamedTuple):
@@ -95,8 +95,8 @@ class Stage(NamedTuple):
     lock: str
 
 
-ANNOUNCE: Final = Stage("announced_at", "relay:")
-PLAN: Final = Stage("planned_at", "plan:")
+PUBLISHING: Final = Stage("announced_at", "relay:")
+PLANNING: Final = Stage("planned_at", "plan:")
 
 
 Line = tuple[int, str]

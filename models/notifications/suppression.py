@@ -23,7 +23,7 @@ def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> d
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Recipient:
     """One person of an audience, as things stand now. An account that is switched off has no role."""
 
     person: Actor
@@ -40,21 +40,21 @@ class Verdict(NamedTuple):
     rule: str
 
 
-def no_access(case: Case) -> bool:
+def no_access(case: Recipient) -> bool:
     """Not a member any more, an account switched off, or none of the incident's projects in reach."""
     return not may_read(case.person, case.organization, case.projects)
 
 
-def author(case: Case) -> bool:
+def author(case: Recipient) -> bool:
     """Nobody is told of their own act."""
     return case.is_author
 
 
-SUPPRESSIONS: Final[tuple[Callable[[Case], bool], ...]] = (no_access, author)
+SUPPRESSIONS: Final[tuple[Callable[[Recipient], bool], ...]] = (no_access, author)
 """What keeps a person from being told; the first that holds is the rule written down."""
 
 
-def decide(case: Case) -> Verdict:
+def decide_notification(case: Recipient) -> Verdict:
     """Whether this person is told, and by which rule."""
     for rule in SUPPRESSIONS:
         if rule(case):

@@ -13,27 +13,27 @@ from collections.abc import Callable, Mapping
 from typing import Any, Never
 
 from models.enums import Lane
-from tasks.broker.hints import Hint, NotAHint
+from tasks.broker.hints import Hint, InvalidHint
 
 MAX_BYTES = 1024 * 1024
 
 Rule = Callable[[object], bool]
 
 
-class Unfit(Exception):
+class InvalidEnvelope(Exception):
     """A message that no publisher of ours wrote; the text says which of its parts gives it away."""
 
 
-def refusal_of(envelope: bytes | Mapping[str, Any], *, queue: str) -> str | None:
-    """Why this message must not reach Celery or a consumer, or none; see :func:`admit`."""
+def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str | None:
+    """Why this message must not reach Celery or a consumer, or none; see :func:`validate_envelope`."""
     try:
-        admit(envelope, queue=queue)
-    except Unfit as unfit:
+        validate_envelope(envelope, queue=queue)
+    except InvalidEnvelope as unfit:
         return str(unfit)
     return None
 
 
-def admit(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
+def validate_envelope(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
     """The envelope, parsed if it was raw, and on a lane without the headers we do not know.
 
     On every queue it must be a small JSON object that kombu can hold, acknowledge and restore; on a lane its task must
@@ -43,7 +43,7 @@ def admit(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
     """
     if not isinstance(envelope, Mapping):
         if len(envelope) > MAX_BYTES:
-            raise Unfit(f"larger than {MAX_BYTES} bytes")
+            raise InvalidEnvelope(f"larger than {MAX_BYTES} bytes")
         envelope = _mapping(_parsed(envelope, "envelope"), "envelope")
     headers = _mapping(envelope.get("headers"), "headers")
     properties = _mapping(envelope.get("properties"), "properties")
@@ -55,7 +55,7 @@ def admit(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
         return dict(envelope)
     _hold(_HEADERS, headers, "headers")
     if headers["task"] != _TASKS[queue]:
-        raise Unfit("headers: not the task of this lane")
+        raise InvalidEnvelope("headers: not the task of this lane")
     _admit_call(body)
     # Celery copies every header into the task's context, where one named `callbacks` would act.
     return {**envelope, "headers": {name: value for name, value in headers.items() if name in _HEADERS}}
@@ -132,27 +132,27 @@ _TASKS = {lane.value: lane.task for lane in Lane}
 def _hold(rules: Mapping[str, Rule], values: Mapping[str, Any], where: str) -> None:
     for name, holds in rules.items():
         if not holds(values.get(name)):
-            raise Unfit(f"{where}: {name}")
+            raise InvalidEnvelope(f"{where}: {name}")
 
 
 def _admit_address(address: Mapping[str, Any], queue: str) -> None:
     exchange, routing_key = address.get("exchange"), address.get("routing_key")
     # A restored message is pushed where it says it came from; without an exchange that could be any key.
     if not (isinstance(exchange, str) and _is_text(exchange)) or not (routing_key == queue or _is_token(exchange)):
-        raise Unfit("properties: delivery_info")
+        raise InvalidEnvelope("properties: delivery_info")
 
 
 def _admit_call(body: object) -> None:
     match body:
         case [args, dict(kwargs), dict(embed)] if not kwargs:
             if not embed.keys() <= _EMBED or any(embed.values()):
-                raise Unfit("body: what is to follow is not empty")
+                raise InvalidEnvelope("body: what is to follow is not empty")
         case _:
-            raise Unfit("body: not a call")
+            raise InvalidEnvelope("body: not a call")
     try:
         Hint.parse(args)
-    except NotAHint as error:
-        raise Unfit("body: no hint") from error
+    except InvalidHint as error:
+        raise InvalidEnvelope("body: no hint") from error
 
 
 def _body_of(envelope: Mapping[str, Any], properties: Mapping[str, Any]) -> bytes:
@@ -163,15 +163,15 @@ def _body_of(envelope: Mapping[str, Any], properties: Mapping[str, Any]) -> byte
             try:
                 return base64.b64decode(body, validate=True)
             except ValueError as error:
-                raise Unfit("body: not base64") from error
-    raise Unfit("body: encoding")
+                raise InvalidEnvelope("body: not base64") from error
+    raise InvalidEnvelope("body: encoding")
 
 
 def _parsed(text: bytes, what: str) -> object:
     try:
         return json.loads(text.decode(), object_hook=_plain, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Unfit(f"{what}: not JSON") from error
+        raise InvalidEnvelope(f"{what}: not JSON") from error
 
 
 def _plain(value: dict[str, Any]) -> dict[str, Any]:
@@ -187,5 +187,5 @@ def _no_constant(name: str) -> Never:
 
 def _mapping(value: object, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise Unfit(f"{what}: not an object")
+        raise InvalidEnvelope(f"{what}: not an object")
     return value

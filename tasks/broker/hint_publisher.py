@@ -23,7 +23,7 @@ MAX_PENDING_SUBJECTS = 10_000
 log = structlog.get_logger(__name__)
 
 
-class Hinter:
+class HintPublisher:
     """Publishes hints from one thread of its own, so that nobody waits for the broker.
 
     While one publish is in flight the next ones collect: many callers become one message. A publish that fails is

@@ -25,7 +25,7 @@ def is_subject(name: object) -> bool:
     return isinstance(name, str) and _SUBJECT.fullmatch(name) is not None
 
 
-class NotAHint(ValueError):
+class InvalidHint(ValueError):
     """Task arguments that hold no hint; the text says what is wrong with them."""
 
 
@@ -41,10 +41,10 @@ class Hint:
 
     def __post_init__(self) -> None:
         if len(self.subjects) > MAX_SUBJECTS:
-            raise NotAHint(f"a hint names at most {MAX_SUBJECTS} subjects, not {len(self.subjects)}")
+            raise InvalidHint(f"a hint names at most {MAX_SUBJECTS} subjects, not {len(self.subjects)}")
         for subject in self.subjects:
             if not is_subject(subject):
-                raise NotAHint(f"a subject is 1 to {MAX_SUBJECT_CHARACTERS} printable ASCII characters")
+                raise InvalidHint(f"a subject is 1 to {MAX_SUBJECT_CHARACTERS} printable ASCII characters")
 
     @classmethod
     def about(cls, subjects: Iterable[str]) -> Iterator[Self]:
@@ -66,7 +66,7 @@ class Hint:
         match args:
             case [{"version": int(version), "subjects": list(subjects)}] if version >= 1:
                 return cls(tuple(subjects), version)
-        raise NotAHint("the arguments are not one hint")
+        raise InvalidHint("the arguments are not one hint")
 
     @classmethod
     def read(cls, args: Sequence[Any]) -> Self:
@@ -74,5 +74,5 @@ class Hint:
         try:
             # A JSON array may reach us as a tuple; `parse` is as strict as the wire.
             return cls.parse(list(args))
-        except NotAHint:
+        except InvalidHint:
             return cls()

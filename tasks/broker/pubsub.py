@@ -36,7 +36,7 @@ MAX_BACKOFF_SECONDS = 5.0
 log = structlog.get_logger(__name__)
 
 
-class Waker:
+class WakeupPublisher:
     """Publishes wake-ups after a commit; never raises, and costs at most a quarter of a second in a while.
 
     After a failure it says nothing for ``SKIP_SECONDS``, so that an outage does not slow every batch down.
@@ -67,7 +67,7 @@ class Waker:
             self._client.close()
 
 
-class WakeListener:
+class WakeupListener:
     """Waits for a wake-up or a time-out, for loops that poll; wake-ups in between come as one."""
 
     def __init__(self, url: str | None, channels: Iterable[str]) -> None:

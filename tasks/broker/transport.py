@@ -4,7 +4,7 @@
 
 Stock Celery 5.7 dies of about every third malformed envelope, runs forged callbacks and holds a slot for a far ``eta``;
 kombu 5.7's Valkey channel also dies when the server goes away with a message unacknowledged. One table of rules,
-:func:`tasks.broker.envelope.admit`, stands in front of both transports. On Valkey the refused go to the list
+:func:`tasks.broker.envelope.validate_envelope`, stands in front of both transports. On Valkey the refused go to the list
 ``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
 """
 
@@ -25,7 +25,7 @@ from kombu.transport import pyamqp
 from kombu.transport import redis as valkey
 from redis import exceptions as redis_errors
 
-from tasks.broker.envelope import Unfit, admit, refusal_of
+from tasks.broker.envelope import InvalidEnvelope, rejection_reason, validate_envelope
 
 PARKED = "tocsin.parked"
 MAX_PARKED = 1_000
@@ -80,7 +80,7 @@ class GuardedQoS(valkey.QoS):
 
 
 class GuardedValkeyChannel(valkey.Channel):
-    """kombu's Valkey channel, with :func:`admit` between the socket and everything else."""
+    """kombu's Valkey channel, with :func:`validate_envelope` between the socket and everything else."""
 
     QoS = GuardedQoS
 
@@ -125,15 +125,15 @@ class GuardedValkeyChannel(valkey.Channel):
         if not isinstance(message, dict):
             raise Empty
         queue = self._fanout_to_queue[exchange]
-        if reason := refusal_of(message, queue=queue):
+        if reason := rejection_reason(message, queue=queue):
             self._park(json.dumps(message, default=str).encode(), queue, reason)
             raise Empty
         return bool(super()._deliver_fanout_message(message, exchange))
 
     def _admitted(self, raw: bytes, queue: str) -> dict[str, Any]:
         try:
-            return admit(raw, queue=queue)
-        except Unfit as unfit:
+            return validate_envelope(raw, queue=queue)
+        except InvalidEnvelope as unfit:
             self._park(raw, queue, str(unfit))
             raise Empty from unfit
 
@@ -157,15 +157,15 @@ class GuardedValkeyTransport(valkey.Transport):
 
 
 class GuardedRabbitChannel(pyamqp.Channel):
-    """kombu's RabbitMQ channel; what :func:`admit` refuses is rejected, and so becomes a dead letter."""
+    """kombu's RabbitMQ channel; what :func:`validate_envelope` refuses is rejected, and so becomes a dead letter."""
 
     def basic_consume(self, queue: str = "", callback: Any = None, no_ack: bool = False, **options: Any) -> Any:
         """Consume, with the guard before the callback."""
 
         def guarded(message: Any) -> None:
             try:
-                admitted = admit(_envelope_of(message), queue=queue)
-            except Unfit as unfit:
+                admitted = validate_envelope(_envelope_of(message), queue=queue)
+            except InvalidEnvelope as unfit:
                 log.warning("transport.parked", queue=queue, reason=str(unfit), bytes=len(message.body))
                 if not no_ack:
                     self.basic_reject(message.delivery_tag, requeue=False)

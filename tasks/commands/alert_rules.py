@@ -16,12 +16,12 @@ from pydantic_core import PydanticCustomError
 
 from models.alert_rules.enums import EVENT_TYPES, ActivationCondition, Dataset, EventType, MonitorType, QueryType
 from models.alert_rules.validation import (
-    Saying,
-    wrong_event_types,
-    wrong_labels,
-    wrong_number,
-    wrong_query,
-    wrong_thresholds,
+    RuleDraft,
+    event_types_error,
+    label_error,
+    query_error,
+    threshold_error,
+    trigger_count_error,
 )
 from models.enums import JSON
 from models.refusals import REQUIRED
@@ -34,15 +34,15 @@ from tasks.commands.fields import (
     SlugsIfAny,
     TextField,
     Truth,
+    bounded_text,
     integer,
     number,
+    object_error,
     optional,
+    positive_integer,
     text_or_blank,
-    text_within,
     up_to,
-    whole_number,
     wrong,
-    wrong_fields,
 )
 from tasks.commands.rule_fields import (
     WHOLE,
@@ -119,10 +119,10 @@ class RuleWords(RuleCommand):
 
     inner: ClassVar[tuple[str, type[Part]] | None] = ("triggers", TriggerSpec)
 
-    rule_name: Annotated[str, *text_within(256)] = Field(default="", alias="name")
+    rule_name: Annotated[str, *bounded_text(256)] = Field(default="", alias="name")
     aggregate: TextField
     query: Query
-    time_window: Annotated[int, *whole_number(1440)]
+    time_window: Annotated[int, *positive_integer(1440)]
     threshold_type: ThresholdTypeField
     triggers: Triggers
     projects: OneProject = ()
@@ -130,8 +130,8 @@ class RuleWords(RuleCommand):
     dataset: DatasetField = Dataset.EVENTS
     query_type: QueryTypeField = QueryType.ERROR
     event_types: EventTypes = ()
-    threshold_period: Annotated[int, *whole_number(20)] = 1
-    comparison_delta: Annotated[int | None, *whole_number(_LONGEST_DELTA, is_optional=True)] = None
+    threshold_period: Annotated[int, *positive_integer(20)] = 1
+    comparison_delta: Annotated[int | None, *positive_integer(_LONGEST_DELTA, is_optional=True)] = None
     resolve_threshold: OptionalNumber = None
     owner: Owner = None
     monitor_type: Annotated[
@@ -157,14 +157,14 @@ class RuleWords(RuleCommand):
         """Those of all triggers."""
         return (action for trigger in self.triggers for action in trigger.actions)
 
-    def saying(self, standing: Saying) -> Saying:
+    def saying(self, standing: RuleDraft) -> RuleDraft:
         """What the rule says from now on, where it said ``standing`` before."""
         said = self.model_fields_set
         dataset = self.dataset if "dataset" in said else standing.dataset
         kind = standing.query_type
         if "query_type" in said or "dataset" in said:
             kind = self.query_type if "query_type" in said else dataset.query_type
-        return Saying(
+        return RuleDraft(
             query_type=kind,
             dataset=dataset,
             event_types=self._counted(kind, standing),
@@ -176,7 +176,7 @@ class RuleWords(RuleCommand):
             thresholds=tuple((trigger.label, trigger.alert_threshold) for trigger in self.triggers),
         )
 
-    def _counted(self, kind: QueryType, standing: Saying) -> tuple[EventType, ...]:
+    def _counted(self, kind: QueryType, standing: RuleDraft) -> tuple[EventType, ...]:
         if kind is QueryType.CRASH_RATE:
             return ()
         if "event_types" in self.model_fields_set:
@@ -188,19 +188,19 @@ class RuleWords(RuleCommand):
         saying = replace(self._decided(), thresholds=_thresholds(triggers))
         is_comparable = self._decides_thresholds and len(saying.thresholds) == len(triggers)
         for sentence in (
-            wrong_query(saying),
-            wrong_number(triggers),
-            wrong_event_types(saying),
-            wrong_labels([each.get("label") for each in triggers]),
-            wrong_thresholds(saying) if is_comparable else None,
+            query_error(saying),
+            trigger_count_error(triggers),
+            event_types_error(saying),
+            label_error([each.get("label") for each in triggers]),
+            threshold_error(saying) if is_comparable else None,
         ):
             if sentence:
                 raise wrong(sentence)
         return self
 
-    def _decided(self) -> Saying:
+    def _decided(self) -> RuleDraft:
         """What can be said of the rule without knowing what it said before."""
-        return self.saying(Saying())
+        return self.saying(RuleDraft())
 
     @property
     def _decides_thresholds(self) -> bool:
@@ -229,12 +229,12 @@ class CreateRule(RuleWords):
     name: ClassVar[str] = "alert_rule.create"
     model_config = ConfigDict(json_schema_extra=_name_a_project)
 
-    rule_name: Annotated[str, *text_within(256)] = Field(alias="name")
+    rule_name: Annotated[str, *bounded_text(256)] = Field(alias="name")
 
     def _fitting(self, parts: Sequence[JSON]) -> Self:
         super()._fitting(parts)
         if self.in_project is None and not self.projects:
-            raise wrong_fields({"projects": [REQUIRED]})
+            raise object_error({"projects": [REQUIRED]})
         return self
 
 
@@ -246,10 +246,10 @@ class UpdateRule(RuleWords):
 
     alert_rule: RowId
 
-    def _decided(self) -> Saying:
+    def _decided(self) -> RuleDraft:
         if "dataset" in self.model_fields_set:
-            return self.saying(Saying())
-        return replace(self.saying(Saying()), query_type=QueryType.ERROR, event_types=())
+            return self.saying(RuleDraft())
+        return replace(self.saying(RuleDraft()), query_type=QueryType.ERROR, event_types=())
 
     @property
     def _decides_thresholds(self) -> bool:

@@ -9,8 +9,8 @@ from pydantic import Field
 from tasks.commands.base import Command
 from tasks.commands.fields import (
     AlertStateField,
-    OptionalMoment,
     OptionalText,
+    OptionalTimestamp,
     TextField,
 )
 
@@ -25,4 +25,4 @@ class ReceiveAlerts(Command):
     title: TextField
     project: OptionalText = None
     severity: OptionalText = None
-    starts_at: OptionalMoment = Field(default=None, alias="startsAt")
+    starts_at: OptionalTimestamp = Field(default=None, alias="startsAt")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tasks.commands.base import Command
 from tasks.commands.fields import (
-    IncidentAddress,
+    IncidentReference,
     Mentions,
     MentionsIfAny,
     OptionalText,
@@ -20,7 +20,7 @@ class PostComment(Command):
 
     name: ClassVar[str] = "comment.post"
 
-    incident: IncidentAddress
+    incident: IncidentReference
     comment: TextField
     mentions: Mentions = ()
     external_id: OptionalText = None
@@ -31,7 +31,7 @@ class EditComment(Command):
 
     name: ClassVar[str] = "comment.edit"
 
-    incident: IncidentAddress
+    incident: IncidentReference
     id: RowId
     comment: TextField
     mentions: MentionsIfAny = None
@@ -42,5 +42,5 @@ class DeleteComment(Command):
 
     name: ClassVar[str] = "comment.delete"
 
-    incident: IncidentAddress
+    incident: IncidentReference
     id: RowId

@@ -2,7 +2,7 @@
 
 The rules and texts are those of the incident API that tocsin gives back (docs/messages.md): text is trimmed,
 numbers become text, integers may come as integral floats or digit strings. Pydantic does the walking,
-:func:`field_errors` turns what it found into the wire's shape.
+:func:`errors_by_field` turns what it found into the wire's shape.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def truth(value: JSON) -> bool:
     return read
 
 
-def no_object(value: JSON) -> str:
+def not_an_object(value: JSON) -> str:
     """What is said of a value that should be an object."""
     return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
@@ -197,7 +197,7 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
     return check
 
 
-def whole_number(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
+def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
     """An integer from 1 on, as the parts of a field's type; with ``is_optional`` null is allowed."""
     check, schema = within(1, most), json_schema.integer_up_to(most)
     if is_optional:
@@ -217,7 +217,7 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
     return limited
 
 
-def text_within(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
+def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
     """Text with a limit of characters, as the parts of a field's type."""
     return BeforeValidator(up_to(most)), WithJsonSchema(json_schema.text_up_to(most))
 
@@ -250,8 +250,8 @@ _WHO: Final = {"description": "Who is meant. What names nobody is refused when t
 TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(json_schema.TEXT)]
 OptionalText = Annotated[str | None, optional(text), WithJsonSchema(json_schema.or_null(json_schema.TEXT))]
 OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.INTEGER))]
-OptionalMoment = Annotated[datetime | None, optional(moment), WithJsonSchema(json_schema.or_null(json_schema.TIME))]
-IncidentAddress = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
+OptionalTimestamp = Annotated[datetime | None, optional(moment), WithJsonSchema(json_schema.or_null(json_schema.TIME))]
+IncidentReference = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
     BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
@@ -296,7 +296,7 @@ AlertStateField = Annotated[
 ]
 
 
-def status_of(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
+def status_in(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
     """An integer out of a closed set, as the parts of a field's type."""
 
     def check(value: JSON) -> int:
@@ -310,7 +310,7 @@ def status_of(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
     listed = filled(value)
-    return tuple(each_of({str(index): each for index, each in enumerate(listed)}, check).values())
+    return tuple(check_each({str(index): each for index, each in enumerate(listed)}, check).values())
 
 
 def filled(value: JSON) -> list[Any]:
@@ -321,7 +321,7 @@ def filled(value: JSON) -> list[Any]:
     return listed
 
 
-def each_of(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
+def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
     """Every item as the check makes it; those that it refuses are named by one error."""
     wrongs: dict[str, list[str]] = {}
     checked = {}
@@ -335,12 +335,12 @@ def each_of(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, 
     return checked
 
 
-def wrong_fields(fields: Mapping[str, JSON]) -> PydanticCustomError:
+def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
     """An error of the whole object that names its fields itself."""
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
 
 
-def field_errors(error: ValidationError, *, whole: str = WHOLE) -> dict[str, JSON]:
+def errors_by_field(error: ValidationError, *, whole: str = WHOLE) -> dict[str, JSON]:
     """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep.
 
     ``whole`` is how errors of the object itself are called.

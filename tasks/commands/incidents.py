@@ -9,13 +9,13 @@ from pydantic import Field
 from models.enums import IncidentStatus
 from tasks.commands.base import Command
 from tasks.commands.fields import (
-    IncidentAddress,
+    IncidentReference,
     OptionalInteger,
-    OptionalMoment,
     OptionalText,
+    OptionalTimestamp,
     Slugs,
     TextField,
-    status_of,
+    status_in,
 )
 
 
@@ -27,8 +27,8 @@ class OpenIncident(Command):
     title: TextField
     projects: Slugs
     alert_rule: OptionalInteger = Field(default=None, alias="alertRule")
-    date_started: OptionalMoment = Field(default=None, alias="dateStarted")
-    status: Annotated[int, *status_of((1, 10, 20))] = 1
+    date_started: OptionalTimestamp = Field(default=None, alias="dateStarted")
+    status: Annotated[int, *status_in((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")
 
 
@@ -37,8 +37,8 @@ class SetStatus(Command):
 
     name: ClassVar[str] = "incident.set_status"
 
-    incident: IncidentAddress
-    status: Annotated[int, *status_of(tuple(IncidentStatus))]
+    incident: IncidentReference
+    status: Annotated[int, *status_in(tuple(IncidentStatus))]
     comment: OptionalText = None
 
 
@@ -47,4 +47,4 @@ class MarkSeen(Command):
 
     name: ClassVar[str] = "incident.mark_seen"
 
-    incident: IncidentAddress
+    incident: IncidentReference

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from models.enums import JSON
-from models.timestamps import EARLIEST
+from models.timestamps import EARLIEST_OBSERVATION
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import OptionalNumber, RowId, TextField, moment, wrong
@@ -18,8 +18,8 @@ _SINCE_EARLIEST = json_schema.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-
 
 def _moment_of_a_value(value: JSON) -> datetime:
     said = moment(value)
-    if said < EARLIEST:
-        raise wrong(f"Ensure this value is greater than or equal to {EARLIEST:%Y-%m-%dT%H:%M:%SZ}.")
+    if said < EARLIEST_OBSERVATION:
+        raise wrong(f"Ensure this value is greater than or equal to {EARLIEST_OBSERVATION:%Y-%m-%dT%H:%M:%SZ}.")
     return said
 
 

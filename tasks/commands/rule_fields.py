@@ -34,23 +34,23 @@ from tasks.commands.fields import (
     OptionalInteger,
     OptionalText,
     SlugsIfAny,
-    field_errors,
+    bounded_text,
+    errors_by_field,
     integer,
     listing,
     mention,
-    no_object,
+    not_an_object,
+    object_error,
     text,
     text_or_blank,
-    text_within,
     whole_if_integral,
     wrong,
-    wrong_fields,
 )
 
 WHOLE: Final = "nonFieldErrors"
 """How errors of a whole object are called where rules are concerned."""
 
-STRICT: Final[Mapping[str, bool]] = {"strict": True}
+STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
 """The context in which unknown fields of parts are errors."""
 
 
@@ -95,7 +95,7 @@ _P = TypeVar("_P", bound=Part)
 def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
     """A part as its own object: what is wrong with it is told as if it had been sent alone."""
     if not isinstance(value, dict):
-        raise wrong_fields({WHOLE: [no_object(value)]})
+        raise object_error({WHOLE: [not_an_object(value)]})
     known = {field.alias for field in kind.model_fields.values()}
     wrongs: dict[str, JSON] = {}
     if context:
@@ -103,9 +103,9 @@ def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
     try:
         read = kind.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
-        raise wrong_fields(field_errors(error, whole=WHOLE) | wrongs) from None
+        raise object_error(errors_by_field(error, whole=WHOLE) | wrongs) from None
     if wrongs:
-        raise wrong_fields(wrongs)
+        raise object_error(wrongs)
     return read
 
 
@@ -249,7 +249,7 @@ class ActionSpec(Part):
     target_type: Annotated[
         str, BeforeValidator(_target_type), WithJsonSchema({"enum": [str(each) for each in TargetType]})
     ]
-    target_identifier: Annotated[str, *text_within(2000)]
+    target_identifier: Annotated[str, *bounded_text(2000)]
     integration: OptionalInteger = None
     sentry_app: OptionalInteger = None
     priority: OptionalText = None
@@ -258,11 +258,11 @@ class ActionSpec(Part):
         allowed = _FOREIGN.get(self.type) or TARGETS[ActionType(self.type)]
         if self.target_type not in allowed:
             sentence = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
-            raise wrong_fields({"targetType": [sentence]})
+            raise object_error({"targetType": [sentence]})
         # In this order: the first three of the foreign ones spoke before priorities were looked at.
         for name, sentence in (self._missing_first(), self._wrong_priority(), self._missing(), self._wrong_address()):
             if sentence:
-                raise wrong_fields({name: [sentence]})
+                raise object_error({name: [sentence]})
         return self
 
     def _missing_first(self) -> tuple[str, str]:
@@ -333,7 +333,7 @@ class TriggerSpec(Part):
     inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
 
     id: OptionalInteger = None
-    label: Annotated[str, *text_within(64)]
+    label: Annotated[str, *bounded_text(64)]
     alert_threshold: Number
     excluded_projects: SlugsIfAny = ()
     actions: Actions = ()

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator
 from models.enums import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.fields import (
-    OptionalMoment,
     OptionalText,
+    OptionalTimestamp,
     RowId,
     optional,
     text,
@@ -35,7 +35,7 @@ class SnoozeRule(RuleCommand):
 
     alert_rule: RowId
     target: Annotated[_Target, BeforeValidator(_target)]
-    until: OptionalMoment = None
+    until: OptionalTimestamp = None
     in_project: OptionalText = None
 
 

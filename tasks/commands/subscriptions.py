@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from tasks.commands.base import Command
 from tasks.commands.fields import (
-    IncidentAddress,
+    IncidentReference,
 )
 
 
@@ -15,7 +15,7 @@ class Subscribe(Command):
 
     name: ClassVar[str] = "incident.subscribe"
 
-    incident: IncidentAddress
+    incident: IncidentReference
 
 
 class Unsubscribe(Command):
@@ -23,4 +23,4 @@ class Unsubscribe(Command):
 
     name: ClassVar[str] = "incident.unsubscribe"
 
-    incident: IncidentAddress
+    incident: IncidentReference

@@ -13,7 +13,7 @@ from tasks.commands.fields import (
     Number,
     RowId,
     SlugsIfAny,
-    text_within,
+    bounded_text,
 )
 from tasks.commands.rule_fields import (
     ACTION_SCHEMA,
@@ -23,7 +23,7 @@ from tasks.commands.rule_fields import (
     part,
 )
 
-_Label = Annotated[str, *text_within(64)]
+_Label = Annotated[str, *bounded_text(64)]
 
 
 class CreateTrigger(RuleCommand):

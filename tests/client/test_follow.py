@@ -15,8 +15,8 @@ from gateway.settings import GatewaySettings
 from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, GONE, a_road
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway, a_gateway
-from tests.http.test_stream import following, happens, incident, other_incident
+from tests.http.doorway import Gateway, running_gateway
+from tests.http.test_stream import following, incident, other_incident, record_event
 from tests.waiting import eventually
 
 __all__ = ["incident", "other_incident"]
@@ -49,8 +49,8 @@ class Follower:
 def test_events_come_as_values_one_after_the_other(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
-    before = happens(ledger, incident)
-    ids = [str(happens(ledger, incident, f"number {number}")) for number in range(3)]
+    before = record_event(ledger, incident)
+    ids = [str(record_event(ledger, incident, f"number {number}")) for number in range(3)]
 
     events = list(islice(connect(gateway.url).follow(last_id=str(before)), 3))
 
@@ -64,9 +64,9 @@ def test_events_come_as_values_one_after_the_other(
 def test_one_incident_alone(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
-    before = happens(ledger, incident)
-    happens(ledger, incident)
-    wanted = happens(ledger, other_incident)
+    before = record_event(ledger, incident)
+    record_event(ledger, incident)
+    wanted = record_event(ledger, other_incident)
 
     event = next(connect(gateway.url).follow(incident=2, last_id=str(before)))
 
@@ -80,8 +80,8 @@ def test_who_may_not_follow_is_told(connect: Connect, gateway: Gateway) -> None:
 
 def test_a_right_that_ends_ends_following(connect: Connect, gateway: Gateway, ledger: Engine, incident: int) -> None:
     following(gateway).heartbeat_seconds = 0.05
-    before = happens(ledger, incident)
-    happens(ledger, incident)
+    before = record_event(ledger, incident)
+    record_event(ledger, incident)
     events = connect(gateway.url).follow(last_id=str(before))
     next(events)
 
@@ -96,18 +96,18 @@ def test_a_gateway_that_restarts_costs_no_event_and_doubles_none(
     connect: Connect, acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     first, second = settings(), settings()
-    with a_gateway(first) as one, a_road(one.url) as road:
+    with running_gateway(first) as one, a_road(one.url) as road:
         client = connect(road.url)
         follower = Follower(client.follow())
         eventually(lambda: following(one).streams)
         # Nothing was heard yet when the gateway goes: what happens meanwhile must not be lost either.
         one.stop()
-        ids = [str(happens(ledger, incident, "while it was away"))]
-        with a_gateway(second) as two:
+        ids = [str(record_event(ledger, incident, "while it was away"))]
+        with running_gateway(second) as two:
             road.leads_to(two.url)
-            ids.append(str(happens(ledger, incident)))
+            ids.append(str(record_event(ledger, incident)))
             eventually(lambda: follower.ids == ids)
-            ids.append(str(happens(ledger, incident, "the end")))
+            ids.append(str(record_event(ledger, incident, "the end")))
             follower.ends()
 
     assert follower.ids == ids
@@ -121,11 +121,11 @@ def test_a_road_that_breaks_costs_no_event_and_doubles_none(
         follower = Follower(connect(road.url).follow())
         eventually(lambda: following(gateway).streams)
         for _ in range(3):
-            ids.append(str(happens(ledger, incident)))
+            ids.append(str(record_event(ledger, incident)))
             eventually(lambda: follower.ids == ids)
             road.breaks()
-            ids.append(str(happens(ledger, incident)))
-        ids.append(str(happens(ledger, incident, "the end")))
+            ids.append(str(record_event(ledger, incident)))
+        ids.append(str(record_event(ledger, incident, "the end")))
         follower.ends()
 
     assert follower.ids == ids

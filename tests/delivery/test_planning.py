@@ -21,10 +21,10 @@ from tests.builders import a_comment, a_member, a_subscription, an_event, an_inc
 from tests.delivery.conftest import NOWHERE, Scene
 from tests.faults.loops import running
 from tests.waiting import eventually
-from workers.event_bus import Bus, BusMessage
+from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
 from workers.notify.notifier import EVENTS_PER_LINE, Notifier
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000
 
@@ -169,7 +169,7 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     assert scene.rows("SELECT count(*) FROM notifications") == [(3,)]
 
 
-def test_a_notifier_that_is_killed_loses_nothing_and_doubles_nothing(scene: Scene, servers: Servers) -> None:
+def test_a_notifier_that_is_killed_loses_nothing_and_doubles_nothing(scene: Scene, servers: EmbeddedServers) -> None:
     database_url = psycopg_url(scene)
     crowd = 50
     a_crowd(scene, crowd)
@@ -197,10 +197,10 @@ def test_people_are_told_while_the_bus_is_down(scene: Scene) -> None:
         eventually(lambda: ana in scene.told())
 
 
-def test_nothing_on_the_bus_stops_the_notifier(scene: Scene, servers: Servers) -> None:
+def test_nothing_on_the_bus_stops_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
     settings = BrokerSettings(BROKER_URL=servers.broker_url)
     valkey = redis.Redis.from_url(servers.redis_url)
-    bus = Bus(settings)
+    bus = EventBus(settings)
     bus.publish([BusMessage("incident.opened", "{}")])
     valkey.lpush(NOTIFIER_QUEUE, b"", b"hello", b"[]", b"{}", b'{"body": 7}', b"\xff\xfe", b"[" * 10_000)
     bus.publish([BusMessage("incident.opened", "not even JSON"), BusMessage("command.dead", "[]")])
@@ -213,14 +213,14 @@ def test_nothing_on_the_bus_stops_the_notifier(scene: Scene, servers: Servers) -
 
 
 def test_a_message_on_the_bus_wakes_the_notifier(
-    scene: Scene, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    scene: Scene, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.runtime.polling.POLL_SECONDS", 3600)
     settings = BrokerSettings(BROKER_URL=servers.broker_url, REDIS_URL=NOWHERE)
 
     with going(Notifier(scene.engine, settings)):
         ana = given_comments(scene, 1)
-        Bus(settings).publish([BusMessage("incident.comment_posted", "{}")])
+        EventBus(settings).publish([BusMessage("incident.comment_posted", "{}")])
 
         eventually(lambda: ana in scene.told())
 

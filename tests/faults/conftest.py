@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import BROKERS, Broker, ValkeyBroker
+from tests.broker_params import BROKER_PARAMS, Broker, ValkeyBroker
 from tests.waiting import eventually
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 from workers.stack.valkey import Valkey
 
 
@@ -69,7 +69,7 @@ class Worker:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[Valkey]:
-    folder = DataFolder(Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
+    folder = DataDirectory(Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
     folder.create()
     server = Valkey(folder)
     try:
@@ -92,7 +92,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
     return broker
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Broker:
     """An empty broker: each test that asks for it runs on every kind."""
     found: Broker = request.getfixturevalue(request.param)
@@ -100,7 +100,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @contextlib.contextmanager
-def a_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[Worker]:
+def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[Worker]:
     worker = Worker(broker_url, folder, prefetch=prefetch)
     try:
         worker.wait_ready()
@@ -111,5 +111,5 @@ def a_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[Wo
 
 @pytest.fixture
 def worker(broker: Broker, tmp_path: Path) -> Iterator[Worker]:
-    with a_worker(broker.url, tmp_path) as worker:
+    with running_worker(broker.url, tmp_path) as worker:
         yield worker

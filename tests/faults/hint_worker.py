@@ -14,7 +14,7 @@ from pathlib import Path
 from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hints import Hint
-from tasks.celery_tasks import install, run_worker
+from tasks.celery_tasks import register_tasks, run_worker
 from tasks.settings import BrokerSettings
 from tests.waiting import eventually
 
@@ -36,7 +36,7 @@ def main(folder: Path, prefetch: int) -> int:
         (folder / "child.new").write_text(str(os.getpid()))
         (folder / "child.new").rename(folder / "child")
 
-    install(app, dict.fromkeys(Lane, write_down))
+    register_tasks(app, dict.fromkeys(Lane, write_down))
     return run_worker(
         app,
         [Lane.COMMANDS],

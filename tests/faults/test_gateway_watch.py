@@ -11,13 +11,13 @@ import httpx
 import pytest
 
 from gateway.settings import GatewaySettings
-from gateway.watchdog import is_unanswered
-from tasks.watchdog import DEAF
+from gateway.watchdog import is_unresponsive
+from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
-from tests.http.doorway import a_gateway
+from tests.http.doorway import running_gateway
 from tests.journeys.programs import Program, running
 from tests.waiting import eventually
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
 SERVE = """
@@ -46,12 +46,12 @@ WITHIN = 5.0
 
 
 @pytest.fixture
-def serving(database: Database, servers: Servers) -> Iterator[tuple[Program, int]]:
+def serving(database: Database, servers: EmbeddedServers) -> Iterator[tuple[Program, int]]:
     """A gateway in a process of its own that answers, and its port."""
     port = free_port("127.0.0.1", 0)
     environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
     with running(SERVE, str(port), json.dumps(environment)) as gateway:
-        eventually(lambda: not is_unanswered("127.0.0.1", port, within_seconds=WITHIN))
+        eventually(lambda: not is_unresponsive("127.0.0.1", port, within_seconds=WITHIN))
         yield gateway, port
 
 
@@ -63,7 +63,7 @@ def test_a_gateway_whose_socket_is_lost_ends_itself(serving: tuple[Program, int]
         gateway.process.send_signal(signal.SIGUSR1)
         assert caller.get("/livez").is_success
 
-    assert gateway.finish() == DEAF
+    assert gateway.finish() == EXIT_STUCK
     assert "watch.deaf" in gateway.lines[-1]
 
 
@@ -71,7 +71,7 @@ def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
     gateway.process.send_signal(signal.SIGUSR2)
 
-    assert gateway.finish() == DEAF
+    assert gateway.finish() == EXIT_STUCK
     assert "watch.deaf" in gateway.lines[-1]
 
 
@@ -81,12 +81,12 @@ def test_a_gateway_that_is_told_to_stop_is_not_deaf(serving: tuple[Program, int]
     assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
 
 
-def test_a_gateway_that_answers_is_not_deaf(database: Database, servers: Servers) -> None:
+def test_a_gateway_that_answers_is_not_deaf(database: Database, servers: EmbeddedServers) -> None:
     settings = GatewaySettings(DATABASE_URL=database.url, BROKER_URL=servers.broker_url, REDIS_URL=servers.redis_url)
-    with a_gateway(settings) as gateway:
-        assert not is_unanswered("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN)
+    with running_gateway(settings) as gateway:
+        assert not is_unresponsive("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN)
 
 
 def test_one_that_takes_connections_and_never_answers_is_deaf() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        assert is_unanswered("127.0.0.1", mute.getsockname()[1], within_seconds=0.1)
+        assert is_unresponsive("127.0.0.1", mute.getsockname()[1], within_seconds=0.1)

@@ -9,22 +9,22 @@ import pytest
 
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, Hinter
+from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
 from tasks.broker.hints import Hint
-from tests.brokers import Broker
+from tests.broker_params import Broker
 from tests.faults.conftest import Worker
 from tests.waiting import eventually
 
 
 @pytest.fixture
-def hinter(broker: Broker) -> Iterator[Hinter]:
-    hinter = Hinter(make_app(broker.settings))
+def hinter(broker: Broker) -> Iterator[HintPublisher]:
+    hinter = HintPublisher(make_app(broker.settings))
     hinter.start()
     yield hinter
     hinter.stop()
 
 
-def test_a_hint_reaches_the_body_of_its_lane(worker: Worker, hinter: Hinter) -> None:
+def test_a_hint_reaches_the_body_of_its_lane(worker: Worker, hinter: HintPublisher) -> None:
     hinter.hint(Lane.COMMANDS, ["incident:12:7", "org:12"])
 
     worker.wait_handled("org:12")
@@ -32,7 +32,7 @@ def test_a_hint_reaches_the_body_of_its_lane(worker: Worker, hinter: Hinter) -> 
     assert worker.handled == ["incident:12:7", "org:12"]
 
 
-def test_what_we_publish_is_never_parked(broker: Broker, worker: Worker, hinter: Hinter) -> None:
+def test_what_we_publish_is_never_parked(broker: Broker, worker: Worker, hinter: HintPublisher) -> None:
     hinter.hint(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2000)))
 
     worker.wait_handled("incident:1:1999")
@@ -42,7 +42,7 @@ def test_what_we_publish_is_never_parked(broker: Broker, worker: Worker, hinter:
 
 
 def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broker: Broker) -> None:
-    hinter = Hinter(make_app(broker.settings))
+    hinter = HintPublisher(make_app(broker.settings))
     broker.stop()
     hinter.start()
     hinter.hint(Lane.BULK, ["org:1"])
@@ -58,7 +58,7 @@ def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broke
 
 
 def test_stopping_publishes_what_is_pending(broker: Broker) -> None:
-    hinter = Hinter(make_app(broker.settings))
+    hinter = HintPublisher(make_app(broker.settings))
     hinter.hint(Lane.DELIVERIES, ["user:5"])
 
     hinter.start()
@@ -68,7 +68,7 @@ def test_stopping_publishes_what_is_pending(broker: Broker) -> None:
 
 
 def test_many_callers_become_few_messages(broker: Broker) -> None:
-    hinter = Hinter(make_app(broker.settings))
+    hinter = HintPublisher(make_app(broker.settings))
     for number in range(300):
         hinter.hint(Lane.COMMANDS, ["org:1", f"incident:1:{number}"])
 
@@ -80,7 +80,7 @@ def test_many_callers_become_few_messages(broker: Broker) -> None:
 
 def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
     for subject in ("org:1", "org:2"):
-        hinter = Hinter(make_app(broker.settings), max_waiting=1)
+        hinter = HintPublisher(make_app(broker.settings), max_waiting=1)
         hinter.hint(Lane.COMMANDS, [subject])
         hinter.start()
         hinter.stop(timeout=10)
@@ -88,7 +88,7 @@ def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == 1
 
 
-def test_a_subject_that_is_none_spoils_no_other(worker: Worker, hinter: Hinter) -> None:
+def test_a_subject_that_is_none_spoils_no_other(worker: Worker, hinter: HintPublisher) -> None:
     hinter.hint(Lane.COMMANDS, ["", "incident:1:١٢", "x" * 201, "org:1"])
 
     worker.wait_handled("org:1")
@@ -97,7 +97,7 @@ def test_a_subject_that_is_none_spoils_no_other(worker: Worker, hinter: Hinter) 
 
 
 def test_pending_subjects_are_bounded(broker: Broker) -> None:
-    hinter = Hinter(make_app(broker.settings))
+    hinter = HintPublisher(make_app(broker.settings))
     hinter.hint(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2 * MAX_PENDING_SUBJECTS)))
 
     hinter.start()
@@ -106,7 +106,7 @@ def test_pending_subjects_are_bounded(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == len(list(Hint.about(map(str, range(MAX_PENDING_SUBJECTS)))))
 
 
-def test_a_killed_child_is_replaced_and_work_goes_on(worker: Worker, hinter: Hinter) -> None:
+def test_a_killed_child_is_replaced_and_work_goes_on(worker: Worker, hinter: HintPublisher) -> None:
     child = worker.child
     hinter.hint(Lane.COMMANDS, ["wait:never"])
     worker.wait_handled("wait:never")
@@ -127,7 +127,7 @@ def test_the_child_dies_with_a_killed_worker(worker: Worker) -> None:
     eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_worker_told_to_stop_finishes_what_it_has_in_hand(worker: Worker, hinter: Hinter) -> None:
+def test_a_worker_told_to_stop_finishes_what_it_has_in_hand(worker: Worker, hinter: HintPublisher) -> None:
     hinter.hint(Lane.COMMANDS, ["wait:go", "org:1"])
     worker.wait_handled("wait:go")
 

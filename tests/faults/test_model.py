@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.directory.importer import import_directory
-from models.messaging.command_ledger import take_in_hand, try_lock
+from models.messaging.command_ledger import record_in_flight, try_lock_subjects
 from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
@@ -188,7 +188,7 @@ class Machine(RuleBasedStateMachine):
         waiting = self._waiting_lines()
         lines = [_picked(waiting, pick) for pick in picks if waiting]
         with self.engine.begin() as someone_else:
-            try_lock(someone_else, lines)
+            try_lock_subjects(someone_else, lines)
             self._new_worker().drain(())
 
     @rule()
@@ -206,7 +206,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.crashes += 1
         with self.engine.begin() as connection:
-            take_in_hand(connection, f"dead-{next(_numbers)}", left)
+            record_in_flight(connection, f"dead-{next(_numbers)}", left)
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text, update
 
-from models.messaging.command_ledger import commands, try_lock
+from models.messaging.command_ledger import commands, try_lock_subjects
 from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
@@ -247,7 +247,7 @@ def test_a_worker_that_dies_after_the_values_but_before_its_commit_has_done_noth
 def waits_while(house: House, line: str, id_: UUID) -> bool:
     """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [line])
+        try_lock_subjects(someone_else, [line])
         house.apply()
         row = house.resource(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)

@@ -12,17 +12,17 @@ from kombu import Exchange, Queue
 from gateway.settings import GatewaySettings
 from models.enums import Lane
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, misfits
-from tests.brokers import QUORUM, RabbitBroker
+from tests.broker_params import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
 from tests.faults.test_relay import Subscriber, given_events, going, unannounced
-from tests.http.doorway import a_gateway
+from tests.http.doorway import running_gateway
 from tests.journeys.programs import tocsin
 from tests.waiting import eventually
-from workers.event_bus import Bus, BusMessage
-from workers.relay.relay import Owed, Relay
-from workers.stack.servers import Servers
+from workers.event_bus import BusMessage, EventBus
+from workers.relay.relay import RefusedEvents, Relay
+from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
@@ -98,7 +98,7 @@ def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: R
     ("shape", "difference"),
     [
         ({}, "x-queue-type"),
-        (QUORUM, "x-delivery-limit"),
+        (QUORUM_ARGUMENTS, "x-delivery-limit"),
         ({"x-queue-type": "stream"}, "x-queue-type"),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared
 
 
 def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is_mended(
-    declared: RabbitBroker, database: Database, servers: Servers
+    declared: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     settings = {"DATABASE_URL": database.url, "BROKER_URL": declared.url, "REDIS_URL": servers.redis_url}
 
@@ -158,12 +158,12 @@ def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is
 
 
 def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
-    rabbitmq: RabbitBroker, database: Database, servers: Servers
+    rabbitmq: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     known = {"DATABASE_URL": database.url, "BROKER_URL": rabbitmq.url, "REDIS_URL": servers.redis_url}
     settings = GatewaySettings(_env_file=None, **known)  # type: ignore[call-arg, arg-type]
 
-    with a_gateway(settings) as gateway:
+    with running_gateway(settings) as gateway:
 
         def look() -> dict[str, str]:
             answer = gateway.get("/readyz?verbose", by=None)
@@ -199,7 +199,7 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=Owed(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
     relay.announce()
     assert unannounced(database.engine) == 2
     first = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
@@ -213,7 +213,7 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
 
 def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=Owed(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
 
     while relay.announce():
         pass
@@ -224,7 +224,7 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Databas
 
 def test_only_so_many_refused_events_are_tried_again(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=10, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=Owed(pauses_seconds=(600,), at_most=4))
+    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
 
     while relay.announce():
         pass
@@ -233,7 +233,7 @@ def test_only_so_many_refused_events_are_tried_again(database: Database, subscri
 
 
 def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
-    bus = Bus(declared.settings, max_unread=50)
+    bus = EventBus(declared.settings, max_unread=50)
 
     for _ in range(4):
         assert bus.publish([BusMessage("incident.opened", "1")] * 40) == frozenset()
@@ -243,7 +243,7 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
 
 def test_a_full_lane_does_not_keep_hints_from_the_others(declared: RabbitBroker) -> None:
     limit(declared, Lane.BULK, 1)
-    hinter = Hinter(make_app(declared.settings))
+    hinter = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
         # Three messages each.
         hinter.hint(lane, (f"incident:1:{number}" for number in range(1500)))

@@ -20,22 +20,22 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging.command_ledger import commands, idempotency_keys
-from models.messaging.outbox import ANNOUNCE, claim_events
+from models.messaging.outbox import PUBLISHING, claim_events
 from tasks.app import make_app
 from tasks.broker import hints
-from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.events import IncidentOpened
 from tasks.settings import BrokerSettings
-from tests.brokers import QUORUM, Broker, Taken, ValkeyBroker
+from tests.broker_params import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.faults.loops import running
 from tests.waiting import eventually
-from workers.event_bus import Bus, BusMessage
+from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import EVENTS_PER_LINE, Relay
 from workers.relay.sweeper import Sweeper
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 SUBSCRIBER = "another.service"
 NEWS = IncidentOpened(projects=("backend",))
@@ -46,7 +46,7 @@ class Subscriber:
     """Another service, with a queue of its own."""
 
     broker: Broker
-    messages: list[Taken] = field(default_factory=list)
+    messages: list[ReceivedMessage] = field(default_factory=list)
 
     @property
     def settings(self) -> BrokerSettings:
@@ -54,7 +54,7 @@ class Subscriber:
 
     def subscribe(self, routing_key: str, **limits: object) -> None:
         """Ask for these types; ``limits`` are further arguments of the queue."""
-        arguments = QUORUM | limits
+        arguments = QUORUM_ARGUMENTS | limits
         with self.broker.connection() as connection:
             declare(connection)
             queue = Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
@@ -125,7 +125,7 @@ def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database,
     given_events(database.engine, lines=2, length=3)
 
     with database.engine.begin() as connection:
-        in_hand = claim_events(connection, ANNOUNCE, lines=1, per_line=1)
+        in_hand = claim_events(connection, PUBLISHING, lines=1, per_line=1)
         announce_all(Relay(database.engine, subscriber.settings))
 
     assert len(in_hand) == 1
@@ -141,7 +141,7 @@ def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Data
     with database.engine.begin() as connection:
         after = (0, "")
         for _ in range(5):
-            [event] = claim_events(connection, ANNOUNCE, lines=1, per_line=1, after=after)
+            [event] = claim_events(connection, PUBLISHING, lines=1, per_line=1, after=after)
             after = (event.organization_id, event.subject)
             seen.append(event.subject)
 
@@ -211,7 +211,7 @@ def test_with_the_broker_away_events_wait(database: Database, broker: Broker) ->
     assert unannounced(database.engine) == 0
 
 
-def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, alone: Servers) -> None:
+def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, alone: EmbeddedServers) -> None:
     given_events(database.engine, lines=100, length=10)
 
     with running("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
@@ -245,7 +245,7 @@ def test_a_message_is_the_cloud_event_under_its_type(database: Database, subscri
 def test_on_valkey_an_unread_queue_keeps_only_the_newest(valkey: ValkeyBroker) -> None:
     subscriber = Subscriber(valkey)
     subscriber.subscribe("#")
-    bus = Bus(valkey.settings, max_unread=100)
+    bus = EventBus(valkey.settings, max_unread=100)
 
     for start in (0, 150):
         bus.publish([BusMessage("incident.opened", json.dumps(n)) for n in range(start, start + 150)])
@@ -257,13 +257,13 @@ def test_a_queue_without_a_consumer_that_asked_for_other_types_gets_nothing(brok
     subscriber = Subscriber(broker)
     subscriber.subscribe("command.*")
 
-    Bus(broker.settings).publish([BusMessage("incident.opened", "1"), BusMessage("command.dead", "2")])
+    EventBus(broker.settings).publish([BusMessage("incident.opened", "1"), BusMessage("command.dead", "2")])
 
     assert subscriber.received() == [2]
 
 
 def test_after_the_broker_was_wiped_the_notifiers_queue_is_back(broker: Broker) -> None:
-    bus = Bus(broker.settings)
+    bus = EventBus(broker.settings)
     bus.publish([BusMessage("incident.opened", "1")])
     broker.wipe()
 
@@ -350,7 +350,7 @@ def test_keys_are_forgotten_after_two_days(database: Database, sweeper: Sweeper)
 @pytest.fixture
 def sweeper(database: Database) -> Sweeper:
     """A sweeper whose hints go nowhere."""
-    return Sweeper(database.engine, Hinter(make_app(BrokerSettings(BROKER_URL="redis+socket:///nowhere"))))
+    return Sweeper(database.engine, HintPublisher(make_app(BrokerSettings(BROKER_URL="redis+socket:///nowhere"))))
 
 
 def given_events(engine: Engine, *, lines: int, length: int) -> None:

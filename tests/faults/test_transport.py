@@ -8,10 +8,10 @@ import pytest
 from redis.exceptions import ConnectionError as BrokerGone
 
 from tasks.app import make_app
-from tasks.broker.envelope import admit, refusal_of
+from tasks.broker.envelope import rejection_reason, validate_envelope
 from tasks.broker.transport import MAX_PARKED, PARKED
-from tests.brokers import ValkeyBroker
-from tests.faults.conftest import Worker, a_worker
+from tests.broker_params import ValkeyBroker
+from tests.faults.conftest import Worker, running_worker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
 
@@ -23,18 +23,18 @@ def broker(valkey: ValkeyBroker) -> ValkeyBroker:
 
 
 def test_what_we_publish_ourselves_is_admitted() -> None:
-    assert refusal_of(raw(an_envelope("org:1")), queue=QUEUE) is None
+    assert rejection_reason(raw(an_envelope("org:1")), queue=QUEUE) is None
 
 
 @pytest.mark.parametrize("envelope", MALFORMED.values(), ids=MALFORMED)
 def test_a_malformed_envelope_is_refused(envelope: bytes) -> None:
-    assert refusal_of(envelope, queue=QUEUE) is not None
+    assert rejection_reason(envelope, queue=QUEUE) is not None
 
 
 def test_a_header_from_a_later_version_is_left_out_and_the_hint_admitted() -> None:
     envelope = an_envelope("org:1", callbacks=[FORGED_CALL], from_the_future=1)
 
-    admitted = admit(raw(envelope), queue=QUEUE)
+    admitted = validate_envelope(raw(envelope), queue=QUEUE)
 
     assert {"callbacks", "from_the_future"}.isdisjoint(admitted["headers"])
 
@@ -119,7 +119,7 @@ def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(valkey
 
 def test_a_worker_outlives_valkey_going_away_with_a_message_in_hand(valkey: ValkeyBroker, tmp_path: Path) -> None:
     # With more than one slot it still asks for messages, and so notices at once.
-    with a_worker(valkey.url, tmp_path, prefetch=2) as worker:
+    with running_worker(valkey.url, tmp_path, prefetch=2) as worker:
         valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
         worker.wait_handled("wait:go")
         valkey.stop()

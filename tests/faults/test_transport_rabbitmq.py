@@ -16,11 +16,11 @@ import pytest
 from amqp import Message
 
 from tasks.broker.topology import DEAD_QUEUE, NOTIFIER_QUEUE, declare
-from tests.brokers import RabbitBroker
+from tests.broker_params import RabbitBroker
 from tests.faults.conftest import Worker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
-from workers.event_bus import Bus, BusListener, BusMessage
+from workers.event_bus import BusMessage, EventBus, EventBusListener
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
@@ -205,7 +205,7 @@ def test_a_listener_hears_on_after_a_malformed_event(broker: RabbitBroker) -> No
         put(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
         eventually(lambda: broker.depth(DEAD_QUEUE) == 1 + len(UNREADABLE))
 
-        Bus(broker.settings).publish([BusMessage("incident.opened", "{}")])
+        EventBus(broker.settings).publish([BusMessage("incident.opened", "{}")])
 
         assert woken.wait(30)
 
@@ -213,7 +213,7 @@ def test_a_listener_hears_on_after_a_malformed_event(broker: RabbitBroker) -> No
 @contextmanager
 def listening(broker: RabbitBroker) -> Iterator[threading.Event]:
     woken = threading.Event()
-    listener = BusListener(broker.settings, woken)
+    listener = EventBusListener(broker.settings, woken)
     listener.start()
     try:
         yield woken

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeListener, Waker, listen
-from tests.brokers import ValkeyBroker
+from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupListener, WakeupPublisher, listen
+from tests.broker_params import ValkeyBroker
 from tests.waiting import eventually
 
 SOON = 30
 
 
 @pytest.fixture
-def listener(valkey: ValkeyBroker) -> Iterator[WakeListener]:
-    listener = WakeListener(valkey.url, [EVENTS_CHANNEL])
+def listener(valkey: ValkeyBroker) -> Iterator[WakeupListener]:
+    listener = WakeupListener(valkey.url, [EVENTS_CHANNEL])
     listener.start()
     assert listener.wait_until_listening(SOON)
     assert listener.wait(SOON)
@@ -22,26 +22,26 @@ def listener(valkey: ValkeyBroker) -> Iterator[WakeListener]:
     listener.stop()
 
 
-def test_a_wake_up_ends_the_wait(valkey: ValkeyBroker, listener: WakeListener) -> None:
-    Waker(valkey.url).publish(EVENTS_CHANNEL)
+def test_a_wake_up_ends_the_wait(valkey: ValkeyBroker, listener: WakeupListener) -> None:
+    WakeupPublisher(valkey.url).publish(EVENTS_CHANNEL)
 
     assert listener.wait(SOON)
 
 
-def test_several_wake_ups_come_as_one(valkey: ValkeyBroker, listener: WakeListener) -> None:
-    waker = Waker(valkey.url)
+def test_several_wake_ups_come_as_one(valkey: ValkeyBroker, listener: WakeupListener) -> None:
+    waker = WakeupPublisher(valkey.url)
     for _ in range(5):
         waker.publish(EVENTS_CHANNEL)
     eventually(lambda: listener.wait(0))
-    Waker(valkey.url).publish(OUTCOMES_CHANNEL)
+    WakeupPublisher(valkey.url).publish(OUTCOMES_CHANNEL)
 
     eventually(lambda: not listener.wait(0))
 
 
-def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, listener: WakeListener) -> None:
+def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, listener: WakeupListener) -> None:
     valkey.stop()
     valkey.start()
-    waker = Waker(valkey.url)
+    waker = WakeupPublisher(valkey.url)
 
     def heard() -> bool:
         waker.publish(EVENTS_CHANNEL)
@@ -51,7 +51,7 @@ def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, list
 
 
 def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(valkey: ValkeyBroker) -> None:
-    waker = Waker(valkey.url)
+    waker = WakeupPublisher(valkey.url)
     valkey.stop()
 
     waker.publish(EVENTS_CHANNEL)
@@ -59,16 +59,16 @@ def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(valkey: ValkeyBrok
 
 
 def test_without_a_url_one_polls() -> None:
-    listener = WakeListener(None, [EVENTS_CHANNEL])
+    listener = WakeupListener(None, [EVENTS_CHANNEL])
     listener.start()
-    Waker(None).publish(EVENTS_CHANNEL)
+    WakeupPublisher(None).publish(EVENTS_CHANNEL)
 
     assert not listener.wait(0.01)
 
     listener.stop()
 
 
-def test_stopping_ends_the_wait(listener: WakeListener) -> None:
+def test_stopping_ends_the_wait(listener: WakeupListener) -> None:
     listener.stop()
 
     assert listener.wait(SOON)
@@ -90,7 +90,7 @@ def test_the_gateway_hears_outcomes_also_after_valkey_was_away(valkey: ValkeyBro
         for payload in ("7 8", "9"):
             await asyncio.wait_for(connected.wait(), SOON)
             connected.clear()
-            await asyncio.to_thread(Waker(valkey.url).publish, OUTCOMES_CHANNEL, payload)
+            await asyncio.to_thread(WakeupPublisher(valkey.url).publish, OUTCOMES_CHANNEL, payload)
             said.append(await asyncio.wait_for(heard.get(), SOON))
             await asyncio.to_thread(valkey.stop)
             await asyncio.to_thread(valkey.start)

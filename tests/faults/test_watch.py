@@ -18,10 +18,10 @@ from sqlalchemy.engine import Engine
 from models.enums import Lane
 from models.messaging.canary import flights
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hint_publisher import HintPublisher
 from tasks.celery_tasks import count_hints
 from tasks.settings import BrokerSettings
-from tasks.watchdog import DEAF, LOOKS, Watch
+from tasks.watchdog import CHECKS_PER_TIMEOUT, Watch
 from tests.builders import an_accepted_command
 from tests.conftest import Database
 from tests.faults.conftest import Broker
@@ -32,7 +32,7 @@ from tests.handlers.acme import Acme
 from tests.handlers.conftest import House, house
 from tests.journeys.programs import Program, living, open_folder, running
 from tests.waiting import eventually
-from workers.apply.watchdog import Pulse, Standstill, is_untaken
+from workers.apply.watchdog import Heartbeat, StallDetector, is_untaken
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
 
@@ -77,7 +77,7 @@ def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: 
         child.suspend()
         id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
 
-        assert up.until("is back").endswith(f"(it ended with exit code {DEAF})")
+        assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         eventually(lambda: house.resource(id_)["state"] == "applied")
         assert living(child.pid) == []
         assert living(pids["idle"]) == [pids["idle"]]
@@ -95,7 +95,7 @@ def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_
         eventually(lambda: not living(pids["busy"]), within_seconds=60)
         line.is_deaf = False
 
-        assert up.until("is back").endswith(f"(it ended with exit code {DEAF})")
+        assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
         eventually(lambda: house.resource(id_)["state"] == "applied", within_seconds=60)
 
@@ -154,7 +154,7 @@ def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, valkey:
 
 
 def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, valkey: Broker) -> None:
-    Sweeper(database.engine, Hinter(make_app(valkey.settings))).send_canaries()
+    Sweeper(database.engine, HintPublisher(make_app(valkey.settings))).send_canaries()
     hint(valkey, Lane.DELIVERIES, "canary:1")
 
     with database.engine.begin() as connection:
@@ -181,26 +181,26 @@ def test_a_broker_that_is_away_is_a_fault_and_no_answer(database: Database, brok
 def test_patience_ends_after_as_many_looks_as_make_up_its_time() -> None:
     looks, gave_up = watched(lambda _: True)
 
-    assert (looks, gave_up) == (LOOKS + 1, True)
+    assert (looks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
 
 
 def test_a_beat_begins_the_time_anew() -> None:
-    pulse = Pulse()
+    pulse = Heartbeat()
 
     def beat_at_the_sixth(look: int) -> bool:
-        if look == LOOKS:
+        if look == CHECKS_PER_TIMEOUT:
             pulse.beat()
         return True
 
     looks, gave_up = watched(beat_at_the_sixth, pulse)
 
-    assert (looks, gave_up) == (2 * LOOKS + 1, True)
+    assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
 def test_a_look_at_nothing_begins_the_time_anew() -> None:
-    looks, gave_up = watched(lambda look: look != LOOKS)
+    looks, gave_up = watched(lambda look: look != CHECKS_PER_TIMEOUT)
 
-    assert (looks, gave_up) == (2 * LOOKS + 1, True)
+    assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
 def raise_at_every_fifth(look: int) -> bool:
@@ -214,7 +214,7 @@ def raise_at_every_fifth(look: int) -> bool:
     [
         pytest.param(lambda _: False, id="nothing waits"),
         pytest.param(raise_at_every_fifth, id="the database or the broker is away now and then"),
-        pytest.param(lambda look: look % LOOKS > 0, id="others take the work now and then"),
+        pytest.param(lambda look: look % CHECKS_PER_TIMEOUT > 0, id="others take the work now and then"),
     ],
 )
 def test_a_worker_that_is_not_to_blame_stays(sees: Callable[[int], bool]) -> None:
@@ -224,7 +224,7 @@ def test_a_worker_that_is_not_to_blame_stays(sees: Callable[[int], bool]) -> Non
 
 
 def test_a_worker_that_makes_progress_stays() -> None:
-    pulse = Pulse()
+    pulse = Heartbeat()
 
     def beat(_: int) -> bool:
         pulse.beat()
@@ -236,7 +236,7 @@ def test_a_worker_that_makes_progress_stays() -> None:
 
 
 def test_a_pulse_beats_across_a_fork() -> None:
-    pulse = Pulse()
+    pulse = Heartbeat()
 
     child = os.fork()
     if child == 0:
@@ -273,7 +273,7 @@ def all_seen(engine: Engine) -> bool:
 def hint(broker: Broker, lane: Lane, subject: str) -> None:
     """A hint lies on the lane's queue."""
     app = make_app(broker.settings)
-    hinter = Hinter(app)
+    hinter = HintPublisher(app)
     hinter.start()
     hinter.hint(lane, [subject])
     eventually(lambda: count_hints(app, [lane]) == 1)
@@ -286,7 +286,7 @@ def looks_untaken(database: Database, broker: Broker, *lanes: Lane) -> bool:
 
 
 def watched(
-    sees: Callable[[int], bool], pulse: Pulse | None = None, *, looks_enough: int | None = None
+    sees: Callable[[int], bool], pulse: Heartbeat | None = None, *, looks_enough: int | None = None
 ) -> tuple[int, bool]:
     """Watch until it gives up, or has looked often enough: the number of looks, and whether it gave up."""
     looks, ended, gave_up = 0, threading.Event(), threading.Event()
@@ -302,7 +302,7 @@ def watched(
         gave_up.set()
         ended.set()
 
-    watch = Watch(Standstill(pulse or Pulse(), look), give_up, patience_seconds=0.01 * LOOKS)
+    watch = Watch(StallDetector(pulse or Heartbeat(), look), give_up, patience_seconds=0.01 * CHECKS_PER_TIMEOUT)
     watch.start()
     assert ended.wait(30)
     watch.stop()

@@ -17,7 +17,7 @@ from tasks.app import make_app
 from tasks.broker.hints import Hint
 from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
-from tests.brokers import RabbitBroker, brokers
+from tests.broker_params import RabbitBroker, broker_params
 from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
 from tests.waiting import eventually
@@ -50,7 +50,7 @@ class System:
             redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
 
 
-@pytest.fixture(scope="module", params=brokers(beside="faults"))
+@pytest.fixture(scope="module", params=broker_params(beside="faults"))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """Everything, once on each kind of broker."""
     with (

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
 from models.directory.importer import import_directory
-from models.directory.tables import organizations, token_hash, tokens, users
+from models.directory.tables import hash_token, organizations, tokens, users
 from models.incidents.incident import incidents
 from tests.builders import an_incident
 
@@ -76,7 +76,7 @@ class Acme:
             }
             self.users = {row.username: row.id for row in connection.execute(select(users.c.username, users.c.id))}
             by_hash = {row.hash: row.id for row in connection.execute(select(tokens.c.hash, tokens.c.id))}
-            self.tokens = {each["token"]: by_hash[token_hash(each["token"])] for each in DIRECTORY["tokens"]}
+            self.tokens = {each["token"]: by_hash[hash_token(each["token"])] for each in DIRECTORY["tokens"]}
             self.projects = _projects(connection)
 
     def by(self, username: str, *, organization: str = "acme") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from models.directory.importer import import_directory
 from models.incidents.activity import activities
 from models.incidents.incident import incidents
-from models.messaging.command_ledger import try_lock
+from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.incidents import SetStatus
 from tasks.commands.subscriptions import Subscribe
@@ -264,7 +264,7 @@ def test_what_it_says_waits_for_what_was_asked_before_it_in_the_incidents_own_li
     again = house.accept(firing(), **acme.by_bot())
 
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [f"incident:{acme.organizations['acme']}:2"])
+        try_lock_subjects(someone_else, [f"incident:{acme.organizations['acme']}:2"])
         house.apply()
         waited = house.resource(again)["state"]
     house.apply()
@@ -279,7 +279,7 @@ def test_a_closing_by_hand_waits_for_what_was_said_before_it(house: House, acme:
     closing = house.accept(by_hand(2), **acme.by("mem"))
 
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [f"org:{acme.organizations['acme']}"])
+        try_lock_subjects(someone_else, [f"org:{acme.organizations['acme']}"])
         house.apply()
         waited = house.resource(closing)["state"]
     house.apply()

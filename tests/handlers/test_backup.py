@@ -14,8 +14,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.database.backup import MANIFEST, BackupError, restore_backup, rows_in, write_backup
-from models.database.migrate import bring_to, current, head
+from models.database.backup import MANIFEST, BackupError, count_rows_to_replace, restore_backup, write_backup
+from models.database.migrate import create_schema, current, head
 from models.tables import METADATA
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
@@ -214,14 +214,14 @@ def test_a_database_of_a_newer_release_is_not_restored_over(house: House, acme: 
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
 
     with pytest.raises(BackupError, match="does not know"):
-        rows_in(house.engine)
+        count_rows_to_replace(house.engine)
 
 
 def test_a_backup_of_an_older_schema_is_restored_and_then_brought_to_head(
     elsewhere: Engine, house: House, tmp_path: Path
 ) -> None:
     with elsewhere.begin() as connection:
-        bring_to(connection, "0001")
+        create_schema(connection, "0001")
         connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
     write_backup(elsewhere, tmp_path / "old.backup", tell=quietly)
 

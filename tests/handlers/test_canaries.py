@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.canary import KEPT_HOURS, Canary, Flight, flights, prune, see, send_due
+from models.messaging.canary import KEPT_HOURS, Canary, CanaryStatus, flights, insert_due_canaries, prune, see
 from tests.conftest import Database
 
 
@@ -20,10 +20,10 @@ def connection(database: Database) -> Iterator[Connection]:
 
 
 def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Connection) -> None:
-    first = send_due(connection, every_seconds=30)
-    at_once = send_due(connection, every_seconds=30)
+    first = insert_due_canaries(connection, every_seconds=30)
+    at_once = insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "30 seconds")
-    next_ = send_due(connection, every_seconds=30)
+    next_ = insert_due_canaries(connection, every_seconds=30)
 
     assert [canary.queue for canary in first] == [*Lane]
     assert at_once == []
@@ -32,7 +32,7 @@ def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Conne
 
 
 def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection) -> None:
-    sent = {canary.queue: canary for canary in send_due(connection, every_seconds=30)}
+    sent = {canary.queue: canary for canary in insert_due_canaries(connection, every_seconds=30)}
     let_pass(connection, "2 minutes")
 
     see(connection, [sent[Lane.BULK]], worker="somewhere/1")
@@ -44,9 +44,9 @@ def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection
 
 
 def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
-    send_due(connection, every_seconds=30)
+    insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "40 seconds")
-    for canary in send_due(connection, every_seconds=30):
+    for canary in insert_due_canaries(connection, every_seconds=30):
         if canary.queue is not Lane.DELIVERIES:
             see(connection, [canary], worker="somewhere/1")
 
@@ -57,9 +57,9 @@ def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
 
 
 def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
-    (late, *_) = send_due(connection, every_seconds=30)
+    (late, *_) = insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "45 seconds")
-    send_due(connection, every_seconds=30)
+    insert_due_canaries(connection, every_seconds=30)
 
     see(connection, [late], worker="somewhere/1")
 
@@ -67,7 +67,7 @@ def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
 
 
 def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) -> None:
-    (canary, *_) = send_due(connection, every_seconds=30)
+    (canary, *_) = insert_due_canaries(connection, every_seconds=30)
     see(connection, [Canary(Lane.BULK, canary.id)], worker="a stranger")
     see(connection, [canary], worker="the first")
     see(connection, [canary], worker="the second")
@@ -80,7 +80,7 @@ def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) 
     "forged", ["canary:", "canary:x", "canary:-1", "canary:1.5", f"canary:{2**63}", "canary:٣", "canary:99"]
 )
 def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
-    send_due(connection, every_seconds=30)
+    insert_due_canaries(connection, every_seconds=30)
 
     see(connection, Canary.among(Lane.COMMANDS, [forged]), worker="a stranger")
 
@@ -89,7 +89,7 @@ def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
 
 def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connection) -> None:
     for _ in range(3):
-        for canary in send_due(connection, every_seconds=30):
+        for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:
                 see(connection, [canary], worker="somewhere/1")
         let_pass(connection, f"{KEPT_HOURS} hours")
@@ -109,5 +109,5 @@ def let_pass(connection: Connection, time: str) -> None:
     )
 
 
-def flight(connection: Connection, queue: Lane) -> Flight:
+def flight(connection: Connection, queue: Lane) -> CanaryStatus:
     return {flight.queue: flight for flight in flights(connection)}[queue]

@@ -7,7 +7,7 @@ from sqlalchemy import select, update
 
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
-from models.messaging.command_ledger import try_lock
+from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tests.builders import a_team
 from tests.handlers.acme import Acme, versions
@@ -193,7 +193,7 @@ def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(ho
     organization = f"org:{acme.organizations['acme']}"
 
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [organization])
+        try_lock_subjects(someone_else, [organization])
         house.apply()
         waited = house.resource(by_number)["state"]
     house.apply()

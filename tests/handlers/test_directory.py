@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
 from models.directory.importer import DirectoryError, export_directory, import_directory, read_document
-from models.directory.tables import token_hash, users
+from models.directory.tables import hash_token, users
 from models.directory.tokens import DEFAULT_SCOPES
 from models.enums import MAX_ID, CallerKind
 from tests.conftest import Database
@@ -231,7 +231,7 @@ def test_new_rows_are_refused_once_no_ids_are_left(house: Connection) -> None:
 def test_tokens_are_stored_as_hashes_with_what_they_open(house: Connection) -> None:
     rows = house.execute(text("SELECT hash, kind, user_id, scopes, ops_role FROM tokens ORDER BY id")).all()
 
-    assert [row.hash for row in rows] == [token_hash(token) for token in ("dev-mem", "dev-key", "dev-ops")]
+    assert [row.hash for row in rows] == [hash_token(token) for token in ("dev-mem", "dev-key", "dev-ops")]
     assert [row.kind for row in rows] == ["user", "key", "ops"]
     assert [row.user_id for row in rows] == [11, None, None]
     assert [row.scopes for row in rows] == [None, sorted(DEFAULT_SCOPES[CallerKind.KEY]), None]

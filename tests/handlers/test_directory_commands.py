@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from models.directory.tables import token_hash
+from models.directory.tables import hash_token
 from tests.conftest import Database
 from workers.cli import main
 
@@ -91,7 +91,7 @@ def test_a_token_stands_alone_on_standard_output(tocsin: Tocsin, document: str, 
 
     (secret,) = answer.out.splitlines()
     with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT hash FROM tokens").scalar_one() == token_hash(secret)
+        assert connection.exec_driver_sql("SELECT hash FROM tokens").scalar_one() == hash_token(secret)
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,16 @@ import pytest
 from sqlalchemy import text
 
 from models.enums import Lane
-from models.messaging.canary import see, send_due
+from models.messaging.canary import insert_due_canaries, see
 from tests.conftest import Database
 from tests.handlers.test_directory_commands import Tocsin, tocsin
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 __all__ = ["tocsin"]
 
 
 @pytest.fixture(autouse=True)
-def broker(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def broker(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROKER_URL", servers.broker_url)
 
 
@@ -31,7 +31,7 @@ def queues(tocsin: Tocsin) -> tuple[bool, str]:
 def send(database: Database, *, ago: str, seen_on: set[Lane]) -> None:
     """A canary on each queue, sent and seen so long ago."""
     with database.engine.begin() as connection:
-        sent = send_due(connection, every_seconds=30)
+        sent = insert_due_canaries(connection, every_seconds=30)
         see(connection, [canary for canary in sent if canary.queue in seen_on], worker="somewhere/1")
         earlier = "sent_at = sent_at - cast(:ago AS interval), seen_at = seen_at - cast(:ago AS interval)"
         connection.execute(text(f"UPDATE canaries SET {earlier}"), {"ago": ago})

@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.database.migrate import bring_to, current, head, migrate
+from models.database.migrate import create_schema, current, head, migrate
 from tests.waiting import eventually
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'commands'::regclass"
@@ -39,7 +39,7 @@ def test_of_many_hosts_one_migrates_and_the_others_find_it_done(empty: Engine) -
 
 def test_a_migration_that_must_wait_for_a_table_lets_the_writers_through(empty: Engine) -> None:
     with empty.begin() as connection:
-        bring_to(connection, "0001")
+        create_schema(connection, "0001")
 
     with ThreadPoolExecutor(1) as host, empty.connect() as reader, empty.connect() as writer:
         reader.exec_driver_sql("SELECT * FROM commands")

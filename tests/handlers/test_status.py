@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 from models.incidents.activity import activities
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
-from models.messaging.command_ledger import try_lock
+from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.handlers.acme import Acme
@@ -235,7 +235,7 @@ def test_an_opening_under_a_key_waits_for_the_closing_that_came_before_it(house:
     opening = house.accept(opened("disk"), **acme.by_bot())
 
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [f"incident:{organization}:2"])
+        try_lock_subjects(someone_else, [f"incident:{organization}:2"])
         house.apply()
         waited = house.resource(opening)["state"]
     house.apply()
@@ -251,7 +251,7 @@ def test_a_closing_waits_for_the_opening_under_the_key_that_came_before_it(house
     closing = house.accept(status(of="2"), **acme.by("mem"))
 
     with house.engine.begin() as someone_else:
-        try_lock(someone_else, [f"org:{organization}"])
+        try_lock_subjects(someone_else, [f"org:{organization}"])
         house.apply()
         waited = house.resource(closing)["state"]
     house.apply()

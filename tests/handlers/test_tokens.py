@@ -10,13 +10,13 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from models.directory.importer import import_directory
-from models.directory.tables import token_hash, tokens
+from models.directory.tables import hash_token, tokens
 from models.directory.tokens import (
     DEFAULT_SCOPES,
-    LONGEST_LIFE,
+    MAX_LIFETIME,
     StoredToken,
     TokenError,
-    TokenFacts,
+    TokenSpec,
     create_token,
     list_tokens,
     revoke_token,
@@ -24,7 +24,7 @@ from models.directory.tokens import (
 from models.enums import MAX_ID, CallerKind, OpsRole
 from tests.conftest import Database
 
-PERSONAL = TokenFacts(kind=CallerKind.USER, user="mem")
+PERSONAL = TokenSpec(kind=CallerKind.USER, user="mem")
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_token_is_shown_once_and_stored_as_its_hash(connection: Connection) ->
 
     stored = connection.execute(select(tokens)).one()
     assert made.secret.startswith("tcs_")
-    assert stored.hash == token_hash(made.secret)
+    assert stored.hash == hash_token(made.secret)
     assert made.secret not in str(stored)
 
 
@@ -57,7 +57,7 @@ def test_no_two_tokens_are_alike(connection: Connection) -> None:
 
 def test_a_persons_token_is_a_session_unless_scopes_are_named(connection: Connection) -> None:
     create_token(connection, PERSONAL)
-    create_token(connection, TokenFacts(kind=CallerKind.USER, user="MEM", scopes=frozenset({"org:read"})))
+    create_token(connection, TokenSpec(kind=CallerKind.USER, user="MEM", scopes=frozenset({"org:read"})))
 
     session, limited = list_tokens(connection)
     assert (session.user, session.scopes) == ("mem", None)
@@ -66,7 +66,7 @@ def test_a_persons_token_is_a_session_unless_scopes_are_named(connection: Connec
 
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE])
 def test_a_program_has_modest_scopes_unless_others_are_named(connection: Connection, kind: CallerKind) -> None:
-    create_token(connection, TokenFacts(kind=kind, organization="acme", name="bot"))
+    create_token(connection, TokenSpec(kind=kind, organization="acme", name="bot"))
 
     stored = the_only_token(connection)
     assert (stored.kind, stored.organization, stored.name) == (kind, "acme", "bot")
@@ -74,7 +74,7 @@ def test_a_program_has_modest_scopes_unless_others_are_named(connection: Connect
 
 
 def test_an_operators_token_has_a_role_alone(connection: Connection) -> None:
-    create_token(connection, TokenFacts(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
+    create_token(connection, TokenSpec(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
 
     stored = the_only_token(connection)
     assert (stored.ops_role, stored.scopes, stored.user, stored.organization) == ("viewer", None, None, None)
@@ -105,21 +105,21 @@ def test_revoking_a_token_that_is_not_there_is_an_error(connection: Connection, 
 
 
 MISFITS = {
-    'there is no user "ghost"': TokenFacts(kind=CallerKind.USER, user="ghost"),
-    'there is no organization "nix"': TokenFacts(kind=CallerKind.KEY, organization="nix", name="k"),
-    '"org:rule" is no scope': TokenFacts(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
-    "a user token needs a user": TokenFacts(kind=CallerKind.USER),
-    "a key token needs an organization": TokenFacts(kind=CallerKind.KEY, name="k"),
-    "a key token needs a name": TokenFacts(kind=CallerKind.KEY, organization="acme"),
-    "an ops token needs a role of operators": TokenFacts(kind=CallerKind.OPS, name="me"),
-    "a user token has no place for an organization": TokenFacts(kind=CallerKind.USER, user="mem", organization="acme"),
-    "a key token cannot act as someone else": TokenFacts(
+    'there is no user "ghost"': TokenSpec(kind=CallerKind.USER, user="ghost"),
+    'there is no organization "nix"': TokenSpec(kind=CallerKind.KEY, organization="nix", name="k"),
+    '"org:rule" is no scope': TokenSpec(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
+    "a user token needs a user": TokenSpec(kind=CallerKind.USER),
+    "a key token needs an organization": TokenSpec(kind=CallerKind.KEY, name="k"),
+    "a key token needs a name": TokenSpec(kind=CallerKind.KEY, organization="acme"),
+    "an ops token needs a role of operators": TokenSpec(kind=CallerKind.OPS, name="me"),
+    "a user token has no place for an organization": TokenSpec(kind=CallerKind.USER, user="mem", organization="acme"),
+    "a key token cannot act as someone else": TokenSpec(
         kind=CallerKind.KEY, organization="acme", name="k", act_as=True
     ),
-    "an ops token has a role and no scopes": TokenFacts(
+    "an ops token has a role and no scopes": TokenSpec(
         kind=CallerKind.OPS, name="me", ops_role=OpsRole.ADMIN, scopes=frozenset({"org:read"})
     ),
-    "names hold printable characters alone": TokenFacts(kind=CallerKind.KEY, organization="acme", name="\udcff"),
+    "names hold printable characters alone": TokenSpec(kind=CallerKind.KEY, organization="acme", name="\udcff"),
 }
 
 
@@ -131,7 +131,7 @@ def test_facts_that_do_not_fit_are_refused_in_one_sentence(connection: Connectio
     assert list_tokens(connection) == []
 
 
-@pytest.mark.parametrize("life", [timedelta(0), timedelta(days=-1), LONGEST_LIFE + timedelta(days=1)])
+@pytest.mark.parametrize("life", [timedelta(0), timedelta(days=-1), MAX_LIFETIME + timedelta(days=1)])
 def test_a_life_of_no_length_or_of_no_end_is_refused(connection: Connection, life: timedelta) -> None:
     with pytest.raises(TokenError, match="expires in 1 to"):
         create_token(connection, PERSONAL, expires_in=life)

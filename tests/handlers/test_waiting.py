@@ -9,8 +9,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
-from models.messaging.backlog import forgotten_subjects, waiting_lanes
-from models.messaging.command_ledger import prune_keys
+from models.messaging.backlog import find_overdue_subjects, find_stalled_lanes
+from models.messaging.command_ledger import prune_idempotency_keys
 from tests.conftest import Database
 
 LINES, LONG = 500, 20_000
@@ -34,7 +34,7 @@ def engine(database: Database) -> Iterator[Engine]:
 
 def test_the_sweep_looks_at_the_heads_of_lines_and_at_no_more_than_its_share(engine: Engine) -> None:
     with engine.begin() as connection:
-        found = forgotten_subjects(connection, older_than=3, most=100)
+        found = find_overdue_subjects(connection, older_than=3, most=100)
 
         assert len(found.subjects) == 100
         assert 100 <= rows_read(connection, "commands") <= 2 * 100
@@ -45,7 +45,7 @@ def test_share_after_share_the_sweep_comes_to_every_line_once(engine: Engine) ->
     after = ""
     with engine.begin() as connection:
         while True:
-            found = forgotten_subjects(connection, older_than=3, after=after, most=300)
+            found = find_overdue_subjects(connection, older_than=3, after=after, most=300)
             seen += found.subjects
             after = found.after
             if not after:
@@ -57,7 +57,7 @@ def test_share_after_share_the_sweep_comes_to_every_line_once(engine: Engine) ->
 
 def test_the_watch_looks_at_the_oldest_rows_alone(engine: Engine) -> None:
     with engine.begin() as connection:
-        assert waiting_lanes(connection, older_than=3, window=200) == {Lane.COMMANDS}
+        assert find_stalled_lanes(connection, older_than=3, window=200) == {Lane.COMMANDS}
         assert 200 <= rows_read(connection, "commands") <= 2 * 200
 
 
@@ -72,7 +72,7 @@ def test_old_keys_are_forgotten_share_by_share_the_oldest_first(database: Databa
         )
 
     with database.engine.begin() as connection:
-        assert prune_keys(connection, older_than_hours=48, most=100) == 100
+        assert prune_idempotency_keys(connection, older_than_hours=48, most=100) == 100
         assert 100 <= rows_read(connection, "idempotency_keys") <= 3 * 100
         assert connection.execute(text("SELECT min(key::int) FROM idempotency_keys")).scalar_one() == 101
 

@@ -17,11 +17,11 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.directory.importer import import_directory
 from models.incidents.incident import incidents
 from tests.builders import NOW, an_alert_rule, an_incident
-from tests.conftest import Afterwards, Database
+from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
 from tests.http.doorway import RULES, Gateway, Worker
 from tests.http.listing import Open
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 MORE_TOKENS = {
     "users": [{"id": 16, "username": "gone", "name": "Gone", "email": "gone@x.test", "is_active": False}],
@@ -114,7 +114,7 @@ def named_first(acme: Acme, ledger: Engine) -> None:
 
 
 @pytest.fixture
-def settings(servers: Servers, database: Database) -> Callable[..., GatewaySettings]:
+def settings(servers: EmbeddedServers, database: Database) -> Callable[..., GatewaySettings]:
     """The gateway's settings; facts that matter are named."""
 
     def build(**facts: object) -> GatewaySettings:
@@ -125,20 +125,20 @@ def settings(servers: Servers, database: Database) -> Callable[..., GatewaySetti
 
 
 @pytest.fixture
-def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: Afterwards) -> Iterator[Gateway]:
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks) -> Iterator[Gateway]:
     """A gateway in front of the organization."""
     yield from _stopped_afterwards(Gateway(settings()), afterwards)
 
 
 @pytest.fixture
 def unlimited_gateway(
-    acme: Acme, settings: Callable[..., GatewaySettings], afterwards: Afterwards
+    acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks
 ) -> Iterator[Gateway]:
     """The same, for thousands of requests of one caller."""
     yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), afterwards)
 
 
-def _stopped_afterwards(gateway: Gateway, afterwards: Afterwards) -> Iterator[Gateway]:
+def _stopped_afterwards(gateway: Gateway, afterwards: BackgroundTasks) -> Iterator[Gateway]:
     gateway.start()
     yield gateway
     gateway.ask_to_stop()
@@ -146,7 +146,7 @@ def _stopped_afterwards(gateway: Gateway, afterwards: Afterwards) -> Iterator[Ga
 
 
 @pytest.fixture
-def worker(servers: Servers, database: Database) -> Iterator[Worker]:
+def worker(servers: EmbeddedServers, database: Database) -> Iterator[Worker]:
     """A worker that waits to be told."""
     applying = Worker(database.url, servers.redis_url)
     yield applying

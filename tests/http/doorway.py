@@ -15,11 +15,11 @@ import psycopg
 import uvicorn
 import uvloop
 
-from gateway.container import Patience
+from gateway.container import Timeouts
 from gateway.main import Server, create_app
 from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
-from tasks.broker.pubsub import OUTCOMES_CHANNEL, Waker
+from tasks.broker.pubsub import OUTCOMES_CHANNEL, WakeupPublisher
 from tests.waiting import eventually
 from workers.apply.applier import Applier, Done
 
@@ -30,14 +30,14 @@ A_COMMENT = {"comment": "Look at this."}
 RULES = range(1, 9)
 """Ids of alert rules, where a test asks for them."""
 
-UNHURRIED = Patience(accepting=60, reading=60, connecting=60)
-"""That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Patience` as it is."""
+GENEROUS_TIMEOUTS = Timeouts(accepting=60, reading=60, connecting=60)
+"""That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Timeouts` as it is."""
 
 
 class Gateway:
     """A running gateway."""
 
-    def __init__(self, settings: GatewaySettings, patience: Patience = UNHURRIED) -> None:
+    def __init__(self, settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> None:
         # Named as TCP, which asyncio looks at before it turns off that answers wait for acknowledgements, 40 ms each.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
@@ -90,7 +90,7 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def a_gateway(settings: GatewaySettings, patience: Patience = UNHURRIED) -> Iterator[Gateway]:
+def running_gateway(settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> Iterator[Gateway]:
     """A gateway for as long as the block lasts."""
     gateway = Gateway(settings, patience)
     gateway.start()
@@ -117,7 +117,7 @@ class Worker:
             tell=self._tell,
             hand_over=lambda: None,
         )
-        self._waker = Waker(wake_url)
+        self._waker = WakeupPublisher(wake_url)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work)
 

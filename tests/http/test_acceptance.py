@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 
 
@@ -88,7 +88,7 @@ def test_a_preference_that_cannot_be_read_is_ignored(gateway: Gateway, busy_work
 def test_who_waits_without_wake_ups_is_told_all_the_same(
     acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
 ) -> None:
-    with a_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
+    with running_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
         assert gateway.post(COMMENTS, A_COMMENT).status_code == 201
 
 
@@ -163,7 +163,7 @@ def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     told: list[httpx.Response] = []
-    with a_gateway(settings()) as gateway:
+    with running_gateway(settings()) as gateway:
         waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
         waiting.start()
         eventually(lambda: accepted(ledger))
@@ -180,7 +180,7 @@ def test_commands_of_many_callers_at_once_are_all_accepted(gateway: Gateway, led
 
 
 def test_more_than_the_rate_is_too_many(acme: object, settings: Callable[..., GatewaySettings]) -> None:
-    with a_gateway(settings(rate=1)) as gateway:
+    with running_gateway(settings(rate=1)) as gateway:
         answers = [gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async") for _ in range(5)]
         bulk = gateway.post(
             f"{ACME}/commands/", {"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}] * 5}

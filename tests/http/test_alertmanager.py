@@ -10,13 +10,13 @@ from jsonschema import Draft202012Validator
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
-from gateway.container import Patience
+from gateway.container import Timeouts
 from gateway.main import ADDRESSES
-from gateway.openapi.components import all_schemas
+from gateway.openapi.components import build_schemas
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
-from tests.alertmanager import ALL, FIRES, HALF_RESOLVED, KEY, RESOLVED, WITHOUT_PROJECT, WORSE, sent, without
-from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, a_gateway
+from tests.alertmanager import ALL, ESCALATED, FIRES, KEY, PARTLY_RESOLVED, RESOLVED, WITHOUT_PROJECT, sent, without
+from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, running_gateway
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
@@ -47,7 +47,7 @@ def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None
 
 
 def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
-    lived = [outcome(gateway, sent(name)) for name in (FIRES, FIRES, WORSE, HALF_RESOLVED, RESOLVED, RESOLVED)]
+    lived = [outcome(gateway, sent(name)) for name in (FIRES, FIRES, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)]
 
     assert [(state, status) for state, status, _ in lived] == [("applied", 201)] + [("applied", 200)] * 5
     assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in lived] == [
@@ -86,7 +86,7 @@ def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, wo
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
-    schema = all_schemas(ADDRESSES)["AlertGroup"]
+    schema = build_schemas(ADDRESSES)["AlertGroup"]
 
     Draft202012Validator(schema).validate(sent(name))
     assert not Draft202012Validator(schema).is_valid(sent(name, version="3"))
@@ -201,7 +201,7 @@ def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
 def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
-    with a_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Patience()) as gateway:
+    with running_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Timeouts()) as gateway:
         answer = gateway.post(ALERTS, sent(), by="dev-bot")
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -9,8 +9,8 @@ import pytest
 
 from gateway import batcher
 from gateway.batcher import Batcher
-from gateway.rate_limit import Rate
-from models.refusals import TooMany, Unavailable
+from gateway.rate_limit import RateLimiter
+from models.refusals import TooManyRequests, Unavailable
 
 
 class Ledger:
@@ -117,15 +117,15 @@ def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_bucket_holds_five_seconds_and_refills_at_the_rate() -> None:
     now = 0.0
-    rate = Rate(10, clock=lambda: now)
+    rate = RateLimiter(10, clock=lambda: now)
 
     rate.take("user:1", 50)
-    with pytest.raises(TooMany) as refused:
+    with pytest.raises(TooManyRequests) as refused:
         rate.take("user:1")
     rate.take("user:2")
     now = 1.0
     rate.take("user:1", 10)
 
     assert refused.value.retry_after == 1
-    with pytest.raises(TooMany):
+    with pytest.raises(TooManyRequests):
         rate.take("user:1")

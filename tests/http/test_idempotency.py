@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands, idempotency_keys
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, a_gateway
+from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, running_gateway
 
 REUSED = {"detail": "Idempotency-Key was already used with a different request."}
 
@@ -148,7 +148,7 @@ def test_two_gateways_agree_on_who_came_first(
 ) -> None:
     keys = [f"key-{number}" for number in range(30)]
     items = [an_item(comment=key, idempotencyKey=key) for key in keys]
-    with a_gateway(settings()) as other, ThreadPoolExecutor(8) as pool:
+    with running_gateway(settings()) as other, ThreadPoolExecutor(8) as pool:
         forwards = [pool.submit(gateway.post, COMMANDS, {"commands": items}) for _ in range(4)]
         backwards = [pool.submit(other.post, COMMANDS, {"commands": items[::-1]}) for _ in range(4)]
 

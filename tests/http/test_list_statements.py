@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert
 
 from gateway.http.pagination import Cursor, Page
 from gateway.reads import incident_list_pages, incident_list_search
-from gateway.reads.incident_filters import RuleWish, Selection, Standing
+from gateway.reads.incident_filters import IncidentFilter, RuleFilter, Standing
 from gateway.reads.incident_list_pages import page_keys
 from models.alert_rules.alert_rule import alert_rule_generations
 from models.enums import IncidentStatus, IncidentType, StatusMethod
@@ -172,11 +172,11 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
     )
     @given(SELECTIONS, WISHES, st.sampled_from((1, 3, 4)), st.integers(4, 60))
     def check(wish: dict[str, Any], of_rule: dict[str, Any], projects: int, size: int) -> None:
-        rule = RuleWish(**{name: value for name, value in of_rule.items() if name != "rule"})
+        rule = RuleFilter(**{name: value for name, value in of_rule.items() if name != "rule"})
         if "rule" in of_rule:
             # The last is none of ours.
             rule = replace(rule, alert_rule=[*house.rules, house.rules[-1] + 1][of_rule["rule"]])
-        selection = Selection(house.organization, tuple(house.projects[:projects]), rule=rule, **wish)
+        selection = IncidentFilter(house.organization, tuple(house.projects[:projects]), rule=rule, **wish)
 
         there = _pages(house, selection, Cursor(), size, asked)
         last = there[-1][0] if there[-1] else None
@@ -193,7 +193,7 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
 
 
 def _pages(
-    house: House, selection: Selection, cursor: Cursor, size: int, asked: list[str]
+    house: House, selection: IncidentFilter, cursor: Cursor, size: int, asked: list[str]
 ) -> list[list[tuple[datetime, int]]]:
     """All pages from the cursor on, each by the key of the last row of the one before."""
     pages = []
@@ -205,7 +205,7 @@ def _pages(
         cursor = Cursor(found[size - 1], backwards=cursor.backwards)
 
 
-def _keys(house: House, selection: Selection, page: Page, asked: list[str]) -> Sequence[Any]:
+def _keys(house: House, selection: IncidentFilter, page: Page, asked: list[str]) -> Sequence[Any]:
     asking = page_keys(selection, page)
     rows = None
     try:
@@ -218,7 +218,7 @@ def _keys(house: House, selection: Selection, page: Page, asked: list[str]) -> S
         return found
 
 
-def _plainly(house: House, selection: Selection) -> list[tuple[datetime, int]]:
+def _plainly(house: House, selection: IncidentFilter) -> list[tuple[datetime, int]]:
     standing = list(IncidentStatus) if selection.standing is None else selection.standing.statuses
     rule = selection.rule
     rows = house.connection.execute(

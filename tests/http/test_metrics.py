@@ -8,13 +8,13 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.enums import Lane
-from models.messaging.canary import see, send_due
+from models.messaging.canary import insert_due_canaries, see
 from tests.http.doorway import Gateway
 
 
 def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
-        sent = send_due(connection, every_seconds=30)
+        sent = insert_due_canaries(connection, every_seconds=30)
         connection.execute(text("UPDATE canaries SET sent_at = sent_at - interval '20 seconds'"))
         see(connection, [canary for canary in sent if canary.queue is Lane.COMMANDS], worker="somewhere/1")
 
@@ -28,7 +28,7 @@ def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, led
 
 def test_what_cannot_be_read_is_absent_and_the_other_figures_are_there(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
-        send_due(connection, every_seconds=30)
+        insert_due_canaries(connection, every_seconds=30)
     assert canary_figures(gateway)
 
     with ledger.begin() as connection:

@@ -10,23 +10,23 @@ import psutil
 import pytest
 from sqlalchemy.engine import Engine
 
-from gateway.container import Patience
+from gateway.container import Timeouts
 from gateway.settings import GatewaySettings
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 
 
 @pytest.fixture
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
     """One that keeps nobody waiting, as outside of tests."""
-    with a_gateway(settings(), Patience()) as running:
+    with running_gateway(settings(), Timeouts()) as running:
         yield running
 
 
 @pytest.fixture
-def without_postgres(alone: Servers, ledger: Engine) -> Iterator[Callable[[], None]]:
+def without_postgres(alone: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
     """Kills PostgreSQL; it is back when the test is over."""
 
     def kill() -> None:
@@ -42,7 +42,7 @@ def without_postgres(alone: Servers, ledger: Engine) -> Iterator[Callable[[], No
 
 
 def test_without_the_database_nothing_is_accepted_and_then_everything_again(
-    gateway: Gateway, servers: Servers, without_postgres: Callable[[], None]
+    gateway: Gateway, servers: EmbeddedServers, without_postgres: Callable[[], None]
 ) -> None:
     assert gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").status_code == 202
 
@@ -61,7 +61,7 @@ def test_without_the_database_nothing_is_accepted_and_then_everything_again(
 
 
 def test_connections_that_broke_in_the_pool_are_replaced(
-    gateway: Gateway, servers: Servers, without_postgres: Callable[[], None]
+    gateway: Gateway, servers: EmbeddedServers, without_postgres: Callable[[], None]
 ) -> None:
     gateway.at_once(8, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
@@ -101,7 +101,7 @@ def test_the_gateway_says_that_it_is_not_ready(gateway: Gateway, without_postgre
 def test_without_the_broker_commands_are_accepted_and_waited_for(
     acme: Acme, settings: Callable[..., GatewaySettings], busy_worker: Worker, broker: str
 ) -> None:
-    with a_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0"), Patience()) as gateway:
+    with running_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0"), Timeouts()) as gateway:
         answer = gateway.post(COMMENTS, A_COMMENT)
         ready = gateway.get("/readyz?verbose", by=None)
 

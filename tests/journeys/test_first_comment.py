@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tocsin_client import Event, PostComment
 
-from tests.brokers import brokers
+from tests.broker_params import broker_params
 from tests.journeys.programs import CLEAN, open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack
 from tests.waiting import eventually
@@ -24,7 +24,7 @@ from tests.waiting import eventually
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module", params=brokers(beside="stack"))
+@pytest.fixture(scope="module", params=broker_params(beside="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Everything, once on each kind of broker."""
     if request.param == "valkey":

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from models.database.grants import RIGHTS, create_roles, grant_where_roles_exist
+from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
 from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
@@ -22,7 +22,7 @@ from tests.journeys.programs import process, tocsin
 from tests.journeys.stack import ACME, careful_post
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
 RULE = {
@@ -40,21 +40,21 @@ def urls(database: Database) -> Iterator[dict[str, str]]:
     """Where the database is for each process: a login role of its own, in its group."""
     with database.engine.begin() as connection:
         create_roles(connection)
-        grant_where_roles_exist(connection)
-        for role in RIGHTS:
+        grant_to_existing_roles(connection)
+        for role in GRANTS:
             connection.exec_driver_sql(f"CREATE ROLE {role}_login LOGIN IN ROLE {role}")
     yield {
         role.removeprefix("tocsin_"): make_url(database.url).set(username=f"{role}_login").render_as_string()
-        for role in RIGHTS
+        for role in GRANTS
     }
     with database.engine.begin() as connection:
-        for role in RIGHTS:
+        for role in GRANTS:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}_login, {role}")
 
 
 @contextlib.contextmanager
-def production(urls: dict[str, str], servers: Servers, folder: Path) -> Iterator[str]:
+def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> Iterator[str]:
     """Gateway, worker, relay and notifier, each with its own DATABASE_URL; the gateway's address."""
     port = free_port("127.0.0.1", 0)
     with contextlib.ExitStack() as running:
@@ -74,7 +74,7 @@ def engine_of(url: str) -> Engine:
 
 
 def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
-    urls: dict[str, str], database: Database, servers: Servers, tmp_path: Path
+    urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     with database.engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
@@ -114,7 +114,7 @@ def _none_waits(engine: Engine) -> bool:
 
 
 def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
-    urls: dict[str, str], database: Database, servers: Servers, tmp_path: Path
+    urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     with database.engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
@@ -188,10 +188,10 @@ def test_roles_are_made_once_and_only_when_asked_for(database: Database) -> None
     again = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
 
     with database.engine.begin() as connection:
-        for role in RIGHTS:
+        for role in GRANTS:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}")
-    assert [json.loads(done.stdout)["roles"] for done in (without, made, again)] == [[], list(RIGHTS), []]
+    assert [json.loads(done.stdout)["roles"] for done in (without, made, again)] == [[], list(GRANTS), []]
 
 
 def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) -> None:
@@ -209,6 +209,6 @@ def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) 
 
 
 def test_every_table_is_somebodys_to_write() -> None:
-    written = {table for rights in RIGHTS.values() for _, tables in rights for table in tables}
+    written = {table for rights in GRANTS.values() for _, tables in rights for table in tables}
 
     assert written == set(METADATA.tables), "models/database/grants.py says which process may write which table"

@@ -27,9 +27,9 @@ from tests.journeys.programs import (
     tocsin,
 )
 from tests.waiting import eventually
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 from workers.stack.managed_process import StackError
-from workers.stack.servers import Servers, embedded
+from workers.stack.servers import EmbeddedServers, embedded_servers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives PostgreSQL another account")
 
@@ -57,11 +57,11 @@ def data() -> Iterator[Path]:
     """A data folder that does not exist yet, under a folder that every account can enter."""
     with open_folder() as folder:
         yield folder / "data"
-        DataFolder(folder / "data").remove()
+        DataDirectory(folder / "data").remove()
 
 
 def test_both_servers_start_from_nothing_on_private_sockets(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         version = query(servers, "SHOW server_version")
         answer = redis.Redis.from_url(servers.redis_url).ping()
         ports = listening_ports(servers)
@@ -72,25 +72,25 @@ def test_both_servers_start_from_nothing_on_private_sockets(data: Path) -> None:
 
 
 def test_the_database_speaks_unicode_whatever_the_machine_speaks(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         shouted = query(servers, "SELECT upper('žluťoučký') || current_setting('server_encoding')")
 
     assert shouted == "ŽLUŤOUČKÝUTF8"
 
 
 def test_a_second_start_finds_all_data(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         query(servers, "CREATE TABLE notes AS SELECT 'kept' AS text; SELECT 1")
         redis.Redis.from_url(servers.redis_url).set("note", "kept")
 
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         kept = query(servers, "SELECT text FROM notes"), redis.Redis.from_url(servers.redis_url).get("note")
 
     assert kept == ("kept", b"kept")
 
 
 def test_a_killed_server_comes_back_on_the_same_url_with_its_data(data: Path) -> None:
-    with embedded(data) as servers:
+    with embedded_servers(data) as servers:
         query(servers, "CREATE TABLE notes AS SELECT 'kept' AS text; SELECT 1")
         urls = servers.environment
 
@@ -105,7 +105,7 @@ def test_a_killed_server_comes_back_on_the_same_url_with_its_data(data: Path) ->
 
 
 def test_a_long_query_of_a_killed_postgres_keeps_nobody_waiting(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         busy = psycopg.connect(servers.database_url)
         backend = busy.info.backend_pid
         busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
@@ -142,7 +142,7 @@ def test_the_servers_die_with_a_parent_that_started_them_from_a_thread(data: Pat
 
 
 def test_the_servers_outlive_the_thread_that_started_them(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         servers.stop_postgres()
         in_a_thread(servers.start_postgres)
 
@@ -150,18 +150,18 @@ def test_the_servers_outlive_the_thread_that_started_them(data: Path) -> None:
 
 
 def test_what_a_crash_leaves_behind_is_no_obstacle(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         cluster = servers.postgres.data
     (data / "postgres.new").mkdir()
     (data / "postgres.new" / "PG_VERSION").write_text("half made")
     (cluster / "postmaster.pid").write_text(f"{os.getppid()}\n{cluster}\n1\n5432\n{data}\n\n")
 
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         assert query(servers, "SELECT 1") == "1"
 
 
 def test_a_second_stack_on_the_same_folder_is_refused(data: Path) -> None:
-    with embedded(data, durable=False):
+    with embedded_servers(data, durable=False):
         second = tocsin("up", "--data", str(data), "--port", "0")
 
     assert second.returncode == 1
@@ -173,13 +173,13 @@ def test_a_second_stack_on_the_same_folder_is_refused(data: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma & ünïcode?#%41"])
 def test_any_path_will_do(data: Path, name: str) -> None:
     folder = data / name
-    with embedded(folder, durable=False) as servers:
+    with embedded_servers(folder, durable=False) as servers:
         assert query(servers, "SELECT 1") == "1"
         assert redis.Redis.from_url(servers.redis_url).ping() is True
         private = stat.S_IMODE(servers.postgres.sockets.stat().st_mode)
     assert private == 0o700
 
-    DataFolder(folder).remove()
+    DataDirectory(folder).remove()
     assert not folder.exists()
 
 
@@ -189,15 +189,15 @@ def test_root_with_a_closed_folder_keeps_the_data_where_postgres_reaches_it(tmp_
     closed.mkdir(mode=0o700)
     folder = closed / "data"
 
-    with embedded(folder, durable=False) as servers:
+    with embedded_servers(folder, durable=False) as servers:
         note, elsewhere = servers.postgres.note, servers.postgres.data
         query(servers, "CREATE TABLE notes AS SELECT 'kept' AS text; SELECT 1")
-    with embedded(folder, durable=False) as servers:
+    with embedded_servers(folder, durable=False) as servers:
         assert query(servers, "SELECT text FROM notes") == "kept"
 
     assert note == f"postgres keeps its data in {elsewhere}, since it cannot reach {folder}"
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-    DataFolder(folder).remove()
+    DataDirectory(folder).remove()
     assert not elsewhere.exists()
 
 
@@ -234,30 +234,36 @@ def test_an_ordinary_user_with_a_closed_home_needs_nothing_else(data: Path) -> N
 
 
 def test_data_of_another_major_version_is_left_alone(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         cluster = servers.postgres.data
     (cluster / "PG_VERSION").write_text("17\n")
 
-    with pytest.raises(StackError, match="holds data of PostgreSQL 17, and this is 18: back it up"), embedded(data):
+    with (
+        pytest.raises(StackError, match="holds data of PostgreSQL 17, and this is 18: back it up"),
+        embedded_servers(data),
+    ):
         pass
 
 
 @as_root
 def test_data_that_has_gone_is_said_and_not_replaced_by_an_empty_database(tmp_path: Path) -> None:
     folder = tmp_path / "closed" / "data"
-    with embedded(folder, durable=False) as servers:
+    with embedded_servers(folder, durable=False) as servers:
         elsewhere = servers.postgres.data
     shutil.rmtree(elsewhere.parent)
 
-    with pytest.raises(StackError, match="is gone: put it back, or give it up with `tocsin reset`"), embedded(folder):
+    with (
+        pytest.raises(StackError, match="is gone: put it back, or give it up with `tocsin reset`"),
+        embedded_servers(folder),
+    ):
         pass
 
-    DataFolder(folder).remove()
+    DataDirectory(folder).remove()
     assert not folder.exists()
 
 
 def test_data_that_goes_while_it_runs_is_not_replaced_either(data: Path) -> None:
-    with embedded(data, durable=False) as servers:
+    with embedded_servers(data, durable=False) as servers:
         servers.kill_postgres()
         shutil.rmtree(servers.postgres.data)
 
@@ -320,7 +326,7 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
 
 
 def test_reset_removes_what_is_ours_and_nothing_else(data: Path) -> None:
-    with embedded(data, durable=False):
+    with embedded_servers(data, durable=False):
         while_running = tocsin("reset", "--data", str(data), "--yes")
     (data / "letter.txt").write_text("of somebody else")
 
@@ -334,7 +340,7 @@ def test_reset_removes_what_is_ours_and_nothing_else(data: Path) -> None:
     assert again.stderr.startswith(f"{data} is no data folder of tocsin")
 
 
-def query(servers: Servers, question: str) -> str:
+def query(servers: EmbeddedServers, question: str) -> str:
     with psycopg.connect(servers.database_url, autocommit=True) as connection:
         *others, last = question.split("; ")
         for statement in others:
@@ -344,7 +350,7 @@ def query(servers: Servers, question: str) -> str:
     return str(row[0])
 
 
-def listening_ports(servers: Servers) -> list[int]:
+def listening_ports(servers: EmbeddedServers) -> list[int]:
     import psutil
 
     processes = [psutil.Process(part.pid) for part in (servers.postgres, servers.valkey) if part.pid]

@@ -25,13 +25,13 @@ from models.database.async_engine import make_async_engine
 from models.database.engine import make_engine
 from models.settings import with_driver
 from tasks.app import make_app
-from tasks.broker.pubsub import WakeListener, Waker, listen
+from tasks.broker.pubsub import WakeupListener, WakeupPublisher, listen
 from tasks.broker.topology import declare, misfits
 from tasks.settings import BrokerSettings
-from tests.brokers import RabbitBroker
+from tests.broker_params import RabbitBroker
 from tests.conftest import Database
-from tests.tls import Streams, tls_door
-from workers.stack.servers import Servers
+from tests.tls import Streams, tls_proxy
+from workers.stack.servers import EmbeddedServers
 
 CHANNEL = "tocsin:test"
 
@@ -59,19 +59,19 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
 
 
 @pytest.fixture
-def postgres(database: Database, servers: Servers, trust: Trust) -> Iterator[str]:
+def postgres(database: Database, servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
     """DATABASE_URL of a PostgreSQL with TLS, without its parameters."""
     socket = f"{servers.postgres.sockets}/.s.PGSQL.5432"
-    with tls_door(lambda: asyncio.open_unix_connection(socket), trust.server, postgres=True) as port:
+    with tls_proxy(lambda: asyncio.open_unix_connection(socket), trust.server, postgres=True) as port:
         url = make_url(database.url)
         yield f"postgresql://{url.username}@localhost:{port}/{url.database}"
 
 
 @pytest.fixture
-def valkey(servers: Servers, trust: Trust) -> Iterator[str]:
+def valkey(servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
     """The URL of a Valkey with TLS, without its parameters."""
     path = servers.redis_url.removeprefix("unix://")
-    with tls_door(lambda: asyncio.open_unix_connection(path), trust.server) as port:
+    with tls_proxy(lambda: asyncio.open_unix_connection(path), trust.server) as port:
         yield f"rediss://localhost:{port}/0"
 
 
@@ -126,7 +126,7 @@ def test_the_database_is_reached_by_tls_and_only_with_a_certificate_that_fits(
 
 def wake(url: str) -> None:
     """A wake-up from the worker's side to the relay's, both over this URL."""
-    listener, waker = WakeListener(url, [CHANNEL]), Waker(url)
+    listener, waker = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
     listener.start()
     try:
         if not listener.wait_until_listening(2):
@@ -148,7 +148,7 @@ def wake_asynchronously(url: str) -> None:
         task = asyncio.create_task(
             listen(url, [CHANNEL], lambda _, said: heard.put_nowait(said), on_listening=listening.set)
         )
-        waker = Waker(url)
+        waker = WakeupPublisher(url)
         try:
             await asyncio.wait_for(listening.wait(), 2)
             await asyncio.to_thread(waker.publish, CHANNEL, "an id")
@@ -199,7 +199,7 @@ def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.s
         clients.put(ours)
         return await asyncio.open_connection(sock=theirs)
 
-    with tls_door(connect, context) as port:
+    with tls_proxy(connect, context) as port:
         # kombu makes 127.0.0.1 of localhost, whatever the certificate says.
         yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
 
@@ -232,7 +232,7 @@ def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trus
 @pytest.mark.xdist_group("rabbitmq")
 def test_rabbitmq_behind_tls_gets_its_queues(rabbitmq: RabbitBroker, trust: Trust) -> None:
     there = urlsplit(rabbitmq.url)
-    with tls_door(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
+    with tls_proxy(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
         hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))
 
     with rabbitmq.connection() as connection:

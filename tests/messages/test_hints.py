@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tasks.broker.hints import MAX_SUBJECTS, Hint, NotAHint
+from tasks.broker.hints import MAX_SUBJECTS, Hint, InvalidHint
 
 SAMPLE = json.loads((Path(__file__).parent / "hint-1.json").read_text())
 
@@ -54,7 +54,7 @@ def test_a_later_version_is_read_for_what_we_know_of_it() -> None:
     ids=repr,
 )
 def test_what_cannot_be_read_only_wakes(args: list[Any]) -> None:
-    with pytest.raises(NotAHint):
+    with pytest.raises(InvalidHint):
         Hint.parse(args)
 
     assert Hint.read(args) == Hint()

@@ -20,19 +20,19 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from gateway.metrics import Metrics
-from models.database.grants import RIGHTS
+from models.database.grants import GRANTS
 from models.settings import NAMES
-from tests.brokers import RabbitBroker
+from tests.broker_params import RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import CLEAN, process, tocsin
 from tests.journeys.stack import ACME, careful_post
 from tests.project.compose import COMPOSE, ours, services, variables
 from tests.project.tree import ROOT
-from tests.rabbitmq import rabbitmq_program
+from tests.rabbitmq import find_rabbitmq_server
 from tests.waiting import eventually
 from workers.cli import COMMANDS
 from workers.stack.demo import DIRECTORY
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
 SERVERS = {"postgres", "rabbitmq", "valkey"}
@@ -128,7 +128,7 @@ def test_every_password_has_its_variable_and_the_documentation_names_each() -> N
 
 
 @pytest.fixture
-def logins(servers: Servers, database: Database) -> Iterator[None]:
+def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
     """What the PostgreSQL container runs when its database is made."""
     environment = {name: variables()[name] for name in PASSWORDS}
     psql = Path(servers.postgres.command[0]).with_name("psql")
@@ -144,13 +144,13 @@ def logins(servers: Servers, database: Database) -> Iterator[None]:
     assert done.returncode == 0, done.stderr
     yield
     with database.engine.begin() as connection:
-        for role in RIGHTS:
+        for role in GRANTS:
             connection.exec_driver_sql(f"DROP OWNED BY {role}")
             connection.exec_driver_sql(f"DROP ROLE {role}")
         connection.exec_driver_sql("DROP ROLE gateway, worker, relay, notifier")
 
 
-def here(service: dict[str, Any], servers: Servers, database: Database, broker_url: str) -> dict[str, str]:
+def here(service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str) -> dict[str, str]:
     """A service's settings with the addresses of this test's servers; who logs in stays."""
     settings = {name: str(value) for name, value in service["environment"].items()}
     asked = make_url(settings["DATABASE_URL"])
@@ -162,9 +162,9 @@ def here(service: dict[str, Any], servers: Servers, database: Database, broker_u
 
 
 @pytest.fixture
-def broker_url(request: pytest.FixtureRequest, servers: Servers) -> str:
+def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
     """The RabbitMQ that the file asks for; on a machine without it, the embedded Valkey in its place."""
-    if rabbitmq_program() is None and "CI" not in os.environ:
+    if find_rabbitmq_server() is None and "CI" not in os.environ:
         return servers.broker_url
     rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
     return rabbitmq.url
@@ -172,7 +172,7 @@ def broker_url(request: pytest.FixtureRequest, servers: Servers) -> str:
 
 @pytest.mark.xdist_group("rabbitmq")
 def test_the_services_work_as_the_file_starts_them(
-    logins: None, servers: Servers, database: Database, broker_url: str, tmp_path: Path
+    logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
     moved = json.loads(json.dumps(ours()).replace("8400", str(port)))
@@ -212,7 +212,7 @@ def everything_is_announced(database: Database) -> bool:
     return bool(total) and not waiting
 
 
-def test_postgres_is_asked_for_its_health_in_its_own_words(servers: Servers) -> None:
+def test_postgres_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
     program, *words = services()["postgres"]["healthcheck"]["test"][1:]
     ready = Path(servers.postgres.command[0]).with_name(program)
     environment = {"PGHOST": str(servers.postgres.sockets)}
@@ -223,7 +223,7 @@ def test_postgres_is_asked_for_its_health_in_its_own_words(servers: Servers) -> 
     assert (well.returncode, away.returncode) == (0, 2)
 
 
-def test_valkey_takes_the_options_it_is_given(servers: Servers, tmp_path: Path) -> None:
+def test_valkey_takes_the_options_it_is_given(servers: EmbeddedServers, tmp_path: Path) -> None:
     program, *words = services()["valkey"]["command"]
     server = Path(servers.valkey.command[0])
 
@@ -243,7 +243,7 @@ def test_valkey_takes_the_options_it_is_given(servers: Servers, tmp_path: Path) 
     assert "Ready to accept" in said
 
 
-def test_valkey_is_asked_for_its_health_in_its_own_words(servers: Servers) -> None:
+def test_valkey_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
     program, *words = services()["valkey"]["healthcheck"]["test"][1:]
     client = shutil.which(program) or shutil.which("redis-cli")
     if client is None:

@@ -18,7 +18,7 @@ from tests.project.compose import ours
 from tests.project.dockerfile import Image, base_python, build, inside, instructions, kept
 from tests.project.tree import ROOMS
 from tests.waiting import eventually
-from workers.stack.servers import Servers
+from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("image")
@@ -59,7 +59,7 @@ def found(image: Image, program: str) -> str:
 
 
 def test_the_gateway_starts_from_the_image_and_its_health_check_sees_it(
-    image: Image, servers: Servers, database: Database
+    image: Image, servers: EmbeddedServers, database: Database
 ) -> None:
     port = str(free_port("127.0.0.1", 0))
     words = [*image.entrypoint, *(port if word == "8400" else word for word in image.command)]

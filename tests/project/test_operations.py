@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from models.database.grants import RIGHTS
+from models.database.grants import GRANTS
 from tests.conftest import Database
 from tests.journeys.programs import tocsin
 from tests.project.tree import ROOT
@@ -48,4 +48,4 @@ def test_every_question_to_the_database_is_one(database: Database, question: str
 
 
 def test_every_role_is_explained() -> None:
-    assert set(re.findall(r"^\| `(tocsin_\w+)` \|", PAGE, re.MULTILINE)) == RIGHTS.keys()
+    assert set(re.findall(r"^\| `(tocsin_\w+)` \|", PAGE, re.MULTILINE)) == GRANTS.keys()

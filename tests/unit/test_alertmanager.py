@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from gateway.api.alertmanager import command_of
+from gateway.api.alertmanager import parse_alert_group
 from models.enums import JSON, AlertState
-from models.refusals import InvalidFields, TooLarge
+from models.refusals import BodyTooLarge, InvalidFields
 from tests.alertmanager import (
-    BY_ALL_LABELS,
+    ESCALATED,
     FIRES,
-    HALF_RESOLVED,
+    GROUPED_BY_ALL_LABELS,
     KEY,
+    PARTLY_RESOLVED,
     RESOLVED,
     WITHOUT_NAME,
     WITHOUT_PROJECT,
-    WORSE,
     sent,
     without,
 )
@@ -43,10 +43,10 @@ def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
     ("name", "state", "project", "severity", "title", "key"),
     [
         (FIRES, "firing", "p1", "warning", "Checkout answers slowly", KEY),
-        (WORSE, "firing", "p1", "critical", "Checkout answers slowly", KEY),
-        (HALF_RESOLVED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
+        (ESCALATED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
+        (PARTLY_RESOLVED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
         (RESOLVED, "resolved", "p1", "critical", "Checkout answers slowly", KEY),
-        (BY_ALL_LABELS, "firing", None, None, "Bare (all=yes)", '{}/{all="yes"}:{alertname="Bare", all="yes"}'),
+        (GROUPED_BY_ALL_LABELS, "firing", None, None, "Bare (all=yes)", '{}/{all="yes"}:{alertname="Bare", all="yes"}'),
         (WITHOUT_PROJECT, "firing", None, None, "NoProject", '{}:{alertname="NoProject"}'),
         (WITHOUT_NAME, "firing", None, None, "Alert", "{}:{}"),
     ],
@@ -54,7 +54,7 @@ def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
 def test_a_real_payload_becomes_one_command(
     name: str, state: str, project: str | None, severity: str | None, title: str, key: str
 ) -> None:
-    command = command_of(sent(name))
+    command = parse_alert_group(sent(name))
 
     assert (command.state, command.project, command.severity) == (state, project, severity)
     assert (command.title, command.dedup_key) == (title, key)
@@ -64,13 +64,13 @@ def test_a_real_payload_becomes_one_command(
     ("name", "began"),
     [
         (FIRES, "2026-11-26T23:08:57.835124+00:00"),
-        (WORSE, "2026-11-26T23:08:58.871100+00:00"),
-        (HALF_RESOLVED, "2026-11-26T23:08:58.871100+00:00"),
+        (ESCALATED, "2026-11-26T23:08:58.871100+00:00"),
+        (PARTLY_RESOLVED, "2026-11-26T23:08:58.871100+00:00"),
         (RESOLVED, None),
     ],
 )
 def test_it_began_with_the_first_alert_that_still_fires(name: str, began: str | None) -> None:
-    starts_at = command_of(sent(name)).starts_at
+    starts_at = parse_alert_group(sent(name)).starts_at
 
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
@@ -78,7 +78,7 @@ def test_it_began_with_the_first_alert_that_still_fires(name: str, began: str | 
 def test_alerts_of_other_zones_and_without_a_start_are_compared_all_the_same() -> None:
     starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
 
-    command = command_of(group(*(alert() | {"startsAt": start} for start in starts)))
+    command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))
 
     assert command.starts_at is not None
     assert command.starts_at.isoformat() == "2026-01-02T10:00:00+00:00"
@@ -101,7 +101,7 @@ def test_alerts_of_other_zones_and_without_a_start_are_compared_all_the_same() -
 def test_a_label_is_that_of_all_alerts_or_of_the_first_that_fires(
     common: dict[str, str], alerts: list[JSON], severity: str | None
 ) -> None:
-    assert command_of(group(*alerts, commonLabels=common)).severity == severity
+    assert parse_alert_group(group(*alerts, commonLabels=common)).severity == severity
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_label_is_that_of_all_alerts_or_of_the_first_that_fires(
     ],
 )  # fmt: skip
 def test_the_title_is_the_summary_or_the_name_with_what_it_is_grouped_by(fields: dict[str, Any], title: str) -> None:
-    assert command_of(group(**fields)).title == title
+    assert parse_alert_group(group(**fields)).title == title
 
 
 @pytest.mark.parametrize(
@@ -137,11 +137,11 @@ def test_the_title_is_the_summary_or_the_name_with_what_it_is_grouped_by(fields:
 def test_a_group_fires_while_it_says_so_and_one_of_its_alerts_does(
     status: str, alerts: list[JSON], state: AlertState
 ) -> None:
-    assert command_of(group(*alerts, status=status)).state is state
+    assert parse_alert_group(group(*alerts, status=status)).state is state
 
 
 def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() -> None:
-    command = command_of(group({"status": "firing"}, newField={"a": [1]}))
+    command = parse_alert_group(group({"status": "firing"}, newField={"a": [1]}))
 
     assert (command.title, command.project, command.severity, command.starts_at) == ("Alert", None, None, None)
 
@@ -194,7 +194,7 @@ def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() ->
 )  # fmt: skip
 def test_what_is_wrong_is_named_where_it_lies(body: dict[str, JSON], errors: JSON) -> None:
     with pytest.raises(InvalidFields) as refused:
-        command_of(body)
+        parse_alert_group(body)
 
     assert refused.value.body == errors
 
@@ -202,12 +202,12 @@ def test_what_is_wrong_is_named_where_it_lies(body: dict[str, JSON], errors: JSO
 def test_a_group_of_very_many_alerts_is_one_small_command() -> None:
     alerts = [alert(instance=f"web-{number}", severity="critical") for number in range(10_000)]
 
-    assert command_of(group(*alerts)) == command_of(group(alerts[0]))
+    assert parse_alert_group(group(*alerts)) == parse_alert_group(group(alerts[0]))
 
 
 @pytest.mark.parametrize("field", ["groupKey", "commonAnnotations"])
 def test_what_becomes_of_it_is_no_larger_than_any_command(field: str) -> None:
     long = "x" * 65_536
 
-    with pytest.raises(TooLarge):
-        command_of(sent(**{field: long if field == "groupKey" else {"summary": long}}))
+    with pytest.raises(BodyTooLarge):
+        parse_alert_group(sent(**{field: long if field == "groupKey" else {"summary": long}}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.alert_rules.action_selection import every_call, on_change, on_closing
+from models.alert_rules.action_selection import all_actions, select_on_change, select_on_close
 from models.alert_rules.alert_rule import ActionType, TargetType
 from models.enums import IncidentStatus
 from models.notifications.delivery import DeliveryMethod
@@ -34,16 +34,16 @@ SAID = a_definition(
 def test_who_hears_of_critical_alone_hears_of_nothing_milder_but_the_end_of_it(
     old: IncidentStatus, new: IncidentStatus, was_critical: bool, expected: tuple[DeliveryMethod, list[str]]
 ) -> None:
-    method, calls = on_change(SAID, old, new, was_critical=was_critical)
+    method, calls = select_on_change(SAID, old, new, was_critical=was_critical)
 
     assert (method, sorted(call.action.target for call in calls)) == expected
 
 
 def test_who_is_named_by_both_triggers_is_called_once_and_by_the_warning() -> None:
-    calls = {call.action.target: call.label for call in every_call(SAID)}
+    calls = {call.action.target: call.label for call in all_actions(SAID)}
 
     assert calls == {"11": "critical", "12": "warning", "13": "warning"}
-    assert len(every_call(SAID)) == 3
+    assert len(all_actions(SAID)) == 3
 
 
 def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> None:
@@ -58,10 +58,10 @@ def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> N
         )
     )
 
-    assert len(every_call(said)) == 4
+    assert len(all_actions(said)) == 4
 
 
 def test_a_close_that_is_no_values_doing_calls_everyone() -> None:
-    method, calls = on_closing(SAID)
+    method, calls = select_on_close(SAID)
 
     assert (method, sorted(call.action.target for call in calls)) == (RESOLVE, ["11", "12", "13"])

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from models.enums import JSON
 from tasks.commands.comments import EditComment, PostComment
-from tasks.commands.fields import field_errors
+from tasks.commands.fields import errors_by_field
 from tasks.commands.incidents import SetStatus
 
 TEXTS: dict[str, Callable[[JSON], Any]] = {
@@ -32,7 +32,7 @@ INVALID, BLANK = "Not a valid string.", "This field may not be blank."
 def wrongs(read: Callable[[JSON], Any], value: JSON) -> list[Any]:
     with pytest.raises(ValidationError) as raised:
         read(value)
-    return list(field_errors(raised.value).values())
+    return list(errors_by_field(raised.value).values())
 
 
 @pytest.mark.parametrize("field", TEXTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.enums import CallerKind, Role
-from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts, is_listed_unasked, require_team
+from models.policy import Actor, OrganizationFacts, ProjectFacts, TeamFacts, is_listed_by_default, require_team_access
 from models.refusals import Forbidden
 
 TEAM = 20
@@ -37,8 +37,8 @@ def organization(*, is_open: bool) -> OrganizationFacts:
 def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_program(
     actor: Actor, is_listed: bool, is_open: bool
 ) -> None:
-    assert is_listed_unasked(actor, organization(is_open=is_open), PROJECT) is is_listed
-    assert is_listed_unasked(actor, organization(is_open=is_open), INACTIVE) is False
+    assert is_listed_by_default(actor, organization(is_open=is_open), PROJECT) is is_listed
+    assert is_listed_by_default(actor, organization(is_open=is_open), INACTIVE) is False
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_prog
 def test_a_team_may_be_asked_for_by_those_who_reach_it(actor: Actor, is_open: bool, may: bool) -> None:
     def asks(*, home: int = 1, active: bool = True) -> bool:
         try:
-            require_team(actor, organization(is_open=is_open), TeamFacts(TEAM, home, "T", active))
+            require_team_access(actor, organization(is_open=is_open), TeamFacts(TEAM, home, "T", active))
         except Forbidden:
             return False
         return True

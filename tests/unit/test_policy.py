@@ -243,14 +243,16 @@ def test_a_session_is_limited_by_its_role_and_the_plan(role: str | None, address
     scopes = set() if role is None else scopes_of(role, *ALL_OPTIONS)
     expected = expected_in_organization(scopes, address, method, PLANS[plan])
 
-    said = verdict(lambda: policy.require_organization(a_person(role), organization, ADDRESSES[address][0], method))
+    said = verdict(
+        lambda: policy.require_organization_access(a_person(role), organization, ADDRESSES[address][0], method)
+    )
 
     assert said == expected
 
 
 @pytest.mark.parametrize(("address", "method"), ROUTES)
 def test_a_session_passes_the_token_check_whatever_the_address(address: str, method: str) -> None:
-    assert verdict(lambda: policy.require_token(a_person(None), ADDRESSES[address][0], method)) == "passes"
+    assert verdict(lambda: policy.require_token_scope(a_person(None), ADDRESSES[address][0], method)) == "passes"
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
@@ -266,7 +268,7 @@ def test_a_token_needs_one_of_the_addresss_scopes_before_anything_is_looked_up(
         acting_for("owner", scopes=[scope]),
     ]
 
-    said = {verdict(lambda: policy.require_token(caller, ADDRESSES[address][0], method)) for caller in callers}  # noqa: B023
+    said = {verdict(lambda: policy.require_token_scope(caller, ADDRESSES[address][0], method)) for caller in callers}  # noqa: B023
 
     assert said == {expected}
 
@@ -279,7 +281,7 @@ def test_a_token_without_scopes_opens_nothing_unless_it_is_a_persons_session(
 ) -> None:
     caller = Actor(kind=kind, organization_id=HERE, scopes=scopes)
 
-    assert verdict(lambda: policy.require_token(caller, ADDRESSES[address][0], method)) == "403"
+    assert verdict(lambda: policy.require_token_scope(caller, ADDRESSES[address][0], method)) == "403"
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
@@ -307,7 +309,10 @@ def test_a_key_is_limited_by_the_token_check_alone_in_its_own_organization(
     organization, key = an_organization(features=PLANS[plan]), a_program(CallerKind.KEY, scopes=["org:read"])
     expected = expected_in_organization(scopes_of("owner"), address, method, PLANS[plan])
 
-    assert verdict(lambda: policy.require_organization(key, organization, ADDRESSES[address][0], method)) == expected
+    assert (
+        verdict(lambda: policy.require_organization_access(key, organization, ADDRESSES[address][0], method))
+        == expected
+    )
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
@@ -316,7 +321,9 @@ def test_a_service_has_its_own_scopes_in_its_organization(address: str, method: 
     expected = expected_in_organization({scope}, address, method, PLANS["with incidents"])
     service = a_program(CallerKind.SERVICE, scopes=[scope])
 
-    said = verdict(lambda: policy.require_organization(service, an_organization(), ADDRESSES[address][0], method))
+    said = verdict(
+        lambda: policy.require_organization_access(service, an_organization(), ADDRESSES[address][0], method)
+    )
 
     assert said == expected
 
@@ -332,17 +339,20 @@ def test_programs_of_elsewhere_and_operators_have_nothing_here(
     )
     organization = an_organization(features=PLANS[plan])
 
-    assert verdict(lambda: policy.require_organization(caller, organization, ADDRESSES[address][0], method)) == "403"
+    assert (
+        verdict(lambda: policy.require_organization_access(caller, organization, ADDRESSES[address][0], method))
+        == "403"
+    )
 
 
 @pytest.mark.parametrize(("address", "method"), ROUTES)
 def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
     permission, organization = ADDRESSES[address][0], an_organization(features=())
 
-    policy.require_token(SYSTEM, permission, method)
-    policy.require_organization(SYSTEM, organization, permission, method)
-    policy.require_projects(SYSTEM, organization, [])
-    policy.require_author(SYSTEM)
+    policy.require_token_scope(SYSTEM, permission, method)
+    policy.require_organization_access(SYSTEM, organization, permission, method)
+    policy.require_project_access(SYSTEM, organization, [])
+    policy.require_person(SYSTEM)
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
@@ -353,8 +363,8 @@ def test_plain_members_write_alert_rules_only_while_the_organization_lets_them(
 ) -> None:
     locked = an_organization(options=["event:admin"])
 
-    said = verdict(lambda: policy.require_organization(a_person(role), locked, ADDRESSES[address][0], method))
-    reads = verdict(lambda: policy.require_organization(a_person(role), locked, ADDRESSES[address][0], "GET"))
+    said = verdict(lambda: policy.require_organization_access(a_person(role), locked, ADDRESSES[address][0], method))
+    reads = verdict(lambda: policy.require_organization_access(a_person(role), locked, ADDRESSES[address][0], "GET"))
 
     assert (said, reads) == ("403" if role == "member" else "passes", "passes")
 
@@ -401,7 +411,7 @@ def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict
     assert policy.may_read(actor, organization, projects) is reaches
     assert not policy.may_read(actor, organization, [])
     if actor is not SYSTEM:
-        asked = verdict(lambda: policy.require_projects(actor, organization, projects))
+        asked = verdict(lambda: policy.require_project_access(actor, organization, projects))
         assert asked == ("passes" if reaches else "403")
 
 
@@ -415,7 +425,7 @@ def test_being_on_a_projects_team_is_a_matter_of_places_not_of_roles(
 ) -> None:
     project = ProjectFacts(id=PROJECT, active=active, teams=frozenset({TEAM}))
 
-    assert policy.is_on_team_of(a_person(role, teams=teams), project) is on
+    assert policy.is_project_member(a_person(role, teams=teams), project) is on
 
 
 AUTHORS = {
@@ -432,7 +442,7 @@ AUTHORS = {
 def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None:
     actor, expected = AUTHORS[author]
 
-    assert verdict(lambda: policy.require_author(actor)) == expected
+    assert verdict(lambda: policy.require_person(actor)) == expected
     assert actor.is_person is (expected == "passes")
 
 
@@ -441,24 +451,24 @@ def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_word
     actor, expected = AUTHORS[author]
     words = {"a key": "Key doesn't have permission to delete Note"}
 
-    assert verdict(lambda: policy.require_note_author(actor)) == expected
+    assert verdict(lambda: policy.require_comment_author(actor)) == expected
     if expected == "403":
         with pytest.raises(Refusal) as refused:
-            policy.require_note_author(actor)
+            policy.require_comment_author(actor)
         assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
 
 
 def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
-    said = {who: verdict(lambda actor=actor: policy.require_program(actor)) for who, (actor, _) in AUTHORS.items()}
+    said = {who: verdict(lambda actor=actor: policy.require_service(actor)) for who, (actor, _) in AUTHORS.items()}
 
     assert said == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
-    policy.require_program(SYSTEM)
+    policy.require_service(SYSTEM)
 
 
 @pytest.mark.parametrize("status", IncidentStatus)
 @pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
 def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
-    said = verdict(lambda: policy.require_status(a_person(role), an_organization(), status))
+    said = verdict(lambda: policy.require_status_scope(a_person(role), an_organization(), status))
 
     assert said == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
 
@@ -466,7 +476,9 @@ def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 def test_anything_but_closing_takes_a_write_scope_of_the_token(scope: str) -> None:
     said = verdict(
-        lambda: policy.require_status(a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING)
+        lambda: policy.require_status_scope(
+            a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
+        )
     )
 
     assert said == ("passes" if scope in OPENING.split() else "403")

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from models.alert_rules.enums import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
 from models.alert_rules.validation import (
-    Saying,
+    RuleDraft,
+    event_types_error,
+    label_error,
+    query_error,
     shown_threshold,
     stored_threshold,
-    wrong_event_types,
-    wrong_labels,
-    wrong_number,
-    wrong_query,
-    wrong_thresholds,
+    threshold_error,
+    trigger_count_error,
 )
 
 ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
-SAYING = Saying(aggregate="count()", thresholds=(("critical", 100.0),))
+SAYING = RuleDraft(aggregate="count()", thresholds=(("critical", 100.0),))
 WHOLE = st.integers(-1000, 1000)
 HALVES = st.integers(-1000, 1000).map(lambda number: number / 2)
 
@@ -47,7 +47,7 @@ def test_a_dataset_fits_its_own_kind_of_query_alone(
     saying = replace(SAYING, dataset=dataset, query_type=asked, time_window=60)
     known = next(names for _, each, names in rows() if each is asked)
 
-    sentence = wrong_query(saying)
+    sentence = query_error(saying)
 
     assert sentence == (None if kind is asked else f"Invalid dataset for this query type. Valid datasets are {known}")
 
@@ -56,10 +56,10 @@ def test_a_dataset_fits_its_own_kind_of_query_alone(
 def test_crash_rates_have_windows_of_their_own(minutes: int) -> None:
     saying = replace(SAYING, dataset=Dataset.METRICS, query_type=QueryType.CRASH_RATE, time_window=minutes)
 
-    sentence = wrong_query(saying)
+    sentence = query_error(saying)
 
     assert (sentence is None) is (minutes in (30, 60, 120, 240, 720, 1440))
-    assert wrong_query(replace(SAYING, time_window=minutes)) is None
+    assert query_error(replace(SAYING, time_window=minutes)) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_crash_rates_have_windows_of_their_own(minutes: int) -> None:
     ],
 )
 def test_an_aggregate_is_a_function(aggregate: str, fits: bool) -> None:
-    sentence = wrong_query(replace(SAYING, aggregate=aggregate))
+    sentence = query_error(replace(SAYING, aggregate=aggregate))
 
     assert sentence == (None if fits else "Invalid Metric: Please pass a valid function for aggregation")
 
@@ -85,7 +85,7 @@ def test_an_aggregate_is_a_function(aggregate: str, fits: bool) -> None:
 @pytest.mark.parametrize("kind", QueryType)
 @pytest.mark.parametrize("event_type", EventType)
 def test_event_types_are_of_their_kind(kind: QueryType, event_type: EventType) -> None:
-    sentence = wrong_event_types(replace(SAYING, query_type=kind, event_types=(event_type,)))
+    sentence = event_types_error(replace(SAYING, query_type=kind, event_types=(event_type,)))
 
     known = sorted(each.value for each in EVENT_TYPES[kind])
     fits = event_type.value in known
@@ -93,10 +93,10 @@ def test_event_types_are_of_their_kind(kind: QueryType, event_type: EventType) -
 
 
 def test_there_are_one_or_two_triggers_called_critical_and_warning() -> None:
-    assert [bool(wrong_number([0] * count)) for count in range(4)] == [True, False, False, True]
-    assert wrong_labels(["critical"]) is wrong_labels(["critical", "warning"]) is None
-    assert wrong_labels(["warning", "critical"]) == 'Trigger 1 must be labeled "critical"'
-    assert wrong_labels(["critical", None]) == 'Trigger 2 must be labeled "warning"'
+    assert [bool(trigger_count_error([0] * count)) for count in range(4)] == [True, False, False, True]
+    assert label_error(["critical"]) is label_error(["critical", "warning"]) is None
+    assert label_error(["warning", "critical"]) == 'Trigger 1 must be labeled "critical"'
+    assert label_error(["critical", None]) == 'Trigger 2 must be labeled "warning"'
 
 
 @given(threshold=WHOLE, resolve=WHOLE, side=st.sampled_from(ThresholdType))
@@ -109,7 +109,7 @@ def test_between_whole_numbers_no_whole_value_both_alerts_and_resolves(
     values = range(min(threshold, resolve) - 2, max(threshold, resolve) + 3)
     both = [value for value in values if burns(value, threshold, side) and ends(value, resolve, side)]
 
-    assert bool(wrong_thresholds(saying)) is bool(both)
+    assert bool(threshold_error(saying)) is bool(both)
 
 
 @given(threshold=HALVES, resolve=HALVES, side=st.sampled_from(ThresholdType))
@@ -120,7 +120,7 @@ def test_between_other_numbers_no_value_at_all_does_both(threshold: float, resol
 
     both = burns(between, threshold, side) and ends(between, resolve, side)
 
-    assert bool(wrong_thresholds(saying)) is both
+    assert bool(threshold_error(saying)) is both
 
 
 @given(critical=HALVES, warning=HALVES, side=st.sampled_from(ThresholdType))
@@ -130,7 +130,7 @@ def test_what_is_critical_is_also_a_warning(critical: float, warning: float, sid
 
     without = [each for each in values if burns(each, critical, side) and not burns(each, warning, side)]
 
-    assert bool(wrong_thresholds(saying)) is bool(without)
+    assert bool(threshold_error(saying)) is bool(without)
 
 
 @given(shown=HALVES, side=st.sampled_from(ThresholdType), is_comparison=st.booleans())
@@ -154,11 +154,11 @@ def test_a_comparison_is_judged_by_what_is_kept(side: ThresholdType) -> None:
     near, far = ("warning", 40.0), ("critical", 50.0)
     saying = replace(SAYING, threshold_type=side, comparison_delta=60, resolve_threshold=10.0)
 
-    assert wrong_thresholds(replace(saying, thresholds=(far, near))) is None
-    assert wrong_thresholds(replace(saying, thresholds=(("critical", 40.0), ("warning", 50.0)))) == (
+    assert threshold_error(replace(saying, thresholds=(far, near))) is None
+    assert threshold_error(replace(saying, thresholds=(("critical", 40.0), ("warning", 50.0)))) == (
         f"Critical trigger must have an alert threshold {side.name.lower()} warning trigger"
     )
-    assert wrong_thresholds(replace(saying, thresholds=(far,), resolve_threshold=60.0)) == (
+    assert threshold_error(replace(saying, thresholds=(far,), resolve_threshold=60.0)) == (
         f"critical alert threshold must be {side.name.lower()} resolution threshold"
     )
 

@@ -10,16 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.enums import JSON
 from tasks.commands.fields import (
-    IncidentAddress,
+    IncidentReference,
     Number,
     OptionalInteger,
     OptionalText,
     RowId,
     TextField,
     Truth,
-    status_of,
-    text_within,
-    whole_number,
+    bounded_text,
+    positive_integer,
+    status_in,
 )
 from tasks.commands.rule_fields import Owner, Query, ThresholdTypeField
 
@@ -108,19 +108,19 @@ OWNERS: list[JSON] = [
 FIELDS: dict[str, tuple[Any, list[JSON]]] = {
     "text": (TextField, WORDS),
     "optional text": (OptionalText, WORDS),
-    "text within 64": (Annotated[str, *text_within(64)], WORDS),
+    "text within 64": (Annotated[str, *bounded_text(64)], WORDS),
     "query": (Query, ["release:latest", "a release:latest\n", "release:latest2", "a:release:latest"]),
     "integer": (OptionalInteger, []),
     "number": (Number, FLOATS),
     "truth": (Truth, TRUTHS),
     "id": (RowId, []),
-    "incident": (IncidentAddress, NAMES),
+    "incident": (IncidentReference, NAMES),
     "owner": (Owner, OWNERS),
-    "first status": (Annotated[int, *status_of((1, 10, 20))], DIGITS),
+    "first status": (Annotated[int, *status_in((1, 10, 20))], DIGITS),
     "threshold type": (ThresholdTypeField, DIGITS),
-    "up to 20": (Annotated[int, *whole_number(20)], [*EDGES, *TENS, *DIGITS]),
-    "up to 1440, or null": (Annotated[int | None, *whole_number(1440, is_optional=True)], [*EDGES, *TENS, *DIGITS]),
-    "up to 128160": (Annotated[int, *whole_number(128_160)], [*EDGES, *TENS, *DIGITS]),
+    "up to 20": (Annotated[int, *positive_integer(20)], [*EDGES, *TENS, *DIGITS]),
+    "up to 1440, or null": (Annotated[int | None, *positive_integer(1440, is_optional=True)], [*EDGES, *TENS, *DIGITS]),
+    "up to 128160": (Annotated[int, *positive_integer(128_160)], [*EDGES, *TENS, *DIGITS]),
 }
 
 

@@ -19,9 +19,16 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.engine import can_pass
+from models.database.engine import is_transient
 from models.enums import CommandState
-from models.messaging.command_ledger import ClaimedCommand, Settlement, hold_hand, put_down, settle, take_in_hand
+from models.messaging.command_ledger import (
+    ClaimedCommand,
+    CommandOutcome,
+    clear_in_flight,
+    lock_worker,
+    record_in_flight,
+    settle,
+)
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
 from tasks.commands.catalog import CATALOG
@@ -94,7 +101,7 @@ class Applier:
     def _batch(self, hinted: Sequence[str]) -> tuple[Done, dict[str, int]]:
         """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
         with self.engine.begin() as connection:
-            hold_hand(connection, self.worker)
+            lock_worker(connection, self.worker)
             calm, suspects = claim(connection, hinted)
             done = Done(found_work=bool(calm))
             if calm:
@@ -110,7 +117,7 @@ class Applier:
     def _broke(self, connection: Connection, batch: Sequence[ClaimedCommand], fault: Exception) -> dict[str, int]:
         """A batch faulted: nobody died, so take the note back while the locks still hold."""
         self._put_down()
-        if can_pass(fault) and connection.invalidated:
+        if is_transient(fault) and connection.invalidated:
             raise fault
         log.warning(
             "apply.batch_fault",
@@ -132,7 +139,7 @@ class Applier:
             fault: Exception | None = None
             done = Done()
             with self.engine.begin() as connection:
-                hold_hand(connection, self.worker)
+                lock_worker(connection, self.worker)
                 command = claim_next(connection, subject)
                 if command is None or command.seq > through:
                     return progressed
@@ -146,7 +153,7 @@ class Applier:
                     connection.rollback()
             if fault is None:
                 self._tell(done)
-            elif can_pass(fault):
+            elif is_transient(fault):
                 log.info("apply.later", command=str(command.id), error=str(fault), request_id=command.request_id)
                 return progressed
             else:
@@ -164,7 +171,7 @@ class Applier:
     def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: Done) -> None:
         started = time.perf_counter()
         with self.notes.connect() as notes:
-            take_in_hand(notes, self.worker, [command.id for command in claimed])
+            record_in_flight(notes, self.worker, [command.id for command in claimed])
         orders = [Order(command, CATALOG[command.type].message.model_validate(command.payload)) for command in claimed]
         world = load(connection, orders)
         changes = Changes()
@@ -201,19 +208,19 @@ class Applier:
 
     def _put_down(self) -> None:
         with self.notes.connect() as notes:
-            put_down(notes, self.worker)
+            clear_in_flight(notes, self.worker)
 
 
-def _decide(order: Order, world: World, changes: Changes) -> Settlement:
+def _decide(order: Order, world: World, changes: Changes) -> CommandOutcome:
     """Carry out one command; a refusal is an answer too, and leaves nothing behind."""
     try:
         work = Work.begin(order, world, changes)
         answer = HANDLERS[order.row.type](order.message, work)
     except Refusal as refusal:
         body = orjson.dumps(refusal.body).decode()
-        return Settlement(order.row.id, CommandState.REJECTED, refusal.status, body)
+        return CommandOutcome(order.row.id, CommandState.REJECTED, refusal.status, body)
     written = None if answer.body is None else orjson.dumps(answer.body).decode()
-    return Settlement(order.row.id, CommandState.APPLIED, answer.status, written)
+    return CommandOutcome(order.row.id, CommandState.APPLIED, answer.status, written)
 
 
 def _describe(fault: Exception) -> str:

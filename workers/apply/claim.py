@@ -17,12 +17,12 @@ from models.enums import CommandState
 from models.messaging.command_ledger import (
     ClaimedCommand,
     FailedCommand,
-    Waiting,
-    broken_off,
-    count_attempt,
+    WaitingCommands,
     lock_subjects,
-    read_commands,
-    try_lock,
+    read_waiting_commands,
+    reap_orphaned,
+    record_failed_attempt,
+    try_lock_subjects,
 )
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
@@ -51,28 +51,28 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
         return Claim([], {})
     waiting = read_lines(connection, subjects)
     suspects = last_by_subject([command for command in waiting.due if command.attempts])
-    calm = Waiting([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
+    calm = WaitingCommands([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
     return Claim(with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
     """The first command of one subject alone, if it is free and due."""
-    if not try_lock(connection, [subject]):
+    if not try_lock_subjects(connection, [subject]):
         return None
-    waiting = read_commands(connection, {subject: 1}, most=1)
+    waiting = read_waiting_commands(connection, {subject: 1}, most=1)
     whole = with_those_before(connection, waiting, locked={subject})
     return whole[0] if whole else None
 
 
 def count_the_broken_off(connection: Connection, worker: str) -> list[FailedCommand]:
     """Count an attempt for every command that a dead worker had in hand."""
-    left = broken_off(connection, worker)
+    left = reap_orphaned(connection, worker)
     return fail(connection, left, error=DIED) if left else []
 
 
 def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt of these commands; those it was the last of are announced as dead."""
-    failed = count_attempt(connection, ids, error=error)
+    failed = record_failed_attempt(connection, ids, error=error)
     dead = [command for command in failed if command.state == CommandState.DEAD]
     if dead:
         _announce_dead(connection, dead, error)

@@ -18,7 +18,13 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from models.enums import IncidentStatus
-from models.messaging.command_ledger import NEVER, ClaimedCommand, Waiting, read_commands, try_lock
+from models.messaging.command_ledger import (
+    AFTER_LAST_SEQ,
+    ClaimedCommand,
+    WaitingCommands,
+    read_waiting_commands,
+    try_lock_subjects,
+)
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
 
@@ -30,11 +36,11 @@ VALUES_PER_RULE: Final = 200
 Lines = frozenset[str]
 
 
-def read_lines(connection: Connection, lines: Iterable[str]) -> Waiting:
+def read_lines(connection: Connection, lines: Iterable[str]) -> WaitingCommands:
     """What waits on these locked lines, as much of it as a batch takes."""
     most_of = {line: _most_of(line) for line in lines}
     room = VALUES_PER_RULE if any(map(_is_of_rule, most_of)) else 0
-    return read_commands(connection, most_of, most=COMMANDS_PER_BATCH + room)
+    return read_waiting_commands(connection, most_of, most=COMMANDS_PER_BATCH + room)
 
 
 def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
@@ -42,7 +48,7 @@ def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
     return {command.subject: command.seq for command in commands}
 
 
-def with_those_before(connection: Connection, claimed: Waiting, *, locked: set[str]) -> list[ClaimedCommand]:
+def with_those_before(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
     """What of these commands can be applied now, with what comes along from the other lines they touch; in order.
 
     The other way round, a command in an incident's line waits for those in other lines that came before it, touch
@@ -54,7 +60,7 @@ def with_those_before(connection: Connection, claimed: Waiting, *, locked: set[s
     before = _read(connection, lines & free)
     # What was tried before shall fail alone: whoever comes after it waits until it is through.
     tried = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
-    along = [each for each in before.due if each.seq < tried.get(each.subject, NEVER)]
+    along = [each for each in before.due if each.seq < tried.get(each.subject, AFTER_LAST_SEQ)]
     together = sorted({each.seq: each for each in (*claimed.due, *along)}.values(), key=lambda each: each.seq)
     elsewhere = _waiting_elsewhere(connection, together)
     reopening = _rules_of_reopened(together, elsewhere)
@@ -101,7 +107,7 @@ class _Choice:
             # It came along, and nobody has looked what else it touches: its turn comes when its line is claimed.
             return True
         if any(
-            line not in self.free or line in self.stopped or self.known_to.get(line, NEVER) < command.seq
+            line not in self.free or line in self.stopped or self.known_to.get(line, AFTER_LAST_SEQ) < command.seq
             for line in lines
         ):
             return True
@@ -136,16 +142,16 @@ def _least(*ends: Mapping[str, int]) -> dict[str, int]:
     least: dict[str, int] = {}
     for each in ends:
         for line, seq in each.items():
-            least[line] = min(seq, least.get(line, NEVER))
+            least[line] = min(seq, least.get(line, AFTER_LAST_SEQ))
     return least
 
 
 def _lock(connection: Connection, lines: AbstractSet[str]) -> set[str]:
-    return try_lock(connection, sorted(lines)) if lines else set()
+    return try_lock_subjects(connection, sorted(lines)) if lines else set()
 
 
-def _read(connection: Connection, lines: AbstractSet[str]) -> Waiting:
-    return read_lines(connection, sorted(lines)) if lines else Waiting([], {})
+def _read(connection: Connection, lines: AbstractSet[str]) -> WaitingCommands:
+    return read_lines(connection, sorted(lines)) if lines else WaitingCommands([], {})
 
 
 # --- which lines a command touches -----------------------------------------------------------------------------

@@ -16,13 +16,13 @@ from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
 from models.messaging.canary import Canary, see
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
+from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.hints import Hint
-from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, Waker
-from tasks.celery_tasks import install, run_worker
-from tasks.watchdog import Watch, end_deaf_process
+from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupPublisher
+from tasks.celery_tasks import register_tasks, run_worker
+from tasks.watchdog import Watch, exit_stuck_process
 from workers.apply.applier import Applier, Done
-from workers.apply.watchdog import Pulse, Standstill, is_untaken
+from workers.apply.watchdog import Heartbeat, StallDetector, is_untaken
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
@@ -35,7 +35,7 @@ def work(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float
     After ``patience_seconds`` without progress, while work waits, it ends itself: see :mod:`workers.apply.watchdog`.
     """
     app = make_app(settings)
-    pulse = Pulse()
+    pulse = Heartbeat()
     watch = _watch(settings, lanes, pulse, patience_seconds)
     child: _Child | None = None
 
@@ -58,7 +58,7 @@ def work(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float
         watch.start()
         announce_ready()
 
-    install(app, {lane: body_of(lane) for lane in Lane})
+    register_tasks(app, {lane: body_of(lane) for lane in Lane})
     return run_worker(
         app,
         lanes,
@@ -75,14 +75,14 @@ class _Child:
 
     settings: WorkerSettings
     app: Celery
-    hinter: Hinter
+    hinter: HintPublisher
     applier: Applier
-    waker: Waker
-    pulse: Pulse
+    waker: WakeupPublisher
+    pulse: Heartbeat
 
     @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery, pulse: Pulse) -> _Child:
-        hinter, waker = Hinter(app), Waker(settings.wake_url)
+    def start(cls, settings: WorkerSettings, app: Celery, pulse: Heartbeat) -> _Child:
+        hinter, waker = HintPublisher(app), WakeupPublisher(settings.wake_url)
         hinter.start()
 
         def tell(done: Done) -> None:
@@ -115,14 +115,14 @@ class _Child:
         self.waker.close()
 
 
-def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Pulse, patience_seconds: float) -> Watch:
+def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Heartbeat, patience_seconds: float) -> Watch:
     """The watch of the main process, with connections of its own."""
     engine = make_engine(
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
     return Watch(
-        Standstill(pulse, partial(is_untaken, engine, make_app(settings), lanes)),
-        partial(end_deaf_process, patience_seconds),
+        StallDetector(pulse, partial(is_untaken, engine, make_app(settings), lanes)),
+        partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
 

@@ -16,13 +16,13 @@ from celery import Celery
 from sqlalchemy.engine import Engine
 
 from models.enums import Lane
-from models.messaging.backlog import waiting_lanes
-from models.messaging.canary import unseen
+from models.messaging.backlog import find_stalled_lanes
+from models.messaging.canary import queues_with_unseen_canary
 from tasks.celery_tasks import count_hints
 from workers.relay.sweeper import FORGOTTEN_SECONDS
 
 
-class Pulse:
+class Heartbeat:
     """Counts what the child process has done, in memory that it shares with the main process; make it before the fork.
 
     >>> pulse = Pulse()
@@ -48,10 +48,10 @@ class Pulse:
 _COUNTER: Final = struct.Struct("@Q")
 
 
-class Standstill:
+class StallDetector:
     """Tells whether work lies untaken, and no task has ended since it was last asked."""
 
-    def __init__(self, pulse: Pulse, is_untaken: Callable[[], bool]) -> None:
+    def __init__(self, pulse: Heartbeat, is_untaken: Callable[[], bool]) -> None:
         self._pulse = pulse
         self._is_untaken = is_untaken
         self._beats = pulse.beats
@@ -73,8 +73,8 @@ def is_untaken(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
     """
     try:
         with engine.connect() as connection:
-            waiting = waiting_lanes(connection, older_than=FORGOTTEN_SECONDS)
-            waiting |= unseen(connection, older_than=FORGOTTEN_SECONDS)
+            waiting = find_stalled_lanes(connection, older_than=FORGOTTEN_SECONDS)
+            waiting |= queues_with_unseen_canary(connection, older_than=FORGOTTEN_SECONDS)
     finally:
         # Nothing of it stays open for a child to inherit.
         engine.dispose()

@@ -21,9 +21,16 @@ from models.enums import JSON, ActivityType, CallerKind, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.outbox import NewEvent
-from models.policy import SYSTEM, Actor, OrganizationFacts, may_read, require_organization, require_projects
+from models.policy import (
+    SYSTEM,
+    Actor,
+    OrganizationFacts,
+    may_read,
+    require_organization_access,
+    require_project_access,
+)
 from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
-from models.serializers import FoundBy, incident_details, incident_in_event, incident_json
+from models.serializers import IncidentRule, incident_details, incident_in_event, incident_json
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
@@ -70,7 +77,7 @@ class Work:
         if organization is None:
             raise NotFound
         entry = CATALOG[order.row.type]
-        require_organization(actor, organization, entry.permission_of(order.message), entry.method)
+        require_organization_access(actor, organization, entry.permission_of(order.message), entry.method)
         return cls(order, world, changes, organization, actor)
 
     def by_tocsin_itself(self) -> Work:
@@ -109,7 +116,9 @@ class Work:
 
         :raises Forbidden: the actor reaches none of the incident's projects.
         """
-        require_projects(self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)])
+        require_project_access(
+            self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)]
+        )
 
     def rule(self, id_: int) -> AlertRule | None:
         """A live rule of the organization."""
@@ -189,12 +198,12 @@ class Work:
             self.world.listed[state] = incident_json(incident, projects=projects, found_by=found_by)
         return self.world.listed[state]
 
-    def _found_by(self, incident: Incident) -> FoundBy | None:
+    def _found_by(self, incident: Incident) -> IncidentRule | None:
         edition = self.world.rulebook.edition_of(incident)
         if edition is None:
             return None
         is_snoozed = self.world.rulebook.is_snoozed(edition.rule.id, self.actor.user_id, self.at)
-        return FoundBy(edition, self.world.rule_names, is_snoozed)
+        return IncidentRule(edition, self.world.rule_names, is_snoozed)
 
     def announce(self, incident: Incident, event: Event) -> UUID:
         """This happened: the event is written with the change and goes out in the order of its incident."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from models.alert_rules.alert_rule import AlertRule
 from models.alert_rules.enums import TargetType
-from models.alert_rules.serializers import Names
+from models.alert_rules.serializers import RuleReferences
 from models.directory.tables import Person
 from models.enums import JSON, MAX_ID, CallerKind, Role
 from models.incidents import mentions
@@ -232,12 +232,12 @@ class World:
     by_key: dict[tuple[int, str], Incident] = field(init=False)
     by_rule: dict[int, list[Incident]] = field(init=False)
     by_slug: Mapping[tuple[int, str], Project] = field(init=False)
-    rule_names: Names = field(init=False)
+    rule_names: RuleReferences = field(init=False)
     listed: dict[Hashable, JSON] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         slugs = {project.facts.id: project.slug for project in self.projects.values()}
-        self.rule_names = Names(projects=slugs, teams=self.rulebook.team_slugs, people=self.people)
+        self.rule_names = RuleReferences(projects=slugs, teams=self.rulebook.team_slugs, people=self.people)
         self.by_slug = {(project.organization_id, project.slug): project for project in self.projects.values()}
         self.by_key = {
             (incident.organization_id, incident.dedup_key): incident

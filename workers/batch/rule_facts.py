@@ -10,7 +10,7 @@ from typing import NamedTuple
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.alert_rules.enums import CRITICAL
 from models.alert_rules.evaluation import Progress, Standing
-from models.alert_rules.serializers import Edition
+from models.alert_rules.serializers import RuleSnapshot
 from models.incidents.incident import Incident
 from models.policy import TeamFacts
 
@@ -67,15 +67,15 @@ class Rulebook:
         rule = self.rules.get(id_)
         return rule if rule is not None and rule.organization_id == organization and rule.is_live else None
 
-    def edition_of(self, incident: Incident) -> Edition | None:
+    def edition_of(self, incident: Incident) -> RuleSnapshot | None:
         """The rule that found an incident, as it was then; ``None`` if no rule did."""
         rule = self.rules.get(incident.alert_rule_id or 0)
         if rule is None:
             return None
         then = self.earlier.get((rule.id, incident.alert_rule_generation or 0))
         if then is None:
-            return Edition.of(rule)
-        return Edition(rule, then.definition, then.date_modified, is_snapshot=True)
+            return RuleSnapshot.of(rule)
+        return RuleSnapshot(rule, then.definition, then.date_modified, is_snapshot=True)
 
     def progress_of(self, rule: AlertRule, project: int) -> Progress:
         """Where a rule stands on a project, by what it says now."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.engine import Connection
 
-from models.base import arrays_of, insert_rows
+from models.base import column_arrays, insert_rows
 from models.incidents.activity import Activity, activities
 from models.incidents.incident import incident_projects, incident_seen, incidents
 from models.incidents.subscription import subscriptions
@@ -90,7 +90,7 @@ def write(connection: Connection, changes: Changes) -> None:
     )
     moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
     if moved:
-        connection.exec_driver_sql(_MOVE, dict(arrays_of(_MOVES, moved)))
+        connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, moved)))
     insert_rows(
         connection,
         activities,
@@ -99,7 +99,7 @@ def write(connection: Connection, changes: Changes) -> None:
     )
     edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited.values()]
     if edited:
-        connection.exec_driver_sql(_REWRITE, dict(arrays_of(_EDIT, edited)))
+        connection.exec_driver_sql(_REWRITE, dict(column_arrays(_EDIT, edited)))
     if changes.deleted:
         connection.exec_driver_sql(
             "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted}

@@ -16,7 +16,7 @@ from models.alert_rules.alert_rule import (
     alert_rules,
     environments,
 )
-from models.base import arrays_of, insert_rows
+from models.base import column_arrays, insert_rows
 from workers.batch.changes import RuleChanges
 
 _RULE: Final = (
@@ -73,7 +73,7 @@ def write_rules(connection: Connection, changes: RuleChanges) -> None:
 def _write_moves(connection: Connection, rules: list[AlertRule]) -> None:
     if rules:
         rows = [_row(rule, _MOVES) for rule in rules]
-        connection.exec_driver_sql(_MOVE, dict(arrays_of(_MOVES, rows)))
+        connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, rows)))
 
 
 def _write_projects(connection: Connection, rules: list[AlertRule]) -> None:

@@ -48,9 +48,9 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     with importing():
-        from models.settings import SettingsError, check_names
+        from models.settings import SettingsError, check_setting_names
     try:
-        check_names(os.environ)
+        check_setting_names(os.environ)
     except SettingsError as error:
         return _fail(str(error))
     if not words or words[0] in {"--help", "-h", "help"}:

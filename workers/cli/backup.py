@@ -13,13 +13,20 @@ from typing import Annotated
 import typer
 from sqlalchemy.engine import Engine
 
-from models.database.backup import BackupError, Manifest, read_manifest, restore_backup, rows_in, write_backup
+from models.database.backup import (
+    BackupError,
+    Manifest,
+    count_rows_to_replace,
+    read_manifest,
+    restore_backup,
+    write_backup,
+)
 from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.cli.database import found_engine
 from workers.cli.errors import Refused
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 from workers.stack.discovery import running_stack
-from workers.stack.servers import embedded
+from workers.stack.servers import embedded_servers
 from workers.stack.settings import StackSettings
 
 TELL_SECONDS = 1.0
@@ -55,7 +62,7 @@ def restore(
     try:
         manifest = read_manifest(file)
         with _reached_engine(data, fresh=True) as engine:
-            _ask(rows_in(engine), yes=yes)
+            _ask(count_rows_to_replace(engine), yes=yes)
             restore_backup(engine, file, tell=_progress("restored"))
     except BackupError as error:
         raise Refused(str(error)) from None
@@ -71,8 +78,8 @@ def _reached_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engin
     folder = data_folder(data)
     configured = "DATABASE_URL" in StackSettings.from_environment().environment
     with contextlib.ExitStack() as running:
-        if not configured and running_stack(folder) is None and (fresh or DataFolder(folder).is_ours):
-            os.environ.update(running.enter_context(embedded(folder)).environment)
+        if not configured and running_stack(folder) is None and (fresh or DataDirectory(folder).is_ours):
+            os.environ.update(running.enter_context(embedded_servers(folder)).environment)
         yield running.enter_context(found_engine(data))
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from models.directory.importer import DirectoryError, Summary, export_directory, import_directory, read_document
+from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
 from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
 from workers.cli.errors import Refused
@@ -60,6 +60,6 @@ def _content(file: str) -> bytes:
         raise Refused(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
 
 
-def _tell(summary: Summary) -> None:
+def _tell(summary: ImportSummary) -> None:
     for section, counts in summary.items():
         say(f"{section}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

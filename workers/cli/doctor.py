@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from dotenv import dotenv_values
 
-from models.settings import NAMES, SECRET_NAMES, DatabaseSettings, Settings, SettingsError, environment_name
+from models.settings import NAMES, SECRET_SETTING_NAMES, DatabaseSettings, Settings, SettingsError, environment_name
 from tasks.settings import BrokerSettings
 from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.stack.discovery import environment_of
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
-    from models.messaging.canary import Flight
+    from models.messaging.canary import CanaryStatus
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
 
 def hidden(name: str, value: str) -> str:
     """The value of a setting as it may be printed."""
-    if name not in SECRET_NAMES:
+    if name not in SECRET_SETTING_NAMES:
         return value
     if "://" not in value:
         return "(hidden)"
@@ -178,7 +178,7 @@ def _queues() -> str:
 
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
 
-    def ask() -> list[Flight]:
+    def ask() -> list[CanaryStatus]:
         with engine.connect() as connection:
             return flights(connection)
 
@@ -199,7 +199,7 @@ def _queues() -> str:
     return "a worker took the last canary from " + ", ".join(_seen(flight) for flight in found)
 
 
-def _seen(flight: Flight) -> str:
+def _seen(flight: CanaryStatus) -> str:
     if flight.way_seconds is None:
         return f"{flight.queue} not yet"
     return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms on its way)"

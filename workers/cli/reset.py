@@ -9,7 +9,7 @@ import typer
 
 from workers.cli.common import AsJson, say, say_json
 from workers.cli.errors import Refused
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 
 
 def reset(
@@ -19,7 +19,7 @@ def reset(
     as_json: AsJson = False,
 ) -> None:
     """Delete what a stack keeps in DIR; other files there stay."""
-    folder = DataFolder(data)
+    folder = DataDirectory(data)
     try:
         if not folder.is_ours:
             raise Refused(f"{data} is no data folder of tocsin: name the one that `tocsin up --data` was given")

@@ -11,7 +11,7 @@ from models.directory.tokens import (
     IssuedToken,
     StoredToken,
     TokenError,
-    TokenFacts,
+    TokenSpec,
     create_token,
     list_tokens,
     revoke_token,
@@ -65,7 +65,7 @@ def create(
         raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a program: give --organization")
     if ops is not None and scopes is not None:
         raise typer.BadParameter("--ops takes no --scopes: the role says what an operator may do")
-    facts = TokenFacts(
+    facts = TokenSpec(
         kind=_kind(user=user, ops=ops, service=service or act_as),
         user=user,
         organization=organization,
@@ -123,7 +123,7 @@ def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind
     return CallerKind.SERVICE if service else CallerKind.KEY
 
 
-def _show(made: IssuedToken, facts: TokenFacts, *, as_json: bool) -> None:
+def _show(made: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
     """The secret alone on standard output, so that a script can take it; the rest is for the eye."""
     if as_json:
         say_json({"id": made.id, "kind": facts.kind, "token": made.secret})

@@ -11,7 +11,7 @@ from workers.cli.common import AsJson, Data, data_folder
 from workers.runtime.imports import importing
 
 if TYPE_CHECKING:
-    from workers.stack.up import Extra
+    from workers.stack.up import StackExtension
 
 
 def up(
@@ -29,13 +29,13 @@ def up(
     with importing():
         from workers.stack.console import Voice
         from workers.stack.settings import StackSettings
-        from workers.stack.up import Stack, Wishes
+        from workers.stack.up import Stack, StackOptions
 
-    wishes = Wishes(data=data_folder(data), host=host, port=port, workers=workers)
+    wishes = StackOptions(data=data_folder(data), host=host, port=port, workers=workers)
     Stack(wishes, StackSettings.from_environment(), Voice(), _demo() if demo else []).run()
 
 
-def _demo() -> Sequence[Extra]:
+def _demo() -> Sequence[StackExtension]:
     """What only the demo needs: it asks over HTTP, and writes to the database."""
     with importing():
         from workers.stack import demo

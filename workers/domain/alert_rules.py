@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from models.alert_rules.alert_rule import AUTO_RESOLVED, Action, AlertRule, Definition, RuleActivityType, Trigger
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
-from models.alert_rules.serializers import Edition, rule_json, shown_threshold
-from models.alert_rules.validation import Saying, wrong_thresholds
+from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
+from models.alert_rules.validation import RuleDraft, threshold_error
 from models.enums import JSON, IncidentStatus
-from models.policy import has_project_access, has_team_access, require_projects
-from models.refusals import InvalidFields, ListedRefusal, NotFound
+from models.policy import has_project_access, has_team_access, require_project_access
+from models.refusals import InvalidFields, ListRefusal, NotFound
 from tasks.commands.fields import identifier
 from tasks.commands.incidents import SetStatus
 from tasks.commands.rule_fields import WHOLE, ActionSpec, TriggerSpec
@@ -44,7 +44,7 @@ def require_project(project: Project, work: Work) -> None:
 
     :raises Forbidden: the actor does not reach it.
     """
-    require_projects(work.actor, work.organization, [project.facts])
+    require_project_access(work.actor, work.organization, [project.facts])
 
 
 def rule_at(id_: int, work: Work, *, in_project: str | None = None) -> AlertRule:
@@ -69,7 +69,7 @@ def require_access(rule: AlertRule, work: Work) -> None:
 
     :raises Forbidden: the actor reaches none of the rule's projects.
     """
-    require_projects(work.actor, work.organization, [work.world.projects[id_].facts for id_ in rule.projects])
+    require_project_access(work.actor, work.organization, [work.world.projects[id_].facts for id_ in rule.projects])
 
 
 def trigger_at(rule: AlertRule, id_: int) -> Trigger:
@@ -99,9 +99,9 @@ def projects_named(slugs: Iterable[str], work: Work) -> tuple[list[Project], str
 # --- what it says -----------------------------------------------------------------------------------------------
 
 
-def saying_of(definition: Definition) -> Saying:
+def saying_of(definition: Definition) -> RuleDraft:
     """What of a standing rule has to fit together, as people would write it."""
-    return Saying(
+    return RuleDraft(
         query_type=definition.query_type,
         dataset=Dataset(definition.dataset),
         event_types=tuple(EventType(each) for each in definition.event_types),
@@ -116,7 +116,7 @@ def saying_of(definition: Definition) -> Saying:
     )
 
 
-def trigger_of(spec: TriggerSpec | CreateTrigger, known: Trigger | None, saying: Saying, work: Work) -> Trigger:
+def trigger_of(spec: TriggerSpec | CreateTrigger, known: Trigger | None, saying: RuleDraft, work: Work) -> Trigger:
     """A trigger as it is asked for; of a known one, what is left out stays.
 
     :raises Refusal: somebody whom it shall tell cannot be told, or an action that it names is none of its own.
@@ -170,7 +170,7 @@ def _target(spec: ActionSpec, work: Work) -> str:
         if team is None or not has_team_access(work.actor, work.organization, team.facts):
             raise does_not_fit("Team does not exist")
     elif (work.organization.id, id_) not in work.world.members:
-        raise ListedRefusal("User does not belong to this organization")
+        raise ListRefusal("User does not belong to this organization")
     return str(id_)
 
 
@@ -186,7 +186,7 @@ def require_thresholds(definition: Definition) -> None:
 
     :raises InvalidFields: one would.
     """
-    if sentence := wrong_thresholds(saying_of(definition)):
+    if sentence := threshold_error(saying_of(definition)):
         raise does_not_fit(sentence)
 
 
@@ -231,4 +231,4 @@ def announce(rule: AlertRule, work: Work, event: type[AlertRuleCreated]) -> None
 def show(rule: AlertRule, work: Work) -> JSON:
     """The rule, for the person who asks."""
     is_snoozed = work.world.rulebook.is_snoozed(rule.id, work.actor.user_id, work.at)
-    return rule_json(Edition.of(rule), work.world.rule_names, is_snoozed=is_snoozed)
+    return rule_json(RuleSnapshot.of(rule), work.world.rule_names, is_snoozed=is_snoozed)

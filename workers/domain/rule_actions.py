@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.alert_rules.action_selection import Call, FanOut, on_closing
+from models.alert_rules.action_selection import ActionSelection, Call, select_on_close
 from models.alert_rules.alert_rule import Action, AlertRule, TriggerStatus
 from models.alert_rules.enums import ActionType, TargetType
 from models.base import new_id
@@ -39,7 +39,7 @@ def close_otherwise(incident: Incident, change: Change, work: Work) -> None:
     for trigger, hold in list(book.holds.get(incident.id, {}).items()):
         if hold.status is TriggerStatus.ACTIVE:
             mark(incident, trigger, Hold(hold.label, TriggerStatus.RESOLVED), work)
-    take(on_closing(edition.definition), edition.rule, incident, change, work)
+    take(select_on_close(edition.definition), edition.rule, incident, change, work)
 
 
 def mark(incident: Incident, trigger: int, hold: Hold, work: Work) -> None:
@@ -48,7 +48,7 @@ def mark(incident: Incident, trigger: int, hold: Hold, work: Work) -> None:
     work.changes.metrics.held[incident.id, trigger] = Held(incident.id, trigger, hold, work.at)
 
 
-def take(fan_out: FanOut, rule: AlertRule, incident: Incident, change: Change, work: Work) -> None:
+def take(fan_out: ActionSelection, rule: AlertRule, incident: Incident, change: Change, work: Work) -> None:
     """Take actions, each for every project of the incident; a person is reached once for each."""
     taking = _Taking(fan_out, rule, incident, change, work, work.world.rulebook.sleepers(rule.id, work.at))
     for call in fan_out.calls:
@@ -61,7 +61,7 @@ def take(fan_out: FanOut, rule: AlertRule, incident: Incident, change: Change, w
 
 @dataclass(slots=True)
 class _Taking:
-    fan_out: FanOut
+    fan_out: ActionSelection
     rule: AlertRule
     incident: Incident
     change: Change

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from models.alert_rules.alert_rule import MOST_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
+from models.alert_rules.alert_rule import MAX_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
 from models.alert_rules.enums import Dataset, QueryType, ThresholdType
-from models.alert_rules.validation import Saying, wrong_event_types, wrong_query, wrong_thresholds
+from models.alert_rules.validation import RuleDraft, event_types_error, query_error, threshold_error
 from models.enums import JSON, Feature
-from models.incidents.mentions import Owner, owner_of
-from models.refusals import InvalidFields, ListedRefusal
+from models.incidents.mentions import Owner, resolve_owner
+from models.refusals import InvalidFields, ListRefusal
 from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleWords, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
 from workers.batch.context import Answer, Work
@@ -58,8 +58,8 @@ def create_rule(ask: CreateRule, work: Work) -> Answer:
     named = _named(ask, work, None)
     saying = _saying(ask, work, None)
     counts = work.world.rulebook.counts
-    if counts[work.organization.id] >= MOST_RULES:
-        raise ListedRefusal(f"You may not exceed {MOST_RULES} metric alerts per organization")
+    if counts[work.organization.id] >= MAX_RULES:
+        raise ListRefusal(f"You may not exceed {MAX_RULES} metric alerts per organization")
 
     id_ = work.world.rulebook.new_ids.pop()
     rule = AlertRule(
@@ -139,7 +139,9 @@ def _named(ask: RuleWords, work: Work, rule: AlertRule | None) -> _Named:
     wrongs |= {"excludedProjects": [wrong]} if wrong else {}
     owner = Owner()
     try:
-        owner = owner_of(ask.owner, MentionFacts(work.world, work.organization.id), organization=work.organization.id)
+        owner = resolve_owner(
+            ask.owner, MentionFacts(work.world, work.organization.id), organization=work.organization.id
+        )
     except InvalidFields as invalid:
         wrongs |= invalid.body
     if wrongs:
@@ -155,22 +157,22 @@ def _name_environment(rule: AlertRule, work: Work) -> None:
 # --- what it says -----------------------------------------------------------------------------------------------
 
 
-def _saying(ask: RuleWords, work: Work, rule: AlertRule | None) -> Saying:
+def _saying(ask: RuleWords, work: Work, rule: AlertRule | None) -> RuleDraft:
     """What of the rule has to fit together, after it was changed.
 
     :raises InvalidFields: it does not, or the organization's plan does not include it.
     """
-    saying = ask.saying(Saying() if rule is None else saying_of(rule.definition))
+    saying = ask.saying(RuleDraft() if rule is None else saying_of(rule.definition))
     is_metric = saying.dataset is Dataset.PERFORMANCEMETRICS
     if is_metric and not work.organization.has(Feature.GENERIC_METRICS):
         raise does_not_fit("This project does not have access to the `generic_metrics` dataset")
-    for sentence in (wrong_query(saying), wrong_event_types(saying), wrong_thresholds(saying)):
+    for sentence in (query_error(saying), event_types_error(saying), threshold_error(saying)):
         if sentence:
             raise does_not_fit(sentence)
     return saying
 
 
-def _definition(ask: RuleWords, saying: Saying, named: _Named, standing: Definition, work: Work) -> Definition:
+def _definition(ask: RuleWords, saying: RuleDraft, named: _Named, standing: Definition, work: Work) -> Definition:
     said = ask.model_fields_set
     own = {
         "name": ask.rule_name,
@@ -207,7 +209,7 @@ def _definition(ask: RuleWords, saying: Saying, named: _Named, standing: Definit
 _FIELDS: Final = {"name": "rule_name"}
 
 
-def _triggers(ask: RuleWords, saying: Saying, standing: Definition, work: Work) -> list[Trigger]:
+def _triggers(ask: RuleWords, saying: RuleDraft, standing: Definition, work: Work) -> list[Trigger]:
     left = {trigger.id: trigger for trigger in standing.triggers}
     made = []
     for spec in ask.triggers:

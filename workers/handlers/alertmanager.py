@@ -7,7 +7,7 @@ said next.
 from __future__ import annotations
 
 from models.enums import AlertState, IncidentStatus, StatusMethod
-from models.policy import require_program
+from models.policy import require_service
 from models.refusals import REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
 from workers.batch.context import Answer, Work
@@ -17,7 +17,7 @@ from workers.domain.incidents import Opening, change_status, open_incident
 
 def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:
     """Open the incident of the group, give it another status, or close it; what stands already is left alone."""
-    require_program(work.actor)
+    require_service(work.actor)
     is_firing = ask.state is AlertState.FIRING
     projects = _projects(ask, work) if is_firing else []
     incident = work.world.by_key.get((work.organization.id, ask.dedup_key))

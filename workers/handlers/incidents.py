@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.alert_rules.alert_rule import AlertRule
 from models.enums import JSON, IncidentStatus, StatusMethod, SubscriptionReason
-from models.policy import has_project_access, is_on_team_of, require_author, require_status
+from models.policy import has_project_access, is_project_member, require_person, require_status_scope
 from models.refusals import Conflict, Forbidden, InvalidFields
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
@@ -41,9 +41,9 @@ def open_incident(ask: OpenIncident, work: Work) -> Answer:
 def set_status(ask: SetStatus, work: Work) -> Answer:
     """Close the incident, reopen it, or say how bad it is; the status it has already changes nothing."""
     incident = work.incident(ask.incident)
-    require_author(work.actor)
+    require_person(work.actor)
     new = IncidentStatus(ask.status)
-    require_status(work.actor, work.organization, new)
+    require_status_scope(work.actor, work.organization, new)
     work.require_version(incident.version)
     if new is incident.status:
         return Answer(200, work.show(incident))
@@ -64,9 +64,9 @@ def set_status(ask: SetStatus, work: Work) -> Answer:
 def mark_seen(ask: MarkSeen, work: Work) -> Answer:
     """Remember that the person has seen the incident, if they are on a team of one of its projects; else nothing."""
     incident = work.incident(ask.incident)
-    require_author(work.actor)
+    require_person(work.actor)
     person = work.author
-    if any(is_on_team_of(work.actor, project.facts) for project in work.world.projects_of(incident)):
+    if any(is_project_member(work.actor, project.facts) for project in work.world.projects_of(incident)):
         work.world.see(incident, person, work.at)
         work.changes.seen[incident.id, person.id] = work.at
         work.announce(incident, Seen(user=person.id))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from models.alert_rules.action_selection import on_change
+from models.alert_rules.action_selection import select_on_change
 from models.alert_rules.alert_rule import KEPT_OBSERVATIONS, AlertRule, TriggerStatus
-from models.alert_rules.evaluation import Ignored, Observation, Step, Verdict, began, evaluate, ignored
+from models.alert_rules.evaluation import Ignored, Observation, TriggerTransition, Verdict, began, evaluate, ignored
 from models.enums import JSON, Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
@@ -79,7 +79,7 @@ class _Case:
         seen = Observation(self.project.slug, ask.value, ask.timestamp, self.work.at, ask.comparison_value)
         return evaluate(said, progress, book.standing_of(incident), seen)
 
-    def carry_out(self, steps: Sequence[Step], incident: Incident | None) -> Incident | None:
+    def carry_out(self, steps: Sequence[TriggerTransition], incident: Incident | None) -> Incident | None:
         """One step after the other, then the actions, once for where they led; the incident that it is about now."""
         changes: dict[int, list[Change]] = {}
         for step in steps:
@@ -108,7 +108,7 @@ class _Case:
         closed_at = began(self.rule.definition, self.ask.timestamp)
         return change_status(incident, new, self.work, by=StatusMethod.RULE_TRIGGERED, closed_at=closed_at)
 
-    def _announce(self, step: Step, incident: Incident) -> None:
+    def _announce(self, step: TriggerTransition, incident: Incident) -> None:
         what = TriggerFired if step.fired else TriggerResolved
         event = what(step.trigger.id, step.trigger.label, self.project.slug, self.ask.value, self.ask.timestamp)
         self.work.announce_of_rule(self.rule, event, incident=incident)
@@ -117,7 +117,7 @@ class _Case:
         old, last = changes[0].old, changes[-1]
         if old is not last.new:
             was_critical = self.work.world.rulebook.was_critical(incident)
-            fan_out = on_change(self.rule.definition, old, last.new, was_critical=was_critical)
+            fan_out = select_on_change(self.rule.definition, old, last.new, was_critical=was_critical)
             take(fan_out, self.rule, incident, last, self.work)
 
     def note(self, verdict: Verdict, incident: Incident | None) -> None:

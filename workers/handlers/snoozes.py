@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from models.alert_rules.alert_rule import AlertRule, Snooze
 from models.alert_rules.serializers import snooze_json
-from models.refusals import Gone, ListedRefusal, NotFound
+from models.refusals import Gone, ListRefusal, NotFound
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from workers.batch.context import Answer, Work
 from workers.domain.alert_rules import project_at, require_access, require_project
@@ -45,7 +45,7 @@ def _rule(ask: SnoozeRule | UnsnoozeRule, work: Work) -> AlertRule:
         require_project(project, work)
         rule = rule if rule is not None and project.facts.id in rule.projects else None
     if rule is None:
-        raise ListedRefusal("Rule does not exist")
+        raise ListRefusal("Rule does not exist")
     require_access(rule, work)
     return rule
 

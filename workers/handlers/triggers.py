@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
-from models.refusals import ListedRefusal, NotFound
+from models.refusals import ListRefusal, NotFound
 from tasks.commands.triggers import (
     CreateAction,
     CreateTrigger,
@@ -96,7 +96,7 @@ def _replace(rule: AlertRule, triggers: list[Trigger], work: Work) -> None:
     :raises Refusal: two have the same label, or a value would both alert and resolve.
     """
     if len({trigger.label for trigger in triggers}) < len(triggers):
-        raise ListedRefusal("This label is already in use for this alert rule")
+        raise ListRefusal("This label is already in use for this alert rule")
     definition = rule.definition.with_triggers(triggers)
     require_thresholds(definition)
     redefine(rule, definition, work)

@@ -14,7 +14,7 @@ from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class NotifiableEvent:
     """One event as far as people are concerned: who did it, on what, and whom it names."""
 
     event_id: UUID
@@ -29,7 +29,7 @@ class Telling:
 
 
 @dataclass(frozen=True, slots=True)
-class Circles:
+class Audiences:
     """Who is behind an incident and behind a team.
 
     ``subscribers`` goes by incident. ``on_team`` goes by organization and team: active people with an active place.
@@ -39,21 +39,21 @@ class Circles:
     on_team: Mapping[tuple[int, int], Iterable[int]]
 
 
-Source = Callable[[Telling, Circles], Iterable[int]]
+Source = Callable[[NotifiableEvent, Audiences], Iterable[int]]
 
 
-def mentioned(telling: Telling, _circles: Circles) -> Iterable[int]:
+def mentioned(telling: NotifiableEvent, _circles: Audiences) -> Iterable[int]:
     """People mentioned one by one."""
     return telling.users
 
 
-def on_mentioned_teams(telling: Telling, circles: Circles) -> Iterator[int]:
+def on_mentioned_teams(telling: NotifiableEvent, circles: Audiences) -> Iterator[int]:
     """Active people with an active place on a mentioned team of this organization."""
     for team in telling.teams:
         yield from circles.on_team.get((telling.organization_id, team), ())
 
 
-def subscribers(telling: Telling, circles: Circles) -> Iterable[int]:
+def subscribers(telling: NotifiableEvent, circles: Audiences) -> Iterable[int]:
     """Who wants to hear of this incident."""
     return circles.subscribers.get(telling.incident_id, ())
 
@@ -72,7 +72,7 @@ AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
 """Whom each event tells, and why. An event without a line tells nobody."""
 
 
-def audience_of(telling: Telling, circles: Circles) -> dict[int, NotificationReason]:
+def find_recipients(telling: NotifiableEvent, circles: Audiences) -> dict[int, NotificationReason]:
     """Everyone the event concerns, each with their strongest reason; access is not looked at."""
     sources = AUDIENCES.get(telling.type, {})
     return strongest_reasons({reason: source(telling, circles) for reason, source in sources.items()})

@@ -13,16 +13,16 @@ import structlog
 from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
-from models.messaging.outbox import PLAN, START, WaitingEvent, claim_events
+from models.messaging.outbox import PLANNING, START, WaitingEvent, claim_events
 from models.messaging.trace import request_ids
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
-from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeListener, Waker
+from tasks.broker.hint_publisher import HintPublisher
+from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
 from tasks.settings import BrokerSettings
-from workers.event_bus import BusListener
+from workers.event_bus import EventBusListener
 from workers.notify.planner import by_activity, plan
-from workers.runtime.deferral import SetAside
-from workers.runtime.polling import POLL_SECONDS, go_round
+from workers.runtime.deferral import DeferredRows
+from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
 LINES: Final = 100
 EVENTS_PER_LINE: Final = 10
@@ -39,12 +39,12 @@ class Notifier:
 
     def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
         self._engine = engine
-        self._hinter = Hinter(make_app(settings))
+        self._hinter = HintPublisher(make_app(settings))
         self._woken = threading.Event()
-        self._bus = BusListener(settings, self._woken)
-        self._wake = WakeListener(settings.wake_url, [EVENTS_CHANNEL])
-        self._waker = Waker(settings.wake_url)
-        self._aside = SetAside(PAUSES_SECONDS)
+        self._bus = EventBusListener(settings, self._woken)
+        self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._waker = WakeupPublisher(settings.wake_url)
+        self._aside = DeferredRows(PAUSES_SECONDS)
         self._after = START
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
@@ -60,7 +60,7 @@ class Notifier:
             relaying.start()
             undo.callback(self._wake.stop)
             ready()
-            go_round("notifier", self.plan, self._rest, stop)
+            run_polling_loop("notifier", self.plan, self._rest, stop)
 
     def plan(self) -> bool:
         """Plan what waits on the next lines; whether it is worth looking again at once.
@@ -72,7 +72,7 @@ class Notifier:
         with self._engine.begin() as connection:
             waiting = claim_events(
                 connection,
-                PLAN,
+                PLANNING,
                 lines=LINES,
                 per_line=EVENTS_PER_LINE,
                 after=came_from,

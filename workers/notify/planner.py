@@ -14,25 +14,25 @@ from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
-from models.base import arrays_of, insert_statement
+from models.base import column_arrays, insert_statement
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.messaging import command_ledger
 from models.messaging.command_ledger import NewCommand
-from models.messaging.outbox import PLAN, WaitingEvent, mark
+from models.messaging.outbox import PLANNING, WaitingEvent, mark
 from models.messaging.trace import Trace
 from models.notifications.notification import decisions, notifications
-from models.notifications.suppression import NO_ACCESS, Case, Verdict, decide
+from models.notifications.suppression import NO_ACCESS, Recipient, Verdict, decide_notification
 from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import follow_up
-from workers.notify.audience import Circles, Telling, audience_of
-from workers.notify.queries import IncidentFacts, load_circles, load_incidents, load_people
+from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
+from workers.notify.queries import IncidentFacts, load_audiences, load_incidents, load_people
 
 
-class Decided(NamedTuple):
+class RecipientDecision(NamedTuple):
     """One person's verdict. ``telling`` is the first event of the activity: the one people read of."""
 
-    telling: Telling
+    telling: NotifiableEvent
     user_id: int
     verdict: Verdict
 
@@ -42,29 +42,29 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
 
     Returns the subjects of commands that follow from it; hint at them after the commit.
     """
-    tellings = [telling for event in events if (telling := telling_of(event))]
+    tellings = [telling for event in events if (telling := parse_event(event))]
     incidents = load_incidents(connection, {telling.incident_id for telling in tellings})
     # Of an incident that is gone there is nothing to tell.
     tellings = [telling for telling in tellings if telling.incident_id in incidents]
-    circles = load_circles(connection, tellings)
+    circles = load_audiences(connection, tellings)
     decided = strongest(_decide_all(connection, tellings, incidents, circles))
     _write_decisions(connection, decided)
     _write_inbox(connection, [each for each in decided if each.verdict.outcome is DecisionOutcome.DELIVERED])
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     goodbyes = _unsubscriptions(decided, incidents, circles)
     command_ledger.accept(connection, goodbyes)
-    mark(connection, PLAN, [event.id for event in events])
+    mark(connection, PLANNING, [event.id for event in events])
     return [goodbye.subject for goodbye in goodbyes]
 
 
-def telling_of(event: WaitingEvent) -> Telling | None:
+def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
     """What the event has to say to people; none if no person did it, or it is about no activity of an incident."""
     body = json.loads(event.body)
     data = body["data"]
     actor = data.get("actor")
     if actor is None or actor["type"] != "user" or event.incident_id is None or event.activity_id is None:
         return None
-    return Telling(
+    return NotifiableEvent(
         event_id=event.id,
         type=event.type,
         organization_id=event.organization_id,
@@ -77,9 +77,9 @@ def telling_of(event: WaitingEvent) -> Telling | None:
     )
 
 
-def strongest(decided: Iterable[Decided]) -> list[Decided]:
+def strongest(decided: Iterable[RecipientDecision]) -> list[RecipientDecision]:
     """One decision per activity and person: the strongest, and of equals the first."""
-    kept: dict[tuple[int, int], Decided] = {}
+    kept: dict[tuple[int, int], RecipientDecision] = {}
     for each in decided:
         key = (each.telling.activity_id, each.user_id)
         if key not in kept or _strength(each.verdict.rule) > _strength(kept[key].verdict.rule):
@@ -97,19 +97,19 @@ def _strength(rule: str) -> int:
 
 
 def _decide_all(
-    connection: Connection, tellings: Sequence[Telling], incidents: dict[int, IncidentFacts], circles: Circles
-) -> Iterator[Decided]:
-    audiences = [(telling, audience_of(telling, circles)) for telling in tellings]
+    connection: Connection, tellings: Sequence[NotifiableEvent], incidents: dict[int, IncidentFacts], circles: Audiences
+) -> Iterator[RecipientDecision]:
+    audiences = [(telling, find_recipients(telling, circles)) for telling in tellings]
     people = load_people(connection, {(telling.organization_id, user) for telling, each in audiences for user in each})
-    first: dict[int, Telling] = {}
+    first: dict[int, NotifiableEvent] = {}
     for telling, audience in audiences:
         lead = first.setdefault(telling.activity_id, telling)
         incident = incidents[telling.incident_id]
         for user, reason in audience.items():
             person = people.get((telling.organization_id, user))
             if person is not None:
-                case = Case(person, reason, user == telling.author, incident.organization, incident.projects)
-                yield Decided(lead, user, decide(case))
+                case = Recipient(person, reason, user == telling.author, incident.organization, incident.projects)
+                yield RecipientDecision(lead, user, decide_notification(case))
 
 
 # --- what is written -------------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ _WRITE_INBOX: Final = insert_statement(
 )
 
 
-def _write_decisions(connection: Connection, decided: Collection[Decided]) -> None:
+def _write_decisions(connection: Connection, decided: Collection[RecipientDecision]) -> None:
     rows = [
         (
             telling.activity_id,
@@ -153,10 +153,10 @@ def _write_decisions(connection: Connection, decided: Collection[Decided]) -> No
         for telling, user_id, verdict in decided
     ]
     if rows:
-        connection.exec_driver_sql(_WRITE_DECISIONS, dict(arrays_of(_DECISION, rows)))
+        connection.exec_driver_sql(_WRITE_DECISIONS, dict(column_arrays(_DECISION, rows)))
 
 
-def _write_inbox(connection: Connection, told: Collection[Decided]) -> None:
+def _write_inbox(connection: Connection, told: Collection[RecipientDecision]) -> None:
     rows = [
         (
             telling.organization_id,
@@ -170,7 +170,7 @@ def _write_inbox(connection: Connection, told: Collection[Decided]) -> None:
         for telling, user_id, verdict in told
     ]
     if rows:
-        connection.exec_driver_sql(_WRITE_INBOX, dict(arrays_of(_ITEM, rows)))
+        connection.exec_driver_sql(_WRITE_INBOX, dict(column_arrays(_ITEM, rows)))
 
 
 def _retract(connection: Connection, deleted: list[int | None]) -> None:
@@ -182,7 +182,7 @@ def _retract(connection: Connection, deleted: list[int | None]) -> None:
 
 
 def _unsubscriptions(
-    decided: Iterable[Decided], incidents: dict[int, IncidentFacts], circles: Circles
+    decided: Iterable[RecipientDecision], incidents: dict[int, IncidentFacts], circles: Audiences
 ) -> list[NewCommand]:
     """Who may not read an incident any more and subscribed to it is unsubscribed by a command, each once."""
     without_access = {

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from models.enums import CallerKind, Role
 from models.policy import Actor, OrganizationFacts, ProjectFacts
-from workers.notify.audience import Circles, Telling
+from workers.notify.audience import Audiences, NotifiableEvent
 
 
 class IncidentFacts(NamedTuple):
@@ -48,7 +48,7 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     return incidents
 
 
-def load_circles(connection: Connection, tellings: Collection[Telling]) -> Circles:
+def load_audiences(connection: Connection, tellings: Collection[NotifiableEvent]) -> Audiences:
     """Who subscribed to these incidents, and who is on the teams that are named."""
     subscribers: dict[int, list[int]] = defaultdict(list)
     incidents = list({telling.incident_id for telling in tellings})
@@ -58,7 +58,7 @@ def load_circles(connection: Connection, tellings: Collection[Telling]) -> Circl
     if teams := list({team for telling in tellings for team in telling.teams}):
         for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}).all():
             on_team[row.organization_id, row.team_id].append(row.user_id)
-    return Circles(subscribers, on_team)
+    return Audiences(subscribers, on_team)
 
 
 def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:

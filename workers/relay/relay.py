@@ -17,16 +17,16 @@ from uuid import UUID
 import structlog
 from sqlalchemy.engine import Engine
 
-from models.messaging.outbox import ANNOUNCE, START, claim_events, mark
+from models.messaging.outbox import PUBLISHING, START, claim_events, mark
 from models.messaging.trace import request_ids
 from tasks.app import make_app
-from tasks.broker.hint_publisher import Hinter
-from tasks.broker.pubsub import EVENTS_CHANNEL, WakeListener
+from tasks.broker.hint_publisher import HintPublisher
+from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupListener
 from tasks.settings import BrokerSettings
-from workers.event_bus import Bus, BusMessage
+from workers.event_bus import BusMessage, EventBus
 from workers.relay.sweeper import Sweeper
-from workers.runtime.deferral import SetAside
-from workers.runtime.polling import go_round
+from workers.runtime.deferral import DeferredRows
+from workers.runtime.polling import run_polling_loop
 
 LINES: Final = 100
 """How many lines of events a relay has in hand at a time."""
@@ -36,7 +36,7 @@ EVENTS_PER_LINE: Final = 50
 PAUSES_SECONDS: Final = (1, 5, 30, 120)
 """How long after the 1st, 2nd, … time an event that was refused is published again; after the last it counts."""
 
-MAX_OWED: Final = 5_000
+MAX_DEFERRED: Final = 5_000
 """How many refused events a relay tries again; what is refused beyond them counts at once."""
 
 log = structlog.get_logger(__name__)
@@ -46,14 +46,19 @@ class Relay:
     """Announces what waits, woken by Valkey and by the clock. ``engine`` needs two connections."""
 
     def __init__(
-        self, engine: Engine, settings: BrokerSettings, *, bus: Bus | None = None, owed: Owed | None = None
+        self,
+        engine: Engine,
+        settings: BrokerSettings,
+        *,
+        bus: EventBus | None = None,
+        owed: RefusedEvents | None = None,
     ) -> None:
         self._engine = engine
-        self._bus = bus or Bus(settings)
-        self._hinter = Hinter(make_app(settings))
+        self._bus = bus or EventBus(settings)
+        self._hinter = HintPublisher(make_app(settings))
         self._sweeper = Sweeper(engine, self._hinter)
-        self._wake = WakeListener(settings.wake_url, [EVENTS_CHANNEL])
-        self._owed = owed or Owed()
+        self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._owed = owed or RefusedEvents()
         self._after = START
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
@@ -68,7 +73,7 @@ class Relay:
             sweeping.start()
             undo.callback(sweeping.join, 1.0)
             ready()
-            go_round("relay", self.announce, self._wake.wait, stop)
+            run_polling_loop("relay", self.announce, self._wake.wait, stop)
 
     def announce(self) -> bool:
         """Announce what waits on the next lines; whether it is worth looking again at once.
@@ -80,7 +85,7 @@ class Relay:
         with self._engine.begin() as connection:
             events = claim_events(
                 connection,
-                ANNOUNCE,
+                PUBLISHING,
                 lines=LINES,
                 per_line=EVENTS_PER_LINE,
                 after=came_from,
@@ -88,7 +93,7 @@ class Relay:
             )
             if events:
                 refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
-                mark(connection, ANNOUNCE, self._owed.settle([event.id for event in events], refused))
+                mark(connection, PUBLISHING, self._owed.settle([event.id for event in events], refused))
                 self._after = (events[-1].organization_id, events[-1].subject)
         if events:
             log.info(
@@ -101,17 +106,17 @@ class Relay:
         return bool(events) or came_from != START
 
 
-class Owed:
+class RefusedEvents:
     """Events that a full queue on RabbitMQ refused while the others took them: published again a few times.
 
     A moment of fullness loses nothing. A queue that stays full misses what it refused, and its service catches up over
     HTTP; it neither holds the others up nor floods them with repetitions (docs/decisions/0013).
     """
 
-    def __init__(self, *, pauses_seconds: Sequence[float] = PAUSES_SECONDS, at_most: int = MAX_OWED) -> None:
+    def __init__(self, *, pauses_seconds: Sequence[float] = PAUSES_SECONDS, at_most: int = MAX_DEFERRED) -> None:
         self._tries = len(pauses_seconds)
         self._at_most = at_most
-        self._aside = SetAside(pauses_seconds)
+        self._aside = DeferredRows(pauses_seconds)
         self._refusing = False
         self._given_up = 0
 

@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging import backlog, canary
-from models.messaging.command_ledger import prune_keys
-from tasks.broker.hint_publisher import Hinter
-from workers.runtime.polling import POLL_SECONDS, go_round
+from models.messaging.command_ledger import prune_idempotency_keys
+from tasks.broker.hint_publisher import HintPublisher
+from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
 FORGOTTEN_SECONDS: Final = 3.0
 """How long a command waits before it counts as forgotten."""
@@ -43,7 +43,7 @@ class Sweeper:
     It runs in every relay; a lock lets one of them sweep at a time.
     """
 
-    def __init__(self, engine: Engine, hinter: Hinter) -> None:
+    def __init__(self, engine: Engine, hinter: HintPublisher) -> None:
         self._engine = engine
         self._hinter = hinter
         self._hinted_at: dict[str, float] = {}
@@ -53,15 +53,15 @@ class Sweeper:
 
     def run(self, stop: threading.Event) -> None:
         """Sweep until ``stop`` is set."""
-        go_round("sweep", self._one_round, lambda _: stop.wait(self._pause), stop)
+        run_polling_loop("sweep", self._one_round, lambda _: stop.wait(self._pause), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
         """Hint at what is forgotten on the next subjects, and say at what; at nothing while another relay sweeps."""
         with self._engine.begin() as connection:
             forgotten = (
-                backlog.forgotten_subjects(connection, older_than=FORGOTTEN_SECONDS, after=self._after)
+                backlog.find_overdue_subjects(connection, older_than=FORGOTTEN_SECONDS, after=self._after)
                 if _mine(connection)
-                else backlog.Forgotten([], "")
+                else backlog.OverdueSubjects([], "")
             )
         self._after = forgotten.after
         news = self._not_hinted_lately(forgotten.subjects)
@@ -75,7 +75,7 @@ class Sweeper:
     def send_canaries(self) -> list[canary.Canary]:
         """Send those that are due, and say which; none while another relay sweeps."""
         with self._engine.begin() as connection:
-            sent = canary.send_due(connection, every_seconds=CANARY_SECONDS) if _mine(connection) else []
+            sent = canary.insert_due_canaries(connection, every_seconds=CANARY_SECONDS) if _mine(connection) else []
         for each in sent:
             self._hinter.hint(each.queue, [each.subject])
         return sent
@@ -86,7 +86,7 @@ class Sweeper:
             if not _mine(connection):
                 return 0
             canary.prune(connection)
-            return prune_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=PRUNED_AT_ONCE)
+            return prune_idempotency_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=PRUNED_AT_ONCE)
 
     def _one_round(self) -> bool:
         started = time.monotonic()

@@ -11,7 +11,7 @@ FORGET_SECONDS: Final = 1200
 """How long after its turn a row that nobody came for is forgotten."""
 
 
-class SetAside:
+class DeferredRows:
     """Which rows to leave alone for now; it is forgotten when the process ends, and then they are simply tried."""
 
     def __init__(self, pauses_seconds: Sequence[float]) -> None:

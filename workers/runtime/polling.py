@@ -17,7 +17,9 @@ PAUSES_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 log = structlog.get_logger(__name__)
 
 
-def go_round(name: str, one_round: Callable[[], bool], rest: Callable[[float], object], stop: threading.Event) -> None:
+def run_polling_loop(
+    name: str, one_round: Callable[[], bool], rest: Callable[[float], object], stop: threading.Event
+) -> None:
     """Repeat ``one_round`` until ``stop`` is set; it says whether it found work, and if not the loop rests.
 
     Whatever a round raises is logged, once per outage, and the round is tried again after a pause: what it did not

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from workers.stack.data_dir import OWN_PLACE, DataFolder, reaches
+from workers.stack.data_dir import OWN_PLACE, DataDirectory, reaches
 from workers.stack.managed_process import StackError, full_disk, identity
 
 _INSTEAD = "install tocsin for this platform again, or set {setting} to a server of yours"
@@ -28,7 +28,7 @@ def valkey_server() -> Path:
     raise StackError(f"valkey-server is missing: {_INSTEAD.format(setting='BROKER_URL')}")
 
 
-def postgres_programs(folder: DataFolder, account: pwd.struct_passwd | None) -> Path:
+def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) -> Path:
     """The folder with `postgres` and `initdb` that `account` can run; behind a closed folder, a copy of it.
 
     :raises StackError: the wheel is not there, or no copy of it can be run.

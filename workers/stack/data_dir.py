@@ -36,7 +36,7 @@ _LONGEST_SOCKET = "/valkey/valkey.sock"
 _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 
 
-class DataFolder:
+class DataDirectory:
     """One data folder and the places that belong to it."""
 
     def __init__(self, path: Path) -> None:

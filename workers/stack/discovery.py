@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from workers.stack.data_dir import DataFolder, write_private
+from workers.stack.data_dir import DataDirectory, write_private
 from workers.stack.managed_process import StackError
 from workers.stack.settings import StackSettings
 
@@ -22,12 +22,12 @@ class Running:
     pids: dict[str, int] = field(default_factory=dict)
 
 
-def publish(folder: DataFolder, running: Running) -> None:
+def publish(folder: DataDirectory, running: Running) -> None:
     """Let others find the stack; the file is readable by its owner alone."""
     write_private(folder.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
 
 
-def withdraw(folder: DataFolder) -> None:
+def withdraw(folder: DataDirectory) -> None:
     """Let nobody find the stack any more."""
     (folder.path / "stack.json").unlink(missing_ok=True)
 
@@ -37,7 +37,7 @@ def running_stack(data: Path) -> Running | None:
 
     :raises StackError: the folder cannot be read by us.
     """
-    folder = DataFolder(data)
+    folder = DataDirectory(data)
     try:
         if not folder.is_locked():
             return None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from workers.stack import parent_death
 from workers.stack.binaries import postgres_programs
-from workers.stack.data_dir import DataFolder, gone, server_account
+from workers.stack.data_dir import DataDirectory, gone, server_account
 from workers.stack.managed_process import Part, StackError, full_disk, identity
 
 MAJOR = "18"
@@ -46,7 +46,7 @@ class Postgres(Part):
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
     leash_signal = signal.SIGQUIT  # "immediate": the next start recovers from the log
 
-    def __init__(self, folder: DataFolder, *, durable: bool = True) -> None:
+    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
         """`durable=False` trusts the operating system not to crash: for tests."""
         account = server_account()
         self._folder = folder

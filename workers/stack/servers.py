@@ -7,15 +7,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 from workers.stack.postgres import Postgres
 from workers.stack.valkey import Valkey
 
 
-class Servers:
+class EmbeddedServers:
     """The two servers of a data folder; they can be killed and brought back, on the same URLs."""
 
-    def __init__(self, folder: DataFolder, *, durable: bool = True) -> None:
+    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
         """Describe them; nothing is started yet."""
         self.folder = folder
         self.postgres = Postgres(folder, durable=durable)
@@ -79,13 +79,13 @@ class Servers:
 
 
 @contextlib.contextmanager
-def embedded(data: Path | None = None, *, durable: bool = True) -> Iterator[Servers]:
+def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Iterator[EmbeddedServers]:
     """Run both servers on `data`, which is kept; without `data` on a folder of their own, which is not.
 
     :raises workers.stack.managed_process.StackError: they cannot be started.
     """
-    folder = DataFolder(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
-    servers = Servers(folder, durable=durable)
+    folder = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
+    servers = EmbeddedServers(folder, durable=durable)
     with contextlib.ExitStack() as undo:
         if data is None:
             undo.callback(folder.remove)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from workers.stack import discovery
 from workers.stack.console import Voice
-from workers.stack.data_dir import DataFolder
+from workers.stack.data_dir import DataDirectory
 from workers.stack.managed_process import Part, StackError
 from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
@@ -23,7 +23,7 @@ from workers.stack.valkey import Valkey
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StackOptions:
     """What was asked for on the command line."""
 
     data: Path
@@ -32,7 +32,7 @@ class Wishes:
     workers: int
 
 
-class Extra(Protocol):
+class StackExtension(Protocol):
     """What may be added to a stack, like :mod:`workers.stack.demo`."""
 
     def prepare(self, stack: Stack, /) -> None:
@@ -45,13 +45,15 @@ class Extra(Protocol):
 class Stack:
     """One start of everything; an extra may change its `environment` and start more with its `supervisor`."""
 
-    def __init__(self, wishes: Wishes, settings: StackSettings, voice: Voice, extras: Sequence[Extra] = ()) -> None:
+    def __init__(
+        self, wishes: StackOptions, settings: StackSettings, voice: Voice, extras: Sequence[StackExtension] = ()
+    ) -> None:
         """Describe it; nothing is started yet."""
         self.wishes = wishes
         self.settings = settings
         self.voice = voice
         self.extras = extras
-        self.folder = DataFolder(wishes.data)
+        self.folder = DataDirectory(wishes.data)
         self.supervisor = Supervisor(voice, changed=self._publish)
         self.port = wishes.port
         self.environment: dict[str, str] = {}

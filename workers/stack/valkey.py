@@ -9,7 +9,7 @@ import os
 import socket
 
 from workers.stack.binaries import valkey_server
-from workers.stack.data_dir import DataFolder, server_account
+from workers.stack.data_dir import DataDirectory, server_account
 from workers.stack.managed_process import Part, StackError
 
 _SETTINGS = {
@@ -27,7 +27,7 @@ _SETTINGS = {
 class Valkey(Part):
     """The broker of one data folder."""
 
-    def __init__(self, folder: DataFolder) -> None:
+    def __init__(self, folder: DataDirectory) -> None:
         """Describe it; nothing is started yet."""
         self._folder = folder
         self.socket = folder.path / "run" / "valkey" / "valkey.sock"
