@@ -34,14 +34,14 @@ from bench.machine import machine, versions
 from bench.million import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SILENT_RULE, TOKEN, fill
 from bench.run import RESULTS, commit, say, temporary
 from gateway.http.pagination import Cursor, Page
-from gateway.reads.database import Reader
+from gateway.reads.database import QueryRunner
 from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list import IncidentList
 from gateway.reads.incident_list_pages import page_keys
 from models.database.migrate import migrate
 from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts
-from workers.stack.own_processes import Gateway
+from workers.stack.own_processes import GatewayProcess
 from workers.stack.servers import EmbeddedServers, embedded_servers
 from workers.stack.up import free_port
 
@@ -221,7 +221,7 @@ def main() -> int:
 
 def _measure(servers: EmbeddedServers, engine: Engine, now: datetime, cleanup: ExitStack) -> Iterator[dict[str, Any]]:
     port = free_port(HOST, 0)
-    gateway = Gateway(HOST, port, logs=servers.folder.logs, environment={**os.environ, **servers.environment})
+    gateway = GatewayProcess(HOST, port, logs=servers.data_dir.logs, environment={**os.environ, **servers.environment})
     cleanup.callback(gateway.stop)
     gateway.start()
     gateway.wait_ready()
@@ -255,8 +255,8 @@ async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -
     owner = Actor(kind=CallerKind.USER, user_id=1, role=Role.OWNER)
     organization = OrganizationFacts(_organization(engine), ORGANIZATION, features)
     asking = create_async_engine(engine.url)
-    reads = IncidentList(Reader(asking, seconds=5))
-    found = await reads.selection(QueryParams(query), owner, organization)
+    reads = IncidentList(QueryRunner(asking, seconds=5))
+    found = await reads.parse_filter(QueryParams(query), owner, organization)
     await asking.dispose()
     return found
 

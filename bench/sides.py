@@ -26,8 +26,8 @@ from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
 from models.enums import Feature, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
-from workers.stack.managed_process import Part
-from workers.stack.own_processes import Gateway, Process, tocsin
+from workers.stack.managed_process import ManagedProcess
+from workers.stack.own_processes import GatewayProcess, TocsinProcess, tocsin
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
@@ -36,7 +36,7 @@ PEOPLE = tuple(range(1, 51))
 TOKENS = tuple(f"bench-{number}" for number in PEOPLE[:20])
 
 
-class Doorway(Part):
+class Doorway(ManagedProcess):
     """A web server that is ready when it answers GET /livez."""
 
     def __init__(self, name: str, command: list[str], port: int, *, log: Path, environment: Mapping[str, str]) -> None:
@@ -80,7 +80,7 @@ class Side(ABC):
     def __init__(self, servers: EmbeddedServers, *, database: str, subjects: int, workers: int) -> None:
         """Make its database, tables, people and incidents."""
         self.port = free_port(HOST, 0)
-        self.logs = servers.folder.logs
+        self.logs = servers.data_dir.logs
         self.workers = workers
         self.subjects = subjects
         maintenance = create_engine(
@@ -94,21 +94,21 @@ class Side(ABC):
         self.sqlalchemy_url = url.render_as_string(hide_password=False)
         self.database_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.prepare()
-        self.parts: list[Part] = []
+        self.parts: list[ManagedProcess] = []
 
     @abstractmethod
     def prepare(self) -> None:
         """Make tables, people and incidents."""
 
     @abstractmethod
-    def doorway(self) -> list[Part]:
+    def doorway(self) -> list[ManagedProcess]:
         """Everything but the workers."""
 
     @abstractmethod
-    def workforce(self) -> list[Part]:
+    def workforce(self) -> list[ManagedProcess]:
         """The workers."""
 
-    def start(self, parts: list[Part]) -> None:
+    def start(self, parts: list[ManagedProcess]) -> None:
         """Start these and wait until they are ready."""
         self.parts += parts
         for part in parts:
@@ -119,7 +119,7 @@ class Side(ABC):
     def stop(self) -> None:
         """Stop everything of this side."""
         for part in reversed(self.parts):
-            part.ask_to_stop()
+            part.request_stop()
         for part in reversed(self.parts):
             part.stop()
         self.parts.clear()
@@ -188,8 +188,8 @@ class Tocsin(Side):
             **servers.environment,
             "DATABASE_URL": self.database_url,
             "TOCSIN_RATE": "1000000",
-            "TOCSIN_DATA": str(servers.folder.path),
-            "TOCSIN_SECRET": servers.folder.secret(),
+            "TOCSIN_DATA": str(servers.data_dir.path),
+            "TOCSIN_SECRET": servers.data_dir.secret(),
             "TOCSIN_LOG_LEVEL": "warning",
         }
 
@@ -205,20 +205,20 @@ class Tocsin(Side):
             made = connection.execute(insert(incidents).returning(incidents.c.id), rows).scalars().all()
             connection.execute(insert(incident_projects), [{"incident_id": id_, "project_id": project} for id_ in made])
 
-    def doorway(self) -> list[Part]:
+    def doorway(self) -> list[ManagedProcess]:
         """Gateway, relay and notifier."""
         return [
-            Gateway(HOST, self.port, logs=self.logs, environment=self._environment),
+            GatewayProcess(HOST, self.port, logs=self.logs, environment=self._environment),
             self._process("relay", "relay"),
             self._process("notifier", "notifier"),
         ]
 
-    def workforce(self) -> list[Part]:
+    def workforce(self) -> list[ManagedProcess]:
         """One process per worker, each with one child that applies."""
         return [self._process(f"worker-{number}", "worker") for number in range(1, self.workers + 1)]
 
-    def _process(self, name: str, word: str) -> Part:
-        return Process(name, tocsin(word), log=self.logs / f"{name}.log", environment=self._environment)
+    def _process(self, name: str, word: str) -> ManagedProcess:
+        return TocsinProcess(name, tocsin(word), log=self.logs / f"{name}.log", environment=self._environment)
 
 
 class Plain(Side):
@@ -249,16 +249,16 @@ class Plain(Side):
         """Make tables, people and incidents."""
         plain.make_tables(self.engine, organization=ORGANIZATION, tokens=TOKENS, people=PEOPLE, incidents=self.subjects)
 
-    def doorway(self) -> list[Part]:
+    def doorway(self) -> list[ManagedProcess]:
         """The web application."""
         command = [sys.executable, "-m", "bench.plain", "api", "--port", str(self.port)]
         log = self.logs / "plain-gateway.log"
         return [Doorway("gateway", command, self.port, log=log, environment=self._environment)]
 
-    def workforce(self) -> list[Part]:
+    def workforce(self) -> list[ManagedProcess]:
         """One Celery worker with as many processes as the other side has workers."""
         command = [sys.executable, "-m", "bench.plain", "worker", "--processes", str(self.workers)]
-        return [Part("worker", command, log=self.logs / "plain-worker.log", environment=self._environment)]
+        return [ManagedProcess("worker", command, log=self.logs / "plain-worker.log", environment=self._environment)]
 
 
 def generate(order: Order) -> dict[str, Any]:

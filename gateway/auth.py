@@ -40,7 +40,7 @@ class Caller:
     organization: OrganizationFacts | None
 
     @property
-    def ledger_name(self) -> str:
+    def caller_key(self) -> str:
         """The caller as the ledger names it: the person, the program, or the program for a person."""
         actor = self.actor
         if actor.kind is CallerKind.USER:
@@ -55,7 +55,7 @@ class Caller:
         program, _, person = ledger_name.partition(" as ")
         if self.actor.kind is CallerKind.USER:
             return f"user:{self.actor.user_id}" in (ledger_name, person)
-        return program == self.ledger_name.partition(" as ")[0]
+        return program == self.caller_key.partition(" as ")[0]
 
 
 _LOOK_UP: Final = """
@@ -88,22 +88,22 @@ ORDER BY a.place
 """
 
 
-class Identity:
+class Authenticator:
     """Answers who a caller is. Faults of the database are answered as unavailable."""
 
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
         # One statement needs no transaction around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._batcher: Batcher[Credential, Caller] = Batcher(self._look_up, most=500, seconds=seconds)
+        self._batcher: Batcher[Credential, Caller] = Batcher(self._look_up, max_size=500, timeout_seconds=seconds)
 
-    async def who(self, question: Credential, *, deadline: float) -> Caller:
+    async def authenticate(self, question: Credential, *, deadline: float) -> Caller:
         """The caller behind a credential.
 
         :raises Unauthenticated: the credential is unknown, expired or revoked, or its person inactive.
         :raises Forbidden: it may not act for that person.
         :raises Unavailable: the database cannot be asked in time.
         """
-        return await self._batcher.ask(question, deadline=deadline)
+        return await self._batcher.submit(question, deadline=deadline)
 
     async def stop(self) -> None:
         """Let what is in flight end."""

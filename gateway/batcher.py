@@ -30,18 +30,18 @@ class Batcher(Generic[Ask, Answer]):
         self,
         run: Callable[[list[Ask]], Awaitable[Sequence[Answer | Exception]]],
         *,
-        most: int,
-        seconds: float,
-        in_flight: int = 1,
+        max_size: int,
+        timeout_seconds: float,
+        max_in_flight: int = 1,
     ) -> None:
         self._run = run
-        self._most = most
-        self._seconds = seconds
-        self._free = in_flight
+        self._most = max_size
+        self._seconds = timeout_seconds
+        self._free = max_in_flight
         self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def ask(self, request: Ask, *, deadline: float | None = None) -> Answer:
+    async def submit(self, request: Ask, *, deadline: float | None = None) -> Answer:
         """Go with the next batch. ``deadline`` is a time of the event loop's clock.
 
         :raises Unavailable: too many wait, or the deadline passed; the batch may have done its work nevertheless.

@@ -49,7 +49,7 @@ class DirectoryService:
             with self._engine.begin() as connection:
                 return import_directory(connection, read)
         except DirectoryError as error:
-            raise InvalidFields({"detail": str(error), "places": error.places}) from None
+            raise InvalidFields({"detail": str(error), "places": error.errors}) from None
         except Exception as fault:
             raise (_away() if is_transient(fault) else fault) from fault
 

@@ -11,7 +11,7 @@ import models.migrations
 from gateway.container import Container
 from models.messaging.canary import CanaryStatus
 from models.refusals import Unavailable
-from tasks.broker.topology import misfits
+from tasks.broker.topology import topology_errors
 
 BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0
@@ -79,7 +79,7 @@ async def _broker(services: Container) -> list[Check]:
 def _look(services: Container) -> list[str]:
     with services.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
-        return misfits(connection)
+        return topology_errors(connection)
 
 
 @cache

@@ -45,12 +45,12 @@ from gateway.watchdog import is_unresponsive
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_setting_names
 from tasks.log_config import configure_logging
-from tasks.watchdog import CHECKS_PER_TIMEOUT, Watch, exit_stuck_process
+from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
 """How long requests in flight may take once the process is asked to end."""
 
-ADDRESSES: Final[tuple[Endpoint, ...]] = (
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     # The busiest first: routes are tried in this order.
     *comments.ADDRESSES,
     *commands.ADDRESSES,
@@ -88,9 +88,9 @@ def create_app(settings: GatewaySettings, patience: Timeouts | None = None) -> F
     )
     app.add_middleware(RequestLog)
     app.state.services = services
-    app.router.routes.extend(Route(address.path, EndpointPipeline(address, services)) for address in ADDRESSES)
+    app.router.routes.extend(Route(address.path, EndpointPipeline(address, services)) for address in ENDPOINTS)
     app.router.routes.extend(health.routes(services))
-    app.router.routes.extend(documentation.routes(ADDRESSES))
+    app.router.routes.extend(documentation.routes(ENDPOINTS))
     return app
 
 
@@ -117,21 +117,21 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
-    watch = Watch(
+    watch = Watchdog(
         partial(is_unresponsive, host, port, within_seconds=patience_seconds / CHECKS_PER_TIMEOUT),
         partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
-    Server(config, app.state.services, watch).run()
+    GatewayServer(config, app.state.services, watch).run()
 
 
-class Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here.
 
     While it serves, a ``watch`` looks after it.
     """
 
-    def __init__(self, config: uvicorn.Config, services: Container, watch: Watch | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, services: Container, watch: Watchdog | None = None) -> None:
         super().__init__(config)
         self._services = services
         self._watch = watch

@@ -37,7 +37,7 @@ class Metrics:
         )  # fmt: skip
         self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
-    def watch_streams(self, streams: Callable[[], float]) -> None:
+    def track_streams(self, streams: Callable[[], float]) -> None:
         """Say how many streams are open whenever somebody looks."""
         Gauge("tocsin_streams", "Open streams of events", registry=self._registry).set_function(streams)
 
@@ -46,7 +46,7 @@ class Metrics:
         for name, number in commands.items():
             self._accepted.labels(name).inc(number)
 
-    def count_answer(self, path: str, method: str, status: int, *, seconds: float) -> None:
+    def count_response(self, path: str, method: str, status: int, *, seconds: float) -> None:
         """Count an answer and the time it took."""
         known = self._answer_of.get((path, method, status))
         if known is None:
@@ -55,7 +55,7 @@ class Metrics:
         known[0].inc()
         known[1].observe(seconds)
 
-    def show_canaries(self, flights: Iterable[CanaryStatus]) -> None:
+    def set_canaries(self, flights: Iterable[CanaryStatus]) -> None:
         """Show these canaries, and no others: a figure that cannot be read is absent, not old."""
         self._canary_age.clear()
         self._canary_way.clear()

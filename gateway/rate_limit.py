@@ -24,7 +24,7 @@ class RateLimiter:
         # When each caller's bucket will be full again; a caller who is not here has a full one.
         self._full_at: dict[str, float] = {}
 
-    def take(self, caller: str, commands: int = 1) -> None:
+    def acquire(self, caller: str, commands: int = 1) -> None:
         """Count commands of a caller.
 
         :raises TooMany: the bucket does not hold that many; nothing is counted then.

@@ -50,7 +50,7 @@ def id_column() -> Column[int]:
     return Column("id", BigInteger, Identity(always=False), primary_key=True)
 
 
-def reference(name: str, target: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
+def foreign_key(name: str, target: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
     """A foreign key to ``table.column`` that goes when its target goes."""
     return Column(name, BigInteger, ForeignKey(target, ondelete="CASCADE"), nullable=nullable, primary_key=primary_key)
 

@@ -26,7 +26,7 @@ class IncidentStatus(IntEnum):
         return _STATUS_LABELS[self]
 
     @classmethod
-    def of_severity(cls, severity: str | None) -> IncidentStatus:
+    def from_severity(cls, severity: str | None) -> IncidentStatus:
         """What an alert's label ``severity`` says; any other word than these two, and none, is open."""
         return _SEVERITIES.get(severity or "", cls.OPEN)
 
@@ -131,7 +131,7 @@ class Lane(StrEnum):
     DELIVERIES = "deliveries"
 
     @property
-    def task(self) -> str:
+    def task_name(self) -> str:
         """The name of the lane's Celery task."""
         return f"tocsin.{self.value}"
 

@@ -87,7 +87,7 @@ class Permission:
     feature: Feature | None = None
     without_feature: frozenset[str] = frozenset()
 
-    def needs(self, method: str) -> Feature | None:
+    def required_feature(self, method: str) -> Feature | None:
         """The feature that the organization's plan must include for this method."""
         return None if method in self.without_feature else self.feature
 
@@ -199,7 +199,7 @@ def require_organization_access(
         return
     if not effective_scopes(actor, organization) & permission.scopes.get(method, NO_SCOPES):
         raise Forbidden
-    feature = permission.needs(method)
+    feature = permission.required_feature(method)
     if feature is not None and not organization.has(feature):
         raise NotFound
 

@@ -23,8 +23,8 @@ from typing import ClassVar, Final
 
 from models.enums import JSON
 
-REQUIRED: Final = "This field is required."
-NOT_NULL: Final = "This field may not be null."
+FIELD_REQUIRED: Final = "This field is required."
+FIELD_NOT_NULL: Final = "This field may not be null."
 
 
 class Refusal(Exception):

@@ -61,13 +61,13 @@ def activity_json(activity: Activity, *, identifier: int, user: Person | None) -
 class IncidentRule(NamedTuple):
     """The rule that found an incident, as it was then; ``is_snoozed`` for the reader, now."""
 
-    edition: RuleSnapshot
+    snapshot: RuleSnapshot
     names: RuleReferences
     is_snoozed: bool
 
-    def shown(self, *, shows_original: bool) -> JSON:
+    def to_json(self, *, shows_original: bool) -> JSON:
         """The rule inside its incident."""
-        return rule_json(self.edition, self.names, is_snoozed=self.is_snoozed, shows_original=shows_original)
+        return rule_json(self.snapshot, self.names, is_snoozed=self.is_snoozed, shows_original=shows_original)
 
 
 def incident_json(
@@ -77,7 +77,7 @@ def incident_json(
     activities: Sequence[JSON] | None = None,
     seen_by: Sequence[tuple[Person, datetime]] | None = None,
     viewer: int | None = None,
-    found_by: IncidentRule | None = None,
+    alert_rule: IncidentRule | None = None,
     shows_original: bool = False,
 ) -> dict[str, JSON]:
     """An incident as lists show it; ``seen_by`` is most recent first, ``viewer`` the reader's user id."""
@@ -86,7 +86,7 @@ def incident_json(
         "identifier": str(incident.identifier),
         "organizationId": str(incident.organization_id),
         "projects": list(projects),
-        "alertRule": None if found_by is None else found_by.shown(shows_original=shows_original),
+        "alertRule": None if alert_rule is None else alert_rule.to_json(shows_original=shows_original),
         "activities": None if activities is None else list(activities),
         "seenBy": None
         if seen_by is None
@@ -112,15 +112,15 @@ def incident_details(
     seen_by: Sequence[tuple[Person, datetime]],
     viewer: int | None,
     is_subscribed: bool,
-    found_by: IncidentRule | None,
+    alert_rule: IncidentRule | None,
 ) -> dict[str, JSON]:
     """An incident by itself. Without a rule there is no query to discover."""
     shown = incident_json(
-        incident, projects=projects, seen_by=seen_by, viewer=viewer, found_by=found_by, shows_original=True
+        incident, projects=projects, seen_by=seen_by, viewer=viewer, alert_rule=alert_rule, shows_original=True
     )
     return shown | {
         "isSubscribed": is_subscribed,
-        "discoverQuery": "" if found_by is None else discover_query(found_by.edition.definition),
+        "discoverQuery": "" if alert_rule is None else discover_query(alert_rule.snapshot.definition),
     }
 
 

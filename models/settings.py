@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-NAMES: dict[str, str] = {
+SETTING_NAMES: dict[str, str] = {
     "DATABASE_URL": "PostgreSQL to use instead of the embedded one, as postgresql://user:password@host/name",
     "BROKER_URL": "broker to use instead of the embedded Valkey: redis://… or amqp://…",
     "REDIS_URL": "Valkey or Redis for wake-ups; a redis:// BROKER_URL serves both",
@@ -59,7 +59,7 @@ class Settings(BaseSettings):
             first = error.errors()[0]
             name = environment_name(cls, str(first["loc"][0]))
             if first["type"] == "missing":
-                raise SettingsError(f"{name} is not set: it is the {NAMES[name]}") from None
+                raise SettingsError(f"{name} is not set: it is the {SETTING_NAMES[name]}") from None
             raise SettingsError(f"{name} does not fit: {first['msg'].removeprefix('Value error, ')}") from None
 
 
@@ -71,10 +71,10 @@ class DatabaseSettings(Settings):
     @field_validator("database_url")
     @classmethod
     def _name_the_driver(cls, url: str) -> str:
-        return with_driver(url)
+        return sqlalchemy_url(url)
 
 
-def with_driver(url: str) -> str:
+def sqlalchemy_url(url: str) -> str:
     """The address of a database as SQLAlchemy takes it.
 
     :raises ValueError: it is not PostgreSQL's.
@@ -91,8 +91,8 @@ def check_setting_names(environment: Mapping[str, str], *, dotenv: Path = Path("
     :raises SettingsError: naming the unknown setting and the one that was probably meant.
     """
     for name in [*environment, *dotenv_values(dotenv)]:
-        if name.startswith("TOCSIN_") and name not in NAMES:
-            close = difflib.get_close_matches(name, NAMES, n=1)
+        if name.startswith("TOCSIN_") and name not in SETTING_NAMES:
+            close = difflib.get_close_matches(name, SETTING_NAMES, n=1)
             meant = f"did you mean {close[0]}?" if close else "`tocsin doctor` lists the names there are."
             raise SettingsError(f"{name} is no setting of tocsin; {meant}")
 

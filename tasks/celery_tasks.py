@@ -30,10 +30,10 @@ log = structlog.get_logger(__name__)
 def register_tasks(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
     """Give each lane its task: read the hint, hand it to the body. What the body raises is logged by Celery, once."""
     for lane, body in bodies.items():
-        app.task(_task_of(body), name=lane.task, shared=False)
+        app.task(_task_of(body), name=lane.task_name, shared=False)
 
 
-def run_worker(
+def run_celery_worker(
     app: Celery,
     lanes: Sequence[Lane],
     *,
@@ -118,7 +118,7 @@ def die_with_parent(parent: int) -> None:
 
 def _task_of(body: Callable[[Hint], None]) -> Callable[..., None]:
     def run(*args: Any, **_: Any) -> None:
-        body(Hint.read(args))
+        body(Hint.parse_or_empty(args))
 
     return run
 

@@ -23,7 +23,7 @@ class Event:
     """Something that happened. ``type`` is its name on the wire; ``tells_people`` whether the notifier plans it."""
 
     type: ClassVar[str]
-    tells_people: ClassVar[bool] = False
+    notifies_people: ClassVar[bool] = False
 
     @property
     def activity_id(self) -> int | None:

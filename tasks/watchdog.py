@@ -27,7 +27,7 @@ EXIT_STUCK: Final = 75
 log = structlog.get_logger(__name__)
 
 
-class Watch:
+class Watchdog:
     """Looks, from a thread of its own, whether the process is deaf; calls ``give_up`` when its patience is over.
 
     A look that cannot be completed tells nothing: whatever is away is not this process's fault.

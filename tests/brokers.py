@@ -27,9 +27,9 @@ QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}
 """What other services' queues are made of, so that they outlive a broker killed with -9; Valkey does not mind it."""
 
 
-def broker_params(*, beside: str) -> list[Any]:
+def broker_params(*, valkey_group: str) -> list[Any]:
     """Both, for the ``params`` of a whole stack; the one on Valkey runs with the tests of the group ``beside``."""
-    return [pytest.param("valkey", marks=pytest.mark.xdist_group(beside)), BROKER_PARAMS[1]]
+    return [pytest.param("valkey", marks=pytest.mark.xdist_group(valkey_group)), BROKER_PARAMS[1]]
 
 
 class ReceivedMessage(NamedTuple):
@@ -56,7 +56,7 @@ class Broker(ABC):
         return make_app(self.settings).connection_for_write()
 
     @abstractmethod
-    def take(self, queue: str) -> list[ReceivedMessage]:
+    def receive_all(self, queue: str) -> list[ReceivedMessage]:
         """Take everything off a queue, oldest first; nothing off one that is not there."""
 
     @abstractmethod
@@ -64,7 +64,7 @@ class Broker(ABC):
         """How many messages wait on a queue; none on one that is not there."""
 
     @abstractmethod
-    def refused(self) -> int:
+    def parked_count(self) -> int:
         """How many messages the guarded transport has put aside."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Broker(ABC):
         """Bring it back."""
 
     @abstractmethod
-    def wipe(self) -> None:
+    def delete_queues(self) -> None:
         """Take away all queues, with what is on them."""
 
 
@@ -164,9 +164,9 @@ class RabbitBroker(Broker):
 
     def wipe(self) -> None:
         for queue in self.queues():
-            self.node.ask("DELETE", f"/queues/{self.host}/{queue['name']}")
+            self.node.management_request("DELETE", f"/queues/{self.host}/{queue['name']}")
 
     def queues(self) -> list[dict[str, Any]]:
         """Every queue here, as its management describes it."""
-        found: list[dict[str, Any]] = self.node.ask("GET", f"/queues/{self.host}")
+        found: list[dict[str, Any]] = self.node.management_request("GET", f"/queues/{self.host}")
         return found

@@ -33,7 +33,7 @@ from models.enums import ActivityType, Feature, IncidentStatus, IncidentType, La
 from models.incidents.activity import activities
 from models.incidents.incident import incident_projects, incidents
 from models.incidents.subscription import subscriptions
-from models.messaging.command_ledger import NewCommand, accept, commands
+from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommentPosted, Event, Mentioned, cloud_event
 
@@ -62,27 +62,27 @@ def a_member(
     *,
     role: Role = Role.MEMBER,
     teams: Iterable[int] = (),
-    on_teams_no_more: Iterable[int] = (),
+    inactive_teams: Iterable[int] = (),
     **facts: Any,
 ) -> int:
     """A new person in the organization; the id is the user's. ``on_teams_no_more`` are places switched off."""
     user = a_user(connection, **facts)
-    join(connection, organization, user, role=role, teams=teams, on_teams_no_more=on_teams_no_more)
+    add_member(connection, organization, user, role=role, teams=teams, inactive_teams=inactive_teams)
     return user
 
 
-def join(
+def add_member(
     connection: Connection,
     organization: int,
     user: int,
     *,
     role: Role = Role.MEMBER,
     teams: Iterable[int] = (),
-    on_teams_no_more: Iterable[int] = (),
+    inactive_teams: Iterable[int] = (),
 ) -> int:
     """Make a user a member; the id is the member's."""
     member = _insert(connection, members, {"organization_id": organization, "user_id": user, "role": role.value})
-    for places, is_active in ((teams, True), (on_teams_no_more, False)):
+    for places, is_active in ((teams, True), (inactive_teams, False)):
         for team in places:
             connection.execute(insert(team_members).values(team_id=team, member_id=member, is_active=is_active))
     return member
@@ -204,7 +204,7 @@ def an_event(
                 activity_id=event.activity_id,
                 command_id=None,
                 body=json.dumps(body),
-                planned_at=None if event.tells_people else NOW,
+                planned_at=None if event.notifies_people else NOW,
             )
         ],
     )
@@ -259,10 +259,12 @@ def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Actio
     return Trigger(id=id_, label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
 
 
-def an_action(target: object, *, to: TargetType = TargetType.USER, by: ActionType = ActionType.EMAIL) -> Action:
+def an_action(
+    target: object, *, target_type: TargetType = TargetType.USER, action_type: ActionType = ActionType.EMAIL
+) -> Action:
     """An action of a trigger: an e-mail to a person unless it says otherwise."""
     id_ = next(_numbers) + FIRST_BUILT_ID
-    return Action(id=id_, type=by, target_type=to, target=str(target), date_added=NOW)
+    return Action(id=id_, type=action_type, target_type=target_type, target=str(target), date_added=NOW)
 
 
 def an_accepted_command(
@@ -270,7 +272,7 @@ def an_accepted_command(
     *,
     subject: str = "org:1",
     lane: Lane = Lane.COMMANDS,
-    next_in: timedelta | None = None,
+    retry_in: timedelta | None = None,
     **facts: Any,
 ) -> UUID:
     """A command that waits in the ledger, ``next_in`` for the end of its back-off."""
@@ -286,9 +288,9 @@ def an_accepted_command(
         caller="user:1",
         payload="{}",
     )
-    accept(connection, [row._replace(**facts)])
-    if next_in is not None:
-        due = datetime.now(UTC) + next_in
+    accept_commands(connection, [row._replace(**facts)])
+    if retry_in is not None:
+        due = datetime.now(UTC) + retry_in
         connection.execute(update(commands).where(commands.c.id == id_).values(next_attempt_at=due))
     return id_
 

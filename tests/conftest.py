@@ -79,11 +79,11 @@ class BackgroundTasks:
         self._executor = executor
         self._begun: list[Future[None]] = []
 
-    def do(self, work: Callable[..., None], *arguments: object) -> None:
+    def submit(self, work: Callable[..., None], *arguments: object) -> None:
         """Do it soon, after all that was given before."""
         self._begun.append(self._executor.submit(work, *arguments))
 
-    def finish(self) -> None:
+    def wait(self) -> None:
         """Wait for all of it; what went wrong is raised here, once."""
         begun, self._begun = self._begun, []
         for work in begun:
@@ -96,13 +96,13 @@ def afterwards() -> Iterator[BackgroundTasks]:
     with ThreadPoolExecutor(1) as executor:
         doing = BackgroundTasks(executor)
         yield doing
-        doing.finish()
+        doing.wait()
 
 
 @pytest.fixture
 def alone(servers: EmbeddedServers, afterwards: BackgroundTasks) -> EmbeddedServers:
     """The servers, with nobody there from the tests before: for a test that breaks them, or is in need of quiet."""
-    afterwards.finish()
+    afterwards.wait()
     return servers
 
 
@@ -116,7 +116,7 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Ba
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
-    afterwards.do(_drop, maintenance, name)
+    afterwards.submit(_drop, maintenance, name)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 
-from workers.stack.managed_process import Part
+from workers.stack.managed_process import ManagedProcess
 
 _CONFIGURATION = """
 listeners.tcp.1 = 127.0.0.1:{amqp}
@@ -40,7 +40,7 @@ def find_rabbitmq_server() -> Path | None:
     return Path(found) if found else None
 
 
-class RabbitMQ(Part):
+class RabbitMQ(ManagedProcess):
     """The node, as a child of this process; it needs no rights beyond its folder."""
 
     def __init__(self, program: Path, folder: Path) -> None:
@@ -74,7 +74,7 @@ class RabbitMQ(Part):
                 "RUNNING_UNDER_SYSTEMD": "1",
             },
         )
-        self._names = Part(
+        self._names = ManagedProcess(
             "epmd",
             [shutil.which("epmd") or "epmd", "-address", "127.0.0.1", "-port", str(self._ports["names"])],
             log=folder / "epmd.log",
@@ -125,15 +125,15 @@ class RabbitMQ(Part):
     def virtual_host(self) -> Iterator[str]:
         """The name of a new and empty virtual host, removed at the end."""
         host = f"test-{next(self._hosts)}"
-        self.ask("PUT", f"/vhosts/{host}")
+        self.management_request("PUT", f"/vhosts/{host}")
         try:
             yield host
         finally:
             if not self.is_ready():
                 self.restart()
-            self.ask("DELETE", f"/vhosts/{host}")
+            self.management_request("DELETE", f"/vhosts/{host}")
 
-    def ask(self, method: str, path: str, json: Any = None) -> Any:
+    def management_request(self, method: str, path: str, json: Any = None) -> Any:
         """Ask its management, under ``/api``; the answer's JSON, if there is one."""
         answer = self._client.request(method, path, json=json)
         answer.raise_for_status()

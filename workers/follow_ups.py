@@ -10,7 +10,7 @@ from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 
 
-def follow_up(
+def make_follow_up(
     command: Command, *, organization_id: int, user_id: int | None = None, trace: Trace = NO_TRACE
 ) -> NewCommand:
     """A row of the ledger for the system actor, in the order of what it concerns; ``user_id`` is whom it is about.
@@ -26,7 +26,7 @@ def follow_up(
         token_id=None,
         user_id=user_id,
         caller=CallerKind.SYSTEM,
-        payload=command.stored(),
+        payload=command.to_payload(),
         request_id=trace.request_id,
         traceparent=trace.traceparent,
     )

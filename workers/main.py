@@ -21,9 +21,9 @@ from workers.settings import WorkerSettings
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
     """Apply commands until SIGTERM; ``lanes`` are names of queues."""
     with importing():
-        from workers.apply.process import work
+        from workers.apply.process import run_apply_worker
 
-    sys.exit(work(_settings(), [Lane(lane) for lane in lanes], patience_seconds=patience_seconds))
+    sys.exit(run_apply_worker(_settings(), [Lane(lane) for lane in lanes], patience_seconds=patience_seconds))
 
 
 def run_relay() -> None:

@@ -15,20 +15,20 @@ from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator
 
 from gateway.http.parsing import BODY_LIMIT
 from models.enums import JSON, AlertState
-from models.refusals import NOT_NULL, BodyTooLarge, InvalidFields
+from models.refusals import FIELD_NOT_NULL, BodyTooLarge, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.fields import (
-    NO_STRING,
+    NOT_A_STRING,
     AlertStateField,
     OptionalTimestamp,
     TextField,
     check_each,
     errors_by_field,
-    filled,
+    field_error,
+    non_empty_array,
     not_an_object,
     storable,
     text,
-    wrong,
 )
 
 VERSION: Final = "4"
@@ -66,13 +66,13 @@ def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
 
 def _version(value: JSON) -> str:
     if text(value) != VERSION:
-        raise wrong(f"Only version {VERSION} is understood.")
+        raise field_error(f"Only version {VERSION} is understood.")
     return VERSION
 
 
 def _label(value: JSON) -> str:
     if not isinstance(value, str):
-        raise wrong(NO_STRING)
+        raise field_error(NOT_A_STRING)
     return storable(value)
 
 
@@ -83,9 +83,9 @@ def _labels(value: JSON) -> dict[str, str]:
 
 def _object(value: JSON) -> dict[str, JSON]:
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     if not isinstance(value, dict):
-        raise wrong(not_an_object(value))
+        raise field_error(not_an_object(value))
     return value
 
 
@@ -106,7 +106,7 @@ class _Group(BaseModel):
     common_labels: _Labels = Field(default_factory=dict, alias="commonLabels")
     common_annotations: _Labels = Field(default_factory=dict, alias="commonAnnotations")
     # A body may hold very many alerts: naming the first that is wrong will do.
-    alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(filled)]
+    alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(non_empty_array)]
 
     @cached_property
     def firing(self) -> list[_Alert]:

@@ -20,15 +20,15 @@ from gateway.api.submit import (
     waiting_headers,
 )
 from gateway.http.parsing import BODY_LIMIT, idempotency_key, if_match, is_key, object_of, size_of
-from gateway.http.responses import Answer, answer
+from gateway.http.responses import HttpResponse, json_response
 from gateway.ledger.acceptance import Key, Submission
 from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_token_scope
-from models.refusals import NOT_NULL, REQUIRED, BodyTooLarge, IdempotencyKeyReused, InvalidFields, NotFound
+from models.refusals import FIELD_NOT_NULL, FIELD_REQUIRED, BodyTooLarge, IdempotencyKeyReused, InvalidFields, NotFound
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG, Entry
-from tasks.commands.fields import NO_STRING, not_an_object
+from tasks.commands.catalog import CATALOG, CatalogEntry
+from tasks.commands.fields import NOT_A_STRING, not_an_object
 from tasks.commands.rule_fields import STRICT_CONTEXT
 
 MAX_ITEMS: Final = 1000
@@ -39,13 +39,13 @@ _OWN_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 class Item:
     """One command of the list; ``source`` is its JSON as it came."""
 
-    entry: Entry
+    entry: CatalogEntry
     command: Command
     key: str | None
     source: JSON
 
 
-async def ask_for_all(visit: RequestContext) -> Answer:
+async def ask_for_all(visit: RequestContext) -> HttpResponse:
     """Ask for every command of the body; 202 with their resources, or 200 if all ended while the caller waited.
 
     :raises Refusal: none of them is accepted.
@@ -63,7 +63,7 @@ async def ask_for_all(visit: RequestContext) -> Answer:
 
 async def ask_for_each(
     visit: RequestContext, items: Sequence[Item], *, condition: str | None, header_key: str | None, body: JSON
-) -> Answer:
+) -> HttpResponse:
     """Ask for these commands, of which ``body`` is the source; 202 or 200 as above.
 
     :raises Refusal: none of them is accepted.
@@ -73,17 +73,17 @@ async def ask_for_each(
     headers = command_headers(visit, accepted)
     if ended is not None:
         resources = [ended_resource(visit, ended[each.id]) for each in accepted]
-        return answer(200, {"commands": [resources[place] for place in places]}, headers)
+        return json_response(200, {"commands": [resources[place] for place in places]}, headers)
     resources = [accepted_resource(visit, each) for each in accepted]
-    return answer(202, {"commands": [resources[place] for place in places]}, headers | waiting_headers(accepted))
+    return json_response(202, {"commands": [resources[place] for place in places]}, headers | waiting_headers(accepted))
 
 
 def _listed(body: dict[str, JSON]) -> list[JSON]:
     if "commands" not in body:
-        raise InvalidFields({"commands": [REQUIRED]})
+        raise InvalidFields({"commands": [FIELD_REQUIRED]})
     listed = body["commands"]
     if listed is None:
-        raise InvalidFields({"commands": [NOT_NULL]})
+        raise InvalidFields({"commands": [FIELD_NOT_NULL]})
     if not isinstance(listed, list):
         raise InvalidFields({"commands": [f'Expected a list of items but got type "{type(listed).__name__}".']})
     if not listed:
@@ -100,7 +100,7 @@ def _require_rights(visit: RequestContext, listed: Sequence[JSON]) -> None:
         if entry is not None:
             require_token_scope(visit.actor, entry.permission, entry.method)
     for entry in entries.values():
-        feature = None if entry is None else entry.permission.needs(entry.method)
+        feature = None if entry is None else entry.permission.required_feature(entry.method)
         if feature is not None and not visit.organization.has(feature):
             raise NotFound
     for entry in entries.values():
@@ -108,7 +108,7 @@ def _require_rights(visit: RequestContext, listed: Sequence[JSON]) -> None:
             require_right_to_author(visit, entry)
 
 
-def _entry_of(item: dict[str, JSON]) -> Entry | None:
+def _entry_of(item: dict[str, JSON]) -> CatalogEntry | None:
     name = item.get("type")
     return CATALOG.get(name) if isinstance(name, str) else None
 
@@ -131,13 +131,13 @@ def _item(each: JSON) -> Item:
     entry = _entry_of(each)
     if entry is None:
         raise InvalidFields({"type": [_type_complaint(each)]})
-    known = _OWN_FIELDS | entry.message.fields_on_wire()
+    known = _OWN_FIELDS | entry.command_class.wire_fields()
     wrongs: dict[str, Any] = {name: ["Unknown field."] for name in each if name not in known}
     key = each.get("idempotencyKey")
     if "idempotencyKey" in each and not is_key(key):
         wrongs["idempotencyKey"] = ["Send 1 to 255 visible ASCII characters."]
     try:
-        command = checked(entry.message, each, STRICT_CONTEXT)
+        command = checked(entry.command_class, each, STRICT_CONTEXT)
     except InvalidFields as wrong:
         raise InvalidFields(wrong.body | wrongs) from None
     if wrongs:
@@ -147,11 +147,11 @@ def _item(each: JSON) -> Item:
 
 def _type_complaint(item: dict[str, JSON]) -> str:
     if "type" not in item:
-        return REQUIRED
+        return FIELD_REQUIRED
     name = item["type"]
     if name is None:
-        return NOT_NULL
-    return f'"{name[:100]}" is no command.' if isinstance(name, str) else NO_STRING
+        return FIELD_NOT_NULL
+    return f'"{name[:100]}" is no command.' if isinstance(name, str) else NOT_A_STRING
 
 
 def _application(

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from gateway.api.context import RequestContext
 from gateway.http.parsing import BODY_LIMIT
-from gateway.http.responses import Answer
+from gateway.http.responses import HttpResponse
 from models.enums import OpsRole
 from models.policy import Actor, Permission
 from tasks.commands.base import Command
 
-Handler = Callable[[RequestContext], Awaitable[Answer]]
+Handler = Callable[[RequestContext], Awaitable[HttpResponse]]
 
 TEXTS: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
 """The schema of a parameter that may be repeated."""
@@ -68,5 +68,5 @@ class Endpoint:
     tag: str
     permission: Permission | None = None
     ops_role: OpsRole | None = None
-    welcomes: Callable[[Actor], None] | None = None
+    precondition: Callable[[Actor], None] | None = None
     body_limit: int = BODY_LIMIT

@@ -21,7 +21,7 @@ from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.parsing import Headers, read_body, require_json_type
 from gateway.http.request_log import record_of
-from gateway.http.responses import Answer, error_answer, refusal_answer, wants_problem
+from gateway.http.responses import HttpResponse, error_answer, refusal_answer, wants_problem
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization_access, require_token_scope
 from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal, Unauthenticated
@@ -72,19 +72,19 @@ class EndpointPipeline:
             answered = _fault(problem=is_problem)
         self._share(answered, origin, is_welcome=is_welcome)
         seconds = time.perf_counter() - started
-        self._services.metrics.count_answer(self._address.path, self._label(scope), answered.status, seconds=seconds)
+        self._services.metrics.count_response(self._address.path, self._label(scope), answered.status, seconds=seconds)
         await answered.send(scope, receive, send)
 
-    async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> Answer:
+    async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> HttpResponse:
         # Step 3, then the body's size and type.
         record = record_of(scope)
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._services.patience.accepting
+        deadline = clock() + self._services.patience.acceptance_seconds
         organization = scope["path_params"].get("organization")
         act_as = _act_as(headers)
         question = Credential(_token(headers), _storable(organization), act_as)
-        caller = await self._services.identity.who(question, deadline=deadline)
-        record.caller = caller.ledger_name
+        caller = await self._services.authenticator.authenticate(question, deadline=deadline)
+        record.caller = caller.caller_key
         known_at = clock()
         body = await read_body(headers, receive, limit=self._address.body_limit)
         # Time that the caller takes to send is not ours.
@@ -121,11 +121,11 @@ class EndpointPipeline:
             _require_ops(caller, self._address.ops_role)
         if method not in self._address.operations:
             raise MethodNotAllowed(method, self._allowed)
-        if self._address.welcomes is not None:
-            self._address.welcomes(caller.actor)
+        if self._address.precondition is not None:
+            self._address.precondition(caller.actor)
 
-    def _options(self) -> Answer:
-        return Answer(
+    def _options(self) -> HttpResponse:
+        return HttpResponse(
             200,
             headers={
                 "Allow": self._methods,
@@ -143,7 +143,7 @@ class EndpointPipeline:
             origin in own or origin == settings.public_origin or not settings.allowed_origins.isdisjoint({origin, "*"})
         )
 
-    def _share(self, answered: Answer, origin: str | None, *, is_welcome: bool) -> None:
+    def _share(self, answered: HttpResponse, origin: str | None, *, is_welcome: bool) -> None:
         if origin is None and "Access-Control-Allow-Methods" not in answered.headers:
             return
         answered.headers["Vary"] = "Origin"
@@ -193,12 +193,12 @@ def _base_url(scope: Scope, headers: Headers) -> str:
     return f"{scope['scheme']}://{host}"
 
 
-def _fault(*, problem: bool) -> Answer:
+def _fault(*, problem: bool) -> HttpResponse:
     error_id = uuid.uuid4().hex
     log.exception("request.failed", error_id=error_id)
     return error_answer(500, {"detail": "Internal Error", "errorId": error_id}, problem=problem)
 
 
-def unknown_address(headers: Headers, refusal: Refusal) -> Answer:
+def unknown_address(headers: Headers, refusal: Refusal) -> HttpResponse:
     """The answer of a path that is none of ours."""
     return refusal_answer(refusal, problem=wants_problem(headers.joined(b"accept")))

@@ -24,7 +24,7 @@ from gateway.http.parsing import (
     if_match,
     object_of,
 )
-from gateway.http.responses import Answer, answer, error_answer, raw_json, wants_problem, written
+from gateway.http.responses import HttpResponse, encode_json, error_answer, json_response, raw_json, wants_problem
 from gateway.ledger.acceptance import Accepted, Key, Submission
 from gateway.ledger.outcomes import Outcome
 from models.alert_rules.alert_rule import AlertRule
@@ -35,7 +35,7 @@ from models.policy import ProjectFacts, require_person, require_project_access, 
 from models.refusals import InvalidFields, NotFound, Refusal
 from models.serializers import command_json
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG, Entry
+from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import errors_by_field
 
 Reach = Callable[[RequestContext], Awaitable[object]]
@@ -63,7 +63,7 @@ async def ask(
     body_as: str | None = None,
     require: Callable[[Any], None] = anything,
     reach: Reach | None = None,
-) -> Answer:
+) -> HttpResponse:
     """Ask for what the body says; the answer is the command's outcome, or 202 if that takes longer than they wait.
 
     ``in_address`` are fields that the address gives beside the ``incident``; without ``has_body`` they are all there
@@ -105,7 +105,7 @@ async def accept(
     :raises Refusal: none of them is accepted.
     """
     services = visit.services
-    services.rate.take(visit.caller.ledger_name, len(application.rows))
+    services.rate_limiter.acquire(visit.caller.caller_key, len(application.rows))
     seconds = visit.preference.seconds(default=patience)
     if seconds <= NOT_WAITING:
         accepted = await services.acceptance.accept(application, deadline=visit.deadline)
@@ -126,10 +126,10 @@ async def accept(
 
 
 def _fields_of(body: JSON, message: type[Command], body_as: str | None) -> dict[str, JSON]:
-    sent = object_of(body, whole=message.whole)
+    sent = object_of(body, whole=message.object_errors_key)
     if body_as is not None:
         return {body_as: sent}
-    return {name: value for name, value in sent.items() if name not in message.of_address}
+    return {name: value for name, value in sent.items() if name not in message.path_fields}
 
 
 def checked(message: type[Command], fields: Mapping[str, JSON], context: Mapping[str, bool] | None = None) -> Command:
@@ -140,10 +140,10 @@ def checked(message: type[Command], fields: Mapping[str, JSON], context: Mapping
     try:
         return message.model_validate(fields, context=dict(context or {}))
     except ValidationError as error:
-        raise InvalidFields(errors_by_field(error, whole=message.whole)) from None
+        raise InvalidFields(errors_by_field(error, object_errors_key=message.object_errors_key)) from None
 
 
-def require_right_to_author(visit: RequestContext, entry: Entry) -> None:
+def require_right_to_author(visit: RequestContext, entry: CatalogEntry) -> None:
     """Writes are for people, and for programs where the command is marked for them, for them alone or for both.
 
     :raises Forbidden: the caller is a key, or a program that acts for nobody; or only such a program may ask.
@@ -190,7 +190,7 @@ async def require_project(visit: RequestContext) -> ProjectFacts:
     return project
 
 
-def new_row(visit: RequestContext, entry: Entry, command: Command, *, lane: Lane) -> NewCommand:
+def new_row(visit: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
     """The command as a row of the ledger."""
     organization = visit.organization.id
     user = visit.actor.user_id
@@ -202,8 +202,8 @@ def new_row(visit: RequestContext, entry: Entry, command: Command, *, lane: Lane
         organization_id=organization,
         token_id=visit.caller.token_id,
         user_id=user,
-        caller=visit.caller.ledger_name,
-        payload=command.stored(),
+        caller=visit.caller.caller_key,
+        payload=command.to_payload(),
         request_id=visit.record.trace.request_id,
         traceparent=visit.record.trace.traceparent,
     )
@@ -261,19 +261,19 @@ def ended_resource(visit: RequestContext, outcome: Outcome) -> dict[str, JSON]:
     return command_json(row, organization=visit.organization.slug)
 
 
-def _answer(visit: RequestContext, accepted: Accepted, outcome: Outcome | None) -> Answer:
+def _answer(visit: RequestContext, accepted: Accepted, outcome: Outcome | None) -> HttpResponse:
     headers = command_headers(visit, [accepted])
     if outcome is None:
-        return answer(202, accepted_resource(visit, accepted), headers | waiting_headers([accepted]))
+        return json_response(202, accepted_resource(visit, accepted), headers | waiting_headers([accepted]))
     problem = wants_problem(visit.headers.joined(b"accept"))
     if outcome.status is None:
         # Dead: a fault outlived its retries. The command's id leads ops to it.
         return error_answer(500, {"detail": "Internal Error", "errorId": str(outcome.id)}, headers, problem=problem)
     if outcome.body is None:
-        return Answer(outcome.status, headers=headers)
+        return HttpResponse(outcome.status, headers=headers)
     if outcome.status >= 400:
         return error_answer(outcome.status, orjson.loads(outcome.body), headers, problem=problem)
-    return Answer(outcome.status, written(raw_json(outcome.body)), headers)
+    return HttpResponse(outcome.status, encode_json(raw_json(outcome.body)), headers)
 
 
 def _count(visit: RequestContext, accepted: Sequence[Accepted]) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 import orjson
 from starlette.datastructures import QueryParams
 
-from gateway.http.responses import Answer, answer
+from gateway.http.responses import HttpResponse, json_response
 from models.enums import JSON, MAX_ID
 from models.refusals import MalformedRequest
 
@@ -58,7 +58,7 @@ class Page:
         """How many rows to ask for."""
         return self.size + 1
 
-    def after(self, columns: Sequence[str], *, descending: bool = False) -> str:
+    def keyset_clause(self, columns: Sequence[str], *, descending: bool = False) -> str:
         """The SQL of this page: a condition on the columns (parameters ``key_0``, ``key_1``, …) and their order."""
         falls = descending != self.cursor.backwards
         order = ", ".join(f"{column} {'DESC' if falls else 'ASC'}" for column in columns)
@@ -75,7 +75,7 @@ class Page:
         return {f"key_{place}": value for place, value in enumerate(self.cursor.key or ())}
 
 
-def whole(value: JSON) -> int:
+def cursor_int(value: JSON) -> int:
     """A number in a cursor.
 
     :raises ValueError: it is none that a table could hold.
@@ -85,7 +85,7 @@ def whole(value: JSON) -> int:
     return value
 
 
-def words(value: JSON) -> str:
+def cursor_text(value: JSON) -> str:
     """Text in a cursor.
 
     :raises ValueError: it is none that a table could hold.
@@ -95,16 +95,16 @@ def words(value: JSON) -> str:
     return value
 
 
-def moment(value: JSON) -> datetime:
+def cursor_time(value: JSON) -> datetime:
     """A point in time in a cursor.
 
     :raises ValueError: it is none.
     """
-    parsed = datetime.fromisoformat(words(value))
+    parsed = datetime.fromisoformat(cursor_text(value))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def parse_page(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON], Any]] = (whole,)) -> Page:
+def parse_page(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON], Any]] = (cursor_int,)) -> Page:
     """The page that a caller asks for; ``kinds`` read the values of a cursor's key.
 
     :raises Malformed: ``per_page`` or ``cursor`` does not fit.
@@ -114,7 +114,7 @@ def parse_page(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JS
 
 def page_response(
     page: Page, rows: Sequence[Any], *, key: Callable[[Any], Key], shape: Shape, url: str, query: QueryParams
-) -> Answer:
+) -> HttpResponse:
     """A page of rows in the order of the query, with its ``Link``; ``shape`` makes JSON of a row."""
     is_more = len(rows) > page.size
     shown = list(rows[: page.size])
@@ -126,7 +126,7 @@ def page_response(
     has_before = is_more if backwards else page.cursor.key is not None
     has_after = page.cursor.key is not None if backwards else is_more
     links = (_link(url, query, "previous", before, has=has_before), _link(url, query, "next", after, has=has_after))
-    return answer(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
+    return json_response(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
 
 
 def slice_page(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key], descending: bool = False) -> list[Any]:

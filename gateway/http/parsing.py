@@ -14,7 +14,7 @@ from starlette.types import Receive
 
 from models.enums import JSON, MAX_ID
 from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, UnsupportedMediaType
-from tasks.commands.fields import WHOLE, not_an_object
+from tasks.commands.fields import OBJECT_ERRORS_KEY, not_an_object
 
 KIB: Final = 1024
 BODY_LIMIT: Final = 64 * KIB
@@ -209,7 +209,7 @@ def parse_json(body: bytes) -> JSON:
     return value
 
 
-def object_of(value: JSON, *, whole: str = WHOLE) -> dict[str, JSON]:
+def object_of(value: JSON, *, whole: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
     """The value, if it is an object; ``whole`` is how errors of the object itself are called.
 
     :raises InvalidFields: it is something else; the text names it.

@@ -28,7 +28,7 @@ STREAM_WRITE_TIMEOUT_SECONDS: Final = 60
 
 
 @dataclass(slots=True)
-class Answer:
+class HttpResponse:
     """What goes back: a status, a body already written, and headers beside its type and length."""
 
     status: int
@@ -47,7 +47,7 @@ class Answer:
         await send({"type": "http.response.body", "body": self.body})
 
 
-class Source(Protocol):
+class StreamSource(Protocol):
     """What a streamed answer is made of, part by part; closed once, read to its end or not."""
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
@@ -58,10 +58,10 @@ class Source(Protocol):
 
 
 @dataclass(slots=True)
-class StreamedResponse(Answer):
+class StreamedResponse(HttpResponse):
     """An answer whose body comes bit by bit, for as long as there is any and somebody takes it."""
 
-    source: Source = field(kw_only=True)
+    source: StreamSource = field(kw_only=True)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it, until it ends, the reader goes, or takes nothing for ``STREAM_WRITE_TIMEOUT_SECONDS``."""
@@ -98,7 +98,7 @@ def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
-def written(value: JSON) -> bytes:
+def encode_json(value: JSON) -> bytes:
     """A value as JSON; text that is JSON already goes in as it is (:func:`raw_json`)."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
@@ -108,31 +108,31 @@ def raw_json(text: str | None) -> JSON:
     return None if text is None else orjson.Fragment(text)
 
 
-def answer(status: int, value: JSON, headers: Mapping[str, str] | None = None) -> Answer:
+def json_response(status: int, value: JSON, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """An answer with a JSON body."""
-    return Answer(status, written(value), dict(headers or {}))
+    return HttpResponse(status, encode_json(value), dict(headers or {}))
 
 
-def read_answer(value: JSON, *, version: int, if_none_match: str | None) -> Answer:
+def read_answer(value: JSON, *, version: int, if_none_match: str | None) -> HttpResponse:
     """A single read with its ETag, or 304 if the caller has it already."""
-    body = written(value)
+    body = encode_json(value)
     tag = f'"{version}-{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
     if if_none_match is not None and _names(if_none_match, tag):
-        return Answer(304, headers=headers)
-    return Answer(200, body, headers)
+        return HttpResponse(304, headers=headers)
+    return HttpResponse(200, body, headers)
 
 
-def refusal_answer(refusal: Refusal, *, problem: bool) -> Answer:
+def refusal_answer(refusal: Refusal, *, problem: bool) -> HttpResponse:
     """A refusal in the spelling that the caller asked for."""
     return error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
 
 
-def error_answer(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> Answer:
+def error_answer(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
     """An error in the spelling that the caller asked for."""
     if not problem:
-        return answer(status, body, headers)
-    return Answer(status, written(problem_of(status, body)), dict(headers or {}), PROBLEM_TYPE)
+        return json_response(status, body, headers)
+    return HttpResponse(status, encode_json(problem_of(status, body)), dict(headers or {}), PROBLEM_TYPE)
 
 
 def wants_problem(accept: str | None) -> bool:

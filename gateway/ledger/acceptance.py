@@ -20,7 +20,7 @@ from gateway.batcher import Batcher
 from models.base import column_arrays, insert_statement
 from models.database.engine import is_transient, sqlstate
 from models.enums import Lane
-from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, acceptance, idempotency_keys
+from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters, idempotency_keys
 from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
 ATTEMPTS: Final = 3
@@ -58,7 +58,7 @@ class Accepted(NamedTuple):
 class Hints(Protocol):
     """Whoever tells the workers; it neither blocks nor raises."""
 
-    def hint(self, lane: Lane, subjects: Iterable[str]) -> None:
+    def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
         """Say that these subjects have work."""
 
 
@@ -90,7 +90,7 @@ class CommandAcceptor:
         self._bare = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._hints = hints
         self._batcher: Batcher[Submission, _Answer] = Batcher(
-            self._accept_batch, most=500, seconds=seconds, in_flight=in_flight
+            self._accept_batch, max_size=500, timeout_seconds=seconds, max_in_flight=in_flight
         )
 
     async def accept(self, application: Submission, *, deadline: float) -> tuple[Accepted, ...]:
@@ -99,7 +99,7 @@ class CommandAcceptor:
         :raises KeyReused: a key covers another request; nothing was accepted.
         :raises Unavailable: the database did not take it in time; it may have taken it nevertheless.
         """
-        return await self._batcher.ask(application, deadline=deadline)
+        return await self._batcher.submit(application, deadline=deadline)
 
     async def stop(self) -> None:
         """Let what is in flight end."""
@@ -167,7 +167,7 @@ class CommandAcceptor:
         for row in rows:
             subjects.setdefault(row.lane, {})[row.subject] = None
         for lane, names in subjects.items():
-            self._hints.hint(lane, names)
+            self._hints.publish(lane, names)
 
 
 # --- requests of one batch that share keys ---------------------------------------------------------------------
@@ -300,7 +300,7 @@ def _ids_text(application: Submission, places: Iterable[int]) -> str:
 
 
 async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> dict[UUID, datetime]:
-    result = await connection.exec_driver_sql(ACCEPT_COMMANDS, dict(acceptance(rows)))
+    result = await connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
     return {row.id: row.accepted_at for row in result}
 
 

@@ -57,7 +57,7 @@ class Outcomes:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._wake_url = wake_url
         self._waiting: dict[UUID, set[Wait]] = {}
-        self._reader: Batcher[tuple[UUID, ...], None] = Batcher(self._read, most=500, seconds=seconds)
+        self._reader: Batcher[tuple[UUID, ...], None] = Batcher(self._read, max_size=500, timeout_seconds=seconds)
         self._looks: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._rounds_since_woken = ROUNDS_WHILE_WOKEN
@@ -65,7 +65,9 @@ class Outcomes:
 
     def start(self) -> None:
         """Listen, and look up in rounds."""
-        listening = pubsub.listen(self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._hear, on_listening=self._look_at_all)
+        listening = pubsub.subscribe(
+            self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._hear, on_listening=self._look_at_all
+        )
         self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_in_rounds())]
 
     async def stop(self) -> None:
@@ -131,7 +133,7 @@ class Outcomes:
 
     async def _look(self, ids: tuple[UUID, ...]) -> None:
         try:
-            await self._reader.ask(ids)
+            await self._reader.submit(ids)
         except Unavailable:
             # The next round looks again; whoever has waited long enough reads the command later.
             return

@@ -363,7 +363,7 @@ def build_schemas(addresses: Sequence[Endpoint]) -> Json:
 def _bulk() -> Json:
     items: list[Json] = []
     for name, entry in CATALOG.items():
-        item = _body(entry.message, (), {})
+        item = _body(entry.command_class, (), {})
         key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
         item["required"] = ["type", *item.get("required", [])]
@@ -384,7 +384,7 @@ def _closed(schema: Any) -> Any:
 
 def _body(message: type[Command], in_address: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
     schema = message.model_json_schema(by_alias=True, mode="validation")
-    hidden = message.of_address.union(in_address)
+    hidden = message.path_fields.union(in_address)
     fields = {name: each for name, each in schema["properties"].items() if name not in hidden}
     if message.is_partial:
         fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
-from gateway.reads.database import Reader
+from gateway.reads.database import QueryRunner
 from gateway.reads.incident_filters import selected_projects
 from gateway.reads.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_from_row, project_of
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze
@@ -74,10 +74,10 @@ class RuleListQuery(NamedTuple):
 class AlertRuleQueries:
     """Reads rules, in a fixed number of queries for any number of them."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: QueryRunner) -> None:
         self._rows = reader.rows
 
-    async def found_by(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
+    async def incident_rules(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
         """For each incident that a rule found, by its id: the rule as it was then."""
         found = {each.id: each for each in incidents if each.alert_rule_id is not None}
         if not found:
@@ -87,9 +87,11 @@ class AlertRuleQueries:
         editions = {}
         for incident in found.values():
             rule = rules[incident.alert_rule_id or 0]
-            editions[incident.id] = earlier.get((rule.id, incident.alert_rule_generation or 0), RuleSnapshot.of(rule))
+            editions[incident.id] = earlier.get(
+                (rule.id, incident.alert_rule_generation or 0), RuleSnapshot.current(rule)
+            )
         snoozes = await self.snoozes(rules)
-        names = await self.names(list(rules.values()), [each.definition for each in editions.values()])
+        names = await self.references(list(rules.values()), [each.definition for each in editions.values()])
         silent = {
             rule for rule in rules if any(each.user_id is None or each.user_id == viewer for each in snoozes[rule])
         }
@@ -117,7 +119,9 @@ class AlertRuleQueries:
             raise NotFound
         return found.facts
 
-    async def selected(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> tuple[int, ...]:
+    async def selected_projects(
+        self, query: QueryParams, actor: Actor, organization: OrganizationFacts
+    ) -> tuple[int, ...]:
         """The projects whose rules are asked for.
 
         :raises Refusal: a name does not fit, or the caller does not reach what it names.
@@ -125,15 +129,15 @@ class AlertRuleQueries:
         rows = await self._rows(PROJECTS, {"organization": organization.id})
         return selected_projects(query, actor, organization, [project_of(row) for row in rows])
 
-    async def listed(self, wish: RuleListQuery, page: Page) -> list[AlertRule]:
+    async def page(self, wish: RuleListQuery, page: Page) -> list[AlertRule]:
         """Live rules on these projects, the youngest first, one page."""
         rows = await self._rows(
-            f"SELECT {RULE_COLUMNS} {_LISTED} {page.after(('r.date_added', 'r.id'), descending=True)}",
+            f"SELECT {RULE_COLUMNS} {_LISTED} {page.keyset_clause(('r.date_added', 'r.id'), descending=True)}",
             wish._asdict() | page.parameters,
         )
         return [rule_of(row) for row in rows]
 
-    async def hits(self, wish: RuleListQuery) -> int:
+    async def count(self, wish: RuleListQuery) -> int:
         """How many there are in all."""
         count: int = (await self._rows(f"SELECT count(*) {_LISTED}", wish._asdict()))[0][0]
         return count
@@ -142,9 +146,9 @@ class AlertRuleQueries:
         """The last thing that each rule found since it says what it says, by the rule's id; null where nothing is."""
         rows = await self._rows(_LATEST, {"ids": [rule.id for rule in rules]}) if rules else ()
         found = {row.alert_rule_id: (incident_of(row), row.slugs) for row in rows}
-        by = await self.found_by([incident for incident, _ in found.values()], viewer)
+        by = await self.incident_rules([incident for incident, _ in found.values()], viewer)
         return {
-            rule.id: incident_json(found[rule.id][0], projects=found[rule.id][1], found_by=by[found[rule.id][0].id])
+            rule.id: incident_json(found[rule.id][0], projects=found[rule.id][1], alert_rule=by[found[rule.id][0].id])
             if rule.id in found
             else None
             for rule in rules
@@ -161,11 +165,11 @@ class AlertRuleQueries:
         now = datetime.now(UTC)
         for row in await self._rows(SNOOZES, {"ids": list(rules)}) if rules else ():
             snooze = snooze_of(row)
-            if snooze.holds(now):
+            if snooze.is_active(now):
                 holding[snooze.rule_id].append(snooze)
         return holding
 
-    async def names(
+    async def references(
         self, rules: Sequence[AlertRule], definitions: Iterable[Definition] = (), people: Iterable[int] = ()
     ) -> RuleReferences:
         """What the ids in these rules, and in what they said earlier, stand for; and more people by id."""

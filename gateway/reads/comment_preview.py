@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.reads.database import Reader
+from gateway.reads.database import QueryRunner
 from gateway.reads.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
 from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
-from models.incidents.mentions import Kind, MentionedTeam, parse, resolve
+from models.incidents.mentions import Kind, MentionedTeam, parse, resolve_mentions
 from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 
@@ -51,10 +51,10 @@ class _Named:
 class CommentPreview:
     """Reads who would be told."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: QueryRunner) -> None:
         self._rows = reader.rows
 
-    async def of_comment(
+    async def recipients(
         self, organization: OrganizationFacts, identifier: int, mentions: Sequence[str | None], *, author: int | None
     ) -> list[PreviewRecipient]:
         """Everyone that a comment with these mentions would tell, by id.
@@ -63,7 +63,7 @@ class CommentPreview:
         """
         incident = {"organization": organization.id, "identifier": identifier}
         projects = await self._rows(_PROJECTS, incident)
-        mentioned = resolve(
+        mentioned = resolve_mentions(
             mentions,
             await self._named(organization, mentions),
             organization=organization.id,

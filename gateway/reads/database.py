@@ -14,7 +14,7 @@ from models.refusals import Refusal, Unavailable
 Rows = Sequence[Any]
 
 
-class Reader:
+class QueryRunner:
     """Runs single statements; ``seconds`` is for each, the repetition included."""
 
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:

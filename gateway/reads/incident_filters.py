@@ -36,7 +36,7 @@ UNASSIGNED: Final = "unassigned"
 _WHOLE = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
 
 
-class Standing(Enum):
+class StatusFilter(Enum):
     """The statuses that a list can be cut down to, by their names in ``status``; another name cuts nothing."""
 
     OPEN = "open"
@@ -51,12 +51,12 @@ class Standing(Enum):
 
 
 _STATUSES: Final = {
-    Standing.OPEN: (IncidentStatus.OPEN, IncidentStatus.WARNING, IncidentStatus.CRITICAL),
-    Standing.CLOSED: (IncidentStatus.CLOSED,),
-    Standing.WARNING: (IncidentStatus.WARNING,),
-    Standing.CRITICAL: (IncidentStatus.CRITICAL,),
+    StatusFilter.OPEN: (IncidentStatus.OPEN, IncidentStatus.WARNING, IncidentStatus.CRITICAL),
+    StatusFilter.CLOSED: (IncidentStatus.CLOSED,),
+    StatusFilter.WARNING: (IncidentStatus.WARNING,),
+    StatusFilter.CRITICAL: (IncidentStatus.CRITICAL,),
 }
-_STANDINGS: Final = {standing.value: standing for standing in Standing}
+_STANDINGS: Final = {standing.value: standing for standing in StatusFilter}
 
 
 class Project(NamedTuple):
@@ -96,7 +96,7 @@ class IncidentFilter:
     organization: int
     projects: tuple[int, ...]
     rule: RuleFilter = RuleFilter()
-    standing: Standing | None = None
+    status: StatusFilter | None = None
     start: datetime | None = None
     end: datetime | None = None
     title: str = ""
@@ -131,7 +131,7 @@ def select(
     asked = frozenset(query.getlist("environment"))
     if not asked <= frozenset(environments):
         raise NotFound
-    alert_rule = number(query, "alertRule")
+    alert_rule = int_parameter(query, "alertRule")
     start, end = (_moment(query, name, today) for name in ("start", "end"))
     owners, or_unassigned = _teams(query, actor, organization, teams)
     return IncidentFilter(
@@ -145,7 +145,7 @@ def select(
             or_unassigned=or_unassigned,
             only_events=has_other_datasets and not organization.has(Feature.PERFORMANCE),
         ),
-        standing=_STANDINGS.get(query.get("status", "")),
+        status=_STANDINGS.get(query.get("status", "")),
         start=start,
         end=end,
         title=_storable(query.get("title", "")),
@@ -188,7 +188,7 @@ def _project_id(text: str) -> int:
     return int(number[1])
 
 
-def number(query: QueryParams, name: str) -> int | None:
+def int_parameter(query: QueryParams, name: str) -> int | None:
     """A parameter that is a whole number, if it was sent.
 
     :raises Malformed: it is something else.

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
-from gateway.reads.database import Reader, Rows
+from gateway.reads.database import QueryRunner, Rows
 from gateway.reads.incident_filters import IncidentFilter, select, team_ids
 from gateway.reads.incident_list_pages import page_keys
 from gateway.reads.queries import (
@@ -45,10 +45,10 @@ class IncidentListItem(NamedTuple):
 class IncidentList:
     """Reads the list."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: QueryRunner) -> None:
         self._rows = reader.rows
 
-    async def selection(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
+    async def parse_filter(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
         """The incidents that the parameters ask for.
 
         :raises Refusal: a parameter does not fit, or names what the caller does not reach.
@@ -81,7 +81,7 @@ class IncidentList:
             found: Rows = end.value
             return found
 
-    async def listed(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
+    async def items(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
         """The incidents of these keys by their ids, with what was asked for beside them."""
         if not keys:
             return {}

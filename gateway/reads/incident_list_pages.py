@@ -102,7 +102,7 @@ def _found(part: Part, page: Page, letters: Letters) -> str:
 
 def _by_key(selection: IncidentFilter, page: Page) -> str:
     """The open incident of a key, else the latest, if it meets the rest."""
-    part = Part(selection, span_from(selection, Cursor()), selection.standing)
+    part = Part(selection, span_from(selection, Cursor()), selection.status)
     of_key = f"""
         SELECT i.id AS incident_id, i.date_started, i.status FROM incidents i
         WHERE i.organization_id = %(organization)s AND md5(i.dedup_key) = md5(%(key)s) AND i.dedup_key = %(key)s

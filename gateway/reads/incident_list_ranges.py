@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from gateway.http.pagination import Cursor
-from gateway.reads.incident_filters import IncidentFilter, RuleFilter, Standing
+from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFilter
 from models.enums import MAX_ID, IncidentStatus
 from models.incidents.list_projection import LIFE, RULE_COLUMNS
 
@@ -90,14 +90,14 @@ class Part:
 
     selection: IncidentFilter
     span: Span
-    standing: Standing | None
+    standing: StatusFilter | None
     has_rows: bool = True
     has_survivors: bool = False
 
     @property
     def is_unfinished(self) -> bool:
         """Whether all rows that lie in the order are of incidents that are not closed, which are few."""
-        return self.standing not in (None, Standing.CLOSED)
+        return self.standing not in (None, StatusFilter.CLOSED)
 
     @property
     def stands(self) -> str:
@@ -105,7 +105,7 @@ class Part:
         match self.standing:
             case None:
                 standing = ""
-            case Standing.OPEN:
+            case StatusFilter.OPEN:
                 standing = f"AND status <> {IncidentStatus.CLOSED:d}"
             case one:
                 standing = f"AND status = {one.statuses[0]:d}"
@@ -154,15 +154,15 @@ def parts(selection: IncidentFilter, cursor: Cursor) -> Iterator[Part]:
     """What is selected from the cursor on, one part after the other."""
     span = span_from(selection, cursor)
     if selection.start is None:
-        yield Part(selection, span, selection.standing)
+        yield Part(selection, span, selection.status)
         return
-    since = Part(selection, span.above(Edge(selection.start, 0, True, "from")), selection.standing)
+    since = Part(selection, span.above(Edge(selection.start, 0, True, "from")), selection.status)
     before = Part(
         selection,
         span.below(Edge(selection.start, 0, False, "from")),
-        Standing.OPEN if selection.standing in (None, Standing.CLOSED) else selection.standing,
-        has_rows=selection.standing is not Standing.CLOSED,
-        has_survivors=selection.standing in (None, Standing.CLOSED),
+        StatusFilter.OPEN if selection.status in (None, StatusFilter.CLOSED) else selection.status,
+        has_rows=selection.status is not StatusFilter.CLOSED,
+        has_survivors=selection.status in (None, StatusFilter.CLOSED),
     )
     for part in (since, before) if span.falls else (before, since):
         if not part.span.is_empty:

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from gateway.http.pagination import Page
-from gateway.reads.database import Reader, Rows
+from gateway.reads.database import QueryRunner, Rows
 from models.policy import ProjectFacts
 from models.refusals import NotFound
 
@@ -37,7 +37,7 @@ class RuleProject(NamedTuple):
 class ObservationQueries:
     """Reads observations."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: QueryRunner) -> None:
         self._rows = reader.rows
 
     async def projects(self, organization: int, rule: int) -> list[RuleProject]:
@@ -57,6 +57,6 @@ class ObservationQueries:
     async def page(self, rule: int, projects: Collection[int], page: Page) -> Rows:
         """The last values of a rule on these projects, newest first, one page."""
         return await self._rows(
-            _OBSERVATIONS + page.after(("o.accepted_at", "o.number", "o.project_id"), descending=True),
+            _OBSERVATIONS + page.keyset_clause(("o.accepted_at", "o.number", "o.project_id"), descending=True),
             {"rule": rule, "projects": list(projects)} | page.parameters,
         )

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from gateway.http.pagination import Page
-from gateway.reads.database import Reader, Rows
+from gateway.reads.database import QueryRunner, Rows
 from gateway.reads.incident_filters import Project
 from models.directory.tables import Person
 from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
@@ -122,7 +122,7 @@ class IncidentDetails(NamedTuple):
 class Queries:
     """Reads, each with a name."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: QueryRunner) -> None:
         self._rows = reader.rows
 
     async def incident_projects(self, organization: int, identifier: int) -> list[ProjectFacts]:
@@ -179,7 +179,7 @@ class Queries:
             f"SELECT {ACTIVITY_COLUMNS}"  # noqa: S608
             " FROM incident_activities a JOIN incidents i ON i.id = a.incident_id LEFT JOIN users u ON u.id = a.user_id"
             " WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s "
-            + page.after(("a.date_added", "a.id"), descending=descending),
+            + page.keyset_clause(("a.date_added", "a.id"), descending=descending),
             {"organization": organization, "identifier": identifier} | page.parameters,
         )
 
@@ -194,7 +194,7 @@ class Queries:
             "open": organization.open_membership,
             "global": [role.value for role in GLOBAL_ROLES],
         }
-        return await self._rows(_SUBSCRIBERS + page.after(("u.id",)), parameters | page.parameters)
+        return await self._rows(_SUBSCRIBERS + page.keyset_clause(("u.id",)), parameters | page.parameters)
 
     async def organization(self, organization: int) -> Mapping[str, Any]:
         """An organization's row."""
@@ -207,13 +207,13 @@ class Queries:
     async def members(self, organization: int, wanted: str, page: Page) -> Rows:
         """Active people of the organization whose name, username or address contains the text, one page."""
         parameters = {"organization": organization, "wanted": _plain(wanted)}
-        return await self._rows(_MEMBERS + page.after(("m.id",)), parameters | page.parameters)
+        return await self._rows(_MEMBERS + page.keyset_clause(("m.id",)), parameters | page.parameters)
 
     async def teams(self, organization: int, wanted: str, page: Page) -> Rows:
         """Active teams of the organization whose name or slug contains the text, one page."""
         return await self._rows(
             f"SELECT p.id, p.slug, p.name, p.status FROM teams p WHERE p.organization_id = %(organization)s"  # noqa: S608
-            f" AND p.status = 'active' AND {_NAMED} {page.after(('p.slug',))}",
+            f" AND p.status = 'active' AND {_NAMED} {page.keyset_clause(('p.slug',))}",
             {"organization": organization, "wanted": _plain(wanted)} | page.parameters,
         )
 
@@ -221,7 +221,7 @@ class Queries:
         """Projects that the actor reaches and whose name or slug contains the text, one page."""
         return await self._rows(
             f"SELECT p.id, p.slug, p.name, p.status FROM projects p WHERE p.organization_id = %(organization)s"  # noqa: S608
-            f" AND {_REACHES} AND {_NAMED} {page.after(('p.slug',))}",
+            f" AND {_REACHES} AND {_NAMED} {page.keyset_clause(('p.slug',))}",
             {"organization": organization.id, "wanted": _plain(wanted)} | _reach(actor, organization) | page.parameters,
         )
 
@@ -230,10 +230,10 @@ class Queries:
         filtered = "AND n.date_read IS NULL " if unread else ""
         parameters = {"user": actor.user_id, "organization": organization.id} | _reach(actor, organization)
         return await self._rows(
-            f"{_INBOX} {filtered}{page.after(('n.id',), descending=True)}", parameters | page.parameters
+            f"{_INBOX} {filtered}{page.keyset_clause(('n.id',), descending=True)}", parameters | page.parameters
         )
 
-    async def unread(self, actor: Actor, organization: OrganizationFacts) -> int:
+    async def unread_count(self, actor: Actor, organization: OrganizationFacts) -> int:
         """How many items of the inbox wait to be read."""
         parameters = {"user": actor.user_id, "organization": organization.id} | _reach(actor, organization)
         count: int = (await self._rows(_UNREAD, parameters))[0][0]

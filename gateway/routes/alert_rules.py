@@ -13,10 +13,10 @@ from typing import Any, Final
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_project, require_rule
-from gateway.http.pagination import moment, page_response, parse_page, whole
-from gateway.http.responses import Answer, answer, read_answer
+from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
+from gateway.http.responses import HttpResponse, json_response, read_answer
 from gateway.reads.alert_rules import RuleListQuery
-from gateway.reads.incident_filters import number
+from gateway.reads.incident_filters import int_parameter
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule
 from models.alert_rules.enums import TARGETS
 from models.alert_rules.serializers import RuleSnapshot, rule_details, rule_json
@@ -31,34 +31,34 @@ _ACTIONS: Final = [{"type": kind, "allowedTargetTypes": list(targets)} for kind,
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-async def list_rules(visit: RequestContext) -> Answer:
+async def list_rules(visit: RequestContext) -> HttpResponse:
     """Alert rules of the caller's teams, or of the projects named; the youngest first."""
     rules = visit.services.rules
-    return await _list(visit, await rules.selected(visit.query, visit.actor, visit.organization))
+    return await _list(visit, await rules.selected_projects(visit.query, visit.actor, visit.organization))
 
 
-async def list_project_rules(visit: RequestContext) -> Answer:
+async def list_project_rules(visit: RequestContext) -> HttpResponse:
     """Alert rules of the project; the youngest first."""
     project = await require_project(visit)
     return await _list(visit, (project.id,))
 
 
-async def _list(visit: RequestContext, projects: Sequence[int]) -> Answer:
+async def _list(visit: RequestContext, projects: Sequence[int]) -> HttpResponse:
     rules, organization, viewer = visit.services.rules, visit.organization, visit.actor.user_id
     wish = RuleListQuery(
         organization=organization.id,
         projects=list(projects),
-        monitor_type=number(visit.query, "monitor_type"),
+        monitor_type=int_parameter(visit.query, "monitor_type"),
         only_events=not organization.has(Feature.PERFORMANCE),
     )
-    page = parse_page(visit.query, default=PAGE, kinds=(moment, whole))
-    listed = await rules.listed(wish, page)
-    names, snoozes = await rules.names(listed), await rules.snoozes([rule.id for rule in listed])
+    page = parse_page(visit.query, default=PAGE, kinds=(cursor_time, cursor_int))
+    listed = await rules.page(wish, page)
+    names, snoozes = await rules.references(listed), await rules.snoozes([rule.id for rule in listed])
     expanded = await _expanded(visit, listed)
 
     def shape(rule: AlertRule) -> JSON:
         is_snoozed = any(each.user_id is None or each.user_id == viewer for each in snoozes[rule.id])
-        return rule_json(RuleSnapshot.of(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
+        return rule_json(RuleSnapshot.current(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
 
     answered = page_response(
         page,
@@ -69,23 +69,23 @@ async def _list(visit: RequestContext, projects: Sequence[int]) -> Answer:
         query=visit.query,
     )
     answered.headers |= {
-        "X-Sentry-Alert-Rule-Hits": str(await rules.hits(wish)),
+        "X-Sentry-Alert-Rule-Hits": str(await rules.count(wish)),
         "X-Sentry-Alert-Rule-Limit": str(MAX_RULES),
     }
     return answered
 
 
-async def read_rule(visit: RequestContext) -> Answer:
+async def read_rule(visit: RequestContext) -> HttpResponse:
     """An alert rule by itself."""
     rule, rules, viewer = await require_rule(visit), visit.services.rules, visit.actor.user_id
     snoozes = (await rules.snoozes([rule.id]))[rule.id]
-    names = await rules.names([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
+    names = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
     expanded = await _expanded(visit, [rule])
     details = rule_details(rule, names, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
     return read_answer(details, version=rule.version, if_none_match=visit.if_none_match)
 
 
-async def read_project_rule(visit: RequestContext) -> Answer:
+async def read_project_rule(visit: RequestContext) -> HttpResponse:
     """An alert rule of the project by itself."""
     return await read_rule(visit)
 
@@ -97,40 +97,40 @@ async def _expanded(visit: RequestContext, listed: Sequence[AlertRule]) -> dict[
     return {id_: {"latestIncident": incident} for id_, incident in latest.items()}
 
 
-async def list_available_actions(_visit: RequestContext) -> Answer:
+async def list_available_actions(_visit: RequestContext) -> HttpResponse:
     """What an alert rule's actions can be."""
-    return answer(200, _ACTIONS)
+    return json_response(200, _ACTIONS)
 
 
 # --- asking -----------------------------------------------------------------------------------------------------
 
 
-async def create_rule(visit: RequestContext) -> Answer:
+async def create_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something to be watched; 201 with the rule."""
     return await ask(visit, CreateRule)
 
 
-async def update_rule(visit: RequestContext) -> Answer:
+async def update_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something else to be watched; 200 with the rule. What is left out of the body stays as it is."""
     return await ask(visit, UpdateRule, in_address=_rule(visit), reach=require_rule)
 
 
-async def delete_rule(visit: RequestContext) -> Answer:
+async def delete_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something to be watched no more; 204."""
     return await ask(visit, DeleteRule, in_address=_rule(visit), has_body=False, reach=require_rule)
 
 
-async def create_project_rule(visit: RequestContext) -> Answer:
+async def create_project_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something of the project to be watched; 201 with the rule."""
     return await ask(visit, CreateRule, in_address={"inProject": visit.project_slug()}, reach=require_project)
 
 
-async def update_project_rule(visit: RequestContext) -> Answer:
+async def update_project_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something else of the project to be watched; 200 with the rule."""
     return await update_rule(visit)
 
 
-async def delete_project_rule(visit: RequestContext) -> Answer:
+async def delete_project_rule(visit: RequestContext) -> HttpResponse:
     """Ask for something of the project to be watched no more; 204."""
     return await delete_rule(visit)
 

@@ -9,14 +9,14 @@ from gateway.api.bulk import ask_for_all
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT
-from gateway.http.responses import Answer, raw_json, read_answer
+from gateway.http.responses import HttpResponse, raw_json, read_answer
 from models.enums import CommandState
 from models.policy import COMMANDS
 from models.refusals import NotFound
 from models.serializers import command_json
 
 
-async def read_command(visit: RequestContext) -> Answer:
+async def read_command(visit: RequestContext) -> HttpResponse:
     """What became of a command; waits for its end if asked to."""
     id_ = _id_of(visit.parameters["command"])
     row = await visit.services.queries.command(id_)

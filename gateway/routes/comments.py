@@ -6,7 +6,7 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_incident
 from gateway.http.pagination import page_response, parse_page, slice_page
-from gateway.http.responses import Answer
+from gateway.http.responses import HttpResponse
 from models.policy import INCIDENT, require_comment_author
 from models.serializers import person_brief
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
@@ -15,17 +15,17 @@ from tasks.commands.fields import mention
 PREVIEW_PAGE = 100
 
 
-async def post_comment(visit: RequestContext) -> Answer:
+async def post_comment(visit: RequestContext) -> HttpResponse:
     """Ask for a comment; 201 with the activity once a worker has written it."""
     return await ask(visit, PostComment, incident=visit.incident_number())
 
 
-async def edit_comment(visit: RequestContext) -> Answer:
+async def edit_comment(visit: RequestContext) -> HttpResponse:
     """Ask for one's own comment to say something else; 200 with the activity."""
     return await ask(visit, EditComment, incident=visit.incident_number(), in_address=_comment(visit))
 
 
-async def delete_comment(visit: RequestContext) -> Answer:
+async def delete_comment(visit: RequestContext) -> HttpResponse:
     """Ask for one's own comment to be taken back; 204."""
     return await ask(visit, DeleteComment, incident=visit.incident_number(), in_address=_comment(visit), has_body=False)
 
@@ -34,12 +34,12 @@ def _comment(visit: RequestContext) -> dict[str, str]:
     return {"id": visit.parameters["comment"]}
 
 
-async def preview_comment(visit: RequestContext) -> Answer:
+async def preview_comment(visit: RequestContext) -> HttpResponse:
     """Who would be told by a comment with these mentions; nothing is posted."""
     number = visit.incident_number()
     await require_incident(visit, number)
     page = parse_page(visit.query, default=PREVIEW_PAGE)
-    told = await visit.services.previews.of_comment(
+    told = await visit.services.previews.recipients(
         visit.organization,
         number,
         [mention(each) for each in visit.query.getlist("mentions")],
@@ -103,6 +103,6 @@ ADDRESSES = (
         },
         tag="incidents",
         permission=INCIDENT,
-        welcomes=require_comment_author,
+        precondition=require_comment_author,
     ),
 )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT
-from gateway.http.responses import Answer, answer
+from gateway.http.responses import HttpResponse, json_response
 from models.enums import OpsRole
 
 
-async def import_directory(visit: RequestContext) -> Answer:
+async def import_directory(visit: RequestContext) -> HttpResponse:
     """Bring the directory to what the document says, all or nothing; in force for every later request."""
-    return answer(200, await visit.services.directory.bring_in(visit.body))
+    return json_response(200, await visit.services.directory.bring_in(visit.body))
 
 
-async def export_directory(visit: RequestContext) -> Answer:
+async def export_directory(visit: RequestContext) -> HttpResponse:
     """The directory as a document that imports again."""
-    return answer(200, await visit.services.directory.bring_out())
+    return json_response(200, await visit.services.directory.bring_out())
 
 
 ADDRESSES = (

@@ -37,7 +37,7 @@ def routes(services: Container) -> list[Route]:
         return JSONResponse({"name": "tocsin", "version": version("tocsin")})
 
     async def metrics(_: Request) -> Response:
-        services.metrics.show_canaries(await canaries(services))
+        services.metrics.set_canaries(await canaries(services))
         return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [

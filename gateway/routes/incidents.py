@@ -8,8 +8,8 @@ from functools import partial
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask, require_incident
-from gateway.http.pagination import moment, page_response, parse_page, whole
-from gateway.http.responses import Answer, read_answer
+from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
+from gateway.http.responses import HttpResponse, read_answer
 from gateway.reads.incident_list import IncidentListItem
 from gateway.reads.queries import activity_from_row, author_from_row, person_from_row
 from models.enums import JSON, IncidentStatus
@@ -24,23 +24,23 @@ ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
 
 
-async def open_incident(visit: RequestContext) -> Answer:
+async def open_incident(visit: RequestContext) -> HttpResponse:
     """Ask for an incident; 201 with it once a worker has opened it, 200 with an open one of the same dedupKey."""
     return await ask(visit, OpenIncident)
 
 
-async def list_incidents(visit: RequestContext) -> Answer:
+async def list_incidents(visit: RequestContext) -> HttpResponse:
     """Incidents of the caller's teams, or of the projects named; the last to begin first."""
     reads, query, viewer = visit.services.incident_list, visit.query, visit.actor.user_id
-    selection = await reads.selection(query, visit.actor, visit.organization)
-    page = parse_page(query, default=LIST_PAGE, kinds=(moment, whole))
+    selection = await reads.parse_filter(query, visit.actor, visit.organization)
+    page = parse_page(query, default=LIST_PAGE, kinds=(cursor_time, cursor_int))
     keys = await reads.keys(selection, page)
     expand = query.getlist("expand")
-    listed = await reads.listed(keys, activities="activities" in expand, seen_by="seen_by" in expand)
-    found_by = await visit.services.rules.found_by([each.incident for each in listed.values()], viewer)
+    listed = await reads.items(keys, activities="activities" in expand, seen_by="seen_by" in expand)
+    found_by = await visit.services.rules.incident_rules([each.incident for each in listed.values()], viewer)
     shows_original = "original_alert_rule" in expand
     rules = (
-        {each.edition.rule.id: each.edition.rule for each in found_by.values()} if "latestIncident" in expand else {}
+        {each.snapshot.rule.id: each.snapshot.rule for each in found_by.values()} if "latestIncident" in expand else {}
     )
     latest = await visit.services.rules.latest_incidents(list(rules.values()), viewer)
     return page_response(
@@ -78,34 +78,34 @@ def _listed_json(
         activities=activities,
         seen_by=listed.seen_by,
         viewer=viewer,
-        found_by=found_by,
+        alert_rule=found_by,
         shows_original=shows_original,
     )
 
 
-async def read_incident(visit: RequestContext) -> Answer:
+async def read_incident(visit: RequestContext) -> HttpResponse:
     """An incident by itself."""
     organization, viewer = visit.organization, visit.actor.user_id
     found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
     require_project_access(visit.actor, organization, projects)
-    found_by = await visit.services.rules.found_by([found.incident], viewer)
+    found_by = await visit.services.rules.incident_rules([found.incident], viewer)
     details = incident_details(
         found.incident,
         projects=found.projects,
         seen_by=found.seen_by,
         viewer=viewer,
         is_subscribed=found.is_subscribed,
-        found_by=found_by.get(found.incident.id),
+        alert_rule=found_by.get(found.incident.id),
     )
     return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
 
 
-async def close_incident(visit: RequestContext) -> Answer:
+async def close_incident(visit: RequestContext) -> HttpResponse:
     """Ask for an incident to be closed; 200 with it. Its other statuses are set through `commands/`."""
     return await ask(visit, SetStatus, incident=visit.incident_number(), require=_closing)
 
 
-async def mark_seen(visit: RequestContext) -> Answer:
+async def mark_seen(visit: RequestContext) -> HttpResponse:
     """Say that the caller has seen an incident; 201 whether or not it is remembered."""
     return await ask(visit, MarkSeen, incident=visit.incident_number(), has_body=False)
 
@@ -115,11 +115,11 @@ def _closing(command: SetStatus) -> None:
         raise StringRefusal("Status cannot be changed.")
 
 
-async def list_activity(visit: RequestContext) -> Answer:
+async def list_activity(visit: RequestContext) -> HttpResponse:
     """What happened on an incident, newest first unless asked otherwise."""
     number = visit.incident_number()
     await require_incident(visit, number)
-    page = parse_page(visit.query, default=ACTIVITY_PAGE, kinds=(moment, whole))
+    page = parse_page(visit.query, default=ACTIVITY_PAGE, kinds=(cursor_time, cursor_int))
     descending = visit.query.get("desc", "1") == "1"
     rows = await visit.services.queries.activities(visit.organization.id, number, page, descending=descending)
     return page_response(
@@ -132,7 +132,7 @@ async def list_activity(visit: RequestContext) -> Answer:
     )
 
 
-async def list_subscribers(visit: RequestContext) -> Answer:
+async def list_subscribers(visit: RequestContext) -> HttpResponse:
     """Who will hear of a change, and how that arose."""
     number = visit.incident_number()
     await require_incident(visit, number)

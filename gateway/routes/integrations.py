@@ -8,13 +8,13 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import require_right_to_author
 from gateway.http.parsing import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
-from gateway.http.responses import Answer
+from gateway.http.responses import HttpResponse
 from models.policy import INCIDENTS
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG
 
 
-async def receive_alerts(visit: RequestContext) -> Answer:
+async def receive_alerts(visit: RequestContext) -> HttpResponse:
     """Take what Prometheus Alertmanager says of a group of alerts; 202 with the command that follows from it."""
     entry = CATALOG[ReceiveAlerts.name]
     require_right_to_author(visit, entry)

@@ -6,7 +6,7 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import ask
 from gateway.http.pagination import page_response, parse_page
-from gateway.http.responses import Answer, read_answer
+from gateway.http.responses import HttpResponse, read_answer
 from models.policy import INBOX, require_person
 from models.serializers import notification_json
 from tasks.commands.notifications import ReadNotifications
@@ -14,7 +14,7 @@ from tasks.commands.notifications import ReadNotifications
 PAGE = 100
 
 
-async def list_notifications(visit: RequestContext) -> Answer:
+async def list_notifications(visit: RequestContext) -> HttpResponse:
     """What the caller was told, newest first."""
     require_person(visit.actor)
     page = parse_page(visit.query, default=PAGE)
@@ -25,14 +25,14 @@ async def list_notifications(visit: RequestContext) -> Answer:
     )
 
 
-async def count_notifications(visit: RequestContext) -> Answer:
+async def count_notifications(visit: RequestContext) -> HttpResponse:
     """How much of it is unread."""
     require_person(visit.actor)
-    count = await visit.services.queries.unread(visit.actor, visit.organization)
+    count = await visit.services.queries.unread_count(visit.actor, visit.organization)
     return read_answer({"unread": count}, version=0, if_none_match=visit.if_none_match)
 
 
-async def read_notifications(visit: RequestContext) -> Answer:
+async def read_notifications(visit: RequestContext) -> HttpResponse:
     """Ask for items to be marked as read; 200 with how many were."""
     return await ask(visit, ReadNotifications)
 

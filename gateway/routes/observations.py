@@ -7,8 +7,8 @@ from typing import Any
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask
-from gateway.http.pagination import moment, page_response, parse_page, whole
-from gateway.http.responses import Answer
+from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
+from gateway.http.responses import HttpResponse
 from gateway.reads.observations import RuleProject
 from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_project_access
@@ -20,7 +20,7 @@ from tasks.commands.observations import ObserveMetric
 OBSERVATION_PAGE = 100
 
 
-async def observe_metric(visit: RequestContext) -> Answer:
+async def observe_metric(visit: RequestContext) -> HttpResponse:
     """Send a value; 201 with what it fired and resolved once a worker has seen to it, 200 if it was ignored."""
     return await ask(
         visit,
@@ -30,10 +30,10 @@ async def observe_metric(visit: RequestContext) -> Answer:
     )
 
 
-async def list_observations(visit: RequestContext) -> Answer:
+async def list_observations(visit: RequestContext) -> HttpResponse:
     """The last values of a rule and what each did, newest first; 500 of each project are kept."""
     reached = await _asked_for(visit)
-    page = parse_page(visit.query, default=OBSERVATION_PAGE, kinds=(moment, whole, whole))
+    page = parse_page(visit.query, default=OBSERVATION_PAGE, kinds=(cursor_time, cursor_int, cursor_int))
     rows = await visit.services.observations.page(_rule(visit), [each.facts.id for each in reached], page)
     return page_response(
         page,

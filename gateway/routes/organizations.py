@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
-from gateway.http.pagination import Page, page_response, parse_page, words
-from gateway.http.responses import Answer, read_answer
+from gateway.http.pagination import Page, cursor_text, page_response, parse_page
+from gateway.http.responses import HttpResponse, read_answer
 from gateway.reads.database import Rows
 from gateway.reads.queries import person_from_row
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
@@ -14,13 +14,13 @@ from models.serializers import member_json, organization_json, team_or_project_j
 PAGE = 100
 
 
-async def read_organization(visit: RequestContext) -> Answer:
+async def read_organization(visit: RequestContext) -> HttpResponse:
     """The organization itself."""
     row = await visit.services.queries.organization(visit.organization.id)
     return read_answer(organization_json(row), version=0, if_none_match=visit.if_none_match)
 
 
-async def list_members(visit: RequestContext) -> Answer:
+async def list_members(visit: RequestContext) -> HttpResponse:
     """Active people of the organization."""
     page = parse_page(visit.query, default=PAGE)
     rows = await visit.services.queries.members(visit.organization.id, _wanted(visit), page)
@@ -34,15 +34,15 @@ async def list_members(visit: RequestContext) -> Answer:
     )
 
 
-async def list_teams(visit: RequestContext) -> Answer:
+async def list_teams(visit: RequestContext) -> HttpResponse:
     """Active teams of the organization."""
-    page = parse_page(visit.query, default=PAGE, kinds=(words,))
+    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text,))
     return _named(visit, page, await visit.services.queries.teams(visit.organization.id, _wanted(visit), page))
 
 
-async def list_projects(visit: RequestContext) -> Answer:
+async def list_projects(visit: RequestContext) -> HttpResponse:
     """Projects that the caller has access to."""
-    page = parse_page(visit.query, default=PAGE, kinds=(words,))
+    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text,))
     rows = await visit.services.queries.projects(visit.actor, visit.organization, _wanted(visit), page)
     return _named(visit, page, rows)
 
@@ -51,7 +51,7 @@ def _wanted(visit: RequestContext) -> str:
     return visit.query.get("query", "")
 
 
-def _named(visit: RequestContext, page: Page, rows: Rows) -> Answer:
+def _named(visit: RequestContext, page: Page, rows: Rows) -> HttpResponse:
     return page_response(
         page,
         rows,

@@ -7,17 +7,17 @@ from typing import Any
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import ask, require_project
-from gateway.http.responses import Answer
+from gateway.http.responses import HttpResponse
 from models.policy import PROJECT_ALERT_RULES
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 
 
-async def snooze_rule(visit: RequestContext) -> Answer:
+async def snooze_rule(visit: RequestContext) -> HttpResponse:
     """Ask for silence, for oneself or for everyone; 201 with it, 410 while it holds already."""
     return await ask(visit, SnoozeRule, in_address=_rule(visit), reach=require_project)
 
 
-async def unsnooze_rule(visit: RequestContext) -> Answer:
+async def unsnooze_rule(visit: RequestContext) -> HttpResponse:
     """Ask for the rule to speak again, to the caller and to everyone unless the body says to whom; 204."""
     return await ask(visit, UnsnoozeRule, in_address=_rule(visit), reach=require_project)
 

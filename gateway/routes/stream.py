@@ -8,7 +8,7 @@ from uuid import UUID
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import require_incident
-from gateway.http.responses import Answer, StreamedResponse
+from gateway.http.responses import HttpResponse, StreamedResponse
 from models.policy import INBOX, INCIDENT, require_organization_access, require_token_scope
 from models.refusals import NotFound
 from tasks.commands.fields import identifier
@@ -22,10 +22,10 @@ HEADERS = {
 }
 
 
-async def follow_events(visit: RequestContext) -> Answer:
+async def follow_events(visit: RequestContext) -> HttpResponse:
     """The caller's notifications and the events of incidents that they may read, in order, for as long as they stay."""
     last = visit.headers.get(b"last-event-id")
-    reader = await visit.services.following.join(
+    reader = await visit.services.broadcaster.subscribe(
         visit.question,
         visit.caller,
         incident=await _narrowed(visit),

@@ -5,17 +5,17 @@ from __future__ import annotations
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import ask
-from gateway.http.responses import Answer
+from gateway.http.responses import HttpResponse
 from models.policy import INCIDENT
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 
 
-async def subscribe(visit: RequestContext) -> Answer:
+async def subscribe(visit: RequestContext) -> HttpResponse:
     """Ask to hear of an incident; 201, no matter whether the caller did already."""
     return await ask(visit, Subscribe, incident=visit.incident_number(), has_body=False)
 
 
-async def unsubscribe(visit: RequestContext) -> Answer:
+async def unsubscribe(visit: RequestContext) -> HttpResponse:
     """Ask to hear no more of an incident; 200, no matter whether the caller did."""
     return await ask(visit, Unsubscribe, incident=visit.incident_number(), has_body=False)
 

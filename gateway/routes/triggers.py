@@ -8,8 +8,8 @@ from typing import Any, Final
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import ask, require_rule
-from gateway.http.pagination import page_response, parse_page, slice_page, whole, words
-from gateway.http.responses import Answer, read_answer
+from gateway.http.pagination import cursor_int, cursor_text, page_response, parse_page, slice_page
+from gateway.http.responses import HttpResponse, read_answer
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
 from models.policy import ALERT_RULES
@@ -29,11 +29,11 @@ PAGE: Final = 25
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-async def list_triggers(visit: RequestContext) -> Answer:
+async def list_triggers(visit: RequestContext) -> HttpResponse:
     """Triggers of an alert rule, by label from the last to the first."""
     rule = await require_rule(visit)
-    names = await visit.services.rules.names([rule])
-    page = parse_page(visit.query, default=PAGE, kinds=(words, whole))
+    names = await visit.services.rules.references([rule])
+    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text, cursor_int))
 
     def key(trigger: Trigger) -> tuple[str, int]:
         return trigger.label, trigger.id
@@ -49,19 +49,19 @@ async def list_triggers(visit: RequestContext) -> Answer:
     )
 
 
-async def read_trigger(visit: RequestContext) -> Answer:
+async def read_trigger(visit: RequestContext) -> HttpResponse:
     """A trigger by itself."""
     rule, trigger = await _trigger(visit)
-    names = await visit.services.rules.names([rule])
+    names = await visit.services.rules.references([rule])
     shown = trigger_json(rule.id, rule.definition, trigger, names)
     return read_answer(shown, version=0, if_none_match=visit.if_none_match)
 
 
-async def list_actions(visit: RequestContext) -> Answer:
+async def list_actions(visit: RequestContext) -> HttpResponse:
     """Actions of a trigger, by type."""
     rule, trigger = await _trigger(visit)
-    names = await visit.services.rules.names([rule])
-    page = parse_page(visit.query, default=PAGE, kinds=(words, whole))
+    names = await visit.services.rules.references([rule])
+    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text, cursor_int))
 
     def key(action: Action) -> tuple[str, int]:
         return action.type.value, action.id
@@ -76,10 +76,10 @@ async def list_actions(visit: RequestContext) -> Answer:
     )
 
 
-async def read_action(visit: RequestContext) -> Answer:
+async def read_action(visit: RequestContext) -> HttpResponse:
     """An action by itself."""
     rule, trigger, action = await _action(visit)
-    names = await visit.services.rules.names([rule])
+    names = await visit.services.rules.references([rule])
     return read_answer(action_json(trigger.id, action, names), version=0, if_none_match=visit.if_none_match)
 
 
@@ -103,34 +103,34 @@ async def _action(visit: RequestContext) -> tuple[AlertRule, Trigger, Action]:
 # --- asking -----------------------------------------------------------------------------------------------------
 
 
-async def create_trigger(visit: RequestContext) -> Answer:
+async def create_trigger(visit: RequestContext) -> HttpResponse:
     """Ask for another threshold; 201 with the trigger."""
     return await ask(visit, CreateTrigger, in_address=_names(visit), reach=require_rule)
 
 
-async def update_trigger(visit: RequestContext) -> Answer:
+async def update_trigger(visit: RequestContext) -> HttpResponse:
     """Ask for a threshold to move, or to tell others; 200 with the trigger. What is left out stays."""
     return await ask(visit, UpdateTrigger, in_address=_names(visit, id="trigger"), reach=_trigger)
 
 
-async def delete_trigger(visit: RequestContext) -> Answer:
+async def delete_trigger(visit: RequestContext) -> HttpResponse:
     """Ask for a threshold to go; 204."""
     return await ask(visit, DeleteTrigger, in_address=_names(visit, id="trigger"), has_body=False, reach=_trigger)
 
 
-async def create_action(visit: RequestContext) -> Answer:
+async def create_action(visit: RequestContext) -> HttpResponse:
     """Ask for somebody else to be told as well; 201 with the action."""
     names = _names(visit, trigger="trigger")
     return await ask(visit, CreateAction, in_address=names, body_as="action", reach=_trigger)
 
 
-async def update_action(visit: RequestContext) -> Answer:
+async def update_action(visit: RequestContext) -> HttpResponse:
     """Ask for somebody else to be told instead; 200 with the action."""
     names = _names(visit, trigger="trigger", id="action")
     return await ask(visit, UpdateAction, in_address=names, body_as="action", reach=_action)
 
 
-async def delete_action(visit: RequestContext) -> Answer:
+async def delete_action(visit: RequestContext) -> HttpResponse:
     """Ask for somebody to be told no more; 204."""
     names = _names(visit, trigger="trigger", id="action")
     return await ask(visit, DeleteAction, in_address=names, has_body=False, reach=_action)

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.auth import Caller, Credential, Identity
+from gateway.auth import Authenticator, Caller, Credential
 from gateway.stream.event_feed import EventFeed, Item, Snapshot, beginning_id
 from models.database.engine import is_transient
 from models.policy import (
@@ -92,7 +92,7 @@ class Reader:
 
     def offer(self, frame: bytes) -> None:
         """Something for them; who lets too much wait is sent away."""
-        if len(self._waiting) >= self._following.most_waiting:
+        if len(self._waiting) >= self._following.max_queued_frames:
             self.end(TOO_SLOW)
         elif self.ended is None:
             self._waiting.append(frame)
@@ -139,13 +139,13 @@ class Reader:
 class EventBroadcaster:
     """Hands what happens to whoever reads. Its figures may be changed: a test need not wait for a heartbeat."""
 
-    def __init__(self, engine: AsyncEngine, identity: Identity, *, wake_url: str | None, seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, identity: Authenticator, *, wake_url: str | None, seconds: float) -> None:
         self.heartbeat_seconds = 15.0
         self.poll_seconds = 0.5
-        self.facts_seconds = 1.0
-        self.most_waiting = 1000
-        self.most_at_once = 5000
-        self._desk = EventFeed(engine)
+        self.caller_ttl_seconds = 1.0
+        self.max_queued_frames = 1000
+        self.max_rows_per_poll = 5000
+        self._feed = EventFeed(engine)
         self._identity = identity
         self._wake_url = wake_url
         self._seconds = seconds
@@ -160,24 +160,26 @@ class EventBroadcaster:
     def start(self) -> None:
         """Listen, and look."""
         channels = [pubsub.EVENTS_CHANNEL, pubsub.INBOX_CHANNEL]
-        listening = pubsub.listen(self._wake_url, channels, lambda *_: self._woken.set(), on_listening=self._woken.set)
+        listening = pubsub.subscribe(
+            self._wake_url, channels, lambda *_: self._woken.set(), on_listening=self._woken.set
+        )
         self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_for_ever())]
 
     async def stop(self) -> None:
         """End every stream, and looking."""
-        self.release()
+        self.close_streams()
         for loop in self._loops:
             loop.cancel()
             with suppress(asyncio.CancelledError):
                 await loop
 
-    def release(self) -> None:
+    def close_streams(self) -> None:
         """End every stream: the process is about to end."""
         self._is_closing = True
         for reader in self._readers:
             reader.end(STOPPING)
 
-    async def join(
+    async def subscribe(
         self, question: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
     ) -> Reader:
         """A new reader; ``incident`` (the row's id) narrows. Who resumes gets what came after ``last_id`` first.
@@ -194,7 +196,7 @@ class EventBroadcaster:
             if not self._readers:
                 try:
                     async with asyncio.timeout(self._seconds):
-                        self._seen = await self._desk.now()
+                        self._seen = await self._feed.now()
                 except Exception as fault:
                     if _is_passing(fault):
                         raise Unavailable from fault
@@ -211,7 +213,7 @@ class EventBroadcaster:
         self._readers.discard(reader)
 
     @property
-    def streams(self) -> int:
+    def stream_count(self) -> int:
         """How many read."""
         return len(self._readers)
 
@@ -221,14 +223,14 @@ class EventBroadcaster:
         after = None
         try:
             async with self._replays:
-                resumption = await self._desk.resumption(reader.last_id, organization, reader.person, until=until)
+                resumption = await self._feed.resumption(reader.last_id, organization, reader.person, until=until)
             while reader.ended is None:
                 async with self._replays:
-                    items, after = await self._desk.owed(
+                    items, after = await self._feed.owed(
                         resumption, after, organization, reader.person, reader.incident, until=until
                     )
                     await self._recognize([reader])
-                    projects = await self._desk.projects({item.incident for item in items})
+                    projects = await self._feed.projects({item.incident for item in items})
                 for item in items:
                     if reader.ended is None and reader.sees(item, projects[item.incident]):
                         yield item.frame
@@ -269,11 +271,11 @@ class EventBroadcaster:
     async def _look(self) -> None:
         readers = list(self._readers)
         async with asyncio.timeout(self._seconds):
-            news = await self._desk.since(
+            news = await self._feed.read_since(
                 self._seen,
                 {reader.organization.id for reader in readers},
                 {reader.person for reader in readers if reader.person is not None},
-                most=self.most_at_once,
+                most=self.max_rows_per_poll,
             )
         if news.is_too_much:
             for reader in readers:
@@ -284,14 +286,14 @@ class EventBroadcaster:
                 concerned[reader.organization.id].append(reader)
             for organization in {item.organization for item in news.items}:
                 await self._recognize(concerned[organization])
-            projects = await self._desk.projects({item.incident for item in news.items})
+            projects = await self._feed.projects({item.incident for item in news.items})
             await _hand_out(news.items, concerned, projects)
         self._seen = news.until
 
     async def _recognize(self, readers: Iterable[Reader]) -> None:
         clock = asyncio.get_running_loop().time
         asked_at = clock()
-        old = [reader for reader in readers if asked_at - reader.known_at >= self.facts_seconds]
+        old = [reader for reader in readers if asked_at - reader.known_at >= self.caller_ttl_seconds]
         questions = list({reader.question for reader in old})
         answers: dict[Credential, Caller | Refusal] = {}
         for start in range(0, len(questions), ASKED_AT_ONCE):
@@ -308,7 +310,9 @@ class EventBroadcaster:
 
     async def _who(self, question: Credential) -> Caller | Refusal:
         try:
-            return await self._identity.who(question, deadline=asyncio.get_running_loop().time() + self._seconds)
+            return await self._identity.authenticate(
+                question, deadline=asyncio.get_running_loop().time() + self._seconds
+            )
         except Unavailable:
             raise
         except Refusal as refusal:

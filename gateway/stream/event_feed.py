@@ -157,7 +157,7 @@ class EventFeed:
         """What is visible now."""
         return Snapshot((await self._rows("SELECT pg_current_snapshot()::text", {}))[0][0])
 
-    async def since(
+    async def read_since(
         self, since: Snapshot, organizations: Collection[int], people: Collection[int], *, most: int
     ) -> News:
         """What became visible in these organizations, in order; of inboxes those of these people.

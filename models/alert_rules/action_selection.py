@@ -10,7 +10,7 @@ from models.enums import IncidentStatus
 from models.notifications.delivery import DeliveryMethod
 
 
-class Call(NamedTuple):
+class SelectedAction(NamedTuple):
     """An action, and the label of the trigger that it belongs to."""
 
     label: str
@@ -21,15 +21,15 @@ class ActionSelection(NamedTuple):
     """Actions to take, and whether they tell of fire or of relief."""
 
     method: DeliveryMethod
-    calls: tuple[Call, ...]
+    selected: tuple[SelectedAction, ...]
 
 
-def all_actions(said: Definition) -> tuple[Call, ...]:
+def all_actions(said: Definition) -> tuple[SelectedAction, ...]:
     """The actions of all triggers; who is named by several is called once, and by a warning rather than otherwise."""
-    calls: dict[tuple[str, str, str], Call] = {}
+    calls: dict[tuple[str, str, str], SelectedAction] = {}
     for trigger in sorted(said.triggers, key=lambda each: each.label != WARNING):
         for action in trigger.actions:
-            calls.setdefault((action.type, action.target_type, action.target), Call(trigger.label, action))
+            calls.setdefault((action.type, action.target_type, action.target), SelectedAction(trigger.label, action))
     return tuple(calls.values())
 
 
@@ -53,5 +53,5 @@ def select_on_change(
     return ActionSelection(DeliveryMethod.RESOLVE, all_actions(said) if heard_the_worst else _milder(said))
 
 
-def _milder(said: Definition) -> tuple[Call, ...]:
+def _milder(said: Definition) -> tuple[SelectedAction, ...]:
     return tuple(call for call in all_actions(said) if call.label != CRITICAL)

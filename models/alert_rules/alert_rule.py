@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from models.alert_rules.enums import ActionType, QueryType, TargetType, ThresholdType
-from models.base import METADATA, Timestamp, id_column, reference
+from models.base import METADATA, Timestamp, foreign_key, id_column
 
 MAX_RULES: Final = 1000
 """How many live rules an organization may have."""
@@ -177,7 +177,7 @@ class AlertRule:
         self.amend(self.definition, at=at)
         self.status = RuleStatus.SNAPSHOT
 
-    def next_event(self) -> int:
+    def next_event_sequence(self) -> int:
         """The sequence number of the next event about this rule: 1, 2, 3, …"""
         self.event_sequence += 1
         return self.event_sequence
@@ -193,7 +193,7 @@ class Snooze:
     until: datetime | None
     date_added: datetime
 
-    def holds(self, at: datetime) -> bool:
+    def is_active(self, at: datetime) -> bool:
         """It ends when its time is over, not when somebody clears it away."""
         return self.until is None or at < self.until
 
@@ -208,7 +208,7 @@ alert_rules = Table(
     "alert_rules",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
+    foreign_key("organization_id", "organizations.id"),
     Column("status", SmallInteger, nullable=False, server_default="0"),
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("generation", BigInteger, nullable=False, server_default="1"),
@@ -229,15 +229,15 @@ Index(
 alert_rule_projects = Table(
     "alert_rule_projects",
     METADATA,
-    reference("rule_id", "alert_rules.id", primary_key=True),
-    reference("project_id", "projects.id", primary_key=True),
+    foreign_key("rule_id", "alert_rules.id", primary_key=True),
+    foreign_key("project_id", "projects.id", primary_key=True),
 )
 Index("alert_rule_projects_project_id_idx", alert_rule_projects.c.project_id)
 
 alert_rule_generations = Table(
     "alert_rule_generations",
     METADATA,
-    reference("rule_id", "alert_rules.id", primary_key=True),
+    foreign_key("rule_id", "alert_rules.id", primary_key=True),
     Column("generation", BigInteger, primary_key=True),
     Column("definition", JSONB, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
@@ -248,7 +248,7 @@ alert_rule_activities = Table(
     "alert_rule_activities",
     METADATA,
     id_column(),
-    reference("rule_id", "alert_rules.id"),
+    foreign_key("rule_id", "alert_rules.id"),
     Column("user_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("type", SmallInteger, nullable=False),
     Column("date_added", Timestamp, nullable=False),
@@ -258,7 +258,7 @@ Index("alert_rule_activities_rule_id_idx", alert_rule_activities.c.rule_id)
 environments = Table(
     "environments",
     METADATA,
-    reference("organization_id", "organizations.id", primary_key=True),
+    foreign_key("organization_id", "organizations.id", primary_key=True),
     Column("name", Text, primary_key=True),
 )
 """An environment exists once a rule has named it."""
@@ -267,8 +267,8 @@ alert_rule_snoozes = Table(
     "alert_rule_snoozes",
     METADATA,
     id_column(),
-    reference("rule_id", "alert_rules.id"),
-    reference("user_id", "users.id", nullable=True),
+    foreign_key("rule_id", "alert_rules.id"),
+    foreign_key("user_id", "users.id", nullable=True),
     Column("owner_id", BigInteger, ForeignKey("users.id", ondelete="SET NULL"), nullable=True),
     Column("until", Timestamp, nullable=True),
     Column("date_added", Timestamp, nullable=False),
@@ -284,8 +284,8 @@ Index(
 alert_rule_progress = Table(
     "alert_rule_progress",
     METADATA,
-    reference("rule_id", "alert_rules.id", primary_key=True),
-    reference("project_id", "projects.id", primary_key=True),
+    foreign_key("rule_id", "alert_rules.id", primary_key=True),
+    foreign_key("project_id", "projects.id", primary_key=True),
     Column("generation", BigInteger, nullable=False),
     Column("observed", BigInteger, nullable=False, server_default="0"),
     Column("last_timestamp", Timestamp, nullable=True),
@@ -300,8 +300,8 @@ KEPT_OBSERVATIONS: Final = 500
 alert_rule_observations = Table(
     "alert_rule_observations",
     METADATA,
-    reference("rule_id", "alert_rules.id", primary_key=True),
-    reference("project_id", "projects.id", primary_key=True),
+    foreign_key("rule_id", "alert_rules.id", primary_key=True),
+    foreign_key("project_id", "projects.id", primary_key=True),
     # A ring: the number of the observation modulo KEPT_OBSERVATIONS.
     Column("slot", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
@@ -316,7 +316,7 @@ alert_rule_observations = Table(
 incident_triggers = Table(
     "incident_triggers",
     METADATA,
-    reference("incident_id", "incidents.id", primary_key=True),
+    foreign_key("incident_id", "incidents.id", primary_key=True),
     # A trigger is a part of its rule's definition: it has no row that this could refer to.
     Column("trigger_id", BigInteger, primary_key=True, autoincrement=False),
     Column("label", Text, nullable=False),

@@ -31,7 +31,7 @@ class Ignored(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
+class TriggerCounter:
     """One trigger between two values: how often in a row it was met, and missed while it burned.
 
     ``opened_at`` is when the newest incident that it held open was created.
@@ -46,8 +46,8 @@ class Counter:
         return self.opened_at is not None and at - self.opened_at <= COOL_DOWN
 
 
-_NEVER_MET: Final = Counter()
-NO_COUNTERS: Final[Mapping[int, Counter]] = MappingProxyType({})
+_NEVER_MET: Final = TriggerCounter()
+NO_COUNTERS: Final[Mapping[int, TriggerCounter]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,19 @@ class Progress:
     generation: int
     observed: int = 0
     last_timestamp: datetime | None = None
-    counters: Mapping[int, Counter] = field(default_factory=lambda: NO_COUNTERS)
+    counters: Mapping[int, TriggerCounter] = field(default_factory=lambda: NO_COUNTERS)
 
-    def after(self, timestamp: datetime | None, counters: Mapping[int, Counter]) -> Progress:
+    def after(self, timestamp: datetime | None, counters: Mapping[int, TriggerCounter]) -> Progress:
         """Where it stands one value later."""
         return Progress(self.generation, self.observed + 1, timestamp, counters)
 
-    def in_generation(self, generation: int) -> Progress:
+    def for_generation(self, generation: int) -> Progress:
         """The same, if the rule still says what it said then; else everything is counted anew."""
         return self if generation == self.generation else replace(self, generation=generation, counters=NO_COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ActiveTriggers:
     """The open incident of a rule on a project: when it was created (``None`` if there is none), what holds it open."""
 
     opened_at: datetime | None = None
@@ -95,46 +95,46 @@ class TriggerTransition(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Evaluation:
     """What a value does."""
 
     progress: Progress
-    steps: tuple[TriggerTransition, ...] = ()
+    transitions: tuple[TriggerTransition, ...] = ()
     ignored: Ignored | None = None
 
     @property
     def fired(self) -> list[str]:
         """Labels of the triggers that fired."""
-        return [step.trigger.label for step in self.steps if step.fired]
+        return [step.trigger.label for step in self.transitions if step.fired]
 
     @property
     def resolved(self) -> list[str]:
         """Labels of the triggers that were resolved."""
-        return [step.trigger.label for step in self.steps if not step.fired]
+        return [step.trigger.label for step in self.transitions if not step.fired]
 
 
-def evaluate(said: Definition, progress: Progress, standing: Standing, seen: Observation) -> Verdict:
+def evaluate(said: Definition, progress: Progress, standing: ActiveTriggers, seen: Observation) -> Evaluation:
     """What the value does, trigger by trigger, in ascending order of their thresholds."""
     if (last := progress.last_timestamp) is not None and seen.timestamp <= last:
-        return ignored(progress, Ignored.REPEATED if seen.timestamp == last else Ignored.OUT_OF_ORDER)
+        return ignore(progress, Ignored.REPEATED if seen.timestamp == last else Ignored.OUT_OF_ORDER)
     if seen.value is None and said.query_type is QueryType.CRASH_RATE:
-        anew = {id_: Counter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
-        return Verdict(progress.after(seen.timestamp, anew), ignored=Ignored.NO_VALUE)
+        anew = {id_: TriggerCounter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
+        return Evaluation(progress.after(seen.timestamp, anew), ignored=Ignored.NO_VALUE)
     measured = measure(said, seen)
     if measured is None:
-        return ignored(progress, Ignored.NO_BASELINE)
+        return ignore(progress, Ignored.NO_BASELINE)
     round_ = _Round(said, standing.opened_at, set(standing.active), seen.arrived_at)
     counters = dict(progress.counters)
     for trigger in sorted(said.triggers, key=lambda each: (each.threshold, each.id)):
         if seen.project not in trigger.excluded_projects:
             counters[trigger.id] = round_.pass_on(trigger, measured, counters.get(trigger.id, _NEVER_MET))
-    cooling = Ignored.COOLING_DOWN if round_.was_cooling and not round_.steps else None
-    return Verdict(progress.after(seen.timestamp, counters), tuple(round_.steps), cooling)
+    cooling = Ignored.COOLING_DOWN if round_.was_cooling and not round_.transitions else None
+    return Evaluation(progress.after(seen.timestamp, counters), tuple(round_.transitions), cooling)
 
 
-def ignored(progress: Progress, why: Ignored) -> Verdict:
+def ignore(progress: Progress, why: Ignored) -> Evaluation:
     """The value is noted, and that is all."""
-    return Verdict(progress.after(progress.last_timestamp, progress.counters), ignored=why)
+    return Evaluation(progress.after(progress.last_timestamp, progress.counters), ignored=why)
 
 
 @dataclass(slots=True)
@@ -145,35 +145,35 @@ class _Round:
     opened_at: datetime | None
     active: set[int]
     at: datetime
-    steps: list[TriggerTransition] = field(default_factory=list)
+    transitions: list[TriggerTransition] = field(default_factory=list)
     was_cooling: bool = False
 
-    def pass_on(self, trigger: Trigger, measured: float, counter: Counter) -> Counter:
+    def pass_on(self, trigger: Trigger, measured: float, counter: TriggerCounter) -> TriggerCounter:
         """What the value does to one trigger; how it counts from now on."""
         is_active = trigger.id in self.active
         alerts = counter.alerts + 1 if burns(self.said, trigger, measured) and not is_active else 0
         resolves = counter.resolves + 1 if is_out(self.said, trigger, measured) and is_active else 0
-        counter = Counter(alerts, resolves, counter.opened_at)
+        counter = TriggerCounter(alerts, resolves, counter.opened_at)
         if alerts >= self.said.threshold_period:
             return self._fire(trigger, counter)
         return self._resolve(trigger, counter) if resolves >= self.said.threshold_period else counter
 
-    def _fire(self, trigger: Trigger, counter: Counter) -> Counter:
+    def _fire(self, trigger: Trigger, counter: TriggerCounter) -> TriggerCounter:
         if counter.is_cooling(self.at):
             # It goes on counting: once cooled down, the next hit is enough.
             self.was_cooling = True
             return counter
         self.opened_at = self.opened_at or self.at
         self.active.add(trigger.id)
-        self.steps.append(TriggerTransition(trigger, fired=True, severity=severity(self.said, self.active)))
-        return Counter(opened_at=self.opened_at)
+        self.transitions.append(TriggerTransition(trigger, fired=True, severity=severity(self.said, self.active)))
+        return TriggerCounter(opened_at=self.opened_at)
 
-    def _resolve(self, trigger: Trigger, counter: Counter) -> Counter:
+    def _resolve(self, trigger: Trigger, counter: TriggerCounter) -> TriggerCounter:
         self.active.discard(trigger.id)
         if not self.active:
             self.opened_at = None
-        self.steps.append(TriggerTransition(trigger, fired=False, severity=severity(self.said, self.active)))
-        return Counter(opened_at=counter.opened_at)
+        self.transitions.append(TriggerTransition(trigger, fired=False, severity=severity(self.said, self.active)))
+        return TriggerCounter(opened_at=counter.opened_at)
 
 
 def measure(said: Definition, seen: Observation) -> float | None:
@@ -215,7 +215,7 @@ def severity(said: Definition, active: set[int]) -> IncidentStatus | None:
     return IncidentStatus.WARNING if WARNING in labels else None
 
 
-def began(said: Definition, timestamp: datetime) -> datetime:
+def window_start(said: Definition, timestamp: datetime) -> datetime:
     """When that began, or ended, of which a value tells: its window, and the values before it that had to agree."""
     minutes = said.time_window + RESOLUTION_MINUTES * (said.threshold_period - 1)
     return timestamp - timedelta(minutes=minutes)

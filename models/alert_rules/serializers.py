@@ -37,7 +37,7 @@ class RuleSnapshot(NamedTuple):
     is_snapshot: bool
 
     @classmethod
-    def of(cls, rule: AlertRule) -> RuleSnapshot:
+    def current(cls, rule: AlertRule) -> RuleSnapshot:
         """As it stands."""
         return cls(rule, rule.definition, rule.date_modified, is_snapshot=False)
 
@@ -86,7 +86,7 @@ def rule_details(
 ) -> dict[str, JSON]:
     """A rule by itself, for the reader; ``snoozes`` are those that hold now."""
     mine = [each for each in snoozes if each.user_id is None or each.user_id == viewer]
-    return rule_json(RuleSnapshot.of(rule), names, is_snoozed=bool(mine)) | {
+    return rule_json(RuleSnapshot.current(rule), names, is_snoozed=bool(mine)) | {
         "excludedProjects": list(rule.definition.excluded_projects),
         "eventTypes": sorted(rule.definition.event_types),
         "snooze": bool(mine),

@@ -16,7 +16,7 @@ from models.alert_rules.enums import CRITICAL, EVENT_TYPES, WARNING, Dataset, Ev
 ALL_OF_THE_PAST: Final = 100.0
 """A value that equals the past is this per cent of it."""
 
-LABELS: Final = (CRITICAL, WARNING)
+TRIGGER_LABELS: Final = (CRITICAL, WARNING)
 """How the triggers of a rule are labeled, in their order."""
 
 _CRASH_RATE_MINUTES: Final = (30, 60, 120, 240, 720, 1440)
@@ -61,7 +61,7 @@ def trigger_count_error(triggers: Sequence[object]) -> str | None:
     """What is wrong with how many triggers there are."""
     if not triggers:
         return "Must include at least one trigger"
-    if len(triggers) > len(LABELS):
+    if len(triggers) > len(TRIGGER_LABELS):
         return "Must send 1 or 2 triggers - A critical trigger, and an optional warning trigger"
     return None
 
@@ -76,7 +76,7 @@ def event_types_error(saying: RuleDraft) -> str | None:
 
 def label_error(labels: Sequence[object]) -> str | None:
     """What is wrong with how the triggers are called."""
-    for place, (label, expected) in enumerate(zip(labels, LABELS, strict=False), start=1):
+    for place, (label, expected) in enumerate(zip(labels, TRIGGER_LABELS, strict=False), start=1):
         if label != expected:
             return f'Trigger {place} must be labeled "{expected}"'
     return None

@@ -6,13 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
 def make_async_engine(
-    url: str, *, application: str, pool_size: int, pool_timeout: float, plans_anew: bool = False
+    url: str, *, application: str, pool_size: int, pool_timeout: float, custom_plans: bool = False
 ) -> AsyncEngine:
     """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds.
 
     ``plans_anew`` has every statement planned for its own parameters: one plan for all would be slow for some.
     """
-    plans = " -c plan_cache_mode=force_custom_plan" if plans_anew else ""
+    plans = " -c plan_cache_mode=force_custom_plan" if custom_plans else ""
     return create_async_engine(
         url,
         pool_size=pool_size,

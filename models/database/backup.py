@@ -25,7 +25,7 @@ from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
 
 from models.database.grants import grant_to_existing_roles
-from models.database.migrate import create_schema, current_of, head, hold_schema, known_revisions, migrate
+from models.database.migrate import create_schema, current_of, head_revision, hold_schema, known_revisions, migrate
 from models.tables import METADATA
 from models.timestamps import iso
 
@@ -72,7 +72,7 @@ class Manifest:
 # --- out -------------------------------------------------------------------------------------------------------
 
 
-def write_backup(engine: Engine, path: Path, *, tell: Tell) -> Manifest:
+def write_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest:
     """Write one consistent snapshot of the database to ``path``, which appears only when it is whole.
 
     :raises BackupError: there is nothing to back up, or ``path`` holds something that is no backup.
@@ -84,7 +84,7 @@ def write_backup(engine: Engine, path: Path, *, tell: Tell) -> Manifest:
         manifest = _describe(connection)
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, columns in _tables(connection).items():
-                manifest.tables[name] = _copy_out(connection, archive, name, columns, tell)
+                manifest.tables[name] = _copy_out(connection, archive, name, columns, on_progress)
             # No snapshot holds a sequence still: read last, it is beyond every row above.
             manifest.sequences.update(_sequences(connection))
             archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
@@ -158,8 +158,8 @@ def read_manifest(path: Path) -> Manifest:
         raise BackupError(f"{path} is no backup of tocsin, or was cut short: name another file") from None
     if manifest.revision not in known_revisions():
         raise BackupError(
-            f"{path} has the schema {manifest.revision} of tocsin {manifest.tocsin}, and this release knows {head()} "
-            "at the newest: restore it with that release or a newer one"
+            f"{path} has the schema {manifest.revision} of tocsin {manifest.tocsin}, and this release knows "
+            f"{head_revision()} at the newest: restore it with that release or a newer one"
         )
     return manifest
 
@@ -181,7 +181,7 @@ def count_rows_to_replace(engine: Engine) -> int:
         return int(counts.scalar_one())
 
 
-def restore_backup(engine: Engine, path: Path, *, tell: Tell) -> Manifest:
+def restore_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest:
     """Put what the file holds in the place of what the database holds, all or nothing; then bring it to head.
 
     :raises BackupError: the file is damaged.
@@ -190,7 +190,7 @@ def restore_backup(engine: Engine, path: Path, *, tell: Tell) -> Manifest:
     with hold_schema(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
         given_out = _clear(connection)
         create_schema(connection, manifest.revision)
-        _load(connection, archive, manifest, tell)
+        _load(connection, archive, manifest, on_progress)
         _move_sequences(connection, manifest.sequences, given_out)
         grant_to_existing_roles(connection)
         connection.commit()

@@ -35,7 +35,7 @@ _LOCK_NOT_AVAILABLE: Final = "55P03"
 log = structlog.get_logger(__name__)
 
 
-def head() -> str:
+def head_revision() -> str:
     """The revision that this release expects."""
     revision = _scripts().get_current_head()
     if revision is None:  # pragma: no cover - the wheel always carries revisions
@@ -48,7 +48,7 @@ def known_revisions() -> list[str]:
     return [script.revision for script in _scripts().walk_revisions()]
 
 
-def current(engine: Engine) -> str | None:
+def current_revision(engine: Engine) -> str | None:
     """The revision that the database stands at; ``None`` for an empty one."""
     with engine.connect() as connection:
         return current_of(connection)
@@ -67,12 +67,12 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
     with hold_schema(engine), engine.connect() as connection:
         before = current_of(connection)
         connection.rollback()
-        if before != head():
+        if before != head_revision():
             _upgrade(connection)
         with connection.begin():
             grant_to_existing_roles(connection)
             _number_anew(connection)
-        return before, head()
+        return before, head_revision()
 
 
 def create_schema(connection: Connection, revision: str) -> None:

@@ -26,7 +26,7 @@ class DirectoryError(Exception):
 
     def __init__(self, places: Sequence[str]) -> None:
         super().__init__("; ".join(places))
-        self.places: list[str] = list(places)
+        self.errors: list[str] = list(places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from models.directory.rows import (
     write_project_teams,
     write_rows,
 )
-from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, misfits
+from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, token_errors
 from models.enums import JSON, CallerKind, ObjectStatus, Role
 
 __all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
@@ -269,7 +269,7 @@ def _token_misfits(step: _Step) -> Iterator[str]:
         act_as=wanted["act_as"],
         ops_role=wanted["role"],
     )
-    for key, says in misfits(facts):
+    for key, says in token_errors(facts):
         value = wanted[key]
         yield f"{place}: {quote(key)} is missing: {says}" if not value else f"{place}.{key}: {quote(value)}, but {says}"
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.base import METADATA, TextList, id_column, moment_column, reference
+from models.base import METADATA, TextList, foreign_key, id_column, moment_column
 
 organizations = Table(
     "organizations",
@@ -54,7 +54,7 @@ projects = Table(
     "projects",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
+    foreign_key("organization_id", "organizations.id"),
     Column("slug", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default="active"),
@@ -66,7 +66,7 @@ teams = Table(
     "teams",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
+    foreign_key("organization_id", "organizations.id"),
     Column("slug", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("status", Text, nullable=False, server_default="active"),
@@ -77,8 +77,8 @@ teams = Table(
 project_teams = Table(
     "project_teams",
     METADATA,
-    reference("project_id", "projects.id", primary_key=True),
-    reference("team_id", "teams.id", primary_key=True),
+    foreign_key("project_id", "projects.id", primary_key=True),
+    foreign_key("team_id", "teams.id", primary_key=True),
 )
 Index("project_teams_team_id_idx", project_teams.c.team_id)
 
@@ -86,8 +86,8 @@ members = Table(
     "members",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
-    reference("user_id", "users.id"),
+    foreign_key("organization_id", "organizations.id"),
+    foreign_key("user_id", "users.id"),
     Column("role", Text, nullable=False, server_default="member"),
     UniqueConstraint("organization_id", "user_id"),
     CheckConstraint("role IN ('member', 'admin', 'manager', 'owner')", name="role"),
@@ -97,8 +97,8 @@ Index("members_user_id_idx", members.c.user_id)
 team_members = Table(
     "team_members",
     METADATA,
-    reference("team_id", "teams.id", primary_key=True),
-    reference("member_id", "members.id", primary_key=True),
+    foreign_key("team_id", "teams.id", primary_key=True),
+    foreign_key("member_id", "members.id", primary_key=True),
     # A place once held still makes someone mentionable, so it is switched off rather than deleted.
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
 )
@@ -110,8 +110,8 @@ tokens = Table(
     id_column(),
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("kind", Text, nullable=False),
-    reference("user_id", "users.id", nullable=True),
-    reference("organization_id", "organizations.id", nullable=True),
+    foreign_key("user_id", "users.id", nullable=True),
+    foreign_key("organization_id", "organizations.id", nullable=True),
     Column("name", Text, nullable=False, server_default=""),
     Column("scopes", TextList, nullable=True),
     Column("act_as", Boolean, nullable=False, server_default=text("false")),

@@ -73,7 +73,7 @@ def create_token(connection: Connection, facts: TokenSpec, *, expires_in: timede
 
     :raises TokenError: the facts do not fit together, or name someone unknown.
     """
-    for misfit in misfits(facts):
+    for misfit in token_errors(facts):
         raise TokenError(misfit.says)
     if expires_in is not None and not timedelta() < expires_in <= MAX_LIFETIME:
         raise TokenError(f"a token expires in 1 to {MAX_LIFETIME.days} days")
@@ -145,7 +145,7 @@ class Misfit(NamedTuple):
     says: str
 
 
-def misfits(facts: TokenSpec) -> Iterator[Misfit]:
+def token_errors(facts: TokenSpec) -> Iterator[Misfit]:
     """What does not fit together in a token's facts."""
     kind, of_organization = facts.kind, facts.kind in {CallerKind.KEY, CallerKind.SERVICE}
     yield from _needs(kind, "user", "a user", bool(facts.user), kind is CallerKind.USER)

@@ -9,14 +9,14 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Column, ForeignKey, Index, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
-from models.base import METADATA, Timestamp, id_column, reference
+from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import ActivityType
 
 activities = Table(
     "incident_activities",
     METADATA,
     id_column(),
-    reference("incident_id", "incidents.id"),
+    foreign_key("incident_id", "incidents.id"),
     Column("user_id", BigInteger, ForeignKey("users.id", ondelete="CASCADE"), nullable=True),
     Column("type", SmallInteger, nullable=False),
     Column("value", Text, nullable=True),
@@ -50,7 +50,7 @@ class Activity:
     mentioned_users: frozenset[int] = frozenset()
     mentioned_teams: frozenset[int] = frozenset()
 
-    def rewrite(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
+    def edit(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
         """Say something else; whoever is mentioned now joins those mentioned before. The date stays."""
         self.comment = comment
         self.version += 1

@@ -18,14 +18,14 @@ from sqlalchemy import (
     text,
 )
 
-from models.base import METADATA, Timestamp, id_column, reference
+from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import IncidentStatus, IncidentType, StatusMethod
 
 incidents = Table(
     "incidents",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
+    foreign_key("organization_id", "organizations.id"),
     Column("identifier", BigInteger, nullable=False),
     Column("title", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),
@@ -75,16 +75,16 @@ Index(
 incident_projects = Table(
     "incident_projects",
     METADATA,
-    reference("incident_id", "incidents.id", primary_key=True),
-    reference("project_id", "projects.id", primary_key=True),
+    foreign_key("incident_id", "incidents.id", primary_key=True),
+    foreign_key("project_id", "projects.id", primary_key=True),
 )
 Index("incident_projects_project_id_idx", incident_projects.c.project_id)
 
 incident_seen = Table(
     "incident_seen",
     METADATA,
-    reference("incident_id", "incidents.id", primary_key=True),
-    reference("user_id", "users.id", primary_key=True),
+    foreign_key("incident_id", "incidents.id", primary_key=True),
+    foreign_key("user_id", "users.id", primary_key=True),
     Column("last_seen", Timestamp, nullable=False),
 )
 
@@ -126,7 +126,7 @@ class Incident:
         self.version += 1
         return self.last_activity_at
 
-    def move_to(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
+    def set_status(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
         """Change the status and return the old one; closing dates it, and only reopening as OPEN forgets that date."""
         old, self.status, self.status_method = self.status, status, by
         if status is IncidentStatus.CLOSED:
@@ -135,11 +135,11 @@ class Incident:
             self.date_closed = None
         return old
 
-    def amend(self) -> None:
+    def bump_version(self) -> None:
         """What was said on it has changed: no new activity, but a new version."""
         self.version += 1
 
-    def next_event(self) -> int:
+    def next_event_sequence(self) -> int:
         """The sequence number of the next event about this incident: 1, 2, 3, …"""
         self.event_sequence += 1
         return self.event_sequence

@@ -28,7 +28,7 @@ def _of_rule() -> tuple[Column[Any], ...]:
 
 RULE_COLUMNS: Final = tuple(column.name for column in _of_rule())
 
-listing = Table(
+incident_listing = Table(
     "incident_listing",
     METADATA,
     Column("incident_id", BigInteger, primary_key=True, autoincrement=False),
@@ -46,25 +46,30 @@ listing = Table(
     ),
 )
 
-_IN_ORDER: Final = (listing.c.date_started, listing.c.incident_id)
+_IN_ORDER: Final = (incident_listing.c.date_started, incident_listing.c.incident_id)
 
-Index("incident_listing_organization_idx", listing.c.organization_id, *_IN_ORDER)
-Index("incident_listing_project_idx", listing.c.project_id, *_IN_ORDER)
-Index("incident_listing_open_idx", listing.c.project_id, *_IN_ORDER, postgresql_where=literal_column("status <> 2"))
+Index("incident_listing_organization_idx", incident_listing.c.organization_id, *_IN_ORDER)
+Index("incident_listing_project_idx", incident_listing.c.project_id, *_IN_ORDER)
 Index(
-    "incident_listing_unfinished_idx",
-    listing.c.organization_id,
+    "incident_listing_open_idx",
+    incident_listing.c.project_id,
     *_IN_ORDER,
     postgresql_where=literal_column("status <> 2"),
 )
-Index("incident_listing_status_idx", listing.c.project_id, listing.c.status, *_IN_ORDER)
+Index(
+    "incident_listing_unfinished_idx",
+    incident_listing.c.organization_id,
+    *_IN_ORDER,
+    postgresql_where=literal_column("status <> 2"),
+)
+Index("incident_listing_status_idx", incident_listing.c.project_id, incident_listing.c.status, *_IN_ORDER)
 
 LIFE: Final = "tstzrange(date_started, greatest(date_closed, date_started), '[]')"
 """From when to when a closed incident was open; only what is closed is indexed by it."""
 
 Index(
     "incident_listing_life_idx",
-    listing.c.project_id,
+    incident_listing.c.project_id,
     literal_column(LIFE),
     postgresql_using="gist",
     postgresql_where=literal_column("date_closed IS NOT NULL"),
@@ -72,10 +77,10 @@ Index(
 # For the release before, which searches by it; this one does not.
 Index(
     "incident_listing_search_idx",
-    listing.c.organization_id,
-    listing.c.project_id,
-    listing.c.status,
-    listing.c.folded_title,
+    incident_listing.c.organization_id,
+    incident_listing.c.project_id,
+    incident_listing.c.status,
+    incident_listing.c.folded_title,
     postgresql_using="gin",
     postgresql_ops={"folded_title": "gin_trgm_ops"},
     postgresql_with={"gin_pending_list_limit": "256"},
@@ -126,7 +131,7 @@ def long_key(organization: str) -> str:
     return f"hashtextextended('long', {organization})"
 
 
-titles = Table(
+incident_titles = Table(
     "incident_titles",
     METADATA,
     Column("incident_id", BigInteger, primary_key=True, autoincrement=False),
@@ -150,8 +155,8 @@ TITLE_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
 
 # A short list of rows still to be indexed keeps openings cheap; every search reads that list.
 for _table, _name, _where in (
-    (titles, "incident_titles_keys_idx", None),
-    (listing, "incident_listing_unfinished_keys_idx", literal_column("status <> 2")),
+    (incident_titles, "incident_titles_keys_idx", None),
+    (incident_listing, "incident_listing_unfinished_keys_idx", literal_column("status <> 2")),
 ):
     Index(
         _name,

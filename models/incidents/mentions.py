@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
 from models.enums import JSON, MAX_ID
-from models.refusals import NOT_NULL, InvalidFields
+from models.refusals import FIELD_NOT_NULL, InvalidFields
 
 UNPARSABLE: Final = "Could not parse actor. Format should be `type:id` where type is `team` or `user`."
 _FORM = re.compile(r"(?:(user|team):)?([0-9]+)")
@@ -71,7 +71,7 @@ class Facts(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Mentioned:
+class ResolvedMentions:
     """Who is mentioned: people by name, and teams with the people on them."""
 
     users: frozenset[int] = frozenset()
@@ -87,9 +87,9 @@ class Mentioned:
         """Whoever is mentioned through a team and not by name."""
         return frozenset().union(*self.people_by_team.values()) - self.users
 
-    def without(self, *, users: Set[int], teams: Set[int]) -> Mentioned:
+    def without(self, *, users: Set[int], teams: Set[int]) -> ResolvedMentions:
         """Those who are mentioned for the first time, after these."""
-        return Mentioned(
+        return ResolvedMentions(
             self.users - users,
             {team: people - users for team, people in self.people_by_team.items() if team not in teams},
         )
@@ -105,7 +105,9 @@ class _Reading:
     wrongs: dict[str, list[str]] = field(default_factory=dict)
 
 
-def resolve(mentions: Sequence[str | None], facts: Facts, *, organization: int, attached_teams: Set[int]) -> Mentioned:
+def resolve_mentions(
+    mentions: Sequence[str | None], facts: Facts, *, organization: int, attached_teams: Set[int]
+) -> ResolvedMentions:
     """Who is meant, if everyone may be mentioned; ``attached_teams`` are those of the incident's projects.
 
     :raises InvalidFields: with a text per index, or one text for the whole list.
@@ -120,7 +122,7 @@ def resolve(mentions: Sequence[str | None], facts: Facts, *, organization: int, 
         raise _invalid(["Cannot mention a non team member"])
     if not reading.teams.keys() <= attached_teams:
         raise _invalid(["Mentioned team not found or not associated with project"])
-    return Mentioned(frozenset(reading.users), {team.id: team.people for team in reading.teams.values()})
+    return ResolvedMentions(frozenset(reading.users), {team.id: team.people for team in reading.teams.values()})
 
 
 class Owner(NamedTuple):
@@ -144,7 +146,7 @@ def resolve_owner(named: str | None, facts: Facts, *, organization: int) -> Owne
 def _read(mention: str | None, facts: Facts, organization: int, reading: _Reading) -> str | None:
     """Read one mention into ``reading``; return what is wrong with it."""
     if mention is None:
-        return NOT_NULL
+        return FIELD_NOT_NULL
     target = parse(mention)
     if target is None:
         return UNPARSABLE

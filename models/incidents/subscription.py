@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Table, Text
 
-from models.base import METADATA, Timestamp, reference
+from models.base import METADATA, Timestamp, foreign_key
 
 subscriptions = Table(
     "incident_subscriptions",
     METADATA,
-    reference("incident_id", "incidents.id", primary_key=True),
-    reference("user_id", "users.id", primary_key=True),
+    foreign_key("incident_id", "incidents.id", primary_key=True),
+    foreign_key("user_id", "users.id", primary_key=True),
     Column("reason", Text, nullable=False),
     Column("date_added", Timestamp, nullable=False),
 )

@@ -42,7 +42,7 @@ class Canary(NamedTuple):
         return f"{_PREFIX}{self.id}"
 
     @classmethod
-    def among(cls, queue: Lane, subjects: Iterable[str]) -> list[Self]:
+    def from_subjects(cls, queue: Lane, subjects: Iterable[str]) -> list[Self]:
         """The canaries that a hint on this queue names.
 
         >>> Canary.among(Lane.BULK, ["incident:1:7", "canary:17", "canary:x"])
@@ -93,7 +93,7 @@ ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
 """The parameters of :data:`CANARY_STATUS` for every queue there is."""
 
 
-def flights(connection: Connection) -> list[CanaryStatus]:
+def canary_status(connection: Connection) -> list[CanaryStatus]:
     """What the canaries of every queue tell."""
     rows = connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)
     return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
@@ -114,7 +114,7 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
     return [Canary(Lane(row.queue), row.id) for row in rows]
 
 
-def see(connection: Connection, came: Sequence[Canary], *, worker: str) -> None:
+def mark_canaries_seen(connection: Connection, came: Sequence[Canary], *, worker: str) -> None:
     """Write down that these have come; one that was never sent on this queue, or came before, changes nothing."""
     connection.exec_driver_sql(
         "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
@@ -139,7 +139,7 @@ def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> s
     return {Lane(queue) for queue in rows.scalars()}
 
 
-def prune(connection: Connection) -> None:
+def prune_canaries(connection: Connection) -> None:
     """Forget old canaries, except the last one seen of each queue."""
     connection.exec_driver_sql(
         "DELETE FROM canaries old WHERE sent_at < clock_timestamp() - make_interval(hours => %(hours)s)"

@@ -110,15 +110,15 @@ ACCEPT_COMMANDS: Final = insert_statement(commands, NewCommand._fields, "RETURNI
 """Insert commands in order; identities rise with the order of the arrays."""
 
 
-def acceptance(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
+def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
     """The parameters of :data:`ACCEPT_COMMANDS`."""
     return column_arrays(NewCommand._fields, rows)
 
 
-def accept(connection: Connection, rows: Sequence[NewCommand]) -> None:
+def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
     """Accept commands inside the caller's transaction, as follow-ups of what it does."""
     if rows:
-        connection.exec_driver_sql(ACCEPT_COMMANDS, dict(acceptance(rows)))
+        connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
 
 
 # --- claim -----------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class WaitingCommands(NamedTuple):
 
     due: list[ClaimedCommand]
     paused_at: dict[str, int]
-    through: int = AFTER_LAST_SEQ
+    read_through: int = AFTER_LAST_SEQ
 
 
 def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
@@ -257,7 +257,7 @@ class LostRace(Exception):
     """A command in this batch was finished by someone else: the batch must be rolled back."""
 
 
-def settle(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
+def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
     """Record outcomes.
 
     :raises LostRace: one of the commands was not waiting any more.

@@ -102,7 +102,7 @@ PLANNING: Final = Stage("planned_at", "plan:")
 Line = tuple[int, str]
 """An organization and a subject in it: one line of events, in sequence."""
 
-START: Final[Line] = (0, "")
+BEFORE_FIRST_SUBJECT: Final[Line] = (0, "")
 """Before every line."""
 
 
@@ -110,10 +110,10 @@ def claim_events(
     connection: Connection,
     stage: Stage,
     *,
-    lines: int,
-    per_line: int,
-    after: Line = START,
-    without: Sequence[UUID] = (),
+    subjects: int,
+    per_subject: int,
+    after: Line = BEFORE_FIRST_SUBJECT,
+    excluded: Sequence[UUID] = (),
 ) -> list[WaitingEvent]:
     """Lock up to ``lines`` lines with waiting events until the transaction ends, then read these in order.
 
@@ -128,9 +128,9 @@ def claim_events(
         {
             "organization": after[0],
             "subject": after[1],
-            "without": list(without),
-            "candidates": 4 * lines,
-            "lines": lines,
+            "without": list(excluded),
+            "candidates": 4 * subjects,
+            "lines": subjects,
             "lock": stage.lock,
         },
     ).all()
@@ -141,8 +141,8 @@ def claim_events(
         {
             "organizations": [row.organization_id for row in locked],
             "subjects": [row.subject for row in locked],
-            "without": list(without),
-            "per_line": per_line,
+            "without": list(excluded),
+            "per_line": per_subject,
         },
     ).all()
     return [WaitingEvent(*row) for row in rows]
@@ -186,7 +186,7 @@ ORDER BY e.organization_id, e.subject, e.sequence
 """
 
 
-def mark(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> None:
+def mark_processed(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> None:
     """The stage has handled these events."""
     connection.exec_driver_sql(
         f"UPDATE events SET {stage.column} = clock_timestamp() WHERE id = ANY(%(ids)s::uuid[])",  # noqa: S608

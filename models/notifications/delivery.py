@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Index, SmallInteger, Table, Text, Uuid, func, text
 
-from models.base import METADATA, moment_column, reference
+from models.base import METADATA, foreign_key, moment_column
 
 
 class DeliveryMethod(StrEnum):
@@ -28,15 +28,15 @@ deliveries = Table(
     "deliveries",
     METADATA,
     Column("id", Uuid, primary_key=True),
-    reference("organization_id", "organizations.id"),
-    reference("incident_id", "incidents.id"),
+    foreign_key("organization_id", "organizations.id"),
+    foreign_key("incident_id", "incidents.id"),
     # No foreign keys: what was told stays on record when an activity or an action is gone.
     Column("activity_id", BigInteger, nullable=False),
     Column("rule_id", BigInteger, nullable=True),
     Column("action_id", BigInteger, nullable=True),
     Column("project_id", BigInteger, nullable=True),
     Column("channel", Text, nullable=False),
-    reference("user_id", "users.id", nullable=True),
+    foreign_key("user_id", "users.id", nullable=True),
     Column("target", Text, nullable=True),
     Column("method", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),

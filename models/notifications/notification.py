@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
 
-from models.base import METADATA, id_column, moment_column, reference, written_columns
+from models.base import METADATA, foreign_key, id_column, moment_column, written_columns
 
 notifications = Table(
     "notifications",
     METADATA,
     id_column(),
-    reference("organization_id", "organizations.id"),
-    reference("user_id", "users.id"),
-    reference("incident_id", "incidents.id"),
+    foreign_key("organization_id", "organizations.id"),
+    foreign_key("user_id", "users.id"),
+    foreign_key("incident_id", "incidents.id"),
     # No foreign key: a deleted comment leaves its item, marked retracted.
     Column("activity_id", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),
@@ -39,7 +39,7 @@ decisions = Table(
     "notification_decisions",
     METADATA,
     Column("activity_id", BigInteger, primary_key=True),
-    reference("user_id", "users.id", primary_key=True),
+    foreign_key("user_id", "users.id", primary_key=True),
     Column("channel", Text, primary_key=True),
     Column("incident_id", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),

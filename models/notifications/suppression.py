@@ -33,7 +33,7 @@ class Recipient:
     projects: tuple[ProjectFacts, ...]
 
 
-class Verdict(NamedTuple):
+class NotificationDecision(NamedTuple):
     """What was decided, and by which rule: the name of what suppressed it, or the reason it was delivered for."""
 
     outcome: DecisionOutcome
@@ -54,12 +54,12 @@ SUPPRESSIONS: Final[tuple[Callable[[Recipient], bool], ...]] = (no_access, autho
 """What keeps a person from being told; the first that holds is the rule written down."""
 
 
-def decide_notification(case: Recipient) -> Verdict:
+def decide_notification(case: Recipient) -> NotificationDecision:
     """Whether this person is told, and by which rule."""
     for rule in SUPPRESSIONS:
         if rule(case):
-            return Verdict(DecisionOutcome.SUPPRESSED, rule.__name__)
-    return Verdict(DecisionOutcome.DELIVERED, case.reason)
+            return NotificationDecision(DecisionOutcome.SUPPRESSED, rule.__name__)
+    return NotificationDecision(DecisionOutcome.DELIVERED, case.reason)
 
 
 NO_ACCESS: Final = no_access.__name__

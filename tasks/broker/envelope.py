@@ -126,7 +126,7 @@ _HEADERS: dict[str, Rule] = {
 }
 
 _EMBED = frozenset({"callbacks", "errbacks", "chain", "chord"})
-_TASKS = {lane.value: lane.task for lane in Lane}
+_TASKS = {lane.value: lane.task_name for lane in Lane}
 
 
 def _hold(rules: Mapping[str, Rule], values: Mapping[str, Any], where: str) -> None:

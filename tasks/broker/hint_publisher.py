@@ -52,7 +52,7 @@ class HintPublisher:
         if self._thread.is_alive():
             self._thread.join(timeout)
 
-    def hint(self, lane: Lane, subjects: Iterable[str]) -> None:
+    def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
         """Say that these subjects have work; returns at once and never fails, whatever the broker does."""
         with self._something:
             pending = self._pending.setdefault(lane, {})
@@ -106,13 +106,13 @@ class HintPublisher:
         queue = self._app.amqp.queues[lane.value]
         waiting = queue(producer.channel).queue_declare().message_count
         # Without subjects the hint only wakes: the worker claims by age.
-        for hint in [*Hint.about(subjects)] or [Hint()]:
+        for hint in [*Hint.for_subjects(subjects)] or [Hint()]:
             if waiting >= self._max_waiting:
                 return
             waiting += 1
             try:
                 self._app.send_task(
-                    lane.task,
+                    lane.task_name,
                     args=hint.to_args(),
                     queue=queue,
                     producer=producer,

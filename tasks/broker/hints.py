@@ -47,7 +47,7 @@ class Hint:
                 raise InvalidHint(f"a subject is 1 to {MAX_SUBJECT_CHARACTERS} printable ASCII characters")
 
     @classmethod
-    def about(cls, subjects: Iterable[str]) -> Iterator[Self]:
+    def for_subjects(cls, subjects: Iterable[str]) -> Iterator[Self]:
         """The hints it takes to name these subjects, each once, in their order."""
         names = iter(dict.fromkeys(subjects))
         while chunk := tuple(islice(names, MAX_SUBJECTS)):
@@ -69,7 +69,7 @@ class Hint:
         raise InvalidHint("the arguments are not one hint")
 
     @classmethod
-    def read(cls, args: Sequence[Any]) -> Self:
+    def parse_or_empty(cls, args: Sequence[Any]) -> Self:
         """The hint in a task's arguments; what cannot be read only wakes."""
         try:
             # A JSON array may reach us as a tuple; `parse` is as strict as the wire.

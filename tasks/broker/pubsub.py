@@ -96,7 +96,7 @@ class WakeupListener:
         self._woken.clear()
         return woken
 
-    def wait_until_listening(self, timeout: float) -> bool:
+    def wait_until_subscribed(self, timeout: float) -> bool:
         """Block until the channels are subscribed, or for ``timeout`` seconds; whether they are."""
         return self._listening.wait(timeout)
 
@@ -125,7 +125,7 @@ class WakeupListener:
                 self._woken.set()
 
 
-async def listen(
+async def subscribe(
     url: str | None,
     channels: Iterable[str],
     on_message: Callable[[str, str], None],

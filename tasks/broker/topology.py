@@ -70,7 +70,7 @@ def declare(connection: Connection) -> None:
             entity(channel).declare()
 
 
-def misfits(connection: Connection) -> list[str]:
+def topology_errors(connection: Connection) -> list[str]:
     """What RabbitMQ lacks of the topology, or holds in another shape: in sentences, with the fix. Changes nothing.
 
     On Valkey there is nothing to look for: a list comes with its first message. Bindings cannot be asked for; whoever

@@ -4,8 +4,8 @@
 
 Stock Celery 5.7 dies of about every third malformed envelope, runs forged callbacks and holds a slot for a far ``eta``;
 kombu 5.7's Valkey channel also dies when the server goes away with a message unacknowledged. One table of rules,
-:func:`tasks.broker.envelope.validate_envelope`, stands in front of both transports. On Valkey the refused go to the list
-``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
+:func:`tasks.broker.envelope.validate_envelope`, stands in front of both transports. On Valkey the refused go to the
+list ``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
 """
 
 from __future__ import annotations

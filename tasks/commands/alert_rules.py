@@ -24,17 +24,18 @@ from models.alert_rules.validation import (
     trigger_count_error,
 )
 from models.enums import JSON
-from models.refusals import REQUIRED
+from models.refusals import FIELD_REQUIRED
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import (
+    Boolean,
     OptionalNumber,
     OptionalText,
     RowId,
     SlugsIfAny,
     TextField,
-    Truth,
     bounded_text,
+    field_error,
     integer,
     number,
     object_error,
@@ -42,10 +43,9 @@ from tasks.commands.fields import (
     positive_integer,
     text_or_blank,
     up_to,
-    wrong,
 )
 from tasks.commands.rule_fields import (
-    WHOLE,
+    RULE_OBJECT_ERRORS_KEY,
     ActionSpec,
     DatasetField,
     EventTypes,
@@ -70,7 +70,7 @@ class RuleCommand(OutsideIn, Command):
 
     model_config = ConfigDict(populate_by_name=False)
 
-    whole: ClassVar[str] = WHOLE
+    whole: ClassVar[str] = RULE_OBJECT_ERRORS_KEY
     of_address: ClassVar[frozenset[str]] = frozenset({"inProject", "in_project"})
 
     @classmethod
@@ -101,16 +101,18 @@ def _or_null(schema: Mapping[str, Any]) -> WithJsonSchema:
 def _monitor_type(value: JSON) -> int:
     kind = integer(value)
     if kind < 0:
-        raise wrong("Ensure this value is greater than or equal to 0.")
+        raise field_error("Ensure this value is greater than or equal to 0.")
     if kind not in tuple(MonitorType):
-        raise wrong(f"Invalid monitor type, valid values are {[int(each) for each in MonitorType]}")
+        raise field_error(f"Invalid monitor type, valid values are {[int(each) for each in MonitorType]}")
     return kind
 
 
 def _activation_condition(value: JSON) -> int:
     condition = integer(value)
     if condition not in tuple(ActivationCondition):
-        raise wrong(f"Invalid activation condition, valid values are {[int(each) for each in ActivationCondition]}")
+        raise field_error(
+            f"Invalid activation condition, valid values are {[int(each) for each in ActivationCondition]}"
+        )
     return condition
 
 
@@ -144,7 +146,7 @@ class RuleWords(RuleCommand):
         str | None, optional(up_to(1000, text_or_blank)), _or_null(json_schema.text_or_blank_up_to(1000))
     ] = None
     excluded_projects: SlugsIfAny = ()
-    include_all_projects: Truth = False
+    include_all_projects: Boolean = False
     in_project: OptionalText = None
 
     @property
@@ -195,7 +197,7 @@ class RuleWords(RuleCommand):
             threshold_error(saying) if is_comparable else None,
         ):
             if sentence:
-                raise wrong(sentence)
+                raise field_error(sentence)
         return self
 
     def _decided(self) -> RuleDraft:
@@ -234,7 +236,7 @@ class CreateRule(RuleWords):
     def _fitting(self, parts: Sequence[JSON]) -> Self:
         super()._fitting(parts)
         if self.in_project is None and not self.projects:
-            raise object_error({"projects": [REQUIRED]})
+            raise object_error({"projects": [FIELD_REQUIRED]})
         return self
 
 

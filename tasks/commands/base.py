@@ -11,7 +11,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from tasks.commands.fields import (
-    WHOLE,
+    OBJECT_ERRORS_KEY,
 )
 
 
@@ -21,18 +21,18 @@ class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     name: ClassVar[str]
-    whole: ClassVar[str] = WHOLE
-    of_address: ClassVar[frozenset[str]] = frozenset()
+    object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
+    path_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields on the wire that only an address can give, and no body nor item."""
     is_partial: ClassVar[bool] = False
     """Whether what is left out stays as it is; then a field's default is none that a caller could count on."""
 
     @classmethod
-    def fields_on_wire(cls) -> frozenset[str]:
+    def wire_fields(cls) -> frozenset[str]:
         """Every spelling of every field that a caller may send."""
         fields = cls.model_fields
-        return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.of_address
+        return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.path_fields
 
-    def stored(self) -> str:
+    def to_payload(self) -> str:
         """As the ledger keeps it."""
         return self.model_dump_json(exclude_none=True)

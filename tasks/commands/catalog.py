@@ -36,7 +36,7 @@ from tasks.commands.triggers import (
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogEntry:
     """What the house knows of a command.
 
     ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
@@ -45,19 +45,19 @@ class Entry:
     honours If-Match. ``in_project`` is the permission of the command's other address, the one of a project.
     """
 
-    message: type[Command]
+    command_class: type[Command]
     permission: Permission
     method: str
     subject: Callable[[Any, int, int | None], str]
     for_services: bool = False
     for_people: bool = True
     is_conditional: bool = False
-    in_project: Permission | None = None
+    project_permission: Permission | None = None
 
     def permission_of(self, command: Command) -> Permission:
         """The permission of the address that the command came by."""
-        if self.in_project is not None and getattr(command, "in_project", None) is not None:
-            return self.in_project
+        if self.project_permission is not None and getattr(command, "in_project", None) is not None:
+            return self.project_permission
         return self.permission
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
@@ -84,31 +84,33 @@ def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
     return f"user:{user_id}"
 
 
-CATALOG: Final[dict[str, Entry]] = {
-    entry.message.name: entry
+CATALOG: Final[dict[str, CatalogEntry]] = {
+    entry.command_class.name: entry
     for entry in (
-        Entry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
-        Entry(ReceiveAlerts, INCIDENTS, "POST", _organization, for_services=True, for_people=False),
-        Entry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
-        Entry(MarkSeen, INCIDENT, "POST", _incident),
-        Entry(PostComment, INCIDENT, "POST", _incident),
-        Entry(EditComment, INCIDENT, "PUT", _incident, is_conditional=True),
-        Entry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
-        Entry(Subscribe, INCIDENT, "POST", _incident),
-        Entry(Unsubscribe, INCIDENT, "DELETE", _incident),
-        Entry(ReadNotifications, INBOX, "POST", _person),
-        Entry(CreateRule, ALERT_RULES, "POST", _organization, in_project=PROJECT_ALERT_RULES),
-        Entry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
-        Entry(DeleteRule, ALERT_RULE, "DELETE", _rule, is_conditional=True, in_project=PROJECT_ALERT_RULE),
-        Entry(SnoozeRule, PROJECT_ALERT_RULES, "POST", _rule),
-        Entry(UnsnoozeRule, PROJECT_ALERT_RULES, "DELETE", _rule),
-        Entry(CreateTrigger, ALERT_RULES, "POST", _rule),
-        Entry(UpdateTrigger, ALERT_RULES, "PUT", _rule),
-        Entry(DeleteTrigger, ALERT_RULES, "DELETE", _rule),
-        Entry(CreateAction, ALERT_RULES, "POST", _rule),
-        Entry(UpdateAction, ALERT_RULES, "PUT", _rule),
-        Entry(DeleteAction, ALERT_RULES, "DELETE", _rule),
-        Entry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
+        CatalogEntry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
+        CatalogEntry(ReceiveAlerts, INCIDENTS, "POST", _organization, for_services=True, for_people=False),
+        CatalogEntry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
+        CatalogEntry(MarkSeen, INCIDENT, "POST", _incident),
+        CatalogEntry(PostComment, INCIDENT, "POST", _incident),
+        CatalogEntry(EditComment, INCIDENT, "PUT", _incident, is_conditional=True),
+        CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
+        CatalogEntry(Subscribe, INCIDENT, "POST", _incident),
+        CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident),
+        CatalogEntry(ReadNotifications, INBOX, "POST", _person),
+        CatalogEntry(CreateRule, ALERT_RULES, "POST", _organization, project_permission=PROJECT_ALERT_RULES),
+        CatalogEntry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, project_permission=PROJECT_ALERT_RULE),
+        CatalogEntry(
+            DeleteRule, ALERT_RULE, "DELETE", _rule, is_conditional=True, project_permission=PROJECT_ALERT_RULE
+        ),
+        CatalogEntry(SnoozeRule, PROJECT_ALERT_RULES, "POST", _rule),
+        CatalogEntry(UnsnoozeRule, PROJECT_ALERT_RULES, "DELETE", _rule),
+        CatalogEntry(CreateTrigger, ALERT_RULES, "POST", _rule),
+        CatalogEntry(UpdateTrigger, ALERT_RULES, "PUT", _rule),
+        CatalogEntry(DeleteTrigger, ALERT_RULES, "DELETE", _rule),
+        CatalogEntry(CreateAction, ALERT_RULES, "POST", _rule),
+        CatalogEntry(UpdateAction, ALERT_RULES, "PUT", _rule),
+        CatalogEntry(DeleteAction, ALERT_RULES, "DELETE", _rule),
+        CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
     )
 }
 """Every command by its name on the wire."""

@@ -18,14 +18,14 @@ from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from models.enums import JSON, MAX_ID, AlertState
-from models.refusals import NOT_NULL, REQUIRED
+from models.refusals import FIELD_NOT_NULL, FIELD_REQUIRED
 from tasks.commands import json_schema
 
 BLANK: Final = "This field may not be blank."
-NO_STRING: Final = "Not a valid string."
+NOT_A_STRING: Final = "Not a valid string."
 NO_INTEGER: Final = "A valid integer is required."
 NO_NUMBER: Final = "A valid number is required."
-WHOLE: Final = "non_field_errors"
+OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """How errors of a whole object are called, where nothing else is said."""
 
 UNPARSABLE: Final = ""
@@ -42,7 +42,7 @@ _INTEGRAL = re.compile(r"\s*([+-]?[0-9]{1,30})(\.0*)?\s*")
 _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
-def wrong(message: str) -> PydanticCustomError:
+def field_error(message: str) -> PydanticCustomError:
     """A field error with exactly this text."""
     return PydanticCustomError("wire", "{message}", {"message": message})
 
@@ -50,25 +50,25 @@ def wrong(message: str) -> PydanticCustomError:
 def text(value: JSON) -> str:
     """Text as the wire takes it: a string or a number, trimmed, not blank, storable."""
     if not (trimmed := text_or_blank(value)):
-        raise wrong(BLANK)
+        raise field_error(BLANK)
     return trimmed
 
 
 def text_or_blank(value: JSON) -> str:
     """The same where it may be blank."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise wrong(NO_STRING)
+        raise field_error(NOT_A_STRING)
     return storable(str(value).strip())
 
 
 def storable(value: str) -> str:
     """Text that the database can hold."""
     if "\0" in value:
-        raise wrong("Null characters are not allowed.")
+        raise field_error("Null characters are not allowed.")
     if lone := _SURROGATE.search(value):
-        raise wrong(f"Surrogate characters are not allowed: U+{ord(lone[0]):X}.")
+        raise field_error(f"Surrogate characters are not allowed: U+{ord(lone[0]):X}.")
     return value
 
 
@@ -80,21 +80,21 @@ def whole_if_integral(value: JSON) -> JSON:
 def integer(value: JSON) -> int:
     """An integer, an integral float or a string of either; never a truth value."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool):
-        raise wrong(NO_INTEGER)
+        raise field_error(NO_INTEGER)
     value = whole_if_integral(value)
     if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
         return int(digits[1])
     if not isinstance(value, int):
-        raise wrong(NO_INTEGER)
+        raise field_error(NO_INTEGER)
     return value
 
 
 def number(value: JSON) -> float:
     """A number or its digits; never a truth value, nor what no number can be (infinity, "not a number")."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     is_one = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
     try:
         # float() leaves some of the space that the pattern and str.strip know.
@@ -103,18 +103,18 @@ def number(value: JSON) -> float:
     except OverflowError:
         parsed = math.inf
     if not math.isfinite(parsed):
-        raise wrong(NO_NUMBER)
+        raise field_error(NO_NUMBER)
     return parsed
 
 
 def truth(value: JSON) -> bool:
     """A truth value, or the words and numbers that forms send for one."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     value = whole_if_integral(value)
     read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
     if read is None:
-        raise wrong("Must be a valid boolean.")
+        raise field_error("Must be a valid boolean.")
     return read
 
 
@@ -126,23 +126,23 @@ def not_an_object(value: JSON) -> str:
 def listing(value: JSON) -> list[Any]:
     """A JSON array."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     if not isinstance(value, list):
-        raise wrong(f'Expected a list of items but got type "{type(value).__name__}".')
+        raise field_error(f'Expected a list of items but got type "{type(value).__name__}".')
     return value
 
 
 def moment(value: JSON) -> datetime:
     """A point in time as ISO 8601; without an offset it is UTC."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     try:
         parsed = datetime.fromisoformat(value) if isinstance(value, str) and len(value) <= 64 else None
         if parsed is not None:
             return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    raise wrong(
+    raise field_error(
         "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
     )
 
@@ -171,7 +171,7 @@ def identifier(value: JSON) -> int | None:
 def incident_address(value: JSON) -> str:
     """An incident's identifier in its plainest spelling, ``dedup:KEY``, or ``""`` for what can name none."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     if isinstance(value, str) and value.startswith("dedup:"):
         return f"dedup:{text(value.removeprefix('dedup:'))}"
     number = identifier(_named(value))
@@ -189,9 +189,9 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
     def check(value: JSON) -> int:
         read = integer(value)
         if read > most:
-            raise wrong(f"Ensure this value is less than or equal to {most}.")
+            raise field_error(f"Ensure this value is less than or equal to {most}.")
         if read < least:
-            raise wrong(f"Ensure this value is greater than or equal to {least}.")
+            raise field_error(f"Ensure this value is greater than or equal to {least}.")
         return read
 
     return check
@@ -211,7 +211,7 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
     def limited(value: JSON) -> str:
         read = check(value)
         if len(read) > most:
-            raise wrong(f"Ensure this field has no more than {most} characters.")
+            raise field_error(f"Ensure this field has no more than {most} characters.")
         return read
 
     return limited
@@ -225,7 +225,7 @@ def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
 def row_id(value: JSON) -> int:
     """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
     if value is None:
-        raise wrong(NOT_NULL)
+        raise field_error(FIELD_NOT_NULL)
     return identifier(_named(value)) or 0
 
 
@@ -233,7 +233,7 @@ def _named(value: JSON) -> JSON:
     # 1.0 and 1 are one number in JSON.
     plain = whole_if_integral(value)
     if isinstance(plain, (bool, float, list, dict)):
-        raise wrong(NO_STRING)
+        raise field_error(NOT_A_STRING)
     return plain
 
 
@@ -241,7 +241,7 @@ _ADDRESS: Final = {
     "description": "Number of the incident, or dedup:KEY. What names none is refused when the command is applied.",
     "anyOf": [
         {"type": "integer"},
-        {"type": "string", "pattern": f"^dedup:{json_schema.SAID}"},
+        {"type": "string", "pattern": f"^dedup:{json_schema.NON_BLANK}"},
         {"type": "string", "not": {"pattern": "^dedup:"}},
     ],
 }
@@ -273,7 +273,7 @@ SlugsIfAny = Annotated[
 """The same where the list may be empty."""
 Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
 OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
-Truth = Annotated[bool, BeforeValidator(truth), WithJsonSchema(json_schema.TRUTH)]
+Boolean = Annotated[bool, BeforeValidator(truth), WithJsonSchema(json_schema.TRUTH)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
     optional(lambda value: _each(value, integer)),
@@ -287,7 +287,7 @@ _ALERT_STATES: Final = {str(state): state for state in AlertState}
 def _alert_state(value: JSON) -> AlertState:
     state = _ALERT_STATES.get(text(value))
     if state is None:
-        raise wrong(f"Valid values: {', '.join(_ALERT_STATES)}.")
+        raise field_error(f"Valid values: {', '.join(_ALERT_STATES)}.")
     return state
 
 
@@ -302,22 +302,22 @@ def status_in(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema
     def check(value: JSON) -> int:
         number = integer(value)
         if number not in choices:
-            raise wrong(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
+            raise field_error(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
         return number
 
     return BeforeValidator(check), WithJsonSchema(json_schema.choice_of(choices))
 
 
 def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
-    listed = filled(value)
+    listed = non_empty_array(value)
     return tuple(check_each({str(index): each for index, each in enumerate(listed)}, check).values())
 
 
-def filled(value: JSON) -> list[Any]:
+def non_empty_array(value: JSON) -> list[Any]:
     """A JSON array with something in it."""
     listed = listing(value)
     if not listed:
-        raise wrong("This list may not be empty.")
+        raise field_error("This list may not be empty.")
     return listed
 
 
@@ -340,14 +340,14 @@ def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
 
 
-def errors_by_field(error: ValidationError, *, whole: str = WHOLE) -> dict[str, JSON]:
+def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
     """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep.
 
     ``whole`` is how errors of the object itself are called.
     """
     fields: dict[str, JSON] = {}
     for each in error.errors():
-        *path, name = map(str, each["loc"] or (whole,))
+        *path, name = map(str, each["loc"] or (object_errors_key,))
         place = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
         if each["type"] == "items":
             place[name] = each["ctx"]["items"]
@@ -359,4 +359,4 @@ def errors_by_field(error: ValidationError, *, whole: str = WHOLE) -> dict[str, 
 
 
 def _text_of(kind: str, message: str) -> str:
-    return {"missing": REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)
+    return {"missing": FIELD_REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)

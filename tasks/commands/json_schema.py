@@ -13,10 +13,10 @@ Schema = dict[str, Any]
 _SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 """What ``str.strip`` takes away, inside a character class."""
 
-SAID: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
+NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 """The pattern of the rest of a text that is not blank."""
 
-TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{SAID}"}
+TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 ID: Final[Schema] = {"type": ["integer", "string"]}

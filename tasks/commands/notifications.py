@@ -10,7 +10,7 @@ from tasks.commands.base import Command
 from tasks.commands.fields import (
     OptionalIds,
     OptionalInteger,
-    wrong,
+    field_error,
 )
 
 
@@ -33,5 +33,5 @@ class ReadNotifications(Command):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if (self.ids is None) == (self.up_to is None):
-            raise wrong("Send exactly one of ids and upTo.")
+            raise field_error("Send exactly one of ids and upTo.")
         return self

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
-from models.alert_rules.validation import LABELS
+from models.alert_rules.validation import TRIGGER_LABELS
 from models.enums import JSON
 from models.incidents import mentions
 from tasks.commands import json_schema
@@ -36,6 +36,7 @@ from tasks.commands.fields import (
     SlugsIfAny,
     bounded_text,
     errors_by_field,
+    field_error,
     integer,
     listing,
     mention,
@@ -44,10 +45,9 @@ from tasks.commands.fields import (
     text,
     text_or_blank,
     whole_if_integral,
-    wrong,
 )
 
-WHOLE: Final = "nonFieldErrors"
+RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
 """How errors of a whole object are called where rules are concerned."""
 
 STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
@@ -95,7 +95,7 @@ _P = TypeVar("_P", bound=Part)
 def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
     """A part as its own object: what is wrong with it is told as if it had been sent alone."""
     if not isinstance(value, dict):
-        raise object_error({WHOLE: [not_an_object(value)]})
+        raise object_error({RULE_OBJECT_ERRORS_KEY: [not_an_object(value)]})
     known = {field.alias for field in kind.model_fields.values()}
     wrongs: dict[str, JSON] = {}
     if context:
@@ -103,7 +103,7 @@ def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
     try:
         read = kind.model_validate(value, context=dict(context or {}))
     except ValidationError as error:
-        raise object_error(errors_by_field(error, whole=WHOLE) | wrongs) from None
+        raise object_error(errors_by_field(error, object_errors_key=RULE_OBJECT_ERRORS_KEY) | wrongs) from None
     if wrongs:
         raise object_error(wrongs)
     return read
@@ -118,7 +118,7 @@ def _one_of(words: type[Any], read: Callable[[JSON], Any], sentence: str) -> Bef
     def check(value: JSON) -> Any:
         found = read(value)
         if found not in values:
-            raise wrong(sentence.format(value=found, values=values))
+            raise field_error(sentence.format(value=found, values=values))
         return words(found)
 
     return BeforeValidator(check)
@@ -128,7 +128,7 @@ def _query(value: JSON) -> str:
     query = text_or_blank(value)
     for term in query.split():
         if term == "release:latest":
-            raise wrong(f"Unsupported Query: We do not currently support the {term} query")
+            raise field_error(f"Unsupported Query: We do not currently support the {term} query")
     return query
 
 
@@ -136,7 +136,7 @@ def _event_types(value: JSON) -> tuple[EventType, ...]:
     known = {str(each): each for each in EventType}
     asked = [each.lower() if isinstance(each, str) else "" for each in listing(value)]
     if not set(asked) <= known.keys():
-        raise wrong(f"Invalid event_type, valid values are {list(known)}")
+        raise field_error(f"Invalid event_type, valid values are {list(known)}")
     return tuple(known[each] for each in dict.fromkeys(asked))
 
 
@@ -145,14 +145,14 @@ def _owner(value: JSON) -> str | None:
         return None
     named = mention(whole_if_integral(value)) or ""
     if mentions.parse(named) is None:
-        raise wrong(mentions.UNPARSABLE)
+        raise field_error(mentions.UNPARSABLE)
     return named
 
 
 def _one_project(value: JSON) -> tuple[str, ...]:
     slugs = [text(each) for each in listing(value)]
     if len(slugs) > 1:
-        raise wrong("Ensure this field has no more than 1 elements.")
+        raise field_error("Ensure this field has no more than 1 elements.")
     return tuple(slugs)
 
 
@@ -195,7 +195,7 @@ _OWNER: Final = {
         {
             "type": "string",
             "maxLength": 1000,
-            "pattern": f"^{json_schema.SAID}",
+            "pattern": f"^{json_schema.NON_BLANK}",
             "not": {"pattern": "^(user:|team:|[0-9]+$)"},
         },
         {"type": "null"},
@@ -231,13 +231,13 @@ _TARGET_TYPES: Final = (*(str(each) for each in TargetType), "sentry_app")
 
 def _action_type(value: JSON) -> str:
     if value is not None and (not isinstance(value, str) or value not in {*ActionType, *_FOREIGN}):
-        raise wrong(f"Invalid type, valid values are {[str(each) for each in ActionType]}")
+        raise field_error(f"Invalid type, valid values are {[str(each) for each in ActionType]}")
     return text(value)
 
 
 def _target_type(value: JSON) -> str:
     if value is not None and value not in _TARGET_TYPES:
-        raise wrong(f"Invalid targetType, valid values are [{', '.join(_TARGET_TYPES)}]")
+        raise field_error(f"Invalid targetType, valid values are [{', '.join(_TARGET_TYPES)}]")
     return text(value)
 
 
@@ -353,9 +353,9 @@ Triggers = Annotated[
     WithJsonSchema(
         {
             "type": "array",
-            "prefixItems": [_trigger_schema(label) for label in LABELS],
+            "prefixItems": [_trigger_schema(label) for label in TRIGGER_LABELS],
             "minItems": 1,
-            "maxItems": len(LABELS),
+            "maxItems": len(TRIGGER_LABELS),
         }
     ),
 ]

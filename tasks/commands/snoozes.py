@@ -12,16 +12,16 @@ from tasks.commands.fields import (
     OptionalText,
     OptionalTimestamp,
     RowId,
+    field_error,
     optional,
     text,
-    wrong,
 )
 
 
 def _target(value: JSON) -> str:
     target = text(value)
     if target not in ("me", "everyone"):
-        raise wrong(f'"{target[:100]}" is not a valid choice.')
+        raise field_error(f'"{target[:100]}" is not a valid choice.')
     return target
 
 

@@ -16,7 +16,7 @@ from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, GONE, a_road
 from tests.handlers.acme import Acme
 from tests.http.doorway import Gateway, running_gateway
-from tests.http.test_stream import following, incident, other_incident, record_event
+from tests.http.test_stream import broadcaster_of, incident, other_incident, record_event
 from tests.waiting import eventually
 
 __all__ = ["incident", "other_incident"]
@@ -79,7 +79,7 @@ def test_who_may_not_follow_is_told(connect: Connect, gateway: Gateway) -> None:
 
 
 def test_a_right_that_ends_ends_following(connect: Connect, gateway: Gateway, ledger: Engine, incident: int) -> None:
-    following(gateway).heartbeat_seconds = 0.05
+    broadcaster_of(gateway).heartbeat_seconds = 0.05
     before = record_event(ledger, incident)
     record_event(ledger, incident)
     events = connect(gateway.url).follow(last_id=str(before))
@@ -99,7 +99,7 @@ def test_a_gateway_that_restarts_costs_no_event_and_doubles_none(
     with running_gateway(first) as one, a_road(one.url) as road:
         client = connect(road.url)
         follower = Follower(client.follow())
-        eventually(lambda: following(one).streams)
+        eventually(lambda: broadcaster_of(one).stream_count)
         # Nothing was heard yet when the gateway goes: what happens meanwhile must not be lost either.
         one.stop()
         ids = [str(record_event(ledger, incident, "while it was away"))]
@@ -119,7 +119,7 @@ def test_a_road_that_breaks_costs_no_event_and_doubles_none(
     ids = []
     with a_road(gateway.url, GONE, BUSY) as road:
         follower = Follower(connect(road.url).follow())
-        eventually(lambda: following(gateway).streams)
+        eventually(lambda: broadcaster_of(gateway).stream_count)
         for _ in range(3):
             ids.append(str(record_event(ledger, incident)))
             eventually(lambda: follower.ids == ids)

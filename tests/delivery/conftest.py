@@ -39,7 +39,7 @@ class Scene:
 
     def plan(self) -> None:
         notifier = self.notifier()
-        while notifier.plan():
+        while notifier.plan_batch():
             pass
 
     def told(self) -> dict[int, str]:

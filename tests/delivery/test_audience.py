@@ -16,10 +16,10 @@ from tests.builders import (
     a_subscription,
     a_team,
     a_user,
+    add_member,
     an_event,
     an_incident,
     an_organization,
-    join,
 )
 from tests.delivery.conftest import Scene
 from workers.notify.audience import AUDIENCES
@@ -29,7 +29,7 @@ NO_ACCESS = ("suppressed", "no_access")
 
 
 def test_every_event_that_tells_people_has_a_line_in_the_table() -> None:
-    telling = {name for name, event in EVENTS.items() if event.tells_people}
+    telling = {name for name, event in EVENTS.items() if event.notifies_people}
 
     assert telling == set(AUDIENCES) & set(EVENTS)
 
@@ -104,7 +104,7 @@ def test_the_item_names_the_comment_whatever_the_reason(scene: Scene) -> None:
 
 def test_a_place_on_a_team_that_was_switched_off_is_not_told(scene: Scene) -> None:
     with scene.engine.begin() as connection:
-        a_member(connection, scene.organization, on_teams_no_more=[scene.team])
+        a_member(connection, scene.organization, inactive_teams=[scene.team])
     scene.given(mentioning_teams=[scene.team])
 
     scene.plan()
@@ -127,7 +127,7 @@ def test_a_team_of_another_organization_brings_nobody(scene: Scene) -> None:
         other = an_organization(connection)
         team = a_team(connection, other)
         ana = a_member(connection, other, teams=[team])
-        join(connection, scene.organization, ana)
+        add_member(connection, scene.organization, ana)
     scene.given(mentioning_teams=[team])
 
     scene.plan()

@@ -19,7 +19,7 @@ from tasks.events import CommentPosted, Mentioned
 from tasks.settings import BrokerSettings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import NOWHERE, Scene
-from tests.faults.loops import running
+from tests.faults.loops import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
@@ -34,7 +34,7 @@ def test_a_team_of_ten_thousand_is_one_insert(scene: Scene) -> None:
     scene.given(mentioning_teams=[scene.team])
 
     with counted_statements(scene) as statements:
-        assert scene.notifier().plan()
+        assert scene.notifier().plan_batch()
 
     assert len([each for each in statements if each.startswith("INSERT INTO notifications ")]) == 1
     assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM notifications") == [(TEAM, TEAM)]
@@ -43,11 +43,11 @@ def test_a_team_of_ten_thousand_is_one_insert(scene: Scene) -> None:
 def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> None:
     given_comments(scene, 1)
     with counted_statements(scene) as for_one:
-        scene.notifier().plan()
+        scene.notifier().plan_batch()
     given_comments(scene, 90)
 
     with counted_statements(scene) as for_many:
-        scene.notifier().plan()
+        scene.notifier().plan_batch()
 
     assert scene.unplanned() == set()
     assert len(for_many) == len(for_one) <= 15
@@ -132,24 +132,24 @@ def test_an_event_that_cannot_be_planned_holds_up_nobody(scene: Scene) -> None:
 
 
 def test_an_event_that_could_not_be_planned_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifier_module, "PAUSES_SECONDS", (0,))
+    monkeypatch.setattr(notifier_module, "RETRY_DELAYS_SECONDS", (0,))
     notifier = scene.notifier()
     poisoned = given_poison(scene)
-    notifier.plan()
+    notifier.plan_batch()
     assert scene.unplanned() == {poisoned}
     with scene.engine.begin() as connection:
         connection.execute(text("UPDATE events SET body = replace(body::text, 'nobody', '0')::json"))
 
-    eventually(lambda: notifier.plan() and not scene.unplanned())
+    eventually(lambda: notifier.plan_batch() and not scene.unplanned())
 
 
 def test_a_poisoned_event_rests_before_it_is_tried_again(scene: Scene) -> None:
     notifier = scene.notifier()
     given_poison(scene)
 
-    assert notifier.plan()
+    assert notifier.plan_batch()
 
-    assert [notifier.plan() for _ in range(3)] == [True, False, False]
+    assert [notifier.plan_batch() for _ in range(3)] == [True, False, False]
 
 
 def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +158,9 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     def die(*_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("workers.notify.planner.mark", die)
+    monkeypatch.setattr("workers.notify.planner.mark_processed", die)
     with pytest.raises(SystemExit):
-        scene.notifier().plan()
+        scene.notifier().plan_batch()
     assert scene.told() == {}
     monkeypatch.undo()
 
@@ -180,11 +180,11 @@ def test_a_notifier_that_is_killed_loses_nothing_and_doubles_nothing(scene: Scen
             a_comment(connection, incident, by=scene.author, mentioning_teams=[scene.team])
 
     for _ in range(3):
-        with running("notifier", database_url=database_url, broker_url=servers.broker_url) as process:
+        with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url) as process:
             before = len(scene.unplanned())
             eventually(lambda before=before: len(scene.unplanned()) < before or not scene.unplanned())
             process.kill()
-    with running("notifier", database_url=database_url, broker_url=servers.broker_url):
+    with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url):
         eventually(lambda: not scene.unplanned())
 
     assert scene.rows("SELECT count(*) FROM notifications") == [(comments * crowd,)]

@@ -18,7 +18,7 @@ from workers.stack.data_dir import DataDirectory
 from workers.stack.valkey import Valkey
 
 
-class Worker:
+class HintWorker:
     """A worker process that writes down what it was told."""
 
     def __init__(self, broker_url: str, folder: Path, *, prefetch: int = 1) -> None:
@@ -100,8 +100,8 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 
 @contextlib.contextmanager
-def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[Worker]:
-    worker = Worker(broker_url, folder, prefetch=prefetch)
+def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Iterator[HintWorker]:
+    worker = HintWorker(broker_url, folder, prefetch=prefetch)
     try:
         worker.wait_ready()
         yield worker
@@ -110,6 +110,6 @@ def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Itera
 
 
 @pytest.fixture
-def worker(broker: Broker, tmp_path: Path) -> Iterator[Worker]:
+def worker(broker: Broker, tmp_path: Path) -> Iterator[HintWorker]:
     with running_worker(broker.url, tmp_path) as worker:
         yield worker

@@ -15,7 +15,7 @@ QUEUE = Lane.COMMANDS.value
 FORGED = "forged:1"
 
 FORGED_CALL = {
-    "task": Lane.COMMANDS.task,
+    "task": Lane.COMMANDS.task_name,
     "args": Hint((FORGED,)).to_args(),
     "kwargs": {},
     "options": {"queue": QUEUE},
@@ -34,7 +34,7 @@ def an_envelope(subject: str = FORGED, *, body: Any = None, **headers: Any) -> d
         "content-type": "application/json",
         "headers": {
             "lang": "py",
-            "task": Lane.COMMANDS.task,
+            "task": Lane.COMMANDS.task_name,
             "id": "11111111-1111-4111-8111-111111111111",
             "shadow": None,
             "eta": None,
@@ -118,8 +118,8 @@ MALFORMED: dict[str, bytes] = {
     "no task": _changed(lambda envelope: envelope["headers"].pop("task")),
     "an unknown task": _with("headers", task="os.system"),
     "a task of Celery's own": _with("headers", task="celery.backend_cleanup"),
-    "another lane's task": _with("headers", task=Lane.BULK.task),
-    "task a list": _with("headers", task=[Lane.COMMANDS.task]),
+    "another lane's task": _with("headers", task=Lane.BULK.task_name),
+    "task a list": _with("headers", task=[Lane.COMMANDS.task_name]),
     "task an object": _with("headers", task={"name": 1}),
     "no id": _changed(lambda envelope: envelope["headers"].pop("id")),
     "id a list": _with("headers", id=["1"]),
@@ -164,7 +164,7 @@ MALFORMED: dict[str, bytes] = {
     "body not JSON": _body(base64.b64encode(b"{").decode()),
     "body not UTF-8": _body(base64.b64encode(b"\xff").decode()),
     "body deeply nested": _body(base64.b64encode(b"[" * 100_000).decode()),
-    "body an object of the first protocol": raw(an_envelope(body={"task": Lane.COMMANDS.task, "args": []})),
+    "body an object of the first protocol": raw(an_envelope(body={"task": Lane.COMMANDS.task_name, "args": []})),
     "body an empty array": raw(an_envelope(body=[])),
     "body two elements": raw(an_envelope(body=[[], {}])),
     "body four elements": raw(an_envelope(body=[[], {}, {}, {}])),

@@ -14,7 +14,7 @@ from pathlib import Path
 from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hints import Hint
-from tasks.celery_tasks import register_tasks, run_worker
+from tasks.celery_tasks import register_tasks, run_celery_worker
 from tasks.settings import BrokerSettings
 from tests.waiting import eventually
 
@@ -37,7 +37,7 @@ def main(folder: Path, prefetch: int) -> int:
         (folder / "child.new").rename(folder / "child")
 
     register_tasks(app, dict.fromkeys(Lane, write_down))
-    return run_worker(
+    return run_celery_worker(
         app,
         [Lane.COMMANDS],
         on_child_start=name_child,

@@ -19,7 +19,7 @@ LOOPS = {"relay": Relay, "notifier": Notifier}
 
 
 @contextmanager
-def running(loop: str, *, database_url: str, broker_url: str) -> Iterator[subprocess.Popen[bytes]]:
+def running_loop(loop: str, *, database_url: str, broker_url: str) -> Iterator[subprocess.Popen[bytes]]:
     """The loop in a process, killed with -9 at the end if not before; it has begun."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, loop],

@@ -17,7 +17,7 @@ from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import House, house
+from tests.handlers.conftest import Harness, house
 
 __all__ = ["house"]
 
@@ -25,7 +25,7 @@ _fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def acme(house: House) -> Acme:
+def acme(house: Harness) -> Acme:
     return Acme(house.engine)
 
 
@@ -33,31 +33,31 @@ def comment(text: str = "Looking into it", incident: str = "1") -> PostComment:
     return PostComment.model_validate({"incident": incident, "comment": text})
 
 
-def make_unreadable(house: House, id_: UUID) -> None:
+def make_unreadable(house: Harness, id_: UUID) -> None:
     """What is stored of this command cannot be carried out."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 
 
-def let_time_pass(house: House) -> None:
+def let_time_pass(house: Harness) -> None:
     """Every back-off is over."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
 
 
-def states(house: House, ids: list[UUID]) -> list[str]:
+def states(house: Harness, ids: list[UUID]) -> list[str]:
     with house.engine.connect() as connection:
         rows = connection.execute(select(commands.c.id, commands.c.state).where(commands.c.id.in_(ids)))
         by_id = {row.id: row.state for row in rows}
     return [by_id[id_] for id_ in ids]
 
 
-def comments_written(house: House) -> list[str]:
+def comments_written(house: Harness) -> list[str]:
     with house.engine.connect() as connection:
         return list(connection.execute(select(activities.c.comment).order_by(activities.c.id)).scalars())
 
 
-def in_a_process_that_dies(house: House, command: str, is_deadly: Callable[[Any], bool]) -> int:
+def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
     """Apply in a forked process that is killed by such a command; its exit code."""
 
     def work() -> None:
@@ -71,7 +71,7 @@ def in_a_process_that_dies(house: House, command: str, is_deadly: Callable[[Any]
             return handle(ask, work)
 
         handlers.HANDLERS[command] = kill_or_handle
-        house.worker(f"process-{os.getpid()}").drain(())
+        house.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)
     process.start()
@@ -80,7 +80,7 @@ def in_a_process_that_dies(house: House, command: str, is_deadly: Callable[[Any]
     return process.exitcode
 
 
-def test_one_poisoned_command_among_a_hundred_fails_alone(house: House, acme: Acme) -> None:
+def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: Acme) -> None:
     ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(100)]
     make_unreadable(house, ids[50])
 
@@ -91,20 +91,22 @@ def test_one_poisoned_command_among_a_hundred_fails_alone(house: House, acme: Ac
 
     assert states(house, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
     assert comments_written(house) == [f"{number}" for number in range(100) if number != 50]
-    assert house.resource(ids[50])["attempts"] == 5
+    assert house.ledger_row(ids[50])["attempts"] == 5
 
 
-def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(house: House, acme: Acme) -> None:
+def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(house: Harness, acme: Acme) -> None:
     first, second, third = (house.accept(comment(text), **acme.by("mem")) for text in ("1", "2", "3"))
     make_unreadable(house, second)
 
     house.apply()
 
     assert states(house, [first, second, third]) == ["applied", "accepted", "accepted"]
-    assert house.resource(second)["attempts"] == 1
+    assert house.ledger_row(second)["attempts"] == 1
 
 
-def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_applied(house: House, acme: Acme) -> None:
+def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_applied(
+    house: Harness, acme: Acme
+) -> None:
     ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(40)]
 
     deaths = 0
@@ -117,7 +119,7 @@ def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_app
     assert comments_written(house) == [f"{number}" for number in range(40) if number != 20]
 
 
-def test_a_dead_command_is_announced(house: House, acme: Acme) -> None:
+def test_a_dead_command_is_announced(house: Harness, acme: Acme) -> None:
     id_ = house.accept(comment(), **acme.by("mem"))
     make_unreadable(house, id_)
 
@@ -130,11 +132,11 @@ def test_a_dead_command_is_announced(house: House, acme: Acme) -> None:
     assert [tuple(row) for row in rows] == [("command.dead", f"commands/{id_}")]
 
 
-def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(house: House, acme: Acme) -> None:
+def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(house: Harness, acme: Acme) -> None:
     total = 300
     ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(total)]
 
-    workers = [threading.Thread(target=house.worker(f"worker-{name}").drain, args=((),)) for name in range(3)]
+    workers = [threading.Thread(target=house.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -21,7 +21,7 @@ from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.settings import BrokerSettings
 from tests.faults.model import CLOSED, Comment, Incident, Model, Person
-from tests.handlers.conftest import House, house
+from tests.handlers.conftest import Harness, house
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
 
@@ -44,7 +44,7 @@ NOWHERE = "redis+socket:///nowhere/valkey.sock"
 _numbers = count(1)
 
 
-def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: House) -> None:
+def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: Harness) -> None:
     run_state_machine_as_test(
         lambda: Machine(house),
         settings=settings(
@@ -61,7 +61,7 @@ def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: House)
 class Machine(RuleBasedStateMachine):
     """People ask, workers work or are kept from it; every example has an organization of its own."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: Harness) -> None:
         super().__init__()
         self.house = house
         self.engine: Engine = house.engine
@@ -228,7 +228,7 @@ class Machine(RuleBasedStateMachine):
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
         notifier = Notifier(self.engine, BrokerSettings(BROKER_URL=NOWHERE))
-        while notifier.plan():
+        while notifier.plan_batch():
             pass
         self._new_worker().drain(())
 
@@ -288,10 +288,10 @@ class Machine(RuleBasedStateMachine):
         """A worker that has just been started."""
         return Applier(
             engine=self.engine,
-            notes=self.engine.execution_options(isolation_level="AUTOCOMMIT"),
+            autocommit_engine=self.engine.execution_options(isolation_level="AUTOCOMMIT"),
             worker=f"worker-{next(_numbers)}",
-            tell=lambda _: None,
-            hand_over=lambda: None,
+            on_commit=lambda _: None,
+            request_continuation=lambda: None,
         )
 
     def _post(self, who: str, address: str, words: str, whom: list[str]) -> None:

@@ -13,7 +13,7 @@ from gateway.settings import GatewaySettings
 from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
-from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, misfits
+from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
 from tests.broker_params import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
 from tests.faults.test_relay import Subscriber, given_events, going, unannounced
@@ -84,11 +84,11 @@ def test_publishers_wait_for_confirms_and_nobody_waits_for_ever(rabbitmq: Rabbit
 
 def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
-        [missing] = misfits(connection)
+        [missing] = topology_errors(connection)
         found_after = rabbitmq.queues()
         declare(connection)
 
-        assert misfits(connection) == []
+        assert topology_errors(connection) == []
     assert "the exchange tocsin.events, the queue commands, " in missing
     assert missing.endswith(" are missing: start `tocsin relay` (anew, if it runs), which declares them")
     assert found_after == []
@@ -108,7 +108,7 @@ def test_a_queue_of_another_shape_is_named_with_its_difference_and_the_fix(
     with rabbitmq.connection() as connection:
         Queue("bulk", durable=True, queue_arguments=shape)(connection.default_channel).declare()
 
-        [found] = [each for each in misfits(connection) if "missing" not in each]
+        [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
     assert found.startswith("the queue bulk is not as we declare it (inequivalent arg '")
     assert found.endswith("delete it on RabbitMQ, no work is lost, then start `tocsin relay` anew")
@@ -119,7 +119,7 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         Exchange(EVENTS_EXCHANGE.name, type="direct", durable=True)(connection.default_channel).declare()
 
-        [found] = [each for each in misfits(connection) if "missing" not in each]
+        [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
     assert found.startswith("the exchange tocsin.events is not as we declare it (inequivalent arg 'type'")
     assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
@@ -130,7 +130,7 @@ def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared
     declared.node.ask("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
 
     with declared.connection() as connection:
-        found = misfits(connection)
+        found = topology_errors(connection)
 
     assert [sentence.partition(" (")[0] for sentence in found] == [
         f"the queue {lane.value} may not be looked at" for lane in Lane
@@ -200,12 +200,12 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
 ) -> None:
     given_events(database.engine, lines=5, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
-    relay.announce()
+    relay.publish_batch()
     assert unannounced(database.engine) == 2
     first = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
 
     while unannounced(database.engine):
-        relay.announce()
+        relay.publish_batch()
 
     rest = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
     assert len({*first, *rest}) == 5
@@ -215,7 +215,7 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Databas
     given_events(database.engine, lines=5, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
 
-    while relay.announce():
+    while relay.publish_batch():
         pass
 
     assert unannounced(database.engine) == 0
@@ -226,7 +226,7 @@ def test_only_so_many_refused_events_are_tried_again(database: Database, subscri
     given_events(database.engine, lines=10, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
 
-    while relay.announce():
+    while relay.publish_batch():
         pass
 
     assert unannounced(database.engine) == 4
@@ -246,7 +246,7 @@ def test_a_full_lane_does_not_keep_hints_from_the_others(declared: RabbitBroker)
     hinter = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
         # Three messages each.
-        hinter.hint(lane, (f"incident:1:{number}" for number in range(1500)))
+        hinter.publish(lane, (f"incident:1:{number}" for number in range(1500)))
 
     hinter.start()
     hinter.stop(timeout=30)

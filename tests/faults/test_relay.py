@@ -30,7 +30,7 @@ from tasks.settings import BrokerSettings
 from tests.broker_params import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
-from tests.faults.loops import running
+from tests.faults.loops import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import EVENTS_PER_LINE, Relay
@@ -125,7 +125,7 @@ def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database,
     given_events(database.engine, lines=2, length=3)
 
     with database.engine.begin() as connection:
-        in_hand = claim_events(connection, PUBLISHING, lines=1, per_line=1)
+        in_hand = claim_events(connection, PUBLISHING, subjects=1, per_subject=1)
         announce_all(Relay(database.engine, subscriber.settings))
 
     assert len(in_hand) == 1
@@ -141,7 +141,7 @@ def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Data
     with database.engine.begin() as connection:
         after = (0, "")
         for _ in range(5):
-            [event] = claim_events(connection, PUBLISHING, lines=1, per_line=1, after=after)
+            [event] = claim_events(connection, PUBLISHING, subjects=1, per_subject=1, after=after)
             after = (event.organization_id, event.subject)
             seen.append(event.subject)
 
@@ -159,9 +159,9 @@ def test_a_relay_that_dies_between_publishing_and_marking_announces_again_in_ord
     def die(*_: Any) -> None:
         raise SystemExit
 
-    monkeypatch.setattr("workers.relay.relay.mark", die)
+    monkeypatch.setattr("workers.relay.relay.mark_processed", die)
     with pytest.raises(SystemExit):
-        Relay(database.engine, subscriber.settings).announce()
+        Relay(database.engine, subscriber.settings).publish_batch()
     monkeypatch.undo()
 
     announce_all(Relay(database.engine, subscriber.settings))
@@ -175,11 +175,11 @@ def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
     given_events(database.engine, lines=300, length=5)
 
     for _ in range(4):
-        with running("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
+        with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
             before = unannounced(database.engine)
             eventually(lambda before=before: unannounced(database.engine) < before or before == 0)
             process.kill()
-    with running("relay", database_url=database.url, broker_url=subscriber.broker.url):
+    with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url):
         eventually(lambda: unannounced(database.engine) == 0)
 
     assert_complete(subscriber, lines=300, length=5)
@@ -203,7 +203,7 @@ def test_with_the_broker_away_events_wait(database: Database, broker: Broker) ->
     broker.stop()
 
     with pytest.raises(Exception, match=r".+"):
-        relay.announce()
+        relay.publish_batch()
 
     assert unannounced(database.engine) == 6
     broker.start()
@@ -214,7 +214,7 @@ def test_with_the_broker_away_events_wait(database: Database, broker: Broker) ->
 def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, alone: EmbeddedServers) -> None:
     given_events(database.engine, lines=100, length=10)
 
-    with running("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
+    with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
         alone.kill_postgres()
         alone.start_postgres()
         database.engine.dispose()
@@ -297,8 +297,8 @@ def test_a_young_command_is_not_forgotten(database: Database, sweeper: Sweeper) 
 
 def test_a_command_is_hinted_at_when_its_back_off_is_over(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
-        an_accepted_command(connection, subject="org:1", next_in=timedelta(seconds=-1))
-        an_accepted_command(connection, subject="org:2", next_in=timedelta(seconds=60))
+        an_accepted_command(connection, subject="org:1", retry_in=timedelta(seconds=-1))
+        an_accepted_command(connection, subject="org:2", retry_in=timedelta(seconds=60))
 
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
 
@@ -390,7 +390,7 @@ def given_forgotten(connection: Connection, subject: str, *, lane: Lane = Lane.C
 
 
 def announce_all(relay: Relay) -> None:
-    while relay.announce():
+    while relay.publish_batch():
         pass
 
 

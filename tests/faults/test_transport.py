@@ -11,7 +11,7 @@ from tasks.app import make_app
 from tasks.broker.envelope import rejection_reason, validate_envelope
 from tasks.broker.transport import MAX_PARKED, PARKED
 from tests.broker_params import ValkeyBroker
-from tests.faults.conftest import Worker, running_worker
+from tests.faults.conftest import HintWorker, running_worker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
 
@@ -39,7 +39,7 @@ def test_a_header_from_a_later_version_is_left_out_and_the_hint_admitted() -> No
     assert {"callbacks", "from_the_future"}.isdisjoint(admitted["headers"])
 
 
-def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: ValkeyBroker, worker: HintWorker) -> None:
     child = worker.child
     for envelope in MALFORMED.values():
         valkey.client.lpush(QUEUE, envelope)
@@ -54,7 +54,7 @@ def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: Va
     eventually(lambda: valkey.client.hlen("unacked") == 0)
 
 
-def test_a_parked_message_says_what_it_was_and_why_it_lies_there(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_a_parked_message_says_what_it_was_and_why_it_lies_there(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, b"hello")
 
     eventually(lambda: valkey.client.llen(PARKED) == 1)
@@ -66,7 +66,7 @@ def test_a_parked_message_says_what_it_was_and_why_it_lies_there(valkey: ValkeyB
     assert "transport.parked" in worker.log
 
 
-def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, *([b"hello"] * (MAX_PARKED + 5)))
     valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))
 
@@ -75,7 +75,7 @@ def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: Wo
     assert valkey.client.llen(PARKED) == MAX_PARKED
 
 
-def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("org:1", body=[_hint("org:1"), {}, {}], callbacks=[FORGED_CALL])))
     valkey.client.lpush(QUEUE, raw(an_envelope("org:2")))
 
@@ -84,7 +84,7 @@ def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: Wor
     assert FORGED not in worker.handled
 
 
-def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.hset("unacked", "forged", b"hello")
     valkey.client.zadd("unacked_index", {"forged": 1})
 
@@ -94,7 +94,7 @@ def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBro
     worker.wait_handled("org:1")
 
 
-def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.set(QUEUE, "hello")
     eventually(lambda: "Connection to broker lost" in worker.log)
 
@@ -104,7 +104,9 @@ def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker:
     worker.wait_handled("org:1")
 
 
-def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(valkey: ValkeyBroker, worker: Worker) -> None:
+def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(
+    valkey: ValkeyBroker, worker: HintWorker
+) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
     worker.wait_handled("wait:go")
     valkey.stop()

@@ -17,7 +17,7 @@ from amqp import Message
 
 from tasks.broker.topology import DEAD_QUEUE, NOTIFIER_QUEUE, declare
 from tests.broker_params import RabbitBroker
-from tests.faults.conftest import Worker
+from tests.faults.conftest import HintWorker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus, EventBusListener
@@ -120,7 +120,7 @@ def test_most_of_what_can_be_malformed_can_be_so_on_rabbitmq() -> None:
     assert len(WRONG) > 60
 
 
-def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: RabbitBroker, worker: Worker) -> None:
+def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: RabbitBroker, worker: HintWorker) -> None:
     child = worker.child
     put(broker, *WRONG, *UNREADABLE.values(), a_hint("org:1"))
 
@@ -133,7 +133,7 @@ def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: Rab
     assert broker.depth(QUEUE) == 0
 
 
-def test_a_dead_letter_says_where_it_lay_and_the_log_says_why(broker: RabbitBroker, worker: Worker) -> None:
+def test_a_dead_letter_says_where_it_lay_and_the_log_says_why(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
@@ -149,7 +149,7 @@ def test_a_dead_letter_says_where_it_lay_and_the_log_says_why(broker: RabbitBrok
     assert "transport.parked" in worker.log
 
 
-def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: Worker) -> None:
+def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
     put(broker, forged, a_hint("org:2"))
@@ -177,7 +177,7 @@ def taken_and_dropped(broker: RabbitBroker) -> bool:
         return connection.default_channel.basic_get(QUEUE) is not None
 
 
-def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: RabbitBroker, worker: Worker) -> None:
+def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
@@ -188,7 +188,7 @@ def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: Ra
     worker.wait_handled("org:2")
 
 
-def test_a_worker_outlives_rabbitmq_going_away_with_a_message_in_hand(broker: RabbitBroker, worker: Worker) -> None:
+def test_a_worker_outlives_rabbitmq_going_away_with_a_message_in_hand(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupListener, WakeupPublisher, listen
+from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupListener, WakeupPublisher, subscribe
 from tests.broker_params import ValkeyBroker
 from tests.waiting import eventually
 
@@ -16,7 +16,7 @@ SOON = 30
 def listener(valkey: ValkeyBroker) -> Iterator[WakeupListener]:
     listener = WakeupListener(valkey.url, [EVENTS_CHANNEL])
     listener.start()
-    assert listener.wait_until_listening(SOON)
+    assert listener.wait_until_subscribed(SOON)
     assert listener.wait(SOON)
     yield listener
     listener.stop()
@@ -79,7 +79,7 @@ def test_the_gateway_hears_outcomes_also_after_valkey_was_away(valkey: ValkeyBro
         heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         connected = asyncio.Event()
         listening = asyncio.create_task(
-            listen(
+            subscribe(
                 valkey.url,
                 [OUTCOMES_CHANNEL],
                 lambda channel, payload: heard.put_nowait((channel, payload)),

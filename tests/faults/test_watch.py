@@ -16,12 +16,12 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.enums import Lane
-from models.messaging.canary import flights
+from models.messaging.canary import canary_status
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.celery_tasks import count_hints
 from tasks.settings import BrokerSettings
-from tasks.watchdog import CHECKS_PER_TIMEOUT, Watch
+from tasks.watchdog import CHECKS_PER_TIMEOUT, EXIT_STUCK, Watchdog
 from tests.builders import an_accepted_command
 from tests.conftest import Database
 from tests.faults.conftest import Broker
@@ -29,10 +29,10 @@ from tests.faults.deaf_line import DeafLine, deaf_line_to, served
 from tests.faults.test_batches import comment
 from tests.faults.test_relay import given_forgotten, going
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House, house
+from tests.handlers.conftest import Harness, house
 from tests.journeys.programs import Program, living, open_folder, running
 from tests.waiting import eventually
-from workers.apply.watchdog import Heartbeat, StallDetector, is_untaken
+from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
 
@@ -68,7 +68,7 @@ voice.say("stopped")
 # --- the whole way ---------------------------------------------------------------------------------------------
 
 
-def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: House, broker: Broker) -> None:
+def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: Harness, broker: Broker) -> None:
     acme = Acme(house.engine)
     with supervised(house, broker.url) as (up, pids), going(Relay(house.engine, broker.settings)):
         eventually(lambda: all_seen(house.engine))
@@ -78,13 +78,13 @@ def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: 
         id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
 
         assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
-        eventually(lambda: house.resource(id_)["state"] == "applied")
+        eventually(lambda: house.ledger_row(id_)["state"] == "applied")
         assert living(child.pid) == []
         assert living(pids["idle"]) == [pids["idle"]]
 
 
 def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_is_done(
-    house: House, broker: Broker, line: DeafLine
+    house: Harness, broker: Broker, line: DeafLine
 ) -> None:
     acme = Acme(house.engine)
     with supervised(house, line.url) as (up, pids), going(Relay(house.engine, broker.settings)):
@@ -97,7 +97,7 @@ def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_
 
         assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
-        eventually(lambda: house.resource(id_)["state"] == "applied", within_seconds=60)
+        eventually(lambda: house.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
 
 # --- whether work lies there untaken ---------------------------------------------------------------------------
@@ -244,7 +244,7 @@ def test_a_pulse_beats_across_a_fork() -> None:
         os._exit(0)
     os.waitpid(child, 0)
 
-    assert pulse.beats == 1
+    assert pulse.count == 1
 
 
 # --- what the stories lean on ----------------------------------------------------------------------------------
@@ -257,7 +257,7 @@ def line(broker: Broker) -> Iterator[DeafLine]:
 
 
 @contextmanager
-def supervised(house: House, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
+def supervised(house: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
     """Two workers under a supervisor, and their processes: ``busy`` with commands, ``idle`` without work."""
     environment = json.dumps({"DATABASE_URL": house.url, "BROKER_URL": broker_url})
     with open_folder() as folder, running(SUPERVISE, str(folder), environment) as up:
@@ -267,7 +267,7 @@ def supervised(house: House, broker_url: str) -> Iterator[tuple[Program, dict[st
 
 def all_seen(engine: Engine) -> bool:
     with engine.connect() as connection:
-        return {flight.queue for flight in flights(connection) if flight.way_seconds is not None} == set(Lane)
+        return {flight.queue for flight in canary_status(connection) if flight.way_seconds is not None} == set(Lane)
 
 
 def hint(broker: Broker, lane: Lane, subject: str) -> None:
@@ -275,14 +275,14 @@ def hint(broker: Broker, lane: Lane, subject: str) -> None:
     app = make_app(broker.settings)
     hinter = HintPublisher(app)
     hinter.start()
-    hinter.hint(lane, [subject])
+    hinter.publish(lane, [subject])
     eventually(lambda: count_hints(app, [lane]) == 1)
     hinter.stop()
 
 
 def looks_untaken(database: Database, broker: Broker, *lanes: Lane) -> bool:
     settings = BrokerSettings.model_validate({"BROKER_URL": broker.url})
-    return is_untaken(database.engine, make_app(settings), lanes or (Lane.COMMANDS,))
+    return has_unclaimed_work(database.engine, make_app(settings), lanes or (Lane.COMMANDS,))
 
 
 def watched(
@@ -302,7 +302,7 @@ def watched(
         gave_up.set()
         ended.set()
 
-    watch = Watch(StallDetector(pulse or Heartbeat(), look), give_up, patience_seconds=0.01 * CHECKS_PER_TIMEOUT)
+    watch = Watchdog(StallDetector(pulse or Heartbeat(), look), give_up, patience_seconds=0.01 * CHECKS_PER_TIMEOUT)
     watch.start()
     assert ended.wait(30)
     watch.stop()

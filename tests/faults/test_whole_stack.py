@@ -19,7 +19,7 @@ from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
 from tests.broker_params import RabbitBroker, broker_params
 from tests.journeys.programs import open_folder
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
+from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
 from tests.waiting import eventually
 
 TOTAL = 90
@@ -56,7 +56,7 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
     with (
         a_broker_for_the_stack(request) as rabbitmq,
         open_folder() as folder,
-        a_stack(folder / "data", "--workers", "3", broker=rabbitmq) as running,
+        running_stack(folder / "data", "--workers", "3", broker=rabbitmq) as running,
     ):
         yield System(running, rabbitmq)
 
@@ -148,7 +148,7 @@ def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack
             post_until_accepted(client, text)
             for subject in random.Random(number).sample(subjects, 4) * 2:
                 app.send_task(
-                    Lane.COMMANDS.task, args=Hint((subject,)).to_args(), queue=Lane.COMMANDS, connection=connection
+                    Lane.COMMANDS.task_name, args=Hint((subject,)).to_args(), queue=Lane.COMMANDS, connection=connection
                 )
 
     eventually(lambda: len(written(stack, "shuffled")) >= TOTAL, within_seconds=60)

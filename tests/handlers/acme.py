@@ -87,7 +87,7 @@ class Acme:
             "user": self.users[username],
         }
 
-    def by_bot(self, *, acting_for: str | None = None) -> dict[str, Any]:
+    def by_service(self, *, acting_for: str | None = None) -> dict[str, Any]:
         """The organization's own program, in its own name or in a member's."""
         return {
             "organization": self.organizations["acme"],

@@ -15,21 +15,21 @@ from models import tables
 from models.base import new_id
 from models.database.engine import make_engine
 from models.enums import JSON, Lane
-from models.messaging.command_ledger import NewCommand, accept, commands
+from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from workers.apply.applier import Applier, Done
+from workers.apply.applier import Applier, BatchResult
 
 
 @dataclass
-class House:
+class Harness:
     """Commands are accepted as a gateway would, and applied by a real worker's loop in this process."""
 
     url: str
     engine: Engine
-    told: list[Done] = field(default_factory=list)
+    results: list[BatchResult] = field(default_factory=list)
 
     def accept(
         self,
@@ -45,7 +45,7 @@ class House:
         row = _row(command, organization=organization, token=token, user=user)
         row = row._replace(subject=subject or row.subject, expected_version=expected_version)
         with self.engine.begin() as connection:
-            accept(connection, [row])
+            accept_commands(connection, [row])
         return row.id
 
     def accept_all(
@@ -54,40 +54,42 @@ class House:
         """Many rows at once, in their order, as a bulk request leaves them."""
         rows = [_row(command, organization=organization, token=token, user=user) for command in asked]
         with self.engine.begin() as connection:
-            accept(connection, rows)
+            accept_commands(connection, rows)
         return [row.id for row in rows]
 
-    def worker(self, name: str = "worker", *, hand_over: Callable[[], None] = lambda: None) -> Applier:
+    def applier(self, name: str = "worker", *, hand_over: Callable[[], None] = lambda: None) -> Applier:
         """Someone who applies what waits."""
         url = self.engine.url.render_as_string(hide_password=False)
         return Applier(
             engine=make_engine(url, application="test-worker"),
-            notes=make_engine(url, application="test-notes").execution_options(isolation_level="AUTOCOMMIT"),
+            autocommit_engine=make_engine(url, application="test-notes").execution_options(
+                isolation_level="AUTOCOMMIT"
+            ),
             worker=name,
-            tell=self.told.append,
-            hand_over=hand_over,
+            on_commit=self.results.append,
+            request_continuation=hand_over,
         )
 
     def apply(self) -> None:
         """Apply everything that is due, however long that takes."""
         shifts = [()]
-        worker = self.worker(hand_over=lambda: shifts.append(()))
+        worker = self.applier(hand_over=lambda: shifts.append(()))
         while shifts:
             worker.drain(shifts.pop())
 
-    def resource(self, id_: UUID) -> dict[str, Any]:
+    def ledger_row(self, id_: UUID) -> dict[str, Any]:
         """A command as the ledger has it."""
         with self.engine.connect() as connection:
             return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
 
-    def answer(self, command: Command, **who: Any) -> tuple[int, JSON]:
+    def execute(self, command: Command, **who: Any) -> tuple[int, JSON]:
         """Accept, apply, and read the outcome."""
         id_ = self.accept(command, **who)
         self.apply()
-        row = self.resource(id_)
+        row = self.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
 
-    def counts(self) -> dict[str, int]:
+    def row_counts(self) -> dict[str, int]:
         """How many rows every table of incident data has."""
         data = (
             tables.incident.incidents,
@@ -110,7 +112,7 @@ def _row(command: Command, *, organization: int, token: int | None, user: int | 
         token_id=token,
         user_id=user,
         caller=f"user:{user}",
-        payload=command.stored(),
+        payload=command.to_payload(),
     )
 
 
@@ -119,12 +121,12 @@ def _count(connection: Connection, table: Any) -> int:
 
 
 @pytest.fixture
-def house(database: Database) -> House:
+def house(database: Database) -> Harness:
     """An empty house."""
-    return House(database.url, database.engine)
+    return Harness(database.url, database.engine)
 
 
 @pytest.fixture
-def acme(house: House) -> Acme:
+def acme(house: Harness) -> Acme:
     """The small organization, in that house."""
     return Acme(house.engine)

@@ -14,7 +14,7 @@ from models.messaging.outbox import events
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tests.builders import an_alert_rule, an_incident
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 from tests.rule_bodies import CRITICAL, RULE
 
 MISSING = {"detail": "The requested resource does not exist"}
@@ -44,13 +44,13 @@ def telling(**fields: JSON) -> list[dict[str, JSON]]:
     return [CRITICAL | {"actions": [an_action(**fields)]}]
 
 
-def a_rule(house: House, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
+def a_rule(house: Harness, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
     with house.engine.begin() as connection:
         projects = [acme.projects[organization, project]]
         return an_alert_rule(connection, acme.organizations[organization], projects=projects, **facts)
 
 
-def a_finding(house: House, acme: Acme, rule: int, **facts: Any) -> int:
+def a_finding(house: Harness, acme: Acme, rule: int, **facts: Any) -> int:
     """An incident that the rule found; its number."""
     with house.engine.begin() as connection:
         projects = [acme.projects["acme", "p1"]]
@@ -59,19 +59,19 @@ def a_finding(house: House, acme: Acme, rule: int, **facts: Any) -> int:
         return int(connection.execute(select(incidents.c.identifier).where(incidents.c.id == id_)).scalar_one())
 
 
-def row(house: House, rule: int) -> Any:
+def row(house: Harness, rule: int) -> Any:
     with house.engine.connect() as connection:
         return connection.execute(select(alert_rules).where(alert_rules.c.id == rule)).one_or_none()
 
 
-def activities(house: House, rule: int) -> list[tuple[int, int | None]]:
+def activities(house: Harness, rule: int) -> list[tuple[int, int | None]]:
     table = alert_rule_activities
     with house.engine.connect() as connection:
         rows = connection.execute(select(table.c.type, table.c.user_id).where(table.c.rule_id == rule).order_by("id"))
         return [tuple(each) for each in rows]
 
 
-def announced(house: House, rule: int) -> list[tuple[str, int, Any]]:
+def announced(house: Harness, rule: int) -> list[tuple[str, int, Any]]:
     """What was announced of the rule: type, sequence, data."""
     with house.engine.connect() as connection:
         rows = connection.execute(
@@ -82,7 +82,7 @@ def announced(house: House, rule: int) -> list[tuple[str, int, Any]]:
         return [(each.type, each.sequence, each.body["data"]) for each in rows]
 
 
-def follow_ups(house: House) -> list[Any]:
+def follow_ups(house: Harness) -> list[Any]:
     """What tocsin itself has asked for, in order."""
     with house.engine.connect() as connection:
         return list(connection.execute(select(commands).where(commands.c.caller == "system").order_by(commands.c.seq)))

@@ -16,7 +16,7 @@ from models.notifications.delivery import deliveries
 from tests.builders import a_trigger
 from tests.builders import an_action as built_action
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 from tests.handlers.rule_orders import (
     MISSING,
     a_finding,
@@ -36,10 +36,10 @@ from tests.rule_bodies import CRITICAL, WARNING
 # --- changing ----------------------------------------------------------------------------------------------------
 
 
-def test_a_change_keeps_the_id_and_begins_a_generation(house: House, acme: Acme) -> None:
+def test_a_change_keeps_the_id_and_begins_a_generation(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme, name="Before")
 
-    status, shown = house.answer(change(rule, name="After", timeWindow=30), **acme.by("ana"))
+    status, shown = house.execute(change(rule, name="After", timeWindow=30), **acme.by("ana"))
 
     now = row(house, rule)
     assert (status, shown["id"], shown["name"], shown["timeWindow"]) == (200, str(rule), "After", 30.0)
@@ -51,7 +51,7 @@ def test_a_change_keeps_the_id_and_begins_a_generation(house: House, acme: Acme)
     assert (type_, sequence, data["alertRule"]["version"]) == ("alert_rule.updated", 1, 2)
 
 
-def test_what_a_rule_said_before_is_kept(house: House, acme: Acme) -> None:
+def test_what_a_rule_said_before_is_kept(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme, name="First")
 
     for name in ("Second", "Third"):
@@ -67,15 +67,15 @@ def test_what_a_rule_said_before_is_kept(house: House, acme: Acme) -> None:
     assert row(house, rule).generation == 3
 
 
-def test_what_is_left_out_of_a_change_stays(house: House, acme: Acme) -> None:
+def test_what_is_left_out_of_a_change_stays(house: Harness, acme: Acme) -> None:
     full = {
         "environment": "production", "owner": "team:21", "description": "Look at the pool.", "resolveThreshold": 20,
         "thresholdPeriod": 3, "comparisonDelta": 60, "excludedProjects": ["p2"], "includeAllProjects": True,
         "dataset": "transactions", "activationCondition": 1, "monitorType": 1,
     }  # fmt: skip
-    _, made = house.answer(creation(**full), **acme.by("mem"))
+    _, made = house.execute(creation(**full), **acme.by("mem"))
 
-    status, shown = house.answer(change(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
+    status, shown = house.execute(change(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
 
     moving = {"dateModified", "triggers", "version"}
     assert status == 200
@@ -86,40 +86,40 @@ def test_what_is_left_out_of_a_change_stays(house: House, acme: Acme) -> None:
     assert (said["excluded_projects"], said["resolve_threshold"]) == (["p2"], 120.0)
 
 
-def test_null_takes_away_what_may_be_missing(house: House, acme: Acme) -> None:
+def test_null_takes_away_what_may_be_missing(house: Harness, acme: Acme) -> None:
     full = {
         "environment": "production", "owner": "user:12", "description": "Look.", "resolveThreshold": 20,
         "comparisonDelta": 60, "activationCondition": 0,
     }  # fmt: skip
-    _, made = house.answer(creation(**full), **acme.by("mem"))
+    _, made = house.execute(creation(**full), **acme.by("mem"))
 
-    _, shown = house.answer(change(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
+    _, shown = house.execute(change(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
 
     assert {name: shown[name] for name in full} == dict.fromkeys(full) | {"description": ""}
 
 
-def test_a_blank_description_leaves_the_one_there_is(house: House, acme: Acme) -> None:
-    _, made = house.answer(creation(description="Look."), **acme.by("mem"))
+def test_a_blank_description_leaves_the_one_there_is(house: Harness, acme: Acme) -> None:
+    _, made = house.execute(creation(description="Look."), **acme.by("mem"))
 
-    _, shown = house.answer(change(int(made["id"]), description=""), **acme.by("mem"))
+    _, shown = house.execute(change(int(made["id"]), description=""), **acme.by("mem"))
 
     assert shown["description"] == "Look."
 
 
-def test_a_rule_stays_of_the_kind_that_it_was_made(house: House, acme: Acme) -> None:
-    _, made = house.answer(creation(monitorType=1), **acme.by("mem"))
+def test_a_rule_stays_of_the_kind_that_it_was_made(house: Harness, acme: Acme) -> None:
+    _, made = house.execute(creation(monitorType=1), **acme.by("mem"))
 
-    _, shown = house.answer(change(int(made["id"]), monitorType=0), **acme.by("mem"))
+    _, shown = house.execute(change(int(made["id"]), monitorType=0), **acme.by("mem"))
 
     assert shown["monitorType"] == 1
 
 
-def test_a_change_names_another_project_or_keeps_the_one_there_is(house: House, acme: Acme) -> None:
+def test_a_change_names_another_project_or_keeps_the_one_there_is(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
 
-    _, kept = house.answer(change(rule), **acme.by("mem"))
-    _, moved = house.answer(change(rule, projects=["p2"]), **acme.by("mem"))
-    _, empty = house.answer(change(rule, projects=[]), **acme.by("mem"))
+    _, kept = house.execute(change(rule), **acme.by("mem"))
+    _, moved = house.execute(change(rule, projects=["p2"]), **acme.by("mem"))
+    _, empty = house.execute(change(rule, projects=[]), **acme.by("mem"))
 
     assert [shown["projects"] for shown in (kept, moved, empty)] == [["p1"], ["p2"], ["p2"]]
     with house.engine.connect() as connection:
@@ -127,8 +127,8 @@ def test_a_change_names_another_project_or_keeps_the_one_there_is(house: House, 
     assert rows == [(rule, acme.projects["acme", "p2"])]
 
 
-def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: House, acme: Acme) -> None:
-    _, made = house.answer(
+def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: Harness, acme: Acme) -> None:
+    _, made = house.execute(
         creation(triggers=[CRITICAL | {"actions": [an_action(), an_action(targetIdentifier=22)]}, WARNING]),
         **acme.by("mem"),
     )
@@ -143,7 +143,7 @@ def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: 
         ],
     }
 
-    status, shown = house.answer(change(int(made["id"]), triggers=[again]), **acme.by("mem"))
+    status, shown = house.execute(change(int(made["id"]), triggers=[again]), **acme.by("mem"))
 
     [trigger] = shown["triggers"]
     assert status == 200
@@ -159,13 +159,13 @@ def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: 
     assert int(second["id"]) > int(kept["id"])
 
 
-def test_a_trigger_without_actions_in_a_change_keeps_those_it_has(house: House, acme: Acme) -> None:
-    _, made = house.answer(creation(triggers=telling()), **acme.by("mem"))
+def test_a_trigger_without_actions_in_a_change_keeps_those_it_has(house: Harness, acme: Acme) -> None:
+    _, made = house.execute(creation(triggers=telling()), **acme.by("mem"))
     [trigger] = made["triggers"]
 
-    _, kept = house.answer(change(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem"))
+    _, kept = house.execute(change(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem"))
     none = CRITICAL | {"id": trigger["id"], "actions": []}
-    _, emptied = house.answer(change(int(made["id"]), triggers=[none]), **acme.by("mem"))
+    _, emptied = house.execute(change(int(made["id"]), triggers=[none]), **acme.by("mem"))
 
     assert [each["triggers"][0]["actions"] for each in (kept, emptied)] == [trigger["actions"], []]
 
@@ -183,21 +183,21 @@ def test_a_trigger_without_actions_in_a_change_keeps_those_it_has(house: House, 
         ({"owner": "user:999"}, {"owner": ["User does not exist"]}),
     ],
 )  # fmt: skip
-def test_a_change_must_fit_what_stays(house: House, acme: Acme, fields: dict[str, JSON], wrong: JSON) -> None:
+def test_a_change_must_fit_what_stays(house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON) -> None:
     rule = a_rule(house, acme, resolve_threshold=20.0)
 
-    answered = house.answer(change(rule, **fields), **acme.by("mem"))
+    answered = house.execute(change(rule, **fields), **acme.by("mem"))
 
     assert answered == (400, wrong)
     assert (row(house, rule).version, follow_ups(house), announced(house, rule)) == (1, [], [])
 
 
-def test_a_change_honours_the_version_that_its_caller_has_read(house: House, acme: Acme) -> None:
+def test_a_change_honours_the_version_that_its_caller_has_read(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
 
-    first = house.answer(change(rule, name="One"), expected_version=1, **acme.by("mem"))
-    second = house.answer(change(rule, name="Two"), expected_version=1, **acme.by("ana"))
-    deleted = house.answer(deletion(rule), expected_version=1, **acme.by("ana"))
+    first = house.execute(change(rule, name="One"), expected_version=1, **acme.by("mem"))
+    second = house.execute(change(rule, name="Two"), expected_version=1, **acme.by("ana"))
+    deleted = house.execute(deletion(rule), expected_version=1, **acme.by("ana"))
 
     stale = (412, {"detail": "The resource has changed since you read it."})
     assert (first[0], second, deleted) == (200, stale, stale)
@@ -208,13 +208,13 @@ def test_a_change_honours_the_version_that_its_caller_has_read(house: House, acm
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: House, acme: Acme, order: Any) -> None:
+def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: Harness, acme: Acme, order: Any) -> None:
     rule, other = a_rule(house, acme), a_rule(house, acme)
     open_ = [a_finding(house, acme, rule, status=status) for status in (1, 10, 20)]
     a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
     a_finding(house, acme, other)
 
-    house.answer(order(rule), **acme.by("mem"))
+    house.execute(order(rule), **acme.by("mem"))
 
     asked = follow_ups(house)
     organization = acme.organizations["acme"]
@@ -227,11 +227,13 @@ def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: House, acme: A
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(house: House, acme: Acme, order: Any) -> None:
+def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(
+    house: Harness, acme: Acme, order: Any
+) -> None:
     rule = a_rule(house, acme, triggers=[a_trigger("critical", 100.0, built_action(12))])
     number = a_finding(house, acme, rule, status=IncidentStatus.CRITICAL)
 
-    house.answer(order(rule), **acme.by("mem"))
+    house.execute(order(rule), **acme.by("mem"))
     house.apply()
 
     with house.engine.connect() as connection:
@@ -253,7 +255,7 @@ def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(house: 
 
 
 def test_a_second_change_in_the_same_batch_does_not_close_again_what_the_first_one_has_closed(
-    house: House, acme: Acme
+    house: Harness, acme: Acme
 ) -> None:
     rule = a_rule(house, acme)
     number = a_finding(house, acme, rule)
@@ -261,16 +263,16 @@ def test_a_second_change_in_the_same_batch_does_not_close_again_what_the_first_o
     ids = [house.accept(change(rule, name=name), **acme.by("mem")) for name in ("One", "Two")]
     house.apply()
 
-    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [200, 200]
+    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [200, 200]
     assert [each.payload["incident"] for each in follow_ups(house)] == [str(number)]
 
 
-def test_a_change_of_a_rule_that_found_something_is_on_record_as_a_snapshot(house: House, acme: Acme) -> None:
+def test_a_change_of_a_rule_that_found_something_is_on_record_as_a_snapshot(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
     a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
 
     for _ in range(2):
-        house.answer(change(rule), **acme.by("mem"))
+        house.execute(change(rule), **acme.by("mem"))
 
     assert activities(house, rule) == [(6, 11), (3, 11), (3, 11)]
 
@@ -278,10 +280,10 @@ def test_a_change_of_a_rule_that_found_something_is_on_record_as_a_snapshot(hous
 # --- deleting ----------------------------------------------------------------------------------------------------
 
 
-def test_a_rule_that_found_nothing_leaves_nothing_behind(house: House, acme: Acme) -> None:
+def test_a_rule_that_found_nothing_leaves_nothing_behind(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
 
-    answered = house.answer(deletion(rule), **acme.by("mem"))
+    answered = house.execute(deletion(rule), **acme.by("mem"))
 
     assert answered == (204, None)
     assert (row(house, rule), activities(house, rule)) == (None, [])
@@ -289,11 +291,11 @@ def test_a_rule_that_found_nothing_leaves_nothing_behind(house: House, acme: Acm
     assert (type_, sequence, data["alertRule"]["version"], data["projects"]) == ("alert_rule.deleted", 1, 2, ["p1"])
 
 
-def test_a_rule_that_found_something_is_hidden_and_kept_for_its_incidents(house: House, acme: Acme) -> None:
+def test_a_rule_that_found_something_is_hidden_and_kept_for_its_incidents(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
     a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
 
-    answered = house.answer(deletion(rule), **acme.by("mem"))
+    answered = house.execute(deletion(rule), **acme.by("mem"))
 
     assert answered == (204, None)
     assert (row(house, rule).status, row(house, rule).version) == (4, 2)
@@ -301,23 +303,23 @@ def test_a_rule_that_found_something_is_hidden_and_kept_for_its_incidents(house:
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_is_deleted_cannot_be_found_again(house: House, acme: Acme, order: Any) -> None:
+def test_what_is_deleted_cannot_be_found_again(house: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(house, acme)
     a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
     ids = [house.accept(each, **acme.by("mem")) for each in (deletion(rule), order(rule))]
 
     house.apply()
 
-    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [204, 404]
-    assert house.answer(order(rule), **acme.by("mem")) == (404, MISSING)
+    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [204, 404]
+    assert house.execute(order(rule), **acme.by("mem")) == (404, MISSING)
 
 
-def test_an_organization_whose_plan_lost_the_feature_deletes_and_does_nothing_else(house: House, acme: Acme) -> None:
+def test_an_organization_whose_plan_lost_the_feature_deletes_and_does_nothing_else(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme, organization="plain", project="n1")
     mem = acme.by("mem", organization="plain")
 
-    changed = house.answer(change(rule), **mem)
-    made = house.answer(creation(projects=["n1"]), **mem)
-    deleted = house.answer(deletion(rule), **mem)
+    changed = house.execute(change(rule), **mem)
+    made = house.execute(creation(projects=["n1"]), **mem)
+    deleted = house.execute(deletion(rule), **mem)
 
     assert (changed, made, deleted) == ((404, MISSING), (404, MISSING), (204, None))

@@ -9,13 +9,13 @@ from models.alert_rules.alert_rule import alert_rules, environments
 from models.directory.tables import organizations
 from models.enums import JSON
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 from tests.handlers.rule_orders import a_rule, activities, an_action, announced, creation, deletion, row, telling
 from tests.rule_bodies import CRITICAL, WARNING
 
 
-def test_a_rule_is_answered_as_it_was_asked_for(house: House, acme: Acme) -> None:
-    status, shown = house.answer(creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem"))
+def test_a_rule_is_answered_as_it_was_asked_for(house: Harness, acme: Acme) -> None:
+    status, shown = house.execute(creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem"))
 
     assert status == 201
     made = row(house, int(shown["id"]))
@@ -78,8 +78,8 @@ def test_a_rule_is_answered_as_it_was_asked_for(house: House, acme: Acme) -> Non
     assert len({shown["id"], critical["id"], warning["id"], action["id"]}) == 4
 
 
-def test_a_creation_is_recorded_and_announced_once(house: House, acme: Acme) -> None:
-    _, shown = house.answer(creation(), **acme.by("mem"))
+def test_a_creation_is_recorded_and_announced_once(house: Harness, acme: Acme) -> None:
+    _, shown = house.execute(creation(), **acme.by("mem"))
 
     rule = int(shown["id"])
     [(type_, sequence, data)] = announced(house, rule)
@@ -90,8 +90,8 @@ def test_a_creation_is_recorded_and_announced_once(house: House, acme: Acme) -> 
     assert data["actor"] == {"type": "user", "id": "11", "name": "Mem"}
 
 
-def test_names_may_repeat(house: House, acme: Acme) -> None:
-    first, second = (house.answer(creation(), **acme.by("mem"))[1] for _ in range(2))
+def test_names_may_repeat(house: Harness, acme: Acme) -> None:
+    first, second = (house.execute(creation(), **acme.by("mem"))[1] for _ in range(2))
 
     assert (first["name"], first["id"]) == (second["name"], str(int(second["id"]) - 2))
 
@@ -108,9 +108,9 @@ def test_names_may_repeat(house: House, acme: Acme) -> None:
     ],
 )
 def test_a_rule_counts_what_its_dataset_has_unless_told_otherwise(
-    house: House, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
+    house: Harness, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
 ) -> None:
-    _, shown = house.answer(creation(**fields), **acme.by("mem"))
+    _, shown = house.execute(creation(**fields), **acme.by("mem"))
 
     said = row(house, int(shown["id"])).definition
     assert (shown["dataset"], shown["queryType"], said["event_types"]) == kept
@@ -127,8 +127,8 @@ def test_a_rule_counts_what_its_dataset_has_unless_told_otherwise(
         (None, None),
     ],
 )
-def test_a_rule_belongs_to_a_person_or_a_team(house: House, acme: Acme, named: JSON, shown_as: str | None) -> None:
-    status, shown = house.answer(creation(owner=named), **acme.by("mem"))
+def test_a_rule_belongs_to_a_person_or_a_team(house: Harness, acme: Acme, named: JSON, shown_as: str | None) -> None:
+    status, shown = house.execute(creation(owner=named), **acme.by("mem"))
 
     assert (status, shown["owner"]) == (201, shown_as)
 
@@ -144,26 +144,26 @@ def test_a_rule_belongs_to_a_person_or_a_team(house: House, acme: Acme, named: J
         ("meow:1", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
     ],
 )
-def test_who_cannot_own_a_rule_is_told_why(house: House, acme: Acme, named: str, sentence: str) -> None:
-    answered = house.answer(creation(owner=named), **acme.by("mem"))
+def test_who_cannot_own_a_rule_is_told_why(house: Harness, acme: Acme, named: str, sentence: str) -> None:
+    answered = house.execute(creation(owner=named), **acme.by("mem"))
 
     assert answered == (400, {"owner": [sentence]})
-    assert house.counts()["events"] == 0
+    assert house.row_counts()["events"] == 0
 
 
-def test_an_environment_exists_once_a_rule_names_it(house: House, acme: Acme) -> None:
+def test_an_environment_exists_once_a_rule_names_it(house: Harness, acme: Acme) -> None:
     for name in ("production", "production", None):
-        house.answer(creation(environment=name), **acme.by("mem"))
+        house.execute(creation(environment=name), **acme.by("mem"))
 
     with house.engine.connect() as connection:
         rows = connection.execute(select(environments.c.organization_id, environments.c.name)).all()
     assert rows == [(acme.organizations["acme"], "production")]
 
 
-def test_a_comparison_keeps_per_cents_and_shows_differences(house: House, acme: Acme) -> None:
+def test_a_comparison_keeps_per_cents_and_shows_differences(house: Harness, acme: Acme) -> None:
     above = {"comparisonDelta": 60, "resolveThreshold": 10.5, "triggers": [CRITICAL | {"alertThreshold": 50}]}
-    _, over = house.answer(creation(**above), **acme.by("mem"))
-    _, under = house.answer(creation(**above, thresholdType=1), **acme.by("mem"))
+    _, over = house.execute(creation(**above), **acme.by("mem"))
+    _, under = house.execute(creation(**above, thresholdType=1), **acme.by("mem"))
 
     stored = [row(house, int(shown["id"])).definition for shown in (over, under)]
     assert [(each["resolve_threshold"], each["triggers"][0]["threshold"]) for each in stored] == [
@@ -207,39 +207,39 @@ def test_a_comparison_keeps_per_cents_and_shows_differences(house: House, acme: 
     ],
 )
 def test_what_a_rule_names_must_exist_or_nothing_is_made(
-    house: House, acme: Acme, fields: dict[str, JSON], wrong: JSON
+    house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
 ) -> None:
-    answered = house.answer(creation(**fields), **acme.by("mem"))
+    answered = house.execute(creation(**fields), **acme.by("mem"))
 
     assert answered == (400, wrong)
     with house.engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(alert_rules)).scalar_one() == 0
 
 
-def test_a_project_or_a_team_out_of_reach_cannot_be_named(house: House, acme: Acme) -> None:
+def test_a_project_or_a_team_out_of_reach_cannot_be_named(house: Harness, acme: Acme) -> None:
     mem = acme.by("mem", organization="closed")
 
-    project = house.answer(creation(projects=["c1"]), **mem)
+    project = house.execute(creation(projects=["c1"]), **mem)
     with house.engine.begin() as connection:
         connection.execute(update(organizations).values(open_membership=True))
         connection.exec_driver_sql("UPDATE teams SET status = 'inactive' WHERE id = 23")
-    team = house.answer(creation(projects=["c1"], triggers=telling(targetIdentifier=23)), **mem)
+    team = house.execute(creation(projects=["c1"], triggers=telling(targetIdentifier=23)), **mem)
 
     assert project == (400, {"projects": ["Insufficient access to project"]})
     assert team == (400, {"nonFieldErrors": ["Team does not exist"]})
 
 
-def test_generic_metrics_are_for_plans_that_have_them(house: House, acme: Acme) -> None:
+def test_generic_metrics_are_for_plans_that_have_them(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         features = ["organizations:incidents", "organizations:mep-rollout-flag"]
         connection.execute(update(organizations).values(features=features))
 
-    status, shown = house.answer(creation(dataset="generic_metrics"), **acme.by("mem"))
+    status, shown = house.execute(creation(dataset="generic_metrics"), **acme.by("mem"))
 
     assert (status, shown["dataset"], shown["queryType"]) == (201, "generic_metrics", 1)
 
 
-def test_an_organization_has_a_thousand_rules_at_most_and_deleted_ones_do_not_count(house: House, acme: Acme) -> None:
+def test_an_organization_has_a_thousand_rules_at_most_and_deleted_ones_do_not_count(house: Harness, acme: Acme) -> None:
     gone = a_rule(house, acme)
     with house.engine.begin() as connection:
         connection.exec_driver_sql(
@@ -247,16 +247,16 @@ def test_an_organization_has_a_thousand_rules_at_most_and_deleted_ones_do_not_co
             " SELECT organization_id, CASE WHEN n = 1 THEN 4 ELSE 0 END, definition, date_added, date_modified"
             " FROM alert_rules, generate_series(1, 999) AS n"
         )
-    full, over = (house.answer(creation(), **acme.by("mem")) for _ in range(2))
+    full, over = (house.execute(creation(), **acme.by("mem")) for _ in range(2))
 
-    house.answer(deletion(gone), **acme.by("mem"))
-    again = house.answer(creation(), **acme.by("mem"))
+    house.execute(deletion(gone), **acme.by("mem"))
+    again = house.execute(creation(), **acme.by("mem"))
 
     assert (full[0], again[0]) == (201, 201)
     assert over == (400, ["You may not exceed 1000 metric alerts per organization"])
 
 
-def test_the_cap_holds_within_a_batch(house: House, acme: Acme) -> None:
+def test_the_cap_holds_within_a_batch(house: Harness, acme: Acme) -> None:
     a_rule(house, acme)
     with house.engine.begin() as connection:
         connection.exec_driver_sql(
@@ -267,4 +267,4 @@ def test_the_cap_holds_within_a_batch(house: House, acme: Acme) -> None:
 
     house.apply()
 
-    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [201, 400, 400]
+    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 400, 400]

@@ -9,7 +9,15 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from models.enums import Lane
-from models.messaging.canary import KEPT_HOURS, Canary, CanaryStatus, flights, insert_due_canaries, prune, see
+from models.messaging.canary import (
+    KEPT_HOURS,
+    Canary,
+    CanaryStatus,
+    canary_status,
+    insert_due_canaries,
+    mark_canaries_seen,
+    prune_canaries,
+)
 from tests.conftest import Database
 
 
@@ -35,7 +43,7 @@ def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection
     sent = {canary.queue: canary for canary in insert_due_canaries(connection, every_seconds=30)}
     let_pass(connection, "2 minutes")
 
-    see(connection, [sent[Lane.BULK]], worker="somewhere/1")
+    mark_canaries_seen(connection, [sent[Lane.BULK]], worker="somewhere/1")
 
     bulk = flight(connection, Lane.BULK)
     assert bulk.worker == "somewhere/1"
@@ -48,7 +56,7 @@ def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
     let_pass(connection, "40 seconds")
     for canary in insert_due_canaries(connection, every_seconds=30):
         if canary.queue is not Lane.DELIVERIES:
-            see(connection, [canary], worker="somewhere/1")
+            mark_canaries_seen(connection, [canary], worker="somewhere/1")
 
     deliveries = flight(connection, Lane.DELIVERIES)
     assert deliveries.sent_seconds < 40 <= deliveries.age_seconds
@@ -61,16 +69,16 @@ def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
     let_pass(connection, "45 seconds")
     insert_due_canaries(connection, every_seconds=30)
 
-    see(connection, [late], worker="somewhere/1")
+    mark_canaries_seen(connection, [late], worker="somewhere/1")
 
     assert (flight(connection, late.queue).way_seconds or 0) >= 45
 
 
 def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) -> None:
     (canary, *_) = insert_due_canaries(connection, every_seconds=30)
-    see(connection, [Canary(Lane.BULK, canary.id)], worker="a stranger")
-    see(connection, [canary], worker="the first")
-    see(connection, [canary], worker="the second")
+    mark_canaries_seen(connection, [Canary(Lane.BULK, canary.id)], worker="a stranger")
+    mark_canaries_seen(connection, [canary], worker="the first")
+    mark_canaries_seen(connection, [canary], worker="the second")
 
     assert flight(connection, canary.queue).worker == "the first"
     assert flight(connection, Lane.BULK).worker is None
@@ -82,7 +90,7 @@ def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) 
 def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
     insert_due_canaries(connection, every_seconds=30)
 
-    see(connection, Canary.among(Lane.COMMANDS, [forged]), worker="a stranger")
+    mark_canaries_seen(connection, Canary.from_subjects(Lane.COMMANDS, [forged]), worker="a stranger")
 
     assert flight(connection, Lane.COMMANDS).worker is None
 
@@ -91,11 +99,11 @@ def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connect
     for _ in range(3):
         for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:
-                see(connection, [canary], worker="somewhere/1")
+                mark_canaries_seen(connection, [canary], worker="somewhere/1")
         let_pass(connection, f"{KEPT_HOURS} hours")
     last_seen = flight(connection, Lane.BULK)
 
-    prune(connection)
+    prune_canaries(connection)
 
     assert connection.execute(text("SELECT count(*) FROM canaries")).scalar_one() == 1
     assert flight(connection, Lane.BULK).way_seconds == last_seen.way_seconds
@@ -110,4 +118,4 @@ def let_pass(connection: Connection, time: str) -> None:
 
 
 def flight(connection: Connection, queue: Lane) -> CanaryStatus:
-    return {flight.queue: flight for flight in flights(connection)}[queue]
+    return {flight.queue: flight for flight in canary_status(connection)}[queue]

@@ -11,44 +11,44 @@ from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tests.builders import a_team
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 
 
 def comment(text: str = "Looking into it", *mentions: str | None) -> PostComment:
     return PostComment.model_validate({"incident": "1", "comment": text, "mentions": list(mentions)})
 
 
-def subscribers(house: House) -> dict[int, str]:
+def subscribers(house: Harness) -> dict[int, str]:
     with house.engine.connect() as connection:
         return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
 
-def test_a_comment_answers_201_with_the_activity(house: House, acme: Acme) -> None:
-    status, body = house.answer(comment("  Looking into it  "), **acme.by("mem"))
+def test_a_comment_answers_201_with_the_activity(house: Harness, acme: Acme) -> None:
+    status, body = house.execute(comment("  Looking into it  "), **acme.by("mem"))
 
     assert status == 201
     assert (body["type"], body["comment"], body["incidentIdentifier"]) == (3, "Looking into it", "1")
     assert body["user"]["username"] == "mem"
 
 
-def test_a_comment_is_dated_when_it_was_accepted(house: House, acme: Acme) -> None:
+def test_a_comment_is_dated_when_it_was_accepted(house: Harness, acme: Acme) -> None:
     id_ = house.accept(comment(), **acme.by("mem"))
 
     house.apply()
 
-    row = house.resource(id_)
+    row = house.ledger_row(id_)
     assert row["outcome_body"]["dateCreated"] == row["accepted_at"].replace(tzinfo=None).isoformat() + "Z"
 
 
-def test_the_author_and_everyone_mentioned_hear_of_the_incident_from_now_on(house: House, acme: Acme) -> None:
-    house.answer(comment("Help", "user:12", "team:21"), **acme.by("mem"))
+def test_the_author_and_everyone_mentioned_hear_of_the_incident_from_now_on(house: Harness, acme: Acme) -> None:
+    house.execute(comment("Help", "user:12", "team:21"), **acme.by("mem"))
 
     assert subscribers(house) == {11: "commented", 12: "mention", 13: "team_mention"}
 
 
 @pytest.mark.parametrize("form", ["user:12", "12", "ana", "ANA", "Ana@X.test"])
-def test_a_person_is_mentioned_by_id_username_or_address(house: House, acme: Acme, form: str) -> None:
-    status, _ = house.answer(comment("Help", form), **acme.by("mem"))
+def test_a_person_is_mentioned_by_id_username_or_address(house: Harness, acme: Acme, form: str) -> None:
+    status, _ = house.execute(comment("Help", form), **acme.by("mem"))
 
     assert status == 201
     assert subscribers(house)[12] == "mention"
@@ -78,21 +78,21 @@ UNPARSABLE = "Could not parse actor. Format should be `type:id` where type is `t
     ],
 )
 def test_a_wrong_mention_is_refused_and_nothing_is_written(
-    house: House, acme: Acme, mentions: list[str | None], errors: object
+    house: Harness, acme: Acme, mentions: list[str | None], errors: object
 ) -> None:
-    before = house.counts()
+    before = house.row_counts()
 
-    answer = house.answer(comment("Help", *mentions), **acme.by("mem"))
+    answer = house.execute(comment("Help", *mentions), **acme.by("mem"))
 
     assert answer == (400, {"mentions": errors})
-    assert house.counts() == before
+    assert house.row_counts() == before
 
 
-def test_someone_once_on_the_team_can_still_be_mentioned(house: House, acme: Acme) -> None:
+def test_someone_once_on_the_team_can_still_be_mentioned(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE team_members SET is_active = false")
 
-    status, _ = house.answer(comment("Help", "user:12"), **acme.by("mem"))
+    status, _ = house.execute(comment("Help", "user:12"), **acme.by("mem"))
 
     assert status == 201
 
@@ -106,14 +106,14 @@ def test_someone_once_on_the_team_can_still_be_mentioned(house: House, acme: Acm
     ],
 )
 def test_who_may_not_is_refused_and_nothing_is_written(
-    house: House, acme: Acme, who: str, organization: str, answer: tuple[int, str]
+    house: Harness, acme: Acme, who: str, organization: str, answer: tuple[int, str]
 ) -> None:
-    before = house.counts()
+    before = house.row_counts()
 
-    status, body = house.answer(comment(), **acme.by(who, organization=organization))
+    status, body = house.execute(comment(), **acme.by(who, organization=organization))
 
     assert (status, body["detail"]) == answer
-    assert house.counts() == before
+    assert house.row_counts() == before
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_who_may_not_is_refused_and_nothing_is_written(
     ],
 )
 def test_a_right_lost_between_acceptance_and_apply_is_refused(
-    house: House, acme: Acme, taken_away: str, answer: tuple[int, object]
+    house: Harness, acme: Acme, taken_away: str, answer: tuple[int, object]
 ) -> None:
     id_ = house.accept(comment(), **acme.by("mem"))
     with house.engine.begin() as connection:
@@ -140,28 +140,28 @@ def test_a_right_lost_between_acceptance_and_apply_is_refused(
 
     house.apply()
 
-    row = house.resource(id_)
+    row = house.ledger_row(id_)
     assert (row["state"], row["outcome_status"], row["outcome_body"]) == ("rejected", *answer)
 
 
 @pytest.mark.parametrize("address", ["2", "0", ""])
-def test_an_incident_that_is_not_there_is_not_found(house: House, acme: Acme, address: str) -> None:
+def test_an_incident_that_is_not_there_is_not_found(house: Harness, acme: Acme, address: str) -> None:
     ask = PostComment.model_validate({"incident": address, "comment": "Hello"})
 
-    status, _ = house.answer(ask, **acme.by("mem"))
+    status, _ = house.execute(ask, **acme.by("mem"))
 
     assert status == 404
 
 
-def test_a_service_comments_in_the_name_of_a_member_and_never_in_its_own(house: House, acme: Acme) -> None:
-    as_mem = house.answer(comment(), **acme.by_bot(acting_for="mem"))
-    as_itself = house.answer(comment(), **acme.by_bot())
+def test_a_service_comments_in_the_name_of_a_member_and_never_in_its_own(house: Harness, acme: Acme) -> None:
+    as_mem = house.execute(comment(), **acme.by_service(acting_for="mem"))
+    as_itself = house.execute(comment(), **acme.by_service())
 
     assert (as_mem[0], as_mem[1]["user"]["username"]) == (201, "mem")
     assert as_itself[0] == 403
 
 
-def test_every_comment_moves_the_version_by_one(house: House, acme: Acme) -> None:
+def test_every_comment_moves_the_version_by_one(house: Harness, acme: Acme) -> None:
     for _ in range(7):
         house.accept(comment(), **acme.by("mem"))
 
@@ -170,7 +170,7 @@ def test_every_comment_moves_the_version_by_one(house: House, acme: Acme) -> Non
     assert versions(house.engine, acme.organizations["acme"])[1] == 8
 
 
-def test_an_incident_is_addressed_by_its_key_after_what_was_asked_of_it_before(house: House, acme: Acme) -> None:
+def test_an_incident_is_addressed_by_its_key_after_what_was_asked_of_it_before(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE incidents SET dedup_key = 'disk' WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
@@ -180,10 +180,10 @@ def test_an_incident_is_addressed_by_its_key_after_what_was_asked_of_it_before(h
 
     house.apply()
 
-    assert int(house.resource(first)["outcome_body"]["id"]) < int(house.resource(by_key)["outcome_body"]["id"])
+    assert int(house.ledger_row(first)["outcome_body"]["id"]) < int(house.ledger_row(by_key)["outcome_body"]["id"])
 
 
-def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(house: House, acme: Acme) -> None:
+def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         connection.execute(
             update(incidents).where(incidents.c.organization_id == acme.organizations["acme"]).values(dedup_key="disk")
@@ -195,37 +195,37 @@ def test_an_incident_is_addressed_by_number_after_what_was_asked_of_it_by_key(ho
     with house.engine.begin() as someone_else:
         try_lock_subjects(someone_else, [organization])
         house.apply()
-        waited = house.resource(by_number)["state"]
+        waited = house.ledger_row(by_number)["state"]
     house.apply()
 
     assert waited == "accepted"
-    first, second = (int(house.resource(id_)["outcome_body"]["id"]) for id_ in (by_key, by_number))
+    first, second = (int(house.ledger_row(id_)["outcome_body"]["id"]) for id_ in (by_key, by_number))
     assert first < second
 
 
-def test_a_closed_incident_is_commented_on_all_the_same(house: House, acme: Acme) -> None:
+def test_a_closed_incident_is_commented_on_all_the_same(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         connection.execute(update(incidents).values(status=2))
 
-    status, _ = house.answer(comment(), **acme.by("mem"))
+    status, _ = house.execute(comment(), **acme.by("mem"))
 
     assert status == 201
 
 
-def test_the_same_words_twice_are_two_comments(house: House, acme: Acme) -> None:
-    first, second = (house.answer(comment("Done"), **acme.by("mem")) for _ in range(2))
+def test_the_same_words_twice_are_two_comments(house: Harness, acme: Acme) -> None:
+    first, second = (house.execute(comment("Done"), **acme.by("mem")) for _ in range(2))
 
     assert (first[0], second[0]) == (201, 201)
     assert first[1]["id"] != second[1]["id"]
 
 
-def test_what_the_words_name_is_no_mention(house: House, acme: Acme) -> None:
-    house.answer(comment("@ana user:12 ana@x.test #t1 **ben**"), **acme.by("mem"))
+def test_what_the_words_name_is_no_mention(house: Harness, acme: Acme) -> None:
+    house.execute(comment("@ana user:12 ana@x.test #t1 **ben**"), **acme.by("mem"))
 
     assert subscribers(house) == {11: "commented"}
 
 
-def test_a_mentioned_team_brings_the_active_people_with_an_active_place(house: House, acme: Acme) -> None:
+def test_a_mentioned_team_brings_the_active_people_with_an_active_place(house: Harness, acme: Acme) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE team_members tm SET is_active = false FROM members m WHERE m.id = tm.member_id AND m.user_id = 12"
@@ -235,21 +235,21 @@ def test_a_mentioned_team_brings_the_active_people_with_an_active_place(house: H
             "INSERT INTO team_members (team_id, member_id) SELECT 21, id FROM members WHERE user_id = 15"
         )
 
-    house.answer(comment("Help", "team:21"), **acme.by("mem"))
+    house.execute(comment("Help", "team:21"), **acme.by("mem"))
 
     assert subscribers(house) == {11: "commented", 15: "team_mention"}
 
 
-def test_who_hears_of_an_incident_already_keeps_the_reason(house: House, acme: Acme) -> None:
-    house.answer(comment("Help", "team:21"), **acme.by("ana"))
+def test_who_hears_of_an_incident_already_keeps_the_reason(house: Harness, acme: Acme) -> None:
+    house.execute(comment("Help", "team:21"), **acme.by("ana"))
 
-    house.answer(comment("Help", "user:13", "ana"), **acme.by("mem"))
+    house.execute(comment("Help", "user:13", "ana"), **acme.by("mem"))
 
     assert subscribers(house) == {11: "team_mention", 12: "commented", 13: "team_mention"}
 
 
-def test_a_comment_is_announced_with_its_words_and_its_author(house: House, acme: Acme) -> None:
-    _, body = house.answer(comment("Look"), **acme.by("mem"))
+def test_a_comment_is_announced_with_its_words_and_its_author(house: Harness, acme: Acme) -> None:
+    _, body = house.execute(comment("Look"), **acme.by("mem"))
 
     with house.engine.connect() as connection:
         [event] = connection.exec_driver_sql("SELECT type, body FROM events").all()
@@ -267,7 +267,7 @@ def test_a_comment_is_announced_with_its_words_and_its_author(house: House, acme
     ],
 )
 def test_a_doubled_place_hides_nobody_who_may_not_be_mentioned(
-    house: House, acme: Acme, mentions: list[str], text: str
+    house: Harness, acme: Acme, mentions: list[str], text: str
 ) -> None:
     # Ben's two teams are on one project, and that of team 22 is the incident's twice over.
     acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
@@ -279,6 +279,6 @@ def test_a_doubled_place_hides_nobody_who_may_not_be_mentioned(
             (acme.projects["acme", "p2"], acme_id),
         )
 
-    answer = house.answer(comment("Help", *mentions), **acme.by("mem"))
+    answer = house.execute(comment("Help", *mentions), **acme.by("mem"))
 
     assert answer == (400, {"mentions": [text]})

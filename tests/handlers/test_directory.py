@@ -56,7 +56,7 @@ def exported(connection: Connection, section: str, **key: str) -> dict[str, Any]
 def places_of(connection: Connection, document: object) -> list[str]:
     with pytest.raises(DirectoryError) as caught, connection.begin_nested():
         import_directory(connection, document)
-    return caught.value.places
+    return caught.value.errors
 
 
 def counts(created: int = 0, changed: int = 0, unchanged: int = 0) -> dict[str, int]:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from models.enums import Lane
-from models.messaging.canary import insert_due_canaries, see
+from models.messaging.canary import insert_due_canaries, mark_canaries_seen
 from tests.conftest import Database
 from tests.handlers.test_directory_commands import Tocsin, tocsin
 from workers.stack.servers import EmbeddedServers
@@ -32,7 +32,7 @@ def send(database: Database, *, ago: str, seen_on: set[Lane]) -> None:
     """A canary on each queue, sent and seen so long ago."""
     with database.engine.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
-        see(connection, [canary for canary in sent if canary.queue in seen_on], worker="somewhere/1")
+        mark_canaries_seen(connection, [canary for canary in sent if canary.queue in seen_on], worker="somewhere/1")
         earlier = "sent_at = sent_at - cast(:ago AS interval), seen_at = seen_at - cast(:ago AS interval)"
         connection.execute(text(f"UPDATE canaries SET {earlier}"), {"ago": ago})
 

@@ -12,21 +12,21 @@ from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
 from models.database.migrate import _config, migrate
 from models.enums import IncidentStatus
 from models.incidents.incident import incident_projects, incidents
-from models.incidents.list_projection import RULE_COLUMNS, listing, titles
+from models.incidents.list_projection import RULE_COLUMNS, incident_listing, incident_titles
 from tasks.commands.alert_rules import UpdateRule
 from tasks.commands.incidents import OpenIncident
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 
 
-def rows(database: Database, table: Table = listing) -> list[Any]:
+def rows(database: Database, table: Table = incident_listing) -> list[Any]:
     with database.engine.connect() as connection:
         return list(connection.execute(select(table).order_by(table.c.incident_id, table.c.project_id)).all())
 
 
-def of_rules(database: Database, table: Table = listing) -> list[Any]:
+def of_rules(database: Database, table: Table = incident_listing) -> list[Any]:
     """What a table says of each incident's rule."""
     return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
 
@@ -61,7 +61,7 @@ def test_there_is_a_row_for_each_incident_and_project(database: Database) -> Non
 
     assert [row[:5] for row in rows(database)] == [(incident, place, organization, 1, NOW) for place in places]
     assert {row.folded_title for row in rows(database)} == {"ärger"}
-    assert [row[:5] for row in rows(database, titles)] == [
+    assert [row[:5] for row in rows(database, incident_titles)] == [
         (incident, place, organization, NOW, "ärger") for place in places
     ]
 
@@ -87,7 +87,7 @@ def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) 
 
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(title="OTHER", date_started=closed))
-    assert [(row.folded_title, row.date_started) for row in rows(database, titles)] == [("other", closed)]
+    assert [(row.folded_title, row.date_started) for row in rows(database, incident_titles)] == [("other", closed)]
 
 
 def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Database) -> None:
@@ -98,7 +98,7 @@ def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Databas
         an_incident(connection, organization)
 
     said = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
-    assert of_rules(database) == of_rules(database, titles) == said
+    assert of_rules(database) == of_rules(database, incident_titles) == said
 
 
 def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(database: Database) -> None:
@@ -111,10 +111,10 @@ def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(
         connection.execute(update(alert_rules).values(generation=3, definition=now.model_dump(mode="json")))
 
     said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
-    assert of_rules(database) == of_rules(database, titles) == said
+    assert of_rules(database) == of_rules(database, incident_titles) == said
 
 
-def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: House) -> None:
+def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: Harness) -> None:
     acme = Acme(house.engine)
     with house.engine.begin() as connection:
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
@@ -124,7 +124,7 @@ def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: Hou
     house.apply()
 
     with house.engine.connect() as connection:
-        [listed] = connection.execute(select(listing).where(listing.c.alert_rule_id == rule))
+        [listed] = connection.execute(select(incident_listing).where(incident_listing.c.alert_rule_id == rule))
     assert (listed.alert_rule_generation, listed.environment) == (2, "between")
 
 
@@ -143,7 +143,11 @@ def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
         connection.execute(delete(incidents).where(incidents.c.id == gone))
         connection.execute(delete(incident_projects).where(incident_projects.c.incident_id == moved))
 
-    assert [row.incident_id for row in rows(database)] == [row.incident_id for row in rows(database, titles)] == [kept]
+    assert (
+        [row.incident_id for row in rows(database)]
+        == [row.incident_id for row in rows(database, incident_titles)]
+        == [kept]
+    )
 
 
 def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupted(database: Database) -> None:
@@ -159,7 +163,7 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
     migrate_down(database, "0005")
     with database.engine.begin() as connection:
         # As if it had ended halfway.
-        connection.execute(delete(listing).where(listing.c.incident_id > expected[0].incident_id))
+        connection.execute(delete(incident_listing).where(incident_listing.c.incident_id > expected[0].incident_id))
         connection.exec_driver_sql("DROP INDEX incidents_dedup_key_idx")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
 
@@ -173,17 +177,17 @@ def test_the_migration_copies_titles_and_rules_and_starts_again_if_it_was_interr
     with database.engine.begin() as connection:
         for facts in ({}, {"alert_rule_id": rule, "alert_rule_generation": 1}, {"alert_rule_id": rule}):
             an_incident(connection, organization, **facts)
-    listed, expected = rows(database), rows(database, titles)
+    listed, expected = rows(database), rows(database, incident_titles)
     with database.engine.begin() as connection:
         # As if it had ended halfway.
-        connection.execute(delete(titles).where(titles.c.incident_id > expected[0].incident_id))
-        connection.execute(update(listing).values(dict.fromkeys(RULE_COLUMNS)))
+        connection.execute(delete(incident_titles).where(incident_titles.c.incident_id > expected[0].incident_id))
+        connection.execute(update(incident_listing).values(dict.fromkeys(RULE_COLUMNS)))
         connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0006'")
 
     migrate(database.engine)
 
-    assert (rows(database), rows(database, titles)) == (listed, expected)
+    assert (rows(database), rows(database, incident_titles)) == (listed, expected)
     migrate_down(database, "0006")
     migrate(database.engine)
-    assert (rows(database), rows(database, titles)) == (listed, expected)
+    assert (rows(database), rows(database, incident_titles)) == (listed, expected)

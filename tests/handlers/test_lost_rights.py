@@ -20,12 +20,12 @@ from models.scopes import MEMBER_SCOPES
 from tasks.commands.alert_rules import CreateRule, RuleCommand
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG, Entry
+from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
 from tests.builders import NOW, a_comment, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 
 TRIGGER, ACTION = 7, 8
 ONE_OF_OURS: dict[str, JSON] = {"alertRule": "the request's own"}
@@ -70,35 +70,35 @@ def unauthenticated(text: str) -> tuple[int, JSON]:
     return 401, {"detail": text}
 
 
-def of_an_incident(entry: Entry) -> bool:
-    return "incident" in entry.message.model_fields
+def of_an_incident(entry: CatalogEntry) -> bool:
+    return "incident" in entry.command_class.model_fields
 
 
-def of_a_rule(entry: Entry) -> bool:
-    return "alertRule" in ORDERS[entry.message.name]
+def of_a_rule(entry: CatalogEntry) -> bool:
+    return "alertRule" in ORDERS[entry.command_class.name]
 
 
-def of_projects(entry: Entry) -> bool:
-    return of_an_incident(entry) or of_a_rule(entry) or entry.message is OpenIncident
+def of_projects(entry: CatalogEntry) -> bool:
+    return of_an_incident(entry) or of_a_rule(entry) or entry.command_class is OpenIncident
 
 
-def of_a_new_rule(entry: Entry) -> bool:
-    return entry.message is CreateRule
+def of_a_new_rule(entry: CatalogEntry) -> bool:
+    return entry.command_class is CreateRule
 
 
-def of_alerts(entry: Entry) -> bool:
-    return issubclass(entry.message, (RuleCommand, ObserveMetric))
+def of_alerts(entry: CatalogEntry) -> bool:
+    return issubclass(entry.command_class, (RuleCommand, ObserveMetric))
 
 
-def beyond_members(entry: Entry) -> bool:
+def beyond_members(entry: CatalogEntry) -> bool:
     return not entry.permission.scopes[entry.method] & MEMBER_SCOPES
 
 
-def of_the_plan(entry: Entry) -> bool:
-    return entry.permission.needs(entry.method) is not None
+def of_the_plan(entry: CatalogEntry) -> bool:
+    return entry.permission.required_feature(entry.method) is not None
 
 
-def of_anything(_entry: Entry) -> bool:
+def of_anything(_entry: CatalogEntry) -> bool:
     return True
 
 
@@ -109,9 +109,9 @@ class Loss:
     statements: tuple[str, ...]
     callers: tuple[str, ...]
     answer: tuple[int, JSON]
-    matters: Callable[[Entry], bool] = of_anything
+    matters: Callable[[CatalogEntry], bool] = of_anything
 
-    def touches(self, caller: str, entry: Entry) -> bool:
+    def touches(self, caller: str, entry: CatalogEntry) -> bool:
         return caller in self.callers and self.matters(entry)
 
 
@@ -157,11 +157,11 @@ LOSSES = {
     ),
     "the named projects are switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
-        lambda entry: "projects" in ORDERS[entry.message.name],
+        lambda entry: "projects" in ORDERS[entry.command_class.name],
     ),
     "the alerts' project is switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
-        lambda entry: entry.message is ReceiveAlerts,
+        lambda entry: entry.command_class is ReceiveAlerts,
     ),
 }  # fmt: skip
 """Every way, by its name."""
@@ -177,7 +177,7 @@ def requests() -> list[tuple[str, str]]:
     return [(caller, name) for name, entry in CATALOG.items() for caller in callers_of(entry)]
 
 
-def callers_of(entry: Entry) -> tuple[str, ...]:
+def callers_of(entry: CatalogEntry) -> tuple[str, ...]:
     return (PEOPLE if entry.for_people else ()) + (ALL[2:] if entry.for_services else ())
 
 
@@ -194,12 +194,12 @@ def spared_by(loss: Loss) -> list[tuple[str, str]]:
 def who(acme: Acme, caller: str) -> dict[str, Any]:
     return {
         "in person": acme.by("ben"),
-        "through a program": acme.by_bot(acting_for="ben"),
-        "a program by itself": acme.by_bot(),
+        "through a program": acme.by_service(acting_for="ben"),
+        "a program by itself": acme.by_service(),
     }[caller]
 
 
-def accept(house: House, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+def accept(house: Harness, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
     """All of it in the ledger; command ids by caller and command.
 
     Each caller has a comment of Ben's to change, and each request a rule of its own, silent for everyone.
@@ -233,16 +233,16 @@ def order(name: str, comment: int, rule: int = 0) -> Command:
         body["id"] = str(comment)
     if "alertRule" in body:
         body["alertRule"] = rule
-    return CATALOG[name].message.model_validate(body)
+    return CATALOG[name].command_class.model_validate(body)
 
 
-def lose(house: House, loss: Loss) -> None:
+def lose(house: Harness, loss: Loss) -> None:
     with house.engine.begin() as connection:
         for statement in loss.statements:
             connection.exec_driver_sql(statement)
 
 
-def everything(house: House) -> dict[str, list[str]]:
+def everything(house: Harness) -> dict[str, list[str]]:
     """Every row of incident data, as text."""
     with house.engine.connect() as connection:
         return {
@@ -250,15 +250,15 @@ def everything(house: House) -> dict[str, list[str]]:
         }
 
 
-def endings(house: House, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
-    rows = {asked: house.resource(id_) for asked, id_ in ids.items()}
+def endings(house: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    rows = {asked: house.ledger_row(id_) for asked, id_ in ids.items()}
     return {asked: (row["state"], row["outcome_status"], row["outcome_body"]) for asked, row in rows.items()}
 
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_is_asked_for_below(command: str) -> None:
     assert command in ORDERS, f"{command} is in tasks/commands/catalog.py; its line in ORDERS is missing"
-    CATALOG[command].message.model_validate(ORDERS[command])
+    CATALOG[command].command_class.model_validate(ORDERS[command])
 
 
 @pytest.mark.parametrize("command", CATALOG)
@@ -268,7 +268,7 @@ def test_every_command_can_be_lost_in_more_ways_than_by_its_token(command: str) 
     assert len(ways) > 4
 
 
-def test_while_the_right_stands_every_command_is_applied(house: House, acme: Acme) -> None:
+def test_while_the_right_stands_every_command_is_applied(house: Harness, acme: Acme) -> None:
     ids = accept(house, acme, requests())
 
     house.apply()
@@ -278,7 +278,7 @@ def test_while_the_right_stands_every_command_is_applied(house: House, acme: Acm
 
 @pytest.mark.parametrize("way", LOSSES)
 def test_a_right_lost_after_acceptance_is_answered_as_the_pipeline_says_and_nothing_is_written(
-    house: House, acme: Acme, way: str
+    house: Harness, acme: Acme, way: str
 ) -> None:
     loss = LOSSES[way]
     ids = accept(house, acme, touched_by(loss))
@@ -292,7 +292,7 @@ def test_a_right_lost_after_acceptance_is_answered_as_the_pipeline_says_and_noth
 
 
 @pytest.mark.parametrize("way", [way for way, loss in LOSSES.items() if spared_by(loss)])
-def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: House, acme: Acme, way: str) -> None:
+def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: Harness, acme: Acme, way: str) -> None:
     ids = accept(house, acme, spared_by(LOSSES[way]))
     lose(house, LOSSES[way])
 
@@ -301,7 +301,7 @@ def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: House, acme
     assert {asked: state for asked, (state, *_) in endings(house, ids).items()} == dict.fromkeys(ids, "applied")
 
 
-def test_of_all_that_is_lost_the_first_step_answers(house: House, acme: Acme) -> None:
+def test_of_all_that_is_lost_the_first_step_answers(house: Harness, acme: Acme) -> None:
     from_the_last_step_to_the_first = [
         "the incident's or the rule's projects are switched off",
         "the plan loses incidents",
@@ -314,16 +314,16 @@ def test_of_all_that_is_lost_the_first_step_answers(house: House, acme: Acme) ->
 
     for way in from_the_last_step_to_the_first:
         lose(house, LOSSES[way])
-        heard.append(house.answer(order("comment.post", 0), **acme.by("ben")))
+        heard.append(house.execute(order("comment.post", 0), **acme.by("ben")))
 
     assert heard == [LOSSES[way].answer for way in from_the_last_step_to_the_first]
 
 
-def test_a_lowered_role_may_close_and_do_no_worse(house: House, acme: Acme) -> None:
+def test_a_lowered_role_may_close_and_do_no_worse(house: Harness, acme: Acme) -> None:
     orders = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
     ids = [house.accept(each, **acme.by("ben")) for each in orders]
     lose(house, LOSSES["the role is lowered"])
 
     house.apply()
 
-    assert [house.resource(id_)["outcome_status"] for id_ in ids] == [403, 200]
+    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [403, 200]

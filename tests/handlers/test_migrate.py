@@ -10,7 +10,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.database.migrate import create_schema, current, head, migrate
+from models.database.migrate import create_schema, current_revision, head_revision, migrate
 from tests.waiting import eventually
 
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'commands'::regclass"
@@ -34,7 +34,7 @@ def test_of_many_hosts_one_migrates_and_the_others_find_it_done(empty: Engine) -
     with ThreadPoolExecutor(6) as hosts:
         results = [each.result() for each in [hosts.submit(migrate, empty) for _ in range(6)]]
 
-    assert sorted(results, key=str) == [(head(), head())] * 5 + [(None, head())]
+    assert sorted(results, key=str) == [(head_revision(), head_revision())] * 5 + [(None, head_revision())]
 
 
 def test_a_migration_that_must_wait_for_a_table_lets_the_writers_through(empty: Engine) -> None:
@@ -54,4 +54,4 @@ def test_a_migration_that_must_wait_for_a_table_lets_the_writers_through(empty: 
         migration.result()
 
     assert not done_too_early
-    assert current(empty) == head()
+    assert current_revision(empty) == head_revision()

@@ -14,8 +14,8 @@ from tasks.commands.subscriptions import Subscribe
 from tasks.settings import BrokerSettings
 from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
-from tests.handlers.watch import ANA, BEN, MEM, START, Watch, two_triggers
+from tests.handlers.conftest import Harness
+from tests.handlers.watch import ANA, BEN, MEM, START, ObservedRule, two_triggers
 from workers.notify.notifier import Notifier
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -23,12 +23,12 @@ NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def two(house: House, acme: Acme) -> Watch:
+def two(house: Harness, acme: Acme) -> ObservedRule:
     return two_triggers(house, acme)
 
 
-def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_end(two: Watch) -> None:
-    answers = [two.see(value) for value in (60, 120, 80, 10)]
+def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_end(two: ObservedRule) -> None:
+    answers = [two.observe(value) for value in (60, 120, 80, 10)]
 
     assert [(code, body["fired"], body["resolved"]) for code, body in answers] == [
         (201, ["warning"], []),
@@ -37,8 +37,8 @@ def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_en
         (201, [], ["warning"]),
     ]
     assert [body["incident"]["status"] for _, body in answers] == [10, 20, 10, 2]
-    assert two.changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
-    assert two.held() == {"critical": 1, "warning": 1}
+    assert two.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
+    assert two.trigger_statuses() == {"critical": 1, "warning": 1}
     assert two.deliveries() == [
         ("email", MEM, "fire", 10),
         ("email", MEM, "fire", 20), ("email", ANA, "fire", 20),
@@ -59,11 +59,11 @@ def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_en
     ]
 
 
-def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, time_window=15, threshold_period=2)
+def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, time_window=15, threshold_period=2)
 
     for value in (101, 101, 1, 1):
-        watch.see(value)
+        watch.observe(value)
 
     [incident] = watch.incidents()
     assert (incident.date_started, incident.date_detected, incident.date_closed) == (
@@ -73,8 +73,8 @@ def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(hous
     )
 
 
-def test_what_a_rule_opens_says_so(two: Watch) -> None:
-    _, body = two.see(60)
+def test_what_a_rule_opens_says_so(two: ObservedRule) -> None:
+    _, body = two.observe(60)
 
     shown = body["incident"]
     assert (shown["title"], shown["type"], shown["statusMethod"], shown["projects"]) == ("Errors", 2, 3, ["p1"])
@@ -84,8 +84,8 @@ def test_what_a_rule_opens_says_so(two: Watch) -> None:
     assert (incident.alert_rule_generation, incident.identifier) == (1, 2)
 
 
-def test_its_activities_are_nobodys_whoever_sent_the_value(house: House, acme: Acme, two: Watch) -> None:
-    house.answer(two.value(120), **acme.by("mem"))
+def test_its_activities_are_nobodys_whoever_sent_the_value(house: Harness, acme: Acme, two: ObservedRule) -> None:
+    house.execute(two.observation(120), **acme.by("mem"))
 
     [incident] = two.incidents()
     rows = two.rows(
@@ -93,40 +93,40 @@ def test_its_activities_are_nobodys_whoever_sent_the_value(house: House, acme: A
     )
     assert [(row.type, row.user_id) for row in rows] == [(4, None), (1, None), (2, None), (2, None)]
     assert [row.date_added for row in rows] == [incident.date_started, *[incident.date_added] * 3]
-    assert house.counts()["incident_subscriptions"] == 0
+    assert house.row_counts()["incident_subscriptions"] == 0
     actors = {event["data"]["actor"]["type"] for event in two.events(f"incidents/{incident.identifier}")}
     assert actors == {"system"}
 
 
-def test_two_triggers_that_one_value_crosses_are_two_changes_and_people_are_told_once(two: Watch) -> None:
-    code, body = two.see(120)
+def test_two_triggers_that_one_value_crosses_are_two_changes_and_people_are_told_once(two: ObservedRule) -> None:
+    code, body = two.observe(120)
 
     assert (code, body["fired"], body["incident"]["status"]) == (201, ["warning", "critical"], 20)
-    assert two.changes() == [(1, 10), (10, 20)]
+    assert two.status_changes() == [(1, 10), (10, 20)]
     assert two.deliveries() == [("email", MEM, "fire", 20), ("email", ANA, "fire", 20)]
 
 
-def test_two_triggers_that_one_value_resolves_end_it_at_once(two: Watch) -> None:
-    two.see(120)
+def test_two_triggers_that_one_value_resolves_end_it_at_once(two: ObservedRule) -> None:
+    two.observe(120)
 
-    _, body = two.see(10)
+    _, body = two.observe(10)
 
     assert body["resolved"] == ["warning", "critical"]
-    assert two.changes()[2:] == [(20, 2)]
+    assert two.status_changes()[2:] == [(20, 2)]
     assert two.deliveries()[2:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
 
 
-def test_who_never_heard_of_it_does_not_hear_of_its_end(two: Watch) -> None:
-    two.see(60)
-    two.see(10)
+def test_who_never_heard_of_it_does_not_hear_of_its_end(two: ObservedRule) -> None:
+    two.observe(60)
+    two.observe(10)
 
     assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
 
 
-def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: Watch) -> None:
-    nothing_open = two.see(10)
-    two.see(60)
-    still_open = two.see(70)
+def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: ObservedRule) -> None:
+    nothing_open = two.observe(10)
+    two.observe(60)
+    still_open = two.observe(70)
 
     assert nothing_open == (201, {"fired": [], "resolved": [], "incident": None})
     code, body = still_open
@@ -134,8 +134,8 @@ def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: Watch)
     assert "ignored" not in body
 
 
-def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: Watch) -> None:
-    two.see(60)
+def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: ObservedRule) -> None:
+    two.observe(60)
 
     [event] = two.events(f"alert-rules/{two.rule}")
     [incident] = two.incidents()
@@ -149,91 +149,91 @@ def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: Watch
 # --- what is ignored -------------------------------------------------------------------------------------------
 
 
-def test_a_repeated_and_an_older_timestamp_are_ignored_with_their_reasons(two: Watch) -> None:
-    two.see(10, timestamp="2026-11-23T12:00:00Z")
+def test_a_repeated_and_an_older_timestamp_are_ignored_with_their_reasons(two: ObservedRule) -> None:
+    two.observe(10, timestamp="2026-11-23T12:00:00Z")
 
-    repeated = two.see(120, timestamp="2026-11-23T13:00:00+01:00")
-    older = two.see(120, timestamp="2026-11-23T11:59:59.999999Z")
+    repeated = two.observe(120, timestamp="2026-11-23T13:00:00+01:00")
+    older = two.observe(120, timestamp="2026-11-23T11:59:59.999999Z")
 
     assert repeated == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"})
     assert older == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "out of order"})
     assert two.incidents() == []
 
 
-def test_timestamps_are_kept_for_each_project(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, projects=("p1", "p2"))
-    watch.see(101, timestamp="2026-11-23T12:00:00Z")
+def test_timestamps_are_kept_for_each_project(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, projects=("p1", "p2"))
+    watch.observe(101, timestamp="2026-11-23T12:00:00Z")
 
-    _, body = watch.see(101, project="p2", timestamp="2026-11-23T11:00:00Z")
+    _, body = watch.observe(101, project="p2", timestamp="2026-11-23T11:00:00Z")
 
     assert body["fired"] == ["critical"]
     assert [row.identifier for row in watch.incidents()] == [2, 3]
 
 
-def test_what_cools_down_is_ignored_until_ten_minutes_after_the_incident_was_created(two: Watch) -> None:
-    two.see(120, at=NOON)
-    two.see(10, at=NOON)
+def test_what_cools_down_is_ignored_until_ten_minutes_after_the_incident_was_created(two: ObservedRule) -> None:
+    two.observe(120, at=NOON)
+    two.observe(10, at=NOON)
 
-    cooling = two.see(120, at=NOON + timedelta(minutes=10))
-    cooled = two.see(120, at=NOON + timedelta(minutes=10, seconds=1))
+    cooling = two.observe(120, at=NOON + timedelta(minutes=10))
+    cooled = two.observe(120, at=NOON + timedelta(minutes=10, seconds=1))
 
     assert cooling == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "cooling down"})
     assert (cooled[0], cooled[1]["fired"]) == (201, ["warning", "critical"])
     assert len(two.incidents()) == 2
 
 
-def test_a_day_and_five_minutes_are_not_five_minutes(two: Watch) -> None:
-    two.see(120, at=NOON)
-    two.see(10, at=NOON)
+def test_a_day_and_five_minutes_are_not_five_minutes(two: ObservedRule) -> None:
+    two.observe(120, at=NOON)
+    two.observe(10, at=NOON)
 
-    _, body = two.see(120, at=NOON + timedelta(days=1, minutes=5))
+    _, body = two.observe(120, at=NOON + timedelta(days=1, minutes=5))
 
     assert body["fired"] == ["warning", "critical"]
 
 
-def test_each_project_cools_down_by_itself(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, projects=("p1", "p2"))
-    watch.see(101, at=NOON)
-    watch.see(1, at=NOON)
-    watch.see(101, project="p2", at=NOON + timedelta(minutes=6))
+def test_each_project_cools_down_by_itself(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, projects=("p1", "p2"))
+    watch.observe(101, at=NOON)
+    watch.observe(1, at=NOON)
+    watch.observe(101, project="p2", at=NOON + timedelta(minutes=6))
 
-    still_cooling = watch.see(101, at=NOON + timedelta(minutes=8))
-    cooled = watch.see(101, at=NOON + timedelta(minutes=11))
+    still_cooling = watch.observe(101, at=NOON + timedelta(minutes=8))
+    cooled = watch.observe(101, at=NOON + timedelta(minutes=11))
 
     assert (still_cooling[1].get("ignored"), cooled[1]["fired"]) == ("cooling down", ["critical"])
 
 
-def test_null_is_nothing_counted(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme)
-    watch.see(101)
+def test_null_is_nothing_counted(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme)
+    watch.observe(101)
 
-    _, body = watch.see(None)
+    _, body = watch.observe(None)
 
     assert body["resolved"] == ["critical"]
 
 
-def test_transactions_are_ignored_where_the_plan_does_not_include_performance(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, dataset="transactions")
-    ignored = watch.see(101)
+def test_transactions_are_ignored_where_the_plan_does_not_include_performance(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, dataset="transactions")
+    ignored = watch.observe(101)
     with house.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE organizations SET features = '{organizations:incidents,organizations:performance-view}'"
         )
 
-    _, seen = watch.see(101)
+    _, seen = watch.observe(101)
 
     assert (ignored[0], ignored[1]["ignored"]) == (200, "performance-view is off")
     assert seen["fired"] == ["critical"]
 
 
-def test_a_comparison_without_a_past_is_ignored(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, a_trigger("critical", 200), comparison_delta=60)
+def test_a_comparison_without_a_past_is_ignored(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, a_trigger("critical", 200), comparison_delta=60)
 
-    assert [watch.see(50, **past)[1].get("ignored") for past in ({}, {"comparisonValue": 0})] == [
+    assert [watch.observe(50, **past)[1].get("ignored") for past in ({}, {"comparisonValue": 0})] == [
         "no comparison value",
         "no comparison value",
     ]
-    assert watch.see(50, comparisonValue=20)[1]["fired"] == ["critical"]
+    assert watch.observe(50, comparisonValue=20)[1]["fired"] == ["critical"]
 
 
 # --- who may ---------------------------------------------------------------------------------------------------
@@ -251,103 +251,107 @@ def test_a_comparison_without_a_past_is_ignored(house: House, acme: Acme) -> Non
     ],
 )
 def test_a_rule_or_project_that_is_not_there_is_refused_and_nothing_is_noted(
-    two: Watch, fields: dict[str, Any], expected: Any
+    two: ObservedRule, fields: dict[str, Any], expected: Any
 ) -> None:
-    code, body = two.see(120, **fields)
+    code, body = two.observe(120, **fields)
 
     assert expected in (code, (code, body))
-    assert (two.noted(), two.incidents()) == ([], [])
+    assert (two.observation_results(), two.incidents()) == ([], [])
 
 
-def test_a_project_that_is_switched_off_is_none(house: House, two: Watch) -> None:
+def test_a_project_that_is_switched_off_is_none(house: Harness, two: ObservedRule) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE projects SET status = 'inactive' WHERE slug = 'p1'")
 
-    assert two.see(120)[0] == 403
+    assert two.observe(120)[0] == 403
 
 
-def test_a_deleted_rule_and_one_of_another_organization_are_not_there(house: House, acme: Acme, two: Watch) -> None:
-    abroad, _ = house.answer(two.value(120), **acme.by("mem", organization="closed"))
+def test_a_deleted_rule_and_one_of_another_organization_are_not_there(
+    house: Harness, acme: Acme, two: ObservedRule
+) -> None:
+    abroad, _ = house.execute(two.observation(120), **acme.by("mem", organization="closed"))
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alert_rules SET status = 4")
 
-    deleted, _ = two.see(120)
+    deleted, _ = two.observe(120)
 
     assert (abroad, deleted) == (404, 404)
 
 
-def test_whoever_may_create_rules_may_observe_and_reaches_the_project(house: House, acme: Acme, two: Watch) -> None:
-    of_a_member, _ = house.answer(two.value(1), **acme.by("mem"))
-    of_a_stranger, _ = house.answer(two.value(2), **acme.by("out"))
+def test_whoever_may_create_rules_may_observe_and_reaches_the_project(
+    house: Harness, acme: Acme, two: ObservedRule
+) -> None:
+    of_a_member, _ = house.execute(two.observation(1), **acme.by("mem"))
+    of_a_stranger, _ = house.execute(two.observation(2), **acme.by("out"))
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
-    without_the_scope, _ = house.answer(two.value(3), **acme.by_bot())
+    without_the_scope, _ = house.execute(two.observation(3), **acme.by_service())
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")
-    of_a_member_who_may_not_write, _ = house.answer(two.value(4), **acme.by("mem"))
+    of_a_member_who_may_not_write, _ = house.execute(two.observation(4), **acme.by("mem"))
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false, alerts_member_write = true")
         connection.exec_driver_sql("UPDATE team_members SET is_active = false")
-    without_the_project, _ = house.answer(two.value(5), **acme.by("mem"))
+    without_the_project, _ = house.execute(two.observation(5), **acme.by("mem"))
 
     assert (of_a_member, of_a_stranger, without_the_scope) == (201, 403, 403)
     assert (of_a_member_who_may_not_write, without_the_project) == (403, 403)
 
 
-def test_without_the_feature_there_is_nothing_to_observe(house: House, two: Watch) -> None:
+def test_without_the_feature_there_is_nothing_to_observe(house: Harness, two: ObservedRule) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
-    assert two.see(120)[0] == 404
+    assert two.observe(120)[0] == 404
 
 
 # --- whom it tells ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def watch_with(house: House, acme: Acme) -> Callable[..., Watch]:
+def watch_with(house: Harness, acme: Acme) -> Callable[..., ObservedRule]:
     """A rule with one trigger, critical, that does these actions."""
-    return lambda *actions: Watch(house, acme, a_trigger("critical", 100, *actions))
+    return lambda *actions: ObservedRule(house, acme, a_trigger("critical", 100, *actions))
 
 
 def test_a_team_is_its_active_people_with_an_active_place(
-    house: House, acme: Acme, watch_with: Callable[..., Watch]
+    house: Harness, acme: Acme, watch_with: Callable[..., ObservedRule]
 ) -> None:
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_active = false WHERE username = 'ana'")
-    watch = watch_with(an_action(21, to=TargetType.TEAM))
+    watch = watch_with(an_action(21, target_type=TargetType.TEAM))
 
-    watch.see(101)
+    watch.observe(101)
 
     assert watch.deliveries() == [("email", MEM, "fire", 20), ("email", BEN, "fire", 20)]
     assert watch.decisions() == [(MEM, "pending", "alert_action"), (BEN, "pending", "alert_action")]
 
 
-def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., Watch]) -> None:
-    watch = watch_with(an_action(MEM), an_action(21, to=TargetType.TEAM))
+def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., ObservedRule]) -> None:
+    watch = watch_with(an_action(MEM), an_action(21, target_type=TargetType.TEAM))
 
-    watch.see(101)
+    watch.observe(101)
 
     assert [user for _, user, *_ in watch.deliveries()] == [MEM, ANA, BEN]
 
 
-def test_an_address_is_told_as_it_stands(watch_with: Callable[..., Watch]) -> None:
+def test_an_address_is_told_as_it_stands(watch_with: Callable[..., ObservedRule]) -> None:
     watch = watch_with(
-        an_action("https://x.test/hook", by=ActionType.WEBHOOK, to=TargetType.SPECIFIC),
-        an_action("slack://a/b/c", by=ActionType.CHAT, to=TargetType.SPECIFIC),
+        an_action("https://x.test/hook", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC),
+        an_action("slack://a/b/c", action_type=ActionType.CHAT, target_type=TargetType.SPECIFIC),
     )
 
-    watch.see(101)
+    watch.observe(101)
 
     assert watch.deliveries() == [("webhook", "https://x.test/hook", "fire", 20), ("chat", "slack://a/b/c", "fire", 20)]
     assert watch.decisions() == []
 
 
-def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Callable[..., Watch]) -> None:
+def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Callable[..., ObservedRule]) -> None:
     action = an_action(MEM)
     watch = watch_with(action)
 
-    watch.see(101, at=NOON)
+    watch.observe(101, at=NOON)
 
     [row] = watch.rows("SELECT * FROM deliveries")
     [change] = watch.rows("SELECT id FROM incident_activities WHERE type = 2")
@@ -360,12 +364,12 @@ def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Call
 
 
 def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
-    house: House, watch_with: Callable[..., Watch]
+    house: Harness, watch_with: Callable[..., ObservedRule]
 ) -> None:
     # Out never was one; 99 is nobody's account any more.
     watch = watch_with(an_action(14), an_action(99))
 
-    watch.see(101)
+    watch.observe(101)
 
     assert watch.deliveries() == []
     assert watch.decisions() == [(14, "suppressed", "no_access")]
@@ -382,16 +386,20 @@ def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
     ],
 )
 def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
-    house: House, watch_with: Callable[..., Watch], user: int | None, until: datetime | None, told: list[int | str]
+    house: Harness,
+    watch_with: Callable[..., ObservedRule],
+    user: int | None,
+    until: datetime | None,
+    told: list[int | str],
 ) -> None:
-    hook = an_action("https://x.test/", by=ActionType.WEBHOOK, to=TargetType.SPECIFIC)
+    hook = an_action("https://x.test/", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC)
     watch = watch_with(an_action(MEM), an_action(ANA), hook)
     with house.engine.begin() as connection:
         connection.execute(
             insert(alert_rule_snoozes).values(rule_id=watch.rule, user_id=user, until=until, date_added=START)
         )
 
-    watch.see(101, at=NOON)
+    watch.observe(101, at=NOON)
 
     assert [whom for _, whom, *_ in watch.deliveries()] == told
     assert watch.decisions() == [
@@ -400,29 +408,29 @@ def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
     ]
 
 
-def test_the_notifier_tells_no_subscriber_of_what_a_value_did(house: House, acme: Acme, two: Watch) -> None:
-    two.see(60)
+def test_the_notifier_tells_no_subscriber_of_what_a_value_did(house: Harness, acme: Acme, two: ObservedRule) -> None:
+    two.observe(60)
     [incident] = two.incidents()
-    house.answer(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
-    house.answer(two.value(120), **acme.by("ana"))
+    house.execute(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
+    house.execute(two.observation(120), **acme.by("ana"))
 
     notifier = Notifier(house.engine, BrokerSettings(BROKER_URL="redis+socket:///nowhere/valkey.sock"))
-    while notifier.plan():
+    while notifier.plan_batch():
         pass
 
-    assert house.counts()["notifications"] == 0
+    assert house.row_counts()["notifications"] == 0
 
 
 # --- what is noted ---------------------------------------------------------------------------------------------
 
 
-def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme, threshold_period=2)
-    watch.see(101)
-    watch.see(101)
-    watch.see(101, timestamp=START.isoformat())
+def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme, threshold_period=2)
+    watch.observe(101)
+    watch.observe(101)
+    watch.observe(101, timestamp=START.isoformat())
 
-    assert watch.noted() == [
+    assert watch.observation_results() == [
         {"fired": [], "resolved": [], "incident": None, "counted": {"critical": {"alerts": 1, "resolves": 0}}},
         {"fired": ["critical"], "resolved": [], "incident": "2", "counted": {"critical": {"alerts": 0, "resolves": 0}}},
         {
@@ -432,9 +440,9 @@ def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Hou
     ]  # fmt: skip
 
 
-def test_the_last_five_hundred_values_are_kept(house: House, acme: Acme) -> None:
-    watch = Watch(house, acme)
-    house.accept_all([watch.value(number) for number in range(1, 521)], **watch.by_program())
+def test_the_last_five_hundred_values_are_kept(house: Harness, acme: Acme) -> None:
+    watch = ObservedRule(house, acme)
+    house.accept_all([watch.observation(number) for number in range(1, 521)], **watch.by_service())
 
     house.apply()
 

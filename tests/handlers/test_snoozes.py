@@ -13,7 +13,7 @@ from models.enums import JSON
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 from tests.handlers.rule_orders import FORBIDDEN, MISSING, a_rule, announced, deletion, row
 
 GONE = (410, {"detail": "RuleSnooze already exists for this rule and scope."})
@@ -28,14 +28,14 @@ def speech(rule: int, **fields: JSON) -> UnsnoozeRule:
     return UnsnoozeRule.model_validate({"alertRule": rule} | fields)
 
 
-def an_old_snooze(house: House, rule: int, user: int | None) -> None:
+def an_old_snooze(house: Harness, rule: int, user: int | None) -> None:
     """One whose time is over."""
     facts = {"rule_id": rule, "user_id": user, "owner_id": 12, "until": NOW - timedelta(days=365), "date_added": NOW}
     with house.engine.begin() as connection:
         connection.execute(insert(alert_rule_snoozes).values(**facts))
 
 
-def standing(house: House) -> list[tuple[Any, ...]]:
+def standing(house: Harness) -> list[tuple[Any, ...]]:
     """Who keeps what silent, by whose wish."""
     table = alert_rule_snoozes
     with house.engine.connect() as connection:
@@ -45,11 +45,11 @@ def standing(house: House) -> list[tuple[Any, ...]]:
 
 @pytest.mark.parametrize(("target", "user", "shown_as"), [("me", 11, "11"), ("everyone", None, "everyone")])
 def test_a_rule_is_kept_silent_for_oneself_or_for_everyone(
-    house: House, acme: Acme, target: str, user: int | None, shown_as: str
+    house: Harness, acme: Acme, target: str, user: int | None, shown_as: str
 ) -> None:
     rule = a_rule(house, acme)
 
-    status, shown = house.answer(silence(rule, target), **acme.by("mem"))
+    status, shown = house.execute(silence(rule, target), **acme.by("mem"))
 
     assert status == 201
     assert shown == {
@@ -64,36 +64,36 @@ def test_a_rule_is_kept_silent_for_oneself_or_for_everyone(
     assert (row(house, rule).version, announced(house, rule)) == (1, [])
 
 
-def test_a_snooze_may_have_an_end(house: House, acme: Acme) -> None:
-    _, shown = house.answer(silence(a_rule(house, acme), until="2036-01-02T03:04:05+01:00"), **acme.by("mem"))
+def test_a_snooze_may_have_an_end(house: Harness, acme: Acme) -> None:
+    _, shown = house.execute(silence(a_rule(house, acme), until="2036-01-02T03:04:05+01:00"), **acme.by("mem"))
 
     assert shown["until"] == "2036-01-02T02:04:05Z"
 
 
-def test_while_it_holds_it_is_not_repeated_for_the_same_people(house: House, acme: Acme) -> None:
+def test_while_it_holds_it_is_not_repeated_for_the_same_people(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
-    house.answer(silence(rule, until="2036-01-01T00:00:00Z"), **acme.by("mem"))
+    house.execute(silence(rule, until="2036-01-01T00:00:00Z"), **acme.by("mem"))
 
-    assert house.answer(silence(rule), **acme.by("mem")) == GONE
-    assert house.answer(silence(rule, "everyone"), **acme.by("mem"))[0] == 201
-    assert house.answer(silence(rule, "everyone"), **acme.by("ana")) == GONE
-    assert house.answer(silence(rule), **acme.by("ana"))[0] == 201
+    assert house.execute(silence(rule), **acme.by("mem")) == GONE
+    assert house.execute(silence(rule, "everyone"), **acme.by("mem"))[0] == 201
+    assert house.execute(silence(rule, "everyone"), **acme.by("ana")) == GONE
+    assert house.execute(silence(rule), **acme.by("ana"))[0] == 201
     assert standing(house) == [(rule, 11, 11), (rule, None, 11), (rule, 12, 12)]
 
 
 @pytest.mark.parametrize(("target", "user"), [("me", 11), ("everyone", None)])
-def test_a_snooze_whose_time_is_over_is_none(house: House, acme: Acme, target: str, user: int | None) -> None:
+def test_a_snooze_whose_time_is_over_is_none(house: Harness, acme: Acme, target: str, user: int | None) -> None:
     rule = a_rule(house, acme)
     an_old_snooze(house, rule, user)
 
-    nothing = house.answer(speech(rule), **acme.by("mem"))
-    again = house.answer(silence(rule, target), **acme.by("mem"))
+    nothing = house.execute(speech(rule), **acme.by("mem"))
+    again = house.execute(silence(rule, target), **acme.by("mem"))
 
     assert (nothing, again[0]) == ((404, MISSING), 201)
     assert standing(house) == [(rule, user, 11)]
 
 
-def test_a_snooze_ends_when_its_time_is_over_and_not_when_a_job_runs(house: House, acme: Acme) -> None:
+def test_a_snooze_ends_when_its_time_is_over_and_not_when_a_job_runs(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
     soon = (datetime.now(UTC) + timedelta(seconds=30)).isoformat()
     first = house.accept(silence(rule, until=soon), **acme.by("mem"))
@@ -101,9 +101,9 @@ def test_a_snooze_ends_when_its_time_is_over_and_not_when_a_job_runs(house: Hous
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alert_rule_snoozes SET until = now() - interval '1 second'")
 
-    again = house.answer(silence(rule), **acme.by("mem"))
+    again = house.execute(silence(rule), **acme.by("mem"))
 
-    assert (house.resource(first)["outcome_status"], again[0]) == (201, 201)
+    assert (house.ledger_row(first)["outcome_status"], again[0]) == (201, 201)
 
 
 @pytest.mark.parametrize(
@@ -111,77 +111,77 @@ def test_a_snooze_ends_when_its_time_is_over_and_not_when_a_job_runs(house: Hous
     [({}, [12]), ({"target": "me"}, [None, 12]), ({"target": "everyone"}, [11, 12])],
     ids=["both", "me", "everyone"],
 )
-def test_a_rule_is_let_speak_again(house: House, acme: Acme, fields: dict[str, JSON], left: list[int | None]) -> None:
+def test_a_rule_is_let_speak_again(house: Harness, acme: Acme, fields: dict[str, JSON], left: list[int | None]) -> None:
     rule = a_rule(house, acme)
-    house.answer(silence(rule), **acme.by("mem"))
-    house.answer(silence(rule, "everyone"), **acme.by("mem"))
-    house.answer(silence(rule), **acme.by("ana"))
+    house.execute(silence(rule), **acme.by("mem"))
+    house.execute(silence(rule, "everyone"), **acme.by("mem"))
+    house.execute(silence(rule), **acme.by("ana"))
 
-    answered = house.answer(speech(rule, **fields), **acme.by("mem"))
+    answered = house.execute(speech(rule, **fields), **acme.by("mem"))
 
     assert answered == (204, None)
     assert [user for _, user, _ in standing(house)] == left
 
 
-def test_where_nothing_is_silent_there_is_nothing_to_end(house: House, acme: Acme) -> None:
+def test_where_nothing_is_silent_there_is_nothing_to_end(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
-    house.answer(silence(rule), **acme.by("ana"))
+    house.execute(silence(rule), **acme.by("ana"))
 
-    assert house.answer(speech(rule), **acme.by("mem")) == (404, MISSING)
-    assert house.answer(speech(rule, target="everyone"), **acme.by("ana")) == (404, MISSING)
+    assert house.execute(speech(rule), **acme.by("mem")) == (404, MISSING)
+    assert house.execute(speech(rule, target="everyone"), **acme.by("ana")) == (404, MISSING)
 
 
-def test_within_a_batch_the_last_word_counts(house: House, acme: Acme) -> None:
+def test_within_a_batch_the_last_word_counts(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
     orders = [silence(rule), silence(rule), speech(rule), silence(rule), speech(rule), speech(rule), silence(rule)]
     ids = [house.accept(order, **acme.by("mem")) for order in orders]
 
     house.apply()
 
-    statuses = [house.resource(id_)["outcome_status"] for id_ in ids]
+    statuses = [house.ledger_row(id_)["outcome_status"] for id_ in ids]
     assert statuses == [201, 410, 204, 201, 204, 404, 201]
     assert standing(house) == [(rule, 11, 11)]
 
 
 @pytest.mark.parametrize("order", [silence, speech])
-def test_a_rule_that_is_none_is_told_in_words_of_its_own(house: House, acme: Acme, order: Any) -> None:
+def test_a_rule_that_is_none_is_told_in_words_of_its_own(house: Harness, acme: Acme, order: Any) -> None:
     rule, elsewhere = a_rule(house, acme), a_rule(house, acme, organization="closed", project="c1")
     deleted = a_rule(house, acme)
-    house.answer(deletion(deleted), **acme.by("mem"))
+    house.execute(deletion(deleted), **acme.by("mem"))
 
-    answers = [house.answer(order(each), **acme.by("mem")) for each in (0, elsewhere, deleted)]
-    answers.append(house.answer(order(rule, inProject="p2"), **acme.by("mem")))
+    answers = [house.execute(order(each), **acme.by("mem")) for each in (0, elsewhere, deleted)]
+    answers.append(house.execute(order(rule, inProject="p2"), **acme.by("mem")))
 
     assert answers == [NO_RULE] * 4
 
 
 @pytest.mark.parametrize("order", [silence, speech])
-def test_a_rule_out_of_reach_is_nobodys_to_silence(house: House, acme: Acme, order: Any) -> None:
+def test_a_rule_out_of_reach_is_nobodys_to_silence(house: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(house, acme, organization="closed", project="c1")
     mem = acme.by("mem", organization="closed")
 
-    assert house.answer(order(rule), **mem) == (403, FORBIDDEN)
-    assert house.answer(order(rule, inProject="c1"), **mem) == (403, FORBIDDEN)
-    assert house.answer(order(rule, inProject="nowhere"), **mem) == (404, MISSING)
+    assert house.execute(order(rule), **mem) == (403, FORBIDDEN)
+    assert house.execute(order(rule, inProject="c1"), **mem) == (403, FORBIDDEN)
+    assert house.execute(order(rule, inProject="nowhere"), **mem) == (404, MISSING)
     assert standing(house) == []
 
 
 @pytest.mark.parametrize("order", [silence, speech])
-def test_silence_is_of_the_plan_and_takes_the_scopes_of_a_project(house: House, acme: Acme, order: Any) -> None:
+def test_silence_is_of_the_plan_and_takes_the_scopes_of_a_project(house: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(house, acme, organization="plain", project="n1")
-    without = house.answer(order(rule), **acme.by("mem", organization="plain"))
+    without = house.execute(order(rule), **acme.by("mem", organization="plain"))
     here = a_rule(house, acme)
     with house.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{org:write}'")
-    of_the_organization = house.answer(order(here), **acme.by("own"))
+    of_the_organization = house.execute(order(here), **acme.by("own"))
 
     assert (without, of_the_organization) == ((404, MISSING), (403, FORBIDDEN))
 
 
-def test_what_a_rule_was_silent_of_goes_with_it(house: House, acme: Acme) -> None:
+def test_what_a_rule_was_silent_of_goes_with_it(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme)
-    house.answer(silence(rule), **acme.by("mem"))
+    house.execute(silence(rule), **acme.by("mem"))
 
-    house.answer(deletion(rule), **acme.by("mem"))
+    house.execute(deletion(rule), **acme.by("mem"))
 
     assert standing(house) == []

@@ -20,7 +20,7 @@ from tasks.commands.triggers import (
 )
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 from tests.handlers.rule_orders import (
     FORBIDDEN,
     MISSING,
@@ -37,15 +37,15 @@ from tests.handlers.rule_orders import (
 TAKEN = (400, ["This label is already in use for this alert rule"])
 
 
-def told(house: House, acme: Acme, **who: Any) -> tuple[int, int, int]:
+def told(house: Harness, acme: Acme, **who: Any) -> tuple[int, int, int]:
     """A rule with one trigger that tells somebody: ids of the three."""
     critical = {"label": "critical", "alertThreshold": 100, "actions": [an_action(**who)]}
-    _, made = house.answer(creation(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
+    _, made = house.execute(creation(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
     [trigger] = made["triggers"]
     return int(made["id"]), int(trigger["id"]), int(trigger["actions"][0]["id"])
 
 
-def generations(house: House, rule: int) -> int:
+def generations(house: Harness, rule: int) -> int:
     with house.engine.connect() as connection:
         return len(
             connection.execute(select(alert_rule_generations).where(alert_rule_generations.c.rule_id == rule)).all()
@@ -75,10 +75,10 @@ def an_order_of_each(rule: int, trigger: int, action: int) -> list[RuleCommand]:
 # --- triggers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_trigger_is_added(house: House, acme: Acme) -> None:
+def test_a_trigger_is_added(house: Harness, acme: Acme) -> None:
     rule, first, _ = told(house, acme)
 
-    status, shown = house.answer(a_trigger(rule, actions=[an_action(targetIdentifier="22")]), **acme.by("ana"))
+    status, shown = house.execute(a_trigger(rule, actions=[an_action(targetIdentifier="22")]), **acme.by("ana"))
 
     [action] = shown["actions"]
     said = row(house, rule).definition["triggers"]
@@ -98,11 +98,11 @@ def test_a_trigger_is_added(house: House, acme: Acme) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"alertThreshold": 70}, {"label": "fatal"}, {"actions": []}, {}])
-def test_a_change_of_a_trigger_keeps_what_is_left_out(house: House, acme: Acme, fields: dict[str, JSON]) -> None:
+def test_a_change_of_a_trigger_keeps_what_is_left_out(house: Harness, acme: Acme, fields: dict[str, JSON]) -> None:
     rule, trigger, _ = told(house, acme)
     before = row(house, rule).definition["triggers"][0]
 
-    status, shown = house.answer(a_change(rule, trigger, **fields), **acme.by("mem"))
+    status, shown = house.execute(a_change(rule, trigger, **fields), **acme.by("mem"))
 
     after = row(house, rule).definition["triggers"][0]
     changed = {"alertThreshold": "threshold", "label": "label", "actions": "actions"}
@@ -111,13 +111,13 @@ def test_a_change_of_a_trigger_keeps_what_is_left_out(house: House, acme: Acme, 
     assert {name: shown[name] for name in fields} == fields
 
 
-def test_a_label_is_there_once(house: House, acme: Acme) -> None:
+def test_a_label_is_there_once(house: Harness, acme: Acme) -> None:
     rule, trigger, _ = told(house, acme)
-    house.answer(a_trigger(rule), **acme.by("mem"))
+    house.execute(a_trigger(rule), **acme.by("mem"))
 
-    assert house.answer(a_trigger(rule), **acme.by("mem")) == TAKEN
-    assert house.answer(a_change(rule, trigger, label="warning"), **acme.by("mem")) == TAKEN
-    assert house.answer(a_change(rule, trigger, label="critical"), **acme.by("mem"))[0] == 200
+    assert house.execute(a_trigger(rule), **acme.by("mem")) == TAKEN
+    assert house.execute(a_change(rule, trigger, label="warning"), **acme.by("mem")) == TAKEN
+    assert house.execute(a_change(rule, trigger, label="critical"), **acme.by("mem"))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -127,28 +127,28 @@ def test_a_label_is_there_once(house: House, acme: Acme) -> None:
         ({"alertThreshold": 101}, "Critical trigger must have an alert threshold above warning trigger"),
     ],
 )
-def test_a_trigger_must_fit_its_rule(house: House, acme: Acme, fields: dict[str, JSON], sentence: str) -> None:
+def test_a_trigger_must_fit_its_rule(house: Harness, acme: Acme, fields: dict[str, JSON], sentence: str) -> None:
     rule, _, _ = told(house, acme)
 
-    answered = house.answer(a_trigger(rule, **fields), **acme.by("mem"))
+    answered = house.execute(a_trigger(rule, **fields), **acme.by("mem"))
 
     assert answered == (400, {"nonFieldErrors": [sentence]})
     assert row(house, rule).version == 1
 
 
-def test_the_threshold_of_a_comparison_is_a_difference_here_too(house: House, acme: Acme) -> None:
+def test_the_threshold_of_a_comparison_is_a_difference_here_too(house: Harness, acme: Acme) -> None:
     rule = a_rule(house, acme, comparison_delta=60, triggers=[])
 
-    _, shown = house.answer(a_trigger(rule), **acme.by("mem"))
+    _, shown = house.execute(a_trigger(rule), **acme.by("mem"))
 
     assert shown["alertThreshold"] == 50.0
     assert row(house, rule).definition["triggers"][0]["threshold"] == 150.0
 
 
-def test_the_last_trigger_may_go(house: House, acme: Acme) -> None:
+def test_the_last_trigger_may_go(house: Harness, acme: Acme) -> None:
     rule, trigger, _ = told(house, acme)
 
-    answered = house.answer(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
+    answered = house.execute(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
 
     assert answered == (204, None)
     assert row(house, rule).definition["triggers"] == []
@@ -156,12 +156,12 @@ def test_the_last_trigger_may_go(house: House, acme: Acme) -> None:
 
 @pytest.mark.parametrize("place", [0, 1, 5], ids=["created", "updated", "deleted"])
 def test_another_threshold_is_another_rule_as_far_as_incidents_are_concerned(
-    house: House, acme: Acme, place: int
+    house: Harness, acme: Acme, place: int
 ) -> None:
     rule, trigger, action = told(house, acme)
     number = a_finding(house, acme, rule)
 
-    house.answer(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    house.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
 
     assert [each.payload["incident"] for each in follow_ups(house)] == [str(number)]
     assert (row(house, rule).version, row(house, rule).generation, generations(house, rule)) == (2, 2, 1)
@@ -190,12 +190,12 @@ def test_another_threshold_is_another_rule_as_far_as_incidents_are_concerned(
     ],
 )
 def test_an_action_tells_a_person_a_team_or_an_address(
-    house: House, acme: Acme, asked: dict[str, JSON], target: str, desc: str
+    house: Harness, acme: Acme, asked: dict[str, JSON], target: str, desc: str
 ) -> None:
     rule, trigger, _ = told(house, acme)
     order = CreateAction.model_validate({"alertRule": rule, "trigger": trigger, "action": asked})
 
-    status, shown = house.answer(order, **acme.by("mem"))
+    status, shown = house.execute(order, **acme.by("mem"))
 
     assert status == 201
     assert (shown["type"], shown["targetType"]) == (asked["type"], asked["targetType"])
@@ -203,35 +203,35 @@ def test_an_action_tells_a_person_a_team_or_an_address(
     assert len(row(house, rule).definition["triggers"][0]["actions"]) == 2
 
 
-def test_an_action_that_is_changed_stays_the_same_one(house: House, acme: Acme) -> None:
+def test_an_action_that_is_changed_stays_the_same_one(house: Harness, acme: Acme) -> None:
     rule, trigger, action = told(house, acme)
     another = an_action(targetType="user", targetIdentifier=12)
     order = UpdateAction.model_validate({"alertRule": rule, "trigger": trigger, "id": action, "action": another})
     before = row(house, rule).definition["triggers"][0]["actions"][0]
 
-    status, shown = house.answer(order, **acme.by("mem"))
+    status, shown = house.execute(order, **acme.by("mem"))
 
     [after] = row(house, rule).definition["triggers"][0]["actions"]
     assert (status, shown["id"], shown["targetIdentifier"]) == (200, str(action), "12")
     assert (after["id"], after["date_added"]) == (before["id"], before["date_added"])
 
 
-def test_an_action_is_taken_away(house: House, acme: Acme) -> None:
+def test_an_action_is_taken_away(house: Harness, acme: Acme) -> None:
     rule, trigger, action = told(house, acme)
     order = DeleteAction.model_validate({"alertRule": rule, "trigger": trigger, "id": action})
 
-    first, second = (house.answer(order, **acme.by("mem")) for _ in range(2))
+    first, second = (house.execute(order, **acme.by("mem")) for _ in range(2))
 
     assert (first, second) == ((204, None), (404, MISSING))
     assert row(house, rule).definition["triggers"][0]["actions"] == []
 
 
 @pytest.mark.parametrize("place", [2, 3, 4], ids=["created", "updated", "deleted"])
-def test_who_is_told_may_change_without_ending_anything(house: House, acme: Acme, place: int) -> None:
+def test_who_is_told_may_change_without_ending_anything(house: Harness, acme: Acme, place: int) -> None:
     rule, trigger, action = told(house, acme)
     a_finding(house, acme, rule)
 
-    house.answer(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    house.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
 
     assert (follow_ups(house), generations(house, rule)) == ([], 0)
     assert (row(house, rule).version, row(house, rule).generation) == (2, 1)
@@ -247,7 +247,7 @@ def test_who_is_told_may_change_without_ending_anything(house: House, acme: Acme
     ],
 )
 def test_whom_an_action_cannot_tell_is_told_apart(
-    house: House, acme: Acme, fields: dict[str, JSON], wrong: JSON
+    house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
 ) -> None:
     rule, trigger, action = told(house, acme)
     named = {"alertRule": rule, "trigger": trigger, "action": an_action(**fields)}
@@ -257,7 +257,7 @@ def test_whom_an_action_cannot_tell_is_told_apart(
         a_trigger(rule, actions=[an_action(**fields)]),
     ]
 
-    assert [house.answer(order, **acme.by("mem")) for order in orders] == [(400, wrong)] * 3
+    assert [house.execute(order, **acme.by("mem")) for order in orders] == [(400, wrong)] * 3
     assert row(house, rule).version == 1
 
 
@@ -265,7 +265,7 @@ def test_whom_an_action_cannot_tell_is_told_apart(
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_a_rule_a_trigger_and_an_action_must_be_each_others(house: House, acme: Acme, place: int) -> None:
+def test_a_rule_a_trigger_and_an_action_must_be_each_others(house: Harness, acme: Acme, place: int) -> None:
     rule, trigger, action = told(house, acme)
     other_rule, other_trigger, other_action = told(house, acme)
     named = an_order_of_each(rule, trigger, action)[place]
@@ -274,16 +274,16 @@ def test_a_rule_a_trigger_and_an_action_must_be_each_others(house: House, acme: 
     if type(named) is CreateTrigger:
         wrong = wrong[:1]
 
-    answers = [house.answer(each, **acme.by("mem")) for each in wrong]
+    answers = [house.execute(each, **acme.by("mem")) for each in wrong]
 
     assert answers == [(404, MISSING)] * len(answers)
-    assert house.answer(named, **acme.by("mem"))[0] in (200, 201, 204)
+    assert house.execute(named, **acme.by("mem"))[0] in (200, 201, 204)
     assert row(house, other_rule).version == 1
 
 
 @pytest.mark.parametrize("place", range(6))
 def test_a_trigger_out_of_reach_is_forbidden_and_without_the_feature_there_is_none(
-    house: House, acme: Acme, place: int
+    house: Harness, acme: Acme, place: int
 ) -> None:
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW)
     closed = a_rule(house, acme, organization="closed", project="c1", triggers=[trigger])
@@ -291,6 +291,6 @@ def test_a_trigger_out_of_reach_is_forbidden_and_without_the_feature_there_is_no
 
     order_in_closed, order_in_plain = (an_order_of_each(rule, 7, 8)[place] for rule in (closed, plain))
 
-    assert house.answer(order_in_closed, **acme.by("mem", organization="closed")) == (403, FORBIDDEN)
-    assert house.answer(order_in_plain, **acme.by("mem", organization="plain")) == (404, MISSING)
+    assert house.execute(order_in_closed, **acme.by("mem", organization="closed")) == (403, FORBIDDEN)
+    assert house.execute(order_in_plain, **acme.by("mem", organization="plain")) == (404, MISSING)
     assert (row(house, closed).version, row(house, plain).version) == (1, 1)

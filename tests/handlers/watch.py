@@ -19,16 +19,16 @@ from models.notifications.notification import decisions
 from tasks.commands.observations import ObserveMetric
 from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import House
+from tests.handlers.conftest import Harness
 
 MEM, ANA, BEN = 11, 12, 13
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
-class Watch:
+class ObservedRule:
     """A rule on project p1 of acme. Values are a minute apart, in their own time, unless they say otherwise."""
 
-    def __init__(self, house: House, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any):
+    def __init__(self, house: Harness, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any):
         self.house, self.acme = house, acme
         self.engine: Engine = house.engine
         self.organization = acme.organizations["acme"]
@@ -37,11 +37,11 @@ class Watch:
             ids = [acme.projects["acme", slug] for slug in projects]
             self.rule = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
-    def by_program(self) -> dict[str, Any]:
+    def by_service(self) -> dict[str, Any]:
         """The program that observes, in its own name."""
-        return self.acme.by_bot()
+        return self.acme.by_service()
 
-    def value(self, value: float | None, **fields: Any) -> ObserveMetric:
+    def observation(self, value: float | None, **fields: Any) -> ObserveMetric:
         """A value a minute after the one before."""
         self.minutes += 1
         timestamp = (START + timedelta(minutes=self.minutes)).isoformat()
@@ -50,17 +50,17 @@ class Watch:
 
     def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
         """A value waiting in the ledger; it arrives now, or ``at`` another time."""
-        id_ = self.house.accept(self.value(value, **fields), **self.by_program())
+        id_ = self.house.accept(self.observation(value, **fields), **self.by_service())
         if at is not None:
             with self.engine.begin() as connection:
                 connection.execute(update(commands).where(commands.c.id == id_).values(accepted_at=at))
         return id_
 
-    def see(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
+    def observe(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
         """What the value is answered."""
         id_ = self.accept(value, at=at, **fields)
         self.house.apply()
-        row = self.house.resource(id_)
+        row = self.house.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
 
     # --- what was left behind ----------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ class Watch:
                 )
             )
 
-    def changes(self) -> list[tuple[int, int]]:
+    def status_changes(self) -> list[tuple[int, int]]:
         """From which status to which, on incidents of the rule."""
         return [
             (int(row.previous_value), int(row.value))
@@ -89,7 +89,7 @@ class Watch:
         rows = self.rows("SELECT body FROM events WHERE subject = :subject ORDER BY sequence", subject=subject)
         return [row.body for row in rows]
 
-    def held(self) -> dict[str, int]:
+    def trigger_statuses(self) -> dict[str, int]:
         """Labels of triggers that ever held an incident open, with their status (1 is resolved)."""
         with self.engine.connect() as connection:
             return {row.label: row.status for row in connection.execute(select(incident_triggers))}
@@ -108,7 +108,7 @@ class Watch:
             )
             return [(row.user_id, row.outcome, row.rule) for row in rows]
 
-    def noted(self) -> list[dict[str, Any]]:
+    def observation_results(self) -> list[dict[str, Any]]:
         """What every value did, oldest first."""
         rows = self.rows("SELECT result FROM alert_rule_observations WHERE rule_id = :rule ORDER BY number")
         return [row.result for row in rows]
@@ -120,7 +120,7 @@ class Watch:
             return list(connection.execute(text(statement), known | facts))
 
 
-def two_triggers(house: House, acme: Acme) -> Watch:
+def two_triggers(house: Harness, acme: Acme) -> ObservedRule:
     """Warning above 50 tells Mem, critical above 100 tells Ana."""
     critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
-    return Watch(house, acme, critical, warning, name="Errors")
+    return ObservedRule(house, acme, critical, warning, name="Errors")

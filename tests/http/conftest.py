@@ -141,8 +141,8 @@ def unlimited_gateway(
 def _stopped_afterwards(gateway: Gateway, afterwards: BackgroundTasks) -> Iterator[Gateway]:
     gateway.start()
     yield gateway
-    gateway.ask_to_stop()
-    afterwards.do(gateway.stop)
+    gateway.request_stop()
+    afterwards.submit(gateway.stop)
 
 
 @pytest.fixture

@@ -16,12 +16,12 @@ import uvicorn
 import uvloop
 
 from gateway.container import Timeouts
-from gateway.main import Server, create_app
+from gateway.main import GatewayServer, create_app
 from gateway.settings import GatewaySettings
 from models.database.engine import make_engine
 from tasks.broker.pubsub import OUTCOMES_CHANNEL, WakeupPublisher
 from tests.waiting import eventually
-from workers.apply.applier import Applier, Done
+from workers.apply.applier import Applier, BatchResult
 
 ACME = "/api/0/organizations/acme"
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -30,7 +30,7 @@ A_COMMENT = {"comment": "Look at this."}
 RULES = range(1, 9)
 """Ids of alert rules, where a test asks for them."""
 
-GENEROUS_TIMEOUTS = Timeouts(accepting=60, reading=60, connecting=60)
+GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60)
 """That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Timeouts` as it is."""
 
 
@@ -44,20 +44,20 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.app = create_app(settings, patience)
         config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        self._server = Server(config, self.app.state.services)
+        self._server = GatewayServer(config, self.app.state.services)
         self._thread = threading.Thread(target=self._serve)
 
     def start(self) -> None:
         self._thread.start()
         eventually(lambda: self._server.started)
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Take no more calls; it ends within a few tenths of a second, most of which the server sleeps."""
         self._server.should_exit = True
 
     def stop(self) -> None:
         """Stop, if it still runs."""
-        self.ask_to_stop()
+        self.request_stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
         self._socket.close()
@@ -67,7 +67,7 @@ class Gateway:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._server.serve(sockets=[self._socket]))
 
-    def by(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
+    def client(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
         """A client of this caller; header names may be written with underscores."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
@@ -76,14 +76,14 @@ class Gateway:
         return httpx.Client(base_url=self.url, headers=sent, timeout=30, verify=False)
 
     def post(self, path: str, json: Any = None, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
-        with self.by(by, **headers) as client:
+        with self.client(by, **headers) as client:
             return client.post(path, json=json)
 
     def get(self, path: str, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
-        with self.by(by, **headers) as client:
+        with self.client(by, **headers) as client:
             return client.get(path)
 
-    def at_once(self, times: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    def concurrently(self, times: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
         """The same request many times, side by side."""
         with ThreadPoolExecutor(times) as pool:
             return [each.result() for each in [pool.submit(ask) for _ in range(times)]]
@@ -112,10 +112,10 @@ class Worker:
         self._notes = make_engine(database_url, application="test notes")
         self._applier = Applier(
             engine=self._engine,
-            notes=self._notes.execution_options(isolation_level="AUTOCOMMIT"),
+            autocommit_engine=self._notes.execution_options(isolation_level="AUTOCOMMIT"),
             worker="test",
-            tell=self._tell,
-            hand_over=lambda: None,
+            on_commit=self._tell,
+            request_continuation=lambda: None,
         )
         self._waker = WakeupPublisher(wake_url)
         self._stopped = threading.Event()
@@ -136,7 +136,7 @@ class Worker:
         self._notes.dispose()
         self._waker.close()
 
-    def _tell(self, done: Done) -> None:
+    def _tell(self, done: BatchResult) -> None:
         if done.finished:
             self._waker.publish(OUTCOMES_CHANNEL, " ".join(map(str, done.finished)))
 

@@ -25,7 +25,7 @@ INTEGER = ["A valid integer is required."]
 
 
 def ask(gateway: Gateway, method: str, path: str, *, by: str | None = "dev-mem", **request: Any) -> httpx.Response:
-    with gateway.by(by, **request.pop("headers", {})) as client:
+    with gateway.client(by, **request.pop("headers", {})) as client:
         return client.request(method, path, **request)
 
 

@@ -149,7 +149,7 @@ def test_a_dead_command_is_a_fault_that_names_itself(gateway: Gateway, ledger: E
 
 
 def test_who_hangs_up_has_cancelled_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
-    with gateway.by() as client, pytest.raises(httpx.ReadTimeout):
+    with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
     eventually(lambda: accepted(ledger) == 1)
@@ -173,7 +173,7 @@ def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
 
 
 def test_commands_of_many_callers_at_once_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
-    answers = gateway.at_once(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
+    answers = gateway.concurrently(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.headers["command-id"] for answer in answers}) == accepted(ledger) == 40

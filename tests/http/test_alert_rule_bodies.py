@@ -41,7 +41,7 @@ def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker
 
 def test_what_makes_no_rule_is_400_and_no_command(gateway: Gateway, ledger: Engine) -> None:
     answers = []
-    with gateway.by(Content_Type="application/json") as client:
+    with gateway.client(Content_Type="application/json") as client:
         for body, _ in refusals():
             answered = client.post(RULES, content=json.dumps(body).encode())
             answers.append((answered.status_code, answered.json()))

@@ -88,7 +88,7 @@ def test_of_changes_at_once_that_read_the_same_one_is_applied(gateway: Gateway, 
     rule = f"{RULES}{made(gateway)['id']}/"
     body = RULE | {"name": "Mine"}
 
-    answers = gateway.at_once(8, lambda: ask(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
+    answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
 
     assert sorted(each.status_code for each in answers) == [200, *[412] * 7]
     assert gateway.get(rule).json()["version"] == 2

@@ -11,11 +11,21 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from gateway.container import Timeouts
-from gateway.main import ADDRESSES
+from gateway.main import ENDPOINTS
 from gateway.openapi.components import build_schemas
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
-from tests.alertmanager import ALL, ESCALATED, FIRES, KEY, PARTLY_RESOLVED, RESOLVED, WITHOUT_PROJECT, sent, without
+from tests.alertmanager import (
+    ALL,
+    ESCALATED,
+    FIRING,
+    GROUP_KEY,
+    PARTLY_RESOLVED,
+    RESOLVED,
+    WITHOUT_PROJECT,
+    payload,
+    payload_without,
+)
 from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, running_gateway
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
@@ -37,7 +47,7 @@ def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]
 
 
 def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, sent(), by="dev-bot")
+    answer = gateway.post(ALERTS, payload(), by="dev-bot")
 
     [command] = answer.json()["commands"]
     assert (answer.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
@@ -47,7 +57,9 @@ def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None
 
 
 def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
-    lived = [outcome(gateway, sent(name)) for name in (FIRES, FIRES, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)]
+    lived = [
+        outcome(gateway, payload(name)) for name in (FIRING, FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)
+    ]
 
     assert [(state, status) for state, status, _ in lived] == [("applied", 201)] + [("applied", 200)] * 5
     assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in lived] == [
@@ -64,16 +76,16 @@ def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_w
 
 
 def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_worker: Worker) -> None:
-    outcome(gateway, sent())
+    outcome(gateway, payload())
 
-    with gateway.by("dev-bot") as client:
-        found = client.get(f"{ACME}/incidents/", params={"dedupKey": KEY}).json()
+    with gateway.client("dev-bot") as client:
+        found = client.get(f"{ACME}/incidents/", params={"dedupKey": GROUP_KEY}).json()
 
     assert [(each["identifier"], each["status"]) for each in found] == [("2", 10)]
 
 
 def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, worker: Worker) -> None:
-    answers = gateway.at_once(10, lambda: gateway.post(ALERTS, sent(), by="dev-bot"))
+    answers = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
 
     worker.apply()
 
@@ -86,17 +98,17 @@ def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, wo
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
-    schema = build_schemas(ADDRESSES)["AlertGroup"]
+    schema = build_schemas(ENDPOINTS)["AlertGroup"]
 
-    Draft202012Validator(schema).validate(sent(name))
-    assert not Draft202012Validator(schema).is_valid(sent(name, version="3"))
+    Draft202012Validator(schema).validate(payload(name))
+    assert not Draft202012Validator(schema).is_valid(payload(name, version="3"))
 
 
 @pytest.mark.parametrize(
     ("body", "errors"),
     [
-        (sent(commonLabels={"project": "nowhere"}), {"project": ["Invalid project"]}),
-        (sent(WITHOUT_PROJECT), {"project": ["This field is required."]}),
+        (payload(commonLabels={"project": "nowhere"}), {"project": ["Invalid project"]}),
+        (payload(WITHOUT_PROJECT), {"project": ["This field is required."]}),
     ],
 )
 def test_alerts_of_no_project_are_accepted_and_then_rejected(
@@ -108,10 +120,10 @@ def test_alerts_of_no_project_are_accepted_and_then_rejected(
 @pytest.mark.parametrize(
     ("body", "errors"),
     [
-        (sent(version="3"), {"version": ["Only version 4 is understood."]}),
-        (without(FIRES, "groupKey"), {"groupKey": ["This field is required."]}),
-        (sent(alerts=[{"status": 1}]), {"alerts": {"0": {"status": ["Valid values: firing, resolved."]}}}),
-        ([sent()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
+        (payload(version="3"), {"version": ["Only version 4 is understood."]}),
+        (payload_without(FIRING, "groupKey"), {"groupKey": ["This field is required."]}),
+        (payload(alerts=[{"status": 1}]), {"alerts": {"0": {"status": ["Valid values: firing, resolved."]}}}),
+        ([payload()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )
 def test_what_alertmanager_never_sends_is_refused_field_by_field(
@@ -124,13 +136,13 @@ def test_what_alertmanager_never_sends_is_refused_field_by_field(
 
 
 def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, sent(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
+    answer = gateway.post(ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
 
     [error] = answer.json()["errors"]
     assert (answer.status_code, error["pointer"]) == (400, "#/alerts/0/status")
 
 
-@pytest.mark.parametrize("body", [sent(), {"version": "3"}], ids=["right", "wrong"])
+@pytest.mark.parametrize("body", [payload(), {"version": "3"}], ids=["right", "wrong"])
 @pytest.mark.parametrize(
     ("by", "headers"),
     [
@@ -152,7 +164,7 @@ def test_only_a_program_with_the_scope_and_in_its_own_name_may_post(
 
 
 def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_worker: Worker) -> None:
-    said = {"type": "alertmanager.receive", "dedupKey": KEY, "state": "firing", "title": "Slow", "project": "p1"}
+    said = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
 
     by_a_person = gateway.post(COMMANDS, {"commands": [said]}, by="dev-own")
     by_a_program = gateway.post(COMMANDS, {"commands": [said]}, by="dev-bot", Prefer="wait=20")
@@ -162,7 +174,7 @@ def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_w
 
 
 def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gateway, ledger: Engine) -> None:
-    nobody = gateway.post(ALERTS, sent(), by=None)
+    nobody = gateway.post(ALERTS, payload(), by=None)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")
     without_the_plan = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
@@ -173,8 +185,8 @@ def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gat
 
 
 def test_a_key_makes_a_repetition_the_same_request(gateway: Gateway, ledger: Engine) -> None:
-    first, again = (gateway.post(ALERTS, sent(), by="dev-bot", Idempotency_Key="k") for _ in range(2))
-    other = gateway.post(ALERTS, sent(RESOLVED), by="dev-bot", Idempotency_Key="k")
+    first, again = (gateway.post(ALERTS, payload(), by="dev-bot", Idempotency_Key="k") for _ in range(2))
+    other = gateway.post(ALERTS, payload(RESOLVED), by="dev-bot", Idempotency_Key="k")
 
     assert first.json() == again.json()
     assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
@@ -182,16 +194,16 @@ def test_a_key_makes_a_repetition_the_same_request(gateway: Gateway, ledger: Eng
 
 
 def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_worker: Worker) -> None:
-    [alert] = sent()["alerts"]
+    [alert] = payload()["alerts"]
     alerts = [alert | {"labels": alert["labels"] | {"instance": f"web-{number}"}} for number in range(3_000)]
 
-    state, status, body = outcome(gateway, sent(alerts=alerts))
+    state, status, body = outcome(gateway, payload(alerts=alerts))
 
     assert (state, status, body["identifier"]) == ("applied", 201, "2")
 
 
 def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, sent(padding="x" * 8 * 1024 * 1024), by="dev-bot")
+    answer = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
 
     assert (answer.status_code, answer.json()) == (
         413, {"detail": "The request body may not exceed 8388608 bytes."},
@@ -202,6 +214,6 @@ def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
     with running_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Timeouts()) as gateway:
-        answer = gateway.post(ALERTS, sent(), by="dev-bot")
+        answer = gateway.post(ALERTS, payload(), by="dev-bot")
 
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

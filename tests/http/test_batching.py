@@ -33,10 +33,10 @@ class Ledger:
 def test_one_request_alone_does_not_wait_and_the_next_ones_go_together() -> None:
     async def story() -> None:
         ledger = Ledger()
-        batcher = Batcher(ledger.run, most=10, seconds=5)
-        first = asyncio.create_task(batcher.ask(1))
+        batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
+        first = asyncio.create_task(batcher.submit(1))
         await ledger.has_begun(1)
-        others = [asyncio.create_task(batcher.ask(number)) for number in (2, 3, 4)]
+        others = [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 4)]
         await asyncio.sleep(0)
 
         ledger.may_go_on.set()
@@ -51,9 +51,9 @@ def test_an_error_is_its_requests_own() -> None:
     async def story() -> None:
         ledger = Ledger()
         ledger.may_go_on.set()
-        batcher = Batcher(ledger.run, most=10, seconds=5)
+        batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
 
-        answers = await asyncio.gather(batcher.ask(1), batcher.ask(-1), return_exceptions=True)
+        answers = await asyncio.gather(batcher.submit(1), batcher.submit(-1), return_exceptions=True)
 
         assert (answers[0], type(answers[1])) == (2, ValueError)
 
@@ -63,11 +63,11 @@ def test_an_error_is_its_requests_own() -> None:
 def test_who_hangs_up_while_waiting_is_served_and_who_was_refused_is_not() -> None:
     async def story() -> None:
         ledger = Ledger()
-        batcher = Batcher(ledger.run, most=10, seconds=5)
-        first = asyncio.create_task(batcher.ask(1))
+        batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
+        first = asyncio.create_task(batcher.submit(1))
         await ledger.has_begun(1)
-        hung_up = asyncio.create_task(batcher.ask(2))
-        late = asyncio.create_task(batcher.ask(3, deadline=asyncio.get_running_loop().time()))
+        hung_up = asyncio.create_task(batcher.submit(2))
+        late = asyncio.create_task(batcher.submit(3, deadline=asyncio.get_running_loop().time()))
         with pytest.raises(Unavailable):
             await late
         hung_up.cancel()
@@ -84,13 +84,13 @@ def test_who_hangs_up_while_waiting_is_served_and_who_was_refused_is_not() -> No
 def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None:
     async def story() -> None:
         ledger = Ledger()
-        batcher = Batcher(ledger.run, most=10, seconds=0.01)
+        batcher = Batcher(ledger.run, max_size=10, timeout_seconds=0.01)
         with pytest.raises(Unavailable):
-            await batcher.ask(1)
+            await batcher.submit(1)
 
         ledger.may_go_on.set()
 
-        assert await batcher.ask(2) == 4
+        assert await batcher.submit(2) == 4
 
     asyncio.run(story())
 
@@ -100,14 +100,14 @@ def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> Non
 
     async def story() -> None:
         ledger = Ledger()
-        batcher = Batcher(ledger.run, most=10, seconds=5)
-        asking = [asyncio.create_task(batcher.ask(1))]
+        batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
+        asking = [asyncio.create_task(batcher.submit(1))]
         await ledger.has_begun(1)
-        asking += [asyncio.create_task(batcher.ask(number)) for number in (2, 3)]
+        asking += [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]
         await asyncio.sleep(0)
 
         with pytest.raises(Unavailable):
-            await batcher.ask(4)
+            await batcher.submit(4)
 
         ledger.may_go_on.set()
         assert await asyncio.gather(*asking) == [2, 4, 6]
@@ -119,13 +119,13 @@ def test_a_bucket_holds_five_seconds_and_refills_at_the_rate() -> None:
     now = 0.0
     rate = RateLimiter(10, clock=lambda: now)
 
-    rate.take("user:1", 50)
+    rate.acquire("user:1", 50)
     with pytest.raises(TooManyRequests) as refused:
-        rate.take("user:1")
-    rate.take("user:2")
+        rate.acquire("user:1")
+    rate.acquire("user:2")
     now = 1.0
-    rate.take("user:1", 10)
+    rate.acquire("user:1", 10)
 
     assert refused.value.retry_after == 1
     with pytest.raises(TooManyRequests):
-        rate.take("user:1")
+        rate.acquire("user:1")

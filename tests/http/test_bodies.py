@@ -17,7 +17,7 @@ from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Wor
 def send(
     gateway: Gateway, content: bytes, *, path: str = COMMENTS, media_type: str = "application/json"
 ) -> httpx.Response:
-    with gateway.by(Content_Type=media_type, Prefer="respond-async") as client:
+    with gateway.client(Content_Type=media_type, Prefer="respond-async") as client:
         return client.post(path, content=content)
 
 
@@ -108,7 +108,7 @@ def test_digits_may_stand_in_any_white_space(gateway: Gateway) -> None:
 
 
 def test_the_directory_is_utf_8_like_every_body(gateway: Gateway) -> None:
-    with gateway.by("dev-ops") as client:
+    with gateway.client("dev-ops") as client:
         answer = client.put("/api/0/directory/", content="{}".encode("utf-16"))
 
     assert answer.status_code == 400
@@ -130,7 +130,7 @@ def test_a_body_up_to_the_limit_is_taken(gateway: Gateway) -> None:
 
 
 def test_a_body_of_unknown_length_is_read_no_further_than_the_limit(gateway: Gateway) -> None:
-    with gateway.by(Content_Type="application/json") as client:
+    with gateway.client(Content_Type="application/json") as client:
         answer = client.post(COMMENTS, content=(b"x" * 1000 for _ in range(100)))
 
     assert answer.status_code == 413
@@ -162,7 +162,7 @@ def test_only_json_is_taken(gateway: Gateway, media_type: str, status: int) -> N
 
 
 def test_a_body_without_a_type_is_taken_for_json(gateway: Gateway) -> None:
-    with gateway.by(Prefer="respond-async") as client:
+    with gateway.client(Prefer="respond-async") as client:
         assert client.post(COMMENTS, content=b'{"comment": "x"}').status_code == 202
 
 

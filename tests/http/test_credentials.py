@@ -12,7 +12,7 @@ FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
 def test_a_key_comes_as_a_bearer_token_and_not_as_a_user_name(gateway: Gateway) -> None:
-    with gateway.by(None) as client:
+    with gateway.client(None) as client:
         as_a_name = client.get(INCIDENT, auth=("dev-key", ""))
     as_a_token = gateway.get(INCIDENT, by="dev-key")
 

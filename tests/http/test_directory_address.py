@@ -10,7 +10,7 @@ DIRECTORY = "/api/0/directory/"
 
 
 def put(gateway: Gateway, document: object) -> httpx.Response:
-    with gateway.by("dev-ops") as client:
+    with gateway.client("dev-ops") as client:
         return client.put(DIRECTORY, json=document)
 
 

@@ -11,7 +11,7 @@ from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from sqlalchemy.engine import Engine
 from starlette.routing import Route
 
-from gateway.main import ADDRESSES
+from gateway.main import ENDPOINTS
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
@@ -28,7 +28,7 @@ def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gat
     assert set(document["paths"]) == served
     assert {route.path for route in gateway.app.routes if not isinstance(route, Route)} == {"/docs/files"}
     assert document["openapi"].startswith("3.1")
-    for address in ADDRESSES:
+    for address in ENDPOINTS:
         methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
         assert methods == set(address.operations)
 
@@ -40,13 +40,13 @@ def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
     named = [
         each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each
     ]
-    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ADDRESSES)
+    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ENDPOINTS)
 
 
 def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
-    with gateway.by() as client, client.stream("GET", f"{ACME}/events/") as answer:
+    with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as answer:
         described = document["paths"]["/api/0/organizations/{organization}/events/"]["get"]["responses"]["200"]
 
     assert answer.headers["content-type"] in described["content"]
@@ -80,7 +80,7 @@ def test_answers_have_the_fields_that_the_file_promises(
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
     gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
-    for address in ADDRESSES:
+    for address in ENDPOINTS:
         if "GET" not in address.operations or address.operations["GET"].is_stream:
             continue
         names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8}
@@ -173,7 +173,7 @@ def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
 def test_errors_come_as_problems_to_those_who_ask(
     gateway: Gateway, method: str, path: str, request_: Any, expected: tuple[int, str, str, str, Any]
 ) -> None:
-    with gateway.by(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
+    with gateway.client(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
         answer = client.request(method, path, **request_)
 
     status, title, code, detail, errors = expected

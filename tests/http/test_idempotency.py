@@ -44,7 +44,7 @@ def test_the_same_request_with_the_same_key_is_the_same_command(
 
 
 def test_the_same_json_written_otherwise_is_the_same_request(gateway: Gateway, ledger: Engine) -> None:
-    with gateway.by(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
+    with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
         first = client.post(COMMENTS, content=b'{"comment": "\\u0041", "mentions": []}')
         second = client.post(COMMENTS, content=b'{ "mentions":[],"comment":"A" }')
 
@@ -91,7 +91,7 @@ def test_keys_belong_to_their_callers(gateway: Gateway, ledger: Engine) -> None:
 def test_a_rotated_token_changes_nothing(gateway: Gateway, ledger: Engine) -> None:
     first = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
     document = {"tokens": [{"token": "dev-mem-new", "user": "mem"}]}
-    with gateway.by("dev-ops") as client:
+    with gateway.client("dev-ops") as client:
         assert client.put("/api/0/directory/", json=document).status_code == 200
 
     second = gateway.post(COMMENTS, A_COMMENT, by="dev-mem-new", Idempotency_Key="one", Prefer="respond-async")
@@ -108,7 +108,7 @@ def test_a_refused_request_does_not_use_its_key_up(gateway: Gateway, ledger: Eng
 
 @pytest.mark.parametrize("key", ["", "has a space", "x" * 256, "caf\u00e9"])
 def test_a_key_is_visible_ascii(gateway: Gateway, key: str) -> None:
-    with gateway.by() as client:
+    with gateway.client() as client:
         answer = client.post(COMMENTS, json=A_COMMENT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
 
     assert answer.status_code == 400
@@ -116,14 +116,14 @@ def test_a_key_is_visible_ascii(gateway: Gateway, key: str) -> None:
 
 
 def test_two_keys_on_one_request_are_refused(gateway: Gateway) -> None:
-    with gateway.by() as client:
+    with gateway.client() as client:
         answer = client.post(COMMENTS, json=A_COMMENT, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
 
     assert (answer.status_code, answer.json()) == (400, {"detail": "Idempotency-Key may be sent only once."})
 
 
 def test_fifty_equal_posts_at_once_are_one_command(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
-    answers = gateway.at_once(50, lambda: gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one"))
+    answers = gateway.concurrently(50, lambda: gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one"))
 
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.headers["command-id"] for answer in answers}) == 1
@@ -134,7 +134,7 @@ def test_fifty_equal_posts_at_once_are_one_command(gateway: Gateway, ledger: Eng
 def test_different_requests_at_once_under_one_key_are_one_command(gateway: Gateway, ledger: Engine) -> None:
     numbers = itertools.count()
 
-    answers = gateway.at_once(
+    answers = gateway.concurrently(
         20,
         lambda: gateway.post(COMMENTS, {"comment": str(next(numbers))}, Idempotency_Key="one", Prefer="respond-async"),
     )

@@ -25,7 +25,7 @@ CHOICES = ["Invalid value for status. Valid values: [1, 2, 10, 20]"]
 
 
 def ask(gateway: Gateway, method: str, path: str, *, by: str | None = "dev-mem", **request: Any) -> httpx.Response:
-    with gateway.by(by, **request.pop("headers", {})) as client:
+    with gateway.client(by, **request.pop("headers", {})) as client:
         return client.request(method, path, **request)
 
 
@@ -343,7 +343,7 @@ def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -
 
 
 def test_many_who_close_at_once_close_once(gateway: Gateway, busy_worker: Worker) -> None:
-    answers = gateway.at_once(8, lambda: ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
+    answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
 
     assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, 2)] * 8
     assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert
 
 from gateway.http.pagination import Cursor, Page
 from gateway.reads import incident_list_pages, incident_list_search
-from gateway.reads.incident_filters import IncidentFilter, RuleFilter, Standing
+from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFilter
 from gateway.reads.incident_list_pages import page_keys
 from models.alert_rules.alert_rule import alert_rule_generations
 from models.enums import IncidentStatus, IncidentType, StatusMethod
@@ -51,7 +51,7 @@ DATES: Final = (
 )
 
 
-class House(NamedTuple):
+class SeededOrganization(NamedTuple):
     """Four projects, and an organization beside them that says the same."""
 
     connection: psycopg.Connection[Any]
@@ -61,7 +61,7 @@ class House(NamedTuple):
 
 
 @pytest.fixture
-def house(database: Database) -> Iterator[House]:
+def house(database: Database) -> Iterator[SeededOrganization]:
     dice = random.Random(7)
     with database.engine.begin() as connection:
         ours, theirs = an_organization(connection), an_organization(connection)
@@ -80,7 +80,7 @@ def house(database: Database) -> Iterator[House]:
         connection.exec_driver_sql("ANALYZE")
     with psycopg.connect(database.url, autocommit=True, row_factory=namedtuple_row) as reading:
         reading.execute("SET timezone = 'UTC'")
-        yield House(reading, ours, places[ours], list(rules[ours]))
+        yield SeededOrganization(reading, ours, places[ours], list(rules[ours]))
 
 
 def _rules(dice: random.Random, connection: Connection, organization: int) -> dict[int, int]:
@@ -137,7 +137,7 @@ PARTS: Final = st.one_of(
 )
 MOMENTS: Final = st.one_of(st.none(), st.sampled_from([each for each in DATES if 1 < each.year < 9999]))
 SELECTIONS: Final = st.fixed_dictionaries({
-    "title": PARTS, "standing": st.sampled_from((None, None, *Standing)), "start": MOMENTS, "end": MOMENTS,
+    "title": PARTS, "standing": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
 })  # fmt: skip
 WISHES: Final = st.one_of(
     st.just({}),
@@ -157,7 +157,7 @@ WISHES: Final = st.one_of(
 
 @pytest.mark.parametrize("many", [False, True], ids=["project by project", "as one of many"])
 def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
-    house: House, monkeypatch: pytest.MonkeyPatch, many: bool
+    house: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # As if the list were long, and as if few projects were many.
     monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
@@ -193,7 +193,7 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
 
 
 def _pages(
-    house: House, selection: IncidentFilter, cursor: Cursor, size: int, asked: list[str]
+    house: SeededOrganization, selection: IncidentFilter, cursor: Cursor, size: int, asked: list[str]
 ) -> list[list[tuple[datetime, int]]]:
     """All pages from the cursor on, each by the key of the last row of the one before."""
     pages = []
@@ -205,7 +205,7 @@ def _pages(
         cursor = Cursor(found[size - 1], backwards=cursor.backwards)
 
 
-def _keys(house: House, selection: IncidentFilter, page: Page, asked: list[str]) -> Sequence[Any]:
+def _keys(house: SeededOrganization, selection: IncidentFilter, page: Page, asked: list[str]) -> Sequence[Any]:
     asking = page_keys(selection, page)
     rows = None
     try:
@@ -218,8 +218,8 @@ def _keys(house: House, selection: IncidentFilter, page: Page, asked: list[str])
         return found
 
 
-def _plainly(house: House, selection: IncidentFilter) -> list[tuple[datetime, int]]:
-    standing = list(IncidentStatus) if selection.standing is None else selection.standing.statuses
+def _plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
+    standing = list(IncidentStatus) if selection.status is None else selection.status.statuses
     rule = selection.rule
     rows = house.connection.execute(
         """

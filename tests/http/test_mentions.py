@@ -15,7 +15,7 @@ UNPARSABLE = ["Could not parse actor. Format should be `type:id` where type is `
 def test_each_mention_that_names_nobody_is_told_at_its_place(gateway: Gateway, busy_worker: Worker) -> None:
     mentions: list[Any] = [True, False, 0, 1.5, "", " ", [], {}, [12], "#t1", "nobody", "a\0b", "\ud800", "user:", 12]
 
-    with gateway.by(Content_Type="application/json") as client:
+    with gateway.client(Content_Type="application/json") as client:
         # Escaped by hand: no UTF-8 holds a lone surrogate.
         answer = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.enums import Lane
-from models.messaging.canary import insert_due_canaries, see
+from models.messaging.canary import insert_due_canaries, mark_canaries_seen
 from tests.http.doorway import Gateway
 
 
@@ -16,7 +16,9 @@ def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, led
     with ledger.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
         connection.execute(text("UPDATE canaries SET sent_at = sent_at - interval '20 seconds'"))
-        see(connection, [canary for canary in sent if canary.queue is Lane.COMMANDS], worker="somewhere/1")
+        mark_canaries_seen(
+            connection, [canary for canary in sent if canary.queue is Lane.COMMANDS], worker="somewhere/1"
+        )
 
     figures = canary_figures(gateway)
 

@@ -147,7 +147,7 @@ def test_the_first_check_that_fails_answers(
     gateway: Gateway, method: str, path: str, status: int, body: Any, request_: dict[str, Any]
 ) -> None:
     facts = dict(request_)
-    with gateway.by(facts.pop("by", "dev-mem")) as client:
+    with gateway.client(facts.pop("by", "dev-mem")) as client:
         answer = client.request(method, path, **facts)
 
     assert (answer.status_code, answer.json()) == (status, body)
@@ -187,7 +187,7 @@ def test_a_path_that_no_name_can_hold_names_nothing(gateway: Gateway) -> None:
 
 
 def test_anyone_may_ask_for_options(gateway: Gateway) -> None:
-    with gateway.by(None) as client:
+    with gateway.client(None) as client:
         answer = client.options(COMMENTS)
 
     assert (answer.status_code, answer.content) == (200, b"")

@@ -63,7 +63,7 @@ def test_without_the_database_nothing_is_accepted_and_then_everything_again(
 def test_connections_that_broke_in_the_pool_are_replaced(
     gateway: Gateway, servers: EmbeddedServers, without_postgres: Callable[[], None]
 ) -> None:
-    gateway.at_once(8, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
+    gateway.concurrently(8, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
     without_postgres()
     servers.start_postgres()

@@ -152,7 +152,7 @@ def test_the_same_incident_has_another_tag_for_another_reader(gateway: Gateway, 
 
 
 def test_head_is_get_without_a_body(gateway: Gateway) -> None:
-    with gateway.by() as client:
+    with gateway.client() as client:
         answer = client.head(f"{ACME}/incidents/1/")
 
     assert (answer.status_code, answer.content) == (200, b"")

@@ -83,7 +83,7 @@ class Listener:
 @contextlib.contextmanager
 def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, **headers: str) -> Iterator[Listener]:
     """An open stream for as long as the block lasts."""
-    with gateway.by(token, **headers) as client, client.stream("GET", path) as answer:
+    with gateway.client(token, **headers) as client, client.stream("GET", path) as answer:
         assert answer.status_code == 200, answer.read()
         listener = Listener(answer)
         thread = threading.Thread(target=listener.listen, daemon=True)
@@ -92,7 +92,7 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
         yield listener
 
 
-def following(gateway: Gateway) -> EventBroadcaster:
+def broadcaster_of(gateway: Gateway) -> EventBroadcaster:
     followed: EventBroadcaster = gateway.app.state.services.following
     return followed
 
@@ -249,7 +249,7 @@ def test_a_mention_is_heard_as_a_notification(
     notifier = Notifier(database.engine, settings())
     with listening(gateway, "dev-ana") as ana:
         gateway.post(COMMENTS, {"comment": "Ana?", "mentions": ["user:12"]})
-        while notifier.plan():
+        while notifier.plan_batch():
             pass
 
         eventually(lambda: "notification.created" in [event["type"] for event in ana.events])
@@ -264,7 +264,7 @@ def test_a_key_hears_of_incidents(gateway: Gateway, ledger: Engine, incident: in
 def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     plain = incident_of(ledger, acme.organizations["plain"])
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
-        following(gateway).heartbeat_seconds = 0.05
+        broadcaster_of(gateway).heartbeat_seconds = 0.05
         record_event(ledger, plain)
         # One look has passed by when an event of elsewhere, written later, is heard.
         with listening(gateway) as elsewhere:
@@ -290,11 +290,11 @@ def test_who_may_not_follow_is_told_at_once(gateway: Gateway, token: str, path: 
 
 
 def test_asking_for_the_head_alone_ends_at_once(gateway: Gateway) -> None:
-    with gateway.by() as client:
+    with gateway.client() as client:
         answer = client.head(EVENTS)
 
     assert (answer.status_code, answer.content) == (200, b"")
-    eventually(lambda: following(gateway).streams == 0)
+    eventually(lambda: broadcaster_of(gateway).stream_count == 0)
 
 
 def test_one_incident_can_be_followed_by_itself(
@@ -459,9 +459,9 @@ def test_a_connection_that_the_database_drops_costs_nothing(gateway: Gateway, le
 
 def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, incident: int) -> None:
     looks: list[object] = []
-    desk = following(gateway)._desk
-    looking = desk.since
-    desk.since = lambda *given, **named: looks.append(given) or looking(*given, **named)  # type: ignore[method-assign, func-returns-value]
+    desk = broadcaster_of(gateway)._feed
+    looking = desk.read_since
+    desk.read_since = lambda *given, **named: looks.append(given) or looking(*given, **named)  # type: ignore[method-assign, func-returns-value]
     with contextlib.ExitStack() as streams:
         readers = [streams.enter_context(listening(gateway)) for _ in range(40)]
         looks.clear()
@@ -493,13 +493,13 @@ def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_
 
 
 def test_a_silent_stream_has_a_heartbeat(gateway: Gateway) -> None:
-    following(gateway).heartbeat_seconds = 0.05
+    broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
         eventually(lambda: mem.said.count(":\n") >= 3)
 
 
 def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: Engine) -> None:
-    following(gateway).heartbeat_seconds = 0.05
+    broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
@@ -510,7 +510,7 @@ def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: 
 def test_who_has_left_the_organization_hears_nothing_that_happens_later(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
-    following(gateway).facts_seconds = 0
+    broadcaster_of(gateway).caller_ttl_seconds = 0
     with listening(gateway) as mem:
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "acme", "user": "mem", "role": None}]})
@@ -521,7 +521,7 @@ def test_who_has_left_the_organization_hears_nothing_that_happens_later(
 
 
 def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    following(gateway).facts_seconds = 0
+    broadcaster_of(gateway).caller_ttl_seconds = 0
     closed = "/api/0/organizations/closed/events/"
     open_to_mem = given_a_second_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ben", path=closed) as ben:
@@ -535,8 +535,8 @@ def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: 
 
 
 def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger: Engine, incident: int) -> None:
-    following(gateway).most_waiting = 5
-    with gateway.by() as client, client.stream("GET", EVENTS) as answer:
+    broadcaster_of(gateway).max_queued_frames = 5
+    with gateway.client() as client, client.stream("GET", EVENTS) as answer:
         assert answer.status_code == 200
         for _ in range(20):
             with ledger.begin() as connection:
@@ -549,7 +549,7 @@ def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger:
 
 
 def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine, incident: int) -> None:
-    following(gateway).most_at_once = 2
+    broadcaster_of(gateway).max_rows_per_poll = 2
     with listening(gateway) as mem:
         first = record_event(ledger, incident)
         mem.hears(first)
@@ -570,8 +570,8 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
 
 
 def test_who_hangs_up_is_forgotten(gateway: Gateway) -> None:
-    with gateway.by() as client, client.stream("GET", EVENTS):
-        assert following(gateway).streams == 1
+    with gateway.client() as client, client.stream("GET", EVENTS):
+        assert broadcaster_of(gateway).stream_count == 1
         assert "\ntocsin_streams 1.0\n" in gateway.get("/metrics", by=None).text
 
-    eventually(lambda: following(gateway).streams == 0)
+    eventually(lambda: broadcaster_of(gateway).stream_count == 0)

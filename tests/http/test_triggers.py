@@ -92,7 +92,7 @@ def test_triggers_are_listed_by_label_from_the_last_to_the_first(gateway: Gatewa
         gateway.post(triggers, {"label": label, "alertThreshold": 50})
 
     first = gateway.get(f"{triggers}?per_page=3")
-    with gateway.by() as client:
+    with gateway.client() as client:
         second = client.get(first.links["next"]["url"])
         back = client.get(second.links["previous"]["url"])
 
@@ -107,7 +107,7 @@ def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> No
     gateway.post(actions, an_action(type="chat", targetType="specific", targetIdentifier="#ops"))
 
     first = gateway.get(f"{actions}?per_page=2")
-    with gateway.by() as client:
+    with gateway.client() as client:
         second = client.get(first.links["next"]["url"])
 
     assert [each["type"] for each in first.json()] == ["chat", "email"]

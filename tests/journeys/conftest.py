@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.journeys.programs import open_folder
-from tests.journeys.stack import Stack, a_stack
+from tests.journeys.stack import Stack, running_stack
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Stack]:
     """Everything on its embedded servers, for tests of the group "stack" that leave it running as they found it."""
-    with open_folder() as folder, a_stack(folder / "data") as running:
+    with open_folder() as folder, running_stack(folder / "data") as running:
         yield running

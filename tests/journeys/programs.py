@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 import workers
-from workers.stack.data_dir import reaches
+from workers.stack.data_dir import can_enter
 from workers.stack.managed_process import identity
 
 SOURCE = Path(workers.__file__).parent.parent
@@ -153,7 +153,7 @@ def open_folder() -> Iterator[Path]:
 def _readable_modules(user: pwd.struct_passwd | None) -> str:
     """A PYTHONPATH the user can read; a clone or environment under a closed folder is copied, as far as needed."""
     path = f"{SOURCE}:{SITE_PACKAGES}"
-    if user is None or (reaches(user, SOURCE / "workers") and reaches(user, SITE_PACKAGES / "psycopg")):
+    if user is None or (can_enter(user, SOURCE / "workers") and can_enter(user, SITE_PACKAGES / "psycopg")):
         return path
     copy = Path(tempfile.mkdtemp(prefix="t-", dir="/tmp"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from tocsin_client import Tocsin
 
-from models.settings import with_driver
+from models.settings import sqlalchemy_url
 from tests.broker_params import RabbitBroker
 from tests.journeys.programs import CLEAN, Program
 from tests.rabbitmq import RabbitMQ
@@ -44,7 +44,7 @@ class Stack:
 
     def engine(self) -> Engine:
         """The stack's own database."""
-        return create_engine(with_driver(self.running["environment"]["DATABASE_URL"]))
+        return create_engine(sqlalchemy_url(self.running["environment"]["DATABASE_URL"]))
 
     def client(self, token: str = "dev-mem", **headers: str) -> httpx.Client:
         """Somebody with a token."""
@@ -134,7 +134,7 @@ def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, ke
 
 
 @contextlib.contextmanager
-def a_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
+def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
     """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
     environment = {"BROKER_URL": broker.url} if broker else {}
     process = subprocess.Popen(

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.alertmanager import sent
+from tests.alertmanager import payload
 from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack
 from tests.project.tree import ROOT
@@ -173,7 +173,7 @@ def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack,
 
 def test_the_token_that_the_page_has_made_may_post_alerts_and_read_what_became_of_them(stack: Stack) -> None:
     token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
-    group = sent(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
+    group = payload(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
 
     with stack.client(token) as alertmanager:
         answer = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)

@@ -15,7 +15,7 @@ import pytest
 from tests.broker_params import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import open_folder, tocsin
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack, careful_post
+from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
 from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -88,7 +88,7 @@ def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_a
     folder: Path, broker: RabbitBroker | None
 ) -> None:
     with (
-        a_stack(folder / "data", "--workers", "1", broker=broker) as stack,
+        running_stack(folder / "data", "--workers", "1", broker=broker) as stack,
         stack.client(Prefer="respond-async") as mem,
     ):
 
@@ -125,7 +125,7 @@ def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_a
 
 
 def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsewhere(folder: Path) -> None:
-    with a_stack(folder / "data") as stack, stack.client() as mem:
+    with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
         assert stack.program.end(signal.SIGTERM) == 0
 
@@ -134,7 +134,7 @@ def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsew
 
     assert (backed_up.returncode, restored.returncode) == (0, 0), backed_up.stderr + restored.stderr
     for place in ("data", "new"):
-        with a_stack(folder / place) as stack, stack.client() as mem:
+        with running_stack(folder / place) as stack, stack.client() as mem:
             assert mem.get(f"{ACME}/incidents/1/activity/").json()[0] == posted
             assert post(mem, "after the start").status_code == 201
 

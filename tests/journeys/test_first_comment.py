@@ -18,7 +18,7 @@ from tocsin_client import Event, PostComment
 
 from tests.broker_params import broker_params
 from tests.journeys.programs import CLEAN, open_folder
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, a_stack
+from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, running_stack
 from tests.waiting import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -33,7 +33,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     with (
         a_broker_for_the_stack(request) as broker,
         open_folder() as folder,
-        a_stack(folder / "data", broker=broker) as running,
+        running_stack(folder / "data", broker=broker) as running,
     ):
         yield running
 

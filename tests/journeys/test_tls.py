@@ -23,10 +23,10 @@ from sqlalchemy.exc import OperationalError
 
 from models.database.async_engine import make_async_engine
 from models.database.engine import make_engine
-from models.settings import with_driver
+from models.settings import sqlalchemy_url
 from tasks.app import make_app
-from tasks.broker.pubsub import WakeupListener, WakeupPublisher, listen
-from tasks.broker.topology import declare, misfits
+from tasks.broker.pubsub import WakeupListener, WakeupPublisher, subscribe
+from tasks.broker.topology import declare, topology_errors
 from tasks.settings import BrokerSettings
 from tests.broker_params import RabbitBroker
 from tests.conftest import Database
@@ -85,7 +85,7 @@ def elsewhere(url: str) -> str:
 
 
 def ask(url: str) -> None:
-    engine = make_engine(with_driver(url), application="test")
+    engine = make_engine(sqlalchemy_url(url), application="test")
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT 1"))
@@ -98,7 +98,7 @@ def ask(url: str) -> None:
 
 def ask_asynchronously(url: str) -> None:
     async def ask_it() -> None:
-        engine = make_async_engine(with_driver(url), application="test", pool_size=1, pool_timeout=5)
+        engine = make_async_engine(sqlalchemy_url(url), application="test", pool_size=1, pool_timeout=5)
         try:
             async with engine.connect() as connection:
                 await connection.execute(text("SELECT 1"))
@@ -129,7 +129,7 @@ def wake(url: str) -> None:
     listener, waker = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
     listener.start()
     try:
-        if not listener.wait_until_listening(2):
+        if not listener.wait_until_subscribed(2):
             raise redis.ConnectionError("nobody listens")
         listener.wait(5)
         waker.publish(CHANNEL)
@@ -146,7 +146,7 @@ def wake_asynchronously(url: str) -> None:
         heard: asyncio.Queue[str] = asyncio.Queue()
         listening = asyncio.Event()
         task = asyncio.create_task(
-            listen(url, [CHANNEL], lambda _, said: heard.put_nowait(said), on_listening=listening.set)
+            subscribe(url, [CHANNEL], lambda _, said: heard.put_nowait(said), on_listening=listening.set)
         )
         waker = WakeupPublisher(url)
         try:
@@ -236,4 +236,4 @@ def test_rabbitmq_behind_tls_gets_its_queues(rabbitmq: RabbitBroker, trust: Trus
         hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))
 
     with rabbitmq.connection() as connection:
-        assert misfits(connection) == []
+        assert topology_errors(connection) == []

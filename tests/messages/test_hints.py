@@ -26,7 +26,7 @@ def test_version_1_is_what_we_write() -> None:
 def test_a_later_version_is_read_for_what_we_know_of_it() -> None:
     later = [{"version": 2, "subjects": ["org:12"], "urgency": "high"}]
 
-    assert Hint.read(later).subjects == ("org:12",)
+    assert Hint.parse_or_empty(later).subjects == ("org:12",)
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_what_cannot_be_read_only_wakes(args: list[Any]) -> None:
     with pytest.raises(InvalidHint):
         Hint.parse(args)
 
-    assert Hint.read(args) == Hint()
+    assert Hint.parse_or_empty(args) == Hint()
 
 
 def test_many_subjects_become_several_hints_and_none_is_named_twice() -> None:
     subjects = [f"incident:1:{number}" for number in range(MAX_SUBJECTS + 1)]
 
-    hints = list(Hint.about([*subjects, *subjects]))
+    hints = list(Hint.for_subjects([*subjects, *subjects]))
 
     assert [len(hint.subjects) for hint in hints] == [MAX_SUBJECTS, 1]
     assert [subject for hint in hints for subject in hint.subjects] == subjects

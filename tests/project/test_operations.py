@@ -11,7 +11,7 @@ from models.database.grants import GRANTS
 from tests.conftest import Database
 from tests.journeys.programs import tocsin
 from tests.project.tree import ROOT
-from workers.cli import COMMANDS
+from workers.cli import CLI_COMMANDS
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 
@@ -37,7 +37,7 @@ def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
 
     told = tocsin(command, *under, "--help").stdout
 
-    assert command in COMMANDS
+    assert command in CLI_COMMANDS
     assert options <= set(re.findall(r"--[a-z]+", told))
 
 

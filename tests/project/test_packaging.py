@@ -5,12 +5,12 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from tests.project.tree import ROOMS, ROOT, files, shown
+from tests.project.tree import PACKAGES, ROOT, files, shown
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", PACKAGES)
 def test_no_other_distribution_claims_a_package_of_ours(room: str) -> None:
     owners = set(packages_distributions().get(room, ()))
 
@@ -23,20 +23,20 @@ def test_the_wheel_carries_every_package_there_is_and_no_other() -> None:
     there = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in files(".py")
-        if path.relative_to(ROOT).parts[0] in ROOMS
+        if path.relative_to(ROOT).parts[0] in PACKAGES
     }
 
     assert sorted(listed) == sorted(there), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
 
 
 def test_every_folder_with_code_is_a_package() -> None:
-    folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*ROOMS, "tests")}
+    folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*PACKAGES, "tests")}
 
     assert [shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
 def test_nothing_else_bears_the_name_of_a_room() -> None:
-    taken = {f"{room}.py" for room in ROOMS}
+    taken = {f"{room}.py" for room in PACKAGES}
 
     assert [shown(path) for path in files(".py") if path.name in taken] == []
 

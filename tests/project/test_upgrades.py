@@ -14,7 +14,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from models.database.migrate import head, known_revisions
+from models.database.migrate import head_revision, known_revisions
 from tests.project.migrations import breaches, statements_of_each
 from tests.project.tree import ROOT
 
@@ -106,7 +106,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
         check=False,
     )
 
-    assert running.stdout.split() == [str(tmp_path / "models" / migrate), head()]
+    assert running.stdout.split() == [str(tmp_path / "models" / migrate), head_revision()]
     assert came_since
     assert tests.returncode == 0, tests.stdout[-3000:]
 
@@ -114,7 +114,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
 def previous_release() -> str | None:
     """The newest tag, before there are tags the newest commit, that lacks the newest migration and has no other."""
     today = {path.relative_to(ROOT).as_posix() for path in (ROOT / VERSIONS).glob("*.py")}
-    newest = next(path for path in today if Path(path).name.startswith(f"{head()}_"))
+    newest = next(path for path in today if Path(path).name.startswith(f"{head_revision()}_"))
     tags = git("tag", "--list", "v*", "--sort=-version:refname").split()
     commits = git("log", "--first-parent", "--format=%H", "--", VERSIONS.as_posix()).split()
     for release in tags or commits:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("gateway", "workers", "tasks", "models")
+PACKAGES = ("gateway", "workers", "tasks", "models")
 
 _OUTSIDE = {"build", "dist", "node_modules", "__pycache__"}
 

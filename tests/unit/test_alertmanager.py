@@ -11,15 +11,15 @@ from models.enums import JSON, AlertState
 from models.refusals import BodyTooLarge, InvalidFields
 from tests.alertmanager import (
     ESCALATED,
-    FIRES,
+    FIRING,
+    GROUP_KEY,
     GROUPED_BY_ALL_LABELS,
-    KEY,
     PARTLY_RESOLVED,
     RESOLVED,
     WITHOUT_NAME,
     WITHOUT_PROJECT,
-    sent,
-    without,
+    payload,
+    payload_without,
 )
 
 REQUIRED, NOT_NULL = "This field is required.", "This field may not be null."
@@ -42,10 +42,10 @@ def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
 @pytest.mark.parametrize(
     ("name", "state", "project", "severity", "title", "key"),
     [
-        (FIRES, "firing", "p1", "warning", "Checkout answers slowly", KEY),
-        (ESCALATED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
-        (PARTLY_RESOLVED, "firing", "p1", "critical", "Checkout answers slowly", KEY),
-        (RESOLVED, "resolved", "p1", "critical", "Checkout answers slowly", KEY),
+        (FIRING, "firing", "p1", "warning", "Checkout answers slowly", GROUP_KEY),
+        (ESCALATED, "firing", "p1", "critical", "Checkout answers slowly", GROUP_KEY),
+        (PARTLY_RESOLVED, "firing", "p1", "critical", "Checkout answers slowly", GROUP_KEY),
+        (RESOLVED, "resolved", "p1", "critical", "Checkout answers slowly", GROUP_KEY),
         (GROUPED_BY_ALL_LABELS, "firing", None, None, "Bare (all=yes)", '{}/{all="yes"}:{alertname="Bare", all="yes"}'),
         (WITHOUT_PROJECT, "firing", None, None, "NoProject", '{}:{alertname="NoProject"}'),
         (WITHOUT_NAME, "firing", None, None, "Alert", "{}:{}"),
@@ -54,7 +54,7 @@ def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
 def test_a_real_payload_becomes_one_command(
     name: str, state: str, project: str | None, severity: str | None, title: str, key: str
 ) -> None:
-    command = parse_alert_group(sent(name))
+    command = parse_alert_group(payload(name))
 
     assert (command.state, command.project, command.severity) == (state, project, severity)
     assert (command.title, command.dedup_key) == (title, key)
@@ -63,14 +63,14 @@ def test_a_real_payload_becomes_one_command(
 @pytest.mark.parametrize(
     ("name", "began"),
     [
-        (FIRES, "2026-11-26T23:08:57.835124+00:00"),
+        (FIRING, "2026-11-26T23:08:57.835124+00:00"),
         (ESCALATED, "2026-11-26T23:08:58.871100+00:00"),
         (PARTLY_RESOLVED, "2026-11-26T23:08:58.871100+00:00"),
         (RESOLVED, None),
     ],
 )
 def test_it_began_with_the_first_alert_that_still_fires(name: str, began: str | None) -> None:
-    starts_at = parse_alert_group(sent(name)).starts_at
+    starts_at = parse_alert_group(payload(name)).starts_at
 
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
@@ -150,18 +150,18 @@ def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() ->
     ("body", "errors"),
     [
         ({}, {field: [REQUIRED] for field in ("version", "groupKey", "status", "alerts")}),
-        (sent(version="3"), {"version": ["Only version 4 is understood."]}),
-        (sent(version=None), {"version": [NOT_NULL]}),
-        (sent(version=["4"]), {"version": [NO_STRING]}),
-        (without(FIRES, "version"), {"version": [REQUIRED]}),
-        (without(FIRES, "groupKey"), {"groupKey": [REQUIRED]}),
-        (sent(groupKey=" "), {"groupKey": [BLANK]}),
-        (sent(groupKey={"alertname": "x"}), {"groupKey": [NO_STRING]}),
-        (sent(groupKey="a\0b"), {"groupKey": ["Null characters are not allowed."]}),
-        (sent(status="pending"), {"status": [STATES]}),
-        (sent(alerts=None), {"alerts": [NOT_NULL]}),
-        (sent(alerts=[]), {"alerts": ["This list may not be empty."]}),
-        (sent(alerts={}), {"alerts": ['Expected a list of items but got type "dict".']}),
+        (payload(version="3"), {"version": ["Only version 4 is understood."]}),
+        (payload(version=None), {"version": [NOT_NULL]}),
+        (payload(version=["4"]), {"version": [NO_STRING]}),
+        (payload_without(FIRING, "version"), {"version": [REQUIRED]}),
+        (payload_without(FIRING, "groupKey"), {"groupKey": [REQUIRED]}),
+        (payload(groupKey=" "), {"groupKey": [BLANK]}),
+        (payload(groupKey={"alertname": "x"}), {"groupKey": [NO_STRING]}),
+        (payload(groupKey="a\0b"), {"groupKey": ["Null characters are not allowed."]}),
+        (payload(status="pending"), {"status": [STATES]}),
+        (payload(alerts=None), {"alerts": [NOT_NULL]}),
+        (payload(alerts=[]), {"alerts": ["This list may not be empty."]}),
+        (payload(alerts={}), {"alerts": ['Expected a list of items but got type "dict".']}),
         (group(1, 2), {"alerts": {"0": ["Invalid data. Expected a dictionary, but got int."]}}),
         (group(alert(), None, {}), {"alerts": {"1": [NOT_NULL]}}),
         (
@@ -210,4 +210,4 @@ def test_what_becomes_of_it_is_no_larger_than_any_command(field: str) -> None:
     long = "x" * 65_536
 
     with pytest.raises(BodyTooLarge):
-        parse_alert_group(sent(**{field: long if field == "groupKey" else {"summary": long}}))
+        parse_alert_group(payload(**{field: long if field == "groupKey" else {"summary": long}}))

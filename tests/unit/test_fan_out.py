@@ -52,9 +52,9 @@ def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> N
             "critical",
             100,
             an_action(11),
-            an_action(11, to=TargetType.TEAM),
-            an_action(11, by=ActionType.WEBHOOK, to=TargetType.SPECIFIC),
-            an_action(11, by=ActionType.CHAT, to=TargetType.SPECIFIC),
+            an_action(11, target_type=TargetType.TEAM),
+            an_action(11, action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC),
+            an_action(11, action_type=ActionType.CHAT, target_type=TargetType.SPECIFIC),
         )
     )
 

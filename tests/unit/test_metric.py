@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.alert_rules.alert_rule import Definition, QueryType, ThresholdType
-from models.alert_rules.evaluation import Ignored, Observation, Progress, Standing, Verdict, began, evaluate, ignored
+from models.alert_rules.evaluation import (
+    ActiveTriggers,
+    Evaluation,
+    Ignored,
+    Observation,
+    Progress,
+    evaluate,
+    ignore,
+    window_start,
+)
 from models.enums import IncidentStatus
 from tests.builders import a_definition, a_trigger
 
@@ -30,10 +39,10 @@ class Life:
     said: Definition
     pace: timedelta = HOUR
     progress: Progress = field(default_factory=lambda: Progress(generation=1))
-    standing: Standing = field(default_factory=Standing)
+    standing: ActiveTriggers = field(default_factory=ActiveTriggers)
     moments: int = 0
 
-    def see(self, value: float | None, **facts: Any) -> Verdict:
+    def see(self, value: float | None, **facts: Any) -> Evaluation:
         self.moments += 1
         known = {
             "project": "p1",
@@ -51,21 +60,21 @@ class Life:
         return [in_short(self.see(value)) for value in values]
 
 
-def after(standing: Standing, verdict: Verdict, at: datetime) -> Standing:
+def after(standing: ActiveTriggers, verdict: Evaluation, at: datetime) -> ActiveTriggers:
     """What is open after the steps, as plainly as can be."""
     active, opened_at = set(standing.active), standing.opened_at
-    for step in verdict.steps:
+    for step in verdict.transitions:
         if step.fired:
             active.add(step.trigger.id)
             opened_at = opened_at or at
         else:
             active.remove(step.trigger.id)
             opened_at = opened_at if active else None
-    return Standing(opened_at, frozenset(active))
+    return ActiveTriggers(opened_at, frozenset(active))
 
 
-def in_short(verdict: Verdict) -> str:
-    return " ".join(("+" if step.fired else "-") + step.trigger.label for step in verdict.steps)
+def in_short(verdict: Evaluation) -> str:
+    return " ".join(("+" if step.fired else "-") + step.trigger.label for step in verdict.transitions)
 
 
 def two(**says: Any) -> Definition:
@@ -130,8 +139,8 @@ def test_of_two_triggers_that_are_crossed_at_once_each_step_says_how_bad_it_is_t
 
     up, down = life.see(120), life.see(10)
 
-    assert [step.severity for step in up.steps] == [WARNING, CRITICAL]
-    assert [step.severity for step in down.steps] == [CRITICAL, CLOSED]
+    assert [step.severity for step in up.transitions] == [WARNING, CRITICAL]
+    assert [step.severity for step in down.transitions] == [CRITICAL, CLOSED]
     assert (up.fired, up.resolved, down.fired, down.resolved) == (
         ["warning", "critical"], [], [], ["warning", "critical"],
     )  # fmt: skip
@@ -140,7 +149,7 @@ def test_of_two_triggers_that_are_crossed_at_once_each_step_says_how_bad_it_is_t
 def test_a_label_that_is_neither_warning_nor_critical_says_nothing_of_how_bad_it_is() -> None:
     said = a_definition(a_trigger("critical", 100), a_trigger("curious", 50))
 
-    assert [step.severity for step in Life(said).see(120).steps] == [None, CRITICAL]
+    assert [step.severity for step in Life(said).see(120).transitions] == [None, CRITICAL]
 
 
 # --- what is ignored -------------------------------------------------------------------------------------------
@@ -155,7 +164,7 @@ def test_a_timestamp_that_is_not_newer_is_ignored_with_its_reason_and_counts_not
     newer = life.see(101, timestamp=START + MINUTE)
 
     assert (repeated.ignored, older.ignored, newer.ignored) == (Ignored.REPEATED, Ignored.OUT_OF_ORDER, None)
-    assert (repeated.steps, older.steps, newer.fired) == ((), (), ["critical"])
+    assert (repeated.transitions, older.transitions, newer.fired) == ((), (), ["critical"])
     assert (older.progress.last_timestamp, older.progress.observed) == (START, 3)
 
 
@@ -176,7 +185,7 @@ def test_without_a_past_to_compare_with_nothing_is_counted(past: float | None) -
 
     verdict = life.see(1000, comparison_value=past)
 
-    assert (verdict.ignored, verdict.steps) == (Ignored.NO_BASELINE, ())
+    assert (verdict.ignored, verdict.transitions) == (Ignored.NO_BASELINE, ())
     assert verdict.progress.last_timestamp is None
 
 
@@ -191,9 +200,9 @@ def test_a_comparison_is_in_per_cent_of_the_past(value: float | None, past: floa
 
 
 def test_what_is_ignored_out_of_hand_is_noted_and_nothing_else() -> None:
-    verdict = ignored(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
+    verdict = ignore(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
 
-    assert (verdict.ignored, verdict.steps) == (Ignored.NOT_IN_PLAN, ())
+    assert (verdict.ignored, verdict.transitions) == (Ignored.NOT_IN_PLAN, ())
     assert (verdict.progress.observed, verdict.progress.last_timestamp) == (5, START)
 
 
@@ -258,7 +267,7 @@ def test_another_generation_of_the_rule_counts_anew_and_still_takes_no_older_val
     life = Life(a_definition(), pace=MINUTE)
     life.tell([101, 1])
 
-    life.progress = life.progress.in_generation(2)
+    life.progress = life.progress.for_generation(2)
 
     assert life.see(101, timestamp=START).ignored is Ignored.OUT_OF_ORDER
     assert in_short(life.see(101)) == "+critical"
@@ -272,7 +281,7 @@ def test_another_generation_of_the_rule_counts_anew_and_still_takes_no_older_val
 def test_it_began_a_window_and_the_other_hits_of_the_period_ago(window: int, period: int, minutes: int) -> None:
     said = a_definition(time_window=window, threshold_period=period)
 
-    assert began(said, START) == START - timedelta(minutes=minutes)
+    assert window_start(said, START) == START - timedelta(minutes=minutes)
 
 
 # --- whatever comes --------------------------------------------------------------------------------------------
@@ -292,7 +301,7 @@ def test_no_trigger_fires_twice_without_being_resolved_nor_the_other_way_round(
     said: Definition, pace: timedelta, values: list[float | None]
 ) -> None:
     life = Life(said, pace)
-    steps = [step for value in values for step in life.see(value).steps]
+    steps = [step for value in values for step in life.see(value).transitions]
 
     for trigger in said.triggers:
         turns = [step.fired for step in steps if step.trigger == trigger]
@@ -305,7 +314,7 @@ def test_how_bad_it_is_is_the_worst_of_what_is_active(
 ) -> None:
     life = Life(said, pace)
     active: set[str] = set()
-    for step in (step for value in values for step in life.see(value).steps):
+    for step in (step for value in values for step in life.see(value).transitions):
         active = active | {step.trigger.label} if step.fired else active - {step.trigger.label}
         worst = CRITICAL if "critical" in active else WARNING if active else CLOSED
         assert step.severity is worst
@@ -317,7 +326,7 @@ def test_steps_go_up_the_thresholds_and_a_value_does_one_thing_to_a_trigger(
 ) -> None:
     life = Life(said, pace)
     for value in values:
-        passed = [step.trigger.threshold for step in life.see(value).steps]
+        passed = [step.trigger.threshold for step in life.see(value).transitions]
         assert passed == sorted(set(passed))
 
 
@@ -329,7 +338,7 @@ def test_no_trigger_fires_within_ten_minutes_of_its_last_incident(
     incidents: dict[int, datetime] = {}
     for number, value in enumerate(values, start=1):
         at = START + number * pace
-        for step in life.see(value).steps:
+        for step in life.see(value).transitions:
             if step.fired:
                 assert step.trigger.id not in incidents or at - incidents[step.trigger.id] > timedelta(minutes=10)
                 incidents[step.trigger.id] = life.standing.opened_at or at

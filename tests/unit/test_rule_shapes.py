@@ -52,7 +52,7 @@ def test_kinds_have_the_numbers_that_clients_know(kind: type[IntEnum], numbers: 
 
 
 def test_projects_are_slugs_in_order() -> None:
-    assert rule_json(RuleSnapshot.of(a_rule()), NAMES, is_snoozed=False)["projects"] == ["alpha", "zeta"]
+    assert rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=False)["projects"] == ["alpha", "zeta"]
 
 
 def test_triggers_stand_in_the_order_of_their_labels() -> None:
@@ -62,7 +62,7 @@ def test_triggers_stand_in_the_order_of_their_labels() -> None:
     rule = a_rule()
     rule.definition = rule.definition.with_triggers([warning, critical])
 
-    shown = rule_json(RuleSnapshot.of(rule), NAMES, is_snoozed=False)
+    shown = rule_json(RuleSnapshot.current(rule), NAMES, is_snoozed=False)
 
     assert [each["label"] for each in shown["triggers"]] == ["critical", "warning"]
 
@@ -80,15 +80,15 @@ def test_triggers_stand_in_the_order_of_their_labels() -> None:
     ],
 )
 def test_what_a_rule_says_is_written_as_clients_know_it(facts: dict[str, Any], written: dict[str, Any]) -> None:
-    shown = rule_json(RuleSnapshot.of(a_rule(**facts)), NAMES, is_snoozed=False)
+    shown = rule_json(RuleSnapshot.current(a_rule(**facts)), NAMES, is_snoozed=False)
 
     assert {name: shown[name] for name in written} == written
     assert (shown["timeWindow"], shown["resolution"]) == (10.0, 1.0)
 
 
 def test_who_made_a_rule_has_a_number_for_an_id_and_may_be_gone() -> None:
-    known = rule_json(RuleSnapshot.of(a_rule()), NAMES, is_snoozed=False)
-    gone = rule_json(RuleSnapshot.of(a_rule()), RuleReferences(projects=NAMES.projects), is_snoozed=False)
+    known = rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=False)
+    gone = rule_json(RuleSnapshot.current(a_rule()), RuleReferences(projects=NAMES.projects), is_snoozed=False)
 
     assert known["createdBy"] == {"id": 15, "name": "Own", "email": "own@x.test"}
     assert gone["createdBy"] is None
@@ -103,11 +103,14 @@ def test_an_earlier_state_names_the_rule_that_lives_to_those_who_ask() -> None:
 
     assert (asked["name"], asked["status"], asked["dateModified"]) == ("Then", 4, "2026-11-23T09:00:00Z")
     assert (asked["originalAlertRuleId"], unasked["originalAlertRuleId"]) == (5, None)
-    assert rule_json(RuleSnapshot.of(rule), NAMES, is_snoozed=False, shows_original=True)["originalAlertRuleId"] is None
+    assert (
+        rule_json(RuleSnapshot.current(rule), NAMES, is_snoozed=False, shows_original=True)["originalAlertRuleId"]
+        is None
+    )
 
 
 def test_in_a_list_silence_is_true_or_not_there() -> None:
-    snoozed, awake = (rule_json(RuleSnapshot.of(a_rule()), NAMES, is_snoozed=each) for each in (True, False))
+    snoozed, awake = (rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=each) for each in (True, False))
 
     assert snoozed["snooze"] is True
     assert "snooze" not in awake
@@ -169,6 +172,8 @@ def test_a_comparison_shows_differences() -> None:
     below = replace(above, definition=a_definition(
         comparison_delta=60, resolve_threshold=90.0, threshold_type=ThresholdType.BELOW))  # fmt: skip
 
-    shown = [rule_json(RuleSnapshot.of(each), NAMES, is_snoozed=False)["resolveThreshold"] for each in (above, below)]
+    shown = [
+        rule_json(RuleSnapshot.current(each), NAMES, is_snoozed=False)["resolveThreshold"] for each in (above, below)
+    ]
 
     assert shown == [10.0, 10.0]

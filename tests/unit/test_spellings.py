@@ -10,13 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from models.enums import JSON
 from tasks.commands.fields import (
+    Boolean,
     IncidentReference,
     Number,
     OptionalInteger,
     OptionalText,
     RowId,
     TextField,
-    Truth,
     bounded_text,
     positive_integer,
     status_in,
@@ -112,7 +112,7 @@ FIELDS: dict[str, tuple[Any, list[JSON]]] = {
     "query": (Query, ["release:latest", "a release:latest\n", "release:latest2", "a:release:latest"]),
     "integer": (OptionalInteger, []),
     "number": (Number, FLOATS),
-    "truth": (Truth, TRUTHS),
+    "truth": (Boolean, TRUTHS),
     "id": (RowId, []),
     "incident": (IncidentReference, NAMES),
     "owner": (Owner, OWNERS),

@@ -27,7 +27,7 @@ from models.messaging.command_ledger import (
     clear_in_flight,
     lock_worker,
     record_in_flight,
-    settle,
+    record_outcomes,
 )
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
@@ -48,12 +48,12 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
-class Done:
+class BatchResult:
     """What one round did: outcomes that callers may wait for, and whether it found anything to do at all."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
-    found_work: bool = False
+    progressed: bool = False
     log_facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -66,25 +66,25 @@ class Applier:
     """
 
     engine: Engine
-    notes: Engine
+    autocommit_engine: Engine
     worker: str
-    tell: Callable[[Done], None]
-    hand_over: Callable[[], None]
+    on_commit: Callable[[BatchResult], None]
+    request_continuation: Callable[[], None]
 
     def drain(self, hinted: Sequence[str]) -> None:
         """Apply batch after batch, the hinted subjects first, until nothing is due or the shift is over."""
         end = time.monotonic() + SHIFT_SECONDS
-        while self._round(hinted).found_work:
+        while self._round(hinted).progressed:
             hinted = ()
             if time.monotonic() >= end:
-                self.hand_over()
+                self.request_continuation()
                 return
 
-    def _round(self, hinted: Sequence[str]) -> Done:
+    def _round(self, hinted: Sequence[str]) -> BatchResult:
         self._count_for_the_dead()
         done, suspects = self._batch(hinted)
         for subject, through in suspects.items():
-            done.found_work |= self._one_by_one(subject, through)
+            done.progressed |= self._one_by_one(subject, through)
         return done
 
     def _count_for_the_dead(self) -> None:
@@ -98,18 +98,18 @@ class Applier:
             )
             self._tell_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
-    def _batch(self, hinted: Sequence[str]) -> tuple[Done, dict[str, int]]:
+    def _batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
         """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
         with self.engine.begin() as connection:
             lock_worker(connection, self.worker)
             calm, suspects = claim(connection, hinted)
-            done = Done(found_work=bool(calm))
+            done = BatchResult(progressed=bool(calm))
             if calm:
                 try:
                     self._apply(connection, calm, done)
                 except Exception as fault:
                     suspects |= self._broke(connection, calm, fault)
-                    done = Done(found_work=True)
+                    done = BatchResult(progressed=True)
                     connection.rollback()
         self._tell(done)
         return done, suspects
@@ -137,7 +137,7 @@ class Applier:
         progressed = False
         while True:
             fault: Exception | None = None
-            done = Done()
+            done = BatchResult()
             with self.engine.begin() as connection:
                 lock_worker(connection, self.worker)
                 command = claim_next(connection, subject)
@@ -146,7 +146,7 @@ class Applier:
                 try:
                     self._apply(connection, [command], done)
                 except Exception as caught:
-                    fault, done = caught, Done()
+                    fault, done = caught, BatchResult()
                     self._put_down()
                     if connection.invalidated:
                         raise
@@ -168,16 +168,18 @@ class Applier:
                     return True
             progressed = True
 
-    def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: Done) -> None:
+    def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: BatchResult) -> None:
         started = time.perf_counter()
-        with self.notes.connect() as notes:
+        with self.autocommit_engine.connect() as notes:
             record_in_flight(notes, self.worker, [command.id for command in claimed])
-        orders = [Order(command, CATALOG[command.type].message.model_validate(command.payload)) for command in claimed]
+        orders = [
+            Order(command, CATALOG[command.type].command_class.model_validate(command.payload)) for command in claimed
+        ]
         world = load(connection, orders)
         changes = Changes()
         outcomes = [_decide(order, world, changes) for order in orders]
         write(connection, changes)
-        settle(connection, outcomes)
+        record_outcomes(connection, outcomes)
         done.finished = [outcome.id for outcome in outcomes]
         done.events = bool(changes.events)
         done.log_facts = {
@@ -197,17 +199,17 @@ class Applier:
         return bool(dead)
 
     def _tell_dead(self, dead: list[UUID]) -> None:
-        self._tell(Done(finished=dead, events=bool(dead)))
+        self._tell(BatchResult(finished=dead, events=bool(dead)))
 
-    def _tell(self, done: Done) -> None:
+    def _tell(self, done: BatchResult) -> None:
         if done.log_facts:
             # After the commit: what the line says has happened.
             log.info("batch.applied", **done.log_facts)
         if done.finished or done.events:
-            self.tell(done)
+            self.on_commit(done)
 
     def _put_down(self) -> None:
-        with self.notes.connect() as notes:
+        with self.autocommit_engine.connect() as notes:
             clear_in_flight(notes, self.worker)
 
 

@@ -69,7 +69,7 @@ def with_those_before(connection: Connection, claimed: WaitingCommands, *, locke
         beside=beside | reopening,
         earlier={subject: each.seqs for subject, each in elsewhere.items()},
         known_to=_least(
-            claimed.paused_at, before.paused_at, tried, _ends(together), dict.fromkeys(lines, before.through)
+            claimed.paused_at, before.paused_at, tried, _ends(together), dict.fromkeys(lines, before.read_through)
         ),
     )
     for command in together:

@@ -14,22 +14,22 @@ from sqlalchemy.engine import Engine
 from models.base import new_id
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
-from models.messaging.canary import Canary, see
+from models.messaging.canary import Canary, mark_canaries_seen
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.hints import Hint
 from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupPublisher
-from tasks.celery_tasks import register_tasks, run_worker
-from tasks.watchdog import Watch, exit_stuck_process
-from workers.apply.applier import Applier, Done
-from workers.apply.watchdog import Heartbeat, StallDetector, is_untaken
+from tasks.celery_tasks import register_tasks, run_celery_worker
+from tasks.watchdog import Watchdog, exit_stuck_process
+from workers.apply.applier import Applier, BatchResult
+from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
 _LANES_OF_COMMANDS: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 
 
-def work(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
+def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
     """Apply commands until SIGTERM; the exit code.
 
     After ``patience_seconds`` without progress, while work waits, it ends itself: see :mod:`workers.apply.watchdog`.
@@ -59,7 +59,7 @@ def work(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float
         announce_ready()
 
     register_tasks(app, {lane: body_of(lane) for lane in Lane})
-    return run_worker(
+    return run_celery_worker(
         app,
         lanes,
         on_child_start=start_child,
@@ -85,7 +85,7 @@ class _Child:
         hinter, waker = HintPublisher(app), WakeupPublisher(settings.wake_url)
         hinter.start()
 
-        def tell(done: Done) -> None:
+        def tell(done: BatchResult) -> None:
             if done.finished:
                 waker.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in done.finished))
             if done.events:
@@ -93,18 +93,18 @@ class _Child:
 
         applier = Applier(
             engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
-            notes=_notes_engine(settings),
+            autocommit_engine=_notes_engine(settings),
             worker=f"{socket.gethostname()}/{new_id()}",
-            tell=tell,
-            hand_over=lambda: hinter.hint(Lane.COMMANDS, ()),
+            on_commit=tell,
+            request_continuation=lambda: hinter.publish(Lane.COMMANDS, ()),
         )
         return cls(settings, app, hinter, applier, waker, pulse)
 
     def work(self, lane: Lane, hint: Hint) -> None:
         """The body of every lane's task."""
-        if canaries := Canary.among(lane, hint.subjects):
-            with self.applier.notes.connect() as notes:
-                see(notes, canaries, worker=self.applier.worker)
+        if canaries := Canary.from_subjects(lane, hint.subjects):
+            with self.applier.autocommit_engine.connect() as notes:
+                mark_canaries_seen(notes, canaries, worker=self.applier.worker)
         if lane in _LANES_OF_COMMANDS:
             self.applier.drain(hint.subjects)
         self.pulse.beat()
@@ -115,13 +115,13 @@ class _Child:
         self.waker.close()
 
 
-def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Heartbeat, patience_seconds: float) -> Watch:
+def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Heartbeat, patience_seconds: float) -> Watchdog:
     """The watch of the main process, with connections of its own."""
     engine = make_engine(
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
-    return Watch(
-        StallDetector(pulse, partial(is_untaken, engine, make_app(settings), lanes)),
+    return Watchdog(
+        StallDetector(pulse, partial(has_unclaimed_work, engine, make_app(settings), lanes)),
         partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )

@@ -35,14 +35,14 @@ class Heartbeat:
         self._memory = mmap.mmap(-1, _COUNTER.size)
 
     @property
-    def beats(self) -> int:
+    def count(self) -> int:
         """How often it beat."""
         count: int = _COUNTER.unpack_from(self._memory)[0]
         return count
 
     def beat(self) -> None:
         """Say that a task was done. There is one child at a time, and so one who writes."""
-        _COUNTER.pack_into(self._memory, 0, self.beats + 1)
+        _COUNTER.pack_into(self._memory, 0, self.count + 1)
 
 
 _COUNTER: Final = struct.Struct("@Q")
@@ -54,7 +54,7 @@ class StallDetector:
     def __init__(self, pulse: Heartbeat, is_untaken: Callable[[], bool]) -> None:
         self._pulse = pulse
         self._is_untaken = is_untaken
-        self._beats = pulse.beats
+        self._beats = pulse.count
 
     def __call__(self) -> bool:
         """Look.
@@ -62,11 +62,11 @@ class StallDetector:
         :raises Exception: the database or the broker does not answer.
         """
         untaken, before = self._is_untaken(), self._beats
-        self._beats = self._pulse.beats
+        self._beats = self._pulse.count
         return untaken and self._beats == before
 
 
-def is_untaken(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
+def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
     """Whether work of these lanes waits that nobody has in hand, with hints at it on their queues.
 
     :raises Exception: the database or the broker does not answer.

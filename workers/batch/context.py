@@ -36,7 +36,7 @@ from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
 from workers.batch.facts import Order, World
-from workers.follow_ups import follow_up
+from workers.follow_ups import make_follow_up
 
 
 class Answer(NamedTuple):
@@ -185,17 +185,17 @@ class Work:
             seen_by=self.world.seen.get(incident.id, ()),
             viewer=self.actor.user_id,
             is_subscribed=self.is_subscribed(incident),
-            found_by=self._found_by(incident),
+            alert_rule=self._found_by(incident),
         )
 
     def show_listed(self, incident: Incident) -> JSON:
         """The incident as a list has it, made once for every state that it is in."""
         found_by = self._found_by(incident)
-        by_rule = None if found_by is None else (found_by.edition.rule.version, found_by.is_snoozed)
+        by_rule = None if found_by is None else (found_by.snapshot.rule.version, found_by.is_snoozed)
         state = (incident.id, incident.version, by_rule)
         if state not in self.world.listed:
             projects = [project.slug for project in self.world.projects_of(incident)]
-            self.world.listed[state] = incident_json(incident, projects=projects, found_by=found_by)
+            self.world.listed[state] = incident_json(incident, projects=projects, alert_rule=found_by)
         return self.world.listed[state]
 
     def _found_by(self, incident: Incident) -> IncidentRule | None:
@@ -211,7 +211,7 @@ class Work:
         return self._announce(
             event,
             subject=f"incidents/{incident.identifier}",
-            sequence=incident.next_event(),
+            sequence=incident.next_event_sequence(),
             about={"incident": incident_in_event(incident)},
             incident_id=incident.id,
         )
@@ -222,7 +222,7 @@ class Work:
         self._announce(
             event,
             subject=f"alert-rules/{rule.id}",
-            sequence=rule.next_event(),
+            sequence=rule.next_event_sequence(),
             about={
                 "incident": None if incident is None else incident_in_event(incident),
                 "alertRule": {"id": str(rule.id), "name": rule.definition.name, "version": rule.version},
@@ -233,7 +233,7 @@ class Work:
     def follow_up(self, command: Command) -> None:
         """Have tocsin itself do something later that follows from this, in the order of what it concerns."""
         self.changes.follow_ups.append(
-            follow_up(command, organization_id=self.organization.id, trace=self.order.row.trace)
+            make_follow_up(command, organization_id=self.organization.id, trace=self.order.row.trace)
         )
 
     def _announce(
@@ -261,7 +261,7 @@ class Work:
                 activity_id=event.activity_id,
                 command_id=self.order.row.id,
                 body=orjson.dumps(body).decode(),
-                planned_at=None if event.tells_people else self.at,
+                planned_at=None if event.notifies_people else self.at,
                 request_id=self.order.row.request_id,
             )
         )

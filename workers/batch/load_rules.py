@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
-from models.alert_rules.evaluation import Counter, Progress
+from models.alert_rules.evaluation import Progress, TriggerCounter
 from models.alert_rules.queries import (
     GENERATIONS,
     RULES,
@@ -105,9 +105,9 @@ def _load_progress(connection: Connection, rules: Collection[int]) -> dict[tuple
     }
 
 
-def _counter(stored: dict[str, Any]) -> Counter:
+def _counter(stored: dict[str, Any]) -> TriggerCounter:
     opened_at = stored.get("opened_at")
-    return Counter(
+    return TriggerCounter(
         stored["alerts"], stored["resolves"], None if opened_at is None else datetime.fromisoformat(opened_at)
     )
 

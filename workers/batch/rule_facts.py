@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
 from models.alert_rules.enums import CRITICAL
-from models.alert_rules.evaluation import Progress, Standing
+from models.alert_rules.evaluation import ActiveTriggers, Progress
 from models.alert_rules.serializers import RuleSnapshot
 from models.incidents.incident import Incident
 from models.policy import TeamFacts
@@ -74,21 +74,21 @@ class Rulebook:
             return None
         then = self.earlier.get((rule.id, incident.alert_rule_generation or 0))
         if then is None:
-            return RuleSnapshot.of(rule)
+            return RuleSnapshot.current(rule)
         return RuleSnapshot(rule, then.definition, then.date_modified, is_snapshot=True)
 
     def progress_of(self, rule: AlertRule, project: int) -> Progress:
         """Where a rule stands on a project, by what it says now."""
         known = self.progress.get((rule.id, project))
-        return Progress(rule.generation) if known is None else known.in_generation(rule.generation)
+        return Progress(rule.generation) if known is None else known.for_generation(rule.generation)
 
-    def standing_of(self, incident: Incident | None) -> Standing:
+    def standing_of(self, incident: Incident | None) -> ActiveTriggers:
         """What holds an open incident of a rule open."""
         if incident is None:
-            return Standing()
+            return ActiveTriggers()
         holds = self.holds.get(incident.id, {}).items()
         active = frozenset(id_ for id_, hold in holds if hold.status is TriggerStatus.ACTIVE)
-        return Standing(incident.date_added, active)
+        return ActiveTriggers(incident.date_added, active)
 
     def was_critical(self, incident: Incident) -> bool:
         """Whether the critical trigger ever fired in the incident."""
@@ -96,12 +96,13 @@ class Rulebook:
 
     def sleepers(self, rule: int, at: datetime) -> set[int | None]:
         """Who keeps the rule silent; ``None`` is everyone."""
-        return {each.user_id for each in self.snoozes.get(rule, ()) if each.holds(at)}
+        return {each.user_id for each in self.snoozes.get(rule, ()) if each.is_active(at)}
 
     def is_snoozed(self, rule: int, viewer: int | None, at: datetime) -> bool:
         """Whether the rule is silent, for everyone or for this reader."""
         return any(
-            each.holds(at) and (each.user_id is None or each.user_id == viewer) for each in self.snoozes.get(rule, ())
+            each.is_active(at) and (each.user_id is None or each.user_id == viewer)
+            for each in self.snoozes.get(rule, ())
         )
 
     def outlive(self, rule: AlertRule) -> None:

@@ -13,7 +13,7 @@ from models.base import column_arrays, insert_rows
 from models.incidents.activity import Activity, activities
 from models.incidents.incident import incident_projects, incident_seen, incidents
 from models.incidents.subscription import subscriptions
-from models.messaging.command_ledger import accept
+from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
 from models.notifications.notification import decisions
@@ -133,7 +133,7 @@ def write(connection: Connection, changes: Changes) -> None:
     write_metrics(connection, changes.metrics)
     insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
-    accept(connection, changes.follow_ups)
+    accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
 
 

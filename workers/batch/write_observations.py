@@ -8,7 +8,7 @@ import orjson
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import alert_rule_observations, alert_rule_progress, incident_triggers
-from models.alert_rules.evaluation import Counter, Progress
+from models.alert_rules.evaluation import Progress, TriggerCounter
 from models.base import insert_rows
 from workers.batch.changes import Held, MetricChanges, Observed
 
@@ -53,7 +53,7 @@ def _progress(progress: Progress) -> tuple[Any, ...]:
     return progress.generation, progress.observed, progress.last_timestamp, orjson.dumps(counters).decode()
 
 
-def _counter(counter: Counter) -> dict[str, Any]:
+def _counter(counter: TriggerCounter) -> dict[str, Any]:
     return {"alerts": counter.alerts, "resolves": counter.resolves, "opened_at": counter.opened_at}
 
 

@@ -15,29 +15,29 @@ from typing import NamedTuple
 from workers.runtime.imports import importing
 
 
-class Entry(NamedTuple):
+class CliCommand(NamedTuple):
     """Where a command is, as ``module:name``, and what it does."""
 
     target: str
     about: str
 
 
-COMMANDS: dict[str, Entry] = {
-    "up": Entry("workers.cli.up:up", "start everything that is not configured, and stay"),
-    "reset": Entry("workers.cli.reset:reset", "delete the embedded servers' data"),
-    "doctor": Entry("workers.cli.doctor:doctor", "check configuration, database, broker, clocks and disk"),
-    "migrate": Entry("workers.cli.migrate:migrate", "bring the schema to head"),
-    "backup": Entry("workers.cli.backup:backup", "write the whole database to one file"),
-    "restore": Entry("workers.cli.backup:restore", "put such a file in the place of what the database holds"),
-    "directory": Entry("workers.cli.directory:directory", "import and export who exists"),
-    "token": Entry("workers.cli.token:token", "create, list and revoke tokens"),
-    "commands": Entry("workers.cli.commands:commands", "what was asked, and what became of it"),
-    "tap": Entry("workers.cli.tap:tap", "print events as they pass"),
-    "gateway": Entry("workers.cli.processes:gateway", "one gateway process"),
-    "worker": Entry("workers.cli.processes:worker", "one worker process"),
-    "relay": Entry("workers.cli.processes:relay", "one relay process"),
-    "notifier": Entry("workers.cli.processes:notifier", "one notifier process"),
-    "catcher": Entry("workers.cli.catcher:catcher", "catch mails and webhooks of the demo, and show them"),
+CLI_COMMANDS: dict[str, CliCommand] = {
+    "up": CliCommand("workers.cli.up:up", "start everything that is not configured, and stay"),
+    "reset": CliCommand("workers.cli.reset:reset", "delete the embedded servers' data"),
+    "doctor": CliCommand("workers.cli.doctor:doctor", "check configuration, database, broker, clocks and disk"),
+    "migrate": CliCommand("workers.cli.migrate:migrate", "bring the schema to head"),
+    "backup": CliCommand("workers.cli.backup:backup", "write the whole database to one file"),
+    "restore": CliCommand("workers.cli.backup:restore", "put such a file in the place of what the database holds"),
+    "directory": CliCommand("workers.cli.directory:directory", "import and export who exists"),
+    "token": CliCommand("workers.cli.token:token", "create, list and revoke tokens"),
+    "commands": CliCommand("workers.cli.commands:commands", "what was asked, and what became of it"),
+    "tap": CliCommand("workers.cli.tap:tap", "print events as they pass"),
+    "gateway": CliCommand("workers.cli.processes:gateway", "one gateway process"),
+    "worker": CliCommand("workers.cli.processes:worker", "one worker process"),
+    "relay": CliCommand("workers.cli.processes:relay", "one relay process"),
+    "notifier": CliCommand("workers.cli.processes:notifier", "one notifier process"),
+    "catcher": CliCommand("workers.cli.catcher:catcher", "catch mails and webhooks of the demo, and show them"),
 }
 
 
@@ -55,16 +55,16 @@ def _run(words: list[str]) -> int:
         return _fail(str(error))
     if not words or words[0] in {"--help", "-h", "help"}:
         return _overview()
-    if words[0] not in COMMANDS:
+    if words[0] not in CLI_COMMANDS:
         return _fail(f"tocsin has no command {words[0]}; `tocsin --help` lists the commands there are", code=2)
     with importing():
         from workers.cli.common import run
-    return run(words[0], COMMANDS[words[0]].target, words[1:])
+    return run(words[0], CLI_COMMANDS[words[0]].target, words[1:])
 
 
 def _overview() -> int:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {entry.about}" for name, entry in COMMANDS.items()]
+    width = max(map(len, CLI_COMMANDS))
+    lines = [f"  {name:<{width}}  {entry.about}" for name, entry in CLI_COMMANDS.items()]
     sys.stdout.write("Usage: tocsin COMMAND [OPTIONS]\n\n" + "\n".join(lines))
     sys.stdout.write("\n\n`tocsin COMMAND --help` says more. Every command takes --data DIR and --json.\n")
     return 0

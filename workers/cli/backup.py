@@ -23,7 +23,7 @@ from models.database.backup import (
 )
 from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.cli.database import found_engine
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 from workers.stack.data_dir import DataDirectory
 from workers.stack.discovery import running_stack
 from workers.stack.servers import embedded_servers
@@ -41,11 +41,11 @@ def backup(
     """Write the whole database, as it is at one moment, to FILE; everything goes on meanwhile."""
     try:
         with _reached_engine(data) as engine:
-            manifest = write_backup(engine, file.absolute(), tell=_progress("backed up"))
+            manifest = write_backup(engine, file.absolute(), on_progress=_progress("backed up"))
     except BackupError as error:
-        raise Refused(str(error)) from None
+        raise CliError(str(error)) from None
     except OSError as error:
-        raise Refused(
+        raise CliError(
             f"{file} cannot be written: {error.strerror}; name a file in a folder that you may write to"
         ) from None
     _answer(f"{file} holds", file, manifest, as_json=as_json)
@@ -63,9 +63,9 @@ def restore(
         manifest = read_manifest(file)
         with _reached_engine(data, fresh=True) as engine:
             _ask(count_rows_to_replace(engine), yes=yes)
-            restore_backup(engine, file, tell=_progress("restored"))
+            restore_backup(engine, file, on_progress=_progress("restored"))
     except BackupError as error:
-        raise Refused(str(error)) from None
+        raise CliError(str(error)) from None
     _answer("restored", file, manifest, as_json=as_json)
 
 
@@ -87,9 +87,9 @@ def _ask(rows: int, *, yes: bool) -> None:
     if not rows or yes:
         return
     if not sys.stdin.isatty():
-        raise Refused("the database is not empty: --yes lets the backup take the place of what is there")
+        raise CliError("the database is not empty: --yes lets the backup take the place of what is there")
     if not typer.confirm("The database is not empty. Throw away what is there?", err=True):
-        raise Refused("the database stays as it was")
+        raise CliError("the database stays as it was")
 
 
 def _progress(verb: str) -> Callable[[str, int], None]:

@@ -16,7 +16,7 @@ from models.serializers import command_json
 from models.timestamps import iso
 from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 
 commands = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -54,11 +54,11 @@ def show(
 ) -> None:
     """One command with its outcome."""
     if not _UUID.fullmatch(command_id):
-        raise Refused(f"{command_id} is no command's id: `tocsin commands list` shows them")
+        raise CliError(f"{command_id} is no command's id: `tocsin commands list` shows them")
     with one_transaction(data) as connection:
         row = connection.execute(_resources().where(ledger.c.id == UUID(command_id))).mappings().one_or_none()
     if row is None:
-        raise Refused(f"there is no command {command_id}: `tocsin commands list` shows those there are")
+        raise CliError(f"there is no command {command_id}: `tocsin commands list` shows those there are")
     if as_json:
         say_json(_json(dict(row)))
         return

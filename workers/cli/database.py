@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from models.database.engine import make_engine, sqlstate
 from models.settings import DatabaseSettings
 from workers.cli.common import find_stack
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 
 _NO_SUCH_TABLE = "42P01"
 
@@ -28,7 +28,7 @@ def found_engine(data: Path | None) -> Iterator[Engine]:
     try:
         yield engine
     except DBAPIError as fault:
-        raise Refused(_sentence(engine, fault)) from None
+        raise CliError(_sentence(engine, fault)) from None
     finally:
         engine.dispose()
 

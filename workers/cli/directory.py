@@ -11,7 +11,7 @@ import typer
 from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
 from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 
 directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -34,7 +34,7 @@ def import_(
         with one_transaction(data) as connection:
             summary = import_directory(connection, document)
     except DirectoryError as error:
-        raise Refused("nothing was imported; correct these places:\n" + "\n".join(error.places)) from None
+        raise CliError("nothing was imported; correct these places:\n" + "\n".join(error.errors)) from None
     if as_json:
         say_json(summary)
     else:
@@ -57,7 +57,7 @@ def _content(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise Refused(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
+        raise CliError(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
 
 
 def _tell(summary: ImportSummary) -> None:

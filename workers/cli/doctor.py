@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 from dotenv import dotenv_values
 
-from models.settings import NAMES, SECRET_SETTING_NAMES, DatabaseSettings, Settings, SettingsError, environment_name
+from models.settings import (
+    SECRET_SETTING_NAMES,
+    SETTING_NAMES,
+    DatabaseSettings,
+    Settings,
+    SettingsError,
+    environment_name,
+)
 from tasks.settings import BrokerSettings
 from workers.cli.common import AsJson, Data, data_folder, say, say_json
 from workers.stack.discovery import environment_of
@@ -58,7 +65,7 @@ def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
         say_json({"settings": settings, "checks": [asdict(finding) for finding in findings]})
     else:
         for name, value in settings.items():
-            say(f"     {name:<22} {value}  ({NAMES[name]})")
+            say(f"     {name:<22} {value}  ({SETTING_NAMES[name]})")
         for finding in findings:
             say(f"{'ok ' if finding.good else 'BAD'}  {finding.check:<14} {finding.says}")
     if not all(finding.good for finding in findings):
@@ -97,7 +104,7 @@ def _effective_settings() -> dict[str, str]:
     }
     given = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
     values = defaults | given
-    return {name: hidden(name, values[name]) for name in NAMES if name in values}
+    return {name: hidden(name, values[name]) for name in SETTING_NAMES if name in values}
 
 
 def _configuration(folder: Path) -> str:
@@ -114,15 +121,17 @@ def _database() -> str:
 def _migrations() -> str:
     from sqlalchemy import create_engine
 
-    from models.database.migrate import current, head
+    from models.database.migrate import current_revision, head_revision
 
     engine = create_engine(DatabaseSettings.from_environment().database_url, connect_args={"connect_timeout": 3})
     try:
-        at = _or_unwell(lambda: current(engine), "the database cannot be asked", "see the line above")
+        at = _or_unwell(lambda: current_revision(engine), "the database cannot be asked", "see the line above")
     finally:
         engine.dispose()
-    if at != head():
-        raise Unwell(f"the schema is at {at or 'nothing'} and this release expects {head()}: run `tocsin migrate`")
+    if at != head_revision():
+        raise Unwell(
+            f"the schema is at {at or 'nothing'} and this release expects {head_revision()}: run `tocsin migrate`"
+        )
     return f"the schema is at {at}, the newest"
 
 
@@ -143,7 +152,7 @@ def _broker() -> str:
 
 def _topology() -> str:
     from tasks.app import make_app
-    from tasks.broker.topology import misfits
+    from tasks.broker.topology import topology_errors
 
     settings = BrokerSettings.from_environment()
     if settings.on_redis:
@@ -152,7 +161,7 @@ def _topology() -> str:
     def look() -> list[str]:
         with make_app(settings).connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
-            return misfits(connection)
+            return topology_errors(connection)
 
     if found := _or_unwell(look, "the queues cannot be looked at", "see the line above"):
         raise Unwell("; ".join(found))
@@ -174,13 +183,13 @@ def _wake_ups() -> str:
 
 def _queues() -> str:
     from models.database.engine import make_engine
-    from models.messaging.canary import flights
+    from models.messaging.canary import canary_status
 
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
 
     def ask() -> list[CanaryStatus]:
         with engine.connect() as connection:
-            return flights(connection)
+            return canary_status(connection)
 
     try:
         found = _or_unwell(ask, "the canaries cannot be asked for", "see the lines above")

@@ -3,5 +3,5 @@
 from __future__ import annotations
 
 
-class Refused(Exception):
+class CliError(Exception):
     """The command cannot do what was asked; the text is one sentence that says why and what to do."""

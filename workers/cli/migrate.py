@@ -10,7 +10,7 @@ from sqlalchemy.exc import ProgrammingError
 from models.database.engine import sqlstate
 from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import found_engine
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
 _NOT_ALLOWED = "42501"
@@ -39,7 +39,7 @@ def migrate(
             except ProgrammingError as fault:
                 if sqlstate(fault) != _NOT_ALLOWED:
                     raise
-                raise Refused(
+                raise CliError(
                     "the user of DATABASE_URL may not create roles: grant it CREATEROLE, or let an administrator run "
                     "`tocsin migrate --roles` once"
                 ) from None

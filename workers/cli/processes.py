@@ -11,7 +11,7 @@ import typer
 from models.enums import Lane
 from tasks.watchdog import PATIENCE_SECONDS
 from workers.cli.common import AsJson, Data, find_stack
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
 _GROUP = "tocsin.processes"
@@ -66,4 +66,4 @@ def _process(name: str) -> Callable[..., Any]:
         with importing():
             process: Callable[..., Any] = entry.load()
         return process
-    raise Refused(f"this installation has no {name}: install tocsin again (`make setup` in a clone)")
+    raise CliError(f"this installation has no {name}: install tocsin again (`make setup` in a clone)")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from workers.cli.common import AsJson, say, say_json
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 from workers.stack.data_dir import DataDirectory
 
 
@@ -22,15 +22,15 @@ def reset(
     folder = DataDirectory(data)
     try:
         if not folder.is_ours:
-            raise Refused(f"{data} is no data folder of tocsin: name the one that `tocsin up --data` was given")
+            raise CliError(f"{data} is no data folder of tocsin: name the one that `tocsin up --data` was given")
         if folder.is_locked():
-            raise Refused(f"tocsin runs on {data}: stop it first")
+            raise CliError(f"tocsin runs on {data}: stop it first")
         if not yes and not typer.confirm(f"Delete all data in {folder.path}?", err=True):
-            raise Refused(f"{data} stays as it was")
+            raise CliError(f"{data} stays as it was")
         with folder.locked():
             folder.remove()
     except OSError as error:
-        raise Refused(f"{data} cannot be reset: {error.strerror} ({error.filename})") from None
+        raise CliError(f"{data} cannot be reset: {error.strerror} ({error.filename})") from None
     if as_json:
         say_json({"data": str(folder.path), "reset": True})
     else:

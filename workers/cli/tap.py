@@ -18,7 +18,7 @@ from tasks.app import make_app
 from tasks.broker.topology import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
 from workers.cli.common import AsJson, Data, find_stack, say
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 
 _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
 
@@ -36,7 +36,7 @@ def tap(
         connection.ensure_connection(max_retries=1, interval_start=0)
         _listen(connection, f"tocsin.tap.{new_id()}", binding or ["#"], as_json=as_json)
     except connection.connection_errors as fault:
-        raise Refused(f"the broker does not answer: {fault}; check BROKER_URL") from None
+        raise CliError(f"the broker does not answer: {fault}; check BROKER_URL") from None
     finally:
         connection.close()
 

@@ -19,7 +19,7 @@ from models.directory.tokens import (
 from models.enums import CallerKind, OpsRole
 from workers.cli.common import AsJson, Data, say, say_json
 from workers.cli.database import one_transaction
-from workers.cli.errors import Refused
+from workers.cli.errors import CliError
 
 token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -80,7 +80,7 @@ def create(
                 connection, facts, expires_in=None if expires is None else timedelta(days=min(expires, 999_999))
             )
     except TokenError as error:
-        raise Refused(str(error)) from None
+        raise CliError(str(error)) from None
     _show(made, facts, as_json=as_json)
 
 
@@ -108,7 +108,7 @@ def revoke(
         with one_transaction(data) as connection:
             since = revoke_token(connection, token_id)
     except TokenError as error:
-        raise Refused(str(error)) from None
+        raise CliError(str(error)) from None
     if as_json:
         say_json({"id": token_id, "revoked_at": since})
     else:

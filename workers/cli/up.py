@@ -27,12 +27,12 @@ def up(
 ) -> None:
     """Start everything that is not configured, and keep it running until Ctrl-C."""
     with importing():
-        from workers.stack.console import Voice
+        from workers.stack.console import Console
         from workers.stack.settings import StackSettings
         from workers.stack.up import Stack, StackOptions
 
     wishes = StackOptions(data=data_folder(data), host=host, port=port, workers=workers)
-    Stack(wishes, StackSettings.from_environment(), Voice(), _demo() if demo else []).run()
+    Stack(wishes, StackSettings.from_environment(), Console(), _demo() if demo else []).run()
 
 
 def _demo() -> Sequence[StackExtension]:

@@ -13,7 +13,7 @@ from models.policy import has_project_access, has_team_access, require_project_a
 from models.refusals import InvalidFields, ListRefusal, NotFound
 from tasks.commands.fields import identifier
 from tasks.commands.incidents import SetStatus
-from tasks.commands.rule_fields import WHOLE, ActionSpec, TriggerSpec
+from tasks.commands.rule_fields import RULE_OBJECT_ERRORS_KEY, ActionSpec, TriggerSpec
 from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
 from workers.batch.context import Work
@@ -22,7 +22,7 @@ from workers.batch.facts import Project
 
 def does_not_fit(sentence: str) -> InvalidFields:
     """A refusal of the whole, in one sentence."""
-    return InvalidFields({WHOLE: [sentence]})
+    return InvalidFields({RULE_OBJECT_ERRORS_KEY: [sentence]})
 
 
 # --- which ------------------------------------------------------------------------------------------------------
@@ -231,4 +231,4 @@ def announce(rule: AlertRule, work: Work, event: type[AlertRuleCreated]) -> None
 def show(rule: AlertRule, work: Work) -> JSON:
     """The rule, for the person who asks."""
     is_snoozed = work.world.rulebook.is_snoozed(rule.id, work.actor.user_id, work.at)
-    return rule_json(RuleSnapshot.of(rule), work.world.rule_names, is_snoozed=is_snoozed)
+    return rule_json(RuleSnapshot.current(rule), work.world.rule_names, is_snoozed=is_snoozed)

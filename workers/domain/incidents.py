@@ -81,7 +81,7 @@ def change_status(
 ) -> Change:
     """Give it another status than it has; ``closed_at`` dates a close otherwise than now."""
     at = incident.record_activity(accepted_at=work.at)
-    old = incident.move_to(new, by=by, at=closed_at or at)
+    old = incident.set_status(new, by=by, at=closed_at or at)
     work.world.follow(incident)
     activity = work.record_at(
         incident,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from models.alert_rules.action_selection import ActionSelection, Call, select_on_close
+from models.alert_rules.action_selection import ActionSelection, SelectedAction, select_on_close
 from models.alert_rules.alert_rule import Action, AlertRule, TriggerStatus
 from models.alert_rules.enums import ActionType, TargetType
 from models.base import new_id
@@ -51,7 +51,7 @@ def mark(incident: Incident, trigger: int, hold: Hold, work: Work) -> None:
 def take(fan_out: ActionSelection, rule: AlertRule, incident: Incident, change: Change, work: Work) -> None:
     """Take actions, each for every project of the incident; a person is reached once for each."""
     taking = _Taking(fan_out, rule, incident, change, work, work.world.rulebook.sleepers(rule.id, work.at))
-    for call in fan_out.calls:
+    for call in fan_out.selected:
         for project in sorted(incident.projects):
             if call.action.type is ActionType.EMAIL:
                 taking.mail(call, project)
@@ -69,7 +69,7 @@ class _Taking:
     sleepers: set[int | None]
     told: set[tuple[int, int]] = field(default_factory=set)
 
-    def mail(self, call: Call, project: int) -> None:
+    def mail(self, call: SelectedAction, project: int) -> None:
         for person in _people(call.action, self.work):
             if (project, person) in self.told:
                 continue
@@ -82,7 +82,7 @@ class _Taking:
                 self._decide(call, person, DecisionOutcome.PENDING, ALERT_ACTION)
                 self.deliver(call, project, user=person, target=None)
 
-    def deliver(self, call: Call, project: int, *, user: int | None, target: str | None) -> None:
+    def deliver(self, call: SelectedAction, project: int, *, user: int | None, target: str | None) -> None:
         self.work.changes.deliveries.append(
             NewDelivery(
                 id=new_id(),
@@ -101,7 +101,7 @@ class _Taking:
             )
         )
 
-    def _decide(self, call: Call, person: int, outcome: DecisionOutcome, rule: str) -> None:
+    def _decide(self, call: SelectedAction, person: int, outcome: DecisionOutcome, rule: str) -> None:
         self.work.changes.decisions.append(
             Decision(
                 activity_id=self.change.activity,

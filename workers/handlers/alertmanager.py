@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_service
-from models.refusals import REQUIRED, InvalidFields
+from models.refusals import FIELD_REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
 from workers.batch.context import Answer, Work
 from workers.batch.facts import Project
@@ -25,7 +25,7 @@ def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:
         return _open(ask, work, projects) if is_firing else Answer(200)
 
     work.require_access(incident)
-    status = IncidentStatus.of_severity(ask.severity) if is_firing else IncidentStatus.CLOSED
+    status = IncidentStatus.from_severity(ask.severity) if is_firing else IncidentStatus.CLOSED
     if status is not incident.status:
         change_status(incident, status, work, by=StatusMethod.RULE_TRIGGERED)
     return Answer(200, work.show(incident))
@@ -33,14 +33,14 @@ def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:
 
 def _open(ask: ReceiveAlerts, work: Work, projects: list[Project]) -> Answer:
     if not projects:
-        raise InvalidFields({"project": [REQUIRED]})
+        raise InvalidFields({"project": [FIELD_REQUIRED]})
     began = ask.starts_at or work.at
     opening = Opening(
         title=ask.title,
         projects=projects,
         date_started=began,
         date_detected=began,
-        status=IncidentStatus.of_severity(ask.severity),
+        status=IncidentStatus.from_severity(ask.severity),
         dedup_key=ask.dedup_key,
     )
     return Answer(201, work.show(open_incident(opening, work)))

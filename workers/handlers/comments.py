@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from models.enums import ActivityType, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.incidents.mentions import Mentioned as People
-from models.incidents.mentions import resolve
+from models.incidents.mentions import ResolvedMentions as People
+from models.incidents.mentions import resolve_mentions
 from models.refusals import NotFound
 from models.serializers import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
@@ -44,8 +44,8 @@ def edit_comment(ask: EditComment, work: Work) -> Answer:
     people = _people(ask.mentions or (), incident, work)
     newly = people.without(users=comment.mentioned_users, teams=comment.mentioned_teams)
 
-    comment.rewrite(ask.comment, users=people.users, teams=people.teams)
-    incident.amend()
+    comment.edit(ask.comment, users=people.users, teams=people.teams)
+    incident.bump_version()
     work.changes.edited[comment.id] = comment
     work.announce(incident, CommentEdited(activity=comment.id, comment=ask.comment))
     _tell(newly, incident, comment, work)
@@ -59,7 +59,7 @@ def delete_comment(ask: DeleteComment, work: Work) -> Answer:
     comment = _own_comment(ask.id, incident, work)
     work.require_version(comment.version)
 
-    incident.amend()
+    incident.bump_version()
     del work.world.comments[comment.id]
     work.changes.deleted.append(comment.id)
     work.announce(incident, CommentDeleted(activity=comment.id))
@@ -75,7 +75,7 @@ def _own_comment(id_: int, incident: Incident, work: Work) -> Activity:
 
 
 def _people(mentions: Sequence[str | None], incident: Incident, work: Work) -> People:
-    return resolve(
+    return resolve_mentions(
         mentions,
         MentionFacts(work.world, work.organization.id),
         organization=work.organization.id,

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from models.alert_rules.action_selection import select_on_change
 from models.alert_rules.alert_rule import KEPT_OBSERVATIONS, AlertRule, TriggerStatus
-from models.alert_rules.evaluation import Ignored, Observation, TriggerTransition, Verdict, began, evaluate, ignored
+from models.alert_rules.evaluation import (
+    Evaluation,
+    Ignored,
+    Observation,
+    TriggerTransition,
+    evaluate,
+    ignore,
+    window_start,
+)
 from models.enums import JSON, Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
@@ -30,9 +38,9 @@ def observe_metric(ask: ObserveMetric, work: Work) -> Answer:
     standing = work.world.open_of_rule(rule, project.facts.id)
     verdict = case.judge(standing)
     incident = standing
-    if verdict.steps:
+    if verdict.transitions:
         # What follows from a value is nobody's act, whoever sent it.
-        incident = _Case(ask, rule, project, work.by_tocsin_itself()).carry_out(verdict.steps, standing)
+        incident = _Case(ask, rule, project, work.by_tocsin_itself()).carry_out(verdict.transitions, standing)
     case.note(verdict, incident)
     shown = None if incident is None else work.show_listed(incident)
     return Answer(201 if verdict.ignored is None else 200, _said(verdict) | {"incident": shown})
@@ -56,7 +64,7 @@ def _project(ask: ObserveMetric, rule: AlertRule, work: Work) -> Project:
     return project
 
 
-def _said(verdict: Verdict) -> dict[str, JSON]:
+def _said(verdict: Evaluation) -> dict[str, JSON]:
     said: dict[str, JSON] = {"fired": verdict.fired, "resolved": verdict.resolved}
     return said if verdict.ignored is None else said | {"ignored": verdict.ignored.value}
 
@@ -70,11 +78,11 @@ class _Case:
     project: Project
     work: Work
 
-    def judge(self, incident: Incident | None) -> Verdict:
+    def judge(self, incident: Incident | None) -> Evaluation:
         said, book = self.rule.definition, self.work.world.rulebook
         progress = book.progress_of(self.rule, self.project.facts.id)
         if said.dataset == "transactions" and not self.work.organization.has(Feature.PERFORMANCE):
-            return ignored(progress, Ignored.NOT_IN_PLAN)
+            return ignore(progress, Ignored.NOT_IN_PLAN)
         ask = self.ask
         seen = Observation(self.project.slug, ask.value, ask.timestamp, self.work.at, ask.comparison_value)
         return evaluate(said, progress, book.standing_of(incident), seen)
@@ -98,14 +106,14 @@ class _Case:
         opening = Opening(
             title=self.rule.definition.name,
             projects=[self.project],
-            date_started=began(self.rule.definition, self.ask.timestamp),
+            date_started=window_start(self.rule.definition, self.ask.timestamp),
             date_detected=self.ask.timestamp,
             rule=self.rule,
         )
         return open_incident(opening, self.work)
 
     def _change(self, incident: Incident, new: IncidentStatus) -> Change:
-        closed_at = began(self.rule.definition, self.ask.timestamp)
+        closed_at = window_start(self.rule.definition, self.ask.timestamp)
         return change_status(incident, new, self.work, by=StatusMethod.RULE_TRIGGERED, closed_at=closed_at)
 
     def _announce(self, step: TriggerTransition, incident: Incident) -> None:
@@ -120,7 +128,7 @@ class _Case:
             fan_out = select_on_change(self.rule.definition, old, last.new, was_critical=was_critical)
             take(fan_out, self.rule, incident, last, self.work)
 
-    def note(self, verdict: Verdict, incident: Incident | None) -> None:
+    def note(self, verdict: Evaluation, incident: Incident | None) -> None:
         """Where the rule stands now, and what the value did, for whoever asks why."""
         place, progress, metrics = (self.rule.id, self.project.facts.id), verdict.progress, self.work.changes.metrics
         self.work.world.rulebook.progress[place] = metrics.progress[place] = progress

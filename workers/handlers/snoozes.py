@@ -14,7 +14,7 @@ def snooze_rule(ask: SnoozeRule, work: Work) -> Answer:
     """Keep the rule silent; once for each person, and once for everyone."""
     rule, author = _rule(ask, work), work.author
     user = author.id if ask.target == "me" else None
-    if any(each.user_id == user and each.holds(work.at) for each in work.world.rulebook.snoozes.get(rule.id, ())):
+    if any(each.user_id == user and each.is_active(work.at) for each in work.world.rulebook.snoozes.get(rule.id, ())):
         raise Gone("RuleSnooze already exists for this rule and scope.")
 
     _forget(rule, user, work)
@@ -29,7 +29,7 @@ def unsnooze_rule(ask: UnsnoozeRule, work: Work) -> Answer:
     rule, author = _rule(ask, work), work.author
     scopes: dict[str | None, set[int | None]] = {"me": {author.id}, "everyone": {None}, None: {author.id, None}}
     standing = work.world.rulebook.snoozes.get(rule.id, ())
-    ended = {each.user_id for each in standing if each.user_id in scopes[ask.target] and each.holds(work.at)}
+    ended = {each.user_id for each in standing if each.user_id in scopes[ask.target] and each.is_active(work.at)}
     if not ended:
         raise NotFound
 

@@ -22,9 +22,9 @@ class NotifiableEvent:
     organization_id: int
     incident_id: int
     activity_id: int
-    author: int
-    users: tuple[int, ...] = ()
-    teams: tuple[int, ...] = ()
+    actor_id: int
+    mentioned_users: tuple[int, ...] = ()
+    mentioned_teams: tuple[int, ...] = ()
     trace: Trace = NO_TRACE
 
 
@@ -36,7 +36,7 @@ class Audiences:
     """
 
     subscribers: Mapping[int, Iterable[int]]
-    on_team: Mapping[tuple[int, int], Iterable[int]]
+    team_members: Mapping[tuple[int, int], Iterable[int]]
 
 
 Source = Callable[[NotifiableEvent, Audiences], Iterable[int]]
@@ -44,13 +44,13 @@ Source = Callable[[NotifiableEvent, Audiences], Iterable[int]]
 
 def mentioned(telling: NotifiableEvent, _circles: Audiences) -> Iterable[int]:
     """People mentioned one by one."""
-    return telling.users
+    return telling.mentioned_users
 
 
 def on_mentioned_teams(telling: NotifiableEvent, circles: Audiences) -> Iterator[int]:
     """Active people with an active place on a mentioned team of this organization."""
-    for team in telling.teams:
-        yield from circles.on_team.get((telling.organization_id, team), ())
+    for team in telling.mentioned_teams:
+        yield from circles.team_members.get((telling.organization_id, team), ())
 
 
 def subscribers(telling: NotifiableEvent, circles: Audiences) -> Iterable[int]:

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
-from models.messaging.outbox import PLANNING, START, WaitingEvent, claim_events
+from models.messaging.outbox import BEFORE_FIRST_SUBJECT, PLANNING, WaitingEvent, claim_events
 from models.messaging.trace import request_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
@@ -28,7 +28,7 @@ LINES: Final = 100
 EVENTS_PER_LINE: Final = 10
 """How many lines, and how many events of each, are planned in one transaction."""
 
-PAUSES_SECONDS: Final = (1, 5, 30, 120, 600)
+RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120, 600)
 """How long an event that could not be planned is left alone after the 1st, 2nd, … time; then always the last."""
 
 log = structlog.get_logger(__name__)
@@ -44,8 +44,8 @@ class Notifier:
         self._bus = EventBusListener(settings, self._woken)
         self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._waker = WakeupPublisher(settings.wake_url)
-        self._aside = DeferredRows(PAUSES_SECONDS)
-        self._after = START
+        self._aside = DeferredRows(RETRY_DELAYS_SECONDS)
+        self._after = BEFORE_FIRST_SUBJECT
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Plan until ``stop`` is set; calls ``ready`` once when it begins, broker and database or not."""
@@ -60,23 +60,23 @@ class Notifier:
             relaying.start()
             undo.callback(self._wake.stop)
             ready()
-            run_polling_loop("notifier", self.plan, self._rest, stop)
+            run_polling_loop("notifier", self.plan_batch, self._rest, stop)
 
-    def plan(self) -> bool:
+    def plan_batch(self) -> bool:
         """Plan what waits on the next lines; whether it is worth looking again at once.
 
         :raises Exception: the database was away; nothing was planned.
         """
-        came_from, self._after = self._after, START
+        came_from, self._after = self._after, BEFORE_FIRST_SUBJECT
         started = time.perf_counter()
         with self._engine.begin() as connection:
             waiting = claim_events(
                 connection,
                 PLANNING,
-                lines=LINES,
-                per_line=EVENTS_PER_LINE,
+                subjects=LINES,
+                per_subject=EVENTS_PER_LINE,
                 after=came_from,
-                without=self._aside.not_due(),
+                excluded=self._aside.not_due(),
             )
             events = whole_activities(waiting)
             subjects = self._plan_around_faults(connection, by_activity(events)) if events else []
@@ -89,8 +89,8 @@ class Notifier:
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 request_ids=request_ids(event.request_id for event in events),
             )
-        self._hinter.hint(Lane.COMMANDS, subjects)
-        return bool(events) or came_from != START
+        self._hinter.publish(Lane.COMMANDS, subjects)
+        return bool(events) or came_from != BEFORE_FIRST_SUBJECT
 
     def _plan_around_faults(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> list[str]:
         """Plan all of them at once; if that fails each half by itself, down to the activity that is at fault."""

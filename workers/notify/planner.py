@@ -18,13 +18,13 @@ from models.base import column_arrays, insert_statement
 from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.messaging import command_ledger
 from models.messaging.command_ledger import NewCommand
-from models.messaging.outbox import PLANNING, WaitingEvent, mark
+from models.messaging.outbox import PLANNING, WaitingEvent, mark_processed
 from models.messaging.trace import Trace
 from models.notifications.notification import decisions, notifications
-from models.notifications.suppression import NO_ACCESS, Recipient, Verdict, decide_notification
+from models.notifications.suppression import NO_ACCESS, NotificationDecision, Recipient, decide_notification
 from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
-from workers.follow_ups import follow_up
+from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
 from workers.notify.queries import IncidentFacts, load_audiences, load_incidents, load_people
 
@@ -32,9 +32,9 @@ from workers.notify.queries import IncidentFacts, load_audiences, load_incidents
 class RecipientDecision(NamedTuple):
     """One person's verdict. ``telling`` is the first event of the activity: the one people read of."""
 
-    telling: NotifiableEvent
+    event: NotifiableEvent
     user_id: int
-    verdict: Verdict
+    verdict: NotificationDecision
 
 
 def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
@@ -52,8 +52,8 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
     _write_inbox(connection, [each for each in decided if each.verdict.outcome is DecisionOutcome.DELIVERED])
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     goodbyes = _unsubscriptions(decided, incidents, circles)
-    command_ledger.accept(connection, goodbyes)
-    mark(connection, PLANNING, [event.id for event in events])
+    command_ledger.accept_commands(connection, goodbyes)
+    mark_processed(connection, PLANNING, [event.id for event in events])
     return [goodbye.subject for goodbye in goodbyes]
 
 
@@ -70,9 +70,9 @@ def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
         organization_id=event.organization_id,
         incident_id=event.incident_id,
         activity_id=event.activity_id,
-        author=int(actor["id"]),
-        users=tuple(int(user) for user in data.get("users", ())),
-        teams=tuple(int(team) for team in data.get("teams", ())),
+        actor_id=int(actor["id"]),
+        mentioned_users=tuple(int(user) for user in data.get("users", ())),
+        mentioned_teams=tuple(int(team) for team in data.get("teams", ())),
         trace=Trace(event.request_id, body.get("traceparent")),
     )
 
@@ -81,7 +81,7 @@ def strongest(decided: Iterable[RecipientDecision]) -> list[RecipientDecision]:
     """One decision per activity and person: the strongest, and of equals the first."""
     kept: dict[tuple[int, int], RecipientDecision] = {}
     for each in decided:
-        key = (each.telling.activity_id, each.user_id)
+        key = (each.event.activity_id, each.user_id)
         if key not in kept or _strength(each.verdict.rule) > _strength(kept[key].verdict.rule):
             kept[key] = each
     return list(kept.values())
@@ -108,7 +108,7 @@ def _decide_all(
         for user, reason in audience.items():
             person = people.get((telling.organization_id, user))
             if person is not None:
-                case = Recipient(person, reason, user == telling.author, incident.organization, incident.projects)
+                case = Recipient(person, reason, user == telling.actor_id, incident.organization, incident.projects)
                 yield RecipientDecision(lead, user, decide_notification(case))
 
 
@@ -186,9 +186,7 @@ def _unsubscriptions(
 ) -> list[NewCommand]:
     """Who may not read an incident any more and subscribed to it is unsubscribed by a command, each once."""
     without_access = {
-        (each.telling.incident_id, each.user_id): each.telling.trace
-        for each in decided
-        if each.verdict.rule == NO_ACCESS
+        (each.event.incident_id, each.user_id): each.event.trace for each in decided if each.verdict.rule == NO_ACCESS
     }
     subscribed = {incident: set(circles.subscribers.get(incident, ())) for incident, _ in without_access}
     return [
@@ -200,7 +198,7 @@ def _unsubscriptions(
 
 def _unsubscribe(incident: IncidentFacts, user_id: int, trace: Trace) -> NewCommand:
     order = Unsubscribe(incident=str(incident.identifier))
-    return follow_up(order, organization_id=incident.organization.id, user_id=user_id, trace=trace)
+    return make_follow_up(order, organization_id=incident.organization.id, user_id=user_id, trace=trace)
 
 
 def by_activity(events: Iterable[WaitingEvent]) -> list[list[WaitingEvent]]:

@@ -55,7 +55,7 @@ def load_audiences(connection: Connection, tellings: Collection[NotifiableEvent]
     for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}).all():
         subscribers[row.incident_id].append(row.user_id)
     on_team: dict[tuple[int, int], list[int]] = defaultdict(list)
-    if teams := list({team for telling in tellings for team in telling.teams}):
+    if teams := list({team for telling in tellings for team in telling.mentioned_teams}):
         for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}).all():
             on_team[row.organization_id, row.team_id].append(row.user_id)
     return Audiences(subscribers, on_team)

@@ -17,7 +17,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.engine import Engine
 
-from models.messaging.outbox import PUBLISHING, START, claim_events, mark
+from models.messaging.outbox import BEFORE_FIRST_SUBJECT, PUBLISHING, claim_events, mark_processed
 from models.messaging.trace import request_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
@@ -33,7 +33,7 @@ LINES: Final = 100
 
 EVENTS_PER_LINE: Final = 50
 
-PAUSES_SECONDS: Final = (1, 5, 30, 120)
+RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120)
 """How long after the 1st, 2nd, … time an event that was refused is published again; after the last it counts."""
 
 MAX_DEFERRED: Final = 5_000
@@ -59,7 +59,7 @@ class Relay:
         self._sweeper = Sweeper(engine, self._hinter)
         self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._owed = owed or RefusedEvents()
-        self._after = START
+        self._after = BEFORE_FIRST_SUBJECT
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Announce and sweep until ``stop`` is set; calls ``ready`` once when it begins, broker and database or not."""
@@ -73,27 +73,27 @@ class Relay:
             sweeping.start()
             undo.callback(sweeping.join, 1.0)
             ready()
-            run_polling_loop("relay", self.announce, self._wake.wait, stop)
+            run_polling_loop("relay", self.publish_batch, self._wake.wait, stop)
 
-    def announce(self) -> bool:
+    def publish_batch(self) -> bool:
         """Announce what waits on the next lines; whether it is worth looking again at once.
 
         :raises Exception: the broker or the database was away; what is not marked will be announced again.
         """
-        came_from, self._after = self._after, START
+        came_from, self._after = self._after, BEFORE_FIRST_SUBJECT
         started = time.perf_counter()
         with self._engine.begin() as connection:
             events = claim_events(
                 connection,
                 PUBLISHING,
-                lines=LINES,
-                per_line=EVENTS_PER_LINE,
+                subjects=LINES,
+                per_subject=EVENTS_PER_LINE,
                 after=came_from,
-                without=self._owed.not_due(),
+                excluded=self._owed.not_due(),
             )
             if events:
                 refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
-                mark(connection, PUBLISHING, self._owed.settle([event.id for event in events], refused))
+                mark_processed(connection, PUBLISHING, self._owed.settle([event.id for event in events], refused))
                 self._after = (events[-1].organization_id, events[-1].subject)
         if events:
             log.info(
@@ -103,7 +103,7 @@ class Relay:
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 request_ids=request_ids(event.request_id for event in events),
             )
-        return bool(events) or came_from != START
+        return bool(events) or came_from != BEFORE_FIRST_SUBJECT
 
 
 class RefusedEvents:
@@ -113,7 +113,7 @@ class RefusedEvents:
     HTTP; it neither holds the others up nor floods them with repetitions (docs/decisions/0013).
     """
 
-    def __init__(self, *, pauses_seconds: Sequence[float] = PAUSES_SECONDS, at_most: int = MAX_DEFERRED) -> None:
+    def __init__(self, *, pauses_seconds: Sequence[float] = RETRY_DELAYS_SECONDS, at_most: int = MAX_DEFERRED) -> None:
         self._tries = len(pauses_seconds)
         self._at_most = at_most
         self._aside = DeferredRows(pauses_seconds)

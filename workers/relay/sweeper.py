@@ -67,7 +67,7 @@ class Sweeper:
         news = self._not_hinted_lately(forgotten.subjects)
         for lane in Lane:
             if subjects := [subject for its_lane, subject in news if its_lane is lane]:
-                self._hinter.hint(lane, subjects)
+                self._hinter.publish(lane, subjects)
         if news:
             log.info("sweep.hinted", subjects=len(news))
         return news
@@ -77,7 +77,7 @@ class Sweeper:
         with self._engine.begin() as connection:
             sent = canary.insert_due_canaries(connection, every_seconds=CANARY_SECONDS) if _mine(connection) else []
         for each in sent:
-            self._hinter.hint(each.queue, [each.subject])
+            self._hinter.publish(each.queue, [each.subject])
         return sent
 
     def prune(self) -> int:
@@ -85,7 +85,7 @@ class Sweeper:
         with self._engine.begin() as connection:
             if not _mine(connection):
                 return 0
-            canary.prune(connection)
+            canary.prune_canaries(connection)
             return prune_idempotency_keys(connection, older_than_hours=KEYS_KEPT_HOURS, most=PRUNED_AT_ONCE)
 
     def _one_round(self) -> bool:

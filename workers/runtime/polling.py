@@ -11,7 +11,7 @@ import structlog
 POLL_SECONDS: Final = 0.5
 """How long a loop with nothing to do waits for a wake-up before it looks anyway."""
 
-PAUSES_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+ERROR_DELAYS_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
 """How long a loop waits after the 1st, 2nd, … fault in a row; then always the last."""
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ def run_polling_loop(
         except Exception as fault:
             if faults == 0:
                 log.warning("rounds.fault", loop=name, exc_info=fault)
-            stop.wait(PAUSES_SECONDS[min(faults, len(PAUSES_SECONDS) - 1)])
+            stop.wait(ERROR_DELAYS_SECONDS[min(faults, len(ERROR_DELAYS_SECONDS) - 1)])
             faults += 1
             continue
         if faults:

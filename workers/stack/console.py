@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator
 
 
-class Voice:
+class Console:
     """Says lines at once, unbuffered and unwrapped; nobody listening is no reason to stop."""
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Say one line."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.write(f"{line}\n")

@@ -107,7 +107,7 @@ class DataDirectory:
             if not link.resolve().parent.is_dir():  # never start empty in place of data that was there
                 raise gone(link.resolve())
             return link.resolve()
-        if link.exists() or account is None or reaches(account, self.path):
+        if link.exists() or account is None or can_enter(account, self.path):
             return link
         own = self._own_place(OWN_PLACE) / name
         link.symlink_to(own)
@@ -122,7 +122,7 @@ class DataDirectory:
         if run.is_symlink() and not _is_own_folder(run.resolve()):
             run.unlink()
         if not run.exists():
-            if self._fits(run) and (account is None or reaches(account, self.path)):
+            if self._fits(run) and (account is None or can_enter(account, self.path)):
                 run.mkdir()
             else:
                 root = "/run" if account and os.access("/run", os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp is private
@@ -175,7 +175,7 @@ def server_account() -> pwd.struct_passwd | None:
         raise StackError("PostgreSQL does not run as root, and there is no account `nobody` to run it as") from None
 
 
-def reaches(account: pwd.struct_passwd, path: Path) -> bool:
+def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
     """Whether `account` can enter `path`; the system is asked, since modes alone do not tell."""
     question = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     return subprocess.run(question, **identity(account), check=False).returncode == 0

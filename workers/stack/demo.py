@@ -13,7 +13,7 @@ from tocsin_client import Action, CreateAlertRule, ObserveMetric, OpenIncident, 
 
 from models.database.engine import make_engine
 from models.directory.importer import import_directory, read_document
-from models.settings import with_driver
+from models.settings import sqlalchemy_url
 from workers.stack.up import Stack
 
 DIRECTORY: Final = Path(__file__).with_name("demo.json")
@@ -46,7 +46,7 @@ PATIENCE_SECONDS: Final = 15.0
 
 def prepare(stack: Stack) -> None:
     """Import who exists."""
-    engine = make_engine(with_driver(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
+    engine = make_engine(sqlalchemy_url(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
     with engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
     engine.dispose()

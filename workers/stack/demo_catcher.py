@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Final
 
-from workers.stack.own_processes import Process, tocsin
+from workers.stack.own_processes import TocsinProcess, tocsin
 from workers.stack.up import Stack, free_port
 
 LOOPBACK: Final = "127.0.0.1"
@@ -24,8 +24,8 @@ class Catching:
             ports.add(free_port(LOOPBACK, 0))
         smtp_port, http_port = ports
         command = tocsin("catcher", "--smtp-port", str(smtp_port), "--http-port", str(http_port))
-        log = stack.folder.logs / "catcher.log"
-        stack.supervisor.start([Process("catcher", command, log=log, environment=os.environ | stack.environment)])
+        log = stack.data_dir.logs / "catcher.log"
+        stack.supervisor.start([TocsinProcess("catcher", command, log=log, environment=os.environ | stack.environment)])
         stack.environment["TOCSIN_SMTP_URL"] = stack.settings.smtp_url or f"smtp://{LOOPBACK}:{smtp_port}"
         self._page = f"http://{LOOPBACK}:{http_port}"
 

@@ -34,7 +34,7 @@ def full_disk(path: Path) -> StackError:
     return StackError(f"the disk that holds {path} is full: free some space there, or name another folder with --data")
 
 
-class Part:
+class ManagedProcess:
     """A program, its environment and its log; subclasses say how to prepare it and when it is ready."""
 
     stop_signal = signal.SIGTERM
@@ -56,7 +56,7 @@ class Part:
         self.log = log
         self.environment = dict(environment)
         self.account = account
-        self.guard = guard
+        self.lock_file = guard
         self.process: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._log_start: int | None = None
@@ -114,7 +114,7 @@ class Part:
         said = "".join(f"\n  {line}" for line in tail)
         return StackError(f"{self.name} {what}; its log is {self.log}{said}")
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Send the signal that stops it in good order."""
         self.signal(self.stop_signal)
 
@@ -122,7 +122,7 @@ class Part:
         """Stop it: in good order, after `grace_seconds` by force. Stopping twice does nothing."""
         if self.process is None:
             return
-        self.ask_to_stop()
+        self.request_stop()
         try:
             self.process.wait(grace_seconds)
         except subprocess.TimeoutExpired:
@@ -182,10 +182,10 @@ class Part:
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[tuple[int, ...]]:
         """Hold the guard while starting; the child inherits it, so the lock lives as long as the child does."""
-        if self.guard is None:
+        if self.lock_file is None:
             yield ()
             return
-        with self.guard.open("ab") as lock:
+        with self.lock_file.open("ab") as lock:
             self._wait_for(lock.fileno())
             self.clear_leftovers()
             yield (lock.fileno(),)
@@ -205,7 +205,7 @@ class Part:
                 self.end_orphans()
                 if time.monotonic() > deadline:
                     raise StackError(
-                        f"an earlier {self.name} still runs on {self.guard}: end it, then start again"
+                        f"an earlier {self.name} still runs on {self.lock_file}: end it, then start again"
                     ) from None
                 time.sleep(_POLL_SECONDS)
             else:

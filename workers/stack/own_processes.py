@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from workers.runtime.readiness import VARIABLE
-from workers.stack.managed_process import Part
+from workers.stack.managed_process import ManagedProcess
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
-class Process(Part):
+class TocsinProcess(ManagedProcess):
     """A process that announces its readiness through a pipe (:mod:`workers.runtime.readiness`)."""
 
     def __init__(self, name: str, command: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
@@ -59,7 +59,7 @@ class Process(Part):
             self._pipe = None
 
 
-class Gateway(Part):
+class GatewayProcess(ManagedProcess):
     """The gateway; it is ready when it answers."""
 
     def __init__(self, host: str, port: int, *, logs: Path, environment: Mapping[str, str]) -> None:
@@ -82,13 +82,15 @@ class Gateway(Part):
             connection.close()
 
 
-def own_processes(host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]) -> list[Part]:
+def own_processes(
+    host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]
+) -> list[ManagedProcess]:
     """Every process of ours, in the order in which they are started."""
     names = [(f"worker-{number}", "worker") for number in range(1, workers + 1)]
     names += [("relay", "relay"), ("notifier", "notifier")]
     return [
-        Gateway(host, port, logs=logs, environment=environment),
-        *(Process(name, tocsin(word), log=logs / f"{name}.log", environment=environment) for name, word in names),
+        GatewayProcess(host, port, logs=logs, environment=environment),
+        *(TocsinProcess(name, tocsin(word), log=logs / f"{name}.log", environment=environment) for name, word in names),
     ]
 
 

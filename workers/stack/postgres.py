@@ -17,7 +17,7 @@ from pathlib import Path
 from workers.stack import parent_death
 from workers.stack.binaries import postgres_programs
 from workers.stack.data_dir import DataDirectory, gone, server_account
-from workers.stack.managed_process import Part, StackError, full_disk, identity
+from workers.stack.managed_process import ManagedProcess, StackError, full_disk, identity
 
 MAJOR = "18"
 USER = DATABASE = "tocsin"
@@ -40,7 +40,7 @@ _SETTINGS = {
 _HASTY = {"fsync": "off", "full_page_writes": "off"}
 
 
-class Postgres(Part):
+class Postgres(ManagedProcess):
     """The database of one data folder."""
 
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint

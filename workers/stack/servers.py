@@ -17,7 +17,7 @@ class EmbeddedServers:
 
     def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
         """Describe them; nothing is started yet."""
-        self.folder = folder
+        self.data_dir = folder
         self.postgres = Postgres(folder, durable=durable)
         self.valkey = Valkey(folder)
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 
-from workers.stack.console import Voice
-from workers.stack.managed_process import GRACE_SECONDS, Part, StackError
+from workers.stack.console import Console
+from workers.stack.managed_process import GRACE_SECONDS, ManagedProcess, StackError
 
 READY_SECONDS = 60.0
 """How long a part may take to become ready before that counts as a failure."""
@@ -32,9 +32,9 @@ class Stopped(Exception):
 class Supervisor:
     """Starts, watches and stops parts; everything happens in the thread that calls it."""
 
-    def __init__(self, voice: Voice, *, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, voice: Console, *, changed: Callable[[], None] = lambda: None) -> None:
         """`changed` is called when a part has a new process."""
-        self.floors: list[list[Part]] = []
+        self.tiers: list[list[ManagedProcess]] = []
         self._voice = voice
         self._changed = changed
         self._cares: dict[str, _Care] = {}
@@ -43,7 +43,7 @@ class Supervisor:
     @property
     def pids(self) -> dict[str, int]:
         """The process of every part that runs."""
-        return {part.name: part.pid for floor in self.floors for part in floor if part.pid}
+        return {part.name: part.pid for floor in self.tiers for part in floor if part.pid}
 
     @property
     def stopping(self) -> bool:
@@ -55,14 +55,14 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._ask_to_stop)
 
-    def start(self, parts: Iterable[Part]) -> None:
+    def start(self, parts: Iterable[ManagedProcess]) -> None:
         """Start a floor and wait until all of it is ready, saying a line for each part.
 
         :raises StackError: a part does not come up.
         :raises Stopped: somebody asked us to stop.
         """
-        floor: list[Part] = []
-        self.floors.append(floor)
+        floor: list[ManagedProcess] = []
+        self.tiers.append(floor)
         with self._voice.busy("starting"):
             for part in parts:
                 floor.append(part)
@@ -76,7 +76,7 @@ class Supervisor:
                     time.sleep(_POLL_SECONDS)
         self._changed()
 
-    def run(self, part: Part) -> None:
+    def run(self, part: ManagedProcess) -> None:
         """Run a part that ends by itself.
 
         :raises StackError: it fails.
@@ -93,36 +93,36 @@ class Supervisor:
                 raise part.failure(part.ending())
         finally:
             part.stop()
-        self._voice.say(f"{part.name} done after {time.monotonic() - began:.1f} s")
+        self._voice.print(f"{part.name} done after {time.monotonic() - began:.1f} s")
 
     def watch(self) -> None:
         """Bring back whatever dies, until somebody asks us to stop."""
         while not self._stop_asked:
-            for floor in self.floors:
+            for floor in self.tiers:
                 for part in floor:
                     self._cares[part.name].look(self._voice, self._changed)
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
         """Stop all floors, the last one first: in good order, then by force. Takes less than 15 s."""
-        for number, floor in enumerate(reversed(self.floors)):
+        for number, floor in enumerate(reversed(self.tiers)):
             self._stop_floor(floor, GRACE_SECONDS if number == 0 else _LOWER_GRACE_SECONDS)
-        self.floors.clear()
+        self.tiers.clear()
 
-    def _stop_floor(self, floor: list[Part], grace_seconds: float) -> None:
+    def _stop_floor(self, floor: list[ManagedProcess], grace_seconds: float) -> None:
         deadline = time.monotonic() + grace_seconds
         for part in reversed(floor):
-            part.ask_to_stop()
+            part.request_stop()
         while any(part.is_running() for part in floor) and time.monotonic() < deadline and self._stop_asked < 2:
             time.sleep(_POLL_SECONDS)
         for part in reversed(floor):
             part.stop(grace_seconds=0)
 
-    def _came_up(self, part: Part) -> bool:
+    def _came_up(self, part: ManagedProcess) -> bool:
         care = self._cares[part.name]
         if part.is_ready():
             care.ready_since = time.monotonic()
-            self._voice.say(f"{part.name} ready after {care.age():.1f} s")
+            self._voice.print(f"{part.name} ready after {care.age():.1f} s")
             return True
         if not part.is_running():
             raise part.failure(part.ending())
@@ -141,7 +141,7 @@ class Supervisor:
 class _Care:
     """What we know of one part between two looks at it."""
 
-    def __init__(self, part: Part, began: float) -> None:
+    def __init__(self, part: ManagedProcess, began: float) -> None:
         self.part = part
         self.began = began
         self.ready_since: float | None = None
@@ -153,7 +153,7 @@ class _Care:
     def age(self) -> float:
         return time.monotonic() - self.began
 
-    def look(self, voice: Voice, changed: Callable[[], None]) -> None:
+    def look(self, voice: Console, changed: Callable[[], None]) -> None:
         """One step: notice a death, start again when it is time, notice that it is back."""
         now = time.monotonic()
         if self._next_start is not None:
@@ -163,12 +163,12 @@ class _Care:
             self._bury(voice, self.part.ending())
         elif self.ready_since is None and self.part.is_ready():
             self.ready_since = now
-            voice.say(f"{self.part.name} is back after {now - self._died_at:.1f} s (it {self._death})")
+            voice.print(f"{self.part.name} is back after {now - self._died_at:.1f} s (it {self._death})")
             changed()
         elif self.ready_since is None and self.age() > READY_SECONDS:
             self.part.kill()
 
-    def _begin(self, voice: Voice) -> None:
+    def _begin(self, voice: Console) -> None:
         self.began = time.monotonic()
         self._next_start = None
         try:
@@ -176,7 +176,7 @@ class _Care:
         except StackError as error:
             self._bury(voice, f"cannot start: {error}")
 
-    def _bury(self, voice: Voice, death: str) -> None:
+    def _bury(self, voice: Console, death: str) -> None:
         now = time.monotonic()
         killed = self.part.process is not None and self.part.process.returncode == -signal.SIGKILL
         was_ready, lived = self.ready_since is not None, now - (self.ready_since or now)
@@ -185,7 +185,7 @@ class _Care:
         wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
         if self._failures:
             said = "".join(f"\n  {line}" for line in self.part.last_lines())
-            voice.say(f"{self.part.name} {death} again; next start in {wait:g} s; its log is {self.part.log}{said}")
+            voice.print(f"{self.part.name} {death} again; next start in {wait:g} s; its log is {self.part.log}{said}")
         if was_ready or not self._failures:
             self._died_at, self._death = now, death
         self._failures += 1

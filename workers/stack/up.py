@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from workers.stack import discovery
-from workers.stack.console import Voice
+from workers.stack.console import Console
 from workers.stack.data_dir import DataDirectory
-from workers.stack.managed_process import Part, StackError
+from workers.stack.managed_process import ManagedProcess, StackError
 from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
 from workers.stack.settings import StackSettings
@@ -46,14 +46,14 @@ class Stack:
     """One start of everything; an extra may change its `environment` and start more with its `supervisor`."""
 
     def __init__(
-        self, wishes: StackOptions, settings: StackSettings, voice: Voice, extras: Sequence[StackExtension] = ()
+        self, wishes: StackOptions, settings: StackSettings, voice: Console, extras: Sequence[StackExtension] = ()
     ) -> None:
         """Describe it; nothing is started yet."""
-        self.wishes = wishes
+        self.options = wishes
         self.settings = settings
         self.voice = voice
         self.extras = extras
-        self.folder = DataDirectory(wishes.data)
+        self.data_dir = DataDirectory(wishes.data)
         self.supervisor = Supervisor(voice, changed=self._publish)
         self.port = wishes.port
         self.environment: dict[str, str] = {}
@@ -61,7 +61,7 @@ class Stack:
     @property
     def url(self) -> str:
         """Where the gateway answers."""
-        host = f"[{self.wishes.host}]" if ":" in self.wishes.host else self.wishes.host
+        host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"http://{host}:{self.port}"
 
     def run(self) -> None:
@@ -69,9 +69,9 @@ class Stack:
 
         :raises StackError: it cannot start; whatever was started has been stopped.
         """
-        self.port = free_port(self.wishes.host, self.wishes.port)
-        self.folder.create()
-        with self.folder.locked():
+        self.port = free_port(self.options.host, self.options.port)
+        self.data_dir.create()
+        with self.data_dir.locked():
             self.supervisor.listen()
             try:
                 self._start()
@@ -82,10 +82,10 @@ class Stack:
                 if not self.supervisor.stopping:  # Ctrl-C may break what is just being made
                     raise
             finally:
-                discovery.withdraw(self.folder)
+                discovery.withdraw(self.data_dir)
                 self.supervisor.stop()
-                self.folder.clear_run_folder()
-        self.voice.say("stopped")
+                self.data_dir.clear_run_folder()
+        self.voice.print("stopped")
 
     def _start(self) -> None:
         self._start_servers()
@@ -94,10 +94,10 @@ class Stack:
             extra.prepare(self)
         self.supervisor.start(
             own_processes(
-                self.wishes.host,
+                self.options.host,
                 self.port,
-                self.wishes.workers,
-                logs=self.folder.logs,
+                self.options.workers,
+                logs=self.data_dir.logs,
                 environment=os.environ | self.environment,
             )
         )
@@ -105,47 +105,49 @@ class Stack:
 
     def _start_servers(self) -> None:
         configured = self.settings.environment
-        postgres, valkey = Postgres(self.folder), Valkey(self.folder)
-        parts: list[Part] = []
+        postgres, valkey = Postgres(self.data_dir), Valkey(self.data_dir)
+        parts: list[ManagedProcess] = []
         if "DATABASE_URL" not in configured:
             parts.append(postgres)
         if "BROKER_URL" not in configured or "REDIS_URL" not in configured:
             parts.append(valkey)
         self.supervisor.start(parts)
         if postgres.note:
-            self.voice.say(postgres.note)
+            self.voice.print(postgres.note)
         self.environment = {
             "DATABASE_URL": postgres.url,
             "BROKER_URL": valkey.broker_url,
             "REDIS_URL": valkey.redis_url,
-            "TOCSIN_DATA": str(self.folder.path),
-            "TOCSIN_SECRET": self.settings.secret or self.folder.secret(),
+            "TOCSIN_DATA": str(self.data_dir.path),
+            "TOCSIN_SECRET": self.settings.secret or self.data_dir.secret(),
             "TOCSIN_PUBLIC_URL": self.settings.public_url or self.url,
             **configured,
         }
         self._publish()
 
-    def _part(self, name: str, *words: str) -> Part:
+    def _part(self, name: str, *words: str) -> ManagedProcess:
         environment = os.environ | self.environment
-        return Part(name, tocsin(*words), log=self.folder.logs / f"{name}.log", environment=environment)
+        return ManagedProcess(name, tocsin(*words), log=self.data_dir.logs / f"{name}.log", environment=environment)
 
     def _greet(self) -> None:
-        self.voice.say(f"data       {self.folder.path}")
-        self.voice.say(f"API        {self.url}/docs")
+        self.voice.print(f"data       {self.data_dir.path}")
+        self.voice.print(f"API        {self.url}/docs")
         for line in (line for extra in self.extras for line in extra.greet(self)):
-            self.voice.say(line)
-        self.voice.say(f"ready {self.url}")
+            self.voice.print(line)
+        self.voice.print(f"ready {self.url}")
 
     def _publish(self) -> None:
         if not self.environment:
             return
         running = discovery.Running(
-            self.url, self.wishes.host, self.port, self.environment, {"up": os.getpid(), **self.supervisor.pids}
+            self.url, self.options.host, self.port, self.environment, {"up": os.getpid(), **self.supervisor.pids}
         )
         try:
-            discovery.publish(self.folder, running)
+            discovery.publish(self.data_dir, running)
         except OSError as error:
-            self.voice.say(f"{self.folder.path}/stack.json cannot be written: {error.strerror}; others do not find us")
+            self.voice.print(
+                f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; others do not find us"
+            )
 
 
 def free_port(host: str, port: int) -> int:

@@ -10,7 +10,7 @@ import socket
 
 from workers.stack.binaries import valkey_server
 from workers.stack.data_dir import DataDirectory, server_account
-from workers.stack.managed_process import Part, StackError
+from workers.stack.managed_process import ManagedProcess, StackError
 
 _SETTINGS = {
     "port": "0",
@@ -24,7 +24,7 @@ _SETTINGS = {
 }
 
 
-class Valkey(Part):
+class Valkey(ManagedProcess):
     """The broker of one data folder."""
 
     def __init__(self, folder: DataDirectory) -> None:
