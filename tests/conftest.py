@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from models.database.migrate import migrate
-from tests.broker_params import RabbitBroker
+from tests.brokers import RabbitBroker
 from tests.handlers.acme import Acme
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers

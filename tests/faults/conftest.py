@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.broker_params import BROKER_PARAMS, Broker, ValkeyBroker
+from tests.brokers import BROKER_PARAMS, Broker, ValkeyBroker
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
 from workers.stack.valkey import Valkey

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from tests.broker_params import Broker
+from tests.brokers import Broker
 from tests.tls import Connect
 
 POPS: Final = b"BRPOP"

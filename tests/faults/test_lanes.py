@@ -11,7 +11,7 @@ from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
 from tasks.broker.hints import Hint
-from tests.broker_params import Broker
+from tests.brokers import Broker
 from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
 

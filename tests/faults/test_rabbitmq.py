@@ -14,7 +14,7 @@ from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
-from tests.broker_params import QUORUM_ARGUMENTS, RabbitBroker
+from tests.brokers import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
 from tests.faults.test_relay import Subscriber, given_events, going, unannounced
 from tests.http.doorway import running_gateway

@@ -27,7 +27,7 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
 from tasks.events import IncidentOpened
 from tasks.settings import BrokerSettings
-from tests.broker_params import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
+from tests.brokers import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.faults.loops import running_loop

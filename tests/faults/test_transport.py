@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as BrokerGone
 from tasks.app import make_app
 from tasks.broker.envelope import rejection_reason, validate_envelope
 from tasks.broker.transport import MAX_PARKED, PARKED
-from tests.broker_params import ValkeyBroker
+from tests.brokers import ValkeyBroker
 from tests.faults.conftest import HintWorker, running_worker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually

@@ -16,7 +16,7 @@ import pytest
 from amqp import Message
 
 from tasks.broker.topology import DEAD_QUEUE, NOTIFIER_QUEUE, declare
-from tests.broker_params import RabbitBroker
+from tests.brokers import RabbitBroker
 from tests.faults.conftest import HintWorker
 from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_envelope, raw
 from tests.waiting import eventually

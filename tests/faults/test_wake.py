@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupListener, WakeupPublisher, subscribe
-from tests.broker_params import ValkeyBroker
+from tests.brokers import ValkeyBroker
 from tests.waiting import eventually
 
 SOON = 30

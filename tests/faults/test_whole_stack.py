@@ -17,7 +17,7 @@ from tasks.app import make_app
 from tasks.broker.hints import Hint
 from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
-from tests.broker_params import RabbitBroker, broker_params
+from tests.brokers import RabbitBroker, broker_params
 from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
 from tests.waiting import eventually

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Engine
 from tocsin_client import Tocsin
 
 from models.settings import sqlalchemy_url
-from tests.broker_params import RabbitBroker
+from tests.brokers import RabbitBroker
 from tests.journeys.programs import CLEAN, Program
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import eventually

@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.broker_params import BROKER_PARAMS, RabbitBroker
+from tests.brokers import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import open_folder, tocsin
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack

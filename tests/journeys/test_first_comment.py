@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tocsin_client import Event, PostComment
 
-from tests.broker_params import broker_params
+from tests.brokers import broker_params
 from tests.journeys.programs import CLEAN, open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, running_stack
 from tests.waiting import eventually

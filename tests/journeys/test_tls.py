@@ -28,7 +28,7 @@ from tasks.app import make_app
 from tasks.broker.pubsub import WakeupListener, WakeupPublisher, subscribe
 from tasks.broker.topology import declare, topology_errors
 from tasks.settings import BrokerSettings
-from tests.broker_params import RabbitBroker
+from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.tls import Streams, tls_proxy
 from workers.stack.servers import EmbeddedServers

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from gateway.metrics import Metrics
 from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
-from tests.broker_params import RabbitBroker
+from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.journeys.programs import CLEAN, process, tocsin
 from tests.journeys.stack import ACME, careful_post
