@@ -20,7 +20,7 @@ SEQUENCE_DIGITS: Final = 20
 
 
 class Event:
-    """Something that happened. ``type`` is its name on the wire; ``tells_people`` whether the notifier plans it."""
+    """Something that happened. ``type`` is its name on the wire; ``notifies_people`` whether the notifier plans it."""
 
     type: ClassVar[str]
     notifies_people: ClassVar[bool] = False
@@ -53,7 +53,7 @@ class StatusChanged(Event):
     """An incident got better or worse, or was closed or reopened."""
 
     type: ClassVar[str] = "incident.status_changed"
-    tells_people: ClassVar[bool] = True
+    notifies_people: ClassVar[bool] = True
 
     activity: int
     old: IncidentStatus
@@ -92,7 +92,7 @@ class CommentPosted(Event):
     """Someone said something."""
 
     type: ClassVar[str] = "incident.comment_posted"
-    tells_people: ClassVar[bool] = True
+    notifies_people: ClassVar[bool] = True
 
     activity: int
     comment: str
@@ -119,7 +119,7 @@ class CommentDeleted(Event):
     """A comment was taken back: what people were told of it is retracted."""
 
     type: ClassVar[str] = "incident.comment_deleted"
-    tells_people: ClassVar[bool] = True
+    notifies_people: ClassVar[bool] = True
 
     activity: int
 
@@ -138,7 +138,7 @@ class Mentioned(Event):
     """People or teams were mentioned; ``users`` are those named one by one."""
 
     type: ClassVar[str] = "incident.mentioned"
-    tells_people: ClassVar[bool] = True
+    notifies_people: ClassVar[bool] = True
 
     activity: int
     comment: str

@@ -94,14 +94,14 @@ class ValkeyBroker(Broker):
         self.server = server
         self.client = redis.Redis.from_url(server.redis_url)
 
-    def take(self, queue: str) -> list[ReceivedMessage]:
+    def receive_all(self, queue: str) -> list[ReceivedMessage]:
         lying, _ = self.client.pipeline().lrange(queue, 0, -1).delete(queue).execute()
         return [_taken_from_valkey(json.loads(envelope)) for envelope in reversed(lying)]
 
     def depth(self, queue: str) -> int:
         return int(self.client.llen(queue))
 
-    def refused(self) -> int:
+    def parked_count(self) -> int:
         return self.depth(PARKED)
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class ValkeyBroker(Broker):
         self.server.start()
         self.server.wait_ready()
 
-    def wipe(self) -> None:
+    def delete_queues(self) -> None:
         self.client.flushall()
 
 
@@ -123,7 +123,7 @@ class RabbitBroker(Broker):
         self.node = node
         self.host = host
 
-    def take(self, queue: str) -> list[ReceivedMessage]:
+    def receive_all(self, queue: str) -> list[ReceivedMessage]:
         lying = self.depth(queue)
         if not lying:
             return []
@@ -153,7 +153,7 @@ class RabbitBroker(Broker):
             except connection.channel_errors:
                 return 0
 
-    def refused(self) -> int:
+    def parked_count(self) -> int:
         return self.depth(DEAD_QUEUE)
 
     def stop(self) -> None:
@@ -162,7 +162,7 @@ class RabbitBroker(Broker):
     def start(self) -> None:
         self.node.restart()
 
-    def wipe(self) -> None:
+    def delete_queues(self) -> None:
         for queue in self.queues():
             self.node.management_request("DELETE", f"/queues/{self.host}/{queue['name']}")
 

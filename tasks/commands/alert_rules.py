@@ -70,16 +70,16 @@ class RuleCommand(OutsideIn, Command):
 
     model_config = ConfigDict(populate_by_name=False)
 
-    whole: ClassVar[str] = RULE_OBJECT_ERRORS_KEY
-    of_address: ClassVar[frozenset[str]] = frozenset({"inProject", "in_project"})
+    object_errors_key: ClassVar[str] = RULE_OBJECT_ERRORS_KEY
+    path_fields: ClassVar[frozenset[str]] = frozenset({"inProject", "in_project"})
 
     @classmethod
-    def fields_on_wire(cls) -> frozenset[str]:
+    def wire_fields(cls) -> frozenset[str]:
         """Every field in camel case and in snake case."""
         names = {field.alias for field in cls.model_fields.values() if field.alias}
-        return frozenset(names | {to_snake(name) for name in names}) - cls.of_address
+        return frozenset(names | {to_snake(name) for name in names}) - cls.path_fields
 
-    def stored(self) -> str:
+    def to_payload(self) -> str:
         """As the ledger keeps it: what was left out stays out, and null is a word."""
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 

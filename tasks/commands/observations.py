@@ -34,6 +34,6 @@ class ObserveMetric(Command):
     timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value), WithJsonSchema(_SINCE_EARLIEST)]
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
-    def stored(self) -> str:
+    def to_payload(self) -> str:
         """As the ledger keeps it: here null has been said."""
         return self.model_dump_json(exclude_unset=True)

@@ -143,7 +143,7 @@ def test_a_rule_is_not_anothers_by_how_its_id_is_written(house: Harness, acme: A
 
 
 def test_the_ledger_keeps_what_was_left_out_apart_from_null() -> None:
-    stored = json.loads(change(1, owner=None).stored())
+    stored = json.loads(change(1, owner=None).to_payload())
 
     assert stored["owner"] is None
     assert "environment" not in stored
