@@ -40,15 +40,15 @@ class Operation:
 
     handle: Handler
     summary: str
-    answers: Mapping[int, str | None]
-    message: type[Command] | None = None
-    in_address: tuple[str, ...] = ()
+    responses: Mapping[int, str | None]
+    command_class: type[Command] | None = None
+    path_fields: tuple[str, ...] = ()
     narrowed: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     body: str | None = None
     parameters: tuple[Parameter, ...] = ()
     headers: tuple[str, ...] = ()
-    refuses: tuple[int, ...] = ()
-    waits: bool = False
+    refusals: tuple[int, ...] = ()
+    can_wait: bool = False
     is_command: bool = False
     is_list: bool = False
     has_etag: bool = False

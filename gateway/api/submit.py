@@ -33,7 +33,7 @@ from models.enums import JSON, CallerKind, CommandState, Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import ProjectFacts, require_person, require_project_access, require_service
 from models.refusals import InvalidFields, NotFound, Refusal
-from models.serializers import command_json
+from models.serializers import CommandJson, command_json
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import errors_by_field
@@ -239,7 +239,7 @@ def waiting_headers(accepted: Iterable[Accepted]) -> dict[str, str]:
     return headers
 
 
-def accepted_resource(visit: RequestContext, accepted: Accepted) -> dict[str, JSON]:
+def accepted_resource(visit: RequestContext, accepted: Accepted) -> CommandJson:
     """The command resource as of acceptance."""
     row = {
         "id": accepted.id,
@@ -255,7 +255,7 @@ def accepted_resource(visit: RequestContext, accepted: Accepted) -> dict[str, JS
     return command_json(row, organization=visit.organization.slug)
 
 
-def ended_resource(visit: RequestContext, outcome: Outcome) -> dict[str, JSON]:
+def ended_resource(visit: RequestContext, outcome: Outcome) -> CommandJson:
     """The command resource of a command that has ended."""
     row = outcome._asdict() | {"outcome_status": outcome.status, "outcome_body": raw_json(outcome.body)}
     return command_json(row, organization=visit.organization.slug)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi import components, shared
-from gateway.openapi.components import Json
+from gateway.openapi.entity_schema import Json, component_reference
 
 _PATHS: Final = {
     "organization": "Slug or number of the organization.",
@@ -32,13 +32,13 @@ _DESCRIPTION: Final = (
 )
 
 
-def describe(addresses: Sequence[Endpoint]) -> Json:
+def build_document(endpoints: Sequence[Endpoint]) -> Json:
     """The file, as JSON."""
-    bodies = components.build_schemas(addresses)
+    bodies = components.build_schemas(endpoints)
     paths: Json = {
         address.path: {method.lower(): _operation(address, each, bodies) for method, each in address.operations.items()}
         | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
-        for address in addresses
+        for address in endpoints
     }
     return {
         "openapi": "3.1.0",
@@ -64,7 +64,7 @@ def _operation(address: Endpoint, operation: Operation, bodies: Mapping[str, Jso
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := components.body_name(operation):
         required = components.requires_body(bodies[body])
-        described["requestBody"] = {"required": required, "content": _content(_reference(body))}
+        described["requestBody"] = {"required": required, "content": _content(component_reference(body))}
     return described
 
 
@@ -76,7 +76,7 @@ def _links(operation: Operation, status: int) -> Json:
 
 
 def _names_its_command(operation: Operation) -> bool:
-    return "CommandList" not in operation.answers.values()
+    return "CommandList" not in operation.responses.values()
 
 
 def _path_parameters(path: str) -> list[Json]:
@@ -102,7 +102,7 @@ def _parameters(operation: Operation) -> list[Json]:
     headers: list[str] = ["Act-As"]
     if operation.is_command:
         headers += ["Prefer", "Idempotency-Key", "If-Match"]
-    if operation.waits:
+    if operation.can_wait:
         headers += ["Prefer"]
     if operation.has_etag:
         headers += ["If-None-Match"]
@@ -113,12 +113,12 @@ def _parameters(operation: Operation) -> list[Json]:
 
 def _responses(address: Endpoint, operation: Operation) -> Json:
     responses: Json = {}
-    for status, name in operation.answers.items():
+    for status, name in operation.responses.items():
         responses[str(status)] = _response(shared.SUCCESSES[status], _answer_schema(operation, name))
         if operation.is_stream:
-            responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
-    if operation.is_command and 202 not in operation.answers:
-        responses["202"] = _response(shared.SUCCESSES[202], _reference("Command"))
+            responses[str(status)]["content"] = {"text/event-stream": {"schema": component_reference(str(name))}}
+    if operation.is_command and 202 not in operation.responses:
+        responses["202"] = _response(shared.SUCCESSES[202], component_reference("Command"))
     for status in map(int, responses):
         responses[str(status)] |= {"headers": _answer_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
@@ -136,7 +136,7 @@ def _refusals(address: Endpoint, operation: Operation) -> list[int]:
     if address.permission is not None or "{" in address.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429, *operation.refuses}
+        statuses |= {409, 412, 422, 429, *operation.refusals}
     return sorted(statuses)
 
 
@@ -163,7 +163,7 @@ def _answer_headers(operation: Operation, status: int) -> Json:
 
 
 def _waiting_headers(operation: Operation) -> list[str]:
-    return ["Preference-Applied"] if operation.waits else []
+    return ["Preference-Applied"] if operation.can_wait else []
 
 
 def _headers(*names: str, required: bool = True) -> Json:
@@ -173,7 +173,7 @@ def _headers(*names: str, required: bool = True) -> Json:
 def _answer_schema(operation: Operation, name: str | None) -> Json | None:
     if name is None:
         return None
-    return {"type": "array", "items": _reference(name)} if operation.is_list else _reference(name)
+    return {"type": "array", "items": component_reference(name)} if operation.is_list else component_reference(name)
 
 
 def _response(description: str, schema: Json | None) -> Json:
@@ -181,20 +181,16 @@ def _response(description: str, schema: Json | None) -> Json:
 
 
 def _refusal(status: int, operation: Operation) -> Json:
-    content = _content(_reference("FieldErrors" if status == 400 else "Error"))
+    content = _content(component_reference("FieldErrors" if status == 400 else "Error"))
     always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
     # What the worker refuses was accepted before, and is a command like any other.
     maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in shared.OUTCOMES else []
     return {
         "description": shared.REFUSALS[status],
-        "content": content | {"application/problem+json": {"schema": _reference("Problem")}},
+        "content": content | {"application/problem+json": {"schema": component_reference("Problem")}},
         "headers": _headers(*always) | _headers(*maybe, required=False),
     }
 
 
 def _content(schema: Mapping[str, Any]) -> Json:
     return {"application/json": {"schema": schema}}
-
-
-def _reference(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}

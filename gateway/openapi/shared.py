@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.openapi.components import Json
+from gateway.openapi.entity_schema import Json
 
 SUCCESSES: Final = {
     200: "Done.",

@@ -18,14 +18,12 @@ from gateway.http.responses import HttpResponse, json_response, read_answer
 from gateway.reads.alert_rules import RuleListQuery
 from gateway.reads.incident_filters import int_parameter
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule
-from models.alert_rules.enums import TARGETS
-from models.alert_rules.serializers import RuleSnapshot, rule_details, rule_json
+from models.alert_rules.serializers import RuleSnapshot, available_actions_json, rule_details_json, rule_json
 from models.enums import JSON, Feature
 from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 
 PAGE: Final = 25
-_ACTIONS: Final = [{"type": kind, "allowedTargetTypes": list(targets)} for kind, targets in TARGETS.items()]
 
 
 # --- reading ----------------------------------------------------------------------------------------------------
@@ -81,7 +79,7 @@ async def read_rule(visit: RequestContext) -> HttpResponse:
     snoozes = (await rules.snoozes([rule.id]))[rule.id]
     names = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
     expanded = await _expanded(visit, [rule])
-    details = rule_details(rule, names, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
+    details = rule_details_json(rule, names, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
     return read_answer(details, version=rule.version, if_none_match=visit.if_none_match)
 
 
@@ -99,7 +97,7 @@ async def _expanded(visit: RequestContext, listed: Sequence[AlertRule]) -> dict[
 
 async def list_available_actions(_visit: RequestContext) -> HttpResponse:
     """What an alert rule's actions can be."""
-    return json_response(200, _ACTIONS)
+    return json_response(200, available_actions_json())
 
 
 # --- asking -----------------------------------------------------------------------------------------------------
@@ -155,13 +153,15 @@ _PROJECTS = (
 )
 _HEADERS = ("X-Sentry-Alert-Rule-Hits", "X-Sentry-Alert-Rule-Limit")
 
-_list_of = partial(Operation, answers={200: "AlertRule"}, is_list=True, headers=_HEADERS)
+_list_of = partial(Operation, responses={200: "AlertRule"}, is_list=True, headers=_HEADERS)
 _details = partial(
-    Operation, summary="Read an alert rule", answers={200: "AlertRuleDetails"}, parameters=(_EXPAND,), has_etag=True
+    Operation, summary="Read an alert rule", responses={200: "AlertRuleDetails"}, parameters=(_EXPAND,), has_etag=True
 )
-_creation = partial(Operation, answers={201: "AlertRule"}, message=CreateRule, is_command=True)
-_update = partial(Operation, answers={200: "AlertRule"}, message=UpdateRule, in_address=("alertRule",), is_command=True)
-_deletion = partial(Operation, answers={204: None}, is_command=True)
+_creation = partial(Operation, responses={201: "AlertRule"}, command_class=CreateRule, is_command=True)
+_update = partial(
+    Operation, responses={200: "AlertRule"}, command_class=UpdateRule, path_fields=("alertRule",), is_command=True
+)
+_deletion = partial(Operation, responses={204: None}, is_command=True)
 _address = partial(Endpoint, tag="alert rules")
 
 ADDRESSES = (
@@ -196,7 +196,7 @@ ADDRESSES = (
                 create_project_rule,
                 "Create an alert rule of a project",
                 body="CreateProjectRule",
-                in_address=("projects",),
+                path_fields=("projects",),
             ),
         },
         permission=PROJECT_ALERT_RULES,

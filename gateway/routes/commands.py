@@ -60,7 +60,11 @@ ADDRESSES = (
     ),
     Endpoint(
         "/api/0/commands/{command}/",
-        {"GET": Operation(read_command, "Read what became of a command", {200: "Command"}, waits=True, has_etag=True)},
+        {
+            "GET": Operation(
+                read_command, "Read what became of a command", {200: "Command"}, can_wait=True, has_etag=True
+            )
+        },
         tag="commands",
     ),
 )

@@ -8,7 +8,7 @@ from gateway.api.submit import ask, require_incident
 from gateway.http.pagination import page_response, parse_page, slice_page
 from gateway.http.responses import HttpResponse
 from models.policy import INCIDENT, require_comment_author
-from models.serializers import person_brief
+from models.serializers import preview_recipient_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import mention
 
@@ -49,7 +49,7 @@ async def preview_comment(visit: RequestContext) -> HttpResponse:
         page,
         slice_page(told, page, key=lambda each: (each.person.id,)),
         key=lambda each: (each.person.id,),
-        shape=lambda each: {"user": person_brief(each.person), "reason": each.reason},
+        shape=lambda each: preview_recipient_json(each.person, each.reason),
         url=visit.url,
         query=visit.query,
     )
@@ -80,8 +80,8 @@ ADDRESSES = (
                 post_comment,
                 "Post a comment",
                 {201: "Activity"},
-                message=PostComment,
-                in_address=("incident",),
+                command_class=PostComment,
+                path_fields=("incident",),
                 is_command=True,
             )
         },
@@ -95,8 +95,8 @@ ADDRESSES = (
                 edit_comment,
                 "Edit a comment",
                 {200: "Activity"},
-                message=EditComment,
-                in_address=("incident", "id"),
+                command_class=EditComment,
+                path_fields=("incident", "id"),
                 is_command=True,
             ),
             "DELETE": Operation(delete_comment, "Delete a comment", {204: None}, is_command=True),

@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.api.endpoint import Endpoint
 from gateway.http.responses import encode_json
-from gateway.openapi.document import describe
+from gateway.openapi.document import build_document
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 
@@ -47,7 +47,7 @@ def routes(addresses: Sequence[Endpoint]) -> list[Route | Mount]:
 
     @cache
     def document() -> bytes:
-        return encode_json(describe(addresses))
+        return encode_json(build_document(addresses))
 
     async def openapi(_: Request) -> Response:
         return Response(await asyncio.to_thread(document), media_type="application/json")

@@ -15,7 +15,14 @@ from gateway.reads.queries import activity_from_row, author_from_row, person_fro
 from models.enums import JSON, IncidentStatus
 from models.policy import INCIDENT, INCIDENTS, require_project_access
 from models.refusals import StringRefusal
-from models.serializers import IncidentRule, activity_json, incident_details, incident_json, person_brief
+from models.serializers import (
+    IncidentJson,
+    IncidentRule,
+    activity_json,
+    incident_details_json,
+    incident_json,
+    subscriber_json,
+)
 from tasks.commands import json_schema
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 
@@ -57,17 +64,17 @@ async def list_incidents(visit: RequestContext) -> HttpResponse:
     )
 
 
-def _with_latest(shown: dict[str, JSON], latest: Mapping[int, JSON]) -> JSON:
+def _with_latest(shown: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
     """Beside the incident's rule the last thing that it found, where that was asked for."""
     rule = shown["alertRule"]
     if rule is None or int(rule["id"]) not in latest:
         return shown
-    return shown | {"alertRule": rule | {"latestIncident": latest[int(rule["id"])]}}
+    return {**shown, "alertRule": {**rule, "latestIncident": latest[int(rule["id"])]}}
 
 
 def _listed_json(
     listed: IncidentListItem, viewer: int | None, found_by: IncidentRule | None, *, shows_original: bool
-) -> dict[str, JSON]:
+) -> IncidentJson:
     number = listed.incident.identifier
     activities = None
     if listed.activities is not None:
@@ -89,7 +96,7 @@ async def read_incident(visit: RequestContext) -> HttpResponse:
     found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
     require_project_access(visit.actor, organization, projects)
     found_by = await visit.services.rules.incident_rules([found.incident], viewer)
-    details = incident_details(
+    details = incident_details_json(
         found.incident,
         projects=found.projects,
         seen_by=found.seen_by,
@@ -142,7 +149,7 @@ async def list_subscribers(visit: RequestContext) -> HttpResponse:
         page,
         rows,
         key=lambda row: (row.id,),
-        shape=lambda row: {"user": person_brief(person_from_row(row)), "reason": row.reason},
+        shape=lambda row: subscriber_json(person_from_row(row), row.reason),
         url=visit.url,
         query=visit.query,
     )
@@ -196,7 +203,7 @@ ADDRESSES = (
                 open_incident,
                 "Open an incident",
                 {201: "IncidentDetails", 200: "IncidentDetails"},
-                message=OpenIncident,
+                command_class=OpenIncident,
                 is_command=True,
             ),
         },
@@ -211,8 +218,8 @@ ADDRESSES = (
                 close_incident,
                 "Close an incident",
                 {200: "IncidentDetails"},
-                message=SetStatus,
-                in_address=("incident",),
+                command_class=SetStatus,
+                path_fields=("incident",),
                 narrowed={"status": json_schema.choice_of((IncidentStatus.CLOSED,))},
                 is_command=True,
             ),

@@ -65,7 +65,7 @@ ADDRESSES = (
                 read_notifications,
                 "Mark notifications as read",
                 {200: "ReadCount"},
-                message=ReadNotifications,
+                command_class=ReadNotifications,
                 is_command=True,
             )
         },

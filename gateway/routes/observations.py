@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse
 from gateway.reads.observations import RuleProject
-from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
-from models.timestamps import iso
+from models.serializers import observation_json
 from tasks.commands.fields import row_id
 from tasks.commands.observations import ObserveMetric
 
@@ -39,7 +36,7 @@ async def list_observations(visit: RequestContext) -> HttpResponse:
         page,
         rows,
         key=lambda row: (row.accepted_at, row.number, row.project_id),
-        shape=_observation_json,
+        shape=observation_json,
         url=visit.url,
         query=visit.query,
     )
@@ -67,22 +64,6 @@ async def _asked_for(visit: RequestContext) -> list[RuleProject]:
     return [each for each in reached if not wanted or each.slug in wanted]
 
 
-def _observation_json(row: Any) -> JSON:
-    did = row.result
-    return {
-        "project": row.slug,
-        "value": row.value,
-        "comparisonValue": row.comparison_value,
-        "timestamp": iso(row.timestamp),
-        "dateCreated": iso(row.accepted_at),
-        "fired": did["fired"],
-        "resolved": did["resolved"],
-        "ignored": did.get("ignored"),
-        "incidentIdentifier": did["incident"],
-        "counted": did["counted"],
-    }
-
-
 ADDRESSES = (
     Endpoint(
         "/api/0/organizations/{organization}/alert-rules/{rule}/observations/",
@@ -98,8 +79,8 @@ ADDRESSES = (
                 observe_metric,
                 "Send a value of an alert rule's metric",
                 {201: "Observed", 200: "Observed"},
-                message=ObserveMetric,
-                in_address=("alertRule",),
+                command_class=ObserveMetric,
+                path_fields=("alertRule",),
                 is_command=True,
             ),
         },

@@ -11,7 +11,7 @@ import pytest
 
 from models.alert_rules.alert_rule import AlertRule, RuleActivityType, RuleStatus, Snooze, Trigger, TriggerStatus
 from models.alert_rules.enums import ActivationCondition, MonitorType, QueryType, ThresholdType
-from models.alert_rules.serializers import RuleReferences, RuleSnapshot, discover_query, rule_details, rule_json
+from models.alert_rules.serializers import RuleReferences, RuleSnapshot, discover_query, rule_details_json, rule_json
 from models.directory.tables import Person
 from tests.builders import NOW, a_definition
 
@@ -132,13 +132,13 @@ def test_details_say_who_keeps_it_silent_for_whom(
 ) -> None:
     snooze = Snooze(5, user, owner, None, NOW)
 
-    details = rule_details(a_rule(), NAMES, snoozes=[snooze], viewer=viewer)
+    details = rule_details_json(a_rule(), NAMES, snoozes=[snooze], viewer=viewer)
 
     assert {name: details[name] for name in details if name.startswith("snooze")} == facts
 
 
 def test_details_add_what_is_counted_and_left_out() -> None:
-    details = rule_details(
+    details = rule_details_json(
         a_rule(event_types=("error", "default"), excluded_projects=("p2",)), NAMES, snoozes=[], viewer=None
     )
 
