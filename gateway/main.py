@@ -7,13 +7,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -68,29 +68,27 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 )
 
 
-def create_app(settings: GatewaySettings, patience: Timeouts | None = None) -> FastAPI:
+def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
     """The gateway as an ASGI application; it starts whether or not its servers are there."""
-    services = Container(settings, patience or Timeouts())
+    container = Container(settings, timeouts or Timeouts())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        services.start()
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        container.start()
         yield
-        await services.stop()
+        await container.stop()
 
-    app = FastAPI(
-        title="tocsin",
-        version=version("tocsin"),
-        lifespan=lifespan,
-        # The file describes what the doors check, in their order; FastAPI would check bodies first.
-        openapi_url=None,
+    app = Starlette(
+        routes=[
+            *(Route(endpoint.path, EndpointPipeline(endpoint, container)) for endpoint in ENDPOINTS),
+            *health.routes(container),
+            *documentation.routes(ENDPOINTS),
+        ],
+        middleware=[Middleware(RequestLog)],
         exception_handlers={404: _not_found, 405: _not_allowed},
+        lifespan=lifespan,
     )
-    app.add_middleware(RequestLog)
-    app.state.services = services
-    app.router.routes.extend(Route(address.path, EndpointPipeline(address, services)) for address in ENDPOINTS)
-    app.router.routes.extend(health.routes(services))
-    app.router.routes.extend(documentation.routes(ENDPOINTS))
+    app.state.container = container
     return app
 
 
@@ -122,7 +120,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
-    GatewayServer(config, app.state.services, watch).run()
+    GatewayServer(config, app.state.container, watch).run()
 
 
 class GatewayServer(uvicorn.Server):
