@@ -1,4 +1,4 @@
-"""Builds the application, and runs it."""
+"""The gateway: application factory, server and entry point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.api.endpoint import Endpoint
 from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
 from gateway.http.request_log import RequestLog
-from gateway.http.responses import error_answer, wants_problem
+from gateway.http.responses import accepts_problem_json, error_response
 from gateway.routes import (
     alert_rules,
     commands,
@@ -48,28 +48,28 @@ from tasks.log_config import configure_logging
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
-"""How long requests in flight may take once the process is asked to end."""
+"""How long requests in flight may take after the process receives SIGTERM."""
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    # The busiest first: routes are tried in this order.
-    *comments.ADDRESSES,
-    *commands.ADDRESSES,
-    *observations.ADDRESSES,
-    *incidents.ADDRESSES,
-    *integrations.ADDRESSES,
-    *subscriptions.ADDRESSES,
-    *notifications.ADDRESSES,
-    *alert_rules.ADDRESSES,
-    *triggers.ADDRESSES,
-    *snoozes.ADDRESSES,
-    *organizations.ADDRESSES,
-    *directory.ADDRESSES,
-    *stream.ADDRESSES,
+    # Busiest first: Starlette tries routes in this order.
+    *comments.ENDPOINTS,
+    *commands.ENDPOINTS,
+    *observations.ENDPOINTS,
+    *incidents.ENDPOINTS,
+    *integrations.ENDPOINTS,
+    *subscriptions.ENDPOINTS,
+    *notifications.ENDPOINTS,
+    *alert_rules.ENDPOINTS,
+    *triggers.ENDPOINTS,
+    *snoozes.ENDPOINTS,
+    *organizations.ENDPOINTS,
+    *directory.ENDPOINTS,
+    *stream.ENDPOINTS,
 )
 
 
 def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
-    """The gateway as an ASGI application; it starts whether or not its servers are there."""
+    """Return the gateway as an ASGI application; it starts even while its servers are unavailable."""
     container = Container(settings, timeouts or Timeouts())
 
     @asynccontextmanager
@@ -93,9 +93,9 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
 
 
 def run(host: str, port: int, *, patience_seconds: float) -> None:
-    """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence.
+    """Serve until SIGTERM or Ctrl-C; exit with one sentence if the settings are invalid.
 
-    After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watchdog`.
+    After ``patience_seconds`` without a response on its own port the process ends itself: see :mod:`gateway.watchdog`.
     """
     try:
         check_setting_names(os.environ, dotenv=Path(".env"))
@@ -124,40 +124,37 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here.
+    """A uvicorn server that ends waits and streams before it shuts down, and runs a watchdog while it serves."""
 
-    While it serves, a ``watch`` looks after it.
-    """
-
-    def __init__(self, config: uvicorn.Config, services: Container, watch: Watchdog | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, container: Container, watch: Watchdog | None = None) -> None:
         super().__init__(config)
-        self._services = services
+        self._container = container
         self._watch = watch
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Open the door."""
+        """Start to listen, then start the watchdog."""
         await super().startup(sockets)  # type: ignore[arg-type]
         if self._watch and self.started:
             self._watch.start()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Let requests in flight end, then stop."""
+        """Stop the watchdog, end waits and streams, and finish requests in flight."""
         if self._watch:
             self._watch.stop()
-        self._services.release()
+        self._container.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    return _refused(request, NotFound())
+    return _refusal(request, NotFound())
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:
     allowed = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
-    return _refused(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
+    return _refusal(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
 
 
-def _refused(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:
-    problem = wants_problem(request.headers.get("accept"))
-    answered = error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
-    return Response(answered.body, answered.status, answered.headers, answered.media_type)
+def _refusal(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:
+    problem = accepts_problem_json(request.headers.get("accept"))
+    response = error_response(refusal.status, refusal.body, refusal.headers, problem=problem)
+    return Response(response.body, response.status, response.headers, response.media_type)

@@ -25,7 +25,7 @@ PLAIN_HEADERS: Final = {"content-length", "content-type", "date", "server"}
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 
 # Cursors are opaque; the two ends are places in every list.
-schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().text(), Cursor(backwards=True).text()]))
+schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().encode(), Cursor(backwards=True).encode()]))
 
 
 @schemathesis.check

@@ -96,7 +96,7 @@ def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None
 
 
 def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher, "MAX_WAITING", 2)
+    monkeypatch.setattr(batcher, "MAX_QUEUED", 2)
 
     async def story() -> None:
         ledger = Ledger()

@@ -146,20 +146,20 @@ def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
         ("GET", "/api/0/nothing/", {}, (404, "Not Found", "not_found", "The requested resource does not exist", [])),
         (
             "POST", COMMENTS, {"json": {"comment": "", "mentions": 1}},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#/comment", "detail": "This field may not be blank."},
                 {"pointer": "#/mentions", "detail": 'Expected a list of items but got type "int".'},
             ]),
         ),
         (
             "POST", COMMANDS, {"json": {"commands": [{"type": "comment.post", "incident": 1}]}},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#/commands/0/comment", "detail": "This field is required."},
             ]),
         ),
         (
             "POST", COMMENTS, {"json": [1]},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#", "detail": "Invalid data. Expected a dictionary, but got list."},
             ]),
         ),
