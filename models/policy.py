@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from models.enums import CallerKind, Feature, IncidentStatus, Role
-from models.refusals import Forbidden, NotFound
+from models.refusals import Forbidden, NotFound, Unauthenticated
 from models.scopes import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
@@ -37,7 +37,10 @@ class OrganizationFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProjectFacts:
-    """What the policy asks of a project: is it in use, and which active teams are attached."""
+    """The attributes of a project that decide access.
+
+    ``teams`` are the ids of the teams attached to it, active or not: an actor's own teams are always active ones.
+    """
 
     id: int
     active: bool
@@ -73,6 +76,45 @@ class Actor:
 
 SYSTEM: Final = Actor(kind=CallerKind.SYSTEM)
 """tocsin itself: it may do what follows from what others were allowed to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFacts:
+    """The attributes of a token that decide whether it is valid for a request or a command.
+
+    ``user_active`` and ``is_member`` describe the user that the token belongs to or acts for: whether the account
+    exists and is active, and whether it is a member of the service's organization. ``acts_for_user`` is whether the
+    request names a user to act for, ``may_act_for_users`` whether the token has that right.
+    """
+
+    kind: CallerKind
+    revoked: bool
+    expired: bool
+    user_active: bool
+    acts_for_user: bool
+    may_act_for_users: bool
+    is_member: bool
+
+
+def require_valid_credential(credential: CredentialFacts | None) -> None:
+    """Require a token that is known and valid, and entitled to act for the user it names, if any (step 3).
+
+    :raises Unauthenticated: when the token is unknown (``None``), revoked or expired, or its own user is inactive.
+    :raises Forbidden: when the token may not act for the user.
+    """
+    if credential is None or credential.revoked:
+        raise Unauthenticated("Invalid token")
+    if credential.expired:
+        raise Unauthenticated("Token expired")
+    if credential.kind is CallerKind.USER and not credential.user_active:
+        raise Unauthenticated("User inactive or deleted")
+    if credential.acts_for_user and not (
+        credential.kind is CallerKind.SERVICE
+        and credential.may_act_for_users
+        and credential.user_active
+        and credential.is_member
+    ):
+        raise Forbidden
 
 
 @dataclass(frozen=True, slots=True)
