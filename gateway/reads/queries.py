@@ -15,10 +15,10 @@ from gateway.reads.database import QueryRunner, Rows
 from gateway.reads.incident_filters import Project
 from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
 from models.directory.tables import Person
-from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
+from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus
+from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus, canary_status_from_row
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
 from models.refusals import NotFound
 from models.scopes import GLOBAL_ROLES
@@ -249,8 +249,7 @@ class Queries:
 
     async def canaries(self) -> list[CanaryStatus]:
         """What the canaries of every queue tell."""
-        rows = await self._rows(CANARY_STATUS, ALL_QUEUES)
-        return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
+        return [canary_status_from_row(row) for row in await self._rows(CANARY_STATUS, ALL_QUEUES)]
 
     async def schema_revision(self) -> str | None:
         """The revision that the database stands at."""

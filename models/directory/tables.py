@@ -19,7 +19,7 @@ from sqlalchemy import (
     text,
 )
 
-from models.base import METADATA, TextList, foreign_key, id_column, moment_column
+from models.base import METADATA, TextList, foreign_key, id_column, timestamp_column
 
 organizations = Table(
     "organizations",
@@ -31,7 +31,7 @@ organizations = Table(
     Column("open_membership", Boolean, nullable=False, server_default=text("true")),
     Column("alerts_member_write", Boolean, nullable=False, server_default=text("true")),
     Column("events_member_admin", Boolean, nullable=False, server_default=text("true")),
-    moment_column("date_created"),
+    timestamp_column("date_created"),
 )
 
 users = Table(
@@ -44,7 +44,7 @@ users = Table(
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("is_superuser", Boolean, nullable=False, server_default=text("false")),
     Column("timezone", Text, nullable=False, server_default="UTC"),
-    moment_column("date_joined"),
+    timestamp_column("date_joined"),
 )
 # Mentions name people by username or e-mail address, in any case; a username in any case means one person.
 Index("users_username_lower_key", func.lower(users.c.username), unique=True)
@@ -116,9 +116,9 @@ tokens = Table(
     Column("scopes", TextList, nullable=True),
     Column("act_as", Boolean, nullable=False, server_default=text("false")),
     Column("ops_role", Text, nullable=True),
-    moment_column("date_created"),
-    moment_column("expires_at", nullable=True),
-    moment_column("revoked_at", nullable=True),
+    timestamp_column("date_created"),
+    timestamp_column("expires_at", nullable=True),
+    timestamp_column("revoked_at", nullable=True),
     CheckConstraint("kind IN ('user', 'key', 'service', 'ops')", name="kind"),
     CheckConstraint("(kind = 'user') = (user_id IS NOT NULL)", name="person"),
     CheckConstraint("(kind IN ('key', 'service')) = (organization_id IS NOT NULL)", name="organization"),

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Index, SmallInteger, Table, Text, Uuid, func, text
 
-from models.base import METADATA, foreign_key, moment_column
+from models.base import METADATA, foreign_key, timestamp_column
 
 
 class DeliveryMethod(StrEnum):
@@ -42,8 +42,8 @@ deliveries = Table(
     Column("status", SmallInteger, nullable=False),
     Column("state", Text, nullable=False, server_default=PENDING),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
-    moment_column("due_at"),
-    moment_column("date_created"),
+    timestamp_column("due_at"),
+    timestamp_column("date_created"),
 )
 # However often an action is carried out, somebody is reached once for each change and project.
 Index(
