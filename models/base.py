@@ -12,6 +12,7 @@ import uuid_utils.compat
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
@@ -60,6 +61,12 @@ def timestamp_column(name: str, *, nullable: bool = False) -> Column[datetime]:
     if nullable:
         return Column(name, Timestamp, nullable=True)
     return Column(name, Timestamp, nullable=False, server_default=func.clock_timestamp())
+
+
+def enum_check(column: str, values: Iterable[str]) -> CheckConstraint:
+    """Return a constraint that the column has one of the values."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 class TransactionId(UserDefinedType[int]):
