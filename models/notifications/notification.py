@@ -1,4 +1,4 @@
-"""The inbox, and the decision behind every item in it or missing from it."""
+"""The tables of inbox items, and of the decisions to notify a person or not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ notifications = Table(
     foreign_key("organization_id", "organizations.id"),
     foreign_key("user_id", "users.id"),
     foreign_key("incident_id", "incidents.id"),
-    # No foreign key: a deleted comment leaves its item, marked retracted.
+    # Not a foreign key: when a comment is deleted, its inbox item stays and is marked as retracted.
     Column("activity_id", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),
     Column("event_type", Text, nullable=False),

@@ -113,9 +113,7 @@ MISFITS = {
     "a key token needs a name": TokenSpec(kind=CallerKind.KEY, organization="acme"),
     "an ops token needs an ops role": TokenSpec(kind=CallerKind.OPS, name="me"),
     "a user token cannot have an organization": TokenSpec(kind=CallerKind.USER, user="mem", organization="acme"),
-    "a key token cannot act for users": TokenSpec(
-        kind=CallerKind.KEY, organization="acme", name="k", act_as=True
-    ),
+    "a key token cannot act for users": TokenSpec(kind=CallerKind.KEY, organization="acme", name="k", act_as=True),
     "an ops token has a role instead of scopes": TokenSpec(
         kind=CallerKind.OPS, name="me", ops_role=OpsRole.ADMIN, scopes=frozenset({"org:read"})
     ),
