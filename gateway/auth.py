@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
 from models.database.engine import is_transient
-from models.directory.policy_facts import ORGANIZATION_COLUMNS, organization_facts
+from models.directory.policy_facts import IS_ACTIVE, ORGANIZATION_COLUMNS, organization_facts
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
 from models.refusals import Forbidden, Unauthenticated, Unavailable
@@ -79,7 +79,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT members.organization_id, members.role, ARRAY(
         SELECT p.team_id FROM team_members p JOIN teams ON teams.id = p.team_id
-        WHERE p.member_id = members.id AND p.is_active AND teams.status = 'active'
+        WHERE p.member_id = members.id AND p.is_active AND teams.{IS_ACTIVE}
     ) AS teams
     FROM members
     WHERE members.user_id = u.id

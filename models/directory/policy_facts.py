@@ -7,12 +7,15 @@ from typing import Any, Final
 from models.enums import ObjectStatus
 from models.policy import OrganizationFacts, ProjectFacts
 
+IS_ACTIVE: Final = f"status = '{ObjectStatus.ACTIVE}'"
+"""The SQL condition of a project or a team that is in use."""
+
 ORGANIZATION_COLUMNS: Final = """o.id AS organization_id, o.slug, o.features, o.open_membership,
        o.alerts_member_write, o.events_member_admin"""
 """What :func:`organization_facts` needs of ``organizations o``."""
 
-PROJECT_COLUMNS: Final = f"""p.id, p.slug, p.status = '{ObjectStatus.ACTIVE}' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams"""  # noqa: S608 - our own status
+PROJECT_COLUMNS: Final = f"""p.id, p.slug, p.{IS_ACTIVE} AS active,
+       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams"""  # noqa: S608 - our own condition
 """What :func:`project_facts` needs of ``projects p``, and the project's slug."""
 
 

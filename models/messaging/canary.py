@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 from models.base import METADATA, timestamp_column
 from models.enums import Lane
 
-KEPT_HOURS: Final = 1
+RETENTION_HOURS: Final = 1
 """How long canaries are kept; the last received canary of each queue is kept longer."""
 
 canaries = Table(
@@ -151,5 +151,5 @@ def prune_canaries(connection: Connection) -> None:
         "DELETE FROM canaries old WHERE sent_at < clock_timestamp() - make_interval(hours => %(hours)s)"
         " AND (seen_at IS NULL OR EXISTS (SELECT FROM canaries newer WHERE newer.queue = old.queue"
         " AND newer.sent_at > old.sent_at AND newer.seen_at IS NOT NULL))",
-        {"hours": KEPT_HOURS},
+        {"hours": RETENTION_HOURS},
     )
