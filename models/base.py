@@ -116,7 +116,7 @@ def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> 
     names = ", ".join(columns)
     return (
         f"INSERT INTO {table.name} ({names}) SELECT {selected}"  # noqa: S608 - names of our own tables and columns
-        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, place) ORDER BY u.place {tail}"
+        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, ordinal) ORDER BY u.ordinal {tail}"
     )
 
 

@@ -49,7 +49,7 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """On whose behalf something is done in one organization.
+    """The person, service, API key or tocsin itself on whose behalf something is done in one organization.
 
     ``scopes`` are the token's own; ``None`` stands for a session, which is a user token without scopes. ``role`` is
     the person's role in the organization, ``None`` if they are not a member. ``teams`` are the active teams that they
