@@ -51,9 +51,8 @@ def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
 
     assert answer.headers["content-type"] in described["content"]
     always = {name.lower(): header for name, header in described["headers"].items() if header["required"]}
-    assert {name: answer.headers[name] for name in always} == {
-        name: header["schema"]["const"] for name, header in always.items()
-    }
+    constant = {name: header["schema"]["const"] for name, header in always.items() if "const" in header["schema"]}
+    assert {name: answer.headers[name] for name in constant} == constant
     assert set(answer.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
