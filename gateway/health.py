@@ -48,7 +48,7 @@ async def _database(container: Container) -> list[HealthCheck]:
     try:
         revision = await container.queries.schema_revision()
     except Unavailable:
-        return [HealthCheck("database", is_healthy=False, is_required=True, detail="PostgreSQL does not answer")]
+        return [HealthCheck("database", is_healthy=False, is_required=True, detail="PostgreSQL does not respond")]
     except Exception:
         # The server responds, but has no table of revisions.
         revision = None
@@ -57,7 +57,7 @@ async def _database(container: Container) -> list[HealthCheck]:
     is_well = revision == known[0] or (revision is not None and revision not in known)
     detail = f"at {revision}" if is_well else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
     return [
-        HealthCheck("database", is_healthy=True, is_required=True, detail="answers"),
+        HealthCheck("database", is_healthy=True, is_required=True, detail="responds"),
         HealthCheck("schema", is_healthy=is_well, is_required=True, detail=detail),
     ]
 
@@ -67,10 +67,10 @@ async def _broker(container: Container) -> list[HealthCheck]:
         async with asyncio.timeout(BROKER_SECONDS):
             errors = await asyncio.to_thread(_topology_errors, container)
     except Exception:
-        detail = "away: commands are still accepted, and wait until it is back or the sweeper finds them"
+        detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
     return [
-        HealthCheck("broker", is_healthy=True, is_required=False, detail="answers"),
+        HealthCheck("broker", is_healthy=True, is_required=False, detail="responds"),
         # Without its queue a hint is lost: commands wait for the sweeper, and the sweeper's hints for the queue.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]

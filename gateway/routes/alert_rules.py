@@ -51,17 +51,17 @@ async def _list(context: RequestContext, projects: Sequence[int]) -> HttpRespons
         only_events=not organization.has(Feature.PERFORMANCE),
     )
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_time, cursor_int))
-    listed = await rules.page(query, page)
-    names, snoozes = await rules.references(listed), await rules.snoozes([rule.id for rule in listed])
-    expanded = await _expanded(context, listed)
+    page_rules = await rules.page(query, page)
+    references, snoozes = await rules.references(page_rules), await rules.snoozes([rule.id for rule in page_rules])
+    expanded = await _expanded(context, page_rules)
 
     def serialize(rule: AlertRule) -> JSON:
         is_snoozed = any(each.user_id is None or each.user_id == viewer for each in snoozes[rule.id])
-        return rule_json(RuleSnapshot.current(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
+        return rule_json(RuleSnapshot.current(rule), references, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
 
     response = page_response(
         page,
-        listed,
+        page_rules,
         key_of=lambda rule: (rule.date_added, rule.id),
         serialize=serialize,
         url=context.url,
@@ -78,9 +78,9 @@ async def read_rule(context: RequestContext) -> HttpResponse:
     """Read an alert rule."""
     rule, rules, viewer = await require_rule(context), context.container.rules, context.actor.user_id
     snoozes = (await rules.snoozes([rule.id]))[rule.id]
-    names = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
+    references = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
     expanded = await _expanded(context, [rule])
-    details = rule_details_json(rule, names, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
+    details = rule_details_json(rule, references, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
     return conditional_response(details, version=rule.version, if_none_match=context.if_none_match)
 
 
@@ -89,10 +89,10 @@ async def read_project_rule(context: RequestContext) -> HttpResponse:
     return await read_rule(context)
 
 
-async def _expanded(context: RequestContext, listed: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
+async def _expanded(context: RequestContext, rules: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
     if "latestIncident" not in context.query.getlist("expand"):
         return {}
-    latest = await context.container.rules.latest_incidents(listed, context.actor.user_id)
+    latest = await context.container.rules.latest_incidents(rules, context.actor.user_id)
     return {id_: {"latestIncident": incident} for id_, incident in latest.items()}
 
 

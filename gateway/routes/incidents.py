@@ -39,25 +39,27 @@ async def open_incident(context: RequestContext) -> HttpResponse:
 
 async def list_incidents(context: RequestContext) -> HttpResponse:
     """List incidents of the caller's teams or of the given projects, latest start first."""
-    reads, query, viewer = context.container.incident_list, context.query, context.actor.user_id
-    selection = await reads.parse_filter(query, context.actor, context.organization)
+    incident_list, query, viewer = context.container.incident_list, context.query, context.actor.user_id
+    incident_filter = await incident_list.parse_filter(query, context.actor, context.organization)
     page = parse_page(query, default=LIST_PAGE, key_parsers=(cursor_time, cursor_int))
-    keys = await reads.keys(selection, page)
+    keys = await incident_list.keys(incident_filter, page)
     expand = query.getlist("expand")
-    listed = await reads.items(keys, activities="activities" in expand, seen_by="seen_by" in expand)
-    found_by = await context.container.rules.incident_rules([each.incident for each in listed.values()], viewer)
+    items = await incident_list.items(keys, activities="activities" in expand, seen_by="seen_by" in expand)
+    alert_rules = await context.container.rules.incident_rules([each.incident for each in items.values()], viewer)
     shows_original = "original_alert_rule" in expand
     rules = (
-        {each.snapshot.rule.id: each.snapshot.rule for each in found_by.values()} if "latestIncident" in expand else {}
+        {each.snapshot.rule.id: each.snapshot.rule for each in alert_rules.values()}
+        if "latestIncident" in expand
+        else {}
     )
     latest = await context.container.rules.latest_incidents(list(rules.values()), viewer)
     return page_response(
         page,
         # An incident that was deleted after its key was read is left out.
-        [key for key in keys if key.incident_id in listed],
+        [key for key in keys if key.incident_id in items],
         key_of=lambda row: (row.date_started, row.incident_id),
         serialize=lambda row: _with_latest_incident(
-            _listed_json(listed[row.incident_id], viewer, found_by.get(row.incident_id), shows_original=shows_original),
+            _item_json(items[row.incident_id], viewer, alert_rules.get(row.incident_id), shows_original=shows_original),
             latest,
         ),
         url=context.url,
@@ -65,28 +67,28 @@ async def list_incidents(context: RequestContext) -> HttpResponse:
     )
 
 
-def _with_latest_incident(shown: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
+def _with_latest_incident(incident: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
     """Add the rule's latest incident if the query asks for it."""
-    rule = shown["alertRule"]
+    rule = incident["alertRule"]
     if rule is None or int(rule["id"]) not in latest:
-        return shown
-    return {**shown, "alertRule": {**rule, "latestIncident": latest[int(rule["id"])]}}
+        return incident
+    return {**incident, "alertRule": {**rule, "latestIncident": latest[int(rule["id"])]}}
 
 
-def _listed_json(
-    listed: IncidentListItem, viewer: int | None, found_by: IncidentRule | None, *, shows_original: bool
+def _item_json(
+    item: IncidentListItem, viewer: int | None, alert_rule: IncidentRule | None, *, shows_original: bool
 ) -> IncidentJson:
-    number = listed.incident.identifier
+    number = item.incident.identifier
     activities = None
-    if listed.activities is not None:
-        activities = [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
+    if item.activities is not None:
+        activities = [activity_json(each, identifier=number, user=by) for each, by in item.activities]
     return incident_json(
-        listed.incident,
-        projects=listed.projects,
+        item.incident,
+        projects=item.projects,
         activities=activities,
-        seen_by=listed.seen_by,
+        seen_by=item.seen_by,
         viewer=viewer,
-        alert_rule=found_by,
+        alert_rule=alert_rule,
         shows_original=shows_original,
     )
 
@@ -96,14 +98,14 @@ async def read_incident(context: RequestContext) -> HttpResponse:
     organization, viewer = context.organization, context.actor.user_id
     found, projects = await context.container.queries.incident(organization.id, context.incident_number(), viewer)
     require_project_access(context.actor, organization, projects)
-    found_by = await context.container.rules.incident_rules([found.incident], viewer)
+    alert_rules = await context.container.rules.incident_rules([found.incident], viewer)
     details = incident_details_json(
         found.incident,
         projects=found.projects,
         seen_by=found.seen_by,
         viewer=viewer,
         is_subscribed=found.is_subscribed,
-        alert_rule=found_by.get(found.incident.id),
+        alert_rule=alert_rules.get(found.incident.id),
     )
     return conditional_response(details, version=found.incident.version, if_none_match=context.if_none_match)
 

@@ -33,7 +33,7 @@ PAGE: Final = 25
 async def list_triggers(context: RequestContext) -> HttpResponse:
     """List the triggers of an alert rule, by label in descending order."""
     rule = await require_rule(context)
-    names = await context.container.rules.references([rule])
+    references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
 
     def key(trigger: Trigger) -> tuple[str, int]:
@@ -44,7 +44,7 @@ async def list_triggers(context: RequestContext) -> HttpResponse:
         page,
         slice_page(ordered, page, key_of=key, descending=True),
         key_of=key,
-        serialize=lambda trigger: trigger_json(rule.id, rule.definition, trigger, names),
+        serialize=lambda trigger: trigger_json(rule.id, rule.definition, trigger, references),
         url=context.url,
         query=context.query,
     )
@@ -53,15 +53,15 @@ async def list_triggers(context: RequestContext) -> HttpResponse:
 async def read_trigger(context: RequestContext) -> HttpResponse:
     """Read a trigger."""
     rule, trigger = await _require_trigger(context)
-    names = await context.container.rules.references([rule])
-    shown = trigger_json(rule.id, rule.definition, trigger, names)
-    return conditional_response(shown, version=0, if_none_match=context.if_none_match)
+    references = await context.container.rules.references([rule])
+    details = trigger_json(rule.id, rule.definition, trigger, references)
+    return conditional_response(details, version=0, if_none_match=context.if_none_match)
 
 
 async def list_actions(context: RequestContext) -> HttpResponse:
     """List the actions of a trigger, by type."""
     rule, trigger = await _require_trigger(context)
-    names = await context.container.rules.references([rule])
+    references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
 
     def key(action: Action) -> tuple[str, int]:
@@ -71,7 +71,7 @@ async def list_actions(context: RequestContext) -> HttpResponse:
         page,
         slice_page(sorted(trigger.actions, key=key), page, key_of=key),
         key_of=key,
-        serialize=lambda action: action_json(trigger.id, action, names),
+        serialize=lambda action: action_json(trigger.id, action, references),
         url=context.url,
         query=context.query,
     )
@@ -80,8 +80,10 @@ async def list_actions(context: RequestContext) -> HttpResponse:
 async def read_action(context: RequestContext) -> HttpResponse:
     """Read an action."""
     rule, trigger, action = await _require_action(context)
-    names = await context.container.rules.references([rule])
-    return conditional_response(action_json(trigger.id, action, names), version=0, if_none_match=context.if_none_match)
+    references = await context.container.rules.references([rule])
+    return conditional_response(
+        action_json(trigger.id, action, references), version=0, if_none_match=context.if_none_match
+    )
 
 
 async def _require_trigger(context: RequestContext) -> tuple[AlertRule, Trigger]:
