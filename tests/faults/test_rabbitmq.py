@@ -199,7 +199,7 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
     relay.publish_batch()
     assert unannounced(database.engine) == 2
     first = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
@@ -213,7 +213,7 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
 
 def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
 
     while relay.publish_batch():
         pass
@@ -224,7 +224,9 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Databas
 
 def test_only_so_many_refused_events_are_tried_again(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=10, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
+    relay = Relay(
+        database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(600,), max_deferred=4)
+    )
 
     while relay.publish_batch():
         pass

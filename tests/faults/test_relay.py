@@ -33,7 +33,7 @@ from tests.conftest import Database
 from tests.faults.loops import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
-from workers.relay.relay import EVENTS_PER_LINE, Relay
+from workers.relay.relay import EVENTS_PER_SUBJECT, Relay
 from workers.relay.sweeper import Sweeper
 from workers.stack.servers import EmbeddedServers
 
@@ -113,7 +113,7 @@ def test_several_relays_announce_every_line_in_its_order_while_others_commit_lat
 
 
 def test_a_line_longer_than_a_round_is_announced_in_order(database: Database, subscriber: Subscriber) -> None:
-    length = 2 * EVENTS_PER_LINE + 3
+    length = 2 * EVENTS_PER_SUBJECT + 3
     given_events(database.engine, lines=1, length=length)
 
     announce_all(Relay(database.engine, subscriber.settings))
