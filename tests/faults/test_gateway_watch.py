@@ -12,13 +12,13 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
+from tasks.startup import free_port
 from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
 from tests.http.doorway import running_gateway
 from tests.journeys.programs import Program, running
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 SERVE = """
 import json, os, signal, sys, threading, time

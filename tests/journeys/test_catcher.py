@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.startup import free_port
 from tests.journeys.programs import CLEAN, tocsin
 from tests.journeys.stack import Stack
 from workers.stack.mail_catcher import KEPT, MAX_BYTES
-from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("stack")
 

@@ -277,7 +277,9 @@ def test_a_taken_port_is_said_before_anything_starts(data: Path) -> None:
         done = tocsin("up", "--data", str(data), "--port", str(port))
 
     assert done.returncode == 1
-    assert done.stderr == f"port {port} on 127.0.0.1 is taken: end what listens there, or choose another with --port\n"
+    assert (
+        done.stderr == f"port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port\n"
+    )
     assert not data.exists()
 
 

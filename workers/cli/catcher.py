@@ -20,7 +20,8 @@ def catcher(
     """Catch mails and webhooks on this machine, and show them."""
     with importing():
         from tasks.log_config import configure_logging
+        from tasks.settings import LogLevel
         from workers.stack.mail_catcher import run
 
-    configure_logging("warning")
+    configure_logging(LogLevel.WARNING)
     run(smtp_port=smtp_port, http_port=http_port)

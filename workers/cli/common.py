@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from models.settings import SettingsError
+from tasks.startup import StartupError
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 from workers.stack.managed_process import StackError
@@ -32,7 +33,7 @@ def run(name: str, target: str, words: list[str]) -> int:
         result = _load(name, target)(words, prog_name=f"tocsin {name}", standalone_mode=False)
     except _UsageError as error:
         return complain(f"{error.format_message().rstrip('.')}; `tocsin {name} --help` shows how it is used", code=2)
-    except (CliError, StackError, SettingsError) as error:
+    except (CliError, StackError, SettingsError, StartupError) as error:
         return complain(str(error))
     except (KeyboardInterrupt, typer.Abort):
         return complain("stopped")

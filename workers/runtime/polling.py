@@ -8,6 +8,8 @@ from typing import Final
 
 import structlog
 
+from tasks.server_check import explain_refusal
+
 POLL_SECONDS: Final = 0.5
 """How long a loop without work waits for a wake-up before it polls again."""
 
@@ -22,7 +24,7 @@ def run_polling_loop(
 ) -> None:
     """Call ``poll`` until ``stop`` is set, and ``wait`` up to ``POLL_SECONDS`` whenever it found no work.
 
-    An exception is logged once per outage, and ``poll`` is called again after a delay: whatever it did not commit still
+    An error is logged once per outage, and ``poll`` is called again after a delay: whatever it did not commit still
     waits in its table.
     """
     errors = 0
@@ -31,7 +33,7 @@ def run_polling_loop(
             found_work = poll()
         except Exception as error:
             if errors == 0:
-                log.warning("loop.failed", loop=name, exc_info=error)
+                _log_error(name, error)
             stop.wait(ERROR_DELAYS_SECONDS[min(errors, len(ERROR_DELAYS_SECONDS) - 1)])
             errors += 1
             continue
@@ -40,3 +42,10 @@ def run_polling_loop(
             errors = 0
         if not found_work:
             wait(POLL_SECONDS)
+
+
+def _log_error(name: str, error: Exception) -> None:
+    if refusal := explain_refusal(error):
+        log.error("loop.failed", loop=name, error=refusal)
+    else:
+        log.warning("loop.failed", loop=name, exc_info=error)

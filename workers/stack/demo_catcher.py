@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from tasks.startup import free_port
 from workers.stack.own_processes import TocsinProcess, tocsin
-from workers.stack.up import Stack, free_port
+from workers.stack.up import Stack
 
 LOOPBACK: Final = "127.0.0.1"
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tasks.startup import free_port
 from workers.stack import discovery
 from workers.stack.console import Console
 from workers.stack.data_dir import DataDirectory
@@ -148,27 +146,3 @@ class Stack:
             self.voice.print(
                 f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; others do not find us"
             )
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, if nobody listens there; any free one for port 0.
-
-    :raises StackError: it is taken, or not ours to take.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            attempt.bind(address)
-            taken: int = attempt.getsockname()[1]
-            return taken
-    except socket.gaierror:
-        raise StackError(f"{host} is no address of this machine: name another with --host") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StackError(
-                f"port {port} on {host} is taken: end what listens there, or choose another with --port"
-            ) from None
-        raise StackError(
-            f"port {port} on {host} cannot be used: {error.strerror}; choose others with --host, --port"
-        ) from None
