@@ -64,7 +64,7 @@ def test_a_gateway_whose_socket_is_lost_ends_itself(serving: tuple[Program, int]
         assert caller.get("/livez").is_success
 
     assert gateway.finish() == EXIT_STUCK
-    assert "watch.deaf" in gateway.lines[-1]
+    assert "watchdog.stuck" in gateway.lines[-1]
 
 
 def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
@@ -72,7 +72,7 @@ def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
     gateway.process.send_signal(signal.SIGUSR2)
 
     assert gateway.finish() == EXIT_STUCK
-    assert "watch.deaf" in gateway.lines[-1]
+    assert "watchdog.stuck" in gateway.lines[-1]
 
 
 def test_a_gateway_that_is_told_to_stop_is_not_deaf(serving: tuple[Program, int]) -> None:

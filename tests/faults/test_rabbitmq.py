@@ -90,7 +90,7 @@ def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: R
 
         assert topology_errors(connection) == []
     assert "the exchange tocsin.events, the queue commands, " in missing
-    assert missing.endswith(" are missing: start `tocsin relay` (anew, if it runs), which declares them")
+    assert missing.endswith(" are missing: start `tocsin relay` (restart it, if it runs), which declares them")
     assert found_after == []
 
 
@@ -110,8 +110,8 @@ def test_a_queue_of_another_shape_is_named_with_its_difference_and_the_fix(
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the queue bulk is not as we declare it (inequivalent arg '")
-    assert found.endswith("delete it on RabbitMQ, no work is lost, then start `tocsin relay` anew")
+    assert found.startswith("the queue bulk differs from its declaration (inequivalent arg '")
+    assert found.endswith("delete it on RabbitMQ, which loses no work, then restart `tocsin relay`")
     assert difference in found or "x-dead-letter" in found or "x-max-length" in found
 
 
@@ -121,8 +121,8 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the exchange tocsin.events is not as we declare it (inequivalent arg 'type'")
-    assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
+    assert found.startswith("the exchange tocsin.events differs from its declaration (inequivalent arg 'type'")
+    assert found.endswith("restart `tocsin relay` and the services whose queues were bound to it")
 
 
 def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared: RabbitBroker) -> None:
@@ -133,7 +133,7 @@ def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared
         found = topology_errors(connection)
 
     assert [sentence.partition(" (")[0] for sentence in found] == [
-        f"the queue {lane.value} may not be looked at" for lane in Lane
+        f"the queue {lane.value} cannot be inspected" for lane in Lane
     ]
     assert all("`rabbitmqctl set_permissions`" in sentence for sentence in found)
 
@@ -153,7 +153,7 @@ def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is
         ill = ask()
         declare(connection)
 
-    assert ill == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
+    assert ill == (1, "the queue bulk is missing: start `tocsin relay` (restart it, if it runs), which declares it")
     assert ask() == (0, "every exchange and queue is as this release declares it")
 
 
