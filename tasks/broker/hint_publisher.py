@@ -29,9 +29,9 @@ class HintPublisher:
     published is dropped, and logged once per outage; a queue with many hints gets no more. Start it after a fork.
     """
 
-    def __init__(self, app: Celery, *, max_waiting: int = MAX_HINTS // 10) -> None:
+    def __init__(self, app: Celery, *, max_queued: int = MAX_HINTS // 10) -> None:
         self._app = app
-        self._max_waiting = max_waiting
+        self._max_waiting = max_queued
         self._pending: dict[Lane, dict[str, None]] = {}
         self._changed = threading.Condition()
         self._stopping = False

@@ -80,7 +80,7 @@ def test_many_callers_become_few_messages(broker: Broker) -> None:
 
 def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
     for subject in ("org:1", "org:2"):
-        hinter = HintPublisher(make_app(broker.settings), max_waiting=1)
+        hinter = HintPublisher(make_app(broker.settings), max_queued=1)
         hinter.publish(Lane.COMMANDS, [subject])
         hinter.start()
         hinter.stop(timeout=10)

@@ -15,12 +15,11 @@ from sqlalchemy.engine import Engine, make_url
 from tasks.server_check import check_broker
 from tasks.settings import BrokerSettings
 from tasks.startup import StartupError, free_port
-from tests.brokers import RabbitBroker
+from tests.brokers import RabbitBroker, ValkeyBroker
 from tests.conftest import Database
 from tests.journeys.programs import process, tocsin
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
-from workers.stack.valkey import Valkey
 
 PROCESSES = ("gateway", "worker", "relay", "notifier")
 WITHIN_SECONDS = 10.0
@@ -61,9 +60,10 @@ def password_role(database: Database, maintenance: Engine) -> Iterator[str]:
 
 
 @pytest.fixture
-def valkey_password(valkey_server: Valkey) -> Iterator[str]:
-    """Valkey asks for this password."""
-    with contextlib.closing(redis.Redis(unix_socket_path=str(valkey_server.socket))) as client:
+def valkey_password(valkey: ValkeyBroker) -> Iterator[str]:
+    """The password that Valkey requires."""
+    url = valkey.url.replace("redis+socket://", "unix://")
+    with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.config_set("requirepass", "right")
         client.execute_command("AUTH", "right")
         yield "right"
@@ -100,14 +100,14 @@ def test_an_unknown_role_or_database_ends_a_process_with_one_sentence(
 
 
 def test_a_password_that_valkey_refuses_ends_a_process_with_one_sentence(
-    database: Database, servers: EmbeddedServers, valkey_server: Valkey, valkey_password: str
+    database: Database, servers: EmbeddedServers, valkey: ValkeyBroker, valkey_password: str
 ) -> None:
-    without = start("relay", servers, DATABASE_URL=database.url, BROKER_URL=valkey_server.broker_url)
+    without = start("relay", servers, DATABASE_URL=database.url, BROKER_URL=valkey.url)
     wrong = start(
         "relay",
         servers,
         DATABASE_URL=database.url,
-        BROKER_URL=valkey_server.broker_url.replace("://", f"://:not-{valkey_password}@"),
+        BROKER_URL=valkey.url.replace("://", f"://:not-{valkey_password}@"),
     )
 
     assert without == "the broker refuses the login (Authentication required): correct BROKER_URL\n"

@@ -21,11 +21,11 @@ from models.database.backup import (
     restore_backup,
     write_backup,
 )
-from workers.cli.common import AsJson, Data, data_folder, say, say_json
-from workers.cli.database import found_engine
+from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
+from workers.cli.database import open_engine
 from workers.cli.errors import CliError
 from workers.stack.data_dir import DataDirectory
-from workers.stack.discovery import running_stack
+from workers.stack.discovery import find_running_stack
 from workers.stack.servers import embedded_servers
 from workers.stack.settings import StackSettings
 
@@ -35,8 +35,8 @@ TELL_SECONDS = 1.0
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the whole database, as it is at one moment, to FILE; everything goes on meanwhile."""
     try:
@@ -54,9 +54,9 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `tocsin backup` wrote.")],
     *,
-    data: Data = None,
+    data: DataOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before what is there goes.")] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Put what FILE holds in the place of what the database holds, all or nothing, then bring it to this release."""
     try:
@@ -75,12 +75,12 @@ def _reached_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engin
 
     A ``fresh`` folder will do to restore into.
     """
-    folder = data_folder(data)
+    folder = resolve_data_dir(data)
     configured = "DATABASE_URL" in StackSettings.from_environment().environment
     with contextlib.ExitStack() as running:
-        if not configured and running_stack(folder) is None and (fresh or DataDirectory(folder).is_ours):
+        if not configured and find_running_stack(folder) is None and (fresh or DataDirectory(folder).is_initialized):
             os.environ.update(running.enter_context(embedded_servers(folder)).environment)
-        yield running.enter_context(found_engine(data))
+        yield running.enter_context(open_engine(data))
 
 
 def _ask(rows: int, *, yes: bool) -> None:
@@ -109,9 +109,9 @@ def _progress(verb: str) -> Callable[[str, int], None]:
 def _answer(what: str, file: Path, manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
         facts = {"revision": manifest.revision, "takenAt": manifest.taken_at, "tocsin": manifest.tocsin}
-        say_json({"file": str(file), **facts, "tables": len(manifest.tables), "rows": manifest.rows})
+        print_json({"file": str(file), **facts, "tables": len(manifest.tables), "rows": manifest.rows})
         return
-    say(
+    print_line(
         f"{what} {manifest.rows} rows of {len(manifest.tables)} tables, schema {manifest.revision}, "
         f"as they were at {manifest.taken_at}"
     )

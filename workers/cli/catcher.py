@@ -6,16 +6,16 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.common import AsJson, Data
+from workers.cli.common import DataOption, JsonOption
 from workers.runtime.imports import importing
 
 
 def catcher(
     *,
-    data: Data = None,  # noqa: ARG001 - every command takes it; what is caught stays in memory
+    data: DataOption = None,  # noqa: ARG001 - every command takes it; what is caught stays in memory
     smtp_port: Annotated[int, typer.Option(min=1, max=65535, help="Port that mails are sent to.")] = 8425,
     http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page and of webhooks.")] = 8480,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Catch mails and webhooks on this machine, and show them."""
     with importing():

@@ -17,11 +17,11 @@ from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 from workers.stack.managed_process import StackError
 
-Data = Annotated[
+DataOption = Annotated[
     Path | None,
     typer.Option("--data", metavar="DIR", help="Folder of the embedded servers' files (TOCSIN_DATA; ./.tocsin)."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
 """typer does not export it; it is what a wrong option or argument raises."""
@@ -32,46 +32,46 @@ def run(name: str, target: str, words: list[str]) -> int:
     try:
         result = _load(name, target)(words, prog_name=f"tocsin {name}", standalone_mode=False)
     except _UsageError as error:
-        return complain(f"{error.format_message().rstrip('.')}; `tocsin {name} --help` shows how it is used", code=2)
+        return fail(f"{error.format_message().rstrip('.')}; `tocsin {name} --help` shows how it is used", code=2)
     except (CliError, StackError, SettingsError, StartupError) as error:
-        return complain(str(error))
+        return fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return complain("stopped")
+        return fail("stopped")
     return result if isinstance(result, int) else 0
 
 
-def complain(sentence: str, code: int = 1) -> int:
+def fail(sentence: str, code: int = 1) -> int:
     """Say a sentence on stderr and return the exit code."""
     sys.stderr.write(f"{sentence}\n")
     return code
 
 
-def say(line: str = "") -> None:
+def print_line(line: str = "") -> None:
     """Say one line, at once and unwrapped."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def say_json(answer: object) -> None:
+def print_json(answer: object) -> None:
     """Answer in JSON."""
-    say(json.dumps(answer, indent=2, default=str))
+    print_line(json.dumps(answer, indent=2, default=str))
 
 
-def data_folder(data: Path | None) -> Path:
+def resolve_data_dir(data: Path | None) -> Path:
     """The data folder: as asked for, as configured, or ``.tocsin`` here."""
     from workers.stack.settings import StackSettings
 
     return data or StackSettings.from_environment().data
 
 
-def find_stack(data: Path | None) -> None:
+def use_stack_environment(data: Path | None) -> None:
     """Point this process's settings to the configured servers, or to those of the stack that runs on `data`.
 
     :raises StackError: there are neither.
     """
-    from workers.stack.discovery import environment_of
+    from workers.stack.discovery import resolve_environment
 
-    os.environ.update(environment_of(data_folder(data)))
+    os.environ.update(resolve_environment(resolve_data_dir(data)))
 
 
 def _load(name: str, target: str) -> Any:

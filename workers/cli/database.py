@@ -11,19 +11,19 @@ from sqlalchemy.exc import DBAPIError
 
 from models.database.engine import make_engine, sqlstate
 from models.settings import DatabaseSettings
-from workers.cli.common import find_stack
+from workers.cli.common import use_stack_environment
 from workers.cli.errors import CliError
 
 _NO_SUCH_TABLE = "42P01"
 
 
 @contextlib.contextmanager
-def found_engine(data: Path | None) -> Iterator[Engine]:
+def open_engine(data: Path | None) -> Iterator[Engine]:
     """The configured database, or that of the stack that runs on `data`.
 
     :raises Refused: it does not answer, or it says no.
     """
-    find_stack(data)
+    use_stack_environment(data)
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin cli", pool_size=2)
     try:
         yield engine
@@ -34,9 +34,9 @@ def found_engine(data: Path | None) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def one_transaction(data: Path | None) -> Iterator[Connection]:
+def transaction(data: Path | None) -> Iterator[Connection]:
     """A transaction on that database: it commits when the block ends, unless by an exception."""
-    with found_engine(data) as engine, engine.begin() as connection:
+    with open_engine(data) as engine, engine.begin() as connection:
         yield connection
 
 

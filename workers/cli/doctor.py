@@ -24,8 +24,8 @@ from models.settings import (
     environment_name,
 )
 from tasks.settings import BrokerSettings
-from workers.cli.common import AsJson, Data, data_folder, say, say_json
-from workers.stack.discovery import environment_of
+from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
+from workers.stack.discovery import resolve_environment
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ STALE_SECONDS = 90.0
 """A queue whose last canary was seen longer ago than this has no worker; they come every 30 s."""
 
 
-class Unwell(Exception):
+class CheckFailed(Exception):
     """A check failed; the text says what is wrong and the fix."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """The result of one check; `says` holds the facts, or what is wrong with its fix."""
 
     check: str
@@ -53,26 +53,26 @@ class Finding:
     says: str
 
 
-def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
+def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Check configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
-    folder = data_folder(data)
+    folder = resolve_data_dir(data)
     findings = [_find("configuration", lambda: _configuration(folder))]
     if findings[0].good:
         findings += [_find(name, check) for name, check in CHECKS.items()]
     findings.append(_find("disk", lambda: _disk(folder)))
     settings = _effective_settings()
     if as_json:
-        say_json({"settings": settings, "checks": [asdict(finding) for finding in findings]})
+        print_json({"settings": settings, "checks": [asdict(finding) for finding in findings]})
     else:
         for name, value in settings.items():
-            say(f"     {name:<22} {value}  ({SETTING_NAMES[name]})")
+            print_line(f"     {name:<22} {value}  ({SETTING_NAMES[name]})")
         for finding in findings:
-            say(f"{'ok ' if finding.good else 'BAD'}  {finding.check:<14} {finding.says}")
+            print_line(f"{'ok ' if finding.good else 'BAD'}  {finding.check:<14} {finding.says}")
     if not all(finding.good for finding in findings):
         raise typer.Exit(1)
 
 
-def hidden(name: str, value: str) -> str:
+def mask_secret(name: str, value: str) -> str:
     """The value of a setting as it may be printed."""
     if name not in SECRET_SETTING_NAMES:
         return value
@@ -82,11 +82,11 @@ def hidden(name: str, value: str) -> str:
     return re.sub(r"(?i)([?&][^=&]*(?:password|passfile|key)=)[^&]*", r"\1(hidden)", value)
 
 
-def _find(name: str, check: Callable[[], str]) -> Finding:
+def _find(name: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(name, good=True, says=check())
-    except (Unwell, StackError, SettingsError) as error:
-        return Finding(name, good=False, says=str(error))
+        return CheckResult(name, good=True, says=check())
+    except (CheckFailed, StackError, SettingsError) as error:
+        return CheckResult(name, good=False, says=str(error))
 
 
 def _rooms() -> list[type[Settings]]:
@@ -104,11 +104,11 @@ def _effective_settings() -> dict[str, str]:
     }
     given = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
     values = defaults | given
-    return {name: hidden(name, values[name]) for name in SETTING_NAMES if name in values}
+    return {name: mask_secret(name, values[name]) for name in SETTING_NAMES if name in values}
 
 
 def _configuration(folder: Path) -> str:
-    os.environ.update(environment_of(folder))
+    os.environ.update(resolve_environment(folder))
     for room in _rooms():
         room.from_environment()
     return "every setting is known and fits"
@@ -129,7 +129,7 @@ def _migrations() -> str:
     finally:
         engine.dispose()
     if at != head_revision():
-        raise Unwell(
+        raise CheckFailed(
             f"the schema is at {at or 'nothing'} and this release expects {head_revision()}: run `tocsin migrate`"
         )
     return f"the schema is at {at}, the newest"
@@ -147,7 +147,7 @@ def _broker() -> str:
             connection.default_channel.close()
 
     _or_unwell(answer, "the broker does not answer", "start it, or correct BROKER_URL")
-    return f"{hidden('BROKER_URL', url)} answers"
+    return f"{mask_secret('BROKER_URL', url)} answers"
 
 
 def _topology() -> str:
@@ -164,7 +164,7 @@ def _topology() -> str:
             return topology_errors(connection)
 
     if found := _or_unwell(look, "the queues cannot be looked at", "see the line above"):
-        raise Unwell("; ".join(found))
+        raise CheckFailed("; ".join(found))
     return "every exchange and queue is as this release declares it"
 
 
@@ -178,7 +178,7 @@ def _wake_ups() -> str:
         url.replace("redis+socket://", "unix://"), socket_timeout=3, socket_connect_timeout=3, retry=None
     )
     _or_unwell(client.ping, "Valkey does not answer", "start it, or correct REDIS_URL")
-    return f"{hidden('REDIS_URL', url)} answers"
+    return f"{mask_secret('REDIS_URL', url)} answers"
 
 
 def _queues() -> str:
@@ -199,12 +199,14 @@ def _queues() -> str:
         return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
     silent = min(flight.sent_seconds for flight in found)
     if silent > STALE_SECONDS:
-        raise Unwell(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
+        raise CheckFailed(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
     stale = [flight for flight in found if flight.age_seconds > STALE_SECONDS]
     if stale:
         said = ", ".join(f"{flight.queue} for {flight.age_seconds:.0f} s" for flight in stale)
         lanes = ",".join(flight.queue for flight in stale)
-        raise Unwell(f"no worker has taken a canary from {said}: start `tocsin worker --lanes {lanes}`, or see its log")
+        raise CheckFailed(
+            f"no worker has taken a canary from {said}: start `tocsin worker --lanes {lanes}`, or see its log"
+        )
     return "a worker took the last canary from " + ", ".join(_seen(flight) for flight in found)
 
 
@@ -219,7 +221,7 @@ def _clocks() -> str:
     there = float(_ask("SELECT extract(epoch FROM clock_timestamp())"))
     apart = there - (before + time.time()) / 2
     if abs(apart) > CLOCK_SECONDS:
-        raise Unwell(f"the database's clock is {apart:+.1f} s from this one: let both follow a time server (NTP)")
+        raise CheckFailed(f"the database's clock is {apart:+.1f} s from this one: let both follow a time server (NTP)")
     return f"the database's clock is {apart * 1000:+.0f} ms from this one"
 
 
@@ -227,7 +229,7 @@ def _disk(folder: Path) -> str:
     place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if free < LOW_DISK_BYTES:
-        raise Unwell(f"{place} has {free / 2**20:.0f} MiB left: free some space there")
+        raise CheckFailed(f"{place} has {free / 2**20:.0f} MiB left: free some space there")
     return f"{place} has {free / 2**30:.1f} GiB left"
 
 
@@ -261,4 +263,4 @@ def _or_unwell(ask: Callable[[], T], what: str, fix: str) -> T:
         return ask()
     except Exception as error:  # whatever a driver raises, the operator is to read it here
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Unwell(f"{what} ({lines[-1] if lines else type(error).__name__}): {fix}") from error
+        raise CheckFailed(f"{what} ({lines[-1] if lines else type(error).__name__}): {fix}") from error

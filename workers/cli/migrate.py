@@ -8,8 +8,8 @@ import typer
 from sqlalchemy.exc import ProgrammingError
 
 from models.database.engine import sqlstate
-from workers.cli.common import AsJson, Data, say, say_json
-from workers.cli.database import found_engine
+from workers.cli.common import DataOption, JsonOption, print_json, print_line
+from workers.cli.database import open_engine
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
@@ -18,19 +18,19 @@ _NOT_ALLOWED = "42501"
 
 def migrate(
     *,
-    data: Data = None,
+    data: DataOption = None,
     roles: Annotated[
         bool,
         typer.Option("--roles", help="Also make a group role per process, with the rights it needs."),
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring the schema to head; safe to run from many hosts at once."""
     with importing():
         from models.database.grants import create_roles
         from models.database.migrate import migrate as bring_to_head
 
-    with found_engine(data) as engine:
+    with open_engine(data) as engine:
         made: list[str] = []
         if roles:
             try:
@@ -45,11 +45,11 @@ def migrate(
                 ) from None
         before, now = bring_to_head(engine)
     if as_json:
-        say_json({"before": before, "now": now, "roles": made})
+        print_json({"before": before, "now": now, "roles": made})
         return
     if before == now:
-        say(f"the schema is at {now} already")
+        print_line(f"the schema is at {now} already")
     else:
-        say(f"the schema came from {before or 'nothing'} to {now}")
+        print_line(f"the schema came from {before or 'nothing'} to {now}")
     if made:
-        say(f"made {', '.join(made)}: grant each to the login role of its process")
+        print_line(f"made {', '.join(made)}: grant each to the login role of its process")

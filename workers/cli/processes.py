@@ -10,7 +10,7 @@ import typer
 
 from models.enums import Lane
 from tasks.watchdog import PATIENCE_SECONDS
-from workers.cli.common import AsJson, Data, find_stack
+from workers.cli.common import DataOption, JsonOption, use_stack_environment
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
@@ -19,45 +19,45 @@ _GROUP = "tocsin.processes"
 
 def gateway(
     *,
-    data: Data = None,
+    data: DataOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8400,
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without an answer at its own door, after which it ends itself.")
     ] = PATIENCE_SECONDS,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Take HTTP in and commands out."""
-    find_stack(data)
+    use_stack_environment(data)
     _process("gateway")(host=host, port=port, patience_seconds=patience)
 
 
 def worker(
     *,
-    data: Data = None,
+    data: DataOption = None,
     lanes: Annotated[str, typer.Option(help="Lanes to work on, separated by commas.")] = "commands,bulk,deliveries",
     patience: Annotated[
         float, typer.Option(min=1, help="Seconds without progress, while work waits, after which it ends itself.")
     ] = PATIENCE_SECONDS,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
     """Apply commands and deliver notifications."""
     names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
     if not names or not set(names) <= set(Lane):
         raise typer.BadParameter(f"--lanes takes some of {','.join(Lane)}, not {lanes!r}")
-    find_stack(data)
+    use_stack_environment(data)
     _process("worker")(lanes=names, patience_seconds=patience)
 
 
-def relay(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
+def relay(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
     """Announce events in order, and sweep up forgotten work."""
-    find_stack(data)
+    use_stack_environment(data)
     _process("relay")()
 
 
-def notifier(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
+def notifier(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
     """Decide who hears of what."""
-    find_stack(data)
+    use_stack_environment(data)
     _process("notifier")()
 
 

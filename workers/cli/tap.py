@@ -17,7 +17,7 @@ from models.base import new_id
 from tasks.app import make_app
 from tasks.broker.topology import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
-from workers.cli.common import AsJson, Data, find_stack, say
+from workers.cli.common import DataOption, JsonOption, print_line, use_stack_environment
 from workers.cli.errors import CliError
 
 _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
@@ -26,11 +26,11 @@ _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
 def tap(
     *,
     binding: Annotated[list[str] | None, typer.Option(help="Routing keys to bind, like 'incident.#'.")] = None,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Print events as they pass, until Ctrl-C; with --json one CloudEvent a line."""
-    find_stack(data)
+    use_stack_environment(data)
     connection = make_app(BrokerSettings.from_environment()).connection_for_read()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0)
@@ -44,7 +44,7 @@ def tap(
 def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool) -> None:
     def show(body: Any, message: Any) -> None:
         event = json.loads(body) if isinstance(body, str) else body
-        say(json.dumps(event) if as_json else _line(event))
+        print_line(json.dumps(event) if as_json else _line(event))
         message.ack()
 
     channel = connection.channel()

@@ -17,8 +17,8 @@ from models.directory.tokens import (
     revoke_token,
 )
 from models.enums import CallerKind, OpsRole
-from workers.cli.common import AsJson, Data, say, say_json
-from workers.cli.database import one_transaction
+from workers.cli.common import DataOption, JsonOption, print_json, print_line
+from workers.cli.database import transaction
 from workers.cli.errors import CliError
 
 token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -50,8 +50,8 @@ def create(
     act_as: Annotated[bool, typer.Option("--act-as", help="A service that may also act for members.")] = False,
     ops: Annotated[OpsRole | None, typer.Option(help="An operator's token: what it may do.")] = None,
     expires: Annotated[int | None, typer.Option(metavar="DAYS", min=1, help="Days until it expires.")] = None,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a token and show it, this once."""
     given = [
@@ -75,7 +75,7 @@ def create(
         ops_role=ops,
     )
     try:
-        with one_transaction(data) as connection:
+        with transaction(data) as connection:
             made = create_token(
                 connection, facts, expires_in=None if expires is None else timedelta(days=min(expires, 999_999))
             )
@@ -85,34 +85,34 @@ def create(
 
 
 @token.command("list")
-def list_(*, data: Data = None, as_json: AsJson = False) -> None:
+def list_(*, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Every token, without its secret."""
-    with one_transaction(data) as connection:
+    with transaction(data) as connection:
         stored = list_tokens(connection)
     if as_json:
-        say_json([row._asdict() for row in stored])
+        print_json([row._asdict() for row in stored])
         return
     for row in stored:
-        say(_line(row))
+        print_line(_line(row))
 
 
 @token.command("revoke")
 def revoke(
     token_id: Annotated[int, typer.Argument(metavar="ID", help="The token's number in the list.")],
     *,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """End a token now."""
     try:
-        with one_transaction(data) as connection:
+        with transaction(data) as connection:
             since = revoke_token(connection, token_id)
     except TokenError as error:
         raise CliError(str(error)) from None
     if as_json:
-        say_json({"id": token_id, "revoked_at": since})
+        print_json({"id": token_id, "revoked_at": since})
     else:
-        say(f"token {token_id} is revoked since {since:%Y-%m-%d %H:%M:%S} UTC")
+        print_line(f"token {token_id} is revoked since {since:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind:
@@ -126,9 +126,9 @@ def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind
 def _show(made: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
     """The secret alone on standard output, so that a script can take it; the rest is for the eye."""
     if as_json:
-        say_json({"id": made.id, "kind": facts.kind, "token": made.secret})
+        print_json({"id": made.id, "kind": facts.kind, "token": made.secret})
         return
-    say(made.secret)
+    print_line(made.secret)
     typer.echo(f"token {made.id}, {facts.kind}: keep it now, it is not shown again", err=True)
 
 

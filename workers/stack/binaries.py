@@ -12,8 +12,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from workers.stack.data_dir import OWN_PLACE, DataDirectory, can_enter
-from workers.stack.managed_process import StackError, full_disk, identity
+from workers.stack.data_dir import ROOT_DIRECTORY, DataDirectory, can_enter
+from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
 _INSTEAD = "install tocsin for this platform again, or set {setting} to a server of yours"
 
@@ -37,7 +37,7 @@ def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) 
     if account is None or _runs(wheel, account):
         return wheel / "pginstall" / "bin"
     places = [folder.programs] if can_enter(account, folder.path) else []
-    for place in (*places, OWN_PLACE / "programs"):
+    for place in (*places, ROOT_DIRECTORY / "programs"):
         copy = _copied(wheel, place)
         if _runs(copy, account):
             return copy / "pginstall" / "bin"
@@ -58,7 +58,7 @@ def _runs(package: Path, account: pwd.struct_passwd) -> bool:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
-            **identity(account),
+            **child_identity(account),
         )
     except OSError:
         return False
@@ -79,7 +79,7 @@ def _copied(package: Path, place: Path) -> Path:
             draft.replace(home)
     except OSError as error:  # shutil's own holds a list of the errors it met, without their numbers
         if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-            raise full_disk(place) from error
+            raise disk_full_error(place) from error
         if not copy.is_dir():  # otherwise another start was faster, and its copy is as good
             raise StackError(f"PostgreSQL cannot be copied to {place}: {error.strerror or error}") from error
     return copy

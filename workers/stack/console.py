@@ -17,7 +17,7 @@ class Console:
             sys.stdout.flush()
 
     @contextlib.contextmanager
-    def busy(self, what: str) -> Iterator[None]:
+    def status(self, what: str) -> Iterator[None]:
         """Show, on a terminal, that something takes its time."""
         if not sys.stdout.isatty():
             yield

@@ -19,15 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from workers.stack.managed_process import StackError, full_disk, identity
+from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
-OWN_PLACE = Path("/var/lib/tocsin")
+ROOT_DIRECTORY = Path("/var/lib/tocsin")
 """Where root keeps what another account must reach when the data folder lies under a closed one."""
 
-MARK = "TOCSIN"
-OWN_NAMES = (
+MARKER = "TOCSIN"
+OWNED_NAMES = (
     "postgres", "postgres.new", "postgres.lock", "valkey", "valkey.lock", "programs", "run", "logs", "demo",
-    "secret", "stack.json", "lock", MARK,
+    "secret", "stack.json", "lock", MARKER,
 )  # fmt: skip
 """Everything we put into a data folder; `tocsin reset` removes these and nothing else."""
 
@@ -46,9 +46,9 @@ class DataDirectory:
         self.programs = self.path / "programs"
 
     @property
-    def is_ours(self) -> bool:
+    def is_initialized(self) -> bool:
         """Whether a stack was ever started on it."""
-        return (self.path / MARK).is_file()
+        return (self.path / MARKER).is_file()
 
     def create(self) -> None:
         """Make the folder, or take the one that is there.
@@ -56,13 +56,13 @@ class DataDirectory:
         :raises StackError: it is no folder, cannot be written, or the disk is full.
         """
         try:
-            fresh = not self.path.exists() or self.is_ours or not any(self.path.iterdir())
+            fresh = not self.path.exists() or self.is_initialized or not any(self.path.iterdir())
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             if (
                 fresh and self.path.stat().st_uid == os.geteuid()
             ):  # a folder with other files in it keeps its permissions
                 self.path.chmod(0o711 if server_account() else 0o700)
-            write_private(self.path / MARK, "The data of one tocsin stack. `tocsin reset` removes it.\n")
+            write_private(self.path / MARKER, "The data of one tocsin stack. `tocsin reset` removes it.\n")
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise _sentence(self.path, error) from error
@@ -100,20 +100,20 @@ class DataDirectory:
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text().strip()
 
-    def place_for(self, name: str, account: pwd.struct_passwd | None) -> Path:
+    def server_directory(self, name: str, account: pwd.struct_passwd | None) -> Path:
         """A folder that `account` can reach: in the data folder, or, behind a link there, in a place of root's."""
         link = self.path / name
         if link.is_symlink():
             if not link.resolve().parent.is_dir():  # never start empty in place of data that was there
-                raise gone(link.resolve())
+                raise data_missing_error(link.resolve())
             return link.resolve()
         if link.exists() or account is None or can_enter(account, self.path):
             return link
-        own = self._own_place(OWN_PLACE) / name
+        own = self._own_place(ROOT_DIRECTORY) / name
         link.symlink_to(own)
         return own
 
-    def run_folder(self, account: pwd.struct_passwd | None) -> Path:
+    def socket_directory(self, account: pwd.struct_passwd | None) -> Path:
         """The folder of the sockets: short, plain, private, and reachable by `account`.
 
         It is ``run`` in the data folder, or, where that does not fit, a temporary folder behind a link of that name.
@@ -131,7 +131,7 @@ class DataDirectory:
         folder.chmod(0o711 if account else 0o700)
         return folder
 
-    def clear_run_folder(self) -> None:
+    def remove_socket_directory(self) -> None:
         """Remove the sockets' folder after everything has stopped."""
         self._remove("run")
 
@@ -140,7 +140,7 @@ class DataDirectory:
         for path in self.path.glob("*.lock"):
             with path.open() as lock:
                 _take(lock, within_seconds=10)  # a killed stack's servers may just be ending
-        for name in OWN_NAMES:
+        for name in OWNED_NAMES:
             self._remove(name)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -150,7 +150,7 @@ class DataDirectory:
         target = path.resolve()
         if target.is_dir():
             shutil.rmtree(target)
-        if target.parent.parent == OWN_PLACE:
+        if target.parent.parent == ROOT_DIRECTORY:
             shutil.rmtree(target.parent, ignore_errors=True)
         if path.is_symlink() or path.is_file():
             path.unlink()
@@ -178,10 +178,10 @@ def server_account() -> pwd.struct_passwd | None:
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
     """Whether `account` can enter `path`; the system is asked, since modes alone do not tell."""
     question = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
-    return subprocess.run(question, **identity(account), check=False).returncode == 0
+    return subprocess.run(question, **child_identity(account), check=False).returncode == 0
 
 
-def gone(place: Path) -> StackError:
+def data_missing_error(place: Path) -> StackError:
     """The sentence for data that was there and is not any more."""
     return StackError(f"the data in {place} is gone: put it back, or give it up with `tocsin reset`")
 
@@ -219,7 +219,7 @@ def _is_own_folder(path: Path) -> bool:
 
 def _sentence(path: Path, error: OSError) -> StackError:
     if error.errno == errno.ENOSPC:
-        return full_disk(path)
+        return disk_full_error(path)
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
         return StackError(f"{error.filename or path} is a file: name a folder with --data")
     return StackError(f"{path} cannot be used: {error.strerror}; name a folder with --data that you may write to")

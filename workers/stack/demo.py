@@ -52,7 +52,7 @@ def prepare(stack: Stack) -> None:
     engine.dispose()
 
 
-def greet(stack: Stack) -> list[str]:
+def ready_message(stack: Stack) -> list[str]:
     """Let incidents come from everywhere; then two lines to paste: Mem tells Ana, who looks it up."""
     notes = _open_incidents(stack) or _post_alerts(stack) or _watch(stack)
     acme = f"{stack.url}/api/0/organizations/acme"

@@ -12,7 +12,7 @@ from workers.stack.up import Stack
 LOOPBACK: Final = "127.0.0.1"
 
 
-class Catching:
+class CatcherExtension:
     """Starts the catcher on free ports; mails go to it unless a mail server is configured."""
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class Catching:
         stack.environment["TOCSIN_SMTP_URL"] = stack.settings.smtp_url or f"smtp://{LOOPBACK}:{smtp_port}"
         self._page = f"http://{LOOPBACK}:{http_port}"
 
-    def greet(self, stack: Stack, /) -> list[str]:
+    def ready_message(self, stack: Stack, /) -> list[str]:
         """Where mails and webhooks can be sent to, and seen."""
         mail = "goes to TOCSIN_SMTP_URL" if stack.settings.smtp_url else stack.environment["TOCSIN_SMTP_URL"]
         return [

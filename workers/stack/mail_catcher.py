@@ -43,7 +43,7 @@ _HEADERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class ReceivedMail:
     """A mail as it came: ``sender`` and ``to`` are the envelope's, ``headers`` its own in their order."""
 
     at: str
@@ -56,7 +56,7 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ReceivedWebhook:
     """A webhook as it came."""
 
     at: str
@@ -67,11 +67,11 @@ class Call:
 
 # Without slots: aiosmtpd looks at every attribute, and before Python 3.11.3 one of those of slots could not be read.
 @dataclass(frozen=True)
-class Catch:
+class Inbox:
     """What was caught, newest first."""
 
-    mails: deque[Mail] = field(default_factory=lambda: deque(maxlen=KEPT))
-    calls: deque[Call] = field(default_factory=lambda: deque(maxlen=KEPT))
+    mails: deque[ReceivedMail] = field(default_factory=lambda: deque(maxlen=KEPT))
+    calls: deque[ReceivedWebhook] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd
         """Take a mail; the name is what aiosmtpd calls."""
@@ -85,7 +85,7 @@ class Catch:
             body += chunk
             if len(body) > MAX_BYTES:
                 return JSONResponse({"detail": f"A body may have {MAX_BYTES} bytes."}, 413, _HEADERS)
-        call = Call(_now(), request.url.path, list(request.headers.items()), body.decode(errors="replace"))
+        call = ReceivedWebhook(_now(), request.url.path, list(request.headers.items()), body.decode(errors="replace"))
         self.calls.appendleft(call)
         return JSONResponse(asdict(call), headers=_HEADERS)
 
@@ -111,7 +111,7 @@ def run(*, smtp_port: int, http_port: int) -> None:
     """Catch until SIGTERM or Ctrl-C."""
     # uvloop was seen to lose its SMTP port: docs/decisions/0019-a-gateway-watches-its-door.md.
     config = uvicorn.Config(
-        _application(Catch(), smtp_port),
+        _application(Inbox(), smtp_port),
         host=HOST,
         port=http_port,
         loop="asyncio",
@@ -122,7 +122,7 @@ def run(*, smtp_port: int, http_port: int) -> None:
     _Server(config).run()
 
 
-def _application(catch: Catch, smtp_port: int) -> Starlette:
+def _application(catch: Inbox, smtp_port: int) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
@@ -155,10 +155,10 @@ class _Server(uvicorn.Server):
             announce_ready()
 
 
-def _mail(envelope: Envelope) -> Mail:
+def _mail(envelope: Envelope) -> ReceivedMail:
     content = envelope.content or b""
     message = message_from_bytes(content.encode() if isinstance(content, str) else content, policy=policy.default)
-    return Mail(
+    return ReceivedMail(
         at=_now(),
         sender=envelope.mail_from or "",
         to=[str(address) for address in envelope.rcpt_tos],

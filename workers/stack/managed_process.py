@@ -29,7 +29,7 @@ class StackError(Exception):
     """The stack cannot do what was asked; the text is one sentence that says why and what to do."""
 
 
-def full_disk(path: Path) -> StackError:
+def disk_full_error(path: Path) -> StackError:
     """The sentence for a disk without space."""
     return StackError(f"the disk that holds {path} is full: free some space there, or name another folder with --data")
 
@@ -38,7 +38,7 @@ class ManagedProcess:
     """A program, its environment and its log; subclasses say how to prepare it and when it is ready."""
 
     stop_signal = signal.SIGTERM
-    leash_signal = signal.SIGKILL
+    parent_death_signal = signal.SIGKILL
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class ManagedProcess:
 
         :raises StackError: it cannot be started.
         """
-        self.reap()
+        self.release()
         self._start()
 
     def is_ready(self) -> bool:
@@ -82,7 +82,7 @@ class ManagedProcess:
         """Whether the process lives."""
         return self.process is not None and self.process.poll() is None
 
-    def ending(self) -> str:
+    def describe_exit(self) -> str:
         """How it died, in words."""
         code = self.process.poll() if self.process else None
         if code is None:
@@ -101,7 +101,7 @@ class ManagedProcess:
         deadline = time.monotonic() + within_seconds
         while not self.is_ready():
             if not self.is_running():
-                raise self.failure(self.ending())
+                raise self.failure(self.describe_exit())
             if time.monotonic() > deadline:
                 raise self.failure(f"was not ready within {within_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
@@ -110,7 +110,7 @@ class ManagedProcess:
         """The sentence for a part that does not come up, with the end of its log."""
         tail = self.last_lines()
         if any(os.strerror(errno.ENOSPC) in line for line in tail):
-            return full_disk(self.log)
+            return disk_full_error(self.log)
         said = "".join(f"\n  {line}" for line in tail)
         return StackError(f"{self.name} {what}; its log is {self.log}{said}")
 
@@ -127,7 +127,7 @@ class ManagedProcess:
             self.process.wait(grace_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.reap()
+        self.release()
 
     def kill(self) -> None:
         """Kill it with -9, with whatever it started, and wait for its end."""
@@ -141,10 +141,10 @@ class ManagedProcess:
         if self.process is not None and self.is_running():
             self.process.send_signal(number)
 
-    def reap(self) -> None:
+    def release(self) -> None:
         """Forget a process that has ended."""
         if self._watcher is not None:
-            parent_death.unwatch(self._watcher)
+            parent_death.stop_watcher(self._watcher)
             self._watcher = None
 
     def last_lines(self, count: int = 8) -> list[str]:
@@ -160,7 +160,7 @@ class ManagedProcess:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
     def _start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
-        tie = parent_death.before_exec(self.leash_signal)
+        tie = parent_death.make_preexec(self.parent_death_signal)
         with self._guarded() as guard, self._open_log() as log:
             try:
                 self.process = subprocess.Popen(
@@ -172,12 +172,12 @@ class ManagedProcess:
                     process_group=0,  # Ctrl-C is for us; we stop our children in order
                     pass_fds=(*guard, *pass_fds),
                     preexec_fn=tie,
-                    **identity(self.account),
+                    **child_identity(self.account),
                 )
             except OSError as error:
                 raise StackError(f"{self.name} cannot be started: {error.strerror}: {self.command[0]}") from error
         if tie is None:
-            self._watcher = parent_death.watch(self.process.pid, self.leash_signal)
+            self._watcher = parent_death.start_watcher(self.process.pid, self.parent_death_signal)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[tuple[int, ...]]:
@@ -226,7 +226,7 @@ class ManagedProcess:
             os.close(descriptor)
 
 
-class Identity(TypedDict, total=False):
+class ChildIdentity(TypedDict, total=False):
     """The arguments of Popen that say who a child is."""
 
     user: int
@@ -235,7 +235,7 @@ class Identity(TypedDict, total=False):
     cwd: str
 
 
-def identity(account: pwd.struct_passwd | None) -> Identity:
+def child_identity(account: pwd.struct_passwd | None) -> ChildIdentity:
     """Who a child is: `account`, in a folder that anyone may enter, or ourselves, where we are."""
     if account is None:
         return {}

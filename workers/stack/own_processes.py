@@ -51,7 +51,7 @@ class TocsinProcess(ManagedProcess):
     def reap(self) -> None:
         """Forget a process that has ended."""
         self._close_pipe()
-        super().reap()
+        super().release()
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:

@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1
 _WATCH = 'read -r _; kill -s "$1" "$2" 2>/dev/null'
 
 
-def before_exec(leash: signal.Signals) -> Callable[[], None] | None:
+def make_preexec(leash: signal.Signals) -> Callable[[], None] | None:
     """What the child does before it becomes its program; none where only a watcher can do it."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
@@ -33,7 +33,7 @@ def before_exec(leash: signal.Signals) -> Callable[[], None] | None:
     return tie
 
 
-def watch(pid: int, leash: signal.Signals) -> subprocess.Popen[bytes]:
+def start_watcher(pid: int, leash: signal.Signals) -> subprocess.Popen[bytes]:
     """A watcher that sends `leash` to `pid` once this process is gone; end it when the child has ended."""
     return subprocess.Popen(
         ["/bin/sh", "-c", _WATCH, "tocsin-leash", leash.name.removeprefix("SIG"), str(pid)],
@@ -44,7 +44,7 @@ def watch(pid: int, leash: signal.Signals) -> subprocess.Popen[bytes]:
     )
 
 
-def unwatch(watcher: subprocess.Popen[bytes]) -> None:
+def stop_watcher(watcher: subprocess.Popen[bytes]) -> None:
     """End a watcher before its pipe closes, so that it signals nobody."""
     watcher.kill()
     watcher.wait()

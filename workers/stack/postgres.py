@@ -16,8 +16,8 @@ from pathlib import Path
 
 from workers.stack import parent_death
 from workers.stack.binaries import postgres_programs
-from workers.stack.data_dir import DataDirectory, gone, server_account
-from workers.stack.managed_process import ManagedProcess, StackError, full_disk, identity
+from workers.stack.data_dir import DataDirectory, data_missing_error, server_account
+from workers.stack.managed_process import ManagedProcess, StackError, child_identity, disk_full_error
 
 MAJOR = "18"
 USER = DATABASE = "tocsin"
@@ -82,11 +82,11 @@ class Postgres(ManagedProcess):
         account = self.account
         try:
             programs = postgres_programs(self._folder, account)
-            self.data = self._folder.place_for("postgres", account)
-            self.sockets = _private(self._folder.run_folder(account) / "postgres", account)
+            self.data = self._folder.server_directory("postgres", account)
+            self.sockets = _private(self._folder.socket_directory(account) / "postgres", account)
             if not self.data.exists():
                 if self.process is not None:
-                    raise gone(self.data)
+                    raise data_missing_error(self.data)
                 self._make_cluster(programs)
         except OSError as error:
             raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
@@ -149,13 +149,13 @@ class Postgres(ManagedProcess):
             text=True,
             check=False,
             process_group=0,
-            preexec_fn=parent_death.before_exec(signal.SIGKILL),
-            **identity(self.account),
+            preexec_fn=parent_death.make_preexec(signal.SIGKILL),
+            **child_identity(self.account),
         )
         if done.returncode == 0:
             return
         if "No space left on device" in done.stdout:
-            raise full_disk(self.data)
+            raise disk_full_error(self.data)
         said = "".join(f"\n  {line}" for line in done.stdout.splitlines()[-8:])
         raise StackError(f"{Path(command[0]).name} failed with exit code {done.returncode}:{said}")
 

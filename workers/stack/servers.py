@@ -91,7 +91,7 @@ def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Itera
             undo.callback(folder.remove)
         folder.create()
         undo.enter_context(folder.locked())
-        undo.callback(folder.clear_run_folder)
+        undo.callback(folder.remove_socket_directory)
         for start, stop in (
             (servers.start_valkey, servers.stop_valkey),
             (servers.start_postgres, servers.stop_postgres),

@@ -25,7 +25,7 @@ _LOWER_GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
 
 
-class Stopped(Exception):
+class StopRequested(Exception):
     """Somebody asked us to stop while we were starting."""
 
 
@@ -37,7 +37,7 @@ class Supervisor:
         self.tiers: list[list[ManagedProcess]] = []
         self._voice = voice
         self._changed = changed
-        self._cares: dict[str, _Care] = {}
+        self._cares: dict[str, _Monitor] = {}
         self._stop_asked = 0
 
     @property
@@ -50,7 +50,7 @@ class Supervisor:
         """Whether somebody asked us to stop."""
         return self._stop_asked > 0
 
-    def listen(self) -> None:
+    def handle_signals(self) -> None:
         """Take SIGTERM, SIGINT and SIGHUP as the wish to stop; a second one as the wish to stop at once."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._ask_to_stop)
@@ -63,10 +63,10 @@ class Supervisor:
         """
         floor: list[ManagedProcess] = []
         self.tiers.append(floor)
-        with self._voice.busy("starting"):
+        with self._voice.status("starting"):
             for part in parts:
                 floor.append(part)
-                self._cares[part.name] = _Care(part, time.monotonic())
+                self._cares[part.name] = _Monitor(part, time.monotonic())
                 part.start()
             waiting = list(floor)
             while waiting:
@@ -85,12 +85,12 @@ class Supervisor:
         began = time.monotonic()
         part.start()
         try:
-            with self._voice.busy(part.name):
+            with self._voice.status(part.name):
                 while part.is_running():
                     self._check_stop()
                     time.sleep(_POLL_SECONDS)
             if part.process is None or part.process.returncode != 0:
-                raise part.failure(part.ending())
+                raise part.failure(part.describe_exit())
         finally:
             part.stop()
         self._voice.print(f"{part.name} done after {time.monotonic() - began:.1f} s")
@@ -125,20 +125,20 @@ class Supervisor:
             self._voice.print(f"{part.name} ready after {care.age():.1f} s")
             return True
         if not part.is_running():
-            raise part.failure(part.ending())
+            raise part.failure(part.describe_exit())
         if care.age() > READY_SECONDS:
             raise part.failure(f"was not ready within {READY_SECONDS:.0f} s")
         return False
 
     def _check_stop(self) -> None:
         if self._stop_asked:
-            raise Stopped
+            raise StopRequested
 
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop_asked += 1
 
 
-class _Care:
+class _Monitor:
     """What we know of one part between two looks at it."""
 
     def __init__(self, part: ManagedProcess, began: float) -> None:
@@ -160,7 +160,7 @@ class _Care:
             if now >= self._next_start:
                 self._begin(voice)
         elif not self.part.is_running():
-            self._bury(voice, self.part.ending())
+            self._bury(voice, self.part.describe_exit())
         elif self.ready_since is None and self.part.is_ready():
             self.ready_since = now
             voice.print(f"{self.part.name} is back after {now - self._died_at:.1f} s (it {self._death})")

@@ -16,7 +16,7 @@ from workers.stack.managed_process import ManagedProcess, StackError
 from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
 from workers.stack.settings import StackSettings
-from workers.stack.supervisor import Stopped, Supervisor
+from workers.stack.supervisor import StopRequested, Supervisor
 from workers.stack.valkey import Valkey
 
 
@@ -36,7 +36,7 @@ class StackExtension(Protocol):
     def prepare(self, stack: Stack, /) -> None:
         """Called with a migrated database, before our processes start."""
 
-    def greet(self, stack: Stack, /) -> list[str]:
+    def ready_message(self, stack: Stack, /) -> list[str]:
         """Called once everything is ready: lines to print before the last one."""
 
 
@@ -49,8 +49,8 @@ class Stack:
         """Describe it; nothing is started yet."""
         self.options = wishes
         self.settings = settings
-        self.voice = voice
-        self.extras = extras
+        self.console = voice
+        self.extensions = extras
         self.data_dir = DataDirectory(wishes.data)
         self.supervisor = Supervisor(voice, changed=self._publish)
         self.port = wishes.port
@@ -70,25 +70,25 @@ class Stack:
         self.port = free_port(self.options.host, self.options.port)
         self.data_dir.create()
         with self.data_dir.locked():
-            self.supervisor.listen()
+            self.supervisor.handle_signals()
             try:
                 self._start()
                 self.supervisor.watch()
-            except Stopped:
+            except StopRequested:
                 pass
             except StackError:
                 if not self.supervisor.stopping:  # Ctrl-C may break what is just being made
                     raise
             finally:
-                discovery.withdraw(self.data_dir)
+                discovery.unpublish(self.data_dir)
                 self.supervisor.stop()
-                self.data_dir.clear_run_folder()
-        self.voice.print("stopped")
+                self.data_dir.remove_socket_directory()
+        self.console.print("stopped")
 
     def _start(self) -> None:
         self._start_servers()
         self.supervisor.run(self._part("migrations", "migrate"))
-        for extra in self.extras:
+        for extra in self.extensions:
             extra.prepare(self)
         self.supervisor.start(
             own_processes(
@@ -111,7 +111,7 @@ class Stack:
             parts.append(valkey)
         self.supervisor.start(parts)
         if postgres.note:
-            self.voice.print(postgres.note)
+            self.console.print(postgres.note)
         self.environment = {
             "DATABASE_URL": postgres.url,
             "BROKER_URL": valkey.broker_url,
@@ -128,21 +128,21 @@ class Stack:
         return ManagedProcess(name, tocsin(*words), log=self.data_dir.logs / f"{name}.log", environment=environment)
 
     def _greet(self) -> None:
-        self.voice.print(f"data       {self.data_dir.path}")
-        self.voice.print(f"API        {self.url}/docs")
-        for line in (line for extra in self.extras for line in extra.greet(self)):
-            self.voice.print(line)
-        self.voice.print(f"ready {self.url}")
+        self.console.print(f"data       {self.data_dir.path}")
+        self.console.print(f"API        {self.url}/docs")
+        for line in (line for extra in self.extensions for line in extra.ready_message(self)):
+            self.console.print(line)
+        self.console.print(f"ready {self.url}")
 
     def _publish(self) -> None:
         if not self.environment:
             return
-        running = discovery.Running(
+        running = discovery.RunningStack(
             self.url, self.options.host, self.port, self.environment, {"up": os.getpid(), **self.supervisor.pids}
         )
         try:
             discovery.publish(self.data_dir, running)
         except OSError as error:
-            self.voice.print(
+            self.console.print(
                 f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; others do not find us"
             )

@@ -57,7 +57,7 @@ class Valkey(ManagedProcess):
         data = self._folder.path / "valkey"
         try:
             data.mkdir(mode=0o700, exist_ok=True)
-            self.socket = self._folder.run_folder(server_account()) / "valkey" / "valkey.sock"
+            self.socket = self._folder.socket_directory(server_account()) / "valkey" / "valkey.sock"
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(f"valkey cannot be prepared in {data}: {error.strerror}") from error
