@@ -20,7 +20,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
-from tests.faults.test_batches import in_a_process_that_dies, let_time_pass, states
+from tests.faults.test_applier import in_a_process_that_dies, let_time_pass, states
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
 from tests.handlers.watch import START, ObservedRule
@@ -143,7 +143,7 @@ def three_working(house: Harness) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_shuffled_and_repeated_values_with_three_workers_end_as_a_plain_model_says(
+def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model(
     house: Harness, acme: Acme, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -188,7 +188,7 @@ def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_values_and_people_on_one_incident_keep_its_versions_dense(
+def test_values_and_comments_on_one_incident_leave_no_version_gap(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -212,7 +212,7 @@ def test_values_and_people_on_one_incident_keep_its_versions_dense(
 # --- a worker that dies ----------------------------------------------------------------------------------------
 
 
-def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what_they_would_have_done(
+def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_others_are_unaffected(
     house: Harness, watch: ObservedRule
 ) -> None:
     values = [10, 60, 120, 66.6, 80, 10]
@@ -231,9 +231,7 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what
     ]  # fmt: skip
 
 
-def test_a_worker_that_dies_after_the_values_but_before_its_commit_has_done_nothing(
-    house: Harness, watch: ObservedRule
-) -> None:
+def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
     in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
@@ -260,7 +258,7 @@ def waits_while(house: Harness, line: str, id_: UUID) -> bool:
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_line_in_which_it_may_open_an_incident(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_organization(house: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
     assert waits_while(house, f"org:{watch.organization}", id_)
@@ -268,7 +266,7 @@ def test_a_value_waits_for_the_line_in_which_it_may_open_an_incident(house: Harn
     assert states(house, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_line_of_the_incident_that_it_finds(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_incident(house: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
@@ -277,14 +275,16 @@ def test_a_value_waits_for_the_line_of_the_incident_that_it_finds(house: Harness
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_waits_for_no_incident_of_another_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_a_value_does_not_wait_for_the_incident_of_another_rule(
+    house: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     other = a_watch(house, acme)
     other.observe(60)
 
     assert not waits_while(house, f"incident:{watch.organization}:2", watch.accept(60))
 
 
-def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
+def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -300,7 +300,7 @@ def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
     assert [change.method for change in _closings(watch)] == [1]
 
 
-def test_what_was_asked_of_the_incident_after_the_value_comes_after_it(
+def test_an_incident_command_accepted_after_a_value_is_applied_after_it(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -312,7 +312,7 @@ def test_what_was_asked_of_the_incident_after_the_value_comes_after_it(
     assert [change.method for change in _closings(watch)] == [3]
 
 
-def test_a_value_waits_for_whatever_was_asked_in_its_organizations_line(
+def test_a_value_is_applied_after_earlier_commands_of_its_organization(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]})
@@ -326,7 +326,9 @@ def test_a_value_waits_for_whatever_was_asked_in_its_organizations_line(
     assert incident.identifier == 1 + 120 + 1
 
 
-def test_a_value_waits_for_a_pause_in_its_organizations_line(house: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_a_value_waits_for_a_deferred_command_of_its_organization(
+    house: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     opening = house.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
     with house.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -342,7 +344,7 @@ def test_a_value_waits_for_a_pause_in_its_organizations_line(house: Harness, acm
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
-def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
+def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
@@ -361,7 +363,7 @@ def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
     assert by_its_organization.id == comment
 
 
-def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before_it(
+def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_values(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
@@ -373,9 +375,7 @@ def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_whoever_reopens_an_incident_of_a_rule_keeps_the_rule_from_opening_another_meanwhile(
-    house: Harness, acme: Acme, watch: ObservedRule
-) -> None:
+def test_reopening_an_incident_of_a_rule_waits_for_the_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
     watch.observe(60)
     watch.observe(10)
     reopening = house.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
@@ -385,7 +385,7 @@ def test_whoever_reopens_an_incident_of_a_rule_keeps_the_rule_from_opening_anoth
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_value_that_was_tried_before_is_taken_alone(house: Harness, watch: ObservedRule) -> None:
+def test_a_retried_value_is_applied_alone(house: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
     with house.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
@@ -395,7 +395,7 @@ def test_a_value_that_was_tried_before_is_taken_alone(house: Harness, watch: Obs
     assert [done.finished for done in house.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_are_a_few_transactions(house: Harness, watch: ObservedRule) -> None:
+def test_a_thousand_values_of_one_rule_take_few_transactions(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )

@@ -17,8 +17,8 @@ from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NO
 from tests.brokers import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
 from tests.faults.test_relay import Subscriber, given_events, going, unannounced
-from tests.http.doorway import running_gateway
-from tests.journeys.programs import tocsin
+from tests.http.gateway_server import running_gateway
+from tests.journeys.subprocesses import tocsin
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import RefusedEvents, Relay
@@ -52,7 +52,7 @@ def subscriber(declared: RabbitBroker) -> Subscriber:
 # --- the shape of the queues -----------------------------------------------------------------------------------
 
 
-def test_every_queue_of_ours_is_replicated_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
+def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
     queues = {queue["name"]: queue["arguments"] for queue in declared.queues()}
     dead = queues.pop(DEAD_QUEUE)
 
@@ -70,19 +70,19 @@ def test_every_queue_of_ours_is_replicated_bounded_and_loses_no_dead_letter(decl
     assert dead["x-queue-type"] == "quorum"
 
 
-def test_the_exchange_of_events_is_a_durable_topic(declared: RabbitBroker) -> None:
+def test_the_events_exchange_is_a_durable_topic(declared: RabbitBroker) -> None:
     exchange = declared.node.ask("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
 
     assert (exchange["type"], exchange["durable"], exchange["auto_delete"]) == ("topic", True, False)
 
 
-def test_publishers_wait_for_confirms_and_nobody_waits_for_ever(rabbitmq: RabbitBroker) -> None:
+def test_publishers_wait_for_confirms_with_a_timeout(rabbitmq: RabbitBroker) -> None:
     options = make_app(rabbitmq.settings).conf.broker_transport_options
 
     assert (options["confirm_publish"], options["read_timeout"]) == (True, 5)
 
 
-def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: RabbitBroker) -> None:
+def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         [missing] = topology_errors(connection)
         found_after = rabbitmq.queues()
@@ -102,7 +102,7 @@ def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: R
         ({"x-queue-type": "stream"}, "x-queue-type"),
     ],
 )
-def test_a_queue_of_another_shape_is_named_with_its_difference_and_the_fix(
+def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
     rabbitmq: RabbitBroker, shape: dict[str, object], difference: str
 ) -> None:
     with rabbitmq.connection() as connection:
@@ -125,7 +125,7 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
     assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
 
 
-def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared: RabbitBroker) -> None:
+def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
     rights = f"/permissions/{declared.host}/guest"
     declared.node.ask("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
 
@@ -138,7 +138,7 @@ def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared
     assert all("`rabbitmqctl set_permissions`" in sentence for sentence in found)
 
 
-def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is_mended(
+def test_the_doctor_reports_a_missing_queue_until_it_is_declared(
     declared: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     settings = {"DATABASE_URL": database.url, "BROKER_URL": declared.url, "REDIS_URL": servers.redis_url}
@@ -157,7 +157,7 @@ def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is
     assert ask() == (0, "every exchange and queue is as this release declares it")
 
 
-def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
+def test_readiness_reports_missing_queues_as_degraded(
     rabbitmq: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     known = {"DATABASE_URL": database.url, "BROKER_URL": rabbitmq.url, "REDIS_URL": servers.redis_url}
@@ -185,7 +185,7 @@ def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
 # --- queues that refuse ----------------------------------------------------------------------------------------
 
 
-def test_a_full_queue_does_not_keep_events_from_the_others(database: Database, subscriber: Subscriber) -> None:
+def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=150, length=2)
 
     def told() -> list[list[int]]:
@@ -195,7 +195,7 @@ def test_a_full_queue_does_not_keep_events_from_the_others(database: Database, s
         eventually(lambda: told() == [[1, 2]] * 150)
 
 
-def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
+def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     given_events(database.engine, lines=5, length=1)
@@ -211,7 +211,7 @@ def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
     assert len({*first, *rest}) == 5
 
 
-def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Database, subscriber: Subscriber) -> None:
+def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=5, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
 
@@ -222,7 +222,7 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Databas
     assert sorted(len(numbers) for numbers in subscriber.sequences().values()) == [1, 1, 1, 3, 3]
 
 
-def test_only_so_many_refused_events_are_tried_again(database: Database, subscriber: Subscriber) -> None:
+def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=10, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
 
@@ -241,7 +241,7 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
     assert declared.depth(NOTIFIER_QUEUE) == 80
 
 
-def test_a_full_lane_does_not_keep_hints_from_the_others(declared: RabbitBroker) -> None:
+def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> None:
     limit(declared, Lane.BULK, 1)
     hinter = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):

@@ -30,7 +30,7 @@ from tasks.settings import BrokerSettings
 from tests.brokers import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
 from tests.builders import an_accepted_command, an_event, an_incident, an_organization
 from tests.conftest import Database
-from tests.faults.loops import running_loop
+from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import EVENTS_PER_LINE, Relay
@@ -84,7 +84,7 @@ def subscriber(broker: Broker) -> Subscriber:
 # --- in order --------------------------------------------------------------------------------------------------
 
 
-def test_several_relays_announce_every_line_in_its_order_while_others_commit_late(
+def test_several_relays_publish_each_subject_in_order_despite_late_commits(
     database: Database, subscriber: Subscriber
 ) -> None:
     lines, length = 12, 30
@@ -112,7 +112,9 @@ def test_several_relays_announce_every_line_in_its_order_while_others_commit_lat
     assert all(numbers == list(range(1, length + 1)) for numbers in came.values())
 
 
-def test_a_line_longer_than_a_round_is_announced_in_order(database: Database, subscriber: Subscriber) -> None:
+def test_a_subject_with_more_events_than_a_round_is_published_in_order(
+    database: Database, subscriber: Subscriber
+) -> None:
     length = 2 * EVENTS_PER_LINE + 3
     given_events(database.engine, lines=1, length=length)
 
@@ -121,7 +123,7 @@ def test_a_line_longer_than_a_round_is_announced_in_order(database: Database, su
     assert list(subscriber.sequences().values()) == [list(range(1, length + 1))]
 
 
-def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database, subscriber: Subscriber) -> None:
+def test_a_subject_locked_by_another_relay_is_skipped(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=2, length=3)
 
     with database.engine.begin() as connection:
@@ -134,7 +136,7 @@ def test_a_line_that_another_relay_has_in_hand_is_left_to_it(database: Database,
     assert numbers == [1, 2, 3]
 
 
-def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Database) -> None:
+def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
     given_events(database.engine, lines=5, length=4)
     seen = []
 
@@ -151,7 +153,7 @@ def test_however_much_waits_on_one_line_the_others_get_their_turn(database: Data
 # --- at least once ---------------------------------------------------------------------------------------------
 
 
-def test_a_relay_that_dies_between_publishing_and_marking_announces_again_in_order(
+def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_order(
     database: Database, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_events(database.engine, lines=1, length=5)
@@ -185,7 +187,7 @@ def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
     assert_complete(subscriber, lines=300, length=5)
 
 
-def test_the_broker_may_restart_under_load(database: Database, subscriber: Subscriber) -> None:
+def test_a_broker_restart_under_load_loses_nothing(database: Database, subscriber: Subscriber) -> None:
     with going(Relay(database.engine, subscriber.settings)):
         with events_coming(database.engine) as how_many_lines:
             eventually(lambda: subscriber.broker.depth(SUBSCRIBER) >= 50)
@@ -197,7 +199,7 @@ def test_the_broker_may_restart_under_load(database: Database, subscriber: Subsc
     assert_complete(subscriber, lines=how_many_lines(), length=5)
 
 
-def test_with_the_broker_away_events_wait(database: Database, broker: Broker) -> None:
+def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) -> None:
     given_events(database.engine, lines=3, length=2)
     relay = Relay(database.engine, broker.settings)
     broker.stop()
@@ -211,7 +213,9 @@ def test_with_the_broker_away_events_wait(database: Database, broker: Broker) ->
     assert unannounced(database.engine) == 0
 
 
-def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, alone: EmbeddedServers) -> None:
+def test_a_postgresql_restart_under_load_loses_nothing(
+    database: Database, subscriber: Subscriber, alone: EmbeddedServers
+) -> None:
     given_events(database.engine, lines=100, length=10)
 
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
@@ -228,7 +232,7 @@ def test_postgresql_may_restart_under_load(database: Database, subscriber: Subsc
 # --- what lies on the broker -----------------------------------------------------------------------------------
 
 
-def test_a_message_is_the_cloud_event_under_its_type(database: Database, subscriber: Subscriber) -> None:
+def test_a_message_is_the_cloud_event_routed_by_its_type(database: Database, subscriber: Subscriber) -> None:
     given_events(database.engine, lines=1, length=1)
 
     announce_all(Relay(database.engine, subscriber.settings))
@@ -242,7 +246,7 @@ def test_a_message_is_the_cloud_event_under_its_type(database: Database, subscri
     assert event["data"]["projects"] == ["backend"]
 
 
-def test_on_valkey_an_unread_queue_keeps_only_the_newest(valkey: ValkeyBroker) -> None:
+def test_on_valkey_an_unread_queue_keeps_only_the_newest_events(valkey: ValkeyBroker) -> None:
     subscriber = Subscriber(valkey)
     subscriber.subscribe("#")
     bus = EventBus(valkey.settings, max_unread=100)
@@ -253,7 +257,7 @@ def test_on_valkey_an_unread_queue_keeps_only_the_newest(valkey: ValkeyBroker) -
     assert subscriber.received() == list(range(200, 300))
 
 
-def test_a_queue_without_a_consumer_that_asked_for_other_types_gets_nothing(broker: Broker) -> None:
+def test_a_queue_receives_only_the_types_it_is_bound_to(broker: Broker) -> None:
     subscriber = Subscriber(broker)
     subscriber.subscribe("command.*")
 
@@ -262,7 +266,7 @@ def test_a_queue_without_a_consumer_that_asked_for_other_types_gets_nothing(brok
     assert subscriber.received() == [2]
 
 
-def test_after_the_broker_was_wiped_the_notifiers_queue_is_back(broker: Broker) -> None:
+def test_the_notifiers_queue_is_declared_again_after_a_broker_wipe(broker: Broker) -> None:
     bus = EventBus(broker.settings)
     bus.publish([BusMessage("incident.opened", "1")])
     broker.wipe()
@@ -275,7 +279,7 @@ def test_after_the_broker_was_wiped_the_notifiers_queue_is_back(broker: Broker) 
 # --- the sweep -------------------------------------------------------------------------------------------------
 
 
-def test_a_command_whose_hint_was_wiped_is_hinted_at_again(database: Database, broker: Broker) -> None:
+def test_a_command_whose_hint_was_lost_is_hinted_again(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
         given_forgotten(connection, "org:1", lane=Lane.BULK)
@@ -288,14 +292,14 @@ def test_a_command_whose_hint_was_wiped_is_hinted_at_again(database: Database, b
         eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
 
 
-def test_a_young_command_is_not_forgotten(database: Database, sweeper: Sweeper) -> None:
+def test_a_recent_command_is_not_stale(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection)
 
     assert sweeper.sweep() == []
 
 
-def test_a_command_is_hinted_at_when_its_back_off_is_over(database: Database, sweeper: Sweeper) -> None:
+def test_a_command_is_hinted_when_its_back_off_has_ended(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="org:1", retry_in=timedelta(seconds=-1))
         an_accepted_command(connection, subject="org:2", retry_in=timedelta(seconds=60))
@@ -303,7 +307,7 @@ def test_a_command_is_hinted_at_when_its_back_off_is_over(database: Database, sw
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
 
 
-def test_what_was_hinted_at_is_left_alone_for_a_while(database: Database, sweeper: Sweeper) -> None:
+def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "org:1")
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
@@ -325,7 +329,7 @@ def test_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> Non
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
 
 
-def test_keys_are_forgotten_after_two_days(database: Database, sweeper: Sweeper) -> None:
+def test_idempotency_keys_are_pruned_after_two_days(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         for key, hours in (("old", 49), ("young", 47)):
             connection.execute(

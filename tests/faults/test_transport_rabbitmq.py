@@ -116,11 +116,11 @@ def a_hint(subject: str) -> Message:
     return message
 
 
-def test_most_of_what_can_be_malformed_can_be_so_on_rabbitmq() -> None:
+def test_most_malformed_envelopes_can_be_sent_on_rabbitmq() -> None:
     assert len(WRONG) > 60
 
 
-def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: RabbitBroker, worker: HintWorker) -> None:
     child = worker.child
     put(broker, *WRONG, *UNREADABLE.values(), a_hint("org:1"))
 
@@ -133,7 +133,7 @@ def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: Rab
     assert broker.depth(QUEUE) == 0
 
 
-def test_a_dead_letter_says_where_it_lay_and_the_log_says_why(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
@@ -160,7 +160,7 @@ def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: Hin
     assert broker.depth(DEAD_QUEUE) == 0
 
 
-def test_what_nobody_manages_to_handle_is_a_dead_letter_in_the_end(broker: RabbitBroker) -> None:
+def test_a_message_that_exceeds_the_delivery_limit_is_dead_lettered(broker: RabbitBroker) -> None:
     put(broker, a_hint("org:1"))
 
     deliveries = 0
@@ -177,7 +177,7 @@ def taken_and_dropped(broker: RabbitBroker) -> bool:
         return connection.default_channel.basic_get(QUEUE) is not None
 
 
-def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
@@ -188,7 +188,7 @@ def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: Ra
     worker.wait_handled("org:2")
 
 
-def test_a_worker_outlives_rabbitmq_going_away_with_a_message_in_hand(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_worker_survives_a_rabbitmq_outage_during_a_message(broker: RabbitBroker, worker: HintWorker) -> None:
     put(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()
@@ -200,7 +200,7 @@ def test_a_worker_outlives_rabbitmq_going_away_with_a_message_in_hand(broker: Ra
     worker.wait_handled("org:1")
 
 
-def test_a_listener_hears_on_after_a_malformed_event(broker: RabbitBroker) -> None:
+def test_a_listener_continues_after_a_malformed_event(broker: RabbitBroker) -> None:
     with listening(broker) as woken:
         put(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
         eventually(lambda: broker.depth(DEAD_QUEUE) == 1 + len(UNREADABLE))

@@ -18,8 +18,8 @@ from tasks.broker.hints import Hint
 from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
 from tests.brokers import RabbitBroker, broker_params
-from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
+from tests.journeys.subprocesses import open_folder
 from tests.waiting import eventually
 
 TOTAL = 90
@@ -98,7 +98,7 @@ def items(stack: Stack, prefix: str) -> int:
 
 
 @pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
-def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(system: System, stack: Stack, part: str) -> None:
+def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, part: str) -> None:
     texts = [f"{part} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 
@@ -121,7 +121,7 @@ def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(system: System, sta
     assert items(stack, part) == TOTAL
 
 
-def test_a_broker_wiped_in_mid_load_loses_nothing(system: System, stack: Stack) -> None:
+def test_wiping_the_broker_under_load_loses_nothing(system: System, stack: Stack) -> None:
     texts = [f"wiped {number}" for number in range(TOTAL)]
 
     with stack.client(Prefer="respond-async") as client:
@@ -136,7 +136,7 @@ def test_a_broker_wiped_in_mid_load_loses_nothing(system: System, stack: Stack) 
     assert items(stack, "wiped") == TOTAL
 
 
-def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack) -> None:
+def test_duplicate_late_and_reordered_hints_change_nothing(stack: Stack) -> None:
     settings = stack.running["environment"]
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": settings["BROKER_URL"]}))
     texts = [f"shuffled {number}" for number in range(TOTAL)]
@@ -157,7 +157,7 @@ def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack
     assert items(stack, "shuffled") == TOTAL
 
 
-def test_fifty_equal_posts_at_once_make_one_comment(stack: Stack) -> None:
+def test_fifty_identical_concurrent_posts_create_one_comment(stack: Stack) -> None:
     def post(_: int) -> tuple[int, str, str]:
         with stack.client() as client:
             answer = careful_post(client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty")

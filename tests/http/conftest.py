@@ -19,8 +19,8 @@ from models.incidents.incident import incidents
 from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
-from tests.http.doorway import RULES, Gateway, Worker
-from tests.http.listing import Open
+from tests.http.gateway_server import RULES, Gateway, Worker
+from tests.http.incident_list_requests import Open
 from workers.stack.servers import EmbeddedServers
 
 MORE_TOKENS = {

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 
 
@@ -21,7 +21,7 @@ def accepted(ledger: Engine) -> int:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
 
-def test_a_route_waits_for_the_outcome_and_answers_as_the_worker_decided(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_write_waits_for_the_outcome_and_returns_it(gateway: Gateway, busy_worker: Worker) -> None:
     answer = gateway.post(COMMENTS, {"comment": "  Look.  ", "mentions": ["ana"], "unknown": [1]})
 
     assert (answer.status_code, answer.json()["comment"]) == (201, "Look.")
@@ -30,7 +30,7 @@ def test_a_route_waits_for_the_outcome_and_answers_as_the_worker_decided(gateway
     assert command["outcome"] == {"status": 201, "body": answer.json()}
 
 
-def test_a_refusal_of_the_worker_is_an_answer_with_a_command(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_refusal_by_the_worker_is_returned_with_its_command(gateway: Gateway, busy_worker: Worker) -> None:
     answer = gateway.post(f"{ACME}/incidents/77/comments/", A_COMMENT)
 
     assert (answer.status_code, answer.json()) == (404, {"detail": "The requested resource does not exist"})
@@ -39,7 +39,7 @@ def test_a_refusal_of_the_worker_is_an_answer_with_a_command(gateway: Gateway, b
     assert command["outcome"] == {"status": 404, "body": answer.json()}
 
 
-def test_who_does_not_want_to_wait_gets_the_command(gateway: Gateway) -> None:
+def test_respond_async_returns_the_accepted_command(gateway: Gateway) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
 
     command = answer.json()
@@ -65,27 +65,27 @@ def test_who_does_not_want_to_wait_gets_the_command(gateway: Gateway) -> None:
         ("wait=1, wait=30", "wait=1"),
     ],
 )
-def test_what_was_done_of_a_preference_is_said(gateway: Gateway, said: str, applied: str) -> None:
+def test_applied_preferences_are_echoed(gateway: Gateway, said: str, applied: str) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
 
     assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
 
 
-def test_longer_waits_than_thirty_seconds_are_cut(gateway: Gateway, busy_worker: Worker) -> None:
+def test_waits_are_capped_at_thirty_seconds(gateway: Gateway, busy_worker: Worker) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT, Prefer="wait=900")
 
     assert (answer.status_code, answer.headers["preference-applied"]) == (201, "wait=30")
 
 
 @pytest.mark.parametrize("said", ["wait=soon", "wait=-1", "respond-async=no", ""])
-def test_a_preference_that_cannot_be_read_is_ignored(gateway: Gateway, busy_worker: Worker, said: str) -> None:
+def test_a_malformed_preference_is_ignored(gateway: Gateway, busy_worker: Worker, said: str) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
 
     assert answer.status_code == 201
     assert "preference-applied" not in answer.headers
 
 
-def test_who_waits_without_wake_ups_is_told_all_the_same(
+def test_the_outcome_is_found_without_pubsub(
     acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
 ) -> None:
     with running_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
@@ -105,7 +105,7 @@ def test_a_command_can_be_waited_for_later(gateway: Gateway, worker: Worker) -> 
     assert told[0].headers["preference-applied"] == "wait=20"
 
 
-def test_a_command_is_its_callers_and_the_operators_alone(gateway: Gateway) -> None:
+def test_only_its_caller_and_operators_may_read_a_command(gateway: Gateway) -> None:
     place = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
 
     seen = {by: gateway.get(place, by=by).status_code for by in ("dev-mem", "dev-mem-read", "dev-own", "dev-ops")}
@@ -115,7 +115,7 @@ def test_a_command_is_its_callers_and_the_operators_alone(gateway: Gateway) -> N
     assert gateway.get(place.upper().replace("/API/0/COMMANDS", "/api/0/commands")).status_code == 200
 
 
-def test_both_the_program_and_the_person_it_acts_for_may_read_the_command(gateway: Gateway, worker: Worker) -> None:
+def test_a_service_and_the_person_it_acts_for_may_both_read_the_command(gateway: Gateway, worker: Worker) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT, by="dev-bot", Act_As="user:12", Prefer="respond-async")
     place = answer.headers["location"]
 
@@ -132,7 +132,7 @@ def test_a_service_opens_incidents_in_its_own_name(gateway: Gateway, busy_worker
     assert (answer.status_code, answer.json()["title"]) == (201, "Slow")
 
 
-def test_a_dead_command_is_a_fault_that_names_itself(gateway: Gateway, ledger: Engine) -> None:
+def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gateway, ledger: Engine) -> None:
     told: list[httpx.Response] = []
     waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
     waiting.start()
@@ -148,7 +148,7 @@ def test_a_dead_command_is_a_fault_that_names_itself(gateway: Gateway, ledger: E
     assert (resource["status"], resource["outcome"], resource["error"]) == ("dead", None, "it broke")
 
 
-def test_who_hangs_up_has_cancelled_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
+def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
@@ -159,7 +159,7 @@ def test_who_hangs_up_has_cancelled_nothing(gateway: Gateway, ledger: Engine, wo
         assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
 
 
-def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
+def test_a_gateway_that_shuts_down_returns_where_the_outcome_will_be(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     told: list[httpx.Response] = []
@@ -172,14 +172,16 @@ def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
     assert told[0].status_code == 202
 
 
-def test_commands_of_many_callers_at_once_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
+def test_concurrent_commands_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
     answers = gateway.concurrently(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.headers["command-id"] for answer in answers}) == accepted(ledger) == 40
 
 
-def test_more_than_the_rate_is_too_many(acme: object, settings: Callable[..., GatewaySettings]) -> None:
+def test_commands_above_the_rate_limit_are_refused_with_429(
+    acme: object, settings: Callable[..., GatewaySettings]
+) -> None:
     with running_gateway(settings(rate=1)) as gateway:
         answers = [gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async") for _ in range(5)]
         bulk = gateway.post(

@@ -6,18 +6,18 @@ import json
 
 from sqlalchemy.engine import Engine
 
-from tests.http.doorway import COMMANDS, Gateway, Worker
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
     RULES,
     TWIN,
     accepted,
     made,
 )
-from tests.http.wrong_rules import an_action, refusals
+from tests.http.gateway_server import COMMANDS, Gateway, Worker
+from tests.http.invalid_alert_rules import an_action, refusals
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 
-def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Worker) -> None:
     snake = {
         "name": "Errors on checkout", "aggregate": "count()", "query": "", "time_window": "10", "threshold_type": 0.0,
         "threshold_period": 2, "resolve_threshold": "20", "event_types": ["default"], "projects": ["p1"],
@@ -39,7 +39,7 @@ def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker
     assert details == shown | {"excludedProjects": [], "eventTypes": ["default"], "snooze": False}
 
 
-def test_what_makes_no_rule_is_400_and_no_command(gateway: Gateway, ledger: Engine) -> None:
+def test_an_invalid_rule_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine) -> None:
     answers = []
     with gateway.client(Content_Type="application/json") as client:
         for body, _ in refusals():
@@ -62,15 +62,17 @@ LEGAL = [
 ]
 
 
-def test_thresholds_that_share_no_value_are_legal(gateway: Gateway, busy_worker: Worker) -> None:
+def test_thresholds_that_do_not_overlap_are_valid(gateway: Gateway, busy_worker: Worker) -> None:
     assert [gateway.post(RULES, RULE | fields).status_code for fields in LEGAL] == [201] * len(LEGAL)
 
 
-def test_the_user_of_an_event_is_shown_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_user_tag_is_returned_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
     assert made(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
-def test_a_rule_out_of_data_is_refused_by_the_worker_with_its_bare_body(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     telling = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
 
     answered = gateway.post(RULES, RULE | {"triggers": telling})
@@ -81,13 +83,13 @@ def test_a_rule_out_of_data_is_refused_by_the_worker_with_its_bare_body(gateway:
     assert problem["errors"] == [{"pointer": "#", "detail": "User does not belong to this organization"}]
 
 
-def test_a_project_of_the_address_goes_before_that_of_the_body(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
     answered = gateway.post(TWIN, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
 
     assert (answered.status_code, answered.json()["projects"]) == (201, ["p1"])
 
 
-def test_no_body_says_which_project_an_address_is_of(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_body_cannot_set_the_project_of_the_path(gateway: Gateway, busy_worker: Worker) -> None:
     smuggled = {"inProject": "p2", "in_project": "p2"}
 
     answered = gateway.post(RULES, RULE | smuggled)

@@ -11,8 +11,7 @@ from sqlalchemy.engine import Engine
 from models.enums import JSON
 from tests.builders import NOW, an_incident
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, Gateway, Worker
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
     RULES,
     TWIN,
     ask,
@@ -20,6 +19,7 @@ from tests.http.rule_requests import (
     made,
     seed,
 )
+from tests.http.gateway_server import ACME, Gateway, Worker
 from tests.rule_bodies import RULE
 
 
@@ -28,7 +28,7 @@ def ids(answered: httpx.Response) -> list[int]:
     return [int(each["id"]) for each in answered.json()]
 
 
-def test_rules_are_listed_the_youngest_first_and_counted(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rules = [seed(ledger, acme, date_added=NOW + timedelta(minutes=n % 3)) for n in range(5)]
     seed(ledger, acme, status=4)
     seed(ledger, acme, "c1", organization="closed")
@@ -42,7 +42,7 @@ def test_rules_are_listed_the_youngest_first_and_counted(gateway: Gateway, ledge
     assert ids(gateway.get(TWIN)) == ids(answered)
 
 
-def test_rules_are_read_page_by_page(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rules = [seed(ledger, acme) for _ in range(27)]
 
     first = gateway.get(RULES)
@@ -56,7 +56,9 @@ def test_rules_are_read_page_by_page(gateway: Gateway, ledger: Engine, acme: Acm
     assert {each.headers["x-sentry-alert-rule-hits"] for each in (first, second)} == {"27"}
 
 
-def test_a_list_is_of_the_callers_teams_or_of_the_projects_named(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_the_rule_list_covers_the_callers_teams_or_the_named_projects(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
     one, two = seed(ledger, acme), seed(ledger, acme, "p2")
     p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
 
@@ -71,7 +73,7 @@ def test_a_list_is_of_the_callers_teams_or_of_the_projects_named(gateway: Gatewa
     assert gateway.get(f"{RULES}?project=99999").headers.get("x-sentry-alert-rule-hits") is None
 
 
-def test_a_list_can_be_of_one_kind_of_monitor(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_the_rule_list_can_be_filtered_by_monitor_type(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     continuous, activated = seed(ledger, acme), seed(ledger, acme, monitor_type=1)
 
     assert ids(gateway.get(f"{RULES}?monitor_type=0")) == [continuous]
@@ -83,7 +85,7 @@ def test_a_list_can_be_of_one_kind_of_monitor(gateway: Gateway, ledger: Engine, 
     }
 
 
-def test_without_performance_only_rules_on_events_are_listed_and_all_are_read(
+def test_without_the_performance_feature_only_rules_on_events_are_listed_but_all_can_be_read(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
     errors = seed(ledger, acme)
@@ -100,7 +102,7 @@ def test_without_performance_only_rules_on_events_are_listed_and_all_are_read(
     assert (ids(granted), granted.headers["x-sentry-alert-rule-hits"]) == ([*reversed(others), errors], "3")
 
 
-def test_a_rule_is_read_again_only_when_it_has_changed(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_unchanged_rule_is_not_sent_again(gateway: Gateway, busy_worker: Worker) -> None:
     rule = f"{RULES}{made(gateway)['id']}/"
     first = gateway.get(rule)
 
@@ -113,9 +115,7 @@ def test_a_rule_is_read_again_only_when_it_has_changed(gateway: Gateway, busy_wo
     assert other.headers["etag"].startswith('"2-')
 
 
-def test_the_last_thing_that_a_rule_found_is_shown_to_those_who_ask(
-    gateway: Gateway, ledger: Engine, acme: Acme
-) -> None:
+def test_the_latest_incident_of_a_rule_is_returned_on_request(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rule, other = seed(ledger, acme, generation=2), seed(ledger, acme)
     with ledger.begin() as connection:
         for number, generation in ((71, 2), (72, 2), (73, 1)):
@@ -143,7 +143,7 @@ def test_the_last_thing_that_a_rule_found_is_shown_to_those_who_ask(
     assert "latestIncident" not in gateway.get(f"{RULES}{rule}/").json()
 
 
-def test_what_an_incident_says_of_its_rule_is_what_the_rule_said_then(
+def test_an_incident_shows_its_rule_as_it_was_at_the_time(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     rule = seed(ledger, acme, name="Before")
@@ -168,7 +168,7 @@ def test_what_an_incident_says_of_its_rule_is_what_the_rule_said_then(
     assert told == [("Before", 0, None), ("Before", 4, rule), ("Before", 4, rule)]
 
 
-def test_what_actions_can_be_is_told(gateway: Gateway, ledger: Engine) -> None:
+def test_available_actions_are_listed(gateway: Gateway, ledger: Engine) -> None:
     answered = gateway.get(f"{RULES}available-actions/")
     closed = gateway.get("/api/0/organizations/plain/alert-rules/available-actions/")
 
@@ -182,7 +182,7 @@ def test_what_actions_can_be_is_told(gateway: Gateway, ledger: Engine) -> None:
     assert ask(gateway, "POST", f"{RULES}available-actions/").status_code == 405
 
 
-def test_silence_shows_to_those_whom_it_concerns(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_snooze_is_visible_to_those_it_affects(gateway: Gateway, busy_worker: Worker) -> None:
     rule = made(gateway)["id"]
     snooze = f"{TWIN}{rule}/snooze/"
 

@@ -9,8 +9,7 @@ from sqlalchemy.engine import Engine
 
 from models.enums import JSON
 from tests.handlers.acme import Acme
-from tests.http.doorway import COMMANDS, Gateway, Worker
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
     MISSING,
     REQUIRED,
     RULES,
@@ -21,14 +20,15 @@ from tests.http.rule_requests import (
     made,
     seed,
 )
-from tests.http.wrong_rules import WRONG_WHOLES, an_action
+from tests.http.gateway_server import COMMANDS, Gateway, Worker
+from tests.http.invalid_alert_rules import WRONG_WHOLES, an_action
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 # --- changing and deleting ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [RULES, TWIN])
-def test_a_rule_is_changed_and_deleted(gateway: Gateway, busy_worker: Worker, path: str) -> None:
+def test_a_rule_is_updated_and_deleted(gateway: Gateway, busy_worker: Worker, path: str) -> None:
     rule = f"{path}{made(gateway)['id']}/"
 
     changed = ask(gateway, "PUT", rule, json=RULE | {"name": "Another", "id": 999})
@@ -43,7 +43,9 @@ def test_a_rule_is_changed_and_deleted(gateway: Gateway, busy_worker: Worker, pa
 
 
 @pytest.mark.parametrize("name", ["aggregate", "query", "timeWindow", "thresholdType", "triggers"])
-def test_a_change_needs_what_is_checked_together(gateway: Gateway, ledger: Engine, acme: Acme, name: str) -> None:
+def test_an_update_requires_the_fields_that_are_validated_together(
+    gateway: Gateway, ledger: Engine, acme: Acme, name: str
+) -> None:
     rule = seed(ledger, acme)
 
     answered = ask(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
@@ -52,7 +54,7 @@ def test_a_change_needs_what_is_checked_together(gateway: Gateway, ledger: Engin
     assert accepted(ledger) == 0
 
 
-def test_a_change_is_checked_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_an_update_is_validated_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rule = seed(ledger, acme)
     full = {"dataset": "events", "comparisonDelta": None, "resolveThreshold": None}
     wrong = [
@@ -67,7 +69,7 @@ def test_a_change_is_checked_like_a_creation(gateway: Gateway, ledger: Engine, a
     assert accepted(ledger) == 0
 
 
-def test_a_change_honours_what_its_caller_has_read(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_update_honours_if_match(gateway: Gateway, busy_worker: Worker) -> None:
     rule = f"{RULES}{made(gateway)['id']}/"
     tag = gateway.get(rule).headers["etag"]
 
@@ -84,7 +86,9 @@ def test_a_change_honours_what_its_caller_has_read(gateway: Gateway, busy_worker
     assert [each.status_code for each in (first, anyway, malformed, deleted)] == [200, 200, 400, 204]
 
 
-def test_of_changes_at_once_that_read_the_same_one_is_applied(gateway: Gateway, busy_worker: Worker) -> None:
+def test_one_of_several_concurrent_updates_of_the_same_version_is_applied(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     rule = f"{RULES}{made(gateway)['id']}/"
     body = RULE | {"name": "Mine"}
 
@@ -94,7 +98,7 @@ def test_of_changes_at_once_that_read_the_same_one_is_applied(gateway: Gateway, 
     assert gateway.get(rule).json()["version"] == 2
 
 
-def test_a_repeated_request_with_a_key_changes_a_rule_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_repeated_update_with_an_idempotency_key_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
     rule = f"{RULES}{made(gateway)['id']}/"
     answers = [ask(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
 
@@ -109,20 +113,20 @@ WRITES = [("PUT", RULE), ("PUT", {}), ("DELETE", None)]
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
 @pytest.mark.parametrize("path", ["abc", "²", "0", "99999", "999999999999999999999", "1.0", "%00"])
-def test_what_is_no_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
+def test_an_unknown_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
     for root in (RULES, TWIN):
         answered = ask(gateway, method, f"{root}{path}/", json=body)
         assert (answered.status_code, answered.json()) == (404, MISSING)
         assert gateway.get(f"{root}{path}/").status_code == 404
 
 
-def test_a_rule_is_known_by_its_id_however_that_is_written(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_leading_zeros_in_a_rule_id_are_ignored(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rule = seed(ledger, acme)
 
     assert gateway.get(f"{RULES}00{rule}/").json()["id"] == str(rule)
 
 
-def test_every_address_asks_for_scope_plan_rule_and_project(
+def test_every_endpoint_requires_scope_feature_rule_and_project(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     here = seed(ledger, acme)
@@ -154,7 +158,7 @@ def test_every_address_asks_for_scope_plan_rule_and_project(
 
 
 @pytest.mark.parametrize("root", ["/api/0/organizations/plain", "/api/0/projects/plain/n1"])
-def test_a_lapsed_plan_may_delete_a_rule_by_either_address(
+def test_without_the_feature_a_rule_can_be_deleted_through_either_endpoint(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, root: str
 ) -> None:
     rule = seed(ledger, acme, "n1", organization="plain")
@@ -178,7 +182,9 @@ def test_a_lapsed_plan_may_delete_a_rule_by_either_address(
         ("/api/0/projects/closed/c1/alert-rules/", {}, 403),
     ],
 )
-def test_a_twin_asks_for_its_project(gateway: Gateway, busy_worker: Worker, path: str, body: JSON, status: int) -> None:
+def test_a_project_endpoint_requires_its_project(
+    gateway: Gateway, busy_worker: Worker, path: str, body: JSON, status: int
+) -> None:
     assert gateway.post(path, body).status_code == status
     assert gateway.get(path).status_code == status
 
@@ -197,7 +203,7 @@ def test_a_twin_asks_for_its_project(gateway: Gateway, busy_worker: Worker, path
         ("dev-bot", ["alerts:write"], [200, 403, 200, 403]),
     ],
 )
-def test_each_address_has_scopes_of_its_own(
+def test_each_endpoint_has_its_own_scopes(
     gateway: Gateway, ledger: Engine, acme: Acme, token: str, scopes: list[str], statuses: list[int]
 ) -> None:
     with ledger.begin() as connection:
@@ -212,11 +218,11 @@ def test_each_address_has_scopes_of_its_own(
     assert answers == statuses
 
 
-def test_a_method_that_an_address_does_not_know_is_405(gateway: Gateway) -> None:
+def test_an_unsupported_method_is_405(gateway: Gateway) -> None:
     assert [ask(gateway, "PUT", RULES).status_code, ask(gateway, "POST", f"{RULES}1/").status_code] == [405, 405]
 
 
-def test_every_command_about_a_rule_is_an_item_too(gateway: Gateway, busy_worker: Worker) -> None:
+def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: Worker) -> None:
     rule = made(gateway)
     named = {"alertRule": rule["id"], "trigger": rule["triggers"][0]["id"]}
     body = {name: RULE[name] for name in RULE if name != "projects"}
@@ -245,7 +251,7 @@ def test_every_command_about_a_rule_is_an_item_too(gateway: Gateway, busy_worker
     ]
 
 
-def test_unknown_fields_of_an_item_are_errors_in_its_parts_too(gateway: Gateway, ledger: Engine) -> None:
+def test_unknown_fields_of_a_bulk_item_are_errors_in_nested_objects_too(gateway: Gateway, ledger: Engine) -> None:
     items = [
         {"type": "alert_rule.create", **RULE, "snubaQuery": 1},
         {"type": "alert_rule.create", **RULE, "triggers": [CRITICAL | {"dateCreated": "x", "alert_rule_id": 1}]},
@@ -267,7 +273,7 @@ def test_unknown_fields_of_an_item_are_errors_in_its_parts_too(gateway: Gateway,
     assert accepted(ledger) == 0
 
 
-def test_an_item_needs_the_scopes_of_its_own_route(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{org:write}' WHERE id = %s", (acme.tokens["dev-own"],))
     deletion = {"type": "alert_rule.delete", "alertRule": 1}
@@ -278,7 +284,7 @@ def test_an_item_needs_the_scopes_of_its_own_route(gateway: Gateway, ledger: Eng
     assert answers == [202, 403]
 
 
-def test_in_bulk_a_lapsed_plan_may_delete_and_nothing_else(
+def test_without_the_feature_only_deletions_are_accepted_in_bulk(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     rule = seed(ledger, acme, "n1", organization="plain")

@@ -26,7 +26,7 @@ from tests.alertmanager import (
     payload,
     payload_without,
 )
-from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker, running_gateway
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
@@ -46,7 +46,7 @@ def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]
     return command["status"], command["outcome"]["status"], command["outcome"]["body"]
 
 
-def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None:
+def test_an_alert_group_is_acknowledged_once_it_is_in_the_ledger(gateway: Gateway) -> None:
     answer = gateway.post(ALERTS, payload(), by="dev-bot")
 
     [command] = answer.json()["commands"]
@@ -56,7 +56,7 @@ def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None
     assert gateway.get(answer.headers["location"], by="dev-bot").json() == command
 
 
-def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_incident_follows_its_alert_group_until_it_is_resolved(gateway: Gateway, busy_worker: Worker) -> None:
     lived = [
         outcome(gateway, payload(name)) for name in (FIRING, FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)
     ]
@@ -75,7 +75,7 @@ def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_w
     ]  # fmt: skip
 
 
-def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_incident_is_found_by_its_group_key(gateway: Gateway, busy_worker: Worker) -> None:
     outcome(gateway, payload())
 
     with gateway.client("dev-bot") as client:
@@ -84,7 +84,7 @@ def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_wo
     assert [(each["identifier"], each["status"]) for each in found] == [("2", 10)]
 
 
-def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, worker: Worker) -> None:
+def test_concurrent_deliveries_of_a_group_open_one_incident(gateway: Gateway, worker: Worker) -> None:
     answers = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
 
     worker.apply()
@@ -97,7 +97,7 @@ def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, wo
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
+def test_alertmanager_payloads_match_the_openapi_document(name: str) -> None:
     schema = build_schemas(ENDPOINTS)["AlertGroup"]
 
     Draft202012Validator(schema).validate(payload(name))
@@ -111,7 +111,7 @@ def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) 
         (payload(WITHOUT_PROJECT), {"project": ["This field is required."]}),
     ],
 )
-def test_alerts_of_no_project_are_accepted_and_then_rejected(
+def test_alerts_without_a_known_project_are_accepted_and_then_rejected(
     gateway: Gateway, busy_worker: Worker, body: Any, errors: Any
 ) -> None:
     assert outcome(gateway, body) == ("rejected", 400, errors)
@@ -126,7 +126,7 @@ def test_alerts_of_no_project_are_accepted_and_then_rejected(
         ([payload()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )
-def test_what_alertmanager_never_sends_is_refused_field_by_field(
+def test_a_payload_that_alertmanager_never_sends_is_refused_field_by_field(
     gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
     answer = gateway.post(ALERTS, body, by="dev-bot")
@@ -135,7 +135,7 @@ def test_what_alertmanager_never_sends_is_refused_field_by_field(
     assert accepted(ledger) == 0
 
 
-def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
+def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> None:
     answer = gateway.post(ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
 
     [error] = answer.json()["errors"]
@@ -154,7 +154,7 @@ def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
         ("dev-ops", {}),
     ],
 )
-def test_only_a_program_with_the_scope_and_in_its_own_name_may_post(
+def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
     gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
 ) -> None:
     answer = gateway.post(ALERTS, body, by=by, **headers)
@@ -163,7 +163,7 @@ def test_only_a_program_with_the_scope_and_in_its_own_name_may_post(
     assert accepted(ledger) == 0
 
 
-def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_worker: Worker) -> None:
     said = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
 
     by_a_person = gateway.post(COMMANDS, {"commands": [said]}, by="dev-own")
@@ -173,7 +173,7 @@ def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_w
     assert by_a_program.json()["commands"][0]["outcome"]["status"] == 201
 
 
-def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gateway, ledger: Engine) -> None:
+def test_a_missing_token_is_401_and_a_missing_feature_404(gateway: Gateway, ledger: Engine) -> None:
     nobody = gateway.post(ALERTS, payload(), by=None)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")
@@ -184,7 +184,7 @@ def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gat
     assert (reading.status_code, reading.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
-def test_a_key_makes_a_repetition_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+def test_an_idempotency_key_replays_the_first_response(gateway: Gateway, ledger: Engine) -> None:
     first, again = (gateway.post(ALERTS, payload(), by="dev-bot", Idempotency_Key="k") for _ in range(2))
     other = gateway.post(ALERTS, payload(RESOLVED), by="dev-bot", Idempotency_Key="k")
 
@@ -202,7 +202,7 @@ def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_wo
     assert (state, status, body["identifier"]) == ("applied", 201, "2")
 
 
-def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
+def test_a_body_above_eight_mebibytes_is_413(gateway: Gateway) -> None:
     answer = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
 
     assert (answer.status_code, answer.json()) == (
@@ -210,7 +210,7 @@ def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
     )  # fmt: skip
 
 
-def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
+def test_an_unavailable_database_is_503_with_retry_after(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
     with running_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Timeouts()) as gateway:

@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.http.chance import SEED, TIMES
-from tests.http.contract import Findings, configured, explore
-from tests.http.doorway import RULES, Gateway
-from tests.http.hostility import STREAM
+from tests.http.fuzz_settings import SEED, TIMES
+from tests.http.gateway_server import RULES, Gateway
+from tests.http.hostile_requests import STREAM
+from tests.http.schemathesis_runner import Findings, configured, explore
 
 STEPS: Final = 10
 TELLINGS: Final = 10
@@ -263,7 +263,7 @@ def stay_with(document: Any, story: Story) -> None:
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", CALLERS)
-def test_every_answer_is_as_the_file_describes_it(unlimited_gateway: Gateway, name: str) -> None:
+def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway, name: str) -> None:
     caller = CALLERS[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
     come_home(document, caller)
@@ -292,7 +292,7 @@ def test_every_answer_is_as_the_file_describes_it(unlimited_gateway: Gateway, na
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", STORIES)
-def test_a_life_can_be_followed_along_the_links_of_the_file(unlimited_gateway: Gateway, name: str) -> None:
+def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
     story = STORIES[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
     come_home(document, CALLERS["a member"])
@@ -319,7 +319,7 @@ def test_a_life_can_be_followed_along_the_links_of_the_file(unlimited_gateway: G
     assert findings.done == story.life
 
 
-def test_each_operation_is_asked_at_its_borders_by_one_caller(gateway: Gateway) -> None:
+def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
     asked = [
         operation
@@ -330,7 +330,7 @@ def test_each_operation_is_asked_at_its_borders_by_one_caller(gateway: Gateway) 
     assert sorted(asked) == sorted(labels_of(document))
 
 
-def test_a_twin_forbids_what_the_other_does(gateway: Gateway) -> None:
+def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
     bodies = {
         operation["operationId"]: body_of(document, operation)
@@ -356,6 +356,6 @@ def demands_of(body: Any) -> dict[str, str]:
     return {name: json.dumps(each, sort_keys=True) for name, each in said.items()}
 
 
-def test_there_are_five_thousand_cases_at_least() -> None:
+def test_at_least_five_thousand_requests_are_made() -> None:
     asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in STORIES.values())
     assert asked >= 5_000

@@ -16,12 +16,12 @@ from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 PROBLEM = "application/problem+json"
 
 
-def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gateway) -> None:
+def test_the_document_lists_exactly_the_endpoints_of_the_application(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
@@ -33,7 +33,7 @@ def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gat
         assert methods == set(address.operations)
 
 
-def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
+def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     OPENAPI_31_VALIDATOR.validate(document)
@@ -43,7 +43,7 @@ def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
     assert len(named) == len(set(named)) == sum(len(address.operations) for address in ENDPOINTS)
 
 
-def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
+def test_a_stream_matches_the_document(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as answer:
@@ -57,7 +57,7 @@ def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
     assert set(answer.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
-def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
+def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     def references(part: Any) -> Iterator[str]:
@@ -70,7 +70,7 @@ def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
 
 
-def test_answers_have_the_fields_that_the_file_promises(
+def test_responses_have_the_documented_fields(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     document = gateway.get("/openapi.json", by=None).json()
@@ -122,7 +122,7 @@ def check(value: Any, schema: Any, document: Any) -> None:
     return None
 
 
-def test_the_pages_work_without_the_internet(gateway: Gateway) -> None:
+def test_the_documentation_pages_load_only_local_files(gateway: Gateway) -> None:
     page = gateway.get("/docs", by=None)
 
     files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -133,7 +133,7 @@ def test_the_pages_work_without_the_internet(gateway: Gateway) -> None:
     assert "script-src 'self'" in page.headers["content-security-policy"]
 
 
-def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
+def test_version_and_metrics_need_no_token(gateway: Gateway) -> None:
     gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
 
     assert gateway.get("/version", by=None).json()["name"] == "tocsin"
@@ -170,7 +170,7 @@ def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
         ("PUT", COMMENTS, {}, (405, "Method Not Allowed", "method_not_allowed", 'Method "PUT" not allowed.', [])),
     ],
 )  # fmt: skip
-def test_errors_come_as_problems_to_those_who_ask(
+def test_errors_are_problem_documents_on_request(
     gateway: Gateway, method: str, path: str, request_: Any, expected: tuple[int, str, str, str, Any]
 ) -> None:
     with gateway.client(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
@@ -183,7 +183,7 @@ def test_errors_come_as_problems_to_those_who_ask(
     }  # fmt: skip
 
 
-def test_a_refusal_of_the_worker_comes_as_a_problem_too(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, busy_worker: Worker) -> None:
     answer = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
 
     assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
@@ -191,7 +191,7 @@ def test_a_refusal_of_the_worker_comes_as_a_problem_too(gateway: Gateway, busy_w
     assert answer.headers["command-id"]
 
 
-def test_a_problem_that_is_not_wanted_is_not_sent(gateway: Gateway) -> None:
+def test_a_problem_document_with_zero_quality_is_not_sent(gateway: Gateway) -> None:
     answer = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
 
     assert answer.headers["content-type"] == "application/json"

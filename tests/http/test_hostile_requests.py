@@ -13,9 +13,9 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.engine import Engine
 
-from tests.http.chance import SEED, TIMES
-from tests.http.doorway import Gateway
-from tests.http.hostility import Operation, Request, hostile_requests, operations_of, unreadable
+from tests.http.fuzz_settings import SEED, TIMES
+from tests.http.gateway_server import Gateway
+from tests.http.hostile_requests import Operation, Request, hostile_requests, operations_of, unreadable
 
 PARTS: Final = 4
 READABLE: Final = 2_350 * TIMES
@@ -28,7 +28,7 @@ PATIENCE_SECONDS: Final = 120
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("part", range(PARTS))
-def test_hostile_requests_are_no_faults_and_change_nothing(
+def test_hostile_requests_cause_no_errors_and_change_nothing(
     unlimited_gateway: Gateway, ledger: Engine, part: int
 ) -> None:
     operations = operations_of(unlimited_gateway.get("/openapi.json", by=None).json())

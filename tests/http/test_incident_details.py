@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"
 MISSING = {"detail": "The requested resource does not exist"}
@@ -20,7 +20,7 @@ def change(ledger: Engine, *statements: str) -> None:
             connection.execute(text(statement))
 
 
-def test_an_incident_is_known_by_its_number_in_the_organization_and_not_by_its_id(
+def test_an_incident_is_identified_by_its_number_in_the_organization_and_not_by_its_id(
     gateway: Gateway, ledger: Engine
 ) -> None:
     change(ledger, "UPDATE incidents SET identifier = 1000 + id")
@@ -37,7 +37,7 @@ def test_an_incident_is_known_by_its_number_in_the_organization_and_not_by_its_i
 
 
 @pytest.mark.parametrize("status", [1, 2, 10, 20])
-def test_an_incident_is_read_in_whatever_status(gateway: Gateway, ledger: Engine, status: int) -> None:
+def test_an_incident_can_be_read_in_any_status(gateway: Gateway, ledger: Engine, status: int) -> None:
     change(ledger, f"UPDATE incidents SET status = {status}")
 
     answer = gateway.get(INCIDENT)
@@ -45,14 +45,14 @@ def test_an_incident_is_read_in_whatever_status(gateway: Gateway, ledger: Engine
     assert (answer.status_code, answer.json()["status"]) == (200, status)
 
 
-def test_reading_an_incident_marks_nothing_and_subscribes_nobody(gateway: Gateway) -> None:
+def test_reading_an_incident_neither_marks_it_as_seen_nor_subscribes_the_caller(gateway: Gateway) -> None:
     first, second = gateway.get(INCIDENT), gateway.get(INCIDENT)
 
     assert (first.json()["hasSeen"], first.json()["seenBy"], first.json()["isSubscribed"]) == (False, [], False)
     assert second.json() == first.json()
 
 
-def test_an_incident_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, acme: Acme) -> None:
+def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Acme) -> None:
     body = gateway.get(INCIDENT).json()
 
     assert set(body) == {
@@ -65,7 +65,7 @@ def test_an_incident_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, a
     assert (body["alertRule"], body["discoverQuery"]) == (None, "")
 
 
-def test_who_has_seen_an_incident_stands_there_the_last_one_first(gateway: Gateway, ledger: Engine) -> None:
+def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
     for person, hour in ((11, 9), (13, 11), (12, 10)):
         change(
             ledger,
@@ -84,7 +84,7 @@ def test_who_has_seen_an_incident_stands_there_the_last_one_first(gateway: Gatew
     "lost", ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"], ids=["inactive", "none"]
 )
 @pytest.mark.parametrize("by", ["dev-mem", "dev-own", "dev-key", "dev-bot"])
-def test_an_incident_without_an_active_project_is_nobodys_to_read(
+def test_an_incident_without_an_active_project_is_forbidden_to_everyone(
     gateway: Gateway, ledger: Engine, by: str, lost: str
 ) -> None:
     change(ledger, lost)
@@ -94,7 +94,7 @@ def test_an_incident_without_an_active_project_is_nobodys_to_read(
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
 
 
-def test_an_activity_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_activity_has_sentrys_fields_and_a_version(gateway: Gateway, busy_worker: Worker) -> None:
     posted = gateway.post(COMMENTS, A_COMMENT).json()
 
     assert set(posted) == {
@@ -104,7 +104,7 @@ def test_an_activity_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, b
     assert gateway.get(f"{INCIDENT}activity/").json() == [posted]
 
 
-def test_what_is_closed_is_answered_closed_to_the_minute(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
+def test_the_closing_date_is_truncated_to_the_minute(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
     change(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
 
     assert gateway.get(INCIDENT).json()["dateClosed"] == "2026-01-02T03:04:00Z"
@@ -119,7 +119,7 @@ ADD_ACTIVITIES = """
 """
 
 
-def test_activities_of_every_kind_are_listed(gateway: Gateway, ledger: Engine) -> None:
+def test_activities_of_every_type_are_listed(gateway: Gateway, ledger: Engine) -> None:
     change(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
 
     oldest_first = gateway.get(f"{INCIDENT}activity/?desc=0").json()
@@ -127,7 +127,7 @@ def test_activities_of_every_kind_are_listed(gateway: Gateway, ledger: Engine) -
     assert [each["type"] for each in oldest_first] == [4, 1, 3, 2]
 
 
-def test_a_hundred_activities_fit_on_a_page_and_no_more(gateway: Gateway, ledger: Engine) -> None:
+def test_a_page_holds_at_most_a_hundred_activities(gateway: Gateway, ledger: Engine) -> None:
     change(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
 
     answer = gateway.get(f"{INCIDENT}activity/")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"
 SEEN = f"{INCIDENT}seen/"
@@ -50,7 +50,7 @@ def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, sta
     assert answered.json() == gateway.get(INCIDENT).json()
 
 
-def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
     first, second = (ask(gateway, "PUT", INCIDENT, json=CLOSE) for _ in range(2))
 
     assert (first.status_code, second.status_code) == (200, 200)
@@ -85,7 +85,7 @@ def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_wor
         ("close", {"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}),
     ],
 )
-def test_what_does_not_close_an_incident_is_400_and_no_command(
+def test_an_invalid_closing_body_is_400_and_creates_no_command(
     gateway: Gateway, ledger: Engine, body: Any, wrong: Any
 ) -> None:
     answered = ask(
@@ -96,19 +96,19 @@ def test_what_does_not_close_an_incident_is_400_and_no_command(
     assert accepted(ledger) == 0
 
 
-def test_a_number_becomes_the_text_of_the_comment(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_numeric_comment_is_stored_as_text(gateway: Gateway, busy_worker: Worker) -> None:
     ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": 42})
 
     assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] == "42"
 
 
-def test_null_is_no_comment(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_null_comment_means_no_comment(gateway: Gateway, busy_worker: Worker) -> None:
     ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": None})
 
     assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] is None
 
 
-def test_other_statuses_are_commands_of_their_own(gateway: Gateway, busy_worker: Worker) -> None:
+def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_worker: Worker) -> None:
     items = [{"type": "incident.set_status", "incident": 1, "status": number} for number in (20, 3)]
 
     malformed = gateway.post(COMMANDS, {"commands": items}, by="dev-ben")
@@ -127,7 +127,7 @@ def test_other_statuses_are_commands_of_their_own(gateway: Gateway, busy_worker:
     ("method", "path", "status"), [("POST", SEEN, 201), ("POST", SUBSCRIPTIONS, 201), ("DELETE", SUBSCRIPTIONS, 200)]
 )
 @pytest.mark.parametrize("body", [None, {}, {"status": 7}, [], "anything"])
-def test_what_takes_no_body_ignores_one(
+def test_endpoints_without_a_body_ignore_one(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, status: int, body: Any
 ) -> None:
     answered = ask(gateway, method, path, **({} if body is None else {"json": body}))
@@ -135,7 +135,7 @@ def test_what_takes_no_body_ignores_one(
     assert (answered.status_code, answered.json()) == (status, {})
 
 
-def test_what_was_seen_shows_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_seen_mark_appears_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
     before = gateway.get(INCIDENT).json()
     ask(gateway, "POST", SEEN)
     after = gateway.get(INCIDENT).json()
@@ -145,7 +145,7 @@ def test_what_was_seen_shows_in_the_details(gateway: Gateway, busy_worker: Worke
     assert gateway.get(INCIDENT, by="dev-ana").json()["hasSeen"] is False
 
 
-def test_a_subscription_shows_in_the_details_and_nowhere_else(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_subscription_appears_in_the_details_and_cannot_be_read_alone(gateway: Gateway, busy_worker: Worker) -> None:
     ask(gateway, "POST", SUBSCRIPTIONS)
     subscribed = gateway.get(INCIDENT).json()["isSubscribed"]
     ask(gateway, "DELETE", SUBSCRIPTIONS)
@@ -158,7 +158,7 @@ def test_a_subscription_shows_in_the_details_and_nowhere_else(gateway: Gateway, 
 # --- comments --------------------------------------------------------------------------------------------------
 
 
-def test_a_comment_is_edited_and_answered_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_edited_comment_is_returned_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
     path = a_comment(gateway)
 
     answered = ask(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
@@ -178,7 +178,9 @@ def test_a_comment_is_deleted_with_204_and_no_body(gateway: Gateway, busy_worker
     assert gateway.get(f"{INCIDENT}activity/").json() == []
 
 
-def test_the_command_resource_of_a_deletion_says_204_and_null(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_command_resource_of_a_deletion_has_status_204_and_a_null_body(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     deleted = ask(gateway, "DELETE", a_comment(gateway))
 
     resource = gateway.get(f"/api/0/commands/{deleted.headers['Command-Id']}/").json()
@@ -187,7 +189,7 @@ def test_the_command_resource_of_a_deletion_says_204_and_null(gateway: Gateway, 
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_foreign_comment_is_404_for_everyone_but_its_author(
+def test_only_its_author_may_change_a_comment_and_others_get_404(
     gateway: Gateway, busy_worker: Worker, method: str
 ) -> None:
     path = a_comment(gateway)
@@ -199,7 +201,7 @@ def test_a_foreign_comment_is_404_for_everyone_but_its_author(
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("organization", ["acme", "nowhere"])
-def test_a_key_is_refused_in_its_own_words_before_the_organization_is_looked_up(
+def test_an_api_key_is_refused_with_its_own_text_before_the_organization_is_looked_up(
     gateway: Gateway, ledger: Engine, method: str, organization: str
 ) -> None:
     path = f"/api/0/organizations/{organization}/incidents/1/comments/1/"
@@ -211,20 +213,20 @@ def test_a_key_is_refused_in_its_own_words_before_the_organization_is_looked_up(
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_service_that_acts_for_nobody_is_refused_in_the_usual_words(gateway: Gateway, method: str) -> None:
+def test_a_service_that_acts_for_nobody_is_refused_with_the_common_text(gateway: Gateway, method: str) -> None:
     answered = ask(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
 
     assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", f"{COMMENTS}1/"), ("DELETE", f"{COMMENTS}1/")])
-def test_a_read_only_token_is_refused_before_the_key_rule(gateway: Gateway, method: str, path: str) -> None:
+def test_scopes_are_checked_before_the_api_key_rule(gateway: Gateway, method: str, path: str) -> None:
     answered = ask(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
 
     assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
 
 
-def test_a_comments_own_address_cannot_be_read(gateway: Gateway) -> None:
+def test_a_single_comment_cannot_be_read(gateway: Gateway) -> None:
     answered = ask(gateway, "GET", f"{COMMENTS}1/")
 
     assert (answered.status_code, answered.json()) == (405, {"detail": 'Method "GET" not allowed.'})
@@ -240,7 +242,7 @@ def test_a_comments_own_address_cannot_be_read(gateway: Gateway) -> None:
         ({"comment": "x", "mentions": "ana"}, {"mentions": ['Expected a list of items but got type "str".']}),
     ],
 )
-def test_a_bad_edit_is_400_and_no_command(gateway: Gateway, ledger: Engine, body: Any, wrong: Any) -> None:
+def test_an_invalid_edit_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, body: Any, wrong: Any) -> None:
     answered = ask(gateway, "PUT", f"{COMMENTS}1/", json=body)
 
     assert (answered.status_code, answered.json()) == (400, wrong)
@@ -274,7 +276,7 @@ WRITES = [
         ("dev-mem", "acme", 99, 404),
     ],
 )
-def test_every_write_asks_for_scope_plan_incident_and_project(
+def test_every_write_requires_scope_feature_incident_and_project(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, body: Any,
     by: str, organization: str, number: int, status: int,
 ) -> None:  # fmt: skip
@@ -287,7 +289,7 @@ def test_every_write_asks_for_scope_plan_incident_and_project(
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES[:4])
-def test_a_key_and_a_service_for_nobody_write_nothing(
+def test_api_keys_and_services_that_act_for_nobody_cannot_write(
     gateway: Gateway, ledger: Engine, method: str, path: str, body: Any
 ) -> None:
     for by in ("dev-key", "dev-bot"):
@@ -296,7 +298,7 @@ def test_a_key_and_a_service_for_nobody_write_nothing(
     assert accepted(ledger) == 0
 
 
-def test_an_etag_is_what_if_match_takes(gateway: Gateway, busy_worker: Worker) -> None:
+def test_if_match_accepts_an_etag(gateway: Gateway, busy_worker: Worker) -> None:
     read = gateway.get(INCIDENT).headers["ETag"]
     gateway.post(COMMENTS, A_COMMENT)
 
@@ -311,7 +313,7 @@ def test_an_etag_is_what_if_match_takes(gateway: Gateway, busy_worker: Worker) -
     ("condition", "status"),
     [('"1"', 200), ("*", 200), ('"2"', 412), (f'"{"9" * 19}"', 412), ("1", 400), ('W/"1"', 400)],
 )
-def test_if_match_takes_a_version_an_etag_or_a_star(
+def test_if_match_accepts_a_version_or_a_star(
     gateway: Gateway, busy_worker: Worker, condition: str, status: int
 ) -> None:
     answered = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
@@ -320,7 +322,7 @@ def test_if_match_takes_a_version_an_etag_or_a_star(
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
-def test_a_comment_is_changed_in_the_version_that_was_read(
+def test_a_comment_is_changed_only_in_the_version_that_was_read(
     gateway: Gateway, busy_worker: Worker, method: str, status: int
 ) -> None:
     path = a_comment(gateway)
@@ -332,7 +334,7 @@ def test_a_comment_is_changed_in_the_version_that_was_read(
     assert (stale.status_code, fresh.status_code) == (412, status)
 
 
-def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_idempotency_key_covers_if_match(gateway: Gateway, busy_worker: Worker) -> None:
     first = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     again = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     other = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})
@@ -342,14 +344,14 @@ def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -
     assert again.json() == first.json()
 
 
-def test_many_who_close_at_once_close_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_concurrent_closings_are_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
     answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
 
     assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, 2)] * 8
     assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
 
 
-def test_an_edit_of_a_comment_that_is_gone_is_404(gateway: Gateway, busy_worker: Worker) -> None:
+def test_editing_a_deleted_comment_is_404(gateway: Gateway, busy_worker: Worker) -> None:
     path = a_comment(gateway)
     ask(gateway, "DELETE", path)
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
 
 UNPARSABLE = ["Could not parse actor. Format should be `type:id` where type is `team` or `user`."]
 
 
-def test_each_mention_that_names_nobody_is_told_at_its_place(gateway: Gateway, busy_worker: Worker) -> None:
+def test_each_malformed_mention_is_an_error_at_its_index(gateway: Gateway, busy_worker: Worker) -> None:
     mentions: list[Any] = [True, False, 0, 1.5, "", " ", [], {}, [12], "#t1", "nobody", "a\0b", "\ud800", "user:", 12]
 
     with gateway.client(Content_Type="application/json") as client:
@@ -24,7 +24,7 @@ def test_each_mention_that_names_nobody_is_told_at_its_place(gateway: Gateway, b
     assert gateway.get(f"{ACME}/incidents/1/activity/").json() == []
 
 
-def test_each_wrong_mention_has_its_own_words(gateway: Gateway, busy_worker: Worker) -> None:
+def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_worker: Worker) -> None:
     mentions = ["ana", None, "user:999", "team:999", "user:14", "team:23"]
 
     answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
@@ -41,15 +41,13 @@ def test_each_wrong_mention_has_its_own_words(gateway: Gateway, busy_worker: Wor
 
 
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
-def test_mentions_come_in_any_form_and_as_often_as_one_likes(
-    gateway: Gateway, busy_worker: Worker, mentions: list[Any]
-) -> None:
+def test_mentions_may_take_any_form_and_repeat(gateway: Gateway, busy_worker: Worker, mentions: list[Any]) -> None:
     answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
     assert answer.status_code == 201
 
 
-def test_an_external_id_is_checked_in_its_one_spelling_and_not_kept(gateway: Gateway, busy_worker: Worker) -> None:
+def test_external_id_is_validated_in_snake_case_and_not_stored(gateway: Gateway, busy_worker: Worker) -> None:
     kept = gateway.post(COMMENTS, {"comment": "x", "external_id": "ext-1", "externalId": "", "more": [1]})
     null = gateway.post(COMMENTS, {"comment": "x", "external_id": None})
 

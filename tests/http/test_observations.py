@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from tests.builders import a_trigger, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
+from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 MISSING = {"detail": "The requested resource does not exist"}
@@ -48,7 +48,7 @@ def accepted(ledger: Engine) -> int:
 # --- sending ---------------------------------------------------------------------------------------------------
 
 
-def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     answered = gateway.post(at(rule), a_value(120), by="dev-bot")
 
     assert answered.status_code == 201
@@ -61,7 +61,7 @@ def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: 
     assert answered.headers["command-id"]
 
 
-def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     gateway.post(at(rule), a_value(10), by="dev-bot")
 
     answered = gateway.post(at(rule), a_value(120), by="dev-bot")
@@ -75,7 +75,7 @@ def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule
     ("value", "measured"),
     [(None, None), (60.5, 60.5), (60, 60), ("\x1f6e1\u2003", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)],
 )
-def test_a_value_is_any_number_or_nothing(
+def test_a_value_is_any_number_or_null(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
     answered = gateway.post(at(rule), a_value(value), by="dev-bot")
@@ -105,7 +105,7 @@ def test_a_value_is_any_number_or_nothing(
         ),
     ],
 )
-def test_what_does_not_fit_is_named_and_not_accepted(
+def test_an_invalid_observation_is_400_and_creates_no_command(
     gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
 ) -> None:
     answered = gateway.post(at(rule), a_value(**fields), by="dev-bot")
@@ -114,7 +114,7 @@ def test_what_does_not_fit_is_named_and_not_accepted(
     assert accepted(ledger) == 0
 
 
-def test_an_empty_body_names_every_field_that_is_missing(gateway: Gateway, rule: int) -> None:
+def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
     answered = gateway.post(at(rule), {})
 
     assert (answered.status_code, answered.json()) == (
@@ -125,7 +125,7 @@ def test_an_empty_body_names_every_field_that_is_missing(gateway: Gateway, rule:
 @pytest.mark.parametrize(
     "spelled", ["2026-11-23T12:00:00Z", "2026-11-23T13:00:00+01:00", "2026-11-23 12:00", "20261123T12"]
 )
-def test_a_timestamp_is_iso_8601_and_utc_without_an_offset(
+def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
     gateway: Gateway, rule: int, busy_worker: Worker, spelled: str
 ) -> None:
     gateway.post(at(rule), a_value(timestamp=spelled))
@@ -133,9 +133,7 @@ def test_a_timestamp_is_iso_8601_and_utc_without_an_offset(
     assert [noted["timestamp"] for noted in gateway.get(at(rule)).json()] == [NOON]
 
 
-def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
-    gateway: Gateway, rule: int, busy_worker: Worker
-) -> None:
+def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for project in ("p2", "nowhere"):
         answered = gateway.post(at(rule), a_value(project=project), by="dev-bot")
         assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
@@ -158,7 +156,7 @@ def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
         ("nonsense", (401, {"detail": "Invalid token"})),
     ],
 )
-def test_whoever_may_write_alert_rules_may_send_values(
+def test_callers_who_may_write_alert_rules_may_send_values(
     gateway: Gateway, rule: int, busy_worker: Worker, by: str, expected: tuple[int, Any]
 ) -> None:
     answered = gateway.post(at(rule), a_value(), by=by)
@@ -166,7 +164,7 @@ def test_whoever_may_write_alert_rules_may_send_values(
     assert (answered.status_code, answered.json() if expected[1] else None) == expected
 
 
-def test_a_key_with_every_scope_is_no_program(gateway: Gateway, ledger: Engine, rule: int) -> None:
+def test_an_api_key_with_the_scope_is_still_refused(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{alerts:write}' WHERE kind = 'key'")
 
@@ -177,7 +175,7 @@ def test_a_key_with_every_scope_is_no_program(gateway: Gateway, ledger: Engine, 
 
 
 @pytest.mark.parametrize("body", [a_value(), {}])
-def test_a_rule_that_is_not_there_is_404_whatever_is_wrong_with_the_rest(
+def test_an_unknown_rule_is_404_whatever_the_body(
     gateway: Gateway, ledger: Engine, rule: int, busy_worker: Worker, body: Any
 ) -> None:
     with ledger.begin() as connection:
@@ -188,7 +186,7 @@ def test_a_rule_that_is_not_there_is_404_whatever_is_wrong_with_the_rest(
         assert (answered.status_code, answered.json()) == (404, MISSING), path
 
 
-def test_a_rule_out_of_reach_is_403_whatever_is_wrong_with_the_rest(
+def test_an_inaccessible_rule_is_403_whatever_the_body(
     gateway: Gateway, ledger: Engine, acme: Acme, rule: int, busy_worker: Worker
 ) -> None:
     with ledger.begin() as connection:
@@ -201,7 +199,7 @@ def test_a_rule_out_of_reach_is_403_whatever_is_wrong_with_the_rest(
     assert gateway.get(at(of_p2)).status_code == 403
 
 
-def test_without_the_feature_there_are_no_observations(gateway: Gateway, ledger: Engine, rule: int) -> None:
+def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
@@ -213,7 +211,7 @@ def test_without_the_feature_there_are_no_observations(gateway: Gateway, ledger:
 # --- many at once ----------------------------------------------------------------------------------------------
 
 
-def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     values = [(10, 0), (60, 1), (120, 2), (120, 2), (80, 3), (10, 4)]
     items = [
         a_value(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
@@ -242,7 +240,7 @@ def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule
         (a_value(alertRule=None), {"alertRule": ["This field may not be null."]}),
     ],
 )
-def test_an_item_says_which_rule_it_is_of(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
+def test_a_bulk_item_must_name_its_rule(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
     answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (400, {"commands": {"0": wrong}})
@@ -251,7 +249,7 @@ def test_an_item_says_which_rule_it_is_of(gateway: Gateway, rule: int, item: dic
 # --- why did it not fire ---------------------------------------------------------------------------------------
 
 
-def test_the_last_values_are_listed_newest_first_with_what_each_did(
+def test_recent_values_are_listed_newest_first_with_their_effects(
     gateway: Gateway, rule: int, busy_worker: Worker
 ) -> None:
     for value, minute in ((60, 1), (70, 2), (200, 0), (10, 3)):
@@ -274,7 +272,7 @@ def test_the_last_values_are_listed_newest_first_with_what_each_did(
     }
 
 
-def test_observations_are_read_page_by_page(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_the_observation_list_is_paginated(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for minute in range(5):
         gateway.post(at(rule), a_value(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
@@ -288,7 +286,7 @@ def test_observations_are_read_page_by_page(gateway: Gateway, rule: int, busy_wo
     assert seen == [4, 3, 2, 1, 0]
 
 
-def test_observations_of_one_project_are_asked_for_by_its_slug(
+def test_observations_can_be_filtered_by_project_slug(
     gateway: Gateway, ledger: Engine, acme: Acme, busy_worker: Worker
 ) -> None:
     with ledger.begin() as connection:
@@ -311,7 +309,7 @@ def test_observations_of_one_project_are_asked_for_by_its_slug(
     assert gateway.get(f"{at(both)}?project=p2").status_code == 403
 
 
-def test_whoever_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
+def test_callers_who_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
     statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")}
 
     assert statuses == {"dev-mem-read": 200, "dev-bot": 200, "dev-plain-bot": 403}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 MISSING = {"detail": "The requested resource does not exist"}
@@ -143,7 +143,7 @@ LADDER = [
 
 
 @pytest.mark.parametrize(("method", "path", "status", "body", "request_"), LADDER)
-def test_the_first_check_that_fails_answers(
+def test_the_earliest_failing_check_decides_the_response(
     gateway: Gateway, method: str, path: str, status: int, body: Any, request_: dict[str, Any]
 ) -> None:
     facts = dict(request_)
@@ -155,7 +155,7 @@ def test_the_first_check_that_fails_answers(
     assert (status == 401) == ("www-authenticate" in answer.headers)
 
 
-def test_an_expired_token_is_named_so(gateway: Gateway, ledger: Any) -> None:
+def test_an_expired_token_is_reported_as_expired(gateway: Gateway, ledger: Any) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET expires_at = now() - interval '1 day' WHERE user_id = 11")
 
@@ -164,7 +164,7 @@ def test_an_expired_token_is_named_so(gateway: Gateway, ledger: Any) -> None:
     assert (answer.status_code, answer.json()) == (401, {"detail": "Token expired"})
 
 
-def test_a_revoked_token_is_as_good_as_unknown(gateway: Gateway, ledger: Any) -> None:
+def test_a_revoked_token_is_treated_as_unknown(gateway: Gateway, ledger: Any) -> None:
     before = gateway.get(f"{ACME}/")
 
     with ledger.begin() as connection:
@@ -174,19 +174,19 @@ def test_a_revoked_token_is_as_good_as_unknown(gateway: Gateway, ledger: Any) ->
     assert (before.status_code, after.status_code, after.json()) == (200, 401, {"detail": "Invalid token"})
 
 
-def test_an_organization_is_known_by_its_number_as_well(gateway: Gateway, acme: Any) -> None:
+def test_an_organization_is_found_by_its_id_too(gateway: Gateway, acme: Any) -> None:
     number = acme.organizations["acme"]
 
     assert gateway.get(f"/api/0/organizations/{number}/").json()["slug"] == "acme"
     assert gateway.get(f"/api/0/organizations/00{number}/").json()["slug"] == "acme"
 
 
-def test_a_path_that_no_name_can_hold_names_nothing(gateway: Gateway) -> None:
+def test_a_path_with_invalid_characters_is_404(gateway: Gateway) -> None:
     assert gateway.get("/api/0/organizations/ac%00me/").status_code == 404
     assert gateway.get("/api/0/organizations/%ff/").status_code == 404
 
 
-def test_anyone_may_ask_for_options(gateway: Gateway) -> None:
+def test_options_requests_need_no_token(gateway: Gateway) -> None:
     with gateway.client(None) as client:
         answer = client.options(COMMENTS)
 
@@ -195,7 +195,7 @@ def test_anyone_may_ask_for_options(gateway: Gateway) -> None:
     assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
 
 
-def test_pages_of_the_gateways_own_address_may_call(gateway: Gateway) -> None:
+def test_pages_of_the_gateways_own_origin_may_call(gateway: Gateway) -> None:
     answer = gateway.get(f"{ACME}/", Origin=gateway.url)
 
     assert answer.status_code == 200
@@ -203,7 +203,7 @@ def test_pages_of_the_gateways_own_address_may_call(gateway: Gateway) -> None:
     assert "Command-Id" in answer.headers["access-control-expose-headers"]
 
 
-def test_a_missing_slash_is_redirected_with_method_and_parameters(gateway: Gateway) -> None:
+def test_a_missing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:
     answer = gateway.get(f"{ACME}/members?query=an")
 
     assert answer.status_code == 307

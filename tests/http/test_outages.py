@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 from gateway.container import Timeouts
 from gateway.settings import GatewaySettings
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
@@ -41,7 +41,7 @@ def without_postgres(alone: EmbeddedServers, ledger: Engine) -> Iterator[Callabl
         alone.start_postgres()
 
 
-def test_without_the_database_nothing_is_accepted_and_then_everything_again(
+def test_commands_are_refused_without_the_database_and_accepted_again_afterwards(
     gateway: Gateway, servers: EmbeddedServers, without_postgres: Callable[[], None]
 ) -> None:
     assert gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").status_code == 202
@@ -60,7 +60,7 @@ def test_without_the_database_nothing_is_accepted_and_then_everything_again(
     assert back.headers["command-id"]
 
 
-def test_connections_that_broke_in_the_pool_are_replaced(
+def test_broken_pool_connections_are_replaced(
     gateway: Gateway, servers: EmbeddedServers, without_postgres: Callable[[], None]
 ) -> None:
     gateway.concurrently(8, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
@@ -72,7 +72,7 @@ def test_connections_that_broke_in_the_pool_are_replaced(
     assert gateway.get(f"{ACME}/").status_code == 200
 
 
-def test_an_accepted_command_is_never_unavailable_afterwards(
+def test_an_accepted_command_never_becomes_a_503(
     gateway: Gateway, ledger: Engine, without_postgres: Callable[[], None]
 ) -> None:
     told: list[httpx.Response] = []
@@ -87,7 +87,7 @@ def test_an_accepted_command_is_never_unavailable_afterwards(
     assert told[0].status_code == 202
 
 
-def test_the_gateway_says_that_it_is_not_ready(gateway: Gateway, without_postgres: Callable[[], None]) -> None:
+def test_the_gateway_is_not_ready_without_the_database(gateway: Gateway, without_postgres: Callable[[], None]) -> None:
     well = gateway.get("/readyz?verbose", by=None)
     without_postgres()
     ill = gateway.get("/readyz?verbose", by=None)
@@ -98,7 +98,7 @@ def test_the_gateway_says_that_it_is_not_ready(gateway: Gateway, without_postgre
 
 
 @pytest.mark.parametrize("broker", ["redis://127.0.0.1:9/0", "amqp://127.0.0.1:9//"])
-def test_without_the_broker_commands_are_accepted_and_waited_for(
+def test_without_the_broker_commands_are_accepted_and_their_outcomes_returned(
     acme: Acme, settings: Callable[..., GatewaySettings], busy_worker: Worker, broker: str
 ) -> None:
     with running_gateway(settings(BROKER_URL=broker, REDIS_URL="redis://127.0.0.1:9/0"), Timeouts()) as gateway:
@@ -109,7 +109,7 @@ def test_without_the_broker_commands_are_accepted_and_waited_for(
     assert (ready.status_code, ready.json()["checks"]["broker"]["status"]) == (200, "degraded")
 
 
-def test_a_schema_that_is_behind_is_not_ready_and_one_that_is_ahead_is(gateway: Gateway, ledger: Engine) -> None:
+def test_an_older_schema_is_not_ready_and_a_newer_one_is(gateway: Gateway, ledger: Engine) -> None:
     def at(revision: str) -> httpx.Response:
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = %(to)s", {"to": revision})

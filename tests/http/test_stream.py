@@ -24,7 +24,7 @@ from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier
 
@@ -160,7 +160,7 @@ def an_item(connection: Connection, acme: Acme, incident: int, username: str) ->
 # --- who hears what --------------------------------------------------------------------------------------------
 
 
-def test_an_event_is_told_in_cloud_event_json_under_its_id_and_type(
+def test_an_event_is_sent_as_a_cloud_event_with_its_id_and_type(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with listening(gateway) as mem:
@@ -173,16 +173,14 @@ def test_an_event_is_told_in_cloud_event_json_under_its_id_and_type(
         assert mem.events[0]["subject"] == "incidents/1"
 
 
-def test_a_comment_over_http_is_heard(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_comment_posted_over_http_is_streamed(gateway: Gateway, busy_worker: Worker) -> None:
     with listening(gateway) as ana:
         command = gateway.post(COMMENTS, A_COMMENT).headers["Command-Id"]
 
         eventually(lambda: command in [event["data"]["command"] for event in ana.events])
 
 
-def test_who_reaches_no_project_of_an_incident_does_not_hear_of_it(
-    gateway: Gateway, ledger: Engine, acme: Acme
-) -> None:
+def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     secret = incident_of(ledger, acme.organizations["closed"])
     open_to_mem = given_a_second_project(ledger, acme)
@@ -194,7 +192,7 @@ def test_who_reaches_no_project_of_an_incident_does_not_hear_of_it(
         assert mem.ids == [str(shown)]
 
 
-def test_somebody_who_resumes_is_judged_as_well(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     secret = incident_of(ledger, acme.organizations["closed"])
     open_to_mem = given_a_second_project(ledger, acme)
@@ -225,7 +223,7 @@ def given_a_second_project(ledger: Engine, acme: Acme) -> int:
         return an_incident(connection, acme.organizations["closed"], projects=[project], identifier=2)
 
 
-def test_a_notification_is_heard_by_the_one_it_is_for(
+def test_a_notification_is_streamed_only_to_its_recipient(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int
 ) -> None:
     with listening(gateway, "dev-mem") as mem, listening(gateway, "dev-ana") as ana:
@@ -243,7 +241,7 @@ def test_a_notification_is_heard_by_the_one_it_is_for(
         assert UUID(told["id"]).version == 7
 
 
-def test_a_mention_is_heard_as_a_notification(
+def test_a_mention_is_streamed_as_a_notification(
     gateway: Gateway, database: Database, busy_worker: Worker, settings: Callable[..., GatewaySettings]
 ) -> None:
     notifier = Notifier(database.engine, settings())
@@ -256,12 +254,12 @@ def test_a_mention_is_heard_as_a_notification(
         assert ana.events[-1]["data"]["notification"]["text"] == "Ana?"
 
 
-def test_a_key_hears_of_incidents(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_an_api_key_receives_incident_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway, "dev-key") as key:
         key.hears(record_event(ledger, incident))
 
 
-def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     plain = incident_of(ledger, acme.organizations["plain"])
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05
@@ -285,11 +283,13 @@ def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, 
         ("dev-mem", "/api/0/organizations/plain/events/?incident=1", 404),
     ],
 )
-def test_who_may_not_follow_is_told_at_once(gateway: Gateway, token: str, path: str, status: int) -> None:
+def test_callers_who_may_not_follow_are_refused_immediately(
+    gateway: Gateway, token: str, path: str, status: int
+) -> None:
     assert gateway.get(path, by=token).status_code == status
 
 
-def test_asking_for_the_head_alone_ends_at_once(gateway: Gateway) -> None:
+def test_a_head_request_ends_immediately(gateway: Gateway) -> None:
     with gateway.client() as client:
         answer = client.head(EVENTS)
 
@@ -297,7 +297,7 @@ def test_asking_for_the_head_alone_ends_at_once(gateway: Gateway) -> None:
     eventually(lambda: broadcaster_of(gateway).stream_count == 0)
 
 
-def test_one_incident_can_be_followed_by_itself(
+def test_a_single_incident_can_be_followed(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
     before = record_event(ledger, incident)
@@ -315,7 +315,7 @@ def test_one_incident_can_be_followed_by_itself(
 # --- nothing is missed -----------------------------------------------------------------------------------------
 
 
-def test_who_comes_back_goes_on_after_the_last_event(
+def test_a_stream_resumes_after_the_last_event(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
     ids = [record_event(ledger, each) for each in (incident, other_incident, incident, other_incident)]
@@ -334,7 +334,7 @@ def test_who_comes_back_goes_on_after_the_last_event(
         assert mem.ids == [str(ids[-1])]
 
 
-def test_of_one_transaction_only_what_came_after_the_last_event_is_told_again(
+def test_resuming_within_a_transaction_replays_only_later_events(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with ledger.begin() as connection:
@@ -346,7 +346,7 @@ def test_of_one_transaction_only_what_came_after_the_last_event_is_told_again(
 
 
 @pytest.mark.parametrize("last", ["unknown", "00000000-0000-7000-8000-000000000000", None])
-def test_after_an_unknown_event_and_after_one_of_long_ago_all_of_the_last_day_is_told(
+def test_resuming_after_an_unknown_or_expired_event_replays_the_last_day(
     gateway: Gateway, ledger: Engine, incident: int, last: str | None
 ) -> None:
     long_ago = age(ledger, record_event(ledger, incident), hours=30)
@@ -358,7 +358,7 @@ def test_after_an_unknown_event_and_after_one_of_long_ago_all_of_the_last_day_is
         assert mem.ids == [str(id_) for id_ in young]
 
 
-def test_who_comes_for_the_first_time_hears_only_what_is_new(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_new_stream_receives_only_new_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     record_event(ledger, incident)
     with listening(gateway) as mem:
         new = record_event(ledger, incident)
@@ -367,7 +367,7 @@ def test_who_comes_for_the_first_time_hears_only_what_is_new(gateway: Gateway, l
         assert mem.ids == [str(new)]
 
 
-def test_more_than_a_page_is_told_in_order(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_replay_longer_than_a_page_is_in_order(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with ledger.begin() as connection:
         first, *ids = [say(connection, incident) for _ in range(1100)]
     with listening(gateway, Last_Event_ID=str(first)) as mem:
@@ -391,7 +391,7 @@ def test_an_event_that_commits_late_is_not_missed(
         assert mem.ids == [str(early), str(late)]
 
 
-def test_an_event_that_commits_late_is_not_missed_by_who_was_away(
+def test_an_event_that_commits_late_is_not_missed_on_resuming(
     gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     with ledger.connect() as slow:
@@ -406,7 +406,7 @@ def test_an_event_that_commits_late_is_not_missed_by_who_was_away(
         mem.hears(late)
 
 
-def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
+def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
     with ledger.begin() as connection:
@@ -434,7 +434,7 @@ def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
             assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_it_works_without_wake_ups(
+def test_streams_work_without_pubsub(
     acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     with (
@@ -444,7 +444,7 @@ def test_it_works_without_wake_ups(
         mem.hears(record_event(ledger, incident))
 
 
-def test_a_connection_that_the_database_drops_costs_nothing(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway) as mem:
         mem.hears(record_event(ledger, incident))
         with ledger.begin() as connection:
@@ -457,7 +457,7 @@ def test_a_connection_that_the_database_drops_costs_nothing(gateway: Gateway, le
         assert len(mem.ids) == 2
 
 
-def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident: int) -> None:
     looks: list[object] = []
     desk = broadcaster_of(gateway)._feed
     looking = desk.read_since
@@ -472,7 +472,7 @@ def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, i
         assert len(looks) < len(readers)
 
 
-def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_again(
+def test_migrating_after_a_restore_from_another_server_lets_streams_resume(
     gateway: Gateway, database: Database, ledger: Engine, incident: int
 ) -> None:
     last, owed = record_event(ledger, incident), record_event(ledger, incident)
@@ -492,13 +492,13 @@ def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_
 # --- how it ends -----------------------------------------------------------------------------------------------
 
 
-def test_a_silent_stream_has_a_heartbeat(gateway: Gateway) -> None:
+def test_an_idle_stream_sends_heartbeats(gateway: Gateway) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
         eventually(lambda: mem.said.count(":\n") >= 3)
 
 
-def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: Engine) -> None:
+def test_a_revoked_token_ends_an_idle_stream(gateway: Gateway, ledger: Engine) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
         with ledger.begin() as connection:
@@ -507,9 +507,7 @@ def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: 
         assert mem.ends() == ": your right to read this has ended\n"
 
 
-def test_who_has_left_the_organization_hears_nothing_that_happens_later(
-    gateway: Gateway, ledger: Engine, incident: int
-) -> None:
+def test_a_former_member_receives_no_later_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     with listening(gateway) as mem:
         with ledger.begin() as connection:
@@ -520,7 +518,7 @@ def test_who_has_left_the_organization_hears_nothing_that_happens_later(
         assert mem.events == []
 
 
-def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_leaving_a_team_ends_access_to_its_projects(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     closed = "/api/0/organizations/closed/events/"
     open_to_mem = given_a_second_project(ledger, acme)
@@ -534,7 +532,7 @@ def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: 
         assert mem.ids == [str(seen)]
 
 
-def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_slow_reader_is_disconnected_with_a_reason(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).max_queued_frames = 5
     with gateway.client() as client, client.stream("GET", EVENTS) as answer:
         assert answer.status_code == 200
@@ -548,7 +546,7 @@ def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger:
     assert said.endswith(": you read too slowly; come back with Last-Event-ID\n\n")
 
 
-def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_reader_disconnected_by_a_burst_resumes_without_loss(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).max_rows_per_poll = 2
     with listening(gateway) as mem:
         first = record_event(ledger, incident)
@@ -569,7 +567,7 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
         assert (mem.ends(), ana.ends()) == (": the gateway stops\n", ": the gateway stops\n")
 
 
-def test_who_hangs_up_is_forgotten(gateway: Gateway) -> None:
+def test_a_disconnected_reader_is_removed(gateway: Gateway) -> None:
     with gateway.client() as client, client.stream("GET", EVENTS):
         assert broadcaster_of(gateway).stream_count == 1
         assert "\ntocsin_streams 1.0\n" in gateway.get("/metrics", by=None).text

@@ -13,9 +13,9 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.enums import JSON
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway, Worker
-from tests.http.rule_requests import FORBIDDEN, INTEGER, MISSING, REQUIRED, RULES, TWIN, accepted, ask, made, seed
-from tests.http.wrong_rules import ACTIONS, PARTS, an_action
+from tests.http.alert_rule_requests import FORBIDDEN, INTEGER, MISSING, REQUIRED, RULES, TWIN, accepted, ask, made, seed
+from tests.http.gateway_server import Gateway, Worker
+from tests.http.invalid_alert_rules import ACTIONS, PARTS, an_action
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 PROJECT = "/api/0/projects"
@@ -65,7 +65,7 @@ def answers(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | N
     return [ask(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
 
 
-def test_triggers_and_actions_come_and_go_one_by_one(gateway: Gateway, busy_worker: Worker) -> None:
+def test_triggers_and_actions_are_created_updated_and_deleted(gateway: Gateway, busy_worker: Worker) -> None:
     triggers, _, _ = told(gateway)
 
     added = gateway.post(triggers, WARNING)
@@ -86,7 +86,7 @@ def test_triggers_and_actions_come_and_go_one_by_one(gateway: Gateway, busy_work
     assert [gateway.get(each).status_code for each in (another, trigger)] == [404, 404]
 
 
-def test_triggers_are_listed_by_label_from_the_last_to_the_first(gateway: Gateway, busy_worker: Worker) -> None:
+def test_triggers_are_listed_by_label_in_descending_order(gateway: Gateway, busy_worker: Worker) -> None:
     triggers, _, _ = told(gateway)
     for label in ("warning", "zeta", "alpha"):
         gateway.post(triggers, {"label": label, "alertThreshold": 50})
@@ -127,7 +127,7 @@ def test_a_trigger_and_an_action_have_an_etag_without_a_version(
     assert (same.status_code, same.content) == (304, b"")
 
 
-def test_what_is_no_trigger_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     triggers, trigger, _ = seeded(ledger, acme)
     required = {"label": REQUIRED, "alertThreshold": REQUIRED}
     # Its own address does not look at the id in a body.
@@ -148,7 +148,7 @@ def test_what_is_no_trigger_is_told_without_a_command(gateway: Gateway, ledger: 
     assert accepted(ledger) == 0
 
 
-def test_what_is_no_action_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_an_invalid_action_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     _, _, actions = seeded(ledger, acme)
     wrong = [
         *((an_action(**fields), wrong) for fields, wrong in ACTIONS),
@@ -163,7 +163,7 @@ def test_what_is_no_action_is_told_without_a_command(gateway: Gateway, ledger: E
     assert accepted(ledger) == 0
 
 
-def test_every_address_asks_for_plan_rule_project_trigger_and_action(
+def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     here = every_request(*seeded(ledger, acme))
@@ -179,7 +179,7 @@ def test_every_address_asks_for_plan_rule_project_trigger_and_action(
     assert answers(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
 
 
-def test_triggers_and_actions_that_are_none_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_unknown_triggers_and_actions_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     triggers, _, actions = seeded(ledger, acme)
     wrong = [
         *every_request(triggers, f"{triggers}x/", f"{triggers}9/actions/")[3:],
@@ -192,7 +192,7 @@ def test_triggers_and_actions_that_are_none_are_404(gateway: Gateway, ledger: En
     assert accepted(ledger) == 0
 
 
-def test_triggers_nest_under_the_organization_alone(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_triggers_have_no_project_endpoints(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rule = seed(ledger, acme)
 
     assert gateway.get(f"{TWIN}{rule}/triggers/").status_code == 404
@@ -207,7 +207,7 @@ def silence(
     return ask(gateway, method, path, by=by, **({} if body is None else {"json": body}))
 
 
-def test_a_rule_is_silenced_once_and_let_speak_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_is_snoozed_once_and_unsnoozed_once(gateway: Gateway, busy_worker: Worker) -> None:
     path = f"{TWIN}{made(gateway)['id']}/snooze/"
 
     first, second = (silence(gateway, path, {"target": "everyone", "until": "2036-01-01T00:00:00"}) for _ in range(2))
@@ -222,7 +222,7 @@ def test_a_rule_is_silenced_once_and_let_speak_once(gateway: Gateway, busy_worke
     assert (again.status_code, again.json()) == (404, MISSING)
 
 
-def test_of_two_silences_the_one_that_is_named_ends(gateway: Gateway, busy_worker: Worker) -> None:
+def test_only_the_named_snooze_ends(gateway: Gateway, busy_worker: Worker) -> None:
     path = f"{TWIN}{made(gateway)['id']}/snooze/"
     for target in ("me", "everyone"):
         silence(gateway, path, {"target": target})
@@ -243,7 +243,7 @@ def test_of_two_silences_the_one_that_is_named_ends(gateway: Gateway, busy_worke
         ([], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )  # fmt: skip
-def test_a_silence_of_the_wrong_shape_is_told(
+def test_an_invalid_snooze_is_400_and_creates_no_command(
     gateway: Gateway, ledger: Engine, acme: Acme, body: JSON, wrong: JSON
 ) -> None:
     answered = silence(gateway, f"{TWIN}{seed(ledger, acme)}/snooze/", body)
@@ -253,7 +253,7 @@ def test_a_silence_of_the_wrong_shape_is_told(
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_rule_that_is_none_cannot_be_silenced(
+def test_an_unknown_rule_cannot_be_snoozed(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, method: str
 ) -> None:
     elsewhere = seed(ledger, acme, "p2")
@@ -268,7 +268,7 @@ def test_a_rule_that_is_none_cannot_be_silenced(
     assert silence(gateway, f"{TWIN}1/snooze/", body, method, by="dev-key").status_code == 403
 
 
-def test_a_silent_rule_says_so_where_it_is_changed(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_updated_rule_reports_its_snooze(gateway: Gateway, busy_worker: Worker) -> None:
     rule = made(gateway)["id"]
     silence(gateway, f"{TWIN}{rule}/snooze/", {"target": "everyone"})
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.programs import open_folder
 from tests.journeys.stack import Stack, running_stack
+from tests.journeys.subprocesses import open_folder
 
 
 @pytest.fixture(scope="session")

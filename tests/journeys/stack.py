@@ -21,7 +21,7 @@ from tocsin_client import Tocsin
 
 from models.settings import sqlalchemy_url
 from tests.brokers import RabbitBroker
-from tests.journeys.programs import CLEAN, Program
+from tests.journeys.subprocesses import CLEAN, Program
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import eventually
 

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from tests.alertmanager import payload
-from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack
+from tests.journeys.subprocesses import open_folder
 from tests.project.tree import ROOT
 from tests.waiting import eventually
 
@@ -139,7 +139,7 @@ def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
     return incident
 
 
-def test_the_incident_opens_gets_worse_and_closes_as_the_alerts_do(stack: Stack, alertmanager: Alertmanager) -> None:
+def test_an_incident_opens_escalates_and_closes_with_its_alerts(stack: Stack, alertmanager: Alertmanager) -> None:
     alertmanager.fires("warning")
     opened = followed(stack, KEY, status=10)
     with stack.client("dev-ana") as ana:
@@ -162,7 +162,7 @@ def test_the_incident_opens_gets_worse_and_closes_as_the_alerts_do(stack: Stack,
         assert opened["identifier"] not in told
 
 
-def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack, alertmanager: Alertmanager) -> None:
+def test_alerts_sent_during_an_outage_arrive_afterwards(stack: Stack, alertmanager: Alertmanager) -> None:
     with stack.without("gateway"):
         alertmanager.fires("critical", alertname="DiskFull", project="p2")
         eventually(alertmanager.failures, within_seconds=A_WHILE)
@@ -171,7 +171,7 @@ def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack,
     assert incident["projects"] == ["p2"]
 
 
-def test_the_token_that_the_page_has_made_may_post_alerts_and_read_what_became_of_them(stack: Stack) -> None:
+def test_the_documented_token_may_post_alerts_and_read_their_outcome(stack: Stack) -> None:
     token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
     group = payload(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.brokers import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
-from tests.journeys.programs import open_folder, tocsin
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
+from tests.journeys.subprocesses import open_folder, tocsin
 from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -84,7 +84,7 @@ def write_down(stack: Stack) -> dict[str, Any]:
     }
 
 
-def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_and_nothing_else(
+def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once_and_nothing_else(
     folder: Path, broker: RabbitBroker | None
 ) -> None:
     with (
@@ -124,7 +124,7 @@ def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_a
     assert gone == {404}
 
 
-def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsewhere(folder: Path) -> None:
+def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
         assert stack.program.end(signal.SIGTERM) == 0
@@ -139,7 +139,7 @@ def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsew
             assert post(mem, "after the start").status_code == 201
 
 
-def test_a_restore_asks_before_it_throws_anything_away(database: Database, folder: Path) -> None:
+def test_a_restore_requires_confirmation_before_it_discards_data(database: Database, folder: Path) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
     tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
@@ -159,7 +159,7 @@ def test_a_restore_asks_before_it_throws_anything_away(database: Database, folde
         (("backup", "/nowhere/at-all"), "cannot be written"),
     ],
 )
-def test_a_file_that_will_not_do_is_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
+def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
     done = tocsin(*words, DATABASE_URL=database.url)
 
     assert done.returncode == 1

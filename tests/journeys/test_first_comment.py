@@ -17,8 +17,8 @@ import pytest
 from tocsin_client import Event, PostComment
 
 from tests.brokers import broker_params
-from tests.journeys.programs import CLEAN, open_folder
 from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, running_stack
+from tests.journeys.subprocesses import CLEAN, open_folder
 from tests.waiting import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -51,7 +51,7 @@ def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -
         assert (command.status, command.outcome.body) == ("applied", posted.body)
 
 
-def test_read_items_are_read_once(stack: Stack) -> None:
+def test_items_are_marked_as_read_once(stack: Stack) -> None:
     with stack.client("dev-mem") as mem, stack.client("dev-ben") as ben:
         mem.post(f"{ACME}/incidents/2/comments/", json={"comment": "Ben?", "mentions": ["ben"]})
         inbox = eventually(lambda: ben.get(f"{ACME}/notifications/", params={"unread": "1"}).json())
@@ -77,7 +77,7 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
         assert written == texts
 
 
-def test_who_follows_hears_everything_once_although_the_gateway_is_killed(stack: Stack) -> None:
+def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
     with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana, closing(ana.follow()) as events:
         told: list[Event] = []
         heard = threading.Thread(target=lambda: deque(map(told.append, _until(events, "that is all"))))
@@ -116,7 +116,7 @@ def _cursors(client: object, address: str) -> list[str]:
         cursors.append(following["cursor"])
 
 
-def test_the_first_steps_of_the_readme_answer_as_it_says(stack: Stack) -> None:
+def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
     post, look, ask = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
@@ -145,7 +145,7 @@ def names_in(answer: str) -> set[str]:
     return set(re.findall(r'"(\w+)":', answer)) | set(re.findall(r"^([\w-]+): ", answer, re.MULTILINE))
 
 
-def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
+def test_commands_show_prints_a_command(stack: Stack) -> None:
     with stack.client("dev-mem") as mem:
         id_ = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Seen?"}).headers["Command-Id"]
 
@@ -154,7 +154,7 @@ def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
     assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
 
 
-def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
+def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:
     with stack.tapping("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
         post = threading.Event()
 

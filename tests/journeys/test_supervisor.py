@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.programs import living, open_folder, running
+from tests.journeys.subprocesses import living, open_folder, running
 from tests.waiting import eventually
 
 SUPERVISE = """
@@ -65,7 +65,7 @@ def logs() -> Iterator[Path]:
         yield folder
 
 
-def test_parts_are_said_as_they_become_ready(logs: Path) -> None:
+def test_processes_are_reported_as_they_become_ready(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', {STEADY!r})]]") as up:
         up.until("all up")
 
@@ -74,7 +74,7 @@ def test_parts_are_said_as_they_become_ready(logs: Path) -> None:
     assert said == ["one ready", "two ready"]
 
 
-def test_a_killed_part_is_back_within_three_seconds_and_said_so(logs: Path) -> None:
+def test_a_killed_process_is_restarted_and_reported_within_three_seconds(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})]]") as up:
         pid = pid_of(up.until("pids"))
         up.until("all up")
@@ -89,7 +89,7 @@ def test_a_killed_part_is_back_within_three_seconds_and_said_so(logs: Path) -> N
             pid = pid_of(up.until("pids"))
 
 
-def test_a_part_that_keeps_dying_waits_longer_each_time_and_shows_its_last_words(logs: Path) -> None:
+def test_a_process_that_keeps_dying_is_restarted_with_back_off_and_its_last_output_is_shown(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {SOON_BROKEN!r})]]") as up:
         waits = [up.until("again").split("next start in ")[1].split(" s;")[0] for _ in range(2)]
         words = up.until("the reason")
@@ -98,7 +98,7 @@ def test_a_part_that_keeps_dying_waits_longer_each_time_and_shows_its_last_words
     assert words == "  the reason it died"
 
 
-def test_a_part_that_cannot_start_is_said_with_its_last_words_and_the_others_are_stopped(logs: Path) -> None:
+def test_a_process_that_cannot_start_is_reported_with_its_last_output_and_the_others_are_stopped(logs: Path) -> None:
     parts = f"[[process('one', {STEADY!r})], [process('two', {BROKEN!r})]]"
     with running(SUPERVISE, str(logs), parts) as up:
         one = pid_of(up.until("pids")).pid
@@ -111,7 +111,7 @@ def test_a_part_that_cannot_start_is_said_with_its_last_words_and_the_others_are
 
 
 @pytest.mark.parametrize("wish", [signal.SIGTERM, signal.SIGINT])
-def test_a_wish_to_stop_stops_all_in_reverse_order(logs: Path, wish: signal.Signals) -> None:
+def test_a_stop_signal_stops_all_processes_in_reverse_order(logs: Path, wish: signal.Signals) -> None:
     parts = f"[[process('one', {NOTES_ITS_END!r})], [process('two', {NOTES_ITS_END!r})]]"
     with running(SUPERVISE, str(logs), parts) as up:
         up.until("all up")
@@ -123,7 +123,7 @@ def test_a_wish_to_stop_stops_all_in_reverse_order(logs: Path, wish: signal.Sign
     assert ends == sorted(ends)
 
 
-def test_a_part_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
+def test_a_process_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})], [process('two', {STUBBORN!r})]]") as up:
         up.until("all up")
         began = time.monotonic()
@@ -134,7 +134,7 @@ def test_a_part_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
     assert time.monotonic() - began < 15
 
 
-def test_a_wish_to_stop_is_heard_while_starting(logs: Path) -> None:
+def test_a_stop_signal_is_honoured_during_start_up(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', 'time.sleep(600)')]]") as up:
         up.until("pids")
 
@@ -143,7 +143,7 @@ def test_a_wish_to_stop_is_heard_while_starting(logs: Path) -> None:
     assert (code, up.lines[-1]) == (0, "stopped")
 
 
-def test_parts_die_with_a_killed_supervisor(logs: Path) -> None:
+def test_processes_die_with_a_killed_supervisor(logs: Path) -> None:
     with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})]]") as up:
         pid = pid_of(up.until("pids")).pid
         up.until("all up")

@@ -109,7 +109,7 @@ def ask_asynchronously(url: str) -> None:
 
 
 @pytest.mark.parametrize("client", [ask, ask_asynchronously])
-def test_the_database_is_reached_by_tls_and_only_with_a_certificate_that_fits(
+def test_the_database_is_reached_over_tls_and_only_with_a_valid_certificate(
     client: object, postgres: str, trust: Trust
 ) -> None:
     assert callable(client)
@@ -173,7 +173,7 @@ def hint(url: str) -> None:
 
 
 @pytest.mark.parametrize("client", [wake, wake_asynchronously, hint])
-def test_valkey_is_reached_by_tls_and_only_with_a_certificate_that_fits(
+def test_valkey_is_reached_over_tls_and_only_with_a_valid_certificate(
     client: object, valkey: str, trust: Trust
 ) -> None:
     assert callable(client)
@@ -213,7 +213,7 @@ def first_words(clients: Queue[socket.socket]) -> bytes:
                 return said
 
 
-def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trust: Trust) -> None:
+def test_rabbitmq_is_reached_over_tls_and_only_with_a_valid_certificate(trust: Trust) -> None:
     with silent_broker(trust.server) as (url, _), pytest.raises(BrokerAway, match="not valid for"):
         hint(through(url, ssl_ca_certs=trust.authority))
 
@@ -230,7 +230,7 @@ def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trus
 
 
 @pytest.mark.xdist_group("rabbitmq")
-def test_rabbitmq_behind_tls_gets_its_queues(rabbitmq: RabbitBroker, trust: Trust) -> None:
+def test_queues_are_declared_on_rabbitmq_over_tls(rabbitmq: RabbitBroker, trust: Trust) -> None:
     there = urlsplit(rabbitmq.url)
     with tls_proxy(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
         hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))

@@ -5,7 +5,7 @@ import pytest
 from models.policy import Permission
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
-from tests.project.paragraphs import examples, paragraphs
+from tests.project.message_docs import examples, paragraphs
 from workers.handlers import HANDLERS
 
 
@@ -22,7 +22,7 @@ def test_every_handler_has_a_command(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_needs_a_right_that_its_method_names(command: str) -> None:
+def test_every_command_has_a_permission_with_scopes_for_its_method(command: str) -> None:
     entry = CATALOG[command]
 
     assert isinstance(entry.permission, Permission)
@@ -30,19 +30,19 @@ def test_every_command_needs_a_right_that_its_method_names(command: str) -> None
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_is_explained_with_an_example(command: str) -> None:
+def test_every_command_is_documented_with_an_example(command: str) -> None:
     paragraph = paragraphs("Commands").get(command, "")
 
     assert examples(paragraph), f"docs/messages.md, Commands: a heading for `{command}` and a json block are missing"
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_every_event_is_explained_with_an_example(event: str) -> None:
+def test_every_event_is_documented_with_an_example(event: str) -> None:
     paragraph = paragraphs("Events").get(event, "")
 
     assert examples(paragraph), f"docs/messages.md, Events: a heading for `{event}` and a json block are missing"
 
 
-def test_nothing_is_explained_that_does_not_exist() -> None:
+def test_only_existing_commands_and_events_are_documented() -> None:
     assert set(paragraphs("Commands")) <= set(CATALOG)
     assert set(paragraphs("Events")) <= set(EVENTS)

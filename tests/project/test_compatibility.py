@@ -57,13 +57,13 @@ def rows() -> list[Row]:
 ROWS = rows()
 
 
-def test_every_chapter_is_there_in_its_order() -> None:
+def test_every_chapter_is_present_and_in_order() -> None:
     chapters = list(dict.fromkeys(row.chapter for row in ROWS))
 
     assert chapters == CHAPTERS
 
 
-def test_rows_are_numbered_through() -> None:
+def test_rows_are_numbered_consecutively() -> None:
     numbered = [row.name for row in ROWS]
 
     expected = [f"{chapter}-{number}" for chapter in CHAPTERS for number, _ in enumerate(_of(chapter), start=1)]
@@ -71,7 +71,7 @@ def test_rows_are_numbered_through() -> None:
     assert all(before.chapter == after.chapter or after.name.endswith("-1") for before, after in pairwise(ROWS))
 
 
-def test_no_cell_is_empty_and_no_fact_stands_twice_in_a_chapter() -> None:
+def test_no_cell_is_empty_and_no_fact_is_repeated_in_a_chapter() -> None:
     assert [row.name for row in ROWS if len(row.cells) != 4 or not all(row.cells)] == []
     for chapter in CHAPTERS:
         facts = [row.cells[1] for row in _of(chapter)]
@@ -82,7 +82,7 @@ def test_a_verdict_is_a_match_a_difference_with_its_reason_or_not_built() -> Non
     assert [row.name for row in ROWS if not _VERDICT.fullmatch(row.verdict)] == []
 
 
-def test_what_is_built_names_its_tests_and_what_is_not_names_none() -> None:
+def test_built_rows_name_their_tests_and_others_name_none() -> None:
     # As `tests/room/test_file.py::test_name`, separated by commas.
     wrong = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NOTHING)]
     built = {row.name for row in ROWS if not row.verdict.startswith("not built")}
@@ -91,7 +91,7 @@ def test_what_is_built_names_its_tests_and_what_is_not_names_none() -> None:
     assert {row.name for row in ROWS if row.tests} == built
 
 
-def test_every_test_that_is_named_is_collected(request: pytest.FixtureRequest) -> None:
+def test_every_named_test_exists(request: pytest.FixtureRequest) -> None:
     named = {test for row in ROWS for test in row.tests}
 
     missing = named - {item.nodeid.partition("[")[0] for item in request.session.items}

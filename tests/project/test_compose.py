@@ -24,8 +24,8 @@ from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
-from tests.journeys.programs import CLEAN, process, tocsin
 from tests.journeys.stack import ACME, careful_post
+from tests.journeys.subprocesses import CLEAN, process, tocsin
 from tests.project.compose import COMPOSE, ours, services, variables
 from tests.project.tree import ROOT
 from tests.rabbitmq import find_rabbitmq_server
@@ -44,7 +44,7 @@ def schema_says(file: Path) -> int:
     return subprocess.run(check, capture_output=True, check=False).returncode
 
 
-def test_the_file_is_what_compose_reads(tmp_path: Path) -> None:
+def test_the_file_matches_the_compose_schema(tmp_path: Path) -> None:
     wrong = tmp_path / "docker-compose.yml"
     wrong.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:"))
 
@@ -53,11 +53,11 @@ def test_the_file_is_what_compose_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ours())
-def test_every_service_runs_a_command_of_ours(name: str) -> None:
+def test_every_service_runs_a_tocsin_command(name: str) -> None:
     assert ours()[name]["command"][0] in CLI_COMMANDS
 
 
-def test_every_process_of_production_has_a_service() -> None:
+def test_every_production_process_has_a_service() -> None:
     assert {service["command"][0] for service in ours().values()} >= {
         "migrate", "gateway", "worker", "relay", "notifier",
     }  # fmt: skip
@@ -78,7 +78,7 @@ def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> No
     assert all("healthcheck" in services()[other] for other in SERVERS)
 
 
-def test_every_address_in_a_setting_is_a_service() -> None:
+def test_every_host_in_a_setting_is_a_service() -> None:
     urls = [str(value) for service in ours().values() for value in service["environment"].values()]
 
     hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}
@@ -86,20 +86,20 @@ def test_every_address_in_a_setting_is_a_service() -> None:
     assert hosts == SERVERS
 
 
-def test_nothing_but_what_people_look_at_is_reachable_and_that_from_this_host_alone() -> None:
+def test_only_user_facing_ports_are_published_and_only_on_loopback() -> None:
     ports = {name: service["ports"] for name, service in services().items() if "ports" in service}
 
     assert ports.keys() == {"gateway", "prometheus", "grafana"}
     assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
 
 
-def test_dashboards_start_only_when_asked_for() -> None:
+def test_dashboards_start_only_on_request() -> None:
     asked_for = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
 
     assert asked_for == {"prometheus", "grafana"}
 
 
-def test_every_file_that_a_service_mounts_is_there() -> None:
+def test_every_mounted_file_exists() -> None:
     mounts = [mount for service in services().values() for mount in service.get("volumes", ())]
 
     sources = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
@@ -107,7 +107,7 @@ def test_every_file_that_a_service_mounts_is_there() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
+def test_every_metric_of_the_dashboards_and_alerts_exists() -> None:
     metrics = Metrics()
     metrics.count_accepted({"comment.post": 1})
     metrics.count_response("/", "GET", 200, seconds=0.1)
@@ -120,7 +120,7 @@ def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
     assert named <= exported
 
 
-def test_every_password_has_its_variable_and_the_documentation_names_each() -> None:
+def test_every_password_has_a_documented_variable() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
 
     assert variables().keys() >= PASSWORDS
@@ -212,7 +212,7 @@ def everything_is_announced(database: Database) -> bool:
     return bool(total) and not waiting
 
 
-def test_postgres_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
+def test_the_postgres_health_check_works(servers: EmbeddedServers) -> None:
     program, *words = services()["postgres"]["healthcheck"]["test"][1:]
     ready = Path(servers.postgres.command[0]).with_name(program)
     environment = {"PGHOST": str(servers.postgres.sockets)}
@@ -223,7 +223,7 @@ def test_postgres_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServ
     assert (well.returncode, away.returncode) == (0, 2)
 
 
-def test_valkey_takes_the_options_it_is_given(servers: EmbeddedServers, tmp_path: Path) -> None:
+def test_valkey_accepts_its_options(servers: EmbeddedServers, tmp_path: Path) -> None:
     program, *words = services()["valkey"]["command"]
     server = Path(servers.valkey.command[0])
 
@@ -243,7 +243,7 @@ def test_valkey_takes_the_options_it_is_given(servers: EmbeddedServers, tmp_path
     assert "Ready to accept" in said
 
 
-def test_valkey_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
+def test_the_valkey_health_check_works(servers: EmbeddedServers) -> None:
     program, *words = services()["valkey"]["healthcheck"]["test"][1:]
     client = shutil.which(program) or shutil.which("redis-cli")
     if client is None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.conftest import Database
-from tests.journeys.programs import open_folder
+from tests.journeys.subprocesses import open_folder
 from tests.project.compose import ours
 from tests.project.dockerfile import Image, base_python, build, inside, instructions, kept
 from tests.project.tree import PACKAGES
@@ -58,7 +58,7 @@ def found(image: Image, program: str) -> str:
     return str(next(path for each in image.environment["PATH"].split(":") if (path := Path(each) / program).exists()))
 
 
-def test_the_gateway_starts_from_the_image_and_its_health_check_sees_it(
+def test_the_gateway_starts_from_the_image_and_its_health_check_passes(
     image: Image, servers: EmbeddedServers, database: Database
 ) -> None:
     port = str(free_port("127.0.0.1", 0))
@@ -116,22 +116,22 @@ def test_the_image_is_small(image: Image) -> None:
     assert size < 160 * 2**20, f"{size / 2**20:.0f} MiB"
 
 
-def test_the_image_says_what_it_is(image: Image) -> None:
+def test_the_image_has_descriptive_labels(image: Image) -> None:
     assert {label.removeprefix("org.opencontainers.image.") for label in image.labels} >= {
         "title", "description", "version", "revision",
     }  # fmt: skip
 
 
-def test_the_image_listens_where_it_says(image: Image) -> None:
+def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
     assert image.command[image.command.index("--port") + 1] == str(image.port)
     assert f":{image.port}/" in " ".join(image.health)
 
 
-def test_nothing_enters_the_build_but_what_the_wheel_is_made_of() -> None:
+def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
     assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
 
 
-def test_the_dependencies_are_wheels_with_their_digests() -> None:
+def test_dependencies_are_installed_as_wheels_with_hashes() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "install" in rest]
 
     assert any("--require-hashes" in rest and "--only-binary :all:" in rest for rest in installs)

@@ -9,7 +9,7 @@ import pytest
 
 from models.database.grants import GRANTS
 from tests.conftest import Database
-from tests.journeys.programs import tocsin
+from tests.journeys.subprocesses import tocsin
 from tests.project.tree import ROOT
 from workers.cli import CLI_COMMANDS
 
@@ -42,10 +42,10 @@ def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
 
 
 @pytest.mark.parametrize("question", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])
-def test_every_question_to_the_database_is_one(database: Database, question: str) -> None:
+def test_every_query_on_the_page_runs(database: Database, question: str) -> None:
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql(question).one()[0] == 0
 
 
-def test_every_role_is_explained() -> None:
+def test_every_role_is_documented() -> None:
     assert set(re.findall(r"^\| `(tocsin_\w+)` \|", PAGE, re.MULTILINE)) == GRANTS.keys()

@@ -17,7 +17,7 @@ def test_no_other_distribution_claims_a_package_of_ours(room: str) -> None:
     assert owners <= {"tocsin"}, f"`{room}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
 
 
-def test_the_wheel_carries_every_package_there_is_and_no_other() -> None:
+def test_the_wheel_contains_exactly_our_packages() -> None:
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
 
     there = {
@@ -29,17 +29,17 @@ def test_the_wheel_carries_every_package_there_is_and_no_other() -> None:
     assert sorted(listed) == sorted(there), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
 
 
-def test_every_folder_with_code_is_a_package() -> None:
+def test_every_directory_with_code_is_a_package() -> None:
     folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*PACKAGES, "tests")}
 
     assert [shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
-def test_nothing_else_bears_the_name_of_a_room() -> None:
+def test_no_module_is_named_like_a_package() -> None:
     taken = {f"{room}.py" for room in PACKAGES}
 
     assert [shown(path) for path in files(".py") if path.name in taken] == []
 
 
-def test_nothing_of_ours_can_be_uploaded_by_mistake() -> None:
+def test_the_distribution_cannot_be_uploaded_by_mistake() -> None:
     assert "Private :: Do Not Upload" in PYPROJECT["project"]["classifiers"]

@@ -32,7 +32,7 @@ def empty(maintenance: Engine) -> Iterator[Engine]:
         connection.exec_driver_sql("DROP DATABASE untouched WITH (FORCE)")
 
 
-def test_no_migration_takes_away_what_the_previous_release_uses(empty: Engine) -> None:
+def test_no_migration_breaks_the_previous_release(empty: Engine) -> None:
     ran = statements_of_each(empty)
 
     assert set(ran) == set(known_revisions())
@@ -60,7 +60,7 @@ def test_no_migration_takes_away_what_the_previous_release_uses(empty: Engine) -
         "CREATE OR REPLACE TRIGGER t AFTER INSERT ON incidents EXECUTE FUNCTION f()",
     ],
 )
-def test_what_the_previous_release_would_feel_is_found(statement: str) -> None:
+def test_breaking_statements_are_found(statement: str) -> None:
     assert [breach.statement for breach in breaches("0009", [statement])] == [statement]
 
 
@@ -75,7 +75,7 @@ def test_what_the_previous_release_would_feel_is_found(statement: str) -> None:
         ["UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008'"],
     ],
 )
-def test_what_only_adds_passes(statements: list[str]) -> None:
+def test_additive_statements_pass(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 

@@ -25,12 +25,12 @@ from tasks.watchdog import CHECKS_PER_TIMEOUT, EXIT_STUCK, Watchdog
 from tests.builders import an_accepted_command
 from tests.conftest import Database
 from tests.faults.conftest import Broker
-from tests.faults.deaf_line import DeafLine, deaf_line_to, served
-from tests.faults.test_batches import comment
+from tests.faults.silent_proxy import DeafLine, deaf_line_to, served
+from tests.faults.test_applier import comment
 from tests.faults.test_relay import given_forgotten, going
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
-from tests.journeys.programs import Program, living, open_folder, running
+from tests.journeys.subprocesses import Program, living, open_folder, running
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
@@ -68,7 +68,7 @@ voice.say("stopped")
 # --- the whole way ---------------------------------------------------------------------------------------------
 
 
-def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: Harness, broker: Broker) -> None:
+def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Harness, broker: Broker) -> None:
     acme = Acme(house.engine)
     with supervised(house, broker.url) as (up, pids), going(Relay(house.engine, broker.settings)):
         eventually(lambda: all_seen(house.engine))
@@ -83,7 +83,7 @@ def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: 
         assert living(pids["idle"]) == [pids["idle"]]
 
 
-def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_is_done(
+def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_done(
     house: Harness, broker: Broker, line: DeafLine
 ) -> None:
     acme = Acme(house.engine)
@@ -103,7 +103,7 @@ def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_
 # --- whether work lies there untaken ---------------------------------------------------------------------------
 
 
-def test_work_that_waits_with_a_hint_at_it_is_untaken(database: Database, broker: Broker) -> None:
+def test_waiting_work_with_a_queued_hint_counts_as_unclaimed(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
     hint(broker, Lane.COMMANDS, "incident:1:7")
@@ -112,14 +112,14 @@ def test_work_that_waits_with_a_hint_at_it_is_untaken(database: Database, broker
     assert not looks_untaken(database, broker, Lane.BULK)
 
 
-def test_without_a_hint_nobody_is_to_blame(database: Database, broker: Broker) -> None:
+def test_waiting_work_without_a_queued_hint_does_not_count(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
 
     assert not looks_untaken(database, broker)
 
 
-def test_a_hint_without_work_is_no_reason(database: Database, valkey: Broker) -> None:
+def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
         # However slow this machine is, it is young.
@@ -129,7 +129,7 @@ def test_a_hint_without_work_is_no_reason(database: Database, valkey: Broker) ->
     assert not looks_untaken(database, valkey)
 
 
-def test_work_that_is_not_due_is_no_reason(database: Database, valkey: Broker) -> None:
+def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
         connection.execute(text("UPDATE commands SET next_attempt_at = now() + interval '1 minute'"))
@@ -139,7 +139,7 @@ def test_work_that_is_not_due_is_no_reason(database: Database, valkey: Broker) -
 
 
 @pytest.mark.parametrize("subject", ["incident:1:7", "incident:1:8", "org:1", "user:5", "incident:99:12345"])
-def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, valkey: Broker, subject: str) -> None:
+def test_work_locked_by_another_worker_does_not_count(database: Database, valkey: Broker, subject: str) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, subject)
     hint(valkey, Lane.COMMANDS, subject)
@@ -153,7 +153,7 @@ def test_work_that_somebody_has_in_hand_is_no_reason(database: Database, valkey:
     assert looks_untaken(database, valkey)
 
 
-def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, valkey: Broker) -> None:
+def test_an_overdue_canary_counts_as_unclaimed_work(database: Database, valkey: Broker) -> None:
     Sweeper(database.engine, HintPublisher(make_app(valkey.settings))).send_canaries()
     hint(valkey, Lane.DELIVERIES, "canary:1")
 
@@ -166,7 +166,7 @@ def test_an_unseen_canary_is_work_too_once_it_is_late(database: Database, valkey
     assert looks_untaken(database, valkey, Lane.DELIVERIES)
 
 
-def test_a_broker_that_is_away_is_a_fault_and_no_answer(database: Database, broker: Broker) -> None:
+def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
     broker.stop()
@@ -178,13 +178,13 @@ def test_a_broker_that_is_away_is_a_fault_and_no_answer(database: Database, brok
 # --- patience --------------------------------------------------------------------------------------------------
 
 
-def test_patience_ends_after_as_many_looks_as_make_up_its_time() -> None:
+def test_the_watchdog_gives_up_after_a_fixed_number_of_checks() -> None:
     looks, gave_up = watched(lambda _: True)
 
     assert (looks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
 
 
-def test_a_beat_begins_the_time_anew() -> None:
+def test_a_heartbeat_resets_the_watchdog() -> None:
     pulse = Heartbeat()
 
     def beat_at_the_sixth(look: int) -> bool:
@@ -197,7 +197,7 @@ def test_a_beat_begins_the_time_anew() -> None:
     assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
-def test_a_look_at_nothing_begins_the_time_anew() -> None:
+def test_a_check_without_waiting_work_resets_the_watchdog() -> None:
     looks, gave_up = watched(lambda look: look != CHECKS_PER_TIMEOUT)
 
     assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
@@ -217,13 +217,13 @@ def raise_at_every_fifth(look: int) -> bool:
         pytest.param(lambda look: look % CHECKS_PER_TIMEOUT > 0, id="others take the work now and then"),
     ],
 )
-def test_a_worker_that_is_not_to_blame_stays(sees: Callable[[int], bool]) -> None:
+def test_a_worker_that_is_not_stuck_keeps_running(sees: Callable[[int], bool]) -> None:
     looks, gave_up = watched(sees, looks_enough=100)
 
     assert (looks >= 100, gave_up) == (True, False)
 
 
-def test_a_worker_that_makes_progress_stays() -> None:
+def test_a_worker_that_makes_progress_keeps_running() -> None:
     pulse = Heartbeat()
 
     def beat(_: int) -> bool:
@@ -235,7 +235,7 @@ def test_a_worker_that_makes_progress_stays() -> None:
     assert (looks >= 100, gave_up) == (True, False)
 
 
-def test_a_pulse_beats_across_a_fork() -> None:
+def test_heartbeats_are_shared_across_a_fork() -> None:
     pulse = Heartbeat()
 
     child = os.fork()

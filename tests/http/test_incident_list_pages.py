@@ -24,7 +24,7 @@ from models.enums import IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_organization
 from tests.conftest import Database
-from tests.http.chance import TIMES
+from tests.http.fuzz_settings import TIMES
 
 EXAMPLES: Final = 150 * TIMES
 ERA: Final = timedelta(days=32)
@@ -156,7 +156,7 @@ WISHES: Final = st.one_of(
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["project by project", "as one of many"])
-def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
+def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
     house: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # As if the list were long, and as if few projects were many.

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from tests.builders import a_comment
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
 
 LINK = re.compile(r'<([^>]+)>; rel="(\w+)"; results="(\w+)"; cursor="([^"]+)"')
 
@@ -50,13 +50,13 @@ def test_pages_hold_every_row_once(gateway: Gateway, comments: list[str]) -> Non
     assert [[activity["comment"] for activity in page] for page in found] == [["6", "5", "4"], ["3", "2", "1"], ["0"]]
 
 
-def test_desc_turns_the_order(gateway: Gateway, comments: list[str]) -> None:
+def test_desc_zero_lists_the_oldest_first(gateway: Gateway, comments: list[str]) -> None:
     found = list(pages(gateway, f"{ACME}/incidents/1/activity/?desc=0&per_page=4"))
 
     assert [activity["comment"] for page in found for activity in page] == comments
 
 
-def test_one_can_go_back_as_one_came(gateway: Gateway, comments: list[str]) -> None:
+def test_the_previous_link_leads_back_to_the_same_page(gateway: Gateway, comments: list[str]) -> None:
     first = gateway.get(f"{ACME}/incidents/1/activity/?per_page=3")
     second = gateway.get(links(first)["next"][0])
     back = gateway.get(links(second)["previous"][0])
@@ -66,7 +66,7 @@ def test_one_can_go_back_as_one_came(gateway: Gateway, comments: list[str]) -> N
     assert (links(back)["previous"][1], links(back)["next"][1]) == (False, True)
 
 
-def test_past_the_end_there_is_an_empty_page_with_a_way_back(gateway: Gateway, comments: list[str]) -> None:
+def test_past_the_end_is_an_empty_page_with_a_previous_link(gateway: Gateway, comments: list[str]) -> None:
     whole = gateway.get(f"{ACME}/incidents/1/activity/")
     beyond = gateway.get(links(whole)["next"][0])
     back = gateway.get(links(beyond)["previous"][0])
@@ -76,7 +76,7 @@ def test_past_the_end_there_is_an_empty_page_with_a_way_back(gateway: Gateway, c
     assert back.json() == whole.json()
 
 
-def test_the_page_before_the_first_shows_what_is_new(gateway: Gateway, comments: list[str], worker: Worker) -> None:
+def test_the_page_before_the_first_holds_newer_rows(gateway: Gateway, comments: list[str], worker: Worker) -> None:
     first = gateway.get(f"{ACME}/incidents/1/activity/")
     gateway.post(COMMENTS, {"comment": "new"}, Prefer="respond-async")
     worker.apply()
@@ -86,7 +86,7 @@ def test_the_page_before_the_first_shows_what_is_new(gateway: Gateway, comments:
     assert [activity["comment"] for activity in before.json()] == ["new"]
 
 
-def test_links_keep_the_other_parameters(gateway: Gateway, comments: list[str]) -> None:
+def test_links_keep_other_query_parameters(gateway: Gateway, comments: list[str]) -> None:
     with_parameters = links(gateway.get(f"{ACME}/incidents/1/activity/?per_page=2&x=%C3%A4&cursor="))
     without = links(gateway.get(f"{ACME}/incidents/1/activity/"))
 
@@ -108,13 +108,13 @@ def test_links_keep_the_other_parameters(gateway: Gateway, comments: list[str]) 
         ("cursor=WzAsMCxbMSwyXV0", "Invalid cursor parameter."),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(gateway: Gateway, query: str, text: str) -> None:
+def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str, text: str) -> None:
     answer = gateway.get(f"{ACME}/incidents/1/activity/?{query}")
 
     assert (answer.status_code, answer.json()) == (400, {"detail": text})
 
 
-def test_a_foreign_cursor_is_no_fault(gateway: Gateway, comments: list[str]) -> None:
+def test_a_cursor_of_another_list_is_refused(gateway: Gateway, comments: list[str]) -> None:
     cursor = links(gateway.get(f"{ACME}/members/?per_page=1"))["next"][0].rpartition("=")[2]
 
     for path in (f"{ACME}/teams/", f"{ACME}/incidents/1/activity/"):
@@ -124,7 +124,7 @@ def test_a_foreign_cursor_is_no_fault(gateway: Gateway, comments: list[str]) -> 
 # --- ETags -----------------------------------------------------------------------------------------------------
 
 
-def test_what_the_caller_has_already_is_not_sent_again(gateway: Gateway) -> None:
+def test_an_unchanged_resource_is_not_sent_again(gateway: Gateway) -> None:
     tag = gateway.get(f"{ACME}/incidents/1/").headers["etag"]
 
     for said in (tag, f"W/{tag}", f'"other", {tag}', "*"):
@@ -133,7 +133,7 @@ def test_what_the_caller_has_already_is_not_sent_again(gateway: Gateway) -> None
     assert gateway.get(f"{ACME}/incidents/1/", If_None_Match='"other"').status_code == 200
 
 
-def test_a_tag_leads_with_the_version_and_moves_with_it(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_etag_starts_with_the_version_and_changes_with_it(gateway: Gateway, busy_worker: Worker) -> None:
     before = gateway.get(f"{ACME}/incidents/1/")
 
     gateway.post(COMMENTS, {"comment": "new"})
@@ -144,7 +144,7 @@ def test_a_tag_leads_with_the_version_and_moves_with_it(gateway: Gateway, busy_w
     assert gateway.get(f"{ACME}/").headers["etag"].startswith('"0-')
 
 
-def test_the_same_incident_has_another_tag_for_another_reader(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_same_incident_differs_between_readers(gateway: Gateway, busy_worker: Worker) -> None:
     gateway.post(COMMENTS, {"comment": "now I am subscribed"})
 
     assert gateway.get(f"{ACME}/incidents/1/").json()["isSubscribed"] is True
@@ -162,14 +162,14 @@ def test_head_is_get_without_a_body(gateway: Gateway) -> None:
 # --- the organization ------------------------------------------------------------------------------------------
 
 
-def test_an_organization_tells_what_it_is(gateway: Gateway) -> None:
+def test_an_organization_lists_its_features_and_options(gateway: Gateway) -> None:
     body = gateway.get(f"{ACME}/").json()
 
     assert body["features"] == ["organizations:incidents"]
     assert body["options"] == {"open_membership": True, "alerts_member_write": True, "events_member_admin": True}
 
 
-def test_lists_are_filtered_by_name_in_any_case(gateway: Gateway) -> None:
+def test_member_and_team_lists_are_filtered_by_case_insensitive_name(gateway: Gateway) -> None:
     people = gateway.get(f"{ACME}/members/?query=AN").json()
 
     assert [(member["user"]["username"], member["role"], member["teams"]) for member in people] == [
@@ -180,19 +180,19 @@ def test_lists_are_filtered_by_name_in_any_case(gateway: Gateway) -> None:
     assert gateway.get(f"{ACME}/teams/?query=%00").json() == []
 
 
-def test_members_are_the_active_people(gateway: Gateway) -> None:
+def test_the_member_list_holds_active_people_only(gateway: Gateway) -> None:
     people = {member["user"]["username"] for member in gateway.get(f"{ACME}/members/").json()}
 
     assert people == {"mem", "ana", "ben", "own"}
 
 
-def test_projects_are_those_the_caller_reaches(gateway: Gateway) -> None:
+def test_the_project_list_holds_the_projects_the_caller_can_access(gateway: Gateway) -> None:
     assert [each["slug"] for each in gateway.get(f"{ACME}/projects/").json()] == ["p1", "p2"]
     assert gateway.get("/api/0/organizations/closed/projects/").json() == []
     assert [each["slug"] for each in gateway.get(f"{ACME}/projects/?per_page=1", by="dev-bot").json()] == ["p1"]
 
 
-def test_lists_of_an_organization_need_no_plan(gateway: Gateway) -> None:
+def test_organization_lists_need_no_feature(gateway: Gateway) -> None:
     for name in ("", "members/", "teams/", "projects/", "notifications/", "notifications/count/"):
         assert gateway.get(f"/api/0/organizations/plain/{name}").status_code == 200
 
@@ -206,7 +206,7 @@ def test_pages_of_slugs_hold_every_row_once(gateway: Gateway) -> None:
 # --- subscribers and the inbox ---------------------------------------------------------------------------------
 
 
-def test_subscribers_are_told_with_their_reason(gateway: Gateway, busy_worker: Worker) -> None:
+def test_subscribers_are_listed_with_their_reason(gateway: Gateway, busy_worker: Worker) -> None:
     gateway.post(COMMENTS, {"comment": "x", "mentions": ["ana"]})
 
     found = gateway.get(f"{ACME}/incidents/1/subscribers/").json()
@@ -214,7 +214,9 @@ def test_subscribers_are_told_with_their_reason(gateway: Gateway, busy_worker: W
     assert [(each["user"]["username"], each["reason"]) for each in found] == [("mem", "commented"), ("ana", "mention")]
 
 
-def test_who_can_read_no_longer_is_no_subscriber(gateway: Gateway, busy_worker: Worker, ledger: Engine) -> None:
+def test_people_who_lost_access_are_not_listed_as_subscribers(
+    gateway: Gateway, busy_worker: Worker, ledger: Engine
+) -> None:
     gateway.post(COMMENTS, {"comment": "x", "mentions": ["ana"]})
 
     with ledger.begin() as connection:
@@ -243,7 +245,7 @@ def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
         return activity
 
 
-def test_the_inbox_shows_the_newest_first_and_counts_what_is_unread(
+def test_the_inbox_is_ordered_newest_first_and_counts_unread_items(
     gateway: Gateway, ledger: Engine, busy_worker: Worker
 ) -> None:
     a_notification(ledger, comment="old")
@@ -279,7 +281,7 @@ def test_the_text_follows_an_edit_and_a_retracted_item_has_none(gateway: Gateway
     assert [(item["text"], item["retracted"]) for item in edited + retracted] == [("edited", False), ("", True)]
 
 
-def test_the_inbox_hides_what_the_caller_may_read_no_longer(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_the_inbox_hides_items_the_caller_can_no_longer_read(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     a_notification(ledger, comment="secret")
 
     with ledger.begin() as connection:
@@ -291,7 +293,7 @@ def test_the_inbox_hides_what_the_caller_may_read_no_longer(gateway: Gateway, le
 
 
 @pytest.mark.parametrize("body", [{}, {"ids": [1], "upTo": 2}, {"ids": None, "upTo": None}])
-def test_reading_takes_ids_or_a_last_one(gateway: Gateway, body: Any) -> None:
+def test_marking_as_read_requires_either_ids_or_up_to(gateway: Gateway, body: Any) -> None:
     answer = gateway.post(f"{ACME}/notifications/read/", body)
 
     assert answer.status_code == 400

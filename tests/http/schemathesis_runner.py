@@ -16,8 +16,8 @@ from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
 
 from gateway.http.pagination import Cursor
-from tests.http.chance import SEED
-from tests.http.doorway import Gateway
+from tests.http.fuzz_settings import SEED
+from tests.http.gateway_server import Gateway
 
 # What the server says of every answer, whatever it is about.
 PLAIN_HEADERS: Final = {"content-length", "content-type", "date", "server"}

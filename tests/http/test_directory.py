@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from tests.http.doorway import ACME, Gateway
+from tests.http.gateway_server import ACME, Gateway
 
 DIRECTORY = "/api/0/directory/"
 
@@ -14,7 +14,7 @@ def put(gateway: Gateway, document: object) -> httpx.Response:
         return client.put(DIRECTORY, json=document)
 
 
-def test_an_import_is_in_force_for_the_next_request(gateway: Gateway) -> None:
+def test_an_import_takes_effect_with_the_next_request(gateway: Gateway) -> None:
     document = {
         "members": [{"organization": "acme", "user": "out", "role": "member"}],
         "tokens": [{"token": "dev-out-2", "user": "out"}],
@@ -27,7 +27,7 @@ def test_an_import_is_in_force_for_the_next_request(gateway: Gateway) -> None:
     assert gateway.get(f"{ACME}/", by="dev-out-2").status_code == 200
 
 
-def test_a_document_that_does_not_fit_names_its_places_and_changes_nothing(gateway: Gateway) -> None:
+def test_an_invalid_document_is_refused_with_its_errors_and_changes_nothing(gateway: Gateway) -> None:
     answer = put(gateway, {"members": [{"organization": "acme", "user": "out", "role": "king"}]})
 
     assert answer.status_code == 400
@@ -35,7 +35,7 @@ def test_a_document_that_does_not_fit_names_its_places_and_changes_nothing(gatew
     assert gateway.get(f"{ACME}/", by="dev-out").status_code == 403
 
 
-def test_an_export_imports_again_without_a_change(gateway: Gateway) -> None:
+def test_importing_an_export_changes_nothing(gateway: Gateway) -> None:
     exported = gateway.get(DIRECTORY, by="dev-ops").json()
 
     answer = put(gateway, exported)

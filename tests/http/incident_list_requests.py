@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.http.doorway import ACME, Gateway
+from tests.http.gateway_server import ACME, Gateway
 
 LIST = f"{ACME}/incidents/"
 Open = Callable[..., int]

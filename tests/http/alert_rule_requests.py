@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from models.enums import JSON
 from tests.builders import an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, Gateway
+from tests.http.gateway_server import ACME, Gateway
 from tests.rule_bodies import RULE
 
 RULES = f"{ACME}/alert-rules/"

@@ -22,16 +22,16 @@ def broker(valkey: ValkeyBroker) -> ValkeyBroker:
     return valkey
 
 
-def test_what_we_publish_ourselves_is_admitted() -> None:
+def test_our_own_envelope_is_valid() -> None:
     assert rejection_reason(raw(an_envelope("org:1")), queue=QUEUE) is None
 
 
 @pytest.mark.parametrize("envelope", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_envelope_is_refused(envelope: bytes) -> None:
+def test_a_malformed_envelope_is_rejected(envelope: bytes) -> None:
     assert rejection_reason(envelope, queue=QUEUE) is not None
 
 
-def test_a_header_from_a_later_version_is_left_out_and_the_hint_admitted() -> None:
+def test_unknown_headers_are_dropped_and_the_hint_is_accepted() -> None:
     envelope = an_envelope("org:1", callbacks=[FORGED_CALL], from_the_future=1)
 
     admitted = validate_envelope(raw(envelope), queue=QUEUE)
@@ -39,7 +39,7 @@ def test_a_header_from_a_later_version_is_left_out_and_the_hint_admitted() -> No
     assert {"callbacks", "from_the_future"}.isdisjoint(admitted["headers"])
 
 
-def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_no_malformed_envelope_stops_a_worker_or_runs_a_forged_task(valkey: ValkeyBroker, worker: HintWorker) -> None:
     child = worker.child
     for envelope in MALFORMED.values():
         valkey.client.lpush(QUEUE, envelope)
@@ -54,7 +54,7 @@ def test_no_malformed_envelope_stops_a_worker_and_nothing_forged_runs(valkey: Va
     eventually(lambda: valkey.client.hlen("unacked") == 0)
 
 
-def test_a_parked_message_says_what_it_was_and_why_it_lies_there(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_parked_message_keeps_its_bytes_and_the_reason(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, b"hello")
 
     eventually(lambda: valkey.client.llen(PARKED) == 1)
@@ -84,7 +84,7 @@ def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: Hin
     assert FORGED not in worker.handled
 
 
-def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_forged_unacknowledged_entry_is_removed(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.hset("unacked", "forged", b"hello")
     valkey.client.zadd("unacked_index", {"forged": 1})
 
@@ -94,7 +94,7 @@ def test_a_forged_entry_among_the_unacknowledged_is_struck_out(valkey: ValkeyBro
     worker.wait_handled("org:1")
 
 
-def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_worker_survives_a_queue_key_of_another_type(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.set(QUEUE, "hello")
     eventually(lambda: "Connection to broker lost" in worker.log)
 
@@ -104,7 +104,7 @@ def test_a_worker_outlives_a_queue_that_is_no_list(valkey: ValkeyBroker, worker:
     worker.wait_handled("org:1")
 
 
-def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(
+def test_a_worker_whose_acknowledgement_failed_continues_when_valkey_is_back(
     valkey: ValkeyBroker, worker: HintWorker
 ) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
@@ -119,7 +119,7 @@ def test_a_worker_whose_acknowledgement_fails_goes_on_when_valkey_is_back(
     worker.wait_handled("org:1")
 
 
-def test_a_worker_outlives_valkey_going_away_with_a_message_in_hand(valkey: ValkeyBroker, tmp_path: Path) -> None:
+def test_a_worker_survives_a_valkey_outage_during_a_message(valkey: ValkeyBroker, tmp_path: Path) -> None:
     # With more than one slot it still asks for messages, and so notices at once.
     with running_worker(valkey.url, tmp_path, prefetch=2) as worker:
         valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
@@ -134,7 +134,7 @@ def test_a_worker_outlives_valkey_going_away_with_a_message_in_hand(valkey: Valk
         worker.wait_handled("org:1")
 
 
-def test_acknowledging_on_a_channel_whose_connection_was_taken_is_a_connection_error(
+def test_acknowledging_on_a_collected_connection_is_a_connection_error(
     valkey: ValkeyBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)

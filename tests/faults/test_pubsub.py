@@ -28,7 +28,7 @@ def test_a_wake_up_ends_the_wait(valkey: ValkeyBroker, listener: WakeupListener)
     assert listener.wait(SOON)
 
 
-def test_several_wake_ups_come_as_one(valkey: ValkeyBroker, listener: WakeupListener) -> None:
+def test_several_wake_ups_are_merged_into_one(valkey: ValkeyBroker, listener: WakeupListener) -> None:
     waker = WakeupPublisher(valkey.url)
     for _ in range(5):
         waker.publish(EVENTS_CHANNEL)
@@ -38,7 +38,7 @@ def test_several_wake_ups_come_as_one(valkey: ValkeyBroker, listener: WakeupList
     eventually(lambda: not listener.wait(0))
 
 
-def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, listener: WakeupListener) -> None:
+def test_a_listener_reconnects_after_a_valkey_outage(valkey: ValkeyBroker, listener: WakeupListener) -> None:
     valkey.stop()
     valkey.start()
     waker = WakeupPublisher(valkey.url)
@@ -50,7 +50,7 @@ def test_a_listener_hears_again_after_valkey_was_away(valkey: ValkeyBroker, list
     eventually(heard)
 
 
-def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(valkey: ValkeyBroker) -> None:
+def test_publishing_during_a_valkey_outage_is_not_an_error(valkey: ValkeyBroker) -> None:
     waker = WakeupPublisher(valkey.url)
     valkey.stop()
 
@@ -58,7 +58,7 @@ def test_waking_nobody_over_a_valkey_that_is_away_is_no_error(valkey: ValkeyBrok
     waker.publish(EVENTS_CHANNEL)
 
 
-def test_without_a_url_one_polls() -> None:
+def test_without_a_url_the_wait_times_out() -> None:
     listener = WakeupListener(None, [EVENTS_CHANNEL])
     listener.start()
     WakeupPublisher(None).publish(EVENTS_CHANNEL)
@@ -74,7 +74,7 @@ def test_stopping_ends_the_wait(listener: WakeupListener) -> None:
     assert listener.wait(SOON)
 
 
-def test_the_gateway_hears_outcomes_also_after_valkey_was_away(valkey: ValkeyBroker) -> None:
+def test_the_gateway_receives_outcomes_again_after_a_valkey_outage(valkey: ValkeyBroker) -> None:
     async def hear() -> list[tuple[str, str]]:
         heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         connected = asyncio.Event()

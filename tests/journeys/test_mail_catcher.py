@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.journeys.programs import CLEAN, tocsin
 from tests.journeys.stack import Stack
+from tests.journeys.subprocesses import CLEAN, tocsin
 from workers.stack.mail_catcher import KEPT, MAX_BYTES
 from workers.stack.up import free_port
 
@@ -106,21 +106,21 @@ def test_a_webhook_posted_to_the_demo_is_echoed_and_can_be_read_back(stack: Stac
     assert ["webhook-id", "msg_1"] in call["headers"]
 
 
-def test_a_killed_catcher_is_back_where_it_was(stack: Stack) -> None:
+def test_a_killed_catcher_is_restarted_on_the_same_port(stack: Stack) -> None:
     pid = stack.kill("catcher")
     stack.comes_back("catcher", other_than=pid)
 
     assert httpx.get(address(stack, "caught")).status_code == 200
 
 
-def test_the_last_line_of_the_demo_is_still_ready(stack: Stack) -> None:
+def test_the_last_line_of_the_demo_is_the_ready_message(stack: Stack) -> None:
     assert stack.program.lines[-1] == f"ready {stack.url}"
 
 
 # --- the catcher alone -----------------------------------------------------------------------------------------
 
 
-def test_a_page_shows_what_was_caught_and_runs_nothing_of_it(catcher: Catcher) -> None:
+def test_the_page_shows_messages_and_executes_none_of_their_content(catcher: Catcher) -> None:
     evil = "<script>alert(1)</script>"
     catcher.mail(subject=evil, text=evil)
     catcher.client.post("/hook", content=evil)
@@ -132,7 +132,7 @@ def test_a_page_shows_what_was_caught_and_runs_nothing_of_it(catcher: Catcher) -
     assert page.headers["content-security-policy"].startswith("default-src 'none';")
 
 
-def test_only_the_newest_are_kept(catcher: Catcher) -> None:
+def test_only_the_newest_messages_are_kept(catcher: Catcher) -> None:
     for number in range(KEPT + 1):
         catcher.client.post(f"/hook/{number}")
 
@@ -141,7 +141,7 @@ def test_only_the_newest_are_kept(catcher: Catcher) -> None:
     assert [call["path"] for call in calls] == [f"/hook/{number}" for number in range(KEPT, 0, -1)]
 
 
-def test_what_is_too_large_is_refused_and_not_kept(catcher: Catcher) -> None:
+def test_oversized_messages_are_refused_and_not_kept(catcher: Catcher) -> None:
     before = catcher.client.get("/mails").json(), catcher.client.get("/webhooks").json()
 
     assert catcher.client.post("/hook", content=b"x" * (MAX_BYTES + 1)).status_code == 413
@@ -162,7 +162,7 @@ def test_what_is_too_large_is_refused_and_not_kept(catcher: Catcher) -> None:
         pytest.param(b"Content-Type: multipart/mixed\r\n\r\nhi", "", id="parts without a boundary"),
     ],
 )
-def test_a_mail_that_is_none_is_caught_all_the_same(catcher: Catcher, raw: bytes, text: str) -> None:
+def test_a_malformed_mail_is_caught(catcher: Catcher, raw: bytes, text: str) -> None:
     catcher.send(raw, to="nobody@x.test")
 
     newest = catcher.client.get("/mails").json()[0]
@@ -171,18 +171,18 @@ def test_a_mail_that_is_none_is_caught_all_the_same(catcher: Catcher, raw: bytes
     assert newest["text"].strip() == text
 
 
-def test_a_page_of_another_name_may_not_look(catcher: Catcher) -> None:
+def test_requests_for_another_host_name_are_refused(catcher: Catcher) -> None:
     assert catcher.client.get("/mails", headers={"Host": "evil.test"}).status_code == 400
 
 
-def test_a_taken_port_ends_it_with_a_word(catcher: Catcher, tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(catcher: Catcher, tmp_path: Path) -> None:
     ended = tocsin("catcher", "--smtp-port", str(catcher.smtp_port), "--http-port", str(free_port("127.0.0.1", 0)))
 
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
 
 
-def test_settings_of_what_is_still_to_come_are_known(tmp_path: Path) -> None:
+def test_the_doctor_accepts_delivery_settings(tmp_path: Path) -> None:
     settings = {"SMTP_URL": "smtp://me:secret@host", "MAIL_FROM": "a@b", "WEBHOOK_ALLOW": "::1/128"}
     # In a folder of its own: a demo that runs in this clone has settings, too.
     said = tocsin("doctor", "--data", str(tmp_path), **{f"TOCSIN_{name}": value for name, value in settings.items()})

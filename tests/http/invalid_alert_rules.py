@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from models.enums import JSON
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
     INTEGER,
     NOT_NULL,
     REQUIRED,

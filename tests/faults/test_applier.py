@@ -94,7 +94,7 @@ def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: 
     assert house.ledger_row(ids[50])["attempts"] == 5
 
 
-def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(house: Harness, acme: Acme) -> None:
+def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(house: Harness, acme: Acme) -> None:
     first, second, third = (house.accept(comment(text), **acme.by("mem")) for text in ("1", "2", "3"))
     make_unreadable(house, second)
 
@@ -104,7 +104,7 @@ def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(house: Har
     assert house.ledger_row(second)["attempts"] == 1
 
 
-def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_applied(
+def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_rest_is_applied(
     house: Harness, acme: Acme
 ) -> None:
     ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(40)]
@@ -119,7 +119,7 @@ def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_app
     assert comments_written(house) == [f"{number}" for number in range(40) if number != 20]
 
 
-def test_a_dead_command_is_announced(house: Harness, acme: Acme) -> None:
+def test_a_dead_command_emits_an_event(house: Harness, acme: Acme) -> None:
     id_ = house.accept(comment(), **acme.by("mem"))
     make_unreadable(house, id_)
 

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from models.messaging.command_ledger import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, eventually
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, eventually
 
 
 def send(
@@ -55,14 +55,14 @@ def nested(levels: int) -> bytes:
     ids=["broken", "double key", "double key inside", "NaN", "-Infinity", "no UTF-8", "byte order mark",
          "endless number", "21 levels", "60,000 levels", "only a space"],
 )  # fmt: skip
-def test_what_is_no_json_is_refused(gateway: Gateway, content: bytes) -> None:
+def test_invalid_json_is_refused(gateway: Gateway, content: bytes) -> None:
     answer = send(gateway, content)
 
     assert answer.status_code == 400
     assert answer.json()["detail"].startswith("JSON parse error - ")
 
 
-def test_twenty_levels_are_fine(gateway: Gateway) -> None:
+def test_twenty_levels_of_nesting_are_accepted(gateway: Gateway) -> None:
     assert send(gateway, nested(20)).status_code == 202
 
 
@@ -70,7 +70,7 @@ def test_twenty_levels_are_fine(gateway: Gateway) -> None:
     ("content", "kind"),
     [(b"[]", "list"), (b'"x"', "str"), (b"1", "int"), (b"1.5", "float"), (b"true", "bool"), (b"null", "NoneType")],
 )
-def test_a_body_that_is_no_object_says_what_it_is(gateway: Gateway, content: bytes, kind: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused_with_its_type(gateway: Gateway, content: bytes, kind: str) -> None:
     answer = send(gateway, content)
 
     text = f"Invalid data. Expected a dictionary, but got {kind}."
@@ -90,24 +90,24 @@ def test_a_body_that_is_no_object_says_what_it_is(gateway: Gateway, content: byt
         ({"comment": "x", "external_id": ""}, {"external_id": ["This field may not be blank."]}),
     ],
 )
-def test_a_field_that_does_not_fit_is_named(gateway: Gateway, body: Any, errors: Any) -> None:
+def test_an_invalid_field_is_named(gateway: Gateway, body: Any, errors: Any) -> None:
     answer = gateway.post(COMMENTS, body)
 
     assert (answer.status_code, answer.json()) == (400, errors)
 
 
-def test_an_empty_body_is_an_empty_object(gateway: Gateway) -> None:
+def test_an_empty_body_counts_as_an_empty_object(gateway: Gateway) -> None:
     assert send(gateway, b"").json() == {"comment": ["This field is required."]}
 
 
-def test_digits_may_stand_in_any_white_space(gateway: Gateway) -> None:
+def test_digits_may_be_surrounded_by_any_whitespace(gateway: Gateway) -> None:
     path = f"{ACME}/notifications/read/"
 
     assert gateway.post(path, {"upTo": "\x1f\u2003\x1c7\x85"}, Prefer="respond-async").status_code == 202
     assert gateway.post(path, {"upTo": "7\ufeff"}).json() == {"upTo": ["A valid integer is required."]}
 
 
-def test_the_directory_is_utf_8_like_every_body(gateway: Gateway) -> None:
+def test_the_directory_body_must_be_utf_8(gateway: Gateway) -> None:
     with gateway.client("dev-ops") as client:
         answer = client.put("/api/0/directory/", content="{}".encode("utf-16"))
 
@@ -120,7 +120,7 @@ def test_a_lone_surrogate_is_a_field_error(gateway: Gateway) -> None:
     assert answer.json() == {"comment": ["Surrogate characters are not allowed: U+D800."]}
 
 
-def test_a_body_up_to_the_limit_is_taken(gateway: Gateway) -> None:
+def test_a_body_up_to_the_size_limit_is_accepted(gateway: Gateway) -> None:
     frame = len(b'{"comment": ""}')
 
     fits = send(gateway, b'{"comment": "%s"}' % (b"x" * (65_536 - frame)))
@@ -129,14 +129,14 @@ def test_a_body_up_to_the_limit_is_taken(gateway: Gateway) -> None:
     assert (fits.status_code, exceeds.status_code) == (202, 413)
 
 
-def test_a_body_of_unknown_length_is_read_no_further_than_the_limit(gateway: Gateway) -> None:
+def test_a_body_of_unknown_length_is_not_read_beyond_the_limit(gateway: Gateway) -> None:
     with gateway.client(Content_Type="application/json") as client:
         answer = client.post(COMMENTS, content=(b"x" * 1000 for _ in range(100)))
 
     assert answer.status_code == 413
 
 
-def test_a_body_that_breaks_off_is_not_taken_for_a_shorter_one(gateway: Gateway, ledger: Engine) -> None:
+def test_a_truncated_body_is_not_accepted_as_a_shorter_one(gateway: Gateway, ledger: Engine) -> None:
     request = f"POST {ACME}/incidents/1/seen/ HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer dev-mem\r\n"
 
     with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as caller:
@@ -157,11 +157,11 @@ def test_a_body_that_breaks_off_is_not_taken_for_a_shorter_one(gateway: Gateway,
         ("text/json", 415),
     ],
 )
-def test_only_json_is_taken(gateway: Gateway, media_type: str, status: int) -> None:
+def test_only_json_is_accepted(gateway: Gateway, media_type: str, status: int) -> None:
     assert send(gateway, b'{"comment": "x"}', media_type=media_type).status_code == status
 
 
-def test_a_body_without_a_type_is_taken_for_json(gateway: Gateway) -> None:
+def test_a_body_without_a_content_type_is_parsed_as_json(gateway: Gateway) -> None:
     with gateway.client(Prefer="respond-async") as client:
         assert client.post(COMMENTS, content=b'{"comment": "x"}').status_code == 202
 
@@ -169,7 +169,7 @@ def test_a_body_without_a_type_is_taken_for_json(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("tag", "status"), [("*", 202), ('"3"', 202), ('"3-ab12"', 202), ("3", 400), ('W/"3"', 400), ('"x"', 400)]
 )
-def test_a_condition_is_read_strictly(gateway: Gateway, tag: str, status: int) -> None:
+def test_if_match_is_parsed_strictly(gateway: Gateway, tag: str, status: int) -> None:
     assert gateway.post(COMMENTS, A_COMMENT, If_Match=tag, Prefer="respond-async").status_code == status
 
 
@@ -180,7 +180,7 @@ def an_item(**facts: Any) -> dict[str, Any]:
     return {"type": "comment.post", "incident": 1, "comment": "x"} | facts
 
 
-def test_items_that_do_not_fit_are_named_and_none_is_accepted(gateway: Gateway, ledger: Engine) -> None:
+def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, ledger: Engine) -> None:
     items: list[Any] = [
         an_item(),
         {"type": "comment.post", "comment": "x"},
@@ -219,13 +219,13 @@ def test_items_that_do_not_fit_are_named_and_none_is_accepted(gateway: Gateway, 
     ],
     ids=["missing", "null", "object", "empty", "too many"],
 )
-def test_a_list_that_does_not_fit_is_refused(gateway: Gateway, body: Any, text: str) -> None:
+def test_an_invalid_command_list_is_refused(gateway: Gateway, body: Any, text: str) -> None:
     answer = gateway.post(COMMANDS, body)
 
     assert (answer.status_code, answer.json()) == (400, {"commands": [text]})
 
 
-def test_an_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, ledger: Engine) -> None:
+def test_a_bulk_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, ledger: Engine) -> None:
     most = "x" * 65_000
 
     fits = gateway.post(COMMANDS, {"commands": [an_item(comment=most), an_item(comment=most)]})
@@ -245,7 +245,7 @@ def test_a_thousand_commands_keep_the_order_of_the_list(gateway: Gateway, worker
     assert [activity["comment"] for activity in page] == [str(number) for number in range(100)]
 
 
-def test_a_bulk_waits_only_if_asked_to(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_bulk_request_waits_only_on_request(gateway: Gateway, busy_worker: Worker) -> None:
     items = {"commands": [an_item(), an_item(incident="77"), an_item(incident="dedup:none"), an_item(incident="a")]}
 
     at_once = gateway.post(COMMANDS, items)

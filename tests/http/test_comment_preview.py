@@ -13,8 +13,8 @@ from models.directory.tables import organizations, projects
 from models.incidents.incident import incidents
 from tests.builders import a_subscription
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
-from tests.http.test_reads import pages
+from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
+from tests.http.test_pagination import pages
 
 PREVIEW = f"{COMMENTS}preview/"
 
@@ -35,7 +35,7 @@ def subscribe(acme: Acme, ledger: Engine, *users: int) -> None:
             a_subscription(connection, incident.id, user)
 
 
-def test_the_strongest_reason_is_the_one_told(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_strongest_reason_is_reported(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 12, 15)
 
     assert told(gateway) == {"ana": "subscribed", "own": "subscribed"}
@@ -43,21 +43,23 @@ def test_the_strongest_reason_is_the_one_told(gateway: Gateway, acme: Acme, ledg
     assert told(gateway, "team:21", "ANA@x.test") == {"ana": "mention", "ben": "team_mention", "own": "subscribed"}
 
 
-def test_the_author_is_not_told(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_author_is_not_notified(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 11, 12)
 
     assert told(gateway, "mem") == {"ana": "subscribed"}
     assert told(gateway, "mem", by="dev-bot") == {"mem": "mention", "ana": "subscribed"}
 
 
-def test_who_may_not_read_the_incident_is_not_told(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_people_who_cannot_read_the_incident_are_not_notified(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 12, 14, 15)
 
     assert told(gateway) == {"ana": "subscribed", "own": "subscribed"}
 
 
 @pytest.mark.parametrize("mentions", [["nobody"], [""], ["user:99"], ["ana", "out"], ["own"], ["team:22"], ["team:23"]])
-def test_bad_mentions_are_refused_as_on_posting(gateway: Gateway, busy_worker: Worker, mentions: Iterable[str]) -> None:
+def test_invalid_mentions_are_refused_as_on_posting(
+    gateway: Gateway, busy_worker: Worker, mentions: Iterable[str]
+) -> None:
     query = "&".join(f"mentions={mention}" for mention in mentions)
 
     preview = gateway.get(f"{PREVIEW}?{query}")
@@ -76,7 +78,7 @@ def test_a_preview_posts_nothing_and_subscribes_nobody(gateway: Gateway) -> None
     assert gateway.get(f"{ACME}/incidents/1/subscribers/").json() == []
 
 
-def test_only_who_may_see_the_incident_may_ask(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_only_readers_of_the_incident_may_preview(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     assert gateway.get(f"{ACME}/incidents/9/comments/preview/?mentions=nobody").status_code == 404
     assert gateway.get(f"{PREVIEW}?mentions=nobody", by="dev-out").status_code == 403
     with ledger.begin() as connection:
@@ -85,7 +87,7 @@ def test_only_who_may_see_the_incident_may_ask(gateway: Gateway, acme: Acme, led
     assert gateway.get(f"{PREVIEW}?mentions=nobody").status_code == 403
 
 
-def test_a_preview_has_pages(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_preview_is_paginated(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 12, 13, 15)
 
     found = [[each["user"]["username"] for each in page] for page in pages(gateway, f"{PREVIEW}?per_page=2")]

@@ -30,7 +30,7 @@ class Ledger:
             await asyncio.sleep(0)
 
 
-def test_one_request_alone_does_not_wait_and_the_next_ones_go_together() -> None:
+def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
     async def story() -> None:
         ledger = Ledger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
@@ -47,7 +47,7 @@ def test_one_request_alone_does_not_wait_and_the_next_ones_go_together() -> None
     asyncio.run(story())
 
 
-def test_an_error_is_its_requests_own() -> None:
+def test_an_error_affects_only_its_own_request() -> None:
     async def story() -> None:
         ledger = Ledger()
         ledger.may_go_on.set()
@@ -60,7 +60,7 @@ def test_an_error_is_its_requests_own() -> None:
     asyncio.run(story())
 
 
-def test_who_hangs_up_while_waiting_is_served_and_who_was_refused_is_not() -> None:
+def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
     async def story() -> None:
         ledger = Ledger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
@@ -81,7 +81,7 @@ def test_who_hangs_up_while_waiting_is_served_and_who_was_refused_is_not() -> No
     asyncio.run(story())
 
 
-def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None:
+def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
     async def story() -> None:
         ledger = Ledger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=0.01)
@@ -95,7 +95,7 @@ def test_a_batch_that_takes_too_long_is_given_up_and_the_next_one_goes() -> None
     asyncio.run(story())
 
 
-def test_too_many_who_wait_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "MAX_WAITING", 2)
 
     async def story() -> None:

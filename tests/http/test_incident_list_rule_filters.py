@@ -12,8 +12,8 @@ from models.alert_rules.alert_rule import alert_rule_generations, environments
 from models.directory.tables import organizations, teams
 from tests.builders import NOW, a_definition, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway
-from tests.http.listing import LIST, Open, refusal, titles
+from tests.http.gateway_server import Gateway
+from tests.http.incident_list_requests import LIST, Open, refusal, titles
 
 pytestmark = pytest.mark.usefixtures("named_first")
 
@@ -42,18 +42,18 @@ def found(acme: Acme, ledger: Engine, opened: Open) -> int:
     return rule
 
 
-def test_an_environment_keeps_what_rules_found_on_it(gateway: Gateway, found: int) -> None:
+def test_the_environment_filter_keeps_incidents_of_its_rules(gateway: Gateway, found: int) -> None:
     assert titles(gateway, "?environment=prod") == ["after"]
     assert titles(gateway, "?environment=test&environment=prod") == ["after"]
     assert titles(gateway, "?environment=idle") == []
 
 
-def test_a_rules_incidents_are_those_it_found_as_it_is_now(gateway: Gateway, found: int) -> None:
+def test_the_rule_filter_matches_only_the_current_generation(gateway: Gateway, found: int) -> None:
     assert titles(gateway, f"?alertRule={found}") == ["after"]
     assert titles(gateway, f"?alertRule={found + 1}") == titles(gateway, f"?alertRule={'9' * 30}") == []
 
 
-def test_with_snapshots_a_rules_incidents_are_all_that_it_ever_found(
+def test_with_snapshots_the_rule_filter_matches_every_generation(
     gateway: Gateway, found: int, acme: Acme, ledger: Engine
 ) -> None:
     give(ledger, acme, "organizations:incidents", "organizations:performance-view")
@@ -62,7 +62,7 @@ def test_with_snapshots_a_rules_incidents_are_all_that_it_ever_found(
     assert titles(gateway, f"?alertRule={found}&includeSnapshots=") == ["after"]
 
 
-def test_a_team_keeps_what_its_rules_found(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
+def test_the_team_filter_keeps_incidents_of_its_rules(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
     give(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     assert titles(gateway, "?team=21") == titles(gateway, "?team=myteams") == ["after"]
@@ -70,7 +70,7 @@ def test_a_team_keeps_what_its_rules_found(gateway: Gateway, found: int, acme: A
     assert titles(gateway, "?team=22", by="dev-ben") == ["before"]
 
 
-def test_without_performance_only_what_watched_events_is_listed(
+def test_without_the_performance_feature_only_incidents_of_rules_on_events_are_listed(
     gateway: Gateway, found: int, acme: Acme, ledger: Engine
 ) -> None:
     assert titles(gateway) == ["after", "first"]
@@ -81,12 +81,12 @@ def test_without_performance_only_what_watched_events_is_listed(
 
 
 @pytest.mark.parametrize("beside", ["title=e", "title=after", "start=2026-01-01", "status=open", "projectSlug=$all"])
-def test_a_rule_and_another_filter_both_count(gateway: Gateway, found: int, beside: str) -> None:
+def test_the_rule_filter_is_combined_with_other_filters(gateway: Gateway, found: int, beside: str) -> None:
     assert titles(gateway, f"?alertRule={found}&{beside}") == ["after"]
     assert titles(gateway, f"?alertRule={found}&title=before") == []
 
 
-def test_an_incident_found_by_key_meets_the_rule_that_is_asked_for(gateway: Gateway, found: int, opened: Open) -> None:
+def test_the_dedup_key_is_combined_with_the_rule_filter(gateway: Gateway, found: int, opened: Open) -> None:
     opened("keyed", minutes=3, dedup_key="k", alert_rule_id=found, alert_rule_generation=2)
 
     assert titles(gateway, f"?dedupKey=k&alertRule={found}") == ["keyed"]
@@ -111,18 +111,18 @@ def give(ledger: Engine, acme: Acme, *features: str) -> None:
         )
 
 
-def test_an_environment_that_no_rule_names_is_unknown(gateway: Gateway) -> None:
+def test_an_environment_that_no_rule_uses_is_404(gateway: Gateway) -> None:
     nothing = (404, {"detail": "The requested resource does not exist"})
     assert refusal(gateway, "?environment=prod") == nothing
     assert refusal(gateway, "?environment=") == nothing
 
 
-def test_an_incident_without_a_rule_is_no_rules_incident(gateway: Gateway) -> None:
+def test_the_rule_filter_excludes_incidents_without_a_rule(gateway: Gateway) -> None:
     assert titles(gateway, "?alertRule=1") == titles(gateway, "?alertRule=1&includeSnapshots=0") == []
     assert titles(gateway, "?includeSnapshots=1") == ["first"]
 
 
-def test_a_rule_that_is_no_number_is_malformed(gateway: Gateway) -> None:
+def test_a_rule_that_is_not_a_number_is_refused(gateway: Gateway) -> None:
     text = "Invalid alertRule parameter. The value must be a number."
     assert refusal(gateway, "?alertRule=x") == (400, {"detail": text})
 
@@ -135,11 +135,11 @@ def test_an_incident_without_a_rule_is_unassigned(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("said", ["x", "-1", "", "²"])
-def test_a_team_that_is_no_number_is_refused_in_plain_words(gateway: Gateway, said: str) -> None:
+def test_a_team_that_is_not_a_number_is_refused_with_a_plain_string(gateway: Gateway, said: str) -> None:
     assert refusal(gateway, f"?team={said}") == (400, f"Invalid Team ID: {said}")
 
 
-def test_a_team_out_of_reach_is_refused_by_its_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_an_inaccessible_team_is_refused_by_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     def refused(name: str) -> tuple[int, Any]:
         return 403, {"detail": f"Error: You do not have permission to access {name}"}
 
@@ -152,7 +152,9 @@ def test_a_team_out_of_reach_is_refused_by_its_name(gateway: Gateway, acme: Acme
     assert refusal(gateway, "?team=21", by="dev-own") == refused("t1")
 
 
-def test_without_performance_what_has_no_rule_counts_as_events(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_without_the_performance_feature_incidents_without_a_rule_are_still_listed(
+    gateway: Gateway, acme: Acme, ledger: Engine
+) -> None:
     for features in (["organizations:incidents"], ["organizations:incidents", "organizations:performance-view"]):
         with ledger.begin() as connection:
             connection.execute(update(organizations).values(features=features))
