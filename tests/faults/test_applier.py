@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import threading
-from collections.abc import Callable
-from typing import Any
 from uuid import UUID
 
 import pytest
@@ -15,22 +11,16 @@ from sqlalchemy import func, select, update
 
 from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
-from tasks.commands.comments import PostComment
+from tests.faults.ledger import comment, in_a_process_that_dies, let_time_pass, states
 from tests.handlers.acme import Acme, versions
 from tests.handlers.conftest import Harness, house
 
 __all__ = ["house"]
 
-_fork = multiprocessing.get_context("fork")
-
 
 @pytest.fixture
 def acme(house: Harness) -> Acme:
     return Acme(house.engine)
-
-
-def comment(text: str = "Looking into it", incident: str = "1") -> PostComment:
-    return PostComment.model_validate({"incident": incident, "comment": text})
 
 
 def make_unreadable(house: Harness, id_: UUID) -> None:
@@ -39,45 +29,9 @@ def make_unreadable(house: Harness, id_: UUID) -> None:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 
 
-def let_time_pass(house: Harness) -> None:
-    """Every back-off is over."""
-    with house.engine.begin() as connection:
-        connection.execute(update(commands).values(next_attempt_at=None))
-
-
-def states(house: Harness, ids: list[UUID]) -> list[str]:
-    with house.engine.connect() as connection:
-        rows = connection.execute(select(commands.c.id, commands.c.state).where(commands.c.id.in_(ids)))
-        by_id = {row.id: row.state for row in rows}
-    return [by_id[id_] for id_ in ids]
-
-
 def comments_written(house: Harness) -> list[str]:
     with house.engine.connect() as connection:
         return list(connection.execute(select(activities.c.comment).order_by(activities.c.id)).scalars())
-
-
-def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
-    """Apply in a forked process that is killed by such a command; its exit code."""
-
-    def work() -> None:
-        from workers import handlers
-
-        handle: Callable[..., Any] = handlers.HANDLERS[command]
-
-        def kill_or_handle(ask: Any, work: Any) -> Any:
-            if is_deadly(ask):
-                os.kill(os.getpid(), signal.SIGKILL)
-            return handle(ask, work)
-
-        handlers.HANDLERS[command] = kill_or_handle
-        house.applier(f"process-{os.getpid()}").drain(())
-
-    process = _fork.Process(target=work)
-    process.start()
-    process.join()
-    assert process.exitcode is not None
-    return process.exitcode
 
 
 def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: Acme) -> None:

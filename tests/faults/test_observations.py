@@ -20,7 +20,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
-from tests.faults.test_applier import in_a_process_that_dies, let_time_pass, states
+from tests.faults.ledger import in_a_process_that_dies, let_time_pass, states
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
 from tests.handlers.watch import START, ObservedRule

@@ -16,7 +16,7 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
 from tests.brokers import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
-from tests.faults.test_relay import Subscriber, given_events, going, unannounced
+from tests.faults.relay_harness import Subscriber, given_events, going, unannounced
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import tocsin
 from tests.waiting import eventually
@@ -71,7 +71,7 @@ def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared
 
 
 def test_the_events_exchange_is_a_durable_topic(declared: RabbitBroker) -> None:
-    exchange = declared.node.ask("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
+    exchange = declared.node.management_request("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
 
     assert (exchange["type"], exchange["durable"], exchange["auto_delete"]) == ("topic", True, False)
 
@@ -127,7 +127,7 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
 
 def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
     rights = f"/permissions/{declared.host}/guest"
-    declared.node.ask("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
+    declared.node.management_request("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
 
     with declared.connection() as connection:
         found = topology_errors(connection)
@@ -202,12 +202,12 @@ def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
     relay.publish_batch()
     assert unannounced(database.engine) == 2
-    first = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
+    first = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
 
     while unannounced(database.engine):
         relay.publish_batch()
 
-    rest = [message.payload["subject"] for message in subscriber.broker.take(THE_REFUSER)]
+    rest = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
     assert len({*first, *rest}) == 5
 
 
@@ -265,4 +265,4 @@ def bind(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
 def limit(broker: RabbitBroker, queue: str, length: int) -> None:
     """Let an operator allow a queue fewer messages than we do."""
     policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
-    broker.node.ask("PUT", f"/policies/{broker.host}/small", policy)
+    broker.node.management_request("PUT", f"/policies/{broker.host}/small", policy)

@@ -3,74 +3,33 @@
 from __future__ import annotations
 
 import json
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
 from random import Random
 from typing import Any
 
 import pytest
-from kombu import Queue
-from sqlalchemy import insert, text, update
-from sqlalchemy.engine import Connection, Engine
 
-from models.enums import Lane
-from models.messaging.command_ledger import commands, idempotency_keys
 from models.messaging.outbox import PUBLISHING, claim_events
-from tasks.app import make_app
-from tasks.broker import hints
-from tasks.broker.hint_publisher import HintPublisher
-from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare
-from tasks.events import IncidentOpened
-from tasks.settings import BrokerSettings
-from tests.brokers import QUORUM_ARGUMENTS, Broker, ReceivedMessage, ValkeyBroker
-from tests.builders import an_accepted_command, an_event, an_incident, an_organization
+from tasks.broker.topology import NOTIFIER_QUEUE
+from tests.brokers import Broker, ValkeyBroker
+from tests.builders import an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.faults.loop_process import running_loop
+from tests.faults.relay_harness import (
+    NEWS,
+    SUBSCRIBER,
+    Subscriber,
+    announce_all,
+    assert_complete,
+    events_coming,
+    given_events,
+    going,
+    unannounced,
+)
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import EVENTS_PER_LINE, Relay
-from workers.relay.sweeper import Sweeper
 from workers.stack.servers import EmbeddedServers
-
-SUBSCRIBER = "another.service"
-NEWS = IncidentOpened(projects=("backend",))
-
-
-@dataclass
-class Subscriber:
-    """Another service, with a queue of its own."""
-
-    broker: Broker
-    messages: list[ReceivedMessage] = field(default_factory=list)
-
-    @property
-    def settings(self) -> BrokerSettings:
-        return self.broker.settings
-
-    def subscribe(self, routing_key: str, **limits: object) -> None:
-        """Ask for these types; ``limits`` are further arguments of the queue."""
-        arguments = QUORUM_ARGUMENTS | limits
-        with self.broker.connection() as connection:
-            declare(connection)
-            queue = Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
-            queue(connection.default_channel).declare()
-
-    def received(self) -> list[Any]:
-        """The events that came, in their order."""
-        self.messages += self.broker.take(SUBSCRIBER)
-        return [message.payload for message in self.messages]
-
-    def sequences(self) -> dict[str, list[int]]:
-        """The sequence numbers of every line in the order they came."""
-        lines: dict[str, list[int]] = defaultdict(list)
-        for event in self.received():
-            lines[event["subject"]].append(int(event["sequence"]))
-        return lines
 
 
 @pytest.fixture
@@ -269,7 +228,7 @@ def test_a_queue_receives_only_the_types_it_is_bound_to(broker: Broker) -> None:
 def test_the_notifiers_queue_is_declared_again_after_a_broker_wipe(broker: Broker) -> None:
     bus = EventBus(broker.settings)
     bus.publish([BusMessage("incident.opened", "1")])
-    broker.wipe()
+    broker.delete_queues()
 
     bus.publish([BusMessage("incident.opened", "2")])
 
@@ -279,157 +238,4 @@ def test_the_notifiers_queue_is_declared_again_after_a_broker_wipe(broker: Broke
 # --- the sweep -------------------------------------------------------------------------------------------------
 
 
-def test_a_command_whose_hint_was_lost_is_hinted_again(database: Database, broker: Broker) -> None:
-    with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
-        given_forgotten(connection, "org:1", lane=Lane.BULK)
-    broker.wipe()
-
-    with going(Relay(database.engine, broker.settings)):
-        eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
-        eventually(lambda: hinted(broker, Lane.BULK) >= {"org:1"})
-        broker.wipe()
-        eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
-
-
-def test_a_recent_command_is_not_stale(database: Database, sweeper: Sweeper) -> None:
-    with database.engine.begin() as connection:
-        an_accepted_command(connection)
-
-    assert sweeper.sweep() == []
-
-
-def test_a_command_is_hinted_when_its_back_off_has_ended(database: Database, sweeper: Sweeper) -> None:
-    with database.engine.begin() as connection:
-        an_accepted_command(connection, subject="org:1", retry_in=timedelta(seconds=-1))
-        an_accepted_command(connection, subject="org:2", retry_in=timedelta(seconds=60))
-
-    assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
-
-
-def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sweeper: Sweeper) -> None:
-    with database.engine.begin() as connection:
-        given_forgotten(connection, "org:1")
-    assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
-
-    with database.engine.begin() as connection:
-        given_forgotten(connection, "org:2")
-
-    assert sweeper.sweep() == [(Lane.COMMANDS, "org:2")]
-
-
-def test_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
-    with database.engine.begin() as connection:
-        given_forgotten(connection, "org:1")
-
-    with database.engine.begin() as other:
-        other.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('sweep', 0))")
-        assert sweeper.sweep() == []
-
-    assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
-
-
-def test_idempotency_keys_are_pruned_after_two_days(database: Database, sweeper: Sweeper) -> None:
-    with database.engine.begin() as connection:
-        for key, hours in (("old", 49), ("young", 47)):
-            connection.execute(
-                insert(idempotency_keys).values(
-                    caller="user:1",
-                    key=key,
-                    request_hash="",
-                    command_ids=[],
-                    date_created=text(f"now() - interval '{hours} hours'"),
-                )
-            )
-
-    assert sweeper.prune() == 1
-
-    with database.engine.connect() as connection:
-        assert connection.exec_driver_sql("SELECT key FROM idempotency_keys").scalars().all() == ["young"]
-
-
 # --- what the stories lean on ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sweeper(database: Database) -> Sweeper:
-    """A sweeper whose hints go nowhere."""
-    return Sweeper(database.engine, HintPublisher(make_app(BrokerSettings(BROKER_URL="redis+socket:///nowhere"))))
-
-
-def given_events(engine: Engine, *, lines: int, length: int) -> None:
-    with engine.begin() as connection:
-        organization = an_organization(connection)
-        for _ in range(lines):
-            incident = an_incident(connection, organization, projects=[])
-            for _ in range(length):
-                an_event(connection, incident, NEWS)
-
-
-@contextmanager
-def events_coming(engine: Engine) -> Iterator[Callable[[], int]]:
-    """While the block lasts lines of five events are written; afterwards what it yields says how many lines."""
-    enough = threading.Event()
-
-    def write() -> int:
-        lines = 0
-        while not enough.wait(0.02):
-            given_events(engine, lines=5, length=5)
-            lines += 5
-        return lines
-
-    with ThreadPoolExecutor(1) as threads:
-        written = threads.submit(write)
-        try:
-            yield written.result
-        finally:
-            enough.set()
-
-
-def given_forgotten(connection: Connection, subject: str, *, lane: Lane = Lane.COMMANDS) -> None:
-    command = an_accepted_command(connection, subject=subject, lane=lane)
-    connection.execute(
-        update(commands).where(commands.c.id == command).values(accepted_at=text("now() - interval '10 seconds'"))
-    )
-
-
-def announce_all(relay: Relay) -> None:
-    while relay.publish_batch():
-        pass
-
-
-def unannounced(engine: Engine) -> int:
-    with engine.connect() as connection:
-        return int(connection.exec_driver_sql("SELECT count(*) FROM events WHERE announced_at IS NULL").scalar_one())
-
-
-def assert_complete(subscriber: Subscriber, *, lines: int, length: int) -> None:
-    """Every line is whole; without what came twice it is in order."""
-    came = subscriber.sequences()
-    assert len(came) == lines
-    assert all(list(dict.fromkeys(numbers)) == list(range(1, length + 1)) for numbers in came.values())
-
-
-@contextmanager
-def going(*relays: Relay) -> Iterator[None]:
-    """The relays run in threads, and have begun."""
-    stop = threading.Event()
-    begun = [threading.Event() for _ in relays]
-    threads = [
-        threading.Thread(target=relay.run, args=(stop, event.set)) for relay, event in zip(relays, begun, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    try:
-        assert all(event.wait(10) for event in begun)
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def hinted(broker: Broker, lane: Lane) -> set[str]:
-    """The subjects that hints on this lane's queue name."""
-    calls = [message.payload for message in broker.take(lane.value)]
-    return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

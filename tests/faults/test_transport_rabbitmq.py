@@ -138,7 +138,7 @@ def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBrok
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
 
-    [letter] = broker.node.ask(
+    [letter] = broker.node.management_request(
         "POST",
         f"/queues/{broker.host}/{DEAD_QUEUE}/get",
         {"count": 1, "ackmode": "ack_requeue_false", "encoding": "auto"},
@@ -181,7 +181,7 @@ def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBrok
     put(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
-    broker.wipe()
+    broker.delete_queues()
     eventually(lambda: [queue for queue in broker.queues() if queue["name"] == QUEUE])
     put(broker, a_hint("org:2"))
 

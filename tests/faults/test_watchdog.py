@@ -22,12 +22,13 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.celery_tasks import count_hints
 from tasks.settings import BrokerSettings
 from tasks.watchdog import CHECKS_PER_TIMEOUT, EXIT_STUCK, Watchdog
+from tests.brokers import Broker
 from tests.builders import an_accepted_command
 from tests.conftest import Database
-from tests.faults.conftest import Broker
+from tests.faults.ledger import comment
+from tests.faults.relay_harness import going
 from tests.faults.silent_proxy import DeafLine, deaf_line_to, served
-from tests.faults.test_applier import comment
-from tests.faults.test_relay import given_forgotten, going
+from tests.faults.test_sweeper import given_forgotten
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
 from tests.journeys.subprocesses import Program, living, open_folder, running

@@ -45,12 +45,12 @@ class System:
     def wipe_broker(self) -> None:
         """Take away every hint and every event on its way, with their queues."""
         if self.rabbitmq:
-            self.rabbitmq.wipe()
+            self.rabbitmq.delete_queues()
         else:
             redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
 
 
-@pytest.fixture(scope="module", params=broker_params(beside="faults"))
+@pytest.fixture(scope="module", params=broker_params(valkey_group="faults"))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """Everything, once on each kind of broker."""
     with (

@@ -9,8 +9,7 @@ import pytest
 
 from gateway import batcher
 from gateway.batcher import Batcher
-from gateway.rate_limit import RateLimiter
-from models.refusals import TooManyRequests, Unavailable
+from models.refusals import Unavailable
 
 
 class Ledger:
@@ -113,19 +112,3 @@ def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.Monk
         assert await asyncio.gather(*asking) == [2, 4, 6]
 
     asyncio.run(story())
-
-
-def test_a_bucket_holds_five_seconds_and_refills_at_the_rate() -> None:
-    now = 0.0
-    rate = RateLimiter(10, clock=lambda: now)
-
-    rate.acquire("user:1", 50)
-    with pytest.raises(TooManyRequests) as refused:
-        rate.acquire("user:1")
-    rate.acquire("user:2")
-    now = 1.0
-    rate.acquire("user:1", 10)
-
-    assert refused.value.retry_after == 1
-    with pytest.raises(TooManyRequests):
-        rate.acquire("user:1")

@@ -14,7 +14,7 @@ from models.incidents.incident import incidents
 from tests.builders import a_subscription
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
-from tests.http.test_pagination import pages
+from tests.http.pages import pages
 
 PREVIEW = f"{COMMENTS}preview/"
 

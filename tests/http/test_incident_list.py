@@ -19,7 +19,7 @@ from tests.builders import NOW, a_comment, a_project, an_incident
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway
 from tests.http.incident_list_requests import LIST, Open, refusal, titles
-from tests.http.test_pagination import links, pages
+from tests.http.pages import links, pages
 
 pytestmark = pytest.mark.usefixtures("named_first")
 

@@ -24,7 +24,7 @@ from tests.waiting import eventually
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module", params=broker_params(beside="stack"))
+@pytest.fixture(scope="module", params=broker_params(valkey_group="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """Everything, once on each kind of broker."""
     if request.param == "valkey":

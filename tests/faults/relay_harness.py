@@ -1,0 +1,123 @@
+"""Events to publish, relays in threads, and a subscriber that receives the events."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu import Queue
+from sqlalchemy.engine import Engine
+
+from tasks.broker.topology import EVENTS_EXCHANGE, declare
+from tasks.events import IncidentOpened
+from tasks.settings import BrokerSettings
+from tests.brokers import QUORUM_ARGUMENTS, Broker, ReceivedMessage
+from tests.builders import an_event, an_incident, an_organization
+from workers.relay.relay import Relay
+
+SUBSCRIBER = "another.service"
+
+
+NEWS = IncidentOpened(projects=("backend",))
+
+
+@dataclass
+class Subscriber:
+    """Another service, with a queue of its own."""
+
+    broker: Broker
+    messages: list[ReceivedMessage] = field(default_factory=list)
+
+    @property
+    def settings(self) -> BrokerSettings:
+        return self.broker.settings
+
+    def subscribe(self, routing_key: str, **limits: object) -> None:
+        """Ask for these types; ``limits`` are further arguments of the queue."""
+        arguments = QUORUM_ARGUMENTS | limits
+        with self.broker.connection() as connection:
+            declare(connection)
+            queue = Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
+            queue(connection.default_channel).declare()
+
+    def received(self) -> list[Any]:
+        """The events that came, in their order."""
+        self.messages += self.broker.receive_all(SUBSCRIBER)
+        return [message.payload for message in self.messages]
+
+    def sequences(self) -> dict[str, list[int]]:
+        """The sequence numbers of every line in the order they came."""
+        lines: dict[str, list[int]] = defaultdict(list)
+        for event in self.received():
+            lines[event["subject"]].append(int(event["sequence"]))
+        return lines
+
+
+def given_events(engine: Engine, *, lines: int, length: int) -> None:
+    with engine.begin() as connection:
+        organization = an_organization(connection)
+        for _ in range(lines):
+            incident = an_incident(connection, organization, projects=[])
+            for _ in range(length):
+                an_event(connection, incident, NEWS)
+
+
+@contextmanager
+def events_coming(engine: Engine) -> Iterator[Callable[[], int]]:
+    """While the block lasts lines of five events are written; afterwards what it yields says how many lines."""
+    enough = threading.Event()
+
+    def write() -> int:
+        lines = 0
+        while not enough.wait(0.02):
+            given_events(engine, lines=5, length=5)
+            lines += 5
+        return lines
+
+    with ThreadPoolExecutor(1) as threads:
+        written = threads.submit(write)
+        try:
+            yield written.result
+        finally:
+            enough.set()
+
+
+def announce_all(relay: Relay) -> None:
+    while relay.publish_batch():
+        pass
+
+
+def unannounced(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM events WHERE announced_at IS NULL").scalar_one())
+
+
+def assert_complete(subscriber: Subscriber, *, lines: int, length: int) -> None:
+    """Every line is whole; without what came twice it is in order."""
+    came = subscriber.sequences()
+    assert len(came) == lines
+    assert all(list(dict.fromkeys(numbers)) == list(range(1, length + 1)) for numbers in came.values())
+
+
+@contextmanager
+def going(*relays: Relay) -> Iterator[None]:
+    """The relays run in threads, and have begun."""
+    stop = threading.Event()
+    begun = [threading.Event() for _ in relays]
+    threads = [
+        threading.Thread(target=relay.run, args=(stop, event.set)) for relay, event in zip(relays, begun, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(event.wait(10) for event in begun)
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
