@@ -35,7 +35,7 @@ test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
 
 fuzz: $(VENV)/.dev ## throw other dice, more often: make fuzz seed=7 times=5
 	@seed=$(or $(seed),$$(date +%s)); echo "the dice of make fuzz seed=$$seed"; \
-	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_list_statements.py
+	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_incident_list_pages.py
 
 format: $(VENV)/.dev ## put the code into shape
 	@$(BIN)/ruff format .
