@@ -18,11 +18,11 @@ from tests.handlers.conftest import Harness
 _fork = multiprocessing.get_context("fork")
 
 
-def comment(text: str = "Looking into it", incident: str = "1") -> PostComment:
+def a_comment_command(text: str = "Looking into it", incident: str = "1") -> PostComment:
     return PostComment.model_validate({"incident": incident, "comment": text})
 
 
-def let_time_pass(house: Harness) -> None:
+def end_back_off(house: Harness) -> None:
     """Every back-off is over."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
@@ -35,7 +35,7 @@ def states(house: Harness, ids: list[UUID]) -> list[str]:
     return [by_id[id_] for id_ in ids]
 
 
-def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
+def apply_in_killed_process(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
     """Apply in a forked process that is killed by such a command; its exit code."""
 
     def work() -> None:

@@ -20,10 +20,10 @@ from tests.brokers import QUORUM_ARGUMENTS, Broker, ReceivedMessage
 from tests.builders import an_event, an_incident, an_organization
 from workers.relay.relay import Relay
 
-SUBSCRIBER = "another.service"
+SUBSCRIBER_QUEUE = "another.service"
 
 
-NEWS = IncidentOpened(projects=("backend",))
+EVENT = IncidentOpened(projects=("backend",))
 
 
 @dataclass
@@ -42,12 +42,12 @@ class Subscriber:
         arguments = QUORUM_ARGUMENTS | limits
         with self.broker.connection() as connection:
             declare(connection)
-            queue = Queue(SUBSCRIBER, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
+            queue = Queue(SUBSCRIBER_QUEUE, EVENTS_EXCHANGE, routing_key=routing_key, queue_arguments=arguments)
             queue(connection.default_channel).declare()
 
     def received(self) -> list[Any]:
         """The events that came, in their order."""
-        self.messages += self.broker.receive_all(SUBSCRIBER)
+        self.messages += self.broker.receive_all(SUBSCRIBER_QUEUE)
         return [message.payload for message in self.messages]
 
     def sequences(self) -> dict[str, list[int]]:
@@ -58,24 +58,24 @@ class Subscriber:
         return lines
 
 
-def given_events(engine: Engine, *, lines: int, length: int) -> None:
+def insert_events(engine: Engine, *, lines: int, length: int) -> None:
     with engine.begin() as connection:
         organization = an_organization(connection)
         for _ in range(lines):
             incident = an_incident(connection, organization, projects=[])
             for _ in range(length):
-                an_event(connection, incident, NEWS)
+                an_event(connection, incident, EVENT)
 
 
 @contextmanager
-def events_coming(engine: Engine) -> Iterator[Callable[[], int]]:
+def writing_events(engine: Engine) -> Iterator[Callable[[], int]]:
     """While the block lasts lines of five events are written; afterwards what it yields says how many lines."""
     enough = threading.Event()
 
     def write() -> int:
         lines = 0
         while not enough.wait(0.02):
-            given_events(engine, lines=5, length=5)
+            insert_events(engine, lines=5, length=5)
             lines += 5
         return lines
 
@@ -87,25 +87,25 @@ def events_coming(engine: Engine) -> Iterator[Callable[[], int]]:
             enough.set()
 
 
-def announce_all(relay: Relay) -> None:
+def publish_all(relay: Relay) -> None:
     while relay.publish_batch():
         pass
 
 
-def unannounced(engine: Engine) -> int:
+def unpublished_count(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.exec_driver_sql("SELECT count(*) FROM events WHERE announced_at IS NULL").scalar_one())
 
 
-def assert_complete(subscriber: Subscriber, *, lines: int, length: int) -> None:
+def assert_complete(subscriber: Subscriber, *, subjects: int, per_subject: int) -> None:
     """Every line is whole; without what came twice it is in order."""
     came = subscriber.sequences()
-    assert len(came) == lines
-    assert all(list(dict.fromkeys(numbers)) == list(range(1, length + 1)) for numbers in came.values())
+    assert len(came) == subjects
+    assert all(list(dict.fromkeys(numbers)) == list(range(1, per_subject + 1)) for numbers in came.values())
 
 
 @contextmanager
-def going(*relays: Relay) -> Iterator[None]:
+def running_relays(*relays: Relay) -> Iterator[None]:
     """The relays run in threads, and have begun."""
     stop = threading.Event()
     begun = [threading.Event() for _ in relays]

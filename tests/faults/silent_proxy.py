@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from tests.brokers import Broker
 from tests.tls import Connect
 
-POPS: Final = b"BRPOP"
-CONSUMES: Final = b"\x00\x3c\x00\x14"
+BRPOP: Final = b"BRPOP"
+BASIC_CONSUME: Final = b"\x00\x3c\x00\x14"
 """How a client says that it waits for messages from now on: to Valkey, and to RabbitMQ (60, 20: basic.consume)."""
 
 
 @dataclass
-class DeafLine:
+class SilentProxy:
     """A TCP port that passes everything on to a broker.
 
     While it ``is_deaf``, whatever the broker says to those who have said ``waits`` is swallowed. ``address`` is its
@@ -70,7 +70,7 @@ class DeafLine:
 
 
 @contextmanager
-def served(line: DeafLine) -> Iterator[DeafLine]:
+def running_proxy(line: SilentProxy) -> Iterator[SilentProxy]:
     """The line, served from a thread of its own."""
     begun, loop, end = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(line.serve(begun, end),))
@@ -84,10 +84,10 @@ def served(line: DeafLine) -> Iterator[DeafLine]:
         loop.close()
 
 
-def deaf_line_to(broker: Broker) -> DeafLine:
+def silent_proxy_to(broker: Broker) -> SilentProxy:
     """A line to this broker, not served yet."""
     there = urlsplit(broker.url)
     if there.scheme == "amqp":
         address = broker.url.replace(f":{there.port}/", ":{port}/")
-        return DeafLine(lambda: asyncio.open_connection(there.hostname, there.port), CONSUMES, address)
-    return DeafLine(lambda: asyncio.open_unix_connection(there.path), POPS, "redis://127.0.0.1:{port}/0")
+        return SilentProxy(lambda: asyncio.open_connection(there.hostname, there.port), BASIC_CONSUME, address)
+    return SilentProxy(lambda: asyncio.open_unix_connection(there.path), BRPOP, "redis://127.0.0.1:{port}/0")

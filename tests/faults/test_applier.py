@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
-from tests.faults.ledger import comment, in_a_process_that_dies, let_time_pass, states
+from tests.faults.ledger import a_comment_command, apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme, versions
 from tests.handlers.conftest import Harness, house
 
@@ -23,7 +23,7 @@ def acme(house: Harness) -> Acme:
     return Acme(house.engine)
 
 
-def make_unreadable(house: Harness, id_: UUID) -> None:
+def corrupt_payload(house: Harness, id_: UUID) -> None:
     """What is stored of this command cannot be carried out."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
@@ -35,12 +35,12 @@ def comments_written(house: Harness) -> list[str]:
 
 
 def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: Acme) -> None:
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(100)]
-    make_unreadable(house, ids[50])
+    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(100)]
+    corrupt_payload(house, ids[50])
 
     for _ in range(5):
         house.apply()
-        let_time_pass(house)
+        end_back_off(house)
     house.apply()
 
     assert states(house, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
@@ -49,8 +49,8 @@ def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: 
 
 
 def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(house: Harness, acme: Acme) -> None:
-    first, second, third = (house.accept(comment(text), **acme.by("mem")) for text in ("1", "2", "3"))
-    make_unreadable(house, second)
+    first, second, third = (house.accept(a_comment_command(text), **acme.by("mem")) for text in ("1", "2", "3"))
+    corrupt_payload(house, second)
 
     house.apply()
 
@@ -61,12 +61,12 @@ def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(house: Harness, ac
 def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_rest_is_applied(
     house: Harness, acme: Acme
 ) -> None:
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(40)]
+    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(40)]
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
-        let_time_pass(house)
+        deaths += apply_in_killed_process(house, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
+        end_back_off(house)
 
     assert deaths == 5
     assert states(house, ids) == ["applied"] * 20 + ["dead"] + ["applied"] * 19
@@ -74,12 +74,12 @@ def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_re
 
 
 def test_a_dead_command_emits_an_event(house: Harness, acme: Acme) -> None:
-    id_ = house.accept(comment(), **acme.by("mem"))
-    make_unreadable(house, id_)
+    id_ = house.accept(a_comment_command(), **acme.by("mem"))
+    corrupt_payload(house, id_)
 
     for _ in range(5):
         house.apply()
-        let_time_pass(house)
+        end_back_off(house)
 
     with house.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT type, subject FROM events").all()
@@ -88,7 +88,7 @@ def test_a_dead_command_emits_an_event(house: Harness, acme: Acme) -> None:
 
 def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(house: Harness, acme: Acme) -> None:
     total = 300
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(total)]
+    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(total)]
 
     workers = [threading.Thread(target=house.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
     for worker in workers:

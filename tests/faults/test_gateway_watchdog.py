@@ -15,7 +15,7 @@ from gateway.watchdog import is_unresponsive
 from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
 from tests.http.gateway_server import running_gateway
-from tests.journeys.subprocesses import Program, running
+from tests.journeys.subprocesses import Program, running_script
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
@@ -50,7 +50,7 @@ def serving(database: Database, servers: EmbeddedServers) -> Iterator[tuple[Prog
     """A gateway in a process of its own that answers, and its port."""
     port = free_port("127.0.0.1", 0)
     environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
-    with running(SERVE, str(port), json.dumps(environment)) as gateway:
+    with running_script(SERVE, str(port), json.dumps(environment)) as gateway:
         eventually(lambda: not is_unresponsive("127.0.0.1", port, within_seconds=WITHIN))
         yield gateway, port
 
@@ -63,7 +63,7 @@ def test_a_gateway_that_lost_its_socket_exits(serving: tuple[Program, int]) -> N
         gateway.process.send_signal(signal.SIGUSR1)
         assert caller.get("/livez").is_success
 
-    assert gateway.finish() == EXIT_STUCK
+    assert gateway.wait() == EXIT_STUCK
     assert "watch.deaf" in gateway.lines[-1]
 
 
@@ -71,14 +71,14 @@ def test_a_gateway_that_hangs_exits(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
     gateway.process.send_signal(signal.SIGUSR2)
 
-    assert gateway.finish() == EXIT_STUCK
+    assert gateway.wait() == EXIT_STUCK
     assert "watch.deaf" in gateway.lines[-1]
 
 
 def test_a_gateway_that_is_stopped_is_not_stuck(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
 
-    assert gateway.end(signal.SIGTERM) == -signal.SIGTERM
+    assert gateway.stop(signal.SIGTERM) == -signal.SIGTERM
 
 
 def test_a_gateway_that_responds_is_not_stuck(database: Database, servers: EmbeddedServers) -> None:

@@ -20,7 +20,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
-from tests.faults.ledger import in_a_process_that_dies, let_time_pass, states
+from tests.faults.ledger import apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
 from tests.handlers.watch import START, ObservedRule
@@ -39,10 +39,10 @@ def acme(house: Harness) -> Acme:
 
 @pytest.fixture
 def watch(house: Harness, acme: Acme) -> ObservedRule:
-    return a_watch(house, acme)
+    return observed_rule(house, acme)
 
 
-def a_watch(house: Harness, acme: Acme) -> ObservedRule:
+def observed_rule(house: Harness, acme: Acme) -> ObservedRule:
     """Warning above 50 tells Mem, critical above 100 tells Ana."""
     return ObservedRule(
         house, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
@@ -53,7 +53,7 @@ def a_watch(house: Harness, acme: Acme) -> ObservedRule:
 
 
 @dataclass
-class Plain:
+class RuleModel:
     """One rule on one project, as plainly as can be. All values arrive within ten minutes."""
 
     last: datetime = START - timedelta(days=1)
@@ -112,7 +112,7 @@ class Plain:
         self.told += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
 
 
-def shuffled(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
+def shuffled_values(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
     """Values a minute apart: some come too late, some come again."""
     values = [(chance.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
     again = chance.sample(values, count // 3)
@@ -122,7 +122,7 @@ def shuffled(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
 
 
 @contextmanager
-def three_working(house: Harness) -> Iterator[None]:
+def three_running_workers(house: Harness) -> Iterator[None]:
     """Three workers that apply whatever comes for as long as the block lasts."""
     stopped = threading.Event()
 
@@ -147,14 +147,14 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
     house: Harness, acme: Acme, seed: int
 ) -> None:
     chance = random.Random(seed)
-    watches = [a_watch(house, acme) for _ in range(4)]
-    models = [Plain() for _ in watches]
-    streams = [shuffled(chance, 45) for _ in watches]
+    watches = [observed_rule(house, acme) for _ in range(4)]
+    models = [RuleModel() for _ in watches]
+    streams = [shuffled_values(chance, 45) for _ in watches]
     turns = [place for place, stream in enumerate(streams) for _ in stream]
     chance.shuffle(turns)
     expected, ids = [], []
 
-    with three_working(house):
+    with three_running_workers(house):
         for start in range(0, len(turns), 40):
             asked: list[Command] = []
             for place in turns[start : start + 40]:
@@ -168,12 +168,12 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
     assert [(code, body["fired"], body["resolved"], body.get("ignored")) for code, body in answers] == expected
     assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
     for watch, model in zip(watches, models, strict=True):
-        assert_it_ended_as(model, watch)
+        assert_matches(model, watch)
     opened = sorted(row.identifier for watch in watches for row in watch.incidents())
     assert opened == list(range(2, 2 + len(opened)))
 
 
-def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
+def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     """What was written of a rule is what the model says, each thing once."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
@@ -196,7 +196,7 @@ def test_values_and_comments_on_one_incident_leave_no_version_gap(
     comment = PostComment.model_validate({"incident": incident.identifier, "comment": "Looking."})
     ids = []
 
-    with three_working(house):
+    with three_running_workers(house):
         for number in range(30):
             ids += house.accept_all([watch.observation(70)] * 3, **watch.by_service())
             ids.append(house.accept(comment, **acme.by("mem" if number % 2 else "ana")))
@@ -220,8 +220,8 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
-        let_time_pass(house)
+        deaths += apply_in_killed_process(house, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
+        end_back_off(house)
 
     assert deaths == 5
     assert states(house, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
@@ -233,11 +233,11 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
 
 def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
-    in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 10)
+    apply_in_killed_process(house, "metric.observe", lambda ask: ask.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
 
     house.apply()
-    let_time_pass(house)
+    end_back_off(house)
     house.apply()
 
     assert before == ([], [], [])
@@ -248,7 +248,7 @@ def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harne
 # --- more than one line ----------------------------------------------------------------------------------------
 
 
-def waits_while(house: Harness, line: str, id_: UUID) -> bool:
+def waits_for_lock(house: Harness, line: str, id_: UUID) -> bool:
     """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
     with house.engine.begin() as someone_else:
         try_lock_subjects(someone_else, [line])
@@ -261,7 +261,7 @@ def waits_while(house: Harness, line: str, id_: UUID) -> bool:
 def test_a_value_waits_for_the_subject_of_its_organization(house: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
-    assert waits_while(house, f"org:{watch.organization}", id_)
+    assert waits_for_lock(house, f"org:{watch.organization}", id_)
     house.apply()
     assert states(house, [id_]) == ["applied"]
 
@@ -270,7 +270,7 @@ def test_a_value_waits_for_the_subject_of_its_incident(house: Harness, watch: Ob
     watch.observe(60)
     id_ = watch.accept(10)
 
-    assert waits_while(house, f"incident:{watch.organization}:2", id_)
+    assert waits_for_lock(house, f"incident:{watch.organization}:2", id_)
     house.apply()
     assert watch.status_changes()[-1] == (10, 2)
 
@@ -278,10 +278,10 @@ def test_a_value_waits_for_the_subject_of_its_incident(house: Harness, watch: Ob
 def test_a_value_does_not_wait_for_the_incident_of_another_rule(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
-    other = a_watch(house, acme)
+    other = observed_rule(house, acme)
     other.observe(60)
 
-    assert not waits_while(house, f"incident:{watch.organization}:2", watch.accept(60))
+    assert not waits_for_lock(house, f"incident:{watch.organization}:2", watch.accept(60))
 
 
 def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
@@ -307,7 +307,7 @@ def test_an_incident_command_accepted_after_a_value_is_applied_after_it(
     watch.accept(10)
     closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
 
-    assert waits_while(house, f"rule:{watch.rule}", closing)
+    assert waits_for_lock(house, f"rule:{watch.rule}", closing)
     house.apply()
     assert [change.method for change in _closings(watch)] == [3]
 
@@ -337,7 +337,7 @@ def test_a_value_waits_for_a_deferred_command_of_its_organization(
 
     house.apply()
     waited = states(house, [opening, value])
-    let_time_pass(house)
+    end_back_off(house)
     house.apply()
 
     assert waited == ["accepted", "accepted"]
@@ -370,7 +370,7 @@ def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_value
     fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule}
     opening = house.accept(OpenIncident.model_validate(fields), **acme.by("own"))
 
-    assert waits_while(house, f"rule:{watch.rule}", opening)
+    assert waits_for_lock(house, f"rule:{watch.rule}", opening)
     house.apply()
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
@@ -380,7 +380,7 @@ def test_reopening_an_incident_of_a_rule_waits_for_the_rule(house: Harness, acme
     watch.observe(10)
     reopening = house.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
 
-    assert waits_while(house, f"rule:{watch.rule}", reopening)
+    assert waits_for_lock(house, f"rule:{watch.rule}", reopening)
     house.apply()
     assert [row.status for row in watch.incidents()] == [1]
 

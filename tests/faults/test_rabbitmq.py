@@ -16,9 +16,9 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
 from tests.brokers import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
-from tests.faults.relay_harness import Subscriber, given_events, going, unannounced
+from tests.faults.relay_harness import Subscriber, insert_events, running_relays, unpublished_count
 from tests.http.gateway_server import running_gateway
-from tests.journeys.subprocesses import tocsin
+from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import RefusedEvents, Relay
@@ -26,10 +26,10 @@ from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
-FULL = {"x-max-length": 3, "x-overflow": "reject-publish"}
+FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
 """Of a classic queue, whose limit is exact."""
 
-THE_REFUSER = "a.full.queue"
+FULL_QUEUE = "a.full.queue"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def subscriber(declared: RabbitBroker) -> Subscriber:
     """A service with room for everything, beside one whose queue takes three events and refuses the rest."""
     service = Subscriber(declared)
     service.subscribe("#")
-    bind(declared, THE_REFUSER, FULL)
+    bind_queue(declared, FULL_QUEUE, FULL_QUEUE_ARGUMENTS)
     return service
 
 
@@ -144,7 +144,7 @@ def test_the_doctor_reports_a_missing_queue_until_it_is_declared(
     settings = {"DATABASE_URL": database.url, "BROKER_URL": declared.url, "REDIS_URL": servers.redis_url}
 
     def ask() -> tuple[int, str]:
-        done = tocsin("doctor", "--json", **settings)
+        done = run_tocsin("doctor", "--json", **settings)
         [said] = [check["says"] for check in json.loads(done.stdout)["checks"] if check["check"] == "topology"]
         return done.returncode, said
 
@@ -186,50 +186,50 @@ def test_readiness_reports_missing_queues_as_degraded(
 
 
 def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=150, length=2)
+    insert_events(database.engine, lines=150, length=2)
 
     def told() -> list[list[int]]:
         return [list(dict.fromkeys(numbers)) for numbers in subscriber.sequences().values()]
 
-    with going(Relay(database.engine, subscriber.settings)):
+    with running_relays(Relay(database.engine, subscriber.settings)):
         eventually(lambda: told() == [[1, 2]] * 150)
 
 
 def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
-    given_events(database.engine, lines=5, length=1)
+    insert_events(database.engine, lines=5, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
     relay.publish_batch()
-    assert unannounced(database.engine) == 2
-    first = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
+    assert unpublished_count(database.engine) == 2
+    first = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
 
-    while unannounced(database.engine):
+    while unpublished_count(database.engine):
         relay.publish_batch()
 
-    rest = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
+    rest = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
     assert len({*first, *rest}) == 5
 
 
 def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=5, length=1)
+    insert_events(database.engine, lines=5, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
 
     while relay.publish_batch():
         pass
 
-    assert unannounced(database.engine) == 0
+    assert unpublished_count(database.engine) == 0
     assert sorted(len(numbers) for numbers in subscriber.sequences().values()) == [1, 1, 1, 3, 3]
 
 
 def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=10, length=1)
+    insert_events(database.engine, lines=10, length=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
 
     while relay.publish_batch():
         pass
 
-    assert unannounced(database.engine) == 4
+    assert unpublished_count(database.engine) == 4
 
 
 def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
@@ -242,7 +242,7 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
 
 
 def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> None:
-    limit(declared, Lane.BULK, 1)
+    limit_queue_length(declared, Lane.BULK, 1)
     hinter = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
         # Three messages each.
@@ -255,14 +255,14 @@ def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> 
     assert (declared.depth(Lane.COMMANDS), declared.depth(Lane.DELIVERIES)) == (3, 3)
 
 
-def bind(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
+def bind_queue(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
     """Let a service of this name ask for all events."""
     with broker.connection() as connection:
         queue = Queue(name, EVENTS_EXCHANGE, routing_key="#", queue_arguments=limits)
         queue(connection.default_channel).declare()
 
 
-def limit(broker: RabbitBroker, queue: str, length: int) -> None:
+def limit_queue_length(broker: RabbitBroker, queue: str, length: int) -> None:
     """Let an operator allow a queue fewer messages than we do."""
     policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
     broker.node.management_request("PUT", f"/policies/{broker.host}/small", policy)

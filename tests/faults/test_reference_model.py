@@ -31,12 +31,12 @@ PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
 # Mostly people who may: refusals are rare, and what they meet has changed.
 WHO = st.sampled_from([*PEOPLE, "mem", "ana", "adm", "adm"])
-WHOM = st.lists(st.sampled_from(["mem", "ana", "adm", "own"]), max_size=2, unique=True)
+MENTIONED = st.lists(st.sampled_from(["mem", "ana", "adm", "own"]), max_size=2, unique=True)
 TEXTS = st.sampled_from(["Look", "Look again", "Never mind"])
 # What there is to choose from differs from run to run with the timing of workers; the choice is a number.
 PICK = st.integers(0, 1_000_000)
-STALE_TOO = st.sampled_from(["any", "current", "stale"])
-MOST_CRASHES = 3
+VERSIONS = st.sampled_from(["any", "current", "stale"])
+MAX_CRASHES = 3
 """Fewer than make a command dead."""
 
 NOWHERE = "redis+socket:///nowhere/valkey.sock"
@@ -46,7 +46,7 @@ _numbers = count(1)
 
 def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
     run_state_machine_as_test(
-        lambda: Machine(house),
+        lambda: CommandMachine(house),
         settings=settings(
             max_examples=30,
             stateful_step_count=30,
@@ -58,7 +58,7 @@ def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house:
     )
 
 
-class Machine(RuleBasedStateMachine):
+class CommandMachine(RuleBasedStateMachine):
     """People ask, workers work or are kept from it; every example has an organization of its own."""
 
     def __init__(self, house: Harness) -> None:
@@ -131,10 +131,10 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.open(self.people[who], key)
         self._ask(who, OpenIncident.model_validate({"title": "Slow", "projects": ["p"], "dedupKey": key}), expected)
 
-    @rule(who=WHO, status=st.sampled_from([1, 2, 2, 10, 20]), version=STALE_TOO, pick=PICK)
+    @rule(who=WHO, status=st.sampled_from([1, 2, 2, 10, 20]), version=VERSIONS, pick=PICK)
     def set_status(self, who: str, status: int, version: str, pick: int) -> None:
-        address = _picked(self._addresses(), pick)
-        incident = self.model.at(address)
+        address = _choose(self._addresses(), pick)
+        incident = self.model.find(address)
         if status != CLOSED and incident and incident.key and incident.status == CLOSED:
             # Reopening by number stands in another line than opening by key: their order is nobody's promise.
             return
@@ -142,17 +142,17 @@ class Machine(RuleBasedStateMachine):
         expected = self.model.set_status(self.people[who], address, status, wanted)
         self._ask(who, SetStatus.model_validate({"incident": address, "status": status}), expected, version=wanted)
 
-    @rule(who=WHO, words=TEXTS, whom=WHOM, pick=PICK)
+    @rule(who=WHO, words=TEXTS, whom=MENTIONED, pick=PICK)
     def post(self, who: str, words: str, whom: list[str], pick: int) -> None:
-        self._post(who, _picked(self._addresses(), pick), words, whom)
+        self._post(who, _choose(self._addresses(), pick), words, whom)
 
-    @rule(words=TEXTS, whom=WHOM, version=STALE_TOO, who=WHO, by_author=st.booleans(), pick=PICK)
+    @rule(words=TEXTS, whom=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
     def edit(
         self, words: str, whom: list[str], version: str, who: str, by_author: bool, pick: int
     ) -> None:  # fmt: skip
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _picked(known, pick)
+        incident, asked_by, id_ = _choose(known, pick)
         standing = self._standing(incident, asked_by)
         who = self._name_of(standing.author) if by_author and standing else who
         wanted = _version(version, standing.version if standing else 1)
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
     def delete(self, who: str, by_author: bool, pick: int) -> None:
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _picked(known, pick)
+        incident, asked_by, id_ = _choose(known, pick)
         standing = self._standing(incident, asked_by)
         who = self._name_of(standing.author) if by_author and standing else who
         expected = self.model.delete(self.people[who], incident, asked_by)
@@ -172,8 +172,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(who=WHO, kind=st.sampled_from([MarkSeen, Subscribe, Unsubscribe]), pick=PICK)
     def follow(self, who: str, kind: type[Command], pick: int) -> None:
-        address = _picked(self._addresses(), pick)
-        act = {MarkSeen: self.model.see, Subscribe: self.model.subscribe, Unsubscribe: self.model.unsubscribe}[kind]
+        address = _choose(self._addresses(), pick)
+        act = {MarkSeen: self.model.mark_seen, Subscribe: self.model.subscribe, Unsubscribe: self.model.unsubscribe}[
+            kind
+        ]
         self._ask(who, kind.model_validate({"incident": address}), act(self.people[who], address))
 
     # --- and workers work, or are kept from it ---------------------------------------------------------------------
@@ -181,12 +183,12 @@ class Machine(RuleBasedStateMachine):
     @rule(picks=st.lists(PICK, max_size=8))
     def hints_come_in_any_order_and_as_often_as_they_like(self, picks: list[int]) -> None:
         lines = [*self._waiting_lines(), "incident:0:0", "nonsense"]
-        self._new_worker().drain([_picked(lines, pick) for pick in picks])
+        self._new_worker().drain([_choose(lines, pick) for pick in picks])
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3))
     def somebody_else_has_some_lines_in_hand(self, picks: list[int]) -> None:
         waiting = self._waiting_lines()
-        lines = [_picked(waiting, pick) for pick in picks if waiting]
+        lines = [_choose(waiting, pick) for pick in picks if waiting]
         with self.engine.begin() as someone_else:
             try_lock_subjects(someone_else, lines)
             self._new_worker().drain(())
@@ -202,7 +204,7 @@ class Machine(RuleBasedStateMachine):
     def a_worker_dies_with_a_batch_in_hand(self, share: float) -> None:
         waiting = self._rows("SELECT id FROM commands WHERE organization_id = :organization AND state = 'accepted'")
         left = [row.id for row in waiting[: int(len(waiting) * share)]]
-        if not left or self.crashes == MOST_CRASHES:
+        if not left or self.crashes == MAX_CRASHES:
             return
         self.crashes += 1
         with self.engine.begin() as connection:
@@ -256,7 +258,7 @@ class Machine(RuleBasedStateMachine):
             comments = [
                 (known[each.command], each.user_id, each.comment, each.version) for each in activities if each.type == 3
             ]
-            expected = [(each.asked_by, each.author, each.text, each.version) for each in incident.comments]
+            expected = [(each.command, each.author, each.text, each.version) for each in incident.comments]
             assert comments == expected
             changes = [
                 (each.user_id, int(each.previous_value), int(each.value)) for each in activities if each.type == 2
@@ -273,7 +275,7 @@ class Machine(RuleBasedStateMachine):
                 " ORDER BY sequence",
                 subject=f"incidents/{incident.identifier}",
             )
-            assert [each.type for each in events] == incident.news
+            assert [each.type for each in events] == incident.event_types
             assert [each.sequence for each in events] == list(range(1, len(events) + 1))
 
     def _compare_inboxes(self) -> None:
@@ -340,11 +342,11 @@ class Machine(RuleBasedStateMachine):
             " WHERE id = :id AND organization_id = :organization",
             id=self.asked[asked_by][0],
         )
-        return self.model.at(rows[0].number)
+        return self.model.find(rows[0].number)
 
     @staticmethod
     def _standing(incident: Incident, asked_by: int) -> Comment | None:
-        return next((each for each in incident.comments if each.asked_by == asked_by), None)
+        return next((each for each in incident.comments if each.command == asked_by), None)
 
     def _waiting_lines(self) -> list[str]:
         rows = self._rows(
@@ -384,7 +386,7 @@ class Machine(RuleBasedStateMachine):
         return next(name for name, person in self.people.items() if person.id == id_)
 
 
-def _picked(choices: list[Any], pick: int) -> Any:
+def _choose(choices: list[Any], pick: int) -> Any:
     return choices[pick % len(choices)]
 
 

@@ -16,15 +16,15 @@ from tests.builders import an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.faults.loop_process import running_loop
 from tests.faults.relay_harness import (
-    NEWS,
-    SUBSCRIBER,
+    EVENT,
+    SUBSCRIBER_QUEUE,
     Subscriber,
-    announce_all,
     assert_complete,
-    events_coming,
-    given_events,
-    going,
-    unannounced,
+    insert_events,
+    publish_all,
+    running_relays,
+    unpublished_count,
+    writing_events,
 )
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
@@ -55,16 +55,16 @@ def test_several_relays_publish_each_subject_in_order_despite_late_commits(
         dice = Random(incident)
         for _ in range(length):
             with database.engine.begin() as connection:
-                an_event(connection, incident, NEWS)
+                an_event(connection, incident, EVENT)
                 # The id is made, and others commit before this one does.
                 connection.exec_driver_sql(f"SELECT pg_sleep({dice.uniform(0, 0.01)})")
 
     with (
-        going(*(Relay(database.engine, subscriber.settings) for _ in range(3))),
+        running_relays(*(Relay(database.engine, subscriber.settings) for _ in range(3))),
         ThreadPoolExecutor(4) as threads,
     ):
         list(threads.map(write, incidents))
-        eventually(lambda: unannounced(database.engine) == 0)
+        eventually(lambda: unpublished_count(database.engine) == 0)
 
     came = subscriber.sequences()
     assert len(came) == lines
@@ -75,19 +75,19 @@ def test_a_subject_with_more_events_than_a_round_is_published_in_order(
     database: Database, subscriber: Subscriber
 ) -> None:
     length = 2 * EVENTS_PER_LINE + 3
-    given_events(database.engine, lines=1, length=length)
+    insert_events(database.engine, lines=1, length=length)
 
-    announce_all(Relay(database.engine, subscriber.settings))
+    publish_all(Relay(database.engine, subscriber.settings))
 
     assert list(subscriber.sequences().values()) == [list(range(1, length + 1))]
 
 
 def test_a_subject_locked_by_another_relay_is_skipped(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=2, length=3)
+    insert_events(database.engine, lines=2, length=3)
 
     with database.engine.begin() as connection:
         in_hand = claim_events(connection, PUBLISHING, subjects=1, per_subject=1)
-        announce_all(Relay(database.engine, subscriber.settings))
+        publish_all(Relay(database.engine, subscriber.settings))
 
     assert len(in_hand) == 1
     [(line, numbers)] = subscriber.sequences().items()
@@ -96,7 +96,7 @@ def test_a_subject_locked_by_another_relay_is_skipped(database: Database, subscr
 
 
 def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
-    given_events(database.engine, lines=5, length=4)
+    insert_events(database.engine, lines=5, length=4)
     seen = []
 
     with database.engine.begin() as connection:
@@ -115,7 +115,7 @@ def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
 def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_order(
     database: Database, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_events(database.engine, lines=1, length=5)
+    insert_events(database.engine, lines=1, length=5)
 
     def die(*_: Any) -> None:
         raise SystemExit
@@ -125,7 +125,7 @@ def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_ord
         Relay(database.engine, subscriber.settings).publish_batch()
     monkeypatch.undo()
 
-    announce_all(Relay(database.engine, subscriber.settings))
+    publish_all(Relay(database.engine, subscriber.settings))
 
     assert [event["sequence"][-1] for event in subscriber.received()] == list("1234512345")
 
@@ -133,68 +133,68 @@ def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_ord
 def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
     database: Database, subscriber: Subscriber
 ) -> None:
-    given_events(database.engine, lines=300, length=5)
+    insert_events(database.engine, lines=300, length=5)
 
     for _ in range(4):
         with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
-            before = unannounced(database.engine)
-            eventually(lambda before=before: unannounced(database.engine) < before or before == 0)
+            before = unpublished_count(database.engine)
+            eventually(lambda before=before: unpublished_count(database.engine) < before or before == 0)
             process.kill()
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url):
-        eventually(lambda: unannounced(database.engine) == 0)
+        eventually(lambda: unpublished_count(database.engine) == 0)
 
-    assert_complete(subscriber, lines=300, length=5)
+    assert_complete(subscriber, subjects=300, per_subject=5)
 
 
 def test_a_broker_restart_under_load_loses_nothing(database: Database, subscriber: Subscriber) -> None:
-    with going(Relay(database.engine, subscriber.settings)):
-        with events_coming(database.engine) as how_many_lines:
-            eventually(lambda: subscriber.broker.depth(SUBSCRIBER) >= 50)
+    with running_relays(Relay(database.engine, subscriber.settings)):
+        with writing_events(database.engine) as how_many_lines:
+            eventually(lambda: subscriber.broker.depth(SUBSCRIBER_QUEUE) >= 50)
             subscriber.broker.stop()
-            eventually(lambda: unannounced(database.engine) >= 50)
+            eventually(lambda: unpublished_count(database.engine) >= 50)
             subscriber.broker.start()
-        eventually(lambda: unannounced(database.engine) == 0)
+        eventually(lambda: unpublished_count(database.engine) == 0)
 
-    assert_complete(subscriber, lines=how_many_lines(), length=5)
+    assert_complete(subscriber, subjects=how_many_lines(), per_subject=5)
 
 
 def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) -> None:
-    given_events(database.engine, lines=3, length=2)
+    insert_events(database.engine, lines=3, length=2)
     relay = Relay(database.engine, broker.settings)
     broker.stop()
 
     with pytest.raises(Exception, match=r".+"):
         relay.publish_batch()
 
-    assert unannounced(database.engine) == 6
+    assert unpublished_count(database.engine) == 6
     broker.start()
-    announce_all(relay)
-    assert unannounced(database.engine) == 0
+    publish_all(relay)
+    assert unpublished_count(database.engine) == 0
 
 
 def test_a_postgresql_restart_under_load_loses_nothing(
     database: Database, subscriber: Subscriber, alone: EmbeddedServers
 ) -> None:
-    given_events(database.engine, lines=100, length=10)
+    insert_events(database.engine, lines=100, length=10)
 
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
         alone.kill_postgres()
         alone.start_postgres()
         database.engine.dispose()
-        given_events(database.engine, lines=10, length=10)
-        eventually(lambda: unannounced(database.engine) == 0)
+        insert_events(database.engine, lines=10, length=10)
+        eventually(lambda: unpublished_count(database.engine) == 0)
         assert process.poll() is None
 
-    assert_complete(subscriber, lines=110, length=10)
+    assert_complete(subscriber, subjects=110, per_subject=10)
 
 
 # --- what lies on the broker -----------------------------------------------------------------------------------
 
 
 def test_a_message_is_the_cloud_event_routed_by_its_type(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=1, length=1)
+    insert_events(database.engine, lines=1, length=1)
 
-    announce_all(Relay(database.engine, subscriber.settings))
+    publish_all(Relay(database.engine, subscriber.settings))
 
     [event] = subscriber.received()
     [message] = subscriber.messages

@@ -17,7 +17,7 @@ from tasks.settings import BrokerSettings
 from tests.brokers import Broker
 from tests.builders import an_accepted_command
 from tests.conftest import Database
-from tests.faults.relay_harness import going
+from tests.faults.relay_harness import running_relays
 from tests.waiting import eventually
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
@@ -25,15 +25,15 @@ from workers.relay.sweeper import Sweeper
 
 def test_a_command_whose_hint_was_lost_is_hinted_again(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
-        given_forgotten(connection, "org:1", lane=Lane.BULK)
+        insert_stale_command(connection, "incident:1:7")
+        insert_stale_command(connection, "org:1", lane=Lane.BULK)
     broker.delete_queues()
 
-    with going(Relay(database.engine, broker.settings)):
-        eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
-        eventually(lambda: hinted(broker, Lane.BULK) >= {"org:1"})
+    with running_relays(Relay(database.engine, broker.settings)):
+        eventually(lambda: hinted_subjects(broker, Lane.COMMANDS) >= {"incident:1:7"})
+        eventually(lambda: hinted_subjects(broker, Lane.BULK) >= {"org:1"})
         broker.delete_queues()
-        eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
+        eventually(lambda: hinted_subjects(broker, Lane.COMMANDS) >= {"incident:1:7"})
 
 
 def test_a_recent_command_is_not_stale(database: Database, sweeper: Sweeper) -> None:
@@ -53,18 +53,18 @@ def test_a_command_is_hinted_when_its_back_off_has_ended(database: Database, swe
 
 def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "org:1")
+        insert_stale_command(connection, "org:1")
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:1")]
 
     with database.engine.begin() as connection:
-        given_forgotten(connection, "org:2")
+        insert_stale_command(connection, "org:2")
 
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:2")]
 
 
 def test_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "org:1")
+        insert_stale_command(connection, "org:1")
 
     with database.engine.begin() as other:
         other.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('sweep', 0))")
@@ -98,14 +98,14 @@ def sweeper(database: Database) -> Sweeper:
     return Sweeper(database.engine, HintPublisher(make_app(BrokerSettings(BROKER_URL="redis+socket:///nowhere"))))
 
 
-def given_forgotten(connection: Connection, subject: str, *, lane: Lane = Lane.COMMANDS) -> None:
+def insert_stale_command(connection: Connection, subject: str, *, lane: Lane = Lane.COMMANDS) -> None:
     command = an_accepted_command(connection, subject=subject, lane=lane)
     connection.execute(
         update(commands).where(commands.c.id == command).values(accepted_at=text("now() - interval '10 seconds'"))
     )
 
 
-def hinted(broker: Broker, lane: Lane) -> set[str]:
+def hinted_subjects(broker: Broker, lane: Lane) -> set[str]:
     """The subjects that hints on this lane's queue name."""
     calls = [message.payload for message in broker.receive_all(lane.value)]
     return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

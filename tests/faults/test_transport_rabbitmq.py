@@ -52,11 +52,11 @@ def nested(depth: int) -> bytes:
     return value
 
 
-FAR = pack(">Q", 2**60)
+FAR_FUTURE = pack(">Q", 2**60)
 
 UNREADABLE = {
-    "a time in the year 10^10": WithRawProperties(0x0040, FAR),
-    "a header with such a time": with_header(b"T" + FAR),
+    "a time in the year 10^10": WithRawProperties(0x0040, FAR_FUTURE),
+    "a header with such a time": with_header(b"T" + FAR_FUTURE),
     "a content type that is not UTF-8": WithRawProperties(0x8000, b"\x02\xff\xfe"),
     "an id that is not UTF-8": WithRawProperties(0x0400, b"\x02\xff\xfe"),
     "a header that others read as a number": with_header(b"s\x00\x01"),
@@ -93,7 +93,7 @@ def as_bytes(body: Any) -> bytes:
         return json.dumps(body).encode()
 
 
-WRONG = [message for envelope in MALFORMED.values() if (message := as_amqp(envelope)) is not None]
+MALFORMED_MESSAGES = [message for envelope in MALFORMED.values() if (message := as_amqp(envelope)) is not None]
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def broker(rabbitmq: RabbitBroker) -> RabbitBroker:
     return rabbitmq
 
 
-def put(broker: RabbitBroker, *messages: Message, queue: str = QUEUE) -> None:
+def publish(broker: RabbitBroker, *messages: Message, queue: str = QUEUE) -> None:
     with broker.connection() as connection:
         for message in messages:
             connection.default_channel.basic_publish(message, exchange="", routing_key=queue)
@@ -117,24 +117,24 @@ def a_hint(subject: str) -> Message:
 
 
 def test_most_malformed_envelopes_can_be_sent_on_rabbitmq() -> None:
-    assert len(WRONG) > 60
+    assert len(MALFORMED_MESSAGES) > 60
 
 
 def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: RabbitBroker, worker: HintWorker) -> None:
     child = worker.child
-    put(broker, *WRONG, *UNREADABLE.values(), a_hint("org:1"))
+    publish(broker, *MALFORMED_MESSAGES, *UNREADABLE.values(), a_hint("org:1"))
 
     worker.wait_handled("org:1")
 
     assert worker.handled == ["org:1"]
     assert worker.child == child
     assert "Traceback" not in worker.log
-    eventually(lambda: broker.depth(DEAD_QUEUE) == len(WRONG) + len(UNREADABLE))
+    eventually(lambda: broker.depth(DEAD_QUEUE) == len(MALFORMED_MESSAGES) + len(UNREADABLE))
     assert broker.depth(QUEUE) == 0
 
 
 def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, Message(b"hello"))
+    publish(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
 
@@ -152,7 +152,7 @@ def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBrok
 def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
-    put(broker, forged, a_hint("org:2"))
+    publish(broker, forged, a_hint("org:2"))
 
     worker.wait_handled("org:2")
 
@@ -161,48 +161,48 @@ def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: Hin
 
 
 def test_a_message_that_exceeds_the_delivery_limit_is_dead_lettered(broker: RabbitBroker) -> None:
-    put(broker, a_hint("org:1"))
+    publish(broker, a_hint("org:1"))
 
     deliveries = 0
-    while taken_and_dropped(broker):
+    while deliver_and_drop(broker):
         deliveries += 1
 
     assert deliveries == 21
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
 
 
-def taken_and_dropped(broker: RabbitBroker) -> bool:
+def deliver_and_drop(broker: RabbitBroker) -> bool:
     """Whether there was a message for somebody who then hung up."""
     with broker.connection() as connection:
         return connection.default_channel.basic_get(QUEUE) is not None
 
 
 def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, a_hint("org:1"))
+    publish(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
     broker.delete_queues()
     eventually(lambda: [queue for queue in broker.queues() if queue["name"] == QUEUE])
-    put(broker, a_hint("org:2"))
+    publish(broker, a_hint("org:2"))
 
     worker.wait_handled("org:2")
 
 
 def test_a_worker_survives_a_rabbitmq_outage_during_a_message(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, a_hint("wait:go"))
+    publish(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()
 
     (worker.folder / "go").touch()
     broker.start()
-    put(broker, a_hint("org:1"))
+    publish(broker, a_hint("org:1"))
 
     worker.wait_handled("org:1")
 
 
 def test_a_listener_continues_after_a_malformed_event(broker: RabbitBroker) -> None:
     with listening(broker) as woken:
-        put(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
+        publish(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
         eventually(lambda: broker.depth(DEAD_QUEUE) == 1 + len(UNREADABLE))
 
         EventBus(broker.settings).publish([BusMessage("incident.opened", "{}")])

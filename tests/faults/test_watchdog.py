@@ -25,13 +25,13 @@ from tasks.watchdog import CHECKS_PER_TIMEOUT, EXIT_STUCK, Watchdog
 from tests.brokers import Broker
 from tests.builders import an_accepted_command
 from tests.conftest import Database
-from tests.faults.ledger import comment
-from tests.faults.relay_harness import going
-from tests.faults.silent_proxy import DeafLine, deaf_line_to, served
-from tests.faults.test_sweeper import given_forgotten
+from tests.faults.ledger import a_comment_command
+from tests.faults.relay_harness import running_relays
+from tests.faults.silent_proxy import SilentProxy, running_proxy, silent_proxy_to
+from tests.faults.test_sweeper import insert_stale_command
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
-from tests.journeys.subprocesses import Program, living, open_folder, running
+from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_script
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
@@ -71,32 +71,32 @@ voice.say("stopped")
 
 def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Harness, broker: Broker) -> None:
     acme = Acme(house.engine)
-    with supervised(house, broker.url) as (up, pids), going(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_seen(house.engine))
+    with supervised(house, broker.url) as (up, pids), running_relays(Relay(house.engine, broker.settings)):
+        eventually(lambda: all_canaries_seen(house.engine))
         (child,) = psutil.Process(pids["busy"]).children()
 
         child.suspend()
-        id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
+        id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
 
-        assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
+        assert up.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         eventually(lambda: house.ledger_row(id_)["state"] == "applied")
-        assert living(child.pid) == []
-        assert living(pids["idle"]) == [pids["idle"]]
+        assert alive(child.pid) == []
+        assert alive(pids["idle"]) == [pids["idle"]]
 
 
 def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_done(
-    house: Harness, broker: Broker, line: DeafLine
+    house: Harness, broker: Broker, line: SilentProxy
 ) -> None:
     acme = Acme(house.engine)
-    with supervised(house, line.url) as (up, pids), going(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_seen(house.engine))
+    with supervised(house, line.url) as (up, pids), running_relays(Relay(house.engine, broker.settings)):
+        eventually(lambda: all_canaries_seen(house.engine))
 
         line.is_deaf = True
-        id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
-        eventually(lambda: not living(pids["busy"]), within_seconds=60)
+        id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
+        eventually(lambda: not alive(pids["busy"]), within_seconds=60)
         line.is_deaf = False
 
-        assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
+        assert up.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
         eventually(lambda: house.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
@@ -106,18 +106,18 @@ def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_don
 
 def test_waiting_work_with_a_queued_hint_counts_as_unclaimed(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
-    hint(broker, Lane.COMMANDS, "incident:1:7")
+        insert_stale_command(connection, "incident:1:7")
+    publish_hint(broker, Lane.COMMANDS, "incident:1:7")
 
-    assert looks_untaken(database, broker)
-    assert not looks_untaken(database, broker, Lane.BULK)
+    assert is_unclaimed(database, broker)
+    assert not is_unclaimed(database, broker, Lane.BULK)
 
 
 def test_waiting_work_without_a_queued_hint_does_not_count(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
+        insert_stale_command(connection, "incident:1:7")
 
-    assert not looks_untaken(database, broker)
+    assert not is_unclaimed(database, broker)
 
 
 def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Broker) -> None:
@@ -125,62 +125,62 @@ def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Br
         an_accepted_command(connection, subject="incident:1:7")
         # However slow this machine is, it is young.
         connection.execute(text("UPDATE commands SET accepted_at = now() + interval '1 minute'"))
-    hint(valkey, Lane.COMMANDS, "incident:1:7")
+    publish_hint(valkey, Lane.COMMANDS, "incident:1:7")
 
-    assert not looks_untaken(database, valkey)
+    assert not is_unclaimed(database, valkey)
 
 
 def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
+        insert_stale_command(connection, "incident:1:7")
         connection.execute(text("UPDATE commands SET next_attempt_at = now() + interval '1 minute'"))
-    hint(valkey, Lane.COMMANDS, "incident:1:7")
+    publish_hint(valkey, Lane.COMMANDS, "incident:1:7")
 
-    assert not looks_untaken(database, valkey)
+    assert not is_unclaimed(database, valkey)
 
 
 @pytest.mark.parametrize("subject", ["incident:1:7", "incident:1:8", "org:1", "user:5", "incident:99:12345"])
 def test_work_locked_by_another_worker_does_not_count(database: Database, valkey: Broker, subject: str) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, subject)
-    hint(valkey, Lane.COMMANDS, subject)
+        insert_stale_command(connection, subject)
+    publish_hint(valkey, Lane.COMMANDS, subject)
 
     with database.engine.begin() as other:
         other.execute(
             text("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || :subject, 0))"), {"subject": subject}
         )
-        assert not looks_untaken(database, valkey)
+        assert not is_unclaimed(database, valkey)
 
-    assert looks_untaken(database, valkey)
+    assert is_unclaimed(database, valkey)
 
 
 def test_an_overdue_canary_counts_as_unclaimed_work(database: Database, valkey: Broker) -> None:
     Sweeper(database.engine, HintPublisher(make_app(valkey.settings))).send_canaries()
-    hint(valkey, Lane.DELIVERIES, "canary:1")
+    publish_hint(valkey, Lane.DELIVERIES, "canary:1")
 
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE canaries SET sent_at = now() + interval '1 minute'"))
-    assert not looks_untaken(database, valkey, Lane.DELIVERIES)
+    assert not is_unclaimed(database, valkey, Lane.DELIVERIES)
 
     with database.engine.begin() as connection:
         connection.execute(text("UPDATE canaries SET sent_at = now() - interval '1 minute'"))
-    assert looks_untaken(database, valkey, Lane.DELIVERIES)
+    assert is_unclaimed(database, valkey, Lane.DELIVERIES)
 
 
 def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
-        given_forgotten(connection, "incident:1:7")
+        insert_stale_command(connection, "incident:1:7")
     broker.stop()
 
     with pytest.raises(OperationalError):
-        looks_untaken(database, broker)
+        is_unclaimed(database, broker)
 
 
 # --- patience --------------------------------------------------------------------------------------------------
 
 
 def test_the_watchdog_gives_up_after_a_fixed_number_of_checks() -> None:
-    looks, gave_up = watched(lambda _: True)
+    looks, gave_up = run_watchdog(lambda _: True)
 
     assert (looks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
 
@@ -193,18 +193,18 @@ def test_a_heartbeat_resets_the_watchdog() -> None:
             pulse.beat()
         return True
 
-    looks, gave_up = watched(beat_at_the_sixth, pulse)
+    looks, gave_up = run_watchdog(beat_at_the_sixth, pulse)
 
     assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
 def test_a_check_without_waiting_work_resets_the_watchdog() -> None:
-    looks, gave_up = watched(lambda look: look != CHECKS_PER_TIMEOUT)
+    looks, gave_up = run_watchdog(lambda look: look != CHECKS_PER_TIMEOUT)
 
     assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
-def raise_at_every_fifth(look: int) -> bool:
+def fail_every_fifth_check(look: int) -> bool:
     if look % 5 == 0:
         raise ConnectionError
     return True
@@ -214,12 +214,12 @@ def raise_at_every_fifth(look: int) -> bool:
     "sees",
     [
         pytest.param(lambda _: False, id="nothing waits"),
-        pytest.param(raise_at_every_fifth, id="the database or the broker is away now and then"),
+        pytest.param(fail_every_fifth_check, id="the database or the broker is away now and then"),
         pytest.param(lambda look: look % CHECKS_PER_TIMEOUT > 0, id="others take the work now and then"),
     ],
 )
 def test_a_worker_that_is_not_stuck_keeps_running(sees: Callable[[int], bool]) -> None:
-    looks, gave_up = watched(sees, looks_enough=100)
+    looks, gave_up = run_watchdog(sees, looks_enough=100)
 
     assert (looks >= 100, gave_up) == (True, False)
 
@@ -231,7 +231,7 @@ def test_a_worker_that_makes_progress_keeps_running() -> None:
         pulse.beat()
         return True
 
-    looks, gave_up = watched(beat, pulse, looks_enough=100)
+    looks, gave_up = run_watchdog(beat, pulse, looks_enough=100)
 
     assert (looks >= 100, gave_up) == (True, False)
 
@@ -252,8 +252,8 @@ def test_heartbeats_are_shared_across_a_fork() -> None:
 
 
 @pytest.fixture
-def line(broker: Broker) -> Iterator[DeafLine]:
-    with served(deaf_line_to(broker)) as line:
+def line(broker: Broker) -> Iterator[SilentProxy]:
+    with running_proxy(silent_proxy_to(broker)) as line:
         yield line
 
 
@@ -261,17 +261,17 @@ def line(broker: Broker) -> Iterator[DeafLine]:
 def supervised(house: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
     """Two workers under a supervisor, and their processes: ``busy`` with commands, ``idle`` without work."""
     environment = json.dumps({"DATABASE_URL": house.url, "BROKER_URL": broker_url})
-    with open_folder() as folder, running(SUPERVISE, str(folder), environment) as up:
-        yield up, json.loads(up.until("pids").removeprefix("pids "))
-        up.end(signal.SIGTERM)
+    with public_temp_dir() as folder, running_script(SUPERVISE, str(folder), environment) as up:
+        yield up, json.loads(up.read_until("pids").removeprefix("pids "))
+        up.stop(signal.SIGTERM)
 
 
-def all_seen(engine: Engine) -> bool:
+def all_canaries_seen(engine: Engine) -> bool:
     with engine.connect() as connection:
         return {flight.queue for flight in canary_status(connection) if flight.way_seconds is not None} == set(Lane)
 
 
-def hint(broker: Broker, lane: Lane, subject: str) -> None:
+def publish_hint(broker: Broker, lane: Lane, subject: str) -> None:
     """A hint lies on the lane's queue."""
     app = make_app(broker.settings)
     hinter = HintPublisher(app)
@@ -281,12 +281,12 @@ def hint(broker: Broker, lane: Lane, subject: str) -> None:
     hinter.stop()
 
 
-def looks_untaken(database: Database, broker: Broker, *lanes: Lane) -> bool:
+def is_unclaimed(database: Database, broker: Broker, *lanes: Lane) -> bool:
     settings = BrokerSettings.model_validate({"BROKER_URL": broker.url})
     return has_unclaimed_work(database.engine, make_app(settings), lanes or (Lane.COMMANDS,))
 
 
-def watched(
+def run_watchdog(
     sees: Callable[[int], bool], pulse: Heartbeat | None = None, *, looks_enough: int | None = None
 ) -> tuple[int, bool]:
     """Watch until it gives up, or has looked often enough: the number of looks, and whether it gave up."""

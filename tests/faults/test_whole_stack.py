@@ -18,8 +18,8 @@ from tasks.broker.hints import Hint
 from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
 from tests.brokers import RabbitBroker, broker_params
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
-from tests.journeys.subprocesses import open_folder
+from tests.journeys.stack import ACME, Stack, post_until_accepted, running_stack, stack_broker
+from tests.journeys.subprocesses import public_temp_dir
 from tests.waiting import eventually
 
 TOTAL = 90
@@ -40,22 +40,22 @@ class System:
             return
         part = "valkey" if part == "broker" else part
         pid = self.stack.kill(part)
-        self.stack.comes_back(part, other_than=pid)
+        self.stack.wait_for_restart(part, other_than=pid)
 
-    def wipe_broker(self) -> None:
+    def delete_queues(self) -> None:
         """Take away every hint and every event on its way, with their queues."""
         if self.rabbitmq:
             self.rabbitmq.delete_queues()
         else:
-            redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
+            redis.Redis.from_url(self.stack.state["environment"]["REDIS_URL"]).flushall()
 
 
 @pytest.fixture(scope="module", params=broker_params(valkey_group="faults"))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
     """Everything, once on each kind of broker."""
     with (
-        a_broker_for_the_stack(request) as rabbitmq,
-        open_folder() as folder,
+        stack_broker(request) as rabbitmq,
+        public_temp_dir() as folder,
         running_stack(folder / "data", "--workers", "3", broker=rabbitmq) as running,
     ):
         yield System(running, rabbitmq)
@@ -67,14 +67,14 @@ def stack(system: System) -> Stack:
     return system.stack
 
 
-def post_until_accepted(client: httpx.Client, text: str) -> None:
+def post_comment(client: httpx.Client, text: str) -> None:
     """Post a comment without waiting for its outcome, until somebody accepts it."""
     body = {"comment": text, "mentions": ["user:12"]}
-    answer = careful_post(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
+    answer = post_until_accepted(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
     assert answer.status_code in {201, 202}, answer.text
 
 
-def written(stack: Stack, prefix: str) -> list[str]:
+def comments_with_prefix(stack: Stack, prefix: str) -> list[str]:
     engine = stack.engine()
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(
@@ -85,7 +85,7 @@ def written(stack: Stack, prefix: str) -> list[str]:
     return found
 
 
-def items(stack: Stack, prefix: str) -> int:
+def notification_count(stack: Stack, prefix: str) -> int:
     engine = stack.engine()
     with engine.connect() as connection:
         count: int = connection.exec_driver_sql(
@@ -105,7 +105,7 @@ def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: Syste
     def load() -> None:
         with stack.client(Prefer="respond-async") as client:
             for number, text in enumerate(texts):
-                post_until_accepted(client, text)
+                post_comment(client, text)
                 if number == TOTAL // 3:
                     halfway.set()
 
@@ -115,10 +115,10 @@ def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: Syste
         system.kill(part)
         caller.result()
 
-    eventually(lambda: len(written(stack, part)) >= TOTAL, within_seconds=60)
-    assert written(stack, part) == texts
-    eventually(lambda: items(stack, part) >= TOTAL, within_seconds=60)
-    assert items(stack, part) == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, part)) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, part) == texts
+    eventually(lambda: notification_count(stack, part) >= TOTAL, within_seconds=60)
+    assert notification_count(stack, part) == TOTAL
 
 
 def test_wiping_the_broker_under_load_loses_nothing(system: System, stack: Stack) -> None:
@@ -126,18 +126,18 @@ def test_wiping_the_broker_under_load_loses_nothing(system: System, stack: Stack
 
     with stack.client(Prefer="respond-async") as client:
         for number, text in enumerate(texts):
-            post_until_accepted(client, text)
+            post_comment(client, text)
             if number % 40 == 0:
-                system.wipe_broker()
+                system.delete_queues()
 
-    eventually(lambda: len(written(stack, "wiped")) >= TOTAL, within_seconds=60)
-    assert written(stack, "wiped") == texts
-    eventually(lambda: items(stack, "wiped") >= TOTAL, within_seconds=60)
-    assert items(stack, "wiped") == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, "wiped")) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, "wiped") == texts
+    eventually(lambda: notification_count(stack, "wiped") >= TOTAL, within_seconds=60)
+    assert notification_count(stack, "wiped") == TOTAL
 
 
 def test_duplicate_late_and_reordered_hints_change_nothing(stack: Stack) -> None:
-    settings = stack.running["environment"]
+    settings = stack.state["environment"]
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": settings["BROKER_URL"]}))
     texts = [f"shuffled {number}" for number in range(TOTAL)]
     subjects = [f"incident:1:{identifier}" for identifier in (3, 2, 1)] + ["org:1", "user:12", "incident:1:999"]
@@ -145,22 +145,24 @@ def test_duplicate_late_and_reordered_hints_change_nothing(stack: Stack) -> None
     with stack.client(Prefer="respond-async") as client, app.connection_for_write() as connection:
         declare(connection)
         for number, text in enumerate(texts):
-            post_until_accepted(client, text)
+            post_comment(client, text)
             for subject in random.Random(number).sample(subjects, 4) * 2:
                 app.send_task(
                     Lane.COMMANDS.task_name, args=Hint((subject,)).to_args(), queue=Lane.COMMANDS, connection=connection
                 )
 
-    eventually(lambda: len(written(stack, "shuffled")) >= TOTAL, within_seconds=60)
-    assert written(stack, "shuffled") == texts
-    eventually(lambda: items(stack, "shuffled") >= TOTAL, within_seconds=60)
-    assert items(stack, "shuffled") == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, "shuffled")) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, "shuffled") == texts
+    eventually(lambda: notification_count(stack, "shuffled") >= TOTAL, within_seconds=60)
+    assert notification_count(stack, "shuffled") == TOTAL
 
 
 def test_fifty_identical_concurrent_posts_create_one_comment(stack: Stack) -> None:
     def post(_: int) -> tuple[int, str, str]:
         with stack.client() as client:
-            answer = careful_post(client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty")
+            answer = post_until_accepted(
+                client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty"
+            )
             return answer.status_code, answer.headers["Command-Id"], answer.text
 
     with ThreadPoolExecutor(50) as callers:
@@ -168,4 +170,4 @@ def test_fifty_identical_concurrent_posts_create_one_comment(stack: Stack) -> No
 
     assert len(answers) == 1
     assert answers.pop()[0] == 201
-    assert written(stack, "fifty") == ["fifty times"]
+    assert comments_with_prefix(stack, "fifty") == ["fifty times"]

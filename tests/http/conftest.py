@@ -20,7 +20,7 @@ from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import RULES, Gateway, Worker
-from tests.http.incident_list_requests import Open
+from tests.http.incident_list_requests import OpenIncident
 from workers.stack.servers import EmbeddedServers
 
 MORE_TOKENS = {
@@ -89,7 +89,7 @@ def ledger(database: Database) -> Engine:
 
 
 @pytest.fixture
-def opened(acme: Acme, ledger: Engine) -> Open:
+def opened(acme: Acme, ledger: Engine) -> OpenIncident:
     """Opens an incident of acme with this title, ``minutes`` after the one that is always there."""
 
     def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:

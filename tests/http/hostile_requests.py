@@ -15,23 +15,23 @@ from urllib.parse import quote
 Header = tuple[bytes, bytes]
 
 STREAM: Final = "text/event-stream"
-NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})
+NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
-KNOWN: Final = {
+EXISTING: Final = {
     "organization": "acme", "identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002",
 }  # fmt: skip
 
 # Who may not write, and for streams not even read.
-STRANGERS: Final = [
+UNAUTHORIZED_TO_READ: Final = [
     b"", b"Bearer", b"Bearer ", b"Bearer nobody", b"Basic dXNlcjpwYXNz", b"Bearer dev-gone", b"Bearer dev-out",
     b"bearer \xff\xfe", b"Bearer " + b"x" * 9_000, b"Digest dev-own",
 ]  # fmt: skip
-READERS: Final = [*STRANGERS, b"Bearer dev-viewer", b"Bearer dev-key"]
+UNAUTHORIZED_TO_WRITE: Final = [*UNAUTHORIZED_TO_READ, b"Bearer dev-viewer", b"Bearer dev-key"]
 OWNER: Final = b"Bearer dev-own"
 OPERATOR: Final = b"Bearer dev-ops"
-PROGRAM: Final = b"Bearer dev-bot"
+SERVICE: Final = b"Bearer dev-bot"
 
-NO_JSON: Final = [
+INVALID_JSON: Final = [
     b"{", b"}", b"[", b'"', b"nul", b"{]", b"[1,]", b'{"a":1,}', b"{'a':1}", b'{"a" 1}', b"{} {}", b"// x\n{}", b" ",
     b"\0", b"\xff", b'{"comment":"\xc3\x28"}', b"\xef\xbb\xbf{}", b"\xff\xfe{\0}\0", b'{"a":NaN}', b'{"a":Infinity}',
     b'{"a":01}', b'{"a":+1}', b'{"a":1e}', b'{"a":"\n"}', b'{"a":"\\x"}', b'{"a":"\\u12"}',
@@ -40,11 +40,11 @@ NO_JSON: Final = [
     b"<?xml version='1.0'?><a/>", b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--",
     b'{"comment":"' + b"x" * 66_000 + b'"',
 ]  # fmt: skip
-NO_OBJECT: Final = [
+NON_OBJECTS: Final = [
     b"[]", b"[{}]", b"1", b"-0", b"1e400", b"1.5", b"true", b"null", b'""', b'"\\u0000"', b'"\\ud800"', b"[[[[[]]]]]",
 ]  # fmt: skip
 
-FITTING: Final[dict[str, Any]] = {
+VALID_FIELDS: Final[dict[str, Any]] = {
     "comment": "x", "status": 2, "title": "x", "projects": ["p1"], "ids": [1], "target": "everyone", "name": "x",
     "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "label": "critical",
     "alertThreshold": 100, "triggers": [{"label": "critical", "alertThreshold": 100}], "type": "email",
@@ -57,11 +57,11 @@ JUNK: Final[list[Any]] = [
     "a" * 10_000, [], {}, [None], [[]], {"a": {"a": []}}, ["\0"], {"\0": 1}, "'; DROP TABLE commands; --", "%s%n", "{}",
     "../../etc/passwd",
 ]  # fmt: skip
-FITS_NOWHERE: Final[list[Any]] = [None, False, True, {}, {"a": {"a": []}}, {"\0": 1}, [[[]]], [None], [{}], ["\0"]]
+INVALID_VALUES: Final[list[Any]] = [None, False, True, {}, {"a": {"a": []}}, {"\0": 1}, [[[]]], [None], [{}], ["\0"]]
 """What no field takes that must be there."""
 
 # Nobody's organization and incident, whatever of the path is made of it.
-NOBODYS: Final = [
+INVALID_PATH_SEGMENTS: Final = [
     "%00", "acme%00", "%ff", "%c0%af", "%2e%2e%2f", "..%2f", "%2F", "a%2Fb", "-1", "+1", "1.0", "1e0", "0x1", "1%20",
     "%201", "%C2%B2", "%EF%BC%91", "9223372036854775808", "9" * 200, "x" * 4_000, "%25%30%30", "%E2%80%AE",
     "%F0%9F%92%A9", "null", "undefined", "%27%20OR%201=1", "{identifier}", "%0d%0aX:1", "%", "%zz", "~", ";a=b", "%3F",
@@ -84,7 +84,7 @@ QUERIES: Final = [
     "expand=%00&expand=seen_by", "incident=%00",
 ]  # fmt: skip
 
-BAD_VALUES: Final[dict[bytes, list[bytes]]] = {
+INVALID_HEADER_VALUES: Final[dict[bytes, list[bytes]]] = {
     b"Idempotency-Key": [b"", b"a b", b"\xe9", b"k" * 256, b"\t"],
     b"If-Match": [b"1", b'W/"1"', b'"x"', b'"1", "2"', b"", b'"' + b"9" * 20 + b'"', b'"\xb2"'],
     b"Act-As": [b"user:11", b"", b"user:\xb2", b"team:1", b"user:" + b"9" * 99],
@@ -99,8 +99,8 @@ BAD_VALUES: Final[dict[bytes, list[bytes]]] = {
     ],
     b"Authorization": [OWNER],
 }
-BAD_HEADERS: Final[list[list[Header]]] = [
-    *([(name, value)] for name, values in BAD_VALUES.items() for value in values),
+INVALID_HEADERS: Final[list[list[Header]]] = [
+    *([(name, value)] for name, values in INVALID_HEADER_VALUES.items() for value in values),
     [(b"Idempotency-Key", b"a"), (b"Idempotency-Key", b"a")],
     [(b"If-Match", b'"1"'), (b"If-Match", b'"1"')],
 ]
@@ -128,7 +128,7 @@ HARMLESS_HEADERS: Final[list[Header]] = [(name, value) for name, values in HARML
 
 _POST: Final = b"POST %(path)s HTTP/1.1\r\nHost: a\r\n"
 _AS_OWNER: Final = _POST + b"Authorization: Bearer dev-own\r\n"
-UNREADABLE: Final = [
+MALFORMED_HTTP: Final = [
     b"\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nHost\r\n\r\n", b"\0\0\0\0\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01",
     _POST + b"Content-Length: -1\r\n\r\n{}",
@@ -149,9 +149,9 @@ UNREADABLE: Final = [
 ]  # fmt: skip
 """What is no HTTP, or breaks off; each needs a connection of its own."""
 
-HEARD_OF: Final = ("/snooze/", "/observations/")
+RULE_CHECKED_BY_WORKER: Final = ("/snooze/", "/observations/")
 
-CALLERS: Final = {"directory": OPERATOR, "alertmanager": PROGRAM}
+CALLERS: Final = {"directory": OPERATOR, "alertmanager": SERVICE}
 """Who may write where the owner may not."""
 
 HOSTS: Final = [b"localhost", b"evil.test:1", b"[::1]", b"\xff", b""]
@@ -178,7 +178,7 @@ class Operation:
 class Request:
     """Bytes to send, and whether they ask for a change."""
 
-    sent: bytes
+    content: bytes
     method: str
     is_write: bool
 
@@ -206,93 +206,95 @@ def _operation(document: Any, method: str, path: str, described: Any) -> Operati
     )
 
 
-def hostile_requests(operations: Sequence[Operation], chance: Random) -> Iterator[Request]:
+def hostile_requests(operations: Sequence[Operation], rng: Random) -> Iterator[Request]:
     """Requests without end; every one that asks for a change must be refused."""
     weights = [3 if operation.is_write else 1 for operation in operations]
     while True:
-        [operation] = chance.choices(operations, weights)
-        defect = chance.choice([each for each, fits in DEFECTS.items() if fits(operation)])
-        yield defect(operation, chance)
+        [operation] = rng.choices(operations, weights)
+        defect = rng.choice([each for each, fits in DEFECTS.items() if fits(operation)])
+        yield defect(operation, rng)
 
 
-def unreadable(operations: Sequence[Operation], chance: Random) -> bytes:
-    path = _path(chance.choice(operations), chance, NO_NAMES).encode()
-    return chance.choice(UNREADABLE).replace(b"%(path)s", path)
+def malformed_http(operations: Sequence[Operation], chance: Random) -> bytes:
+    path = _path(chance.choice(operations), chance, NO_PARAMETERS).encode()
+    return chance.choice(MALFORMED_HTTP).replace(b"%(path)s", path)
 
 
 # --- one defect each -------------------------------------------------------------------------------------------
 
 
-def _by_nobody(operation: Operation, chance: Random) -> Request:
-    who = chance.choice(STRANGERS if operation.streams else READERS)
-    body = chance.choice([_fitting(operation, chance), _odd(chance), chance.choice(NO_JSON), b""])
-    return _request(operation, chance, who=who, body=body)
+def _unauthorized(operation: Operation, chance: Random) -> Request:
+    who = chance.choice(UNAUTHORIZED_TO_READ if operation.streams else UNAUTHORIZED_TO_WRITE)
+    body = chance.choice([_valid_body(operation, chance), _random_body(chance), chance.choice(INVALID_JSON), b""])
+    return _request(operation, chance, credential=who, body=body)
 
 
-def _no_json(operation: Operation, chance: Random) -> Request:
-    return _request(operation, chance, body=chance.choice(NO_JSON))
+def _invalid_json(operation: Operation, chance: Random) -> Request:
+    return _request(operation, chance, body=chance.choice(INVALID_JSON))
 
 
-def _cut_off(operation: Operation, chance: Random) -> Request:
-    body = _fitting(operation, chance)
+def _truncated_json(operation: Operation, chance: Random) -> Request:
+    body = _valid_body(operation, chance)
     return _request(operation, chance, body=body[: chance.randrange(1, len(body))])
 
 
-def _no_object(operation: Operation, chance: Random) -> Request:
-    return _request(operation, chance, body=chance.choice(NO_OBJECT))
+def _non_object(operation: Operation, chance: Random) -> Request:
+    return _request(operation, chance, body=chance.choice(NON_OBJECTS))
 
 
-def _without_a_field(operation: Operation, chance: Random) -> Request:
-    fields = {**json.loads(_odd(chance)), **json.loads(_fitting(operation, chance))}
+def _missing_field(operation: Operation, chance: Random) -> Request:
+    fields = {**json.loads(_random_body(chance)), **json.loads(_valid_body(operation, chance))}
     del fields[chance.choice(operation.required)]
-    return _request(operation, chance, body=_text(fields))
+    return _request(operation, chance, body=_json(fields))
 
 
-def _wrong_value(operation: Operation, chance: Random) -> Request:
+def _invalid_value(operation: Operation, chance: Random) -> Request:
     name = chance.choice(operation.required)
     # That nothing was counted is a value, too.
-    value = chance.choice(FITS_NOWHERE if name != "value" else FITS_NOWHERE[1:])
-    return _request(operation, chance, body=_text(json.loads(_fitting(operation, chance)) | {name: value}))
+    value = chance.choice(INVALID_VALUES if name != "value" else INVALID_VALUES[1:])
+    return _request(operation, chance, body=_json(json.loads(_valid_body(operation, chance)) | {name: value}))
 
 
-def _odd_header(operation: Operation, chance: Random) -> Request:
-    return _request(operation, chance, body=_fitting(operation, chance), headers=chance.choice(BAD_HEADERS))
+def _invalid_header(operation: Operation, chance: Random) -> Request:
+    return _request(operation, chance, body=_valid_body(operation, chance), headers=chance.choice(INVALID_HEADERS))
 
 
-def _odd_path(operation: Operation, chance: Random) -> Request:
+def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
     # Whether there is such a comment or project is for the worker to say; so is a rule that is heard of by the way.
-    looked_up = set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(HEARD_OF) else set())
+    looked_up = (
+        set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
+    )
     odd = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}
-    names = {name: chance.choice(NOBODYS) for name in sorted(odd)}
-    return _request(operation, chance, body=_fitting(operation, chance), names=names)
+    names = {name: chance.choice(INVALID_PATH_SEGMENTS) for name in sorted(odd)}
+    return _request(operation, chance, body=_valid_body(operation, chance), parameters=names)
 
 
-def _odd_query(operation: Operation, chance: Random) -> Request:
+def _random_query(operation: Operation, chance: Random) -> Request:
     query = "&".join(chance.sample(QUERIES, k=chance.randrange(1, 4)))
     return _request(operation, chance, query=query)
 
 
-def _odd_method(operation: Operation, chance: Random) -> Request:
+def _other_method(operation: Operation, chance: Random) -> Request:
     method = chance.choice(OTHER_METHODS)
-    return _request(operation, chance, method=method, body=chance.choice([b"", _fitting(operation, chance)]))
+    return _request(operation, chance, method=method, body=chance.choice([b"", _valid_body(operation, chance)]))
 
 
-def _is_tenants_write(operation: Operation) -> bool:
+def _is_organization_write(operation: Operation) -> bool:
     return operation.is_write and "{organization}" in operation.path
 
 
 DEFECTS: Final[Mapping[Callable[[Operation, Random], Request], Callable[[Operation], bool]]] = {
-    _by_nobody: lambda _: True,
-    _no_json: lambda operation: not operation.streams,
-    _cut_off: lambda operation: operation.has_body,
-    _no_object: lambda operation: operation.has_body,
-    _without_a_field: lambda operation: bool(operation.required),
-    _wrong_value: lambda operation: bool(operation.required),
-    _odd_header: _is_tenants_write,
-    _odd_path: lambda operation: "{organization}" in operation.path,
-    _odd_query: lambda operation: not operation.is_write and not operation.streams,
-    _odd_method: lambda operation: not operation.streams,
+    _unauthorized: lambda _: True,
+    _invalid_json: lambda operation: not operation.streams,
+    _truncated_json: lambda operation: operation.has_body,
+    _non_object: lambda operation: operation.has_body,
+    _missing_field: lambda operation: bool(operation.required),
+    _invalid_value: lambda operation: bool(operation.required),
+    _invalid_header: _is_organization_write,
+    _invalid_path: lambda operation: "{organization}" in operation.path,
+    _random_query: lambda operation: not operation.is_write and not operation.streams,
+    _other_method: lambda operation: not operation.streams,
 }
 """Each defect, and which operations it makes a refusal of."""
 
@@ -302,27 +304,27 @@ DEFECTS: Final[Mapping[Callable[[Operation, Random], Request], Callable[[Operati
 
 def _request(
     operation: Operation,
-    chance: Random,
+    rng: Random,
     *,
     method: str | None = None,
-    who: bytes | None = None,
+    credential: bytes | None = None,
     body: bytes = b"",
     headers: Sequence[Header] = (),
-    names: Mapping[str, str] = NO_NAMES,
+    parameters: Mapping[str, str] = NO_PARAMETERS,
     query: str = "",
 ) -> Request:
     method = method or operation.method
-    if who is None:
-        who = CALLERS.get(operation.path.rstrip("/").rpartition("/")[2], OWNER)
-    path = _path(operation, chance, names)
-    if query or chance.random() < 0.2:
-        path += "?" + (query or chance.choice(QUERIES))
-    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: " + chance.choice(HOSTS)]
-    lines += [b"Authorization: " + who] if who else []
-    lines += [b": ".join(each) for each in [*headers, *chance.sample(HARMLESS_HEADERS, k=chance.randrange(3))]]
+    if credential is None:
+        credential = CALLERS.get(operation.path.rstrip("/").rpartition("/")[2], OWNER)
+    path = _path(operation, rng, parameters)
+    if query or rng.random() < 0.2:
+        path += "?" + (query or rng.choice(QUERIES))
+    lines = [f"{method} {path} HTTP/1.1".encode(), b"Host: " + rng.choice(HOSTS)]
+    lines += [b"Authorization: " + credential] if credential else []
+    lines += [b": ".join(each) for each in [*headers, *rng.sample(HARMLESS_HEADERS, k=rng.randrange(3))]]
     if body and not any(name == b"Content-Type" for name, _ in headers):
         lines.append(b"Content-Type: application/json")
-    if body and chance.random() < 0.3:
+    if body and rng.random() < 0.3:
         lines.append(b"Transfer-Encoding: chunked")
         body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
     elif body or operation.is_write:
@@ -330,26 +332,26 @@ def _request(
     return Request(b"\r\n".join(lines) + b"\r\n\r\n" + body, method, operation.is_write and method == operation.method)
 
 
-def _path(operation: Operation, chance: Random, names: Mapping[str, str]) -> str:
-    known = {**KNOWN, **names}
+def _path(operation: Operation, rng: Random, parameters: Mapping[str, str]) -> str:
+    known = {**EXISTING, **parameters}
     path = operation.path
     while "{" in path:
         name = path.partition("{")[2].partition("}")[0]
-        said = known[name].replace("{", "%7B") if name in known else quote(chance.choice(NOBODYS))
+        said = known[name].replace("{", "%7B") if name in known else quote(rng.choice(INVALID_PATH_SEGMENTS))
         path = path.replace("{" + name + "}", said)
     return path
 
 
-def _fitting(operation: Operation, chance: Random) -> bytes:
+def _valid_body(operation: Operation, chance: Random) -> bytes:
     # What any route would take: it is refused for something else.
     items = [{"type": "comment.post", "incident": 1, "comment": "x"}] * chance.randrange(1, 4)
-    fields = {**FITTING, "commands": items}
+    fields = {**VALID_FIELDS, "commands": items}
     if operation.path.endswith("/alertmanager/"):
         fields["status"] = "firing"
-    return _text(fields)
+    return _json(fields)
 
 
-def _odd(chance: Random) -> bytes:
+def _random_body(chance: Random) -> bytes:
     names = [
         "comment",
         "status",
@@ -371,8 +373,8 @@ def _odd(chance: Random) -> bytes:
         "\0",
         "",
     ]
-    return _text({name: chance.choice(JUNK) for name in chance.sample(names, k=chance.randrange(1, 6))})
+    return _json({name: chance.choice(JUNK) for name in chance.sample(names, k=chance.randrange(1, 6))})
 
 
-def _text(value: Any) -> bytes:
+def _json(value: Any) -> bytes:
     return json.dumps(value).encode()

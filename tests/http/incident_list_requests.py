@@ -8,7 +8,7 @@ from typing import Any
 from tests.http.gateway_server import ACME, Gateway
 
 LIST = f"{ACME}/incidents/"
-Open = Callable[..., int]
+OpenIncident = Callable[..., int]
 """Opens an incident: what the fixture `opened` gives."""
 
 

@@ -12,7 +12,7 @@ from tests.http.alert_rule_requests import (
 )
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
-WRONG_FIELDS = [
+INVALID_FIELDS = [
     ({"name": None}, {"name": NOT_NULL}),
     ({"name": " "}, {"name": ["This field may not be blank."]}),
     ({"name": ["a"]}, {"name": ["Not a valid string."]}),
@@ -74,7 +74,7 @@ WRONG_FIELDS = [
     ({"excludedProjects": [""]}, {"excludedProjects": {"0": ["This field may not be blank."]}}),
 ]
 
-WRONG_WHOLES = [
+INCONSISTENT_FIELDS = [
     ({"triggers": []}, "Must include at least one trigger"),
     (
         {"triggers": [CRITICAL, WARNING, WARNING]},
@@ -126,7 +126,7 @@ WRONG_WHOLES = [
     ({"aggregate": 123}, "Invalid Metric: Please pass a valid function for aggregation"),
 ]
 
-PARTS: list[tuple[dict[str, JSON], JSON]] = [
+INVALID_TRIGGERS: list[tuple[dict[str, JSON], JSON]] = [
     ({"label": "critical"}, {"alertThreshold": REQUIRED}),
     (CRITICAL | {"alertThreshold": None}, {"alertThreshold": NOT_NULL}),
     (CRITICAL | {"alertThreshold": "a", "id": "x"}, {"alertThreshold": ["A valid number is required."], "id": INTEGER}),
@@ -141,7 +141,7 @@ PARTS: list[tuple[dict[str, JSON], JSON]] = [
     ),
 ]
 
-ACTIONS: list[tuple[dict[str, JSON], JSON]] = [
+INVALID_ACTIONS: list[tuple[dict[str, JSON], JSON]] = [
     ({"type": 50}, {"type": ["Invalid type, valid values are ['email', 'webhook', 'chat']"]}),
     ({"type": "sentry_notification"}, {"type": ["Invalid type, valid values are ['email', 'webhook', 'chat']"]}),
     ({"type": None}, {"type": NOT_NULL}),
@@ -197,13 +197,16 @@ def an_action(**fields: JSON) -> dict[str, JSON]:
     return {"type": "email", "targetType": "team", "targetIdentifier": "21"} | fields
 
 
-def refusals() -> list[tuple[Any, Any]]:
+def invalid_bodies() -> list[tuple[Any, Any]]:
     """Bodies that make no rule, each with its answer."""
     return [
-        *((RULE | fields, wrong) for fields, wrong in WRONG_FIELDS),
-        *((RULE | fields, {"nonFieldErrors": [sentence]}) for fields, sentence in WRONG_WHOLES),
-        *((RULE | {"triggers": [trigger]}, wrong) for trigger, wrong in PARTS),
-        *((RULE | {"triggers": [CRITICAL | {"actions": [an_action(**each)]}]}, wrong) for each, wrong in ACTIONS),
+        *((RULE | fields, wrong) for fields, wrong in INVALID_FIELDS),
+        *((RULE | fields, {"nonFieldErrors": [sentence]}) for fields, sentence in INCONSISTENT_FIELDS),
+        *((RULE | {"triggers": [trigger]}, wrong) for trigger, wrong in INVALID_TRIGGERS),
+        *(
+            (RULE | {"triggers": [CRITICAL | {"actions": [an_action(**each)]}]}, wrong)
+            for each, wrong in INVALID_ACTIONS
+        ),
         (
             {},
             dict.fromkeys(("name", "aggregate", "query", "timeWindow", "thresholdType", "triggers"), REQUIRED),

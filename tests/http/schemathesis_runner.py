@@ -20,7 +20,7 @@ from tests.http.fuzz_settings import SEED
 from tests.http.gateway_server import Gateway
 
 # What the server says of every answer, whatever it is about.
-PLAIN_HEADERS: Final = {"content-length", "content-type", "date", "server"}
+SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server"}
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 
@@ -34,7 +34,7 @@ def described_headers(_: Any, response: Any, case: Any) -> None:
     if response.request.method != case.operation.method.upper():
         return
     described = case.operation.definition.raw["responses"].get(str(response.status_code), {}).get("headers", {})
-    extra = set(response.headers) - {name.lower() for name in described} - PLAIN_HEADERS - {"allow"}
+    extra = set(response.headers) - {name.lower() for name in described} - SERVER_HEADERS - {"allow"}
     assert not extra, f"{response.status_code} has headers that are not described: {sorted(extra)}"
 
 
@@ -60,22 +60,22 @@ class Findings:
 
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     checks: set[str] = field(default_factory=set)
-    contradictions: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
 
     @property
-    def answers(self) -> Counter[int]:
+    def status_counts(self) -> Counter[int]:
         """How often each status came; 0 is no answer."""
         return sum(self.statuses.values(), Counter())
 
     @property
-    def done(self) -> set[str]:
+    def succeeded(self) -> set[str]:
         """The operations that came to a good end at least once."""
         return {name for name, counted in self.statuses.items() if counted.keys() & {200, 201, 202, 204}}
 
-    def add(self, event: Any) -> None:
+    def record(self, event: Any) -> None:
         """Take in what schemathesis tells."""
         if isinstance(event, events.NonFatalError | events.FatalError):
-            self.contradictions.append(str(getattr(event, "info", None) or event.exception))
+            self.violations.append(str(getattr(event, "info", None) or event.exception))
         if isinstance(event, events.ScenarioFinished):
             for id_, each in event.recorder.interactions.items():
                 name = event.recorder.cases[id_].value.operation.definition.raw.get("operationId", "")
@@ -87,17 +87,17 @@ class Findings:
                         answer = event.recorder.interactions[id_].response
                         said = "nothing" if answer is None else f"{answer.status_code} {answer.content[:500]!r}"
                         about = f"{node.name}: {node.failure_info.failure}\nwas answered {said}"
-                        self.contradictions.append(f"{event.label}: {about}\n{node.failure_info.code_sample}")
+                        self.violations.append(f"{event.label}: {about}\n{node.failure_info.code_sample}")
 
-    def hold(self, *, least: int) -> None:
+    def assert_valid(self, *, least: int) -> None:
         """The file was true in every answer, by every check there is, and no answer was a fault."""
-        assert not self.contradictions, "\n\n".join(self.contradictions[:3])
-        assert not [status for status in self.answers if status == 0 or status >= 500]
+        assert not self.violations, "\n\n".join(self.violations[:3])
+        assert not [status for status in self.status_counts if status == 0 or status >= 500]
         assert self.checks == set(CHECKS.get_all_names())
-        assert self.answers.total() >= least
+        assert self.status_counts.total() >= least
 
 
-def configured(
+def make_config(
     token: str,
     phases: dict[str, dict[str, Any]],
     known: dict[str, list[Any]],
@@ -147,13 +147,13 @@ def configured(
     )
 
 
-def explore(gateway: Gateway, document: Any, config: SchemathesisConfig, findings: Findings) -> None:
+def run_schemathesis(gateway: Gateway, document: Any, config: SchemathesisConfig, findings: Findings) -> None:
     """Everything that the phases have, one request after the other."""
     schema = schemathesis.openapi.from_dict(document, config=config)
     schema.config.update(base_url=gateway.url)
     schema.hook(filter_failure)
     for event in from_schema(schema).execute():
-        findings.add(event)
+        findings.record(event)
 
 
 def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
@@ -167,11 +167,11 @@ def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
     if case.operation.label == "PUT /api/0/directory/":
         return False
     # What a rule's fields say has to fit together: thresholds in their order, data to the kind of query.
-    return not _is_of_the_whole(response.json())
+    return not _is_object_error(response.json())
 
 
-def _is_of_the_whole(body: Any) -> bool:
+def _is_object_error(body: Any) -> bool:
     # In a list of commands the first of those that fit is named as well; each must be refused as a whole.
     if isinstance(body, dict) and body.keys() == {"commands"} and isinstance(body["commands"], dict):
-        return all(_is_of_the_whole(each) for each in body["commands"].values())
+        return all(_is_object_error(each) for each in body["commands"].values())
     return isinstance(body, dict) and body.keys() == {"nonFieldErrors"}

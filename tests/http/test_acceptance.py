@@ -16,7 +16,7 @@ from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 from tests.waiting import eventually
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
@@ -136,7 +136,7 @@ def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gatewa
     told: list[httpx.Response] = []
     waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
     waiting.start()
-    eventually(lambda: accepted(ledger))
+    eventually(lambda: accepted_count(ledger))
 
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE commands SET state = 'dead', error = 'it broke', finished_at = now()")
@@ -152,7 +152,7 @@ def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: 
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
-    eventually(lambda: accepted(ledger) == 1)
+    eventually(lambda: accepted_count(ledger) == 1)
     worker.apply()
 
     with ledger.connect() as connection:
@@ -166,7 +166,7 @@ def test_a_gateway_that_shuts_down_returns_where_the_outcome_will_be(
     with running_gateway(settings()) as gateway:
         waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
         waiting.start()
-        eventually(lambda: accepted(ledger))
+        eventually(lambda: accepted_count(ledger))
     waiting.join()
 
     assert told[0].status_code == 202
@@ -176,7 +176,7 @@ def test_concurrent_commands_are_all_accepted(gateway: Gateway, ledger: Engine) 
     answers = gateway.concurrently(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
     assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.headers["command-id"] for answer in answers}) == accepted(ledger) == 40
+    assert len({answer.headers["command-id"] for answer in answers}) == accepted_count(ledger) == 40
 
 
 def test_commands_above_the_rate_limit_are_refused_with_429(

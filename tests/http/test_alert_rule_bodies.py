@@ -7,13 +7,13 @@ import json
 from sqlalchemy.engine import Engine
 
 from tests.http.alert_rule_requests import (
+    PROJECT_RULES,
     RULES,
-    TWIN,
-    accepted,
-    made,
+    accepted_count,
+    create_rule,
 )
 from tests.http.gateway_server import COMMANDS, Gateway, Worker
-from tests.http.invalid_alert_rules import an_action, refusals
+from tests.http.invalid_alert_rules import an_action, invalid_bodies
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 
@@ -42,15 +42,15 @@ def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Work
 def test_an_invalid_rule_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine) -> None:
     answers = []
     with gateway.client(Content_Type="application/json") as client:
-        for body, _ in refusals():
+        for body, _ in invalid_bodies():
             answered = client.post(RULES, content=json.dumps(body).encode())
             answers.append((answered.status_code, answered.json()))
 
-    assert answers == [(400, wrong) for _, wrong in refusals()]
-    assert accepted(ledger) == 0
+    assert answers == [(400, wrong) for _, wrong in invalid_bodies()]
+    assert accepted_count(ledger) == 0
 
 
-LEGAL = [
+VALID_THRESHOLDS = [
     {"resolveThreshold": 101},
     {"resolveThreshold": 100, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
     {"resolveThreshold": 100.5, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
@@ -63,11 +63,13 @@ LEGAL = [
 
 
 def test_thresholds_that_do_not_overlap_are_valid(gateway: Gateway, busy_worker: Worker) -> None:
-    assert [gateway.post(RULES, RULE | fields).status_code for fields in LEGAL] == [201] * len(LEGAL)
+    assert [gateway.post(RULES, RULE | fields).status_code for fields in VALID_THRESHOLDS] == [201] * len(
+        VALID_THRESHOLDS
+    )
 
 
 def test_the_user_tag_is_returned_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
-    assert made(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
+    assert create_rule(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
 def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
@@ -84,7 +86,7 @@ def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body
 
 
 def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
-    answered = gateway.post(TWIN, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
+    answered = gateway.post(PROJECT_RULES, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
 
     assert (answered.status_code, answered.json()["projects"]) == (201, ["p1"])
 

@@ -12,12 +12,12 @@ from models.enums import JSON
 from tests.builders import NOW, an_incident
 from tests.handlers.acme import Acme
 from tests.http.alert_rule_requests import (
+    PROJECT_RULES,
     RULES,
-    TWIN,
-    ask,
-    grant,
-    made,
-    seed,
+    create_rule,
+    insert_rule,
+    send,
+    set_features,
 )
 from tests.http.gateway_server import ACME, Gateway, Worker
 from tests.rule_bodies import RULE
@@ -29,9 +29,9 @@ def ids(answered: httpx.Response) -> list[int]:
 
 
 def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rules = [seed(ledger, acme, date_added=NOW + timedelta(minutes=n % 3)) for n in range(5)]
-    seed(ledger, acme, status=4)
-    seed(ledger, acme, "c1", organization="closed")
+    rules = [insert_rule(ledger, acme, date_added=NOW + timedelta(minutes=n % 3)) for n in range(5)]
+    insert_rule(ledger, acme, status=4)
+    insert_rule(ledger, acme, "c1", organization="closed")
 
     answered = gateway.get(RULES)
 
@@ -39,11 +39,11 @@ def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger
     assert answered.headers["x-sentry-alert-rule-hits"] == "5"
     assert answered.headers["x-sentry-alert-rule-limit"] == "1000"
     assert "snooze" not in answered.json()[0]
-    assert ids(gateway.get(TWIN)) == ids(answered)
+    assert ids(gateway.get(PROJECT_RULES)) == ids(answered)
 
 
 def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rules = [seed(ledger, acme) for _ in range(27)]
+    rules = [insert_rule(ledger, acme) for _ in range(27)]
 
     first = gateway.get(RULES)
     second = httpx.get(first.links["next"]["url"], headers={"Authorization": "Bearer dev-mem"})
@@ -59,7 +59,7 @@ def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme
 def test_the_rule_list_covers_the_callers_teams_or_the_named_projects(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
-    one, two = seed(ledger, acme), seed(ledger, acme, "p2")
+    one, two = insert_rule(ledger, acme), insert_rule(ledger, acme, "p2")
     p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
 
     assert ids(gateway.get(RULES)) == [one]
@@ -74,12 +74,12 @@ def test_the_rule_list_covers_the_callers_teams_or_the_named_projects(
 
 
 def test_the_rule_list_can_be_filtered_by_monitor_type(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    continuous, activated = seed(ledger, acme), seed(ledger, acme, monitor_type=1)
+    continuous, activated = insert_rule(ledger, acme), insert_rule(ledger, acme, monitor_type=1)
 
     assert ids(gateway.get(f"{RULES}?monitor_type=0")) == [continuous]
     assert ids(gateway.get(f"{RULES}?monitor_type=1")) == [activated]
     assert ids(gateway.get(f"{RULES}?monitor_type=99999999999999999999")) == []
-    assert gateway.get(f"{TWIN}?monitor_type=1").headers["x-sentry-alert-rule-hits"] == "1"
+    assert gateway.get(f"{PROJECT_RULES}?monitor_type=1").headers["x-sentry-alert-rule-hits"] == "1"
     assert gateway.get(f"{RULES}?monitor_type=x").json() == {
         "detail": "Invalid monitor_type parameter. The value must be a number."
     }
@@ -88,11 +88,11 @@ def test_the_rule_list_can_be_filtered_by_monitor_type(gateway: Gateway, ledger:
 def test_without_the_performance_feature_only_rules_on_events_are_listed_but_all_can_be_read(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
-    errors = seed(ledger, acme)
-    others = [seed(ledger, acme, dataset=dataset) for dataset in ("transactions", "metrics")]
-    without = [gateway.get(path) for path in (RULES, TWIN)]
+    errors = insert_rule(ledger, acme)
+    others = [insert_rule(ledger, acme, dataset=dataset) for dataset in ("transactions", "metrics")]
+    without = [gateway.get(path) for path in (RULES, PROJECT_RULES)]
     shown = [gateway.get(f"{RULES}{rule}/").status_code for rule in others]
-    grant(ledger, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, "organizations:incidents", "organizations:performance-view")
 
     granted = gateway.get(RULES)
 
@@ -103,11 +103,11 @@ def test_without_the_performance_feature_only_rules_on_events_are_listed_but_all
 
 
 def test_an_unchanged_rule_is_not_sent_again(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     first = gateway.get(rule)
 
     same = gateway.get(rule, If_None_Match=first.headers["etag"])
-    ask(gateway, "PUT", rule, json=RULE)
+    send(gateway, "PUT", rule, json=RULE)
     other = gateway.get(rule, If_None_Match=first.headers["etag"])
 
     assert re.fullmatch(r'"1-[0-9a-f]{16}"', first.headers["etag"])
@@ -116,7 +116,7 @@ def test_an_unchanged_rule_is_not_sent_again(gateway: Gateway, busy_worker: Work
 
 
 def test_the_latest_incident_of_a_rule_is_returned_on_request(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule, other = seed(ledger, acme, generation=2), seed(ledger, acme)
+    rule, other = insert_rule(ledger, acme, generation=2), insert_rule(ledger, acme)
     with ledger.begin() as connection:
         for number, generation in ((71, 2), (72, 2), (73, 1)):
             an_incident(
@@ -146,7 +146,7 @@ def test_the_latest_incident_of_a_rule_is_returned_on_request(gateway: Gateway, 
 def test_an_incident_shows_its_rule_as_it_was_at_the_time(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    rule = seed(ledger, acme, name="Before")
+    rule = insert_rule(ledger, acme, name="Before")
     with ledger.begin() as connection:
         an_incident(
             connection,
@@ -159,9 +159,9 @@ def test_an_incident_shows_its_rule_as_it_was_at_the_time(
         )
     incident = f"{ACME}/incidents/71/"
     before = gateway.get(incident).json()["alertRule"]
-    ask(gateway, "PUT", f"{RULES}{rule}/", json=RULE | {"name": "After"})
+    send(gateway, "PUT", f"{RULES}{rule}/", json=RULE | {"name": "After"})
     after = gateway.get(incident).json()["alertRule"]
-    ask(gateway, "DELETE", f"{RULES}{rule}/")
+    send(gateway, "DELETE", f"{RULES}{rule}/")
     gone = gateway.get(incident).json()["alertRule"]
 
     told = [(each["name"], each["status"], each["originalAlertRuleId"]) for each in (before, after, gone)]
@@ -179,12 +179,12 @@ def test_available_actions_are_listed(gateway: Gateway, ledger: Engine) -> None:
     ]
     assert closed.status_code == 404
     assert gateway.get(f"{RULES}available-actions/", by="dev-mem-alerts").status_code == 403
-    assert ask(gateway, "POST", f"{RULES}available-actions/").status_code == 405
+    assert send(gateway, "POST", f"{RULES}available-actions/").status_code == 405
 
 
 def test_a_snooze_is_visible_to_those_it_affects(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = made(gateway)["id"]
-    snooze = f"{TWIN}{rule}/snooze/"
+    rule = create_rule(gateway)["id"]
+    snooze = f"{PROJECT_RULES}{rule}/snooze/"
 
     def facts(by: str) -> dict[str, JSON]:
         shown = gateway.get(f"{RULES}{rule}/", by=by).json()

@@ -10,77 +10,77 @@ from sqlalchemy.engine import Engine
 from models.enums import JSON
 from tests.handlers.acme import Acme
 from tests.http.alert_rule_requests import (
-    MISSING,
+    NOT_FOUND,
+    PROJECT_RULES,
     REQUIRED,
     RULES,
     STALE,
-    TWIN,
-    accepted,
-    ask,
-    made,
-    seed,
+    accepted_count,
+    create_rule,
+    insert_rule,
+    send,
 )
 from tests.http.gateway_server import COMMANDS, Gateway, Worker
-from tests.http.invalid_alert_rules import WRONG_WHOLES, an_action
+from tests.http.invalid_alert_rules import INCONSISTENT_FIELDS, an_action
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 # --- changing and deleting ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [RULES, TWIN])
+@pytest.mark.parametrize("path", [RULES, PROJECT_RULES])
 def test_a_rule_is_updated_and_deleted(gateway: Gateway, busy_worker: Worker, path: str) -> None:
-    rule = f"{path}{made(gateway)['id']}/"
+    rule = f"{path}{create_rule(gateway)['id']}/"
 
-    changed = ask(gateway, "PUT", rule, json=RULE | {"name": "Another", "id": 999})
+    changed = send(gateway, "PUT", rule, json=RULE | {"name": "Another", "id": 999})
     shown = gateway.get(rule).json()
-    deleted = ask(gateway, "DELETE", rule)
+    deleted = send(gateway, "DELETE", rule)
 
     assert (changed.status_code, changed.json()["name"], changed.json()["version"]) == (200, "Another", 2)
     assert {name: shown[name] for name in changed.json()} == changed.json()
     assert (deleted.status_code, deleted.content) == (204, b"")
     for method in ("GET", "PUT", "DELETE"):
-        assert ask(gateway, method, rule, json=RULE if method == "PUT" else None).status_code == 404
+        assert send(gateway, method, rule, json=RULE if method == "PUT" else None).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["aggregate", "query", "timeWindow", "thresholdType", "triggers"])
 def test_an_update_requires_the_fields_that_are_validated_together(
     gateway: Gateway, ledger: Engine, acme: Acme, name: str
 ) -> None:
-    rule = seed(ledger, acme)
+    rule = insert_rule(ledger, acme)
 
-    answered = ask(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
+    answered = send(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
 
     assert (answered.status_code, answered.json()) == (400, {name: REQUIRED})
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_an_update_is_validated_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
+    rule = insert_rule(ledger, acme)
     full = {"dataset": "events", "comparisonDelta": None, "resolveThreshold": None}
     wrong = [
         (RULE | full | fields, {"nonFieldErrors": [sentence]})
-        for fields, sentence in WRONG_WHOLES
+        for fields, sentence in INCONSISTENT_FIELDS
         if not ("queryType" in fields and "dataset" not in fields)
     ]
 
-    answers = [ask(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in wrong]
+    answers = [send(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in wrong]
 
     assert [(each.status_code, each.json()) for each in answers] == [(400, body) for _, body in wrong]
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_an_update_honours_if_match(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     tag = gateway.get(rule).headers["etag"]
 
-    first = ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag})
+    first = send(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag})
     again = [
-        ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag}),
-        ask(gateway, "DELETE", rule, headers={"If_Match": '"1"'}),
+        send(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag}),
+        send(gateway, "DELETE", rule, headers={"If_Match": '"1"'}),
     ]
-    anyway = ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": "*"})
-    malformed = ask(gateway, "DELETE", rule, headers={"If_Match": "1"})
-    deleted = ask(gateway, "DELETE", rule, headers={"If_Match": '"3"'})
+    anyway = send(gateway, "PUT", rule, json=RULE, headers={"If_Match": "*"})
+    malformed = send(gateway, "DELETE", rule, headers={"If_Match": "1"})
+    deleted = send(gateway, "DELETE", rule, headers={"If_Match": '"3"'})
 
     assert [(each.status_code, each.json()) for each in again] == [(412, STALE)] * 2
     assert [each.status_code for each in (first, anyway, malformed, deleted)] == [200, 200, 400, 204]
@@ -89,18 +89,18 @@ def test_an_update_honours_if_match(gateway: Gateway, busy_worker: Worker) -> No
 def test_one_of_several_concurrent_updates_of_the_same_version_is_applied(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     body = RULE | {"name": "Mine"}
 
-    answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
+    answers = gateway.concurrently(8, lambda: send(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
 
     assert sorted(each.status_code for each in answers) == [200, *[412] * 7]
     assert gateway.get(rule).json()["version"] == 2
 
 
 def test_a_repeated_update_with_an_idempotency_key_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
-    answers = [ask(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
+    answers = [send(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
 
     assert [each.json()["version"] for each in answers] == [2, 2]
     assert answers[1].headers["idempotent-replayed"] == "true"
@@ -114,14 +114,14 @@ WRITES = [("PUT", RULE), ("PUT", {}), ("DELETE", None)]
 @pytest.mark.parametrize(("method", "body"), WRITES)
 @pytest.mark.parametrize("path", ["abc", "²", "0", "99999", "999999999999999999999", "1.0", "%00"])
 def test_an_unknown_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
-    for root in (RULES, TWIN):
-        answered = ask(gateway, method, f"{root}{path}/", json=body)
-        assert (answered.status_code, answered.json()) == (404, MISSING)
+    for root in (RULES, PROJECT_RULES):
+        answered = send(gateway, method, f"{root}{path}/", json=body)
+        assert (answered.status_code, answered.json()) == (404, NOT_FOUND)
         assert gateway.get(f"{root}{path}/").status_code == 404
 
 
 def test_leading_zeros_in_a_rule_id_are_ignored(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
+    rule = insert_rule(ledger, acme)
 
     assert gateway.get(f"{RULES}00{rule}/").json()["id"] == str(rule)
 
@@ -129,9 +129,9 @@ def test_leading_zeros_in_a_rule_id_are_ignored(gateway: Gateway, ledger: Engine
 def test_every_endpoint_requires_scope_feature_rule_and_project(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    here = seed(ledger, acme)
-    closed = seed(ledger, acme, "c1", organization="closed")
-    plain = seed(ledger, acme, "n1", organization="plain")
+    here = insert_rule(ledger, acme)
+    closed = insert_rule(ledger, acme, "c1", organization="closed")
+    plain = insert_rule(ledger, acme, "n1", organization="plain")
 
     def answers(organization: str, project: str, rule: Any, by: str | None = "dev-mem") -> list[int]:
         roots = (f"/api/0/organizations/{organization}", f"/api/0/projects/{organization}/{project}")
@@ -140,7 +140,7 @@ def test_every_endpoint_requires_scope_feature_rule_and_project(
             ("GET", None),
         ]
         return [
-            ask(gateway, method, f"{root}/alert-rules/{rule}/", by=by, json=body).status_code
+            send(gateway, method, f"{root}/alert-rules/{rule}/", by=by, json=body).status_code
             for root in roots
             for method, body in requests
         ]
@@ -161,11 +161,11 @@ def test_every_endpoint_requires_scope_feature_rule_and_project(
 def test_without_the_feature_a_rule_can_be_deleted_through_either_endpoint(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, root: str
 ) -> None:
-    rule = seed(ledger, acme, "n1", organization="plain")
+    rule = insert_rule(ledger, acme, "n1", organization="plain")
 
-    deleted = ask(gateway, "DELETE", f"{root}/alert-rules/{rule}/")
-    listed = ask(gateway, "GET", f"{root}/alert-rules/")
-    created = ask(gateway, "POST", f"{root}/alert-rules/", json=RULE | {"projects": ["n1"]})
+    deleted = send(gateway, "DELETE", f"{root}/alert-rules/{rule}/")
+    listed = send(gateway, "GET", f"{root}/alert-rules/")
+    created = send(gateway, "POST", f"{root}/alert-rules/", json=RULE | {"projects": ["n1"]})
 
     assert [each.status_code for each in (deleted, listed, created)] == [204, 404, 404]
 
@@ -210,8 +210,8 @@ def test_each_endpoint_has_its_own_scopes(
         connection.exec_driver_sql("UPDATE tokens SET scopes = %s WHERE id = %s", (scopes, acme.tokens[token]))
 
     answers = [
-        ask(gateway, method, path, by=token, json={} if method == "POST" else None).status_code
-        for path in (RULES, TWIN)
+        send(gateway, method, path, by=token, json={} if method == "POST" else None).status_code
+        for path in (RULES, PROJECT_RULES)
         for method in ("GET", "POST")
     ]
 
@@ -219,11 +219,11 @@ def test_each_endpoint_has_its_own_scopes(
 
 
 def test_an_unsupported_method_is_405(gateway: Gateway) -> None:
-    assert [ask(gateway, "PUT", RULES).status_code, ask(gateway, "POST", f"{RULES}1/").status_code] == [405, 405]
+    assert [send(gateway, "PUT", RULES).status_code, send(gateway, "POST", f"{RULES}1/").status_code] == [405, 405]
 
 
 def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = made(gateway)
+    rule = create_rule(gateway)
     named = {"alertRule": rule["id"], "trigger": rule["triggers"][0]["id"]}
     body = {name: RULE[name] for name in RULE if name != "projects"}
     items = [
@@ -270,7 +270,7 @@ def test_unknown_fields_of_a_bulk_item_are_errors_in_nested_objects_too(gateway:
             "3": {"desc": unknown},
         }
     }
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
@@ -287,7 +287,7 @@ def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, l
 def test_without_the_feature_only_deletions_are_accepted_in_bulk(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    rule = seed(ledger, acme, "n1", organization="plain")
+    rule = insert_rule(ledger, acme, "n1", organization="plain")
     path = "/api/0/organizations/plain/commands/"
     deletion = {"type": "alert_rule.delete", "alertRule": rule}
     silence = {"type": "alert_rule.snooze", "alertRule": rule, "target": "me"}

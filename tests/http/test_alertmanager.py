@@ -30,10 +30,10 @@ from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker, running_g
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
@@ -132,7 +132,7 @@ def test_a_payload_that_alertmanager_never_sends_is_refused_field_by_field(
     answer = gateway.post(ALERTS, body, by="dev-bot")
 
     assert (answer.status_code, answer.json()) == (400, errors)
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> None:
@@ -160,7 +160,7 @@ def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
     answer = gateway.post(ALERTS, body, by=by, **headers)
 
     assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_worker: Worker) -> None:
@@ -180,7 +180,7 @@ def test_a_missing_token_is_401_and_a_missing_feature_404(gateway: Gateway, ledg
     without_the_plan = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
     reading = gateway.get(ALERTS, by="dev-mem")
 
-    assert (nobody.status_code, without_the_plan.status_code, without_the_plan.json()) == (401, 404, MISSING)
+    assert (nobody.status_code, without_the_plan.status_code, without_the_plan.json()) == (401, 404, NOT_FOUND)
     assert (reading.status_code, reading.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
@@ -190,7 +190,7 @@ def test_an_idempotency_key_replays_the_first_response(gateway: Gateway, ledger:
 
     assert first.json() == again.json()
     assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
-    assert (other.status_code, accepted(ledger)) == (422, 1)
+    assert (other.status_code, accepted_count(ledger)) == (422, 1)
 
 
 def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_worker: Worker) -> None:

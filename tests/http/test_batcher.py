@@ -12,7 +12,7 @@ from gateway.batcher import Batcher
 from models.refusals import Unavailable
 
 
-class Ledger:
+class FakeLedger:
     """Takes batches of numbers and answers their doubles, one batch at a time when told to."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Ledger:
 
 def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
     async def story() -> None:
-        ledger = Ledger()
+        ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
         await ledger.has_begun(1)
@@ -48,7 +48,7 @@ def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
 
 def test_an_error_affects_only_its_own_request() -> None:
     async def story() -> None:
-        ledger = Ledger()
+        ledger = FakeLedger()
         ledger.may_go_on.set()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
 
@@ -61,7 +61,7 @@ def test_an_error_affects_only_its_own_request() -> None:
 
 def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
     async def story() -> None:
-        ledger = Ledger()
+        ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
         await ledger.has_begun(1)
@@ -82,7 +82,7 @@ def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
 
 def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
     async def story() -> None:
-        ledger = Ledger()
+        ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=0.01)
         with pytest.raises(Unavailable):
             await batcher.submit(1)
@@ -98,7 +98,7 @@ def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.Monk
     monkeypatch.setattr(batcher, "MAX_WAITING", 2)
 
     async def story() -> None:
-        ledger = Ledger()
+        ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         asking = [asyncio.create_task(batcher.submit(1))]
         await ledger.has_begun(1)

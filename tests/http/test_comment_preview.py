@@ -19,7 +19,7 @@ from tests.http.pages import pages
 PREVIEW = f"{COMMENTS}preview/"
 
 
-def told(gateway: Gateway, *mentions: str, by: str = "dev-mem") -> dict[str, str]:
+def preview(gateway: Gateway, *mentions: str, by: str = "dev-mem") -> dict[str, str]:
     query = "&".join(f"mentions={quote(mention)}" for mention in mentions)
     answer = gateway.get(f"{PREVIEW}?{query}", by=by)
     assert answer.status_code == 200, answer.text
@@ -38,22 +38,22 @@ def subscribe(acme: Acme, ledger: Engine, *users: int) -> None:
 def test_the_strongest_reason_is_reported(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 12, 15)
 
-    assert told(gateway) == {"ana": "subscribed", "own": "subscribed"}
-    assert told(gateway, "team:21") == {"ana": "team_mention", "ben": "team_mention", "own": "subscribed"}
-    assert told(gateway, "team:21", "ANA@x.test") == {"ana": "mention", "ben": "team_mention", "own": "subscribed"}
+    assert preview(gateway) == {"ana": "subscribed", "own": "subscribed"}
+    assert preview(gateway, "team:21") == {"ana": "team_mention", "ben": "team_mention", "own": "subscribed"}
+    assert preview(gateway, "team:21", "ANA@x.test") == {"ana": "mention", "ben": "team_mention", "own": "subscribed"}
 
 
 def test_the_author_is_not_notified(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 11, 12)
 
-    assert told(gateway, "mem") == {"ana": "subscribed"}
-    assert told(gateway, "mem", by="dev-bot") == {"mem": "mention", "ana": "subscribed"}
+    assert preview(gateway, "mem") == {"ana": "subscribed"}
+    assert preview(gateway, "mem", by="dev-bot") == {"mem": "mention", "ana": "subscribed"}
 
 
 def test_people_who_cannot_read_the_incident_are_not_notified(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     subscribe(acme, ledger, 12, 14, 15)
 
-    assert told(gateway) == {"ana": "subscribed", "own": "subscribed"}
+    assert preview(gateway) == {"ana": "subscribed", "own": "subscribed"}
 
 
 @pytest.mark.parametrize("mentions", [["nobody"], [""], ["user:99"], ["ana", "out"], ["own"], ["team:22"], ["team:23"]])
@@ -72,7 +72,7 @@ def test_invalid_mentions_are_refused_as_on_posting(
 def test_a_preview_posts_nothing_and_subscribes_nobody(gateway: Gateway) -> None:
     before = gateway.get(f"{ACME}/incidents/1/activity/").json()
 
-    told(gateway, "ana")
+    preview(gateway, "ana")
 
     assert gateway.get(f"{ACME}/incidents/1/activity/").json() == before
     assert gateway.get(f"{ACME}/incidents/1/subscribers/").json() == []

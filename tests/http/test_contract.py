@@ -16,13 +16,13 @@ import pytest
 from tests.http.fuzz_settings import SEED, TIMES
 from tests.http.gateway_server import RULES, Gateway
 from tests.http.hostile_requests import STREAM
-from tests.http.schemathesis_runner import Findings, configured, explore
+from tests.http.schemathesis_runner import Findings, make_config, run_schemathesis
 
-STEPS: Final = 10
-TELLINGS: Final = 10
+MAX_STEPS: Final = 10
+EXAMPLES: Final = 10
 ROUNDS: Final = 20
 
-HOME: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
+EXISTING: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
 PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
 KNOWN: Final[dict[str, list[Any]]] = {
     "body.projects[*]": ["p1", "p2"],
@@ -34,10 +34,10 @@ KNOWN: Final[dict[str, list[Any]]] = {
     "body.commands[*].mentions[*]": PEOPLE,
     "body.commands[*].incident": ["1", 1],
     "body.commands[*].alertRule": ["1", 1],
-} | {f"path.{word}": [value] for word, value in HOME.items()}
+} | {f"path.{word}": [value] for word, value in EXISTING.items()}
 """What exists, where it is asked for."""
 
-AWAY: Final[dict[str, dict[str, str]]] = {
+OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "update_rule": {"rule": "2"},
     "update_project_rule": {"rule": "2"},
     "delete_rule": {"rule": "3"},
@@ -60,9 +60,9 @@ NARROWED: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("query", "mentions"): {"items": {"enum": PEOPLE}},
     ("query", "projectSlug"): {"items": {"enum": ["p1", "p2", "$all"]}},
 }
-OBSERVED: Final = {("query", "project"): {"items": {"enum": ["p1"]}}}
+NARROWED_OBSERVATIONS: Final = {("query", "project"): {"items": {"enum": ["p1"]}}}
 
-TWINS: Final = {
+EQUIVALENTS: Final = {
     "create_project_rule": "create_rule",
     "update_project_rule": "create_rule",
     "update_rule": "create_rule",
@@ -71,7 +71,7 @@ TWINS: Final = {
 }
 """What the one forbids in a body, the other does, too; at its borders it is told only what it allows."""
 
-ITEMS: Final = {"comment.post", "incident.open", "notification.read"}
+BULK_COMMANDS: Final = {"comment.post", "incident.open", "notification.read"}
 
 
 class Caller(NamedTuple):
@@ -83,7 +83,7 @@ class Caller(NamedTuple):
 
     token: str
     requests: int
-    borders: str = ""
+    boundaries: str = ""
     examples: int = 0
     acts_for: bool = False
     may_follow: bool = True
@@ -104,7 +104,7 @@ CALLERS: Final = {
 }
 
 
-class Story(NamedTuple):
+class LifeCycle(NamedTuple):
     """What is done in one, of what exists it is told, and how many requests at least. Only ``beginnings`` lead on."""
 
     life: frozenset[str]
@@ -133,8 +133,8 @@ _A_WARNING: Final[dict[str, Any]] = {
     "excludedProjects": {"const": []},
     "actions": {"const": []},
 }
-STORIES: Final = {
-    "an incident": Story(
+LIFE_CYCLES: Final = {
+    "an incident": LifeCycle(
         life=frozenset({
             "open_incident", "read_incident", "mark_seen", "close_incident", "list_activity", "list_subscribers",
             "subscribe", "unsubscribe", "post_comment", "edit_comment", "delete_comment", "read_command",
@@ -150,7 +150,7 @@ STORIES: Final = {
         },
         requests=170,
     ),
-    "an alert rule": Story(
+    "an alert rule": LifeCycle(
         life=frozenset({
             "create_rule", "read_rule", "update_rule", "delete_rule", "observe_metric", "list_observations",
             "snooze_rule", "unsnooze_rule", "read_command",
@@ -163,7 +163,7 @@ STORIES: Final = {
         },
         requests=170,
     ),
-    "a trigger": Story(
+    "a trigger": LifeCycle(
         life=frozenset({
             "create_rule", "list_triggers", "create_trigger", "read_trigger", "update_trigger", "delete_trigger",
             "list_actions", "create_action", "read_action", "update_action", "delete_action", "read_command",
@@ -190,23 +190,23 @@ def names_of(document: Any) -> list[str]:
     return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
 
 
-def labels_of(document: Any, *, but: str = "") -> list[str]:
+def labels_of(document: Any, *, excluding: str = "") -> list[str]:
     """The operations as schemathesis calls them, but those of such a subject: their tag and their address."""
     return [
         f"{method.upper()} {address}"
         for address, path in document["paths"].items()
         for method, operation in path.items()
-        if method != "parameters" and not (but and re.match(but, f"{operation['tags'][0]} {address}"))
+        if method != "parameters" and not (excluding and re.match(excluding, f"{operation['tags'][0]} {address}"))
     ]
 
 
-def come_home(document: Any, caller: Caller) -> None:
+def use_existing_resources(document: Any, caller: Caller) -> None:
     """Requests are about what exists, by somebody who is known."""
     unused = set() if caller.acts_for else {"Act-As"}
     for path, method, operation in operations_of(document):
         name = operation.get("operationId", "")
-        known = NARROWED | {("path", word): {"examples": [value]} for word, value in named_in(name).items()}
-        known |= OBSERVED if name == "list_observations" else {}
+        known = NARROWED | {("path", word): {"examples": [value]} for word, value in path_parameters_of(name).items()}
+        known |= NARROWED_OBSERVATIONS if name == "list_observations" else {}
         operation["parameters"] = [
             each | {"schema": each["schema"] | known.get((each["in"], each["name"]), {})}
             for each in [*path.get("parameters", []), *operation.get("parameters", [])]
@@ -219,12 +219,12 @@ def come_home(document: Any, caller: Caller) -> None:
         path.pop("parameters", None)
 
 
-def named_in(operation: str) -> dict[str, str]:
+def path_parameters_of(operation: str) -> dict[str, str]:
     """What the address of an operation names."""
-    return HOME | AWAY.get(operation, {})
+    return EXISTING | OWN_RULES.get(operation, {})
 
 
-def away(**elsewhere: list[str]) -> list[dict[str, Any]]:
+def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
     """The same for random requests; ``elsewhere`` are the rules that an operation may name instead of its own."""
     return [
         {
@@ -232,17 +232,17 @@ def away(**elsewhere: list[str]) -> list[dict[str, Any]]:
             "parameters": {f"path.{word}": [value] for word, value in words.items()}
             | ({"path.rule": elsewhere[name]} if name in elsewhere else {}),
         }
-        for name, words in AWAY.items()
+        for name, words in OWN_RULES.items()
     ]
 
 
-def with_few_items(document: Any) -> None:
+def limit_bulk_commands(document: Any) -> None:
     """Lists of commands have a few kinds: at their borders the others are seen by themselves."""
     items = document["components"]["schemas"]["CommandRequest"]["properties"]["commands"]["items"]
-    items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in ITEMS]
+    items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in BULK_COMMANDS]
 
 
-def stay_with(document: Any, story: Story) -> None:
+def limit_to_life_cycle(document: Any, story: LifeCycle) -> None:
     """Nothing but the operations of the story, told of what exists."""
     for path, method, operation in operations_of(document):
         # A story waits for each of its steps: what is only accepted has not happened yet.
@@ -266,57 +266,62 @@ def stay_with(document: Any, story: Story) -> None:
 def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway, name: str) -> None:
     caller = CALLERS[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
-    come_home(document, caller)
-    operations = away()
+    use_existing_resources(document, caller)
+    operations = own_rule_settings()
     phases: dict[str, Any]
-    if caller.borders or TIMES == 1:
-        with_few_items(document)
-    if caller.borders:
+    if caller.boundaries or TIMES == 1:
+        limit_bulk_commands(document)
+    if caller.boundaries:
         phases = {"coverage": {"enabled": True}}
         if TIMES == 1:
             allowed = {"coverage": {"generation": {"mode": "positive"}}}
-            operations.append({"phases": allowed, "include-operation-id": list(TWINS)})
-        operations.append({"include-name": labels_of(document, but=caller.borders), "enabled": False})
+            operations.append({"phases": allowed, "include-operation-id": list(EQUIVALENTS)})
+        operations.append({"include-name": labels_of(document, excluding=caller.boundaries), "enabled": False})
     else:
         fuzzing = {"generation": {"max-examples": caller.examples * TIMES}}
         phases = {"examples": {"enabled": True}, "fuzzing": fuzzing}
 
     findings = Findings()
-    explore(unlimited_gateway, document, configured(caller.token, phases, KNOWN, operations), findings)
+    run_schemathesis(unlimited_gateway, document, make_config(caller.token, phases, KNOWN, operations), findings)
 
-    findings.hold(least=caller.requests)
+    findings.assert_valid(least=caller.requests)
     if caller.examples:
         assert findings.statuses.keys() >= {name for name in names_of(document) if name}
 
 
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
-@pytest.mark.parametrize("name", STORIES)
+@pytest.mark.parametrize("name", LIFE_CYCLES)
 def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
-    story = STORIES[name]
+    story = LIFE_CYCLES[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
-    come_home(document, CALLERS["a member"])
-    stay_with(document, story)
-    generation = {"mode": "positive", "max-examples": TELLINGS * TIMES}
-    along = {"max-steps": STEPS, "inference": {"algorithms": []}, "link-calibration": False, "generation": generation}
+    use_existing_resources(document, CALLERS["a member"])
+    limit_to_life_cycle(document, story)
+    generation = {"mode": "positive", "max-examples": EXAMPLES * TIMES}
+    along = {
+        "max-steps": MAX_STEPS,
+        "inference": {"algorithms": []},
+        "link-calibration": False,
+        "generation": generation,
+    }
     # Each can be given a second trigger only once.
-    operations = away(create_trigger=[str(rule) for rule in RULES])
+    operations = own_rule_settings(create_trigger=[str(rule) for rule in RULES])
     findings = Findings()
 
     # Hypothesis ends a round where what it knows comes out otherwise than before, as things do in a world that lasts.
     for dice in range(ROUNDS):
         seed = SEED * ROUNDS + dice
-        explore(
+        run_schemathesis(
             unlimited_gateway,
             document,
-            configured("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
+            make_config("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
             findings,
         )
-        if findings.done == story.life and findings.answers.total() >= story.requests:
+        if findings.succeeded == story.life and findings.status_counts.total() >= story.requests:
             break
 
-    findings.hold(least=story.requests)
-    assert findings.done == story.life
+    findings.assert_valid(least=story.requests)
+    assert findings.succeeded == story.life
 
 
 def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gateway) -> None:
@@ -324,8 +329,8 @@ def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gat
     asked = [
         operation
         for caller in CALLERS.values()
-        if caller.borders
-        for operation in set(labels_of(document)) - set(labels_of(document, but=caller.borders))
+        if caller.boundaries
+        for operation in set(labels_of(document)) - set(labels_of(document, excluding=caller.boundaries))
     ]
     assert sorted(asked) == sorted(labels_of(document))
 
@@ -337,9 +342,9 @@ def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) 
         for _, _, operation in operations_of(document)
         if "requestBody" in operation
     }
-    for twin, other in TWINS.items():
-        same = demands_of(bodies[twin])
-        assert same.items() <= demands_of(bodies[other]).items()
+    for twin, other in EQUIVALENTS.items():
+        same = constraints_of(bodies[twin])
+        assert same.items() <= constraints_of(bodies[other]).items()
         assert set(bodies[twin].get("required", ())) <= set(bodies[other]["required"])
 
 
@@ -349,7 +354,7 @@ def body_of(document: Any, operation: Any) -> Any:
     return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
-def demands_of(body: Any) -> dict[str, str]:
+def constraints_of(body: Any) -> dict[str, str]:
     """What each field has to be like, if it is there, or a body of several kinds; updates may name no projects."""
     fields = body.get("properties", {"": body}).items()
     said = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
@@ -357,5 +362,5 @@ def demands_of(body: Any) -> dict[str, str]:
 
 
 def test_at_least_five_thousand_requests_are_made() -> None:
-    asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in STORIES.values())
+    asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in LIFE_CYCLES.values())
     assert asked >= 5_000

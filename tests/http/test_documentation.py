@@ -74,7 +74,7 @@ def test_responses_have_the_documented_fields(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     document = gateway.get("/openapi.json", by=None).json()
-    rule = a_rule_that_found_incident_1(ledger, acme)
+    rule = an_alert_rule_of_incident_1(ledger, acme)
     gateway.post(COMMENTS, A_COMMENT | {"mentions": ["ana"]})
     command = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").json()["id"]
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
@@ -88,10 +88,10 @@ def test_responses_have_the_documented_fields(
         answer = gateway.get(path, by="dev-ops" if address.ops_role else "dev-mem").json()
         schema = document["paths"][address.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
         for each in answer if "items" in schema else [answer]:
-            check(each, schema.get("items", schema), document)
+            check_against_schema(each, schema.get("items", schema), document)
 
 
-def a_rule_that_found_incident_1(ledger: Engine, acme: Acme) -> int:
+def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
     """With trigger 7, whose action 8 tells somebody."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
@@ -105,16 +105,18 @@ def a_rule_that_found_incident_1(ledger: Engine, acme: Acme) -> int:
     return rule
 
 
-def check(value: Any, schema: Any, document: Any) -> None:
+def check_against_schema(value: Any, schema: Any, document: Any) -> None:
     """Every promised field is there, and every field is promised."""
     if "$ref" in schema:
-        return check(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+        return check_against_schema(
+            value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
+        )
     if "anyOf" in schema and value is not None:
-        return check(value, schema["anyOf"][0], document)
+        return check_against_schema(value, schema["anyOf"][0], document)
     if schema.get("required"):
         assert set(schema["required"]) <= set(value) <= set(schema["properties"])
         for name in value:
-            check(value[name], schema["properties"][name], document)
+            check_against_schema(value[name], schema["properties"][name], document)
     if "pattern" in schema:
         assert re.search(schema["pattern"], value)
     if "enum" in schema:

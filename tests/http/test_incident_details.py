@@ -10,11 +10,11 @@ from tests.handlers.acme import Acme
 from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
-def change(ledger: Engine, *statements: str) -> None:
+def execute(ledger: Engine, *statements: str) -> None:
     with ledger.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
@@ -23,7 +23,7 @@ def change(ledger: Engine, *statements: str) -> None:
 def test_an_incident_is_identified_by_its_number_in_the_organization_and_not_by_its_id(
     gateway: Gateway, ledger: Engine
 ) -> None:
-    change(ledger, "UPDATE incidents SET identifier = 1000 + id")
+    execute(ledger, "UPDATE incidents SET identifier = 1000 + id")
     number = f"{ACME}/incidents/{{}}/"
     with ledger.connect() as connection:
         ids = list(connection.execute(text("SELECT id FROM incidents ORDER BY id")).scalars())
@@ -33,12 +33,12 @@ def test_an_incident_is_identified_by_its_number_in_the_organization_and_not_by_
 
     # The others are of other organizations.
     assert by_number == [200, 404, 404]
-    assert [(answer.status_code, answer.json()) for answer in by_id] == [(404, MISSING)] * 3
+    assert [(answer.status_code, answer.json()) for answer in by_id] == [(404, NOT_FOUND)] * 3
 
 
 @pytest.mark.parametrize("status", [1, 2, 10, 20])
 def test_an_incident_can_be_read_in_any_status(gateway: Gateway, ledger: Engine, status: int) -> None:
-    change(ledger, f"UPDATE incidents SET status = {status}")
+    execute(ledger, f"UPDATE incidents SET status = {status}")
 
     answer = gateway.get(INCIDENT)
 
@@ -67,7 +67,7 @@ def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Ac
 
 def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
     for person, hour in ((11, 9), (13, 11), (12, 10)):
-        change(
+        execute(
             ledger,
             f"INSERT INTO incident_seen SELECT i.id, {person}, '2026-01-01 {hour}:00Z' FROM incidents i"
             " JOIN organizations o ON o.id = i.organization_id WHERE o.slug = 'acme'",
@@ -87,7 +87,7 @@ def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> 
 def test_an_incident_without_an_active_project_is_forbidden_to_everyone(
     gateway: Gateway, ledger: Engine, by: str, lost: str
 ) -> None:
-    change(ledger, lost)
+    execute(ledger, lost)
 
     answer = gateway.get(INCIDENT, by=by)
 
@@ -105,7 +105,7 @@ def test_an_activity_has_sentrys_fields_and_a_version(gateway: Gateway, busy_wor
 
 
 def test_the_closing_date_is_truncated_to_the_minute(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
-    change(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
+    execute(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
 
     assert gateway.get(INCIDENT).json()["dateClosed"] == "2026-01-02T03:04:00Z"
 
@@ -120,7 +120,7 @@ ADD_ACTIVITIES = """
 
 
 def test_activities_of_every_type_are_listed(gateway: Gateway, ledger: Engine) -> None:
-    change(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
+    execute(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
 
     oldest_first = gateway.get(f"{INCIDENT}activity/?desc=0").json()
 
@@ -128,7 +128,7 @@ def test_activities_of_every_type_are_listed(gateway: Gateway, ledger: Engine) -
 
 
 def test_a_page_holds_at_most_a_hundred_activities(gateway: Gateway, ledger: Engine) -> None:
-    change(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
+    execute(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
 
     answer = gateway.get(f"{INCIDENT}activity/")
 

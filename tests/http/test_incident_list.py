@@ -18,7 +18,7 @@ from models.timestamps import iso
 from tests.builders import NOW, a_comment, a_project, an_incident
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway
-from tests.http.incident_list_requests import LIST, Open, refusal, titles
+from tests.http.incident_list_requests import LIST, OpenIncident, refusal, titles
 from tests.http.pages import links, pages
 
 pytestmark = pytest.mark.usefixtures("named_first")
@@ -30,7 +30,7 @@ NO_PERMISSION = {"detail": "You do not have permission to perform this action."}
 # --- which projects --------------------------------------------------------------------------------------------
 
 
-def test_the_list_defaults_to_the_projects_of_the_callers_teams(gateway: Gateway, opened: Open) -> None:
+def test_the_list_defaults_to_the_projects_of_the_callers_teams(gateway: Gateway, opened: OpenIncident) -> None:
     opened("second", "p2")
 
     assert titles(gateway) == ["first"]
@@ -45,7 +45,7 @@ def test_callers_without_a_team_list_nothing_unless_they_name_projects(gateway: 
 
 
 def test_a_service_lists_every_active_project_or_those_of_the_person_it_acts_for(
-    gateway: Gateway, opened: Open
+    gateway: Gateway, opened: OpenIncident
 ) -> None:
     opened("second", "p2")
 
@@ -54,7 +54,7 @@ def test_a_service_lists_every_active_project_or_those_of_the_person_it_acts_for
     assert [incident["title"] for incident in acting] == ["first"]
 
 
-def test_minus_one_and_all_select_every_project_the_caller_can_access(gateway: Gateway, opened: Open) -> None:
+def test_minus_one_and_all_select_every_project_the_caller_can_access(gateway: Gateway, opened: OpenIncident) -> None:
     opened("second", "p2")
     opened("nobody's", "old")
 
@@ -62,7 +62,7 @@ def test_minus_one_and_all_select_every_project_the_caller_can_access(gateway: G
         assert titles(gateway, query) == ["second", "first"]
 
 
-def test_project_parameters_can_be_repeated(gateway: Gateway, acme: Acme, opened: Open) -> None:
+def test_project_parameters_can_be_repeated(gateway: Gateway, acme: Acme, opened: OpenIncident) -> None:
     opened("second", "p2")
     p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
 
@@ -72,7 +72,9 @@ def test_project_parameters_can_be_repeated(gateway: Gateway, acme: Acme, opened
     assert titles(gateway, "?projectSlug=p2&projectSlug=p1") == ["second", "first"]
 
 
-def test_a_slug_takes_precedence_over_an_id_and_an_empty_slug_is_ignored(gateway: Gateway, opened: Open) -> None:
+def test_a_slug_takes_precedence_over_an_id_and_an_empty_slug_is_ignored(
+    gateway: Gateway, opened: OpenIncident
+) -> None:
     opened("second", "p2")
 
     assert titles(gateway, "?projectSlug=p2&project=x") == ["second"]
@@ -102,7 +104,7 @@ def test_a_project_that_is_not_a_number_is_refused(gateway: Gateway, said: str) 
     assert refusal(gateway, f"?project={said}") == (400, {"detail": text})
 
 
-def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Open) -> None:
+def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: OpenIncident) -> None:
     opened("both", "p1", "p2")
 
     assert titles(gateway, "?project=-1") == ["both", "first"]
@@ -111,7 +113,7 @@ def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Op
 # --- the incident itself ---------------------------------------------------------------------------------------
 
 
-def test_the_status_filter_ignores_unknown_values(gateway: Gateway, opened: Open) -> None:
+def test_the_status_filter_ignores_unknown_values(gateway: Gateway, opened: OpenIncident) -> None:
     for minutes, status in enumerate(IncidentStatus, start=1):
         opened(status.name, minutes=minutes, status=status)
 
@@ -131,7 +133,7 @@ def test_the_list_follows_a_status_change(gateway: Gateway, acme: Acme, ledger: 
     assert titles(gateway, "?status=closed") == ["first"]
 
 
-def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: Open) -> None:
+def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: OpenIncident) -> None:
     opened("long gone", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=61))
     opened("just in", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=60))
     opened("old and open", minutes=-200)
@@ -145,7 +147,7 @@ def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: Ope
     assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
 
 
-def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: Open) -> None:
+def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: OpenIncident) -> None:
     opened("later", minutes=1)
 
     assert titles(gateway, f"?end={iso(NOW)}") == ["first"]
@@ -156,7 +158,7 @@ def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: Open)
 @pytest.mark.parametrize(
     "said", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
 )
-def test_dates_are_parsed_leniently_and_default_to_utc(gateway: Gateway, opened: Open, said: str) -> None:
+def test_dates_are_parsed_leniently_and_default_to_utc(gateway: Gateway, opened: OpenIncident, said: str) -> None:
     opened("later", minutes=0.5)
 
     assert titles(gateway, f"?end={said.replace('+', '%2B')}") == ["first"]
@@ -169,7 +171,7 @@ def test_an_invalid_date_is_refused(gateway: Gateway, name: str, said: str) -> N
     assert refusal(gateway, f"?{name}={said.replace(chr(0), '%00')}") == (400, {"detail": text})
 
 
-def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gateway, opened: Open) -> None:
+def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gateway, opened: OpenIncident) -> None:
     opened("100% of Ärger_now", minutes=1)
     opened("100 of trouble", minutes=2)
 
@@ -180,7 +182,7 @@ def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gatew
     assert len(titles(gateway, "?title=")) == 3
 
 
-def test_filters_are_combined_with_and(gateway: Gateway, opened: Open) -> None:
+def test_filters_are_combined_with_and(gateway: Gateway, opened: OpenIncident) -> None:
     opened("disk full", "p2", minutes=1, status=IncidentStatus.CRITICAL)
     opened("disk slow", "p2", minutes=2)
     opened("disk full", "p1", minutes=3, status=IncidentStatus.CRITICAL)
@@ -189,7 +191,9 @@ def test_filters_are_combined_with_and(gateway: Gateway, opened: Open) -> None:
     assert [(incident["title"], incident["projects"]) for incident in found] == [("disk full", ["p2"])]
 
 
-def test_a_dedup_key_finds_the_open_incident_or_else_the_latest(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_a_dedup_key_finds_the_open_incident_or_else_the_latest(
+    gateway: Gateway, opened: OpenIncident, ledger: Engine
+) -> None:
     opened("older", "p2", minutes=1, dedup_key="k", status=CLOSED, date_closed=NOW)
     opened("latest", "p2", minutes=2, dedup_key="k", status=CLOSED, date_closed=NOW)
 
@@ -206,7 +210,7 @@ def test_a_dedup_key_finds_the_open_incident_or_else_the_latest(gateway: Gateway
 # --- how it looks ----------------------------------------------------------------------------------------------
 
 
-def test_a_listed_incident_has_the_documented_fields(gateway: Gateway, opened: Open, acme: Acme) -> None:
+def test_a_listed_incident_has_the_documented_fields(gateway: Gateway, opened: OpenIncident, acme: Acme) -> None:
     id_ = opened(
         "whole", "p1", "p2", minutes=1, status=CLOSED, date_closed=datetime.fromisoformat("2026-11-23T12:34:56.789Z")
     )
@@ -221,7 +225,7 @@ def test_a_listed_incident_has_the_documented_fields(gateway: Gateway, opened: O
     }  # fmt: skip
 
 
-def test_activities_are_included_on_request(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_activities_are_included_on_request(gateway: Gateway, opened: OpenIncident, ledger: Engine) -> None:
     opened("silent", minutes=1)
     with ledger.begin() as connection:
         first = connection.exec_driver_sql(
@@ -237,7 +241,7 @@ def test_activities_are_included_on_request(gateway: Gateway, opened: Open, ledg
     assert first_one["seenBy"] is None
 
 
-def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: OpenIncident, ledger: Engine) -> None:
     busy = [opened(f"busy {number}", minutes=number) for number in range(3)]
     with ledger.begin() as connection:
         rows = [
@@ -252,7 +256,7 @@ def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Op
 
 
 def test_seen_by_is_included_on_request_with_the_time_of_each_view(
-    gateway: Gateway, opened: Open, ledger: Engine
+    gateway: Gateway, opened: OpenIncident, ledger: Engine
 ) -> None:
     one, other = opened("one", minutes=2), opened("other", minutes=1)
     with ledger.begin() as connection:
@@ -278,7 +282,7 @@ def test_expanding_rules_changes_nothing_without_rules(gateway: Gateway) -> None
 # --- pages -----------------------------------------------------------------------------------------------------
 
 
-def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: Open) -> None:
+def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: OpenIncident) -> None:
     for number in range(26):
         opened(f"n{number}", minutes=number)
 
@@ -290,7 +294,7 @@ def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: Open) ->
     "query", ["", "&status=open", "&title=same", "&title=sa", "&start=2026-11-22", "&end=2027-01-01"]
 )
 def test_pages_over_equal_dates_hold_every_incident_once_in_both_directions(
-    gateway: Gateway, opened: Open, query: str
+    gateway: Gateway, opened: OpenIncident, query: str
 ) -> None:
     expected = [str(opened("same", "p1", "p2")) for _ in range(7)][::-1]
     path = f"{LIST}?project=-1&per_page=3{query or '&title=same'}"
@@ -308,7 +312,7 @@ def test_pages_over_equal_dates_hold_every_incident_once_in_both_directions(
     assert back == there[-2::-1]
 
 
-def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, opened: Open) -> None:
+def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, opened: OpenIncident) -> None:
     for number in range(4):
         opened(f"n{number}", minutes=number)
     first = gateway.get(f"{LIST}?per_page=2")
@@ -319,7 +323,9 @@ def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, op
     assert [incident["title"] for incident in second] == ["n1", "n0"]
 
 
-def test_many_projects_give_the_same_list_as_few(gateway: Gateway, opened: Open, acme: Acme, ledger: Engine) -> None:
+def test_many_projects_give_the_same_list_as_few(
+    gateway: Gateway, opened: OpenIncident, acme: Acme, ledger: Engine
+) -> None:
     with ledger.begin() as connection:
         many = [a_project(connection, acme.organizations["acme"]) for _ in range(40)]
         for number, project in enumerate(many):

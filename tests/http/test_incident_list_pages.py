@@ -27,7 +27,7 @@ from tests.conftest import Database
 from tests.http.fuzz_settings import TIMES
 
 EXAMPLES: Final = 150 * TIMES
-ERA: Final = timedelta(days=32)
+TIME_BUCKET: Final = timedelta(days=32)
 MICROSECOND: Final = timedelta(microseconds=1)
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -44,8 +44,8 @@ ENVIRONMENTS: Final = ("prod", "İzmir", "it's")
 DATES: Final = (
     *(NOW - timedelta(minutes=each // 3) for each in range(12)),
     *(NOW - timedelta(days=each) for each in (1, 2, 3, 31, 32, 33, 400, 1500)),
-    *(EPOCH + 620 * ERA + each * MICROSECOND for each in (-1, 0, 1)),
-    *(EPOCH + each * ERA for each in (-1, 0)),
+    *(EPOCH + 620 * TIME_BUCKET + each * MICROSECOND for each in (-1, 0, 1)),
+    *(EPOCH + each * TIME_BUCKET for each in (-1, 0)),
     datetime(1, 1, 1, tzinfo=UTC),
     datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
 )
@@ -128,7 +128,7 @@ def _an_incident(dice: random.Random, organization: int, number: int, rules: dic
     }
 
 
-PARTS: Final = st.one_of(
+TITLE_PARTS: Final = st.one_of(
     st.sampled_from(WORDS),
     st.sampled_from(("lat", "ency is", "h unr", "ta x", "-42", "ÄRG", "ßE", "οδο", "IS", "", "nowhere", "ace stack ")),
     st.tuples(st.sampled_from([f"{one} {other}" for one in WORDS for other in WORDS]), st.integers(0, 9)).map(
@@ -136,10 +136,10 @@ PARTS: Final = st.one_of(
     ),
 )
 MOMENTS: Final = st.one_of(st.none(), st.sampled_from([each for each in DATES if 1 < each.year < 9999]))
-SELECTIONS: Final = st.fixed_dictionaries({
-    "title": PARTS, "standing": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
+FILTERS: Final = st.fixed_dictionaries({
+    "title": TITLE_PARTS, "standing": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
 })  # fmt: skip
-WISHES: Final = st.one_of(
+RULE_FILTERS: Final = st.one_of(
     st.just({}),
     st.fixed_dictionaries(
         {},
@@ -170,7 +170,7 @@ def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
     @settings(
         max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.generate]
     )
-    @given(SELECTIONS, WISHES, st.sampled_from((1, 3, 4)), st.integers(4, 60))
+    @given(FILTERS, RULE_FILTERS, st.sampled_from((1, 3, 4)), st.integers(4, 60))
     def check(wish: dict[str, Any], of_rule: dict[str, Any], projects: int, size: int) -> None:
         rule = RuleFilter(**{name: value for name, value in of_rule.items() if name != "rule"})
         if "rule" in of_rule:
@@ -182,7 +182,7 @@ def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
         last = there[-1][0] if there[-1] else None
         back = [] if last is None else _pages(house, selection, Cursor(last, backwards=True), size, asked)
 
-        expected = _plainly(house, selection)
+        expected = _filter_plainly(house, selection)
         assert [key for page in there for key in page] == expected
         assert [key for page in back for key in page] == expected[: expected.index(last) if last else 0][::-1]
 
@@ -218,7 +218,7 @@ def _keys(house: SeededOrganization, selection: IncidentFilter, page: Page, aske
         return found
 
 
-def _plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
+def _filter_plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
     standing = list(IncidentStatus) if selection.status is None else selection.status.statuses
     rule = selection.rule
     rows = house.connection.execute(

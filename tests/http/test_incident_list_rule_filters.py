@@ -13,13 +13,13 @@ from models.directory.tables import organizations, teams
 from tests.builders import NOW, a_definition, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway
-from tests.http.incident_list_requests import LIST, Open, refusal, titles
+from tests.http.incident_list_requests import LIST, OpenIncident, refusal, titles
 
 pytestmark = pytest.mark.usefixtures("named_first")
 
 
 @pytest.fixture
-def found(acme: Acme, ledger: Engine, opened: Open) -> int:
+def found(acme: Acme, ledger: Engine, opened: OpenIncident) -> int:
     """A rule of team t1 on prod; it found `before`, says something else by now, and found `after`. The rule's id."""
     organization = acme.organizations["acme"]
     was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
@@ -56,14 +56,14 @@ def test_the_rule_filter_matches_only_the_current_generation(gateway: Gateway, f
 def test_with_snapshots_the_rule_filter_matches_every_generation(
     gateway: Gateway, found: int, acme: Acme, ledger: Engine
 ) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     assert titles(gateway, f"?alertRule={found}&includeSnapshots=0") == ["after", "before"]
     assert titles(gateway, f"?alertRule={found}&includeSnapshots=") == ["after"]
 
 
 def test_the_team_filter_keeps_incidents_of_its_rules(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     assert titles(gateway, "?team=21") == titles(gateway, "?team=myteams") == ["after"]
     assert titles(gateway, "?team=21&team=unassigned") == ["after", "first"]
@@ -75,7 +75,7 @@ def test_without_the_performance_feature_only_incidents_of_rules_on_events_are_l
 ) -> None:
     assert titles(gateway) == ["after", "first"]
 
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     assert titles(gateway) == ["after", "before", "first"]
 
@@ -86,7 +86,7 @@ def test_the_rule_filter_is_combined_with_other_filters(gateway: Gateway, found:
     assert titles(gateway, f"?alertRule={found}&title=before") == []
 
 
-def test_the_dedup_key_is_combined_with_the_rule_filter(gateway: Gateway, found: int, opened: Open) -> None:
+def test_the_dedup_key_is_combined_with_the_rule_filter(gateway: Gateway, found: int, opened: OpenIncident) -> None:
     opened("keyed", minutes=3, dedup_key="k", alert_rule_id=found, alert_rule_generation=2)
 
     assert titles(gateway, f"?dedupKey=k&alertRule={found}") == ["keyed"]
@@ -94,7 +94,7 @@ def test_the_dedup_key_is_combined_with_the_rule_filter(gateway: Gateway, found:
 
 
 def test_a_listed_incident_shows_its_rule_as_it_was(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
-    give(ledger, acme, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     after, before, _ = gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json()
 
@@ -104,7 +104,7 @@ def test_a_listed_incident_shows_its_rule_as_it_was(gateway: Gateway, found: int
     assert {each["alertRule"]["latestIncident"]["title"] for each in (after, before)} == {"after"}
 
 
-def give(ledger: Engine, acme: Acme, *features: str) -> None:
+def set_features(ledger: Engine, acme: Acme, *features: str) -> None:
     with ledger.begin() as connection:
         connection.execute(
             update(organizations).where(organizations.c.id == acme.organizations["acme"]).values(features=features)

@@ -14,7 +14,7 @@ from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 REQUIRED = ["This field is required."]
 NUMBER = ["A valid number is required."]
 NOON = "2026-11-23T12:00:00Z"
@@ -32,15 +32,15 @@ def rule(ledger: Engine, acme: Acme) -> int:
         )
 
 
-def at(rule: object, organization: str = "acme") -> str:
+def observations_of(rule: object, organization: str = "acme") -> str:
     return f"/api/0/organizations/{organization}/alert-rules/{rule}/observations/"
 
 
-def a_value(value: Any = 60, **fields: Any) -> dict[str, Any]:
+def an_observation(value: Any = 60, **fields: Any) -> dict[str, Any]:
     return {"project": "p1", "value": value, "timestamp": NOON} | fields
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
 
@@ -49,7 +49,7 @@ def accepted(ledger: Engine) -> int:
 
 
 def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
+    answered = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
     assert answered.status_code == 201
     body = answered.json()
@@ -62,9 +62,9 @@ def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, bu
 
 
 def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    gateway.post(at(rule), a_value(10), by="dev-bot")
+    gateway.post(observations_of(rule), an_observation(10), by="dev-bot")
 
-    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
+    answered = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (
         200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
@@ -78,10 +78,10 @@ def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: in
 def test_a_value_is_any_number_or_null(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
-    answered = gateway.post(at(rule), a_value(value), by="dev-bot")
+    answered = gateway.post(observations_of(rule), an_observation(value), by="dev-bot")
 
     assert answered.status_code == 201
-    [noted] = gateway.get(at(rule)).json()
+    [noted] = gateway.get(observations_of(rule)).json()
     assert noted["value"] == measured
 
 
@@ -108,14 +108,14 @@ def test_a_value_is_any_number_or_null(
 def test_an_invalid_observation_is_400_and_creates_no_command(
     gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
 ) -> None:
-    answered = gateway.post(at(rule), a_value(**fields), by="dev-bot")
+    answered = gateway.post(observations_of(rule), an_observation(**fields), by="dev-bot")
 
     assert (answered.status_code, answered.json()) == (400, wrong)
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
-    answered = gateway.post(at(rule), {})
+    answered = gateway.post(observations_of(rule), {})
 
     assert (answered.status_code, answered.json()) == (
         400, {"project": REQUIRED, "value": REQUIRED, "timestamp": REQUIRED},
@@ -128,14 +128,14 @@ def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) ->
 def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
     gateway: Gateway, rule: int, busy_worker: Worker, spelled: str
 ) -> None:
-    gateway.post(at(rule), a_value(timestamp=spelled))
+    gateway.post(observations_of(rule), an_observation(timestamp=spelled))
 
-    assert [noted["timestamp"] for noted in gateway.get(at(rule)).json()] == [NOON]
+    assert [noted["timestamp"] for noted in gateway.get(observations_of(rule)).json()] == [NOON]
 
 
 def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for project in ("p2", "nowhere"):
-        answered = gateway.post(at(rule), a_value(project=project), by="dev-bot")
+        answered = gateway.post(observations_of(rule), an_observation(project=project), by="dev-bot")
         assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
 
 
@@ -159,7 +159,7 @@ def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, r
 def test_callers_who_may_write_alert_rules_may_send_values(
     gateway: Gateway, rule: int, busy_worker: Worker, by: str, expected: tuple[int, Any]
 ) -> None:
-    answered = gateway.post(at(rule), a_value(), by=by)
+    answered = gateway.post(observations_of(rule), an_observation(), by=by)
 
     assert (answered.status_code, answered.json() if expected[1] else None) == expected
 
@@ -168,22 +168,30 @@ def test_an_api_key_with_the_scope_is_still_refused(gateway: Gateway, ledger: En
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{alerts:write}' WHERE kind = 'key'")
 
-    answered = gateway.post(at(rule), a_value(), by="dev-key")
+    answered = gateway.post(observations_of(rule), an_observation(), by="dev-key")
 
     assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
-@pytest.mark.parametrize("body", [a_value(), {}])
+@pytest.mark.parametrize("body", [an_observation(), {}])
 def test_an_unknown_rule_is_404_whatever_the_body(
     gateway: Gateway, ledger: Engine, rule: int, busy_worker: Worker, body: Any
 ) -> None:
     with ledger.begin() as connection:
         deleted = an_alert_rule(connection, 1, status=4)
 
-    for path in (at(999), at("x"), at("²"), at(2**70), at(deleted), at(rule, "closed"), at(rule, "nowhere")):
+    for path in (
+        observations_of(999),
+        observations_of("x"),
+        observations_of("²"),
+        observations_of(2**70),
+        observations_of(deleted),
+        observations_of(rule, "closed"),
+        observations_of(rule, "nowhere"),
+    ):
         answered = gateway.post(path, body)
-        assert (answered.status_code, answered.json()) == (404, MISSING), path
+        assert (answered.status_code, answered.json()) == (404, NOT_FOUND), path
 
 
 def test_an_inaccessible_rule_is_403_whatever_the_body(
@@ -193,19 +201,19 @@ def test_an_inaccessible_rule_is_403_whatever_the_body(
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
         of_p2 = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
 
-    for body in (a_value(project="p2"), {}):
-        answered = gateway.post(at(of_p2), body)
+    for body in (an_observation(project="p2"), {}):
+        answered = gateway.post(observations_of(of_p2), body)
         assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
-    assert gateway.get(at(of_p2)).status_code == 403
+    assert gateway.get(observations_of(of_p2)).status_code == 403
 
 
 def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
-    answers = [gateway.post(at(rule), a_value()), gateway.get(at(rule))]
+    answers = [gateway.post(observations_of(rule), an_observation()), gateway.get(observations_of(rule))]
 
-    assert [(each.status_code, each.json()) for each in answers] == [(404, MISSING)] * 2
+    assert [(each.status_code, each.json()) for each in answers] == [(404, NOT_FOUND)] * 2
 
 
 # --- many at once ----------------------------------------------------------------------------------------------
@@ -214,7 +222,7 @@ def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engi
 def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     values = [(10, 0), (60, 1), (120, 2), (120, 2), (80, 3), (10, 4)]
     items = [
-        a_value(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
+        an_observation(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
         for value, minute in values
     ]
 
@@ -235,9 +243,9 @@ def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: i
 @pytest.mark.parametrize(
     ("item", "wrong"),
     [
-        (a_value(), {"alertRule": REQUIRED}),
-        (a_value(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
-        (a_value(alertRule=None), {"alertRule": ["This field may not be null."]}),
+        (an_observation(), {"alertRule": REQUIRED}),
+        (an_observation(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
+        (an_observation(alertRule=None), {"alertRule": ["This field may not be null."]}),
     ],
 )
 def test_a_bulk_item_must_name_its_rule(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
@@ -253,9 +261,9 @@ def test_recent_values_are_listed_newest_first_with_their_effects(
     gateway: Gateway, rule: int, busy_worker: Worker
 ) -> None:
     for value, minute in ((60, 1), (70, 2), (200, 0), (10, 3)):
-        gateway.post(at(rule), a_value(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+        gateway.post(observations_of(rule), an_observation(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
-    listed = gateway.get(at(rule), by="dev-bot").json()
+    listed = gateway.get(observations_of(rule), by="dev-bot").json()
 
     assert [
         (each["value"], each["fired"], each["resolved"], each["ignored"], each["incidentIdentifier"]) for each in listed
@@ -274,10 +282,10 @@ def test_recent_values_are_listed_newest_first_with_their_effects(
 
 def test_the_observation_list_is_paginated(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for minute in range(5):
-        gateway.post(at(rule), a_value(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+        gateway.post(observations_of(rule), an_observation(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
     seen: list[Any] = []
-    page: httpx.Response | None = gateway.get(f"{at(rule)}?per_page=2")
+    page: httpx.Response | None = gateway.get(f"{observations_of(rule)}?per_page=2")
     while page is not None:
         seen += [each["value"] for each in page.json()]
         following = page.links["next"]
@@ -293,24 +301,26 @@ def test_observations_can_be_filtered_by_project_slug(
         places = [acme.projects["acme", slug] for slug in ("p1", "p2")]
         both = an_alert_rule(connection, acme.organizations["acme"], projects=places)
     for slug in ("p1", "p2"):
-        gateway.post(at(both), a_value(project=slug))
+        gateway.post(observations_of(both), an_observation(project=slug))
 
     def projects(query: str, by: str = "dev-mem") -> list[str]:
-        return [each["project"] for each in gateway.get(f"{at(both)}{query}", by=by).json()]
+        return [each["project"] for each in gateway.get(f"{observations_of(both)}{query}", by=by).json()]
 
     assert (projects(""), projects("?project=p1"), projects("?project=p1&project=p2")) == (
         ["p2", "p1"], ["p1"], ["p2", "p1"],
     )  # fmt: skip
-    wrong = gateway.get(f"{at(both)}?project=old")
+    wrong = gateway.get(f"{observations_of(both)}?project=old")
     assert (wrong.status_code, wrong.json()) == (400, {"project": ["Invalid project"]})
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
     assert (projects("", by="dev-mem"), projects("", by="dev-ben")) == (["p1"], ["p2", "p1"])
-    assert gateway.get(f"{at(both)}?project=p2").status_code == 403
+    assert gateway.get(f"{observations_of(both)}?project=p2").status_code == 403
 
 
 def test_callers_who_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
-    statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")}
+    statuses = {
+        by: gateway.get(observations_of(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")
+    }
 
     assert statuses == {"dev-mem-read": 200, "dev-bot": 200, "dev-plain-bot": 403}
-    assert gateway.get(at(999)).status_code == 404
+    assert gateway.get(observations_of(999)).status_code == 404

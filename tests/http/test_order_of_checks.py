@@ -9,7 +9,7 @@ import pytest
 from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 NO_CREDENTIAL = {"detail": "Authentication credentials were not provided."}
 BLANK = {"comment": ["This field may not be blank."]}
 NOWHERE = "/api/0/organizations/nowhere/incidents/1/comments/"
@@ -17,132 +17,132 @@ PLAIN = "/api/0/organizations/plain"
 CLOSED = "/api/0/organizations/closed"
 
 
-def refused(method: str, path: str, status: int, body: Any, name: str, **request: Any) -> Any:
+def case(method: str, path: str, status: int, body: Any, name: str, **request: Any) -> Any:
     return pytest.param(method, path, status, body, request, id=name)
 
 
-LADDER = [
-    refused(
+CASES = [
+    case(
         "POST", COMMENTS, 400, "Invalid origin: https://evil.test", "a foreign origin comes before a missing token",
         by=None, headers={"Origin": "https://evil.test"},
     ),
-    refused("POST", COMMENTS, 401, NO_CREDENTIAL, "no token", by=None, json=A_COMMENT),
-    refused("POST", COMMENTS, 401, {"detail": "Invalid token"}, "an unknown token", by="dev-nobody"),
-    refused("POST", COMMENTS, 401, {"detail": "User inactive or deleted"}, "an inactive person", by="dev-gone"),
-    refused(
+    case("POST", COMMENTS, 401, NO_CREDENTIAL, "no token", by=None, json=A_COMMENT),
+    case("POST", COMMENTS, 401, {"detail": "Invalid token"}, "an unknown token", by="dev-nobody"),
+    case("POST", COMMENTS, 401, {"detail": "User inactive or deleted"}, "an inactive person", by="dev-gone"),
+    case(
         "POST", COMMENTS, 401, {"detail": "Invalid token"}, "a bad token comes before a large body",
         by="dev-nobody", content=b"x" * 70_000,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 403, FORBIDDEN, "a person's token acts for nobody",
         headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 403, FORBIDDEN, "a service without the right acts for nobody",
         by="dev-plain-bot", headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for strangers",
         by="dev-bot", headers={"Act-As": "user:14"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for the inactive",
         by="dev-bot", headers={"Act-As": "user:16"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for what is no person",
         by="dev-bot", headers={"Act-As": "team:21"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 413, {"detail": "The request body may not exceed 65536 bytes."},
         "a large body comes before the token's scopes", by="dev-mem-read", content=b"x" * 70_000,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 415, {"detail": 'Unsupported media type "text/plain" in request.'},
         "another media type comes before the token's scopes",
         by="dev-mem-read", content=b"x", headers={"Content-Type": "text/plain"},
     ),
-    refused(
+    case(
         "POST", NOWHERE, 403, FORBIDDEN, "the token's scopes come before the organization", by="dev-mem-read", json={}
     ),
-    refused("PATCH", COMMENTS, 403, FORBIDDEN, "a method that no scope opens is forbidden to tokens", by="dev-bot"),
-    refused(
+    case("PATCH", COMMENTS, 403, FORBIDDEN, "a method that no scope opens is forbidden to tokens", by="dev-bot"),
+    case(
         "PATCH", NOWHERE, 405, {"detail": 'Method "PATCH" not allowed.'}, "the method comes before the organization"
     ),
-    refused("POST", NOWHERE, 404, MISSING, "an unknown organization", json=A_COMMENT),
-    refused("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "strangers first, the plan second", by="dev-out"),
-    refused("POST", f"{PLAIN}/incidents/77/comments/", 404, MISSING, "a plan without incidents", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/x1/comments/", 404, MISSING, "no number", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, MISSING, "no ASCII digit", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/{2**80}/comments/", 404, MISSING, "a number beyond all", json=A_COMMENT),
-    refused(
-        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
+    case("POST", NOWHERE, 404, NOT_FOUND, "an unknown organization", json=A_COMMENT),
+    case("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "strangers first, the plan second", by="dev-out"),
+    case("POST", f"{PLAIN}/incidents/77/comments/", 404, NOT_FOUND, "a plan without incidents", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/x1/comments/", 404, NOT_FOUND, "no number", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, NOT_FOUND, "no ASCII digit", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/{2**80}/comments/", 404, NOT_FOUND, "a number beyond all", json=A_COMMENT),
+    case(
+        "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
         "no such incident, then the shape", json={"comment": ""}
     ),
-    refused(
+    case(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN,
         "no project, then the shape", json={"comment": ""}
     ),
-    refused(
+    case(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then broken JSON",
         content=b"{", headers={"Content-Type": "application/json"},
     ),
-    refused(
+    case(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then a bad key",
         json=A_COMMENT, headers={"Idempotency-Key": "has a space"},
     ),
-    refused("POST", COMMENTS, 400, BLANK, "the shape", json={"comment": ""}),
-    refused(
+    case("POST", COMMENTS, 400, BLANK, "the shape", json={"comment": ""}),
+    case(
         "POST", f"{ACME}/incidents/0001/comments/", 400, BLANK,
         "leading zeros change nothing", json={"comment": ""}
     ),
-    refused(
-        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
+    case(
+        "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
         "a key, and no such incident", by="dev-key", json=A_COMMENT
     ),
-    refused("POST", COMMENTS, 403, FORBIDDEN, "a key writes nothing", by="dev-key", json=A_COMMENT),
-    refused("POST", COMMENTS, 403, FORBIDDEN, "a key is not told what is wrong", by="dev-key", json={"comment": ""}),
-    refused(
+    case("POST", COMMENTS, 403, FORBIDDEN, "a key writes nothing", by="dev-key", json=A_COMMENT),
+    case("POST", COMMENTS, 403, FORBIDDEN, "a key is not told what is wrong", by="dev-key", json={"comment": ""}),
+    case(
         "POST", COMMENTS, 403, FORBIDDEN,
         "a service without a person comments nothing", by="dev-bot", json=A_COMMENT
     ),
-    refused(
+    case(
         "POST", f"{ACME}/notifications/read/", 403, FORBIDDEN,
         "a service has no inbox to read", by="dev-bot", json={"upTo": 1}
     ),
-    refused("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
-    refused("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
-    refused(
+    case("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
+    case("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
+    case(
         "POST", f"{ACME}/incidents/", 403, FORBIDDEN,
         "members open no incident", json={"title": "t", "projects": ["p1"]}
     ),
-    refused("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
-    refused("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes read no incident", by="dev-mem-alerts"),
-    refused("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),
-    refused("GET", f"{CLOSED}/incidents/2/", 404, MISSING, "an incident that is not there is missing"),
-    refused("GET", f"{PLAIN}/incidents/1/", 404, MISSING, "reads need the plan too"),
-    refused("GET", f"{ACME}/", 403, FORBIDDEN, "operators see no tenant", by="dev-ops"),
-    refused("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no member's"),
-    refused("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no viewer's", by="dev-viewer"),
-    refused("GET", "/api/0/commands/no-uuid/", 404, MISSING, "no id of a command"),
-    refused("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, MISSING, "no such command"),
-    refused("GET", "/api/0/nothing/", 404, MISSING, "no such address"),
-    refused(
+    case("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
+    case("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes read no incident", by="dev-mem-alerts"),
+    case("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),
+    case("GET", f"{CLOSED}/incidents/2/", 404, NOT_FOUND, "an incident that is not there is missing"),
+    case("GET", f"{PLAIN}/incidents/1/", 404, NOT_FOUND, "reads need the plan too"),
+    case("GET", f"{ACME}/", 403, FORBIDDEN, "operators see no tenant", by="dev-ops"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no member's"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no viewer's", by="dev-viewer"),
+    case("GET", "/api/0/commands/no-uuid/", 404, NOT_FOUND, "no id of a command"),
+    case("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, NOT_FOUND, "no such command"),
+    case("GET", "/api/0/nothing/", 404, NOT_FOUND, "no such address"),
+    case(
         "POST", COMMANDS, 403, FORBIDDEN, "each item needs its own route's scopes, before its shape",
         by="dev-mem-read", json={"commands": [{"type": "comment.post"}]},
     ),
-    refused(
-        "POST", f"{PLAIN}/commands/", 404, MISSING, "an item that needs the plan needs it here too",
+    case(
+        "POST", f"{PLAIN}/commands/", 404, NOT_FOUND, "an item that needs the plan needs it here too",
         json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
-    refused(
+    case(
         "POST", COMMANDS, 403, FORBIDDEN, "a service without a person comments nothing in bulk either",
         by="dev-bot", json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "status", "body", "request_"), LADDER)
+@pytest.mark.parametrize(("method", "path", "status", "body", "request_"), CASES)
 def test_the_earliest_failing_check_decides_the_response(
     gateway: Gateway, method: str, path: str, status: int, body: Any, request_: dict[str, Any]
 ) -> None:

@@ -51,7 +51,7 @@ def test_commands_are_refused_without_the_database_and_accepted_again_afterwards
     anonymous = gateway.post(COMMENTS, A_COMMENT, by=None)
     servers.start_postgres()
     back = eventually(
-        lambda: accepted(gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async"))
+        lambda: if_accepted(gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async"))
     )
 
     assert [answer.status_code for answer in away] == [503, 503]
@@ -121,5 +121,5 @@ def test_an_older_schema_is_not_ready_and_a_newer_one_is(gateway: Gateway, ledge
     assert gateway.get("/readyz", by=None).status_code == 503
 
 
-def accepted(answer: httpx.Response) -> httpx.Response | None:
+def if_accepted(answer: httpx.Response) -> httpx.Response | None:
     return answer if answer.status_code == 202 else None

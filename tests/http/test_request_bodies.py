@@ -21,12 +21,12 @@ def send(
         return client.post(path, content=content)
 
 
-def count(ledger: Engine) -> int:
+def command_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
 
-def answers(gateway: Gateway, status: int) -> int:
+def response_count(gateway: Gateway, status: int) -> int:
     """How many requests the gateway has answered so."""
     lines = gateway.get("/metrics", by=None).text.splitlines()
     return sum(line.startswith("tocsin_http_answers_total{") and f'status="{status}"' in line for line in lines)
@@ -142,9 +142,9 @@ def test_a_truncated_body_is_not_accepted_as_a_shorter_one(gateway: Gateway, led
     with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as caller:
         caller.sendall(f"{request}Prefer: respond-async\r\nContent-Length: 99\r\n\r\n{{}}".encode())
         caller.shutdown(socket.SHUT_WR)
-        eventually(lambda: answers(gateway, 400) + answers(gateway, 202))
+        eventually(lambda: response_count(gateway, 400) + response_count(gateway, 202))
 
-    assert (answers(gateway, 202), count(ledger)) == (0, 0)
+    assert (response_count(gateway, 202), command_count(ledger)) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, led
         "7": {"organization": ["Unknown field."]},
         "8": {"type": ["This field may not be null."]},
     }})  # fmt: skip
-    assert count(ledger) == 0
+    assert command_count(ledger) == 0
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_bulk_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, l
     fits = gateway.post(COMMANDS, {"commands": [an_item(comment=most), an_item(comment=most)]})
     exceeds = gateway.post(COMMANDS, {"commands": [an_item(), an_item(comment=most + "x" * 600)]})
 
-    assert (fits.status_code, exceeds.status_code, count(ledger)) == (202, 413, 2)
+    assert (fits.status_code, exceeds.status_code, command_count(ledger)) == (202, 413, 2)
 
 
 def test_a_thousand_commands_keep_the_order_of_the_list(gateway: Gateway, worker: Worker) -> None:

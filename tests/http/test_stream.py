@@ -40,7 +40,7 @@ class Listener:
 
     answer: httpx.Response
     blocks: list[str] = field(default_factory=list)
-    is_over: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def listen(self) -> None:
         block: list[str] = []
@@ -52,7 +52,7 @@ class Listener:
                     block = []
         except httpx.HTTPError:
             pass
-        self.is_over.set()
+        self.ended.set()
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -65,18 +65,18 @@ class Listener:
         return [event["id"] for event in self.events]
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         """Everything that came."""
         return "\n".join(self.blocks)
 
-    def hears(self, *ids: object) -> None:
+    def wait_for(self, *ids: object) -> None:
         """Wait until events with these ids have come."""
         wanted = {str(id_) for id_ in ids}
         eventually(lambda: wanted <= set(self.ids))
 
-    def ends(self) -> str:
+    def wait_for_end(self) -> str:
         """Wait for the end; the last thing that was said."""
-        assert self.is_over.wait(20)
+        assert self.ended.wait(20)
         return self.blocks[-1]
 
 
@@ -116,7 +116,7 @@ def other_incident(acme: Acme, ledger: Engine) -> int:
         return an_incident(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]], identifier=2)
 
 
-def say(connection: Connection, incident: int, text: str = "Look.") -> UUID:
+def write_event(connection: Connection, incident: int, text: str = "Look.") -> UUID:
     """An event of an incident, as a worker would write it: with the incident's lock in hand before it writes."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || %s, 0))", (str(incident),))
     return an_event(connection, incident, CommentPosted(activity=1, comment=text))
@@ -124,10 +124,10 @@ def say(connection: Connection, incident: int, text: str = "Look.") -> UUID:
 
 def record_event(engine: Engine, incident: int, text: str = "Look.") -> UUID:
     with engine.begin() as connection:
-        return say(connection, incident, text)
+        return write_event(connection, incident, text)
 
 
-def age(engine: Engine, id_: UUID, hours: int) -> UUID:
+def backdate(engine: Engine, id_: UUID, hours: int) -> UUID:
     """Make an event older; its id tells the time too."""
     older = UUID(int=id_.int - (hours * 3_600_000 << 80))
     with engine.begin() as connection:
@@ -139,7 +139,7 @@ def age(engine: Engine, id_: UUID, hours: int) -> UUID:
     return older
 
 
-def an_item(connection: Connection, acme: Acme, incident: int, username: str) -> int:
+def a_notification(connection: Connection, acme: Acme, incident: int, username: str) -> int:
     return int(
         connection.execute(
             notifications.insert()
@@ -165,7 +165,7 @@ def test_an_event_is_sent_as_a_cloud_event_with_its_id_and_type(
 ) -> None:
     with listening(gateway) as mem:
         id_ = record_event(ledger, incident, "Ünusual\nlines")
-        mem.hears(id_)
+        mem.wait_for(id_)
 
         assert mem.answer.headers["Content-Type"] == "text/event-stream"
         assert mem.blocks[-1].startswith(f"id: {id_}\nevent: incident.comment_posted\ndata: {{")
@@ -183,28 +183,28 @@ def test_a_comment_posted_over_http_is_streamed(gateway: Gateway, busy_worker: W
 def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = given_a_second_project(ledger, acme)
+    open_to_mem = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ana", path=closed) as ana:
         hidden, shown = record_event(ledger, secret), record_event(ledger, open_to_mem)
 
-        ana.hears(hidden)
-        mem.hears(shown)
+        ana.wait_for(hidden)
+        mem.wait_for(shown)
         assert mem.ids == [str(shown)]
 
 
 def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = given_a_second_project(ledger, acme)
+    open_to_mem = an_incident_of_another_project(ledger, acme)
     record_event(ledger, secret)
     shown = record_event(ledger, open_to_mem)
     with listening(gateway, "dev-mem", path=closed, Last_Event_ID="unknown") as mem:
-        mem.hears(shown)
+        mem.wait_for(shown)
 
         assert mem.ids == [str(shown)]
 
 
-def given_a_second_project(ledger: Engine, acme: Acme) -> int:
+def an_incident_of_another_project(ledger: Engine, acme: Acme) -> int:
     """The incident of a project that Mem reaches; Ana reaches the first one's."""
     with ledger.begin() as connection:
         import_directory(
@@ -228,11 +228,11 @@ def test_a_notification_is_streamed_only_to_its_recipient(
 ) -> None:
     with listening(gateway, "dev-mem") as mem, listening(gateway, "dev-ana") as ana:
         with ledger.begin() as connection:
-            number = an_item(connection, acme, incident, "ana")
+            number = a_notification(connection, acme, incident, "ana")
         marker = record_event(ledger, incident)
 
-        mem.hears(marker)
-        ana.hears(marker)
+        mem.wait_for(marker)
+        ana.wait_for(marker)
         assert mem.ids == [str(marker)]
         told = ana.events[0]
         assert (told["type"], told["subject"]) == ("notification.created", f"notifications/{number}")
@@ -256,7 +256,7 @@ def test_a_mention_is_streamed_as_a_notification(
 
 def test_an_api_key_receives_incident_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway, "dev-key") as key:
-        key.hears(record_event(ledger, incident))
+        key.wait_for(record_event(ledger, incident))
 
 
 def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
@@ -266,7 +266,7 @@ def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, l
         record_event(ledger, plain)
         # One look has passed by when an event of elsewhere, written later, is heard.
         with listening(gateway) as elsewhere:
-            elsewhere.hears(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
+            elsewhere.wait_for(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 
         assert mem.events == []
 
@@ -305,9 +305,9 @@ def test_a_single_incident_can_be_followed(
     with listening(gateway, path=f"{EVENTS}?incident=2", Last_Event_ID=str(before)) as mem:
         record_event(ledger, incident)
         with ledger.begin() as connection:
-            an_item(connection, acme, incident, "mem")
+            a_notification(connection, acme, incident, "mem")
         second = record_event(ledger, other_incident)
-        mem.hears(second)
+        mem.wait_for(second)
 
         assert mem.ids == [str(first), str(second)]
 
@@ -320,16 +320,16 @@ def test_a_stream_resumes_after_the_last_event(
 ) -> None:
     ids = [record_event(ledger, each) for each in (incident, other_incident, incident, other_incident)]
     with ledger.begin() as connection:
-        an_item(connection, acme, incident, "mem")
+        a_notification(connection, acme, incident, "mem")
     with listening(gateway, Last_Event_ID=str(ids[1])) as mem:
         ids.append(record_event(ledger, incident))
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert [mem.ids[place] for place in (0, 1, 3)] == [str(id_) for id_ in ids[2:]]
         assert mem.events[2]["type"] == "notification.created"
         last = mem.ids[2]
     with listening(gateway, Last_Event_ID=last) as mem:
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert mem.ids == [str(ids[-1])]
 
@@ -338,9 +338,9 @@ def test_resuming_within_a_transaction_replays_only_later_events(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with ledger.begin() as connection:
-        ids = [say(connection, incident) for _ in range(3)]
+        ids = [write_event(connection, incident) for _ in range(3)]
     with listening(gateway, Last_Event_ID=str(ids[1])) as mem:
-        mem.hears(ids[2])
+        mem.wait_for(ids[2])
 
         assert mem.ids == [str(ids[2])]
 
@@ -349,11 +349,11 @@ def test_resuming_within_a_transaction_replays_only_later_events(
 def test_resuming_after_an_unknown_or_expired_event_replays_the_last_day(
     gateway: Gateway, ledger: Engine, incident: int, last: str | None
 ) -> None:
-    long_ago = age(ledger, record_event(ledger, incident), hours=30)
-    age(ledger, record_event(ledger, incident), hours=25)
-    young = [age(ledger, record_event(ledger, incident), hours=23), record_event(ledger, incident)]
+    long_ago = backdate(ledger, record_event(ledger, incident), hours=30)
+    backdate(ledger, record_event(ledger, incident), hours=25)
+    young = [backdate(ledger, record_event(ledger, incident), hours=23), record_event(ledger, incident)]
     with listening(gateway, Last_Event_ID=last or str(long_ago)) as mem:
-        mem.hears(*young)
+        mem.wait_for(*young)
 
         assert mem.ids == [str(id_) for id_ in young]
 
@@ -362,16 +362,16 @@ def test_a_new_stream_receives_only_new_events(gateway: Gateway, ledger: Engine,
     record_event(ledger, incident)
     with listening(gateway) as mem:
         new = record_event(ledger, incident)
-        mem.hears(new)
+        mem.wait_for(new)
 
         assert mem.ids == [str(new)]
 
 
 def test_a_replay_longer_than_a_page_is_in_order(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with ledger.begin() as connection:
-        first, *ids = [say(connection, incident) for _ in range(1100)]
+        first, *ids = [write_event(connection, incident) for _ in range(1100)]
     with listening(gateway, Last_Event_ID=str(first)) as mem:
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert mem.ids == [str(id_) for id_ in ids]
 
@@ -380,14 +380,14 @@ def test_an_event_that_commits_late_is_not_missed(
     gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     with listening(gateway) as mem, ledger.connect() as slow:
-        late = say(slow, incident)
+        late = write_event(slow, incident)
         early = record_event(ledger, other_incident)
-        mem.hears(early)
+        mem.wait_for(early)
         assert str(late) not in mem.ids
 
         slow.commit()
 
-        mem.hears(late)
+        mem.wait_for(late)
         assert mem.ids == [str(early), str(late)]
 
 
@@ -395,15 +395,15 @@ def test_an_event_that_commits_late_is_not_missed_on_resuming(
     gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     with ledger.connect() as slow:
-        late = say(slow, incident)
+        late = write_event(slow, incident)
         with listening(gateway) as mem:
             early = record_event(ledger, other_incident)
-            mem.hears(early)
+            mem.wait_for(early)
 
         slow.commit()
 
     with listening(gateway, Last_Event_ID=str(early)) as mem:
-        mem.hears(late)
+        mem.wait_for(late)
 
 
 def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
@@ -426,7 +426,7 @@ def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
             thread.start()
         for thread in threads:
             thread.join()
-        mem.hears(*written)
+        mem.wait_for(*written)
 
         assert sorted(mem.ids) == sorted(written)
         for subject in {event["subject"] for event in mem.events}:
@@ -441,19 +441,19 @@ def test_streams_work_without_pubsub(
         running_gateway(settings(REDIS_URL="redis+socket:///nowhere/valkey.sock")) as gateway,
         listening(gateway) as mem,
     ):
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
 
 
 def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway) as mem:
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
         with ledger.begin() as connection:
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE 'tocsin gateway%%' AND datname = current_database()"
             )
 
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
         assert len(mem.ids) == 2
 
 
@@ -467,7 +467,7 @@ def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident
         looks.clear()
         id_ = record_event(ledger, incident)
         for reader in readers:
-            reader.hears(id_)
+            reader.wait_for(id_)
 
         assert len(looks) < len(readers)
 
@@ -482,9 +482,9 @@ def test_migrating_after_a_restore_from_another_server_lets_streams_resume(
     migrate(database.engine)
 
     with listening(gateway, Last_Event_ID=str(last)) as mem:
-        mem.hears(owed)
+        mem.wait_for(owed)
         new = record_event(ledger, incident)
-        mem.hears(new)
+        mem.wait_for(new)
 
         assert mem.ids[-2:] == [str(owed), str(new)]
 
@@ -495,7 +495,7 @@ def test_migrating_after_a_restore_from_another_server_lets_streams_resume(
 def test_an_idle_stream_sends_heartbeats(gateway: Gateway) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
-        eventually(lambda: mem.said.count(":\n") >= 3)
+        eventually(lambda: mem.text.count(":\n") >= 3)
 
 
 def test_a_revoked_token_ends_an_idle_stream(gateway: Gateway, ledger: Engine) -> None:
@@ -504,7 +504,7 @@ def test_a_revoked_token_ends_an_idle_stream(gateway: Gateway, ledger: Engine) -
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
 
-        assert mem.ends() == ": your right to read this has ended\n"
+        assert mem.wait_for_end() == ": your right to read this has ended\n"
 
 
 def test_a_former_member_receives_no_later_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
@@ -514,20 +514,20 @@ def test_a_former_member_receives_no_later_events(gateway: Gateway, ledger: Engi
             import_directory(connection, {"members": [{"organization": "acme", "user": "mem", "role": None}]})
         record_event(ledger, incident)
 
-        assert mem.ends() == ": your right to read this has ended\n"
+        assert mem.wait_for_end() == ": your right to read this has ended\n"
         assert mem.events == []
 
 
 def test_leaving_a_team_ends_access_to_its_projects(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     closed = "/api/0/organizations/closed/events/"
-    open_to_mem = given_a_second_project(ledger, acme)
+    open_to_mem = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ben", path=closed) as ben:
         seen = record_event(ledger, open_to_mem)
-        mem.hears(seen)
+        mem.wait_for(seen)
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "closed", "user": "mem", "teams": []}]})
-        ben.hears(record_event(ledger, open_to_mem))
+        ben.wait_for(record_event(ledger, open_to_mem))
 
         assert mem.ids == [str(seen)]
 
@@ -539,7 +539,7 @@ def test_a_slow_reader_is_disconnected_with_a_reason(gateway: Gateway, ledger: E
         for _ in range(20):
             with ledger.begin() as connection:
                 for _ in range(20):
-                    say(connection, incident, "long " * 12_000)
+                    write_event(connection, incident, "long " * 12_000)
 
         said = answer.read().decode()
 
@@ -550,12 +550,12 @@ def test_a_reader_disconnected_by_a_burst_resumes_without_loss(gateway: Gateway,
     broadcaster_of(gateway).max_rows_per_poll = 2
     with listening(gateway) as mem:
         first = record_event(ledger, incident)
-        mem.hears(first)
+        mem.wait_for(first)
         with ledger.begin() as connection:
-            rest = [say(connection, incident) for _ in range(3)]
-        assert mem.ends() == ": too much happened at once; come back with Last-Event-ID\n"
+            rest = [write_event(connection, incident) for _ in range(3)]
+        assert mem.wait_for_end() == ": too much happened at once; come back with Last-Event-ID\n"
     with listening(gateway, Last_Event_ID=str(first)) as mem:
-        mem.hears(*rest)
+        mem.wait_for(*rest)
 
         assert mem.ids == [str(id_) for id_ in rest]
 
@@ -564,7 +564,7 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
     with running_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
         gateway.stop()
 
-        assert (mem.ends(), ana.ends()) == (": the gateway stops\n", ": the gateway stops\n")
+        assert (mem.wait_for_end(), ana.wait_for_end()) == (": the gateway stops\n", ": the gateway stops\n")
 
 
 def test_a_disconnected_reader_is_removed(gateway: Gateway) -> None:

@@ -12,27 +12,38 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.enums import JSON
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.http.alert_rule_requests import INTEGER, REQUIRED, RULES, TWIN, accepted, ask, made, seed
+from tests.http.alert_rule_requests import (
+    INTEGER,
+    PROJECT_RULES,
+    REQUIRED,
+    RULES,
+    accepted_count,
+    create_rule,
+    insert_rule,
+    send,
+)
 from tests.http.gateway_server import Gateway, Worker
-from tests.http.invalid_alert_rules import ACTIONS, PARTS, an_action
+from tests.http.invalid_alert_rules import INVALID_ACTIONS, INVALID_TRIGGERS, an_action
 from tests.rule_bodies import CRITICAL, WARNING
 
 TOO_LONG = "Ensure this field has no more than 64 characters."
 
 
-def told(gateway: Gateway) -> tuple[str, str, str]:
+def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
     """A rule with a trigger and an action: the addresses of the three."""
-    rule = made(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
+    rule = create_rule(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
     [trigger] = rule["triggers"]
     triggers = f"{RULES}{rule['id']}/triggers/"
     return triggers, f"{triggers}{trigger['id']}/", f"{triggers}{trigger['id']}/actions/"
 
 
-def seeded(ledger: Engine, acme: Acme, *projects: str, organization: str = "acme") -> tuple[str, str, str]:
+def insert_rule_with_trigger(
+    ledger: Engine, acme: Acme, *projects: str, organization: str = "acme"
+) -> tuple[str, str, str]:
     """The same, written straight into the tables: trigger 7 with action 8."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
-    rule = seed(ledger, acme, *projects, organization=organization, triggers=[trigger])
+    rule = insert_rule(ledger, acme, *projects, organization=organization, triggers=[trigger])
     triggers = f"/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
     return triggers, f"{triggers}7/", f"{triggers}7/actions/"
 
@@ -57,32 +68,32 @@ def every_request(triggers: str, trigger: str, actions: str, action: str = "8/")
 
 
 def answers(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
-    return [ask(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
+    return [send(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
 
 
 def test_triggers_and_actions_are_created_updated_and_deleted(gateway: Gateway, busy_worker: Worker) -> None:
-    triggers, _, _ = told(gateway)
+    triggers, _, _ = create_rule_with_trigger(gateway)
 
     added = gateway.post(triggers, WARNING)
     trigger = f"{triggers}{added.json()['id']}/"
-    moved = ask(gateway, "PUT", trigger, json={"alert_threshold": "60"})
+    moved = send(gateway, "PUT", trigger, json={"alert_threshold": "60"})
     action = gateway.post(
         f"{trigger}actions/", an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/")
     )
     another = f"{trigger}actions/{action.json()['id']}/"
-    changed = ask(gateway, "PUT", another, json=an_action(targetIdentifier=22))
+    changed = send(gateway, "PUT", another, json=an_action(targetIdentifier=22))
 
     assert [each.status_code for each in (added, moved, action, changed)] == [201, 200, 201, 200]
     assert (added.json()["alertThreshold"], moved.json()["alertThreshold"]) == (50.0, 60.0)
     assert gateway.get(another).json() == changed.json()
     assert gateway.get(trigger).json() == moved.json() | {"actions": [changed.json()]}
-    assert ask(gateway, "DELETE", another).status_code == 204
-    assert ask(gateway, "DELETE", trigger).status_code == 204
+    assert send(gateway, "DELETE", another).status_code == 204
+    assert send(gateway, "DELETE", trigger).status_code == 204
     assert [gateway.get(each).status_code for each in (another, trigger)] == [404, 404]
 
 
 def test_triggers_are_listed_by_label_in_descending_order(gateway: Gateway, busy_worker: Worker) -> None:
-    triggers, _, _ = told(gateway)
+    triggers, _, _ = create_rule_with_trigger(gateway)
     for label in ("warning", "zeta", "alpha"):
         gateway.post(triggers, {"label": label, "alertThreshold": 50})
 
@@ -97,7 +108,7 @@ def test_triggers_are_listed_by_label_in_descending_order(gateway: Gateway, busy
 
 
 def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> None:
-    _, _, actions = told(gateway)
+    _, _, actions = create_rule_with_trigger(gateway)
     gateway.post(actions, an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/"))
     gateway.post(actions, an_action(type="chat", targetType="specific", targetIdentifier="#ops"))
 
@@ -113,7 +124,7 @@ def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> No
 def test_a_trigger_and_an_action_have_an_etag_without_a_version(
     gateway: Gateway, ledger: Engine, acme: Acme, place: int
 ) -> None:
-    path = seeded(ledger, acme)[place] + ("8/" if place == 2 else "")
+    path = insert_rule_with_trigger(ledger, acme)[place] + ("8/" if place == 2 else "")
 
     first = gateway.get(path)
     same = gateway.get(path, If_None_Match=first.headers["etag"])
@@ -123,10 +134,10 @@ def test_a_trigger_and_an_action_have_an_etag_without_a_version(
 
 
 def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    triggers, trigger, _ = seeded(ledger, acme)
+    triggers, trigger, _ = insert_rule_with_trigger(ledger, acme)
     required = {"label": REQUIRED, "alertThreshold": REQUIRED}
     # Its own address does not look at the id in a body.
-    parts = [(body, wrong) for body, wrong in PARTS if "id" not in body]
+    parts = [(body, wrong) for body, wrong in INVALID_TRIGGERS if "id" not in body]
     wrong: list[tuple[str, str, Any, Any]] = [
         *(("POST", triggers, body, wrong) for body, wrong in parts),
         ("POST", triggers, {}, required),
@@ -134,36 +145,36 @@ def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledg
         ("POST", triggers, [], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
         ("PUT", trigger, {"label": ""}, {"label": ["This field may not be blank."]}),
         ("PUT", trigger, {"alertThreshold": None}, {"alertThreshold": ["This field may not be null."]}),
-        ("PUT", trigger, {"actions": [{}]}, PARTS[-1][1]),
+        ("PUT", trigger, {"actions": [{}]}, INVALID_TRIGGERS[-1][1]),
     ]  # fmt: skip
 
-    answered = [ask(gateway, method, path, json=body) for method, path, body, _ in wrong]
+    answered = [send(gateway, method, path, json=body) for method, path, body, _ in wrong]
 
     assert [(each.status_code, each.json()) for each in answered] == [(400, body) for *_, body in wrong]
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_an_invalid_action_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    _, _, actions = seeded(ledger, acme)
+    _, _, actions = insert_rule_with_trigger(ledger, acme)
     wrong = [
-        *((an_action(**fields), wrong) for fields, wrong in ACTIONS),
+        *((an_action(**fields), wrong) for fields, wrong in INVALID_ACTIONS),
         ({}, {"type": REQUIRED, "targetType": REQUIRED, "targetIdentifier": REQUIRED}),
         (an_action(id="x"), {"id": INTEGER}),
         ("mail", {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got str."]}),
     ]
 
     for method, path in (("POST", actions), ("PUT", f"{actions}8/")):
-        answered = [ask(gateway, method, path, json=body) for body, _ in wrong]
+        answered = [send(gateway, method, path, json=body) for body, _ in wrong]
         assert [(each.status_code, each.json()) for each in answered] == [(400, body) for _, body in wrong]
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    here = every_request(*seeded(ledger, acme))
-    closed = every_request(*seeded(ledger, acme, "c1", organization="closed"))
-    plain = every_request(*seeded(ledger, acme, "n1", organization="plain"))
+    here = every_request(*insert_rule_with_trigger(ledger, acme))
+    closed = every_request(*insert_rule_with_trigger(ledger, acme, "c1", organization="closed"))
+    plain = every_request(*insert_rule_with_trigger(ledger, acme, "n1", organization="plain"))
     nowhere = every_request(f"{RULES}99999/triggers/", f"{RULES}99999/triggers/7/", f"{RULES}99999/triggers/7/actions/")
 
     assert set(answers(gateway, closed)) == {403}
@@ -175,7 +186,7 @@ def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
 
 
 def test_unknown_triggers_and_actions_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    triggers, _, actions = seeded(ledger, acme)
+    triggers, _, actions = insert_rule_with_trigger(ledger, acme)
     wrong = [
         *every_request(triggers, f"{triggers}x/", f"{triggers}9/actions/")[3:],
         *every_request(triggers, f"{triggers}9/", actions, "9/")[9:13],
@@ -184,13 +195,13 @@ def test_unknown_triggers_and_actions_are_404(gateway: Gateway, ledger: Engine, 
     reads_and_misshapen = [each for each in wrong if each[0] == "GET" or each[2] in ({}, {"label": ""})]
 
     assert set(answers(gateway, reads_and_misshapen)) == {404}
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
 def test_triggers_have_no_project_endpoints(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
+    rule = insert_rule(ledger, acme)
 
-    assert gateway.get(f"{TWIN}{rule}/triggers/").status_code == 404
+    assert gateway.get(f"{PROJECT_RULES}{rule}/triggers/").status_code == 404
 
 
 # --- silence ----------------------------------------------------------------------------------------------------

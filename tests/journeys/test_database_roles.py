@@ -18,8 +18,8 @@ from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
 from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
 from tests.conftest import Database
-from tests.journeys.stack import ACME, careful_post
-from tests.journeys.subprocesses import process, tocsin
+from tests.journeys.stack import ACME, post_until_accepted
+from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
@@ -65,7 +65,7 @@ def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> 
             ("notifier",),
         ):
             environment = servers.environment | {"DATABASE_URL": urls[name]}
-            running.enter_context(process(name, *words, environment=environment, log=folder / f"{name}.log"))
+            running.enter_context(running_process(name, *words, environment=environment, log=folder / f"{name}.log"))
         yield f"http://127.0.0.1:{port}"
 
 
@@ -85,9 +85,9 @@ def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
         ana = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ana"}, timeout=40)
         ops = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ops"}, timeout=40)
         with bot, mem, ana, ops:
-            opened = careful_post(bot, f"{ACME}/incidents/", INCIDENT, key="open")
+            opened = post_until_accepted(bot, f"{ACME}/incidents/", INCIDENT, key="open")
             incident = f"{ACME}/incidents/{opened.json()['identifier']}"
-            posted = careful_post(
+            posted = post_until_accepted(
                 mem, f"{incident}/comments/", {"comment": "Ana?", "mentions": ["user:12"]}, key="comment"
             )
             eventually(lambda: ana.get(f"{ACME}/notifications/").json())
@@ -97,7 +97,7 @@ def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
             directory = ops.put(
                 "/api/0/directory/", json={"users": [{"id": 77, "username": "new"}, {"username": "later"}]}
             )
-            announced = eventually(lambda: _none_waits(database.engine))
+            announced = eventually(lambda: _all_events_processed(database.engine))
 
     statuses = [answer.status_code for answer in (opened, posted, read, deleted, closed, directory)]
     assert statuses == [201, 201, 200, 204, 200, 200], directory.text
@@ -105,7 +105,7 @@ def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
 
 
-def _none_waits(engine: Engine) -> bool:
+def _all_events_processed(engine: Engine) -> bool:
     with engine.connect() as connection:
         waiting = connection.exec_driver_sql(
             "SELECT count(*) FROM events WHERE announced_at IS NULL OR planned_at IS NULL"
@@ -123,14 +123,14 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
         production(urls, servers, tmp_path) as url,
         httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-mem"}, timeout=40) as mem,
     ):
-        made = careful_post(mem, f"{ACME}/alert-rules/", RULE, key="rule")
+        made = post_until_accepted(mem, f"{ACME}/alert-rules/", RULE, key="rule")
         number = made.json()["id"]
         rule, snooze = f"{ACME}/alert-rules/{number}/", f"/api/0/projects/acme/p1/alert-rules/{number}/snooze/"
         answers = [
-            careful_post(mem, snooze, {"target": "me"}, key="snooze"),
+            post_until_accepted(mem, snooze, {"target": "me"}, key="snooze"),
             mem.get(rule),
             mem.get(f"{ACME}/alert-rules/"),
-            careful_post(mem, f"{rule}observations/", VALUE, key="value"),
+            post_until_accepted(mem, f"{rule}observations/", VALUE, key="value"),
             mem.put(rule, json=RULE | {"name": "Others"}),
             mem.delete(snooze),
             mem.delete(rule),
@@ -176,16 +176,16 @@ def test_migrate_grants_access_to_new_tables(urls: dict[str, str], database: Dat
         connection.exec_driver_sql("DROP TABLE notification_decisions")
         connection.exec_driver_sql("CREATE TABLE notification_decisions (id int)")
 
-    tocsin("migrate", DATABASE_URL=database.url)
+    run_tocsin("migrate", DATABASE_URL=database.url)
 
     with engine_of(urls["notifier"]).begin() as connection:
         connection.exec_driver_sql("INSERT INTO notification_decisions VALUES (1)")
 
 
 def test_roles_are_created_once_and_only_on_request(database: Database) -> None:
-    without = tocsin("migrate", "--json", DATABASE_URL=database.url)
-    made = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
-    again = tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+    without = run_tocsin("migrate", "--json", DATABASE_URL=database.url)
+    made = run_tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+    again = run_tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
 
     with database.engine.begin() as connection:
         for role in GRANTS:
@@ -199,7 +199,7 @@ def test_a_user_without_createrole_gets_an_error_that_says_what_to_do(database: 
         connection.exec_driver_sql("CREATE ROLE nobody_special LOGIN")
     url = make_url(database.url).set(username="nobody_special").render_as_string()
 
-    refused = tocsin("migrate", "--roles", DATABASE_URL=url)
+    refused = run_tocsin("migrate", "--roles", DATABASE_URL=url)
 
     with database.engine.begin() as connection:
         connection.exec_driver_sql("DROP ROLE nobody_special")

@@ -17,14 +17,14 @@ import pytest
 import redis
 
 from tests.journeys.subprocesses import (
-    CLEAN,
+    CLEAN_ENVIRONMENT,
     SOURCE,
-    as_ordinary_user,
-    living,
-    open_folder,
-    ordinary_user,
-    running,
-    tocsin,
+    alive,
+    public_temp_dir,
+    run_tocsin,
+    run_unprivileged,
+    running_script,
+    unprivileged_user,
 )
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
@@ -33,7 +33,7 @@ from workers.stack.servers import EmbeddedServers, embedded_servers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives PostgreSQL another account")
 
-START_AND_NOTE = """
+START_AND_INSERT = """
 import sys, psycopg
 from pathlib import Path
 from workers.stack.servers import embedded
@@ -49,13 +49,13 @@ with embedded(Path(sys.argv[1]), durable=False) as servers:
         import signal
         signal.pause()
 """
-IN_A_THREAD = START_AND_NOTE.replace("signal.pause()", "threading.Event().wait()")
+IN_A_THREAD = START_AND_INSERT.replace("signal.pause()", "threading.Event().wait()")
 
 
 @pytest.fixture
 def data() -> Iterator[Path]:
     """A data folder that does not exist yet, under a folder that every account can enter."""
-    with open_folder() as folder:
+    with public_temp_dir() as folder:
         yield folder / "data"
         DataDirectory(folder / "data").remove()
 
@@ -116,29 +116,29 @@ def test_a_long_query_of_a_killed_postgres_does_not_delay_the_restart(data: Path
         servers.start_postgres()
 
         assert query(servers, "SELECT 1") == "1"
-        assert living(backend) == []
+        assert alive(backend) == []
         busy.close()
 
 
 def test_the_servers_die_with_a_killed_parent_and_restart_in_the_same_data_directory(data: Path) -> None:
-    with running(START_AND_NOTE, str(data), "stay") as parent:
-        pids = [int(word) for word in parent.until("pids").split()[1:]]
-        parent.end(signal.SIGKILL)
+    with running_script(START_AND_INSERT, str(data), "stay") as parent:
+        pids = [int(word) for word in parent.read_until("pids").split()[1:]]
+        parent.stop(signal.SIGKILL)
 
-        eventually(lambda: living(*pids) == [])
+        eventually(lambda: alive(*pids) == [])
 
-    with running(START_AND_NOTE, str(data)) as second:
-        assert second.until("notes") == "notes 2"
-        second.finish()
+    with running_script(START_AND_INSERT, str(data)) as second:
+        assert second.read_until("notes") == "notes 2"
+        second.wait()
 
 
 def test_the_servers_die_with_a_parent_that_started_them_from_a_thread(data: Path) -> None:
     script = f"import threading; threading.Thread(target=lambda: exec({IN_A_THREAD!r}, globals())).start()"
-    with running(script, str(data), "stay") as parent:
-        pids = [int(word) for word in parent.until("pids").split()[1:]]
-        parent.end(signal.SIGKILL)
+    with running_script(script, str(data), "stay") as parent:
+        pids = [int(word) for word in parent.read_until("pids").split()[1:]]
+        parent.stop(signal.SIGKILL)
 
-        eventually(lambda: living(*pids) == [])
+        eventually(lambda: alive(*pids) == [])
 
 
 def test_the_servers_outlive_the_thread_that_started_them(data: Path) -> None:
@@ -162,7 +162,7 @@ def test_leftovers_of_a_crash_do_not_prevent_a_start(data: Path) -> None:
 
 def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> None:
     with embedded_servers(data, durable=False):
-        second = tocsin("up", "--data", str(data), "--port", "0")
+        second = run_tocsin("up", "--data", str(data), "--port", "0")
 
     assert second.returncode == 1
     assert second.stderr == (
@@ -211,9 +211,9 @@ def test_root_with_private_binaries_runs_a_copy_of_them(data: Path, tmp_path: Pa
         shutil.copytree(package, closed / package.name)
     closed.chmod(0o700)
 
-    with running(f"import sys; sys.path.insert(0, {str(closed)!r})\n" + START_AND_NOTE, str(data)) as parent:
-        assert parent.until("notes") == "notes 1"
-        parent.finish()
+    with running_script(f"import sys; sys.path.insert(0, {str(closed)!r})\n" + START_AND_INSERT, str(data)) as parent:
+        assert parent.read_until("notes") == "notes 1"
+        parent.wait()
 
     assert list((data / "programs").iterdir())
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
@@ -222,11 +222,11 @@ def test_root_with_private_binaries_runs_a_copy_of_them(data: Path, tmp_path: Pa
 def test_an_ordinary_user_with_a_private_home_needs_nothing_else(data: Path) -> None:
     home = data
     home.mkdir(mode=0o700)
-    if user := ordinary_user():
+    if user := unprivileged_user():
         os.chown(home, user.pw_uid, user.pw_gid)
 
-    first = as_ordinary_user(START_AND_NOTE, home, str(home / "data"))
-    second = as_ordinary_user(START_AND_NOTE, home, str(home / "data"))
+    first = run_unprivileged(START_AND_INSERT, home, str(home / "data"))
+    second = run_unprivileged(START_AND_INSERT, home, str(home / "data"))
 
     assert (first.stderr, first.stdout.splitlines()[0]) == ("", "notes 1")
     assert (second.stderr, second.stdout.splitlines()[0]) == ("", "notes 2")
@@ -274,7 +274,7 @@ def test_data_deleted_at_run_time_is_not_replaced_either(data: Path) -> None:
 def test_a_port_in_use_is_reported_before_anything_starts(data: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = tocsin("up", "--data", str(data), "--port", str(port))
+        done = run_tocsin("up", "--data", str(data), "--port", str(port))
 
     assert done.returncode == 1
     assert done.stderr == f"port {port} on 127.0.0.1 is taken: end what listens there, or choose another with --port\n"
@@ -284,7 +284,7 @@ def test_a_port_in_use_is_reported_before_anything_starts(data: Path) -> None:
 def test_a_file_is_not_a_data_directory(data: Path) -> None:
     data.write_text("a file")
 
-    done = tocsin("up", "--data", str(data), "--port", "0")
+    done = run_tocsin("up", "--data", str(data), "--port", "0")
 
     assert (done.returncode, done.stderr) == (1, f"{data} is a file: name a folder with --data\n")
 
@@ -294,7 +294,7 @@ def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
     script = "import sys; from pathlib import Path; from workers.stack.data_dir import DataFolder; "
     script += "DataFolder(Path(sys.argv[1])).create()"
 
-    said = as_ordinary_user(script, Path("/"), str(data / "below")).stderr
+    said = run_unprivileged(script, Path("/"), str(data / "below")).stderr
 
     sentence = f"{data / 'below'} cannot be used: Permission denied; name a folder with --data that you may write to\n"
     assert sentence in said
@@ -308,7 +308,7 @@ def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
 
     done = subprocess.run(
         ["unshare", "-m", "/bin/sh", "-c", f'{mount} && "$@"', "sh", *up],
-        cwd=SOURCE, env=CLEAN, capture_output=True, text=True, timeout=60, check=False,
+        cwd=SOURCE, env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
     assert done.returncode == 1
@@ -318,7 +318,7 @@ def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
 
 
 def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> None:
-    done = tocsin("up", "--data", str(data), TOCSIN_SECRT="x")
+    done = run_tocsin("up", "--data", str(data), TOCSIN_SECRT="x")
 
     assert done.returncode == 1
     assert done.stderr == "TOCSIN_SECRT is no setting of tocsin; did you mean TOCSIN_SECRET?\n"
@@ -327,11 +327,11 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
 
 def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
     with embedded_servers(data, durable=False):
-        while_running = tocsin("reset", "--data", str(data), "--yes")
+        while_running = run_tocsin("reset", "--data", str(data), "--yes")
     (data / "letter.txt").write_text("of somebody else")
 
-    done = tocsin("reset", "--data", str(data), "--yes")
-    again = tocsin("reset", "--data", str(data), "--yes")
+    done = run_tocsin("reset", "--data", str(data), "--yes")
+    again = run_tocsin("reset", "--data", str(data), "--yes")
 
     assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs on {data}: stop it first\n")
     assert done.returncode == 0, done.stderr

@@ -17,8 +17,8 @@ import pytest
 from tocsin_client import Event, PostComment
 
 from tests.brokers import broker_params
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, running_stack
-from tests.journeys.subprocesses import CLEAN, open_folder
+from tests.journeys.stack import ACME, Stack, running_stack, stack_broker
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, public_temp_dir
 from tests.waiting import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -31,15 +31,15 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         yield request.getfixturevalue("demo")
         return
     with (
-        a_broker_for_the_stack(request) as broker,
-        open_folder() as folder,
+        stack_broker(request) as broker,
+        public_temp_dir() as folder,
         running_stack(folder / "data", broker=broker) as running,
     ):
         yield running
 
 
 def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
-    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana:
+    with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana:
         posted = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
         assert posted.status == 201
@@ -64,7 +64,7 @@ def test_items_are_marked_as_read_once(stack: Stack) -> None:
 
 
 def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
-    with stack.caller("dev-mem") as caller, stack.client("dev-mem") as mem:
+    with stack.tocsin_client("dev-mem") as caller, stack.client("dev-mem") as mem:
         texts = [f"number {number}" for number in range(200)]
         commands = [caller.send(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]
 
@@ -78,7 +78,7 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
 
 
 def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
-    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana, closing(ana.follow()) as events:
+    with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana, closing(ana.follow()) as events:
         told: list[Event] = []
         heard = threading.Thread(target=lambda: deque(map(told.append, _until(events, "that is all"))))
         heard.start()
@@ -87,7 +87,7 @@ def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(sta
             if number == 5:
                 gateway = stack.kill("gateway")
             mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"heard-{number}")
-        stack.comes_back("gateway", other_than=gateway)
+        stack.wait_for_restart("gateway", other_than=gateway)
         inbox = eventually(lambda: [item for item in ana.read("notifications/") if item["text"] == "9"])
         mem.post(PostComment(2, "that is all"))
         heard.join(60)
@@ -120,27 +120,31 @@ def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
     post, look, ask = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
-    posted = paste(post, at=stack.url)
-    inbox = eventually(lambda: [item for item in json.loads(paste(look, at=stack.url)) if f'"{item["text"]}"' in post])
+    posted = run_in_shell(post, at=stack.url)
+    inbox = eventually(
+        lambda: [item for item in json.loads(run_in_shell(look, at=stack.url)) if f'"{item["text"]}"' in post]
+    )
     (id_,) = re.findall(r"command-id: (\S+)", posted)
-    asked = json.loads(paste(ask.replace("COMMAND_ID", id_), at=stack.url))
+    asked = json.loads(run_in_shell(ask.replace("COMMAND_ID", id_), at=stack.url))
 
     assert posted.startswith("HTTP/1.1 201 Created\n")
-    assert names_in(posted_as) <= names_in(posted)
-    assert names_in(inbox_as) <= names_in(json.dumps(inbox, separators=(",", ":")))
+    assert field_names(posted_as) <= field_names(posted)
+    assert field_names(inbox_as) <= field_names(json.dumps(inbox, separators=(",", ":")))
     assert (inbox[0]["reason"], inbox[0]["incident"]["identifier"]) == ("mention", "1")
     assert asked["status"] == "applied"
 
 
-def paste(command: str, *, at: str) -> str:
+def run_in_shell(command: str, *, at: str) -> str:
     """What a line of the README prints in a shell, said to this stack instead of the one of `make run`."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
     words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
-    return subprocess.run(["sh", "-c", words], env=CLEAN, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        ["sh", "-c", words], env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
-def names_in(answer: str) -> set[str]:
+def field_names(answer: str) -> set[str]:
     """The names of headers and of fields in an answer."""
     return set(re.findall(r'"(\w+)":', answer)) | set(re.findall(r"^([\w-]+): ", answer, re.MULTILINE))
 
@@ -149,13 +153,13 @@ def test_commands_show_prints_a_command(stack: Stack) -> None:
     with stack.client("dev-mem") as mem:
         id_ = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Seen?"}).headers["Command-Id"]
 
-    shown = json.loads(stack.tocsin("commands", "show", id_, "--json"))
+    shown = json.loads(stack.run_tocsin("commands", "show", id_, "--json"))
 
     assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
 
 
 def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:
-    with stack.tapping("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
+    with stack.running_tap("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
         post = threading.Event()
 
         def post_until_seen() -> None:
@@ -164,7 +168,7 @@ def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:
 
         poster = threading.Thread(target=post_until_seen)
         poster.start()
-        line = tap.until("incident.comment_posted")
+        line = tap.read_until("incident.comment_posted")
         post.set()
         poster.join()
 
@@ -173,6 +177,6 @@ def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
-    found = json.loads(stack.tocsin("doctor", "--json"))
+    found = json.loads(stack.run_tocsin("doctor", "--json"))
 
     assert {check["check"] for check in found["checks"] if check["good"]} >= {"database", "broker", "topology", "disk"}

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from tests.journeys.stack import Stack
-from tests.journeys.subprocesses import CLEAN, tocsin
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, run_tocsin
 from workers.stack.mail_catcher import KEPT, MAX_BYTES
 from workers.stack.up import free_port
 
@@ -48,7 +48,9 @@ def a_catcher() -> Iterator[Catcher]:
     words = ["catcher", "--smtp-port", str(smtp_port), "--http-port", str(http_port)]
     readable, writable = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "workers.cli", *words], env=CLEAN | {"READY_FD": str(writable)}, pass_fds=[writable]
+        [sys.executable, "-m", "workers.cli", *words],
+        env=CLEAN_ENVIRONMENT | {"READY_FD": str(writable)},
+        pass_fds=[writable],
     )
     os.close(writable)
     with os.fdopen(readable, "rb") as pipe, httpx.Client(base_url=f"http://127.0.0.1:{http_port}") as client:
@@ -81,7 +83,7 @@ def address(stack: Stack, name: str) -> str:
 
 
 def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
-    url = stack.running["environment"]["TOCSIN_SMTP_URL"]
+    url = stack.state["environment"]["TOCSIN_SMTP_URL"]
     assert address(stack, "mail") == url
     message = EmailMessage()
     message["From"], message["To"], message["Subject"] = "mem@x.test", "ana@x.test", "Grüße"
@@ -108,7 +110,7 @@ def test_a_webhook_posted_to_the_demo_is_echoed_and_can_be_read_back(stack: Stac
 
 def test_a_killed_catcher_is_restarted_on_the_same_port(stack: Stack) -> None:
     pid = stack.kill("catcher")
-    stack.comes_back("catcher", other_than=pid)
+    stack.wait_for_restart("catcher", other_than=pid)
 
     assert httpx.get(address(stack, "caught")).status_code == 200
 
@@ -176,7 +178,7 @@ def test_requests_for_another_host_name_are_refused(catcher: Catcher) -> None:
 
 
 def test_a_port_in_use_is_reported(catcher: Catcher, tmp_path: Path) -> None:
-    ended = tocsin("catcher", "--smtp-port", str(catcher.smtp_port), "--http-port", str(free_port("127.0.0.1", 0)))
+    ended = run_tocsin("catcher", "--smtp-port", str(catcher.smtp_port), "--http-port", str(free_port("127.0.0.1", 0)))
 
     assert ended.returncode != 0
     assert "address already in use" in ended.stderr
@@ -185,7 +187,9 @@ def test_a_port_in_use_is_reported(catcher: Catcher, tmp_path: Path) -> None:
 def test_the_doctor_accepts_delivery_settings(tmp_path: Path) -> None:
     settings = {"SMTP_URL": "smtp://me:secret@host", "MAIL_FROM": "a@b", "WEBHOOK_ALLOW": "::1/128"}
     # In a folder of its own: a demo that runs in this clone has settings, too.
-    said = tocsin("doctor", "--data", str(tmp_path), **{f"TOCSIN_{name}": value for name, value in settings.items()})
+    said = run_tocsin(
+        "doctor", "--data", str(tmp_path), **{f"TOCSIN_{name}": value for name, value in settings.items()}
+    )
 
     assert "smtp://me:(hidden)@host" in said.stdout
     assert "secret" not in said.stdout + said.stderr

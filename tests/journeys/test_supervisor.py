@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.subprocesses import living, open_folder, running
+from tests.journeys.subprocesses import alive, public_temp_dir, running_script
 from tests.waiting import eventually
 
 SUPERVISE = """
@@ -61,13 +61,13 @@ SOON_BROKEN = "announce_ready(); time.sleep(0.2); print('the reason it died', fi
 
 @pytest.fixture
 def logs() -> Iterator[Path]:
-    with open_folder() as folder:
+    with public_temp_dir() as folder:
         yield folder
 
 
 def test_processes_are_reported_as_they_become_ready(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', {STEADY!r})]]") as up:
-        up.until("all up")
+    with running_script(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', {STEADY!r})]]") as up:
+        up.read_until("all up")
 
         said = [line.split(" after")[0] for line in up.lines if "ready" in line]
 
@@ -75,24 +75,24 @@ def test_processes_are_reported_as_they_become_ready(logs: Path) -> None:
 
 
 def test_a_killed_process_is_restarted_and_reported_within_three_seconds(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})]]") as up:
-        pid = pid_of(up.until("pids"))
-        up.until("all up")
+    with running_script(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})]]") as up:
+        pid = pid_of(up.read_until("pids"))
+        up.read_until("all up")
 
         for _ in range(3):
             pid.kill()
             killed = time.monotonic()
-            said = up.until("is back")
+            said = up.read_until("is back")
             assert time.monotonic() - killed < 3
             assert said.startswith("one is back after")
             assert said.endswith("(it was killed by SIGKILL)")
-            pid = pid_of(up.until("pids"))
+            pid = pid_of(up.read_until("pids"))
 
 
 def test_a_process_that_keeps_dying_is_restarted_with_back_off_and_its_last_output_is_shown(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {SOON_BROKEN!r})]]") as up:
-        waits = [up.until("again").split("next start in ")[1].split(" s;")[0] for _ in range(2)]
-        words = up.until("the reason")
+    with running_script(SUPERVISE, str(logs), f"[[process('one', {SOON_BROKEN!r})]]") as up:
+        waits = [up.read_until("again").split("next start in ")[1].split(" s;")[0] for _ in range(2)]
+        words = up.read_until("the reason")
 
     assert waits == ["0.5", "1"]
     assert words == "  the reason it died"
@@ -100,23 +100,23 @@ def test_a_process_that_keeps_dying_is_restarted_with_back_off_and_its_last_outp
 
 def test_a_process_that_cannot_start_is_reported_with_its_last_output_and_the_others_are_stopped(logs: Path) -> None:
     parts = f"[[process('one', {STEADY!r})], [process('two', {BROKEN!r})]]"
-    with running(SUPERVISE, str(logs), parts) as up:
-        one = pid_of(up.until("pids")).pid
-        failed, words = up.until("failed"), up.until("the reason")
-        up.finish()
+    with running_script(SUPERVISE, str(logs), parts) as up:
+        one = pid_of(up.read_until("pids")).pid
+        failed, words = up.read_until("failed"), up.read_until("the reason")
+        up.wait()
 
     assert failed == f"failed: two ended with exit code 3; its log is {logs / 'two.log'}"
     assert words == "  the reason it cannot start"
-    assert living(one) == []
+    assert alive(one) == []
 
 
 @pytest.mark.parametrize("wish", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_signal_stops_all_processes_in_reverse_order(logs: Path, wish: signal.Signals) -> None:
     parts = f"[[process('one', {NOTES_ITS_END!r})], [process('two', {NOTES_ITS_END!r})]]"
-    with running(SUPERVISE, str(logs), parts) as up:
-        up.until("all up")
+    with running_script(SUPERVISE, str(logs), parts) as up:
+        up.read_until("all up")
 
-        code = up.end(wish)
+        code = up.stop(wish)
 
     ends = [int((logs / f"{name}.log").read_text().split()[-1]) for name in ("two", "one")]
     assert (code, up.lines[-1]) == (0, "stopped")
@@ -124,33 +124,37 @@ def test_a_stop_signal_stops_all_processes_in_reverse_order(logs: Path, wish: si
 
 
 def test_a_process_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})], [process('two', {STUBBORN!r})]]") as up:
-        up.until("all up")
+    with running_script(
+        SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})], [process('two', {STUBBORN!r})]]"
+    ) as up:
+        up.read_until("all up")
         began = time.monotonic()
 
-        code = up.end(signal.SIGTERM)
+        code = up.stop(signal.SIGTERM)
 
     assert code == 0
     assert time.monotonic() - began < 15
 
 
 def test_a_stop_signal_is_honoured_during_start_up(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', 'time.sleep(600)')]]") as up:
-        up.until("pids")
+    with running_script(
+        SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', 'time.sleep(600)')]]"
+    ) as up:
+        up.read_until("pids")
 
-        code = up.end(signal.SIGTERM)
+        code = up.stop(signal.SIGTERM)
 
     assert (code, up.lines[-1]) == (0, "stopped")
 
 
 def test_processes_die_with_a_killed_supervisor(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})]]") as up:
-        pid = pid_of(up.until("pids")).pid
-        up.until("all up")
+    with running_script(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})]]") as up:
+        pid = pid_of(up.read_until("pids")).pid
+        up.read_until("all up")
 
-        up.end(signal.SIGKILL)
+        up.stop(signal.SIGKILL)
 
-        eventually(lambda: living(pid) == [])
+        eventually(lambda: alive(pid) == [])
 
 
 def pid_of(line: str) -> psutil.Process:

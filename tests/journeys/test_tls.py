@@ -75,16 +75,16 @@ def valkey(servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
         yield f"rediss://localhost:{port}/0"
 
 
-def through(url: str, **parameters: str) -> str:
+def with_parameters(url: str, **parameters: str) -> str:
     return f"{url}?{urlencode(parameters)}"
 
 
-def elsewhere(url: str) -> str:
+def by_ip_address(url: str) -> str:
     """The same server by a name that its certificate does not have."""
     return url.replace("localhost", "127.0.0.1")
 
 
-def ask(url: str) -> None:
+def query_database(url: str) -> None:
     engine = make_engine(sqlalchemy_url(url), application="test")
     try:
         with engine.connect() as connection:
@@ -96,7 +96,7 @@ def ask(url: str) -> None:
         engine.dispose()
 
 
-def ask_asynchronously(url: str) -> None:
+def query_database_async(url: str) -> None:
     async def ask_it() -> None:
         engine = make_async_engine(sqlalchemy_url(url), application="test", pool_size=1, pool_timeout=5)
         try:
@@ -108,23 +108,23 @@ def ask_asynchronously(url: str) -> None:
     asyncio.run(ask_it())
 
 
-@pytest.mark.parametrize("client", [ask, ask_asynchronously])
+@pytest.mark.parametrize("client", [query_database, query_database_async])
 def test_the_database_is_reached_over_tls_and_only_with_a_valid_certificate(
     client: object, postgres: str, trust: Trust
 ) -> None:
     assert callable(client)
 
-    client(through(postgres, sslmode="verify-full", sslrootcert=trust.authority))
+    client(with_parameters(postgres, sslmode="verify-full", sslrootcert=trust.authority))
 
     for url in (
-        through(postgres, sslmode="verify-full", sslrootcert=trust.stranger),
-        through(elsewhere(postgres), sslmode="verify-full", sslrootcert=trust.authority),
+        with_parameters(postgres, sslmode="verify-full", sslrootcert=trust.stranger),
+        with_parameters(by_ip_address(postgres), sslmode="verify-full", sslrootcert=trust.authority),
     ):
         with pytest.raises(OperationalError, match="certificate"):
             client(url)
 
 
-def wake(url: str) -> None:
+def send_wake_up(url: str) -> None:
     """A wake-up from the worker's side to the relay's, both over this URL."""
     listener, waker = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
     listener.start()
@@ -139,7 +139,7 @@ def wake(url: str) -> None:
         listener.stop()
 
 
-def wake_asynchronously(url: str) -> None:
+def send_wake_up_async(url: str) -> None:
     """A wake-up from the worker's side to the gateway's."""
 
     async def hear() -> str:
@@ -164,7 +164,7 @@ def wake_asynchronously(url: str) -> None:
     assert asyncio.run(hear()) == "an id"
 
 
-def hint(url: str) -> None:
+def declare_queues(url: str) -> None:
     """The queues, as every process declares them before it works."""
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": url}))
     with app.connection_for_write() as connection:
@@ -172,17 +172,17 @@ def hint(url: str) -> None:
         declare(connection)
 
 
-@pytest.mark.parametrize("client", [wake, wake_asynchronously, hint])
+@pytest.mark.parametrize("client", [send_wake_up, send_wake_up_async, declare_queues])
 def test_valkey_is_reached_over_tls_and_only_with_a_valid_certificate(
     client: object, valkey: str, trust: Trust
 ) -> None:
     assert callable(client)
 
-    client(through(valkey, ssl_ca_certs=trust.authority))
+    client(with_parameters(valkey, ssl_ca_certs=trust.authority))
 
     for url in (
-        through(valkey, ssl_ca_certs=trust.stranger),
-        through(elsewhere(valkey), ssl_ca_certs=trust.authority),
+        with_parameters(valkey, ssl_ca_certs=trust.stranger),
+        with_parameters(by_ip_address(valkey), ssl_ca_certs=trust.authority),
         valkey,
     ):
         with pytest.raises((redis.ConnectionError, BrokerAway, ssl.SSLError)):
@@ -204,7 +204,7 @@ def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.s
         yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
 
 
-def first_words(clients: Queue[socket.socket]) -> bytes:
+def first_bytes(clients: Queue[socket.socket]) -> bytes:
     """What the first client says that says anything; those that do not trust us hang up."""
     while True:
         with clients.get(timeout=20) as client:
@@ -215,15 +215,17 @@ def first_words(clients: Queue[socket.socket]) -> bytes:
 
 def test_rabbitmq_is_reached_over_tls_and_only_with_a_valid_certificate(trust: Trust) -> None:
     with silent_broker(trust.server) as (url, _), pytest.raises(BrokerAway, match="not valid for"):
-        hint(through(url, ssl_ca_certs=trust.authority))
+        declare_queues(with_parameters(url, ssl_ca_certs=trust.authority))
 
     with silent_broker(trust.server_by_number) as (url, clients):
-        for wrong in (url, through(url, ssl_ca_certs=trust.stranger)):
+        for wrong in (url, with_parameters(url, ssl_ca_certs=trust.stranger)):
             with pytest.raises(BrokerAway, match="verify failed"):
-                hint(wrong)
+                declare_queues(wrong)
         with ThreadPoolExecutor(1) as background:
-            trusting = background.submit(hint, through(url, ssl_ca_certs=trust.authority, heartbeat="10"))
-            greeting = first_words(clients)
+            trusting = background.submit(
+                declare_queues, with_parameters(url, ssl_ca_certs=trust.authority, heartbeat="10")
+            )
+            greeting = first_bytes(clients)
 
     assert greeting == b"AMQP\x00\x00\x09\x01"
     assert isinstance(trusting.exception(), BrokerAway)
@@ -233,7 +235,9 @@ def test_rabbitmq_is_reached_over_tls_and_only_with_a_valid_certificate(trust: T
 def test_queues_are_declared_on_rabbitmq_over_tls(rabbitmq: RabbitBroker, trust: Trust) -> None:
     there = urlsplit(rabbitmq.url)
     with tls_proxy(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
-        hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))
+        declare_queues(
+            with_parameters(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority)
+        )
 
     with rabbitmq.connection() as connection:
         assert topology_errors(connection) == []

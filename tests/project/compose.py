@@ -21,7 +21,7 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
-def ours() -> dict[str, dict[str, Any]]:
+def own_services() -> dict[str, dict[str, Any]]:
     """The services that are tocsin's own processes."""
     return {name: service for name, service in services().items() if "build" in service}
 

@@ -61,7 +61,7 @@ def build(place: Path) -> Image:
             image.workdir = "/"
             image.environment = {"PATH": f"{base_python().parent}:{os.environ['PATH']}"}
         else:
-            STEPS[word](image, rest)
+            INSTRUCTIONS[word](image, rest)
     return image
 
 
@@ -74,12 +74,12 @@ def base_python() -> Path:
     return Path(sys.executable)
 
 
-def rebased(image: Image, text: str) -> str:
+def rebase_paths(image: Image, text: str) -> str:
     """The absolute paths of the image as they are here."""
     return _ABSOLUTE.sub(f"{image.root}/", text)
 
 
-def inside(image: Image, path: str) -> Path:
+def image_path(image: Image, path: str) -> Path:
     """A path of the image, seen from its working directory."""
     return image.root / str(Path(image.workdir, path)).lstrip("/")
 
@@ -89,8 +89,8 @@ def _run(image: Image, rest: str) -> None:
         rest = rest[flag.end() :]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "VIRTUAL_ENV"))}
     done = subprocess.run(
-        ["/bin/sh", "-ec", rebased(image, rest)],
-        cwd=inside(image, "."),
+        ["/bin/sh", "-ec", rebase_paths(image, rest)],
+        cwd=image_path(image, "."),
         env=environment | image.environment,
         capture_output=True,
         text=True,
@@ -104,18 +104,18 @@ def _copy(image: Image, rest: str) -> None:
     flag = _FLAG.match(rest)
     *sources, target = rest[flag.end() :].split() if flag else rest.split()
     for source in sources:
-        aim = inside(image, target)
+        aim = image_path(image, target)
         if flag:
             found = image.build / flag[2] / source.lstrip("/")
             shutil.copytree(found, aim, symlinks=True)
         elif source == ".":
             _copy_context(aim)
         else:
-            assert source in kept(), f"COPY {source}, but .dockerignore leaves it out"
+            assert source in context_entries(), f"COPY {source}, but .dockerignore leaves it out"
             shutil.copy(ROOT / source, aim / source if target.endswith("/") else aim)
 
 
-def kept() -> list[str]:
+def context_entries() -> list[str]:
     """The names at the top of the tree that .dockerignore lets in."""
     return [line[1:] for line in _ignore_lines() if line.startswith("!")]
 
@@ -128,7 +128,7 @@ def _copy_context(aim: Path) -> None:
     def left_out(_folder: str, names: list[str]) -> list[str]:
         return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in leave)]
 
-    for name in kept():
+    for name in context_entries():
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, aim / name, ignore=left_out)
@@ -143,12 +143,12 @@ def _ignore_lines() -> list[str]:
 
 def _workdir(image: Image, rest: str) -> None:
     image.workdir = rest
-    inside(image, ".").mkdir(parents=True, exist_ok=True)
+    image_path(image, ".").mkdir(parents=True, exist_ok=True)
 
 
 def _env(image: Image, rest: str) -> None:
     for name, value in _pairs(rest).items():
-        image.environment[name] = rebased(image, value).replace("$PATH", image.environment["PATH"])
+        image.environment[name] = rebase_paths(image, value).replace("$PATH", image.environment["PATH"])
 
 
 def _health(image: Image, rest: str) -> None:
@@ -162,7 +162,7 @@ def _pairs(rest: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in found}
 
 
-STEPS = {
+INSTRUCTIONS = {
     "RUN": _run,
     "COPY": _copy,
     "WORKDIR": _workdir,

@@ -13,7 +13,7 @@ _NAME = re.compile(r"`([a-z_]+\.[a-z_]+)`")
 _JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def paragraphs(chapter: str) -> dict[str, str]:
+def sections(chapter: str) -> dict[str, str]:
     """The paragraphs of a chapter by the name in their heading: ``### `comment.post` `` gives ``comment.post``."""
     found: dict[str, str] = {}
     current = ""

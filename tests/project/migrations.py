@@ -62,7 +62,7 @@ _TARGET = re.compile(
 )
 
 
-def statements_of_each(engine: Engine) -> dict[str, list[str]]:
+def statements_by_revision(engine: Engine) -> dict[str, list[str]]:
     """Bring an empty database to head, one revision after the other; what each of them ran."""
     ran: dict[str, list[str]] = {}
     for revision in reversed(known_revisions()):

@@ -5,7 +5,7 @@ import pytest
 from models.policy import Permission
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
-from tests.project.message_docs import examples, paragraphs
+from tests.project.message_docs import examples, sections
 from workers.handlers import HANDLERS
 
 
@@ -31,18 +31,18 @@ def test_every_command_has_a_permission_with_scopes_for_its_method(command: str)
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_is_documented_with_an_example(command: str) -> None:
-    paragraph = paragraphs("Commands").get(command, "")
+    paragraph = sections("Commands").get(command, "")
 
     assert examples(paragraph), f"docs/messages.md, Commands: a heading for `{command}` and a json block are missing"
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_is_documented_with_an_example(event: str) -> None:
-    paragraph = paragraphs("Events").get(event, "")
+    paragraph = sections("Events").get(event, "")
 
     assert examples(paragraph), f"docs/messages.md, Events: a heading for `{event}` and a json block are missing"
 
 
 def test_only_existing_commands_and_events_are_documented() -> None:
-    assert set(paragraphs("Commands")) <= set(CATALOG)
-    assert set(paragraphs("Events")) <= set(EVENTS)
+    assert set(sections("Commands")) <= set(CATALOG)
+    assert set(sections("Events")) <= set(EVENTS)

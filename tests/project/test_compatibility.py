@@ -17,7 +17,7 @@ CHAPTERS = [
     "1", "1.1", "1.2", "2", "2.1", "3", "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8", "4.9", "4.10", "5", "6",
     "7.1", "7.2", "7.3", "7.4", "8", "9.1", "9.2", "9.3", "9.4", "10", "11",
 ]  # fmt: skip
-NOTHING = "—"
+NONE = "—"
 
 _HEADING = re.compile(r"^## ([0-9.]+) .+$")
 _VERDICT = re.compile(r"match|(?:differs|not built): \S.*")
@@ -84,7 +84,7 @@ def test_a_verdict_is_a_match_a_difference_with_its_reason_or_not_built() -> Non
 
 def test_built_rows_name_their_tests_and_others_name_none() -> None:
     # As `tests/room/test_file.py::test_name`, separated by commas.
-    wrong = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NOTHING)]
+    wrong = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NONE)]
     built = {row.name for row in ROWS if not row.verdict.startswith("not built")}
 
     assert wrong == []

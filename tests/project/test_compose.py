@@ -24,9 +24,9 @@ from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
-from tests.journeys.stack import ACME, careful_post
-from tests.journeys.subprocesses import CLEAN, process, tocsin
-from tests.project.compose import COMPOSE, ours, services, variables
+from tests.journeys.stack import ACME, post_until_accepted
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, run_tocsin, running_process
+from tests.project.compose import COMPOSE, own_services, services, variables
 from tests.project.tree import ROOT
 from tests.rabbitmq import find_rabbitmq_server
 from tests.waiting import eventually
@@ -39,7 +39,7 @@ SERVERS = {"postgres", "rabbitmq", "valkey"}
 PASSWORDS = {"GATEWAY_PASSWORD", "WORKER_PASSWORD", "RELAY_PASSWORD", "NOTIFIER_PASSWORD"}
 
 
-def schema_says(file: Path) -> int:
+def schema_exit_code(file: Path) -> int:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     return subprocess.run(check, capture_output=True, check=False).returncode
 
@@ -48,29 +48,29 @@ def test_the_file_matches_the_compose_schema(tmp_path: Path) -> None:
     wrong = tmp_path / "docker-compose.yml"
     wrong.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:"))
 
-    assert schema_says(COMPOSE) == 0
-    assert schema_says(wrong) == 1
+    assert schema_exit_code(COMPOSE) == 0
+    assert schema_exit_code(wrong) == 1
 
 
-@pytest.mark.parametrize("name", ours())
+@pytest.mark.parametrize("name", own_services())
 def test_every_service_runs_a_tocsin_command(name: str) -> None:
-    assert ours()[name]["command"][0] in CLI_COMMANDS
+    assert own_services()[name]["command"][0] in CLI_COMMANDS
 
 
 def test_every_production_process_has_a_service() -> None:
-    assert {service["command"][0] for service in ours().values()} >= {
+    assert {service["command"][0] for service in own_services().values()} >= {
         "migrate", "gateway", "worker", "relay", "notifier",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ours())
+@pytest.mark.parametrize("name", own_services())
 def test_every_setting_of_a_service_exists(name: str) -> None:
-    assert set(ours()[name]["environment"]) <= SETTING_NAMES.keys()
+    assert set(own_services()[name]["environment"]) <= SETTING_NAMES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(set(ours()) - {"migrate"}))
+@pytest.mark.parametrize("name", sorted(set(own_services()) - {"migrate"}))
 def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> None:
-    conditions = {other: how["condition"] for other, how in ours()[name]["depends_on"].items()}
+    conditions = {other: how["condition"] for other, how in own_services()[name]["depends_on"].items()}
 
     assert conditions == {
         "migrate": "service_completed_successfully", "rabbitmq": "service_healthy", "valkey": "service_healthy",
@@ -79,7 +79,7 @@ def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> No
 
 
 def test_every_host_in_a_setting_is_a_service() -> None:
-    urls = [str(value) for service in ours().values() for value in service["environment"].values()]
+    urls = [str(value) for service in own_services().values() for value in service["environment"].values()]
 
     hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}
 
@@ -136,7 +136,7 @@ def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
     done = subprocess.run(
         [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", database.url, "--file", "-"],
         input=script.read_text(),
-        env=CLEAN | environment,
+        env=CLEAN_ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -150,7 +150,9 @@ def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
         connection.exec_driver_sql("DROP ROLE gateway, worker, relay, notifier")
 
 
-def here(service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str) -> dict[str, str]:
+def local_settings(
+    service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str
+) -> dict[str, str]:
     """A service's settings with the addresses of this test's servers; who logs in stays."""
     settings = {name: str(value) for name, value in service["environment"].items()}
     asked = make_url(settings["DATABASE_URL"])
@@ -175,24 +177,26 @@ def test_the_services_work_as_the_file_starts_them(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
-    moved = json.loads(json.dumps(ours()).replace("8400", str(port)))
-    migrated = tocsin(*moved["migrate"]["command"], **here(moved["migrate"], servers, database, broker_url))
-    tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
+    moved = json.loads(json.dumps(own_services()).replace("8400", str(port)))
+    migrated = run_tocsin(
+        *moved["migrate"]["command"], **local_settings(moved["migrate"], servers, database, broker_url)
+    )
+    run_tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
 
     with contextlib.ExitStack() as running:
         for name, service in moved.items():
             if name != "migrate":
-                environment = here(service, servers, database, broker_url)
+                environment = local_settings(service, servers, database, broker_url)
                 log = tmp_path / f"{name}.log"
-                running.enter_context(process(*service["command"], environment=environment, log=log))
+                running.enter_context(running_process(*service["command"], environment=environment, log=log))
         bot = running.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)
         )
-        opened = careful_post(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
+        opened = post_until_accepted(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
         check = moved["gateway"]["healthcheck"]["test"]
         healthy = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
         target = moved["gateway"]["ports"][0].rpartition(":")[2]
-        eventually(lambda: everything_is_announced(database))
+        eventually(lambda: all_events_processed(database))
 
     assert migrated.returncode == 0, migrated.stderr
     assert opened.status_code == 201
@@ -203,7 +207,7 @@ def test_the_services_work_as_the_file_starts_them(
     assert broken.returncode == 1
 
 
-def everything_is_announced(database: Database) -> bool:
+def all_events_processed(database: Database) -> bool:
     engine = create_engine(database.engine.url, poolclass=NullPool)
     with engine.connect() as connection:
         waiting, total = connection.exec_driver_sql(

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from tests.conftest import Database
-from tests.journeys.subprocesses import open_folder
-from tests.project.compose import ours
-from tests.project.dockerfile import Image, base_python, build, inside, instructions, kept
+from tests.journeys.subprocesses import public_temp_dir
+from tests.project.compose import own_services
+from tests.project.dockerfile import Image, base_python, build, context_entries, image_path, instructions
 from tests.project.tree import PACKAGES
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
@@ -23,21 +23,21 @@ from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("image")
 
-BY_ANYBODY = base_python() != Path(sys.executable)
+HAS_SHARED_PYTHON = base_python() != Path(sys.executable)
 """Our own Python may lie in a folder that is closed to other accounts."""
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    with open_folder() as place:
+    with public_temp_dir() as place:
         yield build(place)
 
 
 def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[str]:
     """Start a command as the container would: its environment, its user, its working directory."""
     return subprocess.Popen(
-        [found(image, command[0]), *command[1:]],
-        cwd=inside(image, "."),
+        [executable(image, command[0]), *command[1:]],
+        cwd=image_path(image, "."),
         env=image.environment | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -48,13 +48,13 @@ def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[s
 
 def unprivileged(image: Image) -> dict[str, Any]:
     """As the image's own user, which has no entry in /etc/passwd, if we may become it."""
-    if os.geteuid() != 0 or not BY_ANYBODY:
+    if os.geteuid() != 0 or not HAS_SHARED_PYTHON:
         return {}
     user, group = map(int, image.user.split(":"))
     return {"user": user, "group": group, "extra_groups": []}
 
 
-def found(image: Image, program: str) -> str:
+def executable(image: Image, program: str) -> str:
     return str(next(path for each in image.environment["PATH"].split(":") if (path := Path(each) / program).exists()))
 
 
@@ -67,7 +67,7 @@ def test_the_gateway_starts_from_the_image_and_its_health_check_passes(
 
     gateway = run(image, words, DATABASE_URL=database.url, BROKER_URL=servers.broker_url)
     try:
-        eventually(lambda: answers(port) or gateway.poll() is not None, within_seconds=60)
+        eventually(lambda: is_responding(port) or gateway.poll() is not None, within_seconds=60)
         healthy = run(image, check).wait(20)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             version = client.get("/version").json()["name"]
@@ -83,7 +83,9 @@ def test_the_gateway_starts_from_the_image_and_its_health_check_passes(
     assert unhealthy.returncode == 1
 
 
-@pytest.mark.parametrize("words", [service["command"] for service in ours().values()], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [service["command"] for service in own_services().values()], ids=lambda words: words[0]
+)
 def test_every_command_of_the_stack_is_in_the_image(image: Image, words: list[str]) -> None:
     process = run(image, [*image.entrypoint, words[0], "--help"])
     said, _ = process.communicate(timeout=60)
@@ -97,7 +99,7 @@ def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> Non
 
     assert (uid.isdecimal(), gid.isdecimal()) == (True, True)
     assert int(uid) > 0
-    assert list(inside(image, ".").iterdir()) == []
+    assert list(image_path(image, ".").iterdir()) == []
 
 
 def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) -> None:
@@ -128,7 +130,7 @@ def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
 
 
 def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
-    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
+    assert set(context_entries()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
 
 
 def test_dependencies_are_installed_as_wheels_with_hashes() -> None:
@@ -137,7 +139,7 @@ def test_dependencies_are_installed_as_wheels_with_hashes() -> None:
     assert any("--require-hashes" in rest and "--only-binary :all:" in rest for rest in installs)
 
 
-def answers(port: str) -> bool:
+def is_responding(port: str) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
     except httpx.TransportError:

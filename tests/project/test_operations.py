@@ -9,7 +9,7 @@ import pytest
 
 from models.database.grants import GRANTS
 from tests.conftest import Database
-from tests.journeys.subprocesses import tocsin
+from tests.journeys.subprocesses import run_tocsin
 from tests.project.tree import ROOT
 from workers.cli import CLI_COMMANDS
 
@@ -23,19 +23,19 @@ def fenced(language: str) -> list[str]:
     return [block for kind, block in _FENCE.findall(PAGE) if kind == language]
 
 
-def typed() -> list[str]:
+def documented_commands() -> list[str]:
     """Every command line of ours on the page, in blocks and in sentences."""
     lines = (line for block in fenced("sh") for line in block.splitlines() if "tocsin " in line)
     return sorted({*(line[line.index("tocsin ") :] for line in lines), *_TYPED.findall(PAGE)})
 
 
-@pytest.mark.parametrize("line", typed())
+@pytest.mark.parametrize("line", documented_commands())
 def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
     command, *words = shlex.split(line)[1:]
     under = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
     options = {word for word in words if word.startswith("--")}
 
-    told = tocsin(command, *under, "--help").stdout
+    told = run_tocsin(command, *under, "--help").stdout
 
     assert command in CLI_COMMANDS
     assert options <= set(re.findall(r"--[a-z]+", told))

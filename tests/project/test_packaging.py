@@ -5,7 +5,7 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from tests.project.tree import PACKAGES, ROOT, files, shown
+from tests.project.tree import PACKAGES, ROOT, files, relative_path
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -32,13 +32,13 @@ def test_the_wheel_contains_exactly_our_packages() -> None:
 def test_every_directory_with_code_is_a_package() -> None:
     folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*PACKAGES, "tests")}
 
-    assert [shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+    assert [relative_path(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
 def test_no_module_is_named_like_a_package() -> None:
     taken = {f"{room}.py" for room in PACKAGES}
 
-    assert [shown(path) for path in files(".py") if path.name in taken] == []
+    assert [relative_path(path) for path in files(".py") if path.name in taken] == []
 
 
 def test_the_distribution_cannot_be_uploaded_by_mistake() -> None:

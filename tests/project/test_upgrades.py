@@ -15,10 +15,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from models.database.migrate import head_revision, known_revisions
-from tests.project.migrations import breaches, statements_of_each
+from tests.project.migrations import breaches, statements_by_revision
 from tests.project.tree import ROOT
 
-HANDLING = ("comments", "incidents", "inbox")
+HANDLER_TESTS = ("comments", "incidents", "inbox")
 VERSIONS = Path("models/migrations/versions")
 
 
@@ -33,7 +33,7 @@ def empty(maintenance: Engine) -> Iterator[Engine]:
 
 
 def test_no_migration_breaks_the_previous_release(empty: Engine) -> None:
-    ran = statements_of_each(empty)
+    ran = statements_by_revision(empty)
 
     assert set(ran) == set(known_revisions())
     assert all(statements for statements in ran.values())
@@ -91,7 +91,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
     # Until 0.1.0 the folders had other names.
     migrate = next(path for path in ("database/migrate.py", "migrate.py") if (tmp_path / "models" / path).exists())
     folder = next(path for path in ("handlers", "handling") if (tmp_path / "tests" / path).exists())
-    handling = [f"tests/{folder}/test_{each}.py" for each in HANDLING]
+    handling = [f"tests/{folder}/test_{each}.py" for each in HANDLER_TESTS]
     module = ".".join(("models", *Path(migrate).with_suffix("").parts))
     told = f"import {module} as m; print(m.__file__, m.head())"
 

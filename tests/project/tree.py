@@ -27,6 +27,6 @@ def files(suffix: str) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(found) if name.endswith(suffix))
 
 
-def shown(path: Path) -> str:
+def relative_path(path: Path) -> str:
     """A path as a reader of the repository names it."""
     return path.relative_to(ROOT).as_posix()
