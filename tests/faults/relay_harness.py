@@ -58,12 +58,12 @@ class Subscriber:
         return lines
 
 
-def insert_events(engine: Engine, *, lines: int, length: int) -> None:
+def insert_events(engine: Engine, *, subjects: int, per_subject: int) -> None:
     with engine.begin() as connection:
         organization = an_organization(connection)
-        for _ in range(lines):
+        for _ in range(subjects):
             incident = an_incident(connection, organization, projects=[])
-            for _ in range(length):
+            for _ in range(per_subject):
                 an_event(connection, incident, EVENT)
 
 
@@ -75,7 +75,7 @@ def writing_events(engine: Engine) -> Iterator[Callable[[], int]]:
     def write() -> int:
         lines = 0
         while not enough.wait(0.02):
-            insert_events(engine, lines=5, length=5)
+            insert_events(engine, subjects=5, per_subject=5)
             lines += 5
         return lines
 

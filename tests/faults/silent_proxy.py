@@ -27,16 +27,16 @@ class SilentProxy:
     """
 
     connect: Connect
-    waits: bytes
-    address: str
+    consume_marker: bytes
+    url_template: str
     port: int = 0
-    is_deaf: bool = False
+    is_silent: bool = False
     _waiters: set[asyncio.StreamWriter] = field(default_factory=set)
     _pumps: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
-        return self.address.format(port=self.port)
+        return self.url_template.format(port=self.port)
 
     async def serve(self, begun: threading.Event, end: asyncio.Event) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -61,9 +61,9 @@ class SilentProxy:
     ) -> None:
         with suppress(OSError):
             while heard := await source.read(65536):
-                if caller is not None and self.waits in heard:
+                if caller is not None and self.consume_marker in heard:
                     self._waiters.add(caller)
-                if not (self.is_deaf and sink in self._waiters):
+                if not (self.is_silent and sink in self._waiters):
                     sink.write(heard)
                     await sink.drain()
             sink.close()

@@ -59,13 +59,13 @@ class RuleModel:
     last: datetime = START - timedelta(days=1)
     status: int | None = None
     active: set[str] = field(default_factory=set)
-    ever: set[str] = field(default_factory=set)
-    here: set[str] = field(default_factory=set)
+    ever_fired: set[str] = field(default_factory=set)
+    fired_in_incident: set[str] = field(default_factory=set)
     incidents: int = 0
     changes: list[tuple[int, int]] = field(default_factory=list)
-    told: list[tuple[int, str, int]] = field(default_factory=list)
+    deliveries: list[tuple[int, str, int]] = field(default_factory=list)
 
-    def see(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
+    def observe(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
         """Status, what fired, what was resolved, and why it was ignored."""
         if timestamp <= self.last:
             return 200, [], [], "repeated timestamp" if timestamp == self.last else "out of order"
@@ -76,8 +76,8 @@ class RuleModel:
         cooling = False
         for label, threshold in LABELS.items():
             if value > threshold and label not in self.active:
-                cooling |= label in self.ever
-                if label not in self.ever:
+                cooling |= label in self.ever_fired
+                if label not in self.ever_fired:
                     fired.append(label)
                     self._fire(label)
             elif value <= threshold and label in self.active:
@@ -94,10 +94,10 @@ class RuleModel:
     def _fire(self, label: str) -> None:
         if self.status is None:
             self.incidents += 1
-            self.status, self.here = 1, set()
+            self.status, self.fired_in_incident = 1, set()
         self.active.add(label)
-        self.ever.add(label)
-        self.here.add(label)
+        self.ever_fired.add(label)
+        self.fired_in_incident.add(label)
         self._move()
 
     def _move(self) -> None:
@@ -108,16 +108,16 @@ class RuleModel:
 
     def _tell(self, before: int, now: int) -> None:
         method = "fire" if now == 20 or before == 1 else "resolve"
-        everyone = now == 20 or (method == "resolve" and "critical" in self.here)
-        self.told += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
+        everyone = now == 20 or (method == "resolve" and "critical" in self.fired_in_incident)
+        self.deliveries += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
 
 
-def shuffled_values(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
+def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetime]]:
     """Values a minute apart: some come too late, some come again."""
-    values = [(chance.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
-    again = chance.sample(values, count // 3)
-    places = [(place + chance.uniform(0, 4), each) for place, each in enumerate(values)]
-    places += [(values.index(each) + chance.uniform(1, 9), each) for each in again]
+    values = [(rng.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
+    again = rng.sample(values, count // 3)
+    places = [(place + rng.uniform(0, 4), each) for place, each in enumerate(values)]
+    places += [(values.index(each) + rng.uniform(1, 9), each) for each in again]
     return [each for _, each in sorted(places)]
 
 
@@ -159,7 +159,7 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
             asked: list[Command] = []
             for place in turns[start : start + 40]:
                 value, timestamp = streams[place].pop(0)
-                expected.append(models[place].see(value, timestamp))
+                expected.append(models[place].observe(value, timestamp))
                 asked.append(watches[place].observation(value, timestamp=timestamp.isoformat()))
             ids += house.accept_all(asked, **watches[0].by_service())
     house.apply()
@@ -178,7 +178,7 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
     told = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
-    assert sorted(tuple(row) for row in told) == sorted(model.told)
+    assert sorted(tuple(row) for row in told) == sorted(model.deliveries)
     # An opening and each change of status move the version and are announced, without a gap.
     assert sum(row.version for row in found) == model.incidents + len(model.changes)
     for row in found:
@@ -248,10 +248,10 @@ def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harne
 # --- more than one line ----------------------------------------------------------------------------------------
 
 
-def waits_for_lock(house: Harness, line: str, id_: UUID) -> bool:
+def waits_for_lock(house: Harness, subject: str, id_: UUID) -> bool:
     """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
     with house.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [line])
+        try_lock_subjects(someone_else, [subject])
         house.apply()
         row = house.ledger_row(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)

@@ -186,7 +186,7 @@ def test_readiness_reports_missing_queues_as_degraded(
 
 
 def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
-    insert_events(database.engine, lines=150, length=2)
+    insert_events(database.engine, subjects=150, per_subject=2)
 
     def told() -> list[list[int]]:
         return [list(dict.fromkeys(numbers)) for numbers in subscriber.sequences().values()]
@@ -198,7 +198,7 @@ def test_a_full_queue_does_not_block_events_for_others(database: Database, subsc
 def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
-    insert_events(database.engine, lines=5, length=1)
+    insert_events(database.engine, subjects=5, per_subject=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
     relay.publish_batch()
     assert unpublished_count(database.engine) == 2
@@ -212,7 +212,7 @@ def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
 
 
 def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
-    insert_events(database.engine, lines=5, length=1)
+    insert_events(database.engine, subjects=5, per_subject=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
 
     while relay.publish_batch():
@@ -223,7 +223,7 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Data
 
 
 def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
-    insert_events(database.engine, lines=10, length=1)
+    insert_events(database.engine, subjects=10, per_subject=1)
     relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
 
     while relay.publish_batch():

@@ -66,11 +66,11 @@ class CommandMachine(RuleBasedStateMachine):
         self.house = house
         self.engine: Engine = house.engine
         self.model = Model()
-        self.asked: list[tuple[UUID, int]] = []
+        self.submitted: list[tuple[UUID, int]] = []
         self.crashes = 0
 
     @initialize()
-    def people_come(self) -> None:
+    def create_organization(self) -> None:
         number = next(_numbers)
         self.slug = slug = f"org{number}"
         first = number * 100
@@ -129,7 +129,7 @@ class CommandMachine(RuleBasedStateMachine):
     @rule(who=st.sampled_from(["adm", "adm", "own", "mem"]), key=KEYS)
     def open(self, who: str, key: str | None) -> None:
         expected = self.model.open(self.people[who], key)
-        self._ask(who, OpenIncident.model_validate({"title": "Slow", "projects": ["p"], "dedupKey": key}), expected)
+        self._submit(who, OpenIncident.model_validate({"title": "Slow", "projects": ["p"], "dedupKey": key}), expected)
 
     @rule(who=WHO, status=st.sampled_from([1, 2, 2, 10, 20]), version=VERSIONS, pick=PICK)
     def set_status(self, who: str, status: int, version: str, pick: int) -> None:
@@ -140,7 +140,7 @@ class CommandMachine(RuleBasedStateMachine):
             return
         wanted = None if incident is None else _version(version, incident.version)
         expected = self.model.set_status(self.people[who], address, status, wanted)
-        self._ask(who, SetStatus.model_validate({"incident": address, "status": status}), expected, version=wanted)
+        self._submit(who, SetStatus.model_validate({"incident": address, "status": status}), expected, version=wanted)
 
     @rule(who=WHO, words=TEXTS, whom=MENTIONED, pick=PICK)
     def post(self, who: str, words: str, whom: list[str], pick: int) -> None:
@@ -153,22 +153,22 @@ class CommandMachine(RuleBasedStateMachine):
         if not (known := self._known_comments()):
             return
         incident, asked_by, id_ = _choose(known, pick)
-        standing = self._standing(incident, asked_by)
+        standing = self._current_comment(incident, asked_by)
         who = self._name_of(standing.author) if by_author and standing else who
         wanted = _version(version, standing.version if standing else 1)
         expected = self.model.edit(self.people[who], incident, asked_by, words, self._named(whom), wanted)
         body = {"incident": incident.identifier, "id": id_, "comment": words, "mentions": self._mentions(whom)}
-        self._ask(who, EditComment.model_validate(body), expected, version=wanted)
+        self._submit(who, EditComment.model_validate(body), expected, version=wanted)
 
     @rule(who=WHO, by_author=st.booleans(), pick=PICK)
     def delete(self, who: str, by_author: bool, pick: int) -> None:
         if not (known := self._known_comments()):
             return
         incident, asked_by, id_ = _choose(known, pick)
-        standing = self._standing(incident, asked_by)
+        standing = self._current_comment(incident, asked_by)
         who = self._name_of(standing.author) if by_author and standing else who
         expected = self.model.delete(self.people[who], incident, asked_by)
-        self._ask(who, DeleteComment.model_validate({"incident": incident.identifier, "id": id_}), expected)
+        self._submit(who, DeleteComment.model_validate({"incident": incident.identifier, "id": id_}), expected)
 
     @rule(who=WHO, kind=st.sampled_from([MarkSeen, Subscribe, Unsubscribe]), pick=PICK)
     def follow(self, who: str, kind: type[Command], pick: int) -> None:
@@ -176,32 +176,32 @@ class CommandMachine(RuleBasedStateMachine):
         act = {MarkSeen: self.model.mark_seen, Subscribe: self.model.subscribe, Unsubscribe: self.model.unsubscribe}[
             kind
         ]
-        self._ask(who, kind.model_validate({"incident": address}), act(self.people[who], address))
+        self._submit(who, kind.model_validate({"incident": address}), act(self.people[who], address))
 
     # --- and workers work, or are kept from it ---------------------------------------------------------------------
 
     @rule(picks=st.lists(PICK, max_size=8))
-    def hints_come_in_any_order_and_as_often_as_they_like(self, picks: list[int]) -> None:
-        lines = [*self._waiting_lines(), "incident:0:0", "nonsense"]
+    def hints_arrive_reordered_and_repeated(self, picks: list[int]) -> None:
+        lines = [*self._waiting_subjects(), "incident:0:0", "nonsense"]
         self._new_worker().drain([_choose(lines, pick) for pick in picks])
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3))
-    def somebody_else_has_some_lines_in_hand(self, picks: list[int]) -> None:
-        waiting = self._waiting_lines()
+    def another_worker_locks_some_subjects(self, picks: list[int]) -> None:
+        waiting = self._waiting_subjects()
         lines = [_choose(waiting, pick) for pick in picks if waiting]
         with self.engine.begin() as someone_else:
             try_lock_subjects(someone_else, lines)
             self._new_worker().drain(())
 
     @rule()
-    def three_work_at_once(self) -> None:
-        lines = self._waiting_lines()
+    def three_workers_run_concurrently(self) -> None:
+        lines = self._waiting_subjects()
         with ThreadPoolExecutor(3) as pool:
             for each in [pool.submit(self._new_worker().drain, lines) for _ in range(3)]:
                 each.result()
 
     @rule(share=st.floats(0.1, 1))
-    def a_worker_dies_with_a_batch_in_hand(self, share: float) -> None:
+    def a_worker_dies_during_a_batch(self, share: float) -> None:
         waiting = self._rows("SELECT id FROM commands WHERE organization_id = :organization AND state = 'accepted'")
         left = [row.id for row in waiting[: int(len(waiting) * share)]]
         if not left or self.crashes == MAX_CRASHES:
@@ -213,18 +213,18 @@ class CommandMachine(RuleBasedStateMachine):
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
-        if not self.asked:
+        if not self.submitted:
             return
         self._finish()
         self._compare_outcomes()
         self._compare_incidents()
-        self._compare_news()
+        self._compare_events()
         self._compare_inboxes()
 
     def _finish(self) -> None:
         for _ in range(20):
             self._new_worker().drain(())
-            if not self._waiting_lines():
+            if not self._waiting_subjects():
                 break
             # Back-off is over.
             with self.engine.begin() as connection:
@@ -239,10 +239,10 @@ class CommandMachine(RuleBasedStateMachine):
             "SELECT id, outcome_status, type, payload FROM commands WHERE organization_id = :organization"
         )
         outcomes = {row.id: row.outcome_status for row in rows}
-        assert [outcomes[id_] for id_, _ in self.asked] == [expected for _, expected in self.asked]
+        assert [outcomes[id_] for id_, _ in self.submitted] == [expected for _, expected in self.submitted]
 
     def _compare_incidents(self) -> None:
-        known = {id_: place for place, (id_, _) in enumerate(self.asked)}
+        known = {id_: place for place, (id_, _) in enumerate(self.submitted)}
         for incident in self.model.incidents:
             row = self._row_of(incident)
             assert (row.status, row.version, row.dedup_key) == (incident.status, incident.version, incident.key)
@@ -268,7 +268,7 @@ class CommandMachine(RuleBasedStateMachine):
             self.model.incidents
         )
 
-    def _compare_news(self) -> None:
+    def _compare_events(self) -> None:
         for incident in self.model.incidents:
             events = self._rows(
                 "SELECT type, sequence FROM events WHERE organization_id = :organization AND subject = :subject"
@@ -297,13 +297,13 @@ class CommandMachine(RuleBasedStateMachine):
         )
 
     def _post(self, who: str, address: str, words: str, whom: list[str]) -> None:
-        expected = self.model.post(self.people[who], address, words, self._named(whom), len(self.asked))
+        expected = self.model.post(self.people[who], address, words, self._named(whom), len(self.submitted))
         body = {"incident": address, "comment": words, "mentions": self._mentions(whom)}
-        self._ask(who, PostComment.model_validate(body), expected)
+        self._submit(who, PostComment.model_validate(body), expected)
 
     # --- looking things up -----------------------------------------------------------------------------------------
 
-    def _ask(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
+    def _submit(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
         person = self.people[who].id
         id_ = self.house.accept(
             command,
@@ -312,7 +312,7 @@ class CommandMachine(RuleBasedStateMachine):
             user=person,
             expected_version=version,
         )
-        self.asked.append((id_, expected))
+        self.submitted.append((id_, expected))
 
     def _addresses(self) -> list[str]:
         """Addresses that a caller may know: numbers that were answered, and keys."""
@@ -324,31 +324,31 @@ class CommandMachine(RuleBasedStateMachine):
         """Comments whose id a caller may know, even if they are gone by now."""
         return [
             (incident, asked_by, str(id_))
-            for asked_by in range(len(self.asked))
+            for asked_by in range(len(self.submitted))
             if (id_ := self._outcome_id(asked_by)) and (incident := self._incident_of(asked_by))
         ]
 
-    def _outcome_id(self, asked_by: int) -> Any:
+    def _outcome_id(self, command: int) -> Any:
         rows = self._rows(
             "SELECT outcome_body->>'id' AS id FROM commands WHERE id = :id AND type = 'comment.post'"
             " AND state = 'applied' AND organization_id = :organization",
-            id=self.asked[asked_by][0],
+            id=self.submitted[command][0],
         )
         return rows[0].id if rows else None
 
-    def _incident_of(self, asked_by: int) -> Incident | None:
+    def _incident_of(self, command: int) -> Incident | None:
         rows = self._rows(
             "SELECT outcome_body->>'incidentIdentifier' AS number FROM commands"
             " WHERE id = :id AND organization_id = :organization",
-            id=self.asked[asked_by][0],
+            id=self.submitted[command][0],
         )
         return self.model.find(rows[0].number)
 
     @staticmethod
-    def _standing(incident: Incident, asked_by: int) -> Comment | None:
-        return next((each for each in incident.comments if each.command == asked_by), None)
+    def _current_comment(incident: Incident, command: int) -> Comment | None:
+        return next((each for each in incident.comments if each.command == command), None)
 
-    def _waiting_lines(self) -> list[str]:
+    def _waiting_subjects(self) -> list[str]:
         rows = self._rows(
             "SELECT DISTINCT subject FROM commands WHERE organization_id = :organization AND state = 'accepted'"
             " ORDER BY subject"

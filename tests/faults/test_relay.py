@@ -75,7 +75,7 @@ def test_a_subject_with_more_events_than_a_round_is_published_in_order(
     database: Database, subscriber: Subscriber
 ) -> None:
     length = 2 * EVENTS_PER_LINE + 3
-    insert_events(database.engine, lines=1, length=length)
+    insert_events(database.engine, subjects=1, per_subject=length)
 
     publish_all(Relay(database.engine, subscriber.settings))
 
@@ -83,7 +83,7 @@ def test_a_subject_with_more_events_than_a_round_is_published_in_order(
 
 
 def test_a_subject_locked_by_another_relay_is_skipped(database: Database, subscriber: Subscriber) -> None:
-    insert_events(database.engine, lines=2, length=3)
+    insert_events(database.engine, subjects=2, per_subject=3)
 
     with database.engine.begin() as connection:
         in_hand = claim_events(connection, PUBLISHING, subjects=1, per_subject=1)
@@ -96,7 +96,7 @@ def test_a_subject_locked_by_another_relay_is_skipped(database: Database, subscr
 
 
 def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
-    insert_events(database.engine, lines=5, length=4)
+    insert_events(database.engine, subjects=5, per_subject=4)
     seen = []
 
     with database.engine.begin() as connection:
@@ -115,7 +115,7 @@ def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
 def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_order(
     database: Database, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    insert_events(database.engine, lines=1, length=5)
+    insert_events(database.engine, subjects=1, per_subject=5)
 
     def die(*_: Any) -> None:
         raise SystemExit
@@ -133,7 +133,7 @@ def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_ord
 def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
     database: Database, subscriber: Subscriber
 ) -> None:
-    insert_events(database.engine, lines=300, length=5)
+    insert_events(database.engine, subjects=300, per_subject=5)
 
     for _ in range(4):
         with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
@@ -159,7 +159,7 @@ def test_a_broker_restart_under_load_loses_nothing(database: Database, subscribe
 
 
 def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) -> None:
-    insert_events(database.engine, lines=3, length=2)
+    insert_events(database.engine, subjects=3, per_subject=2)
     relay = Relay(database.engine, broker.settings)
     broker.stop()
 
@@ -175,13 +175,13 @@ def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) 
 def test_a_postgresql_restart_under_load_loses_nothing(
     database: Database, subscriber: Subscriber, alone: EmbeddedServers
 ) -> None:
-    insert_events(database.engine, lines=100, length=10)
+    insert_events(database.engine, subjects=100, per_subject=10)
 
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
         alone.kill_postgres()
         alone.start_postgres()
         database.engine.dispose()
-        insert_events(database.engine, lines=10, length=10)
+        insert_events(database.engine, subjects=10, per_subject=10)
         eventually(lambda: unpublished_count(database.engine) == 0)
         assert process.poll() is None
 
@@ -192,7 +192,7 @@ def test_a_postgresql_restart_under_load_loses_nothing(
 
 
 def test_a_message_is_the_cloud_event_routed_by_its_type(database: Database, subscriber: Subscriber) -> None:
-    insert_events(database.engine, lines=1, length=1)
+    insert_events(database.engine, subjects=1, per_subject=1)
 
     publish_all(Relay(database.engine, subscriber.settings))
 

@@ -91,10 +91,10 @@ def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_don
     with supervised(house, line.url) as (up, pids), running_relays(Relay(house.engine, broker.settings)):
         eventually(lambda: all_canaries_seen(house.engine))
 
-        line.is_deaf = True
+        line.is_silent = True
         id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
         eventually(lambda: not alive(pids["busy"]), within_seconds=60)
-        line.is_deaf = False
+        line.is_silent = False
 
         assert up.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
@@ -219,7 +219,7 @@ def fail_every_fifth_check(look: int) -> bool:
     ],
 )
 def test_a_worker_that_is_not_stuck_keeps_running(sees: Callable[[int], bool]) -> None:
-    looks, gave_up = run_watchdog(sees, looks_enough=100)
+    looks, gave_up = run_watchdog(sees, max_checks=100)
 
     assert (looks >= 100, gave_up) == (True, False)
 
@@ -231,7 +231,7 @@ def test_a_worker_that_makes_progress_keeps_running() -> None:
         pulse.beat()
         return True
 
-    looks, gave_up = run_watchdog(beat, pulse, looks_enough=100)
+    looks, gave_up = run_watchdog(beat, pulse, max_checks=100)
 
     assert (looks >= 100, gave_up) == (True, False)
 
@@ -287,7 +287,7 @@ def is_unclaimed(database: Database, broker: Broker, *lanes: Lane) -> bool:
 
 
 def run_watchdog(
-    sees: Callable[[int], bool], pulse: Heartbeat | None = None, *, looks_enough: int | None = None
+    is_waiting: Callable[[int], bool], pulse: Heartbeat | None = None, *, max_checks: int | None = None
 ) -> tuple[int, bool]:
     """Watch until it gives up, or has looked often enough: the number of looks, and whether it gave up."""
     looks, ended, gave_up = 0, threading.Event(), threading.Event()
@@ -295,9 +295,9 @@ def run_watchdog(
     def look() -> bool:
         nonlocal looks
         looks += 1
-        if looks == looks_enough:
+        if looks == max_checks:
             ended.set()
-        return sees(looks)
+        return is_waiting(looks)
 
     def give_up() -> None:
         gave_up.set()

@@ -17,14 +17,14 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
-        self.may_go_on = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def run(self, numbers: list[int]) -> Sequence[int | Exception]:
         self.batches.append(numbers)
-        await self.may_go_on.wait()
+        await self.released.wait()
         return [ValueError(number) if number < 0 else 2 * number for number in numbers]
 
-    async def has_begun(self, batches: int) -> None:
+    async def wait_for_batches(self, batches: int) -> None:
         while len(self.batches) < batches:  # noqa: ASYNC110 - a few turns of the loop, no time
             await asyncio.sleep(0)
 
@@ -34,11 +34,11 @@ def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
-        await ledger.has_begun(1)
+        await ledger.wait_for_batches(1)
         others = [asyncio.create_task(batcher.submit(number)) for number in (2, 3, 4)]
         await asyncio.sleep(0)
 
-        ledger.may_go_on.set()
+        ledger.released.set()
 
         assert await asyncio.gather(first, *others) == [2, 4, 6, 8]
         assert ledger.batches == [[1], [2, 3, 4]]
@@ -49,7 +49,7 @@ def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
 def test_an_error_affects_only_its_own_request() -> None:
     async def story() -> None:
         ledger = FakeLedger()
-        ledger.may_go_on.set()
+        ledger.released.set()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
 
         answers = await asyncio.gather(batcher.submit(1), batcher.submit(-1), return_exceptions=True)
@@ -64,14 +64,14 @@ def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
-        await ledger.has_begun(1)
+        await ledger.wait_for_batches(1)
         hung_up = asyncio.create_task(batcher.submit(2))
         late = asyncio.create_task(batcher.submit(3, deadline=asyncio.get_running_loop().time()))
         with pytest.raises(Unavailable):
             await late
         hung_up.cancel()
 
-        ledger.may_go_on.set()
+        ledger.released.set()
         await first
         await batcher.stop()
 
@@ -87,7 +87,7 @@ def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
         with pytest.raises(Unavailable):
             await batcher.submit(1)
 
-        ledger.may_go_on.set()
+        ledger.released.set()
 
         assert await batcher.submit(2) == 4
 
@@ -101,14 +101,14 @@ def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.Monk
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         asking = [asyncio.create_task(batcher.submit(1))]
-        await ledger.has_begun(1)
+        await ledger.wait_for_batches(1)
         asking += [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]
         await asyncio.sleep(0)
 
         with pytest.raises(Unavailable):
             await batcher.submit(4)
 
-        ledger.may_go_on.set()
+        ledger.released.set()
         assert await asyncio.gather(*asking) == [2, 4, 6]
 
     asyncio.run(story())

@@ -83,15 +83,15 @@ def house(database: Database) -> Iterator[SeededOrganization]:
         yield SeededOrganization(reading, ours, places[ours], list(rules[ours]))
 
 
-def _rules(dice: random.Random, connection: Connection, organization: int) -> dict[int, int]:
+def _rules(rng: random.Random, connection: Connection, organization: int) -> dict[int, int]:
     """Rules that have said different things; the generation that each of them is in."""
     rules = {}
     for generation in (1, 2, 3, 3):
         said = [
             {
-                "owner_team": dice.choice((None, *TEAMS)),
-                "environment": dice.choice((None, *ENVIRONMENTS)),
-                "dataset": dice.choice(("events", "transactions")),
+                "owner_team": rng.choice((None, *TEAMS)),
+                "environment": rng.choice((None, *ENVIRONMENTS)),
+                "dataset": rng.choice(("events", "transactions")),
             }
             for _ in range(generation)
         ]
@@ -103,11 +103,11 @@ def _rules(dice: random.Random, connection: Connection, organization: int) -> di
     return rules
 
 
-def _an_incident(dice: random.Random, organization: int, number: int, rules: dict[int, int]) -> dict[str, Any]:
-    words = dice.sample(WORDS, dice.choice((1, 2, 3, 5)))
-    status = dice.choice((*IncidentStatus, IncidentStatus.CLOSED, IncidentStatus.CLOSED))
-    started = dice.choice(DATES)
-    rule = dice.choice((None, *rules))
+def _an_incident(rng: random.Random, organization: int, number: int, rules: dict[int, int]) -> dict[str, Any]:
+    words = rng.sample(WORDS, rng.choice((1, 2, 3, 5)))
+    status = rng.choice((*IncidentStatus, IncidentStatus.CLOSED, IncidentStatus.CLOSED))
+    started = rng.choice(DATES)
+    rule = rng.choice((None, *rules))
     is_over = status is IncidentStatus.CLOSED and started.year < 9999
     return {
         "organization_id": organization,
@@ -119,12 +119,10 @@ def _an_incident(dice: random.Random, organization: int, number: int, rules: dic
         "date_started": started,
         "date_detected": started,
         "date_added": NOW,
-        "date_closed": started + dice.choice((MICROSECOND, timedelta(hours=5), timedelta(days=90)))
-        if is_over
-        else None,
+        "date_closed": started + rng.choice((MICROSECOND, timedelta(hours=5), timedelta(days=90))) if is_over else None,
         "last_activity_at": NOW,
         "alert_rule_id": rule,
-        "alert_rule_generation": rule and dice.randint(1, rules[rule]),
+        "alert_rule_generation": rule and rng.randint(1, rules[rule]),
     }
 
 

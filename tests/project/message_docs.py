@@ -13,7 +13,7 @@ _NAME = re.compile(r"`([a-z_]+\.[a-z_]+)`")
 _JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def sections(chapter: str) -> dict[str, str]:
+def sections(heading: str) -> dict[str, str]:
     """The paragraphs of a chapter by the name in their heading: ``### `comment.post` `` gives ``comment.post``."""
     found: dict[str, str] = {}
     current = ""
@@ -21,7 +21,7 @@ def sections(chapter: str) -> dict[str, str]:
     for level, title, text in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         if level == "##":
             current = title
-        elif current == chapter and (name := _NAME.match(title)):
+        elif current == heading and (name := _NAME.match(title)):
             found[name[1]] = text
     return found
 
