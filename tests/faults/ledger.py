@@ -23,7 +23,7 @@ def a_comment_command(text: str = "Looking into it", incident: str = "1") -> Pos
 
 
 def end_back_off(house: Harness) -> None:
-    """Every back-off is over."""
+    """Make every deferred command due."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
 
@@ -35,20 +35,20 @@ def states(house: Harness, ids: list[UUID]) -> list[str]:
     return [by_id[id_] for id_ in ids]
 
 
-def apply_in_killed_process(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
-    """Apply in a forked process that is killed by such a command; its exit code."""
+def apply_in_killed_process(house: Harness, command_type: str, is_deadly: Callable[[Any], bool]) -> int:
+    """Apply commands in a forked process that kills itself at a matching command; return its exit code."""
 
     def work() -> None:
         from workers import handlers
 
-        handle: Callable[..., Any] = handlers.HANDLERS[command]
+        handle: Callable[..., Any] = handlers.HANDLERS[command_type]
 
-        def kill_or_handle(ask: Any, work: Any) -> Any:
-            if is_deadly(ask):
+        def kill_or_handle(command: Any, context: Any) -> Any:
+            if is_deadly(command):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return handle(ask, work)
+            return handle(command, context)
 
-        handlers.HANDLERS[command] = kill_or_handle
+        handlers.HANDLERS[command_type] = kill_or_handle
         house.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)

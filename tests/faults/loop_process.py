@@ -20,7 +20,7 @@ LOOPS = {"relay": Relay, "notifier": Notifier}
 
 @contextmanager
 def running_loop(loop: str, *, database_url: str, broker_url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The loop in a process, killed with -9 at the end if not before; it has begun."""
+    """Run a loop in its own process, yield the process once it is ready, and kill it at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, loop],
         env={**os.environ, "DATABASE_URL": database_url, "BROKER_URL": broker_url},

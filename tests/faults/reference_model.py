@@ -1,7 +1,6 @@
-"""What should be true, said as plainly as possible: incidents in a list, commands applied one after the other.
+"""A reference model of incidents: commands are applied one at a time, in memory, in the order of their submission.
 
-No tables, no batches, no queues: a command changes the lists here the moment it is asked for, in the order in which
-commands are asked for. Whatever the real system does to hints and workers must end the same.
+It has no tables, batches or queues. Whatever happens to hints and workers, the real system must reach the same state.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ OPEN, CLOSED = 1, 2
 
 @dataclass
 class Person:
-    """Someone of the organization, or nobody of it."""
+    """A user, usually a member of the organization."""
 
     id: int
     is_member: bool = True
@@ -23,7 +22,7 @@ class Person:
 
 @dataclass
 class Comment:
-    """A comment; ``ever`` is everyone whom it has ever mentioned. ``asked_by`` is the command that posted it."""
+    """A comment, with the index of the command that posted it, and everyone it has ever mentioned."""
 
     command: int
     author: int
@@ -34,7 +33,7 @@ class Comment:
 
 @dataclass
 class Incident:
-    """An incident with all that happened on it; ``news`` are the types of its events in order."""
+    """An incident with its comments, status changes, subscribers, and the types of its events in order."""
 
     identifier: int
     key: str | None
@@ -48,33 +47,33 @@ class Incident:
 
 
 class Model:
-    """One organization. Every method is a command; it answers the HTTP status of the outcome."""
+    """One organization. Each public method except :meth:`find` is a command and returns its outcome's HTTP status."""
 
     def __init__(self) -> None:
         self.incidents: list[Incident] = []
         self.mentioned: set[tuple[int, int]] = set()
-        """Who was mentioned in which comment (by the command that posted it), authors excepted."""
+        """Pairs of a comment, by the command that posted it, and a person mentioned in it other than its author."""
 
-    def find(self, address: str) -> Incident | None:
-        """The incident of this number, or the open one with this key."""
-        if address.startswith("dedup:"):
-            return self._open_with_key(address.removeprefix("dedup:"))
-        return next((each for each in self.incidents if str(each.identifier) == address), None)
+    def find(self, reference: str) -> Incident | None:
+        """Return the incident with this number, or the open one with this dedup key."""
+        if reference.startswith("dedup:"):
+            return self._open_with_key(reference.removeprefix("dedup:"))
+        return next((each for each in self.incidents if str(each.identifier) == reference), None)
 
-    def open(self, who: Person, key: str | None) -> int:
-        if not (who.is_member and who.may_write):
+    def open(self, person: Person, key: str | None) -> int:
+        if not (person.is_member and person.may_write):
             return 403
         if key is not None and self._open_with_key(key):
             return 200
         self.incidents.append(Incident(len(self.incidents) + 1, key, event_types=["incident.opened"]))
         return 201
 
-    def set_status(self, who: Person, address: str, status: int, version: int | None) -> int:
-        incident = self.find(address)
-        if refusal := _refusal(who, incident):
+    def set_status(self, person: Person, reference: str, status: int, version: int | None) -> int:
+        incident = self.find(reference)
+        if refusal := _refusal(person, incident):
             return refusal
         assert incident
-        if status != CLOSED and not who.may_write:
+        if status != CLOSED and not person.may_write:
             return 403
         if version not in (None, incident.version):
             return 412
@@ -82,34 +81,34 @@ class Model:
             return 200
         if status != CLOSED and incident.key is not None and self._open_with_key(incident.key) not in (None, incident):
             return 409
-        incident.status_changes.append((who.id, incident.status, status))
+        incident.status_changes.append((person.id, incident.status, status))
         incident.status = status
         incident.version += 1
-        incident.subscribers.setdefault(who.id, "closed" if status == CLOSED else "subscribed")
+        incident.subscribers.setdefault(person.id, "closed" if status == CLOSED else "subscribed")
         incident.event_types.append("incident.status_changed")
         return 200
 
-    def post(self, who: Person, address: str, text: str, mentions: list[Person], command: int) -> int:
-        incident = self.find(address)
-        if refusal := _refusal(who, incident):
+    def post(self, person: Person, reference: str, text: str, mentions: list[Person], command: int) -> int:
+        incident = self.find(reference)
+        if refusal := _refusal(person, incident):
             return refusal
         assert incident
         if not all(each.is_member and each.on_team for each in mentions):
             return 400
-        incident.subscribers.setdefault(who.id, "commented")
-        incident.comments.append(Comment(command, who.id, text))
+        incident.subscribers.setdefault(person.id, "commented")
+        incident.comments.append(Comment(command, person.id, text))
         incident.version += 1
         incident.event_types.append("incident.comment_posted")
         self._mention(incident, incident.comments[-1], mentions)
         return 201
 
     def edit(
-        self, who: Person, incident: Incident, command: int, text: str, mentions: list[Person], version: int | None
+        self, person: Person, incident: Incident, command: int, text: str, mentions: list[Person], version: int | None
     ) -> int:
         comment = _comment(incident, command)
-        if not who.is_member:
+        if not person.is_member:
             return 403
-        if comment is None or comment.author != who.id:
+        if comment is None or comment.author != person.id:
             return 404
         if version not in (None, comment.version):
             return 412
@@ -122,43 +121,43 @@ class Model:
         self._mention(incident, comment, mentions)
         return 200
 
-    def delete(self, who: Person, incident: Incident, command: int) -> int:
+    def delete(self, person: Person, incident: Incident, command: int) -> int:
         comment = _comment(incident, command)
-        if not who.is_member:
+        if not person.is_member:
             return 403
-        if comment is None or comment.author != who.id:
+        if comment is None or comment.author != person.id:
             return 404
         incident.comments.remove(comment)
         incident.version += 1
         incident.event_types.append("incident.comment_deleted")
         return 204
 
-    def mark_seen(self, who: Person, address: str) -> int:
-        incident = self.find(address)
-        if refusal := _refusal(who, incident):
+    def mark_seen(self, person: Person, reference: str) -> int:
+        incident = self.find(reference)
+        if refusal := _refusal(person, incident):
             return refusal
         assert incident
-        if who.on_team:
-            incident.seen.add(who.id)
+        if person.on_team:
+            incident.seen.add(person.id)
             incident.event_types.append("incident.seen")
         return 201
 
-    def subscribe(self, who: Person, address: str) -> int:
-        incident = self.find(address)
-        if refusal := _refusal(who, incident):
+    def subscribe(self, person: Person, reference: str) -> int:
+        incident = self.find(reference)
+        if refusal := _refusal(person, incident):
             return refusal
         assert incident
-        if who.id not in incident.subscribers:
-            incident.subscribers[who.id] = "subscribed"
+        if person.id not in incident.subscribers:
+            incident.subscribers[person.id] = "subscribed"
             incident.event_types.append("incident.subscribed")
         return 201
 
-    def unsubscribe(self, who: Person, address: str) -> int:
-        incident = self.find(address)
-        if refusal := _refusal(who, incident):
+    def unsubscribe(self, person: Person, reference: str) -> int:
+        incident = self.find(reference)
+        if refusal := _refusal(person, incident):
             return refusal
         assert incident
-        if incident.subscribers.pop(who.id, None):
+        if incident.subscribers.pop(person.id, None):
             incident.event_types.append("incident.unsubscribed")
         return 200
 
@@ -168,16 +167,16 @@ class Model:
     def _mention(self, incident: Incident, comment: Comment, mentions: list[Person]) -> None:
         newly = {each.id for each in mentions} - comment.ever_mentioned
         comment.ever_mentioned |= newly
-        for person in newly:
-            incident.subscribers.setdefault(person, "mention")
-            if person != comment.author:
-                self.mentioned.add((comment.command, person))
+        for user in newly:
+            incident.subscribers.setdefault(user, "mention")
+            if user != comment.author:
+                self.mentioned.add((comment.command, user))
         if newly:
             incident.event_types.append("incident.mentioned")
 
 
-def _refusal(who: Person, incident: Incident | None) -> int:
-    if not who.is_member:
+def _refusal(person: Person, incident: Incident | None) -> int:
+    if not person.is_member:
         return 403
     return 0 if incident else 404
 

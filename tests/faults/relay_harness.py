@@ -1,3 +1,5 @@
+# kombu declares itself typed but is only partly annotated.
+# mypy: disable-error-code="no-untyped-call"
 """Events to publish, relays in threads, and a subscriber that receives the events."""
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from kombu import Queue
+from kombu.entity import Queue
 from sqlalchemy.engine import Engine
 
 from tasks.broker.topology import EVENTS_EXCHANGE, declare
@@ -28,7 +30,7 @@ EVENT = IncidentOpened(projects=("backend",))
 
 @dataclass
 class Subscriber:
-    """Another service, with a queue of its own."""
+    """Another service, with its own queue."""
 
     broker: Broker
     messages: list[ReceivedMessage] = field(default_factory=list)
@@ -38,7 +40,7 @@ class Subscriber:
         return self.broker.settings
 
     def subscribe(self, routing_key: str, **limits: object) -> None:
-        """Ask for these types; ``limits`` are further arguments of the queue."""
+        """Bind a queue to a routing key; ``limits`` are additional queue arguments."""
         arguments = QUORUM_ARGUMENTS | limits
         with self.broker.connection() as connection:
             declare(connection)
@@ -46,16 +48,16 @@ class Subscriber:
             queue(connection.default_channel).declare()
 
     def received(self) -> list[Any]:
-        """The events that came, in their order."""
+        """Return all events received so far, in order."""
         self.messages += self.broker.receive_all(SUBSCRIBER_QUEUE)
         return [message.payload for message in self.messages]
 
     def sequences(self) -> dict[str, list[int]]:
-        """The sequence numbers of every line in the order they came."""
-        lines: dict[str, list[int]] = defaultdict(list)
+        """Return the sequence numbers of every subject, in the order of receipt."""
+        subjects: dict[str, list[int]] = defaultdict(list)
         for event in self.received():
-            lines[event["subject"]].append(int(event["sequence"]))
-        return lines
+            subjects[event["subject"]].append(int(event["sequence"]))
+        return subjects
 
 
 def insert_events(engine: Engine, *, subjects: int, per_subject: int) -> None:
@@ -69,22 +71,22 @@ def insert_events(engine: Engine, *, subjects: int, per_subject: int) -> None:
 
 @contextmanager
 def writing_events(engine: Engine) -> Iterator[Callable[[], int]]:
-    """While the block lasts lines of five events are written; afterwards what it yields says how many lines."""
-    enough = threading.Event()
+    """Write subjects of five events each while the block lasts; yield a function that then returns their number."""
+    stop = threading.Event()
 
     def write() -> int:
-        lines = 0
-        while not enough.wait(0.02):
+        subjects = 0
+        while not stop.wait(0.02):
             insert_events(engine, subjects=5, per_subject=5)
-            lines += 5
-        return lines
+            subjects += 5
+        return subjects
 
     with ThreadPoolExecutor(1) as threads:
         written = threads.submit(write)
         try:
             yield written.result
         finally:
-            enough.set()
+            stop.set()
 
 
 def publish_all(relay: Relay) -> None:
@@ -98,24 +100,24 @@ def unpublished_count(engine: Engine) -> int:
 
 
 def assert_complete(subscriber: Subscriber, *, subjects: int, per_subject: int) -> None:
-    """Every line is whole; without what came twice it is in order."""
-    came = subscriber.sequences()
-    assert len(came) == subjects
-    assert all(list(dict.fromkeys(numbers)) == list(range(1, per_subject + 1)) for numbers in came.values())
+    """Assert that every subject is complete and, without duplicates, in order."""
+    received = subscriber.sequences()
+    assert len(received) == subjects
+    assert all(list(dict.fromkeys(numbers)) == list(range(1, per_subject + 1)) for numbers in received.values())
 
 
 @contextmanager
 def running_relays(*relays: Relay) -> Iterator[None]:
-    """The relays run in threads, and have begun."""
+    """Run relays in threads while the block lasts, from the time when all of them are ready."""
     stop = threading.Event()
-    begun = [threading.Event() for _ in relays]
+    ready = [threading.Event() for _ in relays]
     threads = [
-        threading.Thread(target=relay.run, args=(stop, event.set)) for relay, event in zip(relays, begun, strict=True)
+        threading.Thread(target=relay.run, args=(stop, event.set)) for relay, event in zip(relays, ready, strict=True)
     ]
     for thread in threads:
         thread.start()
     try:
-        assert all(event.wait(10) for event in begun)
+        assert all(event.wait(10) for event in ready)
         yield
     finally:
         stop.set()

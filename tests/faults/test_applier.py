@@ -1,4 +1,4 @@
-"""What a command that faults, or kills its worker, costs the others: nothing."""
+"""A command that fails, or kills its worker, does not affect the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def acme(house: Harness) -> Acme:
 
 
 def corrupt_payload(house: Harness, id_: UUID) -> None:
-    """What is stored of this command cannot be carried out."""
+    """Remove a required field from the payload of a command."""
     with house.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 
@@ -65,7 +65,9 @@ def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_re
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += apply_in_killed_process(house, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
+        deaths += (
+            apply_in_killed_process(house, "comment.post", lambda command: command.comment == "20") == -signal.SIGKILL
+        )
         end_back_off(house)
 
     assert deaths == 5

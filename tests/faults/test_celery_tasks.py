@@ -13,14 +13,14 @@ from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
 
 
-def test_a_killed_child_is_replaced_and_work_continues(worker: HintWorker, hinter: HintPublisher) -> None:
+def test_a_killed_child_is_replaced_and_work_continues(worker: HintWorker, publisher: HintPublisher) -> None:
     child = worker.child
-    hinter.publish(Lane.COMMANDS, ["wait:never"])
+    publisher.publish(Lane.COMMANDS, ["wait:never"])
     worker.wait_handled("wait:never")
 
     os.kill(child, signal.SIGKILL)
     eventually(lambda: worker.child != child)
-    hinter.publish(Lane.COMMANDS, ["org:1"])
+    publisher.publish(Lane.COMMANDS, ["org:1"])
 
     worker.wait_handled("org:1")
     assert worker.handled.count("wait:never") == 1
@@ -34,8 +34,8 @@ def test_the_child_dies_with_a_killed_worker(worker: HintWorker) -> None:
     eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
 
 
-def test_a_stopping_worker_finishes_its_current_message(worker: HintWorker, hinter: HintPublisher) -> None:
-    hinter.publish(Lane.COMMANDS, ["wait:go", "org:1"])
+def test_a_stopping_worker_finishes_its_current_message(worker: HintWorker, publisher: HintPublisher) -> None:
+    publisher.publish(Lane.COMMANDS, ["wait:go", "org:1"])
     worker.wait_handled("wait:go")
 
     worker.process.terminate()

@@ -1,4 +1,4 @@
-"""A gateway that has gone deaf ends itself; one that answers stays."""
+"""The gateway's watchdog: a gateway that no longer responds exits."""
 
 from __future__ import annotations
 
@@ -15,53 +15,31 @@ from gateway.watchdog import is_unresponsive
 from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
 from tests.http.gateway_server import running_gateway
-from tests.journeys.subprocesses import Program, running_script
+from tests.journeys.subprocesses import Program, running_module
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 from workers.stack.up import free_port
 
-SERVE = """
-import json, os, signal, sys, threading, time
-import psutil
-from gateway.main import run
-
-def lose_the_socket():
-    signal.sigwait({signal.SIGUSR1})
-    for each in psutil.Process().net_connections(kind="tcp"):
-        if each.status == psutil.CONN_LISTEN:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), each.fd)
-
-def hang(*_):
-    time.sleep(600)
-
-signal.signal(signal.SIGUSR2, hang)
-signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-threading.Thread(target=lose_the_socket, daemon=True).start()
-os.environ.update(json.loads(sys.argv[2]))
-run("127.0.0.1", int(sys.argv[1]), patience_seconds=1)
-"""
-
-
-WITHIN = 5.0
+WITHIN_SECONDS = 5.0
 
 
 @pytest.fixture
 def serving(database: Database, servers: EmbeddedServers) -> Iterator[tuple[Program, int]]:
-    """A gateway in a process of its own that answers, and its port."""
+    """A responding gateway in its own process, and its port."""
     port = free_port("127.0.0.1", 0)
     environment = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
-    with running_script(SERVE, str(port), json.dumps(environment)) as gateway:
-        eventually(lambda: not is_unresponsive("127.0.0.1", port, within_seconds=WITHIN))
+    with running_module("tests.faults.faulty_gateway", str(port), json.dumps(environment)) as gateway:
+        eventually(lambda: not is_unresponsive("127.0.0.1", port, within_seconds=WITHIN_SECONDS))
         yield gateway, port
 
 
 def test_a_gateway_that_lost_its_socket_exits(serving: tuple[Program, int]) -> None:
     gateway, port = serving
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as caller:
-        # An open connection goes on, as it does when only the listening socket is lost.
-        assert caller.get("/livez").is_success
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        # An open connection survives the loss of the listening socket.
+        assert client.get("/livez").is_success
         gateway.process.send_signal(signal.SIGUSR1)
-        assert caller.get("/livez").is_success
+        assert client.get("/livez").is_success
 
     assert gateway.wait() == EXIT_STUCK
     assert "watch.deaf" in gateway.lines[-1]
@@ -82,11 +60,12 @@ def test_a_gateway_that_is_stopped_is_not_stuck(serving: tuple[Program, int]) ->
 
 
 def test_a_gateway_that_responds_is_not_stuck(database: Database, servers: EmbeddedServers) -> None:
-    settings = GatewaySettings(DATABASE_URL=database.url, BROKER_URL=servers.broker_url, REDIS_URL=servers.redis_url)
+    urls = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
+    settings = GatewaySettings.model_validate(urls)
     with running_gateway(settings) as gateway:
-        assert not is_unresponsive("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN)
+        assert not is_unresponsive("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN_SECONDS)
 
 
 def test_a_gateway_that_accepts_connections_and_never_responds_is_stuck() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        assert is_unresponsive("127.0.0.1", mute.getsockname()[1], within_seconds=0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert is_unresponsive("127.0.0.1", silent.getsockname()[1], within_seconds=0.1)

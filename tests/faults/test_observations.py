@@ -1,4 +1,4 @@
-"""Values of many rules, whatever becomes of workers: each does once what a plain model says, in its order."""
+"""Observations of many rules, with any failures of workers: each is applied once, in order, as a model predicts."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def watch(house: Harness, acme: Acme) -> ObservedRule:
 
 
 def observed_rule(house: Harness, acme: Acme) -> ObservedRule:
-    """Warning above 50 tells Mem, critical above 100 tells Ana."""
+    """Return a rule whose warning above 50 notifies Mem and whose critical above 100 notifies Ana."""
     return ObservedRule(
         house, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
 
 
-# --- any order, any number of workers --------------------------------------------------------------------------
+# --- order, with several workers ---------------------------------------------------------------------------------
 
 
 @dataclass
 class RuleModel:
-    """One rule on one project, as plainly as can be. All values arrive within ten minutes."""
+    """A reference model of one rule on one project; all values arrive within ten minutes."""
 
     last: datetime = START - timedelta(days=1)
     status: int | None = None
@@ -66,28 +66,28 @@ class RuleModel:
     deliveries: list[tuple[int, str, int]] = field(default_factory=list)
 
     def observe(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
-        """Status, what fired, what was resolved, and why it was ignored."""
+        """Apply a value; return the HTTP status, the triggers that fired and resolved, and why it was ignored."""
         if timestamp <= self.last:
             return 200, [], [], "repeated timestamp" if timestamp == self.last else "out of order"
         self.last = timestamp
         before = self.status or 1
         fired: list[str] = []
         resolved: list[str] = []
-        cooling = False
+        cooling_down = False
         for label, threshold in LABELS.items():
             if value > threshold and label not in self.active:
-                cooling |= label in self.ever_fired
+                cooling_down |= label in self.ever_fired
                 if label not in self.ever_fired:
                     fired.append(label)
                     self._fire(label)
             elif value <= threshold and label in self.active:
                 resolved.append(label)
                 self.active.remove(label)
-                self._move()
+                self._update_status()
         now = self.changes[-1][1] if fired or resolved else before
         if now != before:
-            self._tell(before, now)
-        if fired or resolved or not cooling:
+            self._notify(before, now)
+        if fired or resolved or not cooling_down:
             return 201, fired, resolved, None
         return 200, [], [], "cooling down"
 
@@ -98,32 +98,32 @@ class RuleModel:
         self.active.add(label)
         self.ever_fired.add(label)
         self.fired_in_incident.add(label)
-        self._move()
+        self._update_status()
 
-    def _move(self) -> None:
+    def _update_status(self) -> None:
         new = 20 if "critical" in self.active else 10 if self.active else 2
         if new != self.status:
             self.changes.append((self.status or 1, new))
         self.status = None if new == 2 else new
 
-    def _tell(self, before: int, now: int) -> None:
+    def _notify(self, before: int, now: int) -> None:
         method = "fire" if now == 20 or before == 1 else "resolve"
         everyone = now == 20 or (method == "resolve" and "critical" in self.fired_in_incident)
         self.deliveries += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
 
 
 def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetime]]:
-    """Values a minute apart: some come too late, some come again."""
+    """Return values a minute apart, of which some arrive late and some twice."""
     values = [(rng.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
     again = rng.sample(values, count // 3)
-    places = [(place + rng.uniform(0, 4), each) for place, each in enumerate(values)]
-    places += [(values.index(each) + rng.uniform(1, 9), each) for each in again]
-    return [each for _, each in sorted(places)]
+    keys = [(index + rng.uniform(0, 4), each) for index, each in enumerate(values)]
+    keys += [(values.index(each) + rng.uniform(1, 9), each) for each in again]
+    return [each for _, each in sorted(keys)]
 
 
 @contextmanager
 def three_running_workers(house: Harness) -> Iterator[None]:
-    """Three workers that apply whatever comes for as long as the block lasts."""
+    """Run three workers while the block lasts."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
@@ -146,21 +146,21 @@ def three_running_workers(house: Harness) -> Iterator[None]:
 def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model(
     house: Harness, acme: Acme, seed: int
 ) -> None:
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     watches = [observed_rule(house, acme) for _ in range(4)]
     models = [RuleModel() for _ in watches]
-    streams = [shuffled_values(chance, 45) for _ in watches]
-    turns = [place for place, stream in enumerate(streams) for _ in stream]
-    chance.shuffle(turns)
+    streams = [shuffled_values(rng, 45) for _ in watches]
+    turns = [index for index, stream in enumerate(streams) for _ in stream]
+    rng.shuffle(turns)
     expected, ids = [], []
 
     with three_running_workers(house):
         for start in range(0, len(turns), 40):
             asked: list[Command] = []
-            for place in turns[start : start + 40]:
-                value, timestamp = streams[place].pop(0)
-                expected.append(models[place].observe(value, timestamp))
-                asked.append(watches[place].observation(value, timestamp=timestamp.isoformat()))
+            for index in turns[start : start + 40]:
+                value, timestamp = streams[index].pop(0)
+                expected.append(models[index].observe(value, timestamp))
+                asked.append(watches[index].observation(value, timestamp=timestamp.isoformat()))
             ids += house.accept_all(asked, **watches[0].by_service())
     house.apply()
 
@@ -174,12 +174,12 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
 
 
 def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
-    """What was written of a rule is what the model says, each thing once."""
+    """Assert that incidents, status changes, deliveries and events of a rule match the model."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
     told = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
     assert sorted(tuple(row) for row in told) == sorted(model.deliveries)
-    # An opening and each change of status move the version and are announced, without a gap.
+    # Opening and each status change increment the version and emit an event, without a gap.
     assert sum(row.version for row in found) == model.incidents + len(model.changes)
     for row in found:
         sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{row.identifier}")]
@@ -209,7 +209,7 @@ def test_values_and_comments_on_one_incident_leave_no_version_gap(
     assert sequences == list(range(1, 2 + 30 + 1))
 
 
-# --- a worker that dies ----------------------------------------------------------------------------------------
+# --- crashes -----------------------------------------------------------------------------------------------------
 
 
 def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_others_are_unaffected(
@@ -220,7 +220,9 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += apply_in_killed_process(house, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
+        deaths += (
+            apply_in_killed_process(house, "metric.observe", lambda command: command.value == 66.6) == -signal.SIGKILL
+        )
         end_back_off(house)
 
     assert deaths == 5
@@ -233,7 +235,7 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
 
 def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
-    apply_in_killed_process(house, "metric.observe", lambda ask: ask.value == 10)
+    apply_in_killed_process(house, "metric.observe", lambda command: command.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
 
     house.apply()
@@ -245,13 +247,13 @@ def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harne
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 2)]
 
 
-# --- more than one line ----------------------------------------------------------------------------------------
+# --- commands with several subjects ------------------------------------------------------------------------------
 
 
 def waits_for_lock(house: Harness, subject: str, id_: UUID) -> bool:
-    """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
-    with house.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [subject])
+    """Return whether a command waits, without counting an attempt, while another worker locks a subject."""
+    with house.engine.begin() as other_worker:
+        try_lock_subjects(other_worker, [subject])
         house.apply()
         row = house.ledger_row(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)

@@ -1,13 +1,13 @@
-# kombu says that it is typed, and is so in part.
+# kombu declares itself typed but is only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""What RabbitMQ has of its own: queues with a shape, and queues that refuse."""
+"""RabbitMQ only: the declared topology, and queues that reject messages when full."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from gateway.settings import GatewaySettings
 from models.enums import Lane
@@ -27,14 +27,14 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
 FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
-"""Of a classic queue, whose limit is exact."""
+"""Arguments of a classic queue, whose length limit is exact."""
 
 FULL_QUEUE = "a.full.queue"
 
 
 @pytest.fixture
 def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """A RabbitMQ with all that is ours on it."""
+    """A RabbitMQ with all exchanges and queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
@@ -42,14 +42,14 @@ def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
 
 @pytest.fixture
 def subscriber(declared: RabbitBroker) -> Subscriber:
-    """A service with room for everything, beside one whose queue takes three events and refuses the rest."""
+    """A service without a queue limit, beside a queue that rejects all but three events."""
     service = Subscriber(declared)
     service.subscribe("#")
     bind_queue(declared, FULL_QUEUE, FULL_QUEUE_ARGUMENTS)
     return service
 
 
-# --- the shape of the queues -----------------------------------------------------------------------------------
+# --- topology ----------------------------------------------------------------------------------------------------
 
 
 def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
@@ -95,7 +95,7 @@ def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbi
 
 
 @pytest.mark.parametrize(
-    ("shape", "difference"),
+    ("arguments", "difference"),
     [
         ({}, "x-queue-type"),
         (QUORUM_ARGUMENTS, "x-delivery-limit"),
@@ -103,10 +103,10 @@ def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbi
     ],
 )
 def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
-    rabbitmq: RabbitBroker, shape: dict[str, object], difference: str
+    rabbitmq: RabbitBroker, arguments: dict[str, object], difference: str
 ) -> None:
     with rabbitmq.connection() as connection:
-        Queue("bulk", durable=True, queue_arguments=shape)(connection.default_channel).declare()
+        Queue("bulk", durable=True, queue_arguments=arguments)(connection.default_channel).declare()
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
@@ -143,18 +143,18 @@ def test_the_doctor_reports_a_missing_queue_until_it_is_declared(
 ) -> None:
     settings = {"DATABASE_URL": database.url, "BROKER_URL": declared.url, "REDIS_URL": servers.redis_url}
 
-    def ask() -> tuple[int, str]:
+    def run_doctor() -> tuple[int, str]:
         done = run_tocsin("doctor", "--json", **settings)
-        [said] = [check["says"] for check in json.loads(done.stdout)["checks"] if check["check"] == "topology"]
-        return done.returncode, said
+        [message] = [check["says"] for check in json.loads(done.stdout)["checks"] if check["check"] == "topology"]
+        return done.returncode, message
 
     with declared.connection() as connection:
         connection.default_channel.queue_delete("bulk")
-        ill = ask()
+        before = run_doctor()
         declare(connection)
 
-    assert ill == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
-    assert ask() == (0, "every exchange and queue is as this release declares it")
+    assert before == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
+    assert run_doctor() == (0, "every exchange and queue is as this release declares it")
 
 
 def test_readiness_reports_missing_queues_as_degraded(
@@ -165,34 +165,34 @@ def test_readiness_reports_missing_queues_as_degraded(
 
     with running_gateway(settings) as gateway:
 
-        def look() -> dict[str, str]:
-            answer = gateway.get("/readyz?verbose", by=None)
-            assert answer.status_code == 200
-            # On a slow machine the broker may not have answered in time.
-            found: dict[str, str] = answer.json()["checks"].get("topology", {})
+        def topology_check() -> dict[str, str]:
+            response = gateway.get("/readyz?verbose", by=None)
+            assert response.status_code == 200
+            # On a slow machine the broker may not respond in time.
+            found: dict[str, str] = response.json()["checks"].get("topology", {})
             return found
 
-        ill = eventually(look)
+        before = eventually(topology_check)
         with rabbitmq.connection() as connection:
             declare(connection)
-        well = eventually(look)
+        after = eventually(topology_check)
 
-    assert ill["status"] == "degraded"
-    assert "the queue commands, " in ill["detail"]
-    assert well == {"status": "ok", "detail": "as declared"}
+    assert before["status"] == "degraded"
+    assert "the queue commands, " in before["detail"]
+    assert after == {"status": "ok", "detail": "as declared"}
 
 
-# --- queues that refuse ----------------------------------------------------------------------------------------
+# --- full queues -------------------------------------------------------------------------------------------------
 
 
 def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=150, per_subject=2)
 
-    def told() -> list[list[int]]:
+    def received() -> list[list[int]]:
         return [list(dict.fromkeys(numbers)) for numbers in subscriber.sequences().values()]
 
     with running_relays(Relay(database.engine, subscriber.settings)):
-        eventually(lambda: told() == [[1, 2]] * 150)
+        eventually(lambda: received() == [[1, 2]] * 150)
 
 
 def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
@@ -243,26 +243,26 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
 
 def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> None:
     limit_queue_length(declared, Lane.BULK, 1)
-    hinter = HintPublisher(make_app(declared.settings))
+    publisher = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
         # Three messages each.
-        hinter.publish(lane, (f"incident:1:{number}" for number in range(1500)))
+        publisher.publish(lane, (f"incident:1:{number}" for number in range(1500)))
 
-    hinter.start()
-    hinter.stop(timeout=30)
+    publisher.start()
+    publisher.stop(timeout=30)
 
     assert declared.depth(Lane.BULK) < 3
     assert (declared.depth(Lane.COMMANDS), declared.depth(Lane.DELIVERIES)) == (3, 3)
 
 
 def bind_queue(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
-    """Let a service of this name ask for all events."""
+    """Bind a queue of this name to all events."""
     with broker.connection() as connection:
         queue = Queue(name, EVENTS_EXCHANGE, routing_key="#", queue_arguments=limits)
         queue(connection.default_channel).declare()
 
 
 def limit_queue_length(broker: RabbitBroker, queue: str, length: int) -> None:
-    """Let an operator allow a queue fewer messages than we do."""
+    """Set a policy that limits the length of a queue."""
     policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
     broker.node.management_request("PUT", f"/policies/{broker.host}/small", policy)

@@ -1,4 +1,4 @@
-"""Any sequence of commands, whatever becomes of hints and workers, ends as a plain model says."""
+"""Any sequence of commands, with any failures of hints and workers, ends in the state of the reference model."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ __all__ = ["house"]
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
-# Mostly people who may: refusals are rare, and what they meet has changed.
+# Mostly people with permission, so that refusals stay rare.
 WHO = st.sampled_from([*PEOPLE, "mem", "ana", "adm", "adm"])
 MENTIONED = st.lists(st.sampled_from(["mem", "ana", "adm", "own"]), max_size=2, unique=True)
 TEXTS = st.sampled_from(["Look", "Look again", "Never mind"])
-# What there is to choose from differs from run to run with the timing of workers; the choice is a number.
+# The available choices depend on the timing of workers, so a choice is drawn as a number.
 PICK = st.integers(0, 1_000_000)
 VERSIONS = st.sampled_from(["any", "current", "stale"])
 MAX_CRASHES = 3
-"""Fewer than make a command dead."""
+"""Fewer than the attempts after which a command is dead."""
 
 NOWHERE = "redis+socket:///nowhere/valkey.sock"
 
@@ -45,21 +45,25 @@ _numbers = count(1)
 
 
 def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
+    class Machine(CommandMachine):
+        def __init__(self) -> None:
+            super().__init__(house)
+
     run_state_machine_as_test(
-        lambda: CommandMachine(house),
+        Machine,
         settings=settings(
             max_examples=30,
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            # With three workers at once a failing example seldom fails the same way again: nothing to shrink.
+            # With concurrent workers a failure rarely repeats, so shrinking is pointless.
             phases=[Phase.generate],
         ),
     )
 
 
 class CommandMachine(RuleBasedStateMachine):
-    """People ask, workers work or are kept from it; every example has an organization of its own."""
+    """People submit commands while workers run or fail; every example has its own organization."""
 
     def __init__(self, house: Harness) -> None:
         super().__init__()
@@ -74,7 +78,7 @@ class CommandMachine(RuleBasedStateMachine):
         number = next(_numbers)
         self.slug = slug = f"org{number}"
         first = number * 100
-        ids = {name: first + place for place, name in enumerate(PEOPLE)}
+        ids = {name: first + index for index, name in enumerate(PEOPLE)}
         roles = {"mem": "member", "ana": "member", "adm": "admin", "own": "owner"}
         with self.engine.begin() as connection:
             import_directory(
@@ -124,7 +128,7 @@ class CommandMachine(RuleBasedStateMachine):
         self._post("ana", "dedup:disk", "Look", ["mem"])
         self._new_worker().drain(())
 
-    # --- people ask ------------------------------------------------------------------------------------------------
+    # --- commands ------------------------------------------------------------------------------------------------
 
     @rule(who=st.sampled_from(["adm", "adm", "own", "mem"]), key=KEYS)
     def open(self, who: str, key: str | None) -> None:
@@ -133,71 +137,77 @@ class CommandMachine(RuleBasedStateMachine):
 
     @rule(who=WHO, status=st.sampled_from([1, 2, 2, 10, 20]), version=VERSIONS, pick=PICK)
     def set_status(self, who: str, status: int, version: str, pick: int) -> None:
-        address = _choose(self._addresses(), pick)
-        incident = self.model.find(address)
+        reference = _choose(self._references(), pick)
+        incident = self.model.find(reference)
         if status != CLOSED and incident and incident.key and incident.status == CLOSED:
-            # Reopening by number stands in another line than opening by key: their order is nobody's promise.
+            # Reopening by number and opening by key have different subjects, so their order is not defined.
             return
-        wanted = None if incident is None else _version(version, incident.version)
-        expected = self.model.set_status(self.people[who], address, status, wanted)
-        self._submit(who, SetStatus.model_validate({"incident": address, "status": status}), expected, version=wanted)
+        expected_version = None if incident is None else _version(version, incident.version)
+        expected = self.model.set_status(self.people[who], reference, status, expected_version)
+        self._submit(
+            who, SetStatus.model_validate({"incident": reference, "status": status}), expected, version=expected_version
+        )
 
-    @rule(who=WHO, words=TEXTS, whom=MENTIONED, pick=PICK)
-    def post(self, who: str, words: str, whom: list[str], pick: int) -> None:
-        self._post(who, _choose(self._addresses(), pick), words, whom)
+    @rule(who=WHO, text_=TEXTS, mentioned=MENTIONED, pick=PICK)
+    def post(self, who: str, text_: str, mentioned: list[str], pick: int) -> None:
+        self._post(who, _choose(self._references(), pick), text_, mentioned)
 
-    @rule(words=TEXTS, whom=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
+    @rule(text_=TEXTS, mentioned=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
     def edit(
-        self, words: str, whom: list[str], version: str, who: str, by_author: bool, pick: int
+        self, text_: str, mentioned: list[str], version: str, who: str, by_author: bool, pick: int
     ) -> None:  # fmt: skip
         if not (known := self._known_comments()):
             return
         incident, asked_by, id_ = _choose(known, pick)
-        standing = self._current_comment(incident, asked_by)
-        who = self._name_of(standing.author) if by_author and standing else who
-        wanted = _version(version, standing.version if standing else 1)
-        expected = self.model.edit(self.people[who], incident, asked_by, words, self._named(whom), wanted)
-        body = {"incident": incident.identifier, "id": id_, "comment": words, "mentions": self._mentions(whom)}
-        self._submit(who, EditComment.model_validate(body), expected, version=wanted)
+        current = self._current_comment(incident, asked_by)
+        who = self._name_of(current.author) if by_author and current else who
+        expected_version = _version(version, current.version if current else 1)
+        expected = self.model.edit(
+            self.people[who], incident, asked_by, text_, self._named(mentioned), expected_version
+        )
+        body = {"incident": incident.identifier, "id": id_, "comment": text_, "mentions": self._mentions(mentioned)}
+        self._submit(who, EditComment.model_validate(body), expected, version=expected_version)
 
     @rule(who=WHO, by_author=st.booleans(), pick=PICK)
     def delete(self, who: str, by_author: bool, pick: int) -> None:
         if not (known := self._known_comments()):
             return
         incident, asked_by, id_ = _choose(known, pick)
-        standing = self._current_comment(incident, asked_by)
-        who = self._name_of(standing.author) if by_author and standing else who
+        current = self._current_comment(incident, asked_by)
+        who = self._name_of(current.author) if by_author and current else who
         expected = self.model.delete(self.people[who], incident, asked_by)
         self._submit(who, DeleteComment.model_validate({"incident": incident.identifier, "id": id_}), expected)
 
     @rule(who=WHO, kind=st.sampled_from([MarkSeen, Subscribe, Unsubscribe]), pick=PICK)
     def follow(self, who: str, kind: type[Command], pick: int) -> None:
-        address = _choose(self._addresses(), pick)
-        act = {MarkSeen: self.model.mark_seen, Subscribe: self.model.subscribe, Unsubscribe: self.model.unsubscribe}[
-            kind
-        ]
-        self._submit(who, kind.model_validate({"incident": address}), act(self.people[who], address))
+        reference = _choose(self._references(), pick)
+        commands = {
+            MarkSeen: self.model.mark_seen,
+            Subscribe: self.model.subscribe,
+            Unsubscribe: self.model.unsubscribe,
+        }
+        self._submit(who, kind.model_validate({"incident": reference}), commands[kind](self.people[who], reference))
 
-    # --- and workers work, or are kept from it ---------------------------------------------------------------------
+    # --- workers and their failures ------------------------------------------------------------------------------
 
     @rule(picks=st.lists(PICK, max_size=8))
     def hints_arrive_reordered_and_repeated(self, picks: list[int]) -> None:
-        lines = [*self._waiting_subjects(), "incident:0:0", "nonsense"]
-        self._new_worker().drain([_choose(lines, pick) for pick in picks])
+        subjects = [*self._waiting_subjects(), "incident:0:0", "nonsense"]
+        self._new_worker().drain([_choose(subjects, pick) for pick in picks])
 
     @rule(picks=st.lists(PICK, min_size=1, max_size=3))
     def another_worker_locks_some_subjects(self, picks: list[int]) -> None:
         waiting = self._waiting_subjects()
-        lines = [_choose(waiting, pick) for pick in picks if waiting]
-        with self.engine.begin() as someone_else:
-            try_lock_subjects(someone_else, lines)
+        subjects = [_choose(waiting, pick) for pick in picks if waiting]
+        with self.engine.begin() as other_worker:
+            try_lock_subjects(other_worker, subjects)
             self._new_worker().drain(())
 
     @rule()
     def three_workers_run_concurrently(self) -> None:
-        lines = self._waiting_subjects()
+        subjects = self._waiting_subjects()
         with ThreadPoolExecutor(3) as pool:
-            for each in [pool.submit(self._new_worker().drain, lines) for _ in range(3)]:
+            for each in [pool.submit(self._new_worker().drain, subjects) for _ in range(3)]:
                 each.result()
 
     @rule(share=st.floats(0.1, 1))
@@ -210,7 +220,7 @@ class CommandMachine(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             record_in_flight(connection, f"dead-{next(_numbers)}", left)
 
-    # --- the end ---------------------------------------------------------------------------------------------------
+    # --- final state ---------------------------------------------------------------------------------------------
 
     def teardown(self) -> None:
         if not self.submitted:
@@ -226,10 +236,10 @@ class CommandMachine(RuleBasedStateMachine):
             self._new_worker().drain(())
             if not self._waiting_subjects():
                 break
-            # Back-off is over.
+            # End all back-off.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
-        notifier = Notifier(self.engine, BrokerSettings(BROKER_URL=NOWHERE))
+        notifier = Notifier(self.engine, BrokerSettings.model_validate({"BROKER_URL": NOWHERE}))
         while notifier.plan_batch():
             pass
         self._new_worker().drain(())
@@ -242,7 +252,7 @@ class CommandMachine(RuleBasedStateMachine):
         assert [outcomes[id_] for id_, _ in self.submitted] == [expected for _, expected in self.submitted]
 
     def _compare_incidents(self) -> None:
-        known = {id_: place for place, (id_, _) in enumerate(self.submitted)}
+        known = {id_: index for index, (id_, _) in enumerate(self.submitted)}
         for incident in self.model.incidents:
             row = self._row_of(incident)
             assert (row.status, row.version, row.dedup_key) == (incident.status, incident.version, incident.key)
@@ -279,15 +289,17 @@ class CommandMachine(RuleBasedStateMachine):
             assert [each.sequence for each in events] == list(range(1, len(events) + 1))
 
     def _compare_inboxes(self) -> None:
-        told = self._rows(
+        notifications = self._rows(
             "SELECT n.activity_id, n.user_id FROM notifications n"
             " WHERE n.organization_id = :organization AND n.reason = 'mention'"
         )
         ids = {str(self._outcome_id(asked_by)): asked_by for asked_by, _ in self.model.mentioned}
-        assert sorted((ids[str(each.activity_id)], each.user_id) for each in told) == sorted(self.model.mentioned)
+        assert sorted((ids[str(each.activity_id)], each.user_id) for each in notifications) == sorted(
+            self.model.mentioned
+        )
 
     def _new_worker(self) -> Applier:
-        """A worker that has just been started."""
+        """Return the applier of a new worker."""
         return Applier(
             engine=self.engine,
             autocommit_engine=self.engine.execution_options(isolation_level="AUTOCOMMIT"),
@@ -296,12 +308,12 @@ class CommandMachine(RuleBasedStateMachine):
             request_continuation=lambda: None,
         )
 
-    def _post(self, who: str, address: str, words: str, whom: list[str]) -> None:
-        expected = self.model.post(self.people[who], address, words, self._named(whom), len(self.submitted))
-        body = {"incident": address, "comment": words, "mentions": self._mentions(whom)}
+    def _post(self, who: str, reference: str, text_: str, mentioned: list[str]) -> None:
+        expected = self.model.post(self.people[who], reference, text_, self._named(mentioned), len(self.submitted))
+        body = {"incident": reference, "comment": text_, "mentions": self._mentions(mentioned)}
         self._submit(who, PostComment.model_validate(body), expected)
 
-    # --- looking things up -----------------------------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------------------------------
 
     def _submit(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
         person = self.people[who].id
@@ -314,14 +326,14 @@ class CommandMachine(RuleBasedStateMachine):
         )
         self.submitted.append((id_, expected))
 
-    def _addresses(self) -> list[str]:
-        """Addresses that a caller may know: numbers that were answered, and keys."""
+    def _references(self) -> list[str]:
+        """Return the references that a caller may know: incident numbers and dedup keys."""
         rows = self._rows("SELECT identifier FROM incidents WHERE organization_id = :organization ORDER BY identifier")
         numbers = [str(row.identifier) for row in rows]
         return [*numbers, "dedup:disk", "dedup:pool"]
 
     def _known_comments(self) -> list[tuple[Incident, int, str]]:
-        """Comments whose id a caller may know, even if they are gone by now."""
+        """Return comments whose id a caller may know, including deleted ones."""
         return [
             (incident, asked_by, str(id_))
             for asked_by in range(len(self.submitted))
@@ -376,11 +388,11 @@ class CommandMachine(RuleBasedStateMachine):
         with self.engine.connect() as connection:
             return list(connection.execute(text(query), {"organization": self.organization} | facts))
 
-    def _named(self, whom: list[str]) -> list[Person]:
-        return [self.people[name] for name in whom]
+    def _named(self, mentioned: list[str]) -> list[Person]:
+        return [self.people[name] for name in mentioned]
 
-    def _mentions(self, whom: list[str]) -> list[str]:
-        return [f"user:{self.people[name].id}" for name in whom]
+    def _mentions(self, mentioned: list[str]) -> list[str]:
+        return [f"user:{self.people[name].id}" for name in mentioned]
 
     def _name_of(self, id_: int) -> str:
         return next(name for name, person in self.people.items() if person.id == id_)

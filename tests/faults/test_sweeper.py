@@ -94,8 +94,11 @@ def test_idempotency_keys_are_pruned_after_two_days(database: Database, sweeper:
 
 @pytest.fixture
 def sweeper(database: Database) -> Sweeper:
-    """A sweeper whose hints go nowhere."""
-    return Sweeper(database.engine, HintPublisher(make_app(BrokerSettings(BROKER_URL="redis+socket:///nowhere"))))
+    """A sweeper whose hints are not published."""
+    return Sweeper(
+        database.engine,
+        HintPublisher(make_app(BrokerSettings.model_validate({"BROKER_URL": "redis+socket:///nowhere"}))),
+    )
 
 
 def insert_stale_command(connection: Connection, subject: str, *, lane: Lane = Lane.COMMANDS) -> None:
@@ -106,6 +109,6 @@ def insert_stale_command(connection: Connection, subject: str, *, lane: Lane = L
 
 
 def hinted_subjects(broker: Broker, lane: Lane) -> set[str]:
-    """The subjects that hints on this lane's queue name."""
+    """Return the subjects of all hints on this lane's queue."""
     calls = [message.payload for message in broker.receive_all(lane.value)]
     return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

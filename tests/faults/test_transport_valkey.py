@@ -1,3 +1,5 @@
+"""Malformed messages on Valkey are parked, and the worker survives them and outages."""
+
 from __future__ import annotations
 
 import json
@@ -18,7 +20,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def broker(valkey: ValkeyBroker) -> ValkeyBroker:
-    """What the worker works on."""
+    """The broker of the worker."""
     return valkey
 
 
@@ -59,7 +61,8 @@ def test_a_parked_message_keeps_its_bytes_and_the_reason(valkey: ValkeyBroker, w
 
     eventually(lambda: valkey.client.llen(PARKED) == 1)
 
-    record = json.loads(valkey.client.lindex(PARKED, 0))
+    [entry] = valkey.client.lrange(PARKED, 0, -1)
+    record = json.loads(entry)
     assert record["queue"] == QUEUE
     assert record["reason"] == "envelope: not JSON"
     assert record["raw"] == "aGVsbG8="
@@ -120,7 +123,7 @@ def test_a_worker_whose_acknowledgement_failed_continues_when_valkey_is_back(
 
 
 def test_a_worker_survives_a_valkey_outage_during_a_message(valkey: ValkeyBroker, tmp_path: Path) -> None:
-    # With more than one slot it still asks for messages, and so notices at once.
+    # With more than one prefetch slot it keeps polling, and so notices the outage at once.
     with running_worker(valkey.url, tmp_path, prefetch=2) as worker:
         valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
         worker.wait_handled("wait:go")

@@ -1,4 +1,4 @@
-"""A worker that has gone deaf ends itself and is started anew; one that is not to blame stays."""
+"""The worker's watchdog: a stuck worker exits and is restarted; any other keeps running."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.faults.silent_proxy import SilentProxy, running_proxy, silent_proxy_t
 from tests.faults.test_sweeper import insert_stale_command
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
-from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_script
+from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_module
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
@@ -39,69 +39,45 @@ from workers.relay.sweeper import Sweeper
 
 __all__ = ["house"]
 
-SUPERVISE = """
-import json, os, sys
-from pathlib import Path
-from workers.stack.processes import Process, tocsin
-from workers.stack.supervisor import Stopped, Supervisor
-from workers.stack.voice import Voice
-
-logs, environment = Path(sys.argv[1]), os.environ | json.loads(sys.argv[2])
-
-def worker(name, lanes):
-    command = tocsin("worker", "--patience", "3", "--lanes", lanes)
-    return Process(name, command, log=logs / f"{name}.log", environment=environment)
-
-voice = Voice()
-supervisor = Supervisor(voice, changed=lambda: voice.say("pids " + json.dumps(supervisor.pids)))
-supervisor.listen()
-try:
-    supervisor.start([worker("busy", "commands,bulk"), worker("idle", "deliveries")])
-    supervisor.watch()
-except Stopped:
-    pass
-finally:
-    supervisor.stop()
-voice.say("stopped")
-"""
+WORKERS = "tests.faults.supervised_workers"
 
 
-# --- the whole way ---------------------------------------------------------------------------------------------
+# --- end to end --------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Harness, broker: Broker) -> None:
     acme = Acme(house.engine)
-    with supervised(house, broker.url) as (up, pids), running_relays(Relay(house.engine, broker.settings)):
+    with supervised(house, broker.url) as (supervisor, pids), running_relays(Relay(house.engine, broker.settings)):
         eventually(lambda: all_canaries_seen(house.engine))
         (child,) = psutil.Process(pids["busy"]).children()
 
         child.suspend()
         id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
 
-        assert up.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
+        assert supervisor.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         eventually(lambda: house.ledger_row(id_)["state"] == "applied")
         assert alive(child.pid) == []
         assert alive(pids["idle"]) == [pids["idle"]]
 
 
 def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_done(
-    house: Harness, broker: Broker, line: SilentProxy
+    house: Harness, broker: Broker, proxy: SilentProxy
 ) -> None:
     acme = Acme(house.engine)
-    with supervised(house, line.url) as (up, pids), running_relays(Relay(house.engine, broker.settings)):
+    with supervised(house, proxy.url) as (supervisor, pids), running_relays(Relay(house.engine, broker.settings)):
         eventually(lambda: all_canaries_seen(house.engine))
 
-        line.is_silent = True
+        proxy.is_silent = True
         id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
         eventually(lambda: not alive(pids["busy"]), within_seconds=60)
-        line.is_silent = False
+        proxy.is_silent = False
 
-        assert up.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
-        # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
+        assert supervisor.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
+        # The new worker may have connected while the proxy was still silent; then it is restarted once more.
         eventually(lambda: house.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
 
-# --- whether work lies there untaken ---------------------------------------------------------------------------
+# --- unclaimed work ----------------------------------------------------------------------------------------------
 
 
 def test_waiting_work_with_a_queued_hint_counts_as_unclaimed(database: Database, broker: Broker) -> None:
@@ -123,7 +99,7 @@ def test_waiting_work_without_a_queued_hint_does_not_count(database: Database, b
 def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
-        # However slow this machine is, it is young.
+        # Recent, however slow the machine is.
         connection.execute(text("UPDATE commands SET accepted_at = now() + interval '1 minute'"))
     publish_hint(valkey, Lane.COMMANDS, "incident:1:7")
 
@@ -176,94 +152,94 @@ def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> 
         is_unclaimed(database, broker)
 
 
-# --- patience --------------------------------------------------------------------------------------------------
+# --- time-out ----------------------------------------------------------------------------------------------------
 
 
 def test_the_watchdog_gives_up_after_a_fixed_number_of_checks() -> None:
-    looks, gave_up = run_watchdog(lambda _: True)
+    checks, gave_up = run_watchdog(lambda _: True)
 
-    assert (looks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
+    assert (checks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
 
 
 def test_a_heartbeat_resets_the_watchdog() -> None:
-    pulse = Heartbeat()
+    heartbeat = Heartbeat()
 
-    def beat_at_the_sixth(look: int) -> bool:
-        if look == CHECKS_PER_TIMEOUT:
-            pulse.beat()
+    def beat_once(check: int) -> bool:
+        if check == CHECKS_PER_TIMEOUT:
+            heartbeat.beat()
         return True
 
-    looks, gave_up = run_watchdog(beat_at_the_sixth, pulse)
+    checks, gave_up = run_watchdog(beat_once, heartbeat)
 
-    assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
+    assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
 def test_a_check_without_waiting_work_resets_the_watchdog() -> None:
-    looks, gave_up = run_watchdog(lambda look: look != CHECKS_PER_TIMEOUT)
+    checks, gave_up = run_watchdog(lambda check: check != CHECKS_PER_TIMEOUT)
 
-    assert (looks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
+    assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
-def fail_every_fifth_check(look: int) -> bool:
-    if look % 5 == 0:
+def fail_every_fifth_check(check: int) -> bool:
+    if check % 5 == 0:
         raise ConnectionError
     return True
 
 
 @pytest.mark.parametrize(
-    "sees",
+    "is_waiting",
     [
-        pytest.param(lambda _: False, id="nothing waits"),
-        pytest.param(fail_every_fifth_check, id="the database or the broker is away now and then"),
-        pytest.param(lambda look: look % CHECKS_PER_TIMEOUT > 0, id="others take the work now and then"),
+        pytest.param(lambda _: False, id="no work waits"),
+        pytest.param(fail_every_fifth_check, id="occasional outages"),
+        pytest.param(lambda check: check % CHECKS_PER_TIMEOUT > 0, id="other workers claim the work"),
     ],
 )
-def test_a_worker_that_is_not_stuck_keeps_running(sees: Callable[[int], bool]) -> None:
-    looks, gave_up = run_watchdog(sees, max_checks=100)
+def test_a_worker_that_is_not_stuck_keeps_running(is_waiting: Callable[[int], bool]) -> None:
+    checks, gave_up = run_watchdog(is_waiting, max_checks=100)
 
-    assert (looks >= 100, gave_up) == (True, False)
+    assert (checks >= 100, gave_up) == (True, False)
 
 
 def test_a_worker_that_makes_progress_keeps_running() -> None:
-    pulse = Heartbeat()
+    heartbeat = Heartbeat()
 
     def beat(_: int) -> bool:
-        pulse.beat()
+        heartbeat.beat()
         return True
 
-    looks, gave_up = run_watchdog(beat, pulse, max_checks=100)
+    checks, gave_up = run_watchdog(beat, heartbeat, max_checks=100)
 
-    assert (looks >= 100, gave_up) == (True, False)
+    assert (checks >= 100, gave_up) == (True, False)
 
 
 def test_heartbeats_are_shared_across_a_fork() -> None:
-    pulse = Heartbeat()
+    heartbeat = Heartbeat()
 
     child = os.fork()
     if child == 0:
-        pulse.beat()
+        heartbeat.beat()
         os._exit(0)
     os.waitpid(child, 0)
 
-    assert pulse.count == 1
+    assert heartbeat.count == 1
 
 
-# --- what the stories lean on ----------------------------------------------------------------------------------
+# --- helpers -----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def line(broker: Broker) -> Iterator[SilentProxy]:
-    with running_proxy(silent_proxy_to(broker)) as line:
-        yield line
+def proxy(broker: Broker) -> Iterator[SilentProxy]:
+    with running_proxy(silent_proxy_to(broker)) as proxy:
+        yield proxy
 
 
 @contextmanager
 def supervised(house: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
-    """Two workers under a supervisor, and their processes: ``busy`` with commands, ``idle`` without work."""
+    """Run two workers under a supervisor; yield it and their process ids, ``busy`` (with commands) and ``idle``."""
     environment = json.dumps({"DATABASE_URL": house.url, "BROKER_URL": broker_url})
-    with public_temp_dir() as folder, running_script(SUPERVISE, str(folder), environment) as up:
-        yield up, json.loads(up.read_until("pids").removeprefix("pids "))
-        up.stop(signal.SIGTERM)
+    with public_temp_dir() as logs, running_module(WORKERS, str(logs), environment) as supervisor:
+        yield supervisor, json.loads(supervisor.read_until("pids").removeprefix("pids "))
+        supervisor.stop(signal.SIGTERM)
 
 
 def all_canaries_seen(engine: Engine) -> bool:
@@ -272,13 +248,13 @@ def all_canaries_seen(engine: Engine) -> bool:
 
 
 def publish_hint(broker: Broker, lane: Lane, subject: str) -> None:
-    """A hint lies on the lane's queue."""
+    """Publish a hint and wait until it is on the lane's queue."""
     app = make_app(broker.settings)
-    hinter = HintPublisher(app)
-    hinter.start()
-    hinter.publish(lane, [subject])
+    publisher = HintPublisher(app)
+    publisher.start()
+    publisher.publish(lane, [subject])
     eventually(lambda: count_hints(app, [lane]) == 1)
-    hinter.stop()
+    publisher.stop()
 
 
 def is_unclaimed(database: Database, broker: Broker, *lanes: Lane) -> bool:
@@ -287,24 +263,26 @@ def is_unclaimed(database: Database, broker: Broker, *lanes: Lane) -> bool:
 
 
 def run_watchdog(
-    is_waiting: Callable[[int], bool], pulse: Heartbeat | None = None, *, max_checks: int | None = None
+    is_waiting: Callable[[int], bool], heartbeat: Heartbeat | None = None, *, max_checks: int | None = None
 ) -> tuple[int, bool]:
-    """Watch until it gives up, or has looked often enough: the number of looks, and whether it gave up."""
-    looks, ended, gave_up = 0, threading.Event(), threading.Event()
+    """Run a watchdog until it gives up or reaches ``max_checks``; return its number of checks, and if it gave up."""
+    checks, ended, gave_up = 0, threading.Event(), threading.Event()
 
-    def look() -> bool:
-        nonlocal looks
-        looks += 1
-        if looks == max_checks:
+    def check() -> bool:
+        nonlocal checks
+        checks += 1
+        if checks == max_checks:
             ended.set()
-        return is_waiting(looks)
+        return is_waiting(checks)
 
     def give_up() -> None:
         gave_up.set()
         ended.set()
 
-    watch = Watchdog(StallDetector(pulse or Heartbeat(), look), give_up, patience_seconds=0.01 * CHECKS_PER_TIMEOUT)
-    watch.start()
+    watchdog = Watchdog(
+        StallDetector(heartbeat or Heartbeat(), check), give_up, patience_seconds=0.01 * CHECKS_PER_TIMEOUT
+    )
+    watchdog.start()
     assert ended.wait(30)
-    watch.stop()
-    return looks, gave_up.is_set()
+    watchdog.stop()
+    return checks, gave_up.is_set()

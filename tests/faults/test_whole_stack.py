@@ -1,4 +1,4 @@
-"""What a crash costs: nothing accepted is lost, nothing is applied twice, and work goes on without a human."""
+"""Crashes in a whole stack: nothing accepted is lost or applied twice, and recovery is automatic."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ TOTAL = 90
 
 @dataclass
 class System:
-    """Three workers and all the rest; ``rabbitmq`` is their broker, if it is not the stack's own Valkey."""
+    """A stack with three workers; ``rabbitmq`` is its broker unless it uses the embedded Valkey."""
 
     stack: Stack
     rabbitmq: RabbitBroker | None
 
-    def kill(self, part: str) -> None:
-        """Kill -9 a part, which is then brought back."""
-        if part == "broker" and self.rabbitmq:
+    def kill(self, process: str) -> None:
+        """Kill a process with SIGKILL and wait for its restart."""
+        if process == "broker" and self.rabbitmq:
             self.rabbitmq.stop()
             self.rabbitmq.start()
             return
-        part = "valkey" if part == "broker" else part
-        pid = self.stack.kill(part)
-        self.stack.wait_for_restart(part, other_than=pid)
+        process = "valkey" if process == "broker" else process
+        pid = self.stack.kill(process)
+        self.stack.wait_for_restart(process, other_than=pid)
 
     def delete_queues(self) -> None:
-        """Take away every hint and every event on its way, with their queues."""
+        """Delete every queue with the hints and events on it."""
         if self.rabbitmq:
             self.rabbitmq.delete_queues()
         else:
@@ -52,7 +52,7 @@ class System:
 
 @pytest.fixture(scope="module", params=broker_params(valkey_group="faults"))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
-    """Everything, once on each kind of broker."""
+    """A stack on each kind of broker."""
     with (
         stack_broker(request) as rabbitmq,
         public_temp_dir() as folder,
@@ -63,15 +63,15 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
 
 @pytest.fixture
 def stack(system: System) -> Stack:
-    """What people use."""
+    """The stack under test."""
     return system.stack
 
 
 def post_comment(client: httpx.Client, text: str) -> None:
-    """Post a comment without waiting for its outcome, until somebody accepts it."""
+    """Post a comment until it is accepted, without waiting for its outcome."""
     body = {"comment": text, "mentions": ["user:12"]}
-    answer = post_until_accepted(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
-    assert answer.status_code in {201, 202}, answer.text
+    response = post_until_accepted(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
+    assert response.status_code in {201, 202}, response.text
 
 
 def comments_with_prefix(stack: Stack, prefix: str) -> list[str]:
@@ -97,9 +97,9 @@ def notification_count(stack: Stack, prefix: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
-def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, part: str) -> None:
-    texts = [f"{part} {number}" for number in range(TOTAL)]
+@pytest.mark.parametrize("process", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
+def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, process: str) -> None:
+    texts = [f"{process} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 
     def load() -> None:
@@ -112,13 +112,13 @@ def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: Syste
     with ThreadPoolExecutor(1) as callers:
         caller = callers.submit(load)
         eventually(lambda: halfway.is_set() or caller.done(), within_seconds=60)
-        system.kill(part)
+        system.kill(process)
         caller.result()
 
-    eventually(lambda: len(comments_with_prefix(stack, part)) >= TOTAL, within_seconds=60)
-    assert comments_with_prefix(stack, part) == texts
-    eventually(lambda: notification_count(stack, part) >= TOTAL, within_seconds=60)
-    assert notification_count(stack, part) == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, process)) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, process) == texts
+    eventually(lambda: notification_count(stack, process) >= TOTAL, within_seconds=60)
+    assert notification_count(stack, process) == TOTAL
 
 
 def test_wiping_the_broker_under_load_loses_nothing(system: System, stack: Stack) -> None:
@@ -160,14 +160,14 @@ def test_duplicate_late_and_reordered_hints_change_nothing(stack: Stack) -> None
 def test_fifty_identical_concurrent_posts_create_one_comment(stack: Stack) -> None:
     def post(_: int) -> tuple[int, str, str]:
         with stack.client() as client:
-            answer = post_until_accepted(
+            response = post_until_accepted(
                 client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty"
             )
-            return answer.status_code, answer.headers["Command-Id"], answer.text
+            return response.status_code, response.headers["Command-Id"], response.text
 
     with ThreadPoolExecutor(50) as callers:
-        answers = set(callers.map(post, range(50)))
+        responses = set(callers.map(post, range(50)))
 
-    assert len(answers) == 1
-    assert answers.pop()[0] == 201
+    assert len(responses) == 1
+    assert responses.pop()[0] == 201
     assert comments_with_prefix(stack, "fifty") == ["fifty times"]

@@ -1,4 +1,4 @@
-"""Asking for alert rules over HTTP."""
+"""Requests about alert rules, and rules inserted directly into the tables."""
 
 from __future__ import annotations
 

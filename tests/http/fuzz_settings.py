@@ -1,7 +1,7 @@
-"""How much chance the tests have that are thrown dice for, and which.
+"""The seed and the size of the fuzz tests.
 
-The dice always fall the same way, so that a test that passed passes again. `FUZZ_SEED=7` throws others, `FUZZ_TIMES=20`
-throws them that many times as often: `make fuzz`.
+By default both are fixed, so that a run can be repeated. ``FUZZ_SEED`` sets another seed; ``FUZZ_TIMES`` multiplies the
+number of examples. ``make fuzz`` sets both.
 """
 
 from __future__ import annotations

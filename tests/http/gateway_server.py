@@ -1,4 +1,4 @@
-"""A gateway that listens, people who call it, and a worker that can be sent to work."""
+"""A gateway and a worker that run in threads of the test process."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ COMMENTS = f"{ACME}/incidents/1/comments/"
 COMMANDS = f"{ACME}/commands/"
 A_COMMENT = {"comment": "Look at this."}
 RULES = range(1, 9)
-"""Ids of alert rules, where a test asks for them."""
+"""The ids of the alert rules that the fixture ``rules`` inserts."""
 
 GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60)
 """That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Timeouts` as it is."""
 
 
 class Gateway:
-    """A running gateway."""
+    """A gateway that listens on a free port of the loopback interface."""
 
     def __init__(self, settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> None:
-        # Named as TCP, which asyncio looks at before it turns off that answers wait for acknowledgements, 40 ms each.
+        # asyncio sets TCP_NODELAY only if the protocol is named; without it each response waits 40 ms for an ACK.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -52,27 +52,27 @@ class Gateway:
         eventually(lambda: self._server.started)
 
     def request_stop(self) -> None:
-        """Take no more calls; it ends within a few tenths of a second, most of which the server sleeps."""
+        """Ask the server to shut down; it takes a few tenths of a second."""
         self._server.should_exit = True
 
     def stop(self) -> None:
-        """Stop, if it still runs."""
+        """Shut down if it is running, and wait for the end."""
         self.request_stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
         self._socket.close()
 
     def _serve(self) -> None:
-        # As in production; it costs the tests less, too.
+        # The event loop of production, which is also the faster one.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._server.serve(sockets=[self._socket]))
 
     def client(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
-        """A client of this caller; header names may be written with underscores."""
+        """Return a client that sends this token and these headers; underscores in header names stand for hyphens."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        # There is no TLS here, and reading certificates for each client would take longer than the gateway does.
+        # Without TLS there is nothing to verify, and loading certificates would take longer than a request.
         return httpx.Client(base_url=self.url, headers=sent, timeout=30, verify=False)
 
     def post(self, path: str, json: Any = None, *, by: str | None = "dev-mem", **headers: str) -> httpx.Response:
@@ -84,14 +84,14 @@ class Gateway:
             return client.get(path)
 
     def concurrently(self, times: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
-        """The same request many times, side by side."""
+        """Send a request many times concurrently, each from its own thread."""
         with ThreadPoolExecutor(times) as pool:
             return [each.result() for each in [pool.submit(ask) for _ in range(times)]]
 
 
 @contextlib.contextmanager
 def running_gateway(settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> Iterator[Gateway]:
-    """A gateway for as long as the block lasts."""
+    """Run a gateway while the block lasts."""
     gateway = Gateway(settings, patience)
     gateway.start()
     try:
@@ -101,9 +101,9 @@ def running_gateway(settings: GatewaySettings, patience: Timeouts = GENEROUS_TIM
 
 
 class Worker:
-    """A real worker's loop, in this process and without a broker: it applies when it is told to, or all the time.
+    """A worker's applier in this process, without a broker; it applies on :meth:`apply`, or all the time once started.
 
-    Who waits at ``wake_url`` hears what has ended, as from any worker.
+    It publishes finished commands to the pub/sub channel at ``wake_url``, as every worker does.
     """
 
     def __init__(self, database_url: str, wake_url: str | None = None) -> None:
@@ -122,7 +122,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work)
 
     def apply(self) -> None:
-        """Apply everything that is due."""
+        """Apply all commands that are due."""
         self._applier.drain(())
 
     def start(self) -> None:
@@ -141,7 +141,7 @@ class Worker:
             self._waker.publish(OUTCOMES_CHANNEL, " ".join(map(str, done.finished)))
 
     def _work(self) -> None:
-        # To look so often with all that a batch does would cost most of a core.
+        # Polling with a whole batch would use most of a core.
         with psycopg.connect(self._database_url, autocommit=True) as looking:
             while not self._stopped.wait(0.01):
                 if looking.execute("SELECT FROM commands WHERE state = 'accepted' LIMIT 1").rowcount:

@@ -1,4 +1,4 @@
-"""Requests that must be refused: each has at least one defect, however well the rest of it is made."""
+"""Generate requests that must be refused: each has at least one defect and is valid otherwise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXISTING: Final = {
     "organization": "acme", "identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002",
 }  # fmt: skip
 
-# Who may not write, and for streams not even read.
+# Credentials that may not write, and may not read streams.
 UNAUTHORIZED_TO_READ: Final = [
     b"", b"Bearer", b"Bearer ", b"Bearer nobody", b"Basic dXNlcjpwYXNz", b"Bearer dev-gone", b"Bearer dev-out",
     b"bearer \xff\xfe", b"Bearer " + b"x" * 9_000, b"Digest dev-own",
@@ -58,9 +58,9 @@ JUNK: Final[list[Any]] = [
     "../../etc/passwd",
 ]  # fmt: skip
 INVALID_VALUES: Final[list[Any]] = [None, False, True, {}, {"a": {"a": []}}, {"\0": 1}, [[[]]], [None], [{}], ["\0"]]
-"""What no field takes that must be there."""
+"""Values that no required field accepts."""
 
-# Nobody's organization and incident, whatever of the path is made of it.
+# Path segments that name no organization and no incident.
 INVALID_PATH_SEGMENTS: Final = [
     "%00", "acme%00", "%ff", "%c0%af", "%2e%2e%2f", "..%2f", "%2F", "a%2Fb", "-1", "+1", "1.0", "1e0", "0x1", "1%20",
     "%201", "%C2%B2", "%EF%BC%91", "9223372036854775808", "9" * 200, "x" * 4_000, "%25%30%30", "%E2%80%AE",
@@ -104,7 +104,7 @@ INVALID_HEADERS: Final[list[list[Header]]] = [
     [(b"Idempotency-Key", b"a"), (b"Idempotency-Key", b"a")],
     [(b"If-Match", b'"1"'), (b"If-Match", b'"1"')],
 ]
-"""Each of these alone makes a write with a body a refusal; the credential comes beside the one that is there."""
+"""Headers that each cause a write to be refused; the Authorization header is sent in addition to a valid one."""
 
 HARMLESS_VALUES: Final[dict[bytes, list[bytes]]] = {
     b"Prefer": [b"wait=" + b"9" * 400, b"wait=-1, respond-async=\xff;;;,,", b"respond-async", b""],
@@ -147,12 +147,12 @@ MALFORMED_HTTP: Final = [
     b"GET %(path)s HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
     b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
 ]  # fmt: skip
-"""What is no HTTP, or breaks off; each needs a connection of its own."""
+"""Malformed or truncated HTTP; each needs its own connection."""
 
 RULE_CHECKED_BY_WORKER: Final = ("/snooze/", "/observations/")
 
 CALLERS: Final = {"directory": OPERATOR, "alertmanager": SERVICE}
-"""Who may write where the owner may not."""
+"""The credentials of endpoints that the owner may not write to, by the last segment of the path."""
 
 HOSTS: Final = [b"localhost", b"evil.test:1", b"[::1]", b"\xff", b""]
 OTHER_METHODS: Final = ["HEAD", "OPTIONS", "TRACE", "PATCH", "PROPFIND", "QUERY", "M-SEARCH"]
@@ -160,7 +160,7 @@ OTHER_METHODS: Final = ["HEAD", "OPTIONS", "TRACE", "PATCH", "PROPFIND", "QUERY"
 
 @dataclass(frozen=True)
 class Operation:
-    """A route's method, as the OpenAPI file has it."""
+    """An operation of the OpenAPI document."""
 
     method: str
     path: str
@@ -176,7 +176,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Request:
-    """Bytes to send, and whether they ask for a change."""
+    """The bytes of a request, and whether it is a write."""
 
     content: bytes
     method: str
@@ -207,7 +207,7 @@ def _operation(document: Any, method: str, path: str, described: Any) -> Operati
 
 
 def hostile_requests(operations: Sequence[Operation], rng: Random) -> Iterator[Request]:
-    """Requests without end; every one that asks for a change must be refused."""
+    """Yield requests without end; every write among them must be refused."""
     weights = [3 if operation.is_write else 1 for operation in operations]
     while True:
         [operation] = rng.choices(operations, weights)
@@ -220,7 +220,7 @@ def malformed_http(operations: Sequence[Operation], chance: Random) -> bytes:
     return chance.choice(MALFORMED_HTTP).replace(b"%(path)s", path)
 
 
-# --- one defect each -------------------------------------------------------------------------------------------
+# --- one defect each ---------------------------------------------------------------------------------------------
 
 
 def _unauthorized(operation: Operation, chance: Random) -> Request:
@@ -250,7 +250,7 @@ def _missing_field(operation: Operation, chance: Random) -> Request:
 
 def _invalid_value(operation: Operation, chance: Random) -> Request:
     name = chance.choice(operation.required)
-    # That nothing was counted is a value, too.
+    # An observation may be null.
     value = chance.choice(INVALID_VALUES if name != "value" else INVALID_VALUES[1:])
     return _request(operation, chance, body=_json(json.loads(_valid_body(operation, chance)) | {name: value}))
 
@@ -261,12 +261,12 @@ def _invalid_header(operation: Operation, chance: Random) -> Request:
 
 def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # Whether there is such a comment or project is for the worker to say; so is a rule that is heard of by the way.
+    # The worker looks up comments and projects, and the rule of a snooze or an observation.
     looked_up = (
         set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
     )
-    odd = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}
-    names = {name: chance.choice(INVALID_PATH_SEGMENTS) for name in sorted(odd)}
+    invalid = {chance.choice(sorted(looked_up)), *chance.sample(named, k=chance.randrange(len(named)))}
+    names = {name: chance.choice(INVALID_PATH_SEGMENTS) for name in sorted(invalid)}
     return _request(operation, chance, body=_valid_body(operation, chance), parameters=names)
 
 
@@ -296,10 +296,10 @@ DEFECTS: Final[Mapping[Callable[[Operation, Random], Request], Callable[[Operati
     _random_query: lambda operation: not operation.is_write and not operation.streams,
     _other_method: lambda operation: not operation.streams,
 }
-"""Each defect, and which operations it makes a refusal of."""
+"""Each defect, and the operations that must refuse it."""
 
 
-# --- how a request is put together -----------------------------------------------------------------------------
+# --- building a request ------------------------------------------------------------------------------------------
 
 
 def _request(
@@ -337,13 +337,13 @@ def _path(operation: Operation, rng: Random, parameters: Mapping[str, str]) -> s
     path = operation.path
     while "{" in path:
         name = path.partition("{")[2].partition("}")[0]
-        said = known[name].replace("{", "%7B") if name in known else quote(rng.choice(INVALID_PATH_SEGMENTS))
-        path = path.replace("{" + name + "}", said)
+        segment = known[name].replace("{", "%7B") if name in known else quote(rng.choice(INVALID_PATH_SEGMENTS))
+        path = path.replace("{" + name + "}", segment)
     return path
 
 
 def _valid_body(operation: Operation, chance: Random) -> bytes:
-    # What any route would take: it is refused for something else.
+    # A body that every endpoint accepts.
     items = [{"type": "comment.post", "incident": 1, "comment": "x"}] * chance.randrange(1, 4)
     fields = {**VALID_FIELDS, "commands": items}
     if operation.path.endswith("/alertmanager/"):

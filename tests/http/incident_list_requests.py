@@ -1,4 +1,4 @@
-"""The incident list, asked for its titles."""
+"""Requests for the incident list that return its titles or a refusal."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tests.http.gateway_server import ACME, Gateway
 
 LIST = f"{ACME}/incidents/"
 OpenIncident = Callable[..., int]
-"""Opens an incident: what the fixture `opened` gives."""
+"""The function that the fixture ``opened`` provides: it inserts an incident and returns its id."""
 
 
 def titles(gateway: Gateway, query: str = "", *, by: str = "dev-mem") -> list[str]:
-    answer = gateway.get(f"{LIST}{query}", by=by)
-    assert answer.status_code == 200, answer.text
-    return [incident["title"] for incident in answer.json()]
+    response = gateway.get(f"{LIST}{query}", by=by)
+    assert response.status_code == 200, response.text
+    return [incident["title"] for incident in response.json()]
 
 
 def refusal(gateway: Gateway, query: str, *, by: str = "dev-mem") -> tuple[int, Any]:
-    answer = gateway.get(f"{LIST}{query}", by=by)
-    return answer.status_code, answer.json()
+    response = gateway.get(f"{LIST}{query}", by=by)
+    return response.status_code, response.json()

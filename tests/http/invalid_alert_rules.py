@@ -1,4 +1,4 @@
-"""Bodies that make no alert rule, and how each is refused."""
+"""Invalid alert rule bodies, each with the errors it is refused with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.http.alert_rule_requests import (
 )
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
-INVALID_FIELDS = [
+INVALID_FIELDS: list[tuple[dict[str, Any], Any]] = [
     ({"name": None}, {"name": NOT_NULL}),
     ({"name": " "}, {"name": ["This field may not be blank."]}),
     ({"name": ["a"]}, {"name": ["Not a valid string."]}),
@@ -74,7 +74,7 @@ INVALID_FIELDS = [
     ({"excludedProjects": [""]}, {"excludedProjects": {"0": ["This field may not be blank."]}}),
 ]
 
-INCONSISTENT_FIELDS = [
+INCONSISTENT_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"triggers": []}, "Must include at least one trigger"),
     (
         {"triggers": [CRITICAL, WARNING, WARNING]},
@@ -100,7 +100,7 @@ INCONSISTENT_FIELDS = [
         "Critical trigger must have an alert threshold below warning trigger",
     ),
     (
-        # For a comparison, "10 below the past" is nearer to it than "50 below".
+        # Compared with the past, "10 below" is closer than "50 below".
         {"thresholdType": 1, "comparisonDelta": 60, "triggers": [CRITICAL | {"alertThreshold": 10}, WARNING]},
         "Critical trigger must have an alert threshold below warning trigger",
     ),
@@ -198,14 +198,14 @@ def an_action(**fields: JSON) -> dict[str, JSON]:
 
 
 def invalid_bodies() -> list[tuple[Any, Any]]:
-    """Bodies that make no rule, each with its answer."""
+    """Return invalid bodies, each with the body of its 400 response."""
     return [
-        *((RULE | fields, wrong) for fields, wrong in INVALID_FIELDS),
-        *((RULE | fields, {"nonFieldErrors": [sentence]}) for fields, sentence in INCONSISTENT_FIELDS),
-        *((RULE | {"triggers": [trigger]}, wrong) for trigger, wrong in INVALID_TRIGGERS),
+        *((RULE | fields, errors) for fields, errors in INVALID_FIELDS),
+        *((RULE | fields, {"nonFieldErrors": [message]}) for fields, message in INCONSISTENT_FIELDS),
+        *((RULE | {"triggers": [trigger]}, errors) for trigger, errors in INVALID_TRIGGERS),
         *(
-            (RULE | {"triggers": [CRITICAL | {"actions": [an_action(**each)]}]}, wrong)
-            for each, wrong in INVALID_ACTIONS
+            (RULE | {"triggers": [CRITICAL | {"actions": [an_action(**each)]}]}, errors)
+            for each, errors in INVALID_ACTIONS
         ),
         (
             {},
@@ -213,7 +213,7 @@ def invalid_bodies() -> list[tuple[Any, Any]]:
         ),
         ([], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
         ("rule", {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got str."]}),
-        # The project is asked for after everything that can be wrong with the fields, and before their parts.
+        # The project is required after the fields have been validated and before the triggers are.
         ({name: RULE[name] for name in RULE if name != "projects"}, {"projects": REQUIRED}),
         (RULE | {"projects": []}, {"projects": REQUIRED}),
         (RULE | {"projects": [], "triggers": []}, {"nonFieldErrors": ["Must include at least one trigger"]}),

@@ -11,16 +11,16 @@ from tests.http.gateway_server import Gateway
 LINK = re.compile(r'<([^>]+)>; rel="(\w+)"; results="(\w+)"; cursor="([^"]+)"')
 
 
-def links(answer: Any) -> dict[str, tuple[str, bool]]:
-    """Where the neighbours are, and whether they hold anything."""
-    return {rel: (url, results == "true") for url, rel, results, _ in LINK.findall(answer.headers["link"])}
+def links(response: Any) -> dict[str, tuple[str, bool]]:
+    """Return the URL of each linked page by its relation, and whether it has results."""
+    return {rel: (url, results == "true") for url, rel, results, _ in LINK.findall(response.headers["link"])}
 
 
 def pages(gateway: Gateway, path: str) -> Iterator[list[Any]]:
-    """Every page, from the first on."""
+    """Yield every page of a list, following the next links."""
     has_more = True
     while has_more:
-        answer = gateway.get(path)
-        assert answer.status_code == 200, answer.text
-        yield answer.json()
-        path, has_more = links(answer)["next"]
+        response = gateway.get(path)
+        assert response.status_code == 200, response.text
+        yield response.json()
+        path, has_more = links(response)["next"]

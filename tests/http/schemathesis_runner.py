@@ -1,4 +1,4 @@
-"""schemathesis at work: it makes requests of the OpenAPI file and holds every answer against it."""
+"""Run schemathesis: requests generated from the OpenAPI document, and checks of every response against it."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from gateway.http.pagination import Cursor
 from tests.http.fuzz_settings import SEED
 from tests.http.gateway_server import Gateway
 
-# What the server says of every answer, whatever it is about.
+# Headers that the server adds to every response.
 SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server"}
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 
-# Cursors are opaque; the two ends are places in every list.
+# Cursors are opaque; those of both ends are valid in every list.
 schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().text(), Cursor(backwards=True).text()]))
 
 
 @schemathesis.check
 def described_headers(_: Any, response: Any, case: Any) -> None:
-    """Every header of an answer is described for its status."""
+    """Check that every header of a response is documented for its status."""
     if response.request.method != case.operation.method.upper():
         return
     described = case.operation.definition.raw["responses"].get(str(response.status_code), {}).get("headers", {})
     extra = set(response.headers) - {name.lower() for name in described} - SERVER_HEADERS - {"allow"}
-    assert not extra, f"{response.status_code} has headers that are not described: {sorted(extra)}"
+    assert not extra, f"{response.status_code} has undocumented headers: {sorted(extra)}"
 
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, sent: dict[str, Any]) -> None:
-    """Give most requests a key of their own: one that is taken lets nothing else of a request be looked at."""
-    # Else requests looks for proxies in the environment, each time: a seventh of all the work.
+    """Give most requests an idempotency key of their own; a key in use hides everything else about a request."""
+    # Otherwise requests reads proxies from the environment each time, a seventh of the run time.
     sent["proxies"] = {"no_proxy": "127.0.0.1"}
     key = (case.headers or {}).get("Idempotency-Key")
     if getattr(case.meta.phase.data, "parameter_location", None) == "header":
         return
-    asked = crc32(repr((case.method, case.formatted_path, case.query, case.body)).encode("utf-8", "replace"))
-    if isinstance(key, str) and re.fullmatch("[!-~]{1,240}", key) and asked % 8:
-        case.headers["Idempotency-Key"] = f"{key}-{asked}"
+    digest = crc32(repr((case.method, case.formatted_path, case.query, case.body)).encode("utf-8", "replace"))
+    if isinstance(key, str) and re.fullmatch("[!-~]{1,240}", key) and digest % 8:
+        case.headers["Idempotency-Key"] = f"{key}-{digest}"
 
 
 load_all_checks()
@@ -56,7 +56,7 @@ load_all_checks()
 
 @dataclass
 class Findings:
-    """What a run came to: the statuses of its requests, by operation, and what contradicts the file."""
+    """The result of a run: response statuses by operation, and violations of the document."""
 
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     checks: set[str] = field(default_factory=set)
@@ -64,18 +64,20 @@ class Findings:
 
     @property
     def status_counts(self) -> Counter[int]:
-        """How often each status came; 0 is no answer."""
+        """The number of responses by status; 0 stands for no response."""
         return sum(self.statuses.values(), Counter())
 
     @property
     def succeeded(self) -> set[str]:
-        """The operations that came to a good end at least once."""
+        """The operations that succeeded at least once."""
         return {name for name, counted in self.statuses.items() if counted.keys() & {200, 201, 202, 204}}
 
     def record(self, event: Any) -> None:
-        """Take in what schemathesis tells."""
-        if isinstance(event, events.NonFatalError | events.FatalError):
-            self.violations.append(str(getattr(event, "info", None) or event.exception))
+        """Record an event of schemathesis."""
+        if isinstance(event, events.NonFatalError):
+            self.violations.append(str(event.info))
+        if isinstance(event, events.FatalError):
+            self.violations.append(str(event.exception))
         if isinstance(event, events.ScenarioFinished):
             for id_, each in event.recorder.interactions.items():
                 name = event.recorder.cases[id_].value.operation.definition.raw.get("operationId", "")
@@ -84,17 +86,19 @@ class Findings:
                 self.checks |= {node.name for node in nodes}
                 for node in nodes:
                     if node.failure_info is not None:
-                        answer = event.recorder.interactions[id_].response
-                        said = "nothing" if answer is None else f"{answer.status_code} {answer.content[:500]!r}"
-                        about = f"{node.name}: {node.failure_info.failure}\nwas answered {said}"
-                        self.violations.append(f"{event.label}: {about}\n{node.failure_info.code_sample}")
+                        response = event.recorder.interactions[id_].response
+                        received = (
+                            "nothing" if response is None else f"{response.status_code} {response.content[:500]!r}"
+                        )
+                        problem = f"{node.name}: {node.failure_info.failure}\nreceived {received}"
+                        self.violations.append(f"{event.label}: {problem}\n{node.failure_info.code_sample}")
 
-    def assert_valid(self, *, least: int) -> None:
-        """The file was true in every answer, by every check there is, and no answer was a fault."""
+    def assert_valid(self, *, min_requests: int) -> None:
+        """Assert that every check ran and none failed, no response is a 5xx, and enough requests were sent."""
         assert not self.violations, "\n\n".join(self.violations[:3])
         assert not [status for status in self.status_counts if status == 0 or status >= 500]
         assert self.checks == set(CHECKS.get_all_names())
-        assert self.status_counts.total() >= least
+        assert self.status_counts.total() >= min_requests
 
 
 def make_config(
@@ -105,17 +109,18 @@ def make_config(
     *,
     seed: int = SEED,
 ) -> SchemathesisConfig:
-    """``known`` are values that exist, by the part of a request that names them; ``operations`` is what holds for some.
+    """Build a configuration.
 
-    Their ``parameters`` are known values, too.
+    ``known`` holds values that exist, by the location in a request; ``operations`` holds settings of single operations,
+    whose ``parameters`` are known values as well.
     """
     off = {name: {"enabled": False} for name in PHASES}
-    # What answers brought, and how errors were worded, would make each run another.
+    # Data from responses and the text of errors would make every run different.
     alone = {"extra-data-sources": {"responses": False}}
     used = {name: alone | ({"error-feedback": {"enabled": False}} if name == "fuzzing" else {}) for name in PHASES}
     used["stateful"] = {}
-    # Refusals that follow from what is stored, not from the request's shape: a version that is not the current one,
-    # a key that another request took, silence that holds already.
+    # Refusals that depend on stored state and not on the shape of the request: a stale version, a used idempotency
+    # key, an existing snooze.
     taken = ["2xx", "304", "401", "403", "404", "409", "410", "412", "422", "429"]
     dictionaries: dict[str, Any] = {}
 
@@ -129,7 +134,7 @@ def make_config(
             "seed": seed,
             "headers": {"Authorization": f"Bearer {token}"},
             "continue-on-failure": True,
-            # So would what it remembers of earlier ones.
+            # So would the memory of earlier runs.
             "cache": {"enabled": False},
             "warnings": False,
             "request-timeout": 60,
@@ -138,8 +143,8 @@ def make_config(
             "dictionaries": dictionaries,
             "parameters": bound(known),
             "operations": [
-                each | {"parameters": bound(each.get("parameters", {}), str(place))}
-                for place, each in enumerate(operations)
+                each | {"parameters": bound(each.get("parameters", {}), str(index))}
+                for index, each in enumerate(operations)
             ],
             "generation": {"database": "none", "no-shrink": True},
             "phases": off | {name: used[name] | each for name, each in phases.items()},
@@ -148,7 +153,7 @@ def make_config(
 
 
 def run_schemathesis(gateway: Gateway, document: Any, config: SchemathesisConfig, findings: Findings) -> None:
-    """Everything that the phases have, one request after the other."""
+    """Run all configured phases sequentially and record their events."""
     schema = schemathesis.openapi.from_dict(document, config=config)
     schema.config.update(base_url=gateway.url)
     schema.hook(filter_failure)
@@ -157,21 +162,21 @@ def run_schemathesis(gateway: Gateway, document: Any, config: SchemathesisConfig
 
 
 def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
-    """Whether it is one: what no JSON Schema can say is no contradiction of it."""
+    """Return whether a failure counts; constraints that JSON Schema cannot express do not."""
     if type(failure).__name__ != "RejectedPositiveData":
         return True
-    # A request that became a command was well-formed, whatever the worker said of it then.
+    # A request that became a command was valid, whatever its outcome.
     if "command-id" in response.headers:
         return False
-    # Rows of the directory lean on each other.
+    # Rows of the directory refer to each other.
     if case.operation.label == "PUT /api/0/directory/":
         return False
-    # What a rule's fields say has to fit together: thresholds in their order, data to the kind of query.
+    # The fields of a rule must be consistent: the order of thresholds, the dataset of the query type.
     return not _is_object_error(response.json())
 
 
 def _is_object_error(body: Any) -> bool:
-    # In a list of commands the first of those that fit is named as well; each must be refused as a whole.
+    # In a list of commands each item must be refused by an object-level error.
     if isinstance(body, dict) and body.keys() == {"commands"} and isinstance(body["commands"], dict):
         return all(_is_object_error(each) for each in body["commands"].values())
     return isinstance(body, dict) and body.keys() == {"nonFieldErrors"}

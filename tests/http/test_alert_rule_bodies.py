@@ -1,8 +1,9 @@
-"""What makes an alert rule over HTTP, and what is refused before it is accepted."""
+"""Alert rule bodies over HTTP: accepted notations, and refusals before acceptance."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from sqlalchemy.engine import Engine
 
@@ -28,10 +29,10 @@ def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Work
         "unknown": "\0",
     }  # fmt: skip
 
-    answered = gateway.post(RULES, snake)
+    response = gateway.post(RULES, snake)
 
-    shown = answered.json()
-    assert answered.status_code == 201
+    shown = response.json()
+    assert response.status_code == 201
     assert (shown["timeWindow"], shown["thresholdPeriod"], shown["resolveThreshold"]) == (10.0, 2, 20.0)
     assert shown["triggers"][0]["alertThreshold"] == 100.5
     assert shown["triggers"][0]["actions"][0]["targetIdentifier"] == "21"
@@ -40,17 +41,17 @@ def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Work
 
 
 def test_an_invalid_rule_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine) -> None:
-    answers = []
+    responses = []
     with gateway.client(Content_Type="application/json") as client:
         for body, _ in invalid_bodies():
-            answered = client.post(RULES, content=json.dumps(body).encode())
-            answers.append((answered.status_code, answered.json()))
+            response = client.post(RULES, content=json.dumps(body).encode())
+            responses.append((response.status_code, response.json()))
 
-    assert answers == [(400, wrong) for _, wrong in invalid_bodies()]
+    assert responses == [(400, errors) for _, errors in invalid_bodies()]
     assert accepted_count(ledger) == 0
 
 
-VALID_THRESHOLDS = [
+VALID_THRESHOLDS: list[dict[str, Any]] = [
     {"resolveThreshold": 101},
     {"resolveThreshold": 100, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
     {"resolveThreshold": 100.5, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
@@ -75,28 +76,28 @@ def test_the_user_tag_is_returned_by_its_short_name(gateway: Gateway, busy_worke
 def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
-    telling = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
+    triggers = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
 
-    answered = gateway.post(RULES, RULE | {"triggers": telling})
-    problem = gateway.post(RULES, RULE | {"triggers": telling}, Accept="application/problem+json").json()
+    response = gateway.post(RULES, RULE | {"triggers": triggers})
+    problem = gateway.post(RULES, RULE | {"triggers": triggers}, Accept="application/problem+json").json()
 
-    assert (answered.status_code, answered.json()) == (400, ["User does not belong to this organization"])
-    assert answered.headers["command-id"]
+    assert (response.status_code, response.json()) == (400, ["User does not belong to this organization"])
+    assert response.headers["command-id"]
     assert problem["errors"] == [{"pointer": "#", "detail": "User does not belong to this organization"}]
 
 
 def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
-    answered = gateway.post(PROJECT_RULES, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
+    response = gateway.post(PROJECT_RULES, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
 
-    assert (answered.status_code, answered.json()["projects"]) == (201, ["p1"])
+    assert (response.status_code, response.json()["projects"]) == (201, ["p1"])
 
 
 def test_a_body_cannot_set_the_project_of_the_path(gateway: Gateway, busy_worker: Worker) -> None:
-    smuggled = {"inProject": "p2", "in_project": "p2"}
+    path_fields = {"inProject": "p2", "in_project": "p2"}
 
-    answered = gateway.post(RULES, RULE | smuggled)
-    item = {"type": "alert_rule.create", **RULE, **smuggled}
+    response = gateway.post(RULES, RULE | path_fields)
+    item = {"type": "alert_rule.create", **RULE, **path_fields}
     listed = gateway.post(COMMANDS, {"commands": [item]})
 
-    assert answered.json()["projects"] == ["p1"]
-    assert listed.json() == {"commands": {"0": {name: ["Unknown field."] for name in smuggled}}}
+    assert response.json()["projects"] == ["p1"]
+    assert listed.json() == {"commands": {"0": {name: ["Unknown field."] for name in path_fields}}}

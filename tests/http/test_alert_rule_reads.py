@@ -1,4 +1,4 @@
-"""Alert rules over HTTP, as they are listed and shown."""
+"""Alert rules over HTTP: lists, details, and available actions."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from tests.http.gateway_server import ACME, Gateway, Worker
 from tests.rule_bodies import RULE
 
 
-def ids(answered: httpx.Response) -> list[int]:
-    assert answered.status_code == 200, answered.text
-    return [int(each["id"]) for each in answered.json()]
+def ids(response: httpx.Response) -> list[int]:
+    assert response.status_code == 200, response.text
+    return [int(each["id"]) for each in response.json()]
 
 
 def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
@@ -33,13 +33,13 @@ def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger
     insert_rule(ledger, acme, status=4)
     insert_rule(ledger, acme, "c1", organization="closed")
 
-    answered = gateway.get(RULES)
+    response = gateway.get(RULES)
 
-    assert ids(answered) == [rules[2], rules[4], rules[1], rules[3], rules[0]]
-    assert answered.headers["x-sentry-alert-rule-hits"] == "5"
-    assert answered.headers["x-sentry-alert-rule-limit"] == "1000"
-    assert "snooze" not in answered.json()[0]
-    assert ids(gateway.get(PROJECT_RULES)) == ids(answered)
+    assert ids(response) == [rules[2], rules[4], rules[1], rules[3], rules[0]]
+    assert response.headers["x-sentry-alert-rule-hits"] == "5"
+    assert response.headers["x-sentry-alert-rule-limit"] == "1000"
+    assert "snooze" not in response.json()[0]
+    assert ids(gateway.get(PROJECT_RULES)) == ids(response)
 
 
 def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
@@ -164,15 +164,15 @@ def test_an_incident_shows_its_rule_as_it_was_at_the_time(
     send(gateway, "DELETE", f"{RULES}{rule}/")
     gone = gateway.get(incident).json()["alertRule"]
 
-    told = [(each["name"], each["status"], each["originalAlertRuleId"]) for each in (before, after, gone)]
-    assert told == [("Before", 0, None), ("Before", 4, rule), ("Before", 4, rule)]
+    snapshots = [(each["name"], each["status"], each["originalAlertRuleId"]) for each in (before, after, gone)]
+    assert snapshots == [("Before", 0, None), ("Before", 4, rule), ("Before", 4, rule)]
 
 
 def test_available_actions_are_listed(gateway: Gateway, ledger: Engine) -> None:
-    answered = gateway.get(f"{RULES}available-actions/")
+    response = gateway.get(f"{RULES}available-actions/")
     closed = gateway.get("/api/0/organizations/plain/alert-rules/available-actions/")
 
-    assert answered.json() == [
+    assert response.json() == [
         {"type": "email", "allowedTargetTypes": ["user", "team"]},
         {"type": "webhook", "allowedTargetTypes": ["specific"]},
         {"type": "chat", "allowedTargetTypes": ["specific"]},

@@ -1,4 +1,4 @@
-"""Alert rules over HTTP: changed and deleted, by whom, and at which address."""
+"""Alert rules over HTTP: updates, deletions, permissions, and both endpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.http.gateway_server import COMMANDS, Gateway, Worker
 from tests.http.invalid_alert_rules import INCONSISTENT_FIELDS, an_action
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
-# --- changing and deleting ---------------------------------------------------------------------------------------
+# --- updating and deleting ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [RULES, PROJECT_RULES])
@@ -48,24 +48,24 @@ def test_an_update_requires_the_fields_that_are_validated_together(
 ) -> None:
     rule = insert_rule(ledger, acme)
 
-    answered = send(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
+    response = send(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
 
-    assert (answered.status_code, answered.json()) == (400, {name: REQUIRED})
+    assert (response.status_code, response.json()) == (400, {name: REQUIRED})
     assert accepted_count(ledger) == 0
 
 
 def test_an_update_is_validated_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     rule = insert_rule(ledger, acme)
     full = {"dataset": "events", "comparisonDelta": None, "resolveThreshold": None}
-    wrong = [
-        (RULE | full | fields, {"nonFieldErrors": [sentence]})
-        for fields, sentence in INCONSISTENT_FIELDS
+    invalid = [
+        (RULE | full | fields, {"nonFieldErrors": [message]})
+        for fields, message in INCONSISTENT_FIELDS
         if not ("queryType" in fields and "dataset" not in fields)
     ]
 
-    answers = [send(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in wrong]
+    responses = [send(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in invalid]
 
-    assert [(each.status_code, each.json()) for each in answers] == [(400, body) for _, body in wrong]
+    assert [(each.status_code, each.json()) for each in responses] == [(400, body) for _, body in invalid]
     assert accepted_count(ledger) == 0
 
 
@@ -92,21 +92,21 @@ def test_one_of_several_concurrent_updates_of_the_same_version_is_applied(
     rule = f"{RULES}{create_rule(gateway)['id']}/"
     body = RULE | {"name": "Mine"}
 
-    answers = gateway.concurrently(8, lambda: send(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
+    responses = gateway.concurrently(8, lambda: send(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
 
-    assert sorted(each.status_code for each in answers) == [200, *[412] * 7]
+    assert sorted(each.status_code for each in responses) == [200, *[412] * 7]
     assert gateway.get(rule).json()["version"] == 2
 
 
 def test_a_repeated_update_with_an_idempotency_key_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
     rule = f"{RULES}{create_rule(gateway)['id']}/"
-    answers = [send(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
+    responses = [send(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
 
-    assert [each.json()["version"] for each in answers] == [2, 2]
-    assert answers[1].headers["idempotent-replayed"] == "true"
+    assert [each.json()["version"] for each in responses] == [2, 2]
+    assert responses[1].headers["idempotent-replayed"] == "true"
 
 
-# --- who and where -----------------------------------------------------------------------------------------------
+# --- permissions and endpoints -----------------------------------------------------------------------------------
 
 WRITES = [("PUT", RULE), ("PUT", {}), ("DELETE", None)]
 
@@ -115,8 +115,8 @@ WRITES = [("PUT", RULE), ("PUT", {}), ("DELETE", None)]
 @pytest.mark.parametrize("path", ["abc", "²", "0", "99999", "999999999999999999999", "1.0", "%00"])
 def test_an_unknown_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
     for root in (RULES, PROJECT_RULES):
-        answered = send(gateway, method, f"{root}{path}/", json=body)
-        assert (answered.status_code, answered.json()) == (404, NOT_FOUND)
+        response = send(gateway, method, f"{root}{path}/", json=body)
+        assert (response.status_code, response.json()) == (404, NOT_FOUND)
         assert gateway.get(f"{root}{path}/").status_code == 404
 
 
@@ -133,7 +133,7 @@ def test_every_endpoint_requires_scope_feature_rule_and_project(
     closed = insert_rule(ledger, acme, "c1", organization="closed")
     plain = insert_rule(ledger, acme, "n1", organization="plain")
 
-    def answers(organization: str, project: str, rule: Any, by: str | None = "dev-mem") -> list[int]:
+    def statuses(organization: str, project: str, rule: Any, by: str | None = "dev-mem") -> list[int]:
         roots = (f"/api/0/organizations/{organization}", f"/api/0/projects/{organization}/{project}")
         requests = [
             *((method, body) for method, body in WRITES),
@@ -145,16 +145,16 @@ def test_every_endpoint_requires_scope_feature_rule_and_project(
             for method, body in requests
         ]
 
-    assert answers("acme", "p1", here, by="dev-out") == [403] * 8
-    assert answers("acme", "p1", here, by=None) == [401] * 8
-    assert answers("closed", "c1", closed) == [403] * 8
-    assert answers("closed", "c1", here) == [404] * 8
-    # A plan that lost the feature: what there is may be deleted, and nothing else.
-    assert answers("plain", "n1", 99999) == [404] * 8
-    assert answers("plain", "n1", plain) == [404, 404, 204, 404, 404, 404, 404, 404]
-    assert answers("acme", "p2", here)[4:] == [404] * 4
-    assert answers("acme", "nowhere", here)[4:] == [404] * 4
-    assert answers("acme", "old", here)[4:] == [404] * 4
+    assert statuses("acme", "p1", here, by="dev-out") == [403] * 8
+    assert statuses("acme", "p1", here, by=None) == [401] * 8
+    assert statuses("closed", "c1", closed) == [403] * 8
+    assert statuses("closed", "c1", here) == [404] * 8
+    # Without the feature an existing rule may be deleted, and nothing else.
+    assert statuses("plain", "n1", 99999) == [404] * 8
+    assert statuses("plain", "n1", plain) == [404, 404, 204, 404, 404, 404, 404, 404]
+    assert statuses("acme", "p2", here)[4:] == [404] * 4
+    assert statuses("acme", "nowhere", here)[4:] == [404] * 4
+    assert statuses("acme", "old", here)[4:] == [404] * 4
 
 
 @pytest.mark.parametrize("root", ["/api/0/organizations/plain", "/api/0/projects/plain/n1"])
@@ -209,13 +209,13 @@ def test_each_endpoint_has_its_own_scopes(
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = %s WHERE id = %s", (scopes, acme.tokens[token]))
 
-    answers = [
+    responses = [
         send(gateway, method, path, by=token, json={} if method == "POST" else None).status_code
         for path in (RULES, PROJECT_RULES)
         for method in ("GET", "POST")
     ]
 
-    assert answers == statuses
+    assert responses == statuses
 
 
 def test_an_unsupported_method_is_405(gateway: Gateway) -> None:
@@ -236,11 +236,11 @@ def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: W
         {"type": "alert_rule.delete", "alertRule": "none"},
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items}, Prefer="wait=20")
+    response = gateway.post(COMMANDS, {"commands": items}, Prefer="wait=20")
 
-    ends = [(each["status"], each["outcome"]["status"]) for each in answered.json()["commands"]]
-    # The update took its trigger for a new one, so the old one cannot be told to tell anybody.
-    assert ends == [
+    outcomes = [(each["status"], each["outcome"]["status"]) for each in response.json()["commands"]]
+    # The update replaced the trigger, so an action cannot be added to the old one.
+    assert outcomes == [
         ("applied", 200),
         ("applied", 201),
         ("rejected", 404),
@@ -259,10 +259,10 @@ def test_unknown_fields_of_a_bulk_item_are_errors_in_nested_objects_too(gateway:
         {"type": "trigger.create", "alertRule": 1, **CRITICAL, "actions": [an_action(desc="x")]},
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items})
+    response = gateway.post(COMMANDS, {"commands": items})
 
     unknown = ["Unknown field."]
-    assert answered.json() == {
+    assert response.json() == {
         "commands": {
             "0": {"snubaQuery": unknown},
             "1": {"dateCreated": unknown, "alertRuleId": unknown},
@@ -277,11 +277,11 @@ def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, l
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{org:write}' WHERE id = %s", (acme.tokens["dev-own"],))
     deletion = {"type": "alert_rule.delete", "alertRule": 1}
-    silence = {"type": "alert_rule.snooze", "alertRule": 1, "target": "me"}
+    snooze = {"type": "alert_rule.snooze", "alertRule": 1, "target": "me"}
 
-    answers = [gateway.post(COMMANDS, {"commands": [each]}, by="dev-own").status_code for each in (deletion, silence)]
+    responses = [gateway.post(COMMANDS, {"commands": [each]}, by="dev-own").status_code for each in (deletion, snooze)]
 
-    assert answers == [202, 403]
+    assert responses == [202, 403]
 
 
 def test_without_the_feature_only_deletions_are_accepted_in_bulk(
@@ -290,9 +290,9 @@ def test_without_the_feature_only_deletions_are_accepted_in_bulk(
     rule = insert_rule(ledger, acme, "n1", organization="plain")
     path = "/api/0/organizations/plain/commands/"
     deletion = {"type": "alert_rule.delete", "alertRule": rule}
-    silence = {"type": "alert_rule.snooze", "alertRule": rule, "target": "me"}
+    snooze = {"type": "alert_rule.snooze", "alertRule": rule, "target": "me"}
 
-    refused = gateway.post(path, {"commands": [deletion, silence]})
+    refused = gateway.post(path, {"commands": [deletion, snooze]})
     done = gateway.post(path, {"commands": [deletion]}, Prefer="wait=20")
 
     assert (refused.status_code, done.status_code) == (404, 200)

@@ -1,4 +1,4 @@
-"""The address that Alertmanager posts to: who may, what comes back, and what becomes of it."""
+"""The Alertmanager webhook: permissions, responses, and the incidents that follow the alerts."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ def accepted_count(ledger: Engine) -> int:
 
 
 def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]:
-    """What became of the one command that follows."""
-    answer = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
-    assert answer.status_code == 200
-    [command] = answer.json()["commands"]
+    """Post a body and return the status, the outcome's status and its body of the resulting command."""
+    response = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
+    assert response.status_code == 200
+    [command] = response.json()["commands"]
     return command["status"], command["outcome"]["status"], command["outcome"]["body"]
 
 
 def test_an_alert_group_is_acknowledged_once_it_is_in_the_ledger(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(), by="dev-bot")
+    response = gateway.post(ALERTS, payload(), by="dev-bot")
 
-    [command] = answer.json()["commands"]
-    assert (answer.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
-    assert answer.headers["location"] == f"/api/0/commands/{command['id']}/"
-    assert answer.headers["command-id"] == command["id"]
-    assert gateway.get(answer.headers["location"], by="dev-bot").json() == command
+    [command] = response.json()["commands"]
+    assert (response.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
+    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["command-id"] == command["id"]
+    assert gateway.get(response.headers["location"], by="dev-bot").json() == command
 
 
 def test_an_incident_follows_its_alert_group_until_it_is_resolved(gateway: Gateway, busy_worker: Worker) -> None:
-    lived = [
+    outcomes = [
         outcome(gateway, payload(name)) for name in (FIRING, FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)
     ]
 
-    assert [(state, status) for state, status, _ in lived] == [("applied", 201)] + [("applied", 200)] * 5
-    assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in lived] == [
+    assert [(state, status) for state, status, _ in outcomes] == [("applied", 201)] + [("applied", 200)] * 5
+    assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in outcomes] == [
         ("2", 10, 1), ("2", 10, 1), ("2", 20, 2), ("2", 20, 2), ("2", 2, 3), None,
     ]  # fmt: skip
-    opened, closed = lived[0][2], lived[4][2]
+    opened, closed = outcomes[0][2], outcomes[4][2]
     assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
     assert opened["dateStarted"] == "2026-11-26T23:08:57.835124Z"
     assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
@@ -85,15 +85,15 @@ def test_an_incident_is_found_by_its_group_key(gateway: Gateway, busy_worker: Wo
 
 
 def test_concurrent_deliveries_of_a_group_open_one_incident(gateway: Gateway, worker: Worker) -> None:
-    answers = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
+    responses = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
 
     worker.apply()
 
-    assert {answer.status_code for answer in answers} == {202}
-    places = [answer.headers["location"] for answer in answers]
-    endings = [gateway.get(place, by="dev-bot").json()["outcome"] for place in places]
-    assert sorted(each["status"] for each in endings) == [200] * 9 + [201]
-    assert {each["body"]["identifier"] for each in endings} == {"2"}
+    assert {response.status_code for response in responses} == {202}
+    locations = [response.headers["location"] for response in responses]
+    outcomes = [gateway.get(location, by="dev-bot").json()["outcome"] for location in locations]
+    assert sorted(each["status"] for each in outcomes) == [200] * 9 + [201]
+    assert {each["body"]["identifier"] for each in outcomes} == {"2"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -129,17 +129,19 @@ def test_alerts_without_a_known_project_are_accepted_and_then_rejected(
 def test_a_payload_that_alertmanager_never_sends_is_refused_field_by_field(
     gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
-    answer = gateway.post(ALERTS, body, by="dev-bot")
+    response = gateway.post(ALERTS, body, by="dev-bot")
 
-    assert (answer.status_code, answer.json()) == (400, errors)
+    assert (response.status_code, response.json()) == (400, errors)
     assert accepted_count(ledger) == 0
 
 
 def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
+    response = gateway.post(
+        ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json"
+    )
 
-    [error] = answer.json()["errors"]
-    assert (answer.status_code, error["pointer"]) == (400, "#/alerts/0/status")
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (400, "#/alerts/0/status")
 
 
 @pytest.mark.parametrize("body", [payload(), {"version": "3"}], ids=["right", "wrong"])
@@ -157,17 +159,17 @@ def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> Non
 def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
     gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
 ) -> None:
-    answer = gateway.post(ALERTS, body, by=by, **headers)
+    response = gateway.post(ALERTS, body, by=by, **headers)
 
-    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
     assert accepted_count(ledger) == 0
 
 
 def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_worker: Worker) -> None:
-    said = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
+    item = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
 
-    by_a_person = gateway.post(COMMANDS, {"commands": [said]}, by="dev-own")
-    by_a_program = gateway.post(COMMANDS, {"commands": [said]}, by="dev-bot", Prefer="wait=20")
+    by_a_person = gateway.post(COMMANDS, {"commands": [item]}, by="dev-own")
+    by_a_program = gateway.post(COMMANDS, {"commands": [item]}, by="dev-bot", Prefer="wait=20")
 
     assert (by_a_person.status_code, by_a_person.json()) == (403, FORBIDDEN)
     assert by_a_program.json()["commands"][0]["outcome"]["status"] == 201
@@ -203,9 +205,9 @@ def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_wo
 
 
 def test_a_body_above_eight_mebibytes_is_413(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
+    response = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
 
-    assert (answer.status_code, answer.json()) == (
+    assert (response.status_code, response.json()) == (
         413, {"detail": "The request body may not exceed 8388608 bytes."},
     )  # fmt: skip
 
@@ -214,6 +216,6 @@ def test_an_unavailable_database_is_503_with_retry_after(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
     with running_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Timeouts()) as gateway:
-        answer = gateway.post(ALERTS, payload(), by="dev-bot")
+        response = gateway.post(ALERTS, payload(), by="dev-bot")
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")

@@ -1,4 +1,4 @@
-"""What arrives while a batch is in flight goes together as the next one; and how a bucket of commands refills."""
+"""The batcher: requests that arrive while a batch is in flight form the next batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.refusals import Unavailable
 
 
 class FakeLedger:
-    """Takes batches of numbers and answers their doubles, one batch at a time when told to."""
+    """Doubles the numbers of a batch once it is released; negative numbers are errors."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -25,12 +25,12 @@ class FakeLedger:
         return [ValueError(number) if number < 0 else 2 * number for number in numbers]
 
     async def wait_for_batches(self, batches: int) -> None:
-        while len(self.batches) < batches:  # noqa: ASYNC110 - a few turns of the loop, no time
+        while len(self.batches) < batches:  # noqa: ASYNC110 - a few iterations of the loop
             await asyncio.sleep(0)
 
 
 def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
@@ -43,33 +43,33 @@ def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
         assert await asyncio.gather(first, *others) == [2, 4, 6, 8]
         assert ledger.batches == [[1], [2, 3, 4]]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_an_error_affects_only_its_own_request() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ledger = FakeLedger()
         ledger.released.set()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
 
-        answers = await asyncio.gather(batcher.submit(1), batcher.submit(-1), return_exceptions=True)
+        responses = await asyncio.gather(batcher.submit(1), batcher.submit(-1), return_exceptions=True)
 
-        assert (answers[0], type(answers[1])) == (2, ValueError)
+        assert (responses[0], type(responses[1])) == (2, ValueError)
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
         first = asyncio.create_task(batcher.submit(1))
         await ledger.wait_for_batches(1)
-        hung_up = asyncio.create_task(batcher.submit(2))
+        cancelled = asyncio.create_task(batcher.submit(2))
         late = asyncio.create_task(batcher.submit(3, deadline=asyncio.get_running_loop().time()))
         with pytest.raises(Unavailable):
             await late
-        hung_up.cancel()
+        cancelled.cancel()
 
         ledger.released.set()
         await first
@@ -77,11 +77,11 @@ def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
 
         assert ledger.batches == [[1], [2]]
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=0.01)
         with pytest.raises(Unavailable):
@@ -91,24 +91,24 @@ def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
 
         assert await batcher.submit(2) == 4
 
-    asyncio.run(story())
+    asyncio.run(scenario())
 
 
 def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batcher, "MAX_WAITING", 2)
 
-    async def story() -> None:
+    async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
-        asking = [asyncio.create_task(batcher.submit(1))]
+        waiting = [asyncio.create_task(batcher.submit(1))]
         await ledger.wait_for_batches(1)
-        asking += [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]
+        waiting += [asyncio.create_task(batcher.submit(number)) for number in (2, 3)]
         await asyncio.sleep(0)
 
         with pytest.raises(Unavailable):
             await batcher.submit(4)
 
         ledger.released.set()
-        assert await asyncio.gather(*asking) == [2, 4, 6]
+        assert await asyncio.gather(*waiting) == [2, 4, 6]
 
-    asyncio.run(story())
+    asyncio.run(scenario())

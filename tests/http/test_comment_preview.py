@@ -1,4 +1,4 @@
-"""Who a comment would tell, before it is posted: the same people, for the same reasons, as the notifier finds."""
+"""The comment preview: whom a comment would notify, and why, exactly as the notifier decides."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PREVIEW = f"{COMMENTS}preview/"
 
 def preview(gateway: Gateway, *mentions: str, by: str = "dev-mem") -> dict[str, str]:
     query = "&".join(f"mentions={quote(mention)}" for mention in mentions)
-    answer = gateway.get(f"{PREVIEW}?{query}", by=by)
-    assert answer.status_code == 200, answer.text
-    return {each["user"]["username"]: each["reason"] for each in answer.json()}
+    response = gateway.get(f"{PREVIEW}?{query}", by=by)
+    assert response.status_code == 200, response.text
+    return {each["user"]["username"]: each["reason"] for each in response.json()}
 
 
 def subscribe(acme: Acme, ledger: Engine, *users: int) -> None:

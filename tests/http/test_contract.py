@@ -1,7 +1,7 @@
-"""The OpenAPI file is true: what it allows is taken, what it forbids is refused, and what comes back is described.
+"""The OpenAPI document is correct: valid requests are accepted, invalid ones refused, and responses documented.
 
-schemathesis reads the file from a gateway that listens, makes requests of it (its borders, random ones, sequences
-along its links) and holds every answer against it, with all of its checks and one of ours.
+schemathesis reads the document from a running gateway, generates requests (boundary values, random values, sequences
+along links) and checks every response against it, with all of its checks and one of ours.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ KNOWN: Final[dict[str, list[Any]]] = {
     "body.commands[*].mentions[*]": PEOPLE,
     "body.commands[*].incident": ["1", 1],
     "body.commands[*].alertRule": ["1", 1],
-} | {f"path.{word}": [value] for word, value in EXISTING.items()}
-"""What exists, where it is asked for."""
+    **{f"path.{word}": [value] for word, value in EXISTING.items()},
+}
+"""Values that exist, by their location in a request."""
 
 OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "update_rule": {"rule": "2"},
@@ -49,13 +50,13 @@ OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "update_action": {"rule": "7", "trigger": "7001", "action": "7002"},
     "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
 }
-"""What addresses name. Changes have rules of their own, so that others find theirs as it was."""
+"""Path parameters by operation. Operations that change a rule have their own, so that the others stay as they were."""
 
-# With made-up names nearly all requests would be 403 or 404.
+# With random names nearly all responses would be 403 or 404.
 NARROWED: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("path", "organization"): {"enum": ["acme"]},
     ("header", "Act-As"): {"enum": ["user:11"]},
-    # A pattern with quotation marks in it is more than schemathesis can follow when it tries borders.
+    # schemathesis cannot generate boundary values for a pattern with quotation marks.
     ("header", "If-Match"): {"enum": ["*", '"1"', '"1-0a"']},
     ("query", "mentions"): {"items": {"enum": PEOPLE}},
     ("query", "projectSlug"): {"items": {"enum": ["p1", "p2", "$all"]}},
@@ -69,16 +70,16 @@ EQUIVALENTS: Final = {
     "update_trigger": "create_trigger",
     "update_action": "create_action",
 }
-"""What the one forbids in a body, the other does, too; at its borders it is told only what it allows."""
+"""Operations with the body constraints of another; only valid boundary values are sent to them."""
 
 BULK_COMMANDS: Final = {"comment.post", "incident.open", "notification.read"}
 
 
 class Caller(NamedTuple):
-    """Who asks, by which token, and at least how often.
+    """A caller's token and minimum number of requests.
 
-    ``borders`` says by their subjects of which operations everything is asked that schemas just allow and just forbid;
-    ``examples`` how many random requests are made of each operation.
+    ``boundaries`` matches the operations, by tag and path, that receive boundary values; ``examples`` is the number of
+    random requests for each operation.
     """
 
     token: str
@@ -90,26 +91,26 @@ class Caller(NamedTuple):
 
 
 CALLERS: Final = {
-    "an owner, about alert rules": Caller("dev-own", 1_150, r"alert rules (?!.*/(triggers|snooze|observations)/)"),
-    "an owner, about triggers": Caller("dev-own", 800, r"alert rules .*/triggers/"),
-    "an owner, about incidents": Caller("dev-own", 900, r"incidents "),
-    "an owner, about the rest": Caller(
+    "owner: alert rules": Caller("dev-own", 1_150, r"alert rules (?!.*/(triggers|snooze|observations)/)"),
+    "owner: triggers": Caller("dev-own", 800, r"alert rules .*/triggers/"),
+    "owner: incidents": Caller("dev-own", 900, r"incidents "),
+    "owner: the rest": Caller(
         "dev-own", 850, r"alert rules .*/(snooze|observations)/|(commands|health|notifications|organizations) "
     ),
-    "a program, with alerts": Caller("dev-bot", 170, r"integrations ", acts_for=True),
-    "a program": Caller("dev-bot", 200, examples=2, acts_for=True),
-    "an operator": Caller("dev-ops", 100, r"(directory|events) ", may_follow=False),
-    "a member": Caller("dev-mem", 220, examples=2),
-    "a key": Caller("dev-key", 120, examples=1),
+    "service: alertmanager": Caller("dev-bot", 170, r"integrations ", acts_for=True),
+    "service": Caller("dev-bot", 200, examples=2, acts_for=True),
+    "operator": Caller("dev-ops", 100, r"(directory|events) ", may_follow=False),
+    "member": Caller("dev-mem", 220, examples=2),
+    "API key": Caller("dev-key", 120, examples=1),
 }
 
 
 class LifeCycle(NamedTuple):
-    """What is done in one, of what exists it is told, and how many requests at least. Only ``beginnings`` lead on."""
+    """Operations along links from ``starts``, schemas narrowed to existing resources, and a minimum of requests."""
 
-    life: frozenset[str]
-    beginnings: frozenset[str]
-    told_of: Mapping[str, Mapping[str, Any]]
+    operations: frozenset[str]
+    starts: frozenset[str]
+    schemas: Mapping[str, Mapping[str, Any]]
     requests: int
 
 
@@ -134,13 +135,13 @@ _A_WARNING: Final[dict[str, Any]] = {
     "actions": {"const": []},
 }
 LIFE_CYCLES: Final = {
-    "an incident": LifeCycle(
-        life=frozenset({
+    "incident": LifeCycle(
+        operations=frozenset({
             "open_incident", "read_incident", "mark_seen", "close_incident", "list_activity", "list_subscribers",
             "subscribe", "unsubscribe", "post_comment", "edit_comment", "delete_comment", "read_command",
         }),
-        beginnings=frozenset({"open_incident", "post_comment", "subscribe"}),
-        told_of={
+        starts=frozenset({"open_incident", "post_comment", "subscribe"}),
+        schemas={
             "OpenIncident": {
                 "projects": {"type": "array", "items": {"enum": ["p1", "p2"]}, "minItems": 1},
                 "alertRule": {"type": "null"},
@@ -150,26 +151,26 @@ LIFE_CYCLES: Final = {
         },
         requests=170,
     ),
-    "an alert rule": LifeCycle(
-        life=frozenset({
+    "alert rule": LifeCycle(
+        operations=frozenset({
             "create_rule", "read_rule", "update_rule", "delete_rule", "observe_metric", "list_observations",
             "snooze_rule", "unsnooze_rule", "read_command",
         }),
-        beginnings=frozenset({"create_rule", "observe_metric"}),
-        told_of={
+        starts=frozenset({"create_rule", "observe_metric"}),
+        schemas={
             "CreateRule": _A_RULE,
             "UpdateRule": _A_RULE,
             "ObserveMetric": {"project": {"const": "p1"}, "value": {"enum": [1, 70, 1000.5]}},
         },
         requests=170,
     ),
-    "a trigger": LifeCycle(
-        life=frozenset({
+    "trigger": LifeCycle(
+        operations=frozenset({
             "create_rule", "list_triggers", "create_trigger", "read_trigger", "update_trigger", "delete_trigger",
             "list_actions", "create_action", "read_action", "update_action", "delete_action", "read_command",
         }),
-        beginnings=frozenset({"create_rule", "create_trigger", "create_action"}),
-        told_of={
+        starts=frozenset({"create_rule", "create_trigger", "create_action"}),
+        schemas={
             "CreateRule": _A_RULE,
             "CreateTrigger": _A_WARNING,
             "UpdateTrigger": _A_WARNING,
@@ -180,18 +181,18 @@ LIFE_CYCLES: Final = {
 
 
 def operations_of(document: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Path, method and operation, of all."""
+    """Yield the path item, method and operation of every operation."""
     for path in document["paths"].values():
         yield from [(path, method, each) for method, each in path.items() if method != "parameters"]
 
 
 def names_of(document: Any) -> list[str]:
-    """What the operations are called; those without a token have no name."""
+    """Return the operation ids; operations that need no token have an empty one."""
     return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
 
 
 def labels_of(document: Any, *, excluding: str = "") -> list[str]:
-    """The operations as schemathesis calls them, but those of such a subject: their tag and their address."""
+    """Return schemathesis' labels of the operations whose tag and path do not match ``excluding``."""
     return [
         f"{method.upper()} {address}"
         for address, path in document["paths"].items()
@@ -201,7 +202,7 @@ def labels_of(document: Any, *, excluding: str = "") -> list[str]:
 
 
 def use_existing_resources(document: Any, caller: Caller) -> None:
-    """Requests are about what exists, by somebody who is known."""
+    """Restrict requests to existing resources and to the caller's own headers."""
     unused = set() if caller.acts_for else {"Act-As"}
     for path, method, operation in operations_of(document):
         name = operation.get("operationId", "")
@@ -213,19 +214,19 @@ def use_existing_resources(document: Any, caller: Caller) -> None:
             if each["name"] not in unused
         ]
         if caller.may_follow and STREAM in operation["responses"].get("200", {}).get("content", {}):
-            # It never ends; test_documentation.py reads its beginning.
+            # A stream never ends; test_documentation.py reads its beginning.
             del path[method]
     for path in document["paths"].values():
         path.pop("parameters", None)
 
 
 def path_parameters_of(operation: str) -> dict[str, str]:
-    """What the address of an operation names."""
+    """Return the path parameters of an operation."""
     return EXISTING | OWN_RULES.get(operation, {})
 
 
 def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
-    """The same for random requests; ``elsewhere`` are the rules that an operation may name instead of its own."""
+    """Return the settings that bind operations to their own rules; ``elsewhere`` replaces the rules of some."""
     return [
         {
             "include-operation-id": name,
@@ -237,26 +238,26 @@ def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
 
 
 def limit_bulk_commands(document: Any) -> None:
-    """Lists of commands have a few kinds: at their borders the others are seen by themselves."""
+    """Limit bulk requests to a few commands; the boundaries of the others are covered by their own endpoints."""
     items = document["components"]["schemas"]["CommandRequest"]["properties"]["commands"]["items"]
     items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in BULK_COMMANDS]
 
 
-def limit_to_life_cycle(document: Any, story: LifeCycle) -> None:
-    """Nothing but the operations of the story, told of what exists."""
+def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
+    """Remove all operations outside the life cycle, and narrow schemas to existing resources."""
     for path, method, operation in operations_of(document):
-        # A story waits for each of its steps: what is only accepted has not happened yet.
+        # Each step waits for its outcome: an accepted command has not been applied yet.
         operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "Prefer"]
-        if operation.get("operationId") not in story.life:
+        if operation.get("operationId") not in cycle.operations:
             del path[method]
-        elif operation["operationId"] not in story.beginnings:
-            # With links of its own it would begin stories as well, about things that do not exist.
+        elif operation["operationId"] not in cycle.starts:
+            # Its links would start sequences about resources that do not exist.
             operation["responses"] = {status: {**each, "links": {}} for status, each in operation["responses"].items()}
         else:
             for each in operation["responses"].values():
                 links = each.get("links", {})
-                each["links"] = {name: link for name, link in links.items() if link["operationId"] in story.life}
-    for name, fields in story.told_of.items():
+                each["links"] = {name: link for name, link in links.items() if link["operationId"] in cycle.operations}
+    for name, fields in cycle.schemas.items():
         document["components"]["schemas"][name]["properties"] |= fields
 
 
@@ -284,7 +285,7 @@ def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway,
     findings = Findings()
     run_schemathesis(unlimited_gateway, document, make_config(caller.token, phases, KNOWN, operations), findings)
 
-    findings.assert_valid(least=caller.requests)
+    findings.assert_valid(min_requests=caller.requests)
     if caller.examples:
         assert findings.statuses.keys() >= {name for name in names_of(document) if name}
 
@@ -293,46 +294,46 @@ def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway,
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", LIFE_CYCLES)
 def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
-    story = LIFE_CYCLES[name]
+    cycle = LIFE_CYCLES[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
-    use_existing_resources(document, CALLERS["a member"])
-    limit_to_life_cycle(document, story)
+    use_existing_resources(document, CALLERS["member"])
+    limit_to_life_cycle(document, cycle)
     generation = {"mode": "positive", "max-examples": EXAMPLES * TIMES}
-    along = {
+    stateful = {
         "max-steps": MAX_STEPS,
         "inference": {"algorithms": []},
         "link-calibration": False,
         "generation": generation,
     }
-    # Each can be given a second trigger only once.
+    # A second trigger can be added to each rule only once.
     operations = own_rule_settings(create_trigger=[str(rule) for rule in RULES])
     findings = Findings()
 
-    # Hypothesis ends a round where what it knows comes out otherwise than before, as things do in a world that lasts.
-    for dice in range(ROUNDS):
-        seed = SEED * ROUNDS + dice
+    # Hypothesis ends a round when a repeated step has another result, as happens with stored state.
+    for round_number in range(ROUNDS):
+        seed = SEED * ROUNDS + round_number
         run_schemathesis(
             unlimited_gateway,
             document,
-            make_config("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
+            make_config("dev-own", {"stateful": stateful}, KNOWN, operations, seed=seed),
             findings,
         )
-        if findings.succeeded == story.life and findings.status_counts.total() >= story.requests:
+        if findings.succeeded == cycle.operations and findings.status_counts.total() >= cycle.requests:
             break
 
-    findings.assert_valid(least=story.requests)
-    assert findings.succeeded == story.life
+    findings.assert_valid(min_requests=cycle.requests)
+    assert findings.succeeded == cycle.operations
 
 
 def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
-    asked = [
+    covered = [
         operation
         for caller in CALLERS.values()
         if caller.boundaries
         for operation in set(labels_of(document)) - set(labels_of(document, excluding=caller.boundaries))
     ]
-    assert sorted(asked) == sorted(labels_of(document))
+    assert sorted(covered) == sorted(labels_of(document))
 
 
 def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) -> None:
@@ -349,18 +350,18 @@ def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) 
 
 
 def body_of(document: Any, operation: Any) -> Any:
-    """What a JSON body has to be like."""
+    """Return the schema of the JSON body."""
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
 def constraints_of(body: Any) -> dict[str, str]:
-    """What each field has to be like, if it is there, or a body of several kinds; updates may name no projects."""
+    """Return the constraints of each field as text; updates may omit projects."""
     fields = body.get("properties", {"": body}).items()
-    said = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
-    return {name: json.dumps(each, sort_keys=True) for name, each in said.items()}
+    constraints = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
+    return {name: json.dumps(each, sort_keys=True) for name, each in constraints.items()}
 
 
 def test_at_least_five_thousand_requests_are_made() -> None:
-    asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in LIFE_CYCLES.values())
-    assert asked >= 5_000
+    total = sum(caller.requests for caller in CALLERS.values()) + sum(cycle.requests for cycle in LIFE_CYCLES.values())
+    assert total >= 5_000

@@ -1,4 +1,4 @@
-"""Credentials that Sentry knew and tocsin reads in its own way."""
+"""Credentials that tocsin treats differently from Sentry, and those it treats alike."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_a_revoked_token_of_any_kind_is_treated_as_unknown(gateway: Gateway, led
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
 
-    answer = gateway.get(INCIDENT, by=token)
+    response = gateway.get(INCIDENT, by=token)
 
-    assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid token"})
+    assert (response.status_code, response.json()) == (401, {"detail": "Invalid token"})
 
 
 def test_the_superuser_flag_grants_access_to_no_organization(gateway: Gateway, ledger: Engine) -> None:

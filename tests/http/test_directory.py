@@ -1,4 +1,4 @@
-"""The directory over HTTP: for operators, all or nothing, in force at once."""
+"""The directory over HTTP: imports by operators are atomic and take effect immediately."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def test_an_import_takes_effect_with_the_next_request(gateway: Gateway) -> None:
         "tokens": [{"token": "dev-out-2", "user": "out"}],
     }
 
-    answer = put(gateway, document)
+    response = put(gateway, document)
 
-    assert answer.status_code == 200
-    assert answer.json()["members"] == {"created": 1, "changed": 0, "unchanged": 0}
+    assert response.status_code == 200
+    assert response.json()["members"] == {"created": 1, "changed": 0, "unchanged": 0}
     assert gateway.get(f"{ACME}/", by="dev-out-2").status_code == 200
 
 
 def test_an_invalid_document_is_refused_with_its_errors_and_changes_nothing(gateway: Gateway) -> None:
-    answer = put(gateway, {"members": [{"organization": "acme", "user": "out", "role": "king"}]})
+    response = put(gateway, {"members": [{"organization": "acme", "user": "out", "role": "king"}]})
 
-    assert answer.status_code == 400
-    assert answer.json()["places"] == ['members[0].role: "king" is no role']
+    assert response.status_code == 400
+    assert response.json()["places"] == ['members[0].role: "king" is no role']
     assert gateway.get(f"{ACME}/", by="dev-out").status_code == 403
 
 
 def test_importing_an_export_changes_nothing(gateway: Gateway) -> None:
     exported = gateway.get(DIRECTORY, by="dev-ops").json()
 
-    answer = put(gateway, exported)
+    response = put(gateway, exported)
 
-    assert answer.status_code == 200
-    assert all(counts["created"] == counts["changed"] == 0 for counts in answer.json().values())
+    assert response.status_code == 200
+    assert all(counts["created"] == counts["changed"] == 0 for counts in response.json().values())

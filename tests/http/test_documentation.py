@@ -1,4 +1,4 @@
-"""The OpenAPI file says what the gateway does; errors come in the spelling that was asked for."""
+"""The OpenAPI document, the documentation pages, and problem documents."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from sqlalchemy.engine import Engine
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from gateway.main import ENDPOINTS
 from models.alert_rules.alert_rule import Action, Trigger
@@ -25,12 +25,14 @@ def test_the_document_lists_exactly_the_endpoints_of_the_application(gateway: Ga
     document = gateway.get("/openapi.json", by=None).json()
 
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
+    mounted = {route.path for route in gateway.app.routes if isinstance(route, Mount)}
+    assert all(isinstance(route, Route | Mount) for route in gateway.app.routes)
     assert set(document["paths"]) == served
-    assert {route.path for route in gateway.app.routes if not isinstance(route, Route)} == {"/docs/files"}
+    assert mounted == {"/docs/files"}
     assert document["openapi"].startswith("3.1")
-    for address in ENDPOINTS:
-        methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
-        assert methods == set(address.operations)
+    for endpoint in ENDPOINTS:
+        methods = {name.upper() for name in document["paths"][endpoint.path] if name != "parameters"}
+        assert methods == set(endpoint.operations)
 
 
 def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
@@ -40,21 +42,21 @@ def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
     named = [
         each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each
     ]
-    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ENDPOINTS)
+    assert len(named) == len(set(named)) == sum(len(endpoint.operations) for endpoint in ENDPOINTS)
 
 
 def test_a_stream_matches_the_document(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
-    with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as answer:
+    with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as response:
         described = document["paths"]["/api/0/organizations/{organization}/events/"]["get"]["responses"]["200"]
 
-    assert answer.headers["content-type"] in described["content"]
+    assert response.headers["content-type"] in described["content"]
     always = {name.lower(): header for name, header in described["headers"].items() if header["required"]}
-    assert {name: answer.headers[name] for name in always} == {
+    assert {name: response.headers[name] for name in always} == {
         name: header["schema"]["const"] for name, header in always.items()
     }
-    assert set(answer.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
+    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
 def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:
@@ -80,19 +82,19 @@ def test_responses_have_the_documented_fields(
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
     gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
-    for address in ENDPOINTS:
-        if "GET" not in address.operations or address.operations["GET"].is_stream:
+    for endpoint in ENDPOINTS:
+        if "GET" not in endpoint.operations or endpoint.operations["GET"].is_stream:
             continue
         names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8}
-        path = address.path.format(organization="acme", identifier="1", command=command, **names)
-        answer = gateway.get(path, by="dev-ops" if address.ops_role else "dev-mem").json()
-        schema = document["paths"][address.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        for each in answer if "items" in schema else [answer]:
+        path = endpoint.path.format(organization="acme", identifier="1", command=command, **names)
+        response = gateway.get(path, by="dev-ops" if endpoint.ops_role else "dev-mem").json()
+        schema = document["paths"][endpoint.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for each in response if "items" in schema else [response]:
             check_against_schema(each, schema.get("items", schema), document)
 
 
 def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
-    """With trigger 7, whose action 8 tells somebody."""
+    """Insert a rule with trigger 7 and action 8, and assign incident 1 to it; return its id."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
     organization, project = acme.organizations["acme"], acme.projects["acme", "p1"]
@@ -106,7 +108,7 @@ def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
 
 
 def check_against_schema(value: Any, schema: Any, document: Any) -> None:
-    """Every promised field is there, and every field is promised."""
+    """Assert that the value has all required fields and no undocumented ones, recursively."""
     if "$ref" in schema:
         return check_against_schema(
             value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
@@ -176,24 +178,24 @@ def test_errors_are_problem_documents_on_request(
     gateway: Gateway, method: str, path: str, request_: Any, expected: tuple[int, str, str, str, Any]
 ) -> None:
     with gateway.client(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
-        answer = client.request(method, path, **request_)
+        response = client.request(method, path, **request_)
 
     status, title, code, detail, errors = expected
-    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
-    assert answer.json() == {
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM)
+    assert response.json() == {
         "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "errors": errors,
     }  # fmt: skip
 
 
 def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
+    response = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
 
-    assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
-    assert [error["pointer"] for error in answer.json()["errors"]] == ["#/mentions/0"]
-    assert answer.headers["command-id"]
+    assert (response.status_code, response.headers["content-type"]) == (400, PROBLEM)
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/mentions/0"]
+    assert response.headers["command-id"]
 
 
 def test_a_problem_document_with_zero_quality_is_not_sent(gateway: Gateway) -> None:
-    answer = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
+    response = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
 
-    assert answer.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == "application/json"

@@ -34,7 +34,7 @@ def test_the_same_incident_differs_between_readers(gateway: Gateway, busy_worker
 
 def test_head_is_get_without_a_body(gateway: Gateway) -> None:
     with gateway.client() as client:
-        answer = client.head(f"{ACME}/incidents/1/")
+        response = client.head(f"{ACME}/incidents/1/")
 
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert "etag" in answer.headers
+    assert (response.status_code, response.content) == (200, b"")
+    assert "etag" in response.headers

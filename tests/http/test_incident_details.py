@@ -1,4 +1,4 @@
-"""An incident read by itself: by which number, by whom, and what it says."""
+"""The details of an incident: addressing, permissions, fields, and activities."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def test_an_incident_is_identified_by_its_number_in_the_organization_and_not_by_
     by_number = [gateway.get(number.format(1000 + id_)).status_code for id_ in ids]
     by_id = [gateway.get(number.format(id_)) for id_ in ids]
 
-    # The others are of other organizations.
+    # The other incidents belong to other organizations.
     assert by_number == [200, 404, 404]
-    assert [(answer.status_code, answer.json()) for answer in by_id] == [(404, NOT_FOUND)] * 3
+    assert [(response.status_code, response.json()) for response in by_id] == [(404, NOT_FOUND)] * 3
 
 
 @pytest.mark.parametrize("status", [1, 2, 10, 20])
 def test_an_incident_can_be_read_in_any_status(gateway: Gateway, ledger: Engine, status: int) -> None:
     execute(ledger, f"UPDATE incidents SET status = {status}")
 
-    answer = gateway.get(INCIDENT)
+    response = gateway.get(INCIDENT)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, status)
+    assert (response.status_code, response.json()["status"]) == (200, status)
 
 
 def test_reading_an_incident_neither_marks_it_as_seen_nor_subscribes_the_caller(gateway: Gateway) -> None:
@@ -66,10 +66,10 @@ def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Ac
 
 
 def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
-    for person, hour in ((11, 9), (13, 11), (12, 10)):
+    for user, hour in ((11, 9), (13, 11), (12, 10)):
         execute(
             ledger,
-            f"INSERT INTO incident_seen SELECT i.id, {person}, '2026-01-01 {hour}:00Z' FROM incidents i"
+            f"INSERT INTO incident_seen SELECT i.id, {user}, '2026-01-01 {hour}:00Z' FROM incidents i"
             " JOIN organizations o ON o.id = i.organization_id WHERE o.slug = 'acme'",
         )
 
@@ -89,9 +89,9 @@ def test_an_incident_without_an_active_project_is_forbidden_to_everyone(
 ) -> None:
     execute(ledger, lost)
 
-    answer = gateway.get(INCIDENT, by=by)
+    response = gateway.get(INCIDENT, by=by)
 
-    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
 def test_an_activity_has_sentrys_fields_and_a_version(gateway: Gateway, busy_worker: Worker) -> None:
@@ -110,7 +110,7 @@ def test_the_closing_date_is_truncated_to_the_minute(gateway: Gateway, ledger: E
     assert gateway.get(INCIDENT).json()["dateClosed"] == "2026-01-02T03:04:00Z"
 
 
-# --- what happened on it ---------------------------------------------------------------------------------------
+# --- activities --------------------------------------------------------------------------------------------------
 
 ADD_ACTIVITIES = """
     INSERT INTO incident_activities (incident_id, type, date_added, notification_uuid)
@@ -130,7 +130,7 @@ def test_activities_of_every_type_are_listed(gateway: Gateway, ledger: Engine) -
 def test_a_page_holds_at_most_a_hundred_activities(gateway: Gateway, ledger: Engine) -> None:
     execute(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
 
-    answer = gateway.get(f"{INCIDENT}activity/")
+    response = gateway.get(f"{INCIDENT}activity/")
 
-    assert len(answer.json()) == 100
-    assert 'rel="next"; results="true"' in answer.headers["link"]
+    assert len(response.json()) == 100
+    assert 'rel="next"; results="true"' in response.headers["link"]

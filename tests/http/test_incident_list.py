@@ -1,9 +1,10 @@
-"""The incident list: one test for each row of its contract."""
+"""The incident list, with a test for each rule of Sentry's incident API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
@@ -27,7 +28,7 @@ CLOSED = IncidentStatus.CLOSED
 NO_PERMISSION = {"detail": "You do not have permission to perform this action."}
 
 
-# --- which projects --------------------------------------------------------------------------------------------
+# --- projects ----------------------------------------------------------------------------------------------------
 
 
 def test_the_list_defaults_to_the_projects_of_the_callers_teams(gateway: Gateway, opened: OpenIncident) -> None:
@@ -98,10 +99,10 @@ def test_an_inaccessible_project_is_refused_and_a_caller_without_projects_gets_a
     assert gateway.get(f"{closed}?project=-1").json() == []
 
 
-@pytest.mark.parametrize("said", ["x", "", "1.5", "²"])
-def test_a_project_that_is_not_a_number_is_refused(gateway: Gateway, said: str) -> None:
+@pytest.mark.parametrize("value", ["x", "", "1.5", "²"])
+def test_a_project_that_is_not_a_number_is_refused(gateway: Gateway, value: str) -> None:
     text = "Invalid project parameter. Values must be numbers."
-    assert refusal(gateway, f"?project={said}") == (400, {"detail": text})
+    assert refusal(gateway, f"?project={value}") == (400, {"detail": text})
 
 
 def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: OpenIncident) -> None:
@@ -110,7 +111,7 @@ def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Op
     assert titles(gateway, "?project=-1") == ["both", "first"]
 
 
-# --- the incident itself ---------------------------------------------------------------------------------------
+# --- filters -----------------------------------------------------------------------------------------------------
 
 
 def test_the_status_filter_ignores_unknown_values(gateway: Gateway, opened: OpenIncident) -> None:
@@ -156,19 +157,19 @@ def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: OpenI
 
 
 @pytest.mark.parametrize(
-    "said", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
+    "value", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
 )
-def test_dates_are_parsed_leniently_and_default_to_utc(gateway: Gateway, opened: OpenIncident, said: str) -> None:
+def test_dates_are_parsed_leniently_and_default_to_utc(gateway: Gateway, opened: OpenIncident, value: str) -> None:
     opened("later", minutes=0.5)
 
-    assert titles(gateway, f"?end={said.replace('+', '%2B')}") == ["first"]
+    assert titles(gateway, f"?end={value.replace('+', '%2B')}") == ["first"]
 
 
-@pytest.mark.parametrize("said", ["never", "", "2026-13-45", "9" * 40, "9" * 40 + "h", "\0"])
+@pytest.mark.parametrize("value", ["never", "", "2026-13-45", "9" * 40, "9" * 40 + "h", "\0"])
 @pytest.mark.parametrize("name", ["start", "end"])
-def test_an_invalid_date_is_refused(gateway: Gateway, name: str, said: str) -> None:
+def test_an_invalid_date_is_refused(gateway: Gateway, name: str, value: str) -> None:
     text = f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z."
-    assert refusal(gateway, f"?{name}={said.replace(chr(0), '%00')}") == (400, {"detail": text})
+    assert refusal(gateway, f"?{name}={value.replace(chr(0), '%00')}") == (400, {"detail": text})
 
 
 def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gateway, opened: OpenIncident) -> None:
@@ -207,7 +208,7 @@ def test_a_dedup_key_finds_the_open_incident_or_else_the_latest(
     assert beyond.json() == []
 
 
-# --- how it looks ----------------------------------------------------------------------------------------------
+# --- fields ------------------------------------------------------------------------------------------------------
 
 
 def test_a_listed_incident_has_the_documented_fields(gateway: Gateway, opened: OpenIncident, acme: Acme) -> None:
@@ -279,7 +280,7 @@ def test_expanding_rules_changes_nothing_without_rules(gateway: Gateway) -> None
     assert gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json() == plain
 
 
-# --- pages -----------------------------------------------------------------------------------------------------
+# --- pages -------------------------------------------------------------------------------------------------------
 
 
 def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: OpenIncident) -> None:
@@ -329,10 +330,11 @@ def test_many_projects_give_the_same_list_as_few(
     with ledger.begin() as connection:
         many = [a_project(connection, acme.organizations["acme"]) for _ in range(40)]
         for number, project in enumerate(many):
+            closed: dict[str, Any] = {"status": CLOSED, "date_closed": NOW + timedelta(hours=1)} if number % 2 else {}
             an_incident(
                 connection, acme.organizations["acme"], projects=[project], title=f"disk {number:02}",
                 date_started=NOW + timedelta(minutes=number),
-                **({"status": CLOSED, "date_closed": NOW + timedelta(hours=1)} if number % 2 else {}),
+                **closed,
             )  # fmt: skip
 
     def numbers(query: str) -> Iterable[str]:
@@ -364,7 +366,7 @@ def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str,
     assert refusal(gateway, f"?{query}") == (400, {"detail": text})
 
 
-# --- who may ---------------------------------------------------------------------------------------------------
+# --- permissions -------------------------------------------------------------------------------------------------
 
 
 def test_the_feature_is_checked_before_the_projects(gateway: Gateway, acme: Acme) -> None:

@@ -1,4 +1,4 @@
-"""Whatever is asked of the list, and however its statements go about it: the rows are those of a plain filter."""
+"""For any filter and any query plan, the incident list returns the rows of a plain filter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS: Final = (
     "日本語の題", "किताब", "🔥🔥🔥", "o'clock", "eu-west-42", "x",
 )  # fmt: skip
 LONG: Final = "stack trace " * 100
-"""More letters than the index has room for."""
+"""More trigrams than the search index stores for one title."""
 
 TEAMS: Final = (7, 8)
 ENVIRONMENTS: Final = ("prod", "İzmir", "it's")
@@ -52,7 +52,7 @@ DATES: Final = (
 
 
 class SeededOrganization(NamedTuple):
-    """Four projects, and an organization beside them that says the same."""
+    """An organization with four projects, beside another one with the same data."""
 
     connection: psycopg.Connection[Any]
     organization: int
@@ -61,33 +61,33 @@ class SeededOrganization(NamedTuple):
 
 
 @pytest.fixture
-def house(database: Database) -> Iterator[SeededOrganization]:
-    dice = random.Random(7)
+def dataset(database: Database) -> Iterator[SeededOrganization]:
+    rng = random.Random(7)
     with database.engine.begin() as connection:
         ours, theirs = an_organization(connection), an_organization(connection)
-        places = {each: [a_project(connection, each) for _ in range(4)] for each in (ours, theirs)}
-        rules = {each: _rules(dice, connection, each) for each in (ours, theirs)}
-        for organization, projects in places.items():
-            rows = [_an_incident(dice, organization, number, rules[organization]) for number in range(260)]
+        projects_of = {each: [a_project(connection, each) for _ in range(4)] for each in (ours, theirs)}
+        rules = {each: _rules(rng, connection, each) for each in (ours, theirs)}
+        for organization, projects in projects_of.items():
+            rows = [_an_incident(rng, organization, number, rules[organization]) for number in range(260)]
             ids = connection.execute(insert(incidents).returning(incidents.c.id, sort_by_parameter_order=True), rows)
-            stands = [
+            placements = [
                 {"incident_id": id_, "project_id": project}
-                for (id_,) in ids for project in dice.sample(projects, dice.choice((1, 1, 2)))
+                for (id_,) in ids for project in rng.sample(projects, rng.choice((1, 1, 2)))
             ]  # fmt: skip
-            connection.execute(insert(incident_projects), stands)
+            connection.execute(insert(incident_projects), placements)
     with database.engine.begin() as connection:
-        # As it would soon be; of tables that it knows nothing of the server makes plans that take twice as long.
+        # Without statistics the server chooses plans that take twice as long.
         connection.exec_driver_sql("ANALYZE")
     with psycopg.connect(database.url, autocommit=True, row_factory=namedtuple_row) as reading:
         reading.execute("SET timezone = 'UTC'")
-        yield SeededOrganization(reading, ours, places[ours], list(rules[ours]))
+        yield SeededOrganization(reading, ours, projects_of[ours], list(rules[ours]))
 
 
 def _rules(rng: random.Random, connection: Connection, organization: int) -> dict[int, int]:
-    """Rules that have said different things; the generation that each of them is in."""
+    """Insert rules with earlier generations; return the current generation by rule id."""
     rules = {}
     for generation in (1, 2, 3, 3):
-        said = [
+        definitions: list[dict[str, Any]] = [
             {
                 "owner_team": rng.choice((None, *TEAMS)),
                 "environment": rng.choice((None, *ENVIRONMENTS)),
@@ -95,10 +95,10 @@ def _rules(rng: random.Random, connection: Connection, organization: int) -> dic
             }
             for _ in range(generation)
         ]
-        rule = an_alert_rule(connection, organization, projects=[], generation=generation, **said[-1])
+        rule = an_alert_rule(connection, organization, projects=[], generation=generation, **definitions[-1])
         rules[rule] = generation
-        for number, words in enumerate(said[:-1]):
-            earlier = {"definition": a_definition(**words).model_dump(mode="json"), "date_modified": NOW}
+        for number, fields in enumerate(definitions[:-1]):
+            earlier = {"definition": a_definition(**fields).model_dump(mode="json"), "date_modified": NOW}
             connection.execute(insert(alert_rule_generations).values(rule_id=rule, generation=number + 1, **earlier))
     return rules
 
@@ -135,9 +135,9 @@ TITLE_PARTS: Final = st.one_of(
 )
 MOMENTS: Final = st.one_of(st.none(), st.sampled_from([each for each in DATES if 1 < each.year < 9999]))
 FILTERS: Final = st.fixed_dictionaries({
-    "title": TITLE_PARTS, "standing": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
+    "title": TITLE_PARTS, "status": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
 })  # fmt: skip
-RULE_FILTERS: Final = st.one_of(
+RULE_FILTERS: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(
     st.just({}),
     st.fixed_dictionaries(
         {},
@@ -153,84 +153,84 @@ RULE_FILTERS: Final = st.one_of(
 )
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["project by project", "as one of many"])
+@pytest.mark.parametrize("many", [False, True], ids=["merged projects", "filtered projects"])
 def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
-    house: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
+    dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    # As if the list were long, and as if few projects were many.
+    # Small limits make a short list behave like a long one, and few projects like many.
     monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
     monkeypatch.setattr(incident_list_search, "FEW", 2)
     if many:
         monkeypatch.setattr(incident_list_pages, "MERGED_PROJECTS", 0)
         monkeypatch.setattr(incident_list_search, "MOST_NAMED", 0)
-    asked: list[str] = []
+    statements: list[str] = []
 
     @settings(
         max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow], phases=[Phase.generate]
     )
     @given(FILTERS, RULE_FILTERS, st.sampled_from((1, 3, 4)), st.integers(4, 60))
-    def check(wish: dict[str, Any], of_rule: dict[str, Any], projects: int, size: int) -> None:
-        rule = RuleFilter(**{name: value for name, value in of_rule.items() if name != "rule"})
-        if "rule" in of_rule:
-            # The last is none of ours.
-            rule = replace(rule, alert_rule=[*house.rules, house.rules[-1] + 1][of_rule["rule"]])
-        selection = IncidentFilter(house.organization, tuple(house.projects[:projects]), rule=rule, **wish)
+    def check(filters: dict[str, Any], rule_filters: dict[str, Any], projects: int, size: int) -> None:
+        rule = RuleFilter(**{name: value for name, value in rule_filters.items() if name != "rule"})
+        if "rule" in rule_filters:
+            # The last id belongs to no rule of this organization.
+            rule = replace(rule, alert_rule=[*dataset.rules, dataset.rules[-1] + 1][rule_filters["rule"]])
+        selection = IncidentFilter(dataset.organization, tuple(dataset.projects[:projects]), rule=rule, **filters)
 
-        there = _pages(house, selection, Cursor(), size, asked)
-        last = there[-1][0] if there[-1] else None
-        back = [] if last is None else _pages(house, selection, Cursor(last, backwards=True), size, asked)
+        forward = _pages(dataset, selection, Cursor(), size, statements)
+        last = forward[-1][0] if forward[-1] else None
+        backward = [] if last is None else _pages(dataset, selection, Cursor(last, backwards=True), size, statements)
 
-        expected = _filter_plainly(house, selection)
-        assert [key for page in there for key in page] == expected
-        assert [key for page in back for key in page] == expected[: expected.index(last) if last else 0][::-1]
+        expected = _plain_filter(dataset, selection)
+        assert [key for page in forward for key in page] == expected
+        assert [key for page in backward for key in page] == expected[: expected.index(last) if last else 0][::-1]
 
     check()
 
     for key in ("substr", "'rule:'", "'environment:'", "'team:'", "'dataset:events'"):
-        assert any("hashint8extended" in statement and key in statement for statement in asked)
+        assert any("hashint8extended" in statement and key in statement for statement in statements)
 
 
 def _pages(
-    house: SeededOrganization, selection: IncidentFilter, cursor: Cursor, size: int, asked: list[str]
+    dataset: SeededOrganization, selection: IncidentFilter, cursor: Cursor, size: int, statements: list[str]
 ) -> list[list[tuple[datetime, int]]]:
-    """All pages from the cursor on, each by the key of the last row of the one before."""
+    """Return all pages from the cursor on, each starting after the last row of the page before it."""
     pages = []
     while True:
-        found = [tuple(row)[:2] for row in _keys(house, selection, Page(cursor, size), asked)]
+        found = [tuple(row)[:2] for row in _keys(dataset, selection, Page(cursor, size), statements)]
         pages.append(found[:size])
         if len(found) <= size:
             return pages
         cursor = Cursor(found[size - 1], backwards=cursor.backwards)
 
 
-def _keys(house: SeededOrganization, selection: IncidentFilter, page: Page, asked: list[str]) -> Sequence[Any]:
-    asking = page_keys(selection, page)
+def _keys(dataset: SeededOrganization, selection: IncidentFilter, page: Page, statements: list[str]) -> Sequence[Any]:
+    generator = page_keys(selection, page)
     rows = None
     try:
         while True:
-            statement, parameters = next(asking) if rows is None else asking.send(rows)
-            asked.append(statement)
-            rows = house.connection.execute(statement.encode(), parameters).fetchall()
+            statement, parameters = next(generator) if rows is None else generator.send(rows)
+            statements.append(statement)
+            rows = dataset.connection.execute(statement.encode(), parameters).fetchall()
     except StopIteration as end:
         found: Sequence[Any] = end.value
         return found
 
 
-def _filter_plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
-    standing = list(IncidentStatus) if selection.status is None else selection.status.statuses
+def _plain_filter(dataset: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
+    statuses = list(IncidentStatus) if selection.status is None else selection.status.statuses
     rule = selection.rule
-    rows = house.connection.execute(
+    rows = dataset.connection.execute(
         """
         SELECT i.date_started, i.id FROM incidents i LEFT JOIN alert_rules r ON r.id = i.alert_rule_id
         LEFT JOIN alert_rule_generations g ON g.rule_id = r.id AND g.generation = i.alert_rule_generation
-        CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS words) AS said
+        CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS fields) AS definition
         WHERE i.id IN (SELECT incident_id FROM incident_projects WHERE project_id = ANY(%(projects)s))
-        AND position(lower(%(title)s) IN lower(i.title)) > 0 AND i.status = ANY(%(standing)s)
+        AND position(lower(%(title)s) IN lower(i.title)) > 0 AND i.status = ANY(%(statuses)s)
         AND (%(rule)s::bigint IS NULL OR (r.id = %(rule)s AND (%(snapshots)s OR g.generation IS NULL)))
-        AND (%(environments)s::text[] = '{}' OR said.words->>'environment' = ANY(%(environments)s))
-        AND (%(teams)s::bigint[] IS NULL OR (said.words->>'owner_team')::bigint = ANY(%(teams)s)
-             OR (%(unassigned)s AND said.words->>'owner_team' IS NULL))
-        AND (NOT %(events)s OR r.id IS NULL OR said.words->>'dataset' = 'events')
+        AND (%(environments)s::text[] = '{}' OR definition.fields->>'environment' = ANY(%(environments)s))
+        AND (%(teams)s::bigint[] IS NULL OR (definition.fields->>'owner_team')::bigint = ANY(%(teams)s)
+             OR (%(unassigned)s AND definition.fields->>'owner_team' IS NULL))
+        AND (NOT %(events)s OR r.id IS NULL OR definition.fields->>'dataset' = 'events')
         AND (%(start)s::timestamptz IS NULL OR i.date_closed IS NULL OR i.date_closed >= %(start)s)
         AND (%(end)s::timestamptz IS NULL OR i.date_started <= %(end)s)
         ORDER BY i.date_started DESC, i.id DESC
@@ -238,7 +238,7 @@ def _filter_plainly(house: SeededOrganization, selection: IncidentFilter) -> lis
         {
             "projects": list(selection.projects),
             "title": selection.title,
-            "standing": [int(each) for each in standing],
+            "statuses": [int(each) for each in statuses],
             "rule": rule.alert_rule,
             "snapshots": rule.with_snapshots,
             "environments": list(rule.environments),

@@ -1,4 +1,4 @@
-"""The incident list and alert rules: what a rule found, and the rule as it was when it found it."""
+"""The incident list filtered by alert rules, and the rule snapshots it returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("named_first")
 
 @pytest.fixture
 def found(acme: Acme, ledger: Engine, opened: OpenIncident) -> int:
-    """A rule of team t1 on prod; it found `before`, says something else by now, and found `after`. The rule's id."""
+    """The id of a rule of team t1 on prod: incident ``before`` is of its first generation, ``after`` of the current."""
     organization = acme.organizations["acme"]
     was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
     with ledger.begin() as connection:
@@ -80,9 +80,11 @@ def test_without_the_performance_feature_only_incidents_of_rules_on_events_are_l
     assert titles(gateway) == ["after", "before", "first"]
 
 
-@pytest.mark.parametrize("beside", ["title=e", "title=after", "start=2026-01-01", "status=open", "projectSlug=$all"])
-def test_the_rule_filter_is_combined_with_other_filters(gateway: Gateway, found: int, beside: str) -> None:
-    assert titles(gateway, f"?alertRule={found}&{beside}") == ["after"]
+@pytest.mark.parametrize(
+    "other_filter", ["title=e", "title=after", "start=2026-01-01", "status=open", "projectSlug=$all"]
+)
+def test_the_rule_filter_is_combined_with_other_filters(gateway: Gateway, found: int, other_filter: str) -> None:
+    assert titles(gateway, f"?alertRule={found}&{other_filter}") == ["after"]
     assert titles(gateway, f"?alertRule={found}&title=before") == []
 
 
@@ -134,9 +136,9 @@ def test_an_incident_without_a_rule_is_unassigned(gateway: Gateway) -> None:
         assert titles(gateway, query) == []
 
 
-@pytest.mark.parametrize("said", ["x", "-1", "", "²"])
-def test_a_team_that_is_not_a_number_is_refused_with_a_plain_string(gateway: Gateway, said: str) -> None:
-    assert refusal(gateway, f"?team={said}") == (400, f"Invalid Team ID: {said}")
+@pytest.mark.parametrize("value", ["x", "-1", "", "²"])
+def test_a_team_that_is_not_a_number_is_refused_with_a_plain_string(gateway: Gateway, value: str) -> None:
+    assert refusal(gateway, f"?team={value}") == (400, f"Invalid Team ID: {value}")
 
 
 def test_an_inaccessible_team_is_refused_by_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Every write on an incident by its own route: what is answered, and what is refused before it is accepted."""
+"""Writes on an incident: closing, marking as seen, subscriptions and comments, with their permissions."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def post_comment(gateway: Gateway, by: str = "dev-mem") -> str:
     return f"{COMMENTS}{gateway.post(COMMENTS, A_COMMENT, by=by).json()['id']}/"
 
 
-# --- closing ---------------------------------------------------------------------------------------------------
+# --- closing -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [2, 2.0, "2", " 2 ", "+2", "2.0"])
 def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
-    answered = send(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
+    response = send(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
 
-    assert answered.status_code == 200
-    assert (answered.json()["status"], answered.json()["isSubscribed"]) == (2, True)
-    assert answered.json() == gateway.get(INCIDENT).json()
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["isSubscribed"]) == (2, True)
+    assert response.json() == gateway.get(INCIDENT).json()
 
 
 def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
@@ -58,7 +58,7 @@ def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "errors"),
     [
         ({}, {"status": ["This field is required."]}),
         ({"status": None}, {"status": ["This field may not be null."]}),
@@ -86,13 +86,13 @@ def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy
     ],
 )
 def test_an_invalid_closing_body_is_400_and_creates_no_command(
-    gateway: Gateway, ledger: Engine, body: Any, wrong: Any
+    gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
-    answered = send(
+    response = send(
         gateway, "PUT", INCIDENT, content=json.dumps(body).encode(), headers={"Content_Type": "application/json"}
     )
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert (response.status_code, response.json()) == (400, errors)
     assert accepted_count(ledger) == 0
 
 
@@ -120,7 +120,7 @@ def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_work
     assert (denied["status"], denied["outcome"]) == ("rejected", {"status": 403, "body": FORBIDDEN})
 
 
-# --- seen and subscriptions ------------------------------------------------------------------------------------
+# --- seen and subscriptions --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_work
 def test_endpoints_without_a_body_ignore_one(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, status: int, body: Any
 ) -> None:
-    answered = send(gateway, method, path, **({} if body is None else {"json": body}))
+    response = send(gateway, method, path, **({} if body is None else {"json": body}))
 
-    assert (answered.status_code, answered.json()) == (status, {})
+    assert (response.status_code, response.json()) == (status, {})
 
 
 def test_a_seen_mark_appears_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
@@ -155,17 +155,17 @@ def test_a_subscription_appears_in_the_details_and_cannot_be_read_alone(gateway:
     assert send(gateway, "GET", SUBSCRIPTIONS).status_code == 405
 
 
-# --- comments --------------------------------------------------------------------------------------------------
+# --- comments ----------------------------------------------------------------------------------------------------
 
 
 def test_an_edited_comment_is_returned_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
     path = post_comment(gateway)
 
-    answered = send(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
+    response = send(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
 
-    assert answered.status_code == 200
-    assert (answered.json()["comment"], answered.json()["version"]) == ("Look there.", 2)
-    assert gateway.get(f"{INCIDENT}activity/").json() == [answered.json()]
+    assert response.status_code == 200
+    assert (response.json()["comment"], response.json()["version"]) == ("Look there.", 2)
+    assert gateway.get(f"{INCIDENT}activity/").json() == [response.json()]
 
 
 def test_a_comment_is_deleted_with_204_and_no_body(gateway: Gateway, busy_worker: Worker) -> None:
@@ -195,8 +195,8 @@ def test_only_its_author_may_change_a_comment_and_others_get_404(
     path = post_comment(gateway)
 
     for by in ("dev-ana", "dev-own", "dev-ben"):
-        answered = send(gateway, method, path, by=by, json={"comment": "mine now"})
-        assert (answered.status_code, answered.json()) == (404, NOT_FOUND)
+        response = send(gateway, method, path, by=by, json={"comment": "mine now"})
+        assert (response.status_code, response.json()) == (404, NOT_FOUND)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
@@ -206,34 +206,34 @@ def test_an_api_key_is_refused_with_its_own_text_before_the_organization_is_look
 ) -> None:
     path = f"/api/0/organizations/{organization}/incidents/1/comments/1/"
 
-    answered = send(gateway, method, path, by="dev-key", json={"comment": ""})
+    response = send(gateway, method, path, by="dev-key", json={"comment": ""})
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN_TO_API_KEYS)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN_TO_API_KEYS)
     assert accepted_count(ledger) == 0
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 def test_a_service_that_acts_for_nobody_is_refused_with_the_common_text(gateway: Gateway, method: str) -> None:
-    answered = send(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
+    response = send(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", f"{COMMENTS}1/"), ("DELETE", f"{COMMENTS}1/")])
 def test_scopes_are_checked_before_the_api_key_rule(gateway: Gateway, method: str, path: str) -> None:
-    answered = send(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
+    response = send(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
 def test_a_single_comment_cannot_be_read(gateway: Gateway) -> None:
-    answered = send(gateway, "GET", f"{COMMENTS}1/")
+    response = send(gateway, "GET", f"{COMMENTS}1/")
 
-    assert (answered.status_code, answered.json()) == (405, {"detail": 'Method "GET" not allowed.'})
+    assert (response.status_code, response.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "errors"),
     [
         ({}, {"comment": ["This field is required."]}),
         ({"comment": None}, {"comment": ["This field may not be null."]}),
@@ -242,14 +242,16 @@ def test_a_single_comment_cannot_be_read(gateway: Gateway) -> None:
         ({"comment": "x", "mentions": "ana"}, {"mentions": ['Expected a list of items but got type "str".']}),
     ],
 )
-def test_an_invalid_edit_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, body: Any, wrong: Any) -> None:
-    answered = send(gateway, "PUT", f"{COMMENTS}1/", json=body)
+def test_an_invalid_edit_is_400_and_creates_no_command(
+    gateway: Gateway, ledger: Engine, body: Any, errors: Any
+) -> None:
+    response = send(gateway, "PUT", f"{COMMENTS}1/", json=body)
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert (response.status_code, response.json()) == (400, errors)
     assert accepted_count(ledger) == 0
 
 
-# --- who may, and which version --------------------------------------------------------------------------------
+# --- permissions and versions ------------------------------------------------------------------------------------
 
 WRITES = [
     ("PUT", INCIDENT, CLOSE),
@@ -280,12 +282,12 @@ def test_every_write_requires_scope_feature_incident_and_project(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, body: Any,
     by: str, organization: str, number: int, status: int,
 ) -> None:  # fmt: skip
-    elsewhere = path.replace("/acme/incidents/1/", f"/{organization}/incidents/{number}/")
+    other_path = path.replace("/acme/incidents/1/", f"/{organization}/incidents/{number}/")
 
-    answered = send(gateway, method, elsewhere, by=by, json=body)
+    response = send(gateway, method, other_path, by=by, json=body)
 
-    assert answered.status_code == status
-    assert answered.json() == (FORBIDDEN if status == 403 else NOT_FOUND)
+    assert response.status_code == status
+    assert response.json() == (FORBIDDEN if status == 403 else NOT_FOUND)
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES[:4])
@@ -293,8 +295,8 @@ def test_api_keys_and_services_that_act_for_nobody_cannot_write(
     gateway: Gateway, ledger: Engine, method: str, path: str, body: Any
 ) -> None:
     for by in ("dev-key", "dev-bot"):
-        answered = send(gateway, method, path, by=by, json=body)
-        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+        response = send(gateway, method, path, by=by, json=body)
+        assert (response.status_code, response.json()) == (403, FORBIDDEN)
     assert accepted_count(ledger) == 0
 
 
@@ -316,9 +318,9 @@ def test_if_match_accepts_an_etag(gateway: Gateway, busy_worker: Worker) -> None
 def test_if_match_accepts_a_version_or_a_star(
     gateway: Gateway, busy_worker: Worker, condition: str, status: int
 ) -> None:
-    answered = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
+    response = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
 
-    assert answered.status_code == status
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
@@ -345,9 +347,9 @@ def test_an_idempotency_key_covers_if_match(gateway: Gateway, busy_worker: Worke
 
 
 def test_concurrent_closings_are_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
-    answers = gateway.concurrently(8, lambda: send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
+    responses = gateway.concurrently(8, lambda: send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
 
-    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, 2)] * 8
+    assert [(response.status_code, response.json()["status"]) for response in responses] == [(200, 2)] * 8
     assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
 
 
@@ -355,6 +357,6 @@ def test_editing_a_deleted_comment_is_404(gateway: Gateway, busy_worker: Worker)
     path = post_comment(gateway)
     send(gateway, "DELETE", path)
 
-    answered = send(gateway, "PUT", path, json={"comment": "Too late"})
+    response = send(gateway, "PUT", path, json={"comment": "Too late"})
 
-    assert (answered.status_code, answered.json()) == (404, NOT_FOUND)
+    assert (response.status_code, response.json()) == (404, NOT_FOUND)

@@ -1,4 +1,4 @@
-"""What a mention may be, and what is said of each that is none."""
+"""Mentions in a comment: accepted forms, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def test_each_malformed_mention_is_an_error_at_its_index(gateway: Gateway, busy_
     mentions: list[Any] = [True, False, 0, 1.5, "", " ", [], {}, [12], "#t1", "nobody", "a\0b", "\ud800", "user:", 12]
 
     with gateway.client(Content_Type="application/json") as client:
-        # Escaped by hand: no UTF-8 holds a lone surrogate.
-        answer = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
+        # Escaped as JSON: UTF-8 cannot encode a lone surrogate.
+        response = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
 
-    of_each = {str(place): UNPARSABLE for place in range(len(mentions) - 1)}
-    assert (answer.status_code, answer.json()) == (400, {"mentions": of_each})
+    errors = {str(index): UNPARSABLE for index in range(len(mentions) - 1)}
+    assert (response.status_code, response.json()) == (400, {"mentions": errors})
     assert gateway.get(f"{ACME}/incidents/1/activity/").json() == []
 
 
 def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_worker: Worker) -> None:
     mentions = ["ana", None, "user:999", "team:999", "user:14", "team:23"]
 
-    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+    response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
-    assert answer.json() == {
+    assert response.json() == {
         "mentions": {
             "1": ["This field may not be null."],
             "2": ["User does not exist"],
@@ -42,9 +42,9 @@ def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_wo
 
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
 def test_mentions_may_take_any_form_and_repeat(gateway: Gateway, busy_worker: Worker, mentions: list[Any]) -> None:
-    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+    response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
 
 
 def test_external_id_is_validated_in_snake_case_and_not_stored(gateway: Gateway, busy_worker: Worker) -> None:

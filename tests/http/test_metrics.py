@@ -1,4 +1,4 @@
-"""Figures to watch that come from the tables."""
+"""Metrics that are read from the tables."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_metrics_that_cannot_be_read_are_left_out_and_the_others_remain(gateway:
 
 
 def canary_figures(gateway: Gateway) -> dict[tuple[str, str], float]:
-    """What the metrics say: age and way by queue."""
-    answer = gateway.get("/metrics", by=None)
-    assert answer.status_code == 200
-    found = re.findall(r'^tocsin_canary_(\w+)_seconds{queue="(\w+)"} (\S+)$', answer.text, re.MULTILINE)
+    """Return the canary metrics by name and queue."""
+    response = gateway.get("/metrics", by=None)
+    assert response.status_code == 200
+    found = re.findall(r'^tocsin_canary_(\w+)_seconds{queue="(\w+)"} (\S+)$', response.text, re.MULTILINE)
     return {(figure, queue): float(value) for figure, queue, value in found}

@@ -13,7 +13,7 @@ from tests.http.gateway_server import ACME, Gateway, Worker
 
 
 def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
-    """An item in Ana's inbox; the id is the activity's."""
+    """Insert an item into Ana's inbox; return the activity's id."""
     with ledger.begin() as connection:
         row = connection.exec_driver_sql(
             "SELECT i.id, i.organization_id FROM incidents i JOIN organizations o ON o.id = i.organization_id"
@@ -80,6 +80,6 @@ def test_the_inbox_hides_items_the_caller_can_no_longer_read(gateway: Gateway, l
 
 @pytest.mark.parametrize("body", [{}, {"ids": [1], "upTo": 2}, {"ids": None, "upTo": None}])
 def test_marking_as_read_requires_either_ids_or_up_to(gateway: Gateway, body: Any) -> None:
-    answer = gateway.post(f"{ACME}/notifications/read/", body)
+    response = gateway.post(f"{ACME}/notifications/read/", body)
 
-    assert answer.status_code == 400
+    assert response.status_code == 400

@@ -1,4 +1,4 @@
-"""Values over HTTP: what they are answered, who may send and see them, and what each did."""
+"""Observations over HTTP: responses, permissions, bulk requests, and the list of recent values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOON = "2026-11-23T12:00:00Z"
 
 @pytest.fixture
 def rule(ledger: Engine, acme: Acme) -> int:
-    """Warning above 50, critical above 100, on p1."""
+    """A rule on p1 with the triggers warning above 50 and critical above 100."""
     with ledger.begin() as connection:
         return an_alert_rule(
             connection,
@@ -45,28 +45,28 @@ def accepted_count(ledger: Engine) -> int:
         return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
 
 
-# --- sending ---------------------------------------------------------------------------------------------------
+# --- sending -----------------------------------------------------------------------------------------------------
 
 
 def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    answered = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
-    assert answered.status_code == 201
-    body = answered.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body.keys(), body["fired"], body["resolved"]) == (
         {"fired", "resolved", "incident"}, ["warning", "critical"], [],
     )  # fmt: skip
     [listed] = gateway.get(f"{ACME}/incidents/?project=-1&status=critical").json()
     assert (body["incident"], body["incident"]["status"]) == (listed, 20)
-    assert answered.headers["command-id"]
+    assert response.headers["command-id"]
 
 
 def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     gateway.post(observations_of(rule), an_observation(10), by="dev-bot")
 
-    answered = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (
+    assert (response.status_code, response.json()) == (
         200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
     )  # fmt: skip
 
@@ -78,15 +78,15 @@ def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: in
 def test_a_value_is_any_number_or_null(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
-    answered = gateway.post(observations_of(rule), an_observation(value), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(value), by="dev-bot")
 
-    assert answered.status_code == 201
-    [noted] = gateway.get(observations_of(rule)).json()
-    assert noted["value"] == measured
+    assert response.status_code == 201
+    [listed_value] = gateway.get(observations_of(rule)).json()
+    assert listed_value["value"] == measured
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"value": "many"}, {"value": NUMBER}),
         ({"value": True}, {"value": NUMBER}),
@@ -106,18 +106,18 @@ def test_a_value_is_any_number_or_null(
     ],
 )
 def test_an_invalid_observation_is_400_and_creates_no_command(
-    gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
+    gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], errors: Any
 ) -> None:
-    answered = gateway.post(observations_of(rule), an_observation(**fields), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(**fields), by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert (response.status_code, response.json()) == (400, errors)
     assert accepted_count(ledger) == 0
 
 
 def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
-    answered = gateway.post(observations_of(rule), {})
+    response = gateway.post(observations_of(rule), {})
 
-    assert (answered.status_code, answered.json()) == (
+    assert (response.status_code, response.json()) == (
         400, {"project": REQUIRED, "value": REQUIRED, "timestamp": REQUIRED},
     )  # fmt: skip
 
@@ -130,16 +130,16 @@ def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
 ) -> None:
     gateway.post(observations_of(rule), an_observation(timestamp=spelled))
 
-    assert [noted["timestamp"] for noted in gateway.get(observations_of(rule)).json()] == [NOON]
+    assert [listed_value["timestamp"] for listed_value in gateway.get(observations_of(rule)).json()] == [NOON]
 
 
 def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for project in ("p2", "nowhere"):
-        answered = gateway.post(observations_of(rule), an_observation(project=project), by="dev-bot")
-        assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
+        response = gateway.post(observations_of(rule), an_observation(project=project), by="dev-bot")
+        assert (response.status_code, response.json()) == (400, {"project": ["Invalid project"]})
 
 
-# --- who may ---------------------------------------------------------------------------------------------------
+# --- permissions -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -159,18 +159,18 @@ def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, r
 def test_callers_who_may_write_alert_rules_may_send_values(
     gateway: Gateway, rule: int, busy_worker: Worker, by: str, expected: tuple[int, Any]
 ) -> None:
-    answered = gateway.post(observations_of(rule), an_observation(), by=by)
+    response = gateway.post(observations_of(rule), an_observation(), by=by)
 
-    assert (answered.status_code, answered.json() if expected[1] else None) == expected
+    assert (response.status_code, response.json() if expected[1] else None) == expected
 
 
 def test_an_api_key_with_the_scope_is_still_refused(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{alerts:write}' WHERE kind = 'key'")
 
-    answered = gateway.post(observations_of(rule), an_observation(), by="dev-key")
+    response = gateway.post(observations_of(rule), an_observation(), by="dev-key")
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
     assert accepted_count(ledger) == 0
 
 
@@ -190,8 +190,8 @@ def test_an_unknown_rule_is_404_whatever_the_body(
         observations_of(rule, "closed"),
         observations_of(rule, "nowhere"),
     ):
-        answered = gateway.post(path, body)
-        assert (answered.status_code, answered.json()) == (404, NOT_FOUND), path
+        response = gateway.post(path, body)
+        assert (response.status_code, response.json()) == (404, NOT_FOUND), path
 
 
 def test_an_inaccessible_rule_is_403_whatever_the_body(
@@ -202,8 +202,8 @@ def test_an_inaccessible_rule_is_403_whatever_the_body(
         of_p2 = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
 
     for body in (an_observation(project="p2"), {}):
-        answered = gateway.post(observations_of(of_p2), body)
-        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+        response = gateway.post(observations_of(of_p2), body)
+        assert (response.status_code, response.json()) == (403, FORBIDDEN)
     assert gateway.get(observations_of(of_p2)).status_code == 403
 
 
@@ -211,12 +211,12 @@ def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engi
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
-    answers = [gateway.post(observations_of(rule), an_observation()), gateway.get(observations_of(rule))]
+    responses = [gateway.post(observations_of(rule), an_observation()), gateway.get(observations_of(rule))]
 
-    assert [(each.status_code, each.json()) for each in answers] == [(404, NOT_FOUND)] * 2
+    assert [(each.status_code, each.json()) for each in responses] == [(404, NOT_FOUND)] * 2
 
 
-# --- many at once ----------------------------------------------------------------------------------------------
+# --- bulk requests -----------------------------------------------------------------------------------------------
 
 
 def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
@@ -226,10 +226,10 @@ def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: i
         for value, minute in values
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
+    response = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
 
-    assert answered.status_code == 200
-    outcomes = [each["outcome"] for each in answered.json()["commands"]]
+    assert response.status_code == 200
+    outcomes = [each["outcome"] for each in response.json()["commands"]]
     assert [(each["status"], each["body"]["fired"], each["body"]["resolved"]) for each in outcomes] == [
         (201, [], []),
         (201, ["warning"], []),
@@ -241,20 +241,20 @@ def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: i
 
 
 @pytest.mark.parametrize(
-    ("item", "wrong"),
+    ("item", "errors"),
     [
         (an_observation(), {"alertRule": REQUIRED}),
         (an_observation(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
         (an_observation(alertRule=None), {"alertRule": ["This field may not be null."]}),
     ],
 )
-def test_a_bulk_item_must_name_its_rule(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
-    answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
+def test_a_bulk_item_must_name_its_rule(gateway: Gateway, rule: int, item: dict[str, Any], errors: Any) -> None:
+    response = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (400, {"commands": {"0": wrong}})
+    assert (response.status_code, response.json()) == (400, {"commands": {"0": errors}})
 
 
-# --- why did it not fire ---------------------------------------------------------------------------------------
+# --- recent values -----------------------------------------------------------------------------------------------
 
 
 def test_recent_values_are_listed_newest_first_with_their_effects(
@@ -298,8 +298,8 @@ def test_observations_can_be_filtered_by_project_slug(
     gateway: Gateway, ledger: Engine, acme: Acme, busy_worker: Worker
 ) -> None:
     with ledger.begin() as connection:
-        places = [acme.projects["acme", slug] for slug in ("p1", "p2")]
-        both = an_alert_rule(connection, acme.organizations["acme"], projects=places)
+        ids = [acme.projects["acme", slug] for slug in ("p1", "p2")]
+        both = an_alert_rule(connection, acme.organizations["acme"], projects=ids)
     for slug in ("p1", "p2"):
         gateway.post(observations_of(both), an_observation(project=slug))
 
@@ -309,8 +309,8 @@ def test_observations_can_be_filtered_by_project_slug(
     assert (projects(""), projects("?project=p1"), projects("?project=p1&project=p2")) == (
         ["p2", "p1"], ["p1"], ["p2", "p1"],
     )  # fmt: skip
-    wrong = gateway.get(f"{observations_of(both)}?project=old")
-    assert (wrong.status_code, wrong.json()) == (400, {"project": ["Invalid project"]})
+    refused = gateway.get(f"{observations_of(both)}?project=old")
+    assert (refused.status_code, refused.json()) == (400, {"project": ["Invalid project"]})
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
     assert (projects("", by="dev-mem"), projects("", by="dev-ben")) == (["p1"], ["p2", "p1"])

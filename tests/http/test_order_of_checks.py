@@ -1,4 +1,4 @@
-"""Which "no" a caller hears first: every request fails two neighbouring checks, and the earlier one answers."""
+"""The order of checks: each request fails two neighbouring checks, and the earlier one decides the response."""
 
 from __future__ import annotations
 
@@ -146,22 +146,22 @@ CASES = [
 def test_the_earliest_failing_check_decides_the_response(
     gateway: Gateway, method: str, path: str, status: int, body: Any, request_: dict[str, Any]
 ) -> None:
-    facts = dict(request_)
-    with gateway.client(facts.pop("by", "dev-mem")) as client:
-        answer = client.request(method, path, **facts)
+    options = dict(request_)
+    with gateway.client(options.pop("by", "dev-mem")) as client:
+        response = client.request(method, path, **options)
 
-    assert (answer.status_code, answer.json()) == (status, body)
-    assert "command-id" not in answer.headers
-    assert (status == 401) == ("www-authenticate" in answer.headers)
+    assert (response.status_code, response.json()) == (status, body)
+    assert "command-id" not in response.headers
+    assert (status == 401) == ("www-authenticate" in response.headers)
 
 
 def test_an_expired_token_is_reported_as_expired(gateway: Gateway, ledger: Any) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET expires_at = now() - interval '1 day' WHERE user_id = 11")
 
-    answer = gateway.get(f"{ACME}/")
+    response = gateway.get(f"{ACME}/")
 
-    assert (answer.status_code, answer.json()) == (401, {"detail": "Token expired"})
+    assert (response.status_code, response.json()) == (401, {"detail": "Token expired"})
 
 
 def test_a_revoked_token_is_treated_as_unknown(gateway: Gateway, ledger: Any) -> None:
@@ -188,23 +188,23 @@ def test_a_path_with_invalid_characters_is_404(gateway: Gateway) -> None:
 
 def test_options_requests_need_no_token(gateway: Gateway) -> None:
     with gateway.client(None) as client:
-        answer = client.options(COMMENTS)
+        response = client.options(COMMENTS)
 
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert "POST" in answer.headers["access-control-allow-methods"]
-    assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
+    assert (response.status_code, response.content) == (200, b"")
+    assert "POST" in response.headers["access-control-allow-methods"]
+    assert "Idempotency-Key" in response.headers["access-control-allow-headers"]
 
 
 def test_pages_of_the_gateways_own_origin_may_call(gateway: Gateway) -> None:
-    answer = gateway.get(f"{ACME}/", Origin=gateway.url)
+    response = gateway.get(f"{ACME}/", Origin=gateway.url)
 
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == gateway.url
-    assert "Command-Id" in answer.headers["access-control-expose-headers"]
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == gateway.url
+    assert "Command-Id" in response.headers["access-control-expose-headers"]
 
 
 def test_a_missing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:
-    answer = gateway.get(f"{ACME}/members?query=an")
+    response = gateway.get(f"{ACME}/members?query=an")
 
-    assert answer.status_code == 307
-    assert answer.headers["location"] == f"{gateway.url}{ACME}/members/?query=an"
+    assert response.status_code == 307
+    assert response.headers["location"] == f"{gateway.url}{ACME}/members/?query=an"

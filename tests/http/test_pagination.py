@@ -1,4 +1,4 @@
-"""What may be read, how it is paged, and what callers need not read again."""
+"""Pagination: cursors, links in both directions, and invalid parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.http.pages import links, pages
 
 @pytest.fixture
 def comments(acme: Acme, ledger: Engine) -> list[str]:
-    """Seven comments on incident 1, all of the same moment, the oldest first."""
+    """The texts of seven comments on incident 1 with the same timestamp, oldest first."""
     with ledger.begin() as connection:
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %(acme)s",
@@ -89,9 +89,9 @@ def test_links_keep_other_query_parameters(gateway: Gateway, comments: list[str]
     ],
 )
 def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str, text: str) -> None:
-    answer = gateway.get(f"{ACME}/incidents/1/activity/?{query}")
+    response = gateway.get(f"{ACME}/incidents/1/activity/?{query}")
 
-    assert (answer.status_code, answer.json()) == (400, {"detail": text})
+    assert (response.status_code, response.json()) == (400, {"detail": text})
 
 
 def test_a_cursor_of_another_list_is_refused(gateway: Gateway, comments: list[str]) -> None:
@@ -101,10 +101,10 @@ def test_a_cursor_of_another_list_is_refused(gateway: Gateway, comments: list[st
         assert gateway.get(f"{path}?cursor={cursor}").status_code == 400
 
 
-# --- ETags -----------------------------------------------------------------------------------------------------
+# --- ETags -------------------------------------------------------------------------------------------------------
 
 
-# --- the organization ------------------------------------------------------------------------------------------
+# --- the organization --------------------------------------------------------------------------------------------
 
 
 def test_pages_of_slugs_hold_every_row_once(gateway: Gateway) -> None:
@@ -113,4 +113,4 @@ def test_pages_of_slugs_hold_every_row_once(gateway: Gateway) -> None:
     assert found == ["p1", "p2"]
 
 
-# --- subscribers and the inbox ---------------------------------------------------------------------------------
+# --- subscribers and the inbox -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a body may be, on one address and in bulk."""
+"""Request bodies: JSON parsing, size limits, media types, conditions, and bulk requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from models.messaging.command_ledger import commands
-from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, eventually
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.waiting import eventually
 
 
 def send(
@@ -27,7 +28,7 @@ def command_count(ledger: Engine) -> int:
 
 
 def response_count(gateway: Gateway, status: int) -> int:
-    """How many requests the gateway has answered so."""
+    """Return the number of responses with this status, from the metrics."""
     lines = gateway.get("/metrics", by=None).text.splitlines()
     return sum(line.startswith("tocsin_http_answers_total{") and f'status="{status}"' in line for line in lines)
 
@@ -56,10 +57,10 @@ def nested(levels: int) -> bytes:
          "endless number", "21 levels", "60,000 levels", "only a space"],
 )  # fmt: skip
 def test_invalid_json_is_refused(gateway: Gateway, content: bytes) -> None:
-    answer = send(gateway, content)
+    response = send(gateway, content)
 
-    assert answer.status_code == 400
-    assert answer.json()["detail"].startswith("JSON parse error - ")
+    assert response.status_code == 400
+    assert response.json()["detail"].startswith("JSON parse error - ")
 
 
 def test_twenty_levels_of_nesting_are_accepted(gateway: Gateway) -> None:
@@ -71,10 +72,10 @@ def test_twenty_levels_of_nesting_are_accepted(gateway: Gateway) -> None:
     [(b"[]", "list"), (b'"x"', "str"), (b"1", "int"), (b"1.5", "float"), (b"true", "bool"), (b"null", "NoneType")],
 )
 def test_a_body_that_is_not_an_object_is_refused_with_its_type(gateway: Gateway, content: bytes, kind: str) -> None:
-    answer = send(gateway, content)
+    response = send(gateway, content)
 
     text = f"Invalid data. Expected a dictionary, but got {kind}."
-    assert (answer.status_code, answer.json()) == (400, {"non_field_errors": [text]})
+    assert (response.status_code, response.json()) == (400, {"non_field_errors": [text]})
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,9 @@ def test_a_body_that_is_not_an_object_is_refused_with_its_type(gateway: Gateway,
     ],
 )
 def test_an_invalid_field_is_named(gateway: Gateway, body: Any, errors: Any) -> None:
-    answer = gateway.post(COMMENTS, body)
+    response = gateway.post(COMMENTS, body)
 
-    assert (answer.status_code, answer.json()) == (400, errors)
+    assert (response.status_code, response.json()) == (400, errors)
 
 
 def test_an_empty_body_counts_as_an_empty_object(gateway: Gateway) -> None:
@@ -109,15 +110,15 @@ def test_digits_may_be_surrounded_by_any_whitespace(gateway: Gateway) -> None:
 
 def test_the_directory_body_must_be_utf_8(gateway: Gateway) -> None:
     with gateway.client("dev-ops") as client:
-        answer = client.put("/api/0/directory/", content="{}".encode("utf-16"))
+        response = client.put("/api/0/directory/", content="{}".encode("utf-16"))
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
 
 
 def test_a_lone_surrogate_is_a_field_error(gateway: Gateway) -> None:
-    answer = send(gateway, b'{"comment": "\\ud800"}')
+    response = send(gateway, b'{"comment": "\\ud800"}')
 
-    assert answer.json() == {"comment": ["Surrogate characters are not allowed: U+D800."]}
+    assert response.json() == {"comment": ["Surrogate characters are not allowed: U+D800."]}
 
 
 def test_a_body_up_to_the_size_limit_is_accepted(gateway: Gateway) -> None:
@@ -131,9 +132,9 @@ def test_a_body_up_to_the_size_limit_is_accepted(gateway: Gateway) -> None:
 
 def test_a_body_of_unknown_length_is_not_read_beyond_the_limit(gateway: Gateway) -> None:
     with gateway.client(Content_Type="application/json") as client:
-        answer = client.post(COMMENTS, content=(b"x" * 1000 for _ in range(100)))
+        response = client.post(COMMENTS, content=(b"x" * 1000 for _ in range(100)))
 
-    assert answer.status_code == 413
+    assert response.status_code == 413
 
 
 def test_a_truncated_body_is_not_accepted_as_a_shorter_one(gateway: Gateway, ledger: Engine) -> None:
@@ -173,7 +174,7 @@ def test_if_match_is_parsed_strictly(gateway: Gateway, tag: str, status: int) ->
     assert gateway.post(COMMENTS, A_COMMENT, If_Match=tag, Prefer="respond-async").status_code == status
 
 
-# --- bulk ------------------------------------------------------------------------------------------------------
+# --- bulk --------------------------------------------------------------------------------------------------------
 
 
 def an_item(**facts: Any) -> dict[str, Any]:
@@ -193,9 +194,9 @@ def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, led
         an_item(type=None),
     ]
 
-    answer = gateway.post(COMMANDS, {"commands": items})
+    response = gateway.post(COMMANDS, {"commands": items})
 
-    assert (answer.status_code, answer.json()) == (400, {"commands": {
+    assert (response.status_code, response.json()) == (400, {"commands": {
         "1": {"incident": ["This field is required."]},
         "2": {"mentions": ['Expected a list of items but got type "int".'], "colour": ["Unknown field."]},
         "3": {"type": ['"comment.burn" is no command.']},
@@ -220,9 +221,9 @@ def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, led
     ids=["missing", "null", "object", "empty", "too many"],
 )
 def test_an_invalid_command_list_is_refused(gateway: Gateway, body: Any, text: str) -> None:
-    answer = gateway.post(COMMANDS, body)
+    response = gateway.post(COMMANDS, body)
 
-    assert (answer.status_code, answer.json()) == (400, {"commands": [text]})
+    assert (response.status_code, response.json()) == (400, {"commands": [text]})
 
 
 def test_a_bulk_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, ledger: Engine) -> None:
@@ -235,13 +236,13 @@ def test_a_bulk_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, l
 
 
 def test_a_thousand_commands_keep_the_order_of_the_list(gateway: Gateway, worker: Worker) -> None:
-    answer = gateway.post(COMMANDS, {"commands": [an_item(comment=str(number)) for number in range(1000)]})
+    response = gateway.post(COMMANDS, {"commands": [an_item(comment=str(number)) for number in range(1000)]})
 
     for _ in range(3):
         worker.apply()
     page = gateway.get(f"{ACME}/incidents/1/activity/?desc=0").json()
 
-    assert (answer.status_code, len(answer.json()["commands"])) == (202, 1000)
+    assert (response.status_code, len(response.json()["commands"])) == (202, 1000)
     assert [activity["comment"] for activity in page] == [str(number) for number in range(100)]
 
 
@@ -261,7 +262,7 @@ def test_a_bulk_request_waits_only_on_request(gateway: Gateway, busy_worker: Wor
 def test_a_service_opens_incidents_in_bulk(gateway: Gateway, busy_worker: Worker) -> None:
     items = [{"type": "incident.open", "title": f"t{number}", "projects": ["p1"]} for number in range(3)]
 
-    answer = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
+    response = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
 
-    identifiers = [int(each["outcome"]["body"]["identifier"]) for each in answer.json()["commands"]]
+    identifiers = [int(each["outcome"]["body"]["identifier"]) for each in response.json()["commands"]]
     assert identifiers == sorted(identifiers)

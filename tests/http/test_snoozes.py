@@ -65,7 +65,7 @@ def test_only_the_named_snooze_ends(gateway: Gateway, busy_worker: Worker) -> No
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "errors"),
     [
         ({}, {"target": REQUIRED}),
         ({"target": None}, {"target": ["This field may not be null."]}),
@@ -75,11 +75,11 @@ def test_only_the_named_snooze_ends(gateway: Gateway, busy_worker: Worker) -> No
     ],
 )  # fmt: skip
 def test_an_invalid_snooze_is_400_and_creates_no_command(
-    gateway: Gateway, ledger: Engine, acme: Acme, body: JSON, wrong: JSON
+    gateway: Gateway, ledger: Engine, acme: Acme, body: JSON, errors: JSON
 ) -> None:
-    answered = send_snooze(gateway, f"{PROJECT_RULES}{insert_rule(ledger, acme)}/snooze/", body)
+    response = send_snooze(gateway, f"{PROJECT_RULES}{insert_rule(ledger, acme)}/snooze/", body)
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
+    assert (response.status_code, response.json()) == (400, errors)
     assert accepted_count(ledger) == 0
 
 
@@ -87,12 +87,12 @@ def test_an_invalid_snooze_is_400_and_creates_no_command(
 def test_an_unknown_rule_cannot_be_snoozed(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, method: str
 ) -> None:
-    elsewhere = insert_rule(ledger, acme, "p2")
+    of_other_project = insert_rule(ledger, acme, "p2")
     body = {"target": "me"}
 
-    for rule in ("99999", "abc", "²", str(elsewhere)):
-        answered = send_snooze(gateway, f"{PROJECT_RULES}{rule}/snooze/", body, method)
-        assert (answered.status_code, answered.json()) == (400, ["Rule does not exist"])
+    for rule in ("99999", "abc", "²", str(of_other_project)):
+        response = send_snooze(gateway, f"{PROJECT_RULES}{rule}/snooze/", body, method)
+        assert (response.status_code, response.json()) == (400, ["Rule does not exist"])
     assert send_snooze(gateway, f"{PROJECTS}/acme/nowhere/alert-rules/1/snooze/", body, method).status_code == 404
     assert send_snooze(gateway, f"{PROJECTS}/plain/n1/alert-rules/1/snooze/", body, method).status_code == 404
     assert send_snooze(gateway, f"{PROJECTS}/closed/c1/alert-rules/1/snooze/", body, method).json() == FORBIDDEN

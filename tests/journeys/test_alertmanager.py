@@ -1,4 +1,4 @@
-"""A real Prometheus Alertmanager, told no more than docs/alertmanager.md says, and the incidents that follow it."""
+"""A real Prometheus Alertmanager, configured as in docs/alertmanager.md, and the incidents that follow its alerts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DOCUMENTED = "http://127.0.0.1:8400"
 LABELS = {"alertname": "HighLatency", "instance": "web-1", "project": "p1"}
 KEY = '{}:{alertname="HighLatency", project="p1"}'
 WITHIN_SECONDS = 60
-"""Seconds: the documented intervals are shorter, and Alertmanager's pauses before it tries again."""
+"""Longer than the documented intervals and Alertmanager's pauses between retries."""
 
 
 @dataclass
 class Alertmanager:
-    """One that runs, and takes alerts as it does from Prometheus."""
+    """A running Alertmanager that receives alerts as from Prometheus."""
 
     client: httpx.Client
 
@@ -52,10 +52,10 @@ class Alertmanager:
         self._post_alert(severity, labels, endsAt=datetime.now(UTC).isoformat())
 
     def failures(self) -> float:
-        """How often it sent something that was not taken."""
-        told = self.client.get("/metrics").text
+        """Return the number of failed webhook requests."""
+        metrics = self.client.get("/metrics").text
         [count] = re.findall(
-            r'^alertmanager_notification_requests_failed_total{integration="webhook"} (\S+)$', told, re.MULTILINE
+            r'^alertmanager_notification_requests_failed_total{integration="webhook"} (\S+)$', metrics, re.MULTILINE
         )
         return float(count)
 
@@ -68,7 +68,7 @@ class Alertmanager:
 
 
 def documented(language: str, word: str) -> str:
-    """The block of the documentation that has the word."""
+    """Return the code block of the documentation that contains a word."""
     page = (ROOT / "docs" / "alertmanager.md").read_text()
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     [found] = [block for block in blocks if word in block]
@@ -76,8 +76,8 @@ def documented(language: str, word: str) -> str:
 
 
 @contextlib.contextmanager
-def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
-    """Debian's binary as a child of ours, by itself, on a free port and with its data in the folder."""
+def running_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
+    """Run Alertmanager unclustered on a free port, with its data in the folder."""
     configuration = documented("yaml", "receivers:")
     assert DOCUMENTED in configuration
     (folder / "alertmanager.yml").write_text(configuration.replace(DOCUMENTED, gateway))
@@ -109,7 +109,7 @@ def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     if BINARY is None and "CI" not in os.environ:
-        pytest.skip("there is no prometheus-alertmanager here (Debian and Ubuntu: apt install prometheus-alertmanager)")
+        pytest.skip("prometheus-alertmanager is not installed (Debian and Ubuntu: apt install prometheus-alertmanager)")
     assert BINARY is not None, "prometheus-alertmanager is missing"
     with public_temp_dir() as place:
         yield place
@@ -122,12 +122,12 @@ def stack(demo: Stack) -> Stack:
 
 @pytest.fixture(scope="module")
 def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
-    with an_alertmanager(folder, stack.url) as running:
+    with running_alertmanager(folder, stack.url) as running:
         yield running
 
 
 def wait_for_incident(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
-    """The incident of a group, once it is as the facts say."""
+    """Wait until the incident of a group has these fields; return it."""
 
     def found() -> list[dict[str, Any]]:
         with stack.client("dev-ana") as ana, contextlib.suppress(httpx.TransportError):
@@ -146,20 +146,20 @@ def test_an_incident_opens_escalates_and_closes_with_its_alerts(stack: Stack, al
         ana.post(f"{ACME}/incidents/{opened['identifier']}/subscriptions/").raise_for_status()
     alertmanager.fire("critical")
     alertmanager.resolve("warning")
-    worse = wait_for_incident(stack, KEY, status=20)
+    escalated = wait_for_incident(stack, KEY, status=20)
     alertmanager.resolve("critical")
     closed = wait_for_incident(stack, KEY, status=2)
 
     assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
-    assert {each["identifier"] for each in (opened, worse, closed)} == {opened["identifier"]}
+    assert {each["identifier"] for each in (opened, escalated, closed)} == {opened["identifier"]}
     assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
     with stack.client("dev-ana") as ana:
         history = ana.get(f"{ACME}/incidents/{opened['identifier']}/activity/?desc=0").json()
         assert [(each["type"], each["value"], each["user"]) for each in history] == [
             (4, None, None), (1, None, None), (2, "20", None), (2, "2", None),
         ]  # fmt: skip
-        told = [item["incident"]["identifier"] for item in ana.get(f"{ACME}/notifications/").json()]
-        assert opened["identifier"] not in told
+        notified = [item["incident"]["identifier"] for item in ana.get(f"{ACME}/notifications/").json()]
+        assert opened["identifier"] not in notified
 
 
 def test_alerts_sent_during_an_outage_arrive_afterwards(stack: Stack, alertmanager: Alertmanager) -> None:
@@ -176,7 +176,7 @@ def test_the_documented_token_may_post_alerts_and_read_their_outcome(stack: Stac
     group = payload(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
 
     with stack.client(token) as alertmanager:
-        answer = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
-        command = alertmanager.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+        response = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
+        command = alertmanager.get(response.headers["location"], headers={"Prefer": "wait=30"}).json()
 
-    assert (answer.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)
+    assert (response.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)

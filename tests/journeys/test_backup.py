@@ -1,4 +1,4 @@
-"""Back in time with everything running: the broker and the processes remember what the database no longer knows."""
+"""Backup and restore, also under a running stack whose broker and processes are ahead of the restored database."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
 
 
 def post(client: httpx.Client, text: str) -> httpx.Response:
-    answer = post_until_accepted(
+    response = post_until_accepted(
         client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-")
     )
-    assert answer.status_code in {201, 202}, answer.text
-    return answer
+    assert response.status_code in {201, 202}, response.text
+    return response
 
 
-def applied(client: httpx.Client, answer: httpx.Response) -> bool:
-    resource = client.get(f"/api/0/commands/{answer.headers['Command-Id']}/")
+def applied(client: httpx.Client, response: httpx.Response) -> bool:
+    resource = client.get(f"/api/0/commands/{response.headers['Command-Id']}/")
     return resource.status_code == 200 and resource.json()["status"] == "applied"
 
 
@@ -56,7 +56,7 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 @contextlib.contextmanager
 def paused_worker(stack: Stack) -> Iterator[None]:
-    """The worker's processes stand still."""
+    """Suspend the worker's processes while the block lasts."""
     worker = psutil.Process(stack.state["pids"]["worker-1"])
     family = [worker, *worker.children(recursive=True)]
     for process in family:
@@ -69,19 +69,19 @@ def paused_worker(stack: Stack) -> Iterator[None]:
 
 
 def snapshot(stack: Stack) -> dict[str, Any]:
-    """What incident 1 has come to."""
+    """Return the state of incident 1: version, comments, notifications, and gaps between events."""
     [(incident, version, sequence)] = rows(
         stack,
         "SELECT id, version, event_sequence FROM incidents WHERE identifier = 1"
         " AND organization_id = (SELECT id FROM organizations WHERE slug = 'acme')",
     )
     activities = f"FROM incident_activities WHERE incident_id = {incident} AND type = 3"
-    told = f"FROM notifications WHERE user_id = 12 AND reason = 'mention' AND incident_id = {incident}"
+    notifications = f"FROM notifications WHERE user_id = 12 AND reason = 'mention' AND incident_id = {incident}"
     return {
         "version": version,
         "comments": [text for (text,) in rows(stack, f"SELECT comment {activities} ORDER BY id")],
         "newest": rows(stack, f"SELECT max(id) {activities}")[0][0],
-        "told": rows(stack, f"SELECT count(*) {told}")[0][0],
+        "notifications": rows(stack, f"SELECT count(*) {notifications}")[0][0],
         "gaps": sequence - rows(stack, f"SELECT count(*) FROM events WHERE incident_id = {incident}")[0][0],
     }
 
@@ -97,8 +97,8 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
         def comment(kind: str) -> list[httpx.Response]:
             return [post(mem, f"{kind} {number}") for number in range(5)]
 
-        def until_applied(*answers: httpx.Response) -> None:
-            eventually(lambda: all(applied(mem, answer) for answer in answers), within_seconds=30)
+        def until_applied(*responses: httpx.Response) -> None:
+            eventually(lambda: all(applied(mem, response) for response in responses), within_seconds=30)
 
         first = snapshot(stack)
         until_applied(*comment("kept"))
@@ -114,14 +114,16 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
             stack.run_tocsin("restore", str(folder / "all.backup"), "--yes")
         new = post(mem, "new")
         until_applied(*waiting, new)
-        eventually(lambda: snapshot(stack)["told"] >= 11)
+        eventually(lambda: snapshot(stack)["notifications"] >= 11)
         after = snapshot(stack)
-        gone = {mem.get(f"/api/0/commands/{answer.headers['Command-Id']}/").status_code for answer in (*lost, *stale)}
+        gone = {
+            mem.get(f"/api/0/commands/{response.headers['Command-Id']}/").status_code for response in (*lost, *stale)
+        }
 
     assert after["comments"] == [*(f"kept {n}" for n in range(5)), *(f"waiting {n}" for n in range(5)), "new"]
     assert after["version"] == first["version"] + 11
     assert after["gaps"] == 0
-    assert after["told"] == 11
+    assert after["notifications"] == 11
     assert after["newest"] > before["newest"]
     assert gone == {404}
 
@@ -154,16 +156,16 @@ def test_a_restore_requires_confirmation_before_it_discards_data(database: Datab
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("restore", "/nowhere/at-all"), "cannot be read"),
         (("restore", __file__), "no backup of tocsin"),
         (("backup", "/nowhere/at-all"), "cannot be written"),
     ],
 )
-def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
+def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], message: str) -> None:
     done = run_tocsin(*words, DATABASE_URL=database.url)
 
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Every process under a database role of its own: each can do its work, and no more than that."""
+"""A database role for each process: each can do its own work, and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": 
 
 @pytest.fixture
 def urls(database: Database) -> Iterator[dict[str, str]]:
-    """Where the database is for each process: a login role of its own, in its group."""
+    """The DATABASE_URL of each process, with a login role in its group role."""
     with database.engine.begin() as connection:
         create_roles(connection)
         grant_to_existing_roles(connection)
@@ -55,7 +55,7 @@ def urls(database: Database) -> Iterator[dict[str, str]]:
 
 @contextlib.contextmanager
 def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> Iterator[str]:
-    """Gateway, worker, relay and notifier, each with its own DATABASE_URL; the gateway's address."""
+    """Run gateway, worker, relay and notifier, each with its own DATABASE_URL; yield the gateway's URL."""
     port = free_port("127.0.0.1", 0)
     with contextlib.ExitStack() as running:
         for name, *words in (
@@ -99,7 +99,7 @@ def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
             )
             announced = eventually(lambda: _all_events_processed(database.engine))
 
-    statuses = [answer.status_code for answer in (opened, posted, read, deleted, closed, directory)]
+    statuses = [response.status_code for response in (opened, posted, read, deleted, closed, directory)]
     assert statuses == [201, 201, 200, 204, 200, 200], directory.text
     assert announced
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
@@ -110,7 +110,7 @@ def _all_events_processed(engine: Engine) -> bool:
         waiting = connection.exec_driver_sql(
             "SELECT count(*) FROM events WHERE announced_at IS NULL OR planned_at IS NULL"
         )
-        return waiting.scalar_one() == 0
+        return bool(waiting.scalar_one() == 0)
 
 
 def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
@@ -126,7 +126,7 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
         made = post_until_accepted(mem, f"{ACME}/alert-rules/", RULE, key="rule")
         number = made.json()["id"]
         rule, snooze = f"{ACME}/alert-rules/{number}/", f"/api/0/projects/acme/p1/alert-rules/{number}/snooze/"
-        answers = [
+        responses = [
             post_until_accepted(mem, snooze, {"target": "me"}, key="snooze"),
             mem.get(rule),
             mem.get(f"{ACME}/alert-rules/"),
@@ -136,7 +136,7 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
             mem.delete(rule),
         ]
 
-    assert [made.status_code, *(each.status_code for each in answers)] == [201, 201, 200, 200, 201, 200, 204, 204]
+    assert [made.status_code, *(each.status_code for each in responses)] == [201, 201, 200, 200, 201, 200, 204, 204]
     assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
 
 
@@ -211,4 +211,6 @@ def test_a_user_without_createrole_gets_an_error_that_says_what_to_do(database: 
 def test_every_table_is_writable_by_some_role() -> None:
     written = {table for rights in GRANTS.values() for _, tables in rights for table in tables}
 
-    assert written == set(METADATA.tables), "models/database/grants.py says which process may write which table"
+    assert written == set(METADATA.tables), (
+        "models/database/grants.py must grant some process write access to every table"
+    )

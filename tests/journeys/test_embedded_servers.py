@@ -1,4 +1,4 @@
-"""The embedded servers: they start from nothing, survive what can happen to them, and leave nothing behind."""
+"""The embedded servers: first start, crashes and restarts, private directories, and clean removal."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from workers.stack.data_dir import DataDirectory
 from workers.stack.managed_process import StackError
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives PostgreSQL another account")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run PostgreSQL under another account")
 
 START_AND_INSERT = """
 import sys, psycopg
 from pathlib import Path
-from workers.stack.servers import embedded
+from workers.stack.servers import embedded_servers
 
-with embedded(Path(sys.argv[1]), durable=False) as servers:
+with embedded_servers(Path(sys.argv[1]), durable=False) as servers:
     with psycopg.connect(servers.database_url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS notes (text text)")
         connection.execute("INSERT INTO notes VALUES ('kept')")
@@ -54,7 +54,7 @@ IN_A_THREAD = START_AND_INSERT.replace("signal.pause()", "threading.Event().wait
 
 @pytest.fixture
 def data() -> Iterator[Path]:
-    """A data folder that does not exist yet, under a folder that every account can enter."""
+    """A data directory that does not exist yet, in a directory that every account can enter."""
     with public_temp_dir() as folder:
         yield folder / "data"
         DataDirectory(folder / "data").remove()
@@ -291,8 +291,8 @@ def test_a_file_is_not_a_data_directory(data: Path) -> None:
 
 def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
     data.mkdir(mode=0o555)
-    script = "import sys; from pathlib import Path; from workers.stack.data_dir import DataFolder; "
-    script += "DataFolder(Path(sys.argv[1])).create()"
+    script = "import sys; from pathlib import Path; from workers.stack.data_dir import DataDirectory; "
+    script += "DataDirectory(Path(sys.argv[1])).create()"
 
     said = run_unprivileged(script, Path("/"), str(data / "below")).stderr
 
@@ -328,14 +328,14 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
 def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
     with embedded_servers(data, durable=False):
         while_running = run_tocsin("reset", "--data", str(data), "--yes")
-    (data / "letter.txt").write_text("of somebody else")
+    (data / "other.txt").write_text("not ours")
 
     done = run_tocsin("reset", "--data", str(data), "--yes")
     again = run_tocsin("reset", "--data", str(data), "--yes")
 
     assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs on {data}: stop it first\n")
     assert done.returncode == 0, done.stderr
-    assert [path.name for path in data.iterdir()] == ["letter.txt"]
+    assert [path.name for path in data.iterdir()] == ["other.txt"]
     assert again.returncode == 1
     assert again.stderr.startswith(f"{data} is no data folder of tocsin")
 

@@ -1,4 +1,4 @@
-"""The main job, over the real command line from an empty folder."""
+"""The main path: a stack started from the command line, a comment, and the notification that follows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from tocsin_client import Event, PostComment
 
@@ -26,7 +27,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture(scope="module", params=broker_params(valkey_group="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Everything, once on each kind of broker."""
+    """A stack with the demo on each kind of broker."""
     if request.param == "valkey":
         yield request.getfixturevalue("demo")
         return
@@ -79,10 +80,10 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
 
 def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana, closing(ana.follow()) as events:
-        told: list[Event] = []
-        heard = threading.Thread(target=lambda: deque(map(told.append, _until(events, "that is all"))))
-        heard.start()
-        eventually(lambda: mem.post(PostComment(2, "Does anybody hear this?")) and told)
+        received: list[Event] = []
+        follower = threading.Thread(target=lambda: deque(map(received.append, _until(events, "that is all"))))
+        follower.start()
+        eventually(lambda: mem.post(PostComment(2, "Does anybody hear this?")) and received)
         for number in range(10):
             if number == 5:
                 gateway = stack.kill("gateway")
@@ -90,12 +91,12 @@ def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(sta
         stack.wait_for_restart("gateway", other_than=gateway)
         inbox = eventually(lambda: [item for item in ana.read("notifications/") if item["text"] == "9"])
         mem.post(PostComment(2, "that is all"))
-        heard.join(60)
+        follower.join(60)
 
-    comments = [event for event in told if event.type == "incident.comment_posted"]
+    comments = [event for event in received if event.type == "incident.comment_posted"]
     assert [event.data["activity"]["comment"] for event in comments][-11:] == [*map(str, range(10)), "that is all"]
-    assert len({event.id for event in told}) == len(told)
-    assert inbox[0]["id"] in [event.data["notification"]["id"] for event in told if "notification" in event.data]
+    assert len({event.id for event in received}) == len(received)
+    assert inbox[0]["id"] in [event.data["notification"]["id"] for event in received if "notification" in event.data]
 
 
 def _until(events: Iterator[Event], comment: str) -> Iterator[Event]:
@@ -105,37 +106,37 @@ def _until(events: Iterator[Event], comment: str) -> Iterator[Event]:
             return
 
 
-def _cursors(client: object, address: str) -> list[str]:
-    """The cursors of every page of a list, oldest first."""
+def _cursors(client: httpx.Client, path: str) -> list[str]:
+    """Return the cursors of all pages of a list, oldest first."""
     cursors = [""]
     while True:
-        answer = client.get(address, params={"desc": "0", "per_page": 100, "cursor": cursors[-1]})  # type: ignore[attr-defined]
-        following = answer.links["next"]
+        response = client.get(path, params={"desc": "0", "per_page": 100, "cursor": cursors[-1]})
+        following = response.links["next"]
         if following["results"] == "false":
             return cursors
         cursors.append(following["cursor"])
 
 
 def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
-    post, look, ask = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
+    post, read_inbox, show_command = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
     posted = run_in_shell(post, at=stack.url)
     inbox = eventually(
-        lambda: [item for item in json.loads(run_in_shell(look, at=stack.url)) if f'"{item["text"]}"' in post]
+        lambda: [item for item in json.loads(run_in_shell(read_inbox, at=stack.url)) if f'"{item["text"]}"' in post]
     )
     (id_,) = re.findall(r"command-id: (\S+)", posted)
-    asked = json.loads(run_in_shell(ask.replace("COMMAND_ID", id_), at=stack.url))
+    command = json.loads(run_in_shell(show_command.replace("COMMAND_ID", id_), at=stack.url))
 
     assert posted.startswith("HTTP/1.1 201 Created\n")
     assert field_names(posted_as) <= field_names(posted)
     assert field_names(inbox_as) <= field_names(json.dumps(inbox, separators=(",", ":")))
     assert (inbox[0]["reason"], inbox[0]["incident"]["identifier"]) == ("mention", "1")
-    assert asked["status"] == "applied"
+    assert command["status"] == "applied"
 
 
 def run_in_shell(command: str, *, at: str) -> str:
-    """What a line of the README prints in a shell, said to this stack instead of the one of `make run`."""
+    """Run a line of the README in a shell against this stack; return its output."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
     words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
@@ -144,9 +145,9 @@ def run_in_shell(command: str, *, at: str) -> str:
     ).stdout
 
 
-def field_names(answer: str) -> set[str]:
-    """The names of headers and of fields in an answer."""
-    return set(re.findall(r'"(\w+)":', answer)) | set(re.findall(r"^([\w-]+): ", answer, re.MULTILINE))
+def field_names(response: str) -> set[str]:
+    """Return the names of headers and JSON fields in a response."""
+    return set(re.findall(r'"(\w+)":', response)) | set(re.findall(r"^([\w-]+): ", response, re.MULTILINE))
 
 
 def test_commands_show_prints_a_command(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""The demo's mail catcher and webhook echo: what is sent to them can be read back."""
+"""The demo's mail catcher and webhook echo: messages sent to them can be read back."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Catcher:
     smtp_port: int
 
     def mail(self, subject: str = "Hello", text: str = "How are you?", to: str = "ana@x.test") -> None:
-        """Send a mail as any program would."""
+        """Send a mail over SMTP."""
         message = EmailMessage()
         message["From"], message["To"], message["Subject"] = "mem@x.test", to, subject
         message.set_content(text)
@@ -43,7 +43,7 @@ class Catcher:
 
 
 @contextmanager
-def a_catcher() -> Iterator[Catcher]:
+def running_catcher() -> Iterator[Catcher]:
     smtp_port, http_port = free_port("127.0.0.1", 0), free_port("127.0.0.1", 0)
     words = ["catcher", "--smtp-port", str(smtp_port), "--http-port", str(http_port)]
     readable, writable = os.pipe()
@@ -64,11 +64,11 @@ def a_catcher() -> Iterator[Catcher]:
 
 @pytest.fixture(scope="module")
 def catcher() -> Iterator[Catcher]:
-    with a_catcher() as running:
+    with running_catcher() as running:
         yield running
 
 
-# --- in the demo -----------------------------------------------------------------------------------------------
+# --- in the demo -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def stack(demo: Stack) -> Stack:
 
 
 def address(stack: Stack, name: str) -> str:
-    """An address that the demo has printed."""
+    """Return a URL that the demo printed under this name."""
     (line,) = (line for line in stack.program.lines if line.startswith(f"{name} "))
     return line.split()[1]
 
@@ -119,13 +119,13 @@ def test_the_last_line_of_the_demo_is_the_ready_message(stack: Stack) -> None:
     assert stack.program.lines[-1] == f"ready {stack.url}"
 
 
-# --- the catcher alone -----------------------------------------------------------------------------------------
+# --- the catcher alone -------------------------------------------------------------------------------------------
 
 
 def test_the_page_shows_messages_and_executes_none_of_their_content(catcher: Catcher) -> None:
-    evil = "<script>alert(1)</script>"
-    catcher.mail(subject=evil, text=evil)
-    catcher.client.post("/hook", content=evil)
+    script = "<script>alert(1)</script>"
+    catcher.mail(subject=script, text=script)
+    catcher.client.post("/hook", content=script)
 
     page = catcher.client.get("/")
 
@@ -157,9 +157,9 @@ def test_oversized_messages_are_refused_and_not_kept(catcher: Catcher) -> None:
 @pytest.mark.parametrize(
     ("raw", "text"),
     [
-        pytest.param(b"", "", id="nothing at all"),
-        pytest.param(b"\xff\xfe: \xff\r\n\r\n\xff", "\ufffd\ufffd: \ufffd\r\n\r\n\ufffd", id="no text"),
-        pytest.param(b"Content-Type: text/plain; charset=klingon\r\n\r\nnuqneH", "nuqneH", id="a charset nobody knows"),
+        pytest.param(b"", "", id="empty"),
+        pytest.param(b"\xff\xfe: \xff\r\n\r\n\xff", "\ufffd\ufffd: \ufffd\r\n\r\n\ufffd", id="not text"),
+        pytest.param(b"Content-Type: text/plain; charset=klingon\r\n\r\nnuqneH", "nuqneH", id="an unknown charset"),
         pytest.param(b"Subject: =?x?q?=?=\r\nTo: <<\r\n\r\nhi", "hi", id="broken headers"),
         pytest.param(b"Content-Type: multipart/mixed\r\n\r\nhi", "", id="parts without a boundary"),
     ],
@@ -186,11 +186,11 @@ def test_a_port_in_use_is_reported(catcher: Catcher, tmp_path: Path) -> None:
 
 def test_the_doctor_accepts_delivery_settings(tmp_path: Path) -> None:
     settings = {"SMTP_URL": "smtp://me:secret@host", "MAIL_FROM": "a@b", "WEBHOOK_ALLOW": "::1/128"}
-    # In a folder of its own: a demo that runs in this clone has settings, too.
-    said = run_tocsin(
+    # In an empty directory: a demo that runs in this clone has its own settings.
+    done = run_tocsin(
         "doctor", "--data", str(tmp_path), **{f"TOCSIN_{name}": value for name, value in settings.items()}
     )
 
-    assert "smtp://me:(hidden)@host" in said.stdout
-    assert "secret" not in said.stdout + said.stderr
-    assert "no setting of tocsin" not in said.stderr
+    assert "smtp://me:(hidden)@host" in done.stdout
+    assert "secret" not in done.stdout + done.stderr
+    assert "no setting of tocsin" not in done.stderr

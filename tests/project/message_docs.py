@@ -1,4 +1,4 @@
-"""docs/messages.md taken apart: its paragraphs by name, and the JSON in them."""
+"""Parse docs/messages.md: its sections by name, and the JSON examples in them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _JSON = re.compile(r"^```json\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def sections(heading: str) -> dict[str, str]:
-    """The paragraphs of a chapter by the name in their heading: ``### `comment.post` `` gives ``comment.post``."""
+    """Return the text of each section below a heading, by the name in its own heading, such as ``comment.post``."""
     found: dict[str, str] = {}
     current = ""
     parts = _HEADING.split(PAGE.read_text())[1:]
@@ -27,5 +27,5 @@ def sections(heading: str) -> dict[str, str]:
 
 
 def examples(text: str) -> list[str]:
-    """The JSON blocks of a text."""
+    """Return the JSON blocks of a text."""
     return _JSON.findall(text)

@@ -1,3 +1,5 @@
+"""Every command and event has its handler, permission and documentation."""
+
 from __future__ import annotations
 
 import pytest
@@ -11,14 +13,12 @@ from workers.handlers import HANDLERS
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_has_a_handler(command: str) -> None:
-    assert command in HANDLERS, (
-        f"{command} is in tasks/commands/catalog.py; its line in workers/handlers/__init__.py is missing"
-    )
+    assert command in HANDLERS, f"{command} is in tasks/commands/catalog.py; add it to workers/handlers/__init__.py"
 
 
 @pytest.mark.parametrize("command", HANDLERS)
 def test_every_handler_has_a_command(command: str) -> None:
-    assert command in CATALOG, f"{command} has a handler; its line in tasks/commands/catalog.py is missing"
+    assert command in CATALOG, f"{command} has a handler; add it to tasks/commands/catalog.py"
 
 
 @pytest.mark.parametrize("command", CATALOG)
@@ -31,16 +31,16 @@ def test_every_command_has_a_permission_with_scopes_for_its_method(command: str)
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_is_documented_with_an_example(command: str) -> None:
-    paragraph = sections("Commands").get(command, "")
+    section = sections("Commands").get(command, "")
 
-    assert examples(paragraph), f"docs/messages.md, Commands: a heading for `{command}` and a json block are missing"
+    assert examples(section), f"docs/messages.md, Commands: add a heading for `{command}` and a json block"
 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_is_documented_with_an_example(event: str) -> None:
-    paragraph = sections("Events").get(event, "")
+    section = sections("Events").get(event, "")
 
-    assert examples(paragraph), f"docs/messages.md, Events: a heading for `{event}` and a json block are missing"
+    assert examples(section), f"docs/messages.md, Events: add a heading for `{event}` and a json block"
 
 
 def test_only_existing_commands_and_events_are_documented() -> None:

@@ -1,4 +1,4 @@
-"""docs/compatibility.md says of every fact how far tocsin matches it, and names the tests that hold it."""
+"""docs/compatibility.md states for every fact how far tocsin matches it, and names the tests that check it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 def rows() -> list[Row]:
-    """Every row below a numbered heading, the tables' heads left out."""
+    """Return every row below a numbered heading, without table headers."""
     found, chapter = [], ""
     for line in PAGE.read_text().splitlines():
         if heading := _HEADING.match(line):
@@ -83,11 +83,11 @@ def test_a_verdict_is_a_match_a_difference_with_its_reason_or_not_built() -> Non
 
 
 def test_built_rows_name_their_tests_and_others_name_none() -> None:
-    # As `tests/room/test_file.py::test_name`, separated by commas.
-    wrong = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NONE)]
+    # As `tests/folder/test_file.py::test_name`, separated by commas.
+    misformatted = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NONE)]
     built = {row.name for row in ROWS if not row.verdict.startswith("not built")}
 
-    assert wrong == []
+    assert misformatted == []
     assert {row.name for row in ROWS if row.tests} == built
 
 
@@ -101,7 +101,7 @@ def test_every_named_test_exists(request: pytest.FixtureRequest) -> None:
 
 
 def collected_of(files: set[str]) -> set[str]:
-    """The tests of files that this run has not collected, or not all of them."""
+    """Return the tests of files that this run has not collected completely."""
     known = sorted(file for file in files if (ROOT / file).exists())
     if not known:
         return set()

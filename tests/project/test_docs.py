@@ -1,3 +1,5 @@
+"""Links, make targets, settings, files and examples in the documentation exist and are valid."""
+
 from __future__ import annotations
 
 import json

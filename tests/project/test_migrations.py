@@ -1,4 +1,4 @@
-"""Migrations and the tables in the code say the same; what was there before a migration is there after it."""
+"""Migrations produce the tables that the code declares."""
 
 from __future__ import annotations
 

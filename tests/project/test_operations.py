@@ -1,4 +1,4 @@
-"""What docs/operations.md tells an operator to type can be typed, and its SQL runs."""
+"""The commands in docs/operations.md exist with their options, and its queries run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fenced(language: str) -> list[str]:
 
 
 def documented_commands() -> list[str]:
-    """Every command line of ours on the page, in blocks and in sentences."""
+    """Return every tocsin command line on the page, in code blocks and in sentences."""
     lines = (line for block in fenced("sh") for line in block.splitlines() if "tocsin " in line)
     return sorted({*(line[line.index("tocsin ") :] for line in lines), *_TYPED.findall(PAGE)})
 
@@ -32,19 +32,19 @@ def documented_commands() -> list[str]:
 @pytest.mark.parametrize("line", documented_commands())
 def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
     command, *words = shlex.split(line)[1:]
-    under = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
+    subcommand = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
     options = {word for word in words if word.startswith("--")}
 
-    told = run_tocsin(command, *under, "--help").stdout
+    help_text = run_tocsin(command, *subcommand, "--help").stdout
 
     assert command in CLI_COMMANDS
-    assert options <= set(re.findall(r"--[a-z]+", told))
+    assert options <= set(re.findall(r"--[a-z]+", help_text))
 
 
-@pytest.mark.parametrize("question", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])
-def test_every_query_on_the_page_runs(database: Database, question: str) -> None:
+@pytest.mark.parametrize("query", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])
+def test_every_query_on_the_page_runs(database: Database, query: str) -> None:
     with database.engine.connect() as connection:
-        assert connection.exec_driver_sql(question).one()[0] == 0
+        assert connection.exec_driver_sql(query).one()[0] == 0
 
 
 def test_every_role_is_documented() -> None:

@@ -1,3 +1,5 @@
+"""The packages of the wheel, and their names."""
+
 from __future__ import annotations
 
 import tomllib
@@ -10,23 +12,23 @@ from tests.project.tree import PACKAGES, ROOT, files, relative_path
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("room", PACKAGES)
-def test_no_other_distribution_claims_a_package_of_ours(room: str) -> None:
-    owners = set(packages_distributions().get(room, ()))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_other_distribution_claims_a_package_of_ours(package: str) -> None:
+    owners = set(packages_distributions().get(package, ()))
 
-    assert owners <= {"tocsin"}, f"`{room}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
+    assert owners <= {"tocsin"}, f"`{package}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
 
 
 def test_the_wheel_contains_exactly_our_packages() -> None:
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
 
-    there = {
+    packages = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in files(".py")
         if path.relative_to(ROOT).parts[0] in PACKAGES
     }
 
-    assert sorted(listed) == sorted(there), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
+    assert sorted(listed) == sorted(packages), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
 
 
 def test_every_directory_with_code_is_a_package() -> None:
@@ -36,7 +38,7 @@ def test_every_directory_with_code_is_a_package() -> None:
 
 
 def test_no_module_is_named_like_a_package() -> None:
-    taken = {f"{room}.py" for room in PACKAGES}
+    taken = {f"{package}.py" for package in PACKAGES}
 
     assert [relative_path(path) for path in files(".py") if path.name in taken] == []
 
