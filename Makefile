@@ -35,7 +35,7 @@ test-fast: $(VENV)/.dev ## run the unit tests and the handler tests
 
 fuzz: $(VENV)/.dev ## run the fuzz tests with another seed and more examples: make fuzz seed=7 times=5
 	@seed=$(or $(seed),$$(date +%s)); echo "to repeat this run: make fuzz seed=$$seed"; \
-	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_list_statements.py
+	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_incident_list_pages.py
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .

@@ -17,7 +17,7 @@ from tasks.settings import BrokerSettings
 from tasks.startup import StartupError, free_port
 from tests.brokers import RabbitBroker, ValkeyBroker
 from tests.conftest import Database
-from tests.journeys.programs import process, tocsin
+from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
@@ -31,7 +31,7 @@ def start(name: str, servers: EmbeddedServers, **settings: str) -> str:
     ports = ("--port", str(free_port("127.0.0.1", 0))) if name == "gateway" else ()
     started = time.monotonic()
 
-    done = tocsin(name, *ports, **(servers.environment | settings))
+    done = run_tocsin(name, *ports, **(servers.environment | settings))
 
     assert time.monotonic() - started < WITHIN_SECONDS
     assert (done.returncode, done.stdout) == (1, "")
@@ -125,7 +125,7 @@ def test_a_user_that_rabbitmq_refuses_is_an_error_at_startup(rabbitmq: RabbitBro
 def test_a_port_in_use_ends_the_gateway_with_one_sentence(database: Database, servers: EmbeddedServers) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
-        done = tocsin("gateway", "--port", str(port), **(servers.environment | {"DATABASE_URL": database.url}))
+        done = run_tocsin("gateway", "--port", str(port), **(servers.environment | {"DATABASE_URL": database.url}))
 
     assert done.returncode == 1
     assert done.stderr == (
@@ -142,7 +142,7 @@ def test_a_process_whose_servers_are_unreachable_starts_and_waits_for_them(name:
     }
     log = tmp_path / "log"
 
-    with process(name, environment=unreachable, log=log):
+    with running_process(name, environment=unreachable, log=log):
         eventually(lambda: "process.started" in log.read_text())
 
     assert "startup.database_unreachable" in log.read_text()

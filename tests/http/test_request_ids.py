@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from models.messaging.command_ledger import commands
 from models.messaging.outbox import events
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 from tests.waiting import eventually
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

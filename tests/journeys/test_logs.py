@@ -11,7 +11,7 @@ import pytest
 
 from tasks.startup import free_port
 from tests.conftest import Database
-from tests.journeys.programs import process
+from tests.journeys.subprocesses import running_process
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
@@ -25,7 +25,7 @@ def test_every_line_of_a_process_is_json_and_it_logs_its_start_and_its_end(
     log = tmp_path / "log"
     ports = ("--port", str(free_port("127.0.0.1", 0))) if name == "gateway" else ()
 
-    with process(name, *ports, environment=servers.environment | {"DATABASE_URL": database.url}, log=log):
+    with running_process(name, *ports, environment=servers.environment | {"DATABASE_URL": database.url}, log=log):
         eventually(lambda: READY[name] in log.read_text())
 
     lines: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()]
