@@ -166,7 +166,7 @@ def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> Non
 
     assert second.returncode == 1
     assert second.stderr == (
-        f"tocsin already runs on {data} (pid {os.getpid()}): stop that one, or name another folder with --data\n"
+        f"tocsin already runs on {data} (pid {os.getpid()}): stop that one, or choose another directory with --data\n"
     )
 
 
@@ -298,7 +298,7 @@ def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
 
     said = run_unprivileged(script, Path("/"), str(data / "below")).stderr
 
-    sentence = f"{data / 'below'} cannot be used: Permission denied; name a folder with --data that you may write to\n"
+    sentence = f"{data / 'below'} cannot be used: Permission denied; choose a directory with --data that you may write to\n"
     assert sentence in said
 
 
@@ -315,7 +315,7 @@ def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("the disk that holds ")
-    assert done.stderr.endswith(" is full: free some space there, or name another folder with --data\n")
+    assert done.stderr.endswith(" is full: free some space, or choose another directory with --data\n")
     assert done.stderr.count("\n") == 1
 
 

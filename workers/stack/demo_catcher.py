@@ -1,4 +1,4 @@
-"""What `tocsin up --demo` adds to see what leaves the house: a mail catcher and a webhook echo, as one more part."""
+"""The mail catcher and webhook echo of `tocsin up --demo`, run as one more process of the stack."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 class CatcherExtension:
-    """Starts the catcher on free ports; mails go to it unless a mail server is configured."""
+    """Starts the catcher on free ports; mail goes to it unless a mail server is configured."""
 
     def __init__(self) -> None:
         self._page = ""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Start the catcher, and let the other parts know of it."""
+        """Start the catcher, and set TOCSIN_SMTP_URL for the processes that start after it."""
         ports: set[int] = set()
         while len(ports) < 2:
             ports.add(free_port(LOOPBACK, 0))
@@ -31,10 +31,10 @@ class CatcherExtension:
         self._page = f"http://{LOOPBACK}:{http_port}"
 
     def ready_message(self, stack: Stack, /) -> list[str]:
-        """Where mails and webhooks can be sent to, and seen."""
+        """Return lines with the addresses of the catcher."""
         mail = "goes to TOCSIN_SMTP_URL" if stack.settings.smtp_url else stack.environment["TOCSIN_SMTP_URL"]
         return [
-            f"caught     {self._page}/ shows mails and webhooks",
+            f"catcher    {self._page}/ shows mail and webhooks",
             f"mail       {mail}",
             f"webhooks   {self._page}/hook",
         ]

@@ -1,4 +1,4 @@
-"""Finding a running stack: ``DIR/stack.json`` names its settings and processes for every other command."""
+"""Discovery of a running stack: ``stack.json`` in the data directory holds its settings and process ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.stack.settings import StackSettings
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A running stack: where it answers, the settings that lead to its servers, its processes by part."""
+    """A running stack: the address of its gateway, the settings of its servers, and its process ids by name."""
 
     url: str
     host: str
@@ -23,19 +23,19 @@ class RunningStack:
 
 
 def publish(folder: DataDirectory, running: RunningStack) -> None:
-    """Let others find the stack; the file is readable by its owner alone."""
+    """Write the file, readable by its owner only."""
     write_private(folder.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
 
 
 def unpublish(folder: DataDirectory) -> None:
-    """Let nobody find the stack any more."""
+    """Remove the file."""
     (folder.path / "stack.json").unlink(missing_ok=True)
 
 
 def find_running_stack(data: Path) -> RunningStack | None:
-    """The stack that runs on `data`; a file that a killed stack left behind counts for nothing.
+    """Return the stack that runs in the directory `data`, or None; the file of a killed stack is ignored.
 
-    :raises StackError: the folder cannot be read by us.
+    :raises StackError: the directory is not readable.
     """
     folder = DataDirectory(data)
     try:
@@ -49,14 +49,14 @@ def find_running_stack(data: Path) -> RunningStack | None:
 
 
 def resolve_environment(data: Path, settings: StackSettings | None = None) -> dict[str, str]:
-    """The settings that lead to the servers: configured URLs, and for the rest the stack that runs on `data`.
+    """Return the URLs of the servers: those configured, the others from the stack that runs in the directory `data`.
 
-    :raises StackError: no database is configured, and nothing runs there.
+    :raises StackError: no database is configured, and no stack runs there.
     """
     configured = (settings or StackSettings.from_environment()).environment
     running = find_running_stack(data)
     if running is not None:
         return running.environment | configured
     if "DATABASE_URL" not in configured:
-        raise StackError(f"nothing runs on {data}: start it with `tocsin up --data {data}`, or set DATABASE_URL")
+        raise StackError(f"no stack runs in {data}: start it with `tocsin up --data {data}`, or set DATABASE_URL")
     return configured

@@ -1,4 +1,4 @@
-"""`tocsin up`: everything that is not configured is started here, then our own processes."""
+"""`tocsin up`: starts every server that is not configured, then tocsin's processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.stack.valkey import Valkey
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     data: Path
     host: str
@@ -31,41 +31,46 @@ class StackOptions:
 
 
 class StackExtension(Protocol):
-    """What may be added to a stack, like :mod:`workers.stack.demo`."""
+    """An addition to a stack, such as :mod:`workers.stack.demo`."""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Called with a migrated database, before our processes start."""
+        """Prepare the stack, after the database is migrated and before tocsin's processes start."""
 
     def ready_message(self, stack: Stack, /) -> list[str]:
-        """Called once everything is ready: lines to print before the last one."""
+        """Return lines to print once everything is ready."""
 
 
 class Stack:
-    """One start of everything; an extra may change its `environment` and start more with its `supervisor`."""
+    """One run of the stack; an extension may change its ``environment`` and start processes with its ``supervisor``."""
 
     def __init__(
-        self, wishes: StackOptions, settings: StackSettings, voice: Console, extras: Sequence[StackExtension] = ()
+        self,
+        options: StackOptions,
+        settings: StackSettings,
+        console: Console,
+        extensions: Sequence[StackExtension] = (),
     ) -> None:
-        """Describe it; nothing is started yet."""
-        self.options = wishes
+        """Describe the stack; nothing is started yet."""
+        self.options = options
         self.settings = settings
-        self.console = voice
-        self.extensions = extras
-        self.data_dir = DataDirectory(wishes.data)
-        self.supervisor = Supervisor(voice, changed=self._publish)
-        self.port = wishes.port
+        self.console = console
+        self.extensions = extensions
+        self.data_dir = DataDirectory(options.data)
+        self.supervisor = Supervisor(console, changed=self._publish)
+        self.port = options.port
         self.environment: dict[str, str] = {}
 
     @property
     def url(self) -> str:
-        """Where the gateway answers."""
+        """The base URL of the gateway."""
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"http://{host}:{self.port}"
 
     def run(self) -> None:
-        """Start, stay until asked to stop, stop.
+        """Start the stack, supervise it until a signal requests the stop, and stop it.
 
-        :raises StackError: it cannot start; whatever was started has been stopped.
+        :raises StackError: it cannot start; everything that was started has been stopped.
+        :raises StartupError: the gateway's port is in use.
         """
         self.port = free_port(self.options.host, self.options.port)
         self.data_dir.create()
@@ -77,7 +82,7 @@ class Stack:
             except StopRequested:
                 pass
             except StackError:
-                if not self.supervisor.stopping:  # Ctrl-C may break what is just being made
+                if not self.supervisor.stopping:  # Ctrl-C may have interrupted a step of the start
                     raise
             finally:
                 discovery.unpublish(self.data_dir)
@@ -87,9 +92,9 @@ class Stack:
 
     def _start(self) -> None:
         self._start_servers()
-        self.supervisor.run(self._part("migrations", "migrate"))
-        for extra in self.extensions:
-            extra.prepare(self)
+        self.supervisor.run(self._process("migrations", "migrate"))
+        for extension in self.extensions:
+            extension.prepare(self)
         self.supervisor.start(
             own_processes(
                 self.options.host,
@@ -99,17 +104,17 @@ class Stack:
                 environment=os.environ | self.environment,
             )
         )
-        self._greet()
+        self._print_ready_message()
 
     def _start_servers(self) -> None:
         configured = self.settings.environment
         postgres, valkey = Postgres(self.data_dir), Valkey(self.data_dir)
-        parts: list[ManagedProcess] = []
+        processes: list[ManagedProcess] = []
         if "DATABASE_URL" not in configured:
-            parts.append(postgres)
+            processes.append(postgres)
         if "BROKER_URL" not in configured or "REDIS_URL" not in configured:
-            parts.append(valkey)
-        self.supervisor.start(parts)
+            processes.append(valkey)
+        self.supervisor.start(processes)
         if postgres.note:
             self.console.print(postgres.note)
         self.environment = {
@@ -123,14 +128,14 @@ class Stack:
         }
         self._publish()
 
-    def _part(self, name: str, *words: str) -> ManagedProcess:
+    def _process(self, name: str, *words: str) -> ManagedProcess:
         environment = os.environ | self.environment
         return ManagedProcess(name, tocsin(*words), log=self.data_dir.logs / f"{name}.log", environment=environment)
 
-    def _greet(self) -> None:
+    def _print_ready_message(self) -> None:
         self.console.print(f"data       {self.data_dir.path}")
         self.console.print(f"API        {self.url}/docs")
-        for line in (line for extra in self.extensions for line in extra.ready_message(self)):
+        for line in (line for extension in self.extensions for line in extension.ready_message(self)):
             self.console.print(line)
         self.console.print(f"ready {self.url}")
 
@@ -144,5 +149,5 @@ class Stack:
             discovery.publish(self.data_dir, running)
         except OSError as error:
             self.console.print(
-                f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; others do not find us"
+                f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; commands cannot find this stack"
             )

