@@ -110,9 +110,9 @@ def test_a_long_query_of_a_killed_postgres_does_not_delay_the_restart(data: Path
         backend = busy.info.backend_pid
         busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
 
-        assert servers.postgres.process is not None
-        servers.postgres.process.kill()
-        servers.postgres.process.wait()
+        assert servers.postgres.popen is not None
+        servers.postgres.popen.kill()
+        servers.postgres.popen.wait()
         servers.start_postgres()
 
         assert query(servers, "SELECT 1") == "1"
@@ -288,7 +288,7 @@ def test_a_file_is_not_a_data_directory(data: Path) -> None:
 
     done = run_tocsin("up", "--data", str(data), "--port", "0")
 
-    assert (done.returncode, done.stderr) == (1, f"{data} is a file: name a folder with --data\n")
+    assert (done.returncode, done.stderr) == (1, f"{data} is a file: choose a directory with --data\n")
 
 
 def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
@@ -298,7 +298,9 @@ def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
 
     said = run_unprivileged(script, Path("/"), str(data / "below")).stderr
 
-    sentence = f"{data / 'below'} cannot be used: Permission denied; choose a directory with --data that you may write to\n"
+    sentence = (
+        f"{data / 'below'} cannot be used: Permission denied; choose a directory with --data that you may write to\n"
+    )
     assert sentence in said
 
 

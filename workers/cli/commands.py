@@ -1,4 +1,4 @@
-"""`tocsin commands`: what was asked, and what became of it."""
+"""`tocsin commands`: the ledger of accepted commands and their outcomes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-?[0-9a-fA-F]{4}){3}-?[0-9a-fA-F]{12}")
 @commands.command("list")
 def list_(
     *,
-    state: Annotated[CommandState | None, typer.Option(help="Only those in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 50,
+    state: Annotated[CommandState | None, typer.Option(help="Only commands in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Maximum number of commands.")] = 50,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The newest commands."""
-    query = _resources().order_by(ledger.c.seq.desc()).limit(limit)
+    """List commands, newest first."""
+    query = _select_commands().order_by(ledger.c.seq.desc()).limit(limit)
     if state is not None:
         query = query.where(ledger.c.state == state)
     with transaction(data) as connection:
@@ -41,8 +41,8 @@ def list_(
         print_json([_json(row) for row in rows])
         return
     for row in rows:
-        answer = "" if row["outcome_status"] is None else f"  {row['outcome_status']}"
-        print_line(f"{row['id']}  {iso(row['accepted_at'])}  {row['type']}  {row['subject']}  {row['state']}{answer}")
+        status = "" if row["outcome_status"] is None else f"  {row['outcome_status']}"
+        print_line(f"{row['id']}  {iso(row['accepted_at'])}  {row['type']}  {row['subject']}  {row['state']}{status}")
 
 
 @commands.command("show")
@@ -52,13 +52,13 @@ def show(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """One command with its outcome."""
+    """Show one command with its outcome."""
     if not _UUID.fullmatch(command_id):
-        raise CliError(f"{command_id} is no command's id: `tocsin commands list` shows them")
+        raise CliError(f"{command_id} is not a command id: `tocsin commands list` shows them")
     with transaction(data) as connection:
-        row = connection.execute(_resources().where(ledger.c.id == UUID(command_id))).mappings().one_or_none()
+        row = connection.execute(_select_commands().where(ledger.c.id == UUID(command_id))).mappings().one_or_none()
     if row is None:
-        raise CliError(f"there is no command {command_id}: `tocsin commands list` shows those there are")
+        raise CliError(f"there is no command {command_id}: `tocsin commands list` shows the newest ones")
     if as_json:
         print_json(_json(dict(row)))
         return
@@ -66,7 +66,7 @@ def show(
         print_line(f"{name:<12}  {'' if value is None else value}")
 
 
-def _resources() -> Select[Any]:
+def _select_commands() -> Select[Any]:
     return select(ledger, organizations.c.slug.label("organization")).join(
         organizations, organizations.c.id == ledger.c.organization_id, isouter=True
     )

@@ -1,4 +1,4 @@
-"""`tocsin directory`: who exists, as one document that goes in and comes out."""
+"""`tocsin directory`: import and export of organizations and people as one document."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exce
 
 @directory.callback()
 def about() -> None:
-    """Who exists: organizations, people, projects, teams, members, tokens."""
+    """Import and export organizations, people, projects, teams, members and tokens."""
 
 
 @directory.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - reads it from standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - for standard input.")],
     *,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring what is stored to what FILE says, all or nothing; what FILE leaves out stays."""
+    """Create or update everything in FILE, all or nothing; what is not in FILE stays as it is."""
     try:
         document = read_document(_content(file))
         with transaction(data) as connection:
@@ -38,7 +38,7 @@ def import_(
     if as_json:
         print_json(summary)
     else:
-        _tell(summary)
+        _print_summary(summary)
 
 
 @directory.command("export")
@@ -47,7 +47,7 @@ def export(
     data: DataOption = None,
     as_json: JsonOption = False,  # noqa: ARG001 - the document is JSON either way
 ) -> None:
-    """Print the stored directory as a document that imports again; without tokens, since only hashes are stored."""
+    """Print the directory as a document that can be imported, without tokens, of which only hashes are stored."""
     with transaction(data) as connection:
         document = export_directory(connection)
     print_json(document)
@@ -57,9 +57,9 @@ def _content(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
+        raise CliError(f"{file} cannot be read: {error.strerror}; choose a file with a directory document") from None
 
 
-def _tell(summary: ImportSummary) -> None:
+def _print_summary(summary: ImportSummary) -> None:
     for section, counts in summary.items():
         print_line(f"{section}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

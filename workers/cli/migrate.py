@@ -1,4 +1,4 @@
-"""`tocsin migrate`: the schema comes to head."""
+"""`tocsin migrate`: upgrade the schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.cli.database import open_engine
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
-_NOT_ALLOWED = "42501"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def migrate(
@@ -21,11 +21,11 @@ def migrate(
     data: DataOption = None,
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Also make a group role per process, with the rights it needs."),
+        typer.Option("--roles", help="Also create a group role per process, with the privileges it needs."),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the schema to head; safe to run from many hosts at once."""
+    """Upgrade the schema to this release; safe to run on many hosts at once."""
     with importing():
         from models.database.grants import create_roles
         from models.database.migrate import migrate as bring_to_head
@@ -36,8 +36,8 @@ def migrate(
             try:
                 with engine.begin() as connection:
                     made = create_roles(connection)
-            except ProgrammingError as fault:
-                if sqlstate(fault) != _NOT_ALLOWED:
+            except ProgrammingError as error:
+                if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                     raise
                 raise CliError(
                     "the user of DATABASE_URL may not create roles: grant it CREATEROLE, or let an administrator run "
@@ -48,8 +48,8 @@ def migrate(
         print_json({"before": before, "now": now, "roles": made})
         return
     if before == now:
-        print_line(f"the schema is at {now} already")
+        print_line(f"the schema is already at {now}")
     else:
-        print_line(f"the schema came from {before or 'nothing'} to {now}")
+        print_line(f"the schema was upgraded from {before or 'nothing'} to {now}")
     if made:
-        print_line(f"made {', '.join(made)}: grant each to the login role of its process")
+        print_line(f"created {', '.join(made)}: grant each to the login role of its process")

@@ -1,6 +1,6 @@
 # kombu says that it is typed, and is so in part.
 # mypy: disable-error-code="no-untyped-call"
-"""`tocsin tap`: events as they pass."""
+"""`tocsin tap`: print events as they are published."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def tap(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print events as they pass, until Ctrl-C; with --json one CloudEvent a line."""
+    """Print events as they are published, until Ctrl-C; with --json one CloudEvent per line."""
     use_stack_environment(data)
     connection = make_app(BrokerSettings.from_environment()).connection_for_read()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0)
         _listen(connection, f"tocsin.tap.{new_id()}", binding or ["#"], as_json=as_json)
-    except connection.connection_errors as fault:
-        raise CliError(f"the broker does not answer: {fault}; check BROKER_URL") from None
+    except connection.connection_errors as error:
+        raise CliError(f"the broker is unreachable: {error}; check BROKER_URL") from None
     finally:
         connection.close()
 
@@ -48,7 +48,7 @@ def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool
         message.ack()
 
     channel = connection.channel()
-    # A queue of our own, that goes when we go; a terminal that stands still must not fill the broker.
+    # The queue is deleted with the connection, and bounded: a paused terminal must not fill the broker.
     queues = [
         Queue(name, EVENTS_EXCHANGE, key, durable=False, exclusive=True, auto_delete=True, queue_arguments=_NEWEST)(
             channel

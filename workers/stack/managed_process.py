@@ -63,14 +63,14 @@ class ManagedProcess:
         self.environment = dict(environment)
         self.account = account
         self.lock_file = lock_file
-        self.process: subprocess.Popen[bytes] | None = None
+        self.popen: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._log_start: int | None = None
 
     @property
     def pid(self) -> int | None:
         """The process id, or None if it is not running."""
-        return self.process.pid if self.process and self.is_running() else None
+        return self.popen.pid if self.popen and self.is_running() else None
 
     def start(self) -> None:
         """Start the program, without waiting until it is ready.
@@ -86,11 +86,11 @@ class ManagedProcess:
 
     def is_running(self) -> bool:
         """Whether the process is running."""
-        return self.process is not None and self.process.poll() is None
+        return self.popen is not None and self.popen.poll() is None
 
     def describe_exit(self) -> str:
         """Return a phrase for how the process ended, such as ``ended with exit code 1``."""
-        code = self.process.poll() if self.process else None
+        code = self.popen.poll() if self.popen else None
         if code is None:
             return "still runs"
         if code < 0:
@@ -126,26 +126,26 @@ class ManagedProcess:
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Stop it in an orderly way, and kill it after `grace_seconds`; do nothing if it was never started."""
-        if self.process is None:
+        if self.popen is None:
             return
         self.request_stop()
         try:
-            self.process.wait(grace_seconds)
+            self.popen.wait(grace_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
         self.release()
 
     def kill(self) -> None:
         """Kill it and the processes it started with SIGKILL, and wait until it has ended."""
-        if self.process is not None:
+        if self.popen is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process, if it is running."""
-        if self.process is not None and self.is_running():
-            self.process.send_signal(number)
+        if self.popen is not None and self.is_running():
+            self.popen.send_signal(number)
 
     def release(self) -> None:
         """Release the resources of a process that has ended."""
@@ -169,7 +169,7 @@ class ManagedProcess:
         die_with_parent = parent_death.make_preexec(self.parent_death_signal)
         with self._hold_lock_file() as inherited, self._open_log() as log:
             try:
-                self.process = subprocess.Popen(
+                self.popen = subprocess.Popen(
                     self.command,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
@@ -183,7 +183,7 @@ class ManagedProcess:
             except OSError as error:
                 raise StackError(f"{self.name} cannot be started: {error.strerror}: {self.command[0]}") from error
         if die_with_parent is None:
-            self._watcher = parent_death.start_watcher(self.process.pid, self.parent_death_signal)
+            self._watcher = parent_death.start_watcher(self.popen.pid, self.parent_death_signal)
 
     @contextlib.contextmanager
     def _hold_lock_file(self) -> Iterator[tuple[int, ...]]:

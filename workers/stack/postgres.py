@@ -85,7 +85,7 @@ class Postgres(ManagedProcess):
             self.data = self._folder.server_directory("postgres", account)
             self.sockets = _private_directory(self._folder.socket_directory(account) / "postgres", account)
             if not self.data.exists():
-                if self.process is not None:
+                if self.popen is not None:
                     raise data_missing_error(self.data)
                 self._create_cluster(programs)
         except OSError as error:

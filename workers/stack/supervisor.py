@@ -89,7 +89,7 @@ class Supervisor:
                 while process.is_running():
                     self._check_stop()
                     time.sleep(_POLL_SECONDS)
-            if process.process is None or process.process.returncode != 0:
+            if process.popen is None or process.popen.returncode != 0:
                 raise process.failure(process.describe_exit())
         finally:
             process.stop()
@@ -178,7 +178,7 @@ class _Monitor:
 
     def _schedule_restart(self, console: Console, death: str) -> None:
         now = time.monotonic()
-        killed = self.process.process is not None and self.process.process.returncode == -signal.SIGKILL
+        killed = self.process.popen is not None and self.process.popen.returncode == -signal.SIGKILL
         was_ready, lived = self.ready_since is not None, now - (self.ready_since or now)
         if was_ready and (killed or lived > SHORT_LIFE_SECONDS):
             self._failures = 0
