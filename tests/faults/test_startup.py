@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -38,7 +39,7 @@ def start(name: str, servers: EmbeddedServers, **settings: str) -> str:
     return done.stderr
 
 
-def url_with(original: Database, **parts: str) -> str:
+def url_with(original: Database, **parts: Any) -> str:
     return make_url(original.url).set(**parts).render_as_string(hide_password=False)
 
 
@@ -65,7 +66,7 @@ def valkey_password(valkey: ValkeyBroker) -> Iterator[str]:
     url = valkey.url.replace("redis+socket://", "unix://")
     with contextlib.closing(redis.Redis.from_url(url)) as client:
         client.config_set("requirepass", "right")
-        client.execute_command("AUTH", "right")
+        client.execute_command("AUTH", "right")  # type: ignore[no-untyped-call]
         yield "right"
         client.config_set("requirepass", "")
 

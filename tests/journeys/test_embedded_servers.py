@@ -337,11 +337,11 @@ def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
     done = run_tocsin("reset", "--data", str(data), "--yes")
     again = run_tocsin("reset", "--data", str(data), "--yes")
 
-    assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs on {data}: stop it first\n")
+    assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs in {data}: stop it first\n")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in data.iterdir()] == ["other.txt"]
     assert again.returncode == 1
-    assert again.stderr.startswith(f"{data} is no data folder of tocsin")
+    assert again.stderr.startswith(f"{data} is not a data directory of tocsin")
 
 
 def query(servers: EmbeddedServers, question: str) -> str:

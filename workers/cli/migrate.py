@@ -8,6 +8,8 @@ import typer
 from sqlalchemy.exc import ProgrammingError
 
 from models.database.engine import sqlstate
+from tasks.log_config import configure_logging
+from tasks.settings import LogSettings
 from workers.cli.common import DataOption, JsonOption, print_json, print_line
 from workers.cli.database import open_engine
 from workers.cli.errors import CliError
@@ -26,16 +28,17 @@ def migrate(
     as_json: JsonOption = False,
 ) -> None:
     """Upgrade the schema to this release; safe to run on many hosts at once."""
+    configure_logging(LogSettings.from_environment().log_level)
     with importing():
         from models.database.grants import create_roles
-        from models.database.migrate import migrate as bring_to_head
+        from models.database.migrate import migrate as upgrade_schema
 
     with open_engine(data) as engine:
-        made: list[str] = []
+        created: list[str] = []
         if roles:
             try:
                 with engine.begin() as connection:
-                    made = create_roles(connection)
+                    created = create_roles(connection)
             except ProgrammingError as error:
                 if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                     raise
@@ -43,13 +46,13 @@ def migrate(
                     "the user of DATABASE_URL may not create roles: grant it CREATEROLE, or let an administrator run "
                     "`tocsin migrate --roles` once"
                 ) from None
-        before, now = bring_to_head(engine)
+        before, now = upgrade_schema(engine)
     if as_json:
-        print_json({"before": before, "now": now, "roles": made})
+        print_json({"before": before, "now": now, "roles": created})
         return
     if before == now:
         print_line(f"the schema is already at {now}")
     else:
         print_line(f"the schema was upgraded from {before or 'nothing'} to {now}")
-    if made:
-        print_line(f"created {', '.join(made)}: grant each to the login role of its process")
+    if created:
+        print_line(f"created {', '.join(created)}: grant each to the login role of its process")

@@ -35,9 +35,7 @@ def create(
     user: Annotated[str | None, typer.Option(metavar="U", help="A person's token: their username.")] = None,
     organization: Annotated[
         str | None,
-        typer.Option(
-            metavar="O", help="A token of this organization; an API key, which reads, unless --service is given."
-        ),
+        typer.Option(metavar="O", help="A token of this organization: an API key, unless --service."),
     ] = None,
     name: Annotated[str, typer.Option(metavar="N", help="Its purpose; required except with --user.")] = "",
     scopes: Annotated[
