@@ -122,7 +122,7 @@ def _tls(url: str) -> dict[str, Any] | None:
         return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     if url.startswith("amqps://"):
         parameters = dict(parse_qsl(urlsplit(url).query))
-        files = {theirs: parameters[ours] for ours, theirs in _AMQPS_FILES.items() if ours in parameters}
+        files = {amqp_name: parameters[name] for name, amqp_name in _AMQPS_FILES.items() if name in parameters}
         # With None kombu inserts the host of the URL, which the certificate is then verified against.
         return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None} | files
     return None

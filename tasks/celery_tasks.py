@@ -48,7 +48,7 @@ def run_celery_worker(
 
     ``on_child_start`` runs in every new child after the fork, where engines and threads can be created. The child dies
     with this process, even by SIGKILL; a child that dies is replaced. ``ready`` is called when the worker starts to
-    consume, ``stopping`` when it is asked to stop.
+    consume, ``stopping`` when a signal requests its stop.
     """
     consumer_process = os.getpid()
 

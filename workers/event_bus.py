@@ -1,4 +1,4 @@
-# kombu says that it is typed, and is so in part.
+# kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
 """The event bus: publishes batches of events, and wakes the notifier when there are new ones.
 

@@ -1,4 +1,4 @@
-# redis-py says that it is typed, and is so in part.
+# redis-py is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
 """Wake-ups over Valkey's publish/subscribe: they shorten a wait, and only latency depends on them.
 
@@ -45,7 +45,7 @@ class WakeupPublisher:
     def __init__(self, url: str | None) -> None:
         self._client = _client(url) if url else None
         self._skip_until = 0.0
-        self._away = False
+        self._unreachable = False
 
     def publish(self, channel: str, payload: str = "") -> None:
         """Wake the subscribers of the channel."""
@@ -55,11 +55,11 @@ class WakeupPublisher:
             self._client.publish(channel, payload)
         except (RedisError, OSError) as error:
             self._skip_until = time.monotonic() + SKIP_SECONDS
-            if not self._away:
-                log.warning("wake.away", error=str(error))
-            self._away = True
+            if not self._unreachable:
+                log.warning("wakeup.unreachable", error=str(error))
+            self._unreachable = True
         else:
-            self._away = False
+            self._unreachable = False
 
     def close(self) -> None:
         """Close the connection."""
@@ -106,7 +106,7 @@ class WakeupListener:
             try:
                 self._listen(url)
             except (RedisError, OSError) as error:
-                log.debug("wake.reconnecting", error=str(error), seconds=pause)
+                log.debug("wakeup.reconnecting", error=str(error), seconds=pause)
             was_subscribed = self._subscribed.is_set()
             self._subscribed.clear()
             pause = 0.1 if was_subscribed else min(pause * 2, MAX_BACKOFF_SECONDS)
@@ -147,7 +147,7 @@ async def subscribe(
         try:
             await _subscribe_once(url, tuple(channels), on_message, subscribed)
         except (RedisError, OSError) as error:
-            log.debug("wake.reconnecting", error=str(error), seconds=pause)
+            log.debug("wakeup.reconnecting", error=str(error), seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, MAX_BACKOFF_SECONDS)
     await asyncio.Event().wait()

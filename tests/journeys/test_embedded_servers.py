@@ -166,7 +166,7 @@ def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> Non
 
     assert second.returncode == 1
     assert second.stderr == (
-        f"tocsin already runs on {data} (pid {os.getpid()}): stop that one, or choose another directory with --data\n"
+        f"tocsin already runs in {data} (pid {os.getpid()}): stop that one, or choose another directory with --data\n"
     )
 
 

@@ -55,7 +55,7 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `tocsin backup` wrote.")],
     *,
     data: DataOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the current content is deleted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Replace the content of the database with FILE, all or nothing, then upgrade the schema to this release."""

@@ -44,7 +44,7 @@ def worker(
     """Run a worker, which applies commands."""
     names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
     if not names or not set(names) <= set(Lane):
-        raise typer.BadParameter(f"--lanes takes some of {','.join(Lane)}, not {lanes!r}")
+        raise typer.BadParameter(f"--lanes must be some of {','.join(Lane)}, not {lanes!r}")
     use_stack_environment(data)
     _load_process("worker")(lanes=names, patience_seconds=patience)
 

@@ -15,7 +15,7 @@ from workers.stack.data_dir import DataDirectory
 def reset(
     *,
     data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The data directory to reset.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete the data of a stack in DIR; other files there stay."""

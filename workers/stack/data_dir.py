@@ -76,7 +76,7 @@ class DataDirectory:
             if not _try_lock(lock, within_seconds=0.5):  # a reader of stack.json holds it for a moment
                 lock.seek(0)
                 raise StackError(
-                    f"tocsin already runs on {self.path} (pid {lock.read().strip() or 'unknown'}): "
+                    f"tocsin already runs in {self.path} (pid {lock.read().strip() or 'unknown'}): "
                     "stop that one, or choose another directory with --data"
                 )
             lock.truncate(0)
@@ -156,9 +156,9 @@ class DataDirectory:
 
     def _create_linked_parent(self, root: Path) -> Path:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="data-", dir=root))
-        place.chmod(0o711)
-        return place
+        directory = Path(tempfile.mkdtemp(prefix="data-", dir=root))
+        directory.chmod(0o711)
+        return directory
 
     def _fits(self, run: Path) -> bool:
         return len(os.fsencode(run)) + len(_LONGEST_SOCKET) <= _SOCKET_BYTES and bool(_PLAIN.fullmatch(str(run)))

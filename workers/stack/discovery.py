@@ -22,14 +22,14 @@ class RunningStack:
     pids: dict[str, int] = field(default_factory=dict)
 
 
-def publish(folder: DataDirectory, running: RunningStack) -> None:
+def publish(data_dir: DataDirectory, running: RunningStack) -> None:
     """Write the file, readable by its owner only."""
-    write_private(folder.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
+    write_private(data_dir.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
 
 
-def unpublish(folder: DataDirectory) -> None:
+def unpublish(data_dir: DataDirectory) -> None:
     """Remove the file."""
-    (folder.path / "stack.json").unlink(missing_ok=True)
+    (data_dir.path / "stack.json").unlink(missing_ok=True)
 
 
 def find_running_stack(data: Path) -> RunningStack | None:
@@ -37,11 +37,11 @@ def find_running_stack(data: Path) -> RunningStack | None:
 
     :raises StackError: the directory is not readable.
     """
-    folder = DataDirectory(data)
+    data_dir = DataDirectory(data)
     try:
-        if not folder.is_locked():
+        if not data_dir.is_locked():
             return None
-        return RunningStack(**json.loads((folder.path / "stack.json").read_text()))
+        return RunningStack(**json.loads((data_dir.path / "stack.json").read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:

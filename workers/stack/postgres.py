@@ -46,20 +46,20 @@ class Postgres(ManagedProcess):
     stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions, writes a checkpoint
     leash_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
 
-    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
+    def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
         """Describe the server; ``durable=False`` is for tests and loses data if the operating system crashes."""
         account = server_account()
-        self._folder = folder
+        self._data_dir = data_dir
         self._settings = _SETTINGS if durable else _SETTINGS | _NOT_DURABLE
-        self.data = folder.path / "postgres"
-        self.sockets = folder.path / "run"
+        self.data = data_dir.path / "postgres"
+        self.sockets = data_dir.path / "run"
         super().__init__(
             "postgres",
             [],
-            log=folder.logs / "postgres.log",
+            log=data_dir.logs / "postgres.log",
             environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
             account=account,
-            lock_file=folder.path / "postgres.lock",
+            lock_file=data_dir.path / "postgres.lock",
         )
 
     @property
@@ -70,9 +70,9 @@ class Postgres(ManagedProcess):
     @property
     def note(self) -> str:
         """A line about data that had to be stored outside the data directory, or an empty string."""
-        if self.data.parent == self._folder.path:
+        if self.data.parent == self._data_dir.path:
             return ""
-        return f"postgres keeps its data in {self.data}, since it cannot reach {self._folder.path}"
+        return f"postgres keeps its data in {self.data}, since it cannot reach {self._data_dir.path}"
 
     def start(self) -> None:
         """Create the database cluster if there is none, and start the server.
@@ -81,9 +81,9 @@ class Postgres(ManagedProcess):
         """
         account = self.account
         try:
-            programs = postgres_programs(self._folder, account)
-            self.data = self._folder.server_directory("postgres", account)
-            self.sockets = _private_directory(self._folder.socket_directory(account) / "postgres", account)
+            programs = postgres_programs(self._data_dir, account)
+            self.data = self._data_dir.server_directory("postgres", account)
+            self.sockets = _private_directory(self._data_dir.socket_directory(account) / "postgres", account)
             if not self.data.exists():
                 if self.popen is not None:
                     raise data_missing_error(self.data)

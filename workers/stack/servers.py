@@ -15,11 +15,11 @@ from workers.stack.valkey import Valkey
 class EmbeddedServers:
     """The two servers of a data directory; they keep their URLs across restarts."""
 
-    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
+    def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
         """Describe the servers; nothing is started yet."""
-        self.data_dir = folder
-        self.postgres = Postgres(folder, durable=durable)
-        self.valkey = Valkey(folder)
+        self.data_dir = data_dir
+        self.postgres = Postgres(data_dir, durable=durable)
+        self.valkey = Valkey(data_dir)
 
     @property
     def database_url(self) -> str:
@@ -84,14 +84,14 @@ def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Itera
 
     :raises workers.stack.managed_process.StackError: they cannot be started.
     """
-    folder = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
-    servers = EmbeddedServers(folder, durable=durable)
+    data_dir = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
+    servers = EmbeddedServers(data_dir, durable=durable)
     with contextlib.ExitStack() as cleanup:
         if data is None:
-            cleanup.callback(folder.remove)
-        folder.create()
-        cleanup.enter_context(folder.locked())
-        cleanup.callback(folder.remove_socket_directory)
+            cleanup.callback(data_dir.remove)
+        data_dir.create()
+        cleanup.enter_context(data_dir.locked())
+        cleanup.callback(data_dir.remove_socket_directory)
         for start, stop in (
             (servers.start_valkey, servers.stop_valkey),
             (servers.start_postgres, servers.stop_postgres),

@@ -27,16 +27,16 @@ _SETTINGS = {
 class Valkey(ManagedProcess):
     """The Valkey server of a data directory."""
 
-    def __init__(self, folder: DataDirectory) -> None:
+    def __init__(self, data_dir: DataDirectory) -> None:
         """Describe the server; nothing is started yet."""
-        self._folder = folder
-        self.socket = folder.path / "run" / "valkey" / "valkey.sock"
+        self._data_dir = data_dir
+        self.socket = data_dir.path / "run" / "valkey" / "valkey.sock"
         super().__init__(
             "valkey",
             [],
-            log=folder.logs / "valkey.log",
+            log=data_dir.logs / "valkey.log",
             environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
-            lock_file=folder.path / "valkey.lock",
+            lock_file=data_dir.path / "valkey.lock",
         )
 
     @property
@@ -54,10 +54,10 @@ class Valkey(ManagedProcess):
 
         :raises StackError: it cannot be started.
         """
-        data = self._folder.path / "valkey"
+        data = self._data_dir.path / "valkey"
         try:
             data.mkdir(mode=0o700, exist_ok=True)
-            self.socket = self._folder.socket_directory(server_account()) / "valkey" / "valkey.sock"
+            self.socket = self._data_dir.socket_directory(server_account()) / "valkey" / "valkey.sock"
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(f"valkey cannot be prepared in {data}: {error.strerror}") from error
