@@ -44,7 +44,7 @@ from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_setting_names
-from tasks.log_config import configure_logging, log_process_started, log_process_stopped
+from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
 from tasks.server_check import check_servers
 from tasks.startup import StartupError, free_port
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
@@ -110,7 +110,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         check_servers(settings)
     except (SettingsError, StartupError) as error:
         sys.exit(str(error))
-    log_process_started("gateway")
+    log_process_started(ProcessKind.GATEWAY)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -154,7 +154,7 @@ class GatewayServer(uvicorn.Server):
             self._watch.stop()
         self._services.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
-        log_process_stopped("gateway")
+        log_process_stopped(ProcessKind.GATEWAY)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from enum import StrEnum
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final
@@ -18,6 +19,15 @@ _DEMOTED_LOGGERS: Final = ("alembic", "celery.app.trace", "celery.worker.strateg
 """Libraries whose lines at info level count as debug: one per migration, and two per Celery task."""
 
 log = structlog.get_logger(__name__)
+
+
+class ProcessKind(StrEnum):
+    """The kinds of long-running processes, as the log names them."""
+
+    GATEWAY = "gateway"
+    WORKER = "worker"
+    RELAY = "relay"
+    NOTIFIER = "notifier"
 
 
 def configure_logging(level: LogLevel) -> None:
@@ -59,12 +69,12 @@ def configure_logging(level: LogLevel) -> None:
     threading.excepthook = _log_thread_crash
 
 
-def log_process_started(kind: str) -> None:
-    """Log the start of this process; ``kind`` is gateway, worker, relay or notifier."""
+def log_process_started(kind: ProcessKind) -> None:
+    """Log the start of this process with its version."""
     log.info("process.started", kind=kind, version=version("tocsin"), pid=os.getpid())
 
 
-def log_process_stopped(kind: str) -> None:
+def log_process_stopped(kind: ProcessKind) -> None:
     """Log the orderly end of this process."""
     log.info("process.stopped", kind=kind, pid=os.getpid())
 

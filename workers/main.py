@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
-from tasks.log_config import configure_logging, log_process_started, log_process_stopped
+from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
 from tasks.server_check import check_servers
 from tasks.startup import StartupError
 from workers.runtime.imports import importing
@@ -28,7 +28,7 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
     with importing():
         from workers.apply.process import run_apply_worker
 
-    with _process("worker") as settings:
+    with _process(ProcessKind.WORKER) as settings:
         exit_code = run_apply_worker(settings, [Lane(lane) for lane in lanes], patience_seconds=patience_seconds)
     sys.exit(exit_code)
 
@@ -38,7 +38,7 @@ def run_relay() -> None:
     with importing():
         from workers.relay.relay import Relay
 
-    with _process("relay") as settings, _engine(settings, "tocsin-relay") as engine:
+    with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
         Relay(engine, settings).run(_stop_on_signals(), announce_ready)
 
 
@@ -47,12 +47,12 @@ def run_notifier() -> None:
     with importing():
         from workers.notify.notifier import Notifier
 
-    with _process("notifier") as settings, _engine(settings, "tocsin-notifier") as engine:
+    with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
         Notifier(engine, settings).run(_stop_on_signals(), announce_ready)
 
 
 @contextlib.contextmanager
-def _process(kind: str) -> Iterator[WorkerSettings]:
+def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
     """Read the settings, check the servers, and log the start and the orderly end of the process.
 
     If a server refuses the process, exit with one sentence on stderr and code 1.
