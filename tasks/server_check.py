@@ -6,35 +6,22 @@ needs an operator, so the process ends with one sentence instead of retrying.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final
 
 import structlog
 from amqp.exceptions import AccessRefused, NotAllowed
 from redis.exceptions import AuthenticationError
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
-from models.database.engine import make_engine, sqlstate
+from models.database.diagnosis import NO_SCHEMA, explain_unusable_database
+from models.database.engine import make_engine
 from tasks.app import make_app
 from tasks.settings import BrokerSettings, ProcessSettings
 from tasks.startup import StartupError
 
 BROKER_SECONDS: Final = 3.0
 """How long to try to connect to the broker."""
-
-UNDEFINED_TABLE: Final = "42P01"
-"""The SQLSTATE of a query on a table that does not exist."""
-
-NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
-
-# libpq passes no SQLSTATE on for a failed connection attempt, so its text decides. What is not listed here, such as
-# "the database system is starting up" or "too many clients already", may pass.
-_LOGIN_REFUSED: Final = re.compile(
-    r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
-    r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied for database"
-    r"|no such (?:user|database)"  # PgBouncer
-)
 
 log = structlog.get_logger(__name__)
 
@@ -87,22 +74,15 @@ def check_broker(settings: BrokerSettings) -> None:
 def explain_refusal(error: BaseException) -> str | None:
     """Return the sentence for an error that an operator has to resolve, or None for any other error.
 
-    Those are a refused login or an unknown database, a missing schema, and a login that the broker refuses.
+    Those are a login that the database or the broker refuses, an unknown database, and a missing schema.
     """
     for cause in _causes(error):
-        if isinstance(cause, DBAPIError) and sqlstate(cause) == UNDEFINED_TABLE:
-            return NO_SCHEMA
-        if isinstance(cause, OperationalError) and (reason := _refused_login(str(cause.orig))):
-            return f"the database refuses the login ({reason}): correct DATABASE_URL"
+        if isinstance(cause, DBAPIError) and (sentence := explain_unusable_database(cause)):
+            return sentence
         if isinstance(cause, (AuthenticationError, AccessRefused, NotAllowed)):
-            return f"the broker refuses the login ({_first_line(cause)}): correct BROKER_URL"
-    return None
-
-
-def _refused_login(message: str) -> str | None:
-    for line in message.splitlines():
-        if _LOGIN_REFUSED.search(line):
-            return line.rpartition("FATAL:")[2].strip()
+            return (
+                f"the broker refuses access ({_first_line(cause)}): correct BROKER_URL, or grant its user permissions"
+            )
     return None
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from models.database.diagnosis import explain_unusable_database
 from models.database.engine import make_engine
 from models.settings import DatabaseSettings
-from tasks.server_check import explain_refusal
 from workers.cli.common import use_stack_environment
 from workers.cli.errors import CliError
 
@@ -40,7 +40,7 @@ def transaction(data: Path | None) -> Iterator[Connection]:
 
 
 def _describe(engine: Engine, error: DBAPIError) -> str:
-    if refusal := explain_refusal(error):
-        return refusal
+    if sentence := explain_unusable_database(error):
+        return sentence
     reason = str(error.orig).strip().splitlines()[0]
     return f"the database {engine.url.render_as_string()} failed: {reason}; check DATABASE_URL"
