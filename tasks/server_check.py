@@ -80,9 +80,7 @@ def explain_refusal(error: BaseException) -> str | None:
         if isinstance(cause, DBAPIError) and (sentence := explain_unusable_database(cause)):
             return sentence
         if isinstance(cause, (AuthenticationError, AccessRefused, NotAllowed)):
-            return (
-                f"the broker refuses access ({_first_line(cause)}): correct BROKER_URL, or grant its user permissions"
-            )
+            return f"the broker refuses access ({_first_line(cause)}): correct BROKER_URL or its permissions"
     return None
 
 

@@ -111,18 +111,17 @@ def test_a_password_that_valkey_refuses_ends_a_process_with_one_sentence(
         BROKER_URL=valkey.url.replace("://", f"://:not-{valkey_password}@"),
     )
 
-    assert (
-        without
-        == "the broker refuses access (Authentication required): correct BROKER_URL, or grant its user permissions\n"
-    )
+    assert without == "the broker refuses access (Authentication required): correct BROKER_URL or its permissions\n"
     assert wrong.startswith("the broker refuses access (")
-    assert wrong.endswith("): correct BROKER_URL, or grant its user permissions\n")
+    assert wrong.endswith("): correct BROKER_URL or its permissions\n")
 
 
 def test_a_user_that_rabbitmq_refuses_is_an_error_at_startup(rabbitmq: RabbitBroker) -> None:
     url = make_url(rabbitmq.url).set(password="wrong").render_as_string(hide_password=False)
 
-    with pytest.raises(StartupError, match=r"^the broker refuses access \(.*\): correct BROKER_URL, "):
+    with pytest.raises(
+        StartupError, match=r"^the broker refuses access \(.*\): correct BROKER_URL or its permissions$"
+    ):
         check_broker(BrokerSettings(BROKER_URL=url))
 
 
