@@ -31,9 +31,7 @@ class StackError(Exception):
 
 def disk_full_error(path: Path) -> StackError:
     """Return the error for a disk without free space."""
-    return StackError(
-        f"the disk that holds {path} is full: free some space there, or choose another directory with --data"
-    )
+    return StackError(f"the disk that holds {path} is full: free some space, or choose another directory with --data")
 
 
 class ManagedProcess:
