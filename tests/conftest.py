@@ -41,6 +41,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 _POSTGRES_FIXTURES = {"servers", "demo", "system", "stack"}
+_SLOW_FIXTURES = {"demo", "system", "stack", "image"}
 _BROKER_FIXTURES = {"broker", "valkey", "rabbitmq", "rabbitmq_node", "system"}
 
 
@@ -55,6 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("broker")
         if fixtures & _POSTGRES_FIXTURES or folder == "journeys":
             item.add_marker("postgres")
+        if fixtures & _SLOW_FIXTURES:
+            item.add_marker("slow")
         if not any(item.iter_markers("broker")) and not any(item.iter_markers("postgres")) and folder != "project":
             item.add_marker("unit")
 

@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -44,6 +45,7 @@ NOWHERE = "redis+socket:///nowhere/valkey.sock"
 _numbers = count(1)
 
 
+@pytest.mark.slow
 def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
     class Machine(CommandMachine):
         def __init__(self) -> None:
