@@ -177,8 +177,8 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     """Assert that incidents, status changes, deliveries and events of a rule match the model."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
-    told = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
-    assert sorted(tuple(row) for row in told) == sorted(model.deliveries)
+    deliveries = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
+    assert sorted(tuple(row) for row in deliveries) == sorted(model.deliveries)
     # Opening and each status change increment the version and emit an event, without a gap.
     assert sum(row.version for row in found) == model.incidents + len(model.changes)
     for row in found:

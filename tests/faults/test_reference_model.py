@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -44,6 +45,7 @@ NOWHERE = "redis+socket:///nowhere/valkey.sock"
 _numbers = count(1)
 
 
+@pytest.mark.slow
 def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
     class Machine(CommandMachine):
         def __init__(self) -> None:
@@ -148,34 +150,34 @@ class CommandMachine(RuleBasedStateMachine):
             who, SetStatus.model_validate({"incident": reference, "status": status}), expected, version=expected_version
         )
 
-    @rule(who=WHO, text_=TEXTS, mentioned=MENTIONED, pick=PICK)
-    def post(self, who: str, text_: str, mentioned: list[str], pick: int) -> None:
-        self._post(who, _choose(self._references(), pick), text_, mentioned)
+    @rule(who=WHO, body_text=TEXTS, mentioned=MENTIONED, pick=PICK)
+    def post(self, who: str, body_text: str, mentioned: list[str], pick: int) -> None:
+        self._post(who, _choose(self._references(), pick), body_text, mentioned)
 
-    @rule(text_=TEXTS, mentioned=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
+    @rule(body_text=TEXTS, mentioned=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
     def edit(
-        self, text_: str, mentioned: list[str], version: str, who: str, by_author: bool, pick: int
+        self, body_text: str, mentioned: list[str], version: str, who: str, by_author: bool, pick: int
     ) -> None:  # fmt: skip
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _choose(known, pick)
-        current = self._current_comment(incident, asked_by)
+        incident, posted_by, id_ = _choose(known, pick)
+        current = self._current_comment(incident, posted_by)
         who = self._name_of(current.author) if by_author and current else who
         expected_version = _version(version, current.version if current else 1)
         expected = self.model.edit(
-            self.people[who], incident, asked_by, text_, self._named(mentioned), expected_version
+            self.people[who], incident, posted_by, body_text, self._named(mentioned), expected_version
         )
-        body = {"incident": incident.identifier, "id": id_, "comment": text_, "mentions": self._mentions(mentioned)}
+        body = {"incident": incident.identifier, "id": id_, "comment": body_text, "mentions": self._mentions(mentioned)}
         self._submit(who, EditComment.model_validate(body), expected, version=expected_version)
 
     @rule(who=WHO, by_author=st.booleans(), pick=PICK)
     def delete(self, who: str, by_author: bool, pick: int) -> None:
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _choose(known, pick)
-        current = self._current_comment(incident, asked_by)
+        incident, posted_by, id_ = _choose(known, pick)
+        current = self._current_comment(incident, posted_by)
         who = self._name_of(current.author) if by_author and current else who
-        expected = self.model.delete(self.people[who], incident, asked_by)
+        expected = self.model.delete(self.people[who], incident, posted_by)
         self._submit(who, DeleteComment.model_validate({"incident": incident.identifier, "id": id_}), expected)
 
     @rule(who=WHO, kind=st.sampled_from([MarkSeen, Subscribe, Unsubscribe]), pick=PICK)
@@ -293,7 +295,7 @@ class CommandMachine(RuleBasedStateMachine):
             "SELECT n.activity_id, n.user_id FROM notifications n"
             " WHERE n.organization_id = :organization AND n.reason = 'mention'"
         )
-        ids = {str(self._outcome_id(asked_by)): asked_by for asked_by, _ in self.model.mentioned}
+        ids = {str(self._outcome_id(posted_by)): posted_by for posted_by, _ in self.model.mentioned}
         assert sorted((ids[str(each.activity_id)], each.user_id) for each in notifications) == sorted(
             self.model.mentioned
         )
@@ -308,9 +310,9 @@ class CommandMachine(RuleBasedStateMachine):
             request_continuation=lambda: None,
         )
 
-    def _post(self, who: str, reference: str, text_: str, mentioned: list[str]) -> None:
-        expected = self.model.post(self.people[who], reference, text_, self._named(mentioned), len(self.submitted))
-        body = {"incident": reference, "comment": text_, "mentions": self._mentions(mentioned)}
+    def _post(self, who: str, reference: str, body_text: str, mentioned: list[str]) -> None:
+        expected = self.model.post(self.people[who], reference, body_text, self._named(mentioned), len(self.submitted))
+        body = {"incident": reference, "comment": body_text, "mentions": self._mentions(mentioned)}
         self._submit(who, PostComment.model_validate(body), expected)
 
     # --- queries -------------------------------------------------------------------------------------------------
@@ -335,9 +337,9 @@ class CommandMachine(RuleBasedStateMachine):
     def _known_comments(self) -> list[tuple[Incident, int, str]]:
         """Return comments whose id a caller may know, including deleted ones."""
         return [
-            (incident, asked_by, str(id_))
-            for asked_by in range(len(self.submitted))
-            if (id_ := self._outcome_id(asked_by)) and (incident := self._incident_of(asked_by))
+            (incident, posted_by, str(id_))
+            for posted_by in range(len(self.submitted))
+            if (id_ := self._outcome_id(posted_by)) and (incident := self._incident_of(posted_by))
         ]
 
     def _outcome_id(self, command: int) -> Any:

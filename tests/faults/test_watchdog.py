@@ -45,6 +45,7 @@ WORKERS = "tests.faults.supervised_workers"
 # --- end to end --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Harness, broker: Broker) -> None:
     acme = Acme(house.engine)
     with supervised(house, broker.url) as (supervisor, pids), running_relays(Relay(house.engine, broker.settings)):
@@ -60,6 +61,7 @@ def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Har
         assert alive(pids["idle"]) == [pids["idle"]]
 
 
+@pytest.mark.slow
 def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_done(
     house: Harness, broker: Broker, proxy: SilentProxy
 ) -> None:

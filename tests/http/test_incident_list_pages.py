@@ -153,6 +153,7 @@ RULE_FILTERS: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True], ids=["merged projects", "filtered projects"])
 def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
     dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool

@@ -459,9 +459,9 @@ def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: 
 
 def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident: int) -> None:
     queries: list[object] = []
-    desk = broadcaster_of(gateway)._feed
-    original = desk.read_since
-    desk.read_since = lambda *given, **named: queries.append(given) or original(*given, **named)  # type: ignore[method-assign, func-returns-value]
+    feed = broadcaster_of(gateway)._feed
+    original = feed.read_since
+    feed.read_since = lambda *given, **named: queries.append(given) or original(*given, **named)  # type: ignore[method-assign, func-returns-value]
     with contextlib.ExitStack() as streams:
         readers = [streams.enter_context(listening(gateway)) for _ in range(40)]
         queries.clear()

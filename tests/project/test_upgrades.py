@@ -79,6 +79,7 @@ def test_additive_statements_pass(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 
+@pytest.mark.slow
 def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) -> None:
     """Run some of its handler tests with its own code and the migrations added since."""
     before = previous_release()
