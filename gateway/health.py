@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from enum import StrEnum
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -17,13 +18,28 @@ BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0
 
 
+class HealthStatus(StrEnum):
+    """The status of a check; ``FAILED`` means that commands cannot be accepted."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
 class HealthCheck(NamedTuple):
-    """The result of one check; while a required one fails, commands cannot be accepted."""
+    """The result of one check; a required one has to be healthy for commands to be accepted."""
 
     name: str
     is_healthy: bool
     is_required: bool
     detail: str
+
+    @property
+    def status(self) -> HealthStatus:
+        """What the result means for the gateway."""
+        if self.is_healthy:
+            return HealthStatus.OK
+        return HealthStatus.FAILED if self.is_required else HealthStatus.DEGRADED
 
 
 async def run_checks(container: Container, *, with_broker: bool) -> list[HealthCheck]:

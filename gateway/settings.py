@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from models.settings import DatabaseSettings
-from tasks.settings import BrokerSettings
+from tasks.settings import ProcessSettings
 
 
-class GatewaySettings(DatabaseSettings, BrokerSettings):
-    """Database, broker and HTTP settings.
+class GatewaySettings(ProcessSettings):
+    """Settings of the gateway, with those that every process reads.
 
     ``rate`` is commands per second for each caller. ``origins`` are separated by commas; ``*`` allows any web page.
     """
@@ -19,7 +16,6 @@ class GatewaySettings(DatabaseSettings, BrokerSettings):
     rate: int = Field(default=1000, ge=1)
     origins: str = ""
     public_url: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("public_url")
     @classmethod

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.container import Container
-from gateway.health import read_canaries, run_checks
+from gateway.health import HealthStatus, read_canaries, run_checks
 
 
 def routes(container: Container) -> list[Route]:
@@ -21,16 +21,10 @@ def routes(container: Container) -> list[Route]:
     async def readyz(request: Request) -> Response:
         verbose = "verbose" in request.query_params
         results = await run_checks(container, with_broker=verbose)
-        is_ready = all(check.is_healthy for check in results if check.is_required)
+        is_ready = all(check.status is not HealthStatus.FAILED for check in results)
         body: dict[str, object] = {"status": "ready" if is_ready else "unready"}
         if verbose:
-            body["checks"] = {
-                check.name: {
-                    "status": "ok" if check.is_healthy else "failed" if check.is_required else "degraded",
-                    "detail": check.detail,
-                }
-                for check in results
-            }
+            body["checks"] = {check.name: {"status": check.status, "detail": check.detail} for check in results}
         return JSONResponse(body, 200 if is_ready else 503)
 
     async def read_version(_: Request) -> Response:
