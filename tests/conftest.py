@@ -91,7 +91,7 @@ class BackgroundTasks:
 
 
 @pytest.fixture(scope="session")
-def afterwards() -> Iterator[BackgroundTasks]:
+def background() -> Iterator[BackgroundTasks]:
     """For what the next test need not wait for; the last one of all fails if that goes wrong."""
     with ThreadPoolExecutor(1) as executor:
         doing = BackgroundTasks(executor)
@@ -100,14 +100,14 @@ def afterwards() -> Iterator[BackgroundTasks]:
 
 
 @pytest.fixture
-def alone(servers: EmbeddedServers, afterwards: BackgroundTasks) -> EmbeddedServers:
+def quiet_servers(servers: EmbeddedServers, background: BackgroundTasks) -> EmbeddedServers:
     """The servers, with nobody there from the tests before: for a test that breaks them, or is in need of quiet."""
-    afterwards.wait()
+    background.wait()
     return servers
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: BackgroundTasks) -> Iterator[Database]:
+def database(request: pytest.FixtureRequest, maintenance: Engine, background: BackgroundTasks) -> Iterator[Database]:
     """A fresh migrated database; whoever asks for ``acme`` finds its people there."""
     name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
@@ -116,7 +116,7 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: Ba
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
     # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
-    afterwards.submit(_drop, maintenance, name)
+    background.submit(_drop, maintenance, name)
 
 
 @pytest.fixture(scope="session")

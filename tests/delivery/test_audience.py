@@ -28,13 +28,13 @@ DELIVERED = "delivered"
 NO_ACCESS = ("suppressed", "no_access")
 
 
-def test_every_event_that_tells_people_has_a_line_in_the_table() -> None:
+def test_every_notifying_event_has_an_audience() -> None:
     telling = {name for name, event in EVENTS.items() if event.notifies_people}
 
     assert telling == set(AUDIENCES) & set(EVENTS)
 
 
-def test_a_mentioned_person_is_told(scene: Scene) -> None:
+def test_a_mentioned_person_is_notified(scene: Scene) -> None:
     ana = member(scene)
     scene.given(mentioning=[ana])
 
@@ -44,7 +44,7 @@ def test_a_mentioned_person_is_told(scene: Scene) -> None:
     assert scene.decided() == {ana: (DELIVERED, "mention")}
 
 
-def test_a_subscriber_is_told(scene: Scene) -> None:
+def test_a_subscriber_is_notified(scene: Scene) -> None:
     ana = member(scene, subscribed=True)
     scene.given()
 
@@ -53,7 +53,7 @@ def test_a_subscriber_is_told(scene: Scene) -> None:
     assert scene.told() == {ana: "subscribed"}
 
 
-def test_a_mentioned_team_is_told(scene: Scene) -> None:
+def test_a_mentioned_team_is_notified(scene: Scene) -> None:
     ana, ben = member(scene, teams=[scene.team]), member(scene, teams=[scene.team])
     scene.given(mentioning_teams=[scene.team])
 
@@ -62,7 +62,7 @@ def test_a_mentioned_team_is_told(scene: Scene) -> None:
     assert scene.told() == {ana: "team_mention", ben: "team_mention"}
 
 
-def test_someone_neither_mentioned_nor_subscribed_is_not_told(scene: Scene) -> None:
+def test_someone_neither_mentioned_nor_subscribed_is_not_notified(scene: Scene) -> None:
     member(scene)
     scene.given()
 
@@ -71,7 +71,7 @@ def test_someone_neither_mentioned_nor_subscribed_is_not_told(scene: Scene) -> N
     assert scene.decided() == {}
 
 
-def test_the_author_is_never_told_of_their_own_act(scene: Scene) -> None:
+def test_the_author_is_never_notified_of_their_own_comment(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
     scene.given(mentioning=[scene.author], mentioning_teams=[scene.team])
@@ -82,7 +82,7 @@ def test_the_author_is_never_told_of_their_own_act(scene: Scene) -> None:
     assert scene.decided() == {scene.author: ("suppressed", "author")}
 
 
-def test_the_strongest_reason_wins_and_gives_one_item(scene: Scene) -> None:
+def test_the_strongest_reason_wins_and_makes_one_item(scene: Scene) -> None:
     ana = member(scene, teams=[scene.team], subscribed=True)
     ben = member(scene, teams=[scene.team], subscribed=True)
     scene.given(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
@@ -93,7 +93,7 @@ def test_the_strongest_reason_wins_and_gives_one_item(scene: Scene) -> None:
     assert len(scene.rows("SELECT 1 FROM notifications")) == 2
 
 
-def test_the_item_names_the_comment_whatever_the_reason(scene: Scene) -> None:
+def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> None:
     ana = member(scene)
     activity = scene.given(mentioning=[ana])
 
@@ -102,7 +102,7 @@ def test_the_item_names_the_comment_whatever_the_reason(scene: Scene) -> None:
     assert scene.rows("SELECT event_type, activity_id FROM notifications") == [(CommentPosted.type, activity)]
 
 
-def test_a_place_on_a_team_that_was_switched_off_is_not_told(scene: Scene) -> None:
+def test_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_member(connection, scene.organization, inactive_teams=[scene.team])
     scene.given(mentioning_teams=[scene.team])
@@ -112,7 +112,7 @@ def test_a_place_on_a_team_that_was_switched_off_is_not_told(scene: Scene) -> No
     assert scene.told() == {}
 
 
-def test_an_inactive_person_on_a_mentioned_team_is_not_even_considered(scene: Scene) -> None:
+def test_an_inactive_member_of_a_mentioned_team_gets_no_decision(scene: Scene) -> None:
     member(scene, teams=[scene.team], is_active=False)
     scene.given(mentioning_teams=[scene.team])
 
@@ -122,7 +122,7 @@ def test_an_inactive_person_on_a_mentioned_team_is_not_even_considered(scene: Sc
     assert scene.unplanned() == set()
 
 
-def test_a_team_of_another_organization_brings_nobody(scene: Scene) -> None:
+def test_a_mentioned_team_of_another_organization_notifies_nobody(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         other = an_organization(connection)
         team = a_team(connection, other)
@@ -135,7 +135,7 @@ def test_a_team_of_another_organization_brings_nobody(scene: Scene) -> None:
     assert scene.told() == {}
 
 
-def test_an_inactive_subscriber_is_not_told_and_unsubscribed(scene: Scene) -> None:
+def test_an_inactive_subscriber_is_suppressed_and_unsubscribed(scene: Scene) -> None:
     ana = member(scene, subscribed=True, is_active=False)
     scene.given()
 
@@ -145,7 +145,7 @@ def test_an_inactive_subscriber_is_not_told_and_unsubscribed(scene: Scene) -> No
     assert unsubscribed(scene) == [ana]
 
 
-def test_who_left_the_organization_is_not_told_and_unsubscribed(scene: Scene) -> None:
+def test_a_subscriber_who_left_the_organization_is_suppressed_and_unsubscribed(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         ana = a_user(connection)
         a_subscription(connection, scene.incident, ana)
@@ -157,7 +157,7 @@ def test_who_left_the_organization_is_not_told_and_unsubscribed(scene: Scene) ->
     assert unsubscribed(scene) == [ana]
 
 
-def test_in_a_closed_organization_who_is_on_no_team_of_the_project_is_not_told(closed_scene: Scene) -> None:
+def test_in_a_closed_organization_only_people_with_project_access_are_notified(closed_scene: Scene) -> None:
     outsider = member(closed_scene, subscribed=True)
     insider = member(closed_scene, teams=[closed_scene.team], subscribed=True)
     manager = member(closed_scene, role=Role.MANAGER, subscribed=True)
@@ -170,7 +170,7 @@ def test_in_a_closed_organization_who_is_on_no_team_of_the_project_is_not_told(c
     assert unsubscribed(closed_scene) == [outsider]
 
 
-def test_one_project_in_reach_is_enough(closed_scene: Scene) -> None:
+def test_access_to_one_project_of_the_incident_is_enough(closed_scene: Scene) -> None:
     with closed_scene.engine.begin() as connection:
         elsewhere = a_project(connection, closed_scene.organization)
         closed_scene.incident = an_incident(
@@ -184,7 +184,7 @@ def test_one_project_in_reach_is_enough(closed_scene: Scene) -> None:
     assert closed_scene.told() == {ana: "subscribed"}
 
 
-def test_nobody_reads_an_incident_whose_projects_are_out_of_use(scene: Scene) -> None:
+def test_nobody_is_notified_of_an_incident_whose_projects_are_inactive(scene: Scene) -> None:
     ana = member(scene, role=Role.OWNER, subscribed=True)
     change(scene, update(projects).values(status="inactive"))
     scene.given()
@@ -194,7 +194,7 @@ def test_nobody_reads_an_incident_whose_projects_are_out_of_use(scene: Scene) ->
     assert scene.decided() == {ana: NO_ACCESS}
 
 
-def test_the_author_is_unsubscribed_too_when_access_is_gone(scene: Scene) -> None:
+def test_an_author_without_access_is_unsubscribed(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
     scene.given()
@@ -206,7 +206,7 @@ def test_the_author_is_unsubscribed_too_when_access_is_gone(scene: Scene) -> Non
     assert unsubscribed(scene) == [scene.author]
 
 
-def test_who_did_not_subscribe_is_not_unsubscribed(scene: Scene) -> None:
+def test_a_person_without_a_subscription_is_not_unsubscribed(scene: Scene) -> None:
     ana = member(scene, is_active=False)
     scene.given(mentioning=[ana])
 
@@ -226,7 +226,7 @@ def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
     assert unsubscribed(scene) == [ana]
 
 
-def test_the_order_to_unsubscribe_stands_in_the_incidents_own_line(scene: Scene) -> None:
+def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> None:
     member(scene, subscribed=True, is_active=False)
     scene.given()
 
@@ -246,7 +246,7 @@ def test_the_order_to_unsubscribe_stands_in_the_incidents_own_line(scene: Scene)
     ]
 
 
-def test_what_no_person_did_tells_nobody_and_unsubscribes_nobody(scene: Scene) -> None:
+def test_an_event_without_a_person_as_actor_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
     member(scene, subscribed=True)
     member(scene, subscribed=True, is_active=False)
     with scene.engine.begin() as connection:
@@ -259,7 +259,7 @@ def test_what_no_person_did_tells_nobody_and_unsubscribes_nobody(scene: Scene) -
     assert scene.unplanned() == set()
 
 
-def test_a_mentioned_account_that_is_gone_is_passed_over(scene: Scene) -> None:
+def test_a_mentioned_account_that_was_deleted_is_skipped(scene: Scene) -> None:
     ana, ben = member(scene), member(scene)
     scene.given(mentioning=[ana, ben])
     change(scene, users.delete().where(users.c.id == ana))
@@ -270,7 +270,7 @@ def test_a_mentioned_account_that_is_gone_is_passed_over(scene: Scene) -> None:
     assert scene.unplanned() == set()
 
 
-def test_a_subscription_made_before_planning_is_heeded(scene: Scene) -> None:
+def test_a_subscription_made_before_planning_counts(scene: Scene) -> None:
     scene.given()
     ana = member(scene, subscribed=True)
 
@@ -298,7 +298,7 @@ def unsubscribed(scene: Scene) -> list[int]:
     return [user for (user,) in rows]
 
 
-def test_a_plan_that_has_lost_incidents_does_not_silence_what_was_said(scene: Scene) -> None:
+def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
     ana = member(scene, subscribed=True)
     scene.given()
     change(scene, update(organizations).values(features=[]))
@@ -311,7 +311,7 @@ def test_a_plan_that_has_lost_incidents_does_not_silence_what_was_said(scene: Sc
 @pytest.mark.parametrize(
     "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
 )
-def test_nobody_is_told_of_openings_nor_of_who_looks_or_listens(scene: Scene, event: Event) -> None:
+def test_openings_views_and_subscriptions_notify_nobody(scene: Scene, event: Event) -> None:
     member(scene, subscribed=True)
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, event, by=scene.author)

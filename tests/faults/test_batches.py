@@ -17,47 +17,47 @@ from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import Harness, house
+from tests.handlers.conftest import Harness, harness
 
-__all__ = ["house"]
+__all__ = ["harness"]
 
 _fork = multiprocessing.get_context("fork")
 
 
 @pytest.fixture
-def acme(house: Harness) -> Acme:
-    return Acme(house.engine)
+def acme(harness: Harness) -> Acme:
+    return Acme(harness.engine)
 
 
 def comment(text: str = "Looking into it", incident: str = "1") -> PostComment:
     return PostComment.model_validate({"incident": incident, "comment": text})
 
 
-def make_unreadable(house: Harness, id_: UUID) -> None:
+def make_unreadable(harness: Harness, id_: UUID) -> None:
     """What is stored of this command cannot be carried out."""
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 
 
-def let_time_pass(house: Harness) -> None:
+def let_time_pass(harness: Harness) -> None:
     """Every back-off is over."""
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
 
 
-def states(house: Harness, ids: list[UUID]) -> list[str]:
-    with house.engine.connect() as connection:
+def states(harness: Harness, ids: list[UUID]) -> list[str]:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(commands.c.id, commands.c.state).where(commands.c.id.in_(ids)))
         by_id = {row.id: row.state for row in rows}
     return [by_id[id_] for id_ in ids]
 
 
-def comments_written(house: Harness) -> list[str]:
-    with house.engine.connect() as connection:
+def comments_written(harness: Harness) -> list[str]:
+    with harness.engine.connect() as connection:
         return list(connection.execute(select(activities.c.comment).order_by(activities.c.id)).scalars())
 
 
-def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
+def in_a_process_that_dies(harness: Harness, command: str, is_deadly: Callable[[Any], bool]) -> int:
     """Apply in a forked process that is killed by such a command; its exit code."""
 
     def work() -> None:
@@ -71,7 +71,7 @@ def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[An
             return handle(ask, work)
 
         handlers.HANDLERS[command] = kill_or_handle
-        house.applier(f"process-{os.getpid()}").drain(())
+        harness.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)
     process.start()
@@ -80,73 +80,73 @@ def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[An
     return process.exitcode
 
 
-def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: Acme) -> None:
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(100)]
-    make_unreadable(house, ids[50])
+def test_one_poisoned_command_among_a_hundred_fails_alone(harness: Harness, acme: Acme) -> None:
+    ids = [harness.accept(comment(f"{number}"), **acme.by("mem")) for number in range(100)]
+    make_unreadable(harness, ids[50])
 
     for _ in range(5):
-        house.apply()
-        let_time_pass(house)
-    house.apply()
+        harness.apply()
+        let_time_pass(harness)
+    harness.apply()
 
-    assert states(house, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
-    assert comments_written(house) == [f"{number}" for number in range(100) if number != 50]
-    assert house.ledger_row(ids[50])["attempts"] == 5
+    assert states(harness, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
+    assert comments_written(harness) == [f"{number}" for number in range(100) if number != 50]
+    assert harness.ledger_row(ids[50])["attempts"] == 5
 
 
-def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(house: Harness, acme: Acme) -> None:
-    first, second, third = (house.accept(comment(text), **acme.by("mem")) for text in ("1", "2", "3"))
-    make_unreadable(house, second)
+def test_what_stands_behind_a_poisoned_command_waits_until_it_is_dead(harness: Harness, acme: Acme) -> None:
+    first, second, third = (harness.accept(comment(text), **acme.by("mem")) for text in ("1", "2", "3"))
+    make_unreadable(harness, second)
 
-    house.apply()
+    harness.apply()
 
-    assert states(house, [first, second, third]) == ["applied", "accepted", "accepted"]
-    assert house.ledger_row(second)["attempts"] == 1
+    assert states(harness, [first, second, third]) == ["applied", "accepted", "accepted"]
+    assert harness.ledger_row(second)["attempts"] == 1
 
 
 def test_a_command_that_kills_its_process_is_dead_after_five_and_the_rest_is_applied(
-    house: Harness, acme: Acme
+    harness: Harness, acme: Acme
 ) -> None:
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(40)]
+    ids = [harness.accept(comment(f"{number}"), **acme.by("mem")) for number in range(40)]
 
     deaths = 0
-    while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
-        let_time_pass(house)
+    while "accepted" in states(harness, ids):
+        deaths += in_a_process_that_dies(harness, "comment.post", lambda ask: ask.comment == "20") == -signal.SIGKILL
+        let_time_pass(harness)
 
     assert deaths == 5
-    assert states(house, ids) == ["applied"] * 20 + ["dead"] + ["applied"] * 19
-    assert comments_written(house) == [f"{number}" for number in range(40) if number != 20]
+    assert states(harness, ids) == ["applied"] * 20 + ["dead"] + ["applied"] * 19
+    assert comments_written(harness) == [f"{number}" for number in range(40) if number != 20]
 
 
-def test_a_dead_command_is_announced(house: Harness, acme: Acme) -> None:
-    id_ = house.accept(comment(), **acme.by("mem"))
-    make_unreadable(house, id_)
+def test_a_dead_command_is_announced(harness: Harness, acme: Acme) -> None:
+    id_ = harness.accept(comment(), **acme.by("mem"))
+    make_unreadable(harness, id_)
 
     for _ in range(5):
-        house.apply()
-        let_time_pass(house)
+        harness.apply()
+        let_time_pass(harness)
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT type, subject FROM events").all()
     assert [tuple(row) for row in rows] == [("command.dead", f"commands/{id_}")]
 
 
-def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(house: Harness, acme: Acme) -> None:
+def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(harness: Harness, acme: Acme) -> None:
     total = 300
-    ids = [house.accept(comment(f"{number}"), **acme.by("mem")) for number in range(total)]
+    ids = [harness.accept(comment(f"{number}"), **acme.by("mem")) for number in range(total)]
 
-    workers = [threading.Thread(target=house.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
+    workers = [threading.Thread(target=harness.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    house.apply()
+    harness.apply()
 
-    assert states(house, ids) == ["applied"] * total
-    assert comments_written(house) == [f"{number}" for number in range(total)]
-    assert versions(house.engine, acme.organizations["acme"])[1] == total + 1
-    with house.engine.connect() as connection:
+    assert states(harness, ids) == ["applied"] * total
+    assert comments_written(harness) == [f"{number}" for number in range(total)]
+    assert versions(harness.engine, acme.organizations["acme"])[1] == total + 1
+    with harness.engine.connect() as connection:
         sequences = connection.exec_driver_sql("SELECT array_agg(sequence ORDER BY sequence) FROM events").scalar_one()
         assert sequences == list(range(1, total + 1))
         assert connection.execute(select(func.count()).select_from(activities)).scalar_one() == total

@@ -21,11 +21,11 @@ from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.settings import BrokerSettings
 from tests.faults.model import CLOSED, Comment, Incident, Model, Person
-from tests.handlers.conftest import Harness, house
+from tests.handlers.conftest import Harness, harness
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
 
-__all__ = ["house"]
+__all__ = ["harness"]
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
@@ -44,9 +44,9 @@ NOWHERE = "redis+socket:///nowhere/valkey.sock"
 _numbers = count(1)
 
 
-def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: Harness) -> None:
+def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(harness: Harness) -> None:
     run_state_machine_as_test(
-        lambda: Machine(house),
+        lambda: Machine(harness),
         settings=settings(
             max_examples=30,
             stateful_step_count=30,
@@ -61,10 +61,10 @@ def test_whatever_becomes_of_hints_and_workers_the_end_is_the_same(house: Harnes
 class Machine(RuleBasedStateMachine):
     """People ask, workers work or are kept from it; every example has an organization of its own."""
 
-    def __init__(self, house: Harness) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.house = house
-        self.engine: Engine = house.engine
+        self.harness = harness
+        self.engine: Engine = harness.engine
         self.model = Model()
         self.asked: list[tuple[UUID, int]] = []
         self.crashes = 0
@@ -303,7 +303,7 @@ class Machine(RuleBasedStateMachine):
 
     def _ask(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
         person = self.people[who].id
-        id_ = self.house.accept(
+        id_ = self.harness.accept(
             command,
             organization=self.organization,
             token=self.tokens[person],

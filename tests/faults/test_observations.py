@@ -22,30 +22,30 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.faults.test_batches import in_a_process_that_dies, let_time_pass, states
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, house
-from tests.handlers.watch import START, ObservedRule
+from tests.handlers.conftest import Harness, harness
+from tests.handlers.observed_rule import START, ObservedRule
 from workers.apply.claim import claim_next
 
-__all__ = ["house"]
+__all__ = ["harness"]
 
 MEM, ANA = 11, 12
 LABELS = {"warning": 50, "critical": 100}
 
 
 @pytest.fixture
-def acme(house: Harness) -> Acme:
-    return Acme(house.engine)
+def acme(harness: Harness) -> Acme:
+    return Acme(harness.engine)
 
 
 @pytest.fixture
-def watch(house: Harness, acme: Acme) -> ObservedRule:
-    return a_watch(house, acme)
+def watch(harness: Harness, acme: Acme) -> ObservedRule:
+    return a_watch(harness, acme)
 
 
-def a_watch(house: Harness, acme: Acme) -> ObservedRule:
+def a_watch(harness: Harness, acme: Acme) -> ObservedRule:
     """Warning above 50 tells Mem, critical above 100 tells Ana."""
     return ObservedRule(
-        house, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
+        harness, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
 
 
@@ -122,12 +122,12 @@ def shuffled(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
 
 
 @contextmanager
-def three_working(house: Harness) -> Iterator[None]:
+def three_working(harness: Harness) -> Iterator[None]:
     """Three workers that apply whatever comes for as long as the block lasts."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
-        worker = house.applier(name)
+        worker = harness.applier(name)
         while not stopped.wait(0.02):
             worker.drain(())
 
@@ -144,29 +144,29 @@ def three_working(house: Harness) -> Iterator[None]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_and_repeated_values_with_three_workers_end_as_a_plain_model_says(
-    house: Harness, acme: Acme, seed: int
+    harness: Harness, acme: Acme, seed: int
 ) -> None:
     chance = random.Random(seed)
-    watches = [a_watch(house, acme) for _ in range(4)]
+    watches = [a_watch(harness, acme) for _ in range(4)]
     models = [Plain() for _ in watches]
     streams = [shuffled(chance, 45) for _ in watches]
     turns = [place for place, stream in enumerate(streams) for _ in stream]
     chance.shuffle(turns)
     expected, ids = [], []
 
-    with three_working(house):
+    with three_working(harness):
         for start in range(0, len(turns), 40):
             asked: list[Command] = []
             for place in turns[start : start + 40]:
                 value, timestamp = streams[place].pop(0)
                 expected.append(models[place].see(value, timestamp))
                 asked.append(watches[place].observation(value, timestamp=timestamp.isoformat()))
-            ids += house.accept_all(asked, **watches[0].by_service())
-    house.apply()
+            ids += harness.accept_all(asked, **watches[0].by_service())
+    harness.apply()
 
-    answers = [(row["outcome_status"], row["outcome_body"]) for row in map(house.ledger_row, ids)]
+    answers = [(row["outcome_status"], row["outcome_body"]) for row in map(harness.ledger_row, ids)]
     assert [(code, body["fired"], body["resolved"], body.get("ignored")) for code, body in answers] == expected
-    assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
+    assert {row["attempts"] for row in map(harness.ledger_row, ids)} == {1}
     for watch, model in zip(watches, models, strict=True):
         assert_it_ended_as(model, watch)
     opened = sorted(row.identifier for watch in watches for row in watch.incidents())
@@ -189,21 +189,21 @@ def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
 
 
 def test_values_and_people_on_one_incident_keep_its_versions_dense(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     [incident] = watch.incidents()
     comment = PostComment.model_validate({"incident": incident.identifier, "comment": "Looking."})
     ids = []
 
-    with three_working(house):
+    with three_working(harness):
         for number in range(30):
-            ids += house.accept_all([watch.observation(70)] * 3, **watch.by_service())
-            ids.append(house.accept(comment, **acme.by("mem" if number % 2 else "ana")))
-    house.apply()
+            ids += harness.accept_all([watch.observation(70)] * 3, **watch.by_service())
+            ids.append(harness.accept(comment, **acme.by("mem" if number % 2 else "ana")))
+    harness.apply()
 
     [incident] = watch.incidents()
-    assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
+    assert {row["attempts"] for row in map(harness.ledger_row, ids)} == {1}
     assert incident.version == 2 + 30
     sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{incident.identifier}")]
     assert sequences == list(range(1, 2 + 30 + 1))
@@ -213,18 +213,18 @@ def test_values_and_people_on_one_incident_keep_its_versions_dense(
 
 
 def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what_they_would_have_done(
-    house: Harness, watch: ObservedRule
+    harness: Harness, watch: ObservedRule
 ) -> None:
     values = [10, 60, 120, 66.6, 80, 10]
-    ids = house.accept_all([watch.observation(value) for value in values], **watch.by_service())
+    ids = harness.accept_all([watch.observation(value) for value in values], **watch.by_service())
 
     deaths = 0
-    while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
-        let_time_pass(house)
+    while "accepted" in states(harness, ids):
+        deaths += in_a_process_that_dies(harness, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
+        let_time_pass(harness)
 
     assert deaths == 5
-    assert states(house, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
+    assert states(harness, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
     assert [row.value for row in watch.rows("SELECT value FROM alert_rule_observations ORDER BY number")] == [
         10, 60, 120, 80, 10,
@@ -232,68 +232,68 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what
 
 
 def test_a_worker_that_dies_after_the_values_but_before_its_commit_has_done_nothing(
-    house: Harness, watch: ObservedRule
+    harness: Harness, watch: ObservedRule
 ) -> None:
-    ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
-    in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 10)
+    ids = harness.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
+    in_a_process_that_dies(harness, "metric.observe", lambda ask: ask.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
 
-    house.apply()
-    let_time_pass(house)
-    house.apply()
+    harness.apply()
+    let_time_pass(harness)
+    harness.apply()
 
     assert before == ([], [], [])
-    assert states(house, ids) == ["applied"] * 3
+    assert states(harness, ids) == ["applied"] * 3
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 2)]
 
 
 # --- more than one line ----------------------------------------------------------------------------------------
 
 
-def waits_while(house: Harness, line: str, id_: UUID) -> bool:
+def waits_while(harness: Harness, line: str, id_: UUID) -> bool:
     """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
-    with house.engine.begin() as someone_else:
+    with harness.engine.begin() as someone_else:
         try_lock_subjects(someone_else, [line])
-        house.apply()
-        row = house.ledger_row(id_)
+        harness.apply()
+        row = harness.ledger_row(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_line_in_which_it_may_open_an_incident(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_line_in_which_it_may_open_an_incident(harness: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
-    assert waits_while(house, f"org:{watch.organization}", id_)
-    house.apply()
-    assert states(house, [id_]) == ["applied"]
+    assert waits_while(harness, f"org:{watch.organization}", id_)
+    harness.apply()
+    assert states(harness, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_line_of_the_incident_that_it_finds(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_line_of_the_incident_that_it_finds(harness: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
-    assert waits_while(house, f"incident:{watch.organization}:2", id_)
-    house.apply()
+    assert waits_while(harness, f"incident:{watch.organization}:2", id_)
+    harness.apply()
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_waits_for_no_incident_of_another_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
-    other = a_watch(house, acme)
+def test_a_value_waits_for_no_incident_of_another_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+    other = a_watch(harness, acme)
     other.observe(60)
 
-    assert not waits_while(house, f"incident:{watch.organization}:2", watch.accept(60))
+    assert not waits_while(harness, f"incident:{watch.organization}:2", watch.accept(60))
 
 
 def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
-    closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
+    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
     watch.accept(10)
 
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         first = claim_next(connection, f"rule:{watch.rule}")
-    house.apply()
+    harness.apply()
 
     assert first is not None
     assert first.id == closing
@@ -301,59 +301,59 @@ def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
 
 
 def test_what_was_asked_of_the_incident_after_the_value_comes_after_it(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     watch.accept(10)
-    closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
+    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
 
-    assert waits_while(house, f"rule:{watch.rule}", closing)
-    house.apply()
+    assert waits_while(harness, f"rule:{watch.rule}", closing)
+    harness.apply()
     assert [change.method for change in _closings(watch)] == [3]
 
 
 def test_a_value_waits_for_whatever_was_asked_in_its_organizations_line(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]})
-    house.accept_all([opening] * 120, **acme.by_service())
+    harness.accept_all([opening] * 120, **acme.by_service())
     watch.accept(60)
-    house.accept_all([opening] * 3, **acme.by_service())
+    harness.accept_all([opening] * 3, **acme.by_service())
 
-    house.apply()
+    harness.apply()
 
     [incident] = watch.incidents()
     assert incident.identifier == 1 + 120 + 1
 
 
-def test_a_value_waits_for_a_pause_in_its_organizations_line(house: Harness, acme: Acme, watch: ObservedRule) -> None:
-    opening = house.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
-    with house.engine.begin() as connection:
+def test_a_value_waits_for_a_pause_in_its_organizations_line(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+    opening = harness.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
+    with harness.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
         connection.execute(update(commands).where(commands.c.id == opening).values(next_attempt_at=later))
     value = watch.accept(60)
 
-    house.apply()
-    waited = states(house, [opening, value])
-    let_time_pass(house)
-    house.apply()
+    harness.apply()
+    waited = states(harness, [opening, value])
+    let_time_pass(harness)
+    harness.apply()
 
     assert waited == ["accepted", "accepted"]
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
 def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
-    house.execute(opening, **acme.by_service())
-    comment = house.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
-    house.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
+    harness.execute(opening, **acme.by_service())
+    comment = harness.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
+    harness.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
     watch.accept(60)
 
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         by_its_rule = claim_next(connection, f"rule:{watch.rule}")
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         by_its_organization = claim_next(connection, f"org:{watch.organization}")
 
     assert by_its_rule is None
@@ -362,48 +362,48 @@ def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
 
 
 def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before_it(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
     fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule}
-    opening = house.accept(OpenIncident.model_validate(fields), **acme.by("own"))
+    opening = harness.accept(OpenIncident.model_validate(fields), **acme.by("own"))
 
-    assert waits_while(house, f"rule:{watch.rule}", opening)
-    house.apply()
+    assert waits_while(harness, f"rule:{watch.rule}", opening)
+    harness.apply()
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
 def test_whoever_reopens_an_incident_of_a_rule_keeps_the_rule_from_opening_another_meanwhile(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     watch.observe(10)
-    reopening = house.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
+    reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
 
-    assert waits_while(house, f"rule:{watch.rule}", reopening)
-    house.apply()
+    assert waits_while(harness, f"rule:{watch.rule}", reopening)
+    harness.apply()
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_value_that_was_tried_before_is_taken_alone(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_that_was_tried_before_is_taken_alone(harness: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
 
-    house.apply()
+    harness.apply()
 
-    assert [done.finished for done in house.results] == [[first], [second]]
+    assert [done.finished for done in harness.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_are_a_few_transactions(house: Harness, watch: ObservedRule) -> None:
-    ids = house.accept_all(
+def test_a_thousand_values_of_one_rule_are_a_few_transactions(harness: Harness, watch: ObservedRule) -> None:
+    ids = harness.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )
 
-    house.apply()
+    harness.apply()
 
-    assert set(states(house, ids)) == {"applied"}
-    assert len(house.results) == 5
+    assert set(states(harness, ids)) == {"applied"}
+    assert len(harness.results) == 5
 
 
 def _closings(watch: ObservedRule) -> list[Any]:

@@ -211,12 +211,14 @@ def test_with_the_broker_away_events_wait(database: Database, broker: Broker) ->
     assert unannounced(database.engine) == 0
 
 
-def test_postgresql_may_restart_under_load(database: Database, subscriber: Subscriber, alone: EmbeddedServers) -> None:
+def test_postgresql_may_restart_under_load(
+    database: Database, subscriber: Subscriber, quiet_servers: EmbeddedServers
+) -> None:
     given_events(database.engine, lines=100, length=10)
 
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
-        alone.kill_postgres()
-        alone.start_postgres()
+        quiet_servers.kill_postgres()
+        quiet_servers.start_postgres()
         database.engine.dispose()
         given_events(database.engine, lines=10, length=10)
         eventually(lambda: unannounced(database.engine) == 0)

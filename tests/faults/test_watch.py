@@ -29,14 +29,14 @@ from tests.faults.deaf_line import DeafLine, deaf_line_to, served
 from tests.faults.test_batches import comment
 from tests.faults.test_relay import given_forgotten, going
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, house
+from tests.handlers.conftest import Harness, harness
 from tests.journeys.programs import Program, living, open_folder, running
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
 
-__all__ = ["house"]
+__all__ = ["harness"]
 
 SUPERVISE = """
 import json, os, sys
@@ -68,36 +68,36 @@ voice.say("stopped")
 # --- the whole way ---------------------------------------------------------------------------------------------
 
 
-def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(house: Harness, broker: Broker) -> None:
-    acme = Acme(house.engine)
-    with supervised(house, broker.url) as (up, pids), going(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_seen(house.engine))
+def test_a_worker_whose_child_hangs_is_started_anew_and_the_work_is_done(harness: Harness, broker: Broker) -> None:
+    acme = Acme(harness.engine)
+    with supervised(harness, broker.url) as (up, pids), going(Relay(harness.engine, broker.settings)):
+        eventually(lambda: all_seen(harness.engine))
         (child,) = psutil.Process(pids["busy"]).children()
 
         child.suspend()
-        id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
+        id_ = harness.accept(comment("Anyone?"), **acme.by("mem"))
 
         assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
-        eventually(lambda: house.ledger_row(id_)["state"] == "applied")
+        eventually(lambda: harness.ledger_row(id_)["state"] == "applied")
         assert living(child.pid) == []
         assert living(pids["idle"]) == [pids["idle"]]
 
 
 def test_a_worker_whose_line_to_the_broker_is_dead_is_started_anew_and_the_work_is_done(
-    house: Harness, broker: Broker, line: DeafLine
+    harness: Harness, broker: Broker, line: DeafLine
 ) -> None:
-    acme = Acme(house.engine)
-    with supervised(house, line.url) as (up, pids), going(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_seen(house.engine))
+    acme = Acme(harness.engine)
+    with supervised(harness, line.url) as (up, pids), going(Relay(harness.engine, broker.settings)):
+        eventually(lambda: all_seen(harness.engine))
 
         line.is_deaf = True
-        id_ = house.accept(comment("Anyone?"), **acme.by("mem"))
+        id_ = harness.accept(comment("Anyone?"), **acme.by("mem"))
         eventually(lambda: not living(pids["busy"]), within_seconds=60)
         line.is_deaf = False
 
         assert up.until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have begun to wait on a line that was still deaf; then it is not the last.
-        eventually(lambda: house.ledger_row(id_)["state"] == "applied", within_seconds=60)
+        eventually(lambda: harness.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
 
 # --- whether work lies there untaken ---------------------------------------------------------------------------
@@ -257,9 +257,9 @@ def line(broker: Broker) -> Iterator[DeafLine]:
 
 
 @contextmanager
-def supervised(house: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
+def supervised(harness: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
     """Two workers under a supervisor, and their processes: ``busy`` with commands, ``idle`` without work."""
-    environment = json.dumps({"DATABASE_URL": house.url, "BROKER_URL": broker_url})
+    environment = json.dumps({"DATABASE_URL": harness.url, "BROKER_URL": broker_url})
     with open_folder() as folder, running(SUPERVISE, str(folder), environment) as up:
         yield up, json.loads(up.until("pids").removeprefix("pids "))
         up.end(signal.SIGTERM)

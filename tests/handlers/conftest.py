@@ -1,4 +1,4 @@
-"""A house for handlers: people, incidents and a worker without a broker, on a real database."""
+"""A harness for handlers: people, incidents and a worker without a broker, on a real database."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ def _count(connection: Connection, table: Any) -> int:
 
 
 @pytest.fixture
-def house(database: Database) -> Harness:
-    """An empty house."""
+def harness(database: Database) -> Harness:
+    """An empty harness."""
     return Harness(database.url, database.engine)
 
 
 @pytest.fixture
-def acme(house: Harness) -> Acme:
-    """The small organization, in that house."""
-    return Acme(house.engine)
+def acme(harness: Harness) -> Acme:
+    """The small organization, in that harness."""
+    return Acme(harness.engine)

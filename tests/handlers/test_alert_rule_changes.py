@@ -17,7 +17,7 @@ from tests.builders import a_trigger
 from tests.builders import an_action as built_action
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.rule_orders import (
+from tests.handlers.rule_commands import (
     MISSING,
     a_finding,
     a_rule,
@@ -36,99 +36,99 @@ from tests.rule_bodies import CRITICAL, WARNING
 # --- changing ----------------------------------------------------------------------------------------------------
 
 
-def test_a_change_keeps_the_id_and_begins_a_generation(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme, name="Before")
+def test_an_update_keeps_the_id_and_begins_a_generation(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme, name="Before")
 
-    status, shown = house.execute(change(rule, name="After", timeWindow=30), **acme.by("ana"))
+    status, shown = harness.execute(change(rule, name="After", timeWindow=30), **acme.by("ana"))
 
-    now = row(house, rule)
+    now = row(harness, rule)
     assert (status, shown["id"], shown["name"], shown["timeWindow"]) == (200, str(rule), "After", 30.0)
     assert (shown["version"], now.version, now.generation) == (2, 2, 2)
     assert shown["createdBy"] is None
     assert shown["dateModified"] > shown["dateCreated"]
-    assert activities(house, rule) == [(3, 12)]
-    [(type_, sequence, data)] = announced(house, rule)
+    assert activities(harness, rule) == [(3, 12)]
+    [(type_, sequence, data)] = announced(harness, rule)
     assert (type_, sequence, data["alertRule"]["version"]) == ("alert_rule.updated", 1, 2)
 
 
-def test_what_a_rule_said_before_is_kept(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme, name="First")
+def test_earlier_generations_are_kept(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme, name="First")
 
     for name in ("Second", "Third"):
-        house.accept(change(rule, name=name), **acme.by("mem"))
-    house.apply()
+        harness.accept(change(rule, name=name), **acme.by("mem"))
+    harness.apply()
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(alert_rule_generations).order_by("generation")).all()
     assert [(each.rule_id, each.generation, each.definition["name"]) for each in rows] == [
         (rule, 1, "First"),
         (rule, 2, "Second"),
     ]
-    assert row(house, rule).generation == 3
+    assert row(harness, rule).generation == 3
 
 
-def test_what_is_left_out_of_a_change_stays(house: Harness, acme: Acme) -> None:
+def test_fields_absent_from_an_update_stay_unchanged(harness: Harness, acme: Acme) -> None:
     full = {
         "environment": "production", "owner": "team:21", "description": "Look at the pool.", "resolveThreshold": 20,
         "thresholdPeriod": 3, "comparisonDelta": 60, "excludedProjects": ["p2"], "includeAllProjects": True,
         "dataset": "transactions", "activationCondition": 1, "monitorType": 1,
     }  # fmt: skip
-    _, made = house.execute(creation(**full), **acme.by("mem"))
+    _, made = harness.execute(creation(**full), **acme.by("mem"))
 
-    status, shown = house.execute(change(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
+    status, shown = harness.execute(change(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
 
     moving = {"dateModified", "triggers", "version"}
     assert status == 200
     assert {name: shown[name] for name in shown if name not in moving} == {
         name: made[name] for name in made if name not in moving
     }
-    said = row(house, int(made["id"])).definition
+    said = row(harness, int(made["id"])).definition
     assert (said["excluded_projects"], said["resolve_threshold"]) == (["p2"], 120.0)
 
 
-def test_null_takes_away_what_may_be_missing(house: Harness, acme: Acme) -> None:
+def test_null_clears_optional_fields(harness: Harness, acme: Acme) -> None:
     full = {
         "environment": "production", "owner": "user:12", "description": "Look.", "resolveThreshold": 20,
         "comparisonDelta": 60, "activationCondition": 0,
     }  # fmt: skip
-    _, made = house.execute(creation(**full), **acme.by("mem"))
+    _, made = harness.execute(creation(**full), **acme.by("mem"))
 
-    _, shown = house.execute(change(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
+    _, shown = harness.execute(change(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
 
     assert {name: shown[name] for name in full} == dict.fromkeys(full) | {"description": ""}
 
 
-def test_a_blank_description_leaves_the_one_there_is(house: Harness, acme: Acme) -> None:
-    _, made = house.execute(creation(description="Look."), **acme.by("mem"))
+def test_a_blank_description_leaves_the_description_unchanged(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(creation(description="Look."), **acme.by("mem"))
 
-    _, shown = house.execute(change(int(made["id"]), description=""), **acme.by("mem"))
+    _, shown = harness.execute(change(int(made["id"]), description=""), **acme.by("mem"))
 
     assert shown["description"] == "Look."
 
 
-def test_a_rule_stays_of_the_kind_that_it_was_made(house: Harness, acme: Acme) -> None:
-    _, made = house.execute(creation(monitorType=1), **acme.by("mem"))
+def test_the_monitor_type_cannot_be_changed(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(creation(monitorType=1), **acme.by("mem"))
 
-    _, shown = house.execute(change(int(made["id"]), monitorType=0), **acme.by("mem"))
+    _, shown = harness.execute(change(int(made["id"]), monitorType=0), **acme.by("mem"))
 
     assert shown["monitorType"] == 1
 
 
-def test_a_change_names_another_project_or_keeps_the_one_there_is(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme)
+def test_an_update_replaces_the_projects_or_keeps_them(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
 
-    _, kept = house.execute(change(rule), **acme.by("mem"))
-    _, moved = house.execute(change(rule, projects=["p2"]), **acme.by("mem"))
-    _, empty = house.execute(change(rule, projects=[]), **acme.by("mem"))
+    _, kept = harness.execute(change(rule), **acme.by("mem"))
+    _, moved = harness.execute(change(rule, projects=["p2"]), **acme.by("mem"))
+    _, empty = harness.execute(change(rule, projects=[]), **acme.by("mem"))
 
     assert [shown["projects"] for shown in (kept, moved, empty)] == [["p1"], ["p2"], ["p2"]]
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(alert_rule_projects)).all()
     assert rows == [(rule, acme.projects["acme", "p2"])]
 
 
-def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: Harness, acme: Acme) -> None:
-    _, made = house.execute(
+def test_an_update_keeps_triggers_and_actions_with_an_id_and_replaces_the_others(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(
         creation(triggers=[CRITICAL | {"actions": [an_action(), an_action(targetIdentifier=22)]}, WARNING]),
         **acme.by("mem"),
     )
@@ -143,7 +143,7 @@ def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: 
         ],
     }
 
-    status, shown = house.execute(change(int(made["id"]), triggers=[again]), **acme.by("mem"))
+    status, shown = harness.execute(change(int(made["id"]), triggers=[again]), **acme.by("mem"))
 
     [trigger] = shown["triggers"]
     assert status == 200
@@ -159,13 +159,13 @@ def test_triggers_and_actions_with_an_id_stay_and_the_others_come_and_go(house: 
     assert int(second["id"]) > int(kept["id"])
 
 
-def test_a_trigger_without_actions_in_a_change_keeps_those_it_has(house: Harness, acme: Acme) -> None:
-    _, made = house.execute(creation(triggers=telling()), **acme.by("mem"))
+def test_a_trigger_without_actions_in_an_update_keeps_its_actions(harness: Harness, acme: Acme) -> None:
+    _, made = harness.execute(creation(triggers=telling()), **acme.by("mem"))
     [trigger] = made["triggers"]
 
-    _, kept = house.execute(change(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem"))
+    _, kept = harness.execute(change(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem"))
     none = CRITICAL | {"id": trigger["id"], "actions": []}
-    _, emptied = house.execute(change(int(made["id"]), triggers=[none]), **acme.by("mem"))
+    _, emptied = harness.execute(change(int(made["id"]), triggers=[none]), **acme.by("mem"))
 
     assert [each["triggers"][0]["actions"] for each in (kept, emptied)] == [trigger["actions"], []]
 
@@ -183,40 +183,42 @@ def test_a_trigger_without_actions_in_a_change_keeps_those_it_has(house: Harness
         ({"owner": "user:999"}, {"owner": ["User does not exist"]}),
     ],
 )  # fmt: skip
-def test_a_change_must_fit_what_stays(house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON) -> None:
-    rule = a_rule(house, acme, resolve_threshold=20.0)
+def test_an_update_is_validated_together_with_the_unchanged_fields(
+    harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+) -> None:
+    rule = a_rule(harness, acme, resolve_threshold=20.0)
 
-    answered = house.execute(change(rule, **fields), **acme.by("mem"))
+    answered = harness.execute(change(rule, **fields), **acme.by("mem"))
 
     assert answered == (400, wrong)
-    assert (row(house, rule).version, follow_ups(house), announced(house, rule)) == (1, [], [])
+    assert (row(harness, rule).version, follow_ups(harness), announced(harness, rule)) == (1, [], [])
 
 
-def test_a_change_honours_the_version_that_its_caller_has_read(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme)
+def test_a_stale_expected_version_is_refused(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
 
-    first = house.execute(change(rule, name="One"), expected_version=1, **acme.by("mem"))
-    second = house.execute(change(rule, name="Two"), expected_version=1, **acme.by("ana"))
-    deleted = house.execute(deletion(rule), expected_version=1, **acme.by("ana"))
+    first = harness.execute(change(rule, name="One"), expected_version=1, **acme.by("mem"))
+    second = harness.execute(change(rule, name="Two"), expected_version=1, **acme.by("ana"))
+    deleted = harness.execute(deletion(rule), expected_version=1, **acme.by("ana"))
 
     stale = (412, {"detail": "The resource has changed since you read it."})
     assert (first[0], second, deleted) == (200, stale, stale)
-    assert row(house, rule).definition["name"] == "One"
+    assert row(harness, rule).definition["name"] == "One"
 
 
 # --- what a change ends ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: Harness, acme: Acme, order: Any) -> None:
-    rule, other = a_rule(house, acme), a_rule(house, acme)
-    open_ = [a_finding(house, acme, rule, status=status) for status in (1, 10, 20)]
-    a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
-    a_finding(house, acme, other)
+def test_updating_or_deleting_a_rule_closes_its_open_incidents(harness: Harness, acme: Acme, order: Any) -> None:
+    rule, other = a_rule(harness, acme), a_rule(harness, acme)
+    open_ = [a_finding(harness, acme, rule, status=status) for status in (1, 10, 20)]
+    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
+    a_finding(harness, acme, other)
 
-    house.execute(order(rule), **acme.by("mem"))
+    harness.execute(order(rule), **acme.by("mem"))
 
-    asked = follow_ups(house)
+    asked = follow_ups(harness)
     organization = acme.organizations["acme"]
     assert [each.subject for each in asked] == [f"incident:{organization}:{number}" for number in open_]
     assert {each.type for each in asked} == {"incident.set_status"}
@@ -227,16 +229,16 @@ def test_what_a_rule_holds_open_is_closed_by_tocsin_itself(house: Harness, acme:
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(
-    house: Harness, acme: Acme, order: Any
+def test_an_incident_closed_by_a_rule_change_records_the_reason_and_no_author(
+    harness: Harness, acme: Acme, order: Any
 ) -> None:
-    rule = a_rule(house, acme, triggers=[a_trigger("critical", 100.0, built_action(12))])
-    number = a_finding(house, acme, rule, status=IncidentStatus.CRITICAL)
+    rule = a_rule(harness, acme, triggers=[a_trigger("critical", 100.0, built_action(12))])
+    number = a_finding(harness, acme, rule, status=IncidentStatus.CRITICAL)
 
-    house.execute(order(rule), **acme.by("mem"))
-    house.apply()
+    harness.execute(order(rule), **acme.by("mem"))
+    harness.apply()
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         incident = connection.execute(
             select(incidents).where(
                 incidents.c.organization_id == acme.organizations["acme"], incidents.c.identifier == number
@@ -254,72 +256,70 @@ def test_what_is_closed_by_a_change_of_its_rule_says_so_and_names_nobody(
     assert subscribed == []
 
 
-def test_a_second_change_in_the_same_batch_does_not_close_again_what_the_first_one_has_closed(
-    house: Harness, acme: Acme
-) -> None:
-    rule = a_rule(house, acme)
-    number = a_finding(house, acme, rule)
+def test_two_updates_in_one_batch_close_an_incident_once(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
+    number = a_finding(harness, acme, rule)
 
-    ids = [house.accept(change(rule, name=name), **acme.by("mem")) for name in ("One", "Two")]
-    house.apply()
+    ids = [harness.accept(change(rule, name=name), **acme.by("mem")) for name in ("One", "Two")]
+    harness.apply()
 
-    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [200, 200]
-    assert [each.payload["incident"] for each in follow_ups(house)] == [str(number)]
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [200, 200]
+    assert [each.payload["incident"] for each in follow_ups(harness)] == [str(number)]
 
 
-def test_a_change_of_a_rule_that_found_something_is_on_record_as_a_snapshot(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme)
-    a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
+def test_the_first_update_of_a_rule_with_incidents_records_a_snapshot(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
+    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
 
     for _ in range(2):
-        house.execute(change(rule), **acme.by("mem"))
+        harness.execute(change(rule), **acme.by("mem"))
 
-    assert activities(house, rule) == [(6, 11), (3, 11), (3, 11)]
+    assert activities(harness, rule) == [(6, 11), (3, 11), (3, 11)]
 
 
 # --- deleting ----------------------------------------------------------------------------------------------------
 
 
-def test_a_rule_that_found_nothing_leaves_nothing_behind(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme)
+def test_deleting_a_rule_without_incidents_deletes_its_row(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
 
-    answered = house.execute(deletion(rule), **acme.by("mem"))
+    answered = harness.execute(deletion(rule), **acme.by("mem"))
 
     assert answered == (204, None)
-    assert (row(house, rule), activities(house, rule)) == (None, [])
-    [(type_, sequence, data)] = announced(house, rule)
+    assert (row(harness, rule), activities(harness, rule)) == (None, [])
+    [(type_, sequence, data)] = announced(harness, rule)
     assert (type_, sequence, data["alertRule"]["version"], data["projects"]) == ("alert_rule.deleted", 1, 2, ["p1"])
 
 
-def test_a_rule_that_found_something_is_hidden_and_kept_for_its_incidents(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme)
-    a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
+def test_deleting_a_rule_with_incidents_hides_it_and_keeps_its_row(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme)
+    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
 
-    answered = house.execute(deletion(rule), **acme.by("mem"))
+    answered = harness.execute(deletion(rule), **acme.by("mem"))
 
     assert answered == (204, None)
-    assert (row(house, rule).status, row(house, rule).version) == (4, 2)
-    assert activities(house, rule) == [(2, 11)]
+    assert (row(harness, rule).status, row(harness, rule).version) == (4, 2)
+    assert activities(harness, rule) == [(2, 11)]
 
 
 @pytest.mark.parametrize("order", [change, deletion])
-def test_what_is_deleted_cannot_be_found_again(house: Harness, acme: Acme, order: Any) -> None:
-    rule = a_rule(house, acme)
-    a_finding(house, acme, rule, status=IncidentStatus.CLOSED)
-    ids = [house.accept(each, **acme.by("mem")) for each in (deletion(rule), order(rule))]
+def test_a_deleted_rule_is_404(harness: Harness, acme: Acme, order: Any) -> None:
+    rule = a_rule(harness, acme)
+    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
+    ids = [harness.accept(each, **acme.by("mem")) for each in (deletion(rule), order(rule))]
 
-    house.apply()
+    harness.apply()
 
-    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [204, 404]
-    assert house.execute(order(rule), **acme.by("mem")) == (404, MISSING)
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [204, 404]
+    assert harness.execute(order(rule), **acme.by("mem")) == (404, MISSING)
 
 
-def test_an_organization_whose_plan_lost_the_feature_deletes_and_does_nothing_else(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme, organization="plain", project="n1")
+def test_without_the_feature_rules_can_only_be_deleted(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme, organization="plain", project="n1")
     mem = acme.by("mem", organization="plain")
 
-    changed = house.execute(change(rule), **mem)
-    made = house.execute(creation(projects=["n1"]), **mem)
-    deleted = house.execute(deletion(rule), **mem)
+    changed = harness.execute(change(rule), **mem)
+    made = harness.execute(creation(projects=["n1"]), **mem)
+    deleted = harness.execute(deletion(rule), **mem)
 
     assert (changed, made, deleted) == ((404, MISSING), (404, MISSING), (204, None))

@@ -27,7 +27,7 @@ def connection(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Connection) -> None:
+def test_every_queue_gets_a_canary_whenever_one_is_due(connection: Connection) -> None:
     first = insert_due_canaries(connection, every_seconds=30)
     at_once = insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "30 seconds")
@@ -39,7 +39,7 @@ def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Conne
     assert not set(first) & set(next_)
 
 
-def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection) -> None:
+def test_a_received_canary_shows_its_latency_and_its_worker(connection: Connection) -> None:
     sent = {canary.queue: canary for canary in insert_due_canaries(connection, every_seconds=30)}
     let_pass(connection, "2 minutes")
 
@@ -51,7 +51,7 @@ def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection
     assert bulk.age_seconds < 120 <= bulk.way_seconds <= bulk.sent_seconds
 
 
-def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
+def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection: Connection) -> None:
     insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "40 seconds")
     for canary in insert_due_canaries(connection, every_seconds=30):
@@ -64,7 +64,7 @@ def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
     assert flight(connection, Lane.COMMANDS).age_seconds < 40
 
 
-def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
+def test_a_late_canary_shows_its_own_latency(connection: Connection) -> None:
     (late, *_) = insert_due_canaries(connection, every_seconds=30)
     let_pass(connection, "45 seconds")
     insert_due_canaries(connection, every_seconds=30)
@@ -87,7 +87,7 @@ def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) 
 @pytest.mark.parametrize(
     "forged", ["canary:", "canary:x", "canary:-1", "canary:1.5", f"canary:{2**63}", "canary:٣", "canary:99"]
 )
-def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
+def test_a_forged_canary_is_ignored(connection: Connection, forged: str) -> None:
     insert_due_canaries(connection, every_seconds=30)
 
     mark_canaries_seen(connection, Canary.from_subjects(Lane.COMMANDS, [forged]), worker="a stranger")
@@ -95,7 +95,7 @@ def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
     assert flight(connection, Lane.COMMANDS).worker is None
 
 
-def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connection) -> None:
+def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connection) -> None:
     for _ in range(3):
         for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from models.enums import Lane
 from models.messaging.canary import insert_due_canaries, mark_canaries_seen
 from tests.conftest import Database
-from tests.handlers.test_directory_commands import Tocsin, tocsin
+from tests.handlers.test_cli import Tocsin, tocsin
 from workers.stack.servers import EmbeddedServers
 
 __all__ = ["tocsin"]
@@ -37,11 +37,11 @@ def send(database: Database, *, ago: str, seen_on: set[Lane]) -> None:
         connection.execute(text(f"UPDATE canaries SET {earlier}"), {"ago": ago})
 
 
-def test_before_the_first_canary_there_is_nothing_to_tell(tocsin: Tocsin) -> None:
+def test_before_the_first_canary_the_queue_check_passes(tocsin: Tocsin) -> None:
     assert queues(tocsin) == (True, "no canary has been sent yet: a relay sends one on every queue, twice a minute")
 
 
-def test_with_a_worker_on_every_queue_all_is_well(tocsin: Tocsin, database: Database) -> None:
+def test_with_a_worker_on_every_queue_the_queue_check_passes(tocsin: Tocsin, database: Database) -> None:
     send(database, ago="10 seconds", seen_on={*Lane})
 
     good, says = queues(tocsin)
@@ -50,7 +50,9 @@ def test_with_a_worker_on_every_queue_all_is_well(tocsin: Tocsin, database: Data
     assert "commands N s ago (N ms on its way), bulk" in says
 
 
-def test_a_queue_without_a_worker_is_named_with_the_command_that_starts_one(tocsin: Tocsin, database: Database) -> None:
+def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
+    tocsin: Tocsin, database: Database
+) -> None:
     send(database, ago="120 seconds", seen_on={*Lane})
     send(database, ago="0 seconds", seen_on={Lane.COMMANDS, Lane.BULK})
 
@@ -58,7 +60,7 @@ def test_a_queue_without_a_worker_is_named_with_the_command_that_starts_one(tocs
     assert queues(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 
-def test_without_a_relay_nobody_blames_the_workers(tocsin: Tocsin, database: Database) -> None:
+def test_without_a_relay_the_relay_is_reported_and_not_the_workers(tocsin: Tocsin, database: Database) -> None:
     send(database, ago="120 seconds", seen_on={*Lane})
 
     assert queues(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
@@ -67,7 +69,7 @@ def test_without_a_relay_nobody_blames_the_workers(tocsin: Tocsin, database: Dat
 @pytest.mark.parametrize(
     ("name", "value"), [("TOCSIN_RATE", "plenty"), ("TOCSIN_PUBLIC_URL", "tocsin.test"), ("TOCSIN_LOG_LEVEL", "loud")]
 )
-def test_a_value_that_a_room_would_refuse_is_refused_here_as_well(
+def test_a_setting_that_a_process_would_reject_fails_the_check(
     tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -79,9 +81,7 @@ def test_a_value_that_a_room_would_refuse_is_refused_here_as_well(
     assert found["says"].startswith(f"{name} does not fit: ")
 
 
-def test_a_setting_shows_what_it_is_set_to_or_what_holds_without(
-    tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_shows_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOCSIN_LOG_LEVEL", "warning")
 
     settings = json.loads(tocsin("doctor", "--json").out)["settings"]

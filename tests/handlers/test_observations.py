@@ -15,7 +15,7 @@ from tasks.settings import BrokerSettings
 from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.watch import ANA, BEN, MEM, START, ObservedRule, two_triggers
+from tests.handlers.observed_rule import ANA, BEN, MEM, START, ObservedRule, two_triggers
 from workers.notify.notifier import Notifier
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -23,11 +23,11 @@ NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def two(house: Harness, acme: Acme) -> ObservedRule:
-    return two_triggers(house, acme)
+def two(harness: Harness, acme: Acme) -> ObservedRule:
+    return two_triggers(harness, acme)
 
 
-def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_end(two: ObservedRule) -> None:
+def test_observations_move_an_incident_from_warning_to_critical_and_back_to_closed(two: ObservedRule) -> None:
     answers = [two.observe(value) for value in (60, 120, 80, 10)]
 
     assert [(code, body["fired"], body["resolved"]) for code, body in answers] == [
@@ -59,8 +59,8 @@ def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_en
     ]
 
 
-def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, time_window=15, threshold_period=2)
+def test_an_incident_starts_and_ends_one_window_before_the_deciding_value(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, time_window=15, threshold_period=2)
 
     for value in (101, 101, 1, 1):
         watch.observe(value)
@@ -73,7 +73,7 @@ def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(hous
     )
 
 
-def test_what_a_rule_opens_says_so(two: ObservedRule) -> None:
+def test_an_incident_opened_by_a_rule_refers_to_the_rule(two: ObservedRule) -> None:
     _, body = two.observe(60)
 
     shown = body["incident"]
@@ -84,8 +84,10 @@ def test_what_a_rule_opens_says_so(two: ObservedRule) -> None:
     assert (incident.alert_rule_generation, incident.identifier) == (1, 2)
 
 
-def test_its_activities_are_nobodys_whoever_sent_the_value(house: Harness, acme: Acme, two: ObservedRule) -> None:
-    house.execute(two.observation(120), **acme.by("mem"))
+def test_activities_of_an_incident_opened_by_a_rule_have_no_author(
+    harness: Harness, acme: Acme, two: ObservedRule
+) -> None:
+    harness.execute(two.observation(120), **acme.by("mem"))
 
     [incident] = two.incidents()
     rows = two.rows(
@@ -93,12 +95,12 @@ def test_its_activities_are_nobodys_whoever_sent_the_value(house: Harness, acme:
     )
     assert [(row.type, row.user_id) for row in rows] == [(4, None), (1, None), (2, None), (2, None)]
     assert [row.date_added for row in rows] == [incident.date_started, *[incident.date_added] * 3]
-    assert house.row_counts()["incident_subscriptions"] == 0
+    assert harness.row_counts()["incident_subscriptions"] == 0
     actors = {event["data"]["actor"]["type"] for event in two.events(f"incidents/{incident.identifier}")}
     assert actors == {"system"}
 
 
-def test_two_triggers_that_one_value_crosses_are_two_changes_and_people_are_told_once(two: ObservedRule) -> None:
+def test_a_value_that_fires_two_triggers_makes_two_changes_and_notifies_once(two: ObservedRule) -> None:
     code, body = two.observe(120)
 
     assert (code, body["fired"], body["incident"]["status"]) == (201, ["warning", "critical"], 20)
@@ -106,7 +108,7 @@ def test_two_triggers_that_one_value_crosses_are_two_changes_and_people_are_told
     assert two.deliveries() == [("email", MEM, "fire", 20), ("email", ANA, "fire", 20)]
 
 
-def test_two_triggers_that_one_value_resolves_end_it_at_once(two: ObservedRule) -> None:
+def test_a_value_that_resolves_two_triggers_closes_the_incident_at_once(two: ObservedRule) -> None:
     two.observe(120)
 
     _, body = two.observe(10)
@@ -116,14 +118,14 @@ def test_two_triggers_that_one_value_resolves_end_it_at_once(two: ObservedRule) 
     assert two.deliveries()[2:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
 
 
-def test_who_never_heard_of_it_does_not_hear_of_its_end(two: ObservedRule) -> None:
+def test_people_not_notified_of_the_start_are_not_notified_of_the_end(two: ObservedRule) -> None:
     two.observe(60)
     two.observe(10)
 
     assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
 
 
-def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: ObservedRule) -> None:
+def test_a_value_without_effect_returns_the_open_incident(two: ObservedRule) -> None:
     nothing_open = two.observe(10)
     two.observe(60)
     still_open = two.observe(70)
@@ -134,7 +136,7 @@ def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: Observ
     assert "ignored" not in body
 
 
-def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: ObservedRule) -> None:
+def test_a_trigger_event_holds_the_rule_the_incident_and_the_value(two: ObservedRule) -> None:
     two.observe(60)
 
     [event] = two.events(f"alert-rules/{two.rule}")
@@ -149,7 +151,7 @@ def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: Obser
 # --- what is ignored -------------------------------------------------------------------------------------------
 
 
-def test_a_repeated_and_an_older_timestamp_are_ignored_with_their_reasons(two: ObservedRule) -> None:
+def test_repeated_and_older_timestamps_are_ignored_with_their_reasons(two: ObservedRule) -> None:
     two.observe(10, timestamp="2026-11-23T12:00:00Z")
 
     repeated = two.observe(120, timestamp="2026-11-23T13:00:00+01:00")
@@ -160,8 +162,8 @@ def test_a_repeated_and_an_older_timestamp_are_ignored_with_their_reasons(two: O
     assert two.incidents() == []
 
 
-def test_timestamps_are_kept_for_each_project(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, projects=("p1", "p2"))
+def test_timestamps_are_tracked_per_project(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, projects=("p1", "p2"))
     watch.observe(101, timestamp="2026-11-23T12:00:00Z")
 
     _, body = watch.observe(101, project="p2", timestamp="2026-11-23T11:00:00Z")
@@ -170,7 +172,7 @@ def test_timestamps_are_kept_for_each_project(house: Harness, acme: Acme) -> Non
     assert [row.identifier for row in watch.incidents()] == [2, 3]
 
 
-def test_what_cools_down_is_ignored_until_ten_minutes_after_the_incident_was_created(two: ObservedRule) -> None:
+def test_values_within_ten_minutes_of_the_incidents_creation_are_ignored(two: ObservedRule) -> None:
     two.observe(120, at=NOON)
     two.observe(10, at=NOON)
 
@@ -182,7 +184,7 @@ def test_what_cools_down_is_ignored_until_ten_minutes_after_the_incident_was_cre
     assert len(two.incidents()) == 2
 
 
-def test_a_day_and_five_minutes_are_not_five_minutes(two: ObservedRule) -> None:
+def test_the_cooldown_takes_whole_days_into_account(two: ObservedRule) -> None:
     two.observe(120, at=NOON)
     two.observe(10, at=NOON)
 
@@ -191,8 +193,8 @@ def test_a_day_and_five_minutes_are_not_five_minutes(two: ObservedRule) -> None:
     assert body["fired"] == ["warning", "critical"]
 
 
-def test_each_project_cools_down_by_itself(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, projects=("p1", "p2"))
+def test_the_cooldown_is_per_project(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, projects=("p1", "p2"))
     watch.observe(101, at=NOON)
     watch.observe(1, at=NOON)
     watch.observe(101, project="p2", at=NOON + timedelta(minutes=6))
@@ -203,8 +205,8 @@ def test_each_project_cools_down_by_itself(house: Harness, acme: Acme) -> None:
     assert (still_cooling[1].get("ignored"), cooled[1]["fired"]) == ("cooling down", ["critical"])
 
 
-def test_null_is_nothing_counted(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme)
+def test_a_null_value_counts_as_zero(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme)
     watch.observe(101)
 
     _, body = watch.observe(None)
@@ -212,10 +214,10 @@ def test_null_is_nothing_counted(house: Harness, acme: Acme) -> None:
     assert body["resolved"] == ["critical"]
 
 
-def test_transactions_are_ignored_where_the_plan_does_not_include_performance(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, dataset="transactions")
+def test_transactions_are_ignored_without_the_performance_feature(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, dataset="transactions")
     ignored = watch.observe(101)
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE organizations SET features = '{organizations:incidents,organizations:performance-view}'"
         )
@@ -226,8 +228,8 @@ def test_transactions_are_ignored_where_the_plan_does_not_include_performance(ho
     assert seen["fired"] == ["critical"]
 
 
-def test_a_comparison_without_a_past_is_ignored(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, a_trigger("critical", 200), comparison_delta=60)
+def test_a_comparison_without_a_past_value_is_ignored(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, a_trigger("critical", 200), comparison_delta=60)
 
     assert [watch.observe(50, **past)[1].get("ignored") for past in ({}, {"comparisonValue": 0})] == [
         "no comparison value",
@@ -250,7 +252,7 @@ def test_a_comparison_without_a_past_is_ignored(house: Harness, acme: Acme) -> N
         ({"project": "c1"}, (400, {"project": ["Invalid project"]})),
     ],
 )
-def test_a_rule_or_project_that_is_not_there_is_refused_and_nothing_is_noted(
+def test_a_missing_rule_or_project_is_refused_and_nothing_is_recorded(
     two: ObservedRule, fields: dict[str, Any], expected: Any
 ) -> None:
     code, body = two.observe(120, **fields)
@@ -259,18 +261,16 @@ def test_a_rule_or_project_that_is_not_there_is_refused_and_nothing_is_noted(
     assert (two.observation_results(), two.incidents()) == ([], [])
 
 
-def test_a_project_that_is_switched_off_is_none(house: Harness, two: ObservedRule) -> None:
-    with house.engine.begin() as connection:
+def test_an_observation_of_an_inactive_project_is_refused(harness: Harness, two: ObservedRule) -> None:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE projects SET status = 'inactive' WHERE slug = 'p1'")
 
     assert two.observe(120)[0] == 403
 
 
-def test_a_deleted_rule_and_one_of_another_organization_are_not_there(
-    house: Harness, acme: Acme, two: ObservedRule
-) -> None:
-    abroad, _ = house.execute(two.observation(120), **acme.by("mem", organization="closed"))
-    with house.engine.begin() as connection:
+def test_a_deleted_rule_and_a_foreign_rule_are_404(harness: Harness, acme: Acme, two: ObservedRule) -> None:
+    abroad, _ = harness.execute(two.observation(120), **acme.by("mem", organization="closed"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alert_rules SET status = 4")
 
     deleted, _ = two.observe(120)
@@ -278,28 +278,28 @@ def test_a_deleted_rule_and_one_of_another_organization_are_not_there(
     assert (abroad, deleted) == (404, 404)
 
 
-def test_whoever_may_create_rules_may_observe_and_reaches_the_project(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_observing_requires_the_right_to_create_rules_and_project_access(
+    harness: Harness, acme: Acme, two: ObservedRule
 ) -> None:
-    of_a_member, _ = house.execute(two.observation(1), **acme.by("mem"))
-    of_a_stranger, _ = house.execute(two.observation(2), **acme.by("out"))
-    with house.engine.begin() as connection:
+    of_a_member, _ = harness.execute(two.observation(1), **acme.by("mem"))
+    of_a_stranger, _ = harness.execute(two.observation(2), **acme.by("out"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
-    without_the_scope, _ = house.execute(two.observation(3), **acme.by_service())
-    with house.engine.begin() as connection:
+    without_the_scope, _ = harness.execute(two.observation(3), **acme.by_service())
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")
-    of_a_member_who_may_not_write, _ = house.execute(two.observation(4), **acme.by("mem"))
-    with house.engine.begin() as connection:
+    of_a_member_who_may_not_write, _ = harness.execute(two.observation(4), **acme.by("mem"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false, alerts_member_write = true")
         connection.exec_driver_sql("UPDATE team_members SET is_active = false")
-    without_the_project, _ = house.execute(two.observation(5), **acme.by("mem"))
+    without_the_project, _ = harness.execute(two.observation(5), **acme.by("mem"))
 
     assert (of_a_member, of_a_stranger, without_the_scope) == (201, 403, 403)
     assert (of_a_member_who_may_not_write, without_the_project) == (403, 403)
 
 
-def test_without_the_feature_there_is_nothing_to_observe(house: Harness, two: ObservedRule) -> None:
-    with house.engine.begin() as connection:
+def test_without_the_feature_observing_is_404(harness: Harness, two: ObservedRule) -> None:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
     assert two.observe(120)[0] == 404
@@ -309,15 +309,15 @@ def test_without_the_feature_there_is_nothing_to_observe(house: Harness, two: Ob
 
 
 @pytest.fixture
-def watch_with(house: Harness, acme: Acme) -> Callable[..., ObservedRule]:
+def watch_with(harness: Harness, acme: Acme) -> Callable[..., ObservedRule]:
     """A rule with one trigger, critical, that does these actions."""
-    return lambda *actions: ObservedRule(house, acme, a_trigger("critical", 100, *actions))
+    return lambda *actions: ObservedRule(harness, acme, a_trigger("critical", 100, *actions))
 
 
-def test_a_team_is_its_active_people_with_an_active_place(
-    house: Harness, acme: Acme, watch_with: Callable[..., ObservedRule]
+def test_a_team_action_notifies_its_active_members(
+    harness: Harness, acme: Acme, watch_with: Callable[..., ObservedRule]
 ) -> None:
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_active = false WHERE username = 'ana'")
     watch = watch_with(an_action(21, target_type=TargetType.TEAM))
 
@@ -327,7 +327,7 @@ def test_a_team_is_its_active_people_with_an_active_place(
     assert watch.decisions() == [(MEM, "pending", "alert_action"), (BEN, "pending", "alert_action")]
 
 
-def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., ObservedRule]) -> None:
+def test_a_person_targeted_twice_is_notified_once(watch_with: Callable[..., ObservedRule]) -> None:
     watch = watch_with(an_action(MEM), an_action(21, target_type=TargetType.TEAM))
 
     watch.observe(101)
@@ -335,7 +335,7 @@ def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., ObservedR
     assert [user for _, user, *_ in watch.deliveries()] == [MEM, ANA, BEN]
 
 
-def test_an_address_is_told_as_it_stands(watch_with: Callable[..., ObservedRule]) -> None:
+def test_an_address_is_used_as_entered(watch_with: Callable[..., ObservedRule]) -> None:
     watch = watch_with(
         an_action("https://x.test/hook", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC),
         an_action("slack://a/b/c", action_type=ActionType.CHAT, target_type=TargetType.SPECIFIC),
@@ -347,7 +347,7 @@ def test_an_address_is_told_as_it_stands(watch_with: Callable[..., ObservedRule]
     assert watch.decisions() == []
 
 
-def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Callable[..., ObservedRule]) -> None:
+def test_a_delivery_refers_to_the_change_the_action_and_the_project(watch_with: Callable[..., ObservedRule]) -> None:
     action = an_action(MEM)
     watch = watch_with(action)
 
@@ -363,8 +363,8 @@ def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Call
     assert row.due_at == NOON
 
 
-def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
-    house: Harness, watch_with: Callable[..., ObservedRule]
+def test_a_former_member_is_not_notified_and_the_decision_says_why(
+    harness: Harness, watch_with: Callable[..., ObservedRule]
 ) -> None:
     # Out never was one; 99 is nobody's account any more.
     watch = watch_with(an_action(14), an_action(99))
@@ -385,8 +385,8 @@ def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
         (MEM, NOON, [MEM, ANA, "https://x.test/"]),
     ],
 )
-def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
-    house: Harness,
+def test_a_snooze_suppresses_deliveries_until_it_expires_and_leaves_a_decision(
+    harness: Harness,
     watch_with: Callable[..., ObservedRule],
     user: int | None,
     until: datetime | None,
@@ -394,7 +394,7 @@ def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
 ) -> None:
     hook = an_action("https://x.test/", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC)
     watch = watch_with(an_action(MEM), an_action(ANA), hook)
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(
             insert(alert_rule_snoozes).values(rule_id=watch.rule, user_id=user, until=until, date_added=START)
         )
@@ -408,24 +408,26 @@ def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
     ]
 
 
-def test_the_notifier_tells_no_subscriber_of_what_a_value_did(house: Harness, acme: Acme, two: ObservedRule) -> None:
+def test_subscribers_are_not_notified_of_changes_made_by_observations(
+    harness: Harness, acme: Acme, two: ObservedRule
+) -> None:
     two.observe(60)
     [incident] = two.incidents()
-    house.execute(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
-    house.execute(two.observation(120), **acme.by("ana"))
+    harness.execute(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
+    harness.execute(two.observation(120), **acme.by("ana"))
 
-    notifier = Notifier(house.engine, BrokerSettings(BROKER_URL="redis+socket:///nowhere/valkey.sock"))
+    notifier = Notifier(harness.engine, BrokerSettings(BROKER_URL="redis+socket:///nowhere/valkey.sock"))
     while notifier.plan_batch():
         pass
 
-    assert house.row_counts()["notifications"] == 0
+    assert harness.row_counts()["notifications"] == 0
 
 
 # --- what is noted ---------------------------------------------------------------------------------------------
 
 
-def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, threshold_period=2)
+def test_every_observation_is_recorded_with_its_result_and_counters(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, threshold_period=2)
     watch.observe(101)
     watch.observe(101)
     watch.observe(101, timestamp=START.isoformat())
@@ -440,11 +442,11 @@ def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Har
     ]  # fmt: skip
 
 
-def test_the_last_five_hundred_values_are_kept(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme)
-    house.accept_all([watch.observation(number) for number in range(1, 521)], **watch.by_service())
+def test_the_last_five_hundred_observations_are_kept(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme)
+    harness.accept_all([watch.observation(number) for number in range(1, 521)], **watch.by_service())
 
-    house.apply()
+    harness.apply()
 
     rows = watch.rows("SELECT number, value FROM alert_rule_observations ORDER BY number")
     assert [(row.number, row.value) for row in rows] == [(number, number) for number in range(21, 521)]

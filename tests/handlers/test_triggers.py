@@ -21,7 +21,7 @@ from tasks.commands.triggers import (
 from tests.builders import NOW
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.rule_orders import (
+from tests.handlers.rule_commands import (
     FORBIDDEN,
     MISSING,
     a_finding,
@@ -37,16 +37,16 @@ from tests.handlers.rule_orders import (
 TAKEN = (400, ["This label is already in use for this alert rule"])
 
 
-def told(house: Harness, acme: Acme, **who: Any) -> tuple[int, int, int]:
+def told(harness: Harness, acme: Acme, **who: Any) -> tuple[int, int, int]:
     """A rule with one trigger that tells somebody: ids of the three."""
     critical = {"label": "critical", "alertThreshold": 100, "actions": [an_action(**who)]}
-    _, made = house.execute(creation(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
+    _, made = harness.execute(creation(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
     [trigger] = made["triggers"]
     return int(made["id"]), int(trigger["id"]), int(trigger["actions"][0]["id"])
 
 
-def generations(house: Harness, rule: int) -> int:
-    with house.engine.connect() as connection:
+def generations(harness: Harness, rule: int) -> int:
+    with harness.engine.connect() as connection:
         return len(
             connection.execute(select(alert_rule_generations).where(alert_rule_generations.c.rule_id == rule)).all()
         )
@@ -75,13 +75,13 @@ def an_order_of_each(rule: int, trigger: int, action: int) -> list[RuleCommand]:
 # --- triggers ---------------------------------------------------------------------------------------------------
 
 
-def test_a_trigger_is_added(house: Harness, acme: Acme) -> None:
-    rule, first, _ = told(house, acme)
+def test_a_trigger_is_added(harness: Harness, acme: Acme) -> None:
+    rule, first, _ = told(harness, acme)
 
-    status, shown = house.execute(a_trigger(rule, actions=[an_action(targetIdentifier="22")]), **acme.by("ana"))
+    status, shown = harness.execute(a_trigger(rule, actions=[an_action(targetIdentifier="22")]), **acme.by("ana"))
 
     [action] = shown["actions"]
-    said = row(house, rule).definition["triggers"]
+    said = row(harness, rule).definition["triggers"]
     assert status == 201
     assert shown == {
         "id": shown["id"],
@@ -98,26 +98,26 @@ def test_a_trigger_is_added(house: Harness, acme: Acme) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"alertThreshold": 70}, {"label": "fatal"}, {"actions": []}, {}])
-def test_a_change_of_a_trigger_keeps_what_is_left_out(house: Harness, acme: Acme, fields: dict[str, JSON]) -> None:
-    rule, trigger, _ = told(house, acme)
-    before = row(house, rule).definition["triggers"][0]
+def test_updating_a_trigger_keeps_absent_fields(harness: Harness, acme: Acme, fields: dict[str, JSON]) -> None:
+    rule, trigger, _ = told(harness, acme)
+    before = row(harness, rule).definition["triggers"][0]
 
-    status, shown = house.execute(a_change(rule, trigger, **fields), **acme.by("mem"))
+    status, shown = harness.execute(a_change(rule, trigger, **fields), **acme.by("mem"))
 
-    after = row(house, rule).definition["triggers"][0]
+    after = row(harness, rule).definition["triggers"][0]
     changed = {"alertThreshold": "threshold", "label": "label", "actions": "actions"}
     assert status == 200
     assert {name for name in before if before[name] != after[name]} == {changed[name] for name in fields}
     assert {name: shown[name] for name in fields} == fields
 
 
-def test_a_label_is_there_once(house: Harness, acme: Acme) -> None:
-    rule, trigger, _ = told(house, acme)
-    house.execute(a_trigger(rule), **acme.by("mem"))
+def test_labels_are_unique_within_a_rule(harness: Harness, acme: Acme) -> None:
+    rule, trigger, _ = told(harness, acme)
+    harness.execute(a_trigger(rule), **acme.by("mem"))
 
-    assert house.execute(a_trigger(rule), **acme.by("mem")) == TAKEN
-    assert house.execute(a_change(rule, trigger, label="warning"), **acme.by("mem")) == TAKEN
-    assert house.execute(a_change(rule, trigger, label="critical"), **acme.by("mem"))[0] == 200
+    assert harness.execute(a_trigger(rule), **acme.by("mem")) == TAKEN
+    assert harness.execute(a_change(rule, trigger, label="warning"), **acme.by("mem")) == TAKEN
+    assert harness.execute(a_change(rule, trigger, label="critical"), **acme.by("mem"))[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -127,46 +127,48 @@ def test_a_label_is_there_once(house: Harness, acme: Acme) -> None:
         ({"alertThreshold": 101}, "Critical trigger must have an alert threshold above warning trigger"),
     ],
 )
-def test_a_trigger_must_fit_its_rule(house: Harness, acme: Acme, fields: dict[str, JSON], sentence: str) -> None:
-    rule, _, _ = told(house, acme)
+def test_a_trigger_is_validated_against_its_rule(
+    harness: Harness, acme: Acme, fields: dict[str, JSON], sentence: str
+) -> None:
+    rule, _, _ = told(harness, acme)
 
-    answered = house.execute(a_trigger(rule, **fields), **acme.by("mem"))
+    answered = harness.execute(a_trigger(rule, **fields), **acme.by("mem"))
 
     assert answered == (400, {"nonFieldErrors": [sentence]})
-    assert row(house, rule).version == 1
+    assert row(harness, rule).version == 1
 
 
-def test_the_threshold_of_a_comparison_is_a_difference_here_too(house: Harness, acme: Acme) -> None:
-    rule = a_rule(house, acme, comparison_delta=60, triggers=[])
+def test_the_threshold_of_a_comparison_trigger_is_given_as_a_difference(harness: Harness, acme: Acme) -> None:
+    rule = a_rule(harness, acme, comparison_delta=60, triggers=[])
 
-    _, shown = house.execute(a_trigger(rule), **acme.by("mem"))
+    _, shown = harness.execute(a_trigger(rule), **acme.by("mem"))
 
     assert shown["alertThreshold"] == 50.0
-    assert row(house, rule).definition["triggers"][0]["threshold"] == 150.0
+    assert row(harness, rule).definition["triggers"][0]["threshold"] == 150.0
 
 
-def test_the_last_trigger_may_go(house: Harness, acme: Acme) -> None:
-    rule, trigger, _ = told(house, acme)
+def test_the_last_trigger_can_be_deleted(harness: Harness, acme: Acme) -> None:
+    rule, trigger, _ = told(harness, acme)
 
-    answered = house.execute(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
+    answered = harness.execute(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
 
     assert answered == (204, None)
-    assert row(house, rule).definition["triggers"] == []
+    assert row(harness, rule).definition["triggers"] == []
 
 
 @pytest.mark.parametrize("place", [0, 1, 5], ids=["created", "updated", "deleted"])
-def test_another_threshold_is_another_rule_as_far_as_incidents_are_concerned(
-    house: Harness, acme: Acme, place: int
+def test_changing_triggers_begins_a_generation_and_closes_open_incidents(
+    harness: Harness, acme: Acme, place: int
 ) -> None:
-    rule, trigger, action = told(house, acme)
-    number = a_finding(house, acme, rule)
+    rule, trigger, action = told(harness, acme)
+    number = a_finding(harness, acme, rule)
 
-    house.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    harness.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
 
-    assert [each.payload["incident"] for each in follow_ups(house)] == [str(number)]
-    assert (row(house, rule).version, row(house, rule).generation, generations(house, rule)) == (2, 2, 1)
-    assert activities(house, rule) == [(1, 11), (6, 11), (3, 11)]
-    assert [type_ for type_, _, _ in announced(house, rule)] == ["alert_rule.created", "alert_rule.updated"]
+    assert [each.payload["incident"] for each in follow_ups(harness)] == [str(number)]
+    assert (row(harness, rule).version, row(harness, rule).generation, generations(harness, rule)) == (2, 2, 1)
+    assert activities(harness, rule) == [(1, 11), (6, 11), (3, 11)]
+    assert [type_ for type_, _, _ in announced(harness, rule)] == ["alert_rule.created", "alert_rule.updated"]
 
 
 # --- actions ----------------------------------------------------------------------------------------------------
@@ -189,54 +191,54 @@ def test_another_threshold_is_another_rule_as_far_as_incidents_are_concerned(
         ),
     ],
 )
-def test_an_action_tells_a_person_a_team_or_an_address(
-    house: Harness, acme: Acme, asked: dict[str, JSON], target: str, desc: str
+def test_an_action_targets_a_person_a_team_or_an_address(
+    harness: Harness, acme: Acme, asked: dict[str, JSON], target: str, desc: str
 ) -> None:
-    rule, trigger, _ = told(house, acme)
+    rule, trigger, _ = told(harness, acme)
     order = CreateAction.model_validate({"alertRule": rule, "trigger": trigger, "action": asked})
 
-    status, shown = house.execute(order, **acme.by("mem"))
+    status, shown = harness.execute(order, **acme.by("mem"))
 
     assert status == 201
     assert (shown["type"], shown["targetType"]) == (asked["type"], asked["targetType"])
     assert (shown["targetIdentifier"], shown["desc"], shown["alertRuleTriggerId"]) == (target, desc, str(trigger))
-    assert len(row(house, rule).definition["triggers"][0]["actions"]) == 2
+    assert len(row(harness, rule).definition["triggers"][0]["actions"]) == 2
 
 
-def test_an_action_that_is_changed_stays_the_same_one(house: Harness, acme: Acme) -> None:
-    rule, trigger, action = told(house, acme)
+def test_updating_an_action_keeps_its_id_and_date(harness: Harness, acme: Acme) -> None:
+    rule, trigger, action = told(harness, acme)
     another = an_action(targetType="user", targetIdentifier=12)
     order = UpdateAction.model_validate({"alertRule": rule, "trigger": trigger, "id": action, "action": another})
-    before = row(house, rule).definition["triggers"][0]["actions"][0]
+    before = row(harness, rule).definition["triggers"][0]["actions"][0]
 
-    status, shown = house.execute(order, **acme.by("mem"))
+    status, shown = harness.execute(order, **acme.by("mem"))
 
-    [after] = row(house, rule).definition["triggers"][0]["actions"]
+    [after] = row(harness, rule).definition["triggers"][0]["actions"]
     assert (status, shown["id"], shown["targetIdentifier"]) == (200, str(action), "12")
     assert (after["id"], after["date_added"]) == (before["id"], before["date_added"])
 
 
-def test_an_action_is_taken_away(house: Harness, acme: Acme) -> None:
-    rule, trigger, action = told(house, acme)
+def test_an_action_is_deleted(harness: Harness, acme: Acme) -> None:
+    rule, trigger, action = told(harness, acme)
     order = DeleteAction.model_validate({"alertRule": rule, "trigger": trigger, "id": action})
 
-    first, second = (house.execute(order, **acme.by("mem")) for _ in range(2))
+    first, second = (harness.execute(order, **acme.by("mem")) for _ in range(2))
 
     assert (first, second) == ((204, None), (404, MISSING))
-    assert row(house, rule).definition["triggers"][0]["actions"] == []
+    assert row(harness, rule).definition["triggers"][0]["actions"] == []
 
 
 @pytest.mark.parametrize("place", [2, 3, 4], ids=["created", "updated", "deleted"])
-def test_who_is_told_may_change_without_ending_anything(house: Harness, acme: Acme, place: int) -> None:
-    rule, trigger, action = told(house, acme)
-    a_finding(house, acme, rule)
+def test_changing_actions_keeps_the_generation_and_open_incidents(harness: Harness, acme: Acme, place: int) -> None:
+    rule, trigger, action = told(harness, acme)
+    a_finding(harness, acme, rule)
 
-    house.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    harness.execute(an_order_of_each(rule, trigger, action)[place], **acme.by("mem"))
 
-    assert (follow_ups(house), generations(house, rule)) == ([], 0)
-    assert (row(house, rule).version, row(house, rule).generation) == (2, 1)
-    assert activities(house, rule) == [(1, 11), (3, 11)]
-    assert [type_ for type_, _, _ in announced(house, rule)] == ["alert_rule.created", "alert_rule.updated"]
+    assert (follow_ups(harness), generations(harness, rule)) == ([], 0)
+    assert (row(harness, rule).version, row(harness, rule).generation) == (2, 1)
+    assert activities(harness, rule) == [(1, 11), (3, 11)]
+    assert [type_ for type_, _, _ in announced(harness, rule)] == ["alert_rule.created", "alert_rule.updated"]
 
 
 @pytest.mark.parametrize(
@@ -246,10 +248,10 @@ def test_who_is_told_may_change_without_ending_anything(house: Harness, acme: Ac
         ({"targetType": "user", "targetIdentifier": 14}, ["User does not belong to this organization"]),
     ],
 )
-def test_whom_an_action_cannot_tell_is_told_apart(
-    house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+def test_an_invalid_action_target_is_refused_with_the_reason(
+    harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
 ) -> None:
-    rule, trigger, action = told(house, acme)
+    rule, trigger, action = told(harness, acme)
     named = {"alertRule": rule, "trigger": trigger, "action": an_action(**fields)}
     orders = [
         CreateAction.model_validate(named),
@@ -257,40 +259,38 @@ def test_whom_an_action_cannot_tell_is_told_apart(
         a_trigger(rule, actions=[an_action(**fields)]),
     ]
 
-    assert [house.execute(order, **acme.by("mem")) for order in orders] == [(400, wrong)] * 3
-    assert row(house, rule).version == 1
+    assert [harness.execute(order, **acme.by("mem")) for order in orders] == [(400, wrong)] * 3
+    assert row(harness, rule).version == 1
 
 
 # --- where ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_a_rule_a_trigger_and_an_action_must_be_each_others(house: Harness, acme: Acme, place: int) -> None:
-    rule, trigger, action = told(house, acme)
-    other_rule, other_trigger, other_action = told(house, acme)
+def test_rule_trigger_and_action_must_belong_together(harness: Harness, acme: Acme, place: int) -> None:
+    rule, trigger, action = told(harness, acme)
+    other_rule, other_trigger, other_action = told(harness, acme)
     named = an_order_of_each(rule, trigger, action)[place]
     wrong = [an_order_of_each(0, trigger, action)[place], an_order_of_each(rule, 0, 0)[place]]
     wrong.append(an_order_of_each(rule, other_trigger, other_action)[place])
     if type(named) is CreateTrigger:
         wrong = wrong[:1]
 
-    answers = [house.execute(each, **acme.by("mem")) for each in wrong]
+    answers = [harness.execute(each, **acme.by("mem")) for each in wrong]
 
     assert answers == [(404, MISSING)] * len(answers)
-    assert house.execute(named, **acme.by("mem"))[0] in (200, 201, 204)
-    assert row(house, other_rule).version == 1
+    assert harness.execute(named, **acme.by("mem"))[0] in (200, 201, 204)
+    assert row(harness, other_rule).version == 1
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_a_trigger_out_of_reach_is_forbidden_and_without_the_feature_there_is_none(
-    house: Harness, acme: Acme, place: int
-) -> None:
+def test_an_inaccessible_trigger_is_403_and_without_the_feature_404(harness: Harness, acme: Acme, place: int) -> None:
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW)
-    closed = a_rule(house, acme, organization="closed", project="c1", triggers=[trigger])
-    plain = a_rule(house, acme, organization="plain", project="n1", triggers=[trigger])
+    closed = a_rule(harness, acme, organization="closed", project="c1", triggers=[trigger])
+    plain = a_rule(harness, acme, organization="plain", project="n1", triggers=[trigger])
 
     order_in_closed, order_in_plain = (an_order_of_each(rule, 7, 8)[place] for rule in (closed, plain))
 
-    assert house.execute(order_in_closed, **acme.by("mem", organization="closed")) == (403, FORBIDDEN)
-    assert house.execute(order_in_plain, **acme.by("mem", organization="plain")) == (404, MISSING)
-    assert (row(house, closed).version, row(house, plain).version) == (1, 1)
+    assert harness.execute(order_in_closed, **acme.by("mem", organization="closed")) == (403, FORBIDDEN)
+    assert harness.execute(order_in_plain, **acme.by("mem", organization="plain")) == (404, MISSING)
+    assert (row(harness, closed).version, row(harness, plain).version) == (1, 1)

@@ -26,19 +26,19 @@ def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Ga
 
 
 @pytest.fixture
-def without_postgres(alone: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
+def without_postgres(quiet_servers: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
     """Kills PostgreSQL; it is back when the test is over."""
 
     def kill() -> None:
-        sessions = psutil.Process(alone.postgres.pid).children()
-        alone.kill_postgres()
+        sessions = psutil.Process(quiet_servers.postgres.pid).children()
+        quiet_servers.kill_postgres()
         # A session may finish what it is at before it notices that it has lost its server.
         psutil.wait_procs(sessions, timeout=20)
 
     yield kill
     ledger.dispose()
-    if not alone.postgres.is_running():
-        alone.start_postgres()
+    if not quiet_servers.postgres.is_running():
+        quiet_servers.start_postgres()
 
 
 def test_without_the_database_nothing_is_accepted_and_then_everything_again(

@@ -31,7 +31,7 @@ from workers.notify.notifier import Notifier
 EVENTS = f"{ACME}/events/"
 
 # Who comes back is told again what may have been written at the same time as the last event, be it elsewhere.
-pytestmark = pytest.mark.usefixtures("alone")
+pytestmark = pytest.mark.usefixtures("quiet_servers")
 
 
 @dataclass

@@ -18,7 +18,7 @@ from models.database.migrate import head_revision, known_revisions
 from tests.project.migrations import breaches, statements_of_each
 from tests.project.tree import ROOT
 
-HANDLING = ("comments", "incidents", "inbox")
+HANDLING = ("comments", "incidents", "subscriptions")
 VERSIONS = Path("models/migrations/versions")
 
 

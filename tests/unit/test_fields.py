@@ -68,12 +68,12 @@ def test_text_is_trimmed_and_numbers_become_text(field: str, value: JSON, kept: 
         ("\udfff", "Surrogate characters are not allowed: U+DFFF."),
     ],
 )
-def test_what_is_no_text_is_told_in_one_sentence(field: str, value: JSON, text: str) -> None:
+def test_an_invalid_text_gets_one_error(field: str, value: JSON, text: str) -> None:
     assert wrongs(TEXTS[field], value) == [[text]]
 
 
 @pytest.mark.parametrize("field", TEXTS)
-def test_null_is_wrong_unless_the_text_is_optional(field: str) -> None:
+def test_null_is_rejected_unless_the_text_is_optional(field: str) -> None:
     if field in MAY_BE_NULL:
         assert TEXTS[field](None) is None
     else:

@@ -34,7 +34,7 @@ def organization(*, is_open: bool) -> OrganizationFacts:
         (DEPUTY, False), (DEPUTY_ON_TEAM, True),
     ],
 )  # fmt: skip
-def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_program(
+def test_without_a_project_filter_a_list_shows_team_projects_and_services_see_all(
     actor: Actor, is_listed: bool, is_open: bool
 ) -> None:
     assert is_listed_by_default(actor, organization(is_open=is_open), PROJECT) is is_listed
@@ -48,7 +48,7 @@ def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_prog
         (SERVICE, False, True), (FOREIGN_SERVICE, True, False), (DEPUTY, False, False),
     ],
 )  # fmt: skip
-def test_a_team_may_be_asked_for_by_those_who_reach_it(actor: Actor, is_open: bool, may: bool) -> None:
+def test_a_team_filter_requires_access_to_the_team(actor: Actor, is_open: bool, may: bool) -> None:
     def asks(*, home: int = 1, active: bool = True) -> bool:
         try:
             require_team_access(actor, organization(is_open=is_open), TeamFacts(TEAM, home, "T", active))

@@ -225,9 +225,7 @@ ROLE_NAMES = ("member", "admin", "manager", "owner")
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("options", [ALL_OPTIONS, ("alerts:write",), ("event:admin",), ()], ids=" ".join)
-def test_a_role_has_the_scopes_of_the_table_and_options_take_from_members_alone(
-    role: str, options: tuple[str, ...]
-) -> None:
+def test_a_role_has_the_tabulated_scopes_and_options_restrict_only_members(role: str, options: tuple[str, ...]) -> None:
     organization = an_organization(options=options)
 
     scopes = policy.effective_scopes(a_person(role), organization)
@@ -251,15 +249,13 @@ def test_a_session_is_limited_by_its_role_and_the_plan(role: str | None, address
 
 
 @pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_session_passes_the_token_check_whatever_the_address(address: str, method: str) -> None:
+def test_a_session_passes_the_token_check_on_every_endpoint(address: str, method: str) -> None:
     assert verdict(lambda: policy.require_token_scope(a_person(None), ADDRESSES[address][0], method)) == "passes"
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 @pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_token_needs_one_of_the_addresss_scopes_before_anything_is_looked_up(
-    address: str, method: str, scope: str
-) -> None:
+def test_a_token_needs_one_of_the_endpoints_scopes_before_any_lookup(address: str, method: str, scope: str) -> None:
     expected = "passes" if scope in opened_by(address, method) else "403"
     callers = [
         a_person("owner", scopes=[scope]),
@@ -276,7 +272,7 @@ def test_a_token_needs_one_of_the_addresss_scopes_before_anything_is_looked_up(
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
 @pytest.mark.parametrize("scopes", [None, frozenset[str]()], ids=["no list", "empty list"])
 @pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_token_without_scopes_opens_nothing_unless_it_is_a_persons_session(
+def test_only_a_session_passes_the_token_check_without_scopes(
     address: str, method: str, scopes: frozenset[str] | None, kind: CallerKind
 ) -> None:
     caller = Actor(kind=kind, organization_id=HERE, scopes=scopes)
@@ -287,7 +283,7 @@ def test_a_token_without_scopes_opens_nothing_unless_it_is_a_persons_session(
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 @pytest.mark.parametrize("role", [None, *ROLE_NAMES])
 @pytest.mark.parametrize("who", [a_person, acting_for], ids=["user token", "service acting for"])
-def test_a_tokens_scopes_and_its_persons_role_limit_each_other(
+def test_effective_scopes_are_the_intersection_of_token_and_role(
     who: Callable[..., Actor], role: str | None, scope: str
 ) -> None:
     of_role = set() if role is None else scopes_of(role, *ALL_OPTIONS)
@@ -303,9 +299,7 @@ def test_a_service_without_a_scope_list_gains_nothing_by_acting_for_an_owner() -
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_key_is_limited_by_the_token_check_alone_in_its_own_organization(
-    address: str, method: str, plan: str
-) -> None:
+def test_in_its_own_organization_a_key_is_limited_only_by_the_token_check(address: str, method: str, plan: str) -> None:
     organization, key = an_organization(features=PLANS[plan]), a_program(CallerKind.KEY, scopes=["org:read"])
     expected = expected_in_organization(scopes_of("owner"), address, method, PLANS[plan])
 
@@ -331,7 +325,7 @@ def test_a_service_has_its_own_scopes_in_its_organization(address: str, method: 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(("address", "method"), ROUTES)
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
-def test_programs_of_elsewhere_and_operators_have_nothing_here(
+def test_foreign_keys_and_services_and_operators_have_no_access(
     kind: CallerKind, address: str, method: str, plan: str
 ) -> None:
     caller = Actor(
@@ -346,7 +340,7 @@ def test_programs_of_elsewhere_and_operators_have_nothing_here(
 
 
 @pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
+def test_the_system_actor_passes_every_check(address: str, method: str) -> None:
     permission, organization = ADDRESSES[address][0], an_organization(features=())
 
     policy.require_token_scope(SYSTEM, permission, method)
@@ -358,9 +352,7 @@ def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("address", [name for name in ADDRESSES if "alert rule" in name])
-def test_plain_members_write_alert_rules_only_while_the_organization_lets_them(
-    address: str, method: str, role: str
-) -> None:
+def test_members_write_alert_rules_only_if_the_organization_allows_it(address: str, method: str, role: str) -> None:
     locked = an_organization(options=["event:admin"])
 
     said = verdict(lambda: policy.require_organization_access(a_person(role), locked, ADDRESSES[address][0], method))
@@ -388,7 +380,7 @@ CALLERS: dict[str, Callable[[list[int]], Actor]] = {
 
 
 @pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
-def test_access_to_a_project_is_as_the_table_says(row: dict[str, str]) -> None:
+def test_project_access_matches_the_table(row: dict[str, str]) -> None:
     actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
     organization = an_organization(open_membership=row["membership"] == "open")
     project = ProjectFacts(id=PROJECT, active=row["project"] == "active", teams=frozenset({TEAM}))
@@ -399,7 +391,7 @@ def test_access_to_a_project_is_as_the_table_says(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
-def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict[str, str]) -> None:
+def test_an_incident_is_accessible_through_any_one_of_its_projects(row: dict[str, str]) -> None:
     actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
     organization = an_organization(open_membership=row["membership"] == "open")
     projects = [
@@ -420,7 +412,7 @@ def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict
     ("teams", "on"), [([], False), ([OTHER_TEAM], False), ([TEAM], True), ([TEAM, OTHER_TEAM], True)]
 )
 @pytest.mark.parametrize("role", ROLE_NAMES)
-def test_being_on_a_projects_team_is_a_matter_of_places_not_of_roles(
+def test_being_on_a_projects_team_depends_on_membership_not_on_role(
     role: str, teams: list[int], on: bool, active: bool
 ) -> None:
     project = ProjectFacts(id=PROJECT, active=active, teams=frozenset({TEAM}))
@@ -439,7 +431,7 @@ AUTHORS = {
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None:
+def test_only_people_and_services_acting_for_them_are_authors(author: str) -> None:
     actor, expected = AUTHORS[author]
 
     assert verdict(lambda: policy.require_person(actor)) == expected
@@ -447,7 +439,7 @@ def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_words(author: str) -> None:
+def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(author: str) -> None:
     actor, expected = AUTHORS[author]
     words = {"a key": "Key doesn't have permission to delete Note"}
 
@@ -458,7 +450,7 @@ def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_word
         assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
 
 
-def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
+def test_commands_for_services_refuse_everyone_else() -> None:
     said = {who: verdict(lambda actor=actor: policy.require_service(actor)) for who, (actor, _) in AUTHORS.items()}
 
     assert said == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
@@ -467,14 +459,14 @@ def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
 
 @pytest.mark.parametrize("status", IncidentStatus)
 @pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
-def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
+def test_statuses_other_than_closed_require_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
     said = verdict(lambda: policy.require_status_scope(a_person(role), an_organization(), status))
 
     assert said == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
-def test_anything_but_closing_takes_a_write_scope_of_the_token(scope: str) -> None:
+def test_statuses_other_than_closed_require_a_write_scope_of_the_token(scope: str) -> None:
     said = verdict(
         lambda: policy.require_status_scope(
             a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
@@ -484,14 +476,14 @@ def test_anything_but_closing_takes_a_write_scope_of_the_token(scope: str) -> No
     assert said == ("passes" if scope in OPENING.split() else "403")
 
 
-def test_only_a_persons_token_without_a_scope_list_is_a_session() -> None:
+def test_only_a_user_token_without_a_scope_list_is_a_session() -> None:
     sessions = [actor for actor in [CALLERS[name]([]) for name in CALLERS] if actor.is_session]
 
     assert [actor.kind for actor in sessions] == [CallerKind.USER] * 5
     assert not a_person("owner", scopes=[]).is_session
 
 
-def test_an_organization_has_the_features_it_was_given() -> None:
+def test_an_organization_has_only_its_configured_features() -> None:
     organization = an_organization(features=["organizations:incidents"])
 
     assert organization.has(Feature.INCIDENTS)

@@ -29,7 +29,7 @@ from workers.stack.servers import EmbeddedServers
 TEAM = 10_000
 
 
-def test_a_team_of_ten_thousand_is_one_insert(scene: Scene) -> None:
+def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None:
     a_crowd(scene)
     scene.given(mentioning_teams=[scene.team])
 
@@ -53,7 +53,7 @@ def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> Non
     assert len(for_many) == len(for_one) <= 15
 
 
-def test_an_event_that_comes_twice_tells_once(scene: Scene) -> None:
+def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
     ana = given_comments(scene, 1)
     scene.plan()
     with scene.engine.begin() as connection:
@@ -64,7 +64,7 @@ def test_an_event_that_comes_twice_tells_once(scene: Scene) -> None:
     assert scene.rows("SELECT user_id FROM notifications") == [(ana,)]
 
 
-def test_two_notifiers_at_once_tell_once(scene: Scene) -> None:
+def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
     ana = given_comments(scene, 300)
 
     with ThreadPoolExecutor() as threads:
@@ -76,7 +76,7 @@ def test_two_notifiers_at_once_tell_once(scene: Scene) -> None:
     assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
 
 
-def test_a_mention_that_comes_later_strengthens_an_unread_item(scene: Scene) -> None:
+def test_a_later_mention_upgrades_an_unread_item(scene: Scene) -> None:
     ana, activity = a_subscriber_told(scene)
 
     mention(scene, activity, ana)
@@ -85,7 +85,7 @@ def test_a_mention_that_comes_later_strengthens_an_unread_item(scene: Scene) -> 
     assert scene.decided() == {ana: ("delivered", "mention")}
 
 
-def test_a_mention_that_comes_later_leaves_a_read_item_alone(scene: Scene) -> None:
+def test_a_later_mention_leaves_a_read_item_unchanged(scene: Scene) -> None:
     ana, activity = a_subscriber_told(scene)
     with scene.engine.begin() as connection:
         connection.execute(text("UPDATE notifications SET date_read = now()"))
@@ -95,7 +95,7 @@ def test_a_mention_that_comes_later_leaves_a_read_item_alone(scene: Scene) -> No
     assert scene.told() == {ana: "subscribed"}
 
 
-def test_a_subscription_never_weakens_a_mention(scene: Scene) -> None:
+def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         ana = a_member(connection, scene.organization)
     activity = scene.given(mentioning=[ana])
@@ -109,7 +109,7 @@ def test_a_subscription_never_weakens_a_mention(scene: Scene) -> None:
     assert scene.told() == {ana: "mention"}
 
 
-def test_a_long_line_is_planned_without_tearing_an_activity_apart(scene: Scene) -> None:
+def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(scene: Scene) -> None:
     ana = given_comments(scene, EVENTS_PER_LINE + 7, on_one_incident=True)
 
     scene.plan()
@@ -119,7 +119,7 @@ def test_a_long_line_is_planned_without_tearing_an_activity_apart(scene: Scene) 
     ]
 
 
-def test_an_event_that_cannot_be_planned_holds_up_nobody(scene: Scene) -> None:
+def test_an_event_that_cannot_be_planned_does_not_block_others(scene: Scene) -> None:
     poisoned = given_poison(scene)
     ana = given_comments(scene, 50)
     given_comments(scene, 5, on_one_incident=True)
@@ -131,7 +131,7 @@ def test_an_event_that_cannot_be_planned_holds_up_nobody(scene: Scene) -> None:
     assert scene.rows("SELECT count(*) FROM notifications") == [(55,)]
 
 
-def test_an_event_that_could_not_be_planned_is_tried_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_that_could_not_be_planned_is_retried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifier_module, "RETRY_DELAYS_SECONDS", (0,))
     notifier = scene.notifier()
     poisoned = given_poison(scene)
@@ -143,7 +143,7 @@ def test_an_event_that_could_not_be_planned_is_tried_again(scene: Scene, monkeyp
     eventually(lambda: notifier.plan_batch() and not scene.unplanned())
 
 
-def test_a_poisoned_event_rests_before_it_is_tried_again(scene: Scene) -> None:
+def test_a_poison_event_is_retried_only_after_a_pause(scene: Scene) -> None:
     notifier = scene.notifier()
     given_poison(scene)
 
@@ -169,7 +169,7 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     assert scene.rows("SELECT count(*) FROM notifications") == [(3,)]
 
 
-def test_a_notifier_that_is_killed_loses_nothing_and_doubles_nothing(scene: Scene, servers: EmbeddedServers) -> None:
+def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: EmbeddedServers) -> None:
     database_url = psycopg_url(scene)
     crowd = 50
     a_crowd(scene, crowd)
@@ -190,14 +190,14 @@ def test_a_notifier_that_is_killed_loses_nothing_and_doubles_nothing(scene: Scen
     assert scene.rows("SELECT count(*) FROM notifications") == [(comments * crowd,)]
 
 
-def test_people_are_told_while_the_bus_is_down(scene: Scene) -> None:
+def test_people_are_notified_while_the_bus_is_down(scene: Scene) -> None:
     with going(Notifier(scene.engine, BrokerSettings(BROKER_URL=NOWHERE))):
         ana = given_comments(scene, 1)
 
         eventually(lambda: ana in scene.told())
 
 
-def test_nothing_on_the_bus_stops_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
+def test_malformed_bus_messages_do_not_stop_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
     settings = BrokerSettings(BROKER_URL=servers.broker_url)
     valkey = redis.Redis.from_url(servers.redis_url)
     bus = EventBus(settings)

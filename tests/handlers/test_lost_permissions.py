@@ -199,19 +199,19 @@ def who(acme: Acme, caller: str) -> dict[str, Any]:
     }[caller]
 
 
-def accept(house: Harness, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+def accept(harness: Harness, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
     """All of it in the ledger; command ids by caller and command.
 
     Each caller has a comment of Ben's to change, and each request a rule of its own, silent for everyone.
     """
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
         ).scalar_one()
         comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
         rules = {each: a_rule(connection, acme) for each in asked if "alertRule" in ORDERS[each[1]]}
     return {
-        (caller, name): house.accept(
+        (caller, name): harness.accept(
             order(name, comments[caller], rules.get((caller, name), 0)), **who(acme, caller)
         )
         for caller, name in asked
@@ -236,72 +236,72 @@ def order(name: str, comment: int, rule: int = 0) -> Command:
     return CATALOG[name].command_class.model_validate(body)
 
 
-def lose(house: Harness, loss: Loss) -> None:
-    with house.engine.begin() as connection:
+def lose(harness: Harness, loss: Loss) -> None:
+    with harness.engine.begin() as connection:
         for statement in loss.statements:
             connection.exec_driver_sql(statement)
 
 
-def everything(house: Harness) -> dict[str, list[str]]:
+def everything(harness: Harness) -> dict[str, list[str]]:
     """Every row of incident data, as text."""
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         return {
             table: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {table} t").scalars()) for table in TABLES
         }
 
 
-def endings(house: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
-    rows = {asked: house.ledger_row(id_) for asked, id_ in ids.items()}
+def endings(harness: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    rows = {asked: harness.ledger_row(id_) for asked, id_ in ids.items()}
     return {asked: (row["state"], row["outcome_status"], row["outcome_body"]) for asked, row in rows.items()}
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_is_asked_for_below(command: str) -> None:
+def test_every_command_has_a_sample_body(command: str) -> None:
     assert command in ORDERS, f"{command} is in tasks/commands/catalog.py; its line in ORDERS is missing"
     CATALOG[command].command_class.model_validate(ORDERS[command])
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_can_be_lost_in_more_ways_than_by_its_token(command: str) -> None:
+def test_every_command_depends_on_more_than_its_token(command: str) -> None:
     ways = {name for name, loss in LOSSES.items() if any(asked[1] == command for asked in touched_by(loss))}
 
     assert len(ways) > 4
 
 
-def test_while_the_right_stands_every_command_is_applied(house: Harness, acme: Acme) -> None:
-    ids = accept(house, acme, requests())
+def test_every_command_is_applied_while_its_permission_holds(harness: Harness, acme: Acme) -> None:
+    ids = accept(harness, acme, requests())
 
-    house.apply()
+    harness.apply()
 
-    assert {asked: state for asked, (state, *_) in endings(house, ids).items()} == dict.fromkeys(ids, "applied")
+    assert {asked: state for asked, (state, *_) in endings(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
 @pytest.mark.parametrize("way", LOSSES)
-def test_a_right_lost_after_acceptance_is_answered_as_the_pipeline_says_and_nothing_is_written(
-    house: Harness, acme: Acme, way: str
+def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
+    harness: Harness, acme: Acme, way: str
 ) -> None:
     loss = LOSSES[way]
-    ids = accept(house, acme, touched_by(loss))
-    before = everything(house)
-    lose(house, loss)
+    ids = accept(harness, acme, touched_by(loss))
+    before = everything(harness)
+    lose(harness, loss)
 
-    house.apply()
+    harness.apply()
 
-    assert endings(house, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
-    assert everything(house) == before
+    assert endings(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
+    assert everything(harness) == before
 
 
 @pytest.mark.parametrize("way", [way for way, loss in LOSSES.items() if spared_by(loss)])
-def test_what_a_loss_does_not_concern_is_applied_all_the_same(house: Harness, acme: Acme, way: str) -> None:
-    ids = accept(house, acme, spared_by(LOSSES[way]))
-    lose(house, LOSSES[way])
+def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, way: str) -> None:
+    ids = accept(harness, acme, spared_by(LOSSES[way]))
+    lose(harness, LOSSES[way])
 
-    house.apply()
+    harness.apply()
 
-    assert {asked: state for asked, (state, *_) in endings(house, ids).items()} == dict.fromkeys(ids, "applied")
+    assert {asked: state for asked, (state, *_) in endings(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
-def test_of_all_that_is_lost_the_first_step_answers(house: Harness, acme: Acme) -> None:
+def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
     from_the_last_step_to_the_first = [
         "the incident's or the rule's projects are switched off",
         "the plan loses incidents",
@@ -313,17 +313,17 @@ def test_of_all_that_is_lost_the_first_step_answers(house: Harness, acme: Acme) 
     heard = []
 
     for way in from_the_last_step_to_the_first:
-        lose(house, LOSSES[way])
-        heard.append(house.execute(order("comment.post", 0), **acme.by("ben")))
+        lose(harness, LOSSES[way])
+        heard.append(harness.execute(order("comment.post", 0), **acme.by("ben")))
 
     assert heard == [LOSSES[way].answer for way in from_the_last_step_to_the_first]
 
 
-def test_a_lowered_role_may_close_and_do_no_worse(house: Harness, acme: Acme) -> None:
+def test_after_a_demotion_only_closing_is_still_allowed(harness: Harness, acme: Acme) -> None:
     orders = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
-    ids = [house.accept(each, **acme.by("ben")) for each in orders]
-    lose(house, LOSSES["the role is lowered"])
+    ids = [harness.accept(each, **acme.by("ben")) for each in orders]
+    lose(harness, LOSSES["the role is lowered"])
 
-    house.apply()
+    harness.apply()
 
-    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [403, 200]
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [403, 200]

@@ -113,7 +113,7 @@ def two(**says: Any) -> Definition:
         (a_definition(threshold_type=BELOW), [None], ["+critical"]),
     ],
 )
-def test_a_value_fires_and_resolves_as_the_thresholds_say(
+def test_values_fire_and_resolve_triggers_at_their_thresholds(
     said: Definition, values: Sequence[float | None], expected: list[str]
 ) -> None:
     assert Life(said).tell(values) == expected
@@ -130,11 +130,13 @@ def test_a_value_fires_and_resolves_as_the_thresholds_say(
         ([101, 101, 101, 10, 10, 101, 10, 10, 10], ["", "", "+critical", "", "", "", "", "", "-critical"]),
     ],
 )
-def test_it_takes_as_many_hits_in_a_row_as_the_period_says(values: list[float], expected: list[str]) -> None:
+def test_a_trigger_needs_as_many_consecutive_hits_as_its_threshold_period(
+    values: list[float], expected: list[str]
+) -> None:
     assert Life(a_definition(resolve_threshold=40, threshold_period=3)).tell(values) == expected
 
 
-def test_of_two_triggers_that_are_crossed_at_once_each_step_says_how_bad_it_is_then() -> None:
+def test_each_step_reports_the_severity_after_it() -> None:
     life = Life(two())
 
     up, down = life.see(120), life.see(10)
@@ -146,7 +148,7 @@ def test_of_two_triggers_that_are_crossed_at_once_each_step_says_how_bad_it_is_t
     )  # fmt: skip
 
 
-def test_a_label_that_is_neither_warning_nor_critical_says_nothing_of_how_bad_it_is() -> None:
+def test_a_trigger_with_another_label_has_no_severity() -> None:
     said = a_definition(a_trigger("critical", 100), a_trigger("curious", 50))
 
     assert [step.severity for step in Life(said).see(120).transitions] == [None, CRITICAL]
@@ -155,7 +157,7 @@ def test_a_label_that_is_neither_warning_nor_critical_says_nothing_of_how_bad_it
 # --- what is ignored -------------------------------------------------------------------------------------------
 
 
-def test_a_timestamp_that_is_not_newer_is_ignored_with_its_reason_and_counts_nothing() -> None:
+def test_a_repeated_or_older_timestamp_is_ignored_and_not_counted() -> None:
     life = Life(a_definition(threshold_period=2))
     life.see(101, timestamp=START)
 
@@ -168,7 +170,7 @@ def test_a_timestamp_that_is_not_newer_is_ignored_with_its_reason_and_counts_not
     assert (older.progress.last_timestamp, older.progress.observed) == (START, 3)
 
 
-def test_no_crash_rate_is_no_value_and_begins_every_count_anew() -> None:
+def test_a_missing_crash_rate_is_ignored_and_resets_the_counters() -> None:
     life = Life(a_definition(query_type=QueryType.CRASH_RATE, threshold_type=BELOW, threshold_period=2))
     life.see(99)
 
@@ -180,7 +182,7 @@ def test_no_crash_rate_is_no_value_and_begins_every_count_anew() -> None:
 
 
 @pytest.mark.parametrize("past", [None, 0, 0.0, -0.0])
-def test_without_a_past_to_compare_with_nothing_is_counted(past: float | None) -> None:
+def test_without_a_comparison_value_nothing_is_counted(past: float | None) -> None:
     life = Life(a_definition(comparison_delta=60))
 
     verdict = life.see(1000, comparison_value=past)
@@ -193,20 +195,20 @@ def test_without_a_past_to_compare_with_nothing_is_counted(past: float | None) -
     ("value", "past", "fires"),
     [(20.1, 10, True), (20, 10, False), (None, 10, False), (-30, -10, True), (1e308, 1e-308, True)],
 )
-def test_a_comparison_is_in_per_cent_of_the_past(value: float | None, past: float, fires: bool) -> None:
+def test_a_comparison_is_a_percentage_of_the_past_value(value: float | None, past: float, fires: bool) -> None:
     life = Life(a_definition(a_trigger(threshold=200), comparison_delta=60))
 
     assert bool(life.see(value, comparison_value=past).fired) is fires
 
 
-def test_what_is_ignored_out_of_hand_is_noted_and_nothing_else() -> None:
+def test_an_ignored_observation_only_advances_the_observation_number() -> None:
     verdict = ignore(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
 
     assert (verdict.ignored, verdict.transitions) == (Ignored.NOT_IN_PLAN, ())
     assert (verdict.progress.observed, verdict.progress.last_timestamp) == (5, START)
 
 
-def test_a_project_that_a_trigger_excludes_does_not_move_it() -> None:
+def test_a_trigger_ignores_the_values_of_an_excluded_project() -> None:
     said = a_definition(a_trigger("critical", 100, excluded_projects=("p1",)), a_trigger("warning", 50))
 
     assert Life(said).tell([120, 10]) == ["+warning", "-warning"]
@@ -218,7 +220,7 @@ def test_a_project_that_a_trigger_excludes_does_not_move_it() -> None:
 @pytest.mark.parametrize(
     ("after_minutes", "expected"), [(0, ""), (9.9, ""), (10, ""), (10.1, "+critical"), (24 * 60 + 5, "+critical")]
 )
-def test_ten_minutes_of_our_time_after_the_incident_was_created_its_trigger_may_fire_again(
+def test_a_trigger_fires_again_only_ten_minutes_after_its_incident_was_created(
     after_minutes: float, expected: str
 ) -> None:
     life = Life(a_definition())
@@ -231,7 +233,7 @@ def test_ten_minutes_of_our_time_after_the_incident_was_created_its_trigger_may_
     assert again.ignored is (None if expected else Ignored.COOLING_DOWN)
 
 
-def test_what_arrives_while_it_cools_down_still_counts() -> None:
+def test_values_that_arrive_during_the_cooldown_still_count() -> None:
     life = Life(a_definition(threshold_period=2), pace=timedelta(seconds=100))
     life.tell([101, 101, 1, 1])
 
@@ -239,7 +241,7 @@ def test_what_arrives_while_it_cools_down_still_counts() -> None:
     assert in_short(life.see(101, arrived_at=START + HOUR)) == "+critical"
 
 
-def test_the_clock_is_that_of_the_incident_and_not_of_the_trigger() -> None:
+def test_the_cooldown_starts_with_the_incident_and_not_with_the_trigger() -> None:
     life = Life(two())
     life.see(60, arrived_at=START)
     life.see(120, arrived_at=START + 9 * MINUTE)
@@ -248,13 +250,13 @@ def test_the_clock_is_that_of_the_incident_and_not_of_the_trigger() -> None:
     assert in_short(life.see(120, arrived_at=START + 11 * MINUTE)) == "+critical"
 
 
-def test_a_trigger_that_did_not_hold_the_young_incident_open_fires_at_once() -> None:
+def test_a_trigger_that_was_not_active_in_a_recent_incident_fires_at_once() -> None:
     life = Life(two(), pace=MINUTE)
 
     assert life.tell([60, 120]) == ["+warning", "+critical"]
 
 
-def test_a_trigger_that_cools_down_is_not_the_reason_where_another_one_acts() -> None:
+def test_the_cooldown_is_not_reported_if_another_trigger_acts() -> None:
     life = Life(two(), pace=MINUTE)
     life.tell([60, 10])
 
@@ -263,7 +265,7 @@ def test_a_trigger_that_cools_down_is_not_the_reason_where_another_one_acts() ->
     assert (in_short(both), both.ignored) == ("+critical", None)
 
 
-def test_another_generation_of_the_rule_counts_anew_and_still_takes_no_older_value() -> None:
+def test_a_new_generation_resets_the_counters_but_not_the_last_timestamp() -> None:
     life = Life(a_definition(), pace=MINUTE)
     life.tell([101, 1])
 
@@ -278,7 +280,9 @@ def test_another_generation_of_the_rule_counts_anew_and_still_takes_no_older_val
 
 
 @pytest.mark.parametrize(("window", "period", "minutes"), [(1, 1, 1), (10, 1, 10), (10, 3, 12), (1440, 20, 1459)])
-def test_it_began_a_window_and_the_other_hits_of_the_period_ago(window: int, period: int, minutes: int) -> None:
+def test_an_incident_starts_one_window_and_the_earlier_hits_before_the_value(
+    window: int, period: int, minutes: int
+) -> None:
     said = a_definition(time_window=window, threshold_period=period)
 
     assert window_start(said, START) == START - timedelta(minutes=minutes)
@@ -297,7 +301,7 @@ PACES = st.sampled_from([timedelta(seconds=30), 4 * MINUTE, HOUR])
 
 
 @given(DEFINITIONS, PACES, VALUES)
-def test_no_trigger_fires_twice_without_being_resolved_nor_the_other_way_round(
+def test_each_trigger_alternates_between_firing_and_resolving(
     said: Definition, pace: timedelta, values: list[float | None]
 ) -> None:
     life = Life(said, pace)
@@ -309,7 +313,7 @@ def test_no_trigger_fires_twice_without_being_resolved_nor_the_other_way_round(
 
 
 @given(DEFINITIONS, PACES, VALUES)
-def test_how_bad_it_is_is_the_worst_of_what_is_active(
+def test_the_severity_is_the_worst_of_the_active_triggers(
     said: Definition, pace: timedelta, values: list[float | None]
 ) -> None:
     life = Life(said, pace)
@@ -321,7 +325,7 @@ def test_how_bad_it_is_is_the_worst_of_what_is_active(
 
 
 @given(DEFINITIONS, PACES, VALUES)
-def test_steps_go_up_the_thresholds_and_a_value_does_one_thing_to_a_trigger(
+def test_a_value_changes_each_trigger_once_in_ascending_threshold_order(
     said: Definition, pace: timedelta, values: list[float | None]
 ) -> None:
     life = Life(said, pace)
@@ -345,9 +349,7 @@ def test_no_trigger_fires_within_ten_minutes_of_its_last_incident(
 
 
 @given(DEFINITIONS, VALUES, st.randoms(use_true_random=False))
-def test_values_that_come_again_or_too_late_change_nothing(
-    said: Definition, values: list[float | None], chance: Any
-) -> None:
+def test_repeated_and_late_values_change_nothing(said: Definition, values: list[float | None], chance: Any) -> None:
     plain, pestered = Life(said), Life(said)
     for number, value in enumerate(values, start=1):
         facts = {"timestamp": START + number * MINUTE, "arrived_at": START + number * HOUR}
@@ -359,7 +361,9 @@ def test_values_that_come_again_or_too_late_change_nothing(
 
 
 @given(DEFINITIONS, PACES, VALUES)
-def test_every_value_is_numbered(said: Definition, pace: timedelta, values: list[float | None]) -> None:
+def test_every_value_gets_the_next_observation_number(
+    said: Definition, pace: timedelta, values: list[float | None]
+) -> None:
     life = Life(said, pace)
 
     assert [life.see(value).progress.observed for value in values] == list(range(1, len(values) + 1))

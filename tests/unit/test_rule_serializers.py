@@ -47,15 +47,15 @@ def a_rule(**facts: Any) -> AlertRule:
         (RuleActivityType, {"CREATED": 1, "DELETED": 2, "UPDATED": 3, "SNAPSHOT": 6}),
     ],
 )
-def test_kinds_have_the_numbers_that_clients_know(kind: type[IntEnum], numbers: dict[str, int]) -> None:
+def test_enum_values_match_sentrys_api(kind: type[IntEnum], numbers: dict[str, int]) -> None:
     assert {each.name: each.value for each in kind} == numbers
 
 
-def test_projects_are_slugs_in_order() -> None:
+def test_projects_are_sorted_slugs() -> None:
     assert rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=False)["projects"] == ["alpha", "zeta"]
 
 
-def test_triggers_stand_in_the_order_of_their_labels() -> None:
+def test_triggers_are_sorted_by_label() -> None:
     warning, critical = (
         Trigger(id=id_, label=label, threshold=1.0, date_added=NOW) for id_, label in ((1, "warning"), (2, "critical"))
     )
@@ -79,14 +79,14 @@ def test_triggers_stand_in_the_order_of_their_labels() -> None:
         ({"aggregate": "count_unique(tags[sentry:user])"}, {"aggregate": "count_unique(user)"}),
     ],
 )
-def test_what_a_rule_says_is_written_as_clients_know_it(facts: dict[str, Any], written: dict[str, Any]) -> None:
+def test_optional_fields_are_serialized_as_in_sentrys_api(facts: dict[str, Any], written: dict[str, Any]) -> None:
     shown = rule_json(RuleSnapshot.current(a_rule(**facts)), NAMES, is_snoozed=False)
 
     assert {name: shown[name] for name in written} == written
     assert (shown["timeWindow"], shown["resolution"]) == (10.0, 1.0)
 
 
-def test_who_made_a_rule_has_a_number_for_an_id_and_may_be_gone() -> None:
+def test_the_creator_has_an_integer_id_and_is_null_if_deleted() -> None:
     known = rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=False)
     gone = rule_json(RuleSnapshot.current(a_rule()), RuleReferences(projects=NAMES.projects), is_snoozed=False)
 
@@ -94,7 +94,7 @@ def test_who_made_a_rule_has_a_number_for_an_id_and_may_be_gone() -> None:
     assert gone["createdBy"] is None
 
 
-def test_an_earlier_state_names_the_rule_that_lives_to_those_who_ask() -> None:
+def test_a_snapshot_names_its_original_rule_on_request() -> None:
     rule = a_rule(name="Now")
     earlier = RuleSnapshot(rule, a_definition(name="Then"), NOW - timedelta(hours=1), is_snapshot=True)
 
@@ -109,7 +109,7 @@ def test_an_earlier_state_names_the_rule_that_lives_to_those_who_ask() -> None:
     )
 
 
-def test_in_a_list_silence_is_true_or_not_there() -> None:
+def test_in_a_list_snooze_is_true_or_absent() -> None:
     snoozed, awake = (rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=each) for each in (True, False))
 
     assert snoozed["snooze"] is True
@@ -127,7 +127,7 @@ def test_in_a_list_silence_is_true_or_not_there() -> None:
         (None, None, None, {"snooze": True, "snoozeForEveryone": True}),
     ],
 )
-def test_details_say_who_keeps_it_silent_for_whom(
+def test_details_show_who_snoozed_the_rule_and_for_whom(
     user: int | None, owner: int | None, viewer: int | None, facts: dict[str, Any]
 ) -> None:
     snooze = Snooze(5, user, owner, None, NOW)
@@ -137,7 +137,7 @@ def test_details_say_who_keeps_it_silent_for_whom(
     assert {name: details[name] for name in details if name.startswith("snooze")} == facts
 
 
-def test_details_add_what_is_counted_and_left_out() -> None:
+def test_details_add_event_types_and_excluded_projects() -> None:
     details = rule_details(
         a_rule(event_types=("error", "default"), excluded_projects=("p2",)), NAMES, snoozes=[], viewer=None
     )
@@ -163,11 +163,11 @@ def test_details_add_what_is_counted_and_left_out() -> None:
         ({"event_types": (), "query": "", "query_type": QueryType.CRASH_RATE}, ""),
     ],
 )
-def test_what_a_rule_counts_can_be_searched_for(facts: dict[str, Any], query: str) -> None:
+def test_the_discover_query_combines_event_types_and_query(facts: dict[str, Any], query: str) -> None:
     assert discover_query(a_definition(**facts)) == query
 
 
-def test_a_comparison_shows_differences() -> None:
+def test_comparison_thresholds_are_shown_as_differences() -> None:
     above = a_rule(comparison_delta=60, resolve_threshold=110.0)
     below = replace(above, definition=a_definition(
         comparison_delta=60, resolve_threshold=90.0, threshold_type=ThresholdType.BELOW))  # fmt: skip

@@ -25,7 +25,7 @@ IN_PARIS = timezone(timedelta(hours=1))
         (NOON.astimezone(IN_PARIS), "2026-11-23T12:00:00Z"),
     ],
 )
-def test_a_moment_is_utc_with_its_microseconds_where_it_has_any(moment: datetime, written: str) -> None:
+def test_a_timestamp_is_written_in_utc_with_microseconds_if_any(moment: datetime, written: str) -> None:
     assert iso(moment) == written
 
 
@@ -38,15 +38,15 @@ def test_a_moment_is_utc_with_its_microseconds_where_it_has_any(moment: datetime
         (ActivityType, {"CREATED": 1, "STATUS_CHANGE": 2, "COMMENT": 3, "DETECTED": 4}),
     ],
 )
-def test_kinds_have_the_numbers_that_clients_know(kind: type[IntEnum], numbers: dict[str, int]) -> None:
+def test_enum_values_match_sentrys_api(kind: type[IntEnum], numbers: dict[str, int]) -> None:
     assert {each.name: each.value for each in kind} == numbers
 
 
-def test_a_status_has_the_word_that_people_read() -> None:
+def test_every_status_has_a_display_label() -> None:
     assert [status.label for status in IncidentStatus] == ["Open", "Resolved", "Warning", "Critical"]
 
 
-def test_a_person_has_the_fields_of_a_full_user_and_no_secrets() -> None:
+def test_a_person_has_the_fields_of_sentrys_full_user_and_no_secrets() -> None:
     person = person_json(Person(11, "mem", "Mem", "mem@x.test", True, False, NOON))
 
     assert person is not None
@@ -57,7 +57,7 @@ def test_a_person_has_the_fields_of_a_full_user_and_no_secrets() -> None:
     assert (person["id"], person["name"], person["username"], person["email"]) == ("11", "Mem", "mem", "mem@x.test")
 
 
-def test_an_activity_that_nobody_did_has_no_user() -> None:
+def test_an_activity_without_an_author_has_a_null_user() -> None:
     activity = Activity(7, 1, None, ActivityType.DETECTED, NOON)
 
     written = activity_json(activity, identifier=3, user=None)

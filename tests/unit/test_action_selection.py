@@ -31,7 +31,7 @@ SAID = a_definition(
         (CRITICAL, CLOSED, True, (RESOLVE, ["11", "12", "13"])),
     ],
 )
-def test_who_hears_of_critical_alone_hears_of_nothing_milder_but_the_end_of_it(
+def test_targets_of_the_critical_trigger_are_selected_only_if_the_incident_was_critical(
     old: IncidentStatus, new: IncidentStatus, was_critical: bool, expected: tuple[DeliveryMethod, list[str]]
 ) -> None:
     method, calls = select_on_change(SAID, old, new, was_critical=was_critical)
@@ -39,14 +39,14 @@ def test_who_hears_of_critical_alone_hears_of_nothing_milder_but_the_end_of_it(
     assert (method, sorted(call.action.target for call in calls)) == expected
 
 
-def test_who_is_named_by_both_triggers_is_called_once_and_by_the_warning() -> None:
+def test_a_target_of_both_triggers_is_selected_once_by_the_warning() -> None:
     calls = {call.action.target: call.label for call in all_actions(SAID)}
 
     assert calls == {"11": "critical", "12": "warning", "13": "warning"}
     assert len(all_actions(SAID)) == 3
 
 
-def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> None:
+def test_another_channel_or_target_type_is_a_separate_action() -> None:
     said = a_definition(
         a_trigger(
             "critical",
@@ -61,7 +61,7 @@ def test_one_target_by_another_channel_or_of_another_kind_is_another_call() -> N
     assert len(all_actions(said)) == 4
 
 
-def test_a_close_that_is_no_values_doing_calls_everyone() -> None:
+def test_a_manual_close_triggers_every_action() -> None:
     method, calls = select_on_close(SAID)
 
     assert (method, sorted(call.action.target for call in calls)) == (RESOLVE, ["11", "12", "13"])

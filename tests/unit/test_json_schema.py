@@ -125,7 +125,7 @@ FIELDS: dict[str, tuple[Any, list[JSON]]] = {
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_what_the_schema_of_a_field_allows_is_taken_and_nothing_else(name: str) -> None:
+def test_a_field_accepts_exactly_what_its_json_schema_allows(name: str) -> None:
     kind, values = FIELDS[name]
     field: TypeAdapter[Any] = TypeAdapter(kind)
     allows = jsonschema_rs.validator_for(field.json_schema()).is_valid

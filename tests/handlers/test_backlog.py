@@ -32,7 +32,7 @@ def engine(database: Database) -> Iterator[Engine]:
     return database.engine
 
 
-def test_the_sweep_looks_at_the_heads_of_lines_and_at_no_more_than_its_share(engine: Engine) -> None:
+def test_a_sweep_reads_one_row_per_subject_up_to_its_limit(engine: Engine) -> None:
     with engine.begin() as connection:
         found = find_overdue_subjects(connection, older_than=3, most=100)
 
@@ -40,7 +40,7 @@ def test_the_sweep_looks_at_the_heads_of_lines_and_at_no_more_than_its_share(eng
         assert 100 <= rows_read(connection, "commands") <= 2 * 100
 
 
-def test_share_after_share_the_sweep_comes_to_every_line_once(engine: Engine) -> None:
+def test_successive_sweeps_visit_every_subject_once(engine: Engine) -> None:
     seen: list[tuple[Lane, str]] = []
     after = ""
     with engine.begin() as connection:
@@ -55,13 +55,13 @@ def test_share_after_share_the_sweep_comes_to_every_line_once(engine: Engine) ->
     assert (Lane.COMMANDS, "incident:1:7") in seen
 
 
-def test_the_watch_looks_at_the_oldest_rows_alone(engine: Engine) -> None:
+def test_the_watchdog_reads_only_the_oldest_rows(engine: Engine) -> None:
     with engine.begin() as connection:
         assert find_stalled_lanes(connection, older_than=3, window=200) == {Lane.COMMANDS}
         assert 200 <= rows_read(connection, "commands") <= 2 * 200
 
 
-def test_old_keys_are_forgotten_share_by_share_the_oldest_first(database: Database) -> None:
+def test_old_idempotency_keys_are_pruned_in_chunks_oldest_first(database: Database) -> None:
     with database.engine.begin() as connection:
         connection.execute(
             text(

@@ -47,7 +47,7 @@ def items(scene: Scene) -> list[tuple[str, bool]]:
     return [(row.event_type, row.retracted) for row in rows]
 
 
-def test_subscribers_hear_of_a_change_of_status_but_not_who_made_it(scene: Scene) -> None:
+def test_a_status_change_notifies_subscribers_but_not_its_author(scene: Scene) -> None:
     person = a_subscriber(scene)
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
@@ -60,7 +60,7 @@ def test_subscribers_hear_of_a_change_of_status_but_not_who_made_it(scene: Scene
     assert items(scene) == [("incident.status_changed", False)]
 
 
-def test_a_change_that_no_person_made_tells_nobody(scene: Scene) -> None:
+def test_a_status_change_without_an_author_notifies_nobody(scene: Scene) -> None:
     a_subscriber(scene)
     happened(scene, a_change_of_status(scene))
 
@@ -70,7 +70,7 @@ def test_a_change_that_no_person_made_tells_nobody(scene: Scene) -> None:
     assert scene.unplanned() == set()
 
 
-def test_an_edit_tells_the_newly_mentioned_and_nobody_twice(scene: Scene) -> None:
+def test_an_edit_notifies_only_the_newly_mentioned(scene: Scene) -> None:
     person, other = a_subscriber(scene), a_subscriber(scene)
     comment = scene.given(mentioning=[person])
     scene.plan()
@@ -83,7 +83,7 @@ def test_an_edit_tells_the_newly_mentioned_and_nobody_twice(scene: Scene) -> Non
     assert len(items(scene)) == 2
 
 
-def test_a_person_told_by_an_edit_is_told_of_the_edit(scene: Scene) -> None:
+def test_the_item_of_an_edit_refers_to_the_edit(scene: Scene) -> None:
     comment = scene.given()
     scene.plan()
     with scene.engine.begin() as connection:
@@ -95,7 +95,7 @@ def test_a_person_told_by_an_edit_is_told_of_the_edit(scene: Scene) -> None:
     assert items(scene) == [("incident.comment_edited", False)]
 
 
-def test_an_edit_that_mentions_nobody_new_tells_nobody(scene: Scene) -> None:
+def test_an_edit_without_new_mentions_notifies_nobody(scene: Scene) -> None:
     a_subscriber(scene)
     comment = scene.given()
     scene.plan()
@@ -113,7 +113,7 @@ def deleted(scene: Scene, comment: int) -> None:
     happened(scene, CommentDeleted(comment), by=scene.author)
 
 
-def test_a_deletion_retracts_what_people_were_told(scene: Scene) -> None:
+def test_deleting_a_comment_retracts_its_items(scene: Scene) -> None:
     a_subscriber(scene)
     kept, gone = scene.given(), scene.given()
     scene.plan()
@@ -125,7 +125,7 @@ def test_a_deletion_retracts_what_people_were_told(scene: Scene) -> None:
     assert {row.activity_id: row.retracted for row in rows} == {kept: False, gone: True}
 
 
-def test_a_comment_deleted_before_anyone_was_told_leaves_one_retracted_item(scene: Scene) -> None:
+def test_a_comment_deleted_before_planning_leaves_one_retracted_item(scene: Scene) -> None:
     a_subscriber(scene)
     deleted(scene, scene.given())
 

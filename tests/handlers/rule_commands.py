@@ -44,36 +44,36 @@ def telling(**fields: JSON) -> list[dict[str, JSON]]:
     return [CRITICAL | {"actions": [an_action(**fields)]}]
 
 
-def a_rule(house: Harness, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
-    with house.engine.begin() as connection:
+def a_rule(harness: Harness, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
+    with harness.engine.begin() as connection:
         projects = [acme.projects[organization, project]]
         return an_alert_rule(connection, acme.organizations[organization], projects=projects, **facts)
 
 
-def a_finding(house: Harness, acme: Acme, rule: int, **facts: Any) -> int:
+def a_finding(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
     """An incident that the rule found; its number."""
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         projects = [acme.projects["acme", "p1"]]
         found = {"alert_rule_id": rule, "alert_rule_generation": 1, "projects": projects} | facts
         id_ = an_incident(connection, acme.organizations["acme"], **found)
         return int(connection.execute(select(incidents.c.identifier).where(incidents.c.id == id_)).scalar_one())
 
 
-def row(house: Harness, rule: int) -> Any:
-    with house.engine.connect() as connection:
+def row(harness: Harness, rule: int) -> Any:
+    with harness.engine.connect() as connection:
         return connection.execute(select(alert_rules).where(alert_rules.c.id == rule)).one_or_none()
 
 
-def activities(house: Harness, rule: int) -> list[tuple[int, int | None]]:
+def activities(harness: Harness, rule: int) -> list[tuple[int, int | None]]:
     table = alert_rule_activities
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(table.c.type, table.c.user_id).where(table.c.rule_id == rule).order_by("id"))
         return [tuple(each) for each in rows]
 
 
-def announced(house: Harness, rule: int) -> list[tuple[str, int, Any]]:
+def announced(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
     """What was announced of the rule: type, sequence, data."""
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.execute(
             select(events.c.type, events.c.sequence, events.c.body)
             .where(events.c.subject == f"alert-rules/{rule}")
@@ -82,7 +82,7 @@ def announced(house: Harness, rule: int) -> list[tuple[str, int, Any]]:
         return [(each.type, each.sequence, each.body["data"]) for each in rows]
 
 
-def follow_ups(house: Harness) -> list[Any]:
+def follow_ups(harness: Harness) -> list[Any]:
     """What tocsin itself has asked for, in order."""
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         return list(connection.execute(select(commands).where(commands.c.caller == "system").order_by(commands.c.seq)))

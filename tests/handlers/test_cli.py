@@ -47,14 +47,14 @@ def document(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_migrating_what_is_migrated_says_so(tocsin: Tocsin) -> None:
+def test_migrating_an_up_to_date_database_reports_that(tocsin: Tocsin) -> None:
     answer = tocsin("migrate")
 
     assert answer.code == 0
     assert answer.out.endswith("already\n")
 
 
-def test_an_import_says_what_it_created_and_left(tocsin: Tocsin, document: str) -> None:
+def test_an_import_reports_created_and_unchanged_rows(tocsin: Tocsin, document: str) -> None:
     first, second = tocsin("directory", "import", document), tocsin("directory", "import", document, "--json")
 
     assert (first.code, second.code) == (0, 0)
@@ -62,7 +62,7 @@ def test_an_import_says_what_it_created_and_left(tocsin: Tocsin, document: str) 
     assert json.loads(second.out)["users"] == {"created": 0, "changed": 0, "unchanged": 1}
 
 
-def test_an_export_goes_back_in_through_standard_input(
+def test_an_export_can_be_imported_from_standard_input(
     tocsin: Tocsin, document: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tocsin("directory", "import", document)
@@ -74,7 +74,7 @@ def test_an_export_goes_back_in_through_standard_input(
     assert json.loads(answer.out)["organizations"] == {"created": 0, "changed": 0, "unchanged": 1}
 
 
-def test_a_refused_document_is_answered_with_its_places(tocsin: Tocsin, tmp_path: Path) -> None:
+def test_a_refused_document_is_reported_with_paths(tocsin: Tocsin, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"users": [{"nmae": "x"}]}')
 
@@ -84,7 +84,7 @@ def test_a_refused_document_is_answered_with_its_places(tocsin: Tocsin, tmp_path
     assert 'users[0]: unknown key "nmae"' in answer.err.splitlines()
 
 
-def test_a_token_stands_alone_on_standard_output(tocsin: Tocsin, document: str, database: Database) -> None:
+def test_only_the_token_is_printed_on_standard_output(tocsin: Tocsin, document: str, database: Database) -> None:
     tocsin("directory", "import", document)
 
     answer = tocsin("token", "create", "--user", "mem", "--expires", "7")
@@ -105,7 +105,7 @@ def test_a_token_stands_alone_on_standard_output(tocsin: Tocsin, document: str, 
     ],
     ids=" ".join,
 )
-def test_the_options_tell_the_kind(tocsin: Tocsin, document: str, words: list[str], kind: str) -> None:
+def test_the_options_determine_the_kind_of_token(tocsin: Tocsin, document: str, words: list[str], kind: str) -> None:
     tocsin("directory", "import", document)
 
     made = json.loads(tocsin("token", "create", *words, "--json").out)
@@ -115,7 +115,7 @@ def test_the_options_tell_the_kind(tocsin: Tocsin, document: str, words: list[st
     assert made["token"] not in json.dumps(listed)
 
 
-def test_a_revoked_token_is_listed_as_such(tocsin: Tocsin) -> None:
+def test_a_revoked_token_is_listed_as_revoked(tocsin: Tocsin) -> None:
     made = json.loads(tocsin("token", "create", "--ops", "admin", "--name", "me", "--json").out)
 
     answer = tocsin("token", "revoke", str(made["id"]))

@@ -28,9 +28,11 @@ START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 class ObservedRule:
     """A rule on project p1 of acme. Values are a minute apart, in their own time, unless they say otherwise."""
 
-    def __init__(self, house: Harness, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any):
-        self.house, self.acme = house, acme
-        self.engine: Engine = house.engine
+    def __init__(
+        self, harness: Harness, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any
+    ):
+        self.harness, self.acme = harness, acme
+        self.engine: Engine = harness.engine
         self.organization = acme.organizations["acme"]
         self.minutes = 0
         with self.engine.begin() as connection:
@@ -50,7 +52,7 @@ class ObservedRule:
 
     def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
         """A value waiting in the ledger; it arrives now, or ``at`` another time."""
-        id_ = self.house.accept(self.observation(value, **fields), **self.by_service())
+        id_ = self.harness.accept(self.observation(value, **fields), **self.by_service())
         if at is not None:
             with self.engine.begin() as connection:
                 connection.execute(update(commands).where(commands.c.id == id_).values(accepted_at=at))
@@ -59,8 +61,8 @@ class ObservedRule:
     def observe(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
         """What the value is answered."""
         id_ = self.accept(value, at=at, **fields)
-        self.house.apply()
-        row = self.house.ledger_row(id_)
+        self.harness.apply()
+        row = self.harness.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
 
     # --- what was left behind ----------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ class ObservedRule:
             return list(connection.execute(text(statement), known | facts))
 
 
-def two_triggers(house: Harness, acme: Acme) -> ObservedRule:
+def two_triggers(harness: Harness, acme: Acme) -> ObservedRule:
     """Warning above 50 tells Mem, critical above 100 tells Ana."""
     critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
-    return ObservedRule(house, acme, critical, warning, name="Errors")
+    return ObservedRule(harness, acme, critical, warning, name="Errors")

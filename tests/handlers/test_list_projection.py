@@ -53,7 +53,7 @@ def migrate_down(database: Database, revision: str) -> None:
         connection.commit()
 
 
-def test_there_is_a_row_for_each_incident_and_project(database: Database) -> None:
+def test_there_is_one_row_per_incident_and_project(database: Database) -> None:
     with database.engine.begin() as connection:
         organization = an_organization(connection)
         places = [a_project(connection, organization) for _ in range(2)]
@@ -66,7 +66,7 @@ def test_there_is_a_row_for_each_incident_and_project(database: Database) -> Non
     ]
 
 
-def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) -> None:
+def test_a_row_is_rewritten_only_if_a_listed_column_changes(database: Database) -> None:
     def place(table: str = "incident_listing") -> Any:
         with database.engine.connect() as connection:
             return connection.exec_driver_sql(f"SELECT ctid FROM {table}").scalar_one()
@@ -90,7 +90,7 @@ def test_rows_follow_what_is_listed_and_lie_still_otherwise(database: Database) 
     assert [(row.folded_title, row.date_started) for row in rows(database, incident_titles)] == [("other", closed)]
 
 
-def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Database) -> None:
+def test_a_row_holds_the_rule_as_it_was_in_the_incidents_generation(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
         for generation in (1, 2):
@@ -101,7 +101,7 @@ def test_a_row_says_what_the_rule_said_that_found_its_incident(database: Databas
     assert of_rules(database) == of_rules(database, incident_titles) == said
 
 
-def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(database: Database) -> None:
+def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
         for generation in (1, 3):
@@ -114,16 +114,16 @@ def test_a_row_follows_a_rule_that_begins_a_generation_after_its_first_incident(
     assert of_rules(database) == of_rules(database, incident_titles) == said
 
 
-def test_a_row_says_what_a_rule_said_between_two_changes_in_one_batch(house: Harness) -> None:
-    acme = Acme(house.engine)
-    with house.engine.begin() as connection:
+def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Harness) -> None:
+    acme = Acme(harness.engine)
+    with harness.engine.begin() as connection:
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
 
-    house.accept_all([on("between", rule), opening, on("after", rule)], **acme.by("own"))
-    house.apply()
+    harness.accept_all([on("between", rule), opening, on("after", rule)], **acme.by("own"))
+    harness.apply()
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         [listed] = connection.execute(select(incident_listing).where(incident_listing.c.alert_rule_id == rule))
     assert (listed.alert_rule_generation, listed.environment) == (2, "between")
 
@@ -136,7 +136,7 @@ def on(environment: str, rule: int) -> UpdateRule:
     })  # fmt: skip
 
 
-def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
+def test_a_row_is_deleted_with_its_incident_or_its_link_to_the_project(database: Database) -> None:
     with database.engine.begin() as connection:
         organization = an_organization(connection)
         gone, moved, kept = (an_incident(connection, organization) for _ in range(3))
@@ -150,7 +150,7 @@ def test_a_row_goes_with_its_incident_or_its_place(database: Database) -> None:
     )
 
 
-def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+def test_the_listing_migration_copies_existing_rows_and_restarts_if_interrupted(database: Database) -> None:
     with database.engine.begin() as connection:
         organization = an_organization(connection)
         for _ in range(3):
@@ -172,7 +172,7 @@ def test_the_migration_copies_what_is_there_and_starts_again_if_it_was_interrupt
     assert rows(database) == expected
 
 
-def test_the_migration_copies_titles_and_rules_and_starts_again_if_it_was_interrupted(database: Database) -> None:
+def test_the_title_migration_copies_existing_rows_and_restarts_if_interrupted(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
         for facts in ({}, {"alert_rule_id": rule, "alert_rule_generation": 1}, {"alert_rule_id": rule}):

@@ -41,7 +41,7 @@ def rows() -> list[tuple[Dataset, QueryType, str]]:
 
 @pytest.mark.parametrize(("dataset", "kind", "_names"), rows())
 @pytest.mark.parametrize("asked", QueryType)
-def test_a_dataset_fits_its_own_kind_of_query_alone(
+def test_a_dataset_is_valid_only_for_its_query_type(
     dataset: Dataset, kind: QueryType, _names: str, asked: QueryType
 ) -> None:
     saying = replace(SAYING, dataset=dataset, query_type=asked, time_window=60)
@@ -53,7 +53,7 @@ def test_a_dataset_fits_its_own_kind_of_query_alone(
 
 
 @pytest.mark.parametrize("minutes", [1, 29, 30, 60, 90, 120, 240, 720, 1439, 1440])
-def test_crash_rates_have_windows_of_their_own(minutes: int) -> None:
+def test_crash_rate_rules_allow_only_certain_time_windows(minutes: int) -> None:
     saying = replace(SAYING, dataset=Dataset.METRICS, query_type=QueryType.CRASH_RATE, time_window=minutes)
 
     sentence = query_error(saying)
@@ -76,7 +76,7 @@ def test_crash_rates_have_windows_of_their_own(minutes: int) -> None:
         ("(count)", False),
     ],
 )
-def test_an_aggregate_is_a_function(aggregate: str, fits: bool) -> None:
+def test_an_aggregate_must_be_a_function_call(aggregate: str, fits: bool) -> None:
     sentence = query_error(replace(SAYING, aggregate=aggregate))
 
     assert sentence == (None if fits else "Invalid Metric: Please pass a valid function for aggregation")
@@ -84,7 +84,7 @@ def test_an_aggregate_is_a_function(aggregate: str, fits: bool) -> None:
 
 @pytest.mark.parametrize("kind", QueryType)
 @pytest.mark.parametrize("event_type", EventType)
-def test_event_types_are_of_their_kind(kind: QueryType, event_type: EventType) -> None:
+def test_event_types_must_match_the_query_type(kind: QueryType, event_type: EventType) -> None:
     sentence = event_types_error(replace(SAYING, query_type=kind, event_types=(event_type,)))
 
     known = sorted(each.value for each in EVENT_TYPES[kind])
@@ -92,7 +92,7 @@ def test_event_types_are_of_their_kind(kind: QueryType, event_type: EventType) -
     assert sentence == (None if fits else f"Invalid event types for this dataset. Valid event types are {known}")
 
 
-def test_there_are_one_or_two_triggers_called_critical_and_warning() -> None:
+def test_a_rule_has_a_critical_and_optionally_a_warning_trigger() -> None:
     assert [bool(trigger_count_error([0] * count)) for count in range(4)] == [True, False, False, True]
     assert label_error(["critical"]) is label_error(["critical", "warning"]) is None
     assert label_error(["warning", "critical"]) == 'Trigger 1 must be labeled "critical"'
@@ -100,7 +100,7 @@ def test_there_are_one_or_two_triggers_called_critical_and_warning() -> None:
 
 
 @given(threshold=WHOLE, resolve=WHOLE, side=st.sampled_from(ThresholdType))
-def test_between_whole_numbers_no_whole_value_both_alerts_and_resolves(
+def test_with_integer_thresholds_no_integer_both_alerts_and_resolves(
     threshold: int, resolve: int, side: ThresholdType
 ) -> None:
     saying = replace(
@@ -113,7 +113,9 @@ def test_between_whole_numbers_no_whole_value_both_alerts_and_resolves(
 
 
 @given(threshold=HALVES, resolve=HALVES, side=st.sampled_from(ThresholdType))
-def test_between_other_numbers_no_value_at_all_does_both(threshold: float, resolve: float, side: ThresholdType) -> None:
+def test_with_fractional_thresholds_no_value_both_alerts_and_resolves(
+    threshold: float, resolve: float, side: ThresholdType
+) -> None:
     threshold, resolve = threshold + 0.25, resolve + 0.25
     saying = replace(SAYING, threshold_type=side, resolve_threshold=resolve, thresholds=(("critical", threshold),))
     between = (threshold + resolve) / 2
@@ -124,7 +126,7 @@ def test_between_other_numbers_no_value_at_all_does_both(threshold: float, resol
 
 
 @given(critical=HALVES, warning=HALVES, side=st.sampled_from(ThresholdType))
-def test_what_is_critical_is_also_a_warning(critical: float, warning: float, side: ThresholdType) -> None:
+def test_every_critical_value_is_also_a_warning(critical: float, warning: float, side: ThresholdType) -> None:
     saying = replace(SAYING, threshold_type=side, thresholds=(("critical", critical), ("warning", warning)))
     values = [critical - 0.25, critical + 0.25, warning - 0.25, warning + 0.25]
 
@@ -134,7 +136,7 @@ def test_what_is_critical_is_also_a_warning(critical: float, warning: float, sid
 
 
 @given(shown=HALVES, side=st.sampled_from(ThresholdType), is_comparison=st.booleans())
-def test_a_threshold_is_shown_as_it_was_written(shown: float, side: ThresholdType, is_comparison: bool) -> None:
+def test_a_stored_threshold_is_shown_as_entered(shown: float, side: ThresholdType, is_comparison: bool) -> None:
     stored = stored_threshold(side, is_comparison=is_comparison, shown=shown)
 
     assert shown_threshold(side, is_comparison=is_comparison, stored=stored) == shown
@@ -142,14 +144,14 @@ def test_a_threshold_is_shown_as_it_was_written(shown: float, side: ThresholdTyp
         assert stored == (100 + shown if side is ABOVE else 100 - shown)
 
 
-def test_a_small_difference_is_shown_without_the_dust_of_the_sum() -> None:
+def test_a_small_difference_is_shown_without_rounding_errors() -> None:
     stored = stored_threshold(ABOVE, is_comparison=True, shown=0.1)
 
     assert shown_threshold(ABOVE, is_comparison=True, stored=stored) == 0.1
 
 
 @pytest.mark.parametrize("side", ThresholdType)
-def test_a_comparison_is_judged_by_what_is_kept(side: ThresholdType) -> None:
+def test_comparison_thresholds_are_validated_as_stored(side: ThresholdType) -> None:
     # 50 from the past is farther than 40, on whichever side.
     near, far = ("warning", 40.0), ("critical", 50.0)
     saying = replace(SAYING, threshold_type=side, comparison_delta=60, resolve_threshold=10.0)

@@ -13,28 +13,28 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.watch import ANA, BEN, MEM, ObservedRule, two_triggers
+from tests.handlers.observed_rule import ANA, BEN, MEM, ObservedRule, two_triggers
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 """When a value arrives, where that matters."""
 
 
 @pytest.fixture
-def two(house: Harness, acme: Acme) -> ObservedRule:
-    return two_triggers(house, acme)
+def two(harness: Harness, acme: Acme) -> ObservedRule:
+    return two_triggers(harness, acme)
 
 
 def status(incident: int, number: int = 2, **fields: Any) -> SetStatus:
     return SetStatus.model_validate({"incident": incident, "status": number} | fields)
 
 
-def test_a_close_by_hand_resolves_every_trigger_and_calls_everyone(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_a_manual_close_resolves_every_trigger_and_notifies_every_target(
+    harness: Harness, acme: Acme, two: ObservedRule
 ) -> None:
     two.observe(60)
     [incident] = two.incidents()
 
-    house.execute(status(incident.identifier), **acme.by("mem"))
+    harness.execute(status(incident.identifier), **acme.by("mem"))
 
     assert two.trigger_statuses() == {"warning": 1}
     assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
@@ -42,24 +42,24 @@ def test_a_close_by_hand_resolves_every_trigger_and_calls_everyone(
     assert (closed.status, closed.status_method, closed.date_closed) == (2, 1, closed.last_activity_at)
 
 
-def test_a_close_by_hand_calls_for_every_project_of_the_incident(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, a_trigger("critical", 100, an_action(MEM)))
+def test_a_manual_close_plans_deliveries_for_every_project_of_the_incident(harness: Harness, acme: Acme) -> None:
+    watch = ObservedRule(harness, acme, a_trigger("critical", 100, an_action(MEM)))
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": watch.rule})
-    _, incident = house.execute(opening, **acme.by("own"))
+    _, incident = harness.execute(opening, **acme.by("own"))
 
-    house.execute(status(incident["identifier"]), **acme.by("mem"))
+    harness.execute(status(incident["identifier"]), **acme.by("mem"))
 
     rows = watch.rows("SELECT project_id, user_id FROM deliveries ORDER BY project_id")
     projects = sorted(acme.projects["acme", slug] for slug in ("p1", "p2"))
     assert [tuple(row) for row in rows] == [(project, MEM) for project in projects]
 
 
-def test_a_close_by_hand_calls_whom_the_rule_named_when_it_found_the_incident(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_a_manual_close_uses_the_actions_of_the_incidents_generation(
+    harness: Harness, acme: Acme, two: ObservedRule
 ) -> None:
     two.observe(60)
     [incident] = two.incidents()
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(
             insert(alert_rule_generations).from_select(
                 ["rule_id", "generation", "definition", "date_modified"],
@@ -69,38 +69,40 @@ def test_a_close_by_hand_calls_whom_the_rule_named_when_it_found_the_incident(
         now = a_definition(a_trigger("critical", 100, an_action(BEN))).model_dump(mode="json")
         connection.execute(update(alert_rules).values(generation=2, definition=now))
 
-    house.execute(status(incident.identifier), **acme.by("mem"))
+    harness.execute(status(incident.identifier), **acme.by("mem"))
 
     assert [whom for _, whom, *_ in two.deliveries()[1:]] == [MEM, ANA]
 
 
-def test_tocsin_itself_closes_without_a_person_and_subscribes_nobody(house: Harness, two: ObservedRule) -> None:
+def test_a_close_by_the_system_has_no_author_and_subscribes_nobody(harness: Harness, two: ObservedRule) -> None:
     two.observe(60)
     [incident] = two.incidents()
 
-    code, body = house.execute(
+    code, body = harness.execute(
         status(incident.identifier, comment="It is over."), organization=two.organization, token=None
     )
 
     assert (code, body["status"], body["statusMethod"], body["isSubscribed"]) == (200, 2, 2, False)
     [change] = two.rows("SELECT user_id, comment FROM incident_activities WHERE type = 2 AND value = '2'")
     assert tuple(change) == (None, "It is over.")
-    assert house.row_counts()["incident_subscriptions"] == 0
+    assert harness.row_counts()["incident_subscriptions"] == 0
     assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
     assert two.events(f"incidents/{incident.identifier}")[-1]["data"]["actor"]["type"] == "system"
 
 
-def test_a_close_by_a_value_does_not_call_as_one_by_hand_does(two: ObservedRule) -> None:
+def test_a_close_by_an_observation_skips_targets_that_were_not_notified_before(two: ObservedRule) -> None:
     two.observe(60)
     two.observe(10)
 
     assert ("email", ANA, "resolve", 2) not in two.deliveries()
 
 
-def test_what_was_critical_by_hand_alone_ends_as_a_warning(house: Harness, acme: Acme, two: ObservedRule) -> None:
+def test_an_incident_set_to_critical_by_hand_resolves_as_a_warning(
+    harness: Harness, acme: Acme, two: ObservedRule
+) -> None:
     two.observe(60)
     [incident] = two.incidents()
-    house.execute(status(incident.identifier, 20), **acme.by("ben"))
+    harness.execute(status(incident.identifier, 20), **acme.by("ben"))
 
     two.observe(10)
 
@@ -108,7 +110,7 @@ def test_what_was_critical_by_hand_alone_ends_as_a_warning(house: Harness, acme:
     assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
 
 
-def test_a_trigger_that_fires_again_is_dated_anew(two: ObservedRule) -> None:
+def test_a_trigger_that_fires_again_gets_a_new_modification_date(two: ObservedRule) -> None:
     two.observe(60, at=NOON)
     two.observe(120, at=NOON)
     two.observe(60, at=NOON + timedelta(minutes=1))
@@ -121,12 +123,12 @@ def test_a_trigger_that_fires_again_is_dated_anew(two: ObservedRule) -> None:
     ]
 
 
-def test_after_a_close_by_hand_the_next_value_opens_another_one_once_it_has_cooled_down(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_after_a_manual_close_the_next_incident_opens_only_after_the_cooldown(
+    harness: Harness, acme: Acme, two: ObservedRule
 ) -> None:
     two.observe(60, at=NOON)
     [incident] = two.incidents()
-    house.execute(status(incident.identifier), **acme.by("mem"))
+    harness.execute(status(incident.identifier), **acme.by("mem"))
 
     soon, later = two.observe(60, at=NOON + timedelta(minutes=5)), two.observe(60, at=NOON + timedelta(minutes=11))
 
@@ -134,11 +136,11 @@ def test_after_a_close_by_hand_the_next_value_opens_another_one_once_it_has_cool
     assert [row.identifier for row in two.incidents()] == [2, 3]
 
 
-def test_a_reopened_incident_is_the_one_that_values_find(house: Harness, acme: Acme, two: ObservedRule) -> None:
+def test_observations_continue_a_reopened_incident(harness: Harness, acme: Acme, two: ObservedRule) -> None:
     two.observe(60, at=NOON)
     [incident] = two.incidents()
-    house.execute(status(incident.identifier), **acme.by("ben"))
-    house.execute(status(incident.identifier, 1), **acme.by("ben"))
+    harness.execute(status(incident.identifier), **acme.by("ben"))
+    harness.execute(status(incident.identifier, 1), **acme.by("ben"))
 
     _, body = two.observe(120, at=NOON + timedelta(hours=1))
 
@@ -146,9 +148,9 @@ def test_a_reopened_incident_is_the_one_that_values_find(house: Harness, acme: A
     assert two.trigger_statuses() == {"warning": 0, "critical": 0}
 
 
-def test_an_incident_of_what_the_rule_said_before_is_left_alone(house: Harness, two: ObservedRule) -> None:
+def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness: Harness, two: ObservedRule) -> None:
     two.observe(120, at=NOON)
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(alert_rules).values(generation=2))
 
     # It does not cool down either: nothing has fired in this generation.
@@ -162,12 +164,10 @@ def test_an_incident_of_what_the_rule_said_before_is_left_alone(house: Harness, 
 # --- an incident opened in a rule's name -----------------------------------------------------------------------
 
 
-def test_an_incident_opened_in_a_rules_name_carries_the_rule_and_values_find_it(
-    house: Harness, acme: Acme, two: ObservedRule
-) -> None:
+def test_observations_continue_an_incident_opened_for_the_rule(harness: Harness, acme: Acme, two: ObservedRule) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": two.rule})
 
-    code, body = house.execute(opening, **acme.by("own"))
+    code, body = harness.execute(opening, **acme.by("own"))
     _, seen = two.observe(60)
 
     assert (code, body["type"], body["alertRule"]["id"], body["title"]) == (201, 2, str(two.rule), "Slow")
@@ -175,10 +175,10 @@ def test_an_incident_opened_in_a_rules_name_carries_the_rule_and_values_find_it(
     assert len(two.incidents()) == 1
 
 
-def test_no_incident_is_opened_in_the_name_of_a_rule_that_is_not_there_or_out_of_reach(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_an_incident_cannot_be_opened_for_a_missing_or_inaccessible_rule(
+    harness: Harness, acme: Acme, two: ObservedRule
 ) -> None:
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
         elsewhere = an_alert_rule(connection, acme.organizations["closed"])
         of_p2 = an_alert_rule(connection, two.organization, projects=[acme.projects["acme", "p2"]])
@@ -189,7 +189,7 @@ def test_no_incident_is_opened_in_the_name_of_a_rule_that_is_not_there_or_out_of
 
     def opened(rule: int, **who: Any) -> Any:
         opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
-        return house.execute(opening, **who or acme.by("mem"))
+        return harness.execute(opening, **who or acme.by("mem"))
 
     invalid = (400, {"alertRule": ["Invalid alert rule"]})
     assert [opened(rule) for rule in (elsewhere, of_p2, deleted, 0, -1, 10**25)] == [invalid] * 6
