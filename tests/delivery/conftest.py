@@ -9,13 +9,10 @@ from uuid import UUID
 import pytest
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_comment, a_member, a_project, a_team, an_incident, an_organization
 from tests.conftest import Database
 from workers.notify.notifier import Notifier
-
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
-"""A broker that is away: planning does not need one."""
 
 
 @dataclass
@@ -29,24 +26,24 @@ class Scene:
     incident: int
     author: int
 
-    def given(self, **comment: Any) -> int:
+    def post_comment(self, **comment: Any) -> int:
         """A comment by the author."""
         with self.engine.begin() as connection:
             return a_comment(connection, self.incident, by=self.author, **comment)
 
     def notifier(self) -> Notifier:
-        return Notifier(self.engine, BrokerSettings(BROKER_URL=NOWHERE))
+        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
 
     def plan(self) -> None:
         notifier = self.notifier()
         while notifier.plan_batch():
             pass
 
-    def told(self) -> dict[int, str]:
+    def notified(self) -> dict[int, str]:
         """Who has an inbox item, and why."""
         return {row.user_id: row.reason for row in self.rows("SELECT user_id, reason FROM notifications")}
 
-    def decided(self) -> dict[int, tuple[str, str]]:
+    def decisions(self) -> dict[int, tuple[str, str]]:
         """What was decided for everyone, and by which rule."""
         rows = self.rows("SELECT user_id, outcome, rule FROM notification_decisions")
         return {row.user_id: (row.outcome, row.rule) for row in rows}

@@ -35,67 +35,67 @@ def test_every_notifying_event_has_an_audience() -> None:
 
 
 def test_a_mentioned_person_is_notified(scene: Scene) -> None:
-    ana = member(scene)
-    scene.given(mentioning=[ana])
+    ana = a_person(scene)
+    scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
-    assert scene.told() == {ana: "mention"}
-    assert scene.decided() == {ana: (DELIVERED, "mention")}
+    assert scene.notified() == {ana: "mention"}
+    assert scene.decisions() == {ana: (DELIVERED, "mention")}
 
 
 def test_a_subscriber_is_notified(scene: Scene) -> None:
-    ana = member(scene, subscribed=True)
-    scene.given()
+    ana = a_person(scene, subscribed=True)
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
 
 
 def test_a_mentioned_team_is_notified(scene: Scene) -> None:
-    ana, ben = member(scene, teams=[scene.team]), member(scene, teams=[scene.team])
-    scene.given(mentioning_teams=[scene.team])
+    ana, ben = a_person(scene, teams=[scene.team]), a_person(scene, teams=[scene.team])
+    scene.post_comment(mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {ana: "team_mention", ben: "team_mention"}
+    assert scene.notified() == {ana: "team_mention", ben: "team_mention"}
 
 
 def test_someone_neither_mentioned_nor_subscribed_is_not_notified(scene: Scene) -> None:
-    member(scene)
-    scene.given()
+    a_person(scene)
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {}
+    assert scene.decisions() == {}
 
 
 def test_the_author_is_never_notified_of_their_own_comment(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
-    scene.given(mentioning=[scene.author], mentioning_teams=[scene.team])
+    scene.post_comment(mentioning=[scene.author], mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
-    assert scene.decided() == {scene.author: ("suppressed", "author")}
+    assert scene.notified() == {}
+    assert scene.decisions() == {scene.author: ("suppressed", "author")}
 
 
 def test_the_strongest_reason_wins_and_makes_one_item(scene: Scene) -> None:
-    ana = member(scene, teams=[scene.team], subscribed=True)
-    ben = member(scene, teams=[scene.team], subscribed=True)
-    scene.given(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
+    ana = a_person(scene, teams=[scene.team], subscribed=True)
+    ben = a_person(scene, teams=[scene.team], subscribed=True)
+    scene.post_comment(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
 
     scene.plan()
 
-    assert scene.told() == {ana: "mention", ben: "team_mention"}
+    assert scene.notified() == {ana: "mention", ben: "team_mention"}
     assert len(scene.rows("SELECT 1 FROM notifications")) == 2
 
 
 def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> None:
-    ana = member(scene)
-    activity = scene.given(mentioning=[ana])
+    ana = a_person(scene)
+    activity = scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
@@ -105,20 +105,20 @@ def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> Non
 def test_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_member(connection, scene.organization, inactive_teams=[scene.team])
-    scene.given(mentioning_teams=[scene.team])
+    scene.post_comment(mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
 
 
 def test_an_inactive_member_of_a_mentioned_team_gets_no_decision(scene: Scene) -> None:
-    member(scene, teams=[scene.team], is_active=False)
-    scene.given(mentioning_teams=[scene.team])
+    a_person(scene, teams=[scene.team], is_active=False)
+    scene.post_comment(mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
     assert scene.unplanned() == set()
 
 
@@ -128,20 +128,20 @@ def test_a_mentioned_team_of_another_organization_notifies_nobody(scene: Scene) 
         team = a_team(connection, other)
         ana = a_member(connection, other, teams=[team])
         add_member(connection, scene.organization, ana)
-    scene.given(mentioning_teams=[team])
+    scene.post_comment(mentioning_teams=[team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
 
 
 def test_an_inactive_subscriber_is_suppressed_and_unsubscribed(scene: Scene) -> None:
-    ana = member(scene, subscribed=True, is_active=False)
-    scene.given()
+    ana = a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == [ana]
 
 
@@ -149,24 +149,24 @@ def test_a_subscriber_who_left_the_organization_is_suppressed_and_unsubscribed(s
     with scene.engine.begin() as connection:
         ana = a_user(connection)
         a_subscription(connection, scene.incident, ana)
-    scene.given()
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == [ana]
 
 
 def test_in_a_closed_organization_only_people_with_project_access_are_notified(closed_scene: Scene) -> None:
-    outsider = member(closed_scene, subscribed=True)
-    insider = member(closed_scene, teams=[closed_scene.team], subscribed=True)
-    manager = member(closed_scene, role=Role.MANAGER, subscribed=True)
-    closed_scene.given()
+    outsider = a_person(closed_scene, subscribed=True)
+    insider = a_person(closed_scene, teams=[closed_scene.team], subscribed=True)
+    manager = a_person(closed_scene, role=Role.MANAGER, subscribed=True)
+    closed_scene.post_comment()
 
     closed_scene.plan()
 
-    assert closed_scene.told() == {insider: "subscribed", manager: "subscribed"}
-    assert closed_scene.decided()[outsider] == NO_ACCESS
+    assert closed_scene.notified() == {insider: "subscribed", manager: "subscribed"}
+    assert closed_scene.decisions()[outsider] == NO_ACCESS
     assert unsubscribed(closed_scene) == [outsider]
 
 
@@ -176,50 +176,50 @@ def test_access_to_one_project_of_the_incident_is_enough(closed_scene: Scene) ->
         closed_scene.incident = an_incident(
             connection, closed_scene.organization, projects=[elsewhere, closed_scene.project]
         )
-    ana = member(closed_scene, teams=[closed_scene.team], subscribed=True)
-    closed_scene.given()
+    ana = a_person(closed_scene, teams=[closed_scene.team], subscribed=True)
+    closed_scene.post_comment()
 
     closed_scene.plan()
 
-    assert closed_scene.told() == {ana: "subscribed"}
+    assert closed_scene.notified() == {ana: "subscribed"}
 
 
 def test_nobody_is_notified_of_an_incident_whose_projects_are_inactive(scene: Scene) -> None:
-    ana = member(scene, role=Role.OWNER, subscribed=True)
-    change(scene, update(projects).values(status="inactive"))
-    scene.given()
+    ana = a_person(scene, role=Role.OWNER, subscribed=True)
+    execute(scene, update(projects).values(status="inactive"))
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
 
 
 def test_an_author_without_access_is_unsubscribed(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
-    scene.given()
-    change(scene, members.delete().where(members.c.user_id == scene.author))
+    scene.post_comment()
+    execute(scene, members.delete().where(members.c.user_id == scene.author))
 
     scene.plan()
 
-    assert scene.decided() == {scene.author: NO_ACCESS}
+    assert scene.decisions() == {scene.author: NO_ACCESS}
     assert unsubscribed(scene) == [scene.author]
 
 
 def test_a_person_without_a_subscription_is_not_unsubscribed(scene: Scene) -> None:
-    ana = member(scene, is_active=False)
-    scene.given(mentioning=[ana])
+    ana = a_person(scene, is_active=False)
+    scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == []
 
 
 def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
-    ana = member(scene, subscribed=True, is_active=False)
-    scene.given()
-    scene.given()
+    ana = a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
+    scene.post_comment()
 
     scene.plan()
 
@@ -227,8 +227,8 @@ def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
 
 
 def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> None:
-    member(scene, subscribed=True, is_active=False)
-    scene.given()
+    a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
 
     scene.plan()
 
@@ -247,39 +247,39 @@ def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> No
 
 
 def test_an_event_without_a_person_as_actor_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
-    member(scene, subscribed=True)
-    member(scene, subscribed=True, is_active=False)
+    a_person(scene, subscribed=True)
+    a_person(scene, subscribed=True, is_active=False)
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, CommentPosted(activity=1, comment="Closed by rule"), by=None)
 
     scene.plan()
 
-    assert scene.decided() == {}
+    assert scene.decisions() == {}
     assert unsubscribed(scene) == []
     assert scene.unplanned() == set()
 
 
 def test_a_mentioned_account_that_was_deleted_is_skipped(scene: Scene) -> None:
-    ana, ben = member(scene), member(scene)
-    scene.given(mentioning=[ana, ben])
-    change(scene, users.delete().where(users.c.id == ana))
+    ana, ben = a_person(scene), a_person(scene)
+    scene.post_comment(mentioning=[ana, ben])
+    execute(scene, users.delete().where(users.c.id == ana))
 
     scene.plan()
 
-    assert scene.told() == {ben: "mention"}
+    assert scene.notified() == {ben: "mention"}
     assert scene.unplanned() == set()
 
 
 def test_a_subscription_made_before_planning_counts(scene: Scene) -> None:
-    scene.given()
-    ana = member(scene, subscribed=True)
+    scene.post_comment()
+    ana = a_person(scene, subscribed=True)
 
     scene.plan()
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
 
 
-def member(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
+def a_person(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
     with scene.engine.begin() as connection:
         user = a_member(connection, scene.organization, **facts)
         if subscribed:
@@ -287,7 +287,7 @@ def member(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
         return user
 
 
-def change(scene: Scene, statement: Any) -> None:
+def execute(scene: Scene, statement: Any) -> None:
     with scene.engine.begin() as connection:
         connection.execute(statement)
 
@@ -299,24 +299,24 @@ def unsubscribed(scene: Scene) -> list[int]:
 
 
 def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
-    ana = member(scene, subscribed=True)
-    scene.given()
-    change(scene, update(organizations).values(features=[]))
+    ana = a_person(scene, subscribed=True)
+    scene.post_comment()
+    execute(scene, update(organizations).values(features=[]))
 
     scene.plan()
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
 
 
 @pytest.mark.parametrize(
     "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
 )
 def test_openings_views_and_subscriptions_notify_nobody(scene: Scene, event: Event) -> None:
-    member(scene, subscribed=True)
+    a_person(scene, subscribed=True)
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, event, by=scene.author)
 
     scene.plan()
 
-    assert scene.decided() == {}
+    assert scene.decisions() == {}
     assert scene.unplanned() == set()

@@ -19,13 +19,13 @@ def a_subscriber(scene: Scene) -> int:
     return person
 
 
-def happened(scene: Scene, *events: Event, by: int | None = None) -> None:
+def record_events(scene: Scene, *events: Event, by: int | None = None) -> None:
     with scene.engine.begin() as connection:
         for event in events:
             an_event(connection, scene.incident, event, by=by)
 
 
-def a_change_of_status(scene: Scene) -> StatusChanged:
+def a_status_change(scene: Scene) -> StatusChanged:
     with scene.engine.begin() as connection:
         [activity] = connection.execute(
             activities.insert()
@@ -51,44 +51,46 @@ def test_a_status_change_notifies_subscribers_but_not_its_author(scene: Scene) -
     person = a_subscriber(scene)
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
-    happened(scene, a_change_of_status(scene), by=scene.author)
+    record_events(scene, a_status_change(scene), by=scene.author)
 
     scene.plan()
 
-    assert scene.told() == {person: "subscribed"}
-    assert scene.decided()[scene.author] == ("suppressed", "author")
+    assert scene.notified() == {person: "subscribed"}
+    assert scene.decisions()[scene.author] == ("suppressed", "author")
     assert items(scene) == [("incident.status_changed", False)]
 
 
 def test_a_status_change_without_an_author_notifies_nobody(scene: Scene) -> None:
     a_subscriber(scene)
-    happened(scene, a_change_of_status(scene))
+    record_events(scene, a_status_change(scene))
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
     assert scene.unplanned() == set()
 
 
 def test_an_edit_notifies_only_the_newly_mentioned(scene: Scene) -> None:
     person, other = a_subscriber(scene), a_subscriber(scene)
-    comment = scene.given(mentioning=[person])
+    comment = scene.post_comment(mentioning=[person])
     scene.plan()
     edit = CommentEdited(comment, "Look there."), Mentioned(comment, "Look there.", users=(person, other), teams=())
-    happened(scene, *edit, by=scene.author)
+    record_events(scene, *edit, by=scene.author)
 
     scene.plan()
 
-    assert scene.told() == {person: "mention", other: "mention"}
+    assert scene.notified() == {person: "mention", other: "mention"}
     assert len(items(scene)) == 2
 
 
 def test_the_item_of_an_edit_refers_to_the_edit(scene: Scene) -> None:
-    comment = scene.given()
+    comment = scene.post_comment()
     scene.plan()
     with scene.engine.begin() as connection:
         person = a_member(connection, scene.organization, teams=[scene.team])
-    happened(scene, CommentEdited(comment, "x"), Mentioned(comment, "x", users=(person,), teams=()), by=scene.author)
+    record_events(
+        scene, CommentEdited(comment, "x"), Mentioned(comment, "x", users=(person,), teams=()), by=scene.author
+    )
 
     scene.plan()
 
@@ -97,27 +99,27 @@ def test_the_item_of_an_edit_refers_to_the_edit(scene: Scene) -> None:
 
 def test_an_edit_without_new_mentions_notifies_nobody(scene: Scene) -> None:
     a_subscriber(scene)
-    comment = scene.given()
+    comment = scene.post_comment()
     scene.plan()
     before = scene.rows("SELECT * FROM notifications")
-    happened(scene, CommentEdited(comment, "x"), by=scene.author)
+    record_events(scene, CommentEdited(comment, "x"), by=scene.author)
 
     scene.plan()
 
     assert scene.rows("SELECT * FROM notifications") == before
 
 
-def deleted(scene: Scene, comment: int) -> None:
+def delete_comment(scene: Scene, comment: int) -> None:
     with scene.engine.begin() as connection:
         connection.execute(delete(activities).where(activities.c.id == comment))
-    happened(scene, CommentDeleted(comment), by=scene.author)
+    record_events(scene, CommentDeleted(comment), by=scene.author)
 
 
 def test_deleting_a_comment_retracts_its_items(scene: Scene) -> None:
     a_subscriber(scene)
-    kept, gone = scene.given(), scene.given()
+    kept, gone = scene.post_comment(), scene.post_comment()
     scene.plan()
-    deleted(scene, gone)
+    delete_comment(scene, gone)
 
     scene.plan()
 
@@ -127,7 +129,7 @@ def test_deleting_a_comment_retracts_its_items(scene: Scene) -> None:
 
 def test_a_comment_deleted_before_planning_leaves_one_retracted_item(scene: Scene) -> None:
     a_subscriber(scene)
-    deleted(scene, scene.given())
+    delete_comment(scene, scene.post_comment())
 
     scene.plan()
 

@@ -16,9 +16,9 @@ from sqlalchemy.engine import make_url
 from models.directory.tables import members, team_members, users
 from tasks.broker.topology import NOTIFIER_QUEUE
 from tasks.events import CommentPosted, Mentioned
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
-from tests.delivery.conftest import NOWHERE, Scene
+from tests.delivery.conftest import Scene
 from tests.faults.loops import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
@@ -30,8 +30,8 @@ TEAM = 10_000
 
 
 def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None:
-    a_crowd(scene)
-    scene.given(mentioning_teams=[scene.team])
+    add_team_members(scene)
+    scene.post_comment(mentioning_teams=[scene.team])
 
     with counted_statements(scene) as statements:
         assert scene.notifier().plan_batch()
@@ -41,10 +41,10 @@ def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None
 
 
 def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> None:
-    given_comments(scene, 1)
+    post_comments(scene, 1)
     with counted_statements(scene) as for_one:
         scene.notifier().plan_batch()
-    given_comments(scene, 90)
+    post_comments(scene, 90)
 
     with counted_statements(scene) as for_many:
         scene.notifier().plan_batch()
@@ -54,7 +54,7 @@ def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> Non
 
 
 def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
-    ana = given_comments(scene, 1)
+    ana = post_comments(scene, 1)
     scene.plan()
     with scene.engine.begin() as connection:
         connection.execute(text("UPDATE events SET planned_at = NULL"))
@@ -65,7 +65,7 @@ def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
 
 
 def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
-    ana = given_comments(scene, 300)
+    ana = post_comments(scene, 300)
 
     with ThreadPoolExecutor() as threads:
         for done in [threads.submit(scene.plan) for _ in range(3)]:
@@ -77,28 +77,28 @@ def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
 
 
 def test_a_later_mention_upgrades_an_unread_item(scene: Scene) -> None:
-    ana, activity = a_subscriber_told(scene)
+    ana, activity = a_notified_subscriber(scene)
 
-    mention(scene, activity, ana)
+    publish_mention(scene, activity, ana)
 
-    assert scene.told() == {ana: "mention"}
-    assert scene.decided() == {ana: ("delivered", "mention")}
+    assert scene.notified() == {ana: "mention"}
+    assert scene.decisions() == {ana: ("delivered", "mention")}
 
 
 def test_a_later_mention_leaves_a_read_item_unchanged(scene: Scene) -> None:
-    ana, activity = a_subscriber_told(scene)
+    ana, activity = a_notified_subscriber(scene)
     with scene.engine.begin() as connection:
         connection.execute(text("UPDATE notifications SET date_read = now()"))
 
-    mention(scene, activity, ana)
+    publish_mention(scene, activity, ana)
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
 
 
 def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         ana = a_member(connection, scene.organization)
-    activity = scene.given(mentioning=[ana])
+    activity = scene.post_comment(mentioning=[ana])
     scene.plan()
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, ana)
@@ -106,11 +106,11 @@ def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
 
     scene.plan()
 
-    assert scene.told() == {ana: "mention"}
+    assert scene.notified() == {ana: "mention"}
 
 
 def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(scene: Scene) -> None:
-    ana = given_comments(scene, EVENTS_PER_LINE + 7, on_one_incident=True)
+    ana = post_comments(scene, EVENTS_PER_LINE + 7, on_one_incident=True)
 
     scene.plan()
 
@@ -120,23 +120,23 @@ def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(sce
 
 
 def test_an_event_that_cannot_be_planned_does_not_block_others(scene: Scene) -> None:
-    poisoned = given_poison(scene)
-    ana = given_comments(scene, 50)
-    given_comments(scene, 5, on_one_incident=True)
+    poison = a_poison_event(scene)
+    ana = post_comments(scene, 50)
+    post_comments(scene, 5, on_one_incident=True)
 
     scene.plan()
 
-    assert scene.unplanned() == {poisoned}
-    assert ana in scene.told()
+    assert scene.unplanned() == {poison}
+    assert ana in scene.notified()
     assert scene.rows("SELECT count(*) FROM notifications") == [(55,)]
 
 
 def test_an_event_that_could_not_be_planned_is_retried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notifier_module, "RETRY_DELAYS_SECONDS", (0,))
     notifier = scene.notifier()
-    poisoned = given_poison(scene)
+    poison = a_poison_event(scene)
     notifier.plan_batch()
-    assert scene.unplanned() == {poisoned}
+    assert scene.unplanned() == {poison}
     with scene.engine.begin() as connection:
         connection.execute(text("UPDATE events SET body = replace(body::text, 'nobody', '0')::json"))
 
@@ -145,7 +145,7 @@ def test_an_event_that_could_not_be_planned_is_retried(scene: Scene, monkeypatch
 
 def test_a_poison_event_is_retried_only_after_a_pause(scene: Scene) -> None:
     notifier = scene.notifier()
-    given_poison(scene)
+    a_poison_event(scene)
 
     assert notifier.plan_batch()
 
@@ -153,7 +153,7 @@ def test_a_poison_event_is_retried_only_after_a_pause(scene: Scene) -> None:
 
 
 def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    given_comments(scene, 3)
+    post_comments(scene, 3)
 
     def die(*_: Any) -> None:
         raise SystemExit
@@ -161,7 +161,7 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     monkeypatch.setattr("workers.notify.planner.mark_processed", die)
     with pytest.raises(SystemExit):
         scene.notifier().plan_batch()
-    assert scene.told() == {}
+    assert scene.notified() == {}
     monkeypatch.undo()
 
     scene.plan()
@@ -172,7 +172,7 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
 def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: EmbeddedServers) -> None:
     database_url = psycopg_url(scene)
     crowd = 50
-    a_crowd(scene, crowd)
+    add_team_members(scene, crowd)
     comments = 400
     with scene.engine.begin() as connection:
         for _ in range(comments):
@@ -191,44 +191,44 @@ def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: E
 
 
 def test_people_are_notified_while_the_bus_is_down(scene: Scene) -> None:
-    with going(Notifier(scene.engine, BrokerSettings(BROKER_URL=NOWHERE))):
-        ana = given_comments(scene, 1)
+    with running_notifier(Notifier(scene.engine, broker_settings(UNREACHABLE_BROKER))):
+        ana = post_comments(scene, 1)
 
-        eventually(lambda: ana in scene.told())
+        eventually(lambda: ana in scene.notified())
 
 
 def test_malformed_bus_messages_do_not_stop_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
-    settings = BrokerSettings(BROKER_URL=servers.broker_url)
+    settings = broker_settings(servers.broker_url)
     valkey = redis.Redis.from_url(servers.redis_url)
     bus = EventBus(settings)
     bus.publish([BusMessage("incident.opened", "{}")])
     valkey.lpush(NOTIFIER_QUEUE, b"", b"hello", b"[]", b"{}", b'{"body": 7}', b"\xff\xfe", b"[" * 10_000)
     bus.publish([BusMessage("incident.opened", "not even JSON"), BusMessage("command.dead", "[]")])
 
-    with going(Notifier(scene.engine, settings)):
+    with running_notifier(Notifier(scene.engine, settings)):
         eventually(lambda: valkey.llen(NOTIFIER_QUEUE) == 0)
-        ana = given_comments(scene, 1)
+        ana = post_comments(scene, 1)
 
-        eventually(lambda: ana in scene.told())
+        eventually(lambda: ana in scene.notified())
 
 
 def test_a_message_on_the_bus_wakes_the_notifier(
     scene: Scene, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.runtime.polling.POLL_SECONDS", 3600)
-    settings = BrokerSettings(BROKER_URL=servers.broker_url, REDIS_URL=NOWHERE)
+    settings = broker_settings(servers.broker_url, REDIS_URL=UNREACHABLE_BROKER)
 
-    with going(Notifier(scene.engine, settings)):
-        ana = given_comments(scene, 1)
+    with running_notifier(Notifier(scene.engine, settings)):
+        ana = post_comments(scene, 1)
         EventBus(settings).publish([BusMessage("incident.comment_posted", "{}")])
 
-        eventually(lambda: ana in scene.told())
+        eventually(lambda: ana in scene.notified())
 
 
 # --- what the stories lean on ----------------------------------------------------------------------------------
 
 
-def given_comments(scene: Scene, count: int, *, on_one_incident: bool = False) -> int:
+def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) -> int:
     """Comments that mention somebody; who that is."""
     with scene.engine.begin() as connection:
         ana = a_member(connection, scene.organization)
@@ -242,7 +242,7 @@ def given_comments(scene: Scene, count: int, *, on_one_incident: bool = False) -
     return ana
 
 
-def given_poison(scene: Scene) -> Any:
+def a_poison_event(scene: Scene) -> Any:
     """An event that no planner can read."""
     with scene.engine.begin() as connection:
         unreadable: Any = ("nobody",)
@@ -251,23 +251,23 @@ def given_poison(scene: Scene) -> Any:
         )
 
 
-def a_subscriber_told(scene: Scene) -> tuple[int, int]:
+def a_notified_subscriber(scene: Scene) -> tuple[int, int]:
     with scene.engine.begin() as connection:
         ana = a_member(connection, scene.organization)
         a_subscription(connection, scene.incident, ana)
-    activity = scene.given()
+    activity = scene.post_comment()
     scene.plan()
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
     return ana, activity
 
 
-def mention(scene: Scene, activity: int, person: int) -> None:
+def publish_mention(scene: Scene, activity: int, person: int) -> None:
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, Mentioned(activity, "edited", users=(person,), teams=()), by=scene.author)
     scene.plan()
 
 
-def a_crowd(scene: Scene, size: int = TEAM) -> None:
+def add_team_members(scene: Scene, size: int = TEAM) -> None:
     """That many new people on the team."""
     with scene.engine.begin() as connection:
         connection.execute(
@@ -283,7 +283,7 @@ def a_crowd(scene: Scene, size: int = TEAM) -> None:
 
 
 @contextmanager
-def going(notifier: Notifier) -> Iterator[None]:
+def running_notifier(notifier: Notifier) -> Iterator[None]:
     """The notifier runs in a thread, and has begun."""
     stop, begun = threading.Event(), threading.Event()
     thread = threading.Thread(target=notifier.run, args=(stop, begun.set))

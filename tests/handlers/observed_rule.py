@@ -37,7 +37,7 @@ class ObservedRule:
         self.minutes = 0
         with self.engine.begin() as connection:
             ids = [acme.projects["acme", slug] for slug in projects]
-            self.rule = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
+            self.rule_id = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
     def by_service(self) -> dict[str, Any]:
         """The program that observes, in its own name."""
@@ -47,7 +47,7 @@ class ObservedRule:
         """A value a minute after the one before."""
         self.minutes += 1
         timestamp = (START + timedelta(minutes=self.minutes)).isoformat()
-        known = {"alertRule": self.rule, "project": "p1", "value": value, "timestamp": timestamp}
+        known = {"alertRule": self.rule_id, "project": "p1", "value": value, "timestamp": timestamp}
         return ObserveMetric.model_validate(known | fields)
 
     def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
@@ -72,7 +72,7 @@ class ObservedRule:
         with self.engine.connect() as connection:
             return list(
                 connection.execute(
-                    select(incidents).where(incidents.c.alert_rule_id == self.rule).order_by(incidents.c.id)
+                    select(incidents).where(incidents.c.alert_rule_id == self.rule_id).order_by(incidents.c.id)
                 )
             )
 
@@ -117,12 +117,12 @@ class ObservedRule:
 
     def rows(self, statement: str, **facts: Any) -> list[Any]:
         """What a statement finds that may name the ``:rule``."""
-        known = {"rule": self.rule} if ":rule" in statement else {}
+        known = {"rule": self.rule_id} if ":rule" in statement else {}
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), known | facts))
 
 
-def two_triggers(harness: Harness, acme: Acme) -> ObservedRule:
+def rule_with_two_triggers(harness: Harness, acme: Acme) -> ObservedRule:
     """Warning above 50 tells Mem, critical above 100 tells Ana."""
     critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     return ObservedRule(harness, acme, critical, warning, name="Errors")

@@ -17,31 +17,31 @@ from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
 from tests.rule_bodies import CRITICAL, RULE
 
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
-def creation(**fields: JSON) -> CreateRule:
+def create_rule(**fields: JSON) -> CreateRule:
     return CreateRule.model_validate(RULE | fields)
 
 
-def change(rule: int, **fields: JSON) -> UpdateRule:
+def update_rule(rule: int, **fields: JSON) -> UpdateRule:
     """A change that leaves the project as it is, if nothing else is said."""
     said = {name: value for name, value in RULE.items() if name != "projects"}
     return UpdateRule.model_validate(said | {"alertRule": rule} | fields)
 
 
-def deletion(rule: int, **fields: JSON) -> DeleteRule:
+def delete_rule(rule: int, **fields: JSON) -> DeleteRule:
     return DeleteRule.model_validate({"alertRule": rule} | fields)
 
 
-def an_action(**fields: JSON) -> dict[str, JSON]:
+def action_body(**fields: JSON) -> dict[str, JSON]:
     return {"type": "email", "targetType": "team", "targetIdentifier": 21} | fields
 
 
-def telling(**fields: JSON) -> list[dict[str, JSON]]:
+def triggers_with_action(**fields: JSON) -> list[dict[str, JSON]]:
     """One trigger that tells somebody."""
-    return [CRITICAL | {"actions": [an_action(**fields)]}]
+    return [CRITICAL | {"actions": [action_body(**fields)]}]
 
 
 def a_rule(harness: Harness, acme: Acme, *, organization: str = "acme", project: str = "p1", **facts: Any) -> int:
@@ -50,7 +50,7 @@ def a_rule(harness: Harness, acme: Acme, *, organization: str = "acme", project:
         return an_alert_rule(connection, acme.organizations[organization], projects=projects, **facts)
 
 
-def a_finding(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
+def an_incident_of_rule(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
     """An incident that the rule found; its number."""
     with harness.engine.begin() as connection:
         projects = [acme.projects["acme", "p1"]]
@@ -59,19 +59,19 @@ def a_finding(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
         return int(connection.execute(select(incidents.c.identifier).where(incidents.c.id == id_)).scalar_one())
 
 
-def row(harness: Harness, rule: int) -> Any:
+def rule_row(harness: Harness, rule: int) -> Any:
     with harness.engine.connect() as connection:
         return connection.execute(select(alert_rules).where(alert_rules.c.id == rule)).one_or_none()
 
 
-def activities(harness: Harness, rule: int) -> list[tuple[int, int | None]]:
+def rule_activities(harness: Harness, rule: int) -> list[tuple[int, int | None]]:
     table = alert_rule_activities
     with harness.engine.connect() as connection:
         rows = connection.execute(select(table.c.type, table.c.user_id).where(table.c.rule_id == rule).order_by("id"))
         return [tuple(each) for each in rows]
 
 
-def announced(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
+def published_events(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
     """What was announced of the rule: type, sequence, data."""
     with harness.engine.connect() as connection:
         rows = connection.execute(

@@ -13,23 +13,22 @@ from models.incidents.activity import activities as incident_activities
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.notifications.delivery import deliveries
-from tests.builders import a_trigger
-from tests.builders import an_action as built_action
+from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import (
-    MISSING,
-    a_finding,
+    NOT_FOUND,
     a_rule,
-    activities,
-    an_action,
-    announced,
-    change,
-    creation,
-    deletion,
+    action_body,
+    an_incident_of_rule,
+    create_rule,
+    delete_rule,
     follow_ups,
-    row,
-    telling,
+    published_events,
+    rule_activities,
+    rule_row,
+    triggers_with_action,
+    update_rule,
 )
 from tests.rule_bodies import CRITICAL, WARNING
 
@@ -39,15 +38,15 @@ from tests.rule_bodies import CRITICAL, WARNING
 def test_an_update_keeps_the_id_and_begins_a_generation(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, name="Before")
 
-    status, shown = harness.execute(change(rule, name="After", timeWindow=30), **acme.by("ana"))
+    status, shown = harness.execute(update_rule(rule, name="After", timeWindow=30), **acme.by("ana"))
 
-    now = row(harness, rule)
+    now = rule_row(harness, rule)
     assert (status, shown["id"], shown["name"], shown["timeWindow"]) == (200, str(rule), "After", 30.0)
     assert (shown["version"], now.version, now.generation) == (2, 2, 2)
     assert shown["createdBy"] is None
     assert shown["dateModified"] > shown["dateCreated"]
-    assert activities(harness, rule) == [(3, 12)]
-    [(type_, sequence, data)] = announced(harness, rule)
+    assert rule_activities(harness, rule) == [(3, 12)]
+    [(type_, sequence, data)] = published_events(harness, rule)
     assert (type_, sequence, data["alertRule"]["version"]) == ("alert_rule.updated", 1, 2)
 
 
@@ -55,7 +54,7 @@ def test_earlier_generations_are_kept(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, name="First")
 
     for name in ("Second", "Third"):
-        harness.accept(change(rule, name=name), **acme.by("mem"))
+        harness.accept(update_rule(rule, name=name), **acme.by("mem"))
     harness.apply()
 
     with harness.engine.connect() as connection:
@@ -64,7 +63,7 @@ def test_earlier_generations_are_kept(harness: Harness, acme: Acme) -> None:
         (rule, 1, "First"),
         (rule, 2, "Second"),
     ]
-    assert row(harness, rule).generation == 3
+    assert rule_row(harness, rule).generation == 3
 
 
 def test_fields_absent_from_an_update_stay_unchanged(harness: Harness, acme: Acme) -> None:
@@ -73,16 +72,16 @@ def test_fields_absent_from_an_update_stay_unchanged(harness: Harness, acme: Acm
         "thresholdPeriod": 3, "comparisonDelta": 60, "excludedProjects": ["p2"], "includeAllProjects": True,
         "dataset": "transactions", "activationCondition": 1, "monitorType": 1,
     }  # fmt: skip
-    _, made = harness.execute(creation(**full), **acme.by("mem"))
+    _, made = harness.execute(create_rule(**full), **acme.by("mem"))
 
-    status, shown = harness.execute(change(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
+    status, shown = harness.execute(update_rule(int(made["id"]), triggers=[CRITICAL]), **acme.by("mem"))
 
     moving = {"dateModified", "triggers", "version"}
     assert status == 200
     assert {name: shown[name] for name in shown if name not in moving} == {
         name: made[name] for name in made if name not in moving
     }
-    said = row(harness, int(made["id"])).definition
+    said = rule_row(harness, int(made["id"])).definition
     assert (said["excluded_projects"], said["resolve_threshold"]) == (["p2"], 120.0)
 
 
@@ -91,25 +90,25 @@ def test_null_clears_optional_fields(harness: Harness, acme: Acme) -> None:
         "environment": "production", "owner": "user:12", "description": "Look.", "resolveThreshold": 20,
         "comparisonDelta": 60, "activationCondition": 0,
     }  # fmt: skip
-    _, made = harness.execute(creation(**full), **acme.by("mem"))
+    _, made = harness.execute(create_rule(**full), **acme.by("mem"))
 
-    _, shown = harness.execute(change(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
+    _, shown = harness.execute(update_rule(int(made["id"]), **dict.fromkeys(full)), **acme.by("mem"))
 
     assert {name: shown[name] for name in full} == dict.fromkeys(full) | {"description": ""}
 
 
 def test_a_blank_description_leaves_the_description_unchanged(harness: Harness, acme: Acme) -> None:
-    _, made = harness.execute(creation(description="Look."), **acme.by("mem"))
+    _, made = harness.execute(create_rule(description="Look."), **acme.by("mem"))
 
-    _, shown = harness.execute(change(int(made["id"]), description=""), **acme.by("mem"))
+    _, shown = harness.execute(update_rule(int(made["id"]), description=""), **acme.by("mem"))
 
     assert shown["description"] == "Look."
 
 
 def test_the_monitor_type_cannot_be_changed(harness: Harness, acme: Acme) -> None:
-    _, made = harness.execute(creation(monitorType=1), **acme.by("mem"))
+    _, made = harness.execute(create_rule(monitorType=1), **acme.by("mem"))
 
-    _, shown = harness.execute(change(int(made["id"]), monitorType=0), **acme.by("mem"))
+    _, shown = harness.execute(update_rule(int(made["id"]), monitorType=0), **acme.by("mem"))
 
     assert shown["monitorType"] == 1
 
@@ -117,9 +116,9 @@ def test_the_monitor_type_cannot_be_changed(harness: Harness, acme: Acme) -> Non
 def test_an_update_replaces_the_projects_or_keeps_them(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
-    _, kept = harness.execute(change(rule), **acme.by("mem"))
-    _, moved = harness.execute(change(rule, projects=["p2"]), **acme.by("mem"))
-    _, empty = harness.execute(change(rule, projects=[]), **acme.by("mem"))
+    _, kept = harness.execute(update_rule(rule), **acme.by("mem"))
+    _, moved = harness.execute(update_rule(rule, projects=["p2"]), **acme.by("mem"))
+    _, empty = harness.execute(update_rule(rule, projects=[]), **acme.by("mem"))
 
     assert [shown["projects"] for shown in (kept, moved, empty)] == [["p1"], ["p2"], ["p2"]]
     with harness.engine.connect() as connection:
@@ -129,7 +128,7 @@ def test_an_update_replaces_the_projects_or_keeps_them(harness: Harness, acme: A
 
 def test_an_update_keeps_triggers_and_actions_with_an_id_and_replaces_the_others(harness: Harness, acme: Acme) -> None:
     _, made = harness.execute(
-        creation(triggers=[CRITICAL | {"actions": [an_action(), an_action(targetIdentifier=22)]}, WARNING]),
+        create_rule(triggers=[CRITICAL | {"actions": [action_body(), action_body(targetIdentifier=22)]}, WARNING]),
         **acme.by("mem"),
     )
     [critical, _] = made["triggers"]
@@ -138,12 +137,12 @@ def test_an_update_keeps_triggers_and_actions_with_an_id_and_replaces_the_others
         "id": critical["id"],
         "alertThreshold": 90,
         "actions": [
-            an_action(id=kept["id"], targetType="user", targetIdentifier="12"),
-            an_action(type="chat", targetType="specific", targetIdentifier="#ops"),
+            action_body(id=kept["id"], targetType="user", targetIdentifier="12"),
+            action_body(type="chat", targetType="specific", targetIdentifier="#ops"),
         ],
     }
 
-    status, shown = harness.execute(change(int(made["id"]), triggers=[again]), **acme.by("mem"))
+    status, shown = harness.execute(update_rule(int(made["id"]), triggers=[again]), **acme.by("mem"))
 
     [trigger] = shown["triggers"]
     assert status == 200
@@ -160,12 +159,14 @@ def test_an_update_keeps_triggers_and_actions_with_an_id_and_replaces_the_others
 
 
 def test_a_trigger_without_actions_in_an_update_keeps_its_actions(harness: Harness, acme: Acme) -> None:
-    _, made = harness.execute(creation(triggers=telling()), **acme.by("mem"))
+    _, made = harness.execute(create_rule(triggers=triggers_with_action()), **acme.by("mem"))
     [trigger] = made["triggers"]
 
-    _, kept = harness.execute(change(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem"))
+    _, kept = harness.execute(
+        update_rule(int(made["id"]), triggers=[CRITICAL | {"id": trigger["id"]}]), **acme.by("mem")
+    )
     none = CRITICAL | {"id": trigger["id"], "actions": []}
-    _, emptied = harness.execute(change(int(made["id"]), triggers=[none]), **acme.by("mem"))
+    _, emptied = harness.execute(update_rule(int(made["id"]), triggers=[none]), **acme.by("mem"))
 
     assert [each["triggers"][0]["actions"] for each in (kept, emptied)] == [trigger["actions"], []]
 
@@ -188,33 +189,33 @@ def test_an_update_is_validated_together_with_the_unchanged_fields(
 ) -> None:
     rule = a_rule(harness, acme, resolve_threshold=20.0)
 
-    answered = harness.execute(change(rule, **fields), **acme.by("mem"))
+    answered = harness.execute(update_rule(rule, **fields), **acme.by("mem"))
 
     assert answered == (400, wrong)
-    assert (row(harness, rule).version, follow_ups(harness), announced(harness, rule)) == (1, [], [])
+    assert (rule_row(harness, rule).version, follow_ups(harness), published_events(harness, rule)) == (1, [], [])
 
 
 def test_a_stale_expected_version_is_refused(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
-    first = harness.execute(change(rule, name="One"), expected_version=1, **acme.by("mem"))
-    second = harness.execute(change(rule, name="Two"), expected_version=1, **acme.by("ana"))
-    deleted = harness.execute(deletion(rule), expected_version=1, **acme.by("ana"))
+    first = harness.execute(update_rule(rule, name="One"), expected_version=1, **acme.by("mem"))
+    second = harness.execute(update_rule(rule, name="Two"), expected_version=1, **acme.by("ana"))
+    deleted = harness.execute(delete_rule(rule), expected_version=1, **acme.by("ana"))
 
     stale = (412, {"detail": "The resource has changed since you read it."})
     assert (first[0], second, deleted) == (200, stale, stale)
-    assert row(harness, rule).definition["name"] == "One"
+    assert rule_row(harness, rule).definition["name"] == "One"
 
 
 # --- what a change ends ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [change, deletion])
+@pytest.mark.parametrize("order", [update_rule, delete_rule])
 def test_updating_or_deleting_a_rule_closes_its_open_incidents(harness: Harness, acme: Acme, order: Any) -> None:
     rule, other = a_rule(harness, acme), a_rule(harness, acme)
-    open_ = [a_finding(harness, acme, rule, status=status) for status in (1, 10, 20)]
-    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
-    a_finding(harness, acme, other)
+    open_ = [an_incident_of_rule(harness, acme, rule, status=status) for status in (1, 10, 20)]
+    an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
+    an_incident_of_rule(harness, acme, other)
 
     harness.execute(order(rule), **acme.by("mem"))
 
@@ -228,12 +229,12 @@ def test_updating_or_deleting_a_rule_closes_its_open_incidents(harness: Harness,
     assert {(each.token_id, each.user_id) for each in asked} == {(None, None)}
 
 
-@pytest.mark.parametrize("order", [change, deletion])
+@pytest.mark.parametrize("order", [update_rule, delete_rule])
 def test_an_incident_closed_by_a_rule_change_records_the_reason_and_no_author(
     harness: Harness, acme: Acme, order: Any
 ) -> None:
-    rule = a_rule(harness, acme, triggers=[a_trigger("critical", 100.0, built_action(12))])
-    number = a_finding(harness, acme, rule, status=IncidentStatus.CRITICAL)
+    rule = a_rule(harness, acme, triggers=[a_trigger("critical", 100.0, an_action(12))])
+    number = an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CRITICAL)
 
     harness.execute(order(rule), **acme.by("mem"))
     harness.apply()
@@ -258,9 +259,9 @@ def test_an_incident_closed_by_a_rule_change_records_the_reason_and_no_author(
 
 def test_two_updates_in_one_batch_close_an_incident_once(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
-    number = a_finding(harness, acme, rule)
+    number = an_incident_of_rule(harness, acme, rule)
 
-    ids = [harness.accept(change(rule, name=name), **acme.by("mem")) for name in ("One", "Two")]
+    ids = [harness.accept(update_rule(rule, name=name), **acme.by("mem")) for name in ("One", "Two")]
     harness.apply()
 
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [200, 200]
@@ -269,12 +270,12 @@ def test_two_updates_in_one_batch_close_an_incident_once(harness: Harness, acme:
 
 def test_the_first_update_of_a_rule_with_incidents_records_a_snapshot(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
-    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
+    an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
 
     for _ in range(2):
-        harness.execute(change(rule), **acme.by("mem"))
+        harness.execute(update_rule(rule), **acme.by("mem"))
 
-    assert activities(harness, rule) == [(6, 11), (3, 11), (3, 11)]
+    assert rule_activities(harness, rule) == [(6, 11), (3, 11), (3, 11)]
 
 
 # --- deleting ----------------------------------------------------------------------------------------------------
@@ -283,43 +284,43 @@ def test_the_first_update_of_a_rule_with_incidents_records_a_snapshot(harness: H
 def test_deleting_a_rule_without_incidents_deletes_its_row(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
-    answered = harness.execute(deletion(rule), **acme.by("mem"))
+    answered = harness.execute(delete_rule(rule), **acme.by("mem"))
 
     assert answered == (204, None)
-    assert (row(harness, rule), activities(harness, rule)) == (None, [])
-    [(type_, sequence, data)] = announced(harness, rule)
+    assert (rule_row(harness, rule), rule_activities(harness, rule)) == (None, [])
+    [(type_, sequence, data)] = published_events(harness, rule)
     assert (type_, sequence, data["alertRule"]["version"], data["projects"]) == ("alert_rule.deleted", 1, 2, ["p1"])
 
 
 def test_deleting_a_rule_with_incidents_hides_it_and_keeps_its_row(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
-    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
+    an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
 
-    answered = harness.execute(deletion(rule), **acme.by("mem"))
+    answered = harness.execute(delete_rule(rule), **acme.by("mem"))
 
     assert answered == (204, None)
-    assert (row(harness, rule).status, row(harness, rule).version) == (4, 2)
-    assert activities(harness, rule) == [(2, 11)]
+    assert (rule_row(harness, rule).status, rule_row(harness, rule).version) == (4, 2)
+    assert rule_activities(harness, rule) == [(2, 11)]
 
 
-@pytest.mark.parametrize("order", [change, deletion])
+@pytest.mark.parametrize("order", [update_rule, delete_rule])
 def test_a_deleted_rule_is_404(harness: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(harness, acme)
-    a_finding(harness, acme, rule, status=IncidentStatus.CLOSED)
-    ids = [harness.accept(each, **acme.by("mem")) for each in (deletion(rule), order(rule))]
+    an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
+    ids = [harness.accept(each, **acme.by("mem")) for each in (delete_rule(rule), order(rule))]
 
     harness.apply()
 
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [204, 404]
-    assert harness.execute(order(rule), **acme.by("mem")) == (404, MISSING)
+    assert harness.execute(order(rule), **acme.by("mem")) == (404, NOT_FOUND)
 
 
 def test_without_the_feature_rules_can_only_be_deleted(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, organization="plain", project="n1")
     mem = acme.by("mem", organization="plain")
 
-    changed = harness.execute(change(rule), **mem)
-    made = harness.execute(creation(projects=["n1"]), **mem)
-    deleted = harness.execute(deletion(rule), **mem)
+    changed = harness.execute(update_rule(rule), **mem)
+    made = harness.execute(create_rule(projects=["n1"]), **mem)
+    deleted = harness.execute(delete_rule(rule), **mem)
 
-    assert (changed, made, deleted) == ((404, MISSING), (404, MISSING), (204, None))
+    assert (changed, made, deleted) == ((404, NOT_FOUND), (404, NOT_FOUND), (204, None))

@@ -14,11 +14,19 @@ from models.directory.tables import organizations
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.rule_commands import FORBIDDEN, MISSING, a_rule, announced, change, creation, deletion
+from tests.handlers.rule_commands import (
+    FORBIDDEN,
+    NOT_FOUND,
+    a_rule,
+    create_rule,
+    delete_rule,
+    published_events,
+    update_rule,
+)
 from tests.rule_bodies import CRITICAL
 
 
-@pytest.mark.parametrize("order", [change, deletion])
+@pytest.mark.parametrize("order", [update_rule, delete_rule])
 def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(harness: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(harness, acme, organization="closed", project="c1")
 
@@ -26,7 +34,7 @@ def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(harness: Harness,
     there = harness.execute(order(rule), **acme.by("mem"))
     nothing = harness.execute(order(0), **acme.by("mem"))
 
-    assert (here, there, nothing) == ((403, FORBIDDEN), (404, MISSING), (404, MISSING))
+    assert (here, there, nothing) == ((403, FORBIDDEN), (404, NOT_FOUND), (404, NOT_FOUND))
 
 
 def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acme) -> None:
@@ -35,11 +43,11 @@ def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acm
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=projects)
         lost = an_alert_rule(connection, acme.organizations["acme"], projects=projects[:1])
 
-    assert harness.execute(deletion(rule), **acme.by("mem"))[0] == 204
-    assert harness.execute(deletion(lost), **acme.by("own")) == (403, FORBIDDEN)
+    assert harness.execute(delete_rule(rule), **acme.by("mem"))[0] == 204
+    assert harness.execute(delete_rule(lost), **acme.by("own")) == (403, FORBIDDEN)
 
 
-@pytest.mark.parametrize("order", [change, deletion])
+@pytest.mark.parametrize("order", [update_rule, delete_rule])
 def test_a_project_endpoint_finds_only_the_rules_of_its_project(harness: Harness, acme: Acme, order: Any) -> None:
     rule = a_rule(harness, acme)
     elsewhere = a_rule(harness, acme, organization="closed", project="c1")
@@ -51,14 +59,14 @@ def test_a_project_endpoint_finds_only_the_rules_of_its_project(harness: Harness
     reached = harness.execute(order(elsewhere, inProject="c1"), **closed)
     absent = harness.execute(order(rule, inProject="c1"), **closed)
 
-    assert answers[:3] == [(404, MISSING)] * 3
+    assert answers[:3] == [(404, NOT_FOUND)] * 3
     assert answers[3][0] in (200, 204)
-    assert (reached, absent) == ((403, FORBIDDEN), (404, MISSING))
+    assert (reached, absent) == ((403, FORBIDDEN), (404, NOT_FOUND))
 
 
 def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness, acme: Acme) -> None:
-    _, made = harness.execute(creation(projects=["p2"], inProject="p1"), **acme.by("mem"))
-    _, moved = harness.execute(change(int(made["id"]), projects=["p2"], inProject="p1"), **acme.by("mem"))
+    _, made = harness.execute(create_rule(projects=["p2"], inProject="p1"), **acme.by("mem"))
+    _, moved = harness.execute(update_rule(int(made["id"]), projects=["p2"], inProject="p1"), **acme.by("mem"))
 
     assert (made["projects"], moved["projects"]) == (["p1"], ["p1"])
 
@@ -78,7 +86,7 @@ def test_a_command_is_authorized_again_by_the_scopes_of_its_endpoint(
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = %s WHERE id = %s", (scopes, acme.tokens["dev-own"]))
 
-    statuses = [harness.execute(each, **acme.by("own"))[0] for each in (creation(), creation(inProject="p1"))]
+    statuses = [harness.execute(each, **acme.by("own"))[0] for each in (create_rule(), create_rule(inProject="p1"))]
 
     assert statuses == [plain, twin]
 
@@ -88,7 +96,7 @@ def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness
     with harness.engine.begin() as connection:
         connection.execute(update(organizations).values(alerts_member_write=False))
 
-    orders = (creation(), change(rule), deletion(rule))
+    orders = (create_rule(), update_rule(rule), delete_rule(rule))
     of_a_member = [harness.execute(each, **acme.by("mem"))[0] for each in orders]
     of_an_admin = [harness.execute(each, **acme.by("ben"))[0] for each in orders]
 
@@ -99,8 +107,8 @@ def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness
 def test_rule_ownership_is_not_required_to_change_a_rule(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, owner_team=22)
 
-    assert harness.execute(change(rule), **acme.by("mem"))[0] == 200
-    assert harness.execute(deletion(rule), **acme.by("mem"))[0] == 204
+    assert harness.execute(update_rule(rule), **acme.by("mem"))[0] == 200
+    assert harness.execute(delete_rule(rule), **acme.by("mem"))[0] == 204
 
 
 def test_a_rule_whose_owner_and_targets_were_deleted_is_still_shown(harness: Harness, acme: Acme) -> None:
@@ -111,7 +119,7 @@ def test_a_rule_whose_owner_and_targets_were_deleted_is_still_shown(harness: Har
     trigger = Trigger(id=2, label="critical", threshold=1.0, date_added=NOW, actions=tuple(told))
     rule = a_rule(harness, acme, triggers=[trigger], owner_user=999)
 
-    _, shown = harness.execute(change(rule, triggers=[CRITICAL | {"id": 2}]), **acme.by("mem"))
+    _, shown = harness.execute(update_rule(rule, triggers=[CRITICAL | {"id": 2}]), **acme.by("mem"))
 
     assert shown["owner"] == "user:999"
     assert [each["desc"] for each in shown["triggers"][0]["actions"]] == [
@@ -122,26 +130,26 @@ def test_a_rule_whose_owner_and_targets_were_deleted_is_still_shown(harness: Har
 
 def test_commands_of_one_rule_are_applied_in_order(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
-    ids = [harness.accept(change(rule, name=str(number)), **acme.by("mem")) for number in range(5)]
+    ids = [harness.accept(update_rule(rule, name=str(number)), **acme.by("mem")) for number in range(5)]
 
     harness.apply()
 
     versions = [harness.ledger_row(id_)["outcome_body"]["version"] for id_ in ids]
     assert versions == [2, 3, 4, 5, 6]
-    assert [sequence for _, sequence, _ in announced(harness, rule)] == [1, 2, 3, 4, 5]
+    assert [sequence for _, sequence, _ in published_events(harness, rule)] == [1, 2, 3, 4, 5]
     assert {harness.ledger_row(id_)["subject"] for id_ in ids} == {f"rule:{rule}"}
 
 
 def test_the_subject_does_not_depend_on_the_spelling_of_the_rule_id(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
-    id_ = harness.accept(deletion(f"00{rule}"), **acme.by("mem"))  # type: ignore[arg-type]
+    id_ = harness.accept(delete_rule(f"00{rule}"), **acme.by("mem"))  # type: ignore[arg-type]
 
     assert harness.ledger_row(id_)["subject"] == f"rule:{rule}"
 
 
 def test_the_stored_payload_distinguishes_absent_from_null() -> None:
-    stored = json.loads(change(1, owner=None).to_payload())
+    stored = json.loads(update_rule(1, owner=None).to_payload())
 
     assert stored["owner"] is None
     assert "environment" not in stored
@@ -152,7 +160,7 @@ def test_an_active_snooze_is_shown_only_to_those_it_applies_to(harness: Harness,
     with harness.engine.begin() as connection:
         connection.execute(insert(alert_rule_snoozes).values(rule_id=rule, user_id=11, date_added=NOW))
 
-    _, mine = harness.execute(change(rule), **acme.by("mem"))
-    _, hers = harness.execute(change(rule), **acme.by("ana"))
+    _, mine = harness.execute(update_rule(rule), **acme.by("mem"))
+    _, hers = harness.execute(update_rule(rule), **acme.by("ana"))
 
     assert (mine.get("snooze"), hers.get("snooze")) == (True, None)

@@ -10,17 +10,26 @@ from models.directory.tables import organizations
 from models.enums import JSON
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.rule_commands import a_rule, activities, an_action, announced, creation, deletion, row, telling
+from tests.handlers.rule_commands import (
+    a_rule,
+    action_body,
+    create_rule,
+    delete_rule,
+    published_events,
+    rule_activities,
+    rule_row,
+    triggers_with_action,
+)
 from tests.rule_bodies import CRITICAL, WARNING
 
 
 def test_creating_a_rule_returns_it(harness: Harness, acme: Acme) -> None:
     status, shown = harness.execute(
-        creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem")
+        create_rule(triggers=[CRITICAL | {"actions": [action_body()]}, WARNING]), **acme.by("mem")
     )
 
     assert status == 201
-    made = row(harness, int(shown["id"]))
+    made = rule_row(harness, int(shown["id"]))
     [critical, warning] = shown["triggers"]
     [action] = critical["actions"]
     assert shown == {
@@ -81,11 +90,11 @@ def test_creating_a_rule_returns_it(harness: Harness, acme: Acme) -> None:
 
 
 def test_a_creation_is_recorded_and_published_once(harness: Harness, acme: Acme) -> None:
-    _, shown = harness.execute(creation(), **acme.by("mem"))
+    _, shown = harness.execute(create_rule(), **acme.by("mem"))
 
     rule = int(shown["id"])
-    [(type_, sequence, data)] = announced(harness, rule)
-    assert activities(harness, rule) == [(1, 11)]
+    [(type_, sequence, data)] = published_events(harness, rule)
+    assert rule_activities(harness, rule) == [(1, 11)]
     assert (type_, sequence) == ("alert_rule.created", 1)
     assert data["alertRule"] == {"id": shown["id"], "name": "Errors on checkout", "version": 1}
     assert (data["incident"], data["projects"]) == (None, ["p1"])
@@ -93,7 +102,7 @@ def test_a_creation_is_recorded_and_published_once(harness: Harness, acme: Acme)
 
 
 def test_two_rules_may_have_the_same_name(harness: Harness, acme: Acme) -> None:
-    first, second = (harness.execute(creation(), **acme.by("mem"))[1] for _ in range(2))
+    first, second = (harness.execute(create_rule(), **acme.by("mem"))[1] for _ in range(2))
 
     assert (first["name"], first["id"]) == (second["name"], str(int(second["id"]) - 2))
 
@@ -112,9 +121,9 @@ def test_two_rules_may_have_the_same_name(harness: Harness, acme: Acme) -> None:
 def test_query_type_and_event_types_default_to_those_of_the_dataset(
     harness: Harness, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
 ) -> None:
-    _, shown = harness.execute(creation(**fields), **acme.by("mem"))
+    _, shown = harness.execute(create_rule(**fields), **acme.by("mem"))
 
-    said = row(harness, int(shown["id"])).definition
+    said = rule_row(harness, int(shown["id"])).definition
     assert (shown["dataset"], shown["queryType"], said["event_types"]) == kept
 
 
@@ -130,7 +139,7 @@ def test_query_type_and_event_types_default_to_those_of_the_dataset(
     ],
 )
 def test_a_rule_is_owned_by_a_person_or_a_team(harness: Harness, acme: Acme, named: JSON, shown_as: str | None) -> None:
-    status, shown = harness.execute(creation(owner=named), **acme.by("mem"))
+    status, shown = harness.execute(create_rule(owner=named), **acme.by("mem"))
 
     assert (status, shown["owner"]) == (201, shown_as)
 
@@ -147,7 +156,7 @@ def test_a_rule_is_owned_by_a_person_or_a_team(harness: Harness, acme: Acme, nam
     ],
 )
 def test_an_invalid_owner_is_refused_with_the_reason(harness: Harness, acme: Acme, named: str, sentence: str) -> None:
-    answered = harness.execute(creation(owner=named), **acme.by("mem"))
+    answered = harness.execute(create_rule(owner=named), **acme.by("mem"))
 
     assert answered == (400, {"owner": [sentence]})
     assert harness.row_counts()["events"] == 0
@@ -155,7 +164,7 @@ def test_an_invalid_owner_is_refused_with_the_reason(harness: Harness, acme: Acm
 
 def test_an_environment_is_created_by_the_first_rule_that_names_it(harness: Harness, acme: Acme) -> None:
     for name in ("production", "production", None):
-        harness.execute(creation(environment=name), **acme.by("mem"))
+        harness.execute(create_rule(environment=name), **acme.by("mem"))
 
     with harness.engine.connect() as connection:
         rows = connection.execute(select(environments.c.organization_id, environments.c.name)).all()
@@ -164,10 +173,10 @@ def test_an_environment_is_created_by_the_first_rule_that_names_it(harness: Harn
 
 def test_comparison_thresholds_are_stored_as_percentages_and_shown_as_differences(harness: Harness, acme: Acme) -> None:
     above = {"comparisonDelta": 60, "resolveThreshold": 10.5, "triggers": [CRITICAL | {"alertThreshold": 50}]}
-    _, over = harness.execute(creation(**above), **acme.by("mem"))
-    _, under = harness.execute(creation(**above, thresholdType=1), **acme.by("mem"))
+    _, over = harness.execute(create_rule(**above), **acme.by("mem"))
+    _, under = harness.execute(create_rule(**above, thresholdType=1), **acme.by("mem"))
 
-    stored = [row(harness, int(shown["id"])).definition for shown in (over, under)]
+    stored = [rule_row(harness, int(shown["id"])).definition for shown in (over, under)]
     assert [(each["resolve_threshold"], each["triggers"][0]["threshold"]) for each in stored] == [
         (110.5, 150.0),
         (89.5, 50.0),
@@ -193,25 +202,25 @@ def test_comparison_thresholds_are_stored_as_percentages_and_shown_as_difference
             {"dataset": "generic_metrics"},
             {"nonFieldErrors": ["This project does not have access to the `generic_metrics` dataset"]},
         ),
-        ({"triggers": telling(targetIdentifier=999)}, {"nonFieldErrors": ["Team does not exist"]}),
-        ({"triggers": telling(targetIdentifier=23)}, {"nonFieldErrors": ["Team does not exist"]}),
-        ({"triggers": telling(targetIdentifier="t1")}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier=999)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier=23)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier="t1")}, {"nonFieldErrors": ["Team does not exist"]}),
         (
-            {"triggers": telling(targetType="user", targetIdentifier=14)},
+            {"triggers": triggers_with_action(targetType="user", targetIdentifier=14)},
             ["User does not belong to this organization"],
         ),
         (
-            {"triggers": telling(targetType="user", targetIdentifier="999999999999999999999")},
+            {"triggers": triggers_with_action(targetType="user", targetIdentifier="999999999999999999999")},
             ["User does not belong to this organization"],
         ),
         ({"triggers": [CRITICAL | {"id": 7}]}, {"nonFieldErrors": ["Trigger does not exist"]}),
-        ({"triggers": telling(id=7)}, {"nonFieldErrors": ["Action does not exist"]}),
+        ({"triggers": triggers_with_action(id=7)}, {"nonFieldErrors": ["Action does not exist"]}),
     ],
 )
 def test_a_rule_that_refers_to_something_missing_is_not_created(
     harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
 ) -> None:
-    answered = harness.execute(creation(**fields), **acme.by("mem"))
+    answered = harness.execute(create_rule(**fields), **acme.by("mem"))
 
     assert answered == (400, wrong)
     with harness.engine.connect() as connection:
@@ -221,11 +230,11 @@ def test_a_rule_that_refers_to_something_missing_is_not_created(
 def test_a_rule_cannot_refer_to_an_inaccessible_project_or_team(harness: Harness, acme: Acme) -> None:
     mem = acme.by("mem", organization="closed")
 
-    project = harness.execute(creation(projects=["c1"]), **mem)
+    project = harness.execute(create_rule(projects=["c1"]), **mem)
     with harness.engine.begin() as connection:
         connection.execute(update(organizations).values(open_membership=True))
         connection.exec_driver_sql("UPDATE teams SET status = 'inactive' WHERE id = 23")
-    team = harness.execute(creation(projects=["c1"], triggers=telling(targetIdentifier=23)), **mem)
+    team = harness.execute(create_rule(projects=["c1"], triggers=triggers_with_action(targetIdentifier=23)), **mem)
 
     assert project == (400, {"projects": ["Insufficient access to project"]})
     assert team == (400, {"nonFieldErrors": ["Team does not exist"]})
@@ -236,7 +245,7 @@ def test_generic_metrics_require_their_feature(harness: Harness, acme: Acme) -> 
         features = ["organizations:incidents", "organizations:mep-rollout-flag"]
         connection.execute(update(organizations).values(features=features))
 
-    status, shown = harness.execute(creation(dataset="generic_metrics"), **acme.by("mem"))
+    status, shown = harness.execute(create_rule(dataset="generic_metrics"), **acme.by("mem"))
 
     assert (status, shown["dataset"], shown["queryType"]) == (201, "generic_metrics", 1)
 
@@ -249,10 +258,10 @@ def test_an_organization_has_at_most_a_thousand_rules_without_deleted_ones(harne
             " SELECT organization_id, CASE WHEN n = 1 THEN 4 ELSE 0 END, definition, date_added, date_modified"
             " FROM alert_rules, generate_series(1, 999) AS n"
         )
-    full, over = (harness.execute(creation(), **acme.by("mem")) for _ in range(2))
+    full, over = (harness.execute(create_rule(), **acme.by("mem")) for _ in range(2))
 
-    harness.execute(deletion(gone), **acme.by("mem"))
-    again = harness.execute(creation(), **acme.by("mem"))
+    harness.execute(delete_rule(gone), **acme.by("mem"))
+    again = harness.execute(create_rule(), **acme.by("mem"))
 
     assert (full[0], again[0]) == (201, 201)
     assert over == (400, ["You may not exceed 1000 metric alerts per organization"])
@@ -265,7 +274,7 @@ def test_the_limit_on_rules_holds_within_a_batch(harness: Harness, acme: Acme) -
             "INSERT INTO alert_rules (organization_id, definition, date_added, date_modified)"
             " SELECT organization_id, definition, date_added, date_modified FROM alert_rules, generate_series(1, 998)"
         )
-    ids = [harness.accept(creation(), **acme.by("mem")) for _ in range(3)]
+    ids = [harness.accept(create_rule(), **acme.by("mem")) for _ in range(3)]
 
     harness.apply()
 

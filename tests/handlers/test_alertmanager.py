@@ -14,14 +14,13 @@ from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.incidents import SetStatus
 from tasks.commands.subscriptions import Subscribe
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
 from workers.notify.notifier import Notifier
 
 FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
 KEY = '{}:{alertname="HighLatency", project="p1"}'
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
 
 
 def firing(severity: str | None = "warning", **fields: Any) -> ReceiveAlerts:
@@ -33,18 +32,18 @@ def resolved(**fields: Any) -> ReceiveAlerts:
     return firing(state="resolved", **fields)
 
 
-def by_hand(status: int, number: str = "2") -> SetStatus:
+def set_status(status: int, number: str = "2") -> SetStatus:
     return SetStatus.model_validate({"incident": number, "status": status})
 
 
-def the_incidents(harness: Harness) -> list[Any]:
+def alert_incidents(harness: Harness) -> list[Any]:
     """What Alertmanager has opened: incident 1 was there before."""
     with harness.engine.connect() as connection:
         asked = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
         return list(connection.execute(asked))
 
 
-def happened(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
+def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
     """Every activity: type, value, value before, person."""
     with harness.engine.connect() as connection:
         rows = connection.execute(select(activities).order_by(activities.c.id))
@@ -62,31 +61,31 @@ def test_firing_alerts_open_an_incident_with_the_status_of_their_severity(
 
     assert (code, body["identifier"], body["status"], body["statusMethod"]) == (201, "2", status, 3)
     assert (body["title"], body["projects"], body["type"]) == ("Checkout answers slowly", ["p1"], 0)
-    assert [incident.dedup_key for incident in the_incidents(harness)] == [KEY]
+    assert [incident.dedup_key for incident in alert_incidents(harness)] == [KEY]
 
 
 def test_the_incident_starts_with_the_alerts_and_its_activities_have_no_author(harness: Harness, acme: Acme) -> None:
     _, body = harness.execute(firing(startsAt="2026-01-02T03:04:05.678901234Z"), **acme.by_service())
 
     assert body["dateStarted"] == body["dateDetected"] == "2026-01-02T03:04:05.678901Z"
-    assert happened(harness) == [(4, None, None, None), (1, None, None, None)]
+    assert recorded_activities(harness) == [(4, None, None, None), (1, None, None, None)]
 
 
 def test_without_a_start_time_the_incident_starts_at_acceptance(harness: Harness, acme: Acme) -> None:
     id_ = harness.accept(firing(), **acme.by_service())
     harness.apply()
 
-    assert [incident.date_started for incident in the_incidents(harness)] == [harness.ledger_row(id_)["accepted_at"]]
+    assert [incident.date_started for incident in alert_incidents(harness)] == [harness.ledger_row(id_)["accepted_at"]]
 
 
 def test_repeated_alerts_change_nothing(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
-    before, counts = the_incidents(harness), harness.row_counts()
+    before, counts = alert_incidents(harness), harness.row_counts()
 
     code, body = harness.execute(firing(title="Another summary", startsAt="2026-01-02T03:04:05Z"), **acme.by_service())
 
     assert (code, body["identifier"], body["version"]) == (200, "2", 1)
-    assert (the_incidents(harness), harness.row_counts()) == (before, counts)
+    assert (alert_incidents(harness), harness.row_counts()) == (before, counts)
 
 
 def test_another_severity_changes_the_status_without_an_author(harness: Harness, acme: Acme) -> None:
@@ -97,7 +96,7 @@ def test_another_severity_changes_the_status_without_an_author(harness: Harness,
 
     assert (worse, body["status"], body["version"], body["statusMethod"]) == (200, 20, 2, 3)
     assert (better, again["status"], again["version"]) == (200, 1, 3)
-    assert happened(harness)[2:] == [(2, "20", "10", None), (2, "1", "20", None)]
+    assert recorded_activities(harness)[2:] == [(2, "20", "10", None), (2, "1", "20", None)]
 
 
 def test_resolved_alerts_close_the_incident_without_an_author(harness: Harness, acme: Acme) -> None:
@@ -106,11 +105,11 @@ def test_resolved_alerts_close_the_incident_without_an_author(harness: Harness, 
     id_ = harness.accept(resolved(), **acme.by_service())
     harness.apply()
 
-    row, [incident] = harness.ledger_row(id_), the_incidents(harness)
+    row, [incident] = harness.ledger_row(id_), alert_incidents(harness)
     body = row["outcome_body"]
     assert (row["outcome_status"], body["status"], body["statusMethod"], body["version"]) == (200, 2, 3, 2)
     assert incident.date_closed == row["accepted_at"]
-    assert happened(harness)[2:] == [(2, "2", "10", None)]
+    assert recorded_activities(harness)[2:] == [(2, "2", "10", None)]
 
 
 def test_resolved_alerts_without_an_open_incident_change_nothing(harness: Harness, acme: Acme) -> None:
@@ -134,7 +133,7 @@ def test_alerts_that_fire_again_open_another_incident(harness: Harness, acme: Ac
     harness.apply()
 
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 200, 201]
-    assert [(incident.identifier, incident.status) for incident in the_incidents(harness)] == [(2, 2), (3, 20)]
+    assert [(incident.identifier, incident.status) for incident in alert_incidents(harness)] == [(2, 2), (3, 20)]
 
 
 def test_every_alert_group_has_its_own_incident(harness: Harness, acme: Acme) -> None:
@@ -143,12 +142,12 @@ def test_every_alert_group_has_its_own_incident(harness: Harness, acme: Acme) ->
 
     harness.execute(resolved(), **acme.by_service())
 
-    assert [(incident.dedup_key, incident.status) for incident in the_incidents(harness)] == [(KEY, 2), ("{}:{}", 10)]
+    assert [(incident.dedup_key, incident.status) for incident in alert_incidents(harness)] == [(KEY, 2), ("{}:{}", 10)]
 
 
 def test_alerts_that_still_fire_after_a_manual_close_open_another_incident(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
-    harness.execute(by_hand(2), **acme.by("mem"))
+    harness.execute(set_status(2), **acme.by("mem"))
 
     code, body = harness.execute(firing(), **acme.by_service())
 
@@ -180,7 +179,7 @@ def test_an_unknown_project_is_refused_even_if_the_group_has_an_incident(harness
     code, errors = harness.execute(firing("critical", project="nowhere"), **acme.by_service())
 
     assert (code, errors) == (400, {"project": ["Invalid project"]})
-    assert [incident.status for incident in the_incidents(harness)] == [10]
+    assert [incident.status for incident in alert_incidents(harness)] == [10]
 
 
 def test_alerts_without_a_project_still_update_an_open_incident(harness: Harness, acme: Acme) -> None:
@@ -198,7 +197,7 @@ def test_an_incident_of_an_inactive_project_is_left_unchanged(harness: Harness, 
         connection.exec_driver_sql("UPDATE projects SET status = 'inactive'")
 
     assert harness.execute(resolved(), **acme.by_service()) == FORBIDDEN
-    assert [incident.status for incident in the_incidents(harness)] == [10]
+    assert [incident.status for incident in alert_incidents(harness)] == [10]
 
 
 @pytest.mark.parametrize("state", ["firing", "resolved"])
@@ -241,7 +240,7 @@ def test_events_name_the_service_as_actor_and_notify_nobody(harness: Harness, ac
     harness.execute(firing("critical"), **acme.by_service())
     harness.execute(resolved(), **acme.by_service())
 
-    notifier = Notifier(harness.engine, BrokerSettings(BROKER_URL=NOWHERE))
+    notifier = Notifier(harness.engine, broker_settings(UNREACHABLE_BROKER))
     while notifier.plan_batch():
         pass
 
@@ -260,7 +259,7 @@ def test_events_name_the_service_as_actor_and_notify_nobody(harness: Harness, ac
 
 def test_alerts_wait_for_earlier_commands_of_the_incident(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
-    closing = harness.accept(by_hand(2), **acme.by("mem"))
+    closing = harness.accept(set_status(2), **acme.by("mem"))
     again = harness.accept(firing(), **acme.by_service())
 
     with harness.engine.begin() as someone_else:
@@ -276,7 +275,7 @@ def test_alerts_wait_for_earlier_commands_of_the_incident(harness: Harness, acme
 def test_a_manual_close_waits_for_earlier_alerts(harness: Harness, acme: Acme) -> None:
     harness.execute(firing("warning"), **acme.by_service())
     worse = harness.accept(firing("critical"), **acme.by_service())
-    closing = harness.accept(by_hand(2), **acme.by("mem"))
+    closing = harness.accept(set_status(2), **acme.by("mem"))
 
     with harness.engine.begin() as someone_else:
         try_lock_subjects(someone_else, [f"org:{acme.organizations['acme']}"])
@@ -286,7 +285,7 @@ def test_a_manual_close_waits_for_earlier_alerts(harness: Harness, acme: Acme) -
 
     assert waited == "accepted"
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in (worse, closing)] == [200, 200]
-    assert [value for _, value, *_ in happened(harness)[2:]] == ["20", "2"]
+    assert [value for _, value, *_ in recorded_activities(harness)[2:]] == ["20", "2"]
 
 
 def test_a_status_change_is_dated_no_earlier_than_the_last_activity(harness: Harness, acme: Acme) -> None:
@@ -296,5 +295,5 @@ def test_a_status_change_is_dated_no_earlier_than_the_last_activity(harness: Har
 
     harness.execute(resolved(), **acme.by_service())
 
-    [incident] = the_incidents(harness)
+    [incident] = alert_incidents(harness)
     assert incident.date_closed.year == 2030

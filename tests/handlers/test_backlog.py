@@ -13,7 +13,7 @@ from models.messaging.backlog import find_overdue_subjects, find_stalled_lanes
 from models.messaging.command_ledger import prune_idempotency_keys
 from tests.conftest import Database
 
-LINES, LONG = 500, 20_000
+SUBJECTS, LONGEST_BACKLOG = 500, 20_000
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def engine(database: Database) -> Iterator[Engine]:
                 " CASE WHEN n > :lines THEN 'incident:1:7' ELSE 'org:' || n END,"
                 " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :lines + :long) AS n"
             ),
-            {"lines": LINES - 1, "long": LONG},
+            {"lines": SUBJECTS - 1, "long": LONGEST_BACKLOG},
         )
     return database.engine
 
@@ -51,7 +51,7 @@ def test_successive_sweeps_visit_every_subject_once(engine: Engine) -> None:
             if not after:
                 break
 
-    assert len(seen) == len(set(seen)) == LINES
+    assert len(seen) == len(set(seen)) == SUBJECTS
     assert (Lane.COMMANDS, "incident:1:7") in seen
 
 

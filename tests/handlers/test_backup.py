@@ -33,7 +33,7 @@ def elsewhere(maintenance: Engine) -> Iterator[Engine]:
         connection.exec_driver_sql("DROP DATABASE elsewhere WITH (FORCE)")
 
 
-def quietly(_table: str, _size: int) -> None:
+def ignore_progress(_table: str, _size: int) -> None:
     """Nobody listens."""
 
 
@@ -41,7 +41,7 @@ def comment(text: str) -> PostComment:
     return PostComment.model_validate({"incident": "1", "comment": text, "mentions": ["user:12"]})
 
 
-def contents(engine: Engine) -> dict[str, list[str]]:
+def all_rows(engine: Engine) -> dict[str, list[str]]:
     """Every row of every table."""
     with engine.connect() as connection:
         return {
@@ -50,7 +50,7 @@ def contents(engine: Engine) -> dict[str, list[str]]:
         }
 
 
-def changed(backup: Path, *, member: str, by: Callable[[bytes], bytes]) -> Path:
+def with_changed_member(backup: Path, *, member: str, by: Callable[[bytes], bytes]) -> Path:
     """The same backup with one member changed, its archive in good order."""
     copy = backup.with_name("changed.backup")
     with zipfile.ZipFile(backup) as old, zipfile.ZipFile(copy, "w") as new:
@@ -62,12 +62,12 @@ def changed(backup: Path, *, member: str, by: Callable[[bytes], bytes]) -> Path:
 def test_a_restore_brings_back_every_row(harness: Harness, acme: Acme, elsewhere: Engine, tmp_path: Path) -> None:
     harness.execute(comment("1\t2\\N\n žluťoučký 🦊 \\."), **acme.by("mem"))
     harness.accept(comment("still waiting"), **acme.by("ana"))
-    before = contents(harness.engine)
+    before = all_rows(harness.engine)
 
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
-    restore_backup(elsewhere, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
+    restore_backup(elsewhere, tmp_path / "all.backup", on_progress=ignore_progress)
 
-    assert contents(elsewhere) == before
+    assert all_rows(elsewhere) == before
     assert current_revision(elsewhere) == head_revision()
 
 
@@ -75,11 +75,11 @@ def test_a_command_waiting_at_backup_time_is_applied_after_the_restore(
     harness: Harness, acme: Acme, tmp_path: Path
 ) -> None:
     waiting = harness.accept(comment("waiting"), **acme.by("mem"))
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     harness.apply()
     harness.execute(comment("lost"), **acme.by("mem"))
 
-    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     harness.apply()
 
     assert harness.ledger_row(waiting)["state"] == "applied"
@@ -90,12 +90,12 @@ def test_a_command_waiting_at_backup_time_is_applied_after_the_restore(
 def test_ids_issued_after_the_backup_are_not_reused_after_a_restore(
     harness: Harness, acme: Acme, tmp_path: Path
 ) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     lost = harness.accept(comment("lost"), **acme.by("mem"))
     _, lost_activity = (harness.apply(), harness.ledger_row(lost)["outcome_body"])
     lost_seq = harness.ledger_row(lost)["seq"]
 
-    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     new = harness.accept(comment("new"), **acme.by("mem"))
     harness.apply()
 
@@ -104,7 +104,7 @@ def test_ids_issued_after_the_backup_are_not_reused_after_a_restore(
 
 
 def test_a_backup_is_a_consistent_snapshot(harness: Harness, acme: Acme, elsewhere: Engine, tmp_path: Path) -> None:
-    before = contents(harness.engine)
+    before = all_rows(harness.engine)
     written = []
 
     def meanwhile(_table: str, _size: int) -> None:
@@ -112,27 +112,27 @@ def test_a_backup_is_a_consistent_snapshot(harness: Harness, acme: Acme, elsewhe
             written.append(harness.execute(comment("too late"), **acme.by("mem")))
 
     write_backup(harness.engine, tmp_path / "all.backup", on_progress=meanwhile)
-    restore_backup(elsewhere, tmp_path / "all.backup", on_progress=quietly)
+    restore_backup(elsewhere, tmp_path / "all.backup", on_progress=ignore_progress)
 
     assert written[0][0] == 201
-    assert contents(elsewhere) == before
+    assert all_rows(elsewhere) == before
 
 
 def test_only_its_owner_can_read_a_backup(harness: Harness, tmp_path: Path) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
 
     assert stat.S_IMODE((tmp_path / "all.backup").stat().st_mode) == 0o600
 
 
 def test_an_interrupted_backup_keeps_the_previous_one(harness: Harness, acme: Acme, tmp_path: Path) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     before = (tmp_path / "all.backup").read_bytes()
 
-    def fall_over(_table: str, _size: int) -> None:
+    def interrupt(_table: str, _size: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_backup(harness.engine, tmp_path / "all.backup", on_progress=fall_over)
+        write_backup(harness.engine, tmp_path / "all.backup", on_progress=interrupt)
 
     assert [path.name for path in tmp_path.iterdir()] == ["all.backup"]
     assert (tmp_path / "all.backup").read_bytes() == before
@@ -142,14 +142,14 @@ def test_a_file_that_is_not_a_backup_is_not_overwritten(harness: Harness, tmp_pa
     (tmp_path / "thesis.txt").write_text("years of work")
 
     with pytest.raises(BackupError, match="name another file"):
-        write_backup(harness.engine, tmp_path / "thesis.txt", on_progress=quietly)
+        write_backup(harness.engine, tmp_path / "thesis.txt", on_progress=ignore_progress)
 
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_an_empty_database_is_not_backed_up(elsewhere: Engine, tmp_path: Path) -> None:
     with pytest.raises(BackupError, match="nothing to back up"):
-        write_backup(elsewhere, tmp_path / "all.backup", on_progress=quietly)
+        write_backup(elsewhere, tmp_path / "all.backup", on_progress=ignore_progress)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -166,41 +166,41 @@ def with_half_a_row(rows: bytes) -> bytes:
 def test_a_damaged_backup_changes_nothing(
     harness: Harness, acme: Acme, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     harness.execute(comment("after it"), **acme.by("mem"))
-    before = contents(harness.engine)
-    damaged = changed(tmp_path / "all.backup", member="tables/users.copy", by=damage)
+    before = all_rows(harness.engine)
+    damaged = with_changed_member(tmp_path / "all.backup", member="tables/users.copy", by=damage)
 
     with pytest.raises(BackupError, match="damaged in its table users"):
-        restore_backup(harness.engine, damaged, on_progress=quietly)
+        restore_backup(harness.engine, damaged, on_progress=ignore_progress)
 
-    assert contents(harness.engine) == before
+    assert all_rows(harness.engine) == before
 
 
 def test_a_truncated_backup_changes_nothing(harness: Harness, acme: Acme, tmp_path: Path) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
-    before = contents(harness.engine)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
+    before = all_rows(harness.engine)
     whole = (tmp_path / "all.backup").read_bytes()
     (tmp_path / "all.backup").write_bytes(whole[: len(whole) // 2])
 
     with pytest.raises(BackupError, match="cut short"):
-        restore_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+        restore_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
 
-    assert contents(harness.engine) == before
+    assert all_rows(harness.engine) == before
 
 
 def test_a_backup_of_a_newer_release_is_refused_with_its_version(harness: Harness, acme: Acme, tmp_path: Path) -> None:
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
-    before = contents(harness.engine)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
+    before = all_rows(harness.engine)
 
     def as_of_tomorrow(manifest: bytes) -> bytes:
         return json.dumps(json.loads(manifest) | {"revision": "9999", "tocsin": "9.0"}).encode()
 
-    newer = changed(tmp_path / "all.backup", member=MANIFEST, by=as_of_tomorrow)
+    newer = with_changed_member(tmp_path / "all.backup", member=MANIFEST, by=as_of_tomorrow)
 
     with pytest.raises(BackupError, match=r"9999 of tocsin 9\.0"):
-        restore_backup(harness.engine, newer, on_progress=quietly)
-    assert contents(harness.engine) == before
+        restore_backup(harness.engine, newer, on_progress=ignore_progress)
+    assert all_rows(harness.engine) == before
 
 
 def test_a_database_of_a_newer_release_is_not_overwritten(harness: Harness, acme: Acme) -> None:
@@ -217,12 +217,12 @@ def test_a_backup_of_an_older_schema_is_restored_and_migrated(
     with elsewhere.begin() as connection:
         create_schema(connection, "0001")
         connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
-    write_backup(elsewhere, tmp_path / "old.backup", on_progress=quietly)
+    write_backup(elsewhere, tmp_path / "old.backup", on_progress=ignore_progress)
 
-    manifest = restore_backup(harness.engine, tmp_path / "old.backup", on_progress=quietly)
+    manifest = restore_backup(harness.engine, tmp_path / "old.backup", on_progress=ignore_progress)
 
     assert (manifest.revision, current_revision(harness.engine)) == ("0001", head_revision())
-    assert len(contents(harness.engine)["organizations"]) == 1
+    assert len(all_rows(harness.engine)["organizations"]) == 1
 
 
 def test_a_restore_keeps_every_constraint(harness: Harness, acme: Acme, tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def test_a_restore_keeps_every_constraint(harness: Harness, acme: Acme, tmp_path
             )
 
     before = references()
-    write_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
 
-    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=quietly)
+    restore_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
 
     assert references() == before

@@ -30,7 +30,7 @@ def connection(database: Database) -> Iterator[Connection]:
 def test_every_queue_gets_a_canary_whenever_one_is_due(connection: Connection) -> None:
     first = insert_due_canaries(connection, every_seconds=30)
     at_once = insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "30 seconds")
+    age_canaries(connection, "30 seconds")
     next_ = insert_due_canaries(connection, every_seconds=30)
 
     assert [canary.queue for canary in first] == [*Lane]
@@ -41,7 +41,7 @@ def test_every_queue_gets_a_canary_whenever_one_is_due(connection: Connection) -
 
 def test_a_received_canary_shows_its_latency_and_its_worker(connection: Connection) -> None:
     sent = {canary.queue: canary for canary in insert_due_canaries(connection, every_seconds=30)}
-    let_pass(connection, "2 minutes")
+    age_canaries(connection, "2 minutes")
 
     mark_canaries_seen(connection, [sent[Lane.BULK]], worker="somewhere/1")
 
@@ -53,7 +53,7 @@ def test_a_received_canary_shows_its_latency_and_its_worker(connection: Connecti
 
 def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection: Connection) -> None:
     insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "40 seconds")
+    age_canaries(connection, "40 seconds")
     for canary in insert_due_canaries(connection, every_seconds=30):
         if canary.queue is not Lane.DELIVERIES:
             mark_canaries_seen(connection, [canary], worker="somewhere/1")
@@ -66,7 +66,7 @@ def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection:
 
 def test_a_late_canary_shows_its_own_latency(connection: Connection) -> None:
     (late, *_) = insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "45 seconds")
+    age_canaries(connection, "45 seconds")
     insert_due_canaries(connection, every_seconds=30)
 
     mark_canaries_seen(connection, [late], worker="somewhere/1")
@@ -100,7 +100,7 @@ def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connec
         for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:
                 mark_canaries_seen(connection, [canary], worker="somewhere/1")
-        let_pass(connection, f"{KEPT_HOURS} hours")
+        age_canaries(connection, f"{KEPT_HOURS} hours")
     last_seen = flight(connection, Lane.BULK)
 
     prune_canaries(connection)
@@ -109,7 +109,7 @@ def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connec
     assert flight(connection, Lane.BULK).way_seconds == last_seen.way_seconds
 
 
-def let_pass(connection: Connection, time: str) -> None:
+def age_canaries(connection: Connection, time: str) -> None:
     """What has been sent and seen was so much earlier."""
     connection.execute(
         text("UPDATE canaries SET sent_at = sent_at - cast(:t AS interval), seen_at = seen_at - cast(:t AS interval)"),

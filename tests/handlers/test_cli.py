@@ -15,13 +15,13 @@ from tests.conftest import Database
 from workers.cli import main
 
 
-class Answer(NamedTuple):
+class CliResult(NamedTuple):
     code: int
     out: str
     err: str
 
 
-Tocsin = Callable[..., Answer]
+Tocsin = Callable[..., CliResult]
 
 
 @pytest.fixture
@@ -32,10 +32,10 @@ def tocsin(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database.url)
 
-    def run(*words: str) -> Answer:
+    def run(*arguments: str) -> CliResult:
         with pytest.raises(SystemExit) as ended:
-            main(words)
-        return Answer(int(ended.value.code or 0), *capsys.readouterr())
+            main(arguments)
+        return CliResult(int(ended.value.code or 0), *capsys.readouterr())
 
     return run
 
@@ -48,10 +48,10 @@ def document(tmp_path: Path) -> str:
 
 
 def test_migrating_an_up_to_date_database_reports_that(tocsin: Tocsin) -> None:
-    answer = tocsin("migrate")
+    result = tocsin("migrate")
 
-    assert answer.code == 0
-    assert answer.out.endswith("already\n")
+    assert result.code == 0
+    assert result.out.endswith("already\n")
 
 
 def test_an_import_reports_created_and_unchanged_rows(tocsin: Tocsin, document: str) -> None:
@@ -69,33 +69,33 @@ def test_an_export_can_be_imported_from_standard_input(
     exported = tocsin("directory", "export")
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(exported.out.encode())))
 
-    answer = tocsin("directory", "import", "-", "--json")
+    result = tocsin("directory", "import", "-", "--json")
 
-    assert json.loads(answer.out)["organizations"] == {"created": 0, "changed": 0, "unchanged": 1}
+    assert json.loads(result.out)["organizations"] == {"created": 0, "changed": 0, "unchanged": 1}
 
 
 def test_a_refused_document_is_reported_with_paths(tocsin: Tocsin, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"users": [{"nmae": "x"}]}')
 
-    answer = tocsin("directory", "import", str(bad))
+    result = tocsin("directory", "import", str(bad))
 
-    assert (answer.code, answer.out) == (1, "")
-    assert 'users[0]: unknown key "nmae"' in answer.err.splitlines()
+    assert (result.code, result.out) == (1, "")
+    assert 'users[0]: unknown key "nmae"' in result.err.splitlines()
 
 
 def test_only_the_token_is_printed_on_standard_output(tocsin: Tocsin, document: str, database: Database) -> None:
     tocsin("directory", "import", document)
 
-    answer = tocsin("token", "create", "--user", "mem", "--expires", "7")
+    result = tocsin("token", "create", "--user", "mem", "--expires", "7")
 
-    (secret,) = answer.out.splitlines()
+    (secret,) = result.out.splitlines()
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT hash FROM tokens").scalar_one() == hash_token(secret)
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("arguments", "kind"),
     [
         (["--organization", "acme", "--name", "k"], "key"),
         (["--organization", "acme", "--name", "s", "--service"], "service"),
@@ -105,10 +105,12 @@ def test_only_the_token_is_printed_on_standard_output(tocsin: Tocsin, document: 
     ],
     ids=" ".join,
 )
-def test_the_options_determine_the_kind_of_token(tocsin: Tocsin, document: str, words: list[str], kind: str) -> None:
+def test_the_options_determine_the_kind_of_token(
+    tocsin: Tocsin, document: str, arguments: list[str], kind: str
+) -> None:
     tocsin("directory", "import", document)
 
-    made = json.loads(tocsin("token", "create", *words, "--json").out)
+    made = json.loads(tocsin("token", "create", *arguments, "--json").out)
 
     (listed,) = json.loads(tocsin("token", "list", "--json").out)
     assert (listed["id"], listed["kind"]) == (made["id"], kind)
@@ -118,14 +120,14 @@ def test_the_options_determine_the_kind_of_token(tocsin: Tocsin, document: str, 
 def test_a_revoked_token_is_listed_as_revoked(tocsin: Tocsin) -> None:
     made = json.loads(tocsin("token", "create", "--ops", "admin", "--name", "me", "--json").out)
 
-    answer = tocsin("token", "revoke", str(made["id"]))
+    result = tocsin("token", "revoke", str(made["id"]))
 
-    assert answer.code == 0
+    assert result.code == 0
     assert "revoked" in tocsin("token", "list").out
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "sentence"),
+    ("arguments", "code", "sentence"),
     [
         (["token", "create"], 2, "give one of --user"),
         (["token", "create", "--user", "mem", "--ops", "admin"], 2, "give one of --user"),
@@ -150,9 +152,11 @@ def test_a_revoked_token_is_listed_as_revoked(tocsin: Tocsin) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_an_error_is_one_sentence_on_standard_error(tocsin: Tocsin, words: list[str], code: int, sentence: str) -> None:
-    answer = tocsin(*words)
+def test_an_error_is_one_sentence_on_standard_error(
+    tocsin: Tocsin, arguments: list[str], code: int, sentence: str
+) -> None:
+    result = tocsin(*arguments)
 
-    assert (answer.code, answer.out) == (code, "")
-    assert sentence in answer.err
-    assert answer.err.count("\n") == 1
+    assert (result.code, result.out) == (code, "")
+    assert sentence in result.err
+    assert result.err.count("\n") == 1

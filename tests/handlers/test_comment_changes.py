@@ -17,8 +17,8 @@ from tests.handlers.conftest import Harness
 
 
 def post(harness: Harness, acme: Acme, *mentions: str, by: str = "mem") -> str:
-    order = PostComment.model_validate({"incident": "1", "comment": "Look", "mentions": list(mentions)})
-    _, body = harness.execute(order, **acme.by(by))
+    command = PostComment.model_validate({"incident": "1", "comment": "Look", "mentions": list(mentions)})
+    _, body = harness.execute(command, **acme.by(by))
     return str(body["id"])
 
 
@@ -35,7 +35,7 @@ def comments(harness: Harness) -> dict[str, Any]:
         return {str(row.id): row for row in connection.execute(select(activities).where(activities.c.type == 3))}
 
 
-def news(harness: Harness) -> list[tuple[str, Any]]:
+def published(harness: Harness) -> list[tuple[str, Any]]:
     with harness.engine.connect() as connection:
         rows = connection.exec_driver_sql(
             "SELECT type, body FROM events WHERE subject = 'incidents/1' ORDER BY sequence"
@@ -48,7 +48,7 @@ def subscribers(harness: Harness) -> dict[int, str]:
         return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
 
-BOTH = pytest.mark.parametrize("change", [edit, delete])
+EDIT_AND_DELETE = pytest.mark.parametrize("changing", [edit, delete])
 
 
 def test_an_edit_replaces_the_text_and_nothing_else(harness: Harness, acme: Acme) -> None:
@@ -92,26 +92,26 @@ def test_subscriptions_made_by_a_comment_outlive_it(harness: Harness, acme: Acme
     assert subscribers(harness) == {11: "commented", 12: "mention"}
 
 
-@BOTH
-def test_someone_elses_comment_is_404(harness: Harness, acme: Acme, change: Any) -> None:
+@EDIT_AND_DELETE
+def test_someone_elses_comment_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
     id_ = post(harness, acme)
 
     for name in ("ana", "own"):
-        code, body = harness.execute(change(id_), **acme.by(name))
+        code, body = harness.execute(changing(id_), **acme.by(name))
         assert (code, body) == (404, {"detail": "The requested resource does not exist"})
     assert comments(harness)[id_].comment == "Look"
 
 
-@BOTH
+@EDIT_AND_DELETE
 def test_a_superuser_with_access_to_the_incident_may_change_any_comment(
-    harness: Harness, acme: Acme, change: Any
+    harness: Harness, acme: Acme, changing: Any
 ) -> None:
     id_ = post(harness, acme)
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_superuser = true WHERE username IN ('ana', 'out')")
 
-    stranger, _ = harness.execute(change(id_), **acme.by("out"))
-    member, _ = harness.execute(change(id_), **acme.by("ana"))
+    stranger, _ = harness.execute(changing(id_), **acme.by("out"))
+    member, _ = harness.execute(changing(id_), **acme.by("ana"))
 
     assert stranger == 403
     assert member in (200, 204)
@@ -128,46 +128,46 @@ def test_a_superusers_edit_keeps_the_author(harness: Harness, acme: Acme) -> Non
     assert comments(harness)[id_].user_id == 11
 
 
-@BOTH
+@EDIT_AND_DELETE
 @pytest.mark.parametrize("id_", ["999999", "²", "12a", "0", "9" * 40])
-def test_an_impossible_comment_id_is_404(harness: Harness, acme: Acme, change: Any, id_: str) -> None:
-    code, _ = harness.execute(change(id_), **acme.by("mem"))
+def test_an_impossible_comment_id_is_404(harness: Harness, acme: Acme, changing: Any, id_: str) -> None:
+    code, _ = harness.execute(changing(id_), **acme.by("mem"))
 
     assert code == 404
 
 
-@BOTH
-def test_an_activity_that_is_not_a_comment_is_404(harness: Harness, acme: Acme, change: Any) -> None:
+@EDIT_AND_DELETE
+def test_an_activity_that_is_not_a_comment_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
     harness.execute(SetStatus.model_validate({"incident": "1", "status": 2}), **acme.by("mem"))
     with harness.engine.connect() as connection:
         id_ = str(connection.execute(select(activities.c.id)).scalar_one())
 
-    code, _ = harness.execute(change(id_), **acme.by("mem"))
+    code, _ = harness.execute(changing(id_), **acme.by("mem"))
 
     assert code == 404
     assert harness.row_counts()["incident_activities"] == 1
 
 
-@BOTH
-def test_a_comment_of_another_incident_is_404(harness: Harness, acme: Acme, change: Any) -> None:
+@EDIT_AND_DELETE
+def test_a_comment_of_another_incident_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
     id_ = post(harness, acme)
     elsewhere = acme.by("mem", organization="closed")
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = true")
 
-    code, _ = harness.execute(change(id_), **elsewhere)
+    code, _ = harness.execute(changing(id_), **elsewhere)
 
     assert code == 404
     assert id_ in comments(harness)
 
 
-@BOTH
-def test_a_stale_version_of_the_comment_is_412(harness: Harness, acme: Acme, change: Any) -> None:
+@EDIT_AND_DELETE
+def test_a_stale_version_of_the_comment_is_412(harness: Harness, acme: Acme, changing: Any) -> None:
     id_ = post(harness, acme)
     harness.execute(edit(id_), **acme.by("mem"))
 
-    stale, _ = harness.execute(change(id_), expected_version=1, **acme.by("mem"))
-    fresh, _ = harness.execute(change(id_), expected_version=2, **acme.by("mem"))
+    stale, _ = harness.execute(changing(id_), expected_version=1, **acme.by("mem"))
+    fresh, _ = harness.execute(changing(id_), expected_version=2, **acme.by("mem"))
 
     assert (stale, fresh // 100) == (412, 2)
 
@@ -177,7 +177,7 @@ def test_an_edit_publishes_only_new_mentions(harness: Harness, acme: Acme) -> No
 
     harness.execute(edit(id_, mentions=["ana", "ben"]), **acme.by("mem"))
 
-    assert news(harness)[-2:] == [("incident.comment_edited", None), ("incident.mentioned", ["13"])]
+    assert published(harness)[-2:] == [("incident.comment_edited", None), ("incident.mentioned", ["13"])]
     assert subscribers(harness) == {11: "commented", 12: "mention", 13: "mention"}
 
 
@@ -186,7 +186,7 @@ def test_an_edit_without_mentions_publishes_no_mention(harness: Harness, acme: A
 
     harness.execute(edit(id_), **acme.by("mem"))
 
-    assert [kind for kind, _ in news(harness)][2:] == ["incident.comment_edited"]
+    assert [kind for kind, _ in published(harness)][2:] == ["incident.comment_edited"]
 
 
 def test_a_mention_removed_and_added_again_is_published_once(harness: Harness, acme: Acme) -> None:
@@ -195,7 +195,7 @@ def test_a_mention_removed_and_added_again_is_published_once(harness: Harness, a
     harness.execute(edit(id_, mentions=[]), **acme.by("mem"))
     harness.execute(edit(id_, mentions=["ana"]), **acme.by("mem"))
 
-    assert [kind for kind, _ in news(harness)].count("incident.mentioned") == 1
+    assert [kind for kind, _ in published(harness)].count("incident.mentioned") == 1
 
 
 def test_a_newly_mentioned_team_subscribes_members_not_mentioned_before(harness: Harness, acme: Acme) -> None:
@@ -225,13 +225,13 @@ def test_an_invalid_mention_leaves_the_comment_unchanged(
 def test_a_comment_can_be_posted_edited_and_deleted_in_one_batch(harness: Harness, acme: Acme) -> None:
     known = post(harness, acme)
     next_id = str(int(known) + 1)
-    orders: list[Command] = [
+    commands: list[Command] = [
         PostComment.model_validate({"incident": "1", "comment": "Second"}),
         edit(next_id, "Second, edited"),
         delete(known),
         edit(known),
     ]
-    ids = [harness.accept(order, **acme.by("mem")) for order in orders]
+    ids = [harness.accept(command, **acme.by("mem")) for command in commands]
 
     harness.apply()
 
@@ -239,12 +239,12 @@ def test_a_comment_can_be_posted_edited_and_deleted_in_one_batch(harness: Harnes
     assert [row.comment for row in comments(harness).values()] == ["Second, edited"]
 
 
-@BOTH
-def test_a_superuser_gains_no_project_access(harness: Harness, acme: Acme, change: Any) -> None:
+@EDIT_AND_DELETE
+def test_a_superuser_gains_no_project_access(harness: Harness, acme: Acme, changing: Any) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_superuser = true WHERE username = 'mem'")
 
-    code, _ = harness.execute(change("1"), **acme.by("mem", organization="closed"))
+    code, _ = harness.execute(changing("1"), **acme.by("mem", organization="closed"))
 
     assert code == 403
 

@@ -53,7 +53,7 @@ def exported(connection: Connection, section: str, **key: str) -> dict[str, Any]
     return next(row for row in rows if key.items() <= row.items())
 
 
-def places_of(connection: Connection, document: object) -> list[str]:
+def errors_of(connection: Connection, document: object) -> list[str]:
     with pytest.raises(DirectoryError) as caught, connection.begin_nested():
         import_directory(connection, document)
     return caught.value.errors
@@ -213,12 +213,12 @@ def test_an_imported_id_advances_the_sequence_past_it(populated: Connection) -> 
 def test_a_refused_document_changes_neither_rows_nor_sequences(populated: Connection) -> None:
     before = export_directory(populated)
 
-    faults = places_of(
+    errors = errors_of(
         populated, {"users": [{"username": "far", "id": MAX_ID - 1}], "members": [{"organization": "acme"}]}
     )
     import_directory(populated, {"users": [{"username": "next"}]})
 
-    assert faults == ['members[0]: "user" is missing']
+    assert errors == ['members[0]: "user" is missing']
     assert exported(populated, "users", username="next")["id"] < 100
     assert len(export_directory(populated)["users"]) == len(before["users"]) + 1
 
@@ -226,9 +226,9 @@ def test_a_refused_document_changes_neither_rows_nor_sequences(populated: Connec
 def test_new_rows_are_refused_once_no_ids_are_left(populated: Connection) -> None:
     import_directory(populated, {"users": [{"username": "last", "id": MAX_ID}]})
 
-    faults = places_of(populated, {"users": [{"username": "next"}]})
+    errors = errors_of(populated, {"users": [{"username": "next"}]})
 
-    assert faults == [f"users: no ids are left after {MAX_ID}; give every new object its own"]
+    assert errors == [f"users: no ids are left after {MAX_ID}; give every new object its own"]
 
 
 def test_tokens_are_stored_as_hashes_with_their_scopes(populated: Connection) -> None:
@@ -252,7 +252,7 @@ def test_an_import_leaves_a_revoked_token_revoked(populated: Connection) -> None
 
 
 MEMBER = {"organization": "acme", "user": "mem"}
-FAULTS: dict[str, tuple[object, list[str]]] = {
+ERRORS: dict[str, tuple[object, list[str]]] = {
     "no object": ([], ["the document must be a JSON object, not []"]),
     "unknown section": ({"user": []}, ['unknown key "user"']),
     "no list": ({"users": {}}, ["users: {} is no list"]),
@@ -345,16 +345,16 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_an_error_is_reported_with_its_path(populated: Connection, fault: str) -> None:
-    document, places = FAULTS[fault]
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_error_is_reported_with_its_path(populated: Connection, error: str) -> None:
+    document, places = ERRORS[error]
 
-    assert places_of(populated, document) == places
+    assert errors_of(populated, document) == places
 
 
 @pytest.mark.parametrize("slug", ["", "Acme", "1234", "a b", "ä", "a/b", "a\n", "x" * 101, 5, None])
 def test_a_slug_that_is_not_url_safe_is_refused(connection: Connection, slug: object) -> None:
-    (place,) = places_of(connection, {"organizations": [{"slug": slug}]})
+    (place,) = errors_of(connection, {"organizations": [{"slug": slug}]})
 
     assert place.startswith("organizations[0].slug: ")
     assert "is no slug" in place
@@ -362,7 +362,7 @@ def test_a_slug_that_is_not_url_safe_is_refused(connection: Connection, slug: ob
 
 @pytest.mark.parametrize("number", [0, -1, MAX_ID + 1, True, "11", 11.0, None])
 def test_an_id_must_be_an_integer_that_fits_the_column(connection: Connection, number: object) -> None:
-    (place,) = places_of(connection, {"users": [{"username": "x", "id": number}]})
+    (place,) = errors_of(connection, {"users": [{"username": "x", "id": number}]})
 
     assert place.startswith(f"users[0].id: {json.dumps(number)} is no id")
 
@@ -374,7 +374,7 @@ def test_all_errors_are_reported_at_once(populated: Connection) -> None:
         "tokens": [{"token": "t", "kind": "ops", "name": "o"}],
     }
 
-    places = places_of(populated, document)
+    places = errors_of(populated, document)
 
     assert [place.split(":")[0] for place in places] == [
         "users[0]",
@@ -389,7 +389,7 @@ def test_all_errors_are_reported_at_once(populated: Connection) -> None:
 def test_a_duplicate_key_is_reported_with_its_path(connection: Connection) -> None:
     document = read_document('{"users": [{"username": "x", "name": "a", "name": "b"}], "teams": [], "teams": []}')
 
-    assert places_of(connection, document) == ['key "teams" stands twice', 'users[0]: key "name" stands twice']
+    assert errors_of(connection, document) == ['key "teams" stands twice', 'users[0]: key "name" stands twice']
 
 
 @pytest.mark.parametrize(

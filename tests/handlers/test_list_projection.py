@@ -26,7 +26,7 @@ def rows(database: Database, table: Table = incident_listing) -> list[Any]:
         return list(connection.execute(select(table).order_by(table.c.incident_id, table.c.project_id)).all())
 
 
-def of_rules(database: Database, table: Table = incident_listing) -> list[Any]:
+def rule_columns(database: Database, table: Table = incident_listing) -> list[Any]:
     """What a table says of each incident's rule."""
     return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
 
@@ -98,7 +98,7 @@ def test_a_row_holds_the_rule_as_it_was_in_the_incidents_generation(database: Da
         an_incident(connection, organization)
 
     said = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
-    assert of_rules(database) == of_rules(database, incident_titles) == said
+    assert rule_columns(database) == rule_columns(database, incident_titles) == said
 
 
 def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: Database) -> None:
@@ -111,7 +111,7 @@ def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: 
         connection.execute(update(alert_rules).values(generation=3, definition=now.model_dump(mode="json")))
 
     said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
-    assert of_rules(database) == of_rules(database, incident_titles) == said
+    assert rule_columns(database) == rule_columns(database, incident_titles) == said
 
 
 def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Harness) -> None:
@@ -120,7 +120,9 @@ def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Ha
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule})
 
-    harness.accept_all([on("between", rule), opening, on("after", rule)], **acme.by("own"))
+    harness.accept_all(
+        [update_environment("between", rule), opening, update_environment("after", rule)], **acme.by("own")
+    )
     harness.apply()
 
     with harness.engine.connect() as connection:
@@ -128,7 +130,7 @@ def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Ha
     assert (listed.alert_rule_generation, listed.environment) == (2, "between")
 
 
-def on(environment: str, rule: int) -> UpdateRule:
+def update_environment(environment: str, rule: int) -> UpdateRule:
     """A change of a rule that has it watch an environment."""
     return UpdateRule.model_validate({
         "alertRule": rule, "name": "Errors", "environment": environment, "aggregate": "count()", "query": "",

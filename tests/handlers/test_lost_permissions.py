@@ -1,6 +1,6 @@
-"""Every command × every way to lose the right to it between its acceptance and its application.
+"""Every command × every loss_name to lose the right to it between its acceptance and its application.
 
-Generated from the catalog: a command that is new there lacks its line in ``ORDERS``, and the first test says so.
+Generated from the catalog: a command that is new there lacks its line in ``BODIES``, and the first test says so.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
 
 TRIGGER, ACTION = 7, 8
-ONE_OF_OURS: dict[str, JSON] = {"alertRule": "the request's own"}
-TELLING: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
+OWN_RULE: dict[str, JSON] = {"alertRule": "the request's own"}
+ACTION_BODY: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
 RULE: dict[str, JSON] = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
     "triggers": [{"label": "critical", "alertThreshold": 100}],
 }  # fmt: skip
-ORDERS: dict[str, dict[str, JSON]] = {
+BODIES: dict[str, dict[str, JSON]] = {
     "incident.open": {"title": "Disk full", "projects": ["p1"]},
     "alertmanager.receive": {"dedupKey": "{}:{}", "state": "firing", "title": "Disk full", "project": "p1"},
     "incident.set_status": {"incident": "1", "status": 2},
@@ -46,21 +46,21 @@ ORDERS: dict[str, dict[str, JSON]] = {
     "comment.delete": {"incident": "1", "id": "the caller's own"},
     "notification.read": {"upTo": 1},
     "alert_rule.create": RULE | {"projects": ["p1"]},
-    "alert_rule.update": RULE | ONE_OF_OURS,
-    "alert_rule.delete": ONE_OF_OURS,
-    "alert_rule.snooze": ONE_OF_OURS | {"target": "me"},
-    "alert_rule.unsnooze": ONE_OF_OURS,
-    "trigger.create": ONE_OF_OURS | {"label": "warning", "alertThreshold": 50},
-    "trigger.update": ONE_OF_OURS | {"id": TRIGGER, "alertThreshold": 200},
-    "trigger.delete": ONE_OF_OURS | {"id": TRIGGER},
-    "trigger_action.create": ONE_OF_OURS | {"trigger": TRIGGER, "action": TELLING},
-    "trigger_action.update": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION, "action": TELLING},
-    "trigger_action.delete": ONE_OF_OURS | {"trigger": TRIGGER, "id": ACTION},
-    "metric.observe": ONE_OF_OURS | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
+    "alert_rule.update": RULE | OWN_RULE,
+    "alert_rule.delete": OWN_RULE,
+    "alert_rule.snooze": OWN_RULE | {"target": "me"},
+    "alert_rule.unsnooze": OWN_RULE,
+    "trigger.create": OWN_RULE | {"label": "warning", "alertThreshold": 50},
+    "trigger.update": OWN_RULE | {"id": TRIGGER, "alertThreshold": 200},
+    "trigger.delete": OWN_RULE | {"id": TRIGGER},
+    "trigger_action.create": OWN_RULE | {"trigger": TRIGGER, "action": ACTION_BODY},
+    "trigger_action.update": OWN_RULE | {"trigger": TRIGGER, "id": ACTION, "action": ACTION_BODY},
+    "trigger_action.delete": OWN_RULE | {"trigger": TRIGGER, "id": ACTION},
+    "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
 """What Ben, who may do all of it, asks for; by the command's name."""
 
-ALL = "in person", "through a program", "a program by itself"
+ALL = "a person", "a service acting for a person", "a service"
 PEOPLE = ALL[:2]
 FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
 MISSING = 404, {"detail": "The requested resource does not exist"}
@@ -70,49 +70,49 @@ def unauthenticated(text: str) -> tuple[int, JSON]:
     return 401, {"detail": text}
 
 
-def of_an_incident(entry: CatalogEntry) -> bool:
+def concerns_incident(entry: CatalogEntry) -> bool:
     return "incident" in entry.command_class.model_fields
 
 
-def of_a_rule(entry: CatalogEntry) -> bool:
-    return "alertRule" in ORDERS[entry.command_class.name]
+def concerns_rule(entry: CatalogEntry) -> bool:
+    return "alertRule" in BODIES[entry.command_class.name]
 
 
-def of_projects(entry: CatalogEntry) -> bool:
-    return of_an_incident(entry) or of_a_rule(entry) or entry.command_class is OpenIncident
+def concerns_projects(entry: CatalogEntry) -> bool:
+    return concerns_incident(entry) or concerns_rule(entry) or entry.command_class is OpenIncident
 
 
-def of_a_new_rule(entry: CatalogEntry) -> bool:
+def creates_rule(entry: CatalogEntry) -> bool:
     return entry.command_class is CreateRule
 
 
-def of_alerts(entry: CatalogEntry) -> bool:
+def concerns_alerts(entry: CatalogEntry) -> bool:
     return issubclass(entry.command_class, (RuleCommand, ObserveMetric))
 
 
-def beyond_members(entry: CatalogEntry) -> bool:
+def exceeds_members(entry: CatalogEntry) -> bool:
     return not entry.permission.scopes[entry.method] & MEMBER_SCOPES
 
 
-def of_the_plan(entry: CatalogEntry) -> bool:
+def requires_feature(entry: CatalogEntry) -> bool:
     return entry.permission.required_feature(entry.method) is not None
 
 
-def of_anything(_entry: CatalogEntry) -> bool:
+def is_any(_entry: CatalogEntry) -> bool:
     return True
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A right that goes: by which statements, for whom it matters, for which commands, and what they hear."""
+    """A right that goes: by which statements, for whom it applies_to, for which commands, and what they hear."""
 
     statements: tuple[str, ...]
     callers: tuple[str, ...]
     answer: tuple[int, JSON]
-    matters: Callable[[CatalogEntry], bool] = of_anything
+    applies_to: Callable[[CatalogEntry], bool] = is_any
 
-    def touches(self, caller: str, entry: CatalogEntry) -> bool:
-        return caller in self.callers and self.matters(entry)
+    def affects(self, caller: str, entry: CatalogEntry) -> bool:
+        return caller in self.callers and self.applies_to(entry)
 
 
 LOSSES = {
@@ -129,42 +129,42 @@ LOSSES = {
     "the program may act for nobody": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
     "the token's scopes shrink": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
     "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
-    "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, beyond_members),
+    "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, exceeds_members),
     "plain members write no alerts any more": Loss(
         ("UPDATE members SET role = 'member'", "UPDATE organizations SET alerts_member_write = false"),
-        PEOPLE, FORBIDDEN, lambda entry: of_alerts(entry) or beyond_members(entry),
+        PEOPLE, FORBIDDEN, lambda entry: concerns_alerts(entry) or exceeds_members(entry),
     ),
-    "the plan loses incidents": Loss(("UPDATE organizations SET features = '{}'",), ALL, MISSING, of_the_plan),
+    "the plan loses incidents": Loss(("UPDATE organizations SET features = '{}'",), ALL, MISSING, requires_feature),
     "membership is closed and the team left": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
-        PEOPLE, FORBIDDEN, of_projects,
+        PEOPLE, FORBIDDEN, concerns_projects,
     ),
     "membership is closed and the team of a new rule's project left": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
-        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), of_a_new_rule,
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
     ),
     "membership is closed and the team of a new rule's project switched off": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
-        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), of_a_new_rule,
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
     ),
     "membership is closed and the team switched off": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
-        PEOPLE, FORBIDDEN, of_projects,
+        PEOPLE, FORBIDDEN, concerns_projects,
     ),
     "the incident's or the rule's projects are switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN,
-        lambda entry: of_an_incident(entry) or of_a_rule(entry),
+        lambda entry: concerns_incident(entry) or concerns_rule(entry),
     ),
     "the named projects are switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
-        lambda entry: "projects" in ORDERS[entry.command_class.name],
+        lambda entry: "projects" in BODIES[entry.command_class.name],
     ),
     "the alerts' project is switched off": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
         lambda entry: entry.command_class is ReceiveAlerts,
     ),
 }  # fmt: skip
-"""Every way, by its name."""
+"""Every loss_name, by its name."""
 
 TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
@@ -181,25 +181,25 @@ def callers_of(entry: CatalogEntry) -> tuple[str, ...]:
     return (PEOPLE if entry.for_people else ()) + (ALL[2:] if entry.for_services else ())
 
 
-def touched_by(loss: Loss) -> list[tuple[str, str]]:
-    return [(caller, name) for caller, name in requests() if loss.touches(caller, CATALOG[name])]
+def affected_by(loss: Loss) -> list[tuple[str, str]]:
+    return [(caller, name) for caller, name in requests() if loss.affects(caller, CATALOG[name])]
 
 
-def spared_by(loss: Loss) -> list[tuple[str, str]]:
-    """Requests that this loss does not concern, nor any other that comes about in the same way."""
-    alike = [asked for each in LOSSES.values() if each.statements == loss.statements for asked in touched_by(each)]
-    return [asked for asked in requests() if asked not in alike]
+def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
+    """Requests that this loss does not concern, nor any other that comes about in the same loss_name."""
+    alike = [request for each in LOSSES.values() if each.statements == loss.statements for request in affected_by(each)]
+    return [request for request in requests() if request not in alike]
 
 
-def who(acme: Acme, caller: str) -> dict[str, Any]:
+def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
     return {
-        "in person": acme.by("ben"),
-        "through a program": acme.by_service(acting_for="ben"),
-        "a program by itself": acme.by_service(),
+        "a person": acme.by("ben"),
+        "a service acting for a person": acme.by_service(acting_for="ben"),
+        "a service": acme.by_service(),
     }[caller]
 
 
-def accept(harness: Harness, acme: Acme, asked: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+def accept(harness: Harness, acme: Acme, request: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
     """All of it in the ledger; command ids by caller and command.
 
     Each caller has a comment of Ben's to change, and each request a rule of its own, silent for everyone.
@@ -209,12 +209,12 @@ def accept(harness: Harness, acme: Acme, asked: list[tuple[str, str]]) -> dict[t
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
         ).scalar_one()
         comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
-        rules = {each: a_rule(connection, acme) for each in asked if "alertRule" in ORDERS[each[1]]}
+        rules = {each: a_rule(connection, acme) for each in request if "alertRule" in BODIES[each[1]]}
     return {
         (caller, name): harness.accept(
-            order(name, comments[caller], rules.get((caller, name), 0)), **who(acme, caller)
+            command_of(name, comments[caller], rules.get((caller, name), 0)), **identity_of(acme, caller)
         )
-        for caller, name in asked
+        for caller, name in request
     }  # fmt: skip
 
 
@@ -227,8 +227,8 @@ def a_rule(connection: Connection, acme: Acme) -> int:
     return rule
 
 
-def order(name: str, comment: int, rule: int = 0) -> Command:
-    body = dict(ORDERS[name])
+def command_of(name: str, comment: int, rule: int = 0) -> Command:
+    body = dict(BODIES[name])
     if body.get("id") == "the caller's own":
         body["id"] = str(comment)
     if "alertRule" in body:
@@ -236,13 +236,13 @@ def order(name: str, comment: int, rule: int = 0) -> Command:
     return CATALOG[name].command_class.model_validate(body)
 
 
-def lose(harness: Harness, loss: Loss) -> None:
+def apply_loss(harness: Harness, loss: Loss) -> None:
     with harness.engine.begin() as connection:
         for statement in loss.statements:
             connection.exec_driver_sql(statement)
 
 
-def everything(harness: Harness) -> dict[str, list[str]]:
+def all_rows(harness: Harness) -> dict[str, list[str]]:
     """Every row of incident data, as text."""
     with harness.engine.connect() as connection:
         return {
@@ -250,22 +250,22 @@ def everything(harness: Harness) -> dict[str, list[str]]:
         }
 
 
-def endings(harness: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
-    rows = {asked: harness.ledger_row(id_) for asked, id_ in ids.items()}
-    return {asked: (row["state"], row["outcome_status"], row["outcome_body"]) for asked, row in rows.items()}
+def outcomes(harness: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    rows = {request: harness.ledger_row(id_) for request, id_ in ids.items()}
+    return {request: (row["state"], row["outcome_status"], row["outcome_body"]) for request, row in rows.items()}
 
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_has_a_sample_body(command: str) -> None:
-    assert command in ORDERS, f"{command} is in tasks/commands/catalog.py; its line in ORDERS is missing"
-    CATALOG[command].command_class.model_validate(ORDERS[command])
+    assert command in BODIES, f"{command} is in tasks/commands/catalog.py; its line in BODIES is missing"
+    CATALOG[command].command_class.model_validate(BODIES[command])
 
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_depends_on_more_than_its_token(command: str) -> None:
-    ways = {name for name, loss in LOSSES.items() if any(asked[1] == command for asked in touched_by(loss))}
+    losses = {name for name, loss in LOSSES.items() if any(request[1] == command for request in affected_by(loss))}
 
-    assert len(ways) > 4
+    assert len(losses) > 4
 
 
 def test_every_command_is_applied_while_its_permission_holds(harness: Harness, acme: Acme) -> None:
@@ -273,32 +273,32 @@ def test_every_command_is_applied_while_its_permission_holds(harness: Harness, a
 
     harness.apply()
 
-    assert {asked: state for asked, (state, *_) in endings(harness, ids).items()} == dict.fromkeys(ids, "applied")
+    assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
-@pytest.mark.parametrize("way", LOSSES)
+@pytest.mark.parametrize("loss_name", LOSSES)
 def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
-    harness: Harness, acme: Acme, way: str
+    harness: Harness, acme: Acme, loss_name: str
 ) -> None:
-    loss = LOSSES[way]
-    ids = accept(harness, acme, touched_by(loss))
-    before = everything(harness)
-    lose(harness, loss)
+    loss = LOSSES[loss_name]
+    ids = accept(harness, acme, affected_by(loss))
+    before = all_rows(harness)
+    apply_loss(harness, loss)
 
     harness.apply()
 
-    assert endings(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
-    assert everything(harness) == before
+    assert outcomes(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
+    assert all_rows(harness) == before
 
 
-@pytest.mark.parametrize("way", [way for way, loss in LOSSES.items() if spared_by(loss)])
-def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, way: str) -> None:
-    ids = accept(harness, acme, spared_by(LOSSES[way]))
-    lose(harness, LOSSES[way])
+@pytest.mark.parametrize("loss_name", [loss_name for loss_name, loss in LOSSES.items() if unaffected_by(loss)])
+def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, loss_name: str) -> None:
+    ids = accept(harness, acme, unaffected_by(LOSSES[loss_name]))
+    apply_loss(harness, LOSSES[loss_name])
 
     harness.apply()
 
-    assert {asked: state for asked, (state, *_) in endings(harness, ids).items()} == dict.fromkeys(ids, "applied")
+    assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
 def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
@@ -312,17 +312,17 @@ def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: A
     ]
     heard = []
 
-    for way in from_the_last_step_to_the_first:
-        lose(harness, LOSSES[way])
-        heard.append(harness.execute(order("comment.post", 0), **acme.by("ben")))
+    for loss_name in from_the_last_step_to_the_first:
+        apply_loss(harness, LOSSES[loss_name])
+        heard.append(harness.execute(command_of("comment.post", 0), **acme.by("ben")))
 
-    assert heard == [LOSSES[way].answer for way in from_the_last_step_to_the_first]
+    assert heard == [LOSSES[loss_name].answer for loss_name in from_the_last_step_to_the_first]
 
 
 def test_after_a_demotion_only_closing_is_still_allowed(harness: Harness, acme: Acme) -> None:
     orders = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
     ids = [harness.accept(each, **acme.by("ben")) for each in orders]
-    lose(harness, LOSSES["the role is lowered"])
+    apply_loss(harness, LOSSES["the role is lowered"])
 
     harness.apply()
 

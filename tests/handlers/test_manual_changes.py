@@ -13,52 +13,52 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness
-from tests.handlers.observed_rule import ANA, BEN, MEM, ObservedRule, two_triggers
+from tests.handlers.observed_rule import ANA, BEN, MEM, ObservedRule, rule_with_two_triggers
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 """When a value arrives, where that matters."""
 
 
 @pytest.fixture
-def two(harness: Harness, acme: Acme) -> ObservedRule:
-    return two_triggers(harness, acme)
+def rule(harness: Harness, acme: Acme) -> ObservedRule:
+    return rule_with_two_triggers(harness, acme)
 
 
-def status(incident: int, number: int = 2, **fields: Any) -> SetStatus:
+def set_status(incident: int, number: int = 2, **fields: Any) -> SetStatus:
     return SetStatus.model_validate({"incident": incident, "status": number} | fields)
 
 
 def test_a_manual_close_resolves_every_trigger_and_notifies_every_target(
-    harness: Harness, acme: Acme, two: ObservedRule
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    two.observe(60)
-    [incident] = two.incidents()
+    rule.observe(60)
+    [incident] = rule.incidents()
 
-    harness.execute(status(incident.identifier), **acme.by("mem"))
+    harness.execute(set_status(incident.identifier), **acme.by("mem"))
 
-    assert two.trigger_statuses() == {"warning": 1}
-    assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
-    [closed] = two.incidents()
+    assert rule.trigger_statuses() == {"warning": 1}
+    assert rule.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
+    [closed] = rule.incidents()
     assert (closed.status, closed.status_method, closed.date_closed) == (2, 1, closed.last_activity_at)
 
 
 def test_a_manual_close_plans_deliveries_for_every_project_of_the_incident(harness: Harness, acme: Acme) -> None:
-    watch = ObservedRule(harness, acme, a_trigger("critical", 100, an_action(MEM)))
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": watch.rule})
+    rule = ObservedRule(harness, acme, a_trigger("critical", 100, an_action(MEM)))
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1", "p2"], "alertRule": rule.rule_id})
     _, incident = harness.execute(opening, **acme.by("own"))
 
-    harness.execute(status(incident["identifier"]), **acme.by("mem"))
+    harness.execute(set_status(incident["identifier"]), **acme.by("mem"))
 
-    rows = watch.rows("SELECT project_id, user_id FROM deliveries ORDER BY project_id")
+    rows = rule.rows("SELECT project_id, user_id FROM deliveries ORDER BY project_id")
     projects = sorted(acme.projects["acme", slug] for slug in ("p1", "p2"))
     assert [tuple(row) for row in rows] == [(project, MEM) for project in projects]
 
 
 def test_a_manual_close_uses_the_actions_of_the_incidents_generation(
-    harness: Harness, acme: Acme, two: ObservedRule
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    two.observe(60)
-    [incident] = two.incidents()
+    rule.observe(60)
+    [incident] = rule.incidents()
     with harness.engine.begin() as connection:
         connection.execute(
             insert(alert_rule_generations).from_select(
@@ -69,54 +69,54 @@ def test_a_manual_close_uses_the_actions_of_the_incidents_generation(
         now = a_definition(a_trigger("critical", 100, an_action(BEN))).model_dump(mode="json")
         connection.execute(update(alert_rules).values(generation=2, definition=now))
 
-    harness.execute(status(incident.identifier), **acme.by("mem"))
+    harness.execute(set_status(incident.identifier), **acme.by("mem"))
 
-    assert [whom for _, whom, *_ in two.deliveries()[1:]] == [MEM, ANA]
+    assert [whom for _, whom, *_ in rule.deliveries()[1:]] == [MEM, ANA]
 
 
-def test_a_close_by_the_system_has_no_author_and_subscribes_nobody(harness: Harness, two: ObservedRule) -> None:
-    two.observe(60)
-    [incident] = two.incidents()
+def test_a_close_by_the_system_has_no_author_and_subscribes_nobody(harness: Harness, rule: ObservedRule) -> None:
+    rule.observe(60)
+    [incident] = rule.incidents()
 
     code, body = harness.execute(
-        status(incident.identifier, comment="It is over."), organization=two.organization, token=None
+        set_status(incident.identifier, comment="It is over."), organization=rule.organization, token=None
     )
 
     assert (code, body["status"], body["statusMethod"], body["isSubscribed"]) == (200, 2, 2, False)
-    [change] = two.rows("SELECT user_id, comment FROM incident_activities WHERE type = 2 AND value = '2'")
+    [change] = rule.rows("SELECT user_id, comment FROM incident_activities WHERE type = 2 AND value = '2'")
     assert tuple(change) == (None, "It is over.")
     assert harness.row_counts()["incident_subscriptions"] == 0
-    assert two.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
-    assert two.events(f"incidents/{incident.identifier}")[-1]["data"]["actor"]["type"] == "system"
+    assert rule.deliveries()[1:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
+    assert rule.events(f"incidents/{incident.identifier}")[-1]["data"]["actor"]["type"] == "system"
 
 
-def test_a_close_by_an_observation_skips_targets_that_were_not_notified_before(two: ObservedRule) -> None:
-    two.observe(60)
-    two.observe(10)
+def test_a_close_by_an_observation_skips_targets_that_were_not_notified_before(rule: ObservedRule) -> None:
+    rule.observe(60)
+    rule.observe(10)
 
-    assert ("email", ANA, "resolve", 2) not in two.deliveries()
+    assert ("email", ANA, "resolve", 2) not in rule.deliveries()
 
 
 def test_an_incident_set_to_critical_by_hand_resolves_as_a_warning(
-    harness: Harness, acme: Acme, two: ObservedRule
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    two.observe(60)
-    [incident] = two.incidents()
-    harness.execute(status(incident.identifier, 20), **acme.by("ben"))
+    rule.observe(60)
+    [incident] = rule.incidents()
+    harness.execute(set_status(incident.identifier, 20), **acme.by("ben"))
 
-    two.observe(10)
+    rule.observe(10)
 
-    assert two.status_changes() == [(1, 10), (10, 20), (20, 2)]
-    assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
+    assert rule.status_changes() == [(1, 10), (10, 20), (20, 2)]
+    assert rule.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
 
 
-def test_a_trigger_that_fires_again_gets_a_new_modification_date(two: ObservedRule) -> None:
-    two.observe(60, at=NOON)
-    two.observe(120, at=NOON)
-    two.observe(60, at=NOON + timedelta(minutes=1))
-    two.observe(120, at=NOON + timedelta(minutes=20))
+def test_a_trigger_that_fires_again_gets_a_new_modification_date(rule: ObservedRule) -> None:
+    rule.observe(60, at=NOON)
+    rule.observe(120, at=NOON)
+    rule.observe(60, at=NOON + timedelta(minutes=1))
+    rule.observe(120, at=NOON + timedelta(minutes=20))
 
-    rows = two.rows("SELECT label, date_added, date_modified FROM incident_triggers ORDER BY label")
+    rows = rule.rows("SELECT label, date_added, date_modified FROM incident_triggers ORDER BY label")
     assert [tuple(row) for row in rows] == [
         ("critical", NOON, NOON + timedelta(minutes=20)),
         ("warning", NOON, NOON),
@@ -124,39 +124,39 @@ def test_a_trigger_that_fires_again_gets_a_new_modification_date(two: ObservedRu
 
 
 def test_after_a_manual_close_the_next_incident_opens_only_after_the_cooldown(
-    harness: Harness, acme: Acme, two: ObservedRule
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    two.observe(60, at=NOON)
-    [incident] = two.incidents()
-    harness.execute(status(incident.identifier), **acme.by("mem"))
+    rule.observe(60, at=NOON)
+    [incident] = rule.incidents()
+    harness.execute(set_status(incident.identifier), **acme.by("mem"))
 
-    soon, later = two.observe(60, at=NOON + timedelta(minutes=5)), two.observe(60, at=NOON + timedelta(minutes=11))
+    soon, later = rule.observe(60, at=NOON + timedelta(minutes=5)), rule.observe(60, at=NOON + timedelta(minutes=11))
 
     assert (soon[1]["ignored"], later[1]["fired"]) == ("cooling down", ["warning"])
-    assert [row.identifier for row in two.incidents()] == [2, 3]
+    assert [row.identifier for row in rule.incidents()] == [2, 3]
 
 
-def test_observations_continue_a_reopened_incident(harness: Harness, acme: Acme, two: ObservedRule) -> None:
-    two.observe(60, at=NOON)
-    [incident] = two.incidents()
-    harness.execute(status(incident.identifier), **acme.by("ben"))
-    harness.execute(status(incident.identifier, 1), **acme.by("ben"))
+def test_observations_continue_a_reopened_incident(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
+    rule.observe(60, at=NOON)
+    [incident] = rule.incidents()
+    harness.execute(set_status(incident.identifier), **acme.by("ben"))
+    harness.execute(set_status(incident.identifier, 1), **acme.by("ben"))
 
-    _, body = two.observe(120, at=NOON + timedelta(hours=1))
+    _, body = rule.observe(120, at=NOON + timedelta(hours=1))
 
     assert (body["fired"], body["incident"]["identifier"]) == (["warning", "critical"], str(incident.identifier))
-    assert two.trigger_statuses() == {"warning": 0, "critical": 0}
+    assert rule.trigger_statuses() == {"warning": 0, "critical": 0}
 
 
-def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness: Harness, two: ObservedRule) -> None:
-    two.observe(120, at=NOON)
+def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness: Harness, rule: ObservedRule) -> None:
+    rule.observe(120, at=NOON)
     with harness.engine.begin() as connection:
         connection.execute(update(alert_rules).values(generation=2))
 
     # It does not cool down either: nothing has fired in this generation.
-    _, body = two.observe(120, at=NOON)
+    _, body = rule.observe(120, at=NOON)
 
-    old, new = two.incidents()
+    old, new = rule.incidents()
     assert (old.status, new.status, new.alert_rule_generation) == (20, 20, 2)
     assert body["incident"]["identifier"] == str(new.identifier)
 
@@ -164,25 +164,27 @@ def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness
 # --- an incident opened in a rule's name -----------------------------------------------------------------------
 
 
-def test_observations_continue_an_incident_opened_for_the_rule(harness: Harness, acme: Acme, two: ObservedRule) -> None:
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": two.rule})
+def test_observations_continue_an_incident_opened_for_the_rule(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
+    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule.rule_id})
 
     code, body = harness.execute(opening, **acme.by("own"))
-    _, seen = two.observe(60)
+    _, seen = rule.observe(60)
 
-    assert (code, body["type"], body["alertRule"]["id"], body["title"]) == (201, 2, str(two.rule), "Slow")
+    assert (code, body["type"], body["alertRule"]["id"], body["title"]) == (201, 2, str(rule.rule_id), "Slow")
     assert (seen["incident"]["identifier"], seen["incident"]["status"]) == (body["identifier"], 10)
-    assert len(two.incidents()) == 1
+    assert len(rule.incidents()) == 1
 
 
 def test_an_incident_cannot_be_opened_for_a_missing_or_inaccessible_rule(
-    harness: Harness, acme: Acme, two: ObservedRule
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
         elsewhere = an_alert_rule(connection, acme.organizations["closed"])
-        of_p2 = an_alert_rule(connection, two.organization, projects=[acme.projects["acme", "p2"]])
-        deleted = an_alert_rule(connection, two.organization, status=4)
+        of_p2 = an_alert_rule(connection, rule.organization, projects=[acme.projects["acme", "p2"]])
+        deleted = an_alert_rule(connection, rule.organization, status=4)
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
         # Mem is on the team of p1 alone.
         connection.exec_driver_sql("UPDATE members SET role = 'admin' WHERE user_id = 11")
@@ -193,5 +195,5 @@ def test_an_incident_cannot_be_opened_for_a_missing_or_inaccessible_rule(
 
     invalid = (400, {"alertRule": ["Invalid alert rule"]})
     assert [opened(rule) for rule in (elsewhere, of_p2, deleted, 0, -1, 10**25)] == [invalid] * 6
-    assert opened(two.rule)[0] == 201
+    assert opened(rule.rule_id)[0] == 201
     assert opened(of_p2, **acme.by_service())[0] == 201

@@ -72,7 +72,7 @@ def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, a
 
 
 @pytest.mark.parametrize(
-    ("orders", "left"),
+    ("commands", "left"),
     [
         ([SUBSCRIBE, UNSUBSCRIBE], {}),
         ([UNSUBSCRIBE, SUBSCRIBE], {11: "subscribed"}),
@@ -81,24 +81,24 @@ def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, a
         ([UNSUBSCRIBE, SUBSCRIBE, UNSUBSCRIBE], {}),
     ],
 )
-@pytest.mark.parametrize("stood", [True, False])
+@pytest.mark.parametrize("is_subscribed", [True, False])
 def test_the_last_command_of_a_batch_decides_the_subscription(
-    harness: Harness, acme: Acme, orders: list[Command], left: dict[int, str], stood: bool
+    harness: Harness, acme: Acme, commands: list[Command], left: dict[int, str], is_subscribed: bool
 ) -> None:
-    if stood:
+    if is_subscribed:
         harness.execute(SUBSCRIBE, **acme.by("mem"))
-    for order in orders:
-        harness.accept(order, **acme.by("mem"))
+    for command in commands:
+        harness.accept(command, **acme.by("mem"))
 
     harness.apply()
 
-    keeps_its_reason = stood and orders[0] is not UNSUBSCRIBE and UNSUBSCRIBE not in orders
+    keeps_its_reason = is_subscribed and commands[0] is not UNSUBSCRIBE and UNSUBSCRIBE not in commands
     assert subscribers(harness) == ({11: "subscribed"} if keeps_its_reason else left)
 
 
-@pytest.mark.parametrize("order", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
-def test_a_service_acting_for_nobody_is_refused(harness: Harness, acme: Acme, order: Command) -> None:
-    code, _ = harness.execute(order, **acme.by_service())
+@pytest.mark.parametrize("command", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
+def test_a_service_acting_for_nobody_is_refused(harness: Harness, acme: Acme, command: Command) -> None:
+    code, _ = harness.execute(command, **acme.by_service())
 
     assert code == 403
     assert harness.row_counts()["events"] == 0
@@ -143,9 +143,9 @@ def test_marking_as_seen_does_not_increment_the_version(harness: Harness, acme: 
 
 
 def test_deleting_an_account_deletes_its_activities_and_subscriptions(harness: Harness, acme: Acme) -> None:
-    for order in (COMMENT, SEEN):
-        harness.execute(order, **acme.by("mem"))
-        harness.execute(order, **acme.by("ana"))
+    for command in (COMMENT, SEEN):
+        harness.execute(command, **acme.by("mem"))
+        harness.execute(command, **acme.by("ana"))
 
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM users WHERE id = 11")

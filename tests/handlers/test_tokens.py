@@ -104,7 +104,7 @@ def test_revoking_an_unknown_token_is_an_error(connection: Connection, token_id:
         revoke_token(connection, token_id)
 
 
-MISFITS = {
+INCONSISTENT = {
     'there is no user "ghost"': TokenSpec(kind=CallerKind.USER, user="ghost"),
     'there is no organization "nix"': TokenSpec(kind=CallerKind.KEY, organization="nix", name="k"),
     '"org:rule" is no scope': TokenSpec(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
@@ -123,15 +123,15 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize("sentence", MISFITS)
+@pytest.mark.parametrize("sentence", INCONSISTENT)
 def test_inconsistent_facts_are_rejected_with_one_sentence(connection: Connection, sentence: str) -> None:
     with pytest.raises(TokenError, match=sentence):
-        create_token(connection, MISFITS[sentence])
+        create_token(connection, INCONSISTENT[sentence])
 
     assert list_tokens(connection) == []
 
 
-@pytest.mark.parametrize("life", [timedelta(0), timedelta(days=-1), MAX_LIFETIME + timedelta(days=1)])
-def test_a_lifetime_out_of_range_is_rejected(connection: Connection, life: timedelta) -> None:
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=-1), MAX_LIFETIME + timedelta(days=1)])
+def test_a_lifetime_out_of_range_is_rejected(connection: Connection, lifetime: timedelta) -> None:
     with pytest.raises(TokenError, match="expires in 1 to"):
-        create_token(connection, PERSONAL, expires_in=life)
+        create_token(connection, PERSONAL, expires_in=lifetime)

@@ -1,4 +1,4 @@
-"""From what Alertmanager sends to the command that follows: payloads of a real one, and what may be wrong with them."""
+"""Parsing Alertmanager's webhook payloads into commands: payloads of a real Alertmanager, and invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def alert(status: str = "firing", **labels: str) -> dict[str, Any]:
 
 
 def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
-    """What Alertmanager might send, in as few words as possible."""
+    """Return a minimal payload; without `alerts`, with one firing alert."""
     return {"version": "4", "groupKey": "{}:{}", "status": "firing", "alerts": list(alerts or [alert()])} | fields
 
 
@@ -96,7 +96,7 @@ def test_start_times_in_other_time_zones_or_missing_are_compared() -> None:
         ({}, [alert("resolved", severity="critical"), alert()], None),
         ({"severity": " "}, [alert(severity="")], None),
     ],
-    ids=["what all share", "the first that fires", "one that fires has none", "blank is none"],
+    ids=["common label", "first firing alert", "firing alert without the label", "blank label"],
 )
 def test_a_label_comes_from_the_common_labels_or_the_first_firing_alert(
     common: dict[str, str], alerts: list[JSON], severity: str | None
@@ -208,6 +208,7 @@ def test_a_group_of_ten_thousand_alerts_becomes_one_small_command() -> None:
 @pytest.mark.parametrize("field", ["groupKey", "commonAnnotations"])
 def test_a_command_over_the_size_limit_is_refused(field: str) -> None:
     long = "x" * 65_536
+    fields: dict[str, Any] = {field: long if field == "groupKey" else {"summary": long}}
 
     with pytest.raises(BodyTooLarge):
-        parse_alert_group(payload(**{field: long if field == "groupKey" else {"summary": long}}))
+        parse_alert_group(payload(**fields))

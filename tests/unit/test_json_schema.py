@@ -1,4 +1,4 @@
-"""What the OpenAPI file says of a field's spelling is what the field takes."""
+"""The JSON Schema of a lenient field in the OpenAPI document allows exactly the values that the field accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tasks.commands.fields import (
 from tasks.commands.rule_fields import Owner, Query, ThresholdTypeField
 
 SPACES = "\t\n\r\x1c\x1f \x85\xa0\u2003\u3000"
-NOTHINGS: list[JSON] = [
+UNUSUAL: list[JSON] = [
     None,
     True,
     False,
@@ -69,7 +69,7 @@ TENS: list[JSON] = [10**power + more for power in range(7) for more in (-1, 0, 1
 DIGITS: list[JSON] = [str(each) for each in [*EDGES, *TENS, *range(130)]]
 WORDS: list[JSON] = ["a", "a b", " a ", "a" * 64, "a" * 65, f"{SPACES}{'a' * 64}{SPACES}", "é" * 64, "\U0001f6a8" * 65]
 FLOATS: list[JSON] = [".5", "5.", "-.5e-3", "1e9", " +1E+9 ", ".", "e1", "1e", "nan", "inf", "- 1"]
-TRUTHS: list[JSON] = [
+BOOLEANS: list[JSON] = [
     "true",
     "True",
     "tRUE",
@@ -112,7 +112,7 @@ FIELDS: dict[str, tuple[Any, list[JSON]]] = {
     "query": (Query, ["release:latest", "a release:latest\n", "release:latest2", "a:release:latest"]),
     "integer": (OptionalInteger, []),
     "number": (Number, FLOATS),
-    "truth": (Boolean, TRUTHS),
+    "truth": (Boolean, BOOLEANS),
     "id": (RowId, []),
     "incident": (IncidentReference, NAMES),
     "owner": (Owner, OWNERS),
@@ -130,11 +130,11 @@ def test_a_field_accepts_exactly_what_its_json_schema_allows(name: str) -> None:
     field: TypeAdapter[Any] = TypeAdapter(kind)
     allows = jsonschema_rs.validator_for(field.json_schema()).is_valid
 
-    for value in [*NOTHINGS, *NUMBERS, *values]:
-        assert allows(value) == takes(field, value), repr(value)
+    for value in [*UNUSUAL, *NUMBERS, *values]:
+        assert allows(value) == accepts(field, value), repr(value)
 
 
-def takes(field: TypeAdapter[Any], value: JSON) -> bool:
+def accepts(field: TypeAdapter[Any], value: JSON) -> bool:
     try:
         field.validate_python(value)
     except ValidationError:

@@ -1,4 +1,4 @@
-"""What an alert rule looks like on the wire."""
+"""Serialization of alert rules to JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the words of a rule must be to fit together, and how thresholds of comparisons are kept. No database."""
+"""Validation of alert rules, and conversion of comparison thresholds between shown and stored values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from models.alert_rules.validation import (
 )
 
 ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
-SAYING = RuleDraft(aggregate="count()", thresholds=(("critical", 100.0),))
+DRAFT = RuleDraft(aggregate="count()", thresholds=(("critical", 100.0),))
 WHOLE = st.integers(-1000, 1000)
 HALVES = st.integers(-1000, 1000).map(lambda number: number / 2)
 
@@ -44,22 +44,22 @@ def rows() -> list[tuple[Dataset, QueryType, str]]:
 def test_a_dataset_is_valid_only_for_its_query_type(
     dataset: Dataset, kind: QueryType, _names: str, asked: QueryType
 ) -> None:
-    saying = replace(SAYING, dataset=dataset, query_type=asked, time_window=60)
+    draft = replace(DRAFT, dataset=dataset, query_type=asked, time_window=60)
     known = next(names for _, each, names in rows() if each is asked)
 
-    sentence = query_error(saying)
+    sentence = query_error(draft)
 
     assert sentence == (None if kind is asked else f"Invalid dataset for this query type. Valid datasets are {known}")
 
 
 @pytest.mark.parametrize("minutes", [1, 29, 30, 60, 90, 120, 240, 720, 1439, 1440])
 def test_crash_rate_rules_allow_only_certain_time_windows(minutes: int) -> None:
-    saying = replace(SAYING, dataset=Dataset.METRICS, query_type=QueryType.CRASH_RATE, time_window=minutes)
+    draft = replace(DRAFT, dataset=Dataset.METRICS, query_type=QueryType.CRASH_RATE, time_window=minutes)
 
-    sentence = query_error(saying)
+    sentence = query_error(draft)
 
     assert (sentence is None) is (minutes in (30, 60, 120, 240, 720, 1440))
-    assert query_error(replace(SAYING, time_window=minutes)) is None
+    assert query_error(replace(DRAFT, time_window=minutes)) is None
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_crash_rate_rules_allow_only_certain_time_windows(minutes: int) -> None:
     ],
 )
 def test_an_aggregate_must_be_a_function_call(aggregate: str, fits: bool) -> None:
-    sentence = query_error(replace(SAYING, aggregate=aggregate))
+    sentence = query_error(replace(DRAFT, aggregate=aggregate))
 
     assert sentence == (None if fits else "Invalid Metric: Please pass a valid function for aggregation")
 
@@ -85,7 +85,7 @@ def test_an_aggregate_must_be_a_function_call(aggregate: str, fits: bool) -> Non
 @pytest.mark.parametrize("kind", QueryType)
 @pytest.mark.parametrize("event_type", EventType)
 def test_event_types_must_match_the_query_type(kind: QueryType, event_type: EventType) -> None:
-    sentence = event_types_error(replace(SAYING, query_type=kind, event_types=(event_type,)))
+    sentence = event_types_error(replace(DRAFT, query_type=kind, event_types=(event_type,)))
 
     known = sorted(each.value for each in EVENT_TYPES[kind])
     fits = event_type.value in known
@@ -103,13 +103,13 @@ def test_a_rule_has_a_critical_and_optionally_a_warning_trigger() -> None:
 def test_with_integer_thresholds_no_integer_both_alerts_and_resolves(
     threshold: int, resolve: int, side: ThresholdType
 ) -> None:
-    saying = replace(
-        SAYING, threshold_type=side, resolve_threshold=float(resolve), thresholds=(("critical", float(threshold)),)
+    draft = replace(
+        DRAFT, threshold_type=side, resolve_threshold=float(resolve), thresholds=(("critical", float(threshold)),)
     )
     values = range(min(threshold, resolve) - 2, max(threshold, resolve) + 3)
-    both = [value for value in values if burns(value, threshold, side) and ends(value, resolve, side)]
+    both = [value for value in values if breaches(value, threshold, side) and resolves(value, resolve, side)]
 
-    assert bool(threshold_error(saying)) is bool(both)
+    assert bool(threshold_error(draft)) is bool(both)
 
 
 @given(threshold=HALVES, resolve=HALVES, side=st.sampled_from(ThresholdType))
@@ -117,22 +117,22 @@ def test_with_fractional_thresholds_no_value_both_alerts_and_resolves(
     threshold: float, resolve: float, side: ThresholdType
 ) -> None:
     threshold, resolve = threshold + 0.25, resolve + 0.25
-    saying = replace(SAYING, threshold_type=side, resolve_threshold=resolve, thresholds=(("critical", threshold),))
+    draft = replace(DRAFT, threshold_type=side, resolve_threshold=resolve, thresholds=(("critical", threshold),))
     between = (threshold + resolve) / 2
 
-    both = burns(between, threshold, side) and ends(between, resolve, side)
+    both = breaches(between, threshold, side) and resolves(between, resolve, side)
 
-    assert bool(threshold_error(saying)) is both
+    assert bool(threshold_error(draft)) is both
 
 
 @given(critical=HALVES, warning=HALVES, side=st.sampled_from(ThresholdType))
 def test_every_critical_value_is_also_a_warning(critical: float, warning: float, side: ThresholdType) -> None:
-    saying = replace(SAYING, threshold_type=side, thresholds=(("critical", critical), ("warning", warning)))
+    draft = replace(DRAFT, threshold_type=side, thresholds=(("critical", critical), ("warning", warning)))
     values = [critical - 0.25, critical + 0.25, warning - 0.25, warning + 0.25]
 
-    without = [each for each in values if burns(each, critical, side) and not burns(each, warning, side)]
+    without = [each for each in values if breaches(each, critical, side) and not breaches(each, warning, side)]
 
-    assert bool(threshold_error(saying)) is bool(without)
+    assert bool(threshold_error(draft)) is bool(without)
 
 
 @given(shown=HALVES, side=st.sampled_from(ThresholdType), is_comparison=st.booleans())
@@ -152,22 +152,22 @@ def test_a_small_difference_is_shown_without_rounding_errors() -> None:
 
 @pytest.mark.parametrize("side", ThresholdType)
 def test_comparison_thresholds_are_validated_as_stored(side: ThresholdType) -> None:
-    # 50 from the past is farther than 40, on whichever side.
+    # A difference of 50 from the past value is more severe than one of 40, in either direction.
     near, far = ("warning", 40.0), ("critical", 50.0)
-    saying = replace(SAYING, threshold_type=side, comparison_delta=60, resolve_threshold=10.0)
+    draft = replace(DRAFT, threshold_type=side, comparison_delta=60, resolve_threshold=10.0)
 
-    assert threshold_error(replace(saying, thresholds=(far, near))) is None
-    assert threshold_error(replace(saying, thresholds=(("critical", 40.0), ("warning", 50.0)))) == (
+    assert threshold_error(replace(draft, thresholds=(far, near))) is None
+    assert threshold_error(replace(draft, thresholds=(("critical", 40.0), ("warning", 50.0)))) == (
         f"Critical trigger must have an alert threshold {side.name.lower()} warning trigger"
     )
-    assert threshold_error(replace(saying, thresholds=(far,), resolve_threshold=60.0)) == (
+    assert threshold_error(replace(draft, thresholds=(far,), resolve_threshold=60.0)) == (
         f"critical alert threshold must be {side.name.lower()} resolution threshold"
     )
 
 
-def burns(value: float, threshold: float, side: ThresholdType) -> bool:
+def breaches(value: float, threshold: float, side: ThresholdType) -> bool:
     return value > threshold if side is ABOVE else value < threshold
 
 
-def ends(value: float, resolve: float, side: ThresholdType) -> bool:
+def resolves(value: float, resolve: float, side: ThresholdType) -> bool:
     return value < resolve if side is ABOVE else value > resolve

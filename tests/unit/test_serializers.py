@@ -1,4 +1,4 @@
-"""What an entity looks like on the wire: numbers, dates, and a person's fields."""
+"""Serialization of shared parts of entities: enum values, timestamps, people and activities."""
 
 from __future__ import annotations
 
