@@ -23,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from models.database.migrate import migrate
 from tests.brokers import RabbitBroker
 from tests.handlers.acme import Acme
+from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
@@ -120,6 +121,18 @@ def database(request: pytest.FixtureRequest, maintenance: Engine, background: Ba
     engine.dispose()
     # While a session is still connected, the server waits 0.1 s before it checks again.
     background.submit(_drop, maintenance, name)
+
+
+@pytest.fixture
+def harness(database: Database) -> Harness:
+    """A harness on an empty database, or on that of :class:`Acme` if the test uses the fixture ``acme``."""
+    return Harness(database.url, database.engine)
+
+
+@pytest.fixture
+def acme(harness: Harness) -> Acme:
+    """The small organization, in the harness's database."""
+    return Acme(harness.engine)
 
 
 @pytest.fixture(scope="session")

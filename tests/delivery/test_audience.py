@@ -1,4 +1,4 @@
-"""Who is told of a comment, and by which rule."""
+"""Who is notified of a comment, and by which rule."""
 
 from __future__ import annotations
 
@@ -279,25 +279,6 @@ def test_a_subscription_made_before_planning_counts(scene: Scene) -> None:
     assert scene.notified() == {ana: "subscribed"}
 
 
-def a_person(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
-    with scene.engine.begin() as connection:
-        user = a_member(connection, scene.organization, **facts)
-        if subscribed:
-            a_subscription(connection, scene.incident, user)
-        return user
-
-
-def execute(scene: Scene, statement: Any) -> None:
-    with scene.engine.begin() as connection:
-        connection.execute(statement)
-
-
-def unsubscribed(scene: Scene) -> list[int]:
-    """For whom an order to unsubscribe waits in the ledger."""
-    rows = scene.rows("SELECT user_id FROM commands WHERE type = 'incident.unsubscribe' ORDER BY seq")
-    return [user for (user,) in rows]
-
-
 def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
     ana = a_person(scene, subscribed=True)
     scene.post_comment()
@@ -320,3 +301,25 @@ def test_openings_views_and_subscriptions_notify_nobody(scene: Scene, event: Eve
 
     assert scene.decisions() == {}
     assert scene.unplanned() == set()
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------
+
+
+def a_person(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
+    with scene.engine.begin() as connection:
+        user = a_member(connection, scene.organization, **facts)
+        if subscribed:
+            a_subscription(connection, scene.incident, user)
+        return user
+
+
+def execute(scene: Scene, statement: Any) -> None:
+    with scene.engine.begin() as connection:
+        connection.execute(statement)
+
+
+def unsubscribed(scene: Scene) -> list[int]:
+    """Return the ids of the users for whom an unsubscribe command was accepted, in order."""
+    rows = scene.rows("SELECT user_id FROM commands WHERE type = 'incident.unsubscribe' ORDER BY seq")
+    return [user for (user,) in rows]

@@ -1,4 +1,4 @@
-"""Who hears of what besides a first comment: changes of status, edits, deletions."""
+"""Who is notified of status changes, edits and deletions."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Once per activity and person: however large the audience, whoever dies, and whatever comes twice."""
+"""Planning notifies once per activity and person, despite large audiences, crashes and duplicates."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -71,7 +71,7 @@ def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
         for done in [threads.submit(scene.plan) for _ in range(3)]:
             done.result()
 
-    # Whoever found a line locked left it to the other.
+    # A notifier skips a subject that another one has locked; plan what was skipped.
     scene.plan()
     assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
 
@@ -181,8 +181,7 @@ def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: E
 
     for _ in range(3):
         with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url) as process:
-            before = len(scene.unplanned())
-            eventually(lambda before=before: len(scene.unplanned()) < before or not scene.unplanned())
+            eventually(progress_of(scene))
             process.kill()
     with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url):
         eventually(lambda: not scene.unplanned())
@@ -225,11 +224,11 @@ def test_a_message_on_the_bus_wakes_the_notifier(
         eventually(lambda: ana in scene.notified())
 
 
-# --- what the stories lean on ----------------------------------------------------------------------------------
+# --- helpers ---------------------------------------------------------------------------------------------------
 
 
 def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) -> int:
-    """Comments that mention somebody; who that is."""
+    """Insert comments that all mention the same new person; return the person's id."""
     with scene.engine.begin() as connection:
         ana = a_member(connection, scene.organization)
         for _ in range(count):
@@ -242,8 +241,14 @@ def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) ->
     return ana
 
 
+def progress_of(scene: Scene) -> Callable[[], bool]:
+    """Return a condition that is true once events were planned since this call, or none are left."""
+    before = len(scene.unplanned())
+    return lambda: len(scene.unplanned()) < before or not scene.unplanned()
+
+
 def a_poison_event(scene: Scene) -> Any:
-    """An event that no planner can read."""
+    """Insert an event that the planner cannot parse; return its id."""
     with scene.engine.begin() as connection:
         unreadable: Any = ("nobody",)
         return an_event(
@@ -268,7 +273,7 @@ def publish_mention(scene: Scene, activity: int, person: int) -> None:
 
 
 def add_team_members(scene: Scene, size: int = TEAM) -> None:
-    """That many new people on the team."""
+    """Insert new users as members of the team."""
     with scene.engine.begin() as connection:
         connection.execute(
             text(
@@ -284,7 +289,7 @@ def add_team_members(scene: Scene, size: int = TEAM) -> None:
 
 @contextmanager
 def running_notifier(notifier: Notifier) -> Iterator[None]:
-    """The notifier runs in a thread, and has begun."""
+    """Run the notifier in a thread while the block lasts; enter the block once it has started."""
     stop, begun = threading.Event(), threading.Event()
     thread = threading.Thread(target=notifier.run, args=(stop, begun.set))
     thread.start()

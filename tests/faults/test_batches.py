@@ -17,9 +17,7 @@ from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import Harness, harness
-
-__all__ = ["harness"]
+from tests.harness import Harness
 
 _fork = multiprocessing.get_context("fork")
 

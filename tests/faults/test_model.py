@@ -21,11 +21,9 @@ from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.settings import BrokerSettings
 from tests.faults.model import CLOSED, Comment, Incident, Model, Person
-from tests.handlers.conftest import Harness, harness
+from tests.harness import Harness
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
-
-__all__ = ["harness"]
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])

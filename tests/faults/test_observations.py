@@ -22,11 +22,9 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.faults.test_batches import in_a_process_that_dies, let_time_pass, states
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, harness
 from tests.handlers.observed_rule import START, ObservedRule
+from tests.harness import Harness
 from workers.apply.claim import claim_next
-
-__all__ = ["harness"]
 
 MEM, ANA = 11, 12
 LABELS = {"warning": 50, "critical": 100}
@@ -184,7 +182,7 @@ def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
     for row in found:
         sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{row.identifier}")]
         assert sequences == list(range(1, row.version + 1))
-    sequences = [int(event["sequence"]) for event in watch.events(f"alert-rules/{watch.rule}")]
+    sequences = [int(event["sequence"]) for event in watch.events(f"alert-rules/{watch.rule_id}")]
     assert sequences == list(range(1, len(sequences) + 1))
 
 
@@ -292,7 +290,7 @@ def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
     watch.accept(10)
 
     with harness.engine.begin() as connection:
-        first = claim_next(connection, f"rule:{watch.rule}")
+        first = claim_next(connection, f"rule:{watch.rule_id}")
     harness.apply()
 
     assert first is not None
@@ -307,7 +305,7 @@ def test_what_was_asked_of_the_incident_after_the_value_comes_after_it(
     watch.accept(10)
     closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
 
-    assert waits_while(harness, f"rule:{watch.rule}", closing)
+    assert waits_while(harness, f"rule:{watch.rule_id}", closing)
     harness.apply()
     assert [change.method for change in _closings(watch)] == [3]
 
@@ -352,7 +350,7 @@ def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
     watch.accept(60)
 
     with harness.engine.begin() as connection:
-        by_its_rule = claim_next(connection, f"rule:{watch.rule}")
+        by_its_rule = claim_next(connection, f"rule:{watch.rule_id}")
     with harness.engine.begin() as connection:
         by_its_organization = claim_next(connection, f"org:{watch.organization}")
 
@@ -365,10 +363,10 @@ def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
-    fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule}
+    fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule_id}
     opening = harness.accept(OpenIncident.model_validate(fields), **acme.by("own"))
 
-    assert waits_while(harness, f"rule:{watch.rule}", opening)
+    assert waits_while(harness, f"rule:{watch.rule_id}", opening)
     harness.apply()
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
@@ -380,7 +378,7 @@ def test_whoever_reopens_an_incident_of_a_rule_keeps_the_rule_from_opening_anoth
     watch.observe(10)
     reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
 
-    assert waits_while(harness, f"rule:{watch.rule}", reopening)
+    assert waits_while(harness, f"rule:{watch.rule_id}", reopening)
     harness.apply()
     assert [row.status for row in watch.incidents()] == [1]
 
@@ -415,6 +413,6 @@ def _closings(watch: ObservedRule) -> list[Any]:
                     " JOIN incident_activities a ON a.incident_id = i.id AND a.value = '2'"
                     " WHERE i.alert_rule_id = :rule"
                 ),
-                {"rule": watch.rule},
+                {"rule": watch.rule_id},
             )
         )

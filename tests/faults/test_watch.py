@@ -29,14 +29,12 @@ from tests.faults.deaf_line import DeafLine, deaf_line_to, served
 from tests.faults.test_batches import comment
 from tests.faults.test_relay import given_forgotten, going
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, harness
+from tests.harness import Harness
 from tests.journeys.programs import Program, living, open_folder, running
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
-
-__all__ = ["harness"]
 
 SUPERVISE = """
 import json, os, sys

@@ -1,4 +1,4 @@
-"""A rule that is watched on a project of the small organization, and everything that values have left behind."""
+"""An alert rule with observations, and queries for their effects."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from models.notifications.notification import decisions
 from tasks.commands.observations import ObserveMetric
 from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 MEM, ANA, BEN = 11, 12, 13
 START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
 class ObservedRule:
-    """A rule on project p1 of acme. Values are a minute apart, in their own time, unless they say otherwise."""
+    """A rule of organization acme, by default on project p1. The timestamps of its observations are a minute apart."""
 
     def __init__(
         self, harness: Harness, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any
@@ -40,18 +40,18 @@ class ObservedRule:
             self.rule_id = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
     def by_service(self) -> dict[str, Any]:
-        """The program that observes, in its own name."""
+        """Return the identity of the service that observes, in its own name."""
         return self.acme.by_service()
 
     def observation(self, value: float | None, **fields: Any) -> ObserveMetric:
-        """A value a minute after the one before."""
+        """Return the command for a value, by default a minute after the previous one."""
         self.minutes += 1
         timestamp = (START + timedelta(minutes=self.minutes)).isoformat()
-        known = {"alertRule": self.rule_id, "project": "p1", "value": value, "timestamp": timestamp}
-        return ObserveMetric.model_validate(known | fields)
+        defaults = {"alertRule": self.rule_id, "project": "p1", "value": value, "timestamp": timestamp}
+        return ObserveMetric.model_validate(defaults | fields)
 
     def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
-        """A value waiting in the ledger; it arrives now, or ``at`` another time."""
+        """Insert the command for a value into the ledger, accepted now or at the given time; return its id."""
         id_ = self.harness.accept(self.observation(value, **fields), **self.by_service())
         if at is not None:
             with self.engine.begin() as connection:
@@ -59,16 +59,16 @@ class ObservedRule:
         return id_
 
     def observe(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
-        """What the value is answered."""
+        """Accept and apply the command for a value; return the status and body of its outcome."""
         id_ = self.accept(value, at=at, **fields)
         self.harness.apply()
         row = self.harness.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
 
-    # --- what was left behind ----------------------------------------------------------------------------------
+    # --- effects -----------------------------------------------------------------------------------------------
 
     def incidents(self) -> list[Any]:
-        """The incidents of the rule, oldest first."""
+        """Return the rule's incidents, oldest first."""
         with self.engine.connect() as connection:
             return list(
                 connection.execute(
@@ -77,7 +77,7 @@ class ObservedRule:
             )
 
     def status_changes(self) -> list[tuple[int, int]]:
-        """From which status to which, on incidents of the rule."""
+        """Return old and new status of every status change of the rule's incidents, in order."""
         return [
             (int(row.previous_value), int(row.value))
             for row in self.rows(
@@ -87,23 +87,23 @@ class ObservedRule:
         ]
 
     def events(self, subject: str) -> list[dict[str, Any]]:
-        """The events of a subject in their order."""
+        """Return the bodies of a subject's events, by sequence."""
         rows = self.rows("SELECT body FROM events WHERE subject = :subject ORDER BY sequence", subject=subject)
         return [row.body for row in rows]
 
     def trigger_statuses(self) -> dict[str, int]:
-        """Labels of triggers that ever held an incident open, with their status (1 is resolved)."""
+        """Return the status (0 active, 1 resolved) of every trigger that has fired for an incident, by label."""
         with self.engine.connect() as connection:
             return {row.label: row.status for row in connection.execute(select(incident_triggers))}
 
     def deliveries(self) -> list[tuple[str, int | str | None, str, int]]:
-        """Channel, person or address, method and status of every delivery, in their order."""
+        """Return channel, user id or target, method and incident status of every delivery, in order."""
         with self.engine.connect() as connection:
             rows = connection.execute(select(deliveries).order_by(deliveries.c.id))
             return [(row.channel, row.user_id or row.target, row.method, row.status) for row in rows]
 
     def decisions(self) -> list[tuple[int, str, str]]:
-        """Person, outcome and rule of every decision on e-mail."""
+        """Return user id, outcome and rule of every decision about e-mail."""
         with self.engine.connect() as connection:
             rows = connection.execute(
                 select(decisions).where(decisions.c.channel == "email").order_by(decisions.c.at, decisions.c.user_id)
@@ -111,18 +111,18 @@ class ObservedRule:
             return [(row.user_id, row.outcome, row.rule) for row in rows]
 
     def observation_results(self) -> list[dict[str, Any]]:
-        """What every value did, oldest first."""
+        """Return the recorded result of every observation, oldest first."""
         rows = self.rows("SELECT result FROM alert_rule_observations WHERE rule_id = :rule ORDER BY number")
         return [row.result for row in rows]
 
     def rows(self, statement: str, **facts: Any) -> list[Any]:
-        """What a statement finds that may name the ``:rule``."""
-        known = {"rule": self.rule_id} if ":rule" in statement else {}
+        """Return the rows of a statement, in which ``:rule`` is the id of the rule."""
+        parameters = {"rule": self.rule_id} if ":rule" in statement else {}
         with self.engine.connect() as connection:
-            return list(connection.execute(text(statement), known | facts))
+            return list(connection.execute(text(statement), parameters | facts))
 
 
 def rule_with_two_triggers(harness: Harness, acme: Acme) -> ObservedRule:
-    """Warning above 50 tells Mem, critical above 100 tells Ana."""
+    """Return a rule that notifies Mem of values above 50 (warning) and Ana of values above 100 (critical)."""
     critical, warning = a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     return ObservedRule(harness, acme, critical, warning, name="Errors")

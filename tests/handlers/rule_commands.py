@@ -1,4 +1,4 @@
-"""Orders about alert rules, and what they left behind."""
+"""Commands that create, update and delete alert rules, and queries for their effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.messaging.outbox import events
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tests.builders import an_alert_rule, an_incident
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 from tests.rule_bodies import CRITICAL, RULE
 
 NOT_FOUND = {"detail": "The requested resource does not exist"}
@@ -26,9 +26,9 @@ def create_rule(**fields: JSON) -> CreateRule:
 
 
 def update_rule(rule: int, **fields: JSON) -> UpdateRule:
-    """A change that leaves the project as it is, if nothing else is said."""
-    said = {name: value for name, value in RULE.items() if name != "projects"}
-    return UpdateRule.model_validate(said | {"alertRule": rule} | fields)
+    """Return an update of the rule that, by default, leaves its projects unchanged."""
+    body = {name: value for name, value in RULE.items() if name != "projects"}
+    return UpdateRule.model_validate(body | {"alertRule": rule} | fields)
 
 
 def delete_rule(rule: int, **fields: JSON) -> DeleteRule:
@@ -40,7 +40,7 @@ def action_body(**fields: JSON) -> dict[str, JSON]:
 
 
 def triggers_with_action(**fields: JSON) -> list[dict[str, JSON]]:
-    """One trigger that tells somebody."""
+    """Return the body of one critical trigger with one action."""
     return [CRITICAL | {"actions": [action_body(**fields)]}]
 
 
@@ -51,11 +51,11 @@ def a_rule(harness: Harness, acme: Acme, *, organization: str = "acme", project:
 
 
 def an_incident_of_rule(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
-    """An incident that the rule found; its number."""
+    """Insert an incident opened by the rule; return its identifier."""
     with harness.engine.begin() as connection:
         projects = [acme.projects["acme", "p1"]]
-        found = {"alert_rule_id": rule, "alert_rule_generation": 1, "projects": projects} | facts
-        id_ = an_incident(connection, acme.organizations["acme"], **found)
+        columns: dict[str, Any] = {"alert_rule_id": rule, "alert_rule_generation": 1, "projects": projects} | facts
+        id_ = an_incident(connection, acme.organizations["acme"], **columns)
         return int(connection.execute(select(incidents.c.identifier).where(incidents.c.id == id_)).scalar_one())
 
 
@@ -72,7 +72,7 @@ def rule_activities(harness: Harness, rule: int) -> list[tuple[int, int | None]]
 
 
 def published_events(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
-    """What was announced of the rule: type, sequence, data."""
+    """Return type, sequence and data of the rule's events, by sequence."""
     with harness.engine.connect() as connection:
         rows = connection.execute(
             select(events.c.type, events.c.sequence, events.c.body)
@@ -83,6 +83,6 @@ def published_events(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
 
 
 def follow_ups(harness: Harness) -> list[Any]:
-    """What tocsin itself has asked for, in order."""
+    """Return the commands of the system actor, in order."""
     with harness.engine.connect() as connection:
         return list(connection.execute(select(commands).where(commands.c.caller == "system").order_by(commands.c.seq)))

@@ -1,4 +1,4 @@
-"""Alert rules as a worker changes and ends them, on a real database."""
+"""Handlers that update and delete alert rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from models.incidents.subscription import subscriptions
 from models.notifications.delivery import deliveries
 from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import (
     NOT_FOUND,
     a_rule,
@@ -30,9 +29,10 @@ from tests.handlers.rule_commands import (
     triggers_with_action,
     update_rule,
 )
+from tests.harness import Harness
 from tests.rule_bodies import CRITICAL, WARNING
 
-# --- changing ----------------------------------------------------------------------------------------------------
+# --- updating ----------------------------------------------------------------------------------------------------
 
 
 def test_an_update_keeps_the_id_and_begins_a_generation(harness: Harness, acme: Acme) -> None:
@@ -207,7 +207,7 @@ def test_a_stale_expected_version_is_refused(harness: Harness, acme: Acme) -> No
     assert rule_row(harness, rule).definition["name"] == "One"
 
 
-# --- what a change ends ------------------------------------------------------------------------------------------
+# --- incidents closed by a change --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [update_rule, delete_rule])

@@ -1,4 +1,4 @@
-"""Who may do what to which alert rule, when a worker comes to it."""
+"""Authorization of alert rule commands when they are applied, and the order of their application."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.directory.tables import organizations
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import (
     FORBIDDEN,
     NOT_FOUND,
@@ -23,6 +22,7 @@ from tests.handlers.rule_commands import (
     published_events,
     update_rule,
 )
+from tests.harness import Harness
 from tests.rule_bodies import CRITICAL
 
 

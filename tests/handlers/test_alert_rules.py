@@ -1,4 +1,4 @@
-"""Alert rules as a worker makes them, on a real database."""
+"""The handler that creates alert rules."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from models.alert_rules.alert_rule import alert_rules, environments
 from models.directory.tables import organizations
 from models.enums import JSON
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import (
     a_rule,
     action_body,
@@ -20,6 +19,7 @@ from tests.handlers.rule_commands import (
     rule_row,
     triggers_with_action,
 )
+from tests.harness import Harness
 from tests.rule_bodies import CRITICAL, WARNING
 
 

@@ -1,4 +1,4 @@
-"""What becomes of an incident when Alertmanager says that alerts fire, get worse, or fire no more."""
+"""The handler of Alertmanager's alert groups: it opens, updates and closes incidents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.commands.incidents import SetStatus
 from tasks.commands.subscriptions import Subscribe
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 from workers.notify.notifier import Notifier
 
 FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
@@ -37,14 +37,14 @@ def set_status(status: int, number: str = "2") -> SetStatus:
 
 
 def alert_incidents(harness: Harness) -> list[Any]:
-    """What Alertmanager has opened: incident 1 was there before."""
+    """Return the incidents with a dedup key, oldest first: incident 1 of the directory has none."""
     with harness.engine.connect() as connection:
         asked = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
         return list(connection.execute(asked))
 
 
 def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
-    """Every activity: type, value, value before, person."""
+    """Return type, value, previous value and user id of every activity, in order."""
     with harness.engine.connect() as connection:
         rows = connection.execute(select(activities).order_by(activities.c.id))
         return [(row.type, row.value, row.previous_value, row.user_id) for row in rows]

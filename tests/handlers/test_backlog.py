@@ -1,8 +1,6 @@
-"""Looking after what waits costs the same, however much waits."""
+"""The cost of sweeping and pruning does not grow with the backlog."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
@@ -17,17 +15,17 @@ SUBJECTS, LONGEST_BACKLOG = 500, 20_000
 
 
 @pytest.fixture
-def engine(database: Database) -> Iterator[Engine]:
-    """A ledger with many lines, one of them very long, that have waited for an hour."""
+def engine(database: Database) -> Engine:
+    """A ledger whose commands have waited for an hour: many subjects, one of them with a very long backlog."""
     with database.engine.begin() as connection:
         connection.execute(
             text(
                 "INSERT INTO commands (id, type, subject, lane, caller, payload, accepted_at)"
                 " SELECT gen_random_uuid(), 'comment.post',"
-                " CASE WHEN n > :lines THEN 'incident:1:7' ELSE 'org:' || n END,"
-                " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :lines + :long) AS n"
+                " CASE WHEN n > :others THEN 'incident:1:7' ELSE 'org:' || n END,"
+                " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :others + :longest) n"
             ),
-            {"lines": SUBJECTS - 1, "long": LONGEST_BACKLOG},
+            {"others": SUBJECTS - 1, "longest": LONGEST_BACKLOG},
         )
     return database.engine
 
@@ -78,7 +76,7 @@ def test_old_idempotency_keys_are_pruned_in_chunks_oldest_first(database: Databa
 
 
 def rows_read(connection: Connection, table: str) -> int:
-    """How many rows of the table this transaction has touched so far."""
+    """Return how many rows of the table this transaction has read or written so far."""
     return int(
         connection.execute(
             text(

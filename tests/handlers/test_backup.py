@@ -1,4 +1,4 @@
-"""A backup is the database at one moment; restoring it is all or nothing, and gives no id out twice."""
+"""Backup and restore: a consistent snapshot, restored completely or not at all, without reusing ids."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from sqlalchemy.pool import NullPool
 
 from models.database.backup import MANIFEST, BackupError, count_rows_to_replace, restore_backup, write_backup
 from models.database.migrate import create_schema, current_revision, head_revision
+from models.enums import JSON
 from models.tables import METADATA
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 @pytest.fixture
 def elsewhere(maintenance: Engine) -> Iterator[Engine]:
-    """A database with nothing in it, not even tables."""
+    """An empty database without tables."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE elsewhere")
     engine = create_engine(maintenance.url.set(database="elsewhere"), poolclass=NullPool)
@@ -34,7 +35,7 @@ def elsewhere(maintenance: Engine) -> Iterator[Engine]:
 
 
 def ignore_progress(_table: str, _size: int) -> None:
-    """Nobody listens."""
+    """Discard a progress report."""
 
 
 def comment(text: str) -> PostComment:
@@ -42,7 +43,7 @@ def comment(text: str) -> PostComment:
 
 
 def all_rows(engine: Engine) -> dict[str, list[str]]:
-    """Every row of every table."""
+    """Return every row of every table as text, by table."""
     with engine.connect() as connection:
         return {
             name: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {name} t").scalars())
@@ -51,7 +52,7 @@ def all_rows(engine: Engine) -> dict[str, list[str]]:
 
 
 def with_changed_member(backup: Path, *, member: str, by: Callable[[bytes], bytes]) -> Path:
-    """The same backup with one member changed, its archive in good order."""
+    """Return a copy of the backup, a valid archive, in which one member is changed."""
     copy = backup.with_name("changed.backup")
     with zipfile.ZipFile(backup) as old, zipfile.ZipFile(copy, "w") as new:
         for name in old.namelist():
@@ -92,20 +93,21 @@ def test_ids_issued_after_the_backup_are_not_reused_after_a_restore(
 ) -> None:
     write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     lost = harness.accept(comment("lost"), **acme.by("mem"))
-    _, lost_activity = (harness.apply(), harness.ledger_row(lost)["outcome_body"])
-    lost_seq = harness.ledger_row(lost)["seq"]
+    harness.apply()
+    lost_row = harness.ledger_row(lost)
 
     restore_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     new = harness.accept(comment("new"), **acme.by("mem"))
     harness.apply()
 
-    assert harness.ledger_row(new)["seq"] > lost_seq
-    assert int(harness.ledger_row(new)["outcome_body"]["id"]) > int(lost_activity["id"])
+    new_row = harness.ledger_row(new)
+    assert new_row["seq"] > lost_row["seq"]
+    assert int(new_row["outcome_body"]["id"]) > int(lost_row["outcome_body"]["id"])
 
 
 def test_a_backup_is_a_consistent_snapshot(harness: Harness, acme: Acme, elsewhere: Engine, tmp_path: Path) -> None:
     before = all_rows(harness.engine)
-    written = []
+    written: list[tuple[int, JSON]] = []
 
     def meanwhile(_table: str, _size: int) -> None:
         if not written:

@@ -1,4 +1,4 @@
-"""`tocsin migrate`, `directory` and `token`: what they print, where, and with which exit code."""
+"""Output and exit codes of `tocsin migrate`, `tocsin directory` and `tocsin token`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Tocsin = Callable[..., CliResult]
 def tocsin(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Tocsin:
-    """The program on a fresh database."""
+    """Run the command line interface on a fresh database."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DATABASE_URL", database.url)
 

@@ -1,4 +1,4 @@
-"""What happens when a comment is edited or taken back."""
+"""Handlers that edit and delete comments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import SetStatus
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def post(harness: Harness, acme: Acme, *mentions: str, by: str = "mem") -> str:

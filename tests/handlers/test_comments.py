@@ -1,4 +1,4 @@
-"""What happens when someone says something on an incident."""
+"""The handler that posts comments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tests.builders import a_team
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def comment(text: str = "Looking into it", *mentions: str | None) -> PostComment:
@@ -146,9 +146,9 @@ def test_a_permission_lost_between_acceptance_and_apply_is_refused(
 
 @pytest.mark.parametrize("address", ["2", "0", ""])
 def test_a_missing_incident_is_404(harness: Harness, acme: Acme, address: str) -> None:
-    ask = PostComment.model_validate({"incident": address, "comment": "Hello"})
+    command = PostComment.model_validate({"incident": address, "comment": "Hello"})
 
-    status, _ = harness.execute(ask, **acme.by("mem"))
+    status, _ = harness.execute(command, **acme.by("mem"))
 
     assert status == 404
 
@@ -271,7 +271,7 @@ def test_a_comment_is_published_with_its_text_and_author(harness: Harness, acme:
 def test_a_duplicate_team_membership_does_not_hide_an_invalid_mention(
     harness: Harness, acme: Acme, mentions: list[str], text: str
 ) -> None:
-    # Ben's two teams are on one project, and that of team 22 is the incident's twice over.
+    # Both of Ben's teams are now on project p1, and team 22 is on both projects of the incident.
     acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
     with harness.engine.begin() as connection:
         a_team(connection, acme_id, id=24)

@@ -1,4 +1,4 @@
-"""The directory document on a real database: all or nothing, by natural key, and back out again."""
+"""Import and export of the directory document: atomic, keyed by slugs and usernames, and reversible."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def connection(database: Database) -> Any:
 
 @pytest.fixture
 def populated(connection: Connection) -> Connection:
-    """A connection to a database that has the populated above."""
+    """A connection to a database into which ``DOCUMENT`` was imported."""
     import_directory(connection, deepcopy(DOCUMENT))
     return connection
 
@@ -408,7 +408,7 @@ def test_ten_thousand_people_are_imported_within_the_statement_timeout(connectio
         "teams": [{"organization": "big", "slug": "all"}],
         "members": [{"organization": "big", "user": name, "teams": ["all"]} for name in people],
     }
-    # A row at a time would take far longer than any one statement may.
+    # Importing row by row would take longer than this time-out.
     connection.execute(text("SET LOCAL statement_timeout = '5s'"))
 
     summary = import_directory(connection, document)
@@ -421,11 +421,11 @@ def test_concurrent_imports_are_serialized(database: Database) -> None:
     document = {"organizations": [{"slug": "acme"}], "users": [{"username": f"u{number}"} for number in range(50)]}
     summaries = []
 
-    def bring_in() -> None:
+    def import_once() -> None:
         with database.engine.begin() as connection:
             summaries.append(import_directory(connection, document))
 
-    threads = [threading.Thread(target=bring_in) for _ in range(4)]
+    threads = [threading.Thread(target=import_once) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

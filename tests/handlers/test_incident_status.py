@@ -1,4 +1,4 @@
-"""What happens when an incident is closed, reopened, or gets worse."""
+"""The handler that sets the status of an incident: closing, reopening, changing the severity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def set_status(number: int = 2, *, incident: str = "1", **facts: Any) -> SetStatus:

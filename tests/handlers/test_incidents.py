@@ -1,4 +1,4 @@
-"""How an incident is opened."""
+"""The handler that opens incidents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import select
 from models.incidents.activity import activities
 from tasks.commands.incidents import OpenIncident
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def opening(**fields: object) -> OpenIncident:

@@ -1,4 +1,4 @@
-"""The rows of the incident list follow their incidents, whoever writes them."""
+"""Database triggers keep the projection of the incident list up to date, whoever writes the incidents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.commands.incidents import OpenIncident
 from tests.builders import NOW, a_definition, a_project, an_alert_rule, an_incident, an_organization
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def rows(database: Database, table: Table = incident_listing) -> list[Any]:
@@ -27,12 +27,15 @@ def rows(database: Database, table: Table = incident_listing) -> list[Any]:
 
 
 def rule_columns(database: Database, table: Table = incident_listing) -> list[Any]:
-    """What a table says of each incident's rule."""
+    """Return the columns about the alert rule of every row."""
     return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
 
 
 def a_changed_rule(database: Database) -> tuple[int, int]:
-    """An organization's rule that watched transactions on test for team 7; it watches events for team 8 now."""
+    """Insert an organization with a rule in its second generation; return the ids of both.
+
+    The first generation has team 7, environment "test" and dataset "transactions"; the second has team 8 and "events".
+    """
     was = a_definition(owner_team=7, environment="test", dataset="transactions")
     with database.engine.begin() as connection:
         organization = an_organization(connection)
@@ -131,7 +134,7 @@ def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Ha
 
 
 def update_environment(environment: str, rule: int) -> UpdateRule:
-    """A change of a rule that has it watch an environment."""
+    """Return an update that sets the environment of a rule."""
     return UpdateRule.model_validate({
         "alertRule": rule, "name": "Errors", "environment": environment, "aggregate": "count()", "query": "",
         "timeWindow": 10, "thresholdType": 0, "triggers": [{"label": "critical", "alertThreshold": 100, "actions": []}],
@@ -164,7 +167,7 @@ def test_the_listing_migration_copies_existing_rows_and_restarts_if_interrupted(
 
     migrate_down(database, "0005")
     with database.engine.begin() as connection:
-        # As if it had ended halfway.
+        # As if the migration had been interrupted halfway.
         connection.execute(delete(incident_listing).where(incident_listing.c.incident_id > expected[0].incident_id))
         connection.exec_driver_sql("DROP INDEX incidents_dedup_key_idx")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
@@ -177,11 +180,13 @@ def test_the_listing_migration_copies_existing_rows_and_restarts_if_interrupted(
 def test_the_title_migration_copies_existing_rows_and_restarts_if_interrupted(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
-        for facts in ({}, {"alert_rule_id": rule, "alert_rule_generation": 1}, {"alert_rule_id": rule}):
-            an_incident(connection, organization, **facts)
+        an_incident(connection, organization)
+        an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=1)
+        an_incident(connection, organization, alert_rule_id=rule)
     listed, expected = rows(database), rows(database, incident_titles)
+    migrate_down(database, "0007")
     with database.engine.begin() as connection:
-        # As if it had ended halfway.
+        # As if the migration had been interrupted halfway.
         connection.execute(delete(incident_titles).where(incident_titles.c.incident_id > expected[0].incident_id))
         connection.execute(update(incident_listing).values(dict.fromkeys(RULE_COLUMNS)))
         connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")

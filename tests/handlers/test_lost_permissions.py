@@ -1,6 +1,6 @@
-"""Every command × every loss_name to lose the right to it between its acceptance and its application.
+"""Every command with every way to lose permission for it between acceptance and application.
 
-Generated from the catalog: a command that is new there lacks its line in ``BODIES``, and the first test says so.
+The cases are generated from the catalog. A new command needs an entry in ``BODIES``; the first test fails without it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import insert
@@ -25,10 +26,11 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tasks.commands.observations import ObserveMetric
 from tests.builders import NOW, a_comment, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 TRIGGER, ACTION = 7, 8
-OWN_RULE: dict[str, JSON] = {"alertRule": "the request's own"}
+OWN_RULE: dict[str, JSON] = {"alertRule": "the rule of the request"}
+OWN_COMMENT = "the comment of the caller"
 ACTION_BODY: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
 RULE: dict[str, JSON] = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
@@ -42,8 +44,8 @@ BODIES: dict[str, dict[str, JSON]] = {
     "incident.subscribe": {"incident": "1"},
     "incident.unsubscribe": {"incident": "1"},
     "comment.post": {"incident": "1", "comment": "Look", "mentions": ["ana"]},
-    "comment.edit": {"incident": "1", "id": "the caller's own", "comment": "Look again"},
-    "comment.delete": {"incident": "1", "id": "the caller's own"},
+    "comment.edit": {"incident": "1", "id": OWN_COMMENT, "comment": "Look again"},
+    "comment.delete": {"incident": "1", "id": OWN_COMMENT},
     "notification.read": {"upTo": 1},
     "alert_rule.create": RULE | {"projects": ["p1"]},
     "alert_rule.update": RULE | OWN_RULE,
@@ -58,7 +60,7 @@ BODIES: dict[str, dict[str, JSON]] = {
     "trigger_action.delete": OWN_RULE | {"trigger": TRIGGER, "id": ACTION},
     "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
-"""What Ben, who may do all of it, asks for; by the command's name."""
+"""A body of every command, by name. Ben is permitted to submit all of them."""
 
 ALL = "a person", "a service acting for a person", "a service"
 PEOPLE = ALL[:2]
@@ -104,11 +106,11 @@ def is_any(_entry: CatalogEntry) -> bool:
 
 @dataclass(frozen=True)
 class Loss:
-    """A right that goes: by which statements, for whom it applies_to, for which commands, and what they hear."""
+    """A loss of permission: SQL statements, and the refusal (status, body) of the callers and commands it affects."""
 
     statements: tuple[str, ...]
     callers: tuple[str, ...]
-    answer: tuple[int, JSON]
+    refusal: tuple[int, JSON]
     applies_to: Callable[[CatalogEntry], bool] = is_any
 
     def affects(self, caller: str, entry: CatalogEntry) -> bool:
@@ -120,51 +122,53 @@ LOSSES = {
         ("UPDATE tokens SET revoked_at = now()",), ALL, unauthenticated("Invalid token")
     ),
     "the token expires": Loss(("UPDATE tokens SET expires_at = now()",), ALL, unauthenticated("Token expired")),
-    "the person is switched off": Loss(
+    "the person is deactivated": Loss(
         ("UPDATE users SET is_active = false",), ALL[:1], unauthenticated("User inactive or deleted")
     ),
-    "the person a program acts for is switched off": Loss(
+    "the person that a service acts for is deactivated": Loss(
         ("UPDATE users SET is_active = false",), ALL[1:2], FORBIDDEN
     ),
-    "the program may act for nobody": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
-    "the token's scopes shrink": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
+    "the service may no longer act for people": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
+    "the token loses its scopes": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
     "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
     "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, exceeds_members),
-    "plain members write no alerts any more": Loss(
+    "members may no longer write alert rules": Loss(
         ("UPDATE members SET role = 'member'", "UPDATE organizations SET alerts_member_write = false"),
         PEOPLE, FORBIDDEN, lambda entry: concerns_alerts(entry) or exceeds_members(entry),
     ),
-    "the plan loses incidents": Loss(("UPDATE organizations SET features = '{}'",), ALL, MISSING, requires_feature),
-    "membership is closed and the team left": Loss(
+    "the organization loses the feature": Loss(
+        ("UPDATE organizations SET features = '{}'",), ALL, MISSING, requires_feature
+    ),
+    "membership is closed and the person leaves the team": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
         PEOPLE, FORBIDDEN, concerns_projects,
     ),
-    "membership is closed and the team of a new rule's project left": Loss(
+    "membership is closed and the person leaves the team of a new rule's project": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
         PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
     ),
-    "membership is closed and the team of a new rule's project switched off": Loss(
+    "membership is closed and the team of a new rule's project is deactivated": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
         PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
     ),
-    "membership is closed and the team switched off": Loss(
+    "membership is closed and the team is deactivated": Loss(
         ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
         PEOPLE, FORBIDDEN, concerns_projects,
     ),
-    "the incident's or the rule's projects are switched off": Loss(
+    "the projects of the incident or rule are deactivated": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN,
         lambda entry: concerns_incident(entry) or concerns_rule(entry),
     ),
-    "the named projects are switched off": Loss(
+    "the projects in the body are deactivated": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
         lambda entry: "projects" in BODIES[entry.command_class.name],
     ),
-    "the alerts' project is switched off": Loss(
+    "the project of the alerts is deactivated": Loss(
         ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
         lambda entry: entry.command_class is ReceiveAlerts,
     ),
 }  # fmt: skip
-"""Every loss_name, by its name."""
+"""Every loss of permission, by name."""
 
 TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
           "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
@@ -173,7 +177,7 @@ TABLES = ("incidents", "incident_projects", "incident_activities", "incident_sub
 
 
 def requests() -> list[tuple[str, str]]:
-    """Every command by everyone who may give it: caller, command."""
+    """Return every pair of a caller and a command that the caller may submit."""
     return [(caller, name) for name, entry in CATALOG.items() for caller in callers_of(entry)]
 
 
@@ -186,9 +190,9 @@ def affected_by(loss: Loss) -> list[tuple[str, str]]:
 
 
 def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
-    """Requests that this loss does not concern, nor any other that comes about in the same loss_name."""
-    alike = [request for each in LOSSES.values() if each.statements == loss.statements for request in affected_by(each)]
-    return [request for request in requests() if request not in alike]
+    """Return the requests that neither this loss nor another with the same statements affects."""
+    same = [request for each in LOSSES.values() if each.statements == loss.statements for request in affected_by(each)]
+    return [request for request in requests() if request not in same]
 
 
 def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
@@ -199,22 +203,22 @@ def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
     }[caller]
 
 
-def accept(harness: Harness, acme: Acme, request: list[tuple[str, str]]) -> dict[tuple[str, str], Any]:
-    """All of it in the ledger; command ids by caller and command.
+def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
+    """Insert the requests into the ledger; return the ids of the commands by request.
 
-    Each caller has a comment of Ben's to change, and each request a rule of its own, silent for everyone.
+    Each caller gets a comment by Ben to change, and each request its own rule, snoozed for everyone.
     """
     with harness.engine.begin() as connection:
         incident = connection.exec_driver_sql(
             "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
         ).scalar_one()
         comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
-        rules = {each: a_rule(connection, acme) for each in request if "alertRule" in BODIES[each[1]]}
+        rules = {each: a_rule(connection, acme) for each in submitted if "alertRule" in BODIES[each[1]]}
     return {
         (caller, name): harness.accept(
             command_of(name, comments[caller], rules.get((caller, name), 0)), **identity_of(acme, caller)
         )
-        for caller, name in request
+        for caller, name in submitted
     }  # fmt: skip
 
 
@@ -229,7 +233,7 @@ def a_rule(connection: Connection, acme: Acme) -> int:
 
 def command_of(name: str, comment: int, rule: int = 0) -> Command:
     body = dict(BODIES[name])
-    if body.get("id") == "the caller's own":
+    if body.get("id") == OWN_COMMENT:
         body["id"] = str(comment)
     if "alertRule" in body:
         body["alertRule"] = rule
@@ -243,14 +247,15 @@ def apply_loss(harness: Harness, loss: Loss) -> None:
 
 
 def all_rows(harness: Harness) -> dict[str, list[str]]:
-    """Every row of incident data, as text."""
+    """Return every row of the tables of incident data as text, by table."""
     with harness.engine.connect() as connection:
         return {
             table: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {table} t").scalars()) for table in TABLES
         }
 
 
-def outcomes(harness: Harness, ids: dict[tuple[str, str], Any]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+def outcomes(harness: Harness, ids: dict[tuple[str, str], UUID]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    """Return state, status and body of every outcome, by request."""
     rows = {request: harness.ledger_row(id_) for request, id_ in ids.items()}
     return {request: (row["state"], row["outcome_status"], row["outcome_body"]) for request, row in rows.items()}
 
@@ -287,7 +292,7 @@ def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
 
     harness.apply()
 
-    assert outcomes(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.answer))
+    assert outcomes(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.refusal))
     assert all_rows(harness) == before
 
 
@@ -302,26 +307,26 @@ def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme
 
 
 def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
-    from_the_last_step_to_the_first = [
-        "the incident's or the rule's projects are switched off",
-        "the plan loses incidents",
+    from_last_check_to_first = [
+        "the projects of the incident or rule are deactivated",
+        "the organization loses the feature",
         "the person leaves the organization",
-        "the person is switched off",
+        "the person is deactivated",
         "the token expires",
         "the token is revoked",
     ]
-    heard = []
+    refusals = []
 
-    for loss_name in from_the_last_step_to_the_first:
+    for loss_name in from_last_check_to_first:
         apply_loss(harness, LOSSES[loss_name])
-        heard.append(harness.execute(command_of("comment.post", 0), **acme.by("ben")))
+        refusals.append(harness.execute(command_of("comment.post", 0), **acme.by("ben")))
 
-    assert heard == [LOSSES[loss_name].answer for loss_name in from_the_last_step_to_the_first]
+    assert refusals == [LOSSES[loss_name].refusal for loss_name in from_last_check_to_first]
 
 
 def test_after_a_demotion_only_closing_is_still_allowed(harness: Harness, acme: Acme) -> None:
-    orders = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
-    ids = [harness.accept(each, **acme.by("ben")) for each in orders]
+    commands = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
+    ids = [harness.accept(command, **acme.by("ben")) for command in commands]
     apply_loss(harness, LOSSES["the role is lowered"])
 
     harness.apply()

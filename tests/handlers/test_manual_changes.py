@@ -1,4 +1,4 @@
-"""What people do to a rule's incidents between its values, or in its name; and what the next value makes of it."""
+"""Incidents of a rule that people close, reopen or open, and the effect on the next observations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from models.alert_rules.alert_rule import alert_rule_generations, alert_rules
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_definition, a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.observed_rule import ANA, BEN, MEM, ObservedRule, rule_with_two_triggers
+from tests.harness import Harness
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-"""When a value arrives, where that matters."""
+"""The acceptance time of an observation, in tests that depend on it."""
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness
     with harness.engine.begin() as connection:
         connection.execute(update(alert_rules).values(generation=2))
 
-    # It does not cool down either: nothing has fired in this generation.
+    # There is no cooldown either, because no trigger has fired in this generation.
     _, body = rule.observe(120, at=NOON)
 
     old, new = rule.incidents()
@@ -161,7 +161,7 @@ def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness
     assert body["incident"]["identifier"] == str(new.identifier)
 
 
-# --- an incident opened in a rule's name -----------------------------------------------------------------------
+# --- incidents opened for a rule -------------------------------------------------------------------------------
 
 
 def test_observations_continue_an_incident_opened_for_the_rule(
@@ -186,7 +186,7 @@ def test_an_incident_cannot_be_opened_for_a_missing_or_inaccessible_rule(
         of_p2 = an_alert_rule(connection, rule.organization, projects=[acme.projects["acme", "p2"]])
         deleted = an_alert_rule(connection, rule.organization, status=4)
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
-        # Mem is on the team of p1 alone.
+        # Mem has access to p1, but not to p2.
         connection.exec_driver_sql("UPDATE members SET role = 'admin' WHERE user_id = 11")
 
     def opened(rule: int, **who: Any) -> Any:

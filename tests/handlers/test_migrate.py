@@ -1,4 +1,4 @@
-"""The schema comes to head from many hosts at once, and while everybody works."""
+"""Migrations started on several hosts at once, and while other processes write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AN_INSERT = (
 
 @pytest.fixture
 def empty(maintenance: Engine) -> Iterator[Engine]:
-    """A database without tables."""
+    """An empty database without tables."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE unmigrated")
     yield create_engine(maintenance.url.set(database="unmigrated"), poolclass=NullPool)

@@ -1,4 +1,4 @@
-"""What people do with their inbox, and how they stop hearing of an incident."""
+"""Handlers that mark inbox items as read and unsubscribe people from incidents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.commands.notifications import ReadNotifications
 from tasks.commands.subscriptions import Unsubscribe
 from tests.builders import a_subscription
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def an_item(harness: Harness, acme: Acme, username: str, *, organization: str = "acme") -> int:

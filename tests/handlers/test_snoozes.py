@@ -1,4 +1,4 @@
-"""A rule kept silent: for whom, until when, and once."""
+"""Handlers that snooze and unsnooze alert rules."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from models.enums import JSON
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import FORBIDDEN, NOT_FOUND, a_rule, delete_rule, published_events, rule_row
+from tests.harness import Harness
 
 ALREADY_SNOOZED = (410, {"detail": "RuleSnooze already exists for this rule and scope."})
 NO_RULE = (400, ["Rule does not exist"])
@@ -29,14 +29,14 @@ def unsnooze(rule: int, **fields: JSON) -> UnsnoozeRule:
 
 
 def an_expired_snooze(harness: Harness, rule: int, user: int | None) -> None:
-    """One whose time is over."""
+    """Insert a snooze that has expired."""
     facts = {"rule_id": rule, "user_id": user, "owner_id": 12, "until": NOW - timedelta(days=365), "date_added": NOW}
     with harness.engine.begin() as connection:
         connection.execute(insert(alert_rule_snoozes).values(**facts))
 
 
 def active_snoozes(harness: Harness) -> list[tuple[Any, ...]]:
-    """Who keeps what silent, by whose wish."""
+    """Return rule id, user id and owner id of every stored snooze."""
     table = alert_rule_snoozes
     with harness.engine.connect() as connection:
         rows = connection.execute(select(table.c.rule_id, table.c.user_id, table.c.owner_id).order_by(table.c.id))

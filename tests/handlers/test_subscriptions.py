@@ -1,4 +1,4 @@
-"""Who hears of an incident, and who has seen it."""
+"""Handlers that subscribe and unsubscribe people, and that mark incidents as seen."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tasks.commands.comments import PostComment
 from tasks.commands.incidents import MarkSeen
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 SUBSCRIBE = Subscribe.model_validate({"incident": "1"})
 UNSUBSCRIBE = Unsubscribe.model_validate({"incident": "1"})

@@ -1,4 +1,4 @@
-"""Tokens on a real database: shown once, stored as hashes, listed, revoked."""
+"""Creation, listing and revocation of tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triggers and actions of alert rules, changed one by one."""
+"""Handlers that create, update and delete single triggers and actions of alert rules."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from tasks.commands.triggers import (
 )
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
 from tests.handlers.rule_commands import (
     FORBIDDEN,
     NOT_FOUND,
@@ -33,12 +32,13 @@ from tests.handlers.rule_commands import (
     rule_activities,
     rule_row,
 )
+from tests.harness import Harness
 
 LABEL_TAKEN = (400, ["This label is already in use for this alert rule"])
 
 
 def a_rule_with_action(harness: Harness, acme: Acme, **who: Any) -> tuple[int, int, int]:
-    """A rule with one trigger that tells somebody: ids of the three."""
+    """Create a rule with one trigger and one action; return the ids of all three."""
     critical = {"label": "critical", "alertThreshold": 100, "actions": [action_body(**who)]}
     _, made = harness.execute(create_rule(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
     [trigger] = made["triggers"]
@@ -269,7 +269,7 @@ def test_an_invalid_action_target_is_refused_with_the_reason(
     assert rule_row(harness, rule).version == 1
 
 
-# --- where ------------------------------------------------------------------------------------------------------
+# --- look-up ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", range(6))

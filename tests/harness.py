@@ -1,4 +1,4 @@
-"""A harness for handlers: people, incidents and a worker without a broker, on a real database."""
+"""Accept and apply commands on a real database, in the test's process and without a broker."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-import pytest
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, Engine
 
@@ -18,14 +17,15 @@ from models.enums import JSON, Lane
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
-from tests.conftest import Database
-from tests.handlers.acme import Acme
 from workers.apply.applier import Applier, BatchResult
 
 
 @dataclass
 class Harness:
-    """Commands are accepted as a gateway would, and applied by a real worker's loop in this process."""
+    """Accepts commands as a gateway does and applies them with a worker's :class:`Applier`.
+
+    ``results`` are the results of the committed batches.
+    """
 
     url: str
     engine: Engine
@@ -41,7 +41,7 @@ class Harness:
         subject: str | None = None,
         expected_version: int | None = None,
     ) -> UUID:
-        """A row in the ledger, waiting."""
+        """Insert a command into the ledger; return its id."""
         row = _row(command, organization=organization, token=token, user=user)
         row = row._replace(subject=subject or row.subject, expected_version=expected_version)
         with self.engine.begin() as connection:
@@ -49,48 +49,48 @@ class Harness:
         return row.id
 
     def accept_all(
-        self, asked: Sequence[Command], *, organization: int, token: int | None, user: int | None = None
+        self, submitted: Sequence[Command], *, organization: int, token: int | None, user: int | None = None
     ) -> list[UUID]:
-        """Many rows at once, in their order, as a bulk request leaves them."""
-        rows = [_row(command, organization=organization, token=token, user=user) for command in asked]
+        """Insert commands into the ledger in one statement, as a bulk request does; return their ids in order."""
+        rows = [_row(command, organization=organization, token=token, user=user) for command in submitted]
         with self.engine.begin() as connection:
             accept_commands(connection, rows)
         return [row.id for row in rows]
 
-    def applier(self, name: str = "worker", *, hand_over: Callable[[], None] = lambda: None) -> Applier:
-        """Someone who applies what waits."""
+    def applier(self, name: str = "worker", *, request_continuation: Callable[[], None] = lambda: None) -> Applier:
+        """Return an applier with its own connections."""
         url = self.engine.url.render_as_string(hide_password=False)
         return Applier(
             engine=make_engine(url, application="test-worker"),
-            autocommit_engine=make_engine(url, application="test-notes").execution_options(
+            autocommit_engine=make_engine(url, application="test-autocommit").execution_options(
                 isolation_level="AUTOCOMMIT"
             ),
             worker=name,
             on_commit=self.results.append,
-            request_continuation=hand_over,
+            request_continuation=request_continuation,
         )
 
     def apply(self) -> None:
-        """Apply everything that is due, however long that takes."""
-        shifts = [()]
-        worker = self.applier(hand_over=lambda: shifts.append(()))
-        while shifts:
-            worker.drain(shifts.pop())
+        """Apply every command that is due, in as many batches as that takes."""
+        tasks: list[tuple[str, ...]] = [()]
+        applier = self.applier(request_continuation=lambda: tasks.append(()))
+        while tasks:
+            applier.drain(tasks.pop())
 
     def ledger_row(self, id_: UUID) -> dict[str, Any]:
-        """A command as the ledger has it."""
+        """Return the ledger's row of a command."""
         with self.engine.connect() as connection:
             return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
 
-    def execute(self, command: Command, **who: Any) -> tuple[int, JSON]:
-        """Accept, apply, and read the outcome."""
-        id_ = self.accept(command, **who)
+    def execute(self, command: Command, **identity: Any) -> tuple[int, JSON]:
+        """Accept and apply a command; return the status and body of its outcome."""
+        id_ = self.accept(command, **identity)
         self.apply()
         row = self.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
 
     def row_counts(self) -> dict[str, int]:
-        """How many rows every table of incident data has."""
+        """Return the number of rows in every table of incident data."""
         data = (
             tables.incident.incidents,
             tables.activity.activities,
@@ -118,15 +118,3 @@ def _row(command: Command, *, organization: int, token: int | None, user: int | 
 
 def _count(connection: Connection, table: Any) -> int:
     return connection.execute(select(func.count()).select_from(table)).scalar_one()
-
-
-@pytest.fixture
-def harness(database: Database) -> Harness:
-    """An empty harness."""
-    return Harness(database.url, database.engine)
-
-
-@pytest.fixture
-def acme(harness: Harness) -> Acme:
-    """The small organization, in that harness."""
-    return Acme(harness.engine)
