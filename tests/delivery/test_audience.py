@@ -29,9 +29,9 @@ NO_ACCESS = ("suppressed", "no_access")
 
 
 def test_every_notifying_event_has_an_audience() -> None:
-    telling = {name for name, event in EVENTS.items() if event.notifies_people}
+    notifying = {name for name, event in EVENTS.items() if event.notifies_people}
 
-    assert telling == set(AUDIENCES) & set(EVENTS)
+    assert notifying == set(AUDIENCES) & set(EVENTS)
 
 
 def test_a_mentioned_person_is_notified(scene: Scene) -> None:

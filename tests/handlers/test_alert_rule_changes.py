@@ -81,8 +81,8 @@ def test_fields_absent_from_an_update_stay_unchanged(harness: Harness, acme: Acm
     assert {name: shown[name] for name in shown if name not in moving} == {
         name: made[name] for name in made if name not in moving
     }
-    said = rule_row(harness, int(made["id"])).definition
-    assert (said["excluded_projects"], said["resolve_threshold"]) == (["p2"], 120.0)
+    definition = rule_row(harness, int(made["id"])).definition
+    assert (definition["excluded_projects"], definition["resolve_threshold"]) == (["p2"], 120.0)
 
 
 def test_null_clears_optional_fields(harness: Harness, acme: Acme) -> None:
@@ -172,7 +172,7 @@ def test_a_trigger_without_actions_in_an_update_keeps_its_actions(harness: Harne
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"triggers": [CRITICAL | {"id": 7}]}, {"nonFieldErrors": ["Trigger does not exist"]}),
         ({"queryType": 1}, {"nonFieldErrors": [
@@ -185,13 +185,13 @@ def test_a_trigger_without_actions_in_an_update_keeps_its_actions(harness: Harne
     ],
 )  # fmt: skip
 def test_an_update_is_validated_together_with_the_unchanged_fields(
-    harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+    harness: Harness, acme: Acme, fields: dict[str, JSON], errors: JSON
 ) -> None:
     rule = a_rule(harness, acme, resolve_threshold=20.0)
 
-    answered = harness.execute(update_rule(rule, **fields), **acme.by("mem"))
+    outcome = harness.execute(update_rule(rule, **fields), **acme.by("mem"))
 
-    assert answered == (400, wrong)
+    assert outcome == (400, errors)
     assert (rule_row(harness, rule).version, follow_ups(harness), published_events(harness, rule)) == (1, [], [])
 
 
@@ -210,33 +210,35 @@ def test_a_stale_expected_version_is_refused(harness: Harness, acme: Acme) -> No
 # --- incidents closed by a change --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [update_rule, delete_rule])
-def test_updating_or_deleting_a_rule_closes_its_open_incidents(harness: Harness, acme: Acme, order: Any) -> None:
+@pytest.mark.parametrize("build_command", [update_rule, delete_rule])
+def test_updating_or_deleting_a_rule_closes_its_open_incidents(
+    harness: Harness, acme: Acme, build_command: Any
+) -> None:
     rule, other = a_rule(harness, acme), a_rule(harness, acme)
     open_ = [an_incident_of_rule(harness, acme, rule, status=status) for status in (1, 10, 20)]
     an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
     an_incident_of_rule(harness, acme, other)
 
-    harness.execute(order(rule), **acme.by("mem"))
+    harness.execute(build_command(rule), **acme.by("mem"))
 
-    asked = follow_ups(harness)
+    commands = follow_ups(harness)
     organization = acme.organizations["acme"]
-    assert [each.subject for each in asked] == [f"incident:{organization}:{number}" for number in open_]
-    assert {each.type for each in asked} == {"incident.set_status"}
-    assert [each.payload for each in asked] == [
+    assert [each.subject for each in commands] == [f"incident:{organization}:{number}" for number in open_]
+    assert {each.type for each in commands} == {"incident.set_status"}
+    assert [each.payload for each in commands] == [
         {"incident": str(number), "status": 2, "comment": AUTO_RESOLVED} for number in open_
     ]
-    assert {(each.token_id, each.user_id) for each in asked} == {(None, None)}
+    assert {(each.token_id, each.user_id) for each in commands} == {(None, None)}
 
 
-@pytest.mark.parametrize("order", [update_rule, delete_rule])
+@pytest.mark.parametrize("build_command", [update_rule, delete_rule])
 def test_an_incident_closed_by_a_rule_change_records_the_reason_and_no_author(
-    harness: Harness, acme: Acme, order: Any
+    harness: Harness, acme: Acme, build_command: Any
 ) -> None:
     rule = a_rule(harness, acme, triggers=[a_trigger("critical", 100.0, an_action(12))])
     number = an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CRITICAL)
 
-    harness.execute(order(rule), **acme.by("mem"))
+    harness.execute(build_command(rule), **acme.by("mem"))
     harness.apply()
 
     with harness.engine.connect() as connection:
@@ -245,15 +247,15 @@ def test_an_incident_closed_by_a_rule_change_records_the_reason_and_no_author(
                 incidents.c.organization_id == acme.organizations["acme"], incidents.c.identifier == number
             )
         ).one()
-        happened = connection.execute(
+        activity = connection.execute(
             select(incident_activities).where(incident_activities.c.incident_id == incident.id)
         ).one()
-        told = connection.execute(select(deliveries)).one()
+        delivery = connection.execute(select(deliveries)).one()
         subscribed = connection.execute(select(subscriptions)).all()
     assert (incident.status, incident.status_method) == (IncidentStatus.CLOSED, StatusMethod.RULE_UPDATED)
-    assert (happened.user_id, happened.previous_value, happened.value) == (None, "20", "2")
-    assert happened.comment == AUTO_RESOLVED
-    assert (told.user_id, told.method, told.status, told.activity_id) == (12, "resolve", 2, happened.id)
+    assert (activity.user_id, activity.previous_value, activity.value) == (None, "20", "2")
+    assert activity.comment == AUTO_RESOLVED
+    assert (delivery.user_id, delivery.method, delivery.status, delivery.activity_id) == (12, "resolve", 2, activity.id)
     assert subscribed == []
 
 
@@ -284,9 +286,9 @@ def test_the_first_update_of_a_rule_with_incidents_records_a_snapshot(harness: H
 def test_deleting_a_rule_without_incidents_deletes_its_row(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
-    answered = harness.execute(delete_rule(rule), **acme.by("mem"))
+    outcome = harness.execute(delete_rule(rule), **acme.by("mem"))
 
-    assert answered == (204, None)
+    assert outcome == (204, None)
     assert (rule_row(harness, rule), rule_activities(harness, rule)) == (None, [])
     [(type_, sequence, data)] = published_events(harness, rule)
     assert (type_, sequence, data["alertRule"]["version"], data["projects"]) == ("alert_rule.deleted", 1, 2, ["p1"])
@@ -296,23 +298,23 @@ def test_deleting_a_rule_with_incidents_hides_it_and_keeps_its_row(harness: Harn
     rule = a_rule(harness, acme)
     an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
 
-    answered = harness.execute(delete_rule(rule), **acme.by("mem"))
+    outcome = harness.execute(delete_rule(rule), **acme.by("mem"))
 
-    assert answered == (204, None)
+    assert outcome == (204, None)
     assert (rule_row(harness, rule).status, rule_row(harness, rule).version) == (4, 2)
     assert rule_activities(harness, rule) == [(2, 11)]
 
 
-@pytest.mark.parametrize("order", [update_rule, delete_rule])
-def test_a_deleted_rule_is_404(harness: Harness, acme: Acme, order: Any) -> None:
+@pytest.mark.parametrize("build_command", [update_rule, delete_rule])
+def test_a_deleted_rule_is_404(harness: Harness, acme: Acme, build_command: Any) -> None:
     rule = a_rule(harness, acme)
     an_incident_of_rule(harness, acme, rule, status=IncidentStatus.CLOSED)
-    ids = [harness.accept(each, **acme.by("mem")) for each in (delete_rule(rule), order(rule))]
+    ids = [harness.accept(each, **acme.by("mem")) for each in (delete_rule(rule), build_command(rule))]
 
     harness.apply()
 
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [204, 404]
-    assert harness.execute(order(rule), **acme.by("mem")) == (404, NOT_FOUND)
+    assert harness.execute(build_command(rule), **acme.by("mem")) == (404, NOT_FOUND)
 
 
 def test_without_the_feature_rules_can_only_be_deleted(harness: Harness, acme: Acme) -> None:

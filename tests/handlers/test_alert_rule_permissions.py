@@ -1,4 +1,4 @@
-"""Authorization of alert rule commands when they are applied, and the order of their application."""
+"""Authorization of alert rule commands when they are applied, and the build_command of their application."""
 
 from __future__ import annotations
 
@@ -26,13 +26,15 @@ from tests.harness import Harness
 from tests.rule_bodies import CRITICAL
 
 
-@pytest.mark.parametrize("order", [update_rule, delete_rule])
-def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(harness: Harness, acme: Acme, order: Any) -> None:
+@pytest.mark.parametrize("build_command", [update_rule, delete_rule])
+def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(
+    harness: Harness, acme: Acme, build_command: Any
+) -> None:
     rule = a_rule(harness, acme, organization="closed", project="c1")
 
-    here = harness.execute(order(rule), **acme.by("mem", organization="closed"))
-    there = harness.execute(order(rule), **acme.by("mem"))
-    nothing = harness.execute(order(0), **acme.by("mem"))
+    here = harness.execute(build_command(rule), **acme.by("mem", organization="closed"))
+    there = harness.execute(build_command(rule), **acme.by("mem"))
+    nothing = harness.execute(build_command(0), **acme.by("mem"))
 
     assert (here, there, nothing) == ((403, FORBIDDEN), (404, NOT_FOUND), (404, NOT_FOUND))
 
@@ -47,20 +49,23 @@ def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acm
     assert harness.execute(delete_rule(lost), **acme.by("own")) == (403, FORBIDDEN)
 
 
-@pytest.mark.parametrize("order", [update_rule, delete_rule])
-def test_a_project_endpoint_finds_only_the_rules_of_its_project(harness: Harness, acme: Acme, order: Any) -> None:
+@pytest.mark.parametrize("build_command", [update_rule, delete_rule])
+def test_a_project_endpoint_finds_only_the_rules_of_its_project(
+    harness: Harness, acme: Acme, build_command: Any
+) -> None:
     rule = a_rule(harness, acme)
     elsewhere = a_rule(harness, acme, organization="closed", project="c1")
 
-    answers = [
-        harness.execute(order(rule, inProject=project), **acme.by("mem")) for project in ("p2", "old", "nowhere", "p1")
+    outcomes = [
+        harness.execute(build_command(rule, inProject=project), **acme.by("mem"))
+        for project in ("p2", "old", "nowhere", "p1")
     ]
     closed = acme.by("mem", organization="closed")
-    reached = harness.execute(order(elsewhere, inProject="c1"), **closed)
-    absent = harness.execute(order(rule, inProject="c1"), **closed)
+    reached = harness.execute(build_command(elsewhere, inProject="c1"), **closed)
+    absent = harness.execute(build_command(rule, inProject="c1"), **closed)
 
-    assert answers[:3] == [(404, NOT_FOUND)] * 3
-    assert answers[3][0] in (200, 204)
+    assert outcomes[:3] == [(404, NOT_FOUND)] * 3
+    assert outcomes[3][0] in (200, 204)
     assert (reached, absent) == ((403, FORBIDDEN), (404, NOT_FOUND))
 
 
@@ -96,9 +101,9 @@ def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness
     with harness.engine.begin() as connection:
         connection.execute(update(organizations).values(alerts_member_write=False))
 
-    orders = (create_rule(), update_rule(rule), delete_rule(rule))
-    of_a_member = [harness.execute(each, **acme.by("mem"))[0] for each in orders]
-    of_an_admin = [harness.execute(each, **acme.by("ben"))[0] for each in orders]
+    commands = (create_rule(), update_rule(rule), delete_rule(rule))
+    of_a_member = [harness.execute(each, **acme.by("mem"))[0] for each in commands]
+    of_an_admin = [harness.execute(each, **acme.by("ben"))[0] for each in commands]
 
     assert of_a_member == [403, 403, 403]
     assert of_an_admin == [201, 200, 204]
@@ -112,11 +117,11 @@ def test_rule_ownership_is_not_required_to_change_a_rule(harness: Harness, acme:
 
 
 def test_a_rule_whose_owner_and_targets_were_deleted_is_still_shown(harness: Harness, acme: Acme) -> None:
-    told = [
+    actions = [
         Action(id=1, type=ActionType.EMAIL, target_type=kind, target="999", date_added=NOW)
         for kind in (TargetType.USER, TargetType.TEAM)
     ]
-    trigger = Trigger(id=2, label="critical", threshold=1.0, date_added=NOW, actions=tuple(told))
+    trigger = Trigger(id=2, label="critical", threshold=1.0, date_added=NOW, actions=tuple(actions))
     rule = a_rule(harness, acme, triggers=[trigger], owner_user=999)
 
     _, shown = harness.execute(update_rule(rule, triggers=[CRITICAL | {"id": 2}]), **acme.by("mem"))

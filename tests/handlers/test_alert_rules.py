@@ -123,8 +123,8 @@ def test_query_type_and_event_types_default_to_those_of_the_dataset(
 ) -> None:
     _, shown = harness.execute(create_rule(**fields), **acme.by("mem"))
 
-    said = rule_row(harness, int(shown["id"])).definition
-    assert (shown["dataset"], shown["queryType"], said["event_types"]) == kept
+    definition = rule_row(harness, int(shown["id"])).definition
+    assert (shown["dataset"], shown["queryType"], definition["event_types"]) == kept
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,9 @@ def test_a_rule_is_owned_by_a_person_or_a_team(harness: Harness, acme: Acme, nam
     ],
 )
 def test_an_invalid_owner_is_refused_with_the_reason(harness: Harness, acme: Acme, named: str, sentence: str) -> None:
-    answered = harness.execute(create_rule(owner=named), **acme.by("mem"))
+    outcome = harness.execute(create_rule(owner=named), **acme.by("mem"))
 
-    assert answered == (400, {"owner": [sentence]})
+    assert outcome == (400, {"owner": [sentence]})
     assert harness.row_counts()["events"] == 0
 
 
@@ -188,7 +188,7 @@ def test_comparison_thresholds_are_stored_as_percentages_and_shown_as_difference
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"projects": ["nowhere"]}, {"projects": ["Invalid project"]}),
         ({"projects": ["old"]}, {"projects": ["Invalid project"]}),
@@ -218,11 +218,11 @@ def test_comparison_thresholds_are_stored_as_percentages_and_shown_as_difference
     ],
 )
 def test_a_rule_that_refers_to_something_missing_is_not_created(
-    harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+    harness: Harness, acme: Acme, fields: dict[str, JSON], errors: JSON
 ) -> None:
-    answered = harness.execute(create_rule(**fields), **acme.by("mem"))
+    outcome = harness.execute(create_rule(**fields), **acme.by("mem"))
 
-    assert answered == (400, wrong)
+    assert outcome == (400, errors)
     with harness.engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(alert_rules)).scalar_one() == 0
 

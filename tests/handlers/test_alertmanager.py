@@ -24,8 +24,8 @@ KEY = '{}:{alertname="HighLatency", project="p1"}'
 
 
 def firing(severity: str | None = "warning", **fields: Any) -> ReceiveAlerts:
-    said = {"dedupKey": KEY, "state": "firing", "title": "Checkout answers slowly", "project": "p1"}
-    return ReceiveAlerts.model_validate(said | {"severity": severity} | fields)
+    body = {"dedupKey": KEY, "state": "firing", "title": "Checkout outcomes slowly", "project": "p1"}
+    return ReceiveAlerts.model_validate(body | {"severity": severity} | fields)
 
 
 def resolved(**fields: Any) -> ReceiveAlerts:
@@ -39,8 +39,8 @@ def set_status(status: int, number: str = "2") -> SetStatus:
 def alert_incidents(harness: Harness) -> list[Any]:
     """Return the incidents with a dedup key, oldest first: incident 1 of the directory has none."""
     with harness.engine.connect() as connection:
-        asked = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
-        return list(connection.execute(asked))
+        query = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
+        return list(connection.execute(query))
 
 
 def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
@@ -60,7 +60,7 @@ def test_firing_alerts_open_an_incident_with_the_status_of_their_severity(
     code, body = harness.execute(firing(severity), **acme.by_service())
 
     assert (code, body["identifier"], body["status"], body["statusMethod"]) == (201, "2", status, 3)
-    assert (body["title"], body["projects"], body["type"]) == ("Checkout answers slowly", ["p1"], 0)
+    assert (body["title"], body["projects"], body["type"]) == ("Checkout outcomes slowly", ["p1"], 0)
     assert [incident.dedup_key for incident in alert_incidents(harness)] == [KEY]
 
 
@@ -120,15 +120,15 @@ def test_resolved_alerts_without_an_open_incident_change_nothing(harness: Harnes
     harness.execute(firing(), **acme.by_service())
     harness.execute(resolved(), **acme.by_service())
     before = harness.row_counts()
-    no_more = harness.execute(resolved(), **acme.by_service())
+    no_longer = harness.execute(resolved(), **acme.by_service())
 
-    assert never == no_more == (200, None)
+    assert never == no_longer == (200, None)
     assert harness.row_counts() == before
 
 
 def test_alerts_that_fire_again_open_another_incident(harness: Harness, acme: Acme) -> None:
-    said = [firing(), resolved(), firing("critical")]
-    ids = [harness.accept(each, **acme.by_service()) for each in said]
+    commands = [firing(), resolved(), firing("critical")]
+    ids = [harness.accept(each, **acme.by_service()) for each in commands]
 
     harness.apply()
 
@@ -204,12 +204,12 @@ def test_an_incident_of_an_inactive_project_is_left_unchanged(harness: Harness, 
 def test_only_a_service_in_its_own_name_may_send_alerts(harness: Harness, acme: Acme, state: str) -> None:
     before = harness.row_counts()
 
-    answers = [
+    outcomes = [
         harness.execute(firing(state=state), **who)
         for who in (acme.by("own"), acme.by("mem"), acme.by_service(acting_for="ben"))
     ]
 
-    assert answers == [FORBIDDEN] * 3
+    assert outcomes == [FORBIDDEN] * 3
     assert harness.row_counts() == before
 
 
@@ -245,15 +245,15 @@ def test_events_name_the_service_as_actor_and_notify_nobody(harness: Harness, ac
         pass
 
     with harness.engine.connect() as connection:
-        told = list(connection.exec_driver_sql("SELECT type, body, planned_at FROM events ORDER BY sequence"))
-    by_nobody = [row for row in told if row.type != "incident.subscribed"]
-    assert [(row.type, row.body["data"]["incident"]["status"]) for row in by_nobody] == [
+        published = list(connection.exec_driver_sql("SELECT type, body, planned_at FROM events ORDER BY sequence"))
+    by_service = [row for row in published if row.type != "incident.subscribed"]
+    assert [(row.type, row.body["data"]["incident"]["status"]) for row in by_service] == [
         ("incident.opened", 10),
         ("incident.status_changed", 20),
         ("incident.status_changed", 2),
     ]
-    assert [row.body["data"]["actor"] for row in by_nobody] == [{"type": "service", "id": None, "name": "bot"}] * 3
-    assert all(row.planned_at for row in told)
+    assert [row.body["data"]["actor"] for row in by_service] == [{"type": "service", "id": None, "name": "bot"}] * 3
+    assert all(row.planned_at for row in published)
     assert harness.row_counts()["notifications"] == 0
 
 

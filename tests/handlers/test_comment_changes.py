@@ -207,18 +207,18 @@ def test_a_newly_mentioned_team_subscribes_members_not_mentioned_before(harness:
 
 
 @pytest.mark.parametrize(
-    ("mentions", "wrong"),
+    ("mentions", "errors"),
     [
         (["user:14"], {"mentions": {"0": ["User is not a member of this organization"]}}),
         (["own"], {"mentions": ["Cannot mention a non team member"]}),
     ],
 )
 def test_an_invalid_mention_leaves_the_comment_unchanged(
-    harness: Harness, acme: Acme, mentions: list[str], wrong: Any
+    harness: Harness, acme: Acme, mentions: list[str], errors: Any
 ) -> None:
     id_ = post(harness, acme)
 
-    assert harness.execute(edit(id_, mentions=mentions), **acme.by("mem")) == (400, wrong)
+    assert harness.execute(edit(id_, mentions=mentions), **acme.by("mem")) == (400, errors)
     assert comments(harness)[id_].comment == "Look"
 
 

@@ -82,9 +82,9 @@ def test_an_invalid_mention_is_refused_and_nothing_is_written(
 ) -> None:
     before = harness.row_counts()
 
-    answer = harness.execute(comment("Help", *mentions), **acme.by("mem"))
+    outcome = harness.execute(comment("Help", *mentions), **acme.by("mem"))
 
-    assert answer == (400, {"mentions": errors})
+    assert outcome == (400, {"mentions": errors})
     assert harness.row_counts() == before
 
 
@@ -98,7 +98,7 @@ def test_a_former_team_member_can_still_be_mentioned(harness: Harness, acme: Acm
 
 
 @pytest.mark.parametrize(
-    ("who", "organization", "answer"),
+    ("who", "organization", "outcome"),
     [
         ("out", "acme", (403, "You do not have permission to perform this action.")),
         ("mem", "closed", (403, "You do not have permission to perform this action.")),
@@ -106,18 +106,18 @@ def test_a_former_team_member_can_still_be_mentioned(harness: Harness, acme: Acm
     ],
 )
 def test_a_caller_without_permission_is_refused_and_nothing_is_written(
-    harness: Harness, acme: Acme, who: str, organization: str, answer: tuple[int, str]
+    harness: Harness, acme: Acme, who: str, organization: str, outcome: tuple[int, str]
 ) -> None:
     before = harness.row_counts()
 
     status, body = harness.execute(comment(), **acme.by(who, organization=organization))
 
-    assert (status, body["detail"]) == answer
+    assert (status, body["detail"]) == outcome
     assert harness.row_counts() == before
 
 
 @pytest.mark.parametrize(
-    ("taken_away", "answer"),
+    ("taken_away", "outcome"),
     [
         ("UPDATE tokens SET revoked_at = now()", (401, {"detail": "Invalid token"})),
         ("UPDATE tokens SET expires_at = now()", (401, {"detail": "Token expired"})),
@@ -132,7 +132,7 @@ def test_a_caller_without_permission_is_refused_and_nothing_is_written(
     ],
 )
 def test_a_permission_lost_between_acceptance_and_apply_is_refused(
-    harness: Harness, acme: Acme, taken_away: str, answer: tuple[int, object]
+    harness: Harness, acme: Acme, taken_away: str, outcome: tuple[int, object]
 ) -> None:
     id_ = harness.accept(comment(), **acme.by("mem"))
     with harness.engine.begin() as connection:
@@ -141,7 +141,7 @@ def test_a_permission_lost_between_acceptance_and_apply_is_refused(
     harness.apply()
 
     row = harness.ledger_row(id_)
-    assert (row["state"], row["outcome_status"], row["outcome_body"]) == ("rejected", *answer)
+    assert (row["state"], row["outcome_status"], row["outcome_body"]) == ("rejected", *outcome)
 
 
 @pytest.mark.parametrize("address", ["2", "0", ""])
@@ -281,6 +281,6 @@ def test_a_duplicate_team_membership_does_not_hide_an_invalid_mention(
             (acme.projects["acme", "p2"], acme_id),
         )
 
-    answer = harness.execute(comment("Help", *mentions), **acme.by("mem"))
+    outcome = harness.execute(comment("Help", *mentions), **acme.by("mem"))
 
-    assert answer == (400, {"mentions": [text]})
+    assert outcome == (400, {"mentions": [text]})

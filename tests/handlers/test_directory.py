@@ -140,12 +140,14 @@ def test_lists_are_replaced_and_options_are_merged(populated: Connection) -> Non
 
 
 def test_a_removed_team_membership_is_deactivated_and_not_deleted(populated: Connection) -> None:
-    places = text("SELECT t.slug, tm.is_active FROM team_members tm JOIN teams t ON t.id = tm.team_id ORDER BY t.slug")
+    memberships = text(
+        "SELECT t.slug, tm.is_active FROM team_members tm JOIN teams t ON t.id = tm.team_id ORDER BY t.slug"
+    )
 
     import_directory(populated, {"members": [{"organization": "acme", "user": "mem", "teams": ["t2"]}]})
-    moved = [tuple(row) for row in populated.execute(places)]
+    moved = [tuple(row) for row in populated.execute(memberships)]
     import_directory(populated, {"members": [{"organization": "acme", "user": "mem", "teams": ["t1"]}]})
-    back = [tuple(row) for row in populated.execute(places)]
+    back = [tuple(row) for row in populated.execute(memberships)]
 
     assert moved == [("t1", False), ("t2", True)]
     assert back == [("t1", True), ("t2", False)]
@@ -347,24 +349,24 @@ ERRORS: dict[str, tuple[object, list[str]]] = {
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_an_error_is_reported_with_its_path(populated: Connection, error: str) -> None:
-    document, places = ERRORS[error]
+    document, expected = ERRORS[error]
 
-    assert errors_of(populated, document) == places
+    assert errors_of(populated, document) == expected
 
 
 @pytest.mark.parametrize("slug", ["", "Acme", "1234", "a b", "ä", "a/b", "a\n", "x" * 101, 5, None])
 def test_a_slug_that_is_not_url_safe_is_refused(connection: Connection, slug: object) -> None:
-    (place,) = errors_of(connection, {"organizations": [{"slug": slug}]})
+    (error,) = errors_of(connection, {"organizations": [{"slug": slug}]})
 
-    assert place.startswith("organizations[0].slug: ")
-    assert "is no slug" in place
+    assert error.startswith("organizations[0].slug: ")
+    assert "is no slug" in error
 
 
 @pytest.mark.parametrize("number", [0, -1, MAX_ID + 1, True, "11", 11.0, None])
 def test_an_id_must_be_an_integer_that_fits_the_column(connection: Connection, number: object) -> None:
-    (place,) = errors_of(connection, {"users": [{"username": "x", "id": number}]})
+    (error,) = errors_of(connection, {"users": [{"username": "x", "id": number}]})
 
-    assert place.startswith(f"users[0].id: {json.dumps(number)} is no id")
+    assert error.startswith(f"users[0].id: {json.dumps(number)} is no id")
 
 
 def test_all_errors_are_reported_at_once(populated: Connection) -> None:
@@ -374,9 +376,9 @@ def test_all_errors_are_reported_at_once(populated: Connection) -> None:
         "tokens": [{"token": "t", "kind": "ops", "name": "o"}],
     }
 
-    places = errors_of(populated, document)
+    errors = errors_of(populated, document)
 
-    assert [place.split(":")[0] for place in places] == [
+    assert [error.split(":")[0] for error in errors] == [
         "users[0]",
         "users[0].timezone",
         "members[0].role",

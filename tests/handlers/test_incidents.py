@@ -71,9 +71,9 @@ def test_an_opening_that_refers_to_something_missing_is_refused(
 ) -> None:
     before = harness.row_counts()
 
-    answer = harness.execute(opening(**fields), **acme.by("own"))
+    outcome = harness.execute(opening(**fields), **acme.by("own"))
 
-    assert answer == (400, errors)
+    assert outcome == (400, errors)
     assert harness.row_counts() == before
 
 

@@ -59,34 +59,34 @@ def migrate_down(database: Database, revision: str) -> None:
 def test_there_is_one_row_per_incident_and_project(database: Database) -> None:
     with database.engine.begin() as connection:
         organization = an_organization(connection)
-        places = [a_project(connection, organization) for _ in range(2)]
-        incident = an_incident(connection, organization, projects=places, title="ÄRGER")
+        project_ids = [a_project(connection, organization) for _ in range(2)]
+        incident = an_incident(connection, organization, projects=project_ids, title="ÄRGER")
 
-    assert [row[:5] for row in rows(database)] == [(incident, place, organization, 1, NOW) for place in places]
+    assert [row[:5] for row in rows(database)] == [(incident, project, organization, 1, NOW) for project in project_ids]
     assert {row.folded_title for row in rows(database)} == {"ärger"}
     assert [row[:5] for row in rows(database, incident_titles)] == [
-        (incident, place, organization, NOW, "ärger") for place in places
+        (incident, project, organization, NOW, "ärger") for project in project_ids
     ]
 
 
 def test_a_row_is_rewritten_only_if_a_listed_column_changes(database: Database) -> None:
-    def place(table: str = "incident_listing") -> Any:
+    def row_location(table: str = "incident_listing") -> Any:
         with database.engine.connect() as connection:
             return connection.exec_driver_sql(f"SELECT ctid FROM {table}").scalar_one()
 
     with database.engine.begin() as connection:
         an_incident(connection, an_organization(connection))
-    before, title_before = place(), place("incident_titles")
+    before, title_before = row_location(), row_location("incident_titles")
 
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(version=7, status=IncidentStatus.OPEN))
-    assert place() == before
+    assert row_location() == before
 
     closed = NOW + timedelta(hours=1)
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(status=IncidentStatus.CLOSED, date_closed=closed))
     assert [(row.status, row.date_closed) for row in rows(database)] == [(2, closed)]
-    assert place("incident_titles") == title_before
+    assert row_location("incident_titles") == title_before
 
     with database.engine.begin() as connection:
         connection.execute(update(incidents).values(title="OTHER", date_started=closed))
@@ -100,8 +100,8 @@ def test_a_row_holds_the_rule_as_it_was_in_the_incidents_generation(database: Da
             an_incident(connection, organization, alert_rule_id=rule, alert_rule_generation=generation)
         an_incident(connection, organization)
 
-    said = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
-    assert rule_columns(database) == rule_columns(database, incident_titles) == said
+    expected = [(rule, 1, 7, "test", "transactions"), (rule, 2, 8, None, "events"), (None,) * 5]
+    assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
 def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: Database) -> None:
@@ -113,8 +113,8 @@ def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: 
         now = a_definition(owner_team=9, environment="prod")
         connection.execute(update(alert_rules).values(generation=3, definition=now.model_dump(mode="json")))
 
-    said = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
-    assert rule_columns(database) == rule_columns(database, incident_titles) == said
+    expected = [(rule, 1, 7, "test", "transactions"), (rule, 3, 9, "prod", "events")]
+    assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
 def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Harness) -> None:

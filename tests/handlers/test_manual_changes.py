@@ -71,7 +71,7 @@ def test_a_manual_close_uses_the_actions_of_the_incidents_generation(
 
     harness.execute(set_status(incident.identifier), **acme.by("mem"))
 
-    assert [whom for _, whom, *_ in rule.deliveries()[1:]] == [MEM, ANA]
+    assert [target for _, target, *_ in rule.deliveries()[1:]] == [MEM, ANA]
 
 
 def test_a_close_by_the_system_has_no_author_and_subscribes_nobody(harness: Harness, rule: ObservedRule) -> None:

@@ -44,37 +44,37 @@ def read(**fields: object) -> ReadNotifications:
 def test_items_are_marked_as_read_by_id(harness: Harness, acme: Acme) -> None:
     first, second, third = (an_item(harness, acme, "mem") for _ in range(3))
 
-    answer = harness.execute(read(ids=[str(first), third, 999, 2**70]), **acme.by("mem"))
+    outcome = harness.execute(read(ids=[str(first), third, 999, 2**70]), **acme.by("mem"))
 
-    assert answer == (200, {"read": 2})
+    assert outcome == (200, {"read": 2})
     assert unread(harness) == {second}
 
 
 def test_items_are_marked_as_read_up_to_an_id_inclusive(harness: Harness, acme: Acme) -> None:
     _, second, third = (an_item(harness, acme, "mem") for _ in range(3))
 
-    answer = harness.execute(read(upTo=second), **acme.by("mem"))
+    outcome = harness.execute(read(upTo=second), **acme.by("mem"))
 
-    assert answer == (200, {"read": 2})
+    assert outcome == (200, {"read": 2})
     assert unread(harness) == {third}
 
 
 def test_items_of_another_person_or_organization_stay_unread(harness: Harness, acme: Acme) -> None:
     others = {an_item(harness, acme, "ana"), an_item(harness, acme, "mem", organization="closed")}
 
-    answer = harness.execute(read(ids=sorted(others)), **acme.by("mem"))
+    outcome = harness.execute(read(ids=sorted(others)), **acme.by("mem"))
 
-    assert answer == (200, {"read": 0})
+    assert outcome == (200, {"read": 0})
     assert unread(harness) == others
 
 
 def test_an_item_marked_as_read_twice_in_one_batch_counts_once(harness: Harness, acme: Acme) -> None:
     item = an_item(harness, acme, "mem")
-    asked = [harness.accept(read(ids=[item]), **acme.by("mem")) for _ in range(2)]
+    ids = [harness.accept(read(ids=[item]), **acme.by("mem")) for _ in range(2)]
 
     harness.apply()
 
-    assert [harness.ledger_row(id_)["outcome_body"] for id_ in asked] == [{"read": 1}, {"read": 0}]
+    assert [harness.ledger_row(id_)["outcome_body"] for id_ in ids] == [{"read": 1}, {"read": 0}]
 
 
 def test_a_non_member_cannot_mark_items_as_read(harness: Harness, acme: Acme) -> None:
@@ -94,9 +94,9 @@ def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, a
         for user in (11, 12):
             a_subscription(connection, incident, user)
 
-    answer = harness.execute(Unsubscribe(incident="1"), **acme.by("mem"))
+    outcome = harness.execute(Unsubscribe(incident="1"), **acme.by("mem"))
 
-    assert answer == (200, {})
+    assert outcome == (200, {})
     with harness.engine.connect() as connection:
         assert list(connection.execute(select(subscriptions.c.user_id)).scalars()) == [12]
 

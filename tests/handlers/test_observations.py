@@ -29,15 +29,15 @@ def rule(harness: Harness, acme: Acme) -> ObservedRule:
 
 
 def test_observations_move_an_incident_from_warning_to_critical_and_back_to_closed(rule: ObservedRule) -> None:
-    answers = [rule.observe(value) for value in (60, 120, 80, 10)]
+    outcomes = [rule.observe(value) for value in (60, 120, 80, 10)]
 
-    assert [(code, body["fired"], body["resolved"]) for code, body in answers] == [
+    assert [(code, body["fired"], body["resolved"]) for code, body in outcomes] == [
         (201, ["warning"], []),
         (201, ["critical"], []),
         (201, [], ["critical"]),
         (201, [], ["warning"]),
     ]
-    assert [body["incident"]["status"] for _, body in answers] == [10, 20, 10, 2]
+    assert [body["incident"]["status"] for _, body in outcomes] == [10, 20, 10, 2]
     assert rule.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
     assert rule.trigger_statuses() == {"critical": 1, "warning": 1}
     assert rule.deliveries() == [
@@ -377,7 +377,7 @@ def test_a_former_member_is_not_notified_and_the_decision_says_why(
 
 
 @pytest.mark.parametrize(
-    ("user", "until", "told"),
+    ("user", "until", "notified"),
     [
         (None, None, []),
         (None, NOON + timedelta(seconds=1), []),
@@ -391,7 +391,7 @@ def test_a_snooze_suppresses_deliveries_until_it_expires_and_leaves_a_decision(
     rule_with: Callable[..., ObservedRule],
     user: int | None,
     until: datetime | None,
-    told: list[int | str],
+    notified: list[int | str],
 ) -> None:
     hook = an_action("https://x.test/", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC)
     rule = rule_with(an_action(MEM), an_action(ANA), hook)
@@ -402,9 +402,9 @@ def test_a_snooze_suppresses_deliveries_until_it_expires_and_leaves_a_decision(
 
     rule.observe(101, at=NOON)
 
-    assert [whom for _, whom, *_ in rule.deliveries()] == told
+    assert [target for _, target, *_ in rule.deliveries()] == notified
     assert rule.decisions() == [
-        (person, "pending", "alert_action") if person in told else (person, "suppressed", "snoozed")
+        (person, "pending", "alert_action") if person in notified else (person, "suppressed", "snoozed")
         for person in (MEM, ANA)
     ]
 

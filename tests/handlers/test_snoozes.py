@@ -117,9 +117,9 @@ def test_a_rule_is_unsnoozed(harness: Harness, acme: Acme, fields: dict[str, JSO
     harness.execute(snooze(rule, "everyone"), **acme.by("mem"))
     harness.execute(snooze(rule), **acme.by("ana"))
 
-    answered = harness.execute(unsnooze(rule, **fields), **acme.by("mem"))
+    outcome = harness.execute(unsnooze(rule, **fields), **acme.by("mem"))
 
-    assert answered == (204, None)
+    assert outcome == (204, None)
     assert [user for _, user, _ in active_snoozes(harness)] == left
 
 
@@ -149,10 +149,10 @@ def test_a_missing_rule_is_refused_with_the_text_of_snoozes(harness: Harness, ac
     deleted = a_rule(harness, acme)
     harness.execute(delete_rule(deleted), **acme.by("mem"))
 
-    answers = [harness.execute(command(each), **acme.by("mem")) for each in (0, elsewhere, deleted)]
-    answers.append(harness.execute(command(rule, inProject="p2"), **acme.by("mem")))
+    outcomes = [harness.execute(command(each), **acme.by("mem")) for each in (0, elsewhere, deleted)]
+    outcomes.append(harness.execute(command(rule, inProject="p2"), **acme.by("mem")))
 
-    assert answers == [NO_RULE] * 4
+    assert outcomes == [NO_RULE] * 4
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])

@@ -38,9 +38,9 @@ def types(harness: Harness) -> list[str]:
 
 
 def test_subscribing_is_idempotent_and_returns_201(harness: Harness, acme: Acme) -> None:
-    answers = [harness.execute(SUBSCRIBE, **acme.by("mem")) for _ in range(2)]
+    outcomes = [harness.execute(SUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
-    assert answers == [(201, {}), (201, {})]
+    assert outcomes == [(201, {}), (201, {})]
     assert subscribers(harness) == {11: "subscribed"}
     assert types(harness) == ["incident.subscribed"]
 
@@ -48,9 +48,9 @@ def test_subscribing_is_idempotent_and_returns_201(harness: Harness, acme: Acme)
 def test_unsubscribing_is_idempotent_and_returns_200(harness: Harness, acme: Acme) -> None:
     harness.execute(SUBSCRIBE, **acme.by("mem"))
 
-    answers = [harness.execute(UNSUBSCRIBE, **acme.by("mem")) for _ in range(2)]
+    outcomes = [harness.execute(UNSUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
-    assert answers == [(200, {}), (200, {})]
+    assert outcomes == [(200, {}), (200, {})]
     assert subscribers(harness) == {}
     assert types(harness) == ["incident.subscribed", "incident.unsubscribed"]
 

@@ -83,7 +83,7 @@ def test_a_trigger_is_added(harness: Harness, acme: Acme) -> None:
     )
 
     [action] = shown["actions"]
-    said = rule_row(harness, rule).definition["triggers"]
+    triggers = rule_row(harness, rule).definition["triggers"]
     assert status == 201
     assert shown == {
         "id": shown["id"],
@@ -96,7 +96,7 @@ def test_a_trigger_is_added(harness: Harness, acme: Acme) -> None:
         "actions": [action],
     }
     assert action["desc"] == "Send an email to members of #t2"
-    assert [each["id"] for each in said] == [first, int(shown["id"])]
+    assert [each["id"] for each in triggers] == [first, int(shown["id"])]
 
 
 @pytest.mark.parametrize("fields", [{"alertThreshold": 70}, {"label": "fatal"}, {"actions": []}, {}])
@@ -134,9 +134,9 @@ def test_a_trigger_is_validated_against_its_rule(
 ) -> None:
     rule, _, _ = a_rule_with_action(harness, acme)
 
-    answered = harness.execute(create_trigger(rule, **fields), **acme.by("mem"))
+    outcome = harness.execute(create_trigger(rule, **fields), **acme.by("mem"))
 
-    assert answered == (400, {"nonFieldErrors": [sentence]})
+    assert outcome == (400, {"nonFieldErrors": [sentence]})
     assert rule_row(harness, rule).version == 1
 
 
@@ -152,20 +152,20 @@ def test_the_threshold_of_a_comparison_trigger_is_given_as_a_difference(harness:
 def test_the_last_trigger_can_be_deleted(harness: Harness, acme: Acme) -> None:
     rule, trigger, _ = a_rule_with_action(harness, acme)
 
-    answered = harness.execute(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
+    outcome = harness.execute(DeleteTrigger.model_validate({"alertRule": rule, "id": trigger}), **acme.by("mem"))
 
-    assert answered == (204, None)
+    assert outcome == (204, None)
     assert rule_row(harness, rule).definition["triggers"] == []
 
 
-@pytest.mark.parametrize("place", [0, 1, 5], ids=["created", "updated", "deleted"])
+@pytest.mark.parametrize("index", [0, 1, 5], ids=["created", "updated", "deleted"])
 def test_changing_triggers_begins_a_generation_and_closes_open_incidents(
-    harness: Harness, acme: Acme, place: int
+    harness: Harness, acme: Acme, index: int
 ) -> None:
     rule, trigger, action = a_rule_with_action(harness, acme)
     number = an_incident_of_rule(harness, acme, rule)
 
-    harness.execute(one_command_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    harness.execute(one_command_of_each(rule, trigger, action)[index], **acme.by("mem"))
 
     assert [each.payload["incident"] for each in follow_ups(harness)] == [str(number)]
     assert (rule_row(harness, rule).version, rule_row(harness, rule).generation, generations(harness, rule)) == (
@@ -181,7 +181,7 @@ def test_changing_triggers_begins_a_generation_and_closes_open_incidents(
 
 
 @pytest.mark.parametrize(
-    ("asked", "target", "desc"),
+    ("body", "target", "desc"),
     [
         (action_body(), "21", "Send an email to members of #t1"),
         (action_body(targetType="user", targetIdentifier="0012"), "12", "Send a notification to ana@x.test"),
@@ -198,15 +198,15 @@ def test_changing_triggers_begins_a_generation_and_closes_open_incidents(
     ],
 )
 def test_an_action_targets_a_person_a_team_or_an_address(
-    harness: Harness, acme: Acme, asked: dict[str, JSON], target: str, desc: str
+    harness: Harness, acme: Acme, body: dict[str, JSON], target: str, desc: str
 ) -> None:
     rule, trigger, _ = a_rule_with_action(harness, acme)
-    command = CreateAction.model_validate({"alertRule": rule, "trigger": trigger, "action": asked})
+    command = CreateAction.model_validate({"alertRule": rule, "trigger": trigger, "action": body})
 
     status, shown = harness.execute(command, **acme.by("mem"))
 
     assert status == 201
-    assert (shown["type"], shown["targetType"]) == (asked["type"], asked["targetType"])
+    assert (shown["type"], shown["targetType"]) == (body["type"], body["targetType"])
     assert (shown["targetIdentifier"], shown["desc"], shown["alertRuleTriggerId"]) == (target, desc, str(trigger))
     assert len(rule_row(harness, rule).definition["triggers"][0]["actions"]) == 2
 
@@ -234,12 +234,12 @@ def test_an_action_is_deleted(harness: Harness, acme: Acme) -> None:
     assert rule_row(harness, rule).definition["triggers"][0]["actions"] == []
 
 
-@pytest.mark.parametrize("place", [2, 3, 4], ids=["created", "updated", "deleted"])
-def test_changing_actions_keeps_the_generation_and_open_incidents(harness: Harness, acme: Acme, place: int) -> None:
+@pytest.mark.parametrize("index", [2, 3, 4], ids=["created", "updated", "deleted"])
+def test_changing_actions_keeps_the_generation_and_open_incidents(harness: Harness, acme: Acme, index: int) -> None:
     rule, trigger, action = a_rule_with_action(harness, acme)
     an_incident_of_rule(harness, acme, rule)
 
-    harness.execute(one_command_of_each(rule, trigger, action)[place], **acme.by("mem"))
+    harness.execute(one_command_of_each(rule, trigger, action)[index], **acme.by("mem"))
 
     assert (follow_ups(harness), generations(harness, rule)) == ([], 0)
     assert (rule_row(harness, rule).version, rule_row(harness, rule).generation) == (2, 1)
@@ -248,14 +248,14 @@ def test_changing_actions_keeps_the_generation_and_open_incidents(harness: Harne
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"targetIdentifier": 23}, {"nonFieldErrors": ["Team does not exist"]}),
         ({"targetType": "user", "targetIdentifier": 14}, ["User does not belong to this organization"]),
     ],
 )
 def test_an_invalid_action_target_is_refused_with_the_reason(
-    harness: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+    harness: Harness, acme: Acme, fields: dict[str, JSON], errors: JSON
 ) -> None:
     rule, trigger, action = a_rule_with_action(harness, acme)
     named = {"alertRule": rule, "trigger": trigger, "action": action_body(**fields)}
@@ -265,37 +265,37 @@ def test_an_invalid_action_target_is_refused_with_the_reason(
         create_trigger(rule, actions=[action_body(**fields)]),
     ]
 
-    assert [harness.execute(command, **acme.by("mem")) for command in commands] == [(400, wrong)] * 3
+    assert [harness.execute(command, **acme.by("mem")) for command in commands] == [(400, errors)] * 3
     assert rule_row(harness, rule).version == 1
 
 
 # --- look-up ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", range(6))
-def test_rule_trigger_and_action_must_belong_together(harness: Harness, acme: Acme, place: int) -> None:
+@pytest.mark.parametrize("index", range(6))
+def test_rule_trigger_and_action_must_belong_together(harness: Harness, acme: Acme, index: int) -> None:
     rule, trigger, action = a_rule_with_action(harness, acme)
     other_rule, other_trigger, other_action = a_rule_with_action(harness, acme)
-    named = one_command_of_each(rule, trigger, action)[place]
-    wrong = [one_command_of_each(0, trigger, action)[place], one_command_of_each(rule, 0, 0)[place]]
-    wrong.append(one_command_of_each(rule, other_trigger, other_action)[place])
+    named = one_command_of_each(rule, trigger, action)[index]
+    wrong = [one_command_of_each(0, trigger, action)[index], one_command_of_each(rule, 0, 0)[index]]
+    wrong.append(one_command_of_each(rule, other_trigger, other_action)[index])
     if type(named) is CreateTrigger:
         wrong = wrong[:1]
 
-    answers = [harness.execute(each, **acme.by("mem")) for each in wrong]
+    outcomes = [harness.execute(each, **acme.by("mem")) for each in wrong]
 
-    assert answers == [(404, NOT_FOUND)] * len(answers)
+    assert outcomes == [(404, NOT_FOUND)] * len(outcomes)
     assert harness.execute(named, **acme.by("mem"))[0] in (200, 201, 204)
     assert rule_row(harness, other_rule).version == 1
 
 
-@pytest.mark.parametrize("place", range(6))
-def test_an_inaccessible_trigger_is_403_and_without_the_feature_404(harness: Harness, acme: Acme, place: int) -> None:
+@pytest.mark.parametrize("index", range(6))
+def test_an_inaccessible_trigger_is_403_and_without_the_feature_404(harness: Harness, acme: Acme, index: int) -> None:
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW)
     closed = a_rule(harness, acme, organization="closed", project="c1", triggers=[trigger])
     plain = a_rule(harness, acme, organization="plain", project="n1", triggers=[trigger])
 
-    command_in_closed, command_in_plain = (one_command_of_each(rule, 7, 8)[place] for rule in (closed, plain))
+    command_in_closed, command_in_plain = (one_command_of_each(rule, 7, 8)[index] for rule in (closed, plain))
 
     assert harness.execute(command_in_closed, **acme.by("mem", organization="closed")) == (403, FORBIDDEN)
     assert harness.execute(command_in_plain, **acme.by("mem", organization="plain")) == (404, NOT_FOUND)
