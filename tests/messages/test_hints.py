@@ -1,3 +1,5 @@
+"""Hints of every version can be read, and a malformed hint still wakes a worker."""
+
 from __future__ import annotations
 
 import json
