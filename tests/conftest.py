@@ -30,8 +30,8 @@ from workers.stack.servers import EmbeddedServers, embedded_servers
 # Collecting thousands of tests allocates objects that all stay alive; garbage collection would only double the time.
 gc.disable()
 
-_EMPTY = "empty"
-_PEOPLED = "peopled"
+_EMPTY_TEMPLATE = "empty"
+_ACME_TEMPLATE = "acme"
 _numbers = count(1)
 
 
@@ -59,7 +59,7 @@ class Database:
 def servers() -> Iterator[EmbeddedServers]:
     """PostgreSQL and Valkey for the whole session. A test that stops one must restart it."""
     with ExitStack() as running:
-        yield running.enter_context(embedded_servers(_folder_in_memory(running), durable=False))
+        yield running.enter_context(embedded_servers(_memory_directory(running), durable=False))
 
 
 @pytest.fixture(scope="session")
@@ -69,10 +69,10 @@ def maintenance(servers: EmbeddedServers) -> Engine:
     It has created two templates: a migrated, empty one, and one with the directory of :class:`Acme`.
     """
     engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    _execute(engine, f"CREATE DATABASE {_EMPTY}")
-    migrate(create_engine(engine.url.set(database=_EMPTY), poolclass=NullPool))
-    _execute(engine, f"CREATE DATABASE {_PEOPLED} TEMPLATE {_EMPTY}")
-    Acme(create_engine(engine.url.set(database=_PEOPLED), poolclass=NullPool))
+    _execute(engine, f"CREATE DATABASE {_EMPTY_TEMPLATE}")
+    migrate(create_engine(engine.url.set(database=_EMPTY_TEMPLATE), poolclass=NullPool))
+    _execute(engine, f"CREATE DATABASE {_ACME_TEMPLATE} TEMPLATE {_EMPTY_TEMPLATE}")
+    Acme(create_engine(engine.url.set(database=_ACME_TEMPLATE), poolclass=NullPool))
     return engine
 
 
@@ -81,26 +81,26 @@ class BackgroundTasks:
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._begun: list[Future[None]] = []
+        self._futures: list[Future[None]] = []
 
     def submit(self, work: Callable[..., None], *arguments: object) -> None:
         """Run `work` after the tasks submitted before it."""
-        self._begun.append(self._executor.submit(work, *arguments))
+        self._futures.append(self._executor.submit(work, *arguments))
 
     def wait(self) -> None:
         """Wait for all submitted tasks; raise the first error among them, once."""
-        begun, self._begun = self._begun, []
-        for work in begun:
-            work.result()
+        futures, self._futures = self._futures, []
+        for future in futures:
+            future.result()
 
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[BackgroundTasks]:
     """Tasks that run while the next tests do; an error in one fails the session's teardown."""
     with ThreadPoolExecutor(1) as executor:
-        doing = BackgroundTasks(executor)
-        yield doing
-        doing.wait()
+        tasks = BackgroundTasks(executor)
+        yield tasks
+        tasks.wait()
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def quiet_servers(servers: EmbeddedServers, background: BackgroundTasks) -> Embe
 @pytest.fixture
 def database(request: pytest.FixtureRequest, maintenance: Engine, background: BackgroundTasks) -> Iterator[Database]:
     """A fresh migrated database; with the directory of :class:`Acme` if the test uses the fixture ``acme``."""
-    name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
+    name, template = f"test_{next(_numbers)}", _ACME_TEMPLATE if "acme" in request.fixturenames else _EMPTY_TEMPLATE
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = maintenance.url.set(database=name)
     engine = create_engine(url)
@@ -143,9 +143,9 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
         if "CI" in os.environ:
             pytest.fail("rabbitmq-server is not installed here: install it, as .ci/run does")
         pytest.skip("RabbitMQ is not installed here")
-    with ExitStack() as removal:
-        folder = _folder_in_memory(removal) or Path(removal.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
-        yield removal.enter_context(RabbitMQ(program, folder).running())
+    with ExitStack() as cleanup:
+        directory = _memory_directory(cleanup) or Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        yield cleanup.enter_context(RabbitMQ(program, directory).running())
 
 
 @pytest.fixture
@@ -155,14 +155,14 @@ def rabbitmq(rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
         yield RabbitBroker(rabbitmq_node, host)
 
 
-def _folder_in_memory(removal: ExitStack) -> Path | None:
-    """Return a directory in memory, where copying a database is ten times as fast; ``None`` without 1 GiB free."""
+def _memory_directory(cleanup: ExitStack) -> Path | None:
+    """Create a directory in memory, where copying a database is ten times as fast; ``None`` without 1 GiB free."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or shutil.disk_usage(memory).free < 1 << 30:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="tocsin-", dir=memory))
-    removal.callback(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    directory = Path(tempfile.mkdtemp(prefix="tocsin-", dir=memory))
+    cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def _with_driver(url: str) -> URL:

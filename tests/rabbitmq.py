@@ -46,33 +46,32 @@ def find_rabbitmq_server() -> Path | None:
 class RabbitMQ(ManagedProcess):
     """A RabbitMQ node as a child process; it writes only to its directory."""
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, directory: Path) -> None:
         self._ports = dict(zip(("amqp", "management", "distribution", "names"), free_ports(4), strict=True))
-        self._folder = folder
         self._hosts = count(1)
-        (folder / "rabbitmq.conf").write_text(_CONFIGURATION.format(**self._ports))
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].")
-        (folder / "rabbitmq-env.conf").touch()
+        (directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(**self._ports))
+        (directory / "enabled_plugins").write_text("[rabbitmq_management].")
+        (directory / "rabbitmq-env.conf").touch()
         super().__init__(
             "rabbitmq",
             [str(program)],
-            log=folder / "rabbitmq.log",
+            log=directory / "rabbitmq.log",
             environment={
                 "PATH": os.environ["PATH"],
                 "LC_ALL": "C.UTF-8",
-                "HOME": str(folder),
+                "HOME": str(directory),
                 "ERL_EPMD_ADDRESS": "127.0.0.1",
                 "ERL_EPMD_PORT": str(self._ports["names"]),
                 "ERL_FLAGS": _LOOPBACK,
                 "RABBITMQ_NODENAME": f"tocsin-{self._ports['amqp']}@localhost",
                 "RABBITMQ_DIST_PORT": str(self._ports["distribution"]),
-                "RABBITMQ_CONF_ENV_FILE": str(folder / "rabbitmq-env.conf"),
-                "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq.conf"),
-                "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "enabled_plugins"),
-                "RABBITMQ_MNESIA_BASE": str(folder / "mnesia"),
-                "RABBITMQ_LOG_BASE": str(folder),
-                "RABBITMQ_SCHEMA_DIR": str(folder / "schema"),
-                "RABBITMQ_GENERATED_CONFIG_DIR": str(folder / "config"),
+                "RABBITMQ_CONF_ENV_FILE": str(directory / "rabbitmq-env.conf"),
+                "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+                "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+                "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
+                "RABBITMQ_LOG_BASE": str(directory),
+                "RABBITMQ_SCHEMA_DIR": str(directory / "schema"),
+                "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "config"),
                 # Makes the start script exec the server instead of staying as its parent.
                 "RUNNING_UNDER_SYSTEMD": "1",
             },
@@ -80,7 +79,7 @@ class RabbitMQ(ManagedProcess):
         self._names = ManagedProcess(
             "epmd",
             [shutil.which("epmd") or "epmd", "-address", "127.0.0.1", "-port", str(self._ports["names"])],
-            log=folder / "epmd.log",
+            log=directory / "epmd.log",
             environment={"PATH": os.environ["PATH"]},
         )
         self._client = httpx.Client(
@@ -91,9 +90,9 @@ class RabbitMQ(ManagedProcess):
     def running(self) -> Iterator[RabbitMQ]:
         """Run the node and its name server while the block lasts."""
         with ExitStack() as undo:
-            for part in (self._names, self):
-                undo.callback(part.kill)
-                part.start()
+            for process in (self._names, self):
+                undo.callback(process.kill)
+                process.start()
             undo.callback(self._client.close)
             self.wait_ready()
             yield self

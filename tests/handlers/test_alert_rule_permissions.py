@@ -1,4 +1,4 @@
-"""Authorization of alert rule commands when they are applied, and the build_command of their application."""
+"""Authorization of alert rule commands when they are applied, and the order of their application."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(
 ) -> None:
     rule = a_rule(harness, acme, organization="closed", project="c1")
 
-    here = harness.execute(build_command(rule), **acme.by("mem", organization="closed"))
-    there = harness.execute(build_command(rule), **acme.by("mem"))
-    nothing = harness.execute(build_command(0), **acme.by("mem"))
+    inaccessible = harness.execute(build_command(rule), **acme.by("mem", organization="closed"))
+    foreign = harness.execute(build_command(rule), **acme.by("mem"))
+    missing = harness.execute(build_command(0), **acme.by("mem"))
 
-    assert (here, there, nothing) == ((403, FORBIDDEN), (404, NOT_FOUND), (404, NOT_FOUND))
+    assert (inaccessible, foreign, missing) == ((403, FORBIDDEN), (404, NOT_FOUND), (404, NOT_FOUND))
 
 
 def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acme) -> None:
@@ -77,7 +77,7 @@ def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness,
 
 
 @pytest.mark.parametrize(
-    ("scopes", "plain", "twin"),
+    ("scopes", "organization_status", "project_status"),
     [
         (["alerts:write"], 201, 201),
         (["org:write"], 201, 403),
@@ -86,14 +86,14 @@ def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness,
     ],
 )
 def test_a_command_is_authorized_again_by_the_scopes_of_its_endpoint(
-    harness: Harness, acme: Acme, scopes: list[str], plain: int, twin: int
+    harness: Harness, acme: Acme, scopes: list[str], organization_status: int, project_status: int
 ) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = %s WHERE id = %s", (scopes, acme.tokens["dev-own"]))
 
     statuses = [harness.execute(each, **acme.by("own"))[0] for each in (create_rule(), create_rule(inProject="p1"))]
 
-    assert statuses == [plain, twin]
+    assert statuses == [organization_status, project_status]
 
 
 def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness, acme: Acme) -> None:
@@ -102,11 +102,11 @@ def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness
         connection.execute(update(organizations).values(alerts_member_write=False))
 
     commands = (create_rule(), update_rule(rule), delete_rule(rule))
-    of_a_member = [harness.execute(each, **acme.by("mem"))[0] for each in commands]
-    of_an_admin = [harness.execute(each, **acme.by("ben"))[0] for each in commands]
+    by_member = [harness.execute(each, **acme.by("mem"))[0] for each in commands]
+    by_admin = [harness.execute(each, **acme.by("ben"))[0] for each in commands]
 
-    assert of_a_member == [403, 403, 403]
-    assert of_an_admin == [201, 200, 204]
+    assert by_member == [403, 403, 403]
+    assert by_admin == [201, 200, 204]
 
 
 def test_rule_ownership_is_not_required_to_change_a_rule(harness: Harness, acme: Acme) -> None:
