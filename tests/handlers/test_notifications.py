@@ -1,15 +1,12 @@
-"""Handlers that mark inbox items as read and unsubscribe people from incidents."""
+"""The handler that marks inbox items as read."""
 
 from __future__ import annotations
 
 from sqlalchemy import select
 
 from models.base import new_id
-from models.incidents.subscription import subscriptions
 from models.notifications.notification import notifications
 from tasks.commands.notifications import ReadNotifications
-from tasks.commands.subscriptions import Unsubscribe
-from tests.builders import a_subscription
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 
@@ -84,34 +81,3 @@ def test_a_non_member_cannot_mark_items_as_read(harness: Harness, acme: Acme) ->
 
     assert status == 403
     assert unread(harness) == {item}
-
-
-def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, acme: Acme) -> None:
-    with harness.engine.begin() as connection:
-        incident = connection.exec_driver_sql(
-            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
-        ).scalar_one()
-        for user in (11, 12):
-            a_subscription(connection, incident, user)
-
-    outcome = harness.execute(Unsubscribe(incident="1"), **acme.by("mem"))
-
-    assert outcome == (200, {})
-    with harness.engine.connect() as connection:
-        assert list(connection.execute(select(subscriptions.c.user_id)).scalars()) == [12]
-
-
-def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
-    with harness.engine.begin() as connection:
-        incident = connection.exec_driver_sql(
-            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
-        ).scalar_one()
-        a_subscription(connection, incident, acme.users["out"])
-
-    status, _ = harness.execute(
-        Unsubscribe(incident="1"), organization=acme.organizations["acme"], token=None, user=acme.users["out"]
-    )
-
-    assert status == 200
-    with harness.engine.connect() as connection:
-        assert list(connection.execute(select(subscriptions.c.user_id)).scalars()) == []

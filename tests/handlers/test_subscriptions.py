@@ -13,6 +13,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import MarkSeen
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
+from tests.builders import a_subscription
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 
@@ -61,6 +62,35 @@ def test_unsubscribing_does_not_affect_other_subscribers(harness: Harness, acme:
     harness.execute(UNSUBSCRIBE, **acme.by("mem"))
 
     assert subscribers(harness) == {12: "subscribed"}
+
+
+def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
+        ).scalar_one()
+        for user in (11, 12):
+            a_subscription(connection, incident, user)
+
+    outcome = harness.execute(UNSUBSCRIBE, **acme.by("mem"))
+
+    assert outcome == (200, {})
+    assert subscribers(harness) == {12: "subscribed"}
+
+
+def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
+        ).scalar_one()
+        a_subscription(connection, incident, acme.users["out"])
+
+    status, _ = harness.execute(
+        UNSUBSCRIBE, organization=acme.organizations["acme"], token=None, user=acme.users["out"]
+    )
+
+    assert status == 200
+    assert subscribers(harness) == {}
 
 
 def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, acme: Acme) -> None:
