@@ -14,6 +14,7 @@ from models import tables
 from models.base import new_id
 from models.database.engine import make_engine
 from models.enums import JSON, Lane
+from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -88,6 +89,11 @@ class Harness:
         self.apply()
         row = self.ledger_row(id_)
         return row["outcome_status"], row["outcome_body"]
+
+    def subscribers(self) -> dict[int, str]:
+        """Return the reason of every subscription, by user id."""
+        with self.engine.connect() as connection:
+            return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
     def row_counts(self) -> dict[str, int]:
         """Return the number of rows in every table of incident data."""

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select
 
 from models.incidents.activity import activities
-from models.incidents.subscription import subscriptions
 from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import SetStatus
@@ -43,12 +42,7 @@ def published(harness: Harness) -> list[tuple[str, Any]]:
         return [(row.type, row.body["data"].get("users")) for row in rows]
 
 
-def subscribers(harness: Harness) -> dict[int, str]:
-    with harness.engine.connect() as connection:
-        return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
-
-
-EDIT_AND_DELETE = pytest.mark.parametrize("changing", [edit, delete])
+EDIT_AND_DELETE = pytest.mark.parametrize("build_command", [edit, delete])
 
 
 def test_an_edit_replaces_the_text_and_nothing_else(harness: Harness, acme: Acme) -> None:
@@ -89,29 +83,29 @@ def test_subscriptions_made_by_a_comment_outlive_it(harness: Harness, acme: Acme
 
     harness.execute(delete(id_), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented", 12: "mention"}
+    assert harness.subscribers() == {11: "commented", 12: "mention"}
 
 
 @EDIT_AND_DELETE
-def test_someone_elses_comment_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
+def test_someone_elses_comment_is_404(harness: Harness, acme: Acme, build_command: Any) -> None:
     id_ = post(harness, acme)
 
     for name in ("ana", "own"):
-        code, body = harness.execute(changing(id_), **acme.by(name))
+        code, body = harness.execute(build_command(id_), **acme.by(name))
         assert (code, body) == (404, {"detail": "The requested resource does not exist"})
     assert comments(harness)[id_].comment == "Look"
 
 
 @EDIT_AND_DELETE
 def test_a_superuser_with_access_to_the_incident_may_change_any_comment(
-    harness: Harness, acme: Acme, changing: Any
+    harness: Harness, acme: Acme, build_command: Any
 ) -> None:
     id_ = post(harness, acme)
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_superuser = true WHERE username IN ('ana', 'out')")
 
-    stranger, _ = harness.execute(changing(id_), **acme.by("out"))
-    member, _ = harness.execute(changing(id_), **acme.by("ana"))
+    stranger, _ = harness.execute(build_command(id_), **acme.by("out"))
+    member, _ = harness.execute(build_command(id_), **acme.by("ana"))
 
     assert stranger == 403
     assert member in (200, 204)
@@ -130,44 +124,44 @@ def test_a_superusers_edit_keeps_the_author(harness: Harness, acme: Acme) -> Non
 
 @EDIT_AND_DELETE
 @pytest.mark.parametrize("id_", ["999999", "²", "12a", "0", "9" * 40])
-def test_an_impossible_comment_id_is_404(harness: Harness, acme: Acme, changing: Any, id_: str) -> None:
-    code, _ = harness.execute(changing(id_), **acme.by("mem"))
+def test_an_impossible_comment_id_is_404(harness: Harness, acme: Acme, build_command: Any, id_: str) -> None:
+    code, _ = harness.execute(build_command(id_), **acme.by("mem"))
 
     assert code == 404
 
 
 @EDIT_AND_DELETE
-def test_an_activity_that_is_not_a_comment_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
+def test_an_activity_that_is_not_a_comment_is_404(harness: Harness, acme: Acme, build_command: Any) -> None:
     harness.execute(SetStatus.model_validate({"incident": "1", "status": 2}), **acme.by("mem"))
     with harness.engine.connect() as connection:
         id_ = str(connection.execute(select(activities.c.id)).scalar_one())
 
-    code, _ = harness.execute(changing(id_), **acme.by("mem"))
+    code, _ = harness.execute(build_command(id_), **acme.by("mem"))
 
     assert code == 404
     assert harness.row_counts()["incident_activities"] == 1
 
 
 @EDIT_AND_DELETE
-def test_a_comment_of_another_incident_is_404(harness: Harness, acme: Acme, changing: Any) -> None:
+def test_a_comment_of_another_incident_is_404(harness: Harness, acme: Acme, build_command: Any) -> None:
     id_ = post(harness, acme)
     elsewhere = acme.by("mem", organization="closed")
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = true")
 
-    code, _ = harness.execute(changing(id_), **elsewhere)
+    code, _ = harness.execute(build_command(id_), **elsewhere)
 
     assert code == 404
     assert id_ in comments(harness)
 
 
 @EDIT_AND_DELETE
-def test_a_stale_version_of_the_comment_is_412(harness: Harness, acme: Acme, changing: Any) -> None:
+def test_a_stale_version_of_the_comment_is_412(harness: Harness, acme: Acme, build_command: Any) -> None:
     id_ = post(harness, acme)
     harness.execute(edit(id_), **acme.by("mem"))
 
-    stale, _ = harness.execute(changing(id_), expected_version=1, **acme.by("mem"))
-    fresh, _ = harness.execute(changing(id_), expected_version=2, **acme.by("mem"))
+    stale, _ = harness.execute(build_command(id_), expected_version=1, **acme.by("mem"))
+    fresh, _ = harness.execute(build_command(id_), expected_version=2, **acme.by("mem"))
 
     assert (stale, fresh // 100) == (412, 2)
 
@@ -178,7 +172,7 @@ def test_an_edit_publishes_only_new_mentions(harness: Harness, acme: Acme) -> No
     harness.execute(edit(id_, mentions=["ana", "ben"]), **acme.by("mem"))
 
     assert published(harness)[-2:] == [("incident.comment_edited", None), ("incident.mentioned", ["13"])]
-    assert subscribers(harness) == {11: "commented", 12: "mention", 13: "mention"}
+    assert harness.subscribers() == {11: "commented", 12: "mention", 13: "mention"}
 
 
 def test_an_edit_without_mentions_publishes_no_mention(harness: Harness, acme: Acme) -> None:
@@ -203,7 +197,7 @@ def test_a_newly_mentioned_team_subscribes_members_not_mentioned_before(harness:
 
     harness.execute(edit(id_, mentions=["team:21"]), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented", 12: "mention", 13: "team_mention"}
+    assert harness.subscribers() == {11: "commented", 12: "mention", 13: "team_mention"}
 
 
 @pytest.mark.parametrize(
@@ -240,11 +234,11 @@ def test_a_comment_can_be_posted_edited_and_deleted_in_one_batch(harness: Harnes
 
 
 @EDIT_AND_DELETE
-def test_a_superuser_gains_no_project_access(harness: Harness, acme: Acme, changing: Any) -> None:
+def test_a_superuser_gains_no_project_access(harness: Harness, acme: Acme, build_command: Any) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_superuser = true WHERE username = 'mem'")
 
-    code, _ = harness.execute(changing("1"), **acme.by("mem", organization="closed"))
+    code, _ = harness.execute(build_command("1"), **acme.by("mem", organization="closed"))
 
     assert code == 403
 
@@ -254,4 +248,4 @@ def test_removing_a_mention_unsubscribes_nobody(harness: Harness, acme: Acme) ->
 
     harness.execute(edit(id_, mentions=[]), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented", 12: "mention"}
+    assert harness.subscribers() == {11: "commented", 12: "mention"}

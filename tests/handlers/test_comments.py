@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import update
 
 from models.incidents.incident import incidents
-from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tests.builders import a_team
@@ -16,11 +15,6 @@ from tests.harness import Harness
 
 def comment(text: str = "Looking into it", *mentions: str | None) -> PostComment:
     return PostComment.model_validate({"incident": "1", "comment": text, "mentions": list(mentions)})
-
-
-def subscribers(harness: Harness) -> dict[int, str]:
-    with harness.engine.connect() as connection:
-        return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
 
 def test_posting_a_comment_returns_201_with_the_activity(harness: Harness, acme: Acme) -> None:
@@ -43,7 +37,7 @@ def test_a_comment_is_dated_at_acceptance(harness: Harness, acme: Acme) -> None:
 def test_a_comment_subscribes_its_author_and_everyone_mentioned(harness: Harness, acme: Acme) -> None:
     harness.execute(comment("Help", "user:12", "team:21"), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented", 12: "mention", 13: "team_mention"}
+    assert harness.subscribers() == {11: "commented", 12: "mention", 13: "team_mention"}
 
 
 @pytest.mark.parametrize("form", ["user:12", "12", "ana", "ANA", "Ana@X.test"])
@@ -51,7 +45,7 @@ def test_a_person_can_be_mentioned_by_id_username_or_email(harness: Harness, acm
     status, _ = harness.execute(comment("Help", form), **acme.by("mem"))
 
     assert status == 201
-    assert subscribers(harness)[12] == "mention"
+    assert harness.subscribers()[12] == "mention"
 
 
 UNPARSABLE = "Could not parse actor. Format should be `type:id` where type is `team` or `user`."
@@ -224,7 +218,7 @@ def test_posting_the_same_text_twice_makes_two_comments(harness: Harness, acme: 
 def test_names_in_the_text_are_not_mentions(harness: Harness, acme: Acme) -> None:
     harness.execute(comment("@ana user:12 ana@x.test #t1 **ben**"), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented"}
+    assert harness.subscribers() == {11: "commented"}
 
 
 def test_a_mentioned_team_subscribes_its_active_members(harness: Harness, acme: Acme) -> None:
@@ -239,7 +233,7 @@ def test_a_mentioned_team_subscribes_its_active_members(harness: Harness, acme: 
 
     harness.execute(comment("Help", "team:21"), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented", 15: "team_mention"}
+    assert harness.subscribers() == {11: "commented", 15: "team_mention"}
 
 
 def test_an_existing_subscription_keeps_its_reason(harness: Harness, acme: Acme) -> None:
@@ -247,7 +241,7 @@ def test_an_existing_subscription_keeps_its_reason(harness: Harness, acme: Acme)
 
     harness.execute(comment("Help", "user:13", "ana"), **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "team_mention", 12: "commented", 13: "team_mention"}
+    assert harness.subscribers() == {11: "team_mention", 12: "commented", 13: "team_mention"}
 
 
 def test_a_comment_is_published_with_its_text_and_author(harness: Harness, acme: Acme) -> None:

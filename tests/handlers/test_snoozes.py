@@ -35,7 +35,7 @@ def an_expired_snooze(harness: Harness, rule: int, user: int | None) -> None:
         connection.execute(insert(alert_rule_snoozes).values(**facts))
 
 
-def active_snoozes(harness: Harness) -> list[tuple[Any, ...]]:
+def stored_snoozes(harness: Harness) -> list[tuple[Any, ...]]:
     """Return rule id, user id and owner id of every stored snooze."""
     table = alert_rule_snoozes
     with harness.engine.connect() as connection:
@@ -60,7 +60,7 @@ def test_a_rule_is_snoozed_for_oneself_or_for_everyone(
         "ruleId": None,
         "alertRuleId": str(rule),
     }
-    assert active_snoozes(harness) == [(rule, user, 11)]
+    assert stored_snoozes(harness) == [(rule, user, 11)]
     assert (rule_row(harness, rule).version, published_events(harness, rule)) == (1, [])
 
 
@@ -78,7 +78,7 @@ def test_an_active_snooze_cannot_be_repeated_for_the_same_people(harness: Harnes
     assert harness.execute(snooze(rule, "everyone"), **acme.by("mem"))[0] == 201
     assert harness.execute(snooze(rule, "everyone"), **acme.by("ana")) == ALREADY_SNOOZED
     assert harness.execute(snooze(rule), **acme.by("ana"))[0] == 201
-    assert active_snoozes(harness) == [(rule, 11, 11), (rule, None, 11), (rule, 12, 12)]
+    assert stored_snoozes(harness) == [(rule, 11, 11), (rule, None, 11), (rule, 12, 12)]
 
 
 @pytest.mark.parametrize(("target", "user"), [("me", 11), ("everyone", None)])
@@ -90,7 +90,7 @@ def test_an_expired_snooze_counts_as_absent(harness: Harness, acme: Acme, target
     again = harness.execute(snooze(rule, target), **acme.by("mem"))
 
     assert (nothing, again[0]) == ((404, NOT_FOUND), 201)
-    assert active_snoozes(harness) == [(rule, user, 11)]
+    assert stored_snoozes(harness) == [(rule, user, 11)]
 
 
 def test_a_snooze_expires_without_a_cleanup_job(harness: Harness, acme: Acme) -> None:
@@ -120,7 +120,7 @@ def test_a_rule_is_unsnoozed(harness: Harness, acme: Acme, fields: dict[str, JSO
     outcome = harness.execute(unsnooze(rule, **fields), **acme.by("mem"))
 
     assert outcome == (204, None)
-    assert [user for _, user, _ in active_snoozes(harness)] == left
+    assert [user for _, user, _ in stored_snoozes(harness)] == left
 
 
 def test_unsnoozing_without_a_snooze_is_404(harness: Harness, acme: Acme) -> None:
@@ -140,7 +140,7 @@ def test_the_last_command_of_a_batch_decides_the_snooze(harness: Harness, acme: 
 
     statuses = [harness.ledger_row(id_)["outcome_status"] for id_ in ids]
     assert statuses == [201, 410, 204, 201, 204, 404, 201]
-    assert active_snoozes(harness) == [(rule, 11, 11)]
+    assert stored_snoozes(harness) == [(rule, 11, 11)]
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])
@@ -163,7 +163,7 @@ def test_an_inaccessible_rule_cannot_be_snoozed(harness: Harness, acme: Acme, co
     assert harness.execute(command(rule), **mem) == (403, FORBIDDEN)
     assert harness.execute(command(rule, inProject="c1"), **mem) == (403, FORBIDDEN)
     assert harness.execute(command(rule, inProject="nowhere"), **mem) == (404, NOT_FOUND)
-    assert active_snoozes(harness) == []
+    assert stored_snoozes(harness) == []
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])
@@ -184,4 +184,4 @@ def test_deleting_a_rule_deletes_its_snoozes(harness: Harness, acme: Acme) -> No
 
     harness.execute(delete_rule(rule), **acme.by("mem"))
 
-    assert active_snoozes(harness) == []
+    assert stored_snoozes(harness) == []

@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select
 
 from models.incidents.incident import incident_seen
-from models.incidents.subscription import subscriptions
 from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import MarkSeen
@@ -21,11 +20,6 @@ SUBSCRIBE = Subscribe.model_validate({"incident": "1"})
 UNSUBSCRIBE = Unsubscribe.model_validate({"incident": "1"})
 SEEN = MarkSeen.model_validate({"incident": "1"})
 COMMENT = PostComment.model_validate({"incident": "1", "comment": "Look"})
-
-
-def subscribers(harness: Harness) -> dict[int, str]:
-    with harness.engine.connect() as connection:
-        return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
 
 def seen(harness: Harness) -> dict[int, Any]:
@@ -42,7 +36,7 @@ def test_subscribing_is_idempotent_and_returns_201(harness: Harness, acme: Acme)
     outcomes = [harness.execute(SUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
     assert outcomes == [(201, {}), (201, {})]
-    assert subscribers(harness) == {11: "subscribed"}
+    assert harness.subscribers() == {11: "subscribed"}
     assert types(harness) == ["incident.subscribed"]
 
 
@@ -52,7 +46,7 @@ def test_unsubscribing_is_idempotent_and_returns_200(harness: Harness, acme: Acm
     outcomes = [harness.execute(UNSUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
     assert outcomes == [(200, {}), (200, {})]
-    assert subscribers(harness) == {}
+    assert harness.subscribers() == {}
     assert types(harness) == ["incident.subscribed", "incident.unsubscribed"]
 
 
@@ -61,7 +55,7 @@ def test_unsubscribing_does_not_affect_other_subscribers(harness: Harness, acme:
 
     harness.execute(UNSUBSCRIBE, **acme.by("mem"))
 
-    assert subscribers(harness) == {12: "subscribed"}
+    assert harness.subscribers() == {12: "subscribed"}
 
 
 def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, acme: Acme) -> None:
@@ -75,7 +69,7 @@ def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, a
     outcome = harness.execute(UNSUBSCRIBE, **acme.by("mem"))
 
     assert outcome == (200, {})
-    assert subscribers(harness) == {12: "subscribed"}
+    assert harness.subscribers() == {12: "subscribed"}
 
 
 def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
@@ -90,7 +84,7 @@ def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme:
     )
 
     assert status == 200
-    assert subscribers(harness) == {}
+    assert harness.subscribers() == {}
 
 
 def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, acme: Acme) -> None:
@@ -98,7 +92,7 @@ def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, a
 
     harness.execute(SUBSCRIBE, **acme.by("mem"))
 
-    assert subscribers(harness) == {11: "commented"}
+    assert harness.subscribers() == {11: "commented"}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +117,7 @@ def test_the_last_command_of_a_batch_decides_the_subscription(
     harness.apply()
 
     keeps_its_reason = is_subscribed and commands[0] is not UNSUBSCRIBE and UNSUBSCRIBE not in commands
-    assert subscribers(harness) == ({11: "subscribed"} if keeps_its_reason else left)
+    assert harness.subscribers() == ({11: "subscribed"} if keeps_its_reason else left)
 
 
 @pytest.mark.parametrize("command", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
@@ -180,6 +174,6 @@ def test_deleting_an_account_deletes_its_activities_and_subscriptions(harness: H
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM users WHERE id = 11")
 
-    assert (set(subscribers(harness)), set(seen(harness))) == ({12}, {12})
+    assert (set(harness.subscribers()), set(seen(harness))) == ({12}, {12})
     with harness.engine.connect() as connection:
         assert list(connection.exec_driver_sql("SELECT user_id FROM incident_activities").scalars()) == [12]
