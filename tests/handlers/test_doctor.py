@@ -81,7 +81,7 @@ def test_a_setting_that_a_process_would_reject_fails_the_check(
 
     (found,) = (check for check in json.loads(result.out)["checks"] if check["check"] == "configuration")
     assert (result.code, found["good"]) == (1, False)
-    assert found["says"].startswith(f"{name} does not fit: ")
+    assert found["says"].startswith(f"{name} is invalid: ")
 
 
 def test_a_setting_shows_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
