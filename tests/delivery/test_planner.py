@@ -19,7 +19,7 @@ from tasks.events import CommentPosted, Mentioned
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import Scene
-from tests.faults.loops import running_loop
+from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
