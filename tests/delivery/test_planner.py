@@ -23,7 +23,7 @@ from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
-from workers.notify.notifier import EVENTS_PER_LINE, Notifier
+from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
 from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000
@@ -110,12 +110,12 @@ def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
 
 
 def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(scene: Scene) -> None:
-    ana = post_comments(scene, EVENTS_PER_LINE + 7, on_one_incident=True)
+    ana = post_comments(scene, EVENTS_PER_SUBJECT + 7, on_one_incident=True)
 
     scene.plan()
 
     assert scene.rows("SELECT user_id, event_type, count(*) FROM notifications GROUP BY 1, 2") == [
-        (ana, CommentPosted.type, EVENTS_PER_LINE + 7)
+        (ana, CommentPosted.type, EVENTS_PER_SUBJECT + 7)
     ]
 
 

@@ -78,7 +78,7 @@ def valkey_server() -> Iterator[Valkey]:
         yield server
     finally:
         server.stop()
-        folder.clear_run_folder()
+        folder.remove_socket_directory()
         folder.remove()
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from tasks.log_config import configure_logging
+from tasks.settings import LogLevel
 from workers.notify.notifier import Notifier
 from workers.relay.relay import Relay
 from workers.settings import WorkerSettings
@@ -37,7 +38,7 @@ def running_loop(loop: str, *, database_url: str, broker_url: str) -> Iterator[s
 
 def main(loop: str) -> None:
     settings = WorkerSettings.from_environment()
-    configure_logging("info")
+    configure_logging(LogLevel.INFO)
     engine = make_engine(settings.database_url, application=loop, timeouts=WORKER_TIMEOUTS)
     LOOPS[loop](engine, settings).run(threading.Event(), lambda: print("ready", flush=True))  # noqa: T201
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from workers.stack.console import Console
 from workers.stack.own_processes import TocsinProcess, tocsin
-from workers.stack.supervisor import Stopped, Supervisor
+from workers.stack.supervisor import StopRequested, Supervisor
 
 
 def main(logs: Path, environment: dict[str, str]) -> None:
@@ -23,11 +23,11 @@ def main(logs: Path, environment: dict[str, str]) -> None:
         command = tocsin("worker", "--patience", "3", "--lanes", lanes)
         return TocsinProcess(name, command, log=logs / f"{name}.log", environment=os.environ | environment)
 
-    supervisor.listen()
+    supervisor.handle_signals()
     try:
         supervisor.start([worker("busy", "commands,bulk"), worker("idle", "deliveries")])
         supervisor.watch()
-    except Stopped:
+    except StopRequested:
         pass
     finally:
         supervisor.stop()

@@ -12,13 +12,13 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
+from tasks.startup import free_port
 from tasks.watchdog import EXIT_STUCK
 from tests.conftest import Database
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import Program, running_module
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 WITHIN_SECONDS = 5.0
 
@@ -42,7 +42,7 @@ def test_a_gateway_that_lost_its_socket_exits(serving: tuple[Program, int]) -> N
         assert client.get("/livez").is_success
 
     assert gateway.wait() == EXIT_STUCK
-    assert "watch.deaf" in gateway.lines[-1]
+    assert "watchdog.stuck" in gateway.lines[-1]
 
 
 def test_a_gateway_that_hangs_exits(serving: tuple[Program, int]) -> None:
@@ -50,7 +50,7 @@ def test_a_gateway_that_hangs_exits(serving: tuple[Program, int]) -> None:
     gateway.process.send_signal(signal.SIGUSR2)
 
     assert gateway.wait() == EXIT_STUCK
-    assert "watch.deaf" in gateway.lines[-1]
+    assert "watchdog.stuck" in gateway.lines[-1]
 
 
 def test_a_gateway_that_is_stopped_is_not_stuck(serving: tuple[Program, int]) -> None:

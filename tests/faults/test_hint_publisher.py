@@ -79,7 +79,7 @@ def test_hints_of_many_callers_are_merged_into_few_messages(broker: Broker) -> N
 
 def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
     for subject in ("org:1", "org:2"):
-        publisher = HintPublisher(make_app(broker.settings), max_waiting=1)
+        publisher = HintPublisher(make_app(broker.settings), max_queued=1)
         publisher.publish(Lane.COMMANDS, [subject])
         publisher.start()
         publisher.stop(timeout=10)

@@ -90,7 +90,7 @@ def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbi
 
         assert topology_errors(connection) == []
     assert "the exchange tocsin.events, the queue commands, " in missing
-    assert missing.endswith(" are missing: start `tocsin relay` (anew, if it runs), which declares them")
+    assert missing.endswith(" are missing: start `tocsin relay` (restart it, if it runs), which declares them")
     assert found_after == []
 
 
@@ -110,8 +110,8 @@ def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the queue bulk is not as we declare it (inequivalent arg '")
-    assert found.endswith("delete it on RabbitMQ, no work is lost, then start `tocsin relay` anew")
+    assert found.startswith("the queue bulk differs from its declaration (inequivalent arg '")
+    assert found.endswith("delete it on RabbitMQ, which loses no work, then restart `tocsin relay`")
     assert difference in found or "x-dead-letter" in found or "x-max-length" in found
 
 
@@ -121,8 +121,8 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the exchange tocsin.events is not as we declare it (inequivalent arg 'type'")
-    assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
+    assert found.startswith("the exchange tocsin.events differs from its declaration (inequivalent arg 'type'")
+    assert found.endswith("restart `tocsin relay` and the services whose queues were bound to it")
 
 
 def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
@@ -133,7 +133,7 @@ def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
         found = topology_errors(connection)
 
     assert [sentence.partition(" (")[0] for sentence in found] == [
-        f"the queue {lane.value} may not be looked at" for lane in Lane
+        f"the queue {lane.value} cannot be inspected" for lane in Lane
     ]
     assert all("`rabbitmqctl set_permissions`" in sentence for sentence in found)
 
@@ -153,7 +153,7 @@ def test_the_doctor_reports_a_missing_queue_until_it_is_declared(
         before = run_doctor()
         declare(connection)
 
-    assert before == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
+    assert before == (1, "the queue bulk is missing: start `tocsin relay` (restart it, if it runs), which declares it")
     assert run_doctor() == (0, "every exchange and queue is as this release declares it")
 
 
@@ -199,7 +199,7 @@ def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
     relay.publish_batch()
     assert unpublished_count(database.engine) == 2
     first = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
@@ -213,7 +213,7 @@ def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
 
 def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
 
     while relay.publish_batch():
         pass
@@ -224,7 +224,9 @@ def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Data
 
 def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=10, per_subject=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
+    relay = Relay(
+        database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(600,), max_deferred=4)
+    )
 
     while relay.publish_batch():
         pass

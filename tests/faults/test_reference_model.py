@@ -20,7 +20,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.faults.reference_model import CLOSED, Comment, Incident, Model, Person
 from tests.harness import Harness
 from workers.apply.applier import Applier
@@ -37,8 +37,6 @@ PICK = st.integers(0, 1_000_000)
 VERSIONS = st.sampled_from(["any", "current", "stale"])
 MAX_CRASHES = 3
 """Fewer than the attempts after which a command is dead."""
-
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
 
 _numbers = count(1)
 
@@ -239,7 +237,7 @@ class CommandMachine(RuleBasedStateMachine):
             # End all back-off.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
-        notifier = Notifier(self.engine, BrokerSettings.model_validate({"BROKER_URL": NOWHERE}))
+        notifier = Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
         while notifier.plan_batch():
             pass
         self._new_worker().drain(())

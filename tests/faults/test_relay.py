@@ -30,7 +30,7 @@ from tests.faults.relay_harness import (
 )
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
-from workers.relay.relay import EVENTS_PER_LINE, Relay
+from workers.relay.relay import EVENTS_PER_SUBJECT, Relay
 from workers.stack.servers import EmbeddedServers
 
 
@@ -76,7 +76,7 @@ def test_several_relays_publish_each_subject_in_order_despite_late_commits(
 def test_a_subject_with_more_events_than_a_round_is_published_in_order(
     database: Database, subscriber: Subscriber
 ) -> None:
-    per_subject = 2 * EVENTS_PER_LINE + 3
+    per_subject = 2 * EVENTS_PER_SUBJECT + 3
     insert_events(database.engine, subjects=1, per_subject=per_subject)
 
     publish_all(Relay(database.engine, subscriber.settings))

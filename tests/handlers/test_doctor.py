@@ -50,7 +50,7 @@ def test_with_a_worker_on_every_queue_the_queue_check_passes(tocsin: Tocsin, dat
     good, says = queue_check(tocsin)
 
     assert good
-    assert "commands N s ago (N ms on its way), bulk" in says
+    assert "commands N s ago (N ms after it was sent), bulk" in says
 
 
 def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
@@ -59,7 +59,7 @@ def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
     send_canaries(database, ago="120 seconds", received_on={*Lane})
     send_canaries(database, ago="0 seconds", received_on={Lane.COMMANDS, Lane.BULK})
 
-    what, fix = "no worker has taken a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
+    what, fix = "no worker has consumed a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
     assert queue_check(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 

@@ -22,7 +22,7 @@ import pytest
 
 import workers
 from workers.stack.data_dir import can_enter
-from workers.stack.managed_process import identity
+from workers.stack.managed_process import child_identity
 
 SOURCE = Path(workers.__file__).parent.parent
 TESTS = Path(__file__).parents[2]
@@ -151,7 +151,7 @@ def run_unprivileged(script: str, home: Path, *words: str) -> subprocess.Complet
         text=True,
         timeout=60,
         check=False,
-        **(identity(user) | {"cwd": str(home)}),
+        **(child_identity(user) | {"cwd": str(home)}),
     )
 
 
@@ -191,7 +191,7 @@ def _interpreter(user: pwd.struct_passwd | None) -> str:
                 env={"PYTHONPATH": _readable_modules(user)},
                 capture_output=True,
                 check=False,
-                **identity(user),
+                **child_identity(user),
             )
             if check.returncode == 0:
                 return python

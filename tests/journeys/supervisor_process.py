@@ -13,7 +13,7 @@ from pathlib import Path
 from workers.stack.console import Console
 from workers.stack.managed_process import StackError
 from workers.stack.own_processes import TocsinProcess
-from workers.stack.supervisor import Stopped, Supervisor
+from workers.stack.supervisor import StopRequested, Supervisor
 
 PREAMBLE = "import signal, sys, time; from workers.runtime.readiness import announce_ready\n"
 
@@ -26,13 +26,13 @@ def main(logs: Path, tiers: list[dict[str, str]]) -> None:
         command = [sys.executable, "-c", PREAMBLE + code]
         return TocsinProcess(name, command, log=logs / f"{name}.log", environment=os.environ)
 
-    supervisor.listen()
+    supervisor.handle_signals()
     try:
         for tier in tiers:
             supervisor.start([process(name, code) for name, code in tier.items()])
         console.print("all up")
         supervisor.watch()
-    except Stopped:
+    except StopRequested:
         pass
     except StackError as error:
         console.print(f"failed: {error}")

@@ -17,13 +17,13 @@ from sqlalchemy.pool import NullPool
 from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
 from models.directory.importer import import_directory, read_document
 from models.tables import METADATA
+from tasks.startup import free_port
 from tests.conftest import Database
 from tests.journeys.stack import ACME, post_until_accepted
 from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.waiting import eventually
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 RULE = {
     "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",

@@ -110,9 +110,9 @@ def test_a_long_query_of_a_killed_postgres_does_not_delay_the_restart(data: Path
         backend = busy.info.backend_pid
         busy.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1000000000000)")
 
-        assert servers.postgres.process is not None
-        servers.postgres.process.kill()
-        servers.postgres.process.wait()
+        assert servers.postgres.popen is not None
+        servers.postgres.popen.kill()
+        servers.postgres.popen.wait()
         servers.start_postgres()
 
         assert query(servers, "SELECT 1") == "1"
@@ -166,7 +166,7 @@ def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> Non
 
     assert second.returncode == 1
     assert second.stderr == (
-        f"tocsin already runs on {data} (pid {os.getpid()}): stop that one, or name another folder with --data\n"
+        f"tocsin already runs in {data} (pid {os.getpid()}): stop that one, or choose another directory with --data\n"
     )
 
 
@@ -277,7 +277,9 @@ def test_a_port_in_use_is_reported_before_anything_starts(data: Path) -> None:
         done = run_tocsin("up", "--data", str(data), "--port", str(port))
 
     assert done.returncode == 1
-    assert done.stderr == f"port {port} on 127.0.0.1 is taken: end what listens there, or choose another with --port\n"
+    assert (
+        done.stderr == f"port {port} on 127.0.0.1 is in use: stop what listens there, or choose another with --port\n"
+    )
     assert not data.exists()
 
 
@@ -286,7 +288,7 @@ def test_a_file_is_not_a_data_directory(data: Path) -> None:
 
     done = run_tocsin("up", "--data", str(data), "--port", "0")
 
-    assert (done.returncode, done.stderr) == (1, f"{data} is a file: name a folder with --data\n")
+    assert (done.returncode, done.stderr) == (1, f"{data} is a file: choose a directory with --data\n")
 
 
 def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
@@ -296,7 +298,9 @@ def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
 
     said = run_unprivileged(script, Path("/"), str(data / "below")).stderr
 
-    sentence = f"{data / 'below'} cannot be used: Permission denied; name a folder with --data that you may write to\n"
+    sentence = (
+        f"{data / 'below'} cannot be used: Permission denied; choose a directory with --data that you may write to\n"
+    )
     assert sentence in said
 
 
@@ -313,7 +317,7 @@ def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("the disk that holds ")
-    assert done.stderr.endswith(" is full: free some space there, or name another folder with --data\n")
+    assert done.stderr.endswith(" is full: free some space, or choose another directory with --data\n")
     assert done.stderr.count("\n") == 1
 
 
@@ -333,11 +337,11 @@ def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
     done = run_tocsin("reset", "--data", str(data), "--yes")
     again = run_tocsin("reset", "--data", str(data), "--yes")
 
-    assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs on {data}: stop it first\n")
+    assert (while_running.returncode, while_running.stderr) == (1, f"tocsin runs in {data}: stop it first\n")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in data.iterdir()] == ["other.txt"]
     assert again.returncode == 1
-    assert again.stderr.startswith(f"{data} is no data folder of tocsin")
+    assert again.stderr.startswith(f"{data} is not a data directory of tocsin")
 
 
 def query(servers: EmbeddedServers, question: str) -> str:

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.startup import free_port
 from tests.journeys.stack import Stack
 from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, run_tocsin
 from workers.stack.mail_catcher import KEPT, MAX_BYTES
-from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("stack")
 

@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from gateway.metrics import Metrics
 from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
+from tasks.startup import free_port
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
 from tests.journeys.stack import ACME, post_until_accepted
@@ -33,7 +34,6 @@ from tests.waiting import eventually
 from workers.cli import CLI_COMMANDS
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 SERVERS = {"postgres", "rabbitmq", "valkey"}
 PASSWORDS = {"GATEWAY_PASSWORD", "WORKER_PASSWORD", "RELAY_PASSWORD", "NOTIFIER_PASSWORD"}

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks.startup import free_port
 from tests.conftest import Database
 from tests.journeys.subprocesses import public_temp_dir
 from tests.project.compose import own_services
@@ -19,7 +20,6 @@ from tests.project.dockerfile import Image, base_python, build, context_entries,
 from tests.project.tree import PACKAGES
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("image")
 
