@@ -31,7 +31,7 @@ from workers.notify.notifier import Notifier
 EVENTS = f"{ACME}/events/"
 
 # Resuming replays events of transactions that overlapped the last one, in any database of the server.
-pytestmark = pytest.mark.usefixtures("alone")
+pytestmark = pytest.mark.usefixtures("quiet_servers")
 
 
 @dataclass
