@@ -10,16 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from dateutil import parser
 from starlette.datastructures import QueryParams
 
+from gateway.reads.projects import NamedProject
 from models.enums import MAX_ID, Feature, IncidentStatus
 from models.policy import (
     Actor,
     OrganizationFacts,
-    ProjectFacts,
     TeamFacts,
     has_project_access,
     is_listed_by_default,
@@ -57,13 +57,6 @@ _STATUSES: Final = {
     StatusFilter.CRITICAL: (IncidentStatus.CRITICAL,),
 }
 _STANDINGS: Final = {standing.value: standing for standing in StatusFilter}
-
-
-class Project(NamedTuple):
-    """A project of the organization, by both of its names."""
-
-    slug: str
-    facts: ProjectFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +101,12 @@ class IncidentFilter:
         return not self.projects or self.rule.names_none
 
 
-def select(
+def parse_incident_filter(
     query: QueryParams,
     *,
     actor: Actor,
     organization: OrganizationFacts,
-    projects: Sequence[Project],
+    projects: Sequence[NamedProject],
     teams: Mapping[int, TeamFacts],
     environments: Collection[str] = (),
     has_other_datasets: bool = True,
@@ -159,7 +152,7 @@ def team_ids(query: QueryParams) -> list[int]:
 
 
 def selected_projects(
-    query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[Project]
+    query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[NamedProject]
 ) -> tuple[int, ...]:
     """The projects that a list is about: those named, or those of the caller's teams.
 

@@ -18,6 +18,7 @@ from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list_ranges import COLUMNS, HAS_TITLE, OF_PROJECTS, OF_RULE, Part, Span, parts, span_from
 from gateway.reads.incident_list_search import ANY_LONG, SAMPLE, Letters, can_search, letters_of, mask, named, search
 from models.enums import MAX_ID
+from models.incidents.incident import IS_OPEN
 
 MERGED_PROJECTS: Final = 32
 """Up to so many projects are merged row by row; of more, each gives a page, and the pages are merged."""
@@ -111,7 +112,7 @@ def _by_key(selection: IncidentFilter, page: Page) -> str:
             {part.stands} {part.span.condition} AND {part.is_found}
         )"""
     latest = f"{of_key} ORDER BY i.date_started DESC, i.id DESC LIMIT 1"
-    first = f"(({of_key} AND i.status <> 2 LIMIT 1) UNION ALL ({latest})) AS c ORDER BY c.status = 2 LIMIT 1"
+    first = f"(({of_key} AND i.{IS_OPEN} LIMIT 1) UNION ALL ({latest})) AS c ORDER BY NOT (c.{IS_OPEN}) LIMIT 1"
     here = span_from(selection, page.cursor)
     return _page_of(f"SELECT * FROM (SELECT * FROM {first}) AS one WHERE true {here.condition}", here, page)
 
@@ -138,10 +139,10 @@ def _along(part: Part, *, most: int | None) -> tuple[str, str]:
     of_organization = f"SELECT {COLUMNS} FROM incident_listing WHERE organization_id = %(organization)s"
     if not part.is_unfinished:
         return f"{of_organization} {part.span.condition}", f"{OF_PROJECTS} {part.stands}"
-    unfinished = f"({of_organization} AND status <> 2 {part.span.condition} {part.span.order} {_limit(most)})"
+    unfinished = f"({of_organization} AND {IS_OPEN} {part.span.condition} {part.span.order} {_limit(most)})"
     return (
         " UNION ALL ".join([unfinished] * part.has_rows + _survivors(part)),
-        f"(status = 2 OR {OF_PROJECTS} {part.stands})",
+        f"(NOT ({IS_OPEN}) OR {OF_PROJECTS} {part.stands})",
     )
 
 

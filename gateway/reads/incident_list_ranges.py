@@ -17,7 +17,8 @@ from typing import Final, NamedTuple
 
 from gateway.http.pagination import Cursor
 from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFilter
-from models.enums import MAX_ID, IncidentStatus
+from models.enums import MAX_ID
+from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import LIFE, RULE_COLUMNS
 
 OF_RULE: Final = ", ".join(RULE_COLUMNS)
@@ -106,7 +107,7 @@ class Part:
             case None:
                 standing = ""
             case StatusFilter.OPEN:
-                standing = f"AND status <> {IncidentStatus.CLOSED:d}"
+                standing = f"AND {IS_OPEN}"
             case one:
                 standing = f"AND status = {one.statuses[0]:d}"
         alive = "" if self.selection.start is None else "AND (date_closed IS NULL OR date_closed >= %(start)s)"
@@ -131,7 +132,7 @@ class Part:
                 SELECT * FROM incident_listing
                 WHERE {OF_PROJECTS} AND date_closed IS NOT NULL AND {LIFE} @> %(start)s OFFSET 0
             ) AS lived
-            WHERE status = 2 AND date_closed >= %(start)s {self.span.condition}"""
+            WHERE NOT ({IS_OPEN}) AND date_closed >= %(start)s {self.span.condition}"""
 
     def rows_of(self, project: str) -> str:
         """A query for the rows of a project, along an index."""

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from gateway.reads.incident_filters import IncidentFilter
 from gateway.reads.incident_list_ranges import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
+from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import (
     AROUND_SPACE,
     BEFORE_SPACE,
@@ -238,7 +239,7 @@ def _found(part: Part, keys: Keys, era: str, also: str) -> str:
 
 def _titles(part: Part) -> str:
     # What is not closed has an index of its own: it would be lost among everything else.
-    return "incident_listing WHERE status <> 2 AND" if part.is_unfinished else "incident_titles WHERE"
+    return f"incident_listing WHERE {IS_OPEN} AND" if part.is_unfinished else "incident_titles WHERE"
 
 
 def _page_of(found: str, part: Part) -> str:

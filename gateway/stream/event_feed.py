@@ -9,15 +9,20 @@ a transaction has its number from its first write. See docs/decisions/0006-follo
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NewType
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Executable, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.reads.database import Rows, fetch_all
+from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
+from models.directory.tables import projects
 from models.enums import JSON
+from models.incidents.incident import incident_projects
 from models.policy import ProjectFacts
 from models.serializers import notification_json
 from tasks.events import NotificationCreated, cloud_event
@@ -138,13 +143,6 @@ LEFT JOIN incident_activities a ON a.id = n.activity_id
 WHERE n.id = ANY(%(numbers)s::bigint[])
 """
 
-_PROJECTS: Final = """
-SELECT ip.incident_id AS incident, p.id, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
-FROM incident_projects ip JOIN projects p ON p.id = ip.project_id
-WHERE ip.incident_id = ANY(%(incidents)s::bigint[])
-"""
-
 
 class EventFeed:
     """Reads what is to be told; faults of the database come out as they are."""
@@ -155,7 +153,7 @@ class EventFeed:
 
     async def now(self) -> Snapshot:
         """What is visible now."""
-        return Snapshot((await self._rows("SELECT pg_current_snapshot()::text", {}))[0][0])
+        return Snapshot((await self._rows("SELECT pg_current_snapshot()::text AS current"))[0].current)
 
     async def read_since(
         self, since: Snapshot, organizations: Collection[int], people: Collection[int], *, most: int
@@ -225,11 +223,16 @@ class EventFeed:
     async def projects(self, incidents: Collection[int]) -> dict[int, list[ProjectFacts]]:
         """The projects of incidents, as the policy asks for them."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
-        for row in await self._rows(_PROJECTS, {"incidents": list(incidents)}) if incidents else ():
-            facts[row.incident].append(ProjectFacts(row.id, row.active, frozenset(row.teams)))
+        statement = (
+            select(incident_projects.c.incident_id, *PROJECT_COLUMNS)
+            .join_from(incident_projects, projects)
+            .where(incident_projects.c.incident_id.in_(incidents))
+        )
+        for row in await self._rows(statement) if incidents else ():
+            facts[row.incident_id].append(project_from_row(row).facts)
         return facts
 
-    async def _items(self, rows: Sequence[Any]) -> list[Item]:
+    async def _items(self, rows: Rows) -> list[Item]:
         numbers = [row.number for row in rows if row.number is not None]
         inbox = {}
         if numbers:
@@ -245,9 +248,9 @@ class EventFeed:
             items.append(Item(row.organization_id, row.incident_id, row.person, frame))
         return items
 
-    async def _rows(self, statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
+    async def _rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
         async with self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(statement, parameters)).all()
+            return await fetch_all(connection, statement, parameters)
 
 
 def _frame(id_: str, type_: str, body: str) -> bytes:

@@ -204,6 +204,9 @@ COOL_DOWN: Final = timedelta(minutes=10)
 
 # --- tables ----------------------------------------------------------------------------------------------------
 
+IS_LIVE: Final = f"status <> {RuleStatus.SNAPSHOT:d}"
+"""Live rules in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
+
 alert_rules = Table(
     "alert_rules",
     METADATA,
@@ -223,7 +226,7 @@ Index(
     alert_rules.c.organization_id,
     alert_rules.c.date_added,
     alert_rules.c.id,
-    postgresql_where=text("status <> 4"),
+    postgresql_where=text(IS_LIVE),
 )
 
 alert_rule_projects = Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +21,9 @@ from sqlalchemy import (
 
 from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import IncidentStatus, IncidentType, StatusMethod
+
+IS_OPEN: Final = f"status <> {IncidentStatus.CLOSED:d}"
+"""Open incidents in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
 
 incidents = Table(
     "incidents",
@@ -53,7 +57,7 @@ Index(
 Index(
     "incidents_open_alert_rule_idx",
     incidents.c.alert_rule_id,
-    postgresql_where=text("status <> 2 AND alert_rule_id IS NOT NULL"),
+    postgresql_where=text(f"{IS_OPEN} AND alert_rule_id IS NOT NULL"),
 )
 # Keys come from other systems and may be long: the digest is what is indexed.
 Index(
@@ -61,7 +65,7 @@ Index(
     incidents.c.organization_id,
     func.md5(incidents.c.dedup_key),
     unique=True,
-    postgresql_where=text("status <> 2 AND dedup_key IS NOT NULL"),
+    postgresql_where=text(f"{IS_OPEN} AND dedup_key IS NOT NULL"),
 )
 Index(
     "incidents_dedup_key_idx",

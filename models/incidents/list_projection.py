@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, SmallInteger, Table, Text, func, literal_column
 
 from models.base import METADATA, Timestamp
+from models.incidents.incident import IS_OPEN
 
 
 def _of_rule() -> tuple[Column[Any], ...]:
@@ -54,13 +55,13 @@ Index(
     "incident_listing_open_idx",
     incident_listing.c.project_id,
     *_IN_ORDER,
-    postgresql_where=literal_column("status <> 2"),
+    postgresql_where=literal_column(IS_OPEN),
 )
 Index(
     "incident_listing_unfinished_idx",
     incident_listing.c.organization_id,
     *_IN_ORDER,
-    postgresql_where=literal_column("status <> 2"),
+    postgresql_where=literal_column(IS_OPEN),
 )
 Index("incident_listing_status_idx", incident_listing.c.project_id, incident_listing.c.status, *_IN_ORDER)
 
@@ -156,7 +157,7 @@ TITLE_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
 # A short list of rows still to be indexed keeps openings cheap; every search reads that list.
 for _table, _name, _where in (
     (incident_titles, "incident_titles_keys_idx", None),
-    (incident_listing, "incident_listing_unfinished_keys_idx", literal_column("status <> 2")),
+    (incident_listing, "incident_listing_unfinished_keys_idx", literal_column(IS_OPEN)),
 ):
     Index(
         _name,
