@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Numeric, cast, exists, func, select, true
+from sqlalchemy import ColumnElement, Numeric, cast, exists, func, literal, select, true
 from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
@@ -62,8 +62,9 @@ class RuleListQuery(NamedTuple):
             ),
         ]
         if self.monitor_type is not None:
-            # Numeric: the number requested may be larger than any integer type.
-            conditions.append(cast(alert_rules.c.definition["monitor_type"].astext, Numeric) == self.monitor_type)
+            # Numeric, because the number requested may exceed every integer type.
+            stored = cast(alert_rules.c.definition["monitor_type"].astext, Numeric)
+            conditions.append(stored == literal(self.monitor_type, Numeric))
         if self.only_events:
             conditions.append(alert_rules.c.definition["dataset"].astext == Dataset.EVENTS)
         return conditions
