@@ -18,7 +18,7 @@ from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person, members, projects, team_members, teams, users
 from models.enums import CallerKind, DecisionOutcome, NotificationReason, ObjectStatus, Role
 from models.incidents.incident import incident_projects, incidents
-from models.incidents.mentions import Kind, MentionedTeam, parse, resolve_mentions
+from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
 from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
@@ -109,8 +109,8 @@ class CommentPreview:
         ]
 
     async def _load_mentioned(self, organization: OrganizationFacts, mentions: Sequence[str | None]) -> _Directory:
-        targets = [target for each in mentions if each is not None and (target := parse(each))]
-        named = [target.name for target in targets if target.kind is Kind.NAME]
+        targets = [target for each in mentions if each is not None and (target := parse_mention(each))]
+        named = [target.name for target in targets if target.kind is MentionKind.NAME]
         username, email = func.lower(users.c.username), func.lower(users.c.email)
         people = await self._rows(
             select(
@@ -123,14 +123,14 @@ class CommentPreview:
             .select_from(users.outerjoin(members, _is_member_of(organization)))
             .where(
                 or_(
-                    users.c.id.in_([target.id for target in targets if target.kind is Kind.USER]),
+                    users.c.id.in_([target.id for target in targets if target.kind is MentionKind.USER]),
                     username.in_(named),
                     email.in_(named),
                 )
             )
             .order_by(users.c.is_active, users.c.id.desc())
         )
-        team_ids = [target.id for target in targets if target.kind is Kind.TEAM]
+        team_ids = [target.id for target in targets if target.kind is MentionKind.TEAM]
         team_rows = await self._rows(MENTIONED_TEAMS, {"ids": team_ids})
         # Later rows win: active accounts over inactive ones, older over younger, usernames over e-mail addresses.
         names = {row.email: row.id for row in people} | {row.username: row.id for row in people}

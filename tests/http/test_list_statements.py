@@ -160,11 +160,11 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
     house: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # As if the list were long, and as if few projects were many.
-    monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
-    monkeypatch.setattr(incident_list_search, "FEW", 2)
+    monkeypatch.setattr(incident_list_pages, "SCAN_ROWS", 6)
+    monkeypatch.setattr(incident_list_search, "MAX_SORTED", 2)
     if many:
         monkeypatch.setattr(incident_list_pages, "MERGED_PROJECTS", 0)
-        monkeypatch.setattr(incident_list_search, "MOST_NAMED", 0)
+        monkeypatch.setattr(incident_list_search, "MAX_PROJECT_SCOPES", 0)
     asked: list[str] = []
 
     @settings(
