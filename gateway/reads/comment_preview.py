@@ -102,7 +102,11 @@ class CommentPreview:
             for row in candidates
             if decide_notification(
                 Recipient(
-                    _actor_from_row(row), reasons[row.id], row.id == author, organization=organization, projects=facts
+                    _actor_from_row(row),
+                    reasons[row.id],
+                    is_author=row.id == author,
+                    organization=organization,
+                    projects=facts,
                 )
             ).outcome
             is DecisionOutcome.DELIVERED

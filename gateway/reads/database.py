@@ -43,7 +43,7 @@ class QueryRunner:
         except Refusal:
             raise
         except Exception as error:
-            if is_transient(error) or isinstance(error, TimeoutError):
+            if is_transient(error):
                 raise Unavailable("Temporarily unavailable; try again.") from error
             raise
         raise AssertionError("unreachable")  # pragma: no cover

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Select, Text, and_, exists, func, select
 
+from models.directory.policy_facts import project_facts
 from models.directory.tables import project_teams, projects
 from models.enums import ObjectStatus
 from models.incidents.incident import incident_projects
@@ -30,11 +31,12 @@ PROJECT_COLUMNS: Final = (
     (projects.c.status == ObjectStatus.ACTIVE).label("active"),
     func.array(_TEAMS, type_=ARRAY(BigInteger)).label("teams"),
 )
+"""The columns of :data:`models.directory.policy_facts.PROJECT_COLUMNS` for statements in Core."""
 
 
 def project_from_row(row: Any) -> NamedProject:
     """Build the project of a row with :data:`PROJECT_COLUMNS`."""
-    return NamedProject(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams)))
+    return NamedProject(row.slug, project_facts(row))
 
 
 def project_slugs(incident_id: ColumnElement[int]) -> ColumnElement[Sequence[str]]:

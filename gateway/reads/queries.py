@@ -27,12 +27,12 @@ from models.directory.tables import (
     teams,
     users,
 )
-from models.enums import Lane, ObjectStatus
+from models.enums import ObjectStatus
 from models.incidents.activity import activities
 from models.incidents.incident import Incident, incident_projects, incident_seen, incidents
 from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, incident_from_row
 from models.incidents.subscription import subscriptions
-from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus
+from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus, canary_status_from_row
 from models.messaging.command_ledger import commands
 from models.notifications.notification import notifications
 from models.policy import Actor, OrganizationFacts, ProjectFacts
@@ -239,8 +239,7 @@ class Queries:
 
     async def canaries(self) -> list[CanaryStatus]:
         """Return the state of every queue's canaries."""
-        rows = await self._rows(CANARY_STATUS, ALL_QUEUES)
-        return [CanaryStatus(**row._mapping | {"queue": Lane(row.queue)}) for row in rows]
+        return [canary_status_from_row(row) for row in await self._rows(CANARY_STATUS, ALL_QUEUES)]
 
     async def schema_revision(self) -> str | None:
         """Return the database's schema revision, ``None`` before the first migration."""

@@ -343,7 +343,7 @@ async def _distribute(
 
 
 def _may_pass(error: Exception) -> bool:
-    return is_transient(error) or isinstance(error, (TimeoutError, Unavailable))
+    return is_transient(error) or isinstance(error, Unavailable)
 
 
 def _require(caller: Caller, permission: Permission) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any, Final
 
+from models.directory.policy_facts import IS_ACTIVE
 from models.directory.tables import Person, users
 from models.policy import TeamFacts
 
 PERSON_COLUMNS: Final = tuple(users.c[field.name] for field in fields(Person))
 """Every field of a :class:`~models.directory.tables.Person`."""
 
-TEAMS: Final = """
-SELECT id, slug, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
-"""
+TEAMS: Final = f"""
+SELECT id, slug, organization_id, name, {IS_ACTIVE} AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own condition
 """Teams by id, with the facts that the policy needs; SQL text, since workers load it for every batch with rules."""
 
 
