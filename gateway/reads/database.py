@@ -61,7 +61,7 @@ async def fetch_all(
 def paginate(statement: Select[Any], page: Page, *columns: ColumnElement[Any], descending: bool = False) -> Select[Any]:
     """Order a statement by the columns of the cursor's key, and restrict it to the page and one row more.
 
-    The row too many tells whether another page follows. A page before the first one is empty.
+    The additional row shows whether another page follows. A page before the first one is empty.
     """
     is_descending = descending != page.cursor.backwards
     order = [column.desc() if is_descending else column.asc() for column in columns]

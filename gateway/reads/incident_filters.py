@@ -119,7 +119,7 @@ def parse_incident_filter(
     """Return the filter that the query parameters describe.
 
     ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, of any organization; ``environments`` the
-    names that alert rules of the organization use; ``has_other_datasets`` tells whether any rule watches another
+    names that alert rules of the organization use; ``has_other_datasets``: whether any rule watches another
     dataset than events. A date without a time or a year takes it from the start of ``today``.
 
     :raises Refusal: a parameter is invalid, or names something that the actor has no access to.

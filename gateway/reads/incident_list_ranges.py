@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from gateway.http.pagination import Cursor
 from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFilter
+from models.alert_rules.enums import Dataset
 from models.enums import MAX_ID
 from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import LIFETIME, RULE_COLUMNS
@@ -184,7 +185,7 @@ def rule_conditions(filter_: RuleFilter) -> list[str]:
         owned = "owner_team = ANY(%(teams)s::bigint[])"
         conditions.append(f"({owned} OR owner_team IS NULL)" if filter_.or_unassigned else owned)
     if filter_.only_events:
-        conditions.append("coalesce(dataset, 'events') = 'events'")
+        conditions.append(f"coalesce(dataset, '{Dataset.EVENTS}') = '{Dataset.EVENTS}'")
     return conditions
 
 

@@ -24,6 +24,7 @@ from gateway.reads.incident_list_ranges import (
     Segment,
     rule_conditions,
 )
+from models.alert_rules.enums import Dataset
 from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import (
     AROUND_SPACE,
@@ -163,7 +164,7 @@ def rule_keys(filter_: IncidentFilter) -> list[list[str]]:
         owners = [f"'team:' || (%(teams)s::bigint[])[{at + 1}]" for at in range(len(rule.teams))]
         keys.append([*owners, "'team:'"] if rule.or_unassigned else owners)
     if rule.only_events:
-        keys.append(["'dataset:events'"])
+        keys.append([f"'dataset:{Dataset.EVENTS}'"])
     return keys
 
 

@@ -86,7 +86,7 @@ class StreamSubscriber:
 
     @property
     def user_id(self) -> int | None:
-        """The person whose inbox items are streamed; ``None`` for callers who act for nobody."""
+        """The person whose inbox items are streamed; ``None`` for callers who do not act for a person."""
         return self.caller.actor.user_id
 
     def may_receive(self, item: FeedItem, projects: Collection[ProjectFacts]) -> bool:

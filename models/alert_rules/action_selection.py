@@ -44,8 +44,8 @@ def select_on_change(
 ) -> ActionSelection:
     """Select the actions of a status change that an observation caused.
 
-    Actions of the critical trigger are selected only if the incident is or was critical; ``was_critical`` tells whether
-    that trigger ever fired in the incident.
+    Actions of the critical trigger are selected only if the incident is or was critical; ``was_critical``: whether that
+    trigger ever fired in the incident.
     """
     if new is IncidentStatus.CRITICAL:
         return ActionSelection(DeliveryMethod.FIRE, all_actions(definition))

@@ -135,7 +135,7 @@ class Owner(NamedTuple):
 def resolve_owner(named: str | None, facts: MentionFacts, *, organization: int) -> Owner:
     """Resolve the owner of a rule, which has the form of a mention; ``None`` means no owner.
 
-    :raises InvalidFields: the text refers to nobody, or to somebody outside the organization.
+    :raises InvalidFields: the text is not a user or team of the organization.
     """
     resolution = _Resolution()
     if named is not None and (error := _resolve(named, facts, organization, resolution)):

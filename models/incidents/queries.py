@@ -14,7 +14,7 @@ from models.incidents.incident import Incident, incidents
 from models.incidents.mentions import MentionedTeam
 
 INCIDENT_COLUMNS: Final = tuple(incidents.c)
-"""Every field of an incident except ``projects``, which is a table of its own."""
+"""Every field of an incident except ``projects``, which has its own table."""
 
 ACTIVITY_COLUMNS: Final = tuple(column for column in activities.c if column.name != "notification_uuid")
 """Every field of an activity; ``mentions`` holds both ``mentioned_users`` and ``mentioned_teams``."""
