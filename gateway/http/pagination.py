@@ -58,25 +58,6 @@ class Page:
         """The number of rows to read: one more than the page shows tells whether another page follows."""
         return self.size + 1
 
-    def keyset_clause(self, columns: Sequence[str], *, descending: bool = False) -> str:
-        """Return the SQL of this page: a condition on the columns, to follow a ``WHERE``, ``ORDER BY`` and ``LIMIT``.
-
-        The condition has the parameters ``key_0``, ``key_1``, … of :attr:`parameters`.
-        """
-        is_falling = descending != self.cursor.backwards
-        order = ", ".join(f"{column} {'DESC' if is_falling else 'ASC'}" for column in columns)
-        limit = f"ORDER BY {order} LIMIT {self.limit}"
-        if self.cursor.key is None:
-            return f"{'AND false ' if self.cursor.backwards else ''}{limit}"
-        sign = ("<" if is_falling else ">") + ("=" if self.cursor.includes else "")
-        names = ", ".join(f"%(key_{index})s" for index in range(len(columns)))
-        return f"AND ({', '.join(columns)}) {sign} ({names}) {limit}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The query parameters of :meth:`keyset_clause`."""
-        return {f"key_{index}": value for index, value in enumerate(self.cursor.key or ())}
-
 
 def cursor_int(value: JSON) -> int:
     """Return an integer of a cursor's key.

@@ -7,7 +7,7 @@ from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse
-from gateway.reads.observations import RuleProject
+from gateway.reads.projects import NamedProject
 from models.policy import ALERT_RULES, has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
 from models.serializers import observation_json
@@ -46,14 +46,14 @@ def _rule_id(context: RequestContext) -> int:
     return row_id(context.path_parameters["rule"])
 
 
-async def _require_projects(context: RequestContext) -> list[RuleProject]:
+async def _require_projects(context: RequestContext) -> list[NamedProject]:
     """Return the rule's projects; require access to one of them."""
     projects = await context.container.observations.projects(context.organization.id, _rule_id(context))
     require_project_access(context.actor, context.organization, [each.facts for each in projects])
     return projects
 
 
-async def _requested_projects(context: RequestContext) -> list[RuleProject]:
+async def _requested_projects(context: RequestContext) -> list[NamedProject]:
     projects = await _require_projects(context)
     requested = set(context.query.getlist("project"))
     if not requested <= {each.slug for each in projects}:
