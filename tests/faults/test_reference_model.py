@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
@@ -19,13 +20,11 @@ from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.faults.reference_model import CLOSED, Comment, Incident, Model, Person
-from tests.handlers.conftest import Harness, house
+from tests.harness import Harness
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
-
-__all__ = ["house"]
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
@@ -39,15 +38,14 @@ VERSIONS = st.sampled_from(["any", "current", "stale"])
 MAX_CRASHES = 3
 """Fewer than the attempts after which a command is dead."""
 
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
-
 _numbers = count(1)
 
 
-def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
+@pytest.mark.slow
+def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(harness: Harness) -> None:
     class Machine(CommandMachine):
         def __init__(self) -> None:
-            super().__init__(house)
+            super().__init__(harness)
 
     run_state_machine_as_test(
         Machine,
@@ -65,10 +63,10 @@ def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house:
 class CommandMachine(RuleBasedStateMachine):
     """People submit commands while workers run or fail; every example has its own organization."""
 
-    def __init__(self, house: Harness) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.house = house
-        self.engine: Engine = house.engine
+        self.harness = harness
+        self.engine: Engine = harness.engine
         self.model = Model()
         self.submitted: list[tuple[UUID, int]] = []
         self.crashes = 0
@@ -148,34 +146,34 @@ class CommandMachine(RuleBasedStateMachine):
             who, SetStatus.model_validate({"incident": reference, "status": status}), expected, version=expected_version
         )
 
-    @rule(who=WHO, text_=TEXTS, mentioned=MENTIONED, pick=PICK)
-    def post(self, who: str, text_: str, mentioned: list[str], pick: int) -> None:
-        self._post(who, _choose(self._references(), pick), text_, mentioned)
+    @rule(who=WHO, body_text=TEXTS, mentioned=MENTIONED, pick=PICK)
+    def post(self, who: str, body_text: str, mentioned: list[str], pick: int) -> None:
+        self._post(who, _choose(self._references(), pick), body_text, mentioned)
 
-    @rule(text_=TEXTS, mentioned=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
+    @rule(body_text=TEXTS, mentioned=MENTIONED, version=VERSIONS, who=WHO, by_author=st.booleans(), pick=PICK)
     def edit(
-        self, text_: str, mentioned: list[str], version: str, who: str, by_author: bool, pick: int
+        self, body_text: str, mentioned: list[str], version: str, who: str, by_author: bool, pick: int
     ) -> None:  # fmt: skip
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _choose(known, pick)
-        current = self._current_comment(incident, asked_by)
+        incident, posted_by, id_ = _choose(known, pick)
+        current = self._current_comment(incident, posted_by)
         who = self._name_of(current.author) if by_author and current else who
         expected_version = _version(version, current.version if current else 1)
         expected = self.model.edit(
-            self.people[who], incident, asked_by, text_, self._named(mentioned), expected_version
+            self.people[who], incident, posted_by, body_text, self._named(mentioned), expected_version
         )
-        body = {"incident": incident.identifier, "id": id_, "comment": text_, "mentions": self._mentions(mentioned)}
+        body = {"incident": incident.identifier, "id": id_, "comment": body_text, "mentions": self._mentions(mentioned)}
         self._submit(who, EditComment.model_validate(body), expected, version=expected_version)
 
     @rule(who=WHO, by_author=st.booleans(), pick=PICK)
     def delete(self, who: str, by_author: bool, pick: int) -> None:
         if not (known := self._known_comments()):
             return
-        incident, asked_by, id_ = _choose(known, pick)
-        current = self._current_comment(incident, asked_by)
+        incident, posted_by, id_ = _choose(known, pick)
+        current = self._current_comment(incident, posted_by)
         who = self._name_of(current.author) if by_author and current else who
-        expected = self.model.delete(self.people[who], incident, asked_by)
+        expected = self.model.delete(self.people[who], incident, posted_by)
         self._submit(who, DeleteComment.model_validate({"incident": incident.identifier, "id": id_}), expected)
 
     @rule(who=WHO, kind=st.sampled_from([MarkSeen, Subscribe, Unsubscribe]), pick=PICK)
@@ -239,7 +237,7 @@ class CommandMachine(RuleBasedStateMachine):
             # End all back-off.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
-        notifier = Notifier(self.engine, BrokerSettings.model_validate({"BROKER_URL": NOWHERE}))
+        notifier = Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
         while notifier.plan_batch():
             pass
         self._new_worker().drain(())
@@ -293,7 +291,7 @@ class CommandMachine(RuleBasedStateMachine):
             "SELECT n.activity_id, n.user_id FROM notifications n"
             " WHERE n.organization_id = :organization AND n.reason = 'mention'"
         )
-        ids = {str(self._outcome_id(asked_by)): asked_by for asked_by, _ in self.model.mentioned}
+        ids = {str(self._outcome_id(posted_by)): posted_by for posted_by, _ in self.model.mentioned}
         assert sorted((ids[str(each.activity_id)], each.user_id) for each in notifications) == sorted(
             self.model.mentioned
         )
@@ -308,16 +306,16 @@ class CommandMachine(RuleBasedStateMachine):
             request_continuation=lambda: None,
         )
 
-    def _post(self, who: str, reference: str, text_: str, mentioned: list[str]) -> None:
-        expected = self.model.post(self.people[who], reference, text_, self._named(mentioned), len(self.submitted))
-        body = {"incident": reference, "comment": text_, "mentions": self._mentions(mentioned)}
+    def _post(self, who: str, reference: str, body_text: str, mentioned: list[str]) -> None:
+        expected = self.model.post(self.people[who], reference, body_text, self._named(mentioned), len(self.submitted))
+        body = {"incident": reference, "comment": body_text, "mentions": self._mentions(mentioned)}
         self._submit(who, PostComment.model_validate(body), expected)
 
     # --- queries -------------------------------------------------------------------------------------------------
 
     def _submit(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
         person = self.people[who].id
-        id_ = self.house.accept(
+        id_ = self.harness.accept(
             command,
             organization=self.organization,
             token=self.tokens[person],
@@ -335,9 +333,9 @@ class CommandMachine(RuleBasedStateMachine):
     def _known_comments(self) -> list[tuple[Incident, int, str]]:
         """Return comments whose id a caller may know, including deleted ones."""
         return [
-            (incident, asked_by, str(id_))
-            for asked_by in range(len(self.submitted))
-            if (id_ := self._outcome_id(asked_by)) and (incident := self._incident_of(asked_by))
+            (incident, posted_by, str(id_))
+            for posted_by in range(len(self.submitted))
+            if (id_ := self._outcome_id(posted_by)) and (incident := self._incident_of(posted_by))
         ]
 
     def _outcome_id(self, command: int) -> Any:

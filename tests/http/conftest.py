@@ -64,18 +64,20 @@ def rules(database: Database, acme: Acme) -> None:
     """Insert rules 1 to 8 on p1; rule n has trigger n001 with action n002, and incident 1 belongs to rule 1."""
     with database.engine.begin() as connection:
         for number in RULES:
-            told = Action(
+            action = Action(
                 id=number * 1000 + 2, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW
             )
-            trigger = Trigger(id=number * 1000 + 1, label="critical", threshold=100.0, date_added=NOW, actions=(told,))
-            made = an_alert_rule(
+            trigger = Trigger(
+                id=number * 1000 + 1, label="critical", threshold=100.0, date_added=NOW, actions=(action,)
+            )
+            inserted = an_alert_rule(
                 connection,
                 acme.organizations["acme"],
                 projects=[acme.projects["acme", "p1"]],
                 triggers=[trigger],
                 created_by=11,
             )
-            assert made == number
+            assert inserted == number
         connection.exec_driver_sql(
             "UPDATE incidents SET alert_rule_id = 1, alert_rule_generation = 1 WHERE organization_id = %s",
             (acme.organizations["acme"],),
@@ -92,7 +94,7 @@ def ledger(database: Database) -> Engine:
 def opened(acme: Acme, ledger: Engine) -> OpenIncident:
     """Return a function that inserts an incident of acme, started ``minutes`` after incident 1."""
 
-    def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
+    def insert(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
         with ledger.begin() as connection:
             return an_incident(
                 connection,
@@ -103,7 +105,7 @@ def opened(acme: Acme, ledger: Engine) -> OpenIncident:
                 **facts,
             )
 
-    return an
+    return insert
 
 
 @pytest.fixture
@@ -125,24 +127,24 @@ def settings(servers: EmbeddedServers, database: Database) -> Callable[..., Gate
 
 
 @pytest.fixture
-def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks) -> Iterator[Gateway]:
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings], background: BackgroundTasks) -> Iterator[Gateway]:
     """A running gateway."""
-    yield from _stopped_afterwards(Gateway(settings()), afterwards)
+    yield from _stopped_afterwards(Gateway(settings()), background)
 
 
 @pytest.fixture
 def unlimited_gateway(
-    acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks
+    acme: Acme, settings: Callable[..., GatewaySettings], background: BackgroundTasks
 ) -> Iterator[Gateway]:
     """A running gateway that limits no caller's rate."""
-    yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), afterwards)
+    yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), background)
 
 
-def _stopped_afterwards(gateway: Gateway, afterwards: BackgroundTasks) -> Iterator[Gateway]:
+def _stopped_afterwards(gateway: Gateway, background: BackgroundTasks) -> Iterator[Gateway]:
     gateway.start()
     yield gateway
     gateway.request_stop()
-    afterwards.submit(gateway.stop)
+    background.submit(gateway.stop)
 
 
 @pytest.fixture

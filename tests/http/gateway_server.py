@@ -31,18 +31,18 @@ RULES = range(1, 9)
 """The ids of the alert rules that the fixture ``rules`` inserts."""
 
 GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60)
-"""That a machine is slow for a second makes nothing unavailable; tests of what is take :class:`Timeouts` as it is."""
+"""Time-outs that a slow machine does not reach; tests of outages use the defaults of :class:`Timeouts`."""
 
 
 class Gateway:
     """A gateway that listens on a free port of the loopback interface."""
 
-    def __init__(self, settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> None:
+    def __init__(self, settings: GatewaySettings, timeouts: Timeouts = GENEROUS_TIMEOUTS) -> None:
         # asyncio sets TCP_NODELAY only if the protocol is named; without it each response waits 40 ms for an ACK.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self.app = create_app(settings, patience)
+        self.app = create_app(settings, timeouts)
         config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
         self._server = GatewayServer(config, self.app.state.services)
         self._thread = threading.Thread(target=self._serve)
@@ -83,16 +83,16 @@ class Gateway:
         with self.client(by, **headers) as client:
             return client.get(path)
 
-    def concurrently(self, times: int, ask: Callable[[], httpx.Response]) -> list[httpx.Response]:
+    def concurrently(self, times: int, send: Callable[[], httpx.Response]) -> list[httpx.Response]:
         """Send a request many times concurrently, each from its own thread."""
         with ThreadPoolExecutor(times) as pool:
-            return [each.result() for each in [pool.submit(ask) for _ in range(times)]]
+            return [each.result() for each in [pool.submit(send) for _ in range(times)]]
 
 
 @contextlib.contextmanager
-def running_gateway(settings: GatewaySettings, patience: Timeouts = GENEROUS_TIMEOUTS) -> Iterator[Gateway]:
+def running_gateway(settings: GatewaySettings, timeouts: Timeouts = GENEROUS_TIMEOUTS) -> Iterator[Gateway]:
     """Run a gateway while the block lasts."""
-    gateway = Gateway(settings, patience)
+    gateway = Gateway(settings, timeouts)
     gateway.start()
     try:
         yield gateway
@@ -109,15 +109,15 @@ class Worker:
     def __init__(self, database_url: str, wake_url: str | None = None) -> None:
         self._database_url = database_url
         self._engine = make_engine(database_url, application="test worker")
-        self._notes = make_engine(database_url, application="test notes")
+        self._autocommit_engine = make_engine(database_url, application="test autocommit")
         self._applier = Applier(
             engine=self._engine,
-            autocommit_engine=self._notes.execution_options(isolation_level="AUTOCOMMIT"),
+            autocommit_engine=self._autocommit_engine.execution_options(isolation_level="AUTOCOMMIT"),
             worker="test",
-            on_commit=self._tell,
+            on_commit=self._publish_finished,
             request_continuation=lambda: None,
         )
-        self._waker = WakeupPublisher(wake_url)
+        self._publisher = WakeupPublisher(wake_url)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work)
 
@@ -133,16 +133,16 @@ class Worker:
         if self._thread.is_alive():
             self._thread.join(20)
         self._engine.dispose()
-        self._notes.dispose()
-        self._waker.close()
+        self._autocommit_engine.dispose()
+        self._publisher.close()
 
-    def _tell(self, done: BatchResult) -> None:
-        if done.finished:
-            self._waker.publish(OUTCOMES_CHANNEL, " ".join(map(str, done.finished)))
+    def _publish_finished(self, result: BatchResult) -> None:
+        if result.finished:
+            self._publisher.publish(OUTCOMES_CHANNEL, " ".join(map(str, result.finished)))
 
     def _work(self) -> None:
         # Polling with a whole batch would use most of a core.
-        with psycopg.connect(self._database_url, autocommit=True) as looking:
+        with psycopg.connect(self._database_url, autocommit=True) as connection:
             while not self._stopped.wait(0.01):
-                if looking.execute("SELECT FROM commands WHERE state = 'accepted' LIMIT 1").rowcount:
+                if connection.execute("SELECT FROM commands WHERE state = 'accepted' LIMIT 1").rowcount:
                     self.apply()

@@ -20,7 +20,7 @@ from tests.http.fuzz_settings import SEED
 from tests.http.gateway_server import Gateway
 
 # Headers that the server adds to every response.
-SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server"}
+SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-request-id"}
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 

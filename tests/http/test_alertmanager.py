@@ -176,13 +176,13 @@ def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_w
 
 
 def test_a_missing_token_is_401_and_a_missing_feature_404(gateway: Gateway, ledger: Engine) -> None:
-    nobody = gateway.post(ALERTS, payload(), by=None)
+    without_token = gateway.post(ALERTS, payload(), by=None)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")
-    without_the_plan = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
+    without_feature = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
     reading = gateway.get(ALERTS, by="dev-mem")
 
-    assert (nobody.status_code, without_the_plan.status_code, without_the_plan.json()) == (401, 404, NOT_FOUND)
+    assert (without_token.status_code, without_feature.status_code, without_feature.json()) == (401, 404, NOT_FOUND)
     assert (reading.status_code, reading.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 

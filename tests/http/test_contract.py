@@ -261,6 +261,7 @@ def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
         document["components"]["schemas"][name]["properties"] |= fields
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", CALLERS)
@@ -290,6 +291,7 @@ def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway,
         assert findings.statuses.keys() >= {name for name in names_of(document) if name}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", LIFE_CYCLES)

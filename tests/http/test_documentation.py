@@ -56,7 +56,7 @@ def test_a_stream_matches_the_document(gateway: Gateway) -> None:
     assert {name: response.headers[name] for name in always} == {
         name: header["schema"]["const"] for name, header in always.items()
     }
-    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
+    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", "x-request-id", *always}
 
 
 def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:

@@ -25,6 +25,7 @@ MALFORMED_CONNECTIONS: Final = 4
 RESPONSE_TIMEOUT_SECONDS: Final = 120
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("rules")
 @pytest.mark.parametrize("shard", range(SHARDS))

@@ -34,23 +34,23 @@ CASES = [
         by="dev-nobody", content=b"x" * 70_000,
     ),
     case(
-        "POST", COMMENTS, 403, FORBIDDEN, "a person's token acts for nobody",
+        "POST", COMMENTS, 403, FORBIDDEN, "a person's token may not act for others",
         headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
     case(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service without the right acts for nobody",
+        "POST", COMMENTS, 403, FORBIDDEN, "a service without act-as may not act for others",
         by="dev-plain-bot", headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
     case(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for strangers",
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may not act for non-members",
         by="dev-bot", headers={"Act-As": "user:14"}, json=A_COMMENT,
     ),
     case(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for the inactive",
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may not act for inactive people",
         by="dev-bot", headers={"Act-As": "user:16"}, json=A_COMMENT,
     ),
     case(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for what is no person",
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may only act for people",
         by="dev-bot", headers={"Act-As": "team:21"}, json=A_COMMENT,
     ),
     case(
@@ -65,46 +65,46 @@ CASES = [
     case(
         "POST", NOWHERE, 403, FORBIDDEN, "the token's scopes come before the organization", by="dev-mem-read", json={}
     ),
-    case("PATCH", COMMENTS, 403, FORBIDDEN, "a method that no scope opens is forbidden to tokens", by="dev-bot"),
+    case("PATCH", COMMENTS, 403, FORBIDDEN, "a method without scopes is forbidden to tokens", by="dev-bot"),
     case(
         "PATCH", NOWHERE, 405, {"detail": 'Method "PATCH" not allowed.'}, "the method comes before the organization"
     ),
     case("POST", NOWHERE, 404, NOT_FOUND, "an unknown organization", json=A_COMMENT),
-    case("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "strangers first, the plan second", by="dev-out"),
-    case("POST", f"{PLAIN}/incidents/77/comments/", 404, NOT_FOUND, "a plan without incidents", json={"comment": ""}),
-    case("POST", f"{ACME}/incidents/x1/comments/", 404, NOT_FOUND, "no number", json={"comment": ""}),
-    case("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, NOT_FOUND, "no ASCII digit", json={"comment": ""}),
-    case("POST", f"{ACME}/incidents/{2**80}/comments/", 404, NOT_FOUND, "a number beyond all", json=A_COMMENT),
+    case("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "membership comes before the feature", by="dev-out"),
+    case("POST", f"{PLAIN}/incidents/77/comments/", 404, NOT_FOUND, "no incidents feature", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/x1/comments/", 404, NOT_FOUND, "not a number", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, NOT_FOUND, "not an ASCII digit", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/{2**80}/comments/", 404, NOT_FOUND, "a number out of range", json=A_COMMENT),
     case(
         "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
-        "no such incident, then the shape", json={"comment": ""}
+        "an unknown incident comes before the body", json={"comment": ""}
     ),
     case(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN,
-        "no project, then the shape", json={"comment": ""}
+        "no project access comes before the body", json={"comment": ""}
     ),
     case(
-        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then broken JSON",
+        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project access comes before invalid JSON",
         content=b"{", headers={"Content-Type": "application/json"},
     ),
     case(
-        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then a bad key",
+        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project access comes before an invalid key",
         json=A_COMMENT, headers={"Idempotency-Key": "has a space"},
     ),
-    case("POST", COMMENTS, 400, BLANK, "the shape", json={"comment": ""}),
+    case("POST", COMMENTS, 400, BLANK, "an invalid body", json={"comment": ""}),
     case(
         "POST", f"{ACME}/incidents/0001/comments/", 400, BLANK,
         "leading zeros change nothing", json={"comment": ""}
     ),
     case(
         "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
-        "a key, and no such incident", by="dev-key", json=A_COMMENT
+        "an unknown incident comes before the API key rule", by="dev-key", json=A_COMMENT
     ),
-    case("POST", COMMENTS, 403, FORBIDDEN, "a key writes nothing", by="dev-key", json=A_COMMENT),
-    case("POST", COMMENTS, 403, FORBIDDEN, "a key is not told what is wrong", by="dev-key", json={"comment": ""}),
+    case("POST", COMMENTS, 403, FORBIDDEN, "API keys cannot write", by="dev-key", json=A_COMMENT),
+    case("POST", COMMENTS, 403, FORBIDDEN, "API keys get no validation errors", by="dev-key", json={"comment": ""}),
     case(
         "POST", COMMENTS, 403, FORBIDDEN,
-        "a service without a person comments nothing", by="dev-bot", json=A_COMMENT
+        "a service that acts for nobody cannot comment", by="dev-bot", json=A_COMMENT
     ),
     case(
         "POST", f"{ACME}/notifications/read/", 403, FORBIDDEN,
@@ -114,29 +114,29 @@ CASES = [
     case("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
     case(
         "POST", f"{ACME}/incidents/", 403, FORBIDDEN,
-        "members open no incident", json={"title": "t", "projects": ["p1"]}
+        "members cannot open incidents", json={"title": "t", "projects": ["p1"]}
     ),
     case("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
-    case("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes read no incident", by="dev-mem-alerts"),
+    case("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes cannot read incidents", by="dev-mem-alerts"),
     case("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),
-    case("GET", f"{CLOSED}/incidents/2/", 404, NOT_FOUND, "an incident that is not there is missing"),
-    case("GET", f"{PLAIN}/incidents/1/", 404, NOT_FOUND, "reads need the plan too"),
-    case("GET", f"{ACME}/", 403, FORBIDDEN, "operators see no tenant", by="dev-ops"),
-    case("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no member's"),
-    case("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no viewer's", by="dev-viewer"),
-    case("GET", "/api/0/commands/no-uuid/", 404, NOT_FOUND, "no id of a command"),
-    case("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, NOT_FOUND, "no such command"),
-    case("GET", "/api/0/nothing/", 404, NOT_FOUND, "no such address"),
+    case("GET", f"{CLOSED}/incidents/2/", 404, NOT_FOUND, "an unknown incident is 404"),
+    case("GET", f"{PLAIN}/incidents/1/", 404, NOT_FOUND, "reads require the feature too"),
+    case("GET", f"{ACME}/", 403, FORBIDDEN, "operators cannot read organizations", by="dev-ops"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "members cannot read the directory"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "viewers cannot read the directory", by="dev-viewer"),
+    case("GET", "/api/0/commands/no-uuid/", 404, NOT_FOUND, "not a command id"),
+    case("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, NOT_FOUND, "an unknown command"),
+    case("GET", "/api/0/nothing/", 404, NOT_FOUND, "an unknown path"),
     case(
-        "POST", COMMANDS, 403, FORBIDDEN, "each item needs its own route's scopes, before its shape",
+        "POST", COMMANDS, 403, FORBIDDEN, "the scopes of each item come before its body",
         by="dev-mem-read", json={"commands": [{"type": "comment.post"}]},
     ),
     case(
-        "POST", f"{PLAIN}/commands/", 404, NOT_FOUND, "an item that needs the plan needs it here too",
+        "POST", f"{PLAIN}/commands/", 404, NOT_FOUND, "bulk items require the feature too",
         json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
     case(
-        "POST", COMMANDS, 403, FORBIDDEN, "a service without a person comments nothing in bulk either",
+        "POST", COMMANDS, 403, FORBIDDEN, "a service that acts for nobody cannot comment in bulk",
         by="dev-bot", json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
 ]  # fmt: skip

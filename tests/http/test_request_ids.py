@@ -152,12 +152,12 @@ def test_a_bulk_request_leaves_one_line_that_counts_its_commands(gateway: Gatewa
 
 
 def requests_in(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    """The lines about requests."""
+    """Return the log lines of requests."""
     return [line for line in lines if line["event"] == "request"]
 
 
 def trace_of(ledger: Engine, command_id: str) -> tuple[str | None, str | None]:
-    """What the ledger keeps of the request that brought this command."""
+    """Return the request id and the traceparent that the ledger keeps with a command."""
     with ledger.connect() as connection:
         row = connection.execute(
             select(commands.c.request_id, commands.c.traceparent).where(commands.c.id == UUID(command_id))

@@ -120,12 +120,12 @@ def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None
         yield RabbitBroker(node, host)
 
 
-def post_until_accepted(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
+def post_until_accepted(client: httpx.Client, path: str, body: dict[str, Any], *, key: str) -> httpx.Response:
     """Post with an idempotency key, and repeat the request until the gateway accepts it."""
 
     def attempt() -> list[httpx.Response]:
         try:
-            response = client.post(address, json=body, headers={"Idempotency-Key": key})
+            response = client.post(path, json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return []
         return [] if response.status_code == 503 else [response]

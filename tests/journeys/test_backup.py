@@ -86,6 +86,7 @@ def snapshot(stack: Stack) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once_and_nothing_else(
     folder: Path, broker: RabbitBroker | None
 ) -> None:
@@ -128,6 +129,7 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
     assert gone == {404}
 
 
+@pytest.mark.slow
 def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()

@@ -73,6 +73,7 @@ def engine_of(url: str) -> Engine:
     return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
 
 
+@pytest.mark.slow
 def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
     urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def _all_events_processed(engine: Engine) -> bool:
         return bool(waiting.scalar_one() == 0)
 
 
+@pytest.mark.slow
 def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
     urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:

@@ -83,11 +83,11 @@ def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(sta
         received: list[Event] = []
         follower = threading.Thread(target=lambda: deque(map(received.append, _until(events, "that is all"))))
         follower.start()
-        eventually(lambda: mem.post(PostComment(2, "Does anybody hear this?")) and received)
+        eventually(lambda: mem.post(PostComment(2, "Is anybody following?")) and received)
         for number in range(10):
             if number == 5:
                 gateway = stack.kill("gateway")
-            mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"heard-{number}")
+            mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"followed-{number}")
         stack.wait_for_restart("gateway", other_than=gateway)
         inbox = eventually(lambda: [item for item in ana.read("notifications/") if item["text"] == "9"])
         mem.post(PostComment(2, "that is all"))

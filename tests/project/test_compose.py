@@ -172,6 +172,7 @@ def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
     return rabbitmq.url
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("rabbitmq")
 def test_the_services_work_as_the_file_starts_them(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path

@@ -18,7 +18,7 @@ from models.database.migrate import head_revision, known_revisions
 from tests.project.migrations import breaches, statements_by_revision
 from tests.project.tree import ROOT
 
-HANDLER_TESTS = ("comments", "incidents", "inbox")
+HANDLER_TESTS = ("comments", "incidents", "subscriptions")
 VERSIONS = Path("models/migrations/versions")
 
 
@@ -79,6 +79,7 @@ def test_additive_statements_pass(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 
+@pytest.mark.slow
 def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) -> None:
     """Run some of its handler tests with its own code and the migrations added since."""
     before = previous_release()
