@@ -118,6 +118,9 @@ class HintPublisher:
                     retry=False,
                     # The queue has just been declared, and the representation of the arguments is never read.
                     declare=[],
+                    # In a worker the task is registered, and its limits would go into the message, which is rejected.
+                    time_limit=None,
+                    soft_time_limit=None,
                     argsrepr="hint",
                     kwargsrepr="",
                 )

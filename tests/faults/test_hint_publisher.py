@@ -6,6 +6,7 @@ from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
 from tasks.broker.hints import Hint
+from tasks.celery_tasks import register_tasks
 from tests.brokers import Broker
 from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
@@ -25,6 +26,20 @@ def test_published_hints_are_never_rejected(broker: Broker, worker: HintWorker, 
     worker.wait_handled("incident:1:1999")
 
     assert len(worker.handled) == 2000
+    assert broker.parked_count() == 0
+
+
+def test_a_hint_from_a_process_that_registers_the_tasks_is_not_rejected(broker: Broker, worker: HintWorker) -> None:
+    # A worker's child publishes hints, too. Celery adds a registered task's time limits to each message.
+    app = make_app(broker.settings)
+    register_tasks(app, dict.fromkeys(Lane, lambda _hint: None))
+    publisher = HintPublisher(app)
+
+    publisher.start()
+    publisher.publish(Lane.COMMANDS, ["org:1"])
+
+    worker.wait_handled("org:1")
+    publisher.stop()
     assert broker.parked_count() == 0
 
 
