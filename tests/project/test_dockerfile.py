@@ -128,7 +128,7 @@ def test_the_image_listens_where_it_says(image: Image) -> None:
 
 
 def test_nothing_enters_the_build_but_what_the_wheel_is_made_of() -> None:
-    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
+    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "LICENSE", "clients/python", *PACKAGES}
 
 
 def test_the_dependencies_are_wheels_with_their_digests() -> None:
