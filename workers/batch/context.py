@@ -24,12 +24,14 @@ from models.messaging.outbox import NewEvent
 from models.policy import (
     SYSTEM,
     Actor,
+    CredentialFacts,
     OrganizationFacts,
     may_read,
     require_organization_access,
     require_project_access,
+    require_valid_credential,
 )
-from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
+from models.refusals import Forbidden, NotFound, StaleVersion
 from models.serializers import IncidentRule, incident_details, incident_in_event, incident_json
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -281,16 +283,8 @@ def _actor_of(order: Order, world: World) -> Actor:
     row = order.row
     if row.token_id is None:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
-    token = world.tokens.get(row.token_id)
-    if token is None or token.revoked:
-        raise Unauthenticated("Invalid token")
-    if token.expired:
-        raise Unauthenticated("Token expired")
-    if row.user_id is not None and not _is_active(row.user_id, world):
-        # A person's own token is worth nothing without the account; who acted for them just may not any more.
-        raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
-    if token.kind is CallerKind.SERVICE and row.user_id is not None and not token.act_as:
-        raise Forbidden
+    require_valid_credential(_credential(row.token_id, row.user_id, world))
+    token = world.tokens[row.token_id]
     member = world.members.get((order.organization_id, row.user_id)) if row.user_id is not None else None
     return Actor(
         kind=token.kind,
@@ -302,6 +296,16 @@ def _actor_of(order: Order, world: World) -> Actor:
     )
 
 
-def _is_active(user: int, world: World) -> bool:
-    person = world.people.get(user)
-    return person is not None and person.is_active
+def _credential(token_id: int, user: int | None, world: World) -> CredentialFacts | None:
+    token = world.tokens.get(token_id)
+    if token is None:
+        return None
+    return CredentialFacts(
+        kind=token.kind,
+        revoked=token.revoked,
+        expired=token.expired,
+        user_active=user is not None and user in world.people and world.people[user].is_active,
+        acts_for_user=user is not None and token.kind is not CallerKind.USER,
+        may_act_for_users=token.act_as,
+        is_member=(token.organization_id, user) in world.members,
+    )

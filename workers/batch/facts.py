@@ -84,12 +84,11 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A project: what the policy asks, its slug, and every team attached to it, in use or not."""
+    """A project: its policy facts, and its slug within its organization."""
 
     facts: ProjectFacts
     organization_id: int
     slug: str
-    attached_teams: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -320,8 +319,8 @@ class World:
         return max((each for each in here | {self.rulebook.last_found.get(rule)} if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
-        """Every team attached to one of the incident's projects."""
-        return set(chain.from_iterable(project.attached_teams for project in self.projects_of(incident)))
+        """Return the ids of the teams attached to any of the incident's projects, active or not."""
+        return set(chain.from_iterable(project.facts.teams for project in self.projects_of(incident)))
 
 
 @dataclass(frozen=True, slots=True)

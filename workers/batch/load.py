@@ -10,12 +10,13 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
+from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
 from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
-from models.policy import OrganizationFacts, ProjectFacts
+from models.policy import OrganizationFacts
 from workers.batch.facts import Member, Order, Project, Token, Wants, World
 from workers.batch.load_rules import load_rulebook
 from workers.batch.rule_facts import Rulebook
@@ -26,10 +27,9 @@ SELECT id, kind, user_id, organization_id, name, scopes, act_as,
 FROM tokens WHERE id = ANY(%(ids)s::bigint[])
 """
 
-_ORGANIZATIONS: Final = """
-SELECT id, slug, features, open_membership, alerts_member_write, events_member_admin
-FROM organizations WHERE id = ANY(%(ids)s::bigint[])
-"""
+_ORGANIZATIONS: Final = f"""
+SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own columns
 
 _INCIDENT_COLUMNS: Final = """
     i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type, i.dedup_key, i.version,
@@ -64,17 +64,11 @@ SELECT id, incident_id, user_id, date_added, comment, version, mentions
 FROM incident_activities WHERE id = ANY(%(ids)s::bigint[]) AND type = 3
 """
 
-_PROJECTS: Final = """
-SELECT p.id, p.organization_id, p.slug, p.status = 'active' AS active,
-       coalesce(array_agg(t.id) FILTER (WHERE t.status = 'active'), '{}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS attached
-FROM projects p
-LEFT JOIN project_teams pt ON pt.project_id = p.id
-LEFT JOIN teams t ON t.id = pt.team_id
+_PROJECTS: Final = f"""
+SELECT {PROJECT_COLUMNS}, p.organization_id FROM projects p
 WHERE p.id = ANY(%(ids)s::bigint[])
    OR (p.organization_id, p.slug) IN (SELECT * FROM unnest(%(organizations)s::bigint[], %(slugs)s::text[]))
-GROUP BY p.id
-"""
+"""  # noqa: S608 - our own columns
 
 _PEOPLE: Final = """
 SELECT id, username, name, email, is_active, is_superuser, date_joined FROM users
@@ -178,14 +172,7 @@ def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
 
 def _load_organizations(connection: Connection, wants: Wants) -> dict[int, OrganizationFacts]:
     return {
-        row.id: OrganizationFacts(
-            id=row.id,
-            slug=row.slug,
-            features=frozenset(row.features),
-            open_membership=row.open_membership,
-            alerts_member_write=row.alerts_member_write,
-            events_member_admin=row.events_member_admin,
-        )
+        row.organization_id: organization_facts(row)
         for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(wants.organizations)})
     }
 
@@ -258,13 +245,7 @@ def _load_projects(connection: Connection, wants: Wants, on: Iterable[Incident |
     organizations, slugs = _columns(wants.projects)
     rows = connection.exec_driver_sql(_PROJECTS, {"ids": list(ids), "organizations": organizations, "slugs": slugs})
     return {
-        row.id: Project(
-            facts=ProjectFacts(id=row.id, active=row.active, teams=frozenset(row.teams)),
-            organization_id=row.organization_id,
-            slug=row.slug,
-            attached_teams=frozenset(row.attached),
-        )
-        for row in rows
+        row.id: Project(facts=project_facts(row), organization_id=row.organization_id, slug=row.slug) for row in rows
     }
 
 
