@@ -160,7 +160,7 @@ class System(ABC):
         )
 
     def database_time(self) -> Any:
-        """Return the time of the database's clock, by which a round's commands are told from earlier ones."""
+        """Return the database's current time, which separates a round's commands from earlier ones."""
         with self.engine.connect() as connection:
             return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
