@@ -1,4 +1,4 @@
-"""Brokers and a worker that can be killed and brought back."""
+"""Brokers and a worker that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.app import make_app
+from tasks.broker.hint_publisher import HintPublisher
 from tests.brokers import BROKER_PARAMS, Broker, ValkeyBroker
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
@@ -19,7 +21,7 @@ from workers.stack.valkey import Valkey
 
 
 class HintWorker:
-    """A worker process that writes down what it was told."""
+    """A worker process that records the subjects of the hints it receives."""
 
     def __init__(self, broker_url: str, folder: Path, *, prefetch: int = 1) -> None:
         self.folder = folder
@@ -33,17 +35,17 @@ class HintWorker:
 
     @property
     def handled(self) -> list[str]:
-        """The subjects it was told, in order."""
+        """The subjects received so far, in order."""
         path = self.folder / "handled"
         return path.read_text().split("\n")[:-1] if path.exists() else []
 
     @property
     def child(self) -> int:
-        """The process id of the one that does the work."""
-        named = self.folder / "child"
-        # The worker is ready before its child is.
-        eventually(named.exists)
-        return int(named.read_text())
+        """The id of the child process that runs the tasks."""
+        path = self.folder / "child"
+        # The worker reports ready before its child has started.
+        eventually(path.exists)
+        return int(path.read_text())
 
     @property
     def log(self) -> str:
@@ -78,7 +80,7 @@ def valkey_server() -> Iterator[Valkey]:
         yield server
     finally:
         server.stop()
-        folder.clear_run_folder()
+        folder.remove_socket_directory()
         folder.remove()
 
 
@@ -94,7 +96,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """An empty broker: each test that asks for it runs on every kind."""
+    """An empty broker; each test that uses it runs on every kind of broker."""
     found: Broker = request.getfixturevalue(request.param)
     return found
 
@@ -113,3 +115,12 @@ def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Itera
 def worker(broker: Broker, tmp_path: Path) -> Iterator[HintWorker]:
     with running_worker(broker.url, tmp_path) as worker:
         yield worker
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[HintPublisher]:
+    """A running hint publisher."""
+    publisher = HintPublisher(make_app(broker.settings))
+    publisher.start()
+    yield publisher
+    publisher.stop()
