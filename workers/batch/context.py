@@ -32,7 +32,7 @@ from models.policy import (
     require_valid_credential,
 )
 from models.refusals import Forbidden, NotFound, StaleVersion
-from models.serializers import IncidentRule, incident_details, incident_in_event, incident_json
+from models.serializers import IncidentRule, incident_details_json, incident_in_event, incident_json
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
@@ -181,7 +181,7 @@ class Work:
 
     def show(self, incident: Incident) -> JSON:
         """The incident as its own address answers it, for the person who asks."""
-        return incident_details(
+        return incident_details_json(
             incident,
             projects=[project.slug for project in self.world.projects_of(incident)],
             seen_by=self.world.seen.get(incident.id, ()),

@@ -20,6 +20,7 @@ from models.enums import JSON, Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
+from models.serializers import observed_json
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
 from workers.batch.changes import Observed
@@ -43,7 +44,7 @@ def observe_metric(ask: ObserveMetric, work: Work) -> Answer:
         incident = _Case(ask, rule, project, work.by_tocsin_itself()).carry_out(verdict.transitions, standing)
     case.note(verdict, incident)
     shown = None if incident is None else work.show_listed(incident)
-    return Answer(201 if verdict.ignored is None else 200, _said(verdict) | {"incident": shown})
+    return Answer(201 if verdict.ignored is None else 200, observed_json(verdict, incident=shown))
 
 
 def _rule(ask: ObserveMetric, work: Work) -> AlertRule:
