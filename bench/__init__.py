@@ -1,1 +1,1 @@
-"""Load scripts and their results: tocsin beside the plain way of doing the same work."""
+"""Benchmarks: tocsin against a plain Celery application, and tocsin's incident list and observations alone."""

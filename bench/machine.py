@@ -1,4 +1,4 @@
-"""Where a figure was measured, and with which versions."""
+"""The environment of a measurement: the machine, and the versions of servers and libraries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 import redis
@@ -17,8 +18,19 @@ from workers.stack.servers import EmbeddedServers
 LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "starlette", "fastapi", "uvicorn", "uvloop", "redis")
 
 
-def machine() -> dict[str, str]:
-    """Processor, cores, memory and kernel."""
+def environment(servers: EmbeddedServers) -> dict[str, dict[str, str]]:
+    """Return the facts that a report ends with, under ``machine`` and ``versions``."""
+    return {"machine": _machine(), "versions": _versions(servers)}
+
+
+def environment_lines(result: dict[str, Any]) -> list[str]:
+    """Format the :func:`environment` in a result as a Markdown list."""
+    return [
+        "* " + ", ".join(f"{name} {value}" for name, value in result[kind].items()) for kind in ("machine", "versions")
+    ]
+
+
+def _machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
@@ -27,19 +39,18 @@ def machine() -> dict[str, str]:
     }
 
 
-def versions(servers: EmbeddedServers) -> dict[str, str]:
-    """Of Python, both servers and the libraries that matter."""
+def _versions(servers: EmbeddedServers) -> dict[str, str]:
     with redis.Redis.from_url(servers.redis_url) as valkey:
         facts = valkey.info("server")
     return {
         "python": platform.python_version(),
-        "postgres": _postgres(servers.database_url),
+        "postgres": _postgres_version(servers.database_url),
         "valkey": str(facts.get("valkey_version") or facts["redis_version"]),
         **{library: version(library) for library in LIBRARIES},
     }
 
 
-def _postgres(url: str) -> str:
+def _postgres_version(url: str) -> str:
     engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1), poolclass=NullPool)
     with engine.connect() as connection:
         return str(connection.execute(text("SHOW server_version")).scalar_one())

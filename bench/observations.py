@@ -1,8 +1,8 @@
-"""``python -m bench.observations``: values of alert rules through bulk requests; a table, also under ``bench/results``.
+"""Measure bulk requests with values of alert rules, and save a report in ``bench/results``.
 
-Requests of 1,000 values each, first with the workers stopped (accepted a second), then worked off (applied a second,
-and in how many transactions). Once all values are of one rule, once spread over two hundred; every rule has an open
-incident, so that every answer carries one.
+Each request has 1,000 values. They are accepted with the workers stopped, then applied: values per second of either
+phase, and values per transaction. One run uses a single rule, another two hundred. Every rule has an open incident, so
+every outcome contains one.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any, Final
 
 from sqlalchemy import insert, text
 
-from bench.load import HOST
-from bench.machine import machine, versions
-from bench.run import RESULTS, commit, say, temporary
-from bench.sides import ORGANIZATION, Tocsin
+from bench.load_generator import HOST
+from bench.machine import environment, environment_lines
+from bench.output import current_commit, progress, save, temporary_directory
+from bench.systems import ORGANIZATION, Tocsin
 from models.alert_rules.alert_rule import Definition, Trigger, alert_rule_projects, alert_rules
 from models.alert_rules.enums import QueryType, ThresholdType
 from models.directory.importer import import_directory
@@ -34,8 +34,8 @@ from models.enums import JSON
 from workers.stack.servers import embedded_servers
 
 TOKEN: Final = "bench-metrics"
-ITEMS: Final = 1_000
-"""Values of a request: as many as one may carry."""
+REQUEST_VALUES: Final = 1_000
+"""Values per request, the maximum."""
 
 CONNECTIONS: Final = 4
 WITHIN_SECONDS: Final = 300
@@ -43,115 +43,113 @@ WITHIN_SECONDS: Final = 300
 _PROGRESS: Final = """
 SELECT count(*) FILTER (WHERE state = 'applied') AS applied, count(DISTINCT xmin::text) AS transactions,
        extract(epoch FROM max(finished_at) - min(finished_at)) AS seconds
-FROM commands WHERE type = 'metric.observe' AND accepted_at > :mark AND finished_at IS NOT NULL
+FROM commands WHERE type = 'metric.observe' AND accepted_at > :began_at AND finished_at IS NOT NULL
 """
 
 
-class Watched(Tocsin):
-    """tocsin with rules that are observed: warning above 50, critical above 100."""
+class TocsinWithRules(Tocsin):
+    """tocsin with alert rules: warning above 50, critical above 100."""
 
-    def watch(self, number: int) -> list[int]:
-        """So many new rules; their ids."""
+    def create_rules(self, count: int) -> list[int]:
+        """Create rules and return their ids."""
         with self.engine.begin() as connection:
             import_directory(connection, {"tokens": [_TOKEN]})
             organization = connection.execute(organizations.select()).one().id
             project = connection.execute(projects.select()).one().id
             now = connection.execute(text("SELECT now()")).scalar_one()
             row = {"organization_id": organization, "date_added": now, "date_modified": now}
-            rows = [row | {"definition": _definition(place, now)} for place in range(number)]
+            rows = [row | {"definition": _definition(number, now)} for number in range(count)]
             ids = list(connection.execute(insert(alert_rules).returning(alert_rules.c.id), rows).scalars())
             connection.execute(insert(alert_rule_projects), [{"rule_id": id_, "project_id": project} for id_ in ids])
         return ids
 
-    def progress(self, mark: Any) -> Any:
-        """How far the values are that were accepted since."""
+    def observed_since(self, began_at: Any) -> Any:
+        """Return the progress of the values accepted since a database time."""
         with self.engine.connect() as connection:
-            return connection.execute(text(_PROGRESS), {"mark": mark}).one()
+            return connection.execute(text(_PROGRESS), {"began_at": began_at}).one()
 
 
 def main() -> int:
-    """Measure, print, save."""
+    """Run the benchmark; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.observations", description=__doc__)
-    parser.add_argument("--requests", type=int, default=20, help="of 1,000 values each, for each load")
-    parser.add_argument("--save", action=argparse.BooleanOptionalAction, default=True, help="under bench/results")
-    wishes = parser.parse_args()
+    parser.add_argument("--requests", type=int, default=20, help="requests per load, of 1,000 values each")
+    parser.add_argument(
+        "--save", action=argparse.BooleanOptionalAction, default=True, help="save a report in bench/results"
+    )
+    options = parser.parse_args()
     began = datetime.now(UTC)
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(embedded_servers(temporary(cleanup)))
-        side = Watched(servers, subjects=1, workers=2)
-        loads = [_measure(side, rules, wishes.requests) for rules in (1, 200)]
+        servers = cleanup.enter_context(embedded_servers(temporary_directory(cleanup)))
+        system = TocsinWithRules(servers, subjects=1, workers=2)
+        loads = [_measure(system, rules, options.requests) for rules in (1, 200)]
         result = {
             "measured_at": began.isoformat(timespec="seconds"),
-            "commit": commit(),
-            "values_a_request": ITEMS,
-            "requests": wishes.requests,
-            "workers": side.workers,
-            # Whoever else was at work: figures of a busy machine are low.
+            "commit": current_commit(),
+            "values_per_request": REQUEST_VALUES,
+            "requests": options.requests,
+            "workers": system.workers,
+            # Other load on the machine lowers the figures.
             "load_average": os.getloadavg()[1],
-            "machine": machine(),
-            "versions": versions(servers),
+            **environment(servers),
             "loads": loads,
         }
-    page = "\n".join(_page(result))
+    page = "\n".join(_lines(result))
     print(page)
-    if wishes.save:
-        stem = RESULTS / f"{began:%Y-%m-%d}-{result['commit']}-observations"
-        stem.with_name(stem.name + ".json").write_text(json.dumps(result, indent=2) + "\n")
-        stem.with_name(stem.name + ".md").write_text(page + "\n")
-        say(f"saved as {os.path.relpath(stem)}.md and .json")
+    if options.save:
+        save(result, page, began, suffix="-observations")
     return 0
 
 
-def _measure(side: Watched, number: int, requests: int) -> dict[str, Any]:
-    rules = side.watch(number)
+def _measure(system: TocsinWithRules, rule_count: int, requests: int) -> dict[str, Any]:
+    rules = system.create_rules(rule_count)
     bodies = _bodies(rules)
-    say(f"values of {number} rule{'s' if number > 1 else ''}")
+    progress(f"values of {rule_count} rule{'s' if rule_count > 1 else ''}")
     try:
-        side.start(side.doorway())
-        side.start(side.workforce())
-        # Every rule opens its incident; this is not measured.
-        _post(side.port, next(bodies))
-        _wait(side, datetime(2000, 1, 1, tzinfo=UTC), ITEMS)
-        side.stop()
-        side.start(side.doorway())
-        ready = [next(bodies) for _ in range(requests)]
-        mark, before = side.mark(), time.perf_counter()
+        system.start(system.serving_processes())
+        system.start(system.worker_processes())
+        # Not measured: the first request makes every rule open its incident.
+        _post(system.port, next(bodies))
+        _wait(system, datetime(2000, 1, 1, tzinfo=UTC), REQUEST_VALUES)
+        system.stop()
+        system.start(system.serving_processes())
+        prepared = [next(bodies) for _ in range(requests)]
+        began_at, before = system.database_time(), time.perf_counter()
         with ThreadPoolExecutor(CONNECTIONS) as senders:
-            statuses = list(senders.map(lambda body: _post(side.port, body), ready))
+            statuses = list(senders.map(lambda body: _post(system.port, body), prepared))
         accepting = time.perf_counter() - before
-        side.start(side.workforce())
-        # Whoever is told "unavailable" sends again; here only what was accepted counts.
-        values = statuses.count(http.HTTPStatus.ACCEPTED) * ITEMS
-        done = _wait(side, mark, values)
+        system.start(system.worker_processes())
+        # Requests that got a 503 do not count.
+        values = statuses.count(http.HTTPStatus.ACCEPTED) * REQUEST_VALUES
+        done = _wait(system, began_at, values)
     finally:
-        side.stop()
+        system.stop()
     return {
-        "rules": number,
+        "rules": rule_count,
         "statuses": {str(status): statuses.count(status) for status in set(statuses)},
         "accepted_per_second": round(values / accepting),
         "applied": done.applied,
         "applied_per_second": round(done.applied / float(done.seconds)),
         "transactions": done.transactions,
-        "values_a_transaction": round(done.applied / done.transactions),
+        "values_per_transaction": round(done.applied / done.transactions),
     }
 
 
 def _bodies(rules: list[int]) -> Iterator[bytes]:
-    """Requests without end: the rules in turn, each value a second after the one before."""
-    began = datetime(2026, 1, 1, tzinfo=UTC)
+    """Yield request bodies: the rules in turn, each value one second after the previous one."""
+    start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in count():
-        moments = (began + timedelta(seconds=number * ITEMS + place) for place in range(ITEMS))
+        times = (start + timedelta(seconds=number * REQUEST_VALUES + index) for index in range(REQUEST_VALUES))
         yield json.dumps(
             {
                 "commands": [
                     {
                         "type": "metric.observe",
-                        "alertRule": rules[place % len(rules)],
+                        "alertRule": rules[index % len(rules)],
                         "project": "p1",
-                        "value": 60 + place % 30,
-                        "timestamp": moment.isoformat(),
+                        "value": 60 + index % 30,
+                        "timestamp": at.isoformat(),
                     }
-                    for place, moment in enumerate(moments)
+                    for index, at in enumerate(times)
                 ]
             }
         ).encode()
@@ -161,19 +159,19 @@ def _post(port: int, body: bytes) -> int:
     connection = http.client.HTTPConnection(HOST, port, timeout=60)
     headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
     connection.request("POST", f"/api/0/organizations/{ORGANIZATION}/commands/", body, headers)
-    answer = connection.getresponse()
-    answer.read()
+    response = connection.getresponse()
+    response.read()
     connection.close()
-    return answer.status
+    return response.status
 
 
-def _wait(side: Watched, mark: Any, values: int) -> Any:
-    """How it went, once so many values are applied.
+def _wait(system: TocsinWithRules, began_at: Any, values: int) -> Any:
+    """Wait until a number of values are applied and return the progress.
 
-    :raises TimeoutError: it takes too long.
+    :raises TimeoutError: if this takes longer than ``WITHIN_SECONDS``.
     """
     until = time.monotonic() + WITHIN_SECONDS
-    while (done := side.progress(mark)).applied < values:
+    while (done := system.observed_since(began_at)).applied < values:
         if time.monotonic() > until:
             raise TimeoutError(f"{done.applied} of {values} values applied")
         time.sleep(0.2)
@@ -189,10 +187,10 @@ _TOKEN: Final[dict[str, JSON]] = {
 }
 
 
-def _definition(place: int, now: datetime) -> JSON:
+def _definition(number: int, now: datetime) -> JSON:
     triggers = (("critical", 100.0), ("warning", 50.0))
-    said = Definition(
-        name=f"Errors of shard {place}",
+    definition = Definition(
+        name=f"Errors of shard {number}",
         query_type=QueryType.ERROR,
         dataset="events",
         query="level:error",
@@ -205,33 +203,32 @@ def _definition(place: int, now: datetime) -> JSON:
         threshold_period=1,
         comparison_delta=None,
         triggers=tuple(
-            Trigger(id=10_000_000 + 2 * place + number, label=label, threshold=threshold, date_added=now)
-            for number, (label, threshold) in enumerate(triggers)
+            Trigger(id=10_000_000 + 2 * number + index, label=label, threshold=threshold, date_added=now)
+            for index, (label, threshold) in enumerate(triggers)
         ),
     )
-    return said.model_dump(mode="json")
+    return definition.model_dump(mode="json")
 
 
-def _page(result: dict[str, Any]) -> Iterator[str]:
-    yield f"# Values in bulk, measured {result['measured_at']} at {result['commit']}"
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    yield f"# Observations in bulk, measured {result['measured_at']} at {result['commit']}"
     yield ""
     yield (
-        f"{result['requests']} requests of {result['values_a_request']:,} values for each load, over {CONNECTIONS}"
+        f"{result['requests']} requests of {result['values_per_request']:,} values per load, over {CONNECTIONS}"
         f" connections; {result['workers']} workers."
     )
     yield ""
-    yield "| rules | accepted/s | applied/s | transactions | values each |"
+    yield "| rules | accepted/s | applied/s | transactions | values per transaction |"
     yield "|---:|---:|---:|---:|---:|"
     for each in result["loads"]:
         cells = (
             each["rules"], f"{each['accepted_per_second']:,}", f"{each['applied_per_second']:,}", each["transactions"],
-            each["values_a_transaction"],
+            each["values_per_transaction"],
         )  # fmt: skip
         yield "| " + " | ".join(map(str, cells)) + " |"
     yield ""
-    yield f"* load average of the five minutes before the end: {result['load_average']:.1f}"
-    yield "* " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
-    yield "* " + ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    yield f"* load average over five minutes: {result['load_average']:.1f}"
+    yield from environment_lines(result)
 
 
 if __name__ == "__main__":

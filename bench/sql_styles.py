@@ -1,7 +1,7 @@
-"""``python -m bench.sql_styles``: what SQLAlchemy Core costs beside SQL text, for three statements of the hot path.
+"""Compare SQL text with SQLAlchemy Core for three statements of the hot path.
 
-Both run in turn on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as a function of
-the product would, and finds it in the compile cache. Figures are medians of rounds: elapsed, and CPU of this process.
+Both run alternately on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as product
+code would, and finds it in the compile cache. Figures are medians of rounds: elapsed, and CPU time of this process.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from sqlalchemy import ARRAY, BigInteger, Connection, Text, create_engine, func, insert, literal, select, true
 
-from bench.machine import machine, versions
-from bench.run import temporary
+from bench.machine import environment, environment_lines
+from bench.output import temporary_directory
 from models.base import new_id
 from models.database.migrate import migrate
 from models.directory.tables import organizations
@@ -31,7 +31,7 @@ from workers.batch.load import _INCIDENTS
 from workers.stack.servers import embedded_servers
 
 ROWS: Final = 20
-"""Commands of one INSERT, subjects of one claim, incidents of one load."""
+"""Commands per INSERT, subjects per claim, incidents per load."""
 
 ROUNDS: Final = 60
 PER_ROUND: Final = 50
@@ -39,7 +39,7 @@ PER_ROUND: Final = 50
 
 Run = Callable[[], Sequence[Any]]
 Styles = tuple[str, Run, Run]
-"""A name, and the same work as text and as Core."""
+"""A name, and the same statement as text and in Core."""
 
 
 def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
@@ -98,7 +98,7 @@ def load(connection: Connection, organization: int) -> Styles:
 
 
 def measure(name: str, text: Run, core: Run) -> str:
-    """Run both styles in turn and return a row of the table."""
+    """Run both styles alternately and return a row of the table."""
     assert len(text()) == len(core()) == ROWS
     elapsed: dict[Run, list[float]] = {text: [], core: []}
     cpu: dict[Run, list[float]] = {text: [], core: []}
@@ -115,18 +115,18 @@ def measure(name: str, text: Run, core: Run) -> str:
 
 
 def fill(connection: Connection) -> tuple[int, list[NewCommand]]:
-    """Commit an organization with incidents, and a waiting command on each of the first of them."""
+    """Write an organization with 2,000 incidents, and a waiting command on each of the first ``ROWS``; commit."""
     organization = connection.execute(
         insert(organizations).values(slug="bench", name="Bench").returning(organizations.c.id)
     ).scalar_one()
     facts: dict[str, Any] = {"organization_id": organization, "status": IncidentStatus.OPEN}
     facts |= {"status_method": StatusMethod.MANUAL, "type": IncidentType.DETECTED}
     facts |= dict.fromkeys(("date_started", "date_detected", "date_added", "last_activity_at"), datetime.now(UTC))
-    numbered = [{"identifier": number, "title": f"Incident {number}"} for number in range(1, 2_001)]
-    connection.execute(insert(incidents), [each | facts for each in numbered])
-    names = [f"incident:{organization}:{number}" for number in range(1, ROWS + 1)]
+    rows = [{"identifier": number, "title": f"Incident {number}"} for number in range(1, 2_001)]
+    connection.execute(insert(incidents), [each | facts for each in rows])
+    subjects = [f"incident:{organization}:{number}" for number in range(1, ROWS + 1)]
     caller = (organization, 1, 1, "user:1", "{}")
-    new = [NewCommand(new_id(), "comment.post", subject, Lane.COMMANDS, *caller) for subject in names]
+    new = [NewCommand(new_id(), "comment.post", subject, Lane.COMMANDS, *caller) for subject in subjects]
     connection.exec_driver_sql(ledger.ACCEPT_COMMANDS, dict(ledger.accept_parameters(new)))
     connection.exec_driver_sql("ANALYZE")
     connection.commit()
@@ -134,15 +134,15 @@ def fill(connection: Connection) -> tuple[int, list[NewCommand]]:
 
 
 def main() -> None:
-    """Measure, and print a table."""
+    """Measure the statements and print a table."""
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(embedded_servers(temporary(cleanup)))
+        servers = cleanup.enter_context(embedded_servers(temporary_directory(cleanup)))
         engine = create_engine(sqlalchemy_url(servers.database_url))
         cleanup.callback(engine.dispose)
         migrate(engine)
         connection = cleanup.enter_context(engine.connect())
         organization, new = fill(connection)
-        print(machine() | versions(servers))
+        print(*environment_lines(environment(servers)), "", sep="\n")
         print("| statement | text, µs (CPU) | Core, µs (CPU) | Core : text |\n|---|---:|---:|---:|")
         claimed = claim(connection, [row.subject for row in new])
         for styles in (load(connection, organization), claimed, accept(connection, new)):

@@ -1,1 +1,1 @@
-"""The Python client, against real gateways and through bad connections."""
+"""Tests of the Python client against real gateways, also over faulty connections."""

@@ -1,4 +1,4 @@
-"""The small organization of the HTTP tests, and both clients behind one face."""
+"""Fixtures: the organization of the HTTP tests, and both clients behind one blocking interface."""
 
 from __future__ import annotations
 
@@ -16,56 +16,56 @@ from tests.http.gateway_server import Gateway
 __all__ = ["acme", "busy_worker", "gateway", "ledger", "settings", "worker"]
 
 
-class Awaited:
-    """An :class:`AsyncTocsin` whose methods are awaited for the test, in an event loop of its own."""
+class BlockingAdapter:
+    """The interface of :class:`Tocsin` on an :class:`AsyncTocsin`, which runs in an event loop of its own."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._runner = asyncio.Runner()
-        self._client = self._runner.run(self._make(*given, **named))
-        self._followed: list[AsyncGenerator[Any, None]] = []
+        self._client = self._runner.run(self._connect(*args, **kwargs))
+        self._streams: list[AsyncGenerator[Any, None]] = []
 
-    async def _make(self, *given: Any, **named: Any) -> AsyncTocsin:
-        return AsyncTocsin(*given, **named)
+    async def _connect(self, *args: Any, **kwargs: Any) -> AsyncTocsin:
+        return AsyncTocsin(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(self._client, name)
-        return lambda *given, **named: self._runner.run(method(*given, **named))
+        return lambda *args, **kwargs: self._runner.run(method(*args, **kwargs))
 
-    def follow(self, **named: Any) -> Iterator[Any]:
-        events = self._client.follow(**named)
-        self._followed.append(events)
+    def follow(self, **kwargs: Any) -> Iterator[Any]:
+        stream = self._client.follow(**kwargs)
+        self._streams.append(stream)
         while True:
-            yield self._runner.run(_next(events))
+            yield self._runner.run(_next(stream))
 
-    def __enter__(self) -> Awaited:
+    def __enter__(self) -> BlockingAdapter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for events in self._followed:
-            self._runner.run(events.aclose())
+        for stream in self._streams:
+            self._runner.run(stream.aclose())
         self._runner.run(self._client.close())
         self._runner.close()
 
 
-async def _next(events: AsyncGenerator[Any, None]) -> Any:
-    return await anext(events)
+async def _next(stream: AsyncGenerator[Any, None]) -> Any:
+    return await anext(stream)
 
 
 Connect = Callable[..., Any]
 
 
-@pytest.fixture(params=[Tocsin, Awaited], ids=["sync", "async"])
+@pytest.fixture(params=[Tocsin, BlockingAdapter], ids=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Make a client of either kind; it is closed after the test."""
+    """Make clients of either kind; they are closed after the test."""
     with ExitStack() as clients:
 
-        def make(url: str, token: str = "dev-mem", **named: Any) -> Any:
-            return clients.enter_context(request.param(url, token, **{"organization": "acme", **named}))
+        def make_client(url: str, token: str = "dev-mem", **kwargs: Any) -> Any:
+            return clients.enter_context(request.param(url, token, **{"organization": "acme", **kwargs}))
 
-        yield make
+        yield make_client
 
 
 @pytest.fixture
 def mem(connect: Connect, gateway: Gateway) -> Any:
-    """Mem's client."""
+    """A client with Mem's token."""
     return connect(gateway.url)

@@ -1,4 +1,4 @@
-"""What a service does with the client: post, wait, ask for many, and get the same effect over bad connections."""
+"""Post commands one by one and in bulk, wait for outcomes, and have one effect over faulty connections."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tocsin_client import (
     Failed,
     MarkSeen,
     OpenIncident,
-    PlainOrder,
     PostComment,
+    RawCommand,
     ReadNotifications,
     Refused,
     SetStatus,
@@ -24,7 +24,7 @@ from tocsin_client import (
 )
 
 from tests.client.conftest import Connect
-from tests.client.rough_road import BUSY, CUT, GONE, SLOW_DOWN, a_road
+from tests.client.faulty_proxy import CUT_OFF, DROPPED, RATE_LIMITED, UNAVAILABLE, faulty_proxy
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway, Worker
 
@@ -37,63 +37,63 @@ def comments(ledger: Engine) -> list[str]:
         return [row.comment for row in rows]
 
 
-# --- one order -------------------------------------------------------------------------------------------------
+# --- one command -----------------------------------------------------------------------------------------------
 
 
-def test_posting_gives_the_outcome(mem: Any, busy_worker: Worker) -> None:
+def test_post_returns_the_outcome(mem: Any, busy_worker: Worker) -> None:
     outcome = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
     assert (outcome.status, outcome.body["comment"]) == (201, "Ana?")
-    assert mem.command(outcome.command_id).outcome.body == outcome.body
+    assert mem.record(outcome.command_id).outcome.body == outcome.body
 
 
-def test_an_order_without_a_route_of_its_own_goes_among_the_commands(mem: Any, busy_worker: Worker) -> None:
+def test_a_command_without_an_endpoint_of_its_own_is_posted_in_bulk(mem: Any, busy_worker: Worker) -> None:
     mem.post(LOOK)
 
-    outcome = mem.post(PlainOrder("comment.post", {"incident": 1, "comment": "Again."}))
+    outcome = mem.post(RawCommand("comment.post", {"incident": 1, "comment": "Again."}))
 
     assert (outcome.status, outcome.body["comment"]) == (201, "Again.")
 
 
-def test_an_incident_can_be_addressed_by_the_key_it_was_opened_with(
+def test_an_incident_can_be_named_by_its_deduplication_key(
     connect: Connect, gateway: Gateway, busy_worker: Worker
 ) -> None:
     bot = connect(gateway.url, "dev-bot")
     opened = bot.post(OpenIncident("Checkout is slow", ["p1"], status=10, dedup_key="checkout"))
 
-    said = connect(gateway.url, "dev-bot", act_as=11).post(PostComment("dedup:checkout", "Looking."))
+    comment = connect(gateway.url, "dev-bot", act_as=11).post(PostComment("dedup:checkout", "Looking."))
 
-    assert (said.status, said.body["incidentIdentifier"]) == (201, opened.body["identifier"])
-    assert said.body["user"]["id"] == "11"
+    assert (comment.status, comment.body["incidentIdentifier"]) == (201, opened.body["identifier"])
+    assert comment.body["user"]["id"] == "11"
 
 
-def test_sending_waits_for_nothing_and_waiting_comes_later(mem: Any, worker: Worker) -> None:
-    command = mem.send(LOOK)
-    assert (command.type, command.status, command.is_final) == ("comment.post", "accepted", False)
+def test_submit_returns_at_once_and_the_outcome_can_be_awaited_later(mem: Any, worker: Worker) -> None:
+    record = mem.submit(LOOK)
+    assert (record.type, record.status, record.is_final) == ("comment.post", "accepted", False)
 
-    with pytest.raises(TimedOut) as late:
-        mem.wait(command, seconds=0)
+    with pytest.raises(TimedOut) as timed_out:
+        mem.wait(record, seconds=0)
     worker.apply()
 
-    assert late.value.command_ids == [command.id]
-    assert mem.wait(command).status == 201
-    assert mem.command(command).status == "applied"
+    assert timed_out.value.command_ids == [record.id]
+    assert mem.wait(record).status == 201
+    assert mem.record(record).status == "applied"
 
 
-def test_what_takes_longer_than_one_waits_is_accepted_all_the_same(mem: Any, worker: Worker) -> None:
-    with pytest.raises(TimedOut) as late:
+def test_a_command_that_times_out_is_accepted_nevertheless(mem: Any, worker: Worker) -> None:
+    with pytest.raises(TimedOut) as timed_out:
         mem.post(LOOK, wait=0)
     worker.apply()
 
-    assert mem.wait(late.value.command_ids[0]).status == 201
+    assert mem.wait(timed_out.value.command_ids[0]).status == 201
 
 
-def test_every_order_of_an_incident(mem: Any, busy_worker: Worker) -> None:
+def test_every_incident_command_is_applied(mem: Any, busy_worker: Worker) -> None:
     comment = mem.post(LOOK).body["id"]
 
-    answers = [
-        mem.post(order)
-        for order in (
+    outcomes = [
+        mem.post(command)
+        for command in (
             MarkSeen(1),
             Subscribe(1),
             EditComment(1, comment, "Look there."),
@@ -103,37 +103,37 @@ def test_every_order_of_an_incident(mem: Any, busy_worker: Worker) -> None:
         )
     ]
 
-    assert [answer.status for answer in answers] == [201, 201, 200, 204, 200, 200]
-    assert answers[4].body["status"] == 2
+    assert [outcome.status for outcome in outcomes] == [201, 201, 200, 204, 200, 200]
+    assert outcomes[4].body["status"] == 2
 
 
-def test_reading_gives_the_json_of_an_address(mem: Any) -> None:
+def test_read_returns_the_json_of_a_resource(mem: Any) -> None:
     assert mem.read("incidents/1/")["identifier"] == "1"
     assert [member["user"]["username"] for member in mem.read("members/", query="ana")] == ["ana"]
 
 
-def test_marking_notifications_as_read(mem: Any, busy_worker: Worker) -> None:
+def test_notifications_can_be_marked_as_read(mem: Any, busy_worker: Worker) -> None:
     assert mem.post(ReadNotifications(up_to=0)).body == {"read": 0}
 
 
-# --- no --------------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------
 
 
-def test_a_refusal_names_the_fields_at_fault(mem: Any) -> None:
-    with pytest.raises(Refused) as no:
+def test_a_refusal_names_the_invalid_fields(mem: Any) -> None:
+    with pytest.raises(Refused) as refused:
         mem.post(PostComment(1, ""))
 
-    assert no.value.status == 400
-    assert set(no.value.fields) == {"comment"}
-    assert no.value.command_id is None
+    assert refused.value.status == 400
+    assert set(refused.value.field_errors) == {"comment"}
+    assert refused.value.command_id is None
 
 
 def test_a_refusal_of_an_accepted_command_names_the_command(mem: Any, busy_worker: Worker) -> None:
-    with pytest.raises(Refused) as no:
+    with pytest.raises(Refused) as refused:
         mem.post(PostComment(99, "Anybody?"))
 
-    assert (no.value.status, no.value.fields) == (404, {})
-    assert mem.command(no.value.command_id).status == "rejected"
+    assert (refused.value.status, refused.value.field_errors) == (404, {})
+    assert mem.record(refused.value.command_id).status == "rejected"
 
 
 def test_a_bad_token_is_refused(connect: Connect, gateway: Gateway) -> None:
@@ -141,89 +141,89 @@ def test_a_bad_token_is_refused(connect: Connect, gateway: Gateway) -> None:
         connect(gateway.url, "nobody").post(LOOK)
 
 
-def test_a_server_that_is_elsewhere_is_said_and_not_followed(connect: Connect, gateway: Gateway) -> None:
-    with pytest.raises(Refused) as no:
+def test_a_redirect_is_a_refusal_and_is_not_followed(connect: Connect, gateway: Gateway) -> None:
+    with pytest.raises(Refused) as refused:
         connect(gateway.url).read("incidents/1")
 
-    assert no.value.status in (307, 404)
+    assert refused.value.status in (307, 404)
 
 
-def test_a_key_that_covers_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
+def test_a_key_of_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
     mem.post(LOOK, key="mine")
 
     with pytest.raises(Refused, match="422"):
         mem.post(PostComment(1, "Something else."), key="mine")
 
 
-def test_a_dead_command_has_failed(mem: Any, ledger: Engine) -> None:
-    command = mem.send(LOOK)
+def test_waiting_for_a_dead_command_raises_failed(mem: Any, ledger: Engine) -> None:
+    record = mem.submit(LOOK)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE commands SET state = 'dead', finished_at = now(), error = 'It broke.'")
 
     with pytest.raises(Failed, match=r"It broke\.") as failed:
-        mem.wait(command)
+        mem.wait(record)
 
-    assert failed.value.command.status == "dead"
+    assert failed.value.command == mem.record(record)
 
 
-def test_nobody_there_is_said_after_a_while_with_the_key_to_repeat_it_with(connect: Connect) -> None:
-    nobody = connect("http://127.0.0.1:9", patience_seconds=0.5)
+def test_an_unreachable_server_raises_with_the_idempotency_key(connect: Connect) -> None:
+    client = connect("http://127.0.0.1:9", patience_seconds=0.5)
 
-    with pytest.raises(Unreachable, match="ConnectError") as gone:
-        nobody.post(LOOK, key="mine")
+    with pytest.raises(Unreachable, match="ConnectError") as unreachable:
+        client.post(LOOK, key="mine")
 
-    assert gone.value.key == "mine"
+    assert unreachable.value.key == "mine"
 
 
 # --- one effect ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("trouble", [CUT, GONE, BUSY, SLOW_DOWN])
-def test_whatever_happens_on_the_road_there_is_one_comment(
-    connect: Connect, gateway: Gateway, busy_worker: Worker, ledger: Engine, trouble: str
+@pytest.mark.parametrize("fault", [CUT_OFF, DROPPED, UNAVAILABLE, RATE_LIMITED])
+def test_a_post_over_a_faulty_connection_has_one_effect(
+    connect: Connect, gateway: Gateway, busy_worker: Worker, ledger: Engine, fault: str
 ) -> None:
-    with a_road(gateway.url, trouble, trouble) as road:
-        outcome = connect(road.url).post(LOOK)
+    with faulty_proxy(gateway.url, fault, fault) as proxy:
+        outcome = connect(proxy.url).post(LOOK)
 
         assert outcome.status == 201
-        assert road.taken == [trouble, trouble, None]
+        assert proxy.connections == [fault, fault, None]
     assert comments(ledger) == ["Look at this."]
 
 
-def test_a_repeated_key_is_answered_as_before(mem: Any, busy_worker: Worker) -> None:
+def test_a_repeated_key_returns_the_first_outcome_as_a_replay(mem: Any, busy_worker: Worker) -> None:
     first, second = mem.post(LOOK, key="mine"), mem.post(LOOK, key="mine")
 
     assert second.is_replay
     assert (second.command_id, second.body) == (first.command_id, first.body)
 
 
-# --- many ------------------------------------------------------------------------------------------------------
+# --- bulk ------------------------------------------------------------------------------------------------------
 
 
-def test_a_thousand_at_once_over_a_bad_road_each_with_its_result_and_in_order(
+def test_bulk_over_a_faulty_connection_applies_every_command_once_and_in_order(
     connect: Connect, gateway: Gateway, busy_worker: Worker, ledger: Engine
 ) -> None:
     texts = [f"number {number}" for number in range(999)]
-    with a_road(gateway.url, CUT, BUSY) as road:
-        orders = [*(PostComment(1, text) for text in texts), PostComment(99, "Anybody?")]
-        commands = connect(road.url).bulk(orders, wait=60)
+    with faulty_proxy(gateway.url, CUT_OFF, UNAVAILABLE) as proxy:
+        commands = [*(PostComment(1, text) for text in texts), PostComment(99, "Anybody?")]
+        records = connect(proxy.url).bulk(commands, wait=60)
 
-    assert [command.outcome.status for command in commands] == [201] * 999 + [404]
-    assert commands[-1].status == "rejected"
+    assert [record.outcome.status for record in records] == [201] * 999 + [404]
+    assert records[-1].status == "rejected"
     assert comments(ledger) == texts
 
 
-def test_many_can_be_left_to_themselves(mem: Any, worker: Worker, acme: Acme) -> None:
-    commands = mem.bulk([LOOK, LOOK])
+def test_bulk_without_wait_returns_accepted_commands(mem: Any, worker: Worker, acme: Acme) -> None:
+    records = mem.bulk([LOOK, LOOK])
 
-    assert [command.status for command in commands] == ["accepted"] * 2
-    with pytest.raises(TimedOut) as late:
+    assert [record.status for record in records] == ["accepted"] * 2
+    with pytest.raises(TimedOut) as timed_out:
         mem.bulk([LOOK], wait=0.01)
-    assert len(late.value.command_ids) == 1
+    assert len(timed_out.value.command_ids) == 1
 
 
-def test_a_wrong_item_is_named_by_its_place(mem: Any) -> None:
-    with pytest.raises(Refused) as no:
-        mem.bulk([LOOK, PlainOrder("no.such", {})])
+def test_an_invalid_bulk_item_is_named_by_its_index(mem: Any) -> None:
+    with pytest.raises(Refused) as refused:
+        mem.bulk([LOOK, RawCommand("no.such", {})])
 
-    assert set(no.value.fields["commands"]) == {"1"}
+    assert set(refused.value.field_errors["commands"]) == {"1"}

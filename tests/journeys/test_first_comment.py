@@ -47,7 +47,7 @@ def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -
         inbox = eventually(lambda: ana.read("notifications/"))
         assert [(item["reason"], item["text"]) for item in inbox] == [("mention", "Ana?")]
         assert inbox[0]["activity"]["id"] == posted.body["id"]
-        command = mem.command(posted.command_id)
+        command = mem.record(posted.command_id)
         assert command.outcome is not None
         assert (command.status, command.outcome.body) == ("applied", posted.body)
 
@@ -67,7 +67,7 @@ def test_items_are_marked_as_read_once(stack: Stack) -> None:
 def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as caller, stack.client("dev-mem") as mem:
         texts = [f"number {number}" for number in range(200)]
-        commands = [caller.send(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]
+        commands = [caller.submit(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]
 
         assert caller.wait(commands[-1]).status == 201
         pages = [

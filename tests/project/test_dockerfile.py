@@ -130,7 +130,14 @@ def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
 
 
 def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
-    assert set(context_entries()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
+    assert set(context_entries()) == {
+        "requirements.lock",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "clients/python",
+        *PACKAGES,
+    }
 
 
 def test_dependencies_are_installed_as_wheels_with_hashes() -> None:

@@ -1,26 +1,27 @@
-"""Post commands to tocsin, wait for their outcomes, follow what happens.
+"""Client for tocsin: post commands, wait for their outcomes, and follow events.
 
-:class:`Tocsin` and :class:`AsyncTocsin` have the same methods. Whatever they post carries an Idempotency-Key and is
-repeated with it until somebody answers, so it has one effect however often the connection breaks.
+:class:`Tocsin` blocks; :class:`AsyncTocsin` has the same methods as coroutines. Every post carries an
+``Idempotency-Key`` and is retried with that key until a server responds, so it has one effect however often the
+connection breaks.
 """
 
 from tocsin_client.clients import AsyncTocsin, Tocsin
-from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
-from tocsin_client.orders import (
+from tocsin_client.commands import (
+    Command,
     DeleteComment,
     EditComment,
     MarkSeen,
     OpenIncident,
-    Order,
-    PlainOrder,
     PostComment,
+    RawCommand,
     ReadNotifications,
     SetStatus,
     Subscribe,
     Unsubscribe,
 )
-from tocsin_client.results import Command, Event, Outcome
-from tocsin_client.rule_orders import (
+from tocsin_client.errors import Failed, Refused, TimedOut, TocsinError, Unreachable
+from tocsin_client.results import CommandRecord, Event, Outcome
+from tocsin_client.rule_commands import (
     Action,
     CreateAlertRule,
     DeleteAlertRule,
@@ -35,6 +36,7 @@ __all__ = [
     "Action",
     "AsyncTocsin",
     "Command",
+    "CommandRecord",
     "CreateAlertRule",
     "DeleteAlertRule",
     "DeleteComment",
@@ -44,10 +46,9 @@ __all__ = [
     "MarkSeen",
     "ObserveMetric",
     "OpenIncident",
-    "Order",
     "Outcome",
-    "PlainOrder",
     "PostComment",
+    "RawCommand",
     "ReadNotifications",
     "Refused",
     "SetStatus",

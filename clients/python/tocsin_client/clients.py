@@ -1,24 +1,47 @@
-"""The two clients: the same conversations, carried by threads or by tasks."""
+"""The two clients. :class:`Tocsin` blocks its thread, :class:`AsyncTocsin` awaits; all but the I/O is shared."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 import httpx2
 
-from tocsin_client.asking import Answer, Asking, Conversation, Pause, Request, Silence, Trail
-from tocsin_client.orders import Order
-from tocsin_client.results import Command, Event, Outcome
+from tocsin_client._protocol import EventCursor, Flow, FlowRun, HttpProtocol, NoResponse, Pause, Request, Response, Step
+from tocsin_client.commands import Command
+from tocsin_client.results import CommandRecord, Event, Outcome
 
+P = ParamSpec("P")
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
 
-class Tocsin:
-    """A caller of tocsin, for threads. Use it as a context, or close it; it may be shared between threads."""
+class _Method(Protocol[P, T_co]):
+    """A method of both clients: :class:`Tocsin` returns its result, :class:`AsyncTocsin` a coroutine of it."""
+
+    @overload
+    def __get__(self, client: Tocsin, owner: type) -> Callable[P, T_co]: ...
+    @overload
+    def __get__(self, client: AsyncTocsin, owner: type) -> Callable[P, Coroutine[Any, Any, T_co]]: ...
+
+
+def _run_flow(make_flow: Callable[Concatenate[Any, P], Flow[T]]) -> _Method[P, T]:
+    """Make a method from a function that returns a flow: it runs the flow with the I/O of its client."""
+
+    @wraps(make_flow)
+    def method(client: Tocsin | AsyncTocsin, *args: P.args, **kwargs: P.kwargs) -> T | Coroutine[Any, Any, T]:
+        return client._run(make_flow(client, *args, **kwargs))
+
+    return cast("_Method[P, T]", method)
+
+
+class _Client(Generic[Http]):
+    _make_http: Callable[[], Http]
 
     def __init__(
         self,
@@ -28,72 +51,111 @@ class Tocsin:
         organization: str,
         act_as: int | None = None,
         patience_seconds: float = 60.0,
-        http: httpx2.Client | None = None,
+        http: Http | None = None,
     ) -> None:
-        """``act_as`` is the user a service speaks for; ``patience_seconds`` how long to look for an answer."""
-        self._asking = Asking(token, organization, act_as, patience_seconds)
+        """Make a client for one organization (its slug).
+
+        ``act_as`` is the id of the member for whom a service acts. A request that no server accepts is retried for
+        ``patience_seconds``. ``http`` is the HTTP client to use and to close, for example one with TLS settings.
+        """
+        self._protocol = HttpProtocol(token, organization, act_as, patience_seconds)
         self._base_url = base_url.rstrip("/")
-        self._http = http or httpx2.Client()
+        self._http: Http = http or self._make_http()
 
-    def post(self, order: Order, *, key: str | None = None, wait: float = 30.0) -> Outcome:
-        """Ask for something and wait ``wait`` seconds for its outcome.
+    @_run_flow
+    def post(self, command: Command, *, key: str | None = None, wait: float = 30.0) -> Flow[Outcome]:
+        """Submit a command and wait up to ``wait`` seconds for its outcome.
 
-        It goes out with an Idempotency-Key (``key``, or one made for it) and is repeated with that key while nobody
-        takes it, so it has one effect.
+        The request carries an idempotency key, ``key`` or a new one, and is retried with it until a server accepts it,
+        so the command has one effect.
 
-        :raises Refused: it was refused, at the door or when it was applied.
-        :raises Failed: it is dead: a fault outlived its retries.
-        :raises TimedOut: it is accepted, and has not ended yet.
-        :raises Unreachable: nobody took it.
+        :raises Refused: if the request is refused, or the command when it is applied.
+        :raises Failed: if the command is dead: it failed in every attempt.
+        :raises TimedOut: if the command is accepted, but has no outcome yet.
+        :raises Unreachable: if no server accepted the request.
         """
-        return self._run(self._asking.post(order, key=key, wait=wait))
+        return self._protocol.post(command, key=key, wait=wait)
 
-    def send(self, order: Order, *, key: str | None = None) -> Command:
-        """Ask for something and return as soon as it is accepted; see :meth:`post` for keys and errors."""
-        return self._run(self._asking.send(order, key=key))
+    @_run_flow
+    def submit(self, command: Command, *, key: str | None = None) -> Flow[CommandRecord]:
+        """Submit a command and return as soon as it is accepted; keys and errors are those of :meth:`post`."""
+        return self._protocol.submit(command, key=key)
 
-    def bulk(self, orders: Sequence[Order], *, key: str | None = None, wait: float | None = None) -> list[Command]:
-        """Ask for up to 1,000 things at once: all are accepted or none. Commands come back in the order of the orders.
+    @_run_flow
+    def bulk(
+        self, commands: Sequence[Command], *, key: str | None = None, wait: float | None = None
+    ) -> Flow[list[CommandRecord]]:
+        """Submit up to 1,000 commands, all or none, to be applied in order; return their records in that order.
 
-        With ``wait`` they have all ended, each in its own way: look at ``status`` and ``outcome``.
+        With ``wait``, wait up to that many seconds until every command has an outcome, and check each record's
+        ``status`` and ``outcome``: a command that was rejected or failed raises nothing here.
+
+        :raises Refused: if the request is refused; no command is accepted then.
+        :raises TimedOut: if some commands have no outcome after ``wait`` seconds.
+        :raises Unreachable: if no server accepted the request.
         """
-        return self._run(self._asking.bulk(orders, key=key, wait=wait))
+        return self._protocol.bulk(commands, key=key, wait=wait)
 
-    def wait(self, command: Command | str, *, seconds: float = 30.0) -> Outcome:
-        """Wait for the outcome of a command; see :meth:`post` for errors."""
-        return self._run(self._asking.wait(_id_of(command), seconds=seconds))
+    @_run_flow
+    def wait(self, command: CommandRecord | str, *, seconds: float = 30.0) -> Flow[Outcome]:
+        """Wait for the outcome of an accepted command (its record or id); errors are those of :meth:`post`."""
+        return self._protocol.wait(_id_of(command), seconds=seconds)
 
-    def command(self, command: Command | str) -> Command:
-        """What became of a command, as of now."""
-        return self._run(self._asking.command(_id_of(command)))
+    @_run_flow
+    def record(self, command: CommandRecord | str) -> Flow[CommandRecord]:
+        """Return the current record of a command (its record or id)."""
+        return self._protocol.record(_id_of(command))
 
-    def read(self, path: str, **query: str | int) -> Any:
-        """Read an address of the organization, like ``incidents/1/``: its JSON."""
-        return self._run(self._asking.read(path, query))
+    @_run_flow
+    def read(self, path: str, /, **query: str | int) -> Flow[Any]:
+        """Return the JSON of a resource; ``path`` is relative to the organization, for example ``incidents/1/``.
+
+        :raises Refused: if the caller may not read it, or it does not exist.
+        :raises Unreachable: if no server responded.
+        """
+        return self._protocol.read(path, query)
+
+    def _arguments(self, request: Request) -> dict[str, Any]:
+        """Return the arguments of ``httpx2.Client.request`` and ``stream``."""
+        return {
+            "method": request.method,
+            "url": self._base_url + request.path,
+            "headers": dict(request.headers),
+            "content": request.body,
+            "timeout": httpx2.Timeout(request.timeout, connect=5.0),
+        }
+
+
+class Tocsin(_Client[httpx2.Client]):
+    """A blocking client. Use it as a context manager, or close it. Threads may share it."""
+
+    _make_http = httpx2.Client
 
     def follow(self, *, incident: int | str | None = None, last_id: str | None = None) -> Generator[Event, None, None]:
-        """Events as they happen, each once, for as long as you iterate; broken connections are taken up again.
+        """Yield every event once, as it happens, and reconnect after an interruption.
 
-        Its connection is given back when the generator is closed (``contextlib.closing``, ``aclosing``).
+        ``incident`` selects the events of one incident (its number). ``last_id`` is the id of the last event already
+        handled; without it, the stream starts with the next event. Close the generator (``contextlib.closing``) to
+        release its connection.
 
-        :raises Refused: the caller may not follow, or not any more.
+        :raises Refused: if the caller may not follow these events, or loses access.
         """
-        trail = Trail(self._asking, incident=incident, last_id=last_id)
+        cursor = EventCursor(self._protocol, incident=incident, last_id=last_id)
         while True:
             try:
-                with self._http.stream(**self._call(trail.request())) as response:
+                with self._http.stream(**self._arguments(cursor.request())) as response:
                     if response.status_code != 200:
                         response.read()
-                    if trail.opened(_answer(response)):
+                    if cursor.opens(_parse(response)):
                         for message in httpx2.EventSource(response):
-                            if event := trail.take(message.id, message.data):
+                            if event := cursor.advance(message.id, message.data):
                                 yield event
             except httpx2.TransportError:
                 pass
-            time.sleep(trail.pause())
+            time.sleep(cursor.backoff())
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._http.close()
 
     def __enter__(self) -> Self:
@@ -104,93 +166,47 @@ class Tocsin:
     ) -> None:
         self.close()
 
-    def _run(self, conversation: Conversation[T]) -> T:
-        heard: Answer | Silence | None = None
-        while True:
-            try:
-                step = conversation.send(heard)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            heard = self._take(step)
+    def _run(self, flow: Flow[T]) -> T:
+        run = FlowRun(flow)
+        while run.step:
+            run.resume(self._perform(run.step))
+        return run.result
 
-    def _take(self, step: Request | Pause) -> Answer | Silence | None:
+    def _perform(self, step: Step) -> Response | NoResponse | None:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
         try:
-            return _answer(self._http.request(**self._call(step)))
+            return _parse(self._http.request(**self._arguments(step)))
         except httpx2.TransportError as error:
-            return _silence(error)
-
-    def _call(self, request: Request) -> dict[str, Any]:
-        return _call(self._base_url, request)
+            return _no_response(error)
 
 
-class AsyncTocsin:
-    """A caller of tocsin, for tasks: the methods of :class:`Tocsin`, to be awaited."""
+class AsyncTocsin(_Client[httpx2.AsyncClient]):
+    """A client for asyncio: the methods of :class:`Tocsin` as coroutines. Use it as a context manager, or close it."""
 
-    def __init__(
-        self,
-        base_url: str,
-        token: str,
-        *,
-        organization: str,
-        act_as: int | None = None,
-        patience_seconds: float = 60.0,
-        http: httpx2.AsyncClient | None = None,
-    ) -> None:
-        """See :class:`Tocsin`."""
-        self._asking = Asking(token, organization, act_as, patience_seconds)
-        self._base_url = base_url.rstrip("/")
-        self._http = http or httpx2.AsyncClient()
-
-    async def post(self, order: Order, *, key: str | None = None, wait: float = 30.0) -> Outcome:
-        """See :meth:`Tocsin.post`."""
-        return await self._run(self._asking.post(order, key=key, wait=wait))
-
-    async def send(self, order: Order, *, key: str | None = None) -> Command:
-        """See :meth:`Tocsin.send`."""
-        return await self._run(self._asking.send(order, key=key))
-
-    async def bulk(
-        self, orders: Sequence[Order], *, key: str | None = None, wait: float | None = None
-    ) -> list[Command]:
-        """See :meth:`Tocsin.bulk`."""
-        return await self._run(self._asking.bulk(orders, key=key, wait=wait))
-
-    async def wait(self, command: Command | str, *, seconds: float = 30.0) -> Outcome:
-        """See :meth:`Tocsin.wait`."""
-        return await self._run(self._asking.wait(_id_of(command), seconds=seconds))
-
-    async def command(self, command: Command | str) -> Command:
-        """See :meth:`Tocsin.command`."""
-        return await self._run(self._asking.command(_id_of(command)))
-
-    async def read(self, path: str, **query: str | int) -> Any:
-        """See :meth:`Tocsin.read`."""
-        return await self._run(self._asking.read(path, query))
+    _make_http = httpx2.AsyncClient
 
     async def follow(
         self, *, incident: int | str | None = None, last_id: str | None = None
     ) -> AsyncGenerator[Event, None]:
-        """See :meth:`Tocsin.follow`."""
-        trail = Trail(self._asking, incident=incident, last_id=last_id)
+        """Yield every event once, as :meth:`Tocsin.follow` does; close the generator with ``contextlib.aclosing``."""
+        cursor = EventCursor(self._protocol, incident=incident, last_id=last_id)
         while True:
             try:
-                async with self._http.stream(**self._call(trail.request())) as response:
+                async with self._http.stream(**self._arguments(cursor.request())) as response:
                     if response.status_code != 200:
                         await response.aread()
-                    if trail.opened(_answer(response)):
+                    if cursor.opens(_parse(response)):
                         async for message in httpx2.EventSource(response):
-                            if event := trail.take(message.id, message.data):
+                            if event := cursor.advance(message.id, message.data):
                                 yield event
             except httpx2.TransportError:
                 pass
-            await asyncio.sleep(trail.pause())
+            await asyncio.sleep(cursor.backoff())
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._http.aclose()
 
     async def __aenter__(self) -> Self:
@@ -201,40 +217,23 @@ class AsyncTocsin:
     ) -> None:
         await self.close()
 
-    async def _run(self, conversation: Conversation[T]) -> T:
-        heard: Answer | Silence | None = None
-        while True:
-            try:
-                step = conversation.send(heard)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            heard = await self._take(step)
+    async def _run(self, flow: Flow[T]) -> T:
+        run = FlowRun(flow)
+        while run.step:
+            run.resume(await self._perform(run.step))
+        return run.result
 
-    async def _take(self, step: Request | Pause) -> Answer | Silence | None:
+    async def _perform(self, step: Step) -> Response | NoResponse | None:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
         try:
-            return _answer(await self._http.request(**self._call(step)))
+            return _parse(await self._http.request(**self._arguments(step)))
         except httpx2.TransportError as error:
-            return _silence(error)
-
-    def _call(self, request: Request) -> dict[str, Any]:
-        return _call(self._base_url, request)
+            return _no_response(error)
 
 
-def _call(base_url: str, request: Request) -> dict[str, Any]:
-    return {
-        "method": request.method,
-        "url": base_url + request.path,
-        "headers": dict(request.headers),
-        "content": request.body,
-        "timeout": httpx2.Timeout(request.timeout, connect=5.0),
-    }
-
-
-def _answer(response: httpx2.Response) -> Answer:
+def _parse(response: httpx2.Response) -> Response:
     headers = {name.lower(): value for name, value in response.headers.items()}
     body: Any = None
     if response.is_closed and response.content:
@@ -242,12 +241,12 @@ def _answer(response: httpx2.Response) -> Answer:
             body = response.json()
         except ValueError:
             body = response.text
-    return Answer(response.status_code, headers, body)
+    return Response(response.status_code, headers, body)
 
 
-def _silence(error: httpx2.TransportError) -> Silence:
-    return Silence(f"{type(error).__name__}: {error}".rstrip(": "))
+def _no_response(error: httpx2.TransportError) -> NoResponse:
+    return NoResponse(f"{type(error).__name__}: {error}".rstrip(": "))
 
 
-def _id_of(command: Command | str) -> str:
-    return command.id if isinstance(command, Command) else command
+def _id_of(command: CommandRecord | str) -> str:
+    return command.id if isinstance(command, CommandRecord) else command

@@ -1,48 +1,55 @@
-"""The ways in which asking can end without what was asked for."""
+"""Errors that the client raises."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tocsin_client.results import Command
+    from tocsin_client.results import CommandRecord
 
 
 class TocsinError(Exception):
-    """Whatever this package raises."""
+    """Base class of all errors of this package."""
 
 
 class Refused(TocsinError):
-    """tocsin said no, for good: asking the same again gets the same answer.
+    """tocsin refused the request or the command. The refusal is final: a retry gets the same response.
 
-    ``status`` and ``body`` are the HTTP answer's; ``command_id`` is set if the command was accepted first.
+    ``status`` and ``body`` are those of the HTTP response. ``command_id`` is set if the command had been accepted and
+    was refused when a worker applied it.
     """
 
     def __init__(self, status: int, body: Any, *, command_id: str | None = None) -> None:
-        super().__init__(f"{status}: {_told(body)}")
+        super().__init__(f"{status}: {_detail(body)}")
         self.status = status
         self.body = body
         self.command_id = command_id
 
     @property
-    def fields(self) -> dict[str, Any]:
-        """What is wrong with which field; empty if no field is at fault."""
+    def field_errors(self) -> dict[str, Any]:
+        """The messages per invalid field; empty if the refusal is not about fields."""
         if not isinstance(self.body, dict) or "detail" in self.body:
             return {}
         return dict(self.body)
 
 
 class Failed(TocsinError):
-    """A fault on their side: the command is dead or discarded, or the gateway broke. Their operators can see it."""
+    """The server failed: the command is dead or was discarded, or the gateway responded with an error (5xx).
 
-    def __init__(self, error: str, *, command: Command | None = None, command_id: str | None = None) -> None:
+    ``command`` is the command's record, if the server returned one. Operators of the server see dead commands.
+    """
+
+    def __init__(self, error: str, *, command: CommandRecord | None = None, command_id: str | None = None) -> None:
         super().__init__(error)
         self.command = command
         self.command_id = command.id if command else command_id
 
 
 class Unreachable(TocsinError):
-    """Nobody took it for as long as we had patience. It may have been accepted: repeat it with the same ``key``."""
+    """No server accepted the request within ``patience_seconds``.
+
+    A command may have been accepted nevertheless. Post it again with the same ``key``: then it has one effect.
+    """
 
     def __init__(self, reason: str, *, key: str | None = None) -> None:
         super().__init__(reason)
@@ -50,12 +57,12 @@ class Unreachable(TocsinError):
 
 
 class TimedOut(TocsinError):
-    """It is accepted and will be applied, but had not ended in time: wait for ``command_ids`` later."""
+    """The commands are accepted and will be applied, but have no outcome yet: wait for ``command_ids`` later."""
 
     def __init__(self, command_ids: list[str]) -> None:
         super().__init__(f"accepted, but not finished in time: {', '.join(command_ids[:3])}")
         self.command_ids = command_ids
 
 
-def _told(body: Any) -> str:
+def _detail(body: Any) -> str:
     return str(body["detail"]) if isinstance(body, dict) and "detail" in body else str(body)

@@ -1,4 +1,4 @@
-"""What comes back, as values."""
+"""Values that the client returns: command records, outcomes, and events."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ ACCEPTED = "accepted"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a command was applied: the status and the JSON that its own route answers with."""
+    """The result of an applied command: the HTTP status and the JSON body of its own endpoint."""
 
     command_id: str
     status: int
     body: Any
     is_replay: bool = False
-    """Whether an earlier request with the same key had been accepted already."""
+    """Whether the command had been accepted already, from an earlier request with the same idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
-    """A command as the ledger has it. ``status`` is accepted, applied, rejected, dead or discarded."""
+class CommandRecord:
+    """A command's record in the ledger. ``status`` is accepted, applied, rejected, dead or discarded."""
 
     id: str
     type: str
@@ -32,19 +32,20 @@ class Command:
     accepted_at: datetime
     finished_at: datetime | None
     attempts: int
-    held_by: Any
+    held_by: str | None
+    """The operator's hold that keeps the command from being applied; ``None`` if it is not held."""
     outcome: Outcome | None
     error: str | None
 
     @property
     def is_final(self) -> bool:
-        """Whether it has ended."""
+        """Whether the status is final, that is, anything but accepted."""
         return self.status != ACCEPTED
 
     @classmethod
-    def read(cls, resource: Mapping[str, Any]) -> Command:
-        """A command from its JSON."""
-        ended = resource["outcome"]
+    def from_json(cls, resource: Mapping[str, Any]) -> CommandRecord:
+        """Parse the JSON of a command resource."""
+        outcome = resource["outcome"]
         return cls(
             id=resource["id"],
             type=resource["type"],
@@ -54,14 +55,14 @@ class Command:
             finished_at=datetime.fromisoformat(resource["finishedAt"]) if resource["finishedAt"] else None,
             attempts=resource["attempts"],
             held_by=resource["heldBy"],
-            outcome=Outcome(resource["id"], ended["status"], ended["body"]) if ended else None,
+            outcome=Outcome(resource["id"], outcome["status"], outcome["body"]) if outcome else None,
             error=resource["error"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, from a CloudEvent. ``sequence`` is dense within ``subject``."""
+    """A CloudEvent. ``sequence`` counts the events of one ``subject`` without gaps."""
 
     id: str
     type: str
@@ -72,8 +73,8 @@ class Event:
     data: dict[str, Any]
 
     @classmethod
-    def read(cls, event: Mapping[str, Any]) -> Event:
-        """An event from its JSON."""
+    def from_json(cls, event: Mapping[str, Any]) -> Event:
+        """Parse the JSON of a CloudEvent."""
         return cls(
             id=event["id"],
             type=event["type"],

@@ -1,4 +1,4 @@
-"""What can be asked about alert rules: to make and change them, to keep them silent, and to take in values."""
+"""Commands about alert rules: create, change, delete and snooze a rule, and observe values of its metric."""
 
 from __future__ import annotations
 
@@ -7,39 +7,37 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import ClassVar
 
-from tocsin_client.orders import Order
+from tocsin_client.commands import Command
 
 
 @dataclass(frozen=True)
 class Action:
-    """Whom a trigger tells: ``Action("email", "team", 3)``, ``Action("webhook", "specific", "https://…")``."""
+    """A recipient of a trigger: ``Action("email", "team", 3)``, ``Action("webhook", "specific", "https://…")``."""
 
     type: str
     """``email``, ``webhook`` or ``chat``."""
     target_type: str
-    """``user`` or ``team`` of an email, ``specific`` of a webhook and a chat."""
+    """``user`` or ``team`` for an email, ``specific`` for a webhook or a chat."""
     target_identifier: int | str
 
 
 @dataclass(frozen=True)
 class Trigger:
-    """A threshold, in the unit of the rule's values, and whom crossing it tells."""
+    """A threshold, in the unit of the rule's metric, and the actions that run when it is crossed."""
 
     label: str
-    """``critical`` or ``warning``; a rule has the first, and may have the second."""
+    """``critical`` or ``warning``. Every rule has a critical trigger; the warning is optional."""
     alert_threshold: float
     actions: Sequence[Action] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _RuleWords(Order):
-    """What a rule need not say."""
-
+class _OptionalRuleFields(Command):
     resolve_threshold: float | None = None
     threshold_period: int | None = None
-    """How many values in a row must cross a threshold; one, if nothing is said."""
+    """Number of consecutive values that must cross a threshold; 1 by default."""
     comparison_delta: int | None = None
-    """Minutes: values are compared with those so long before, in percent."""
+    """Minutes. If set, a value counts as its percentage of the value this long ago."""
     dataset: str | None = None
     query_type: int | None = None
     event_types: Sequence[str] | None = None
@@ -50,8 +48,8 @@ class _RuleWords(Order):
 
 
 @dataclass(frozen=True)
-class CreateAlertRule(_RuleWords):
-    """Watch the values of a metric on one project (its slug); the outcome is the rule."""
+class CreateAlertRule(_OptionalRuleFields):
+    """Create a rule for a metric of one project (its slug). The outcome's body is the rule."""
 
     type: ClassVar[str] = "alert_rule.create"
     route: ClassVar[tuple[str, str] | None] = ("POST", "alert-rules/")
@@ -59,18 +57,18 @@ class CreateAlertRule(_RuleWords):
     name: str
     projects: Sequence[str]
     aggregate: str
-    """``count()``, for example."""
+    """For example ``count()``."""
     time_window: int
     """Minutes."""
     threshold_type: int
-    """0 if values above the thresholds alert, 1 if those below do."""
+    """0: values above a threshold trigger the rule; 1: values below it do."""
     triggers: Sequence[Trigger]
     query: str = ""
 
 
 @dataclass(frozen=True)
-class UpdateAlertRule(_RuleWords):
-    """Let a rule say something else; its open incidents end. What may be left out stays as it is."""
+class UpdateAlertRule(_OptionalRuleFields):
+    """Change a rule and close its open incidents. Optional fields that are not set keep their values."""
 
     type: ClassVar[str] = "alert_rule.update"
     route: ClassVar[tuple[str, str] | None] = ("PUT", "alert-rules/{alertRule}/")
@@ -79,15 +77,17 @@ class UpdateAlertRule(_RuleWords):
     aggregate: str
     query: str
     time_window: int
+    """Minutes."""
     threshold_type: int
+    """0: values above a threshold trigger the rule; 1: values below it do."""
     triggers: Sequence[Trigger]
     name: str | None = None
     projects: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
-class DeleteAlertRule(Order):
-    """Watch something no more; the rule's open incidents end."""
+class DeleteAlertRule(Command):
+    """Delete a rule and close its open incidents."""
 
     type: ClassVar[str] = "alert_rule.delete"
     route: ClassVar[tuple[str, str] | None] = ("DELETE", "alert-rules/{alertRule}/")
@@ -96,8 +96,8 @@ class DeleteAlertRule(Order):
 
 
 @dataclass(frozen=True)
-class SnoozeAlertRule(Order):
-    """Keep a rule silent for ``target`` (``me`` or ``everyone``), until a time or until it is woken."""
+class SnoozeAlertRule(Command):
+    """Suppress a rule's notifications for ``target`` (``me`` or ``everyone``), until a time or until unsnoozed."""
 
     type: ClassVar[str] = "alert_rule.snooze"
 
@@ -107,8 +107,8 @@ class SnoozeAlertRule(Order):
 
 
 @dataclass(frozen=True)
-class UnsnoozeAlertRule(Order):
-    """Let a rule speak again to ``me`` or to ``everyone``; without a target, to both."""
+class UnsnoozeAlertRule(Command):
+    """End a rule's snooze for ``target`` (``me`` or ``everyone``); without a target, end both."""
 
     type: ClassVar[str] = "alert_rule.unsnooze"
 
@@ -117,10 +117,11 @@ class UnsnoozeAlertRule(Order):
 
 
 @dataclass(frozen=True)
-class ObserveMetric(Order):
-    """A value of a rule's metric on a project (its slug). ``None`` says that nothing was counted.
+class ObserveMetric(Command):
+    """Submit a value of a rule's metric on a project (its slug); ``None`` means that nothing was counted.
 
-    The outcome says what it ``fired`` and ``resolved``, or why it was ``ignored``, and the ``incident``.
+    The outcome's body lists the triggers that ``fired`` and ``resolved``, or the reason why the value was ``ignored``,
+    and the rule's ``incident``.
     """
 
     type: ClassVar[str] = "metric.observe"
@@ -131,4 +132,4 @@ class ObserveMetric(Order):
     value: float | None
     timestamp: datetime
     comparison_value: float | None = None
-    """The value so long before, of a rule that compares."""
+    """The value ``comparison_delta`` minutes earlier, for a rule that compares."""

@@ -1,4 +1,4 @@
-"""Following events with the client: each once, whatever happens to the connection."""
+"""Follow events with the client: every event once, across restarts and broken connections."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tocsin_client import Refused
 
 from gateway.settings import GatewaySettings
 from tests.client.conftest import Connect
-from tests.client.rough_road import BUSY, GONE, a_road
+from tests.client.faulty_proxy import DROPPED, UNAVAILABLE, faulty_proxy
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import Gateway, running_gateway
 from tests.http.test_stream import broadcaster_of, incident, other_incident, record_event
@@ -23,30 +23,30 @@ __all__ = ["incident", "other_incident"]
 
 
 class Follower:
-    """Somebody who follows in the background."""
+    """A thread that collects events until a comment says "the end"."""
 
     def __init__(self, events: Iterator[Any]) -> None:
         self._events = events
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
     def _follow(self) -> None:
         for event in self._events:
-            self.heard.append(event)
+            self.received.append(event)
             if event.data["activity"]["comment"] == "the end":
                 return
 
     @property
     def ids(self) -> list[str]:
-        return [event.id for event in self.heard]
+        return [event.id for event in self.received]
 
-    def ends(self) -> None:
+    def join(self) -> None:
         self._thread.join(30)
         assert not self._thread.is_alive()
 
 
-def test_events_come_as_values_one_after_the_other(
+def test_follow_yields_events_in_order_after_the_last_id(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     before = record_event(ledger, incident)
@@ -61,7 +61,7 @@ def test_events_come_as_values_one_after_the_other(
     assert events[0].data["activity"]["comment"] == "number 0"
 
 
-def test_one_incident_alone(
+def test_follow_can_select_one_incident(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     before = record_event(ledger, incident)
@@ -73,12 +73,14 @@ def test_one_incident_alone(
     assert event.id == str(wanted)
 
 
-def test_who_may_not_follow_is_told(connect: Connect, gateway: Gateway) -> None:
+def test_following_without_access_is_refused(connect: Connect, gateway: Gateway) -> None:
     with pytest.raises(Refused, match="403"):
         next(connect(gateway.url, "dev-out").follow())
 
 
-def test_a_right_that_ends_ends_following(connect: Connect, gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_losing_access_ends_the_stream_with_a_refusal(
+    connect: Connect, gateway: Gateway, ledger: Engine, incident: int
+) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     before = record_event(ledger, incident)
     record_event(ledger, incident)
@@ -92,40 +94,40 @@ def test_a_right_that_ends_ends_following(connect: Connect, gateway: Gateway, le
         next(events)
 
 
-def test_a_gateway_that_restarts_costs_no_event_and_doubles_none(
+def test_a_gateway_restart_neither_loses_nor_repeats_events(
     connect: Connect, acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     first, second = settings(), settings()
-    with running_gateway(first) as one, a_road(one.url) as road:
-        client = connect(road.url)
+    with running_gateway(first) as old, faulty_proxy(old.url) as proxy:
+        client = connect(proxy.url)
         follower = Follower(client.follow())
-        eventually(lambda: broadcaster_of(one).stream_count)
-        # Nothing was heard yet when the gateway goes: what happens meanwhile must not be lost either.
-        one.stop()
-        ids = [str(record_event(ledger, incident, "while it was away"))]
-        with running_gateway(second) as two:
-            road.leads_to(two.url)
+        eventually(lambda: broadcaster_of(old).stream_count)
+        # The gateway stops before the client has received an event: the next one must not be lost either.
+        old.stop()
+        ids = [str(record_event(ledger, incident, "during the restart"))]
+        with running_gateway(second) as new:
+            proxy.forward_to(new.url)
             ids.append(str(record_event(ledger, incident)))
             eventually(lambda: follower.ids == ids)
             ids.append(str(record_event(ledger, incident, "the end")))
-            follower.ends()
+            follower.join()
 
     assert follower.ids == ids
 
 
-def test_a_road_that_breaks_costs_no_event_and_doubles_none(
+def test_a_broken_connection_neither_loses_nor_repeats_events(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     ids = []
-    with a_road(gateway.url, GONE, BUSY) as road:
-        follower = Follower(connect(road.url).follow())
+    with faulty_proxy(gateway.url, DROPPED, UNAVAILABLE) as proxy:
+        follower = Follower(connect(proxy.url).follow())
         eventually(lambda: broadcaster_of(gateway).stream_count)
         for _ in range(3):
             ids.append(str(record_event(ledger, incident)))
             eventually(lambda: follower.ids == ids)
-            road.breaks()
+            proxy.disconnect_all()
             ids.append(str(record_event(ledger, incident)))
         ids.append(str(record_event(ledger, incident, "the end")))
-        follower.ends()
+        follower.join()
 
     assert follower.ids == ids

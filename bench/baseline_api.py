@@ -1,13 +1,14 @@
-"""The plain way, as a yardstick: FastAPI, an ORM session per request, a Celery task with a transaction per command.
+"""The baseline: FastAPI, an ORM session per request, and one Celery task and transaction per command.
 
-It is what a good engineer writes with the same libraries in a day, on tables of its own. It does the work of posting a
-comment that mentions people. It promises less: no row before the 202, so a broker that forgets loses commands, and
-no order.
+This is what a good engineer writes with the same libraries in a day, on its own tables. It does the work of posting a
+comment that mentions people, with fewer guarantees: no row is stored before the 202, so a broker that loses a message
+loses the command, and commands are not ordered.
 
-``python -m bench.plain api --port N`` and ``worker --processes N``, with BENCH_DATABASE_URL and BENCH_BROKER_URL.
-
-Without postponed annotations: FastAPI would not find the names of an enclosing function in them.
+Run ``python -m bench.baseline_api api --port N`` and ``worker --processes N``, with ``BENCH_DATABASE_URL`` and
+``BENCH_BROKER_URL`` in the environment.
 """
+
+# No postponed annotations here: FastAPI could not resolve names of an enclosing function in them.
 
 import argparse
 import hashlib
@@ -25,7 +26,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, joinedload, sessionmaker
 
-from bench.plain_worker import (
+from bench.baseline_worker import (
     NEEDED_SCOPES,
     TASK,
     WRITE_SCOPES,
@@ -37,20 +38,20 @@ from bench.plain_worker import (
     Team,
     Token,
     User,
-    make_celery,
+    create_celery,
     run_worker,
 )
 
 
 class NewComment(BaseModel):
-    """The body of a comment."""
+    """The request body of a comment."""
 
     comment: str = Field(min_length=1, max_length=65536)
     mentions: list[str] = []
 
 
-def make_api(engine: Engine, celery: Celery) -> FastAPI:
-    """The web application: who may post is checked here for the first time, then the task is sent."""
+def create_api(engine: Engine, celery: Celery) -> FastAPI:
+    """Create the web application, which checks whether the member may post and sends the task."""
     api = FastAPI()
     sessions = sessionmaker(engine, expire_on_commit=False)
 
@@ -104,13 +105,13 @@ def make_api(engine: Engine, celery: Celery) -> FastAPI:
     return api
 
 
-# --- what it starts from ---------------------------------------------------------------------------------------
+# --- data ----------------------------------------------------------------------------------------------------
 
 
-def make_tables(
+def create_tables(
     engine: Engine, *, organization: str, tokens: Iterable[str], people: Iterable[int], incidents: int
 ) -> None:
-    """Tables, an organization whose people all sit on one project's team, and incidents 1, 2, 3, … on it."""
+    """Create the tables, an organization whose people are all on the project's team, and incidents from 1 on."""
     Base.metadata.create_all(engine)
     with Session(engine) as database, database.begin():
         acme = Organization(slug=organization, has_incidents=True, open_membership=True)
@@ -135,19 +136,19 @@ def make_tables(
 
 
 def main() -> None:
-    """Run the doorway or the worker, as the command line says."""
+    """Run the web application or the worker."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["api", "worker"])
+    parser.add_argument("process", choices=["api", "worker"])
     parser.add_argument("--port", type=int, default=8401)
     parser.add_argument("--processes", type=int, default=2)
-    wishes = parser.parse_args()
+    options = parser.parse_args()
     database_url, broker_url = os.environ["BENCH_DATABASE_URL"], os.environ["BENCH_BROKER_URL"]
-    if wishes.part == "worker":
-        run_worker(database_url, broker_url, wishes.processes)
+    if options.process == "worker":
+        run_worker(database_url, broker_url, options.processes)
         return
     engine = create_engine(database_url, pool_size=20, max_overflow=20)
-    api = make_api(engine, make_celery(broker_url))
-    uvicorn.run(api, host="127.0.0.1", port=wishes.port, access_log=False, log_level="warning")
+    api = create_api(engine, create_celery(broker_url))
+    uvicorn.run(api, host="127.0.0.1", port=options.port, access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a service does with alert rules through the client: make one, send its values, keep it silent, take it back."""
+"""Create, change, snooze and delete alert rules with the client, and send their values."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def mem(connect: Connect, gateway: Gateway, busy_worker: Worker) -> Any:
     return connect(gateway.url, "dev-bot", act_as=11)
 
 
-def test_a_rule_says_what_it_was_made_with(mem: Any) -> None:
-    made = mem.post(ERRORS)
+def test_a_created_rule_has_the_fields_of_its_command(mem: Any) -> None:
+    created = mem.post(ERRORS)
 
-    assert made.status == 201
-    rule = mem.read(f"alert-rules/{made.body['id']}/")
+    assert created.status == 201
+    rule = mem.read(f"alert-rules/{created.body['id']}/")
     assert (rule["query"], rule["timeWindow"], rule["resolveThreshold"], rule["environment"]) == (
         "level:error", 30, 40, "production",
     )  # fmt: skip
@@ -58,12 +58,12 @@ def test_a_rule_says_what_it_was_made_with(mem: Any) -> None:
     assert [(action["type"], action["targetIdentifier"]) for action in critical["actions"]] == [("email", "12")]
 
 
-def test_values_open_and_close_the_rules_incident(mem: Any, bot: Any) -> None:
+def test_values_open_and_close_the_incident_of_a_rule(mem: Any, bot: Any) -> None:
     rule = mem.post(ERRORS).body["id"]
 
     high = bot.post(ObserveMetric(rule, "p1", 120, NOON))
-    again = bot.post(ObserveMetric(rule, "p1", 120, NOON))
-    middling, nothing = bot.bulk(
+    repeated = bot.post(ObserveMetric(rule, "p1", 120, NOON))
+    medium, none = bot.bulk(
         [
             ObserveMetric(rule, "p1", 60, NOON + timedelta(minutes=1)),
             ObserveMetric(rule, "p1", None, NOON + timedelta(minutes=2)),
@@ -72,37 +72,37 @@ def test_values_open_and_close_the_rules_incident(mem: Any, bot: Any) -> None:
     )
 
     assert (high.status, high.body["fired"], high.body["incident"]["status"]) == (201, ["warning", "critical"], 20)
-    assert (again.status, "ignored" in again.body) == (200, True)
-    assert middling.outcome.body["resolved"] == ["critical"]
-    assert (nothing.outcome.body["resolved"], nothing.outcome.body["incident"]["status"]) == (["warning"], 2)
+    assert (repeated.status, "ignored" in repeated.body) == (200, True)
+    assert medium.outcome.body["resolved"] == ["critical"]
+    assert (none.outcome.body["resolved"], none.outcome.body["incident"]["status"]) == (["warning"], 2)
 
 
-def test_a_change_leaves_what_is_not_given(mem: Any) -> None:
+def test_an_update_keeps_optional_fields_that_are_not_set(mem: Any) -> None:
     rule = mem.post(ERRORS).body["id"]
 
-    changed = mem.post(UpdateAlertRule(rule, "count()", "level:fatal", 30, 0, [Trigger("critical", 60)]))
+    updated = mem.post(UpdateAlertRule(rule, "count()", "level:fatal", 30, 0, [Trigger("critical", 60)]))
 
-    assert (changed.status, changed.body["query"]) == (200, "level:fatal")
-    assert [trigger["alertThreshold"] for trigger in changed.body["triggers"]] == [60]
-    assert (changed.body["name"], changed.body["environment"]) == ("Errors on checkout", "production")
+    assert (updated.status, updated.body["query"]) == (200, "level:fatal")
+    assert [trigger["alertThreshold"] for trigger in updated.body["triggers"]] == [60]
+    assert (updated.body["name"], updated.body["environment"]) == ("Errors on checkout", "production")
 
 
-def test_a_rule_is_kept_silent_and_woken(mem: Any) -> None:
+def test_a_rule_can_be_snoozed_and_unsnoozed(mem: Any) -> None:
     rule = mem.post(ERRORS).body["id"]
 
     mem.post(SnoozeAlertRule(rule, "me", until=datetime.now(UTC) + timedelta(hours=1)))
-    silent = mem.read(f"alert-rules/{rule}/")
+    snoozed = mem.read(f"alert-rules/{rule}/")
     mem.post(UnsnoozeAlertRule(rule, "me"))
-    awake = mem.read(f"alert-rules/{rule}/")
+    unsnoozed = mem.read(f"alert-rules/{rule}/")
 
-    assert (silent["snooze"], awake["snooze"]) == (True, False)
+    assert (snoozed["snooze"], unsnoozed["snooze"]) == (True, False)
 
 
-def test_a_deleted_rule_is_gone(mem: Any) -> None:
+def test_a_deleted_rule_no_longer_exists(mem: Any) -> None:
     rule = mem.post(ERRORS).body["id"]
 
     assert mem.post(DeleteAlertRule(rule)).status == 204
-    with pytest.raises(Refused) as no:
+    with pytest.raises(Refused) as refused:
         mem.read(f"alert-rules/{rule}/")
 
-    assert no.value.status == 404
+    assert refused.value.status == 404

@@ -1,16 +1,14 @@
-"""``python -m bench.lists``: the list of a million incidents, filter by filter; a page, also under ``bench/results``.
+"""Measure the incident list on a million incidents, filter by filter, and save a report in ``bench/results``.
 
-For each filter the first page and page 5,000 (the last one, if there are fewer), reached by their cursors: planning and
-execution by ``EXPLAIN (ANALYZE)``, and over HTTP through a gateway that runs as in production.
+For each filter, the first page and page 5,000 (or the last one), reached by their cursors: planning and execution by
+``EXPLAIN (ANALYZE)``, and the response time over HTTP through a gateway.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import http.client
-import json
 import os
 import re
 import sys
@@ -29,10 +27,10 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.datastructures import QueryParams
 
-from bench.load import HOST
-from bench.machine import machine, versions
-from bench.million import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SILENT_RULE, TOKEN, fill
-from bench.run import RESULTS, commit, say, temporary
+from bench.incident_dataset import CHANGED_RULE, OLDEST_RULE, ORGANIZATION, RARE_RULE, SILENT_RULE, TOKEN, fill
+from bench.load_generator import HOST
+from bench.machine import environment, environment_lines
+from bench.output import current_commit, progress, save, temporary_directory
 from gateway.http.pagination import Cursor, Page
 from gateway.reads.database import QueryRunner
 from gateway.reads.incident_filters import IncidentFilter
@@ -47,11 +45,10 @@ from workers.stack.servers import EmbeddedServers, embedded_servers
 
 Database = psycopg.Connection[Any]
 
-ROWS: Final = 25
-FAR: Final = 5_000
-"""The page that is far from the first."""
-
-EXPLAINED: Final = 9
+PAGE_ROWS: Final = 25
+FAR_PAGE: Final = 5_000
+EXPLAIN_RUNS: Final = 9
+HTTP_RUNS: Final = 15
 
 POSTGRES_GOAL_MS: Final = 15
 HTTP_GOAL_MS: Final = 40
@@ -71,11 +68,14 @@ PROJECTS: Final = {
 
 
 EVENTS_ONLY: Final = "events only"
-"""Filters whose names begin so are read as in an organization without the performance feature."""
+"""Prefix of filters that are read as in an organization without the performance feature."""
 
 
 def filters(now: datetime, rule: int, teams: Sequence[int]) -> dict[str, str]:
-    """Every filter, by what is worth knowing of it; ``rule`` is the first one's id."""
+    """Return the query string of every filter, by its selectivity; ``rule`` is the id of the first rule.
+
+    The names stay as they are, so that reports can be compared.
+    """
     hour, year = (f"{now - ago:%Y-%m-%dT%H:%M:%SZ}" for ago in (timedelta(hours=1), timedelta(days=365)))
     return {
         "none": "",
@@ -173,11 +173,10 @@ def _filters_by_rule(rule: int, teams: Sequence[int], year: str) -> dict[str, st
     }
 
 
-class Place(NamedTuple):
-    """A page of a list: its cursor, and what it took. ``plans`` are those of the statements it needed.
+class PageFigures(NamedTuple):
+    """The cost of one page of the list: the median in PostgreSQL and over HTTP, and the plans of its statements.
 
-    ``fastest_ms`` and ``buffers`` (pages of tables and indexes looked at) say what is left of PostgreSQL's time where
-    nothing else runs on the machine.
+    ``fastest_ms`` and ``buffers`` (pages of tables and indexes read) show the cost on a machine without other load.
     """
 
     cursor: Cursor
@@ -189,33 +188,32 @@ class Place(NamedTuple):
 
 
 def main() -> int:
-    """Fill, measure, print, save."""
-    parser = argparse.ArgumentParser(prog="python -m bench.lists", description=__doc__)
-    parser.add_argument("--incidents", type=int, default=1_000_000, help="how many; a million takes four minutes")
-    parser.add_argument("--data", type=Path, help="keep the servers' files here; incidents that are there are measured")
-    wishes = parser.parse_args()
+    """Write the incidents, measure, and save the report; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench.incident_list", description=__doc__)
+    parser.add_argument("--incidents", type=int, default=1_000_000, help="number of incidents to write")
+    parser.add_argument(
+        "--data", type=Path, help="keep the incidents in this directory; existing ones are measured again"
+    )
+    options = parser.parse_args()
     began = datetime.now(UTC)
     with ExitStack() as cleanup:
-        servers = cleanup.enter_context(embedded_servers(wishes.data or temporary(cleanup)))
+        servers = cleanup.enter_context(embedded_servers(options.data or temporary_directory(cleanup)))
         engine = create_engine(servers.database_url.replace("postgresql:", "postgresql+psycopg:", 1))
         migrate(engine)
         if not _count(engine):
-            say(f"writing {wishes.incidents} incidents")
-            fill(engine, total=wishes.incidents)
+            progress(f"writing {options.incidents} incidents")
+            fill(engine, total=options.incidents)
         result = {
             "measured_at": began.isoformat(timespec="seconds"),
-            "commit": commit(),
+            "commit": current_commit(),
             "incidents": _count(engine),
             "bytes": _bytes(engine),
-            "machine": machine(),
-            "versions": versions(servers),
+            **environment(servers),
             "lists": list(_measure(servers, engine, began, cleanup)),
         }
-    page = "\n".join(_page(result))
+    page = "\n".join(_lines(result))
     print(page)
-    stem = RESULTS / f"{began:%Y-%m-%d}-{result['commit']}-lists"
-    stem.with_name(stem.name + ".json.gz").write_bytes(gzip.compress(json.dumps(result, indent=1).encode(), mtime=0))
-    stem.with_name(stem.name + ".md").write_text(page + "\n")
+    save(result, page, began, suffix="-lists", compress=True)
     return 0
 
 
@@ -231,18 +229,18 @@ def _measure(servers: EmbeddedServers, engine: Engine, now: datetime, cleanup: E
     database.execute("SET timezone = 'UTC'")
     rules = [id_ for (id_,) in database.execute("SELECT id FROM alert_rules ORDER BY id")]
     teams = [id_ for (id_,) in database.execute("SELECT id FROM teams ORDER BY id")]
-    wished = filters(now, rules[0], teams)
-    queries = {(name, places): f"{PROJECTS[places]}&{wished[name]}" for name in wished for places in PROJECTS}
-    for (name, places), query in queries.items():
+    by_name = filters(now, rules[0], teams)
+    queries = {(name, scope): f"{PROJECTS[scope]}&{query}" for name, query in by_name.items() for scope in PROJECTS}
+    for (name, scope), query in queries.items():
         features = frozenset(Feature) - {Feature.PERFORMANCE} if name.startswith(EVENTS_ONLY) else frozenset(Feature)
         database.execute("UPDATE organizations SET features = %s", ([each.value for each in features],))
-        selection = asyncio.run(_selection(engine, query, features))
-        key, pages = _far_key(database, selection)
-        first = _place(database, port, query, selection, Cursor())
-        far = _place(database, port, query, selection, Cursor(key)) if key else None
-        say(f"{places}, {name}: {first.postgres_ms} ms, {first.http_ms} ms over HTTP")
+        incident_filter = asyncio.run(_parse_filter(engine, query, features))
+        key, pages = _far_key(database, incident_filter)
+        first = _measure_page(database, port, query, incident_filter, Cursor())
+        far = _measure_page(database, port, query, incident_filter, Cursor(key)) if key else None
+        progress(f"{scope}, {name}: {first.postgres_ms} ms, {first.http_ms} ms over HTTP")
         yield {
-            "projects": places,
+            "projects": scope,
             "filter": name,
             "query": query,
             "pages": pages,
@@ -251,83 +249,85 @@ def _measure(servers: EmbeddedServers, engine: Engine, now: datetime, cleanup: E
         }
 
 
-async def _selection(engine: Engine, query: str, features: frozenset[Feature]) -> IncidentFilter:
+async def _parse_filter(engine: Engine, query: str, features: frozenset[Feature]) -> IncidentFilter:
     owner = Actor(kind=CallerKind.USER, user_id=1, role=Role.OWNER)
-    organization = OrganizationFacts(_organization(engine), ORGANIZATION, features)
-    asking = create_async_engine(engine.url)
-    reads = IncidentList(QueryRunner(asking, seconds=5))
-    found = await reads.parse_filter(QueryParams(query), owner, organization)
-    await asking.dispose()
-    return found
+    organization = OrganizationFacts(_organization_id(engine), ORGANIZATION, features)
+    async_engine = create_async_engine(engine.url)
+    reads = IncidentList(QueryRunner(async_engine, seconds=5))
+    incident_filter = await reads.parse_filter(QueryParams(query), owner, organization)
+    await async_engine.dispose()
+    return incident_filter
 
 
-def _far_key(database: Database, selection: IncidentFilter) -> tuple[tuple[Any, ...] | None, int]:
-    """What stands before the far page, and how many pages there are up to it."""
-    found = _ask(database, selection, Page(Cursor(), FAR * ROWS))
-    pages = min(-(-len(found) // ROWS), FAR)
-    before = found[(pages - 1) * ROWS - 1] if pages > 1 else None
+def _far_key(database: Database, incident_filter: IncidentFilter) -> tuple[tuple[Any, ...] | None, int]:
+    """Return the key before the far page (``None`` if it is the first page), and the number of the far page."""
+    found = _page_keys(database, incident_filter, Page(Cursor(), FAR_PAGE * PAGE_ROWS))
+    pages = min(-(-len(found) // PAGE_ROWS), FAR_PAGE)
+    before = found[(pages - 1) * PAGE_ROWS - 1] if pages > 1 else None
     return before and (before.date_started, before.incident_id), pages
 
 
-def _place(database: Database, port: int, query: str, selection: IncidentFilter, cursor: Cursor) -> Place:
-    page = Page(cursor, ROWS)
-    runs = [_explain(database, selection, page) for _ in range(EXPLAINED)]
+def _measure_page(
+    database: Database, port: int, query: str, incident_filter: IncidentFilter, cursor: Cursor
+) -> PageFigures:
+    page = Page(cursor, PAGE_ROWS)
+    runs = [_explain(database, incident_filter, page) for _ in range(EXPLAIN_RUNS)]
     path = f"/api/0/organizations/{ORGANIZATION}/incidents/?{query}" + (
         f"&cursor={cursor.encode()}" if cursor.key else ""
     )
     times, plans = [ms for ms, _ in runs], runs[-1][1]
     buffers = sum(int(found[1]) for plan in plans if (found := _BUFFERS.search(plan)))
-    return Place(cursor, round(median(times), 2), round(min(times), 2), buffers, _http(port, path), plans)
+    return PageFigures(cursor, round(median(times), 2), round(min(times), 2), buffers, _http(port, path), plans)
 
 
-def _explain(database: Database, selection: IncidentFilter, page: Page) -> tuple[float, list[str]]:
-    """Planning and execution of what the page needs, in milliseconds, and the plans."""
+def _explain(database: Database, incident_filter: IncidentFilter, page: Page) -> tuple[float, list[str]]:
+    """Return the milliseconds to plan and execute the page's statements, and the plans."""
     plans: list[str] = []
 
     def explain(statement: str, parameters: dict[str, Any]) -> None:
-        asked = database.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}".encode(), parameters)
-        plans.append("\n".join(line for (line,) in asked))
+        lines = database.execute(f"EXPLAIN (ANALYZE, BUFFERS) {statement}".encode(), parameters)
+        plans.append("\n".join(line for (line,) in lines))
 
-    _ask(database, selection, page, before_each=explain)
+    _page_keys(database, incident_filter, page, before_each=explain)
     times = (line.split()[2] for plan in plans for line in plan.splitlines() if line.startswith(_TIMES))
     return sum(map(float, times)), plans
 
 
 _TIMES: Final = ("Planning Time", "Execution Time")
 _BUFFERS: Final = re.compile(r"Buffers: shared hit=(\d+)")
-"""The first of a plan is that of the whole statement; all of it is in memory by the last run."""
+"""The first match in a plan counts the whole statement; by the last run, every page is in memory."""
 
 
-def _ask(
+def _page_keys(
     database: Database,
-    selection: IncidentFilter,
+    incident_filter: IncidentFilter,
     page: Page,
     *,
     before_each: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> Sequence[Any]:
-    asking = page_keys(selection, page)
+    statements = page_keys(incident_filter, page)
     try:
-        statement, parameters = next(asking)
+        statement, parameters = next(statements)
         while True:
             if before_each:
                 before_each(statement, parameters)
-            statement, parameters = asking.send(database.execute(statement.encode(), parameters).fetchall())
+            statement, parameters = statements.send(database.execute(statement.encode(), parameters).fetchall())
     except StopIteration as end:
         found: Sequence[Any] = end.value
         return found
 
 
-def _http(port: int, path: str, *, times: int = 15) -> float:
+def _http(port: int, path: str, *, runs: int = HTTP_RUNS) -> float:
     connection = http.client.HTTPConnection(HOST, port)
     taken = []
-    for _ in range(times):
+    for _ in range(runs):
         began = time.perf_counter()
         connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
         taken.append(1000 * (time.perf_counter() - began))
-        if answer.status != http.HTTPStatus.OK:
-            raise RuntimeError(f"{answer.status} for {path}: {body[:200]!r}")
+        if response.status != http.HTTPStatus.OK:
+            raise RuntimeError(f"{response.status} for {path}: {body[:200]!r}")
     return round(median(taken), 2)
 
 
@@ -336,7 +336,7 @@ def _count(engine: Engine) -> int:
         return int(connection.exec_driver_sql("SELECT count(*) FROM incidents").scalar_one())
 
 
-def _organization(engine: Engine) -> int:
+def _organization_id(engine: Engine) -> int:
     with engine.connect() as connection:
         return int(connection.exec_driver_sql("SELECT id FROM organizations").scalar_one())
 
@@ -347,12 +347,12 @@ def _bytes(engine: Engine) -> dict[str, int]:
         return {row.relname: row.pg_relation_size for row in connection.exec_driver_sql(relations)}
 
 
-def _page(result: dict[str, Any]) -> Iterator[str]:
+def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"# Lists of {result['incidents']:,} incidents, measured {result['measured_at']} at {result['commit']}"
     yield ""
     yield f"Goals: {POSTGRES_GOAL_MS} ms in PostgreSQL (planning and execution), {HTTP_GOAL_MS} ms over HTTP (p50)."
-    yield f"Far is page {FAR:,}, or the last one. What misses its goal is bold. The plans are in the other file (gzip)."
-    yield f"PostgreSQL: the median of {EXPLAINED} runs, the fastest, and the buffers it looked at."
+    yield f"Far: page {FAR_PAGE:,}, or the last one. Bold: above its goal. The plans are in the other file (gzip)."
+    yield f"PostgreSQL: the median of {EXPLAIN_RUNS} runs, the fastest run, and the buffers read."
     yield ""
     yield "| projects | filter | pages | first: ms | fastest | buffers | far: ms | fastest | buffers | HTTP | far |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
@@ -360,25 +360,24 @@ def _page(result: dict[str, Any]) -> Iterator[str]:
         first, far = each["first"], each["far"] or {}
         cells = [
             *(
-                shown
+                cell
                 for at in (first, far)
-                for shown in (
-                    _shown(at.get("postgres_ms"), POSTGRES_GOAL_MS),
-                    _shown(at.get("fastest_ms"), POSTGRES_GOAL_MS),
+                for cell in (
+                    _format(at.get("postgres_ms"), POSTGRES_GOAL_MS),
+                    _format(at.get("fastest_ms"), POSTGRES_GOAL_MS),
                     at.get("buffers", "–"),
                 )
             ),
-            *(_shown(at.get("http_ms"), HTTP_GOAL_MS) for at in (first, far)),
+            *(_format(at.get("http_ms"), HTTP_GOAL_MS) for at in (first, far)),
         ]
-        pages = f"{FAR:,} or more" if each["pages"] == FAR else each["pages"]
+        pages = f"{FAR_PAGE:,} or more" if each["pages"] == FAR_PAGE else each["pages"]
         yield f"| {each['projects']} | {each['filter']} | {pages} | {' | '.join(map(str, cells))} |"
     yield ""
     yield "* " + ", ".join(f"{name} {size / 2**20:.0f} MiB" for name, size in result["bytes"].items() if size > 2**20)
-    yield "* " + ", ".join(f"{name} {value}" for name, value in result["machine"].items())
-    yield "* " + ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    yield from environment_lines(result)
 
 
-def _shown(milliseconds: float | None, goal: float) -> str:
+def _format(milliseconds: float | None, goal: float) -> str:
     if milliseconds is None:
         return "–"
     return f"{milliseconds:.1f}" if milliseconds <= goal else f"**{milliseconds:.1f}**"

@@ -1,9 +1,9 @@
-"""A million incidents in one organization, written straight into the tables by set-based SQL.
+"""A million incidents of one organization, written into the tables by set-based SQL.
 
-Two years of them, on projects as uneven as real ones: half of everything on the busiest, one that fell silent long ago,
-one with a hundred, one with none. Most are closed within hours; some of the last weeks and a few forgotten ones are
-open. Titles share common words; some words are rare, one belongs to the oldest incidents alone. Six of seven were found
-by one of 300 alert rules, as uneven: the first found one in seven, the last hardly any; some were changed meanwhile.
+They span two years and an uneven distribution of projects: half of all are on the busiest project, one project has only
+old incidents, one has a hundred, one has none. Most were closed within hours; some recent and a few old ones are open.
+Titles share common words; some words are rare, and one occurs in the oldest incidents only. Six of seven incidents were
+opened by one of 300 alert rules, distributed unevenly, too; some rules have changed since.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ TOKEN: Final = "bench-owner"
 MEMBER_TOKEN: Final = "bench-member"
 
 PROJECTS: Final = {
-    # slug: one incident in so many of these thousandths
     "busy": 500,
     "second": 250,
     "third": 120,
@@ -34,24 +33,24 @@ PROJECTS: Final = {
     "silent": 19,
     "retired": 1,
 }
-"""How many of a thousand incidents each project has; ``silent`` only among the oldest, ``retired`` is inactive."""
+"""Incidents per thousand by project slug. ``silent`` has only old incidents; ``retired`` is inactive."""
 
-BATCH: Final = 50_000
+BATCH_SIZE: Final = 50_000
 
-RULES: Final = 300
-TEAMS: Final = 20
+RULE_COUNT: Final = 300
+TEAM_COUNT: Final = 20
 OLDEST_RULE: Final = 290
-"""It found only the oldest 4 %, on an environment of its own."""
+"""The number of a rule that opened only incidents among the oldest 4 %, in an environment of its own."""
 CHANGED_RULE: Final = 2
-"""It was changed after the first and the second third, as some others were; what it is now found only the last."""
+"""The number of a rule with three generations, each of which opened a third of its incidents."""
 SILENT_RULE: Final = 3
-"""It was changed, and has found nothing since."""
+"""The number of a rule whose current generation has opened no incident."""
 RARE_RULE: Final = 299
-"""It found a dozen."""
+"""The number of a rule that opened about a dozen incidents."""
 
 
 def directory(people: int = 50) -> dict[str, Any]:
-    """The organization, its projects, a team on the middling ones, an owner, a member, and more people."""
+    """Return the directory document: the organization, projects, teams, an owner, a member, and more people."""
     slugs = [*PROJECTS, "tiny", "empty", *(f"small-{number}" for number in range(40))]
     return {
         "organizations": [{"slug": ORGANIZATION, "features": [feature.value for feature in Feature]}],
@@ -65,7 +64,7 @@ def directory(people: int = 50) -> dict[str, Any]:
         "teams": [
             {"organization": ORGANIZATION, "slug": "t1", "projects": ["third", "fourth", "silent"]},
             {"organization": ORGANIZATION, "slug": "t2", "projects": ["busy"]},
-            *({"organization": ORGANIZATION, "slug": f"t{number}"} for number in range(3, TEAMS + 1)),
+            *({"organization": ORGANIZATION, "slug": f"t{number}"} for number in range(3, TEAM_COUNT + 1)),
         ],
         "members": [
             {
@@ -81,10 +80,10 @@ def directory(people: int = 50) -> dict[str, Any]:
 
 
 def rule(number: int, generation: int, teams: list[int]) -> Definition:
-    """What the rule of a number says in a generation. Four of five have a team; one of five watches transactions."""
+    """Return a rule's definition in a generation. Four of five have an owning team; one of five uses transactions."""
     is_oldest = number == OLDEST_RULE
     environment = "legacy" if is_oldest else (None, "production", "production", "staging")[number % 4]
-    others = teams[number // 5 % (TEAMS - 1)] if number % 5 else None
+    other_team = teams[number // 5 % (TEAM_COUNT - 1)] if number % 5 else None
     return Definition(
         name=f"Rule {number}, {generation}",
         query_type=QueryType.ERROR,
@@ -98,7 +97,7 @@ def rule(number: int, generation: int, teams: list[int]) -> Definition:
         resolve_threshold=None,
         threshold_period=1,
         comparison_delta=None,
-        owner_team=teams[-1] if is_oldest else others,
+        owner_team=teams[-1] if is_oldest else other_team,
         triggers=(Trigger(id=10_000 + number, label="critical", threshold=100.0, date_added=_LONG_AGO),),
     )
 
@@ -107,12 +106,12 @@ _LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def generations(number: int) -> int:
-    """In which generation the rule of a number is."""
+    """Return the number of generations of a rule."""
     return 3 if number in (CHANGED_RULE, SILENT_RULE) or number % 7 == 1 else 1
 
 
 def _write_rules(connection: Connection, organization: int) -> int:
-    """Write them; the id of the first, by which the incidents count."""
+    """Write the rules and return the id of the first; the ids are consecutive."""
     teams = list(connection.exec_driver_sql("SELECT id FROM teams ORDER BY id").scalars())
     insert = (
         "INSERT INTO alert_rules (organization_id, generation, definition, date_added, date_modified)"
@@ -122,10 +121,10 @@ def _write_rules(connection: Connection, organization: int) -> int:
         connection.exec_driver_sql(
             insert, (organization, last, rule(number, last, teams).model_dump_json())
         ).scalar_one()
-        for number in range(RULES)
+        for number in range(RULE_COUNT)
         for last in [generations(number)]
     ]
-    outlived: Iterator[tuple[Any, ...]] = (
+    earlier: Iterator[tuple[Any, ...]] = (
         (id_, generation, rule(number, generation, teams).model_dump_json())
         for number, id_ in enumerate(ids)
         for generation in range(1, generations(number))
@@ -133,7 +132,7 @@ def _write_rules(connection: Connection, organization: int) -> int:
     connection.exec_driver_sql(
         "INSERT INTO alert_rule_generations (rule_id, generation, definition, date_modified)"
         " VALUES (%s, %s, %s, now())",
-        list(outlived),
+        list(earlier),
     )
     connection.exec_driver_sql(
         "INSERT INTO environments SELECT DISTINCT organization_id, definition->>'environment' FROM alert_rules"
@@ -142,38 +141,38 @@ def _write_rules(connection: Connection, organization: int) -> int:
     return int(ids[0])
 
 
-# hashint4extended gives every incident its own repeatable dice, whatever the batch.
-_DICE: Final = """
-CREATE OR REPLACE FUNCTION pg_temp.dice(number int, turn int, sides int) RETURNS int LANGUAGE sql IMMUTABLE AS
-$$ SELECT (abs(hashint4extended(number, turn)) %% sides)::int $$
+# Hashing makes the values of an incident reproducible, whatever the batch size.
+_PSEUDO_RANDOM: Final = """
+CREATE OR REPLACE FUNCTION pg_temp.random(number int, seed int, bound int) RETURNS int LANGUAGE sql IMMUTABLE AS
+$$ SELECT (abs(hashint4extended(number, seed)) %% bound)::int $$
 """
 
 _INCIDENTS: Final = """
 WITH facts AS (
     SELECT n, now() - interval '730 days' * (%(total)s - n) / %(total)s
-              - interval '1 second' * pg_temp.dice(n, 1, 5400) AS started,
-           interval '1 second' * (60 * exp(pg_temp.dice(n, 2, 1000) / 1000.0 * 7))::int AS lasted,
-           CASE WHEN n > %(total)s * 0.97 AND pg_temp.dice(n, 3, 100) < 40 THEN pg_temp.dice(n, 4, 100)
-                WHEN pg_temp.dice(n, 3, 100) < 1 THEN pg_temp.dice(n, 4, 100) ELSE -1 END AS unfinished,
+              - interval '1 second' * pg_temp.random(n, 1, 5400) AS started,
+           interval '1 second' * (60 * exp(pg_temp.random(n, 2, 1000) / 1000.0 * 7))::int AS lasted,
+           CASE WHEN n > %(total)s * 0.97 AND pg_temp.random(n, 3, 100) < 40 THEN pg_temp.random(n, 4, 100)
+                WHEN pg_temp.random(n, 3, 100) < 1 THEN pg_temp.random(n, 4, 100) ELSE -1 END AS unfinished,
            (ARRAY['Checkout', 'Search', 'Login', 'Payments', 'Inventory', 'Mail', 'Reports', 'Gateway', 'Billing',
-                  'Catalog'])[1 + pg_temp.dice(n, 5, 10)] || ' '
+                  'Catalog'])[1 + pg_temp.random(n, 5, 10)] || ' '
            || (ARRAY['latency is high', 'error rate above 5%%', 'answers slowly', 'is unreachable',
-                     'queue keeps growing'])[1 + pg_temp.dice(n, 6, 5)]
-           || ' in ' || (ARRAY['eu-west', 'us-east', 'ap-south'])[1 + pg_temp.dice(n, 7, 3)] || '-' || n %% 97
-           || CASE WHEN pg_temp.dice(n, 8, 300) = 0 THEN ', quota' WHEN pg_temp.dice(n, 8, 80000) = 1 THEN ', zebra'
+                     'queue keeps growing'])[1 + pg_temp.random(n, 6, 5)]
+           || ' in ' || (ARRAY['eu-west', 'us-east', 'ap-south'])[1 + pg_temp.random(n, 7, 3)] || '-' || n %% 97
+           || CASE WHEN pg_temp.random(n, 8, 300) = 0 THEN ', quota' WHEN pg_temp.random(n, 8, 80000) = 1 THEN ', zebra'
                    WHEN n < %(total)s * 0.04 THEN ', cutover' ELSE '' END AS title
     FROM generate_series(%(first)s::int, %(last)s::int) AS n
-), any_rule AS (
-    -- The cube makes the first rules find most.
-    SELECT *, floor(%(rules)s * power(pg_temp.dice(n, 14, 10000) / 10000.0, 3))::int AS drawn FROM facts
-), found AS (
-    -- What is on the sixth project was found by rules of transactions, most of it.
-    SELECT *, CASE WHEN n < %(total)s * 0.04 AND pg_temp.dice(n, 13, 10) = 0 THEN %(oldest_rule)s
-                   WHEN pg_temp.dice(n, 9, 1000) BETWEEN 960 AND 979 THEN least(drawn / 5 * 5 + 4, 294)
-                   WHEN pg_temp.dice(n, 13, 7) = 0 OR drawn = %(oldest_rule)s THEN NULL
+), with_drawn_rule AS (
+    -- Cubing favours the first rules.
+    SELECT *, floor(%(rules)s * power(pg_temp.random(n, 14, 10000) / 10000.0, 3))::int AS drawn FROM facts
+), with_rule AS (
+    -- Rules on transactions opened most incidents of the sixth project.
+    SELECT *, CASE WHEN n < %(total)s * 0.04 AND pg_temp.random(n, 13, 10) = 0 THEN %(oldest_rule)s
+                   WHEN pg_temp.random(n, 9, 1000) BETWEEN 960 AND 979 THEN least(drawn / 5 * 5 + 4, 294)
+                   WHEN pg_temp.random(n, 13, 7) = 0 OR drawn = %(oldest_rule)s THEN NULL
                    WHEN drawn = %(rare_rule)s AND n %% 100 > 0 THEN NULL
                    ELSE drawn END AS rule
-    FROM any_rule
+    FROM with_drawn_rule
 )
 INSERT INTO incidents (organization_id, identifier, title, status, status_method, type, dedup_key, version,
                        event_sequence, date_started, date_detected, date_added, date_closed, last_activity_at,
@@ -186,30 +185,30 @@ SELECT %(organization)s, n, title,
        CASE WHEN rule = %(silent_rule)s THEN 1 + n * 2 / (%(total)s + 1)
             WHEN rule = %(changed_rule)s OR rule %% 7 = 1 THEN 1 + n * 3 / (%(total)s + 1)
             WHEN rule IS NOT NULL THEN 1 END
-FROM found
+FROM with_rule
 """
 
-_PLACES: Final = """
+_INCIDENT_PROJECTS: Final = """
 WITH shares AS (
-    SELECT p.id, s.slug, sum(s.share) OVER w AS upto, sum(s.share) OVER w - s.share AS from_
-    FROM unnest(%(slugs)s::text[], %(shares)s::int[]) WITH ORDINALITY AS s(slug, share, place)
+    SELECT p.id, s.slug, sum(s.share) OVER w AS upper, sum(s.share) OVER w - s.share AS lower
+    FROM unnest(%(slugs)s::text[], %(shares)s::int[]) WITH ORDINALITY AS s(slug, share, position)
     JOIN projects p ON p.slug = s.slug AND p.organization_id = %(organization)s
-    WINDOW w AS (ORDER BY s.place)
-), rolled AS (
-    SELECT i.id, i.identifier::int AS n, pg_temp.dice(i.identifier::int, 9, 1000) AS dice
+    WINDOW w AS (ORDER BY s.position)
+), drawn AS (
+    SELECT i.id, i.identifier::int AS n, pg_temp.random(i.identifier::int, 9, 1000) AS draw
     FROM incidents i
     WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AND %(last)s
-), placed AS (
-    -- Of the silent project's share only the oldest tenth is its own.
+), assigned AS (
+    -- The silent project keeps only the old incidents of its share.
     SELECT r.id, r.n, CASE WHEN s.slug = 'silent' AND r.n > %(total)s * 0.3 THEN %(busiest)s ELSE s.id END AS project
-    FROM rolled r JOIN shares s ON r.dice >= s.from_ AND r.dice < s.upto
+    FROM drawn r JOIN shares s ON r.draw >= s.lower AND r.draw < s.upper
 )
 INSERT INTO incident_projects (incident_id, project_id)
-SELECT id, project FROM placed
-UNION SELECT id, %(second)s FROM placed WHERE pg_temp.dice(n, 10, 10) = 0
-UNION SELECT id, %(tiny)s FROM placed WHERE n %% (%(total)s / 100) = 7
-UNION SELECT id, (SELECT min(p.id) FROM projects p WHERE p.slug LIKE 'small-%%') + pg_temp.dice(n, 11, 40)
-      FROM placed WHERE pg_temp.dice(n, 12, 50) = 0
+SELECT id, project FROM assigned
+UNION SELECT id, %(second)s FROM assigned WHERE pg_temp.random(n, 10, 10) = 0
+UNION SELECT id, %(tiny)s FROM assigned WHERE n %% (%(total)s / 100) = 7
+UNION SELECT id, (SELECT min(p.id) FROM projects p WHERE p.slug LIKE 'small-%%') + pg_temp.random(n, 11, 40)
+      FROM assigned WHERE pg_temp.random(n, 12, 50) = 0
 """
 
 _ACTIVITIES: Final = """
@@ -242,7 +241,7 @@ def fill(engine: Engine, *, total: int) -> None:
         rows = connection.exec_driver_sql("SELECT slug, id FROM projects").all()
         first_rule = _write_rules(connection, organization)
     projects = {row.slug: row.id for row in rows}
-    known = {
+    parameters = {
         "organization": organization,
         "total": total,
         "slugs": list(PROJECTS),
@@ -250,7 +249,7 @@ def fill(engine: Engine, *, total: int) -> None:
         "busiest": projects["busy"],
         "second": projects["second"],
         "tiny": projects["tiny"],
-        "rules": RULES,
+        "rules": RULE_COUNT,
         "first_rule": first_rule,
         "oldest_rule": OLDEST_RULE,
         "changed_rule": CHANGED_RULE,
@@ -259,11 +258,11 @@ def fill(engine: Engine, *, total: int) -> None:
     }
     with engine.connect() as connection:
         connection.exec_driver_sql("SET synchronous_commit = off")
-        connection.exec_driver_sql(_DICE)
-        for first in range(1, total + 1, BATCH):
-            part = known | {"first": first, "last": min(first + BATCH - 1, total)}
-            for statement in (_INCIDENTS, _PLACES, _ACTIVITIES, _SEEN):
-                connection.exec_driver_sql(statement, part)
+        connection.exec_driver_sql(_PSEUDO_RANDOM)
+        for first in range(1, total + 1, BATCH_SIZE):
+            batch = parameters | {"first": first, "last": min(first + BATCH_SIZE - 1, total)}
+            for statement in (_INCIDENTS, _INCIDENT_PROJECTS, _ACTIVITIES, _SEEN):
+                connection.exec_driver_sql(statement, batch)
             connection.commit()
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")

@@ -1,4 +1,4 @@
-"""The two sides of the comparison, each with its own database, its own processes and the same thing to do."""
+"""The measured systems: each has its own database and processes, and the same work to do."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sqlalchemy import create_engine, insert, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
-from bench import plain
-from bench.load import HOST, Order
+from bench import baseline_api
+from bench.load_generator import HOST, Load
 from models.database.migrate import migrate
 from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
@@ -32,20 +32,20 @@ from workers.stack.own_processes import GatewayProcess, TocsinProcess, tocsin
 from workers.stack.servers import EmbeddedServers
 
 ORGANIZATION = "acme"
-PEOPLE = tuple(range(1, 51))
-TOKENS = tuple(f"bench-{number}" for number in PEOPLE[:20])
+USER_IDS = tuple(range(1, 51))
+TOKENS = tuple(f"bench-{number}" for number in USER_IDS[:20])
 
 
-class Doorway(ManagedProcess):
-    """A web server that is ready when it answers GET /livez."""
+class HttpProcess(ManagedProcess):
+    """A process that is ready as soon as GET /livez succeeds."""
 
     def __init__(self, name: str, command: list[str], port: int, *, log: Path, environment: Mapping[str, str]) -> None:
-        """Describe it; nothing is started yet."""
+        """Describe the process without starting it."""
         super().__init__(name, command, log=log, environment=environment)
         self._port = port
 
     def is_ready(self) -> bool:
-        """Whether it answers."""
+        """Whether GET /livez returns 200."""
         connection = http.client.HTTPConnection(HOST, self._port, timeout=1)
         try:
             connection.request("GET", "/livez")
@@ -57,8 +57,11 @@ class Doorway(ManagedProcess):
 
 
 @dataclasses.dataclass(frozen=True)
-class Done:
-    """How far the commands of a round are: finished, in inboxes, and by the database's clock how fast."""
+class Progress:
+    """The commands of a round: how many are finished and in inboxes, and in how many seconds by the database's clock.
+
+    Both times start at the first outcome.
+    """
 
     finished: int
     applied: int
@@ -67,18 +70,28 @@ class Done:
     inbox_seconds: float
 
 
-class Side(ABC):
-    """One way of doing the work: a doorway that accepts, workers that apply, and tables that show it."""
+@dataclasses.dataclass(frozen=True)
+class Applied:
+    """The final progress of a round, and by the wall clock the seconds until each stage was reached."""
+
+    progress: Progress
+    finished_after: float
+    inbox_after: float
+    idle_after: float
+
+
+class System(ABC):
+    """A system that accepts commands over HTTP, applies them in worker processes, and stores outcomes in tables."""
 
     name: ClassVar[str]
     inbox_query: ClassVar[str]
     latency_prefer: ClassVar[str | None] = None
     accept_prefer: ClassVar[str | None] = None
     _progress: ClassVar[str]
-    _settled: ClassVar[str] = "SELECT true"
+    _idle: ClassVar[str] = "SELECT true"
 
     def __init__(self, servers: EmbeddedServers, *, database: str, subjects: int, workers: int) -> None:
-        """Make its database, tables, people and incidents."""
+        """Create the database, its tables, people and incidents."""
         self.port = free_port(HOST, 0)
         self.logs = servers.data_dir.logs
         self.workers = workers
@@ -94,94 +107,96 @@ class Side(ABC):
         self.sqlalchemy_url = url.render_as_string(hide_password=False)
         self.database_url = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self.prepare()
-        self.parts: list[ManagedProcess] = []
+        self.processes: list[ManagedProcess] = []
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make tables, people and incidents."""
+        """Create tables, people and incidents."""
 
     @abstractmethod
-    def doorway(self) -> list[ManagedProcess]:
-        """Everything but the workers."""
+    def serving_processes(self) -> list[ManagedProcess]:
+        """Return all processes except the workers."""
 
     @abstractmethod
-    def workforce(self) -> list[ManagedProcess]:
-        """The workers."""
+    def worker_processes(self) -> list[ManagedProcess]:
+        """Return the workers."""
 
-    def start(self, parts: list[ManagedProcess]) -> None:
-        """Start these and wait until they are ready."""
-        self.parts += parts
-        for part in parts:
-            part.start()
-        for part in parts:
-            part.wait_ready()
+    def start(self, processes: list[ManagedProcess]) -> None:
+        """Start processes and wait until they are ready."""
+        self.processes += processes
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.wait_ready()
 
     def stop(self) -> None:
-        """Stop everything of this side."""
-        for part in reversed(self.parts):
-            part.request_stop()
-        for part in reversed(self.parts):
-            part.stop()
-        self.parts.clear()
+        """Stop all processes, the last started first."""
+        for process in reversed(self.processes):
+            process.request_stop()
+        for process in reversed(self.processes):
+            process.stop()
+        self.processes.clear()
 
     def cpu_seconds(self) -> dict[str, float]:
-        """CPU used so far by each part that runs, its children included."""
+        """Return the CPU seconds used so far per kind of running process, children included."""
         used: dict[str, float] = {}
-        for part in self.parts:
-            if part.pid is not None:
-                kind = part.name.partition("-")[0]
-                used[kind] = used.get(kind, 0.0) + cpu_of(part.pid)
+        for process in self.processes:
+            if process.pid is not None:
+                kind = process.name.partition("-")[0]
+                used[kind] = used.get(kind, 0.0) + cpu_seconds_of(process.pid)
         return used
 
-    def order(self, **wishes: Any) -> Order:
-        """An order for the load generator against this side."""
-        return Order(
+    def load(self, **options: Any) -> Load:
+        """Return a load on this system for the generator."""
+        return Load(
             port=self.port,
             organization=ORGANIZATION,
             incidents=self.subjects,
             tokens=TOKENS,
-            people=PEOPLE,
+            people=USER_IDS,
             database=self.database_url,
             inbox_query=self.inbox_query,
-            **wishes,
+            **options,
         )
 
-    def mark(self) -> Any:
-        """The database's clock: what finishes after it belongs to the round that begins."""
+    def database_time(self) -> Any:
+        """Return the database's current time, which separates a round's commands from earlier ones."""
         with self.engine.connect() as connection:
             return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
-    def is_settled(self) -> bool:
-        """Whether nothing is left to do."""
+    def is_idle(self) -> bool:
+        """Whether no work is left."""
         with self.engine.connect() as connection:
-            return bool(connection.execute(text(self._settled)).scalar_one())
+            return bool(connection.execute(text(self._idle)).scalar_one())
 
-    def done_since(self, mark: Any) -> Done:
-        """What was finished since."""
+    def progress_since(self, began_at: Any) -> Progress:
+        """Return the progress of the commands finished since a database time."""
         with self.engine.connect() as connection:
-            row = connection.execute(text(self._progress), {"mark": mark}).one()
-        return Done(row.finished, row.applied, row.inbox, float(row.finish_seconds or 0), float(row.inbox_seconds or 0))
+            row = connection.execute(text(self._progress), {"began_at": began_at}).one()
+        return Progress(
+            row.finished, row.applied, row.inbox, float(row.finish_seconds or 0), float(row.inbox_seconds or 0)
+        )
 
 
-class Tocsin(Side):
-    """tocsin: its own commands as real processes, as `tocsin up` starts them."""
+class Tocsin(System):
+    """tocsin, as the processes that `tocsin up` starts."""
 
     name = "tocsin"
     accept_prefer = "respond-async"
     inbox_query = "SELECT 1 FROM notifications WHERE activity_id = %s::bigint"
-    _settled = "SELECT NOT EXISTS (SELECT 1 FROM events WHERE announced_at IS NULL OR planned_at IS NULL)"
+    _idle = "SELECT NOT EXISTS (SELECT 1 FROM events WHERE announced_at IS NULL OR planned_at IS NULL)"
     _progress = """
         SELECT c.*, n.inbox, extract(epoch FROM n.last - c.first) AS inbox_seconds FROM (
             SELECT count(*) AS finished, count(*) FILTER (WHERE state = 'applied') AS applied,
                    min(finished_at) AS first, extract(epoch FROM max(finished_at) - min(finished_at)) AS finish_seconds
-            FROM commands WHERE finished_at > :mark
+            FROM commands WHERE finished_at > :began_at
         ) AS c CROSS JOIN (
-            SELECT count(*) AS inbox, max(date_created) AS last FROM notifications WHERE date_created > :mark
+            SELECT count(*) AS inbox, max(date_created) AS last FROM notifications WHERE date_created > :began_at
         ) AS n
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Make its database, and the environment of its processes."""
+        """Create the database, and the environment of the processes."""
         super().__init__(servers, database="bench_tocsin", subjects=subjects, workers=workers)
         self._environment = {
             **os.environ,
@@ -194,7 +209,7 @@ class Tocsin(Side):
         }
 
     def prepare(self) -> None:
-        """Migrate, import a directory, insert incidents."""
+        """Migrate, import the directory, and insert incidents."""
         migrate(self.engine)
         with self.engine.begin() as connection:
             import_directory(connection, _directory())
@@ -202,29 +217,29 @@ class Tocsin(Side):
             project = connection.execute(projects.select()).one().id
             now = connection.execute(text("SELECT now()")).scalar_one()
             rows = [_incident(organization, number, now) for number in range(1, self.subjects + 1)]
-            made = connection.execute(insert(incidents).returning(incidents.c.id), rows).scalars().all()
-            connection.execute(insert(incident_projects), [{"incident_id": id_, "project_id": project} for id_ in made])
+            ids = connection.execute(insert(incidents).returning(incidents.c.id), rows).scalars().all()
+            connection.execute(insert(incident_projects), [{"incident_id": id_, "project_id": project} for id_ in ids])
 
-    def doorway(self) -> list[ManagedProcess]:
-        """Gateway, relay and notifier."""
+    def serving_processes(self) -> list[ManagedProcess]:
+        """Return gateway, relay and notifier."""
         return [
             GatewayProcess(HOST, self.port, logs=self.logs, environment=self._environment),
             self._process("relay", "relay"),
             self._process("notifier", "notifier"),
         ]
 
-    def workforce(self) -> list[ManagedProcess]:
-        """One process per worker, each with one child that applies."""
+    def worker_processes(self) -> list[ManagedProcess]:
+        """Return one process per worker, each with one child that applies commands."""
         return [self._process(f"worker-{number}", "worker") for number in range(1, self.workers + 1)]
 
-    def _process(self, name: str, word: str) -> ManagedProcess:
-        return TocsinProcess(name, tocsin(word), log=self.logs / f"{name}.log", environment=self._environment)
+    def _process(self, name: str, command: str) -> ManagedProcess:
+        return TocsinProcess(name, tocsin(command), log=self.logs / f"{name}.log", environment=self._environment)
 
 
-class Plain(Side):
-    """The plain way of :mod:`bench.plain`."""
+class Baseline(System):
+    """The plain Celery application of :mod:`bench.baseline_api` and :mod:`bench.baseline_worker`."""
 
-    name = "plain"
+    name = "baseline"
     inbox_query = (
         "SELECT 1 FROM outcomes o JOIN notifications n ON n.activity_id = (o.body->>'id')::bigint WHERE o.id = %s::uuid"
     )
@@ -232,67 +247,69 @@ class Plain(Side):
         SELECT c.*, n.inbox, extract(epoch FROM n.last - c.first) AS inbox_seconds FROM (
             SELECT count(*) AS finished, count(*) FILTER (WHERE status < 400) AS applied,
                    min(finished_at) AS first, extract(epoch FROM max(finished_at) - min(finished_at)) AS finish_seconds
-            FROM outcomes WHERE finished_at > :mark
+            FROM outcomes WHERE finished_at > :began_at
         ) AS c CROSS JOIN (
-            SELECT count(*) AS inbox, max(date_created) AS last FROM notifications WHERE date_created > :mark
+            SELECT count(*) AS inbox, max(date_created) AS last FROM notifications WHERE date_created > :began_at
         ) AS n
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Make its database, and the environment of its processes."""
-        super().__init__(servers, database="bench_plain", subjects=subjects, workers=workers)
-        # A numbered database of its own on the same Valkey.
+        """Create the database, and the environment of the processes."""
+        super().__init__(servers, database="bench_baseline", subjects=subjects, workers=workers)
+        # A separate database number on the same Valkey.
         broker = f"{servers.broker_url}?virtual_host=1"
         self._environment = {**os.environ, "BENCH_DATABASE_URL": self.sqlalchemy_url, "BENCH_BROKER_URL": broker}
 
     def prepare(self) -> None:
-        """Make tables, people and incidents."""
-        plain.make_tables(self.engine, organization=ORGANIZATION, tokens=TOKENS, people=PEOPLE, incidents=self.subjects)
+        """Create tables, people and incidents."""
+        baseline_api.create_tables(
+            self.engine, organization=ORGANIZATION, tokens=TOKENS, people=USER_IDS, incidents=self.subjects
+        )
 
-    def doorway(self) -> list[ManagedProcess]:
-        """The web application."""
-        command = [sys.executable, "-m", "bench.plain", "api", "--port", str(self.port)]
-        log = self.logs / "plain-gateway.log"
-        return [Doorway("gateway", command, self.port, log=log, environment=self._environment)]
+    def serving_processes(self) -> list[ManagedProcess]:
+        """Return the web application."""
+        command = [sys.executable, "-m", "bench.baseline_api", "api", "--port", str(self.port)]
+        log = self.logs / "baseline-gateway.log"
+        return [HttpProcess("gateway", command, self.port, log=log, environment=self._environment)]
 
-    def workforce(self) -> list[ManagedProcess]:
-        """One Celery worker with as many processes as the other side has workers."""
-        command = [sys.executable, "-m", "bench.plain", "worker", "--processes", str(self.workers)]
-        return [ManagedProcess("worker", command, log=self.logs / "plain-worker.log", environment=self._environment)]
+    def worker_processes(self) -> list[ManagedProcess]:
+        """Return one Celery worker, with as many child processes as tocsin has workers."""
+        command = [sys.executable, "-m", "bench.baseline_api", "worker", "--processes", str(self.workers)]
+        return [ManagedProcess("worker", command, log=self.logs / "baseline-worker.log", environment=self._environment)]
 
 
-def generate(order: Order) -> dict[str, Any]:
-    """Have the load generator carry out an order, in a process of its own."""
-    command = [sys.executable, "-m", "bench.load"]
-    done = subprocess.run(
-        command, input=json.dumps(dataclasses.asdict(order)), stdout=subprocess.PIPE, text=True, check=True
+def run_load(load: Load) -> dict[str, Any]:
+    """Run the load generator in a process of its own and return its figures."""
+    command = [sys.executable, "-m", "bench.load_generator"]
+    generator = subprocess.run(
+        command, input=json.dumps(dataclasses.asdict(load)), stdout=subprocess.PIPE, text=True, check=True
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    figures: dict[str, Any] = json.loads(generator.stdout)
+    return figures
 
 
-def wait_until_done(side: Side, mark: Any, count: int, *, within_seconds: float) -> tuple[Done, float, float, float]:
-    """Wait until so many commands are finished, in inboxes, and nothing is left to do; by the outside clock, when.
+def wait_until_applied(system: System, began_at: Any, count: int, *, within_seconds: float) -> Applied:
+    """Wait until ``count`` commands are finished and in inboxes, and no work is left.
 
-    :raises TimeoutError: it takes too long.
+    :raises TimeoutError: if this takes longer than ``within_seconds``.
     """
     began = time.monotonic()
     finished_after = inbox_after = 0.0
     while True:
-        done, elapsed = side.done_since(mark), time.monotonic() - began
-        if not finished_after and done.finished >= count:
+        progress, elapsed = system.progress_since(began_at), time.monotonic() - began
+        if not finished_after and progress.finished >= count:
             finished_after = elapsed
-        if finished_after and not inbox_after and done.inbox >= done.applied:
+        if finished_after and not inbox_after and progress.inbox >= progress.applied:
             inbox_after = elapsed
-        if inbox_after and side.is_settled():
-            return done, finished_after, inbox_after, elapsed
+        if inbox_after and system.is_idle():
+            return Applied(progress, finished_after, inbox_after, elapsed)
         if elapsed > within_seconds:
-            raise TimeoutError(f"{side.name}: {done.finished} of {count} finished, {done.inbox} in inboxes")
+            raise TimeoutError(f"{system.name}: {progress.finished} of {count} finished, {progress.inbox} in inboxes")
         time.sleep(0.1)
 
 
-def cpu_of(pid: int) -> float:
-    """CPU seconds of a process and its living children."""
+def cpu_seconds_of(pid: int) -> float:
+    """Return the CPU seconds of a process and its running children."""
     total = 0.0
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
@@ -307,11 +324,13 @@ def cpu_of(pid: int) -> float:
 def _directory() -> dict[str, Any]:
     return {
         "organizations": [{"slug": ORGANIZATION, "name": "Acme", "features": [Feature.INCIDENTS.value]}],
-        "users": [{"id": i, "username": f"u{i}", "name": f"User {i}", "email": f"u{i}@x.test"} for i in PEOPLE],
+        "users": [{"id": i, "username": f"u{i}", "name": f"User {i}", "email": f"u{i}@x.test"} for i in USER_IDS],
         "projects": [{"organization": ORGANIZATION, "slug": "p1", "name": "P1"}],
         "teams": [{"organization": ORGANIZATION, "slug": "t1", "name": "T1", "projects": ["p1"]}],
-        "members": [{"organization": ORGANIZATION, "user": f"u{i}", "role": "member", "teams": ["t1"]} for i in PEOPLE],
-        "tokens": [{"token": token, "user": f"u{i}"} for token, i in zip(TOKENS, PEOPLE, strict=False)],
+        "members": [
+            {"organization": ORGANIZATION, "user": f"u{i}", "role": "member", "teams": ["t1"]} for i in USER_IDS
+        ],
+        "tokens": [{"token": token, "user": f"u{i}"} for token, i in zip(TOKENS, USER_IDS, strict=False)],
     }
 
 

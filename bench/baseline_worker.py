@@ -1,4 +1,4 @@
-"""The worker of the plain way (:mod:`bench.plain`), and the tables that it works on: an ORM session per task."""
+"""The worker of the baseline (:mod:`bench.baseline_api`), with an ORM session per task, and its tables."""
 
 import enum
 import uuid
@@ -19,8 +19,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
-from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP, insert
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -32,8 +31,8 @@ from sqlalchemy.orm import (
     sessionmaker,
 )
 
-QUEUE: Final = "plain"
-TASK: Final = "plain.post_comment"
+QUEUE: Final = "baseline"
+TASK: Final = "baseline.post_comment"
 WRITE_SCOPES: Final = {
     "member": {"org:read", "project:read", "project:write", "alerts:read", "alerts:write"},
     "owner": {"org:read", "org:write", "project:read", "project:write", "alerts:read", "alerts:write"},
@@ -45,7 +44,7 @@ NEEDED_SCOPES: Final = {"project:write", "org:write", "alerts:write"}
 
 
 class Base(DeclarativeBase):
-    """The plain way's own tables."""
+    """Base class of the baseline's tables."""
 
     type_annotation_map = {int: BigInteger, datetime: TIMESTAMP(timezone=True), dict[str, Any]: JSONB}  # noqa: RUF012
 
@@ -103,7 +102,7 @@ class Token(Base):
 
 
 class Team(Base):
-    """People of an organization."""
+    """A team of an organization."""
 
     __tablename__ = "teams"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -112,7 +111,7 @@ class Team(Base):
 
 
 class Member(Base):
-    """A person's place in an organization."""
+    """A person's membership in an organization."""
 
     __tablename__ = "members"
     __table_args__ = (UniqueConstraint("organization_id", "user_id"),)
@@ -126,7 +125,7 @@ class Member(Base):
 
 
 class Project(Base):
-    """What incidents are about."""
+    """A project that incidents belong to."""
 
     __tablename__ = "projects"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -136,7 +135,7 @@ class Project(Base):
 
 
 class Incident(Base):
-    """Something to work on."""
+    """An incident."""
 
     __tablename__ = "incidents"
     __table_args__ = (UniqueConstraint("organization_id", "identifier"),)
@@ -150,7 +149,7 @@ class Incident(Base):
 
 
 class Subscription(Base):
-    """Who wants to hear of an incident."""
+    """A person's subscription to an incident."""
 
     __tablename__ = "subscriptions"
     incident_id: Mapped[int] = mapped_column(ForeignKey("incidents.id"), primary_key=True)
@@ -159,7 +158,7 @@ class Subscription(Base):
 
 
 class ActivityType(enum.IntEnum):
-    """What happened."""
+    """The kind of an activity."""
 
     COMMENT = 3
 
@@ -178,7 +177,7 @@ class Activity(Base):
 
 
 class Event(Base):
-    """News for others, to be published by an outbox reader."""
+    """An outbox row, for a process that publishes events."""
 
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("subject", "sequence"),)
@@ -204,7 +203,7 @@ class Notification(Base):
 
 
 class Outcome(Base):
-    """A command's end, for its caller to read."""
+    """A command's outcome, for its caller to read."""
 
     __tablename__ = "outcomes"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -216,9 +215,9 @@ class Outcome(Base):
 # --- the worker ------------------------------------------------------------------------------------------------
 
 
-def make_celery(broker_url: str) -> Celery:
-    """The Celery application, for the doorway and for workers."""
-    app = Celery("plain", broker=broker_url, set_as_current=False)
+def create_celery(broker_url: str) -> Celery:
+    """Create the Celery application of the web application and of the worker."""
+    app = Celery("baseline", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
         task_acks_late=True,
@@ -234,7 +233,7 @@ def make_celery(broker_url: str) -> Celery:
 
 
 class Refused(Exception):
-    """A command that may not be applied: its outcome is this status."""
+    """A refusal of a command; ``status`` is the HTTP status of its outcome."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -252,10 +251,10 @@ def apply(
     mentions: list[str],
     accepted_at: str,
 ) -> None:
-    """Post the comment, or store why not; the caller commits."""
+    """Post a comment, or store the refusal as the outcome. The caller commits."""
     id_ = uuid.UUID(command)
     if database.get(Outcome, id_) is not None:
-        return  # delivered again
+        return  # the task was delivered again
     try:
         author = _author(database, organization, user)
         target = _incident(database, author, incident)
@@ -269,16 +268,16 @@ def apply(
     database.add(activity)
     target.version += 1
     database.flush()
-    _announce(database, target, author, "incident.comment_posted", {"activity": activity.id, "comment": comment})
+    _emit(database, target, author, "incident.comment_posted", {"activity": activity.id, "comment": comment})
     if mentioned:
         people = [person.user_id for person in mentioned]
-        _announce(database, target, author, "incident.mentioned", {"activity": activity.id, "users": people})
+        _emit(database, target, author, "incident.mentioned", {"activity": activity.id, "users": people})
     database.add_all(
         Notification(user_id=person.user_id, incident_id=target.id, activity_id=activity.id, reason="mention")
         for person in mentioned
         if person.user_id != user and _may_read(person, target)
     )
-    database.add(Outcome(id=id_, status=201, body=_shape(activity, author)))
+    database.add(Outcome(id=id_, status=201, body=_json(activity, author)))
 
 
 def _author(database: Session, organization: int, user: int) -> Member:
@@ -332,10 +331,10 @@ def _mentioned(database: Session, incident: Incident, organization: int, mention
 def _subscribe(database: Session, incident: Incident, author: Member, mentioned: Iterable[Member]) -> None:
     reasons = {person.user_id: "mention" for person in mentioned} | {author.user_id: "commented"}
     rows = [{"incident_id": incident.id, "user_id": user, "reason": reason} for user, reason in sorted(reasons.items())]
-    database.execute(insert_or(Subscription).values(rows).on_conflict_do_nothing())
+    database.execute(insert(Subscription).values(rows).on_conflict_do_nothing())
 
 
-def _announce(database: Session, incident: Incident, author: Member, type_: str, data: dict[str, Any]) -> None:
+def _emit(database: Session, incident: Incident, author: Member, type_: str, data: dict[str, Any]) -> None:
     incident.event_sequence += 1
     subject = f"incidents/{incident.identifier}"
     facts = {"incident": {"id": incident.id, "title": incident.title}, "actor": {"id": author.user_id}, **data}
@@ -351,7 +350,7 @@ def _announce(database: Session, incident: Incident, author: Member, type_: str,
     )
 
 
-def _shape(activity: Activity, author: Member) -> dict[str, Any]:
+def _json(activity: Activity, author: Member) -> dict[str, Any]:
     return {
         "id": str(activity.id),
         "type": activity.type,
@@ -362,18 +361,18 @@ def _shape(activity: Activity, author: Member) -> dict[str, Any]:
 
 
 def run_worker(database_url: str, broker_url: str, processes: int) -> None:
-    """Consume until told to stop; each process has its own engine, made after the fork."""
-    app = make_celery(broker_url)
-    opened: list[sessionmaker[Session]] = []
+    """Run a Celery worker until it is stopped. Each child process creates its own engine, after the fork."""
+    app = create_celery(broker_url)
+    sessions: list[sessionmaker[Session]] = []
 
     @signals.worker_process_init.connect(weak=False)  # type: ignore[untyped-decorator]
     def open_database(**_: Any) -> None:
-        opened.append(sessionmaker(create_engine(database_url, pool_size=1, pool_pre_ping=False)))
+        sessions.append(sessionmaker(create_engine(database_url, pool_size=1, pool_pre_ping=False)))
 
     @app.task(name=TASK, shared=False)  # type: ignore[untyped-decorator]
     def post_comment(**command: Any) -> None:
-        with opened[0].begin() as database:
+        with sessions[0].begin() as database:
             apply(database, **command)
 
-    quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-    app.worker_main(["worker", f"--concurrency={processes}", "--pool=prefork", "--loglevel=WARNING", *quiet])
+    options = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+    app.worker_main(["worker", f"--concurrency={processes}", "--pool=prefork", "--loglevel=WARNING", *options])

@@ -1,7 +1,7 @@
-"""The load: comments that mention a person, posted by a process of its own which costs little itself.
+"""The load generator: post comments that mention a person, from a separate process that uses little CPU.
 
-``python -m bench.load`` reads an :class:`Order` as JSON from standard input and prints a JSON answer. The client speaks
-just enough HTTP/1.1 for two servers on loopback: keep-alive, ``Content-Length``, one request at a time per connection.
+``python -m bench.load_generator`` reads a :class:`Load` as JSON from standard input and prints its figures as JSON. Its
+HTTP/1.1 is what the two systems need on loopback: keep-alive, ``Content-Length``, one request at a time per connection.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _POLL_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to post, how often, and how to see its effect.
+class Load:
+    """What to post, how often, and how to observe its effect.
 
-    ``people`` are ids, those with the tokens first. ``inbox_query`` finds the inbox row by the ``id`` of the answer;
-    it is asked in mode ``latency`` only.
+    ``people`` are user ids, those with tokens first. ``inbox_query`` finds the inbox row by the ``id`` in the response;
+    only mode ``latency`` runs it.
     """
 
     mode: Literal["accept", "latency"]
@@ -47,8 +47,8 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Accepting:
-    """How fast requests were answered; ``statuses`` counts the answers, ``latency_ms`` is under full load."""
+class AcceptFigures:
+    """Concurrent requests: responses by status, and their latency under full load."""
 
     seconds: float
     statuses: dict[str, int]
@@ -57,51 +57,51 @@ class Accepting:
 
 
 @dataclass(frozen=True)
-class Latencies:
-    """One request at a time: milliseconds from sending to the answer, and to the inbox row being visible."""
+class LatencyFigures:
+    """One request at a time: responses by status, milliseconds to the response, and to the visible inbox row."""
 
     statuses: dict[str, int]
-    answer_ms: dict[str, float]
+    response_ms: dict[str, float]
     inbox_ms: dict[str, float]
 
 
-def requests(order: Order) -> Iterator[bytes]:
-    """Ready-made requests: incidents in turn, each with one author and one other person who is mentioned.
+def requests(load: Load) -> Iterator[bytes]:
+    """Yield the bytes of each request: the incidents in turn, each with one author and one other mentioned person.
 
-    So its subscribers are these two, and every comment means exactly one inbox row, on any side and in any round.
+    These two are its only subscribers, so every comment creates exactly one inbox row, in both systems and every round.
     """
-    prefer = f"Prefer: {order.prefer}\r\n" if order.prefer else ""
-    for number in range(order.count):
+    prefer = f"Prefer: {load.prefer}\r\n" if load.prefer else ""
+    for number in range(load.count):
         comment = f"Shard {number} answers again since the last deployment, please have a look at its queue."
-        incident = number % order.incidents + 1
-        author = incident % len(order.tokens)
-        mentioned = order.people[(author + 1 + incident % (len(order.people) - 1)) % len(order.people)]
+        incident = number % load.incidents + 1
+        author = incident % len(load.tokens)
+        mentioned = load.people[(author + 1 + incident % (len(load.people) - 1)) % len(load.people)]
         body = json.dumps({"comment": comment, "mentions": [f"user:{mentioned}"]})
         yield (
-            f"POST /api/0/organizations/{order.organization}/incidents/{incident}/comments/ HTTP/1.1\r\n"
-            f"Host: {HOST}:{order.port}\r\n"
-            f"Authorization: Bearer {order.tokens[author]}\r\n"
+            f"POST /api/0/organizations/{load.organization}/incidents/{incident}/comments/ HTTP/1.1\r\n"
+            f"Host: {HOST}:{load.port}\r\n"
+            f"Authorization: Bearer {load.tokens[author]}\r\n"
             f"Content-Type: application/json\r\n{prefer}"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
 
 
-# --- many at once ----------------------------------------------------------------------------------------------
+# --- concurrent requests ---------------------------------------------------------------------------------------
 
 
 class _Run:
-    """Requests left to send, and what was answered."""
+    """The requests left to send, and the responses so far."""
 
-    def __init__(self, order: Order) -> None:
-        self.left = iter(list(requests(order)))
+    def __init__(self, load: Load) -> None:
+        self.left = iter(list(requests(load)))
         self.statuses: Counter[str] = Counter()
         self.latencies: list[float] = []
-        self.open = order.connections
-        self.over = asyncio.get_running_loop().create_future()
+        self.open = load.connections
+        self.finished = asyncio.get_running_loop().create_future()
 
 
 class _Connection(asyncio.Protocol):
-    """Sends the next request as soon as the last one is answered."""
+    """A connection that sends the next request as soon as the last response is complete."""
 
     def __init__(self, run: _Run) -> None:
         self._run = run
@@ -116,7 +116,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        length = answer_length(self._received)
+        length = response_length(self._received)
         if length is None or len(self._received) < length:
             return
         self._run.latencies.append(time.perf_counter() - self._began)
@@ -125,12 +125,12 @@ class _Connection(asyncio.Protocol):
         self._waiting = False
         self._send_next()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the caller names it
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio names the parameter
         if self._waiting:
             self._run.statuses["lost"] += 1
         self._run.open -= 1
         if not self._run.open:
-            self._run.over.set_result(None)
+            self._run.finished.set_result(None)
 
     def _send_next(self) -> None:
         request = next(self._run.left, None)
@@ -142,62 +142,62 @@ class _Connection(asyncio.Protocol):
         self._transport.write(request)
 
 
-def answer_length(received: bytes) -> int | None:
-    """How long the answer at the start of these bytes is, once its head is there."""
+def response_length(received: bytes) -> int | None:
+    """Return the length of the response at the start of the bytes; ``None`` while its head is incomplete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return None
     head = received[:end].lower()
-    place = head.find(b"content-length:")
-    length = 0 if place < 0 else int(head[place + 15 :].split(b"\r\n", 1)[0])
+    position = head.find(b"content-length:")
+    length = 0 if position < 0 else int(head[position + 15 :].split(b"\r\n", 1)[0])
     return end + 4 + length
 
 
-async def accept(order: Order) -> Accepting:
-    """Post everything over all connections, as fast as it is answered."""
-    run = _Run(order)
+async def measure_accept(load: Load) -> AcceptFigures:
+    """Post over all connections, each as fast as the responses arrive."""
+    run = _Run(load)
     loop = asyncio.get_running_loop()
     cpu_before, began = _cpu_seconds(), time.perf_counter()
-    for _ in range(order.connections):
-        await loop.create_connection(lambda: _Connection(run), HOST, order.port)
-    await run.over
+    for _ in range(load.connections):
+        await loop.create_connection(lambda: _Connection(run), HOST, load.port)
+    await run.finished
     seconds = time.perf_counter() - began
     cpu = _cpu_seconds() - cpu_before
-    return Accepting(seconds, dict(run.statuses), quantiles(run.latencies), cpu)
+    return AcceptFigures(seconds, dict(run.statuses), quantiles(run.latencies), cpu)
 
 
 # --- one at a time ---------------------------------------------------------------------------------------------
 
 
-def latency(order: Order) -> Latencies:
-    """Post one after the other; wait for each one's inbox row before the next."""
+def measure_latency(load: Load) -> LatencyFigures:
+    """Post one comment at a time; wait for its inbox row before the next."""
     statuses: Counter[str] = Counter()
-    answers, inboxes = [], []
+    responses, inboxes = [], []
     with (
-        psycopg.connect(order.database, autocommit=True, prepare_threshold=1) as database,
-        socket.create_connection((HOST, order.port)) as server,
+        psycopg.connect(load.database, autocommit=True, prepare_threshold=1) as database,
+        socket.create_connection((HOST, load.port)) as server,
     ):
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for request in requests(order):
-            time.sleep(order.pause_seconds)
+        for request in requests(load):
+            time.sleep(load.pause_seconds)
             began = time.perf_counter()
             server.sendall(request)
             status, body = _receive(server)
-            answered = time.perf_counter()
+            responded = time.perf_counter()
             statuses[status] += 1
             if status not in ("201", "202"):
                 continue
-            answers.append(answered - began)
-            if _wait_for_row(database, order.inbox_query, json.loads(body)["id"], within_seconds=10):
+            responses.append(responded - began)
+            if _wait_for_row(database, load.inbox_query, json.loads(body)["id"], within_seconds=10):
                 inboxes.append(time.perf_counter() - began)
             else:
                 statuses["no inbox row"] += 1
-    return Latencies(dict(statuses), quantiles(answers), quantiles(inboxes))
+    return LatencyFigures(dict(statuses), quantiles(responses), quantiles(inboxes))
 
 
 def _receive(server: socket.socket) -> tuple[str, bytes]:
     received = b""
-    while (length := answer_length(received)) is None or len(received) < length:
+    while (length := response_length(received)) is None or len(received) < length:
         data = server.recv(65536)
         if not data:
             raise ConnectionError("the server closed the connection")
@@ -218,11 +218,11 @@ def _wait_for_row(database: psycopg.Connection[Any], query: str, id_: str, *, wi
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
-    """p50 and p99 in milliseconds; empty if nothing was measured."""
+    """Return p50 and p99 in milliseconds; empty without measurements."""
     if not seconds:
         return {}
     ranked = sorted(seconds)
-    return {f"p{part}": round(1000 * ranked[min(len(ranked) * part // 100, len(ranked) - 1)], 2) for part in (50, 99)}
+    return {f"p{cent}": round(1000 * ranked[min(len(ranked) * cent // 100, len(ranked) - 1)], 2) for cent in (50, 99)}
 
 
 def _cpu_seconds() -> float:
@@ -231,10 +231,10 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    """Carry out the order on standard input."""
-    order = Order(**json.load(sys.stdin))
-    result = latency(order) if order.mode == "latency" else uvloop.run(accept(order))
-    json.dump(asdict(result), sys.stdout)
+    """Run the load on standard input."""
+    load = Load(**json.load(sys.stdin))
+    figures = measure_latency(load) if load.mode == "latency" else uvloop.run(measure_accept(load))
+    json.dump(asdict(figures), sys.stdout)
 
 
 if __name__ == "__main__":
