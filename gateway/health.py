@@ -70,11 +70,11 @@ async def _database(container: Container) -> list[HealthCheck]:
         revision = None
     known = await asyncio.to_thread(_revisions)
     # A newer release may have migrated already: migrations keep the previous release working.
-    is_well = revision == known[0] or (revision is not None and revision not in known)
-    detail = f"at {revision}" if is_well else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
+    is_current = revision == known[0] or (revision is not None and revision not in known)
+    detail = f"at {revision}" if is_current else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
     return [
         HealthCheck("database", is_healthy=True, is_required=True, detail="responds"),
-        HealthCheck("schema", is_healthy=is_well, is_required=True, detail=detail),
+        HealthCheck("schema", is_healthy=is_current, is_required=True, detail=detail),
     ]
 
 
