@@ -30,9 +30,9 @@ from tasks.commands.base import Command
 from tasks.commands.fields import (
     Boolean,
     OptionalNumber,
+    OptionalSlugs,
     OptionalText,
     RowId,
-    SlugsIfAny,
     TextField,
     bounded_text,
     field_error,
@@ -49,12 +49,12 @@ from tasks.commands.rule_fields import (
     ActionSpec,
     DatasetField,
     EventTypes,
+    NestedModel,
     OneProject,
-    OutsideIn,
     Owner,
-    Part,
     Query,
     QueryTypeField,
+    RulePart,
     ThresholdTypeField,
     Triggers,
     TriggerSpec,
@@ -65,7 +65,7 @@ _LONGEST_DELTA: Final = 128_160
 """Minutes that a comparison may look back: 89 days."""
 
 
-class RuleCommand(OutsideIn, Command):
+class RuleCommand(NestedModel, Command):
     """A command about rules. ``in_project`` is a project's slug where the address is that project's."""
 
     model_config = ConfigDict(populate_by_name=False)
@@ -116,10 +116,10 @@ def _activation_condition(value: JSON) -> int:
     return condition
 
 
-class RuleWords(RuleCommand):
+class RuleFields(RuleCommand):
     """What a rule can say. What was said is in ``model_fields_set``; a change leaves the rest as it stands."""
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("triggers", TriggerSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("triggers", TriggerSpec)
 
     rule_name: Annotated[str, *bounded_text(256)] = Field(default="", alias="name")
     aggregate: TextField
@@ -145,7 +145,7 @@ class RuleWords(RuleCommand):
     description: Annotated[
         str | None, optional(up_to(1000, text_or_blank)), _or_null(json_schema.text_or_blank_up_to(1000))
     ] = None
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     include_all_projects: Boolean = False
     in_project: OptionalText = None
 
@@ -159,7 +159,7 @@ class RuleWords(RuleCommand):
         """Those of all triggers."""
         return (action for trigger in self.triggers for action in trigger.actions)
 
-    def saying(self, standing: RuleDraft) -> RuleDraft:
+    def apply_to(self, standing: RuleDraft) -> RuleDraft:
         """What the rule says from now on, where it said ``standing`` before."""
         said = self.model_fields_set
         dataset = self.dataset if "dataset" in said else standing.dataset
@@ -185,16 +185,16 @@ class RuleWords(RuleCommand):
             return self.event_types or EVENT_TYPES[kind][:1]
         return standing.event_types if kind is standing.query_type else EVENT_TYPES[kind][:1]
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:
         triggers = [in_camel_case(each) if isinstance(each, dict) else {} for each in parts]
-        saying = replace(self._decided(), thresholds=_thresholds(triggers))
-        is_comparable = self._decides_thresholds and len(saying.thresholds) == len(triggers)
+        draft = replace(self._decided(), thresholds=_thresholds(triggers))
+        is_comparable = self._decides_thresholds and len(draft.thresholds) == len(triggers)
         for sentence in (
-            query_error(saying),
+            query_error(draft),
             trigger_count_error(triggers),
-            event_types_error(saying),
+            event_types_error(draft),
             label_error([each.get("label") for each in triggers]),
-            threshold_error(saying) if is_comparable else None,
+            threshold_error(draft) if is_comparable else None,
         ):
             if sentence:
                 raise field_error(sentence)
@@ -202,7 +202,7 @@ class RuleWords(RuleCommand):
 
     def _decided(self) -> RuleDraft:
         """What can be said of the rule without knowing what it said before."""
-        return self.saying(RuleDraft())
+        return self.apply_to(RuleDraft())
 
     @property
     def _decides_thresholds(self) -> bool:
@@ -225,7 +225,7 @@ def _name_a_project(schema: dict[str, Any]) -> None:
     schema["required"] += ["projects"]
 
 
-class CreateRule(RuleWords):
+class CreateRule(RuleFields):
     """Watch something: one project, one query, one or two thresholds."""
 
     name: ClassVar[str] = "alert_rule.create"
@@ -233,14 +233,14 @@ class CreateRule(RuleWords):
 
     rule_name: Annotated[str, *bounded_text(256)] = Field(alias="name")
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:
-        super()._fitting(parts)
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:
+        super()._check_consistency(parts)
         if self.in_project is None and not self.projects:
             raise object_error({"projects": [FIELD_REQUIRED]})
         return self
 
 
-class UpdateRule(RuleWords):
+class UpdateRule(RuleFields):
     """Let a rule say something else. Its open incidents end; what is left out stays as it is."""
 
     name: ClassVar[str] = "alert_rule.update"
@@ -250,8 +250,8 @@ class UpdateRule(RuleWords):
 
     def _decided(self) -> RuleDraft:
         if "dataset" in self.model_fields_set:
-            return self.saying(RuleDraft())
-        return replace(self.saying(RuleDraft()), query_type=QueryType.ERROR, event_types=())
+            return self.apply_to(RuleDraft())
+        return replace(self.apply_to(RuleDraft()), query_type=QueryType.ERROR, event_types=())
 
     @property
     def _decides_thresholds(self) -> bool:

@@ -8,7 +8,7 @@ from tasks.commands.base import Command
 from tasks.commands.fields import (
     IncidentReference,
     Mentions,
-    MentionsIfAny,
+    OptionalMentions,
     OptionalText,
     RowId,
     TextField,
@@ -34,7 +34,7 @@ class EditComment(Command):
     incident: IncidentReference
     id: RowId
     comment: TextField
-    mentions: MentionsIfAny = None
+    mentions: OptionalMentions = None
 
 
 class DeleteComment(Command):

@@ -23,8 +23,8 @@ from tasks.commands import json_schema
 
 BLANK: Final = "This field may not be blank."
 NOT_A_STRING: Final = "Not a valid string."
-NO_INTEGER: Final = "A valid integer is required."
-NO_NUMBER: Final = "A valid number is required."
+NOT_AN_INTEGER: Final = "A valid integer is required."
+NOT_A_NUMBER: Final = "A valid number is required."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """How errors of a whole object are called, where nothing else is said."""
 
@@ -72,7 +72,7 @@ def storable(value: str) -> str:
     return value
 
 
-def whole_if_integral(value: JSON) -> JSON:
+def int_if_integral(value: JSON) -> JSON:
     """The value, where an integral float is the integer that it is."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
@@ -82,12 +82,12 @@ def integer(value: JSON) -> int:
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool):
-        raise field_error(NO_INTEGER)
-    value = whole_if_integral(value)
+        raise field_error(NOT_AN_INTEGER)
+    value = int_if_integral(value)
     if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
         return int(digits[1])
     if not isinstance(value, int):
-        raise field_error(NO_INTEGER)
+        raise field_error(NOT_AN_INTEGER)
     return value
 
 
@@ -103,15 +103,15 @@ def number(value: JSON) -> float:
     except OverflowError:
         parsed = math.inf
     if not math.isfinite(parsed):
-        raise field_error(NO_NUMBER)
+        raise field_error(NOT_A_NUMBER)
     return parsed
 
 
-def truth(value: JSON) -> bool:
+def boolean(value: JSON) -> bool:
     """A truth value, or the words and numbers that forms send for one."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    value = whole_if_integral(value)
+    value = int_if_integral(value)
     read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
     if read is None:
         raise field_error("Must be a valid boolean.")
@@ -123,7 +123,7 @@ def not_an_object(value: JSON) -> str:
     return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
 
-def listing(value: JSON) -> list[Any]:
+def array(value: JSON) -> list[Any]:
     """A JSON array."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
@@ -132,7 +132,7 @@ def listing(value: JSON) -> list[Any]:
     return value
 
 
-def moment(value: JSON) -> datetime:
+def timestamp(value: JSON) -> datetime:
     """A point in time as ISO 8601; without an offset it is UTC."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
@@ -168,7 +168,7 @@ def identifier(value: JSON) -> int | None:
     return None
 
 
-def incident_address(value: JSON) -> str:
+def incident_reference(value: JSON) -> str:
     """An incident's identifier in its plainest spelling, ``dedup:KEY``, or ``""`` for what can name none."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
@@ -183,7 +183,7 @@ def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
-def within(least: int, most: int) -> Callable[[JSON], int]:
+def integer_between(least: int, most: int) -> Callable[[JSON], int]:
     """A check for an integer in a range."""
 
     def check(value: JSON) -> int:
@@ -199,7 +199,7 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
 
 def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
     """An integer from 1 on, as the parts of a field's type; with ``is_optional`` null is allowed."""
-    check, schema = within(1, most), json_schema.integer_up_to(most)
+    check, schema = integer_between(1, most), json_schema.integer_up_to(most)
     if is_optional:
         return optional(check), WithJsonSchema(json_schema.or_null(schema))
     return BeforeValidator(check), WithJsonSchema(schema)
@@ -231,7 +231,7 @@ def row_id(value: JSON) -> int:
 
 def _named(value: JSON) -> JSON:
     # 1.0 and 1 are one number in JSON.
-    plain = whole_if_integral(value)
+    plain = int_if_integral(value)
     if isinstance(plain, (bool, float, list, dict)):
         raise field_error(NOT_A_STRING)
     return plain
@@ -250,33 +250,35 @@ _WHO: Final = {"description": "Who is meant. What names nobody is refused when t
 TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(json_schema.TEXT)]
 OptionalText = Annotated[str | None, optional(text), WithJsonSchema(json_schema.or_null(json_schema.TEXT))]
 OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.INTEGER))]
-OptionalTimestamp = Annotated[datetime | None, optional(moment), WithJsonSchema(json_schema.or_null(json_schema.TIME))]
-IncidentReference = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
+OptionalTimestamp = Annotated[
+    datetime | None, optional(timestamp), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
+]
+IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(_ADDRESS)]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
-    BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
+    BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),
     WithJsonSchema(json_schema.list_of(_WHO)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
-MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
+OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
 """The same where the field may be missing; null is as wrong as above."""
 Slugs = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: _each(value, text)),
+    BeforeValidator(lambda value: _check_array(value, text)),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT, least=1)),
 ]
-SlugsIfAny = Annotated[
+OptionalSlugs = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: _each(value, text) if value != [] else ()),
+    BeforeValidator(lambda value: _check_array(value, text) if value != [] else ()),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT)),
 ]
 """The same where the list may be empty."""
 Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
 OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
-Boolean = Annotated[bool, BeforeValidator(truth), WithJsonSchema(json_schema.TRUTH)]
+Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema(json_schema.BOOLEAN)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
-    optional(lambda value: _each(value, integer)),
+    optional(lambda value: _check_array(value, integer)),
     WithJsonSchema(json_schema.or_null(json_schema.list_of(json_schema.INTEGER, least=1))),
 ]
 
@@ -308,14 +310,14 @@ def status_in(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema
     return BeforeValidator(check), WithJsonSchema(json_schema.choice_of(choices))
 
 
-def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
+def _check_array(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
     listed = non_empty_array(value)
     return tuple(check_each({str(index): each for index, each in enumerate(listed)}, check).values())
 
 
 def non_empty_array(value: JSON) -> list[Any]:
     """A JSON array with something in it."""
-    listed = listing(value)
+    listed = array(value)
     if not listed:
         raise field_error("This list may not be empty.")
     return listed
@@ -354,9 +356,9 @@ def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_E
         elif each["type"] == "fields":
             fields |= each["ctx"]["fields"]
         else:
-            place.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
+            place.setdefault(name, []).append(_error_text(each["type"], each["msg"]))
     return fields
 
 
-def _text_of(kind: str, message: str) -> str:
+def _error_text(kind: str, message: str) -> str:
     return {"missing": FIELD_REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)

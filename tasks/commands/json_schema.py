@@ -18,28 +18,28 @@ NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
 
 TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+TIMESTAMP: Final[Schema] = {"type": "string", "format": "date-time"}
 ID: Final[Schema] = {"type": ["integer", "string"]}
 
 
-def spelled(pattern: str) -> Schema:
+def trimmed(pattern: str) -> Schema:
     """Text in which white space around the pattern does not count."""
     return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
 
 
-def _whole(digits: str) -> Schema:
-    return spelled(rf"({digits})(\.0*)?")
+def _integer(digits: str) -> Schema:
+    return trimmed(rf"({digits})(\.0*)?")
 
 
-INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _whole("[+-]?[0-9]{1,30}")]}
+INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _integer("[+-]?[0-9]{1,30}")]}
 NUMBER: Final[Schema] = {
     "anyOf": [
         {"type": "number"},
         # More digits are understood too, as far as they make a number of double precision.
-        spelled(r"[+-]?([0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})([eE][+-]?[0-9]{1,2})?"),
+        trimmed(r"[+-]?([0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})([eE][+-]?[0-9]{1,2})?"),
     ]
 }
-TRUTH: Final[Schema] = {
+BOOLEAN: Final[Schema] = {
     "anyOf": [
         {"type": "boolean"},
         {"enum": [0, 1]},
@@ -73,12 +73,12 @@ def choice_of(choices: Sequence[int]) -> Schema:
     """One of these numbers, none of them negative."""
     digits = "|".join(str(int(each)) for each in choices if each)
     zero = "|[+-]?0{1,30}" if 0 in choices else ""
-    return {"anyOf": [{"enum": [int(each) for each in choices]}, _whole(rf"\+?0{{0,28}}({digits}){zero}")]}
+    return {"anyOf": [{"enum": [int(each) for each in choices]}, _integer(rf"\+?0{{0,28}}({digits}){zero}")]}
 
 
 def integer_up_to(most: int) -> Schema:
     """An integer from 1 on."""
-    digits = _whole(rf"\+?0{{0,24}}({_from_one_to(most)})")
+    digits = _integer(rf"\+?0{{0,24}}({_from_one_to(most)})")
     return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, digits]}
 
 

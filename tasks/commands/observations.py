@@ -11,13 +11,13 @@ from models.enums import JSON
 from models.timestamps import EARLIEST_OBSERVATION
 from tasks.commands import json_schema
 from tasks.commands.base import Command
-from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, moment
+from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, timestamp
 
-_SINCE_EARLIEST = json_schema.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
+_SINCE_EARLIEST = json_schema.TIMESTAMP | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
 
 
 def _moment_of_a_value(value: JSON) -> datetime:
-    said = moment(value)
+    said = timestamp(value)
     if said < EARLIEST_OBSERVATION:
         raise field_error(f"Ensure this value is greater than or equal to {EARLIEST_OBSERVATION:%Y-%m-%dT%H:%M:%SZ}.")
     return said

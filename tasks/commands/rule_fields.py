@@ -32,19 +32,19 @@ from tasks.commands import json_schema
 from tasks.commands.fields import (
     Number,
     OptionalInteger,
+    OptionalSlugs,
     OptionalText,
-    SlugsIfAny,
+    array,
     bounded_text,
     errors_by_field,
     field_error,
+    int_if_integral,
     integer,
-    listing,
     mention,
     not_an_object,
     object_error,
     text,
     text_or_blank,
-    whole_if_integral,
 )
 
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
@@ -56,43 +56,43 @@ STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
 
 def in_camel_case(value: Mapping[str, JSON]) -> dict[str, JSON]:
     """An object with its fields in camel case; of two spellings of one field that one counts."""
-    return {_UNDERSCORED.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
-        name: each for name, each in value.items() if not _UNDERSCORED.search(name)
+    return {_SNAKE_CASE.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
+        name: each for name, each in value.items() if not _SNAKE_CASE.search(name)
     }
 
 
-class OutsideIn(BaseModel):
+class NestedModel(BaseModel):
     """Something with parts: ``inner`` is the field that holds them, if it has any, and what each is."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = None
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = None
 
     @model_validator(mode="wrap")
     @classmethod
-    def _outside_in(cls, value: Any, read: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+    def _validate_outside_in(cls, value: Any, read: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if not isinstance(value, dict):
             return read(value)
         fields = in_camel_case(value)
-        if cls.inner is None or not isinstance(parts := fields.get(cls.inner[0]), list):
-            return read(fields)._fitting(())
-        name, kind = cls.inner
-        whole = read(fields | {name: []})._fitting(parts)
-        return whole.model_copy(update={name: tuple(part(kind, each, info.context) for each in parts)})
+        if cls.nested is None or not isinstance(parts := fields.get(cls.nested[0]), list):
+            return read(fields)._check_consistency(())
+        name, kind = cls.nested
+        whole = read(fields | {name: []})._check_consistency(parts)
+        return whole.model_copy(update={name: tuple(parse_part(kind, each, info.context) for each in parts)})
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
         """Itself, if its fields fit together; ``parts`` are as they came."""
         return self
 
 
-class Part(OutsideIn):
+class RulePart(NestedModel):
     """A part of a rule."""
 
 
-_P = TypeVar("_P", bound=Part)
+_P = TypeVar("_P", bound=RulePart)
 
 
-def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
+def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
     """A part as its own object: what is wrong with it is told as if it had been sent alone."""
     if not isinstance(value, dict):
         raise object_error({RULE_OBJECT_ERRORS_KEY: [not_an_object(value)]})
@@ -134,7 +134,7 @@ def _query(value: JSON) -> str:
 
 def _event_types(value: JSON) -> tuple[EventType, ...]:
     known = {str(each): each for each in EventType}
-    asked = [each.lower() if isinstance(each, str) else "" for each in listing(value)]
+    asked = [each.lower() if isinstance(each, str) else "" for each in array(value)]
     if not set(asked) <= known.keys():
         raise field_error(f"Invalid event_type, valid values are {list(known)}")
     return tuple(known[each] for each in dict.fromkeys(asked))
@@ -143,14 +143,14 @@ def _event_types(value: JSON) -> tuple[EventType, ...]:
 def _owner(value: JSON) -> str | None:
     if value is None:
         return None
-    named = mention(whole_if_integral(value)) or ""
+    named = mention(int_if_integral(value)) or ""
     if mentions.parse(named) is None:
         raise field_error(mentions.UNPARSABLE)
     return named
 
 
 def _one_project(value: JSON) -> tuple[str, ...]:
-    slugs = [text(each) for each in listing(value)]
+    slugs = [text(each) for each in array(value)]
     if len(slugs) > 1:
         raise field_error("Ensure this field has no more than 1 elements.")
     return tuple(slugs)
@@ -211,10 +211,10 @@ OneProject = Annotated[
 
 # --- whom it tells ---------------------------------------------------------------------------------------------
 
-_UNDERSCORED: Final = re.compile(r"_([a-z0-9])")
+_SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
 # Known names whose channels belong to other products: each needs an integration, and there is none here.
-_FOREIGN: Final = {
+_UNSUPPORTED: Final = {
     "slack": ("specific",),
     "pagerduty": ("specific",),
     "msteams": ("specific",),
@@ -230,7 +230,7 @@ _TARGET_TYPES: Final = (*(str(each) for each in TargetType), "sentry_app")
 
 
 def _action_type(value: JSON) -> str:
-    if value is not None and (not isinstance(value, str) or value not in {*ActionType, *_FOREIGN}):
+    if value is not None and (not isinstance(value, str) or value not in {*ActionType, *_UNSUPPORTED}):
         raise field_error(f"Invalid type, valid values are {[str(each) for each in ActionType]}")
     return text(value)
 
@@ -241,7 +241,7 @@ def _target_type(value: JSON) -> str:
     return text(value)
 
 
-class ActionSpec(Part):
+class ActionSpec(RulePart):
     """Whom a trigger tells: a person or a team by e-mail, or an address of a webhook or a chat."""
 
     id: OptionalInteger = None
@@ -254,8 +254,8 @@ class ActionSpec(Part):
     sentry_app: OptionalInteger = None
     priority: OptionalText = None
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
-        allowed = _FOREIGN.get(self.type) or TARGETS[ActionType(self.type)]
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
+        allowed = _UNSUPPORTED.get(self.type) or TARGETS[ActionType(self.type)]
         if self.target_type not in allowed:
             sentence = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
             raise object_error({"targetType": [sentence]})
@@ -269,7 +269,7 @@ class ActionSpec(Part):
         return self._missing() if self.type in ("slack", "discord", "sentry_app") else ("", "")
 
     def _missing(self) -> tuple[str, str]:
-        if self.type not in _FOREIGN:
+        if self.type not in _UNSUPPORTED:
             return "", ""
         if self.type == "sentry_app":
             return "sentryApp", "The installation does not exist." if self.sentry_app else (
@@ -300,7 +300,7 @@ def _is_url(address: str) -> bool:
         return False
 
 
-_URL: Final = json_schema.spelled("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
+_URL: Final = json_schema.trimmed("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
 
 
 def _action_schema(kind: ActionType) -> dict[str, Any]:
@@ -322,20 +322,18 @@ ACTION_SCHEMA: Final[dict[str, Any]] = {
     "required": ["type", "targetType", "targetIdentifier"],
     "anyOf": [_action_schema(kind) for kind in ActionType],
 }
-Actions = Annotated[
-    tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))
-]
+Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(array), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))]
 
 
-class TriggerSpec(Part):
+class TriggerSpec(RulePart):
     """A line that a value may cross, and whom that tells."""
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 
     id: OptionalInteger = None
     label: Annotated[str, *bounded_text(64)]
     alert_threshold: Number
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     actions: Actions = ()
 
 
@@ -349,7 +347,7 @@ def _trigger_schema(label: str) -> dict[str, Any]:
 
 Triggers = Annotated[
     tuple[TriggerSpec, ...],
-    BeforeValidator(listing),
+    BeforeValidator(array),
     WithJsonSchema(
         {
             "type": "array",

@@ -11,16 +11,16 @@ from models.enums import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.fields import (
     Number,
+    OptionalSlugs,
     RowId,
-    SlugsIfAny,
     bounded_text,
 )
 from tasks.commands.rule_fields import (
     ACTION_SCHEMA,
     Actions,
     ActionSpec,
-    Part,
-    part,
+    RulePart,
+    parse_part,
 )
 
 _Label = Annotated[str, *bounded_text(64)]
@@ -30,12 +30,12 @@ class CreateTrigger(RuleCommand):
     """Add a threshold to a rule. Open incidents of the rule end."""
 
     name: ClassVar[str] = "trigger.create"
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 
     alert_rule: RowId
     label: _Label
     alert_threshold: Number
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     actions: Actions = ()
 
     @property
@@ -73,7 +73,7 @@ class DeleteTrigger(RuleCommand):
 
 
 def _action(value: JSON, info: ValidationInfo) -> ActionSpec:
-    return part(ActionSpec, value, info.context)
+    return parse_part(ActionSpec, value, info.context)
 
 
 class CreateAction(RuleCommand):

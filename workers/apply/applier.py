@@ -1,7 +1,7 @@
 """One batch: claim, load, decide, write; one commit.
 
 There are three endings of a command: applied, refused, failed. Applied and refused are outcomes and commit with the
-batch. A fault rolls the batch back; then its commands are tried one by one, so that only the one that faults counts
+batch. A error rolls the batch back; then its commands are tried one by one, so that only the one that faults counts
 an attempt. A process that dies leaves a row that names what it had in hand: whoever finds it counts for it.
 """
 
@@ -32,16 +32,16 @@ from models.messaging.command_ledger import (
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
 from tasks.commands.catalog import CATALOG
-from workers.apply.claim import claim, claim_next, count_the_broken_off, fail
+from workers.apply.claim import claim, claim_next, fail_commands, fail_orphaned
 from workers.apply.ordering import last_by_subject
 from workers.batch.changes import Changes
-from workers.batch.context import Work
-from workers.batch.facts import Order, World
-from workers.batch.load import load
-from workers.batch.write import write
+from workers.batch.context import CommandContext
+from workers.batch.facts import Facts, PendingCommand
+from workers.batch.load import load_facts
+from workers.batch.write import write_changes
 from workers.handlers import HANDLERS
 
-SHIFT_SECONDS: Final = 1.0
+DRAIN_SECONDS: Final = 1.0
 """How long one hint's task goes on claiming before it hands over to a new hint."""
 
 log = structlog.get_logger(__name__)
@@ -73,32 +73,32 @@ class Applier:
 
     def drain(self, hinted: Sequence[str]) -> None:
         """Apply batch after batch, the hinted subjects first, until nothing is due or the shift is over."""
-        end = time.monotonic() + SHIFT_SECONDS
-        while self._round(hinted).progressed:
+        end = time.monotonic() + DRAIN_SECONDS
+        while self._run_once(hinted).progressed:
             hinted = ()
             if time.monotonic() >= end:
                 self.request_continuation()
                 return
 
-    def _round(self, hinted: Sequence[str]) -> BatchResult:
-        self._count_for_the_dead()
-        done, suspects = self._batch(hinted)
+    def _run_once(self, hinted: Sequence[str]) -> BatchResult:
+        self._fail_orphaned()
+        done, suspects = self._apply_batch(hinted)
         for subject, through in suspects.items():
-            done.progressed |= self._one_by_one(subject, through)
+            done.progressed |= self._apply_one_by_one(subject, through)
         return done
 
-    def _count_for_the_dead(self) -> None:
+    def _fail_orphaned(self) -> None:
         with self.engine.begin() as connection:
-            failed = count_the_broken_off(connection, self.worker)
+            failed = fail_orphaned(connection, self.worker)
         if failed:
             log.warning(
                 "apply.worker_died",
                 commands=[str(command.id) for command in failed],
                 request_ids=request_ids(command.request_id for command in failed),
             )
-            self._tell_dead([command.id for command in failed if command.state == CommandState.DEAD])
+            self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
-    def _batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
+    def _apply_batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
         """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
         with self.engine.begin() as connection:
             lock_worker(connection, self.worker)
@@ -107,36 +107,38 @@ class Applier:
             if calm:
                 try:
                     self._apply(connection, calm, done)
-                except Exception as fault:
-                    suspects |= self._broke(connection, calm, fault)
+                except Exception as error:
+                    suspects |= self._handle_batch_error(connection, calm, error)
                     done = BatchResult(progressed=True)
                     connection.rollback()
-        self._tell(done)
+        self._notify(done)
         return done, suspects
 
-    def _broke(self, connection: Connection, batch: Sequence[ClaimedCommand], fault: Exception) -> dict[str, int]:
+    def _handle_batch_error(
+        self, connection: Connection, batch: Sequence[ClaimedCommand], error: Exception
+    ) -> dict[str, int]:
         """A batch faulted: nobody died, so take the note back while the locks still hold."""
-        self._put_down()
-        if is_transient(fault) and connection.invalidated:
-            raise fault
+        self._clear_in_flight()
+        if is_transient(error) and connection.invalidated:
+            raise error
         log.warning(
             "apply.batch_fault",
             commands=len(batch),
             request_ids=request_ids(command.request_id for command in batch),
-            exc_info=fault,
+            exc_info=error,
         )
-        if isinstance(fault, SoftTimeLimitExceeded):
+        if isinstance(error, SoftTimeLimitExceeded):
             # There is no time left to find out which one it was: count for all, as if the process had died.
             connection.rollback()
-            self._count_failure([command.id for command in batch], fault)
+            self._record_failure([command.id for command in batch], error)
             return {}
         return last_by_subject(batch)
 
-    def _one_by_one(self, subject: str, through: int) -> bool:
+    def _apply_one_by_one(self, subject: str, through: int) -> bool:
         """Apply a subject's commands in a transaction each, up to a ``seq``, until one has to wait; whether any did."""
         progressed = False
         while True:
-            fault: Exception | None = None
+            error: Exception | None = None
             done = BatchResult()
             with self.engine.begin() as connection:
                 lock_worker(connection, self.worker)
@@ -146,25 +148,25 @@ class Applier:
                 try:
                     self._apply(connection, [command], done)
                 except Exception as caught:
-                    fault, done = caught, BatchResult()
-                    self._put_down()
+                    error, done = caught, BatchResult()
+                    self._clear_in_flight()
                     if connection.invalidated:
                         raise
                     connection.rollback()
-            if fault is None:
-                self._tell(done)
-            elif is_transient(fault):
-                log.info("apply.later", command=str(command.id), error=str(fault), request_id=command.request_id)
+            if error is None:
+                self._notify(done)
+            elif is_transient(error):
+                log.info("apply.later", command=str(command.id), error=str(error), request_id=command.request_id)
                 return progressed
             else:
                 log.warning(
-                    "apply.fault",
+                    "apply.error",
                     command=str(command.id),
                     type=command.type,
                     request_id=command.request_id,
-                    exc_info=fault,
+                    exc_info=error,
                 )
-                if not self._count_failure([command.id], fault):
+                if not self._record_failure([command.id], error):
                     return True
             progressed = True
 
@@ -172,13 +174,14 @@ class Applier:
         started = time.perf_counter()
         with self.autocommit_engine.connect() as notes:
             record_in_flight(notes, self.worker, [command.id for command in claimed])
-        orders = [
-            Order(command, CATALOG[command.type].command_class.model_validate(command.payload)) for command in claimed
+        pending = [
+            PendingCommand(command, CATALOG[command.type].command_class.model_validate(command.payload))
+            for command in claimed
         ]
-        world = load(connection, orders)
+        facts = load_facts(connection, pending)
         changes = Changes()
-        outcomes = [_decide(order, world, changes) for order in orders]
-        write(connection, changes)
+        outcomes = [_decide(order, facts, changes) for order in pending]
+        write_changes(connection, changes)
         record_outcomes(connection, outcomes)
         done.finished = [outcome.id for outcome in outcomes]
         done.events = bool(changes.events)
@@ -190,34 +193,34 @@ class Applier:
             "request_ids": request_ids(command.request_id for command in claimed),
         }
 
-    def _count_failure(self, ids: Sequence[UUID], fault: Exception) -> bool:
+    def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:
         """Count an attempt; whether the subject may go on, because the command is dead."""
         with self.engine.begin() as connection:
-            failed = fail(connection, ids, error=_describe(fault))
+            failed = fail_commands(connection, ids, error=_describe(error))
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
-        self._tell_dead(dead)
+        self._notify_dead(dead)
         return bool(dead)
 
-    def _tell_dead(self, dead: list[UUID]) -> None:
-        self._tell(BatchResult(finished=dead, events=bool(dead)))
+    def _notify_dead(self, dead: list[UUID]) -> None:
+        self._notify(BatchResult(finished=dead, events=bool(dead)))
 
-    def _tell(self, done: BatchResult) -> None:
+    def _notify(self, done: BatchResult) -> None:
         if done.log_facts:
             # After the commit: what the line says has happened.
             log.info("batch.applied", **done.log_facts)
         if done.finished or done.events:
             self.on_commit(done)
 
-    def _put_down(self) -> None:
+    def _clear_in_flight(self) -> None:
         with self.autocommit_engine.connect() as notes:
             clear_in_flight(notes, self.worker)
 
 
-def _decide(order: Order, world: World, changes: Changes) -> CommandOutcome:
+def _decide(order: PendingCommand, facts: Facts, changes: Changes) -> CommandOutcome:
     """Carry out one command; a refusal is an answer too, and leaves nothing behind."""
     try:
-        work = Work.begin(order, world, changes)
-        answer = HANDLERS[order.row.type](order.message, work)
+        work = CommandContext.authorize(order, facts, changes)
+        answer = HANDLERS[order.row.type](order.command, work)
     except Refusal as refusal:
         body = orjson.dumps(refusal.body).decode()
         return CommandOutcome(order.row.id, CommandState.REJECTED, refusal.status, body)
@@ -225,9 +228,9 @@ def _decide(order: Order, world: World, changes: Changes) -> CommandOutcome:
     return CommandOutcome(order.row.id, CommandState.APPLIED, answer.status, written)
 
 
-def _describe(fault: Exception) -> str:
-    """What ops read beside a dead letter: the kind of fault and its first line."""
-    if isinstance(fault, ValidationError):
-        return f"The stored command cannot be read: {fault.error_count()} of its fields do not fit."
-    first_line = (str(fault).splitlines() or [""])[0]
-    return f"{type(fault).__name__}: {first_line}"[:500]
+def _describe(error: Exception) -> str:
+    """What ops read beside a dead letter: the kind of error and its first line."""
+    if isinstance(error, ValidationError):
+        return f"The stored command cannot be read: {error.error_count()} of its fields do not fit."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"[:500]

@@ -26,12 +26,12 @@ from models.messaging.command_ledger import (
 )
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
-from workers.apply.ordering import last_by_subject, read_lines, with_those_before
+from workers.apply.ordering import last_by_subject, read_subjects, select_applicable
 
 SUBJECTS_PER_BATCH: Final = 64
 """A fair share: with several workers, no one takes every subject that waits."""
 
-DIED: Final = "The worker process died while it had this command in hand."
+WORKER_DIED: Final = "The worker process died while it had this command in hand."
 
 
 class Claim(NamedTuple):
@@ -40,7 +40,7 @@ class Claim(NamedTuple):
     A line with a command that was tried before is such a line: nothing else shall fail with it.
     """
 
-    calm: list[ClaimedCommand]
+    batch: list[ClaimedCommand]
     suspects: dict[str, int]
 
 
@@ -49,10 +49,10 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
-    waiting = read_lines(connection, subjects)
+    waiting = read_subjects(connection, subjects)
     suspects = last_by_subject([command for command in waiting.due if command.attempts])
     calm = WaitingCommands([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
-    return Claim(with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
+    return Claim(select_applicable(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
@@ -60,26 +60,26 @@ def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
     if not try_lock_subjects(connection, [subject]):
         return None
     waiting = read_waiting_commands(connection, {subject: 1}, most=1)
-    whole = with_those_before(connection, waiting, locked={subject})
+    whole = select_applicable(connection, waiting, locked={subject})
     return whole[0] if whole else None
 
 
-def count_the_broken_off(connection: Connection, worker: str) -> list[FailedCommand]:
+def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
     """Count an attempt for every command that a dead worker had in hand."""
     left = reap_orphaned(connection, worker)
-    return fail(connection, left, error=DIED) if left else []
+    return fail_commands(connection, left, error=WORKER_DIED) if left else []
 
 
-def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+def fail_commands(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt of these commands; those it was the last of are announced as dead."""
     failed = record_failed_attempt(connection, ids, error=error)
     dead = [command for command in failed if command.state == CommandState.DEAD]
     if dead:
-        _announce_dead(connection, dead, error)
+        _emit_dead(connection, dead, error)
     return failed
 
 
-def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:
+def _emit_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:
     rows = connection.exec_driver_sql(
         "SELECT id, slug FROM organizations WHERE id = ANY(%(ids)s::bigint[])",
         {"ids": [command.organization_id for command in dead]},

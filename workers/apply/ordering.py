@@ -30,16 +30,16 @@ from tasks.commands.observations import ObserveMetric
 
 COMMANDS_PER_SUBJECT: Final = 50
 COMMANDS_PER_BATCH: Final = 200
-VALUES_PER_RULE: Final = 200
+OBSERVATIONS_PER_RULE: Final = 200
 """A rule's values come by the hundred and cost little each: a batch takes more of them, and has more room for that."""
 
-Lines = frozenset[str]
+Subjects = frozenset[str]
 
 
-def read_lines(connection: Connection, lines: Iterable[str]) -> WaitingCommands:
+def read_subjects(connection: Connection, lines: Iterable[str]) -> WaitingCommands:
     """What waits on these locked lines, as much of it as a batch takes."""
     most_of = {line: _most_of(line) for line in lines}
-    room = VALUES_PER_RULE if any(map(_is_of_rule, most_of)) else 0
+    room = OBSERVATIONS_PER_RULE if any(map(_is_of_rule, most_of)) else 0
     return read_waiting_commands(connection, most_of, most=COMMANDS_PER_BATCH + room)
 
 
@@ -48,7 +48,7 @@ def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
     return {command.subject: command.seq for command in commands}
 
 
-def with_those_before(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
+def select_applicable(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
     """What of these commands can be applied now, with what comes along from the other lines they touch; in order.
 
     The other way round, a command in an incident's line waits for those in other lines that came before it, touch
@@ -64,31 +64,31 @@ def with_those_before(connection: Connection, claimed: WaitingCommands, *, locke
     together = sorted({each.seq: each for each in (*claimed.due, *along)}.values(), key=lambda each: each.seq)
     elsewhere = _waiting_elsewhere(connection, together)
     reopening = _rules_of_reopened(together, elsewhere)
-    choice = _Choice(
+    choice = _Selection(
         free=free | _lock(connection, _all_of(reopening) - free),
         beside=beside | reopening,
         earlier={subject: each.seqs for subject, each in elsewhere.items()},
-        known_to=_least(
+        read_up_to=_least(
             claimed.paused_at, before.paused_at, tried, _ends(together), dict.fromkeys(lines, before.read_through)
         ),
     )
     for command in together:
         choice.offer(command)
-    return choice.taken
+    return choice.selected
 
 
 @dataclass(slots=True)
-class _Choice:
+class _Selection:
     """Commands in order, and which of them are taken.
 
     ``earlier`` are, by incident's line, those that touch it from elsewhere. ``known_to`` is how far a line was read.
     """
 
     free: set[str]
-    beside: Mapping[UUID, Lines]
+    beside: Mapping[UUID, Subjects]
     earlier: Mapping[str, Sequence[int]]
-    known_to: Mapping[str, int]
-    taken: list[ClaimedCommand] = field(default_factory=list)
+    read_up_to: Mapping[str, int]
+    selected: list[ClaimedCommand] = field(default_factory=list)
     met: set[int] = field(default_factory=set)
     stopped: set[str] = field(default_factory=set)
 
@@ -99,15 +99,15 @@ class _Choice:
             self.stopped.add(command.subject)
             self.stopped.update(line for line in lines if _is_of_incident(line))
         else:
-            self.taken.append(command)
+            self.selected.append(command)
             self.met.add(command.seq)
 
-    def _has_to_wait(self, command: ClaimedCommand, lines: Lines) -> bool:
+    def _has_to_wait(self, command: ClaimedCommand, lines: Subjects) -> bool:
         if command.id not in self.beside and _touches_more(command):
             # It came along, and nobody has looked what else it touches: its turn comes when its line is claimed.
             return True
         if any(
-            line not in self.free or line in self.stopped or self.known_to.get(line, AFTER_LAST_SEQ) < command.seq
+            line not in self.free or line in self.stopped or self.read_up_to.get(line, AFTER_LAST_SEQ) < command.seq
             for line in lines
         ):
             return True
@@ -119,7 +119,7 @@ class _Choice:
 
 
 def _most_of(subject: str) -> int:
-    return VALUES_PER_RULE if _is_of_rule(subject) else COMMANDS_PER_SUBJECT
+    return OBSERVATIONS_PER_RULE if _is_of_rule(subject) else COMMANDS_PER_SUBJECT
 
 
 def _is_of_rule(line: str) -> bool:
@@ -151,7 +151,7 @@ def _lock(connection: Connection, lines: AbstractSet[str]) -> set[str]:
 
 
 def _read(connection: Connection, lines: AbstractSet[str]) -> WaitingCommands:
-    return read_lines(connection, sorted(lines)) if lines else WaitingCommands([], {})
+    return read_subjects(connection, sorted(lines)) if lines else WaitingCommands([], {})
 
 
 # --- which lines a command touches -----------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def _touches_more(command: ClaimedCommand) -> bool:
     return command.type == ObserveMetric.name or _key_of(command) is not None or _rule_of(command) is not None
 
 
-def _lines_beside(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, Lines]:
+def _lines_beside(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, Subjects]:
     """For each command that may touch more than its own line: which lines these are."""
     touching = [command for command in claimed if _touches_more(command)]
     if not touching:
@@ -170,7 +170,7 @@ def _lines_beside(connection: Connection, claimed: Sequence[ClaimedCommand]) -> 
     return {command.id: _named(command) | found.get(_search_of(command), frozenset()) for command in touching}
 
 
-def _named(command: ClaimedCommand) -> Lines:
+def _named(command: ClaimedCommand) -> Subjects:
     """Lines that the command itself names."""
     if command.type == ObserveMetric.name:
         return frozenset({f"org:{command.organization_id}"})
@@ -204,7 +204,7 @@ def _rule_of(command: ClaimedCommand) -> int | None:
     return rule
 
 
-def _incidents_found(connection: Connection, commands: Iterable[ClaimedCommand]) -> dict[_Search, Lines]:
+def _incidents_found(connection: Connection, commands: Iterable[ClaimedCommand]) -> dict[_Search, Subjects]:
     """The lines of the open incidents that these commands find."""
     searches = list({_search_of(command) for command in commands})
     rows = connection.exec_driver_sql(
@@ -250,7 +250,7 @@ def _waiting_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand
     if not subjects:
         return {}
     # Of values one more than a batch can take: if that many came before, one of them is not in it.
-    rows = connection.exec_driver_sql(_ELSEWHERE, {"subjects": subjects, "values": VALUES_PER_RULE + 1})
+    rows = connection.exec_driver_sql(_ELSEWHERE, {"subjects": subjects, "values": OBSERVATIONS_PER_RULE + 1})
     return {row.subject: _Elsewhere(row.alert_rule_id, row.seqs or ()) for row in rows}
 
 
@@ -277,7 +277,7 @@ CROSS JOIN LATERAL (
 """  # noqa: S608 - a name of our own
 
 
-def _rules_of_reopened(commands: Iterable[ClaimedCommand], elsewhere: Mapping[str, _Elsewhere]) -> dict[UUID, Lines]:
+def _rules_of_reopened(commands: Iterable[ClaimedCommand], elsewhere: Mapping[str, _Elsewhere]) -> dict[UUID, Subjects]:
     """Whoever reopens what a rule had found keeps the rule from opening another one meanwhile."""
     return {
         command.id: frozenset({f"rule:{known.rule}"})
@@ -289,5 +289,5 @@ def _rules_of_reopened(commands: Iterable[ClaimedCommand], elsewhere: Mapping[st
     }
 
 
-def _all_of(lines: Mapping[UUID, Lines]) -> set[str]:
+def _all_of(lines: Mapping[UUID, Subjects]) -> set[str]:
     return {line for each in lines.values() for line in each}

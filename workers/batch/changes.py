@@ -15,33 +15,33 @@ from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
-from workers.batch.rule_facts import Hold
+from workers.batch.rule_facts import TriggerState
 
 
 @dataclass(slots=True)
 class RuleChanges:
     """What a batch does to alert rules. ``moved`` are those whose row has changed; ``purged`` leave nothing behind."""
 
-    made: list[AlertRule] = field(default_factory=list)
-    moved: dict[int, AlertRule] = field(default_factory=dict)
-    outlived: list[tuple[int, int, Definition, datetime]] = field(default_factory=list)
+    created: list[AlertRule] = field(default_factory=list)
+    updated: dict[int, AlertRule] = field(default_factory=dict)
+    archived_generations: list[tuple[int, int, Definition, datetime]] = field(default_factory=list)
     purged: list[int] = field(default_factory=list)
-    happened: list[tuple[int, int | None, RuleActivityType, datetime]] = field(default_factory=list)
+    activities: list[tuple[int, int | None, RuleActivityType, datetime]] = field(default_factory=list)
     environments: set[tuple[int, str]] = field(default_factory=set)
-    snoozed: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
-    woken: set[tuple[int, int | None]] = field(default_factory=set)
+    snoozes: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
+    ended_snoozes: set[tuple[int, int | None]] = field(default_factory=set)
 
 
-class Held(NamedTuple):
+class TriggerStateChange(NamedTuple):
     """What became of a trigger that holds, or held, an incident open."""
 
     incident_id: int
     trigger_id: int
-    hold: Hold
+    state: TriggerState
     at: datetime
 
 
-class Observed(NamedTuple):
+class NewObservation(NamedTuple):
     """An observation for the record; ``result`` is what it did."""
 
     rule_id: int
@@ -55,15 +55,15 @@ class Observed(NamedTuple):
 
 
 @dataclass(slots=True)
-class MetricChanges:
+class ObservationChanges:
     """What values leave behind: where rules stand, by rule and project; what each value did, the last on its place."""
 
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
-    observed: dict[tuple[int, int, int], Observed] = field(default_factory=dict)
-    held: dict[tuple[int, int], Held] = field(default_factory=dict)
+    observations: dict[tuple[int, int, int], NewObservation] = field(default_factory=dict)
+    trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
 
 
-class Decision(NamedTuple):
+class NewDecision(NamedTuple):
     """Whether a person is told of an activity by a channel, and by which rule."""
 
     activity_id: int
@@ -84,17 +84,17 @@ class Changes:
     """
 
     opened: list[Incident] = field(default_factory=list)
-    moved: dict[int, Incident] = field(default_factory=dict)
+    updated: dict[int, Incident] = field(default_factory=dict)
     activities: list[tuple[Activity, UUID]] = field(default_factory=list)
-    edited: dict[int, Activity] = field(default_factory=dict)
-    deleted: list[int] = field(default_factory=list)
+    edited_comments: dict[int, Activity] = field(default_factory=dict)
+    deleted_comments: list[int] = field(default_factory=list)
     seen: dict[tuple[int, int], datetime] = field(default_factory=dict)
     subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
-    read: list[int] = field(default_factory=list)
+    read_notifications: list[int] = field(default_factory=list)
     rules: RuleChanges = field(default_factory=RuleChanges)
-    metrics: MetricChanges = field(default_factory=MetricChanges)
-    decisions: list[Decision] = field(default_factory=list)
+    observed: ObservationChanges = field(default_factory=ObservationChanges)
+    decisions: list[NewDecision] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     follow_ups: list[NewCommand] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)

@@ -35,11 +35,11 @@ from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
-from workers.batch.facts import Order, World
+from workers.batch.facts import Facts, PendingCommand
 from workers.follow_ups import make_follow_up
 
 
-class Answer(NamedTuple):
+class CommandResult(NamedTuple):
     """What the caller hears: an HTTP status and a JSON body, ``None`` for an answer without one."""
 
     status: int
@@ -57,37 +57,37 @@ class ActivityFacts(TypedDict, total=False):
 
 
 @dataclass(slots=True)
-class Work:
+class CommandContext:
     """One command, its actor, the facts, and the batch's changes. ``at`` is when the command was accepted."""
 
-    order: Order
-    world: World
+    pending: PendingCommand
+    facts: Facts
     changes: Changes
     organization: OrganizationFacts
     actor: Actor
 
     @classmethod
-    def begin(cls, order: Order, world: World, changes: Changes) -> Work:
+    def authorize(cls, pending: PendingCommand, facts: Facts, changes: Changes) -> CommandContext:
         """Steps 3 and 7 to 9 of the pipeline, again, with what is true now.
 
         :raises Refusal: the credential, the organization, the scope or the feature is gone.
         """
-        organization = world.organizations.get(order.organization_id)
-        actor = _actor_of(order, world)
+        organization = facts.organizations.get(pending.organization_id)
+        actor = _actor_of(pending, facts)
         if organization is None:
             raise NotFound
-        entry = CATALOG[order.row.type]
-        require_organization_access(actor, organization, entry.permission_of(order.message), entry.method)
-        return cls(order, world, changes, organization, actor)
+        entry = CATALOG[pending.row.type]
+        require_organization_access(actor, organization, entry.permission_of(pending.command), entry.method)
+        return cls(pending, facts, changes, organization, actor)
 
-    def by_tocsin_itself(self) -> Work:
+    def as_system(self) -> CommandContext:
         """The same, done by tocsin: what follows from a value is nobody's act, whoever sent the value."""
         return replace(self, actor=SYSTEM)
 
     @property
-    def at(self) -> datetime:
+    def accepted_at(self) -> datetime:
         """When the command was accepted."""
-        return self.order.row.accepted_at
+        return self.pending.row.accepted_at
 
     @property
     def author(self) -> Person:
@@ -97,15 +97,15 @@ class Work:
         """
         if self.actor.user_id is None:
             raise Forbidden
-        return self.world.people[self.actor.user_id]
+        return self.facts.people[self.actor.user_id]
 
-    def incident(self, address: str) -> Incident:
+    def require_incident(self, address: str) -> Incident:
         """Steps 10 and 11: the incident of this address, if there is one and the actor reaches it.
 
         :raises NotFound: there is none.
         :raises Forbidden: the actor reaches none of its projects.
         """
-        incident = self.world.incident_at(self.organization.id, address)
+        incident = self.facts.find_incident(self.organization.id, address)
         if incident is None:
             raise NotFound
         self.require_access(incident)
@@ -117,16 +117,16 @@ class Work:
         :raises Forbidden: the actor reaches none of the incident's projects.
         """
         require_project_access(
-            self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)]
+            self.actor, self.organization, [project.facts for project in self.facts.projects_of(incident)]
         )
 
-    def rule(self, id_: int) -> AlertRule | None:
+    def find_rule(self, id_: int) -> AlertRule | None:
         """A live rule of the organization."""
-        return self.world.rulebook.rule(self.organization.id, id_)
+        return self.facts.rules.find_rule(self.organization.id, id_)
 
-    def reaches(self, rule: AlertRule) -> bool:
+    def can_read_rule(self, rule: AlertRule) -> bool:
         """Whether the actor reaches one of the rule's projects."""
-        projects = (self.world.projects[id_].facts for id_ in rule.projects)
+        projects = (self.facts.projects[id_].facts for id_ in rule.projects)
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
@@ -134,20 +134,22 @@ class Work:
 
         :raises StaleVersion: it has changed since.
         """
-        expected = self.order.row.expected_version
+        expected = self.pending.row.expected_version
         if expected is not None and expected != version:
             raise StaleVersion
 
-    def record(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
+    def record_activity(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
         """Something happened on an incident, by this actor."""
-        return self.record_at(incident, incident.record_activity(accepted_at=self.at), kind, **facts)
+        return self.record_dated_activity(
+            incident, incident.record_activity(accepted_at=self.accepted_at), kind, **facts
+        )
 
-    def record_at(
+    def record_dated_activity(
         self, incident: Incident, at: datetime, kind: ActivityType, **facts: Unpack[ActivityFacts]
     ) -> Activity:
         """The same, at a time of its own that moves no version."""
         activity = Activity(
-            id=self.world.activity_ids.pop(),
+            id=self.facts.new_activity_ids.pop(),
             incident_id=incident.id,
             user_id=self.actor.user_id,
             type=kind,
@@ -155,60 +157,60 @@ class Work:
             **facts,
         )
         self.changes.activities.append((activity, new_id()))
-        self.changes.moved[incident.id] = incident
+        self.changes.updated[incident.id] = incident
         if kind is ActivityType.COMMENT:
-            self.world.comments[activity.id] = activity
+            self.facts.comments[activity.id] = activity
         return activity
 
     def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
         """These people hear of the incident from now on; who did already keeps the reason they had."""
         for person in people:
-            self.changes.subscribed.setdefault((incident.id, person), (reason, self.at))
-            self.world.subscribed.add((incident.id, person))
+            self.changes.subscribed.setdefault((incident.id, person), (reason, self.accepted_at))
+            self.facts.subscriptions.add((incident.id, person))
 
     def unsubscribe(self, incident: Incident, person: int) -> None:
         """This person hears no more of the incident."""
         pair = (incident.id, person)
         self.changes.subscribed.pop(pair, None)
         self.changes.unsubscribed.add(pair)
-        self.world.subscribed.discard(pair)
+        self.facts.subscriptions.discard(pair)
 
     def is_subscribed(self, incident: Incident) -> bool:
         """Whether the person who asks hears of the incident."""
-        return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.world.subscribed
+        return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.facts.subscriptions
 
-    def show(self, incident: Incident) -> JSON:
+    def incident_json(self, incident: Incident) -> JSON:
         """The incident as its own address answers it, for the person who asks."""
         return incident_details(
             incident,
-            projects=[project.slug for project in self.world.projects_of(incident)],
-            seen_by=self.world.seen.get(incident.id, ()),
+            projects=[project.slug for project in self.facts.projects_of(incident)],
+            seen_by=self.facts.seen.get(incident.id, ()),
             viewer=self.actor.user_id,
             is_subscribed=self.is_subscribed(incident),
-            alert_rule=self._found_by(incident),
+            alert_rule=self._incident_rule(incident),
         )
 
-    def show_listed(self, incident: Incident) -> JSON:
+    def listed_incident_json(self, incident: Incident) -> JSON:
         """The incident as a list has it, made once for every state that it is in."""
-        found_by = self._found_by(incident)
+        found_by = self._incident_rule(incident)
         by_rule = None if found_by is None else (found_by.snapshot.rule.version, found_by.is_snoozed)
         state = (incident.id, incident.version, by_rule)
-        if state not in self.world.listed:
-            projects = [project.slug for project in self.world.projects_of(incident)]
-            self.world.listed[state] = incident_json(incident, projects=projects, alert_rule=found_by)
-        return self.world.listed[state]
+        if state not in self.facts.listed_json:
+            projects = [project.slug for project in self.facts.projects_of(incident)]
+            self.facts.listed_json[state] = incident_json(incident, projects=projects, alert_rule=found_by)
+        return self.facts.listed_json[state]
 
-    def _found_by(self, incident: Incident) -> IncidentRule | None:
-        edition = self.world.rulebook.edition_of(incident)
+    def _incident_rule(self, incident: Incident) -> IncidentRule | None:
+        edition = self.facts.rules.snapshot_for(incident)
         if edition is None:
             return None
-        is_snoozed = self.world.rulebook.is_snoozed(edition.rule.id, self.actor.user_id, self.at)
-        return IncidentRule(edition, self.world.rule_names, is_snoozed)
+        is_snoozed = self.facts.rules.is_snoozed(edition.rule.id, self.actor.user_id, self.accepted_at)
+        return IncidentRule(edition, self.facts.rule_references, is_snoozed)
 
-    def announce(self, incident: Incident, event: Event) -> UUID:
-        """This happened: the event is written with the change and goes out in the order of its incident."""
-        self.changes.moved[incident.id] = incident
-        return self._announce(
+    def emit(self, incident: Incident, event: Event) -> UUID:
+        """This happened: the event is written with the change and goes out in the pending of its incident."""
+        self.changes.updated[incident.id] = incident
+        return self._emit(
             event,
             subject=f"incidents/{incident.identifier}",
             sequence=incident.next_event_sequence(),
@@ -216,10 +218,10 @@ class Work:
             incident_id=incident.id,
         )
 
-    def announce_of_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
-        """The same of a rule, in the rule's order."""
-        self.changes.rules.moved[rule.id] = rule
-        self._announce(
+    def emit_for_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
+        """The same of a rule, in the rule's pending."""
+        self.changes.rules.updated[rule.id] = rule
+        self._emit(
             event,
             subject=f"alert-rules/{rule.id}",
             sequence=rule.next_event_sequence(),
@@ -231,12 +233,12 @@ class Work:
         )
 
     def follow_up(self, command: Command) -> None:
-        """Have tocsin itself do something later that follows from this, in the order of what it concerns."""
+        """Have tocsin itself do something later that follows from this, in the pending of what it concerns."""
         self.changes.follow_ups.append(
-            make_follow_up(command, organization_id=self.organization.id, trace=self.order.row.trace)
+            make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
         )
 
-    def _announce(
+    def _emit(
         self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
     ) -> UUID:
         id_ = new_id()
@@ -246,9 +248,9 @@ class Work:
             organization=self.organization.slug,
             subject=subject,
             sequence=sequence,
-            time=self.at,
-            data=about | {"actor": self._actor_in_event(), "command": str(self.order.row.id)},
-            traceparent=self.order.row.traceparent,
+            time=self.accepted_at,
+            data=about | {"actor": self._actor_in_event(), "command": str(self.pending.row.id)},
+            traceparent=self.pending.row.traceparent,
         )
         self.changes.events.append(
             NewEvent(
@@ -259,10 +261,10 @@ class Work:
                 type=event.type,
                 incident_id=incident_id,
                 activity_id=event.activity_id,
-                command_id=self.order.row.id,
+                command_id=self.pending.row.id,
                 body=orjson.dumps(body).decode(),
-                planned_at=None if event.notifies_people else self.at,
-                request_id=self.order.row.request_id,
+                planned_at=None if event.notifies_people else self.accepted_at,
+                request_id=self.pending.row.request_id,
             )
         )
         return id_
@@ -271,27 +273,27 @@ class Work:
         if self.actor.kind is CallerKind.SYSTEM:
             return {"type": "system", "id": None, "name": "tocsin"}
         if self.actor.user_id is not None:
-            person = self.world.people[self.actor.user_id]
+            person = self.facts.people[self.actor.user_id]
             return {"type": "user", "id": str(person.id), "name": person.name}
-        token = self.world.tokens[self.order.row.token_id or 0]
+        token = self.facts.tokens[self.pending.row.token_id or 0]
         return {"type": "service", "id": None, "name": token.name}
 
 
-def _actor_of(order: Order, world: World) -> Actor:
-    row = order.row
+def _actor_of(pending: PendingCommand, facts: Facts) -> Actor:
+    row = pending.row
     if row.token_id is None:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
-    token = world.tokens.get(row.token_id)
+    token = facts.tokens.get(row.token_id)
     if token is None or token.revoked:
         raise Unauthenticated("Invalid token")
     if token.expired:
         raise Unauthenticated("Token expired")
-    if row.user_id is not None and not _is_active(row.user_id, world):
+    if row.user_id is not None and not _is_active(row.user_id, facts):
         # A person's own token is worth nothing without the account; who acted for them just may not any more.
         raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
     if token.kind is CallerKind.SERVICE and row.user_id is not None and not token.act_as:
         raise Forbidden
-    member = world.members.get((order.organization_id, row.user_id)) if row.user_id is not None else None
+    member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
     return Actor(
         kind=token.kind,
         user_id=row.user_id,
@@ -302,6 +304,6 @@ def _actor_of(order: Order, world: World) -> Actor:
     )
 
 
-def _is_active(user: int, world: World) -> bool:
-    person = world.people.get(user)
+def _is_active(user: int, facts: Facts) -> bool:
+    person = facts.people.get(user)
     return person is not None and person.is_active

@@ -1,4 +1,4 @@
-"""Loading a world: a handful of set-based queries for the whole batch, whatever its size."""
+"""Loading a facts: a handful of set-based queries for the whole batch, whatever its size."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
-from workers.batch.facts import Member, Order, Project, Token, Wants, World
-from workers.batch.load_rules import load_rulebook
-from workers.batch.rule_facts import Rulebook
+from workers.batch.facts import FactRequest, Facts, LoadedProject, MemberFacts, PendingCommand, TokenFacts
+from workers.batch.load_rules import load_rule_facts
+from workers.batch.rule_facts import RuleFacts
 
 _TOKENS: Final = """
 SELECT id, kind, user_id, organization_id, name, scopes, act_as,
@@ -126,43 +126,43 @@ WHERE incident_id = ANY(%(incidents)s::bigint[]) AND user_id = ANY(%(users)s::bi
 _BIGGEST = 2**63 - 1
 
 
-def load(connection: Connection, orders: Sequence[Order]) -> World:
+def load_facts(connection: Connection, pending: Sequence[PendingCommand]) -> Facts:
     """Everything that these commands' handlers may ask."""
-    wants = Wants.of(orders)
-    tokens = _load_tokens(connection, wants)
-    incidents = _load_incidents(connection, wants)
-    comments = _load_comments(connection, wants)
-    wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
-    rulebook = load_rulebook(connection, wants, incidents)
-    rulebook.new_ids = _draw_ids(connection, "alert_rules", wants.rule_ids)
-    _count_steps(wants, rulebook)
-    people, names = _load_people(connection, wants)
-    shown = [incident.id for incident in incidents if _is_shown(incident, wants)]
-    return World(
+    request = FactRequest.of(pending)
+    tokens = _load_tokens(connection, request)
+    incidents = _load_incidents(connection, request)
+    comments = _load_comments(connection, request)
+    request.user_ids.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
+    rulebook = load_rule_facts(connection, request, incidents)
+    rulebook.new_ids = _draw_ids(connection, "alert_rules", request.new_rule_ids)
+    _count_steps(request, rulebook)
+    people, names = _load_people(connection, request)
+    shown = [incident.id for incident in incidents if _is_shown(incident, request)]
+    return Facts(
         tokens=tokens,
-        organizations=_load_organizations(connection, wants),
+        organizations=_load_organizations(connection, request),
         people=people,
-        names=names,
-        members=_load_members(connection, wants, people),
-        teams=_load_teams(connection, wants),
-        projects=_load_projects(connection, wants, [*incidents, *rulebook.rules.values()]),
+        user_ids_by_name=names,
+        members=_load_members(connection, request, people),
+        mentioned_teams=_load_teams(connection, request),
+        projects=_load_projects(connection, request, [*incidents, *rulebook.rules.values()]),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
-        subscribed=_load_subscribed(connection, shown, wants),
+        subscriptions=_load_subscribed(connection, shown, request),
         seen=_load_seen(connection, shown),
         comments=comments,
-        unread=_load_unread(connection, wants),
-        last_identifiers=_load_last_identifiers(connection, wants),
-        rulebook=rulebook,
-        incident_ids=_draw_ids(connection, "incidents", wants.incident_ids),
-        activity_ids=_draw_ids(connection, "incident_activities", wants.activity_ids),
+        unread=_load_unread(connection, request),
+        last_identifiers=_load_last_identifiers(connection, request),
+        rules=rulebook,
+        new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
+        new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
     )
 
 
-def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
-    if not wants.tokens:
+def _load_tokens(connection: Connection, request: FactRequest) -> dict[int, TokenFacts]:
+    if not request.token_ids:
         return {}
     return {
-        row.id: Token(
+        row.id: TokenFacts(
             kind=CallerKind(row.kind),
             user_id=row.user_id,
             organization_id=row.organization_id,
@@ -172,11 +172,11 @@ def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
             expired=row.expired,
             revoked=row.revoked,
         )
-        for row in connection.exec_driver_sql(_TOKENS, {"ids": list(wants.tokens)})
+        for row in connection.exec_driver_sql(_TOKENS, {"ids": list(request.token_ids)})
     }
 
 
-def _load_organizations(connection: Connection, wants: Wants) -> dict[int, OrganizationFacts]:
+def _load_organizations(connection: Connection, request: FactRequest) -> dict[int, OrganizationFacts]:
     return {
         row.id: OrganizationFacts(
             id=row.id,
@@ -186,24 +186,24 @@ def _load_organizations(connection: Connection, wants: Wants) -> dict[int, Organ
             alerts_member_write=row.alerts_member_write,
             events_member_admin=row.events_member_admin,
         )
-        for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(wants.organizations)})
+        for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(request.organization_ids)})
     }
 
 
-def _load_incidents(connection: Connection, wants: Wants) -> list[Incident]:
+def _load_incidents(connection: Connection, request: FactRequest) -> list[Incident]:
     found: dict[int, Incident] = {}
-    if wants.incidents:
-        organizations, identifiers = _columns(wants.incidents)
+    if request.incidents:
+        organizations, identifiers = _columns(request.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
         found.update((row.id, _incident(row)) for row in rows)
     # Whoever reopens an incident must know who has its key by now.
     held = {(each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open}
-    if wants.keys or held:
-        organizations, keys = _columns(wants.keys | held)
+    if request.dedup_keys or held:
+        organizations, keys = _columns(request.dedup_keys | held)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
-    if wants.observed:
-        organizations, rules, slugs = (list(column) for column in zip(*set(wants.observed), strict=True))
+    if request.observed_projects:
+        organizations, rules, slugs = (list(column) for column in zip(*set(request.observed_projects), strict=True))
         rows = connection.exec_driver_sql(
             _INCIDENTS_OF_RULES, {"organizations": organizations, "rules": rules, "slugs": slugs}
         )
@@ -220,20 +220,20 @@ def _incident(row: Any) -> Incident:
     return incident
 
 
-def _count_steps(wants: Wants, rulebook: Rulebook) -> None:
+def _count_steps(request: FactRequest, rulebook: RuleFacts) -> None:
     # A value can move each trigger of its rule, and each move can be an activity.
-    for _, rule, _ in wants.observed:
+    for _, rule, _ in request.observed_projects:
         if (known := rulebook.rules.get(rule)) is not None:
-            wants.activity_ids += len(known.definition.triggers)
+            request.new_activity_ids += len(known.definition.triggers)
 
 
-def _is_shown(incident: Incident, wants: Wants) -> bool:
+def _is_shown(incident: Incident, request: FactRequest) -> bool:
     addresses = (str(incident.identifier), f"dedup:{incident.dedup_key}")
-    return any((incident.organization_id, address) in wants.shown for address in addresses)
+    return any((incident.organization_id, address) in request.detailed_incidents for address in addresses)
 
 
-def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
-    if not wants.comments:
+def _load_comments(connection: Connection, request: FactRequest) -> dict[int, Activity]:
+    if not request.comment_ids:
         return {}
     return {
         row.id: Activity(
@@ -247,18 +247,20 @@ def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
             mentioned_users=frozenset((row.mentions or {}).get("users", ())),
             mentioned_teams=frozenset((row.mentions or {}).get("teams", ())),
         )
-        for row in connection.exec_driver_sql(_COMMENTS, {"ids": list(wants.comments)})
+        for row in connection.exec_driver_sql(_COMMENTS, {"ids": list(request.comment_ids)})
     }
 
 
-def _load_projects(connection: Connection, wants: Wants, on: Iterable[Incident | AlertRule]) -> dict[int, Project]:
+def _load_projects(
+    connection: Connection, request: FactRequest, on: Iterable[Incident | AlertRule]
+) -> dict[int, LoadedProject]:
     ids = {project for each in on for project in each.projects}
-    if not ids and not wants.projects:
+    if not ids and not request.project_slugs:
         return {}
-    organizations, slugs = _columns(wants.projects)
+    organizations, slugs = _columns(request.project_slugs)
     rows = connection.exec_driver_sql(_PROJECTS, {"ids": list(ids), "organizations": organizations, "slugs": slugs})
     return {
-        row.id: Project(
+        row.id: LoadedProject(
             facts=ProjectFacts(id=row.id, active=row.active, teams=frozenset(row.teams)),
             organization_id=row.organization_id,
             slug=row.slug,
@@ -268,10 +270,10 @@ def _load_projects(connection: Connection, wants: Wants, on: Iterable[Incident |
     }
 
 
-def _load_people(connection: Connection, wants: Wants) -> tuple[dict[int, Person], dict[str, int]]:
+def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, int]]:
     people: dict[int, Person] = {}
     names: dict[str, int] = {}
-    rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(wants.users), "names": list(wants.names)})
+    rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(request.user_ids), "names": list(request.user_names)})
     everyone = [Person(*row) for row in rows]
     # The last to come wins: active accounts after inactive ones, older after younger, usernames after addresses.
     for person in everyone:
@@ -281,27 +283,31 @@ def _load_people(connection: Connection, wants: Wants) -> tuple[dict[int, Person
     return people, names
 
 
-def _load_members(connection: Connection, wants: Wants, people: Iterable[int]) -> dict[tuple[int, int], Member]:
-    rows = connection.exec_driver_sql(_MEMBERS, {"organizations": list(wants.organizations), "users": list(people)})
+def _load_members(
+    connection: Connection, request: FactRequest, people: Iterable[int]
+) -> dict[tuple[int, int], MemberFacts]:
+    rows = connection.exec_driver_sql(
+        _MEMBERS, {"organizations": list(request.organization_ids), "users": list(people)}
+    )
     return {
-        (row.organization_id, row.user_id): Member(
+        (row.organization_id, row.user_id): MemberFacts(
             role=Role(row.role), teams=frozenset(row.teams), teams_ever=frozenset(row.teams_ever)
         )
         for row in rows
     }
 
 
-def _load_teams(connection: Connection, wants: Wants) -> dict[int, MentionedTeam]:
-    if not wants.teams:
+def _load_teams(connection: Connection, request: FactRequest) -> dict[int, MentionedTeam]:
+    if not request.team_ids:
         return {}
-    rows = connection.exec_driver_sql(_TEAMS, {"ids": list(wants.teams)})
+    rows = connection.exec_driver_sql(_TEAMS, {"ids": list(request.team_ids)})
     return {row.id: MentionedTeam(row.id, row.organization_id, frozenset(row.people)) for row in rows}
 
 
-def _load_subscribed(connection: Connection, incidents: list[int], wants: Wants) -> set[tuple[int, int]]:
+def _load_subscribed(connection: Connection, incidents: list[int], request: FactRequest) -> set[tuple[int, int]]:
     if not incidents:
         return set()
-    rows = connection.exec_driver_sql(_SUBSCRIBED, {"incidents": incidents, "users": list(wants.users)})
+    rows = connection.exec_driver_sql(_SUBSCRIBED, {"incidents": incidents, "users": list(request.user_ids)})
     return {(row.incident_id, row.user_id) for row in rows}
 
 
@@ -313,29 +319,29 @@ def _load_seen(connection: Connection, incidents: list[int]) -> dict[int, list[t
     return seen
 
 
-def _load_unread(connection: Connection, wants: Wants) -> dict[tuple[int, int], set[int]]:
+def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int, int], set[int]]:
     unread: dict[tuple[int, int], set[int]] = defaultdict(set)
-    if wants.inboxes:
-        inboxes = {(user, organization) for user, organization, _, _ in wants.inboxes}
+    if request.inboxes:
+        inboxes = {(user, organization) for user, organization, _, _ in request.inboxes}
         users, organizations = _columns(inboxes)
         parameters = {
             "users": users,
             "organizations": organizations,
-            "ids": [id_ for *_, ids, _ in wants.inboxes for id_ in ids if 0 < id_ <= _BIGGEST],
-            "up_to": min(max(up_to for *_, up_to in wants.inboxes), _BIGGEST),
+            "ids": [id_ for *_, ids, _ in request.inboxes for id_ in ids if 0 < id_ <= _BIGGEST],
+            "up_to": min(max(up_to for *_, up_to in request.inboxes), _BIGGEST),
         }
         for user, organization, id_ in connection.exec_driver_sql(_UNREAD, parameters):
             unread[user, organization].add(id_)
     return unread
 
 
-def _load_last_identifiers(connection: Connection, wants: Wants) -> dict[int, int]:
-    if not wants.opening:
+def _load_last_identifiers(connection: Connection, request: FactRequest) -> dict[int, int]:
+    if not request.opening_organization_ids:
         return {}
     rows = connection.exec_driver_sql(
         "SELECT o.id, coalesce((SELECT max(identifier) FROM incidents WHERE organization_id = o.id), 0) AS last"
         " FROM unnest(%(ids)s::bigint[]) AS o(id)",
-        {"ids": list(wants.opening)},
+        {"ids": list(request.opening_organization_ids)},
     )
     return {row.id: row.last for row in rows}
 

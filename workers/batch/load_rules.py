@@ -25,8 +25,8 @@ from models.alert_rules.queries import (
 )
 from models.incidents.incident import Incident
 from models.policy import TeamFacts
-from workers.batch.facts import Wants
-from workers.batch.rule_facts import Earlier, Hold, Rulebook, Team
+from workers.batch.facts import FactRequest
+from workers.batch.rule_facts import PastGeneration, RuleFacts, RuleTeam, TriggerState
 
 _PROGRESS: Final = """
 SELECT rule_id, project_id, generation, observed, last_timestamp, counters
@@ -38,36 +38,36 @@ SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incid
 """
 
 
-def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[Incident]) -> Rulebook:
-    """The rules that are named, and those that found the incidents as they were then; names people in ``wants``."""
+def load_rule_facts(connection: Connection, request: FactRequest, incidents: Collection[Incident]) -> RuleFacts:
+    """The rules that are named, and those that found the incidents as they were then; names people in ``request``."""
     found_by = {each.alert_rule_id for each in incidents if each.alert_rule_id is not None}
-    ids = wants.rules | found_by
-    book = Rulebook()
+    ids = request.named_rule_ids | found_by
+    book = RuleFacts()
     if ids:
         rows = connection.exec_driver_sql(RULES, {"ids": list(ids)})
         book.rules = {row.id: rule_of(row) for row in rows}
-        book.earlier = _load_earlier(connection, book.rules, incidents)
+        book.past_generations = _load_earlier(connection, book.rules, incidents)
         book.snoozes = _load_snoozes(connection, book.rules)
-    if wants.observed:
+    if request.observed_projects:
         book.progress = _load_progress(connection, book.rules)
-    if wants.may_call and found_by:
-        book.holds = _load_holds(connection, [each.id for each in incidents if each.alert_rule_id is not None])
+    if request.rule_actions and found_by:
+        book.trigger_states = _load_holds(connection, [each.id for each in incidents if each.alert_rule_id is not None])
     definitions = [
         *(rule.definition for rule in book.rules.values()),
-        *(each.definition for each in book.earlier.values()),
+        *(each.definition for each in book.past_generations.values()),
     ]
     teams = teams_in(definitions)
-    book.teams = _load_teams(connection, teams | wants.told_teams)
-    book.open_incidents = _load_open_incidents(connection, wants.ending)
-    book.last_found = _load_last_found(connection, wants.ending)
-    book.counts = _load_counts(connection, wants.counted)
-    wants.users.update(_people_of(book, definitions))
-    if wants.may_call:
-        wants.teams |= teams
+    book.teams = _load_teams(connection, teams | request.target_team_ids)
+    book.open_incidents = _load_open_incidents(connection, request.ending_rule_ids)
+    book.last_generations_with_incident = _load_last_found(connection, request.ending_rule_ids)
+    book.rule_counts = _load_counts(connection, request.rule_count_organization_ids)
+    request.user_ids.update(_people_of(book, definitions))
+    if request.rule_actions:
+        request.team_ids |= teams
     return book
 
 
-def _people_of(book: Rulebook, definitions: Iterable[Definition]) -> set[int]:
+def _people_of(book: RuleFacts, definitions: Iterable[Definition]) -> set[int]:
     snoozers = (each.owner_id for each in chain.from_iterable(book.snoozes.values()))
     creators = (rule.created_by for rule in book.rules.values())
     return people_in(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
@@ -75,7 +75,7 @@ def _people_of(book: Rulebook, definitions: Iterable[Definition]) -> set[int]:
 
 def _load_earlier(
     connection: Connection, rules: dict[int, AlertRule], incidents: Iterable[Incident]
-) -> dict[tuple[int, int], Earlier]:
+) -> dict[tuple[int, int], PastGeneration]:
     began = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
     past = [(id_, generation) for id_, generation in began if id_ in rules and generation < rules[id_].generation]
     if not past:
@@ -83,7 +83,9 @@ def _load_earlier(
     rows = connection.exec_driver_sql(
         GENERATIONS, {"rules": [id_ for id_, _ in past], "generations": [generation for _, generation in past]}
     )
-    return {(row.rule_id, row.generation): Earlier(definition_of(row.definition), row.date_modified) for row in rows}
+    return {
+        (row.rule_id, row.generation): PastGeneration(definition_of(row.definition), row.date_modified) for row in rows
+    }
 
 
 def _load_snoozes(connection: Connection, rules: dict[int, AlertRule]) -> dict[int, list[Snooze]]:
@@ -112,18 +114,18 @@ def _counter(stored: dict[str, Any]) -> TriggerCounter:
     )
 
 
-def _load_holds(connection: Connection, incidents: list[int]) -> dict[int, dict[int, Hold]]:
-    holds: dict[int, dict[int, Hold]] = defaultdict(dict)
+def _load_holds(connection: Connection, incidents: list[int]) -> dict[int, dict[int, TriggerState]]:
+    holds: dict[int, dict[int, TriggerState]] = defaultdict(dict)
     for row in connection.exec_driver_sql(_HOLDS, {"ids": incidents}):
-        holds[row.incident_id][row.trigger_id] = Hold(row.label, TriggerStatus(row.status))
+        holds[row.incident_id][row.trigger_id] = TriggerState(row.label, TriggerStatus(row.status))
     return holds
 
 
-def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]:
+def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, RuleTeam]:
     if not ids:
         return {}
     return {
-        row.id: Team(row.slug, TeamFacts(row.id, row.organization_id, row.name, row.active))
+        row.id: RuleTeam(row.slug, TeamFacts(row.id, row.organization_id, row.name, row.active))
         for row in connection.exec_driver_sql(TEAMS, {"ids": list(ids)})
     }
 

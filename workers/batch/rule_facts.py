@@ -15,21 +15,21 @@ from models.incidents.incident import Incident
 from models.policy import TeamFacts
 
 
-class Earlier(NamedTuple):
+class PastGeneration(NamedTuple):
     """What a rule said in a generation that is over."""
 
     definition: Definition
     date_modified: datetime
 
 
-class Team(NamedTuple):
+class RuleTeam(NamedTuple):
     """A team that a rule tells, or shall tell."""
 
     slug: str
     facts: TeamFacts
 
 
-class Hold(NamedTuple):
+class TriggerState(NamedTuple):
     """A trigger that holds, or held, an incident open."""
 
     label: str
@@ -37,7 +37,7 @@ class Hold(NamedTuple):
 
 
 @dataclass(slots=True)
-class Rulebook:
+class RuleFacts:
     """The rules that a batch names or whose incidents it touches; ``earlier`` is by rule and generation.
 
     ``progress`` is by rule and project; ``holds`` are by incident and trigger.
@@ -47,32 +47,32 @@ class Rulebook:
     """
 
     rules: dict[int, AlertRule] = field(default_factory=dict)
-    earlier: dict[tuple[int, int], Earlier] = field(default_factory=dict)
+    past_generations: dict[tuple[int, int], PastGeneration] = field(default_factory=dict)
     snoozes: dict[int, list[Snooze]] = field(default_factory=dict)
-    teams: Mapping[int, Team] = field(default_factory=dict)
+    teams: Mapping[int, RuleTeam] = field(default_factory=dict)
     open_incidents: Mapping[int, dict[int, int | None]] = field(default_factory=dict)
-    last_found: Mapping[int, int] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
+    last_generations_with_incident: Mapping[int, int] = field(default_factory=dict)
+    rule_counts: dict[int, int] = field(default_factory=dict)
     new_ids: list[int] = field(default_factory=list)
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
-    holds: dict[int, dict[int, Hold]] = field(default_factory=dict)
+    trigger_states: dict[int, dict[int, TriggerState]] = field(default_factory=dict)
 
     @property
     def team_slugs(self) -> dict[int, str]:
         """What the teams are called."""
         return {id_: team.slug for id_, team in self.teams.items()}
 
-    def rule(self, organization: int, id_: int) -> AlertRule | None:
+    def find_rule(self, organization: int, id_: int) -> AlertRule | None:
         """A live rule of the organization."""
         rule = self.rules.get(id_)
         return rule if rule is not None and rule.organization_id == organization and rule.is_live else None
 
-    def edition_of(self, incident: Incident) -> RuleSnapshot | None:
+    def snapshot_for(self, incident: Incident) -> RuleSnapshot | None:
         """The rule that found an incident, as it was then; ``None`` if no rule did."""
         rule = self.rules.get(incident.alert_rule_id or 0)
         if rule is None:
             return None
-        then = self.earlier.get((rule.id, incident.alert_rule_generation or 0))
+        then = self.past_generations.get((rule.id, incident.alert_rule_generation or 0))
         if then is None:
             return RuleSnapshot.current(rule)
         return RuleSnapshot(rule, then.definition, then.date_modified, is_snapshot=True)
@@ -82,19 +82,19 @@ class Rulebook:
         known = self.progress.get((rule.id, project))
         return Progress(rule.generation) if known is None else known.for_generation(rule.generation)
 
-    def standing_of(self, incident: Incident | None) -> ActiveTriggers:
+    def active_triggers_of(self, incident: Incident | None) -> ActiveTriggers:
         """What holds an open incident of a rule open."""
         if incident is None:
             return ActiveTriggers()
-        holds = self.holds.get(incident.id, {}).items()
+        holds = self.trigger_states.get(incident.id, {}).items()
         active = frozenset(id_ for id_, hold in holds if hold.status is TriggerStatus.ACTIVE)
         return ActiveTriggers(incident.date_added, active)
 
     def was_critical(self, incident: Incident) -> bool:
         """Whether the critical trigger ever fired in the incident."""
-        return any(hold.label == CRITICAL for hold in self.holds.get(incident.id, {}).values())
+        return any(hold.label == CRITICAL for hold in self.trigger_states.get(incident.id, {}).values())
 
-    def sleepers(self, rule: int, at: datetime) -> set[int | None]:
+    def snoozed_users(self, rule: int, at: datetime) -> set[int | None]:
         """Who keeps the rule silent; ``None`` is everyone."""
         return {each.user_id for each in self.snoozes.get(rule, ()) if each.is_active(at)}
 
@@ -105,15 +105,15 @@ class Rulebook:
             for each in self.snoozes.get(rule, ())
         )
 
-    def outlive(self, rule: AlertRule) -> None:
+    def archive_generation(self, rule: AlertRule) -> None:
         """What the rule says now will be what it said in an earlier generation."""
-        self.earlier[rule.id, rule.generation] = Earlier(rule.definition, rule.date_modified)
+        self.past_generations[rule.id, rule.generation] = PastGeneration(rule.definition, rule.date_modified)
 
-    def hush(self, snooze: Snooze) -> None:
+    def snooze(self, snooze: Snooze) -> None:
         """The rule is silent from now on; what is asked later in the batch finds it so."""
-        self.wake(snooze.rule_id, snooze.user_id)
+        self.unsnooze(snooze.rule_id, snooze.user_id)
         self.snoozes.setdefault(snooze.rule_id, []).append(snooze)
 
-    def wake(self, rule: int, user: int | None) -> None:
+    def unsnooze(self, rule: int, user: int | None) -> None:
         """The rule speaks again to this person, or (``None``) to everyone."""
         self.snoozes[rule] = [each for each in self.snoozes.get(rule, ()) if each.user_id != user]

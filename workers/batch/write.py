@@ -17,8 +17,8 @@ from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
 from models.notifications.notification import decisions
-from workers.batch.changes import Changes, Decision
-from workers.batch.write_observations import write_metrics
+from workers.batch.changes import Changes, NewDecision
+from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
 _INCIDENT: Final = (
@@ -76,7 +76,7 @@ WHERE a.id = e.id
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
 
 
-def write(connection: Connection, changes: Changes) -> None:
+def write_changes(connection: Connection, changes: Changes) -> None:
     """Write everything inside the batch's transaction."""
     # The list copies what an incident's rule says as the incident is written.
     write_rules(connection, changes.rules)
@@ -88,7 +88,7 @@ def write(connection: Connection, changes: Changes) -> None:
         ("incident_id", "project_id"),
         ((incident.id, project) for incident in changes.opened for project in incident.projects),
     )
-    moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
+    moved = [_row(incident, _MOVES) for incident in changes.updated.values() if incident.id not in opened]
     if moved:
         connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, moved)))
     insert_rows(
@@ -97,12 +97,12 @@ def write(connection: Connection, changes: Changes) -> None:
         _ACTIVITY,
         ((*_row(activity, _ACTIVITY[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
-    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited.values()]
+    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited_comments.values()]
     if edited:
         connection.exec_driver_sql(_REWRITE, dict(column_arrays(_EDIT, edited)))
-    if changes.deleted:
+    if changes.deleted_comments:
         connection.exec_driver_sql(
-            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted}
+            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted_comments}
         )
     if changes.unsubscribed:
         incidents_, users = zip(*changes.unsubscribed, strict=True)
@@ -125,13 +125,13 @@ def write(connection: Connection, changes: Changes) -> None:
         "ON CONFLICT (incident_id, user_id) DO UPDATE"
         " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
     )
-    if changes.read:
+    if changes.read_notifications:
         connection.exec_driver_sql(
             "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
-            {"ids": changes.read},
+            {"ids": changes.read_notifications},
         )
-    write_metrics(connection, changes.metrics)
-    insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
+    write_observations(connection, changes.observed)
+    insert_rows(connection, decisions, NewDecision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
@@ -143,7 +143,7 @@ def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
 
 
-def _decision(decision: Decision) -> tuple[Any, ...]:
+def _decision(decision: NewDecision) -> tuple[Any, ...]:
     return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
 
 

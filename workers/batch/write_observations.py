@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from models.alert_rules.alert_rule import alert_rule_observations, alert_rule_progress, incident_triggers
 from models.alert_rules.evaluation import Progress, TriggerCounter
 from models.base import insert_rows
-from workers.batch.changes import Held, MetricChanges, Observed
+from workers.batch.changes import NewObservation, ObservationChanges, TriggerStateChange
 
 _PROGRESS: Final = ("rule_id", "project_id", "generation", "observed", "last_timestamp", "counters")
 _OBSERVATION: Final = (
@@ -19,7 +19,7 @@ _OBSERVATION: Final = (
 _HELD: Final = ("incident_id", "trigger_id", "label", "status", "date_added", "date_modified")
 
 
-def write_metrics(connection: Connection, changes: MetricChanges) -> None:
+def write_observations(connection: Connection, changes: ObservationChanges) -> None:
     """Write everything about values inside the batch's transaction."""
     insert_rows(
         connection,
@@ -33,7 +33,7 @@ def write_metrics(connection: Connection, changes: MetricChanges) -> None:
         connection,
         alert_rule_observations,
         _OBSERVATION,
-        (_observation(slot, each) for (_, _, slot), each in changes.observed.items()),
+        (_observation(slot, each) for (_, _, slot), each in changes.observations.items()),
         "ON CONFLICT (rule_id, project_id, slot) DO UPDATE SET number = excluded.number,"
         " timestamp = excluded.timestamp, value = excluded.value, comparison_value = excluded.comparison_value,"
         " result = excluded.result, accepted_at = excluded.accepted_at",
@@ -42,7 +42,7 @@ def write_metrics(connection: Connection, changes: MetricChanges) -> None:
         connection,
         incident_triggers,
         _HELD,
-        map(_held, changes.held.values()),
+        map(_held, changes.trigger_states.values()),
         "ON CONFLICT (incident_id, trigger_id) DO UPDATE"
         " SET status = excluded.status, date_modified = excluded.date_modified",
     )
@@ -57,11 +57,11 @@ def _counter(counter: TriggerCounter) -> dict[str, Any]:
     return {"alerts": counter.alerts, "resolves": counter.resolves, "opened_at": counter.opened_at}
 
 
-def _observation(slot: int, each: Observed) -> tuple[Any, ...]:
+def _observation(slot: int, each: NewObservation) -> tuple[Any, ...]:
     place, (number, timestamp, value, comparison_value, result, accepted_at) = each[:2], each[2:]
     result = orjson.dumps(result).decode()
     return *place, slot, number, timestamp, value, comparison_value, result, accepted_at
 
 
-def _held(each: Held) -> tuple[Any, ...]:
-    return each.incident_id, each.trigger_id, each.hold.label, int(each.hold.status), each.at, each.at
+def _held(each: TriggerStateChange) -> tuple[Any, ...]:
+    return each.incident_id, each.trigger_id, each.state.label, int(each.state.status), each.at, each.at

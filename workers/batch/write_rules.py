@@ -44,27 +44,27 @@ WHERE s.rule_id = w.rule_id AND s.user_id IS NOT DISTINCT FROM w.user_id
 
 def write_rules(connection: Connection, changes: RuleChanges) -> None:
     """Write everything about rules inside the batch's transaction."""
-    made = {rule.id for rule in changes.made}
-    insert_rows(connection, alert_rules, _RULE, (_row(rule, _RULE) for rule in changes.made))
-    _write_moves(connection, [rule for rule in changes.moved.values() if rule.id not in made])
-    _write_projects(connection, [*changes.made, *changes.moved.values()])
+    made = {rule.id for rule in changes.created}
+    insert_rows(connection, alert_rules, _RULE, (_row(rule, _RULE) for rule in changes.created))
+    _write_moves(connection, [rule for rule in changes.updated.values() if rule.id not in made])
+    _write_projects(connection, [*changes.created, *changes.updated.values()])
     insert_rows(
         connection,
         alert_rule_generations,
         ("rule_id", "generation", "definition", "date_modified"),
-        ((*begin, definition.model_dump_json(), at) for *begin, definition, at in changes.outlived),
+        ((*begin, definition.model_dump_json(), at) for *begin, definition, at in changes.archived_generations),
         "ON CONFLICT DO NOTHING",
     )
     insert_rows(connection, environments, ("organization_id", "name"), changes.environments, "ON CONFLICT DO NOTHING")
-    insert_rows(connection, alert_rule_activities, ("rule_id", "user_id", "type", "date_added"), changes.happened)
-    if changes.woken:
-        rules, users = zip(*changes.woken, strict=True)
+    insert_rows(connection, alert_rule_activities, ("rule_id", "user_id", "type", "date_added"), changes.activities)
+    if changes.ended_snoozes:
+        rules, users = zip(*changes.ended_snoozes, strict=True)
         connection.exec_driver_sql(_WAKE, {"rules": list(rules), "users": list(users)})
     insert_rows(
         connection,
         alert_rule_snoozes,
         ("rule_id", "user_id", "owner_id", "until", "date_added"),
-        ((each.rule_id, each.user_id, each.owner_id, each.until, each.date_added) for each in changes.snoozed.values()),
+        ((each.rule_id, each.user_id, each.owner_id, each.until, each.date_added) for each in changes.snoozes.values()),
     )
     if changes.purged:
         connection.exec_driver_sql("DELETE FROM alert_rules WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.purged})

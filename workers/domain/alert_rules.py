@@ -16,11 +16,11 @@ from tasks.commands.incidents import SetStatus
 from tasks.commands.rule_fields import RULE_OBJECT_ERRORS_KEY, ActionSpec, TriggerSpec
 from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
-from workers.batch.context import Work
-from workers.batch.facts import Project
+from workers.batch.context import CommandContext
+from workers.batch.facts import LoadedProject
 
 
-def does_not_fit(sentence: str) -> InvalidFields:
+def rule_error(sentence: str) -> InvalidFields:
     """A refusal of the whole, in one sentence."""
     return InvalidFields({RULE_OBJECT_ERRORS_KEY: [sentence]})
 
@@ -28,51 +28,53 @@ def does_not_fit(sentence: str) -> InvalidFields:
 # --- which ------------------------------------------------------------------------------------------------------
 
 
-def project_at(slug: str, work: Work) -> Project:
+def require_project(slug: str, context: CommandContext) -> LoadedProject:
     """The project of the address.
 
     :raises NotFound: there is none, or it is not in use.
     """
-    project = work.world.by_slug.get((work.organization.id, slug))
+    project = context.facts.projects_by_slug.get((context.organization.id, slug))
     if project is None or not project.facts.active:
         raise NotFound
     return project
 
 
-def require_project(project: Project, work: Work) -> None:
+def check_project_access(project: LoadedProject, context: CommandContext) -> None:
     """Step 11, for an address that names a project.
 
     :raises Forbidden: the actor does not reach it.
     """
-    require_project_access(work.actor, work.organization, [project.facts])
+    require_project_access(context.actor, context.organization, [project.facts])
 
 
-def rule_at(id_: int, work: Work, *, in_project: str | None = None) -> AlertRule:
+def require_rule(id_: int, context: CommandContext, *, in_project: str | None = None) -> AlertRule:
     """The live rule of this id, in the organization or among a project's, if the actor reaches it.
 
     :raises NotFound: there is none.
     :raises Forbidden: the actor reaches none of its projects, or not the project named.
     """
-    project = None if in_project is None else project_at(in_project, work)
-    rule = work.world.rulebook.rule(work.organization.id, id_)
+    project = None if in_project is None else require_project(in_project, context)
+    rule = context.facts.rules.find_rule(context.organization.id, id_)
     if rule is None or (project is not None and project.facts.id not in rule.projects):
         raise NotFound
     if project is not None:
-        require_project(project, work)
+        check_project_access(project, context)
     else:
-        require_access(rule, work)
+        check_rule_access(rule, context)
     return rule
 
 
-def require_access(rule: AlertRule, work: Work) -> None:
+def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
     """Step 11.
 
     :raises Forbidden: the actor reaches none of the rule's projects.
     """
-    require_project_access(work.actor, work.organization, [work.world.projects[id_].facts for id_ in rule.projects])
+    require_project_access(
+        context.actor, context.organization, [context.facts.projects[id_].facts for id_ in rule.projects]
+    )
 
 
-def trigger_at(rule: AlertRule, id_: int) -> Trigger:
+def require_trigger(rule: AlertRule, id_: int) -> Trigger:
     """A trigger of the rule.
 
     :raises NotFound: it has none of this id.
@@ -83,14 +85,14 @@ def trigger_at(rule: AlertRule, id_: int) -> Trigger:
     return trigger
 
 
-def projects_named(slugs: Iterable[str], work: Work) -> tuple[list[Project], str | None]:
+def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
     """The projects of these slugs that the actor may watch, and what is wrong with the first other one."""
-    projects: list[Project] = []
+    projects: list[LoadedProject] = []
     for slug in slugs:
-        project = work.world.by_slug.get((work.organization.id, slug))
+        project = context.facts.projects_by_slug.get((context.organization.id, slug))
         if project is None or not project.facts.active:
             return projects, "Invalid project"
-        if not has_project_access(work.actor, work.organization, project.facts):
+        if not has_project_access(context.actor, context.organization, project.facts):
             return projects, "Insufficient access to project"
         projects.append(project)
     return projects, None
@@ -99,7 +101,7 @@ def projects_named(slugs: Iterable[str], work: Work) -> tuple[list[Project], str
 # --- what it says -----------------------------------------------------------------------------------------------
 
 
-def saying_of(definition: Definition) -> RuleDraft:
+def draft_of(definition: Definition) -> RuleDraft:
     """What of a standing rule has to fit together, as people would write it."""
     return RuleDraft(
         query_type=definition.query_type,
@@ -116,119 +118,123 @@ def saying_of(definition: Definition) -> RuleDraft:
     )
 
 
-def trigger_of(spec: TriggerSpec | CreateTrigger, known: Trigger | None, saying: RuleDraft, work: Work) -> Trigger:
+def build_trigger(
+    spec: TriggerSpec | CreateTrigger, known: Trigger | None, draft: RuleDraft, context: CommandContext
+) -> Trigger:
     """A trigger as it is asked for; of a known one, what is left out stays.
 
     :raises Refusal: somebody whom it shall tell cannot be told, or an action that it names is none of its own.
     """
     said = spec.model_fields_set
-    threshold = saying.stored(spec.alert_threshold)
-    trigger = known or Trigger(id=work.world.rulebook.new_ids.pop(), label="", threshold=0.0, date_added=work.at)
+    threshold = draft.stored(spec.alert_threshold)
+    trigger = known or Trigger(
+        id=context.facts.rules.new_ids.pop(), label="", threshold=0.0, date_added=context.accepted_at
+    )
     changes: dict[str, object] = {}
     if "label" in said:
         changes["label"] = spec.label
     if "alert_threshold" in said:
         changes["threshold"] = threshold
     if "excluded_projects" in said:
-        changes["excluded_projects"] = _excluded(spec.excluded_projects, work)
+        changes["excluded_projects"] = _excluded(spec.excluded_projects, context)
     if "actions" in said:
-        changes["actions"] = _actions(spec.actions, trigger.actions, work)
+        changes["actions"] = _actions(spec.actions, trigger.actions, context)
     return trigger.model_copy(update=changes)
 
 
-def _actions(specs: Sequence[ActionSpec], standing: Iterable[Action], work: Work) -> tuple[Action, ...]:
+def _actions(specs: Sequence[ActionSpec], standing: Iterable[Action], context: CommandContext) -> tuple[Action, ...]:
     left = {action.id: action for action in standing}
     made = []
     for spec in specs:
         known = None
         if spec.id is not None and (known := left.pop(spec.id, None)) is None:
-            raise does_not_fit("Action does not exist")
-        made.append(action_of(spec, known, work))
+            raise rule_error("Action does not exist")
+        made.append(build_action(spec, known, context))
     return tuple(made)
 
 
-def action_of(spec: ActionSpec, known: Action | None, work: Work) -> Action:
+def build_action(spec: ActionSpec, known: Action | None, context: CommandContext) -> Action:
     """An action as it is asked for.
 
     :raises Refusal: whom it shall tell cannot be told.
     """
     return Action(
-        id=known.id if known else work.world.rulebook.new_ids.pop(),
+        id=known.id if known else context.facts.rules.new_ids.pop(),
         type=ActionType(spec.type),
         target_type=TargetType(spec.target_type),
-        target=_target(spec, work),
-        date_added=known.date_added if known else work.at,
+        target=_target(spec, context),
+        date_added=known.date_added if known else context.accepted_at,
     )
 
 
-def _target(spec: ActionSpec, work: Work) -> str:
+def _target(spec: ActionSpec, context: CommandContext) -> str:
     if spec.target_type == TargetType.SPECIFIC:
         return spec.target_identifier
     id_ = identifier(spec.target_identifier) or 0
     if spec.target_type == TargetType.TEAM:
-        team = work.world.rulebook.teams.get(id_)
-        if team is None or not has_team_access(work.actor, work.organization, team.facts):
-            raise does_not_fit("Team does not exist")
-    elif (work.organization.id, id_) not in work.world.members:
+        team = context.facts.rules.teams.get(id_)
+        if team is None or not has_team_access(context.actor, context.organization, team.facts):
+            raise rule_error("Team does not exist")
+    elif (context.organization.id, id_) not in context.facts.members:
         raise ListRefusal("User does not belong to this organization")
     return str(id_)
 
 
-def _excluded(slugs: Sequence[str], work: Work) -> tuple[str, ...]:
-    projects, wrong = projects_named(slugs, work)
+def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
+    projects, wrong = find_projects(slugs, context)
     if wrong:
         raise InvalidFields({"excludedProjects": [wrong]})
     return tuple(sorted({project.slug for project in projects}))
 
 
-def require_thresholds(definition: Definition) -> None:
+def check_thresholds(definition: Definition) -> None:
     """No value may both alert and resolve.
 
     :raises InvalidFields: one would.
     """
-    if sentence := threshold_error(saying_of(definition)):
-        raise does_not_fit(sentence)
+    if sentence := threshold_error(draft_of(definition)):
+        raise rule_error(sentence)
 
 
 # --- what follows -----------------------------------------------------------------------------------------------
 
 
-def redefine(rule: AlertRule, definition: Definition, work: Work) -> None:
+def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
     """Let the rule say something else: a generation is over, and what it holds open ends."""
-    rules = work.changes.rules
-    rules.outlived.append((rule.id, rule.generation, rule.definition, rule.date_modified))
-    work.world.rulebook.outlive(rule)
-    end_incidents(rule, work)
-    if work.world.last_found(rule.id) == rule.generation:
-        happened(rule, RuleActivityType.SNAPSHOT, work)
-    rule.redefine(definition, at=work.at)
-    happened(rule, RuleActivityType.UPDATED, work)
+    rules = context.changes.rules
+    rules.archived_generations.append((rule.id, rule.generation, rule.definition, rule.date_modified))
+    context.facts.rules.archive_generation(rule)
+    close_open_incidents(rule, context)
+    if context.facts.last_generation_with_incident(rule.id) == rule.generation:
+        record_rule_activity(rule, RuleActivityType.SNAPSHOT, context)
+    rule.redefine(definition, at=context.accepted_at)
+    record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
-def amend(rule: AlertRule, definition: Definition, work: Work) -> None:
+def amend(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
     """Let the rule tell others; nothing ends."""
-    rule.amend(definition, at=work.at)
-    happened(rule, RuleActivityType.UPDATED, work)
+    rule.amend(definition, at=context.accepted_at)
+    record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
-def end_incidents(rule: AlertRule, work: Work) -> None:
+def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
     """Have everything closed that the rule holds open."""
-    for number in work.world.held_open_by(rule):
-        work.follow_up(SetStatus(incident=str(number), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
+    for number in context.facts.open_identifiers_of_rule(rule):
+        context.follow_up(SetStatus(incident=str(number), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
 
 
-def happened(rule: AlertRule, what: RuleActivityType, work: Work) -> None:
+def record_rule_activity(rule: AlertRule, what: RuleActivityType, context: CommandContext) -> None:
     """Keep on record what happened to the rule, and by whom."""
-    work.changes.rules.happened.append((rule.id, work.actor.user_id, what, work.at))
+    context.changes.rules.activities.append((rule.id, context.actor.user_id, what, context.accepted_at))
 
 
-def announce(rule: AlertRule, work: Work, event: type[AlertRuleCreated]) -> None:
+def emit_rule_event(rule: AlertRule, context: CommandContext, event: type[AlertRuleCreated]) -> None:
     """Tell the others."""
-    slugs = sorted(work.world.projects[id_].slug for id_ in rule.projects)
-    work.announce_of_rule(rule, event(projects=tuple(slugs)))
+    slugs = sorted(context.facts.projects[id_].slug for id_ in rule.projects)
+    context.emit_for_rule(rule, event(projects=tuple(slugs)))
 
 
-def show(rule: AlertRule, work: Work) -> JSON:
+def current_rule_json(rule: AlertRule, context: CommandContext) -> JSON:
     """The rule, for the person who asks."""
-    is_snoozed = work.world.rulebook.is_snoozed(rule.id, work.actor.user_id, work.at)
-    return rule_json(RuleSnapshot.current(rule), work.world.rule_names, is_snoozed=is_snoozed)
+    is_snoozed = context.facts.rules.is_snoozed(rule.id, context.actor.user_id, context.accepted_at)
+    return rule_json(RuleSnapshot.current(rule), context.facts.rule_references, is_snoozed=is_snoozed)

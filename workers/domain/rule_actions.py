@@ -16,10 +16,10 @@ from models.base import new_id
 from models.enums import DecisionOutcome
 from models.incidents.incident import Incident
 from models.notifications.delivery import NewDelivery
-from workers.batch.changes import Decision, Held
-from workers.batch.context import Work
-from workers.batch.rule_facts import Hold
-from workers.domain.incidents import Change
+from workers.batch.changes import NewDecision, TriggerStateChange
+from workers.batch.context import CommandContext
+from workers.batch.rule_facts import TriggerState
+from workers.domain.incidents import StatusChange
 
 ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
@@ -27,88 +27,94 @@ NO_ACCESS: Final = "no_access"
 """The rules that decide whether an action reaches somebody."""
 
 
-def close_otherwise(incident: Incident, change: Change, work: Work) -> None:
+def resolve_manual_close(incident: Incident, change: StatusChange, context: CommandContext) -> None:
     """No value, but a person or an edited rule closed it: nothing holds it open, and every action of its rule says so.
 
     The rule is taken as it was when it found the incident.
     """
-    book = work.world.rulebook
-    edition = book.edition_of(incident)
+    book = context.facts.rules
+    edition = book.snapshot_for(incident)
     if edition is None:
         return
-    for trigger, hold in list(book.holds.get(incident.id, {}).items()):
+    for trigger, hold in list(book.trigger_states.get(incident.id, {}).items()):
         if hold.status is TriggerStatus.ACTIVE:
-            mark(incident, trigger, Hold(hold.label, TriggerStatus.RESOLVED), work)
-    take(select_on_close(edition.definition), edition.rule, incident, change, work)
+            set_trigger_state(incident, trigger, TriggerState(hold.label, TriggerStatus.RESOLVED), context)
+    plan_deliveries(select_on_close(edition.definition), edition.rule, incident, change, context)
 
 
-def mark(incident: Incident, trigger: int, hold: Hold, work: Work) -> None:
+def set_trigger_state(incident: Incident, trigger: int, hold: TriggerState, context: CommandContext) -> None:
     """A trigger holds the incident open from now on, or no more."""
-    work.world.rulebook.holds.setdefault(incident.id, {})[trigger] = hold
-    work.changes.metrics.held[incident.id, trigger] = Held(incident.id, trigger, hold, work.at)
+    context.facts.rules.trigger_states.setdefault(incident.id, {})[trigger] = hold
+    context.changes.observed.trigger_states[incident.id, trigger] = TriggerStateChange(
+        incident.id, trigger, hold, context.accepted_at
+    )
 
 
-def take(fan_out: ActionSelection, rule: AlertRule, incident: Incident, change: Change, work: Work) -> None:
+def plan_deliveries(
+    selection: ActionSelection, rule: AlertRule, incident: Incident, change: StatusChange, context: CommandContext
+) -> None:
     """Take actions, each for every project of the incident; a person is reached once for each."""
-    taking = _Taking(fan_out, rule, incident, change, work, work.world.rulebook.sleepers(rule.id, work.at))
-    for call in fan_out.selected:
+    taking = _DeliveryPlan(
+        selection, rule, incident, change, context, context.facts.rules.snoozed_users(rule.id, context.accepted_at)
+    )
+    for call in selection.selected:
         for project in sorted(incident.projects):
             if call.action.type is ActionType.EMAIL:
-                taking.mail(call, project)
-            elif None not in taking.sleepers:
-                taking.deliver(call, project, user=None, target=call.action.target)
+                taking.plan_emails(call, project)
+            elif None not in taking.snoozed_users:
+                taking.add_delivery(call, project, user=None, target=call.action.target)
 
 
 @dataclass(slots=True)
-class _Taking:
-    fan_out: ActionSelection
+class _DeliveryPlan:
+    selection: ActionSelection
     rule: AlertRule
     incident: Incident
-    change: Change
-    work: Work
-    sleepers: set[int | None]
-    told: set[tuple[int, int]] = field(default_factory=set)
+    change: StatusChange
+    context: CommandContext
+    snoozed_users: set[int | None]
+    planned: set[tuple[int, int]] = field(default_factory=set)
 
-    def mail(self, call: SelectedAction, project: int) -> None:
-        for person in _people(call.action, self.work):
-            if (project, person) in self.told:
+    def plan_emails(self, call: SelectedAction, project: int) -> None:
+        for person in _recipients(call.action, self.context):
+            if (project, person) in self.planned:
                 continue
-            self.told.add((project, person))
-            if not self.sleepers.isdisjoint({None, person}):
-                self._decide(call, person, DecisionOutcome.SUPPRESSED, SNOOZED)
-            elif not _is_here(person, call.action, self.work):
-                self._decide(call, person, DecisionOutcome.SUPPRESSED, NO_ACCESS)
+            self.planned.add((project, person))
+            if not self.snoozed_users.isdisjoint({None, person}):
+                self._add_decision(call, person, DecisionOutcome.SUPPRESSED, SNOOZED)
+            elif not _is_active_member(person, call.action, self.context):
+                self._add_decision(call, person, DecisionOutcome.SUPPRESSED, NO_ACCESS)
             else:
-                self._decide(call, person, DecisionOutcome.PENDING, ALERT_ACTION)
-                self.deliver(call, project, user=person, target=None)
+                self._add_decision(call, person, DecisionOutcome.PENDING, ALERT_ACTION)
+                self.add_delivery(call, project, user=person, target=None)
 
-    def deliver(self, call: SelectedAction, project: int, *, user: int | None, target: str | None) -> None:
-        self.work.changes.deliveries.append(
+    def add_delivery(self, call: SelectedAction, project: int, *, user: int | None, target: str | None) -> None:
+        self.context.changes.deliveries.append(
             NewDelivery(
                 id=new_id(),
                 organization_id=self.incident.organization_id,
                 incident_id=self.incident.id,
-                activity_id=self.change.activity,
+                activity_id=self.change.activity_id,
                 rule_id=self.rule.id,
                 action_id=call.action.id,
                 project_id=project,
                 channel=call.action.type.value,
                 user_id=user,
                 target=target,
-                method=self.fan_out.method,
+                method=self.selection.method,
                 status=int(self.change.new),
-                due_at=self.work.at,
+                due_at=self.context.accepted_at,
             )
         )
 
-    def _decide(self, call: SelectedAction, person: int, outcome: DecisionOutcome, rule: str) -> None:
-        self.work.changes.decisions.append(
-            Decision(
-                activity_id=self.change.activity,
+    def _add_decision(self, call: SelectedAction, person: int, outcome: DecisionOutcome, rule: str) -> None:
+        self.context.changes.decisions.append(
+            NewDecision(
+                activity_id=self.change.activity_id,
                 user_id=person,
                 channel=call.action.type.value,
                 incident_id=self.incident.id,
-                event_id=self.change.event,
+                event_id=self.change.event_id,
                 outcome=outcome,
                 rule=rule,
                 detail=f"action {call.action.id} of {call.label}",
@@ -116,17 +122,17 @@ class _Taking:
         )
 
 
-def _people(action: Action, work: Work) -> Iterable[int]:
+def _recipients(action: Action, context: CommandContext) -> Iterable[int]:
     """Whom an e-mail is for, if they still have an account."""
     target = int(action.target)
     if action.target_type is TargetType.USER:
-        return (target,) if target in work.world.people else ()
-    team = work.world.teams.get(target)
-    return sorted(team.people) if team is not None and team.organization_id == work.organization.id else ()
+        return (target,) if target in context.facts.people else ()
+    team = context.facts.mentioned_teams.get(target)
+    return sorted(team.people) if team is not None and team.organization_id == context.organization.id else ()
 
 
-def _is_here(person: int, action: Action, work: Work) -> bool:
+def _is_active_member(person: int, action: Action, context: CommandContext) -> bool:
     # A team means its active people with an active place: they are here.
     if action.target_type is TargetType.TEAM:
         return True
-    return work.world.people[person].is_active and (work.organization.id, person) in work.world.members
+    return context.facts.people[person].is_active and (context.organization.id, person) in context.facts.members

@@ -21,7 +21,7 @@ from tasks.commands.triggers import (
     UpdateAction,
     UpdateTrigger,
 )
-from workers.batch.context import Answer, Work
+from workers.batch.context import CommandContext, CommandResult
 from workers.handlers.alert_rules import create_rule, delete_rule, update_rule
 from workers.handlers.alertmanager import receive_alerts
 from workers.handlers.comments import delete_comment, edit_comment, post_comment
@@ -39,7 +39,7 @@ from workers.handlers.triggers import (
     update_trigger,
 )
 
-Handler = Callable[[Any, Work], Answer]
+Handler = Callable[[Any, CommandContext], CommandResult]
 
 HANDLERS: Final[dict[str, Handler]] = {
     OpenIncident.name: open_incident,

@@ -6,24 +6,24 @@ from models.enums import SubscriptionReason
 from models.policy import require_person
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
-from workers.batch.context import Answer, Work
+from workers.batch.context import CommandContext, CommandResult
 
 
-def subscribe(ask: Subscribe, work: Work) -> Answer:
+def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
     """The person hears of the incident from now on; who did already keeps the reason they had."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    if not work.is_subscribed(incident):
-        work.subscribe(incident, [work.author.id], SubscriptionReason.SUBSCRIBED)
-        work.announce(incident, Subscribed(user=work.author.id))
-    return Answer(201, {})
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    if not context.is_subscribed(incident):
+        context.subscribe(incident, [context.author.id], SubscriptionReason.SUBSCRIBED)
+        context.emit(incident, Subscribed(user=context.author.id))
+    return CommandResult(201, {})
 
 
-def unsubscribe(ask: Unsubscribe, work: Work) -> Answer:
+def unsubscribe(command: Unsubscribe, context: CommandContext) -> CommandResult:
     """The person hears no more of the incident; no matter whether they did."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    if work.is_subscribed(incident):
-        work.unsubscribe(incident, work.author.id)
-        work.announce(incident, Unsubscribed(user=work.author.id))
-    return Answer(200, {})
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    if context.is_subscribed(incident):
+        context.unsubscribe(incident, context.author.id)
+        context.emit(incident, Unsubscribed(user=context.author.id))
+    return CommandResult(200, {})

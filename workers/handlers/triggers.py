@@ -20,77 +20,77 @@ from tasks.commands.triggers import (
     UpdateTrigger,
 )
 from tasks.events import AlertRuleUpdated
-from workers.batch.context import Answer, Work
+from workers.batch.context import CommandContext, CommandResult
 from workers.domain.alert_rules import (
-    action_of,
     amend,
-    announce,
+    build_action,
+    build_trigger,
+    check_thresholds,
+    draft_of,
+    emit_rule_event,
     redefine,
-    require_thresholds,
-    rule_at,
-    saying_of,
-    trigger_at,
-    trigger_of,
+    require_rule,
+    require_trigger,
 )
 
 
-def create_trigger(ask: CreateTrigger, work: Work) -> Answer:
+def create_trigger(command: CreateTrigger, context: CommandContext) -> CommandResult:
     """Add a threshold."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_of(ask, None, saying_of(rule.definition), work)
-    _replace(rule, [*rule.definition.triggers, trigger], work)
-    return Answer(201, trigger_json(rule.id, rule.definition, trigger, work.world.rule_names))
+    rule = require_rule(command.alert_rule, context)
+    trigger = build_trigger(command, None, draft_of(rule.definition), context)
+    _replace(rule, [*rule.definition.triggers, trigger], context)
+    return CommandResult(201, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
-def update_trigger(ask: UpdateTrigger, work: Work) -> Answer:
+def update_trigger(command: UpdateTrigger, context: CommandContext) -> CommandResult:
     """Move a threshold, call it otherwise, or let it tell others."""
-    rule = rule_at(ask.alert_rule, work)
-    standing = trigger_at(rule, ask.id)
-    trigger = trigger_of(ask, standing, saying_of(rule.definition), work)
-    _replace(rule, [*_others(rule, standing), trigger], work)
-    return Answer(200, trigger_json(rule.id, rule.definition, trigger, work.world.rule_names))
+    rule = require_rule(command.alert_rule, context)
+    standing = require_trigger(rule, command.id)
+    trigger = build_trigger(command, standing, draft_of(rule.definition), context)
+    _replace(rule, [*_others(rule, standing), trigger], context)
+    return CommandResult(200, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
-def delete_trigger(ask: DeleteTrigger, work: Work) -> Answer:
+def delete_trigger(command: DeleteTrigger, context: CommandContext) -> CommandResult:
     """Take a threshold away."""
-    rule = rule_at(ask.alert_rule, work)
-    _replace(rule, _others(rule, trigger_at(rule, ask.id)), work)
-    return Answer(204)
+    rule = require_rule(command.alert_rule, context)
+    _replace(rule, _others(rule, require_trigger(rule, command.id)), context)
+    return CommandResult(204)
 
 
-def create_action(ask: CreateAction, work: Work) -> Answer:
+def create_action(command: CreateAction, context: CommandContext) -> CommandResult:
     """Tell somebody else as well."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    action = action_of(ask.action, None, work)
-    _tell(rule, trigger, [*trigger.actions, action], work)
-    return Answer(201, action_json(trigger.id, action, work.world.rule_names))
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    action = build_action(command.action, None, context)
+    _tell(rule, trigger, [*trigger.actions, action], context)
+    return CommandResult(201, action_json(trigger.id, action, context.facts.rule_references))
 
 
-def update_action(ask: UpdateAction, work: Work) -> Answer:
+def update_action(command: UpdateAction, context: CommandContext) -> CommandResult:
     """Tell somebody else instead."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    standing = _action_at(trigger, ask.id)
-    action = action_of(ask.action, standing, work)
-    _tell(rule, trigger, [*(each for each in trigger.actions if each.id != standing.id), action], work)
-    return Answer(200, action_json(trigger.id, action, work.world.rule_names))
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    standing = _action_at(trigger, command.id)
+    action = build_action(command.action, standing, context)
+    _tell(rule, trigger, [*(each for each in trigger.actions if each.id != standing.id), action], context)
+    return CommandResult(200, action_json(trigger.id, action, context.facts.rule_references))
 
 
-def delete_action(ask: DeleteAction, work: Work) -> Answer:
+def delete_action(command: DeleteAction, context: CommandContext) -> CommandResult:
     """Tell somebody no more."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    standing = _action_at(trigger, ask.id)
-    _tell(rule, trigger, (each for each in trigger.actions if each.id != standing.id), work)
-    return Answer(204)
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    standing = _action_at(trigger, command.id)
+    _tell(rule, trigger, (each for each in trigger.actions if each.id != standing.id), context)
+    return CommandResult(204)
 
 
 def _others(rule: AlertRule, trigger: Trigger) -> list[Trigger]:
     return [each for each in rule.definition.triggers if each.id != trigger.id]
 
 
-def _replace(rule: AlertRule, triggers: list[Trigger], work: Work) -> None:
+def _replace(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
     """Give the rule these triggers.
 
     :raises Refusal: two have the same label, or a value would both alert and resolve.
@@ -98,15 +98,15 @@ def _replace(rule: AlertRule, triggers: list[Trigger], work: Work) -> None:
     if len({trigger.label for trigger in triggers}) < len(triggers):
         raise ListRefusal("This label is already in use for this alert rule")
     definition = rule.definition.with_triggers(triggers)
-    require_thresholds(definition)
-    redefine(rule, definition, work)
-    announce(rule, work, AlertRuleUpdated)
+    check_thresholds(definition)
+    redefine(rule, definition, context)
+    emit_rule_event(rule, context, AlertRuleUpdated)
 
 
-def _tell(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], work: Work) -> None:
+def _tell(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], context: CommandContext) -> None:
     changed = trigger.model_copy(update={"actions": tuple(actions)})
-    amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), work)
-    announce(rule, work, AlertRuleUpdated)
+    amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), context)
+    emit_rule_event(rule, context, AlertRuleUpdated)
 
 
 def _action_at(trigger: Trigger, id_: int) -> Action:
