@@ -20,7 +20,7 @@ def make_follow_up(
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=CATALOG[command.name].subject_of(command, organization_id, user_id),
+        subject=str(CATALOG[command.name].subject_of(command, organization_id, user_id)),
         lane=Lane.COMMANDS,
         organization_id=organization_id,
         token_id=None,

@@ -197,7 +197,7 @@ def new_row(visit: RequestContext, entry: CatalogEntry, command: Command, *, lan
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=entry.subject_of(command, organization, user),
+        subject=str(entry.subject_of(command, organization, user)),
         lane=lane,
         organization_id=organization,
         token_id=visit.caller.token_id,

@@ -28,6 +28,9 @@ NOT_A_NUMBER: Final = "A valid number is required."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """How errors of a whole object are called, where nothing else is said."""
 
+DEDUP_PREFIX: Final = "dedup:"
+"""Begins an incident reference that names a deduplication key."""
+
 UNPARSABLE: Final = ""
 """Stands for a mention that can name nobody."""
 
@@ -169,13 +172,23 @@ def identifier(value: JSON) -> int | None:
 
 
 def incident_reference(value: JSON) -> str:
-    """An incident's identifier in its plainest spelling, ``dedup:KEY``, or ``""`` for what can name none."""
+    """Return an incident's identifier in its shortest spelling, ``dedup:KEY``, or ``""`` if the value names neither."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    if isinstance(value, str) and value.startswith("dedup:"):
-        return f"dedup:{text(value.removeprefix('dedup:'))}"
+    if isinstance(value, str) and value.startswith(DEDUP_PREFIX):
+        return dedup_reference(text(value.removeprefix(DEDUP_PREFIX)))
     number = identifier(_named(value))
     return "" if number is None else str(number)
+
+
+def dedup_reference(key: str) -> str:
+    """Return the incident reference of a deduplication key."""
+    return DEDUP_PREFIX + key
+
+
+def dedup_key_of(reference: str) -> str | None:
+    """Return the deduplication key in an incident reference, ``None`` if the reference is of another form."""
+    return reference.removeprefix(DEDUP_PREFIX) if reference.startswith(DEDUP_PREFIX) else None
 
 
 def optional(check: Callable[[JSON], Any]) -> BeforeValidator:

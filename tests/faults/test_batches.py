@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -63,14 +64,14 @@ def in_a_process_that_dies(house: Harness, command: str, is_deadly: Callable[[An
     def work() -> None:
         from workers import handlers
 
-        handle: Callable[..., Any] = handlers.HANDLERS[command]
+        handler = handlers.HANDLERS[command]
 
-        def kill_or_handle(ask: Any, work: Any) -> Any:
-            if is_deadly(ask):
+        def kill_or_apply(command: Any, context: Any) -> Any:
+            if is_deadly(command):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return handle(ask, work)
+            return handler.apply(command, context)
 
-        handlers.HANDLERS[command] = kill_or_handle
+        handlers.HANDLERS[handler.command_class.name] = replace(handler, apply=kill_or_apply)
         house.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)

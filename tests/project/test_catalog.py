@@ -12,7 +12,7 @@ from workers.handlers import HANDLERS
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_has_a_handler(command: str) -> None:
     assert command in HANDLERS, (
-        f"{command} is in tasks/commands/catalog.py; its line in workers/handlers/__init__.py is missing"
+        f"{command} is in tasks/commands/catalog.py; its handler in workers/handlers/ is missing"
     )
 
 

@@ -1,7 +1,6 @@
-"""One command being worked on: who asks, what they find, and what they leave behind.
+"""The context of one command: the actor and the facts that its handler reads, and the changes that it makes.
 
-A handler reads its facts from here and leaves its changes here; :mod:`workers.batch.write` writes those of a whole
-batch at once.
+:mod:`workers.batch.write` writes the changes of a whole batch at once.
 """
 
 from __future__ import annotations
@@ -35,19 +34,20 @@ from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
-from workers.batch.facts import Facts, PendingCommand
+from workers.batch.fact_request import PendingCommand
+from workers.batch.facts import Facts
 from workers.follow_ups import make_follow_up
 
 
 class CommandResult(NamedTuple):
-    """What the caller hears: an HTTP status and a JSON body, ``None`` for an answer without one."""
+    """The outcome of an applied command: an HTTP status and a JSON body, ``None`` for a response without one."""
 
     status: int
     body: JSON = None
 
 
 class ActivityFacts(TypedDict, total=False):
-    """What an activity says beside when, where and by whom."""
+    """The fields of an activity that depend on its type."""
 
     value: str
     previous_value: str
@@ -58,19 +58,19 @@ class ActivityFacts(TypedDict, total=False):
 
 @dataclass(slots=True)
 class CommandContext:
-    """One command, its actor, the facts, and the batch's changes. ``at`` is when the command was accepted."""
+    """The context in which a handler applies one command: its actor, the facts, and the changes of the batch."""
 
-    pending: PendingCommand
+    pending: PendingCommand[Command]
     facts: Facts
     changes: Changes
     organization: OrganizationFacts
     actor: Actor
 
     @classmethod
-    def authorize(cls, pending: PendingCommand, facts: Facts, changes: Changes) -> CommandContext:
-        """Steps 3 and 7 to 9 of the pipeline, again, with what is true now.
+    def authorize(cls, pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandContext:
+        """Make the context of a command, if its actor may still submit it: checks 3 and 7 to 9, on current facts.
 
-        :raises Refusal: the credential, the organization, the scope or the feature is gone.
+        :raises Refusal: if the credential, the organization, the scope or the feature no longer allows it.
         """
         organization = facts.organizations.get(pending.organization_id)
         actor = _actor_of(pending, facts)
@@ -81,7 +81,7 @@ class CommandContext:
         return cls(pending, facts, changes, organization, actor)
 
     def as_system(self) -> CommandContext:
-        """The same, done by tocsin: what follows from a value is nobody's act, whoever sent the value."""
+        """Return the same context with the system as its actor, for effects that no person or service caused."""
         return replace(self, actor=SYSTEM)
 
     @property
@@ -91,63 +91,62 @@ class CommandContext:
 
     @property
     def author(self) -> Person:
-        """The person who asks.
+        """The person on whose behalf the command is applied.
 
-        :raises Forbidden: nobody's name stands behind the request.
+        :raises Forbidden: if the actor is not a person and does not act for one.
         """
         if self.actor.user_id is None:
             raise Forbidden
         return self.facts.people[self.actor.user_id]
 
-    def require_incident(self, address: str) -> Incident:
-        """Steps 10 and 11: the incident of this address, if there is one and the actor reaches it.
+    def require_incident(self, reference: str) -> Incident:
+        """Return the incident of a reference: checks 10 and 11.
 
-        :raises NotFound: there is none.
-        :raises Forbidden: the actor reaches none of its projects.
+        :raises NotFound: if the organization has no such incident.
+        :raises Forbidden: if the actor has access to none of its projects.
         """
-        incident = self.facts.find_incident(self.organization.id, address)
+        incident = self.facts.find_incident(self.organization.id, reference)
         if incident is None:
             raise NotFound
         self.require_access(incident)
         return incident
 
     def require_access(self, incident: Incident) -> None:
-        """Step 11.
+        """Require access to one of the incident's projects: check 11.
 
-        :raises Forbidden: the actor reaches none of the incident's projects.
+        :raises Forbidden: if the actor has access to none of them.
         """
         require_project_access(
             self.actor, self.organization, [project.facts for project in self.facts.projects_of(incident)]
         )
 
-    def find_rule(self, id_: int) -> AlertRule | None:
-        """A live rule of the organization."""
-        return self.facts.rules.find_rule(self.organization.id, id_)
+    def find_rule(self, rule_id: int) -> AlertRule | None:
+        """Return the live alert rule of the organization with this id."""
+        return self.facts.rules.find_rule(self.organization.id, rule_id)
 
     def can_read_rule(self, rule: AlertRule) -> bool:
-        """Whether the actor reaches one of the rule's projects."""
+        """Return whether the actor has access to one of the rule's projects."""
         projects = (self.facts.projects[id_].facts for id_ in rule.projects)
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
-        """Change only what the caller has read, if they said which version that is (If-Match).
+        """Require the version that the caller has read, if the request named one (If-Match).
 
-        :raises StaleVersion: it has changed since.
+        :raises StaleVersion: if the resource has changed since.
         """
         expected = self.pending.row.expected_version
         if expected is not None and expected != version:
             raise StaleVersion
 
     def record_activity(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
-        """Something happened on an incident, by this actor."""
-        return self.record_dated_activity(
-            incident, incident.record_activity(accepted_at=self.accepted_at), kind, **facts
-        )
+        """Record an activity of the actor on the incident, which gets a new version."""
+        at = incident.record_activity(accepted_at=self.accepted_at)
+        return self.record_dated_activity(incident, at, kind, **facts)
 
     def record_dated_activity(
         self, incident: Incident, at: datetime, kind: ActivityType, **facts: Unpack[ActivityFacts]
     ) -> Activity:
-        """The same, at a time of its own that moves no version."""
+        """Record an activity with an explicit date, without a new version of the incident."""
         activity = Activity(
             id=self.facts.new_activity_ids.pop(),
             incident_id=incident.id,
@@ -163,24 +162,24 @@ class CommandContext:
         return activity
 
     def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
-        """These people hear of the incident from now on; who did already keeps the reason they had."""
+        """Subscribe people to the incident. Those who are subscribed already keep their reason."""
         for person in people:
             self.changes.subscribed.setdefault((incident.id, person), (reason, self.accepted_at))
             self.facts.subscriptions.add((incident.id, person))
 
     def unsubscribe(self, incident: Incident, person: int) -> None:
-        """This person hears no more of the incident."""
+        """Remove a person's subscription to the incident, if there is one."""
         pair = (incident.id, person)
         self.changes.subscribed.pop(pair, None)
         self.changes.unsubscribed.add(pair)
         self.facts.subscriptions.discard(pair)
 
     def is_subscribed(self, incident: Incident) -> bool:
-        """Whether the person who asks hears of the incident."""
+        """Return whether the actor is subscribed to the incident."""
         return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.facts.subscriptions
 
     def incident_json(self, incident: Incident) -> JSON:
-        """The incident as its own address answers it, for the person who asks."""
+        """Return the incident in detail, as its endpoint returns it to the actor."""
         return incident_details(
             incident,
             projects=[project.slug for project in self.facts.projects_of(incident)],
@@ -191,24 +190,27 @@ class CommandContext:
         )
 
     def listed_incident_json(self, incident: Incident) -> JSON:
-        """The incident as a list has it, made once for every state that it is in."""
-        found_by = self._incident_rule(incident)
-        by_rule = None if found_by is None else (found_by.snapshot.rule.version, found_by.is_snoozed)
-        state = (incident.id, incident.version, by_rule)
+        """Return the incident as a list item, which is rendered once for each state of the incident in the batch."""
+        incident_rule = self._incident_rule(incident)
+        rule_state = None if incident_rule is None else (incident_rule.snapshot.rule.version, incident_rule.is_snoozed)
+        state = (incident.id, incident.version, rule_state)
         if state not in self.facts.listed_json:
             projects = [project.slug for project in self.facts.projects_of(incident)]
-            self.facts.listed_json[state] = incident_json(incident, projects=projects, alert_rule=found_by)
+            self.facts.listed_json[state] = incident_json(incident, projects=projects, alert_rule=incident_rule)
         return self.facts.listed_json[state]
 
     def _incident_rule(self, incident: Incident) -> IncidentRule | None:
-        edition = self.facts.rules.snapshot_for(incident)
-        if edition is None:
+        snapshot = self.facts.rules.snapshot_for(incident)
+        if snapshot is None:
             return None
-        is_snoozed = self.facts.rules.is_snoozed(edition.rule.id, self.actor.user_id, self.accepted_at)
-        return IncidentRule(edition, self.facts.rule_references, is_snoozed)
+        is_snoozed = self.facts.rules.is_snoozed(snapshot.rule.id, self.actor.user_id, self.accepted_at)
+        return IncidentRule(snapshot, self.facts.rule_references, is_snoozed)
 
     def emit(self, incident: Incident, event: Event) -> UUID:
-        """This happened: the event is written with the change and goes out in the pending of its incident."""
+        """Emit an event about an incident, numbered in the incident's own sequence, and return the event's id.
+
+        The event is committed with the changes of the batch.
+        """
         self.changes.updated[incident.id] = incident
         return self._emit(
             event,
@@ -219,7 +221,7 @@ class CommandContext:
         )
 
     def emit_for_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
-        """The same of a rule, in the rule's pending."""
+        """Emit an event about an alert rule, numbered in the rule's own sequence."""
         self.changes.rules.updated[rule.id] = rule
         self._emit(
             event,
@@ -233,7 +235,7 @@ class CommandContext:
         )
 
     def follow_up(self, command: Command) -> None:
-        """Have tocsin itself do something later that follows from this, in the pending of what it concerns."""
+        """Accept a command of the system that follows from this one, in the same transaction."""
         self.changes.follow_ups.append(
             make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
         )
@@ -279,7 +281,7 @@ class CommandContext:
         return {"type": "service", "id": None, "name": token.name}
 
 
-def _actor_of(pending: PendingCommand, facts: Facts) -> Actor:
+def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
     row = pending.row
     if row.token_id is None:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
@@ -289,7 +291,7 @@ def _actor_of(pending: PendingCommand, facts: Facts) -> Actor:
     if token.expired:
         raise Unauthenticated("Token expired")
     if row.user_id is not None and not _is_active(row.user_id, facts):
-        # A person's own token is worth nothing without the account; who acted for them just may not any more.
+        # The person's own token ends with the account; a service with a valid token merely may not act for the person.
         raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
     if token.kind is CallerKind.SERVICE and row.user_id is not None and not token.act_as:
         raise Forbidden

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
-from workers.batch.facts import FactRequest, Facts, LoadedProject, MemberFacts, PendingCommand, TokenFacts
+from tasks.commands.fields import dedup_reference
+from workers.batch.fact_request import FactRequest
+from workers.batch.facts import Facts, LoadedProject, MemberFacts, TokenFacts
 from workers.batch.load_rules import load_rule_facts
 from workers.batch.rule_facts import RuleFacts
 
@@ -111,6 +113,8 @@ JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organiza
 WHERE n.id = ANY(%(ids)s::bigint[]) OR n.id <= %(up_to)s
 """
 
+_MAX_BIGINT: Final = 2**63 - 1
+
 _SEEN: Final = """
 SELECT s.incident_id, s.last_seen, u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined
 FROM incident_seen s JOIN users u ON u.id = s.user_id
@@ -123,36 +127,36 @@ SELECT incident_id, user_id FROM incident_subscriptions
 WHERE incident_id = ANY(%(incidents)s::bigint[]) AND user_id = ANY(%(users)s::bigint[])
 """
 
-_BIGGEST = 2**63 - 1
 
+def load_facts(connection: Connection, request: FactRequest) -> Facts:
+    """Load what a batch requested, and what follows from it: a rule's people and teams, for example.
 
-def load_facts(connection: Connection, pending: Sequence[PendingCommand]) -> Facts:
-    """Everything that these commands' handlers may ask."""
-    request = FactRequest.of(pending)
+    Ids that follow are added to the request, which is of no use afterwards.
+    """
     tokens = _load_tokens(connection, request)
     incidents = _load_incidents(connection, request)
     comments = _load_comments(connection, request)
     request.user_ids.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
-    rulebook = load_rule_facts(connection, request, incidents)
-    rulebook.new_ids = _draw_ids(connection, "alert_rules", request.new_rule_ids)
-    _count_steps(request, rulebook)
-    people, names = _load_people(connection, request)
-    shown = [incident.id for incident in incidents if _is_shown(incident, request)]
+    rules = load_rule_facts(connection, request, incidents)
+    rules.new_ids = _draw_ids(connection, "alert_rules", request.new_rule_ids)
+    _request_transition_ids(request, rules)
+    people, user_ids_by_name = _load_people(connection, request)
+    detailed = [incident.id for incident in incidents if _is_detailed(incident, request)]
     return Facts(
         tokens=tokens,
         organizations=_load_organizations(connection, request),
         people=people,
-        user_ids_by_name=names,
+        user_ids_by_name=user_ids_by_name,
         members=_load_members(connection, request, people),
-        mentioned_teams=_load_teams(connection, request),
-        projects=_load_projects(connection, request, [*incidents, *rulebook.rules.values()]),
+        mentioned_teams=_load_mentioned_teams(connection, request),
+        projects=_load_projects(connection, request, [*incidents, *rules.rules.values()]),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
-        subscriptions=_load_subscribed(connection, shown, request),
-        seen=_load_seen(connection, shown),
+        subscriptions=_load_subscriptions(connection, detailed, request),
+        seen=_load_seen(connection, detailed),
         comments=comments,
         unread=_load_unread(connection, request),
         last_identifiers=_load_last_identifiers(connection, request),
-        rules=rulebook,
+        rules=rules,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
         new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
     )
@@ -203,9 +207,14 @@ def _load_incidents(connection: Connection, request: FactRequest) -> list[Incide
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
     if request.observed_projects:
-        organizations, rules, slugs = (list(column) for column in zip(*set(request.observed_projects), strict=True))
+        observed = list(set(request.observed_projects))
         rows = connection.exec_driver_sql(
-            _INCIDENTS_OF_RULES, {"organizations": organizations, "rules": rules, "slugs": slugs}
+            _INCIDENTS_OF_RULES,
+            {
+                "organizations": [each.organization_id for each in observed],
+                "rules": [each.rule_id for each in observed],
+                "slugs": [each.project_slug for each in observed],
+            },
         )
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
     return list(found.values())
@@ -220,16 +229,18 @@ def _incident(row: Any) -> Incident:
     return incident
 
 
-def _count_steps(request: FactRequest, rulebook: RuleFacts) -> None:
-    # A value can move each trigger of its rule, and each move can be an activity.
-    for _, rule, _ in request.observed_projects:
-        if (known := rulebook.rules.get(rule)) is not None:
-            request.new_activity_ids += len(known.definition.triggers)
+def _request_transition_ids(request: FactRequest, rules: RuleFacts) -> None:
+    # A value can fire or resolve each trigger of its rule, and each transition can change the incident's status.
+    for observed in request.observed_projects:
+        if (rule := rules.rules.get(observed.rule_id)) is not None:
+            request.new_activity_ids += len(rule.definition.triggers)
 
 
-def _is_shown(incident: Incident, request: FactRequest) -> bool:
-    addresses = (str(incident.identifier), f"dedup:{incident.dedup_key}")
-    return any((incident.organization_id, address) in request.detailed_incidents for address in addresses)
+def _is_detailed(incident: Incident, request: FactRequest) -> bool:
+    references = [str(incident.identifier)]
+    if incident.dedup_key is not None:
+        references.append(dedup_reference(incident.dedup_key))
+    return any((incident.organization_id, reference) in request.detailed_incidents for reference in references)
 
 
 def _load_comments(connection: Connection, request: FactRequest) -> dict[int, Activity]:
@@ -297,14 +308,14 @@ def _load_members(
     }
 
 
-def _load_teams(connection: Connection, request: FactRequest) -> dict[int, MentionedTeam]:
+def _load_mentioned_teams(connection: Connection, request: FactRequest) -> dict[int, MentionedTeam]:
     if not request.team_ids:
         return {}
     rows = connection.exec_driver_sql(_TEAMS, {"ids": list(request.team_ids)})
     return {row.id: MentionedTeam(row.id, row.organization_id, frozenset(row.people)) for row in rows}
 
 
-def _load_subscribed(connection: Connection, incidents: list[int], request: FactRequest) -> set[tuple[int, int]]:
+def _load_subscriptions(connection: Connection, incidents: list[int], request: FactRequest) -> set[tuple[int, int]]:
     if not incidents:
         return set()
     rows = connection.exec_driver_sql(_SUBSCRIBED, {"incidents": incidents, "users": list(request.user_ids)})
@@ -322,16 +333,15 @@ def _load_seen(connection: Connection, incidents: list[int]) -> dict[int, list[t
 def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int, int], set[int]]:
     unread: dict[tuple[int, int], set[int]] = defaultdict(set)
     if request.inboxes:
-        inboxes = {(user, organization) for user, organization, _, _ in request.inboxes}
-        users, organizations = _columns(inboxes)
+        users, organizations = _columns({(each.user_id, each.organization_id) for each in request.inboxes})
         parameters = {
             "users": users,
             "organizations": organizations,
-            "ids": [id_ for *_, ids, _ in request.inboxes for id_ in ids if 0 < id_ <= _BIGGEST],
-            "up_to": min(max(up_to for *_, up_to in request.inboxes), _BIGGEST),
+            "ids": [id_ for each in request.inboxes for id_ in each.ids if 0 < id_ <= _MAX_BIGINT],
+            "up_to": min(max(each.up_to for each in request.inboxes), _MAX_BIGINT),
         }
-        for user, organization, id_ in connection.exec_driver_sql(_UNREAD, parameters):
-            unread[user, organization].add(id_)
+        for row in connection.exec_driver_sql(_UNREAD, parameters):
+            unread[row.user_id, row.organization_id].add(row.id)
     return unread
 
 

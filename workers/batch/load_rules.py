@@ -25,7 +25,7 @@ from models.alert_rules.queries import (
 )
 from models.incidents.incident import Incident
 from models.policy import TeamFacts
-from workers.batch.facts import FactRequest
+from workers.batch.fact_request import FactRequest
 from workers.batch.rule_facts import PastGeneration, RuleFacts, RuleTeam, TriggerState
 
 _PROGRESS: Final = """
@@ -41,7 +41,7 @@ SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incid
 def load_rule_facts(connection: Connection, request: FactRequest, incidents: Collection[Incident]) -> RuleFacts:
     """The rules that are named, and those that found the incidents as they were then; names people in ``request``."""
     found_by = {each.alert_rule_id for each in incidents if each.alert_rule_id is not None}
-    ids = request.named_rule_ids | found_by
+    ids = request.rule_ids | found_by
     book = RuleFacts()
     if ids:
         rows = connection.exec_driver_sql(RULES, {"ids": list(ids)})
@@ -50,7 +50,7 @@ def load_rule_facts(connection: Connection, request: FactRequest, incidents: Col
         book.snoozes = _load_snoozes(connection, book.rules)
     if request.observed_projects:
         book.progress = _load_progress(connection, book.rules)
-    if request.rule_actions and found_by:
+    if request.action_recipients and found_by:
         book.trigger_states = _load_holds(connection, [each.id for each in incidents if each.alert_rule_id is not None])
     definitions = [
         *(rule.definition for rule in book.rules.values()),
@@ -62,7 +62,7 @@ def load_rule_facts(connection: Connection, request: FactRequest, incidents: Col
     book.last_generations_with_incident = _load_last_found(connection, request.ending_rule_ids)
     book.rule_counts = _load_counts(connection, request.rule_count_organization_ids)
     request.user_ids.update(_people_of(book, definitions))
-    if request.rule_actions:
+    if request.action_recipients:
         request.team_ids |= teams
     return book
 

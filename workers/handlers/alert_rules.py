@@ -1,4 +1,4 @@
-"""The life of an alert rule: what is watched, what is watched instead, and what is watched no more."""
+"""Handlers of alert rules: create, update, delete."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from models.incidents.mentions import Owner, resolve_owner
 from models.refusals import InvalidFields, ListRefusal
 from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleFields, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import MentionFacts
+from workers.batch.handler import handles
 from workers.domain.alert_rules import (
     build_trigger,
     check_project_access,
@@ -29,7 +31,7 @@ from workers.domain.alert_rules import (
     rule_error,
 )
 
-_NOTHING_YET: Final = Definition(
+_BLANK: Final = Definition(
     name="",
     query_type=QueryType.ERROR,
     dataset=Dataset.EVENTS,
@@ -45,18 +47,30 @@ _NOTHING_YET: Final = Definition(
 )
 
 
-class _Named(NamedTuple):
-    """Who and what a rule names, found: ids of its projects, its owner, slugs of projects left out."""
+class _References(NamedTuple):
+    """What a rule refers to: the ids of its projects, its owner, the slugs of its excluded projects."""
 
     projects: frozenset[int]
     owner: Owner
     excluded: tuple[str, ...]
 
 
+@handles(
+    CreateRule,
+    needs.rule_count,
+    needs.rule_actions,
+    needs.rule_owner,
+    needs.projects,
+    needs.project_of_path,
+    needs.excluded_projects,
+)
 def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
-    """Watch something from now on, unless the organization watches too much already."""
-    named = _named(command, context, None)
-    draft = _draft(command, context, None)
+    """Create an alert rule.
+
+    :raises ListRefusal: if the organization has :data:`MAX_RULES` rules already.
+    """
+    references = _resolve_references(command, context, None)
+    draft = _check_draft(command, context, None)
     counts = context.facts.rules.rule_counts
     if counts[context.organization.id] >= MAX_RULES:
         raise ListRefusal(f"You may not exceed {MAX_RULES} metric alerts per organization")
@@ -70,37 +84,54 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
         generation=1,
         event_sequence=0,
         created_by=context.actor.user_id,
-        definition=_definition(command, draft, named, _NOTHING_YET, context),
+        # Only a new rule takes the monitor type from the command; an update cannot change it.
+        definition=_definition(
+            command, draft, references, _BLANK.model_copy(update={"monitor_type": command.monitor_type}), context
+        ),
         date_added=context.accepted_at,
         date_modified=context.accepted_at,
-        projects=named.projects,
+        projects=references.projects,
     )
     counts[context.organization.id] += 1
     context.facts.rules.rules[id_] = rule
     context.changes.rules.created.append(rule)
-    _name_environment(rule, context)
+    _add_environment(rule, context)
     record_rule_activity(rule, RuleActivityType.CREATED, context)
     emit_rule_event(rule, context, AlertRuleCreated)
     return CommandResult(201, current_rule_json(rule, context))
 
 
+@handles(
+    UpdateRule,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.rule_actions,
+    needs.rule_owner,
+    needs.projects,
+    needs.project_of_path,
+    needs.excluded_projects,
+)
 def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
-    """Watch something else from now on; what the rule holds open ends."""
+    """Update an alert rule: a new generation of it, which closes its open incidents."""
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
-    named = _named(command, context, rule)
-    draft = _draft(command, context, rule)
-    definition = _definition(command, draft, named, rule.definition, context)
+    references = _resolve_references(command, context, rule)
+    draft = _check_draft(command, context, rule)
+    definition = _definition(command, draft, references, rule.definition, context)
 
     redefine(rule, definition, context)
-    rule.projects = named.projects
-    _name_environment(rule, context)
+    rule.projects = references.projects
+    _add_environment(rule, context)
     emit_rule_event(rule, context, AlertRuleUpdated)
     return CommandResult(200, current_rule_json(rule, context))
 
 
+@handles(DeleteRule, needs.rule, needs.incidents_of_rule, needs.project_of_path)
 def delete_rule(command: DeleteRule, context: CommandContext) -> CommandResult:
-    """Watch it no more. A rule that found nothing leaves nothing behind; of others, incidents keep what they said."""
+    """Delete an alert rule and close its open incidents.
+
+    A rule that never opened an incident is purged; of another, its incidents keep a snapshot.
+    """
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
 
@@ -117,54 +148,54 @@ def delete_rule(command: DeleteRule, context: CommandContext) -> CommandResult:
     return CommandResult(204)
 
 
-# --- what it names ----------------------------------------------------------------------------------------------
+# --- references -------------------------------------------------------------------------------------------------
 
 
-def _named(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> _Named:
-    """What the rule names, where it is left out as it stands.
+def _resolve_references(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> _References:
+    """Resolve what the command refers to; projects that it leaves out are those of the rule.
 
-    :raises Refusal: some of it does not exist, or the actor does not reach it.
+    :raises Refusal: if something does not exist, or if the actor has no access to it.
     """
-    wrongs: dict[str, JSON] = {}
+    errors: dict[str, JSON] = {}
     projects = frozenset[int]() if rule is None else rule.projects
     if command.in_project is not None:
         project = require_project(command.in_project, context)
         check_project_access(project, context)
         projects = frozenset({project.facts.id})
     elif command.projects:
-        found, wrong = find_projects(command.projects, context)
+        found, error = find_projects(command.projects, context)
         projects = frozenset(project.facts.id for project in found)
-        wrongs |= {"projects": [wrong]} if wrong else {}
-    left_out, wrong = find_projects(command.excluded_projects, context)
-    wrongs |= {"excludedProjects": [wrong]} if wrong else {}
+        errors |= {"projects": [error]} if error else {}
+    excluded, error = find_projects(command.excluded_projects, context)
+    errors |= {"excludedProjects": [error]} if error else {}
     owner = Owner()
     try:
         owner = resolve_owner(
             command.owner, MentionFacts(context.facts, context.organization.id), organization=context.organization.id
         )
     except InvalidFields as invalid:
-        wrongs |= invalid.body
-    if wrongs:
-        raise InvalidFields(wrongs)
-    return _Named(projects, owner, tuple(sorted({project.slug for project in left_out})))
+        errors |= invalid.body
+    if errors:
+        raise InvalidFields(errors)
+    return _References(projects, owner, tuple(sorted({project.slug for project in excluded})))
 
 
-def _name_environment(rule: AlertRule, context: CommandContext) -> None:
+def _add_environment(rule: AlertRule, context: CommandContext) -> None:
     if rule.definition.environment is not None:
         context.changes.rules.environments.add((rule.organization_id, rule.definition.environment))
 
 
-# --- what it says -----------------------------------------------------------------------------------------------
+# --- definition -------------------------------------------------------------------------------------------------
 
 
-def _draft(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> RuleDraft:
-    """What of the rule has to fit together, after it was changed.
+def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> RuleDraft:
+    """Return the consistent fields of the rule as the command leaves them.
 
-    :raises InvalidFields: it does not, or the organization's plan does not include it.
+    :raises InvalidFields: if they are not consistent, or if the organization's plan does not include the dataset.
     """
     draft = command.apply_to(RuleDraft() if rule is None else draft_of(rule.definition))
-    is_metric = draft.dataset is Dataset.PERFORMANCEMETRICS
-    if is_metric and not context.organization.has(Feature.GENERIC_METRICS):
+    is_generic = draft.dataset is Dataset.PERFORMANCEMETRICS
+    if is_generic and not context.organization.has(Feature.GENERIC_METRICS):
         raise rule_error("This project does not have access to the `generic_metrics` dataset")
     for sentence in (query_error(draft), event_types_error(draft), threshold_error(draft)):
         if sentence:
@@ -173,27 +204,24 @@ def _draft(command: RuleFields, context: CommandContext, rule: AlertRule | None)
 
 
 def _definition(
-    command: RuleFields, draft: RuleDraft, named: _Named, standing: Definition, context: CommandContext
+    command: RuleFields, draft: RuleDraft, references: _References, current: Definition, context: CommandContext
 ) -> Definition:
-    said = command.model_fields_set
-    own = {
+    sent = command.model_fields_set
+    plain = {
         "name": command.rule_name,
         "environment": command.environment,
         "threshold_period": command.threshold_period,
         "activation_condition": command.activation_condition,
         "include_all_projects": command.include_all_projects,
     }
-    changes: dict[str, Any] = {name: value for name, value in own.items() if _FIELDS.get(name, name) in said}
-    if "owner" in said:
-        changes |= {"owner_user": named.owner.user, "owner_team": named.owner.team}
-    if "excluded_projects" in said:
-        changes["excluded_projects"] = named.excluded
-    # Blank leaves a description as it is, as it did in the API that we give back; null takes it away.
-    if "description" in said and command.description != "":
+    changes: dict[str, Any] = {name: value for name, value in plain.items() if _FIELDS.get(name, name) in sent}
+    if "owner" in sent:
+        changes |= {"owner_user": references.owner.user, "owner_team": references.owner.team}
+    if "excluded_projects" in sent:
+        changes["excluded_projects"] = references.excluded
+    # As in Sentry's incident API, a blank description leaves the current one; null removes it.
+    if "description" in sent and command.description != "":
         changes["description"] = command.description
-    # A rule stays of the kind that it was made.
-    if isinstance(command, CreateRule):
-        changes["monitor_type"] = command.monitor_type
     changes |= {
         "query": command.query,
         "query_type": draft.query_type,
@@ -205,18 +233,18 @@ def _definition(
         "resolve_threshold": draft.stored(draft.resolve_threshold),
         "comparison_delta": draft.comparison_delta,
     }
-    return standing.model_copy(update=changes).with_triggers(_triggers(command, draft, standing, context))
+    return current.model_copy(update=changes).with_triggers(_triggers(command, draft, current, context))
 
 
 _FIELDS: Final = {"name": "rule_name"}
 
 
-def _triggers(command: RuleFields, draft: RuleDraft, standing: Definition, context: CommandContext) -> list[Trigger]:
-    left = {trigger.id: trigger for trigger in standing.triggers}
-    made = []
+def _triggers(command: RuleFields, draft: RuleDraft, current: Definition, context: CommandContext) -> list[Trigger]:
+    remaining = {trigger.id: trigger for trigger in current.triggers}
+    triggers = []
     for spec in command.triggers:
         known = None
-        if spec.id is not None and (known := left.pop(spec.id, None)) is None:
+        if spec.id is not None and (known := remaining.pop(spec.id, None)) is None:
             raise rule_error("Trigger does not exist")
-        made.append(build_trigger(spec, known, draft, context))
-    return made
+        triggers.append(build_trigger(spec, known, draft, context))
+    return triggers

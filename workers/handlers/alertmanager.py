@@ -1,7 +1,7 @@
-"""What Prometheus Alertmanager says of a group of alerts, and the incident that follows it.
+"""Handler of Prometheus Alertmanager's notifications: the incident follows the state of its group of alerts.
 
-What is said is a state, not a change: said again it changes nothing, and what was missed is made up for by what is
-said next.
+A notification states the group's current state, so a repetition changes nothing and a lost one is made up for by the
+next.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_service
 from models.refusals import FIELD_REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import LoadedProject
+from workers.batch.handler import handles
 from workers.domain.incidents import NewIncident, change_status, create_incident
 
 
+@handles(ReceiveAlerts, needs.new_incident, needs.incident_of_key, needs.project)
 def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandResult:
-    """Open the incident of the group, give it another status, or close it; what stands already is left alone."""
+    """Open the incident of the group, change its status or close it, unless it has the right status already."""
     require_service(context.actor)
     is_firing = command.state is AlertState.FIRING
     projects = _projects(command, context) if is_firing else []
@@ -34,20 +37,23 @@ def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandRe
 def _open(command: ReceiveAlerts, context: CommandContext, projects: list[LoadedProject]) -> CommandResult:
     if not projects:
         raise InvalidFields({"project": [FIELD_REQUIRED]})
-    began = command.starts_at or context.accepted_at
-    opening = NewIncident(
+    started = command.starts_at or context.accepted_at
+    new = NewIncident(
         title=command.title,
         projects=projects,
-        date_started=began,
-        date_detected=began,
+        date_started=started,
+        date_detected=started,
         status=IncidentStatus.from_severity(command.severity),
         dedup_key=command.dedup_key,
     )
-    return CommandResult(201, context.incident_json(create_incident(opening, context)))
+    return CommandResult(201, context.incident_json(create_incident(new, context)))
 
 
 def _projects(command: ReceiveAlerts, context: CommandContext) -> list[LoadedProject]:
-    """The project that the alerts name; a program reaches every one of its organization that is active."""
+    """Return the project that the alerts name, if they name one. A service has access to every active project.
+
+    :raises InvalidFields: if the organization has no such active project.
+    """
     if command.project is None:
         return []
     project = context.facts.find_active_project(context.organization.id, command.project)

@@ -1,4 +1,4 @@
-"""What people say on an incident, say otherwise, and take back."""
+"""Handlers of comments: post, edit, delete."""
 
 from __future__ import annotations
 
@@ -7,54 +7,58 @@ from collections.abc import Sequence
 from models.enums import ActivityType, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.incidents.mentions import ResolvedMentions as People
-from models.incidents.mentions import resolve_mentions
+from models.incidents.mentions import ResolvedMentions, resolve_mentions
 from models.refusals import NotFound
 from models.serializers import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import MentionFacts
+from workers.batch.handler import handles
 
 
+@handles(PostComment, needs.incident, needs.mentions)
 def post_comment(command: PostComment, context: CommandContext) -> CommandResult:
-    """Write the comment, subscribe its author and everyone mentioned, and announce both."""
+    """Add a comment, subscribe its author and the people mentioned, and emit CommentPosted and Mentioned."""
     incident = context.require_incident(command.incident)
     author = context.author
-    people = _people(command.mentions, incident, context)
+    mentioned = _resolve(command.mentions, incident, context)
 
     context.subscribe(incident, [author.id], SubscriptionReason.COMMENTED)
     comment = context.record_activity(
         incident,
         ActivityType.COMMENT,
         comment=command.comment,
-        mentioned_users=people.users,
-        mentioned_teams=people.teams,
+        mentioned_users=mentioned.users,
+        mentioned_teams=mentioned.teams,
     )
     context.emit(incident, CommentPosted(activity=comment.id, comment=command.comment))
-    _tell(people, incident, comment, context)
+    _emit_mentioned(mentioned, incident, comment, context)
     return CommandResult(201, activity_json(comment, identifier=incident.identifier, user=author))
 
 
+@handles(EditComment, needs.incident, needs.comment, needs.mentions)
 def edit_comment(command: EditComment, context: CommandContext) -> CommandResult:
-    """Replace the text in place; subscribe and announce only those who are mentioned for the first time."""
+    """Replace a comment's text, and subscribe and notify the people whom it mentions for the first time."""
     incident = context.require_incident(command.incident)
     comment = _own_comment(command.id, incident, context)
     context.require_version(comment.version)
-    people = _people(command.mentions or (), incident, context)
-    newly = people.without(users=comment.mentioned_users, teams=comment.mentioned_teams)
+    mentioned = _resolve(command.mentions or (), incident, context)
+    newly_mentioned = mentioned.without(users=comment.mentioned_users, teams=comment.mentioned_teams)
 
-    comment.edit(command.comment, users=people.users, teams=people.teams)
+    comment.edit(command.comment, users=mentioned.users, teams=mentioned.teams)
     incident.bump_version()
     context.changes.edited_comments[comment.id] = comment
     context.emit(incident, CommentEdited(activity=comment.id, comment=command.comment))
-    _tell(newly, incident, comment, context)
+    _emit_mentioned(newly_mentioned, incident, comment, context)
     author = context.facts.people.get(comment.user_id or 0)
     return CommandResult(200, activity_json(comment, identifier=incident.identifier, user=author))
 
 
+@handles(DeleteComment, needs.incident, needs.comment)
 def delete_comment(command: DeleteComment, context: CommandContext) -> CommandResult:
-    """Take the comment back; subscriptions that came with it stay."""
+    """Delete a comment. The subscriptions that it caused remain."""
     incident = context.require_incident(command.incident)
     comment = _own_comment(command.id, incident, context)
     context.require_version(comment.version)
@@ -67,14 +71,17 @@ def delete_comment(command: DeleteComment, context: CommandContext) -> CommandRe
 
 
 def _own_comment(id_: int, incident: Incident, context: CommandContext) -> Activity:
-    """The comment, for its author or for an account with the superuser flag; for anyone else there is none."""
+    """Return the comment.
+
+    :raises NotFound: if the incident has no such comment, or if the actor is neither its author nor a superuser.
+    """
     comment = context.facts.find_comment(incident, id_)
     if comment is None or not (context.author.is_superuser or comment.user_id == context.author.id):
         raise NotFound
     return comment
 
 
-def _people(mentions: Sequence[str | None], incident: Incident, context: CommandContext) -> People:
+def _resolve(mentions: Sequence[str | None], incident: Incident, context: CommandContext) -> ResolvedMentions:
     return resolve_mentions(
         mentions,
         MentionFacts(context.facts, context.organization.id),
@@ -83,16 +90,18 @@ def _people(mentions: Sequence[str | None], incident: Incident, context: Command
     )
 
 
-def _tell(people: People, incident: Incident, comment: Activity, context: CommandContext) -> None:
-    context.subscribe(incident, sorted(people.users), SubscriptionReason.MENTION)
-    context.subscribe(incident, sorted(people.team_users), SubscriptionReason.TEAM_MENTION)
-    if people:
+def _emit_mentioned(
+    mentioned: ResolvedMentions, incident: Incident, comment: Activity, context: CommandContext
+) -> None:
+    context.subscribe(incident, sorted(mentioned.users), SubscriptionReason.MENTION)
+    context.subscribe(incident, sorted(mentioned.team_users), SubscriptionReason.TEAM_MENTION)
+    if mentioned:
         context.emit(
             incident,
             Mentioned(
                 activity=comment.id,
                 comment=comment.comment or "",
-                users=tuple(sorted(people.users)),
-                teams=tuple(sorted(people.teams)),
+                users=tuple(sorted(mentioned.users)),
+                teams=tuple(sorted(mentioned.teams)),
             ),
         )

@@ -1,4 +1,4 @@
-"""The life of an incident: its opening, its changes of status, and who has seen it."""
+"""Handlers of incidents: open one, change its status, mark it as seen."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ from models.policy import has_project_access, is_project_member, require_person,
 from models.refusals import Conflict, Forbidden, InvalidFields
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import LoadedProject
-from workers.domain.incidents import NewIncident, change_status
-from workers.domain.incidents import create_incident as begin
+from workers.batch.handler import handles
+from workers.domain.incidents import NewIncident, change_status, create_incident
 from workers.domain.rule_actions import resolve_manual_close
 
 
+@handles(OpenIncident, needs.new_incident, needs.incident_of_key, needs.projects, needs.rule)
 def open_incident(command: OpenIncident, context: CommandContext) -> CommandResult:
-    """Open an incident, or answer the open one that has the same key."""
+    """Open an incident, or return the open one with the same deduplication key."""
     projects, rule = _projects_and_rule(command, context)
     if command.dedup_key is not None:
-        standing = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
-        if standing is not None:
-            context.require_access(standing)
-            return CommandResult(200, context.incident_json(standing))
+        existing = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
+        if existing is not None:
+            context.require_access(existing)
+            return CommandResult(200, context.incident_json(existing))
 
     started = command.date_started or context.accepted_at
-    opening = NewIncident(
+    new = NewIncident(
         title=command.title,
         projects=projects,
         date_started=started,
@@ -34,12 +36,13 @@ def open_incident(command: OpenIncident, context: CommandContext) -> CommandResu
         dedup_key=command.dedup_key,
         rule=rule,
     )
-    incident = begin(opening, context)
+    incident = create_incident(new, context)
     return CommandResult(201, context.incident_json(incident))
 
 
+@handles(SetStatus, needs.incident, needs.incident_details, needs.action_recipients)
 def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
-    """Close the incident, reopen it, or say how bad it is; the status it has already changes nothing."""
+    """Close or reopen an incident, or change its severity; its current status is a no-op."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     new = IncidentStatus(command.status)
@@ -50,7 +53,7 @@ def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
     if new is not IncidentStatus.CLOSED and context.facts.other_holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    # Without a person it is tocsin itself: the rule that found the incident is no more what it was.
+    # Without a person the actor is the system, which closes the incidents of a rule that was changed or deleted.
     by = StatusMethod.MANUAL if context.actor.is_person else StatusMethod.RULE_UPDATED
     change = change_status(incident, new, context, by=by, comment=command.comment)
     if context.actor.is_person:
@@ -61,8 +64,9 @@ def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
     return CommandResult(200, context.incident_json(incident))
 
 
+@handles(MarkSeen, needs.incident)
 def mark_seen(command: MarkSeen, context: CommandContext) -> CommandResult:
-    """Remember that the person has seen the incident, if they are on a team of one of its projects; else nothing."""
+    """Record that a person has seen the incident, if they are a member of one of its projects."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     person = context.author
@@ -74,18 +78,18 @@ def mark_seen(command: MarkSeen, context: CommandContext) -> CommandResult:
 
 
 def _projects_and_rule(command: OpenIncident, context: CommandContext) -> tuple[list[LoadedProject], AlertRule | None]:
-    wrongs: dict[str, JSON] = {}
+    errors: dict[str, JSON] = {}
     found = [
         context.facts.find_active_project(context.organization.id, slug) for slug in dict.fromkeys(command.projects)
     ]
     projects = [project for project in found if project is not None]
     rule = None if command.alert_rule is None else context.find_rule(command.alert_rule)
     if len(projects) != len(found):
-        wrongs["projects"] = ["Invalid project"]
+        errors["projects"] = ["Invalid project"]
     if command.alert_rule is not None and (rule is None or not context.can_read_rule(rule)):
-        wrongs["alertRule"] = ["Invalid alert rule"]
-    if wrongs:
-        raise InvalidFields(wrongs)
+        errors["alertRule"] = ["Invalid alert rule"]
+    if errors:
+        raise InvalidFields(errors)
     if not all(has_project_access(context.actor, context.organization, project.facts) for project in projects):
         raise Forbidden
     return projects, rule

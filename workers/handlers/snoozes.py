@@ -1,4 +1,4 @@
-"""Keeping an alert rule silent, and letting it speak again."""
+"""Handlers of snoozes: silence an alert rule, for a person or for everyone, and end that."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from models.alert_rules.alert_rule import AlertRule, Snooze
 from models.alert_rules.serializers import snooze_json
 from models.refusals import Gone, ListRefusal, NotFound
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 from workers.domain.alert_rules import check_project_access, check_rule_access, require_project
 
 
+@handles(SnoozeRule, needs.rule, needs.project_of_path)
 def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
-    """Keep the rule silent; once for each person, and once for everyone."""
-    rule, author = _rule(command, context), context.author
+    """Snooze a rule for the author or for everyone. Each may have one snooze in force.
+
+    :raises Gone: if there is one already.
+    """
+    rule, author = _require_rule(command, context), context.author
     user = author.id if command.target == "me" else None
     if any(
         each.user_id == user and each.is_active(context.accepted_at)
@@ -20,32 +26,36 @@ def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
     ):
         raise Gone("RuleSnooze already exists for this rule and scope.")
 
-    _forget(rule, user, context)
+    _remove_snooze(rule, user, context)
     snooze = Snooze(rule.id, user, author.id, command.until, context.accepted_at)
     context.facts.rules.snooze(snooze)
     context.changes.rules.snoozes[rule.id, user] = snooze
     return CommandResult(201, snooze_json(snooze))
 
 
+@handles(UnsnoozeRule, needs.rule, needs.project_of_path)
 def unsnooze_rule(command: UnsnoozeRule, context: CommandContext) -> CommandResult:
-    """Let the rule speak again: to the person, to everyone, or both."""
-    rule, author = _rule(command, context), context.author
+    """End the snoozes of a rule: the author's, the one for everyone, or both.
+
+    :raises NotFound: if none of them is in force.
+    """
+    rule, author = _require_rule(command, context), context.author
     scopes: dict[str | None, set[int | None]] = {"me": {author.id}, "everyone": {None}, None: {author.id, None}}
-    standing = context.facts.rules.snoozes.get(rule.id, ())
+    snoozes = context.facts.rules.snoozes.get(rule.id, ())
     ended = {
         each.user_id
-        for each in standing
+        for each in snoozes
         if each.user_id in scopes[command.target] and each.is_active(context.accepted_at)
     }
     if not ended:
         raise NotFound
 
     for user in ended:
-        _forget(rule, user, context)
+        _remove_snooze(rule, user, context)
     return CommandResult(204)
 
 
-def _rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -> AlertRule:
+def _require_rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -> AlertRule:
     rule = context.facts.rules.find_rule(context.organization.id, command.alert_rule)
     if command.in_project is not None:
         project = require_project(command.in_project, context)
@@ -57,8 +67,8 @@ def _rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -> AlertR
     return rule
 
 
-def _forget(rule: AlertRule, user: int | None, context: CommandContext) -> None:
-    """Take away whatever snooze there is, in force or over."""
+def _remove_snooze(rule: AlertRule, user: int | None, context: CommandContext) -> None:
+    """Remove the snooze of a user (``None``: of everyone), in force or expired."""
     context.facts.rules.unsnooze(rule.id, user)
     context.changes.rules.snoozes.pop((rule.id, user), None)
     context.changes.rules.ended_snoozes.add((rule.id, user))

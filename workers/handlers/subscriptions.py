@@ -1,4 +1,4 @@
-"""Who hears of an incident."""
+"""Handlers of subscriptions to incidents."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from models.enums import SubscriptionReason
 from models.policy import require_person
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 
 
+@handles(Subscribe, needs.incident, needs.incident_details)
 def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
-    """The person hears of the incident from now on; who did already keeps the reason they had."""
+    """Subscribe a person to an incident. A subscription that exists keeps its reason."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     if not context.is_subscribed(incident):
@@ -19,8 +22,9 @@ def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
     return CommandResult(201, {})
 
 
+@handles(Unsubscribe, needs.incident, needs.incident_details)
 def unsubscribe(command: Unsubscribe, context: CommandContext) -> CommandResult:
-    """The person hears no more of the incident; no matter whether they did."""
+    """Unsubscribe a person from an incident; it succeeds without a subscription, too."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     if context.is_subscribed(incident):

@@ -1,7 +1,7 @@
-"""The thresholds of alert rules, and whom they tell: changed one by one, beside the body of the rule.
+"""Handlers of single triggers and actions of an alert rule.
 
-Another threshold is another rule as far as incidents are concerned: what the rule holds open ends. Who is told of it
-may change without that.
+A change of its triggers starts a new generation of the rule, which closes its open incidents. A change of its actions
+does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from tasks.commands.triggers import (
     UpdateTrigger,
 )
 from tasks.events import AlertRuleUpdated
+from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 from workers.domain.alert_rules import (
     amend,
     build_action,
@@ -34,55 +36,61 @@ from workers.domain.alert_rules import (
 )
 
 
+@handles(CreateTrigger, needs.rule, needs.incidents_of_rule, needs.rule_actions, needs.excluded_projects)
 def create_trigger(command: CreateTrigger, context: CommandContext) -> CommandResult:
-    """Add a threshold."""
+    """Add a trigger to a rule."""
     rule = require_rule(command.alert_rule, context)
     trigger = build_trigger(command, None, draft_of(rule.definition), context)
-    _replace(rule, [*rule.definition.triggers, trigger], context)
+    _set_triggers(rule, [*rule.definition.triggers, trigger], context)
     return CommandResult(201, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
+@handles(UpdateTrigger, needs.rule, needs.incidents_of_rule, needs.rule_actions, needs.excluded_projects)
 def update_trigger(command: UpdateTrigger, context: CommandContext) -> CommandResult:
-    """Move a threshold, call it otherwise, or let it tell others."""
+    """Change a trigger's threshold, label, excluded projects or actions."""
     rule = require_rule(command.alert_rule, context)
-    standing = require_trigger(rule, command.id)
-    trigger = build_trigger(command, standing, draft_of(rule.definition), context)
-    _replace(rule, [*_others(rule, standing), trigger], context)
+    known = require_trigger(rule, command.id)
+    trigger = build_trigger(command, known, draft_of(rule.definition), context)
+    _set_triggers(rule, [*_others(rule, known), trigger], context)
     return CommandResult(200, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
+@handles(DeleteTrigger, needs.rule, needs.incidents_of_rule)
 def delete_trigger(command: DeleteTrigger, context: CommandContext) -> CommandResult:
-    """Take a threshold away."""
+    """Delete a trigger."""
     rule = require_rule(command.alert_rule, context)
-    _replace(rule, _others(rule, require_trigger(rule, command.id)), context)
+    _set_triggers(rule, _others(rule, require_trigger(rule, command.id)), context)
     return CommandResult(204)
 
 
+@handles(CreateAction, needs.rule, needs.rule_actions)
 def create_action(command: CreateAction, context: CommandContext) -> CommandResult:
-    """Tell somebody else as well."""
+    """Add an action to a trigger."""
     rule = require_rule(command.alert_rule, context)
     trigger = require_trigger(rule, command.trigger)
     action = build_action(command.action, None, context)
-    _tell(rule, trigger, [*trigger.actions, action], context)
+    _set_actions(rule, trigger, [*trigger.actions, action], context)
     return CommandResult(201, action_json(trigger.id, action, context.facts.rule_references))
 
 
+@handles(UpdateAction, needs.rule, needs.rule_actions)
 def update_action(command: UpdateAction, context: CommandContext) -> CommandResult:
-    """Tell somebody else instead."""
+    """Replace an action of a trigger."""
     rule = require_rule(command.alert_rule, context)
     trigger = require_trigger(rule, command.trigger)
-    standing = _action_at(trigger, command.id)
-    action = build_action(command.action, standing, context)
-    _tell(rule, trigger, [*(each for each in trigger.actions if each.id != standing.id), action], context)
+    known = _require_action(trigger, command.id)
+    action = build_action(command.action, known, context)
+    _set_actions(rule, trigger, [*(each for each in trigger.actions if each.id != known.id), action], context)
     return CommandResult(200, action_json(trigger.id, action, context.facts.rule_references))
 
 
+@handles(DeleteAction, needs.rule)
 def delete_action(command: DeleteAction, context: CommandContext) -> CommandResult:
-    """Tell somebody no more."""
+    """Delete an action from a trigger."""
     rule = require_rule(command.alert_rule, context)
     trigger = require_trigger(rule, command.trigger)
-    standing = _action_at(trigger, command.id)
-    _tell(rule, trigger, (each for each in trigger.actions if each.id != standing.id), context)
+    known = _require_action(trigger, command.id)
+    _set_actions(rule, trigger, (each for each in trigger.actions if each.id != known.id), context)
     return CommandResult(204)
 
 
@@ -90,10 +98,10 @@ def _others(rule: AlertRule, trigger: Trigger) -> list[Trigger]:
     return [each for each in rule.definition.triggers if each.id != trigger.id]
 
 
-def _replace(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
-    """Give the rule these triggers.
+def _set_triggers(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
+    """Start a generation of the rule with these triggers.
 
-    :raises Refusal: two have the same label, or a value would both alert and resolve.
+    :raises Refusal: if two have the same label, or if a value could both fire and resolve one.
     """
     if len({trigger.label for trigger in triggers}) < len(triggers):
         raise ListRefusal("This label is already in use for this alert rule")
@@ -103,13 +111,13 @@ def _replace(rule: AlertRule, triggers: list[Trigger], context: CommandContext) 
     emit_rule_event(rule, context, AlertRuleUpdated)
 
 
-def _tell(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], context: CommandContext) -> None:
+def _set_actions(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], context: CommandContext) -> None:
     changed = trigger.model_copy(update={"actions": tuple(actions)})
     amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), context)
     emit_rule_event(rule, context, AlertRuleUpdated)
 
 
-def _action_at(trigger: Trigger, id_: int) -> Action:
+def _require_action(trigger: Trigger, id_: int) -> Action:
     found = next((action for action in trigger.actions if action.id == id_), None)
     if found is None:
         raise NotFound
