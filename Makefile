@@ -1,4 +1,4 @@
-# Every chore by name. Plain `make` lists them.
+# The project's tasks. Plain `make` lists them.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -11,49 +11,49 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --only-binary :all: --require-hashes
 PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n auto --dist loadgroup
-# Tests start hundreds of processes: what one has compiled, the others read.
+# Tests start hundreds of processes, which share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 WHEEL := build/wheel
 CLIENT := clients/python
 
-# The first Python that will do; `make setup PYTHON=…` names another.
+# The first suitable Python is used; `make setup PYTHON=…` selects another.
 PYTHONS := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11)
 
-help: ## list the chores
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.tocsin ## make .venv with everything tocsin needs to run
+setup: $(VENV)/.tocsin ## create .venv with everything that tocsin needs to run
 
-run: setup ## start everything, with a demo to play with
+run: setup ## start everything, with a demo
 	@$(BIN)/tocsin up --demo
 
 test: $(VENV)/.dev ## run every test, in parallel
 	@$(PYTEST) $(PARALLEL)
 
-test-fast: $(VENV)/.dev ## run the tests of the rules and of handling
+test-fast: $(VENV)/.dev ## run the unit tests and the handler tests
 	@$(PYTEST) tests/unit tests/handlers
 
-fuzz: $(VENV)/.dev ## throw other dice, more often: make fuzz seed=7 times=5
-	@seed=$(or $(seed),$$(date +%s)); echo "the dice of make fuzz seed=$$seed"; \
+fuzz: $(VENV)/.dev ## run the fuzz tests with another seed and more examples: make fuzz seed=7 times=5
+	@seed=$(or $(seed),$$(date +%s)); echo "to repeat this run: make fuzz seed=$$seed"; \
 	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_list_statements.py
 
-format: $(VENV)/.dev ## put the code into shape
+format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
 types: $(VENV)/.dev ## check the types
 	@$(BIN)/mypy
 
-arrows: $(VENV)/.dev ## check who imports whom
+arrows: $(VENV)/.dev ## check the imports against the import contracts
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev ## run the examples in docstrings and in docs/
 	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) $(CLIENT)/tocsin_client $(wildcard docs README.md) \
 	|| test $$? -eq 5
 
-check: check-rest test ## everything that must hold before a change goes in
+check: check-rest test ## run every check that must pass before a change is merged
 
-check-rest: $(VENV)/.dev ## what `make check` adds to `make test`
+check-rest: $(VENV)/.dev ## run the checks that `make check` adds to `make test`
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(MAKE) --no-print-directory types arrows docs test-wheel
@@ -67,24 +67,24 @@ test-wheel: $(VENV)/.dev ## run the journeys on the built wheel, from a folder w
 	@cp -R tests docs pyproject.toml README.md $(WHEEL)/away
 	@cd $(WHEEL)/away && PYTHONPATH="$(CURDIR)/$(WHEEL)/site" "$(CURDIR)/$(BIN)/python" -P -m pytest $(PARALLEL) tests/journeys
 
-migration: setup ## write a new migration: make migration name="what it does"
-	@test -n "$(name)" || { echo 'say what it does: make migration name="add a column"' >&2; exit 2; }
+migration: setup ## create a migration: make migration name="what it does"
+	@test -n "$(name)" || { echo 'the migration needs a name: make migration name="add a column"' >&2; exit 2; }
 	@$(BIN)/alembic revision -m "$(name)"
 
-migrate: setup ## bring the schema to head
+migrate: setup ## migrate the schema to the latest revision
 	@$(BIN)/tocsin migrate
 
-bench: $(VENV)/.dev ## measure, and write the results to bench/results
+bench: $(VENV)/.dev ## run the benchmark and write the results to bench/results
 	@$(BIN)/python -m bench.run
 
-lock: ## resolve all dependencies anew (needs uv)
+lock: ## resolve all dependencies again (needs uv)
 	@command -v uv > /dev/null || { echo "make lock needs uv: install it, then try again" >&2; exit 1; }
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group build -o requirements.lock
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
-clean: ## remove what was built and cached; .venv and data stay
+clean: ## remove build results and caches; keep .venv and data
 	@rm -rf build dist *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
 	@find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -95,7 +95,7 @@ $(BIN)/python:
 		if command -v uv > /dev/null; then exec uv venv --quiet --clear --seed --python "$$python" $(VENV); fi; \
 		echo "$$python has no venv module: install it (Debian and Ubuntu: apt install python3-venv) or uv" >&2; exit 1; \
 	done; \
-	echo "tocsin needs Python 3.11 or newer: install one, or name it with \`make setup PYTHON=...\`" >&2; exit 1
+	echo "tocsin needs Python 3.11 or newer: install it, or select it with \`make setup PYTHON=...\`" >&2; exit 1
 
 $(VENV)/.locked: requirements.lock | $(BIN)/python
 	@$(LOCKED) -r requirements.lock

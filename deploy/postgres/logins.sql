@@ -1,4 +1,4 @@
--- Run once, when the database is made: a login for each process, in the group that `tocsin migrate` grants rights to.
+-- Run once, when the database is created: one login per process, in the group role that `tocsin migrate` grants rights to.
 \getenv gateway_password GATEWAY_PASSWORD
 \getenv worker_password WORKER_PASSWORD
 \getenv relay_password RELAY_PASSWORD

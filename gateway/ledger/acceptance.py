@@ -6,6 +6,7 @@ the commands they cover, so that two gateways agree on who came first.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 import orjson
+import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -21,12 +23,15 @@ from models.base import column_arrays, insert_statement
 from models.database.engine import is_transient, sqlstate
 from models.enums import Lane
 from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters, idempotency_keys
+from models.messaging.trace import request_ids
 from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
 ATTEMPTS: Final = 3
 """How often a batch is tried when it met a deadlock or a connection that broke."""
 
 _UNIQUE: Final = "23505"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +139,7 @@ class CommandAcceptor:
         raise Unavailable
 
     async def _try(self, applications: list[Submission], *, again: bool) -> list[_Answer | Exception]:
+        started = time.perf_counter()
         if any(application.keys for application in applications) or again:
             async with self._engine.begin() as connection:
                 answers, rows = await self._with_keys(connection, applications, again=again)
@@ -143,6 +149,12 @@ class CommandAcceptor:
                 dates = await _insert(connection, rows)
             answers = [_fresh(application.rows, dates) for application in applications]
         self._hint(rows)
+        log.info(
+            "commands.accepted",
+            commands=len(rows),
+            ms=round((time.perf_counter() - started) * 1000, 1),
+            request_ids=request_ids(row.request_id for row in rows),
+        )
         return answers
 
     async def _with_keys(

@@ -88,7 +88,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
     broker = ValkeyBroker(valkey_server)
     if not valkey_server.is_running():
         broker.start()
-    broker.wipe()
+    broker.delete_queues()
     return broker
 
 

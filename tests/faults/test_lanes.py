@@ -38,7 +38,7 @@ def test_what_we_publish_is_never_parked(broker: Broker, worker: HintWorker, hin
     worker.wait_handled("incident:1:1999")
 
     assert len(worker.handled) == 2000
-    assert broker.refused() == 0
+    assert broker.parked_count() == 0
 
 
 def test_hints_collect_while_the_broker_is_away_and_arrive_when_it_is_back(broker: Broker) -> None:

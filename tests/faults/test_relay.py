@@ -62,7 +62,7 @@ class Subscriber:
 
     def received(self) -> list[Any]:
         """The events that came, in their order."""
-        self.messages += self.broker.take(SUBSCRIBER)
+        self.messages += self.broker.receive_all(SUBSCRIBER)
         return [message.payload for message in self.messages]
 
     def sequences(self) -> dict[str, list[int]]:
@@ -265,7 +265,7 @@ def test_a_queue_without_a_consumer_that_asked_for_other_types_gets_nothing(brok
 def test_after_the_broker_was_wiped_the_notifiers_queue_is_back(broker: Broker) -> None:
     bus = EventBus(broker.settings)
     bus.publish([BusMessage("incident.opened", "1")])
-    broker.wipe()
+    broker.delete_queues()
 
     bus.publish([BusMessage("incident.opened", "2")])
 
@@ -279,12 +279,12 @@ def test_a_command_whose_hint_was_wiped_is_hinted_at_again(database: Database, b
     with database.engine.begin() as connection:
         given_forgotten(connection, "incident:1:7")
         given_forgotten(connection, "org:1", lane=Lane.BULK)
-    broker.wipe()
+    broker.delete_queues()
 
     with going(Relay(database.engine, broker.settings)):
         eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
         eventually(lambda: hinted(broker, Lane.BULK) >= {"org:1"})
-        broker.wipe()
+        broker.delete_queues()
         eventually(lambda: hinted(broker, Lane.COMMANDS) >= {"incident:1:7"})
 
 
@@ -427,5 +427,5 @@ def going(*relays: Relay) -> Iterator[None]:
 
 def hinted(broker: Broker, lane: Lane) -> set[str]:
     """The subjects that hints on this lane's queue name."""
-    calls = [message.payload for message in broker.take(lane.value)]
+    calls = [message.payload for message in broker.receive_all(lane.value)]
     return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

@@ -181,7 +181,7 @@ def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: Ra
     put(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
-    broker.wipe()
+    broker.delete_queues()
     eventually(lambda: [queue for queue in broker.queues() if queue["name"] == QUEUE])
     put(broker, a_hint("org:2"))
 

@@ -45,7 +45,7 @@ class System:
     def wipe_broker(self) -> None:
         """Take away every hint and every event on its way, with their queues."""
         if self.rabbitmq:
-            self.rabbitmq.wipe()
+            self.rabbitmq.delete_queues()
         else:
             redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
 
