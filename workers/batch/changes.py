@@ -1,4 +1,4 @@
-"""The changes that a batch makes: collected by handlers, written at once by :mod:`workers.batch.write`."""
+"""The changes that a batch makes: handlers collect them, :mod:`workers.batch.write` writes them at once."""
 
 from __future__ import annotations
 
@@ -18,22 +18,44 @@ from models.notifications.delivery import NewDelivery
 from workers.batch.rule_facts import TriggerState
 
 
+class ArchivedGeneration(NamedTuple):
+    """The definition of an alert rule in a generation that has ended, for the incidents that it opened."""
+
+    rule_id: int
+    generation: int
+    definition: Definition
+    date_modified: datetime
+
+
+class NewRuleActivity(NamedTuple):
+    """An entry of an alert rule's history."""
+
+    rule_id: int
+    user_id: int | None
+    type: RuleActivityType
+    date_added: datetime
+
+
 @dataclass(slots=True)
 class RuleChanges:
-    """What a batch does to alert rules. ``moved`` are those whose row has changed; ``purged`` leave nothing behind."""
+    """The changes of alert rules.
+
+    ``updated`` are the rules whose rows change, by id; ``purged`` are ids of rules whose rows are deleted.
+    ``environments`` are pairs of organization id and name. Snoozes are by rule id and user id (``None``: everyone's).
+    """
 
     created: list[AlertRule] = field(default_factory=list)
     updated: dict[int, AlertRule] = field(default_factory=dict)
-    archived_generations: list[tuple[int, int, Definition, datetime]] = field(default_factory=list)
+    archived_generations: list[ArchivedGeneration] = field(default_factory=list)
     purged: list[int] = field(default_factory=list)
-    activities: list[tuple[int, int | None, RuleActivityType, datetime]] = field(default_factory=list)
+    activities: list[NewRuleActivity] = field(default_factory=list)
     environments: set[tuple[int, str]] = field(default_factory=set)
     snoozes: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
     ended_snoozes: set[tuple[int, int | None]] = field(default_factory=set)
 
 
 class TriggerStateChange(NamedTuple):
-    """What became of a trigger that holds, or held, an incident open."""
+    """The new state of a trigger in an incident."""
 
     incident_id: int
     trigger_id: int
@@ -42,7 +64,7 @@ class TriggerStateChange(NamedTuple):
 
 
 class NewObservation(NamedTuple):
-    """An observation for the record; ``result`` is what it did."""
+    """A recorded observation, the ``number``-th of its rule and project; ``result`` is what it caused."""
 
     rule_id: int
     project_id: int
@@ -56,7 +78,11 @@ class NewObservation(NamedTuple):
 
 @dataclass(slots=True)
 class ObservationChanges:
-    """What values leave behind: where rules stand, by rule and project; what each value did, the last on its place."""
+    """The changes that observations make.
+
+    ``progress`` is by rule id and project id, ``observations`` also by their slot in the ring of kept observations,
+    ``trigger_states`` by incident id and trigger id.
+    """
 
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     observations: dict[tuple[int, int, int], NewObservation] = field(default_factory=dict)
@@ -64,7 +90,7 @@ class ObservationChanges:
 
 
 class NewDecision(NamedTuple):
-    """Whether a person is told of an activity by a channel, and by which rule."""
+    """A decision whether a channel notifies a person of an activity, and the rule that decided."""
 
     activity_id: int
     user_id: int
@@ -78,9 +104,11 @@ class NewDecision(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What a batch leaves behind, in the order in which it happened.
+    """The changes of a batch, in the order in which they were made.
 
-    Who unsubscribed at any time in it loses the standing subscription first; ``subscribed`` is what holds at its end.
+    ``activities`` come with their notification UUIDs. ``seen``, ``subscribed`` and ``unsubscribed`` are by incident id
+    and user id. ``unsubscribed`` is written first and holds whoever unsubscribed at any time in the batch;
+    ``subscribed`` holds the new subscriptions at its end.
     """
 
     opened: list[Incident] = field(default_factory=list)

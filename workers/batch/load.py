@@ -1,4 +1,4 @@
-"""Loading a facts: a handful of set-based queries for the whole batch, whatever its size."""
+"""Load the facts of a batch: a few set-based queries, whatever the size of the batch."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         user_ids_by_name=user_ids_by_name,
         members=_load_members(connection, request, people),
         mentioned_teams=_load_mentioned_teams(connection, request),
-        projects=_load_projects(connection, request, [*incidents, *rules.rules.values()]),
+        projects=_load_projects(connection, request, [*incidents, *rules.by_id.values()]),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
         subscriptions=_load_subscriptions(connection, detailed, request),
         seen=_load_seen(connection, detailed),
@@ -200,10 +200,12 @@ def _load_incidents(connection: Connection, request: FactRequest) -> list[Incide
         organizations, identifiers = _columns(request.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
         found.update((row.id, _incident(row)) for row in rows)
-    # Whoever reopens an incident must know who has its key by now.
-    held = {(each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open}
-    if request.dedup_keys or held:
-        organizations, keys = _columns(request.dedup_keys | held)
+    # Reopening an incident depends on whether another one has its key by now.
+    closed_keys = {
+        (each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open
+    }
+    if request.dedup_keys or closed_keys:
+        organizations, keys = _columns(request.dedup_keys | closed_keys)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, _incident(row)) for row in rows if row.id not in found)
     if request.observed_projects:
@@ -232,7 +234,7 @@ def _incident(row: Any) -> Incident:
 def _request_transition_ids(request: FactRequest, rules: RuleFacts) -> None:
     # A value can fire or resolve each trigger of its rule, and each transition can change the incident's status.
     for observed in request.observed_projects:
-        if (rule := rules.rules.get(observed.rule_id)) is not None:
+        if (rule := rules.by_id.get(observed.rule_id)) is not None:
             request.new_activity_ids += len(rule.definition.triggers)
 
 
@@ -286,7 +288,7 @@ def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int
     names: dict[str, int] = {}
     rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(request.user_ids), "names": list(request.user_names)})
     everyone = [Person(*row) for row in rows]
-    # The last to come wins: active accounts after inactive ones, older after younger, usernames after addresses.
+    # The last one wins: active accounts over inactive ones, older over newer ones, usernames over e-mail addresses.
     for person in everyone:
         people[person.id] = person
         names[person.email.lower()] = person.id
@@ -357,10 +359,10 @@ def _load_last_identifiers(connection: Connection, request: FactRequest) -> dict
 
 
 def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:
-    """New ids, lowest last, so that they can be popped in order."""
+    """Draw new ids from the table's sequence, the lowest last, so that they are popped in order."""
     if not count:
         return []
-    # As one value, and the sequence looked up once: a batch of values draws thousands.
+    # One array, and one look-up of the sequence: a batch of observations draws thousands of ids.
     drawn: list[int] = connection.exec_driver_sql(
         "SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass)))"
         " FROM generate_series(1, %(count)s)",

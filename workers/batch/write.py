@@ -1,4 +1,4 @@
-"""Writing what a batch has changed: one bulk statement per table."""
+"""Write the changes of a batch: one bulk statement per table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers.batch.changes import Changes, NewDecision
 from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
-_INCIDENT: Final = (
+_INCIDENT_COLUMNS: Final = (
     "id",
     "organization_id",
     "identifier",
@@ -40,8 +40,16 @@ _INCIDENT: Final = (
     "alert_rule_id",
     "alert_rule_generation",
 )
-_MOVES: Final = ("id", "status", "status_method", "version", "event_sequence", "date_closed", "last_activity_at")
-_ACTIVITY: Final = (
+_UPDATED_COLUMNS: Final = (
+    "id",
+    "status",
+    "status_method",
+    "version",
+    "event_sequence",
+    "date_closed",
+    "last_activity_at",
+)
+_ACTIVITY_COLUMNS: Final = (
     "id",
     "incident_id",
     "user_id",
@@ -54,9 +62,9 @@ _ACTIVITY: Final = (
     "notification_uuid",
     "mentions",
 )
-_EDIT: Final = ("id", "comment", "version", "mentions")
+_EDITED_COLUMNS: Final = ("id", "comment", "version", "mentions")
 
-_MOVE: Final = """
+_UPDATE_INCIDENTS: Final = """
 UPDATE incidents i
 SET status = m.status, status_method = m.status_method, version = m.version, event_sequence = m.event_sequence,
     date_closed = m.date_closed, last_activity_at = m.last_activity_at
@@ -66,7 +74,7 @@ FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallin
 WHERE i.id = m.id
 """
 
-_REWRITE: Final = """
+_UPDATE_COMMENTS: Final = """
 UPDATE incident_activities a
 SET comment = e.comment, version = e.version, mentions = e.mentions::jsonb
 FROM unnest(%(id)b::bigint[], %(comment)b::text[], %(version)b::bigint[], %(mentions)b::text[])
@@ -77,29 +85,31 @@ _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
-    """Write everything inside the batch's transaction."""
-    # The list copies what an incident's rule says as the incident is written.
+    """Write all changes of a batch in its transaction."""
+    # Rules first: a trigger copies facts of an incident's rule into the list projection as the incident is written.
     write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
-    insert_rows(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
+    insert_rows(connection, incidents, _INCIDENT_COLUMNS, (_row(each, _INCIDENT_COLUMNS) for each in changes.opened))
     insert_rows(
         connection,
         incident_projects,
         ("incident_id", "project_id"),
         ((incident.id, project) for incident in changes.opened for project in incident.projects),
     )
-    moved = [_row(incident, _MOVES) for incident in changes.updated.values() if incident.id not in opened]
-    if moved:
-        connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, moved)))
+    updated = [_row(incident, _UPDATED_COLUMNS) for incident in changes.updated.values() if incident.id not in opened]
+    if updated:
+        connection.exec_driver_sql(_UPDATE_INCIDENTS, dict(column_arrays(_UPDATED_COLUMNS, updated)))
     insert_rows(
         connection,
         activities,
-        _ACTIVITY,
-        ((*_row(activity, _ACTIVITY[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
+        _ACTIVITY_COLUMNS,
+        ((*_row(activity, _ACTIVITY_COLUMNS[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
-    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited_comments.values()]
+    edited = [
+        (*_row(activity, _EDITED_COLUMNS[:-1]), _mentions(activity)) for activity in changes.edited_comments.values()
+    ]
     if edited:
-        connection.exec_driver_sql(_REWRITE, dict(column_arrays(_EDIT, edited)))
+        connection.exec_driver_sql(_UPDATE_COMMENTS, dict(column_arrays(_EDITED_COLUMNS, edited)))
     if changes.deleted_comments:
         connection.exec_driver_sql(
             "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted_comments}
@@ -114,7 +124,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         connection,
         subscriptions,
         ("incident_id", "user_id", "reason", "date_added"),
-        ((*pair, *how) for pair, how in changes.subscribed.items()),
+        ((*pair, reason, at) for pair, (reason, at) in changes.subscribed.items()),
         "ON CONFLICT DO NOTHING",
     )
     insert_rows(
@@ -138,7 +148,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
 
 
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
-    """The entity's values by column; psycopg takes plain integers, not our enumerations."""
+    """Return the entity's values by column. psycopg's binary parameters need plain integers, not enum members."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
 

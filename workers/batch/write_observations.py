@@ -1,4 +1,4 @@
-"""Writing what values have done: where rules stand, what each value did, what holds incidents open."""
+"""Write what observations changed: the progress of rules, the kept observations, the states of triggers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HELD: Final = ("incident_id", "trigger_id", "label", "status", "date_added", "d
 
 
 def write_observations(connection: Connection, changes: ObservationChanges) -> None:
-    """Write everything about values inside the batch's transaction."""
+    """Write the changes that observations made, in the batch's transaction."""
     insert_rows(
         connection,
         alert_rule_progress,

@@ -1,4 +1,4 @@
-"""What the handlers of alert rules share: which rule is meant, whom it may tell, and what its change ends."""
+"""Operations on alert rules that their handlers share: look-ups, definitions, new generations."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ from tasks.commands.incidents import SetStatus
 from tasks.commands.rule_fields import RULE_OBJECT_ERRORS_KEY, ActionSpec, TriggerSpec
 from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
+from workers.batch.changes import ArchivedGeneration, NewRuleActivity
 from workers.batch.context import CommandContext
 from workers.batch.facts import LoadedProject
 
 
 def rule_error(sentence: str) -> InvalidFields:
-    """A refusal of the whole, in one sentence."""
+    """Return the refusal of a rule as a whole, with one sentence."""
     return InvalidFields({RULE_OBJECT_ERRORS_KEY: [sentence]})
 
 
-# --- which ------------------------------------------------------------------------------------------------------
+# --- look-ups ---------------------------------------------------------------------------------------------------
 
 
 def require_project(slug: str, context: CommandContext) -> LoadedProject:
-    """The project of the address.
+    """Return the project of the endpoint's path.
 
-    :raises NotFound: there is none, or it is not in use.
+    :raises NotFound: if there is no such project, or if it is not active.
     """
-    project = context.facts.projects_by_slug.get((context.organization.id, slug))
-    if project is None or not project.facts.active:
+    project = context.facts.find_active_project(context.organization.id, slug)
+    if project is None:
         raise NotFound
     return project
 
 
 def check_project_access(project: LoadedProject, context: CommandContext) -> None:
-    """Step 11, for an address that names a project.
+    """Require access to the project of the endpoint's path: check 11.
 
-    :raises Forbidden: the actor does not reach it.
+    :raises Forbidden: if the actor has no access to it.
     """
     require_project_access(context.actor, context.organization, [project.facts])
 
 
 def require_rule(id_: int, context: CommandContext, *, in_project: str | None = None) -> AlertRule:
-    """The live rule of this id, in the organization or among a project's, if the actor reaches it.
+    """Return the live rule with this id, of the organization or of the project in the endpoint's path.
 
-    :raises NotFound: there is none.
-    :raises Forbidden: the actor reaches none of its projects, or not the project named.
+    :raises NotFound: if there is no such rule.
+    :raises Forbidden: if the actor has no access to that project or, without one, to any of the rule's projects.
     """
     project = None if in_project is None else require_project(in_project, context)
     rule = context.facts.rules.find_rule(context.organization.id, id_)
@@ -65,9 +66,9 @@ def require_rule(id_: int, context: CommandContext, *, in_project: str | None = 
 
 
 def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
-    """Step 11.
+    """Require access to one of the rule's projects: check 11.
 
-    :raises Forbidden: the actor reaches none of the rule's projects.
+    :raises Forbidden: if the actor has access to none of them.
     """
     require_project_access(
         context.actor, context.organization, [context.facts.projects[id_].facts for id_ in rule.projects]
@@ -75,9 +76,9 @@ def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
 
 
 def require_trigger(rule: AlertRule, id_: int) -> Trigger:
-    """A trigger of the rule.
+    """Return the rule's trigger with this id.
 
-    :raises NotFound: it has none of this id.
+    :raises NotFound: if the rule has no such trigger.
     """
     trigger = rule.definition.trigger(id_)
     if trigger is None:
@@ -86,11 +87,11 @@ def require_trigger(rule: AlertRule, id_: int) -> Trigger:
 
 
 def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
-    """The projects of these slugs that the actor may watch, and what is wrong with the first other one."""
+    """Return the active projects to which the actor has access, up to the first other one, and the error about that."""
     projects: list[LoadedProject] = []
     for slug in slugs:
-        project = context.facts.projects_by_slug.get((context.organization.id, slug))
-        if project is None or not project.facts.active:
+        project = context.facts.find_active_project(context.organization.id, slug)
+        if project is None:
             return projects, "Invalid project"
         if not has_project_access(context.actor, context.organization, project.facts):
             return projects, "Insufficient access to project"
@@ -98,11 +99,11 @@ def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[L
     return projects, None
 
 
-# --- what it says -----------------------------------------------------------------------------------------------
+# --- definitions ------------------------------------------------------------------------------------------------
 
 
 def draft_of(definition: Definition) -> RuleDraft:
-    """What of a standing rule has to fit together, as people would write it."""
+    """Return the fields of an existing rule that must be consistent, in user-facing units."""
     return RuleDraft(
         query_type=definition.query_type,
         dataset=Dataset(definition.dataset),
@@ -121,42 +122,43 @@ def draft_of(definition: Definition) -> RuleDraft:
 def build_trigger(
     spec: TriggerSpec | CreateTrigger, known: Trigger | None, draft: RuleDraft, context: CommandContext
 ) -> Trigger:
-    """A trigger as it is asked for; of a known one, what is left out stays.
+    """Build a new trigger, or change a known one by the fields that were sent.
 
-    :raises Refusal: somebody whom it shall tell cannot be told, or an action that it names is none of its own.
+    :raises Refusal: if an action's target or an excluded project does not exist or is out of reach, or if an action to
+        change is not one of the trigger's.
     """
-    said = spec.model_fields_set
+    sent = spec.model_fields_set
     threshold = draft.stored(spec.alert_threshold)
     trigger = known or Trigger(
         id=context.facts.rules.new_ids.pop(), label="", threshold=0.0, date_added=context.accepted_at
     )
     changes: dict[str, object] = {}
-    if "label" in said:
+    if "label" in sent:
         changes["label"] = spec.label
-    if "alert_threshold" in said:
+    if "alert_threshold" in sent:
         changes["threshold"] = threshold
-    if "excluded_projects" in said:
+    if "excluded_projects" in sent:
         changes["excluded_projects"] = _excluded(spec.excluded_projects, context)
-    if "actions" in said:
+    if "actions" in sent:
         changes["actions"] = _actions(spec.actions, trigger.actions, context)
     return trigger.model_copy(update=changes)
 
 
-def _actions(specs: Sequence[ActionSpec], standing: Iterable[Action], context: CommandContext) -> tuple[Action, ...]:
-    left = {action.id: action for action in standing}
-    made = []
+def _actions(specs: Sequence[ActionSpec], current: Iterable[Action], context: CommandContext) -> tuple[Action, ...]:
+    remaining = {action.id: action for action in current}
+    actions = []
     for spec in specs:
         known = None
-        if spec.id is not None and (known := left.pop(spec.id, None)) is None:
+        if spec.id is not None and (known := remaining.pop(spec.id, None)) is None:
             raise rule_error("Action does not exist")
-        made.append(build_action(spec, known, context))
-    return tuple(made)
+        actions.append(build_action(spec, known, context))
+    return tuple(actions)
 
 
 def build_action(spec: ActionSpec, known: Action | None, context: CommandContext) -> Action:
-    """An action as it is asked for.
+    """Build a new action, or replace a known one.
 
-    :raises Refusal: whom it shall tell cannot be told.
+    :raises Refusal: if its target does not exist, or if the actor has no access to that team.
     """
     return Action(
         id=known.id if known else context.facts.rules.new_ids.pop(),
@@ -181,28 +183,28 @@ def _target(spec: ActionSpec, context: CommandContext) -> str:
 
 
 def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
-    projects, wrong = find_projects(slugs, context)
-    if wrong:
-        raise InvalidFields({"excludedProjects": [wrong]})
+    projects, error = find_projects(slugs, context)
+    if error:
+        raise InvalidFields({"excludedProjects": [error]})
     return tuple(sorted({project.slug for project in projects}))
 
 
 def check_thresholds(definition: Definition) -> None:
-    """No value may both alert and resolve.
+    """Require thresholds that no value both breaches and resolves.
 
-    :raises InvalidFields: one would.
+    :raises InvalidFields: if a value could do both.
     """
     if sentence := threshold_error(draft_of(definition)):
         raise rule_error(sentence)
 
 
-# --- what follows -----------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------
 
 
 def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
-    """Let the rule say something else: a generation is over, and what it holds open ends."""
-    rules = context.changes.rules
-    rules.archived_generations.append((rule.id, rule.generation, rule.definition, rule.date_modified))
+    """Start a new generation of the rule: archive the current one, and close the open incidents."""
+    archived = ArchivedGeneration(rule.id, rule.generation, rule.definition, rule.date_modified)
+    context.changes.rules.archived_generations.append(archived)
     context.facts.rules.archive_generation(rule)
     close_open_incidents(rule, context)
     if context.facts.last_generation_with_incident(rule.id) == rule.generation:
@@ -212,29 +214,30 @@ def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -
 
 
 def amend(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
-    """Let the rule tell others; nothing ends."""
+    """Change who is notified, in the same generation: open incidents stay open."""
     rule.amend(definition, at=context.accepted_at)
     record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
 def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
-    """Have everything closed that the rule holds open."""
-    for number in context.facts.open_identifiers_of_rule(rule):
-        context.follow_up(SetStatus(incident=str(number), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
+    """Accept a command of the system to close each incident that the rule holds open."""
+    for identifier_ in context.facts.open_identifiers_of_rule(rule):
+        context.follow_up(SetStatus(incident=str(identifier_), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
 
 
-def record_rule_activity(rule: AlertRule, what: RuleActivityType, context: CommandContext) -> None:
-    """Keep on record what happened to the rule, and by whom."""
-    context.changes.rules.activities.append((rule.id, context.actor.user_id, what, context.accepted_at))
+def record_rule_activity(rule: AlertRule, kind: RuleActivityType, context: CommandContext) -> None:
+    """Add an entry of the actor to the rule's history."""
+    activity = NewRuleActivity(rule.id, context.actor.user_id, kind, context.accepted_at)
+    context.changes.rules.activities.append(activity)
 
 
-def emit_rule_event(rule: AlertRule, context: CommandContext, event: type[AlertRuleCreated]) -> None:
-    """Tell the others."""
+def emit_rule_event(rule: AlertRule, context: CommandContext, event_class: type[AlertRuleCreated]) -> None:
+    """Emit an event of this class, with the slugs of the rule's projects."""
     slugs = sorted(context.facts.projects[id_].slug for id_ in rule.projects)
-    context.emit_for_rule(rule, event(projects=tuple(slugs)))
+    context.emit_for_rule(rule, event_class(projects=tuple(slugs)))
 
 
 def current_rule_json(rule: AlertRule, context: CommandContext) -> JSON:
-    """The rule, for the person who asks."""
+    """Return the rule as its endpoint returns it to the actor."""
     is_snoozed = context.facts.rules.is_snoozed(rule.id, context.actor.user_id, context.accepted_at)
     return rule_json(RuleSnapshot.current(rule), context.facts.rule_references, is_snoozed=is_snoozed)

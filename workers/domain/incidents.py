@@ -1,4 +1,4 @@
-"""The life of an incident, whoever leads it: how one opens, how its status changes."""
+"""Open incidents and change their status, for the handlers of people, services and rules alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.batch.facts import LoadedProject
 
 @dataclass(frozen=True, slots=True)
 class NewIncident:
-    """An incident to be. ``rule`` is the one that finds it, as it is now."""
+    """An incident to open. ``rule`` is the alert rule that opens it, if one does."""
 
     title: str
     projects: Sequence[LoadedProject]
@@ -30,7 +30,7 @@ class NewIncident:
 
 
 class StatusChange(NamedTuple):
-    """A change of status: its activity, and the event that tells of it."""
+    """A change of status: its activity, its event, and both statuses."""
 
     activity_id: int
     event_id: UUID
@@ -38,35 +38,38 @@ class StatusChange(NamedTuple):
     new: IncidentStatus
 
 
-def create_incident(opening: NewIncident, context: CommandContext) -> Incident:
-    """Open it under the organization's next number; it was detected when it started and is created now."""
-    organization, rule = context.organization.id, opening.rule
-    context.facts.last_identifiers[organization] += 1
+def create_incident(new: NewIncident, context: CommandContext) -> Incident:
+    """Open an incident with the organization's next identifier, and emit IncidentOpened.
+
+    Its activities date the detection at its start and the creation at the acceptance of the command.
+    """
+    organization_id, rule = context.organization.id, new.rule
+    context.facts.last_identifiers[organization_id] += 1
     incident = Incident(
         id=context.facts.new_incident_ids.pop(),
-        organization_id=organization,
-        identifier=context.facts.last_identifiers[organization],
-        title=opening.title,
-        status=opening.status,
+        organization_id=organization_id,
+        identifier=context.facts.last_identifiers[organization_id],
+        title=new.title,
+        status=new.status,
         status_method=StatusMethod.RULE_TRIGGERED,
         type=IncidentType.DETECTED if rule is None else IncidentType.ALERT_TRIGGERED,
-        dedup_key=opening.dedup_key,
+        dedup_key=new.dedup_key,
         version=1,
         event_sequence=0,
-        date_started=opening.date_started,
-        date_detected=opening.date_detected,
+        date_started=new.date_started,
+        date_detected=new.date_detected,
         date_added=context.accepted_at,
         date_closed=None,
-        last_activity_at=max(opening.date_started, context.accepted_at),
+        last_activity_at=max(new.date_started, context.accepted_at),
         alert_rule_id=None if rule is None else rule.id,
         alert_rule_generation=None if rule is None else rule.generation,
-        projects=frozenset(project.facts.id for project in opening.projects),
+        projects=frozenset(project.facts.id for project in new.projects),
     )
     context.facts.register(incident)
     context.changes.opened.append(incident)
     context.record_dated_activity(incident, incident.date_started, ActivityType.DETECTED)
     context.record_dated_activity(incident, incident.last_activity_at, ActivityType.CREATED)
-    context.emit(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in opening.projects))))
+    context.emit(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in new.projects))))
     return incident
 
 
@@ -79,7 +82,10 @@ def change_status(
     comment: str | None = None,
     closed_at: datetime | None = None,
 ) -> StatusChange:
-    """Give it another status than it has; ``closed_at`` dates a close otherwise than now."""
+    """Change the status to another one, record the activity, and emit StatusChanged.
+
+    ``closed_at`` dates a close; by default it is the date of the activity.
+    """
     at = incident.record_activity(accepted_at=context.accepted_at)
     old = incident.set_status(new, by=by, at=closed_at or at)
     context.facts.index_key(incident)

@@ -93,7 +93,7 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
         projects=references.projects,
     )
     counts[context.organization.id] += 1
-    context.facts.rules.rules[id_] = rule
+    context.facts.rules.by_id[id_] = rule
     context.changes.rules.created.append(rule)
     _add_environment(rule, context)
     record_rule_activity(rule, RuleActivityType.CREATED, context)
