@@ -1,8 +1,8 @@
-"""The parts of an alert rule as callers write them: its triggers, and whom they tell.
+"""The nested fields of alert rules: triggers and their actions.
 
-Bodies about rules are read from the outside in, as the incident API that tocsin gives back read them: first the fields
-of the whole, then how they fit together, then each part, whose errors stand alone and name no place. Fields may be
-spelled in either case, and errors are told in camel case.
+Rules are validated from the outside in, as by Sentry's incident API: first the fields of the rule, then their
+consistency, then each nested part, whose errors are reported as if it had been sent alone. Field names are accepted in
+camel case and in snake case; errors name them in camel case.
 """
 
 from __future__ import annotations
@@ -48,21 +48,23 @@ from tasks.commands.fields import (
 )
 
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
-"""How errors of a whole object are called where rules are concerned."""
+"""The key of errors about a rule, trigger or action as a whole."""
 
 STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
-"""The context in which unknown fields of parts are errors."""
+"""The validation context in which unknown fields of nested parts are errors."""
+
+_SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
 
 def in_camel_case(value: Mapping[str, JSON]) -> dict[str, JSON]:
-    """An object with its fields in camel case; of two spellings of one field that one counts."""
+    """Return an object with its fields in camel case, which wins if a field is sent in both cases."""
     return {_SNAKE_CASE.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
         name: each for name, each in value.items() if not _SNAKE_CASE.search(name)
     }
 
 
 class NestedModel(BaseModel):
-    """Something with parts: ``inner`` is the field that holds them, if it has any, and what each is."""
+    """A model that is validated from the outside in: ``nested`` is the field of its parts, if any, and their class."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
@@ -81,47 +83,53 @@ class NestedModel(BaseModel):
         return whole.model_copy(update={name: tuple(parse_part(kind, each, info.context) for each in parts)})
 
     def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
-        """Itself, if its fields fit together; ``parts`` are as they came."""
+        """Return the model if its fields are consistent with each other and with the parts as they were sent.
+
+        :raises PydanticCustomError: if they are not.
+        """
         return self
 
 
 class RulePart(NestedModel):
-    """A part of a rule."""
+    """A nested part of a rule: a trigger or an action."""
 
 
 _P = TypeVar("_P", bound=RulePart)
 
 
 def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
-    """A part as its own object: what is wrong with it is told as if it had been sent alone."""
+    """Validate a nested part; its errors are reported as if it had been sent alone.
+
+    :raises PydanticCustomError: if the part is invalid.
+    """
     if not isinstance(value, dict):
         raise object_error({RULE_OBJECT_ERRORS_KEY: [not_an_object(value)]})
     known = {field.alias for field in kind.model_fields.values()}
-    wrongs: dict[str, JSON] = {}
+    errors: dict[str, JSON] = {}
     if context:
-        wrongs = {name: ["Unknown field."] for name in in_camel_case(value) if name not in known}
+        errors = {name: ["Unknown field."] for name in in_camel_case(value) if name not in known}
     try:
         read = kind.model_validate(value, context=dict(context or {}))
-    except ValidationError as error:
-        raise object_error(errors_by_field(error, object_errors_key=RULE_OBJECT_ERRORS_KEY) | wrongs) from None
-    if wrongs:
-        raise object_error(wrongs)
+    except ValidationError as invalid:
+        raise object_error(errors_by_field(invalid, object_errors_key=RULE_OBJECT_ERRORS_KEY) | errors) from None
+    if errors:
+        raise object_error(errors)
     return read
 
 
-# --- what a rule watches ---------------------------------------------------------------------------------------
+# --- what a rule observes --------------------------------------------------------------------------------------
 
 
-def _one_of(words: type[Any], read: Callable[[JSON], Any], sentence: str) -> BeforeValidator:
-    values = [each.value for each in words]
+def _one_of(enum: type[Any], check: Callable[[JSON], Any], message: str) -> BeforeValidator:
+    values = [each.value for each in enum]
 
-    def check(value: JSON) -> Any:
-        found = read(value)
+    def validate(value: JSON) -> Any:
+        found = check(value)
         if found not in values:
-            raise field_error(sentence.format(value=found, values=values))
-        return words(found)
+            raise field_error(message.format(value=found, values=values))
+        return enum(found)
 
-    return BeforeValidator(check)
+    return BeforeValidator(validate)
 
 
 def _query(value: JSON) -> str:
@@ -134,10 +142,10 @@ def _query(value: JSON) -> str:
 
 def _event_types(value: JSON) -> tuple[EventType, ...]:
     known = {str(each): each for each in EventType}
-    asked = [each.lower() if isinstance(each, str) else "" for each in array(value)]
-    if not set(asked) <= known.keys():
+    names = [each.lower() if isinstance(each, str) else "" for each in array(value)]
+    if not set(names) <= known.keys():
         raise field_error(f"Invalid event_type, valid values are {list(known)}")
-    return tuple(known[each] for each in dict.fromkeys(asked))
+    return tuple(known[each] for each in dict.fromkeys(names))
 
 
 def _owner(value: JSON) -> str | None:
@@ -188,7 +196,7 @@ EventTypes = Annotated[
     WithJsonSchema(json_schema.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
 ]
 _OWNER: Final = {
-    "description": "Who owns it, in the forms of a mention. What names nobody is refused when the command is applied.",
+    "description": "The owner, as a mention. One that names nobody is rejected when the command is applied.",
     "anyOf": [
         {"type": "integer", "not": {"const": 0}},
         {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
@@ -209,11 +217,9 @@ OneProject = Annotated[
 ]
 
 
-# --- whom it tells ---------------------------------------------------------------------------------------------
+# --- whom a rule notifies --------------------------------------------------------------------------------------
 
-_SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
-
-# Known names whose channels belong to other products: each needs an integration, and there is none here.
+# Types of actions that need an integration with another product, of which there are none.
 _UNSUPPORTED: Final = {
     "slack": ("specific",),
     "pagerduty": ("specific",),
@@ -242,7 +248,7 @@ def _target_type(value: JSON) -> str:
 
 
 class ActionSpec(RulePart):
-    """Whom a trigger tells: a person or a team by e-mail, or an address of a webhook or a chat."""
+    """An action of a trigger: an e-mail to a person or a team, or a message to a webhook or a chat."""
 
     id: OptionalInteger = None
     type: Annotated[str, BeforeValidator(_action_type), WithJsonSchema({"enum": [str(each) for each in ActionType]})]
@@ -259,16 +265,21 @@ class ActionSpec(RulePart):
         if self.target_type not in allowed:
             sentence = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
             raise object_error({"targetType": [sentence]})
-        # In this order: the first three of the foreign ones spoke before priorities were looked at.
-        for name, sentence in (self._missing_first(), self._wrong_priority(), self._missing(), self._wrong_address()):
+        # Sentry's order: these three types report a missing integration before a wrong priority, the others after.
+        for name, sentence in (
+            self._early_integration_error(),
+            self._priority_error(),
+            self._integration_error(),
+            self._target_error(),
+        ):
             if sentence:
                 raise object_error({name: [sentence]})
         return self
 
-    def _missing_first(self) -> tuple[str, str]:
-        return self._missing() if self.type in ("slack", "discord", "sentry_app") else ("", "")
+    def _early_integration_error(self) -> tuple[str, str]:
+        return self._integration_error() if self.type in ("slack", "discord", "sentry_app") else ("", "")
 
-    def _missing(self) -> tuple[str, str]:
+    def _integration_error(self) -> tuple[str, str]:
         if self.type not in _UNSUPPORTED:
             return "", ""
         if self.type == "sentry_app":
@@ -279,7 +290,7 @@ class ActionSpec(RulePart):
             f"Integration must be provided for {self.type}"
         )
 
-    def _wrong_priority(self) -> tuple[str, str]:
+    def _priority_error(self) -> tuple[str, str]:
         if self.priority is None:
             return "", ""
         product, known = _PRIORITIES.get(self.type, ("", []))
@@ -287,7 +298,7 @@ class ActionSpec(RulePart):
             return "priority", "Can only be set for Pagerduty or Opsgenie"
         return "priority", "" if self.priority in known else f"Allowed priorities for {product} are {known}"
 
-    def _wrong_address(self) -> tuple[str, str]:
+    def _target_error(self) -> tuple[str, str]:
         is_url = self.type != ActionType.WEBHOOK or _is_url(self.target_identifier)
         return "targetIdentifier", "" if is_url else "Enter a valid URL."
 
@@ -304,16 +315,16 @@ _URL: Final = json_schema.trimmed("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(
 
 
 def _action_schema(kind: ActionType) -> dict[str, Any]:
-    told = {
+    overrides = {
         "type": {"const": str(kind)},
         "targetType": {"enum": [str(each) for each in TARGETS[kind]]},
-        # Some kinds of actions that belong to other products have one; none of these.
+        # Only unsupported types have a priority.
         "priority": {"type": "null"},
     }
     address = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
     return {
         "type": "object",
-        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | told | address,
+        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | overrides | address,
     }
 
 
@@ -326,7 +337,7 @@ Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(array), WithJsonSche
 
 
 class TriggerSpec(RulePart):
-    """A line that a value may cross, and whom that tells."""
+    """A trigger: a threshold, and the actions that it causes."""
 
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 

@@ -1,4 +1,4 @@
-"""Commands about the triggers of an alert rule and their actions."""
+"""Commands on the triggers of an alert rule and their actions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Label = Annotated[str, *bounded_text(64)]
 
 
 class CreateTrigger(RuleCommand):
-    """Add a threshold to a rule. Open incidents of the rule end."""
+    """Add a trigger to a rule, whose open incidents are closed."""
 
     name: ClassVar[str] = "trigger.create"
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
@@ -40,17 +40,17 @@ class CreateTrigger(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The trigger and its actions."""
+        """The number of ids to draw: for the trigger and its actions."""
         return 1 + len(self.actions)
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """Those of the trigger."""
+        """The actions of the trigger."""
         return self.actions
 
 
 class UpdateTrigger(CreateTrigger):
-    """Move a threshold, or let it tell others. Open incidents of the rule end; what is left out stays."""
+    """Change a trigger of a rule, whose open incidents are closed. Fields that are left out keep their values."""
 
     name: ClassVar[str] = "trigger.update"
     is_partial: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class UpdateTrigger(CreateTrigger):
 
 
 class DeleteTrigger(RuleCommand):
-    """Take a threshold from a rule. Open incidents of the rule end."""
+    """Delete a trigger of a rule, whose open incidents are closed."""
 
     name: ClassVar[str] = "trigger.delete"
 
@@ -77,7 +77,7 @@ def _action(value: JSON, info: ValidationInfo) -> ActionSpec:
 
 
 class CreateAction(RuleCommand):
-    """Let a trigger tell somebody else as well."""
+    """Add an action to a trigger."""
 
     name: ClassVar[str] = "trigger_action.create"
 
@@ -87,17 +87,17 @@ class CreateAction(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The action."""
+        """The number of ids to draw: for the action."""
         return 1
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """The action."""
+        """The action, as a sequence of one."""
         return (self.action,)
 
 
 class UpdateAction(CreateAction):
-    """Let a trigger tell somebody else instead."""
+    """Replace an action of a trigger."""
 
     name: ClassVar[str] = "trigger_action.update"
 
@@ -105,7 +105,7 @@ class UpdateAction(CreateAction):
 
 
 class DeleteAction(RuleCommand):
-    """Let a trigger tell somebody no more."""
+    """Delete an action from a trigger."""
 
     name: ClassVar[str] = "trigger_action.delete"
 
