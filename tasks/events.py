@@ -20,7 +20,7 @@ SEQUENCE_DIGITS: Final = 20
 
 
 class Event:
-    """Something that happened. ``type`` is its name on the wire; ``notifies_people`` whether the notifier plans it."""
+    """An event. ``type`` is its name on the wire; the notifier plans it if it ``notifies_people``."""
 
     type: ClassVar[str]
     notifies_people: ClassVar[bool] = False
