@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
 from models.database.engine import is_transient
+from models.directory.policy_facts import IS_ACTIVE, ORGANIZATION_COLUMNS, organization_facts
 from models.enums import CallerKind, OpsRole, Role
-from models.policy import Actor, OrganizationFacts
+from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
 from models.refusals import Forbidden, Unauthenticated, Unavailable
 from tasks.commands.fields import identifier
 
@@ -58,11 +59,11 @@ class Caller:
         return program == self.caller_key.partition(" as ")[0]
 
 
-_LOOK_UP: Final = """
+_LOOK_UP: Final = f"""
 SELECT t.id AS token_id, t.kind, t.name, t.scopes, t.act_as, t.ops_role, t.organization_id AS home,
        t.revoked_at IS NOT NULL AS revoked, coalesce(t.expires_at <= clock_timestamp(), false) AS expired,
        u.id AS user_id, u.is_active,
-       o.id AS organization_id, o.slug, o.features, o.open_membership, o.alerts_member_write, o.events_member_admin,
+       {ORGANIZATION_COLUMNS},
        m.organization_id AS member_of, m.role, m.teams
 FROM unnest(%(tokens)b::bytea[], %(slugs)b::text[], %(numbers)b::bigint[], %(people)b::bigint[])
      WITH ORDINALITY AS a(token, slug, number, person, place)
@@ -78,14 +79,14 @@ LEFT JOIN LATERAL (
 LEFT JOIN LATERAL (
     SELECT members.organization_id, members.role, ARRAY(
         SELECT p.team_id FROM team_members p JOIN teams ON teams.id = p.team_id
-        WHERE p.member_id = members.id AND p.is_active AND teams.status = 'active'
+        WHERE p.member_id = members.id AND p.is_active AND teams.{IS_ACTIVE}
     ) AS teams
     FROM members
     WHERE members.user_id = u.id
       AND members.organization_id = CASE t.kind WHEN 'service' THEN t.organization_id ELSE o.id END
 ) AS m ON true
 ORDER BY a.place
-"""
+"""  # noqa: S608 - our own columns
 
 
 class Authenticator:
@@ -137,21 +138,9 @@ class Authenticator:
 
 def _caller(question: Credential, row: Any) -> Caller | Exception:
     try:
-        _require_valid(row)
-        if question.act_as is not None:
-            _require_deputy(row)
+        require_valid_credential(_credential(question, row))
     except (Unauthenticated, Forbidden) as refusal:
         return refusal
-    organization = None
-    if row.organization_id is not None:
-        organization = OrganizationFacts(
-            id=row.organization_id,
-            slug=row.slug,
-            features=frozenset(row.features),
-            open_membership=row.open_membership,
-            alerts_member_write=row.alerts_member_write,
-            events_member_admin=row.events_member_admin,
-        )
     # A program acts for members of its own organization, so a role counts only where it was given.
     is_member = row.role is not None and row.member_of == row.organization_id
     actor = Actor(
@@ -167,22 +156,22 @@ def _caller(question: Credential, row: Any) -> Caller | Exception:
         token_id=row.token_id,
         token_name=row.name,
         ops_role=None if row.ops_role is None else OpsRole(row.ops_role),
-        organization=organization,
+        organization=None if row.organization_id is None else organization_facts(row),
     )
 
 
-def _require_valid(row: Any) -> None:
-    if row.token_id is None or row.revoked:
-        raise Unauthenticated("Invalid token")
-    if row.expired:
-        raise Unauthenticated("Token expired")
-    if row.kind == CallerKind.USER and not row.is_active:
-        raise Unauthenticated("User inactive or deleted")
-
-
-def _require_deputy(row: Any) -> None:
-    if not (row.kind == CallerKind.SERVICE and row.act_as and row.is_active and row.role is not None):
-        raise Forbidden
+def _credential(question: Credential, row: Any) -> CredentialFacts | None:
+    if row.token_id is None:
+        return None
+    return CredentialFacts(
+        kind=CallerKind(row.kind),
+        revoked=row.revoked,
+        expired=row.expired,
+        user_active=bool(row.is_active),
+        acts_for_user=question.act_as is not None,
+        may_act_for_users=row.act_as,
+        is_member=row.role is not None,
+    )
 
 
 def _plain(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What every table leans on: metadata, column helpers, ids, and set-based inserts."""
+"""The metadata of all tables, column constructors, ids, and set-based inserts."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import uuid_utils.compat
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
@@ -35,50 +36,60 @@ METADATA = MetaData(
         "pk": "%(table_name)s_pkey",
     }
 )
-"""Every table of tocsin; `models.tables` fills it."""
+"""The metadata of every table; importing :mod:`models.tables` completes it."""
 
 Timestamp = DateTime(timezone=True)
-"""A point in time, to the microsecond."""
+"""The column type of a point in time: ``timestamptz``, to the microsecond."""
 
 TextList = ARRAY(Text)
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy's own gap
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy does not annotate it
 
 
 def id_column() -> Column[int]:
-    """An id made by the server, unless another system's id is carried over."""
+    """Return a primary key that the server generates, unless the insert gives an id of another system."""
     return Column("id", BigInteger, Identity(always=False), primary_key=True)
 
 
 def foreign_key(name: str, target: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
-    """A foreign key to ``table.column`` that goes when its target goes."""
+    """Return a foreign key to ``table.column`` whose row is deleted with its target."""
     return Column(name, BigInteger, ForeignKey(target, ondelete="CASCADE"), nullable=nullable, primary_key=primary_key)
 
 
-def moment_column(name: str, *, nullable: bool = False) -> Column[datetime]:
-    """A point in time; unless nullable it is now by the server's clock."""
+def timestamp_column(name: str, *, nullable: bool = False) -> Column[datetime]:
+    """Return a column for a point in time; unless nullable, it defaults to the server's current time."""
     if nullable:
         return Column(name, Timestamp, nullable=True)
     return Column(name, Timestamp, nullable=False, server_default=func.clock_timestamp())
 
 
-class TransactionNumber(UserDefinedType[int]):
-    """A transaction as the server counts them: ``xid8``."""
+def enum_check(column: str, values: Iterable[str]) -> CheckConstraint:
+    """Return a constraint that the column has one of the values."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class TransactionId(UserDefinedType[int]):
+    """The column type of a 64-bit transaction id: ``xid8``."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: object) -> str:
-        """Its name in the server."""
+        """Return the name of the type in SQL."""
         return "xid8"
 
 
-def written_columns() -> tuple[Column[int], Column[int]]:
-    """Which transaction wrote a row, and below which number all had ended by then: what a reader's cursor goes by."""
+def transaction_columns() -> tuple[Column[int], Column[int]]:
+    """Return the columns by which a reader resumes without missing rows that commit late.
+
+    ``written_by`` is the id of the transaction that wrote the row; every transaction with an id below
+    ``written_after`` had ended by then.
+    """
     return (
-        Column("written_by", TransactionNumber, nullable=False, server_default=text("pg_current_xact_id()")),
+        Column("written_by", TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),
         Column(
             "written_after",
-            TransactionNumber,
+            TransactionId,
             nullable=False,
             server_default=text("pg_snapshot_xmin(pg_current_snapshot())"),
         ),
@@ -86,51 +97,50 @@ def written_columns() -> tuple[Column[int], Column[int]]:
 
 
 def new_id() -> UUID:
-    """A uuid7: unique anywhere, and sorted by the time it was made."""
+    """Return a UUIDv7: globally unique, and ordered by the time of its creation."""
     return uuid_utils.compat.uuid7()
 
 
 @lru_cache(maxsize=256)
 def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> str:
-    """One INSERT for any number of rows, for psycopg: a binary array per column, named after it.
+    """Return an INSERT of any number of rows for psycopg, with one binary array parameter per column, named after it.
 
-    JSON columns take strings of JSON. Rows are inserted, and identities drawn, in the order of the arrays.
-    ``tail`` follows the VALUES (``ON CONFLICT …``, ``RETURNING …``).
+    JSON columns take serialized JSON. Rows are inserted, and identities generated, in the order of the arrays.
+    ``tail`` is appended to the statement (``ON CONFLICT …``, ``RETURNING …``).
     """
     arrays = ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
-    picks = ", ".join(
-        f"u.{name}::{_type_name(table.c[name].type)}" if _travels_as_text(table.c[name].type) else f"u.{name}"
+    selected = ", ".join(
+        f"u.{name}::{_type_name(table.c[name].type)}" if _is_sent_as_text(table.c[name].type) else f"u.{name}"
         for name in columns
     )
     names = ", ".join(columns)
     return (
-        f"INSERT INTO {table.name} ({names}) SELECT {picks}"  # noqa: S608 - names of our own tables and columns
-        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, place) ORDER BY u.place {tail}"
+        f"INSERT INTO {table.name} ({names}) SELECT {selected}"  # noqa: S608 - names of our own tables and columns
+        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, ordinal) ORDER BY u.ordinal {tail}"
     )
 
 
 def column_arrays(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
-    """Turn rows into the arrays that :func:`insert_statement` takes."""
-    turned = list(zip(*rows, strict=True))
-    return {name: list(values) for name, values in zip(columns, turned, strict=True)}
+    """Transpose rows to the array parameters of :func:`insert_statement`, by column name."""
+    return {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
 def insert_rows(
     connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str = ""
 ) -> None:
-    """Insert rows with :func:`insert_statement`; without any, nothing is asked of the server."""
+    """Insert rows with one statement, see :func:`insert_statement`; without rows, no statement is executed."""
     listed = list(rows)
     if listed:
         connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, listed)))
 
 
-def _travels_as_text(kind: TypeEngine[Any]) -> bool:
-    return isinstance(kind, (postgresql.JSON, postgresql.JSONB))
+def _is_sent_as_text(type_: TypeEngine[Any]) -> bool:
+    return isinstance(type_, (postgresql.JSON, postgresql.JSONB))
 
 
-def _type_name(kind: TypeEngine[Any]) -> str:
-    return kind.compile(dialect=_DIALECT)
+def _type_name(type_: TypeEngine[Any]) -> str:
+    return type_.compile(dialect=_DIALECT)
 
 
-def _array_type(kind: TypeEngine[Any]) -> str:
-    return "text[]" if _travels_as_text(kind) else f"{_type_name(kind)}[]"
+def _array_type(type_: TypeEngine[Any]) -> str:
+    return "text[]" if _is_sent_as_text(type_) else f"{_type_name(type_)}[]"

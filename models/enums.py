@@ -1,19 +1,19 @@
-"""The words of the trade: statuses, roles, scopes, kinds. Standard library only.
+"""Closed sets of values: statuses, roles, kinds, reasons. Standard library only.
 
-Numbers and names here are wire contract; their sources are named where they are not ours.
+Names and numbers are part of the wire contract. Where they come from another system, the docstring names it.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import Any, Final
+from typing import Final
 
-JSON = Any
-"""What came in as JSON and has not been checked yet."""
+from models.types import JSON as JSON
+from models.types import MAX_ID as MAX_ID
 
 
 class IncidentStatus(IntEnum):
-    """How bad an incident is; the numbers are Sentry's."""
+    """The status of an incident, with Sentry's numbers."""
 
     OPEN = 1
     CLOSED = 2
@@ -22,12 +22,12 @@ class IncidentStatus(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word people read."""
+        """The display name of the status."""
         return _STATUS_LABELS[self]
 
     @classmethod
     def from_severity(cls, severity: str | None) -> IncidentStatus:
-        """What an alert's label ``severity`` says; any other word than these two, and none, is open."""
+        """Map an alert's ``severity`` label to a status; a missing or unknown severity maps to ``OPEN``."""
         return _SEVERITIES.get(severity or "", cls.OPEN)
 
 
@@ -41,7 +41,7 @@ _SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentSta
 
 
 class StatusMethod(IntEnum):
-    """Who or what set the status."""
+    """What set an incident's status: a person, or its alert rule."""
 
     MANUAL = 1
     RULE_UPDATED = 2
@@ -49,21 +49,21 @@ class StatusMethod(IntEnum):
 
 
 class AlertState(StrEnum):
-    """Whether alerts of Prometheus fire; the words are Alertmanager's."""
+    """The state of a Prometheus alert, in Alertmanager's words."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
 
 
 class IncidentType(IntEnum):
-    """What found the incident."""
+    """What created an incident: a direct request (``DETECTED``) or an alert rule."""
 
     DETECTED = 0
     ALERT_TRIGGERED = 2
 
 
 class ActivityType(IntEnum):
-    """What an activity records."""
+    """The kind of an entry in an incident's activity log."""
 
     CREATED = 1
     STATUS_CHANGE = 2
@@ -88,7 +88,7 @@ class Role(StrEnum):
 
 
 class OpsRole(StrEnum):
-    """What an operator's token may do; each includes the one before."""
+    """The role of an ops token; each role includes the ones before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -96,7 +96,7 @@ class OpsRole(StrEnum):
 
 
 class CallerKind(StrEnum):
-    """What kind of credential a caller shows; ``system`` is tocsin itself."""
+    """The kind of a caller's credential; ``system`` is tocsin itself and has no token."""
 
     USER = "user"
     KEY = "key"
@@ -106,7 +106,7 @@ class CallerKind(StrEnum):
 
 
 class Feature(StrEnum):
-    """What an organization's plan includes."""
+    """A feature that an organization's plan may include."""
 
     INCIDENTS = "organizations:incidents"
     PERFORMANCE = "organizations:performance-view"
@@ -114,7 +114,7 @@ class Feature(StrEnum):
 
 
 class CommandState(StrEnum):
-    """Where a command is in its life; all but ``accepted`` are final, and ops may bring ``dead`` back."""
+    """The state of a command; every state but ``accepted`` is final, except that ops may requeue a ``dead`` command."""
 
     ACCEPTED = "accepted"
     APPLIED = "applied"
@@ -124,7 +124,7 @@ class CommandState(StrEnum):
 
 
 class Lane(StrEnum):
-    """The Celery queue that a hint travels on: it chooses which worker wakes, nothing else."""
+    """The Celery queue of a hint. It decides which worker process wakes up, and nothing else."""
 
     COMMANDS = "commands"
     BULK = "bulk"
@@ -137,7 +137,7 @@ class Lane(StrEnum):
 
 
 class SubscriptionReason(StrEnum):
-    """How a subscription arose."""
+    """Why a person is subscribed to an incident."""
 
     MENTION = "mention"
     TEAM_MENTION = "team_mention"
@@ -147,7 +147,7 @@ class SubscriptionReason(StrEnum):
 
 
 class NotificationReason(StrEnum):
-    """Why a person is told, the strongest first."""
+    """Why a person is notified, strongest first."""
 
     MENTION = "mention"
     TEAM_MENTION = "team_mention"
@@ -155,25 +155,21 @@ class NotificationReason(StrEnum):
 
     @property
     def strength(self) -> int:
-        """Higher wins when a person is told for several reasons."""
+        """The rank of the reason: of several reasons to notify a person, the highest is used."""
         return -list(NotificationReason).index(self)
 
 
 class Channel(StrEnum):
-    """A way to reach a person."""
+    """A way to notify a person."""
 
     INBOX = "inbox"
 
 
 class DecisionOutcome(StrEnum):
-    """What was decided for one person on one channel."""
+    """The outcome of a notification decision, for one person on one channel."""
 
     DELIVERED = "delivered"
     PENDING = "pending"
     DEFERRED = "deferred"
     SUPPRESSED = "suppressed"
     FAILED = "failed"
-
-
-MAX_ID: Final = 2**63 - 1
-"""The largest id a table holds; a larger number names nothing."""

@@ -1,8 +1,8 @@
-"""Who may do what: facts in, verdict out.
+"""The authorization policy: pure functions of facts that their callers have loaded.
 
-The gateway asks before accepting and for reads, the worker asks again when it applies a command, and the
-notifier asks for everyone it is about to tell. The numbers in the docstrings are the steps of the request
-pipeline (docs/messages.md, "Order of checks").
+The gateway checks before it accepts a command and for reads, the worker checks again when it applies the command, and
+the notifier checks every recipient. The numbers in the docstrings are the steps of the request pipeline
+(docs/messages.md, "Order of checks").
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from models.enums import CallerKind, Feature, IncidentStatus, Role
-from models.refusals import Forbidden, NotFound
+from models.refusals import Forbidden, NotFound, Unauthenticated
 from models.scopes import GLOBAL_ROLES, MEMBER_SCOPES, ROLE_SCOPES
 
 NO_SCOPES: Final[frozenset[str]] = frozenset()
@@ -21,7 +21,7 @@ NO_SCOPES: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class OrganizationFacts:
-    """What the policy asks of an organization."""
+    """The attributes of an organization that decide access."""
 
     id: int
     slug: str
@@ -37,7 +37,10 @@ class OrganizationFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProjectFacts:
-    """What the policy asks of a project: is it in use, and which active teams are attached."""
+    """The attributes of a project that decide access.
+
+    ``teams`` are the ids of the teams attached to it, active or not: an actor's own teams are always active ones.
+    """
 
     id: int
     active: bool
@@ -46,11 +49,11 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who asks, as far as one organization is concerned.
+    """The person, service, API key or tocsin itself on whose behalf something is done in one organization.
 
-    ``scopes`` is the token's own list; ``None`` is a session (a user token without one). ``role`` is the
-    person's role in the organization asked about, ``None`` for no member; ``teams`` the active teams they are
-    actively on. A service that acts for a member has both ``user_id`` and the kind ``service``.
+    ``scopes`` are the token's own; ``None`` stands for a session, which is a user token without scopes. ``role`` is
+    the person's role in the organization, ``None`` if they are not a member. ``teams`` are the active teams that they
+    actively belong to. A service that acts for a member has the kind ``service`` and the member's ``user_id``.
     """
 
     kind: CallerKind
@@ -62,24 +65,63 @@ class Actor:
 
     @property
     def is_person(self) -> bool:
-        """Whether someone's name stands behind the request."""
+        """Whether the actor is a person, or a service that acts for one."""
         return self.user_id is not None
 
     @property
     def is_session(self) -> bool:
-        """Whether only the role limits this caller."""
+        """Whether only the role limits the actor, not the scopes of a token."""
         return self.kind is CallerKind.USER and self.scopes is None
 
 
 SYSTEM: Final = Actor(kind=CallerKind.SYSTEM)
-"""tocsin itself: it may do what follows from what others were allowed to do."""
+"""tocsin itself. It passes every permission check: it only carries out consequences of permitted changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialFacts:
+    """The attributes of a token that decide whether it is valid for a request or a command.
+
+    ``user_active`` and ``is_member`` describe the user that the token belongs to or acts for: whether the account
+    exists and is active, and whether it is a member of the service's organization. ``acts_for_user`` is whether the
+    request names a user to act for, ``may_act_for_users`` whether the token has that right.
+    """
+
+    kind: CallerKind
+    revoked: bool
+    expired: bool
+    user_active: bool
+    acts_for_user: bool
+    may_act_for_users: bool
+    is_member: bool
+
+
+def require_valid_credential(credential: CredentialFacts | None) -> None:
+    """Require a token that is known and valid, and entitled to act for the user it names, if any (step 3).
+
+    :raises Unauthenticated: when the token is unknown (``None``), revoked or expired, or its own user is inactive.
+    :raises Forbidden: when the token may not act for the user.
+    """
+    if credential is None or credential.revoked:
+        raise Unauthenticated("Invalid token")
+    if credential.expired:
+        raise Unauthenticated("Token expired")
+    if credential.kind is CallerKind.USER and not credential.user_active:
+        raise Unauthenticated("User inactive or deleted")
+    if credential.acts_for_user and not (
+        credential.kind is CallerKind.SERVICE
+        and credential.may_act_for_users
+        and credential.user_active
+        and credential.is_member
+    ):
+        raise Forbidden
 
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """A family of addresses with the scopes that open them, by HTTP method; any one of a list suffices.
+    """The scopes that a family of endpoints requires, by HTTP method; any one scope of the set suffices.
 
-    ``without_feature`` are the methods that stay open to an organization whose plan has lost the feature.
+    ``without_feature`` holds the methods that remain allowed when the organization's plan loses the feature.
     """
 
     name: str
@@ -100,7 +142,7 @@ _ORGANIZATION_READ = _scopes("org:read", "org:write", "org:admin")
 _INCIDENT_WRITE = _scopes("org:write", "org:admin", "project:read", "project:write", "project:admin")
 _INCIDENT_READ = _INCIDENT_WRITE | {"org:read"}
 _OPEN = _scopes("org:write", "org:admin", "project:write", "project:admin")
-"""What it takes to open an incident, or to give it another status than closed."""
+"""The scopes that allow opening an incident and setting any status but closed."""
 
 INCIDENT: Final = Permission(
     "incident",
@@ -114,12 +156,12 @@ _PROJECT_RULE_WRITE = _scopes("project:write", "project:admin", "alerts:write")
 _PROJECT_RULE_READ = _PROJECT_RULE_WRITE | {"project:read", "alerts:read"}
 _CHANGES: Final = ("POST", "PUT", "DELETE")
 _DOWNGRADED: Final = _scopes("DELETE")
-"""Whoever lost the feature may still take their rules away, and nothing else."""
+"""An organization whose plan lost the feature may still delete its rules."""
 
 _OF_ORGANIZATION = {"GET": _RULE_READ} | dict.fromkeys(_CHANGES, _RULE_WRITE)
 _OF_PROJECT = {"GET": _PROJECT_RULE_READ} | dict.fromkeys(_CHANGES, _PROJECT_RULE_WRITE)
 ALERT_RULES: Final = Permission("alert rules", _OF_ORGANIZATION, Feature.INCIDENTS)
-"""Rules as a list, their triggers and their observations; the feature is needed for every method."""
+"""The list of rules, their triggers and their observations. Every method requires the feature."""
 ALERT_RULE: Final = Permission("alert rule", _OF_ORGANIZATION, Feature.INCIDENTS, without_feature=_DOWNGRADED)
 PROJECT_ALERT_RULES: Final = Permission("project's alert rules", _OF_PROJECT, Feature.INCIDENTS)
 PROJECT_ALERT_RULE: Final = Permission(
@@ -143,7 +185,7 @@ PROJECTS: Final = Permission(
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
 COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
-"""The bulk address: every item passes its own route's permission as well."""
+"""The bulk endpoint; every item is also checked against the permission of its own endpoint."""
 
 
 @lru_cache(maxsize=64)
@@ -151,14 +193,15 @@ def _role_scopes(role: Role, *, alerts_member_write: bool, events_member_admin: 
     scopes = ROLE_SCOPES[role]
     if role is not Role.MEMBER:
         return scopes
-    taken = {"alerts:write": alerts_member_write, "event:admin": events_member_admin}
-    return scopes - {scope for scope, kept in taken.items() if not kept}
+    options = {"alerts:write": alerts_member_write, "event:admin": events_member_admin}
+    return scopes - {scope for scope, enabled in options.items() if not enabled}
 
 
 def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset[str]:
-    """What the actor may do in the organization: role ∩ token; a key of the organization has all (step 4 limits it).
+    """Return the actor's scopes in the organization: those of the role that the token also carries.
 
-    A service without a list of scopes has none, acting for someone or not: only a session is limited by its role alone.
+    A key of the organization has every scope: step 4 already limits it to its own. A service without scopes has none,
+    whether or not it acts for a member, because only a session is limited by the role alone.
     """
     if actor.is_person:
         if actor.role is None:
@@ -177,9 +220,9 @@ def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset
 
 
 def require_token_scope(actor: Actor, permission: Permission, method: str) -> None:
-    """Step 4: one of the token's own scopes must be listed for the method. Sessions pass.
+    """Require one of the permission's scopes for the method among the token's own (step 4). Sessions pass.
 
-    :raises Forbidden: none is, or the method is not in the permission's table.
+    :raises Forbidden: when the token has none of the scopes, or the permission does not allow the method.
     """
     if actor.is_session or actor.kind is CallerKind.SYSTEM:
         return
@@ -190,10 +233,10 @@ def require_token_scope(actor: Actor, permission: Permission, method: str) -> No
 def require_organization_access(
     actor: Actor, organization: OrganizationFacts, permission: Permission, method: str
 ) -> None:
-    """Steps 8 and 9: a scope in this organization, then the feature of its plan.
+    """Require a scope in the organization (step 8), then the feature in its plan (step 9).
 
-    :raises Forbidden: the actor has none of the scopes here.
-    :raises NotFound: the organization's plan does not include the feature.
+    :raises Forbidden: when the actor has none of the permission's scopes in this organization.
+    :raises NotFound: when the organization's plan does not include the feature.
     """
     if actor.kind is CallerKind.SYSTEM:
         return
@@ -205,7 +248,7 @@ def require_organization_access(
 
 
 def has_project_access(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether the actor reaches the project; nobody reaches an inactive one."""
+    """Whether the actor has access to the project. Inactive projects are inaccessible to everyone."""
     if not project.active:
         return False
     if actor.kind is CallerKind.SYSTEM:
@@ -218,28 +261,28 @@ def has_project_access(actor: Actor, organization: OrganizationFacts, project: P
 
 
 def is_project_member(actor: Actor, project: ProjectFacts) -> bool:
-    """Project membership, stricter than access: an active place on an active team attached to the project."""
+    """Whether the actor belongs to an active team attached to the project, which is stricter than having access."""
     return not actor.teams.isdisjoint(project.teams)
 
 
 def may_read(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> bool:
-    """Whether the actor reaches at least one of an incident's projects."""
+    """Whether the actor has access to at least one of an incident's projects."""
     return any(has_project_access(actor, organization, project) for project in projects)
 
 
 def require_project_access(actor: Actor, organization: OrganizationFacts, projects: Iterable[ProjectFacts]) -> None:
-    """Step 11.
+    """Require access to at least one of the projects (step 11).
 
-    :raises Forbidden: the actor reaches none of the projects.
+    :raises Forbidden: when the actor has access to none of them.
     """
     if actor.kind is not CallerKind.SYSTEM and not may_read(actor, organization, projects):
         raise Forbidden
 
 
 def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
-    """Whoever may write on an incident may close it; any other status takes a write scope.
+    """Require a write scope for setting this status; everyone who may change an incident may close it.
 
-    :raises Forbidden: the actor has none.
+    :raises Forbidden: when the status is not closed and the actor has no write scope.
     """
     if status is IncidentStatus.CLOSED or actor.kind is CallerKind.SYSTEM:
         return
@@ -248,9 +291,9 @@ def require_status_scope(actor: Actor, organization: OrganizationFacts, status: 
 
 
 def require_comment_author(actor: Actor) -> None:
-    """Step 6: a comment's details are for people, and a key is told so before anything is looked up.
+    """Require a person as the author of a comment (step 6), with Sentry's own message for API keys.
 
-    :raises Forbidden: there is no person behind the request.
+    :raises Forbidden: when the actor is neither a person nor a service acting for one.
     """
     if actor.kind is CallerKind.KEY:
         raise Forbidden("Key doesn't have permission to delete Note")
@@ -258,27 +301,28 @@ def require_comment_author(actor: Actor) -> None:
 
 
 def require_person(actor: Actor) -> None:
-    """Writes that carry a person's name are not for keys, nor for services that act for nobody.
+    """Require a person, or a service that acts for one: the change will carry the person's name.
 
-    :raises Forbidden: there is no person behind the request.
+    :raises Forbidden: when the actor is an API key, or a service that acts for nobody.
     """
     if not actor.is_person and actor.kind is not CallerKind.SYSTEM:
         raise Forbidden
 
 
 def require_service(actor: Actor) -> None:
-    """What an organization's program says in its own name is for no person, no key, and nobody it acts for.
+    """Require a service that acts in its own name.
 
-    :raises Forbidden: the caller is none, or acts for somebody.
+    :raises Forbidden: when the actor is a person, an API key, or a service that acts for a person.
     """
     if (actor.kind is not CallerKind.SERVICE or actor.is_person) and actor.kind is not CallerKind.SYSTEM:
         raise Forbidden
 
 
 def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether a list that names no project shows this one: those of one's teams, and every one to a program.
+    """Whether a list that is not filtered by project includes this one.
 
-    A key is nobody's colleague and no program: it has to name projects.
+    People see the projects of their teams, services every project. API keys belong to no team, so they must name
+    projects.
     """
     if not has_project_access(actor, organization, project):
         return False
@@ -287,7 +331,7 @@ def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project:
 
 @dataclass(frozen=True, slots=True)
 class TeamFacts:
-    """What the policy asks of a team. ``name`` is told to those who may not reach it."""
+    """The attributes of a team that decide access; ``name`` appears in the refusal."""
 
     id: int
     organization_id: int
@@ -296,15 +340,15 @@ class TeamFacts:
 
 
 def require_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> None:
-    """Asking for what a team owns takes access to the team; nobody reaches an inactive one, or another organization's.
+    """Require access to the team, as filtering a list by a team does.
 
-    :raises Forbidden: the actor has none.
+    :raises Forbidden: when the team is inactive, belongs to another organization, or is out of the actor's reach.
     """
     if not has_team_access(actor, organization, team):
         raise Forbidden(f"Error: You do not have permission to access {team.name}")
 
 
 def has_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> bool:
-    """Whether the actor reaches the team: as a project of its own would be reached."""
-    of_its_own = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
-    return team.organization_id == organization.id and has_project_access(actor, organization, of_its_own)
+    """Whether the actor would have access to a project of this team alone."""
+    project = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
+    return team.organization_id == organization.id and has_project_access(actor, organization, project)

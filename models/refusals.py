@@ -1,19 +1,19 @@
-"""Every "no" that tocsin answers.
+"""The refusals: every expected negative answer.
 
-A refusal is an answer and final: it carries the HTTP status and the body that callers see, whether the
-gateway says it before a command is accepted or the worker records it as a command's outcome. Anything else
-that goes wrong is a fault: tried again, then parked as a dead letter.
+A refusal is final. It carries the HTTP status and the JSON body that the caller receives, whether the gateway raises
+it before a command is accepted or the worker records it as the command's outcome. Any other exception is an error: the
+command is retried, then parked as a dead letter.
 
     Refusal
     ├── Unauthenticated 401       ├── Conflict 409
     ├── Forbidden 403             ├── StaleVersion 412
-    ├── NotFound 404              ├── TooLarge 413
-    ├── MethodNotAllowed 405      ├── NotJson 415
-    ├── Gone 410                  ├── KeyReused 422
-    ├── Malformed 400             ├── TooMany 429
+    ├── NotFound 404              ├── BodyTooLarge 413
+    ├── MethodNotAllowed 405      ├── UnsupportedMediaType 415
+    ├── Gone 410                  ├── IdempotencyKeyReused 422
+    ├── MalformedRequest 400      ├── TooManyRequests 429
     ├── InvalidFields 400         └── Unavailable 503
-    ├── PlainRefusal 400
-    └── ListedRefusal 400
+    ├── StringRefusal 400
+    └── ListRefusal 400
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from models.enums import JSON
+from models.types import JSON
 
 FIELD_REQUIRED: Final = "This field is required."
 FIELD_NOT_NULL: Final = "This field may not be null."
 
 
 class Refusal(Exception):
-    """A "no" that is final. ``status`` is the HTTP status, ``body`` the JSON that the caller reads."""
+    """An expected negative answer: ``status`` is the HTTP status, ``body`` the JSON body."""
 
     status: ClassVar[int]
 
@@ -38,12 +38,12 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Headers that belong to this answer."""
+        """The headers that HTTP requires of this response."""
         return {}
 
 
 class Unauthenticated(Refusal):
-    """The credential is missing, unknown, expired or revoked, or its person is inactive."""
+    """401: the credential is missing, unknown, expired or revoked, or its user is inactive."""
 
     status = 401
 
@@ -52,12 +52,12 @@ class Unauthenticated(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """RFC 9110 §11.6.1: a 401 names the scheme."""
+        """The authentication scheme (RFC 9110 §11.6.1)."""
         return {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(Refusal):
-    """The caller is known and may not do this."""
+    """403: the caller is authenticated and lacks the permission."""
 
     status = 403
 
@@ -66,7 +66,7 @@ class Forbidden(Refusal):
 
 
 class NotFound(Refusal):
-    """There is no such thing, or the caller must not learn that there is."""
+    """404: the resource does not exist, or the caller must not learn that it does."""
 
     status = 404
 
@@ -75,7 +75,7 @@ class NotFound(Refusal):
 
 
 class MethodNotAllowed(Refusal):
-    """The address exists and does not know this method."""
+    """405: the endpoint does not support the method."""
 
     status = 405
 
@@ -85,12 +85,12 @@ class MethodNotAllowed(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """RFC 9110 §15.5.6: a 405 lists what is allowed."""
+        """The methods that the endpoint supports (RFC 9110 §15.5.6)."""
         return {"Allow": ", ".join(self.allowed)}
 
 
 class MalformedRequest(Refusal):
-    """The request cannot be read: broken JSON, a bad header, a bad page cursor."""
+    """400: the request cannot be parsed, for example because of invalid JSON, a bad header or a bad cursor."""
 
     status = 400
 
@@ -99,7 +99,7 @@ class MalformedRequest(Refusal):
 
 
 class InvalidFields(Refusal):
-    """The request can be read and asks for something that does not fit; the body names each field."""
+    """400: the request was parsed and has invalid values; the body lists the errors by field."""
 
     status = 400
 
@@ -108,7 +108,7 @@ class InvalidFields(Refusal):
 
 
 class StringRefusal(Refusal):
-    """A 400 whose body is a bare JSON string, where the wire contract has one."""
+    """400 with a bare JSON string as its body, where Sentry's incident API has one."""
 
     status = 400
 
@@ -117,7 +117,7 @@ class StringRefusal(Refusal):
 
 
 class ListRefusal(Refusal):
-    """A 400 whose body is a JSON array of one text, where the wire contract has one."""
+    """400 with a JSON array of one string as its body, where Sentry's incident API has one."""
 
     status = 400
 
@@ -126,7 +126,7 @@ class ListRefusal(Refusal):
 
 
 class Gone(Refusal):
-    """The change has been made already, and stands."""
+    """410: the requested change was already made."""
 
     status = 410
 
@@ -135,7 +135,7 @@ class Gone(Refusal):
 
 
 class Conflict(Refusal):
-    """The change contradicts what stands now."""
+    """409: the change contradicts the current state of the resource."""
 
     status = 409
 
@@ -144,7 +144,7 @@ class Conflict(Refusal):
 
 
 class StaleVersion(Refusal):
-    """Someone changed the row after the caller last read it."""
+    """412: the resource changed after the caller read the version in ``If-Match``."""
 
     status = 412
 
@@ -153,7 +153,7 @@ class StaleVersion(Refusal):
 
 
 class BodyTooLarge(Refusal):
-    """The body exceeds what this address takes; ``limit`` is in bytes."""
+    """413: the body exceeds the endpoint's ``limit``, in bytes."""
 
     status = 413
 
@@ -162,7 +162,7 @@ class BodyTooLarge(Refusal):
 
 
 class UnsupportedMediaType(Refusal):
-    """The body is of another media type than JSON."""
+    """415: the body is not JSON."""
 
     status = 415
 
@@ -171,7 +171,7 @@ class UnsupportedMediaType(Refusal):
 
 
 class IdempotencyKeyReused(Refusal):
-    """An Idempotency-Key came back with another request."""
+    """422: the ``Idempotency-Key`` was already used for another request."""
 
     status = 422
 
@@ -180,7 +180,7 @@ class IdempotencyKeyReused(Refusal):
 
 
 class TooManyRequests(Refusal):
-    """The caller sends faster than its rate; ``retry_after`` is in seconds."""
+    """429: the caller exceeds its rate limit; ``retry_after`` is in seconds."""
 
     status = 429
 
@@ -190,12 +190,12 @@ class TooManyRequests(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """When to come back."""
+        """The number of seconds after which the caller may retry."""
         return {"Retry-After": str(self.retry_after)}
 
 
 class Unavailable(Refusal):
-    """tocsin cannot take this now: the database is away, or too many requests wait."""
+    """503: the database does not answer, or too many requests are waiting."""
 
     status = 503
 
@@ -204,5 +204,5 @@ class Unavailable(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """When to come back."""
+        """The number of seconds after which the caller may retry."""
         return {"Retry-After": "1"}

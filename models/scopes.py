@@ -1,4 +1,4 @@
-"""What each role may do: the scopes of Sentry, by role."""
+"""The scopes of each role, with Sentry's names."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ ROLE_SCOPES: Final[dict[Role, frozenset[str]]] = {
     Role.MANAGER: MANAGER_SCOPES,
     Role.OWNER: OWNER_SCOPES,
 }
-"""What a role may do, before an organization's options take away."""
+"""The scopes of each role, before the organization's options restrict them."""
 
 GLOBAL_ROLES: Final = frozenset({Role.MANAGER, Role.OWNER})
-"""Roles that reach every project, open membership or not."""
+"""Roles with access to every project, whether or not the organization has open membership."""
 
 ALL_SCOPES: Final = OWNER_SCOPES | {"org:ci", "openid", "profile", "email"}
-"""Every scope that a token may carry."""
+"""Every scope that a token may have."""

@@ -1,7 +1,7 @@
-"""What every room reads from the environment, and the one list of all setting names.
+"""The base of all settings, and the list of every setting's name.
 
-A room's own ``settings.py`` subclasses :class:`Settings`; an entry point builds it once and passes it down.
-Nothing reads the environment while being imported.
+Each package's own ``settings.py`` subclasses :class:`Settings`; an entry point builds the object once and passes it
+down. No module reads the environment when it is imported.
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 SETTING_NAMES: dict[str, str] = {
-    "DATABASE_URL": "PostgreSQL to use instead of the embedded one, as postgresql://user:password@host/name",
+    "DATABASE_URL": "PostgreSQL database to use instead of the embedded one, as postgresql://user:password@host/name",
     "BROKER_URL": "broker to use instead of the embedded Valkey: redis://… or amqp://…",
-    "REDIS_URL": "Valkey or Redis for wake-ups; a redis:// BROKER_URL serves both",
-    "TOCSIN_DATA": "folder of the embedded servers' files (default ./.tocsin)",
-    "TOCSIN_PUBLIC_URL": "address that links in mails use",
-    "TOCSIN_SECRET": "signs tickets and encrypts stored secrets; generated under the data folder by `tocsin up`",
-    "TOCSIN_ORIGINS": "origins other than the gateway's own that browsers may call from, separated by commas",
-    "TOCSIN_RATE": "commands a second one caller may send; five times as many in a burst",
-    "TOCSIN_NOTIFY_WINDOW": "seconds that e-mail and chat wait for an edit or a deletion",
-    "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; this release sends no mails yet",
-    "TOCSIN_MAIL_FROM": "address that mails come from; this release sends no mails yet",
-    "TOCSIN_WEBHOOK_ALLOW": "networks that webhooks may reach although private, as CIDRs separated by commas;"
+    "REDIS_URL": "Valkey or Redis for wake-up notifications; by default BROKER_URL, if that is redis://",
+    "TOCSIN_DATA": "data directory of the embedded servers (default ./.tocsin)",
+    "TOCSIN_PUBLIC_URL": "base URL of the links in e-mails",
+    "TOCSIN_SECRET": "key that signs tickets and encrypts stored secrets; `tocsin up` puts one in the data directory",
+    "TOCSIN_ORIGINS": "origins, besides the gateway's own, that browsers may send requests from; separated by commas",
+    "TOCSIN_RATE": "commands that one caller may send per second; bursts may be five times as large",
+    "TOCSIN_NOTIFY_WINDOW": "seconds that e-mail and chat messages are delayed in case of an edit or a deletion",
+    "TOCSIN_SMTP_URL": "mail server, as smtp://user:password@host:587 or smtps://…; this release sends no mail yet",
+    "TOCSIN_MAIL_FROM": "sender address of e-mails; this release sends no mail yet",
+    "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, as CIDRs separated by commas;"
     " this release sends no webhooks yet",
-    "TOCSIN_CELERY_EVENTS": "1 lets our Celery workers send events and take remote control, for Flower",
+    "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }
-"""Every setting, with what it is for; `tocsin doctor` prints them. A ``TOCSIN_`` name that is not here is an error."""
+"""The purpose of every setting by name, as printed by `tocsin doctor`. Any other ``TOCSIN_`` name is an error."""
 
 SECRET_SETTING_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET", "TOCSIN_SMTP_URL"})
-"""Settings that are printed with their secret part hidden."""
+"""Settings whose secret part is masked when they are printed."""
 
 
 class SettingsError(Exception):
-    """The environment names a setting wrongly or gives it a bad value; the text says which, and what to do."""
+    """A setting is unknown, missing or invalid; the message names it and says what to do."""
 
 
 class Settings(BaseSettings):
-    """Base of every room's settings: environment first, then ``.env`` in the working directory."""
+    """The base of a package's settings, read from the environment, then from ``.env`` in the working directory."""
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_prefix="TOCSIN_")
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read and check the settings.
+        """Read and validate the settings.
 
-        :raises SettingsError: a required setting is missing or a value does not fit.
+        :raises SettingsError: when a required setting is missing or a value is invalid.
         """
         try:
             return cls()
@@ -60,44 +60,44 @@ class Settings(BaseSettings):
             name = environment_name(cls, str(first["loc"][0]))
             if first["type"] == "missing":
                 raise SettingsError(f"{name} is not set: it is the {SETTING_NAMES[name]}") from None
-            raise SettingsError(f"{name} does not fit: {first['msg'].removeprefix('Value error, ')}") from None
+            raise SettingsError(f"{name} is invalid: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 class DatabaseSettings(Settings):
-    """Where PostgreSQL is."""
+    """The settings of a process that needs only the database."""
 
     database_url: str = Field(validation_alias="DATABASE_URL")
 
     @field_validator("database_url")
     @classmethod
-    def _name_the_driver(cls, url: str) -> str:
+    def _select_driver(cls, url: str) -> str:
         return sqlalchemy_url(url)
 
 
 def sqlalchemy_url(url: str) -> str:
-    """The address of a database as SQLAlchemy takes it.
+    """Return a PostgreSQL URL in the form that makes SQLAlchemy use psycopg.
 
-    :raises ValueError: it is not PostgreSQL's.
+    :raises ValueError: when it is not the URL of a PostgreSQL database.
     """
     for scheme in ("postgresql+psycopg://", "postgresql://", "postgres://"):
         if url.startswith(scheme):
             return "postgresql+psycopg://" + url.removeprefix(scheme)
-    raise ValueError("it must start with postgresql://, the only database tocsin speaks")
+    raise ValueError("it must start with postgresql://, the only database that tocsin supports")
 
 
 def check_setting_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) -> None:
-    """Refuse unknown ``TOCSIN_`` names, in the environment and in ``.env``, before anything starts.
+    """Check that every ``TOCSIN_`` name in the environment and in ``.env`` is a known setting.
 
-    :raises SettingsError: naming the unknown setting and the one that was probably meant.
+    :raises SettingsError: when a name is unknown; the message suggests the closest known one.
     """
     for name in [*environment, *dotenv_values(dotenv)]:
         if name.startswith("TOCSIN_") and name not in SETTING_NAMES:
             close = difflib.get_close_matches(name, SETTING_NAMES, n=1)
-            meant = f"did you mean {close[0]}?" if close else "`tocsin doctor` lists the names there are."
-            raise SettingsError(f"{name} is no setting of tocsin; {meant}")
+            hint = f"did you mean {close[0]}?" if close else "`tocsin doctor` lists the settings."
+            raise SettingsError(f"{name} is not a setting of tocsin; {hint}")
 
 
 def environment_name(settings: type[Settings], field: str) -> str:
-    """The variable that a field of a room's settings is read from."""
+    """Return the name of the environment variable that a field of the settings is read from."""
     alias = settings.model_fields[field].validation_alias if field in settings.model_fields else field
     return alias if isinstance(alias, str) else f"TOCSIN_{field.upper()}"

@@ -1,4 +1,4 @@
-"""Every table, for alembic and for tests."""
+"""Import every module that defines tables, so that ``METADATA`` is complete for Alembic and for tests."""
 
 from __future__ import annotations
 

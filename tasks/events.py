@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import ClassVar, Final
 from uuid import UUID
 
-from models.enums import JSON, IncidentStatus
+from models.enums import IncidentStatus
 from models.timestamps import iso
+from models.types import JSON
 
 SEQUENCE_DIGITS: Final = 20
 """Width of a sequence number, which is zero-padded so that it sorts as text."""

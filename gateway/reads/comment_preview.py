@@ -12,11 +12,12 @@ from typing import Any, Final
 
 from gateway.reads.database import QueryRunner
 from gateway.reads.queries import PERSON_COLUMNS, person_from_row
+from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
 from models.directory.tables import Person
 from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
 from models.incidents.mentions import Kind, MentionedTeam, parse, resolve_mentions
 from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
-from models.policy import Actor, OrganizationFacts, ProjectFacts
+from models.policy import Actor, OrganizationFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,12 @@ class CommentPreview:
         :raises InvalidFields: posting it would be refused for its mentions.
         """
         incident = {"organization": organization.id, "identifier": identifier}
-        projects = await self._rows(_PROJECTS, incident)
+        projects = tuple(project_facts(row) for row in await self._rows(_PROJECTS, incident))
         mentioned = resolve_mentions(
             mentions,
             await self._named(organization, mentions),
             organization=organization.id,
-            attached_teams={team for row in projects for team in row.attached},
+            attached_teams={team for project in projects for team in project.teams},
         )
         subscribers = [row.user_id for row in await self._rows(_SUBSCRIBERS, incident)]
         reasons = strongest_reasons(
@@ -77,13 +78,18 @@ class CommentPreview:
                 NotificationReason.SUBSCRIBED: subscribers,
             }
         )
-        facts = tuple(ProjectFacts(row.id, row.active, frozenset(row.teams)) for row in projects)
         people = await self._rows(_PEOPLE, {"organization": organization.id, "ids": list(reasons)})
         return [
             PreviewRecipient(person_from_row(row), reasons[row.id])
             for row in people
             if decide_notification(
-                Recipient(_actor_of(row), reasons[row.id], row.id == author, organization=organization, projects=facts)
+                Recipient(
+                    _actor_of(row),
+                    reasons[row.id],
+                    is_author=row.id == author,
+                    organization=organization,
+                    projects=projects,
+                )
             ).outcome
             is DecisionOutcome.DELIVERED
         ]
@@ -117,18 +123,13 @@ def _actor_of(row: Any) -> Actor:
     )
 
 
-_PROJECTS: Final = """
-SELECT p.id, p.status = 'active' AS active,
-       coalesce(array_agg(t.id) FILTER (WHERE t.status = 'active'), '{}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS attached
+_PROJECTS: Final = f"""
+SELECT {PROJECT_COLUMNS}
 FROM incidents i
 JOIN incident_projects ip ON ip.incident_id = i.id
 JOIN projects p ON p.id = ip.project_id
-LEFT JOIN project_teams pt ON pt.project_id = p.id
-LEFT JOIN teams t ON t.id = pt.team_id
 WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
-GROUP BY p.id
-"""
+"""  # noqa: S608 - our own columns
 
 _SUBSCRIBERS: Final = """
 SELECT s.user_id FROM incident_subscriptions s JOIN incidents i ON i.id = s.incident_id

@@ -40,7 +40,7 @@ class QueryRunner:
         except Refusal:
             raise
         except Exception as fault:
-            if is_transient(fault) or isinstance(fault, TimeoutError):
+            if is_transient(fault):
                 raise Unavailable("Temporarily unavailable; try again.") from fault
             raise
         raise AssertionError("unreachable")  # pragma: no cover

@@ -7,18 +7,18 @@ from typing import Final, NamedTuple
 
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows
+from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
 from models.policy import ProjectFacts
 from models.refusals import NotFound
 
-_PROJECTS: Final = """
-SELECT p.id, p.slug, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
+_PROJECTS: Final = f"""
+SELECT {PROJECT_COLUMNS}
 FROM alert_rules r
 LEFT JOIN alert_rule_projects rp ON rp.rule_id = r.id
 LEFT JOIN projects p ON p.id = rp.project_id
 WHERE r.organization_id = %(organization)s AND r.id = %(rule)s AND r.status <> 4
 ORDER BY p.slug
-"""
+"""  # noqa: S608 - our own columns
 
 _OBSERVATIONS: Final = """
 SELECT o.project_id, p.slug, o.number, o.timestamp, o.value, o.comparison_value, o.result, o.accepted_at
@@ -48,11 +48,7 @@ class ObservationQueries:
         rows = await self._rows(_PROJECTS, {"organization": organization, "rule": rule})
         if not rows:
             raise NotFound
-        return [
-            RuleProject(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams)))
-            for row in rows
-            if row.id is not None
-        ]
+        return [RuleProject(row.slug, project_facts(row)) for row in rows if row.id is not None]
 
     async def page(self, rule: int, projects: Collection[int], page: Page) -> Rows:
         """The last values of a rule on these projects, newest first, one page."""

@@ -13,11 +13,12 @@ from typing import Any, Final, NamedTuple
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows
 from gateway.reads.incident_filters import Project
+from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
 from models.directory.tables import Person
-from models.enums import ActivityType, IncidentStatus, IncidentType, Lane, StatusMethod
+from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus
+from models.messaging.canary import ALL_QUEUES, CANARY_STATUS, CanaryStatus, canary_status_from_row
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
 from models.refusals import NotFound
 from models.scopes import GLOBAL_ROLES
@@ -38,27 +39,24 @@ ACTIVITY_COLUMNS: Final = (
 )
 """An activity with its author, if it has one."""
 
-PROJECTS: Final = """
-SELECT p.id, p.slug, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
-FROM projects p WHERE p.organization_id = %(organization)s ORDER BY p.id
-"""
-"""The projects of an organization, as the policy asks for them."""
+PROJECTS: Final = f"""
+SELECT {PROJECT_COLUMNS} FROM projects p WHERE p.organization_id = %(organization)s ORDER BY p.id
+"""  # noqa: S608 - our own columns
+"""The projects of an organization with their policy facts."""
 
 _INCIDENT: Final = f"""
 SELECT {INCIDENT_COLUMNS}
 FROM incidents i WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
 """  # noqa: S608 - our own columns
 
-_INCIDENT_PROJECTS: Final = """
-SELECT i.id AS incident, p.id, p.slug, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
+_INCIDENT_PROJECTS: Final = f"""
+SELECT i.id AS incident, {PROJECT_COLUMNS}
 FROM incidents i
 LEFT JOIN incident_projects ip ON ip.incident_id = i.id
 LEFT JOIN projects p ON p.id = ip.project_id
 WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
 ORDER BY p.slug
-"""
+"""  # noqa: S608 - our own columns
 
 # The policy's project access, for the reader described by %(all)s and %(teams)s.
 _REACHES: Final = """(p.status = 'active' AND (%(all)s OR EXISTS (
@@ -251,8 +249,7 @@ class Queries:
 
     async def canaries(self) -> list[CanaryStatus]:
         """What the canaries of every queue tell."""
-        rows = await self._rows(CANARY_STATUS, ALL_QUEUES)
-        return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
+        return [canary_status_from_row(row) for row in await self._rows(CANARY_STATUS, ALL_QUEUES)]
 
     async def schema_revision(self) -> str | None:
         """The revision that the database stands at."""
@@ -294,11 +291,11 @@ _INCIDENT_FIELDS: Final = [name.strip().removeprefix("i.") for name in INCIDENT_
 
 def project_of(row: Any) -> Project:
     """The project in a row of :data:`PROJECTS`."""
-    return Project(row.slug, ProjectFacts(row.id, row.active, frozenset(row.teams)))
+    return Project(row.slug, project_facts(row))
 
 
 def _facts(rows: Rows) -> list[ProjectFacts]:
-    return [ProjectFacts(row.id, row.active, frozenset(row.teams)) for row in rows if row.id is not None]
+    return [project_facts(row) for row in rows if row.id is not None]
 
 
 def _reach(actor: Actor, organization: OrganizationFacts) -> dict[str, Any]:

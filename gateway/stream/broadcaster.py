@@ -331,7 +331,7 @@ async def _hand_out(
 
 
 def _is_passing(fault: Exception) -> bool:
-    return is_transient(fault) or isinstance(fault, (TimeoutError, Unavailable))
+    return is_transient(fault) or isinstance(fault, Unavailable)
 
 
 def _require(caller: Caller, permission: Permission) -> None:

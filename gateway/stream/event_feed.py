@@ -17,6 +17,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
 from models.enums import JSON
 from models.policy import ProjectFacts
 from models.serializers import notification_json
@@ -138,12 +139,11 @@ LEFT JOIN incident_activities a ON a.id = n.activity_id
 WHERE n.id = ANY(%(numbers)s::bigint[])
 """
 
-_PROJECTS: Final = """
-SELECT ip.incident_id AS incident, p.id, p.status = 'active' AS active,
-       ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams
+_PROJECTS: Final = f"""
+SELECT ip.incident_id AS incident, {PROJECT_COLUMNS}
 FROM incident_projects ip JOIN projects p ON p.id = ip.project_id
 WHERE ip.incident_id = ANY(%(incidents)s::bigint[])
-"""
+"""  # noqa: S608 - our own columns
 
 
 class EventFeed:
@@ -226,7 +226,7 @@ class EventFeed:
         """The projects of incidents, as the policy asks for them."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
         for row in await self._rows(_PROJECTS, {"incidents": list(incidents)}) if incidents else ():
-            facts[row.incident].append(ProjectFacts(row.id, row.active, frozenset(row.teams)))
+            facts[row.incident].append(project_facts(row))
         return facts
 
     async def _items(self, rows: Sequence[Any]) -> list[Item]:

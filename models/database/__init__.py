@@ -1,1 +1,1 @@
-"""Connections, migrations, grants and backups."""
+"""Engines, migrations, grants and backups."""

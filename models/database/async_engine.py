@@ -1,4 +1,4 @@
-"""The gateway's engines; apart from the synchronous engine, since SQLAlchemy's asyncio imports its whole ORM."""
+"""The gateway's asynchronous engines, in a module of their own because SQLAlchemy's asyncio imports its whole ORM."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 def make_async_engine(
     url: str, *, application: str, pool_size: int, pool_timeout: float, custom_plans: bool = False
 ) -> AsyncEngine:
-    """An asynchronous engine for the gateway; ``pool_timeout`` is in seconds.
+    """Create an asynchronous engine whose sessions use UTC; ``pool_timeout`` is in seconds.
 
-    ``plans_anew`` has every statement planned for its own parameters: one plan for all would be slow for some.
+    With ``custom_plans``, PostgreSQL plans every execution for its own parameters: for some statements, a generic plan
+    would be slow with some parameters.
     """
     plans = " -c plan_cache_mode=force_custom_plan" if custom_plans else ""
     return create_async_engine(

@@ -1,8 +1,8 @@
-"""A whole database as one file, and back.
+"""Back up the whole database to one file, and restore it.
 
-The file is a zip archive: one `COPY` per table, all of one snapshot, and a manifest with the schema's revision, the
-sequences and a digest of every table. So it can be looked into with common tools, and one cut short is no archive.
-Restoring is one transaction: whoever works on the database meanwhile waits, then goes on with what was restored.
+The file is a zip archive with the `COPY` output of every table, all from one snapshot, and a manifest with the schema
+revision, the sequences and a digest of every table. Common tools can inspect it, and a truncated file is not a valid
+archive. A restore is one transaction: other processes wait for it, then continue with the restored data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from psycopg import sql
 from sqlalchemy.engine import Connection, Engine
 
 from models.database.grants import grant_to_existing_roles
-from models.database.migrate import create_schema, current_of, head_revision, hold_schema, known_revisions, migrate
+from models.database.migrate import create_schema, head_revision, known_revisions, migrate, revision_of, schema_lock
 from models.tables import METADATA
 from models.timestamps import iso
 
@@ -33,17 +33,17 @@ FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 CHUNK_BYTES: Final = 1 << 18
 
-Tell = Callable[[str, int], None]
-"""Called as it goes, with the table in hand and the bytes so far."""
+ProgressCallback = Callable[[str, int], None]
+"""Called for each chunk with the name of the table and the size of the chunk in bytes."""
 
 
 class BackupError(Exception):
-    """The file or the database does not fit; the text says why, and what to do. Nothing was changed."""
+    """The backup or the database is unsuitable; the message says why and what to do. Nothing was changed."""
 
 
 @dataclass(frozen=True)
 class TableCopy:
-    """One table in a backup; ``bytes`` and ``sha256`` are those of its uncompressed rows."""
+    """A table in a backup; ``bytes`` and ``sha256`` refer to its uncompressed rows."""
 
     columns: list[str]
     rows: int
@@ -53,7 +53,7 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup holds. ``sequences`` are the last values given out."""
+    """The contents of a backup. ``sequences`` has the last value that each sequence generated."""
 
     format: int
     tocsin: str
@@ -65,27 +65,27 @@ class Manifest:
 
     @property
     def rows(self) -> int:
-        """Rows in all tables together."""
+        """The number of rows in all tables."""
         return sum(table.rows for table in self.tables.values())
 
 
-# --- out -------------------------------------------------------------------------------------------------------
+# --- back up ---------------------------------------------------------------------------------------------------
 
 
-def write_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest:
-    """Write one consistent snapshot of the database to ``path``, which appears only when it is whole.
+def write_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -> Manifest:
+    """Write a consistent snapshot of the database to ``path``, which is created or replaced atomically.
 
-    :raises BackupError: there is nothing to back up, or ``path`` holds something that is no backup.
-    :raises OSError: the file cannot be written.
+    :raises BackupError: when the database is empty, or ``path`` exists and is not a backup.
+    :raises OSError: when the file cannot be written.
     """
     if path.exists() and not _is_backup(path):
-        raise BackupError(f"{path} is there and is no backup of tocsin: name another file")
-    with hold_schema(engine, shared=True), _draft_of(path) as draft, _snapshot(engine) as connection:
+        raise BackupError(f"{path} exists and is not a backup of tocsin: choose another file")
+    with schema_lock(engine, shared=True), _draft_of(path) as draft, _snapshot(engine) as connection:
         manifest = _describe(connection)
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, columns in _tables(connection).items():
                 manifest.tables[name] = _copy_out(connection, archive, name, columns, on_progress)
-            # No snapshot holds a sequence still: read last, it is beyond every row above.
+            # Sequences are not part of the snapshot. Read last, they are ahead of every row above.
             manifest.sequences.update(_sequences(connection))
             archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
@@ -93,7 +93,7 @@ def write_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest:
 
 @contextlib.contextmanager
 def _draft_of(path: Path) -> Iterator[Any]:
-    """A private file beside ``path`` that takes its place once it is whole and on the disk."""
+    """Yield a temporary file beside ``path`` that replaces it once it is complete and flushed to disk."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
         try:
             yield draft
@@ -113,14 +113,16 @@ def _snapshot(engine: Engine) -> Iterator[Connection]:
 
 
 def _describe(connection: Connection) -> Manifest:
-    revision = current_of(connection)
+    revision = revision_of(connection)
     if revision is None:
         raise BackupError("the database has no tables of tocsin: there is nothing to back up")
-    now, server = connection.exec_driver_sql("SELECT now(), current_setting('server_version')").one()
-    return Manifest(FORMAT, version("tocsin"), server, revision, iso(now))
+    server = connection.exec_driver_sql("SELECT now() AS now, current_setting('server_version') AS version").one()
+    return Manifest(FORMAT, version("tocsin"), server.version, revision, iso(server.now))
 
 
-def _copy_out(connection: Connection, archive: zipfile.ZipFile, name: str, columns: list[str], tell: Tell) -> TableCopy:
+def _copy_out(
+    connection: Connection, archive: zipfile.ZipFile, name: str, columns: list[str], on_progress: ProgressCallback
+) -> TableCopy:
     statement = sql.SQL("COPY (SELECT {columns} FROM {table}) TO STDOUT").format(
         columns=_names(columns), table=sql.Identifier(name)
     )
@@ -131,17 +133,17 @@ def _copy_out(connection: Connection, archive: zipfile.ZipFile, name: str, colum
                 digest.update(chunk)
                 size += len(chunk)
                 member.write(chunk)
-                tell(name, len(chunk))
+                on_progress(name, len(chunk))
         return TableCopy(columns, cursor.rowcount, size, digest.hexdigest())
 
 
-# --- in --------------------------------------------------------------------------------------------------------
+# --- restore ---------------------------------------------------------------------------------------------------
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What the file says of itself.
+    """Return the manifest of a backup.
 
-    :raises BackupError: it is no backup, was cut short, or is of a release that is newer than this one.
+    :raises BackupError: when the file is unreadable, not a backup, truncated, or from a newer release.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -153,24 +155,26 @@ def read_manifest(path: Path) -> Manifest:
         tables = {name: TableCopy(**table) for name, table in found.pop("tables").items()}
         manifest = Manifest(tables=tables, **found)
     except OSError as error:
-        raise BackupError(f"{path} cannot be read: {error.strerror}; name a file that `tocsin backup` wrote") from None
+        raise BackupError(
+            f"{path} cannot be read: {error.strerror}; choose a file that `tocsin backup` wrote"
+        ) from None
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError):
-        raise BackupError(f"{path} is no backup of tocsin, or was cut short: name another file") from None
+        raise BackupError(f"{path} is not a backup of tocsin, or was truncated: choose another file") from None
     if manifest.revision not in known_revisions():
         raise BackupError(
-            f"{path} has the schema {manifest.revision} of tocsin {manifest.tocsin}, and this release knows "
-            f"{head_revision()} at the newest: restore it with that release or a newer one"
+            f"{path} has the schema {manifest.revision} of tocsin {manifest.tocsin}, and this release supports "
+            f"schemas up to {head_revision()}: restore it with that release or a newer one"
         )
     return manifest
 
 
 def count_rows_to_replace(engine: Engine) -> int:
-    """How many commands and organizations a restore would throw away.
+    """Return the number of commands and organizations that a restore would replace.
 
-    :raises BackupError: the database belongs to a newer release.
+    :raises BackupError: when the database was migrated by a newer release.
     """
     with engine.connect() as connection:
-        revision = current_of(connection)
+        revision = revision_of(connection)
         if revision is None:
             return 0
         if revision not in known_revisions():
@@ -181,17 +185,17 @@ def count_rows_to_replace(engine: Engine) -> int:
         return int(counts.scalar_one())
 
 
-def restore_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest:
-    """Put what the file holds in the place of what the database holds, all or nothing; then bring it to head.
+def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -> Manifest:
+    """Replace the contents of the database by a backup, all or nothing, then migrate the schema to head.
 
-    :raises BackupError: the file is damaged.
+    :raises BackupError: when the file is damaged; nothing was changed.
     """
     manifest = read_manifest(path)
-    with hold_schema(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
-        given_out = _clear(connection)
+    with schema_lock(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
+        generated = _clear(connection)
         create_schema(connection, manifest.revision)
         _load(connection, archive, manifest, on_progress)
-        _move_sequences(connection, manifest.sequences, given_out)
+        _move_sequences(connection, manifest.sequences, generated)
         grant_to_existing_roles(connection)
         connection.commit()
     migrate(engine)
@@ -201,40 +205,40 @@ def restore_backup(engine: Engine, path: Path, *, on_progress: Tell) -> Manifest
 
 
 def _clear(connection: Connection) -> dict[str, int]:
-    """Drop our tables, and say what their sequences had given out."""
-    there = [name for name in (*METADATA.tables, "alembic_version") if name in _tables(connection, every=True)]
-    given_out = _sequences(connection)
-    if there:
-        names = sql.SQL(", ").join(sql.Identifier(name) for name in there)
+    """Drop our tables, and return the last value that each of their sequences generated."""
+    existing = [name for name in (*METADATA.tables, "alembic_version") if name in _tables(connection, every=True)]
+    generated = _sequences(connection)
+    if existing:
+        names = sql.SQL(", ").join(sql.Identifier(name) for name in existing)
         with _cursor(connection) as cursor:
             cursor.execute(sql.SQL("DROP TABLE {}").format(names))
-    return given_out
+    return generated
 
 
-def _load(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, tell: Tell) -> None:
+def _load(connection: Connection, archive: zipfile.ZipFile, manifest: Manifest, on_progress: ProgressCallback) -> None:
     tables = _tables(connection)
-    if strangers := sorted(set(manifest.tables) - set(tables)):
-        raise BackupError(f"the backup has tables that are none of tocsin's, schema {manifest.revision}: {strangers}")
+    if unknown := sorted(set(manifest.tables) - set(tables)):
+        raise BackupError(f"the backup has tables that schema {manifest.revision} does not have: {unknown}")
     with _cursor(connection) as cursor:
-        # What a migration itself put in is in the backup too.
+        # Rows that migrations insert are in the backup, too.
         cursor.execute(sql.SQL("TRUNCATE {}").format(_names(tables)))
-        with _unwatched(cursor, tables):
+        with _without_constraints(cursor, tables):
             for name, table in manifest.tables.items():
-                _copy_in(cursor, archive, name, table, tell)
+                _copy_in(cursor, archive, name, table, on_progress)
 
 
-def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy, tell: Tell) -> None:
+def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy, on_progress: ProgressCallback) -> None:
     statement = sql.SQL("COPY {table} ({columns}) FROM STDIN").format(
         table=sql.Identifier(name), columns=_names(table.columns)
     )
     digest = hashlib.sha256()
-    damaged = BackupError(f"the backup is damaged in its table {name}; nothing was restored: take another")
+    damaged = BackupError(f"the backup is damaged in its table {name}; nothing was restored: use another backup")
     try:
         with archive.open(_member(name)) as member, cursor.copy(statement) as copy:
             while chunk := member.read(CHUNK_BYTES):
                 digest.update(chunk)
                 copy.write(chunk)
-                tell(name, len(chunk))
+                on_progress(name, len(chunk))
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, psycopg.DataError):
         raise damaged from None
     if digest.hexdigest() != table.sha256:
@@ -242,8 +246,11 @@ def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy,
 
 
 @contextlib.contextmanager
-def _unwatched(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
-    """Take foreign keys and triggers away while the tables fill in any order; putting keys back checks every row."""
+def _without_constraints(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
+    """Drop foreign keys and disable triggers, so that tables can be filled in any order; then restore both.
+
+    Adding the foreign keys again validates every row.
+    """
     cursor.execute(
         "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint"
         " WHERE contype = 'f' AND connamespace = current_schema()::regnamespace ORDER BY 1, 2"
@@ -251,7 +258,7 @@ def _unwatched(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
     references = cursor.fetchall()
     for table, name, _ in references:
         cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}")
-    # What a trigger wrote beside a row is in the backup too.
+    # Rows that triggers insert are in the backup, too.
     for table in tables:
         cursor.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER USER").format(sql.Identifier(table)))
     yield
@@ -261,20 +268,20 @@ def _unwatched(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
         cursor.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}")
 
 
-def _move_sequences(connection: Connection, saved: dict[str, int], given_out: dict[str, int]) -> None:
-    """Go on beyond the backup, and beyond what this database gave out after it: no id means two things."""
+def _move_sequences(connection: Connection, saved: dict[str, int], generated: dict[str, int]) -> None:
+    """Advance the sequences past the backup's and the database's own last values, so that no id is used twice."""
     for name in _sequences(connection):
-        if last := max(saved.get(name, 0), given_out.get(name, 0)):
+        if last := max(saved.get(name, 0), generated.get(name, 0)):
             connection.exec_driver_sql(
                 "SELECT setval(quote_ident(%(name)s)::regclass, %(last)s)", {"name": name, "last": last}
             )
 
 
-# --- the catalogue ---------------------------------------------------------------------------------------------
+# --- system catalogs -------------------------------------------------------------------------------------------
 
 
 def _tables(connection: Connection, *, every: bool = False) -> dict[str, list[str]]:
-    """The tables with their columns, alembic's own only if ``every`` is wanted."""
+    """Return the columns of every table, by table; Alembic's own table is included only with ``every``."""
     rows = connection.exec_driver_sql(
         "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) AS columns FROM pg_class c"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
@@ -286,7 +293,7 @@ def _tables(connection: Connection, *, every: bool = False) -> dict[str, list[st
 
 
 def _sequences(connection: Connection) -> dict[str, int]:
-    """The last value that each sequence gave out, 0 for none."""
+    """Return the last value that each sequence generated, 0 if none."""
     rows = connection.exec_driver_sql(
         "SELECT sequencename, coalesce(last_value, 0) AS last FROM pg_sequences WHERE schemaname = current_schema()"
     )
@@ -310,6 +317,6 @@ def _names(names: Any) -> sql.Composed:
 
 
 def _cursor(connection: Connection) -> Any:
-    """psycopg's own cursor, in the same transaction: SQLAlchemy has no COPY."""
+    """Return a psycopg cursor in the same transaction, because SQLAlchemy does not support COPY."""
     driver: Any = connection.connection.driver_connection
     return driver.cursor()

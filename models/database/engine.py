@@ -1,6 +1,6 @@
-"""Engines, and which database faults can pass.
+"""Synchronous engines, and which database errors are transient.
 
-An engine is built by an entry point, after it has forked, and handed down.
+An entry point creates its engine after it has forked, and passes it down.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ WORKER_TIMEOUTS: Final = {
     "lock_timeout": "3s",
     "idle_in_transaction_session_timeout": "10s",
 }
-"""What a worker's statements may take before the server ends them."""
+"""PostgreSQL settings that limit how long a worker's statements and transactions may take."""
 
-DEAD_PEER: Final = {
+KEEPALIVES: Final = {
     "tcp_user_timeout": 10_000,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
-"""How soon a connection whose other end has silently gone counts as broken: in about 10 s, not in hours."""
+"""libpq parameters that detect a silently dropped connection within about 10 s instead of hours."""
 
-PASSING_CLASSES: Final = ("08", "53", "57P")
-"""SQLSTATE prefixes of faults that can pass: connection, resources, operator intervention (restart, shutdown)."""
+TRANSIENT_CLASSES: Final = ("08", "53", "57P")
+"""SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
 
-PASSING_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
-"""Serialization, deadlock, lock and statement timeouts."""
+TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
 
 
 def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None = None, pool_size: int = 4) -> Engine:
-    """A synchronous engine for a worker, relay, notifier or the command line; call it after forking."""
+    """Create a synchronous engine whose sessions use UTC; call it after forking.
+
+    ``application`` is the connections' name in ``pg_stat_activity``, ``timeouts`` are PostgreSQL settings by name.
+    """
     options = "".join(f" -c {name}={value}" for name, value in (timeouts or {}).items())
     return create_engine(
         url,
@@ -44,27 +47,27 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
         pool_size=pool_size,
         connect_args={
             "connect_timeout": 3,
-            **DEAD_PEER,
+            **KEEPALIVES,
             "application_name": application,
             "options": f"-c timezone=UTC{options}",
         },
     )
 
 
-def is_transient(fault: BaseException) -> bool:
-    """Whether trying again later may succeed although nothing was changed: the fault is not the command's own."""
-    if isinstance(fault, PoolTimeout):
+def is_transient(error: BaseException) -> bool:
+    """Whether the same operation may succeed later, as after connection errors, timeouts and serialization failures."""
+    if isinstance(error, PoolTimeout):
         return True
-    if isinstance(fault, DBAPIError):
-        if fault.connection_invalidated:
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
             return True
-        state = sqlstate(fault)
+        state = sqlstate(error)
         if state is None:
-            return isinstance(fault, (OperationalError, InterfaceError))
-        return state in PASSING_STATES or state.startswith(PASSING_CLASSES)
-    return isinstance(fault, (psycopg.OperationalError, ConnectionError))
+            return isinstance(error, (OperationalError, InterfaceError))
+        return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
+    return isinstance(error, (psycopg.OperationalError, ConnectionError, TimeoutError))
 
 
-def sqlstate(fault: DBAPIError) -> str | None:
-    """The SQLSTATE of a database fault, if the server sent one."""
-    return getattr(fault.orig, "sqlstate", None)
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of a database error, ``None`` if the server did not send one."""
+    return getattr(error.orig, "sqlstate", None)

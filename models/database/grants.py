@@ -1,7 +1,7 @@
-"""What each process may do in the database, where it has a role of its own.
+"""Database roles with the least privileges for each process.
 
-The group roles cannot log in: a deployment grants them to login roles of its own, one a process. They are opt-in
-(`tocsin migrate --roles` makes them); once they exist, every migration grants them what they need and no more.
+The roles cannot log in: a deployment grants each to the login role of one process. They are optional: `tocsin migrate
+--roles` creates them, and from then on every migration grants them exactly what they need.
 """
 
 from __future__ import annotations
@@ -23,80 +23,80 @@ ALERT_RULES: Final = (
 INBOX: Final = ("notifications", "notification_decisions")
 
 
-class Right(NamedTuple):
-    """A privilege, of columns if it names some, on tables."""
+class Grant(NamedTuple):
+    """A privilege on tables; it may be limited to columns, as in ``UPDATE (planned_at)``."""
 
     privilege: str
     tables: tuple[str, ...]
 
 
 _DIRECTORY_CHANGES: Final = (
-    Right("INSERT, UPDATE", DIRECTORY),
-    # An import takes these away; what hangs on them goes by foreign key.
-    Right("DELETE", ("members", "project_teams")),
+    Grant("INSERT, UPDATE", DIRECTORY),
+    # An import deletes these; rows that refer to them are deleted by their foreign keys.
+    Grant("DELETE", ("members", "project_teams")),
 )
 
-GRANTS: Final[dict[str, tuple[Right, ...]]] = {
-    # Takes commands in; the directory comes over HTTP too. It changes nothing of an incident.
+GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
+    # Accepts commands and imports the directory over HTTP. It never changes an incident.
     "tocsin_gateway": (
-        Right("INSERT", ("commands",)),
-        Right("INSERT, UPDATE, DELETE", ("idempotency_keys",)),
+        Grant("INSERT", ("commands",)),
+        Grant("INSERT, UPDATE, DELETE", ("idempotency_keys",)),
         *_DIRECTORY_CHANGES,
     ),
     "tocsin_worker": (
-        Right("INSERT, UPDATE", ("commands",)),
-        Right("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
-        Right("INSERT, UPDATE", ("deliveries",)),
-        # Whom a rule's action reaches, or why it does not.
-        Right("INSERT", ("notification_decisions",)),
-        Right("UPDATE", ("canaries",)),
-        # The triggers that keep the list write with the rights of whoever changes the incident.
-        Right("INSERT, UPDATE", ("incident_listing", "incident_titles")),
-        Right("INSERT", ("events",)),
-        Right("UPDATE", ("notifications",)),
+        Grant("INSERT, UPDATE", ("commands",)),
+        Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
+        Grant("INSERT, UPDATE", ("deliveries",)),
+        # Whom the action of a rule notifies, or why not.
+        Grant("INSERT", ("notification_decisions",)),
+        Grant("UPDATE", ("canaries",)),
+        # Database triggers maintain these, with the privileges of the role that changes the incident.
+        Grant("INSERT, UPDATE", ("incident_listing", "incident_titles")),
+        Grant("INSERT", ("events",)),
+        Grant("UPDATE", ("notifications",)),
     ),
-    # Announces, and sweeps what is old.
+    # Publishes events and deletes old rows.
     "tocsin_relay": (
-        Right("UPDATE (announced_at)", ("events",)),
-        Right("DELETE", ("idempotency_keys",)),
-        Right("INSERT, DELETE", ("canaries",)),
+        Grant("UPDATE (announced_at)", ("events",)),
+        Grant("DELETE", ("idempotency_keys",)),
+        Grant("INSERT, DELETE", ("canaries",)),
     ),
-    # Plans; who may not read an incident any more is unsubscribed by a command, not by a change.
+    # Plans notifications. People who lost access are unsubscribed by a command, hence INSERT.
     "tocsin_notifier": (
-        Right("UPDATE (planned_at)", ("events",)),
-        Right("INSERT, UPDATE", INBOX),
-        Right("INSERT", ("commands",)),
+        Grant("UPDATE (planned_at)", ("events",)),
+        Grant("INSERT, UPDATE", INBOX),
+        Grant("INSERT", ("commands",)),
     ),
-    # The operator's command line.
+    # The command line.
     "tocsin_ops": (
-        Right("UPDATE", ("commands",)),
+        Grant("UPDATE", ("commands",)),
         *_DIRECTORY_CHANGES,
     ),
 }
-"""What each role may change; each may read every table, but for :data:`UNREAD`."""
+"""What each role may change. Each may also read every table except those in :data:`UNREADABLE_TABLES`."""
 
-UNREAD: Final[dict[str, tuple[str, ...]]] = {"tocsin_relay": ("tokens",), "tocsin_notifier": ("tokens",)}
-"""Tables that are none of a role's business."""
+UNREADABLE_TABLES: Final[dict[str, tuple[str, ...]]] = {"tocsin_relay": ("tokens",), "tocsin_notifier": ("tokens",)}
+"""The tables that a role may not read."""
 
 
 def create_roles(connection: Connection) -> list[str]:
-    """Make those of the roles that do not exist, and say which."""
-    made = [role for role in GRANTS if role not in _existing(connection)]
-    for role in made:
+    """Create the roles that do not exist, and return their names."""
+    missing = [role for role in GRANTS if role not in _existing(connection)]
+    for role in missing:
         connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
-    return made
+    return missing
 
 
 def grant_to_existing_roles(connection: Connection) -> None:
-    """Give each role exactly what it needs of the tables there are; without the roles, nothing happens."""
+    """Grant each existing role exactly its privileges on the existing tables."""
     roles = _existing(connection)
     tables = inspect(connection).get_table_names() if roles else []
     for role in roles:
         connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA {_schema(connection)} FROM {role}")
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {_schema(connection)} TO {role}")
-        # Ids are drawn before rows are written, and moved past those that an import carries over.
+        # Ids are generated before the rows are inserted, and an import advances sequences past the ids it was given.
         connection.exec_driver_sql(f"GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {_schema(connection)} TO {role}")
-        _grant(connection, role, "SELECT", (table for table in tables if table not in UNREAD.get(role, ())))
+        _grant(connection, role, "SELECT", (table for table in tables if table not in UNREADABLE_TABLES.get(role, ())))
         for privilege, names in GRANTS[role]:
             _grant(connection, role, privilege, (table for table in names if table in tables))
 

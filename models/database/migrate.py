@@ -1,4 +1,4 @@
-"""Bringing the schema to head, safely from many hosts at once and with everything running."""
+"""Migrate the schema to head, safely from several hosts at once and while every process is running."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from sqlalchemy.exc import OperationalError
 from models.database.engine import sqlstate
 from models.database.grants import grant_to_existing_roles
 
-LOCK_MILLISECONDS: Final = 500
-"""How long a change of the schema may queue for a table: whoever needs that table waits behind it, and a gateway
-has 0.9 s to accept a command."""
+LOCK_TIMEOUT_MILLISECONDS: Final = 500
+"""How long a migration may wait for the lock of a table: other statements on the table queue behind it, and the
+gateway has 0.9 s to accept a command."""
 
-PATIENCE_SECONDS: Final = 60.0
-"""How long it tries again, with a pause in which the others get through."""
+RETRY_LIMIT_SECONDS: Final = 60.0
+"""How long a migration is retried when it does not get the lock of a table."""
 
-PAUSE_SECONDS: Final = 1.0
-ASK_AGAIN_SECONDS: Final = 0.2
+RETRY_PAUSE_SECONDS: Final = 1.0
+"""The pause before each retry, in which other statements get the lock."""
+
+SCHEMA_LOCK_POLL_SECONDS: Final = 0.2
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"
 
@@ -36,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 def head_revision() -> str:
-    """The revision that this release expects."""
+    """Return the revision that this release expects."""
     revision = _scripts().get_current_head()
     if revision is None:  # pragma: no cover - the wheel always carries revisions
         raise LookupError("no migrations are packaged")
@@ -44,101 +46,105 @@ def head_revision() -> str:
 
 
 def known_revisions() -> list[str]:
-    """Every revision of this release, the newest first."""
+    """Return every revision that this release knows, newest first."""
     return [script.revision for script in _scripts().walk_revisions()]
 
 
 def current_revision(engine: Engine) -> str | None:
-    """The revision that the database stands at; ``None`` for an empty one."""
+    """Return the database's revision, ``None`` if it is empty."""
     with engine.connect() as connection:
-        return current_of(connection)
+        return revision_of(connection)
 
 
-def current_of(connection: Connection) -> str | None:
-    """The revision that this transaction sees; ``None`` for an empty database."""
+def revision_of(connection: Connection) -> str | None:
+    """Return the revision that the transaction sees, ``None`` in an empty database."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
-    """Bring the schema to head and say from which revision to which; others who try at once wait, then find it done.
+    """Migrate the schema to head, and return the revisions before and after.
 
-    :raises sqlalchemy.exc.OperationalError: a table was in use for a whole minute; what is done so far stays done.
+    Concurrent calls wait for each other. Each migration commits on its own.
+
+    :raises sqlalchemy.exc.OperationalError: when a table was locked for a whole minute; earlier migrations remain.
     """
-    with hold_schema(engine), engine.connect() as connection:
-        before = current_of(connection)
+    with schema_lock(engine), engine.connect() as connection:
+        before = revision_of(connection)
         connection.rollback()
         if before != head_revision():
             _upgrade(connection)
         with connection.begin():
             grant_to_existing_roles(connection)
-            _number_anew(connection)
+            _reset_transaction_ids(connection)
         return before, head_revision()
 
 
 def create_schema(connection: Connection, revision: str) -> None:
-    """Bring an empty schema to a revision inside the caller's transaction, whatever the migrations do to avoid one."""
+    """Create the schema of a revision in the caller's transaction, including indexes that are built concurrently."""
 
-    def hear(_c: object, _cursor: object, statement: str, parameters: object, *_rest: object) -> tuple[str, object]:
-        # On tables without rows, and seen by nobody else, it makes no difference.
+    def drop_concurrently(
+        _c: object, _cursor: object, statement: str, parameters: object, *_rest: object
+    ) -> tuple[str, object]:
+        # The tables are empty and invisible to other transactions, so building indexes concurrently has no benefit.
         return statement.replace("INDEX CONCURRENTLY ", "INDEX "), parameters
 
-    event.listen(connection, "before_cursor_execute", hear, retval=True)
+    event.listen(connection, "before_cursor_execute", drop_concurrently, retval=True)
     try:
         upgrade_to(connection, revision, in_one_transaction=True)
     finally:
-        event.remove(connection, "before_cursor_execute", hear)
+        event.remove(connection, "before_cursor_execute", drop_concurrently)
 
 
 def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: bool = False) -> None:
-    """Run the migrations up to a revision, each in a transaction of its own or all in the caller's."""
+    """Run the migrations up to a revision, each in its own transaction or all in the caller's."""
     config = _config()
     config.attributes.update(connection=connection, in_one_transaction=in_one_transaction)
     command.upgrade(config, revision)
 
 
 @contextlib.contextmanager
-def hold_schema(engine: Engine, *, shared: bool = False) -> Iterator[None]:
-    """Keep the schema for ourselves, or ``shared``: nobody changes it meanwhile."""
+def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
+    """Hold the schema lock, either exclusively to change the schema, or ``shared`` to keep others from changing it."""
     function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     with engine.connect() as lock:
-        # Asked for again and again: a statement that waits holds a snapshot, and CREATE INDEX CONCURRENTLY waits for
-        # all of those. Held by a transaction of its own until the caller's has committed.
+        # Polled, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for every
+        # snapshot. A transaction of its own holds the lock until the caller's has committed.
         while not lock.exec_driver_sql(f"SELECT {function}(hashtextextended('migrate', 0))").scalar_one():
             lock.rollback()
-            time.sleep(ASK_AGAIN_SECONDS)
+            time.sleep(SCHEMA_LOCK_POLL_SECONDS)
         yield
 
 
 def _upgrade(connection: Connection) -> None:
-    # Not while restoring: that may wait as long as it must.
-    connection.exec_driver_sql(f"SET lock_timeout = {LOCK_MILLISECONDS}")
+    # Restoring a backup does not come here: it may wait for locks indefinitely.
+    connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
     connection.commit()
-    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + RETRY_LIMIT_SECONDS
     while True:
         try:
             upgrade_to(connection, "head")
             connection.commit()
             break
-        except OperationalError as fault:
+        except OperationalError as error:
             connection.rollback()
-            if sqlstate(fault) != _LOCK_NOT_AVAILABLE or time.monotonic() > give_up_at:
+            if sqlstate(error) != _LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
                 raise
-            log.info("migrate.table_in_use", again_in_seconds=PAUSE_SECONDS)
-            time.sleep(PAUSE_SECONDS)
+            log.info("migrate.table_locked", retry_in_seconds=RETRY_PAUSE_SECONDS)
+            time.sleep(RETRY_PAUSE_SECONDS)
     connection.exec_driver_sql("RESET lock_timeout")
     connection.commit()
 
 
-_AHEAD: Final = "written_by >= pg_snapshot_xmax(pg_current_snapshot())"
+_WRITTEN_LATER: Final = "written_by >= pg_snapshot_xmax(pg_current_snapshot())"
 
 
-def _number_anew(connection: Connection) -> None:
-    """Rows of a restored database bear numbers that this server has yet to reach: they get numbers of its own."""
+def _reset_transaction_ids(connection: Connection) -> None:
+    """Replace transaction ids that this server has not reached yet, as in a restored database, by the current one."""
     for table in ("events", "notifications"):
-        newest = f"SELECT {_AHEAD} FROM {table} ORDER BY id DESC LIMIT 1"  # noqa: S608 - our own tables
+        newest = f"SELECT {_WRITTEN_LATER} FROM {table} ORDER BY id DESC LIMIT 1"  # noqa: S608 - our own tables
         if connection.exec_driver_sql(newest).scalar():
             connection.exec_driver_sql(
-                f"UPDATE {table} SET written_by = DEFAULT, written_after = DEFAULT WHERE {_AHEAD}"  # noqa: S608
+                f"UPDATE {table} SET written_by = DEFAULT, written_after = DEFAULT WHERE {_WRITTEN_LATER}"  # noqa: S608
             )
 
 

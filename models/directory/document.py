@@ -1,6 +1,7 @@
-"""The directory document: read, and checked for everything that can be said without looking at stored rows.
+"""Parse the directory document, and validate everything that can be validated without the stored rows.
 
-A check never stops at the first fault: what fits is kept, what does not is named with its place.
+Validation does not stop at the first error: valid values are kept, and each invalid one is reported with its path, for
+example ``members[0].role``.
 """
 
 from __future__ import annotations
@@ -15,35 +16,35 @@ from functools import lru_cache
 from typing import Any, Final
 from zoneinfo import available_timezones
 
-from models.directory.tables import hash_token
-from models.directory.tokens import TOKEN_KINDS
-from models.enums import JSON, MAX_ID, ObjectStatus, OpsRole, Role
+from models.directory.tables import TOKEN_KINDS, hash_token
+from models.enums import ObjectStatus, OpsRole, Role
 from models.scopes import ALL_SCOPES
+from models.types import JSON, MAX_ID
 
 
 class DirectoryError(Exception):
-    """A document that cannot be imported; ``places`` has a line for each fault, and nothing was changed."""
+    """The document cannot be imported; ``errors`` has a line for each error, and nothing was changed."""
 
-    def __init__(self, places: Sequence[str]) -> None:
-        super().__init__("; ".join(places))
-        self.errors: list[str] = list(places)
+    def __init__(self, errors: Sequence[str]) -> None:
+        super().__init__("; ".join(errors))
+        self.errors: list[str] = list(errors)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One object of the document: where it stands, and what it says that fits."""
+class DocumentObject:
+    """An object of the document: its path, and its valid values by key."""
 
-    place: str
-    says: Mapping[str, Any]
+    path: str
+    values: Mapping[str, Any]
 
 
 def read_document(text: str | bytes) -> JSON:
-    """Parse the text of a document; keys that stand twice are kept to be named by the check.
+    """Parse the text of a document, remembering duplicate keys for the validation.
 
-    :raises DirectoryError: the text is not JSON.
+    :raises DirectoryError: when the text is not JSON.
     """
     try:
-        # Left to itself, json would guess at UTF-16 and UTF-32.
+        # Given bytes, json would also accept UTF-16 and UTF-32.
         text = text if isinstance(text, str) else text.decode("utf-8")
         return json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant)
     except RecursionError:
@@ -52,142 +53,131 @@ def read_document(text: str | bytes) -> JSON:
         raise DirectoryError([f"the document is not JSON: {error}"]) from None
 
 
-def check_document(document: JSON) -> tuple[dict[str, list[Entry]], list[str]]:
-    """What the document says, section by section, and its faults, each with its place."""
-    faults: list[str] = []
-    entries: dict[str, list[Entry]] = {section: [] for section in SECTIONS}
+def check_document(document: JSON) -> tuple[dict[str, list[DocumentObject]], list[str]]:
+    """Return the objects of the document by section, and its errors, each with its path."""
+    errors: list[str] = []
+    parsed: dict[str, list[DocumentObject]] = {section: [] for section in SECTIONS}
     if not isinstance(document, dict):
-        return entries, [f"the document must be a JSON object, not {quote(document)}"]
-    faults += [f"key {quote(key)} stands twice" for key in _doubled(document)]
+        return parsed, [f"the document must be a JSON object, not {quote(document)}"]
+    errors += [f"key {quote(key)} occurs twice" for key in _duplicate_keys(document)]
     for section, objects in document.items():
         if section not in SECTIONS:
-            faults.append(f"unknown key {quote(section)}")
+            errors.append(f"unknown key {quote(section)}")
         elif not isinstance(objects, list):
-            faults.append(f"{section}: {quote(objects)} is no list")
+            errors.append(f"{section}: {quote(objects)} is not a list")
         else:
-            entries[section] = list(_check_section(section, objects, faults))
-    return entries, faults
+            parsed[section] = list(_check_section(section, objects, errors))
+    return parsed, errors
 
 
 def quote(value: JSON) -> str:
-    """A value of the document as it stands there, shortened; safe to print anywhere."""
+    """Return a value of the document as JSON, truncated to 80 characters and without control characters."""
     text = json.dumps(value, ensure_ascii=False)
     text = text if len(text) <= 80 else text[:77] + "…"
     return "".join(c if _is_plain(c) else f"\\u{ord(c):04x}" for c in text)
 
 
-def _check_section(section: str, objects: list[JSON], faults: list[str]) -> Iterator[Entry]:
-    """Keep an object if it can be told which row it means."""
+def _check_section(section: str, objects: list[JSON], errors: list[str]) -> Iterator[DocumentObject]:
+    """Yield the objects that have a natural key, and so can be matched with a stored row."""
     for number, value in enumerate(objects):
-        place = f"{section}[{number}]"
-        for says in _kept(SECTIONS[section], value, place, faults):
-            missing = [part for part in KEYS[section] if part not in value]
-            faults += [f"{place}: {quote(part)} is missing" for part in missing]
-            if says.keys() >= set(KEYS[section]):
-                yield Entry(place, says)
+        path = f"{section}[{number}]"
+        for values in _checked(SECTIONS[section], value, path, errors):
+            missing = [part for part in NATURAL_KEYS[section] if part not in value]
+            errors += [f"{path}: {quote(part)} is missing" for part in missing]
+            if values.keys() >= set(NATURAL_KEYS[section]):
+                yield DocumentObject(path, values)
 
 
-# What a value must be: a function that returns what is kept of it, or a shape made of such functions.
+# A shape describes a valid value: a function that returns the value to keep, or a composition of such functions.
 
 _Check = Callable[[JSON], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class _SetOf:
-    """A list whose order and repetitions mean nothing: each item is kept with the number it first stood at."""
+    """A list without a meaningful order or repetitions: each item is kept with the index of its first occurrence."""
 
     check: _Check
 
 
 _Shape = _Check | _SetOf | Mapping[str, Any]
-"""An object's shape has one for each key that it may have."""
+"""The shape of an object maps each allowed key to the shape of its value."""
 
 
-class _Unfit(Exception):
-    """The value does not fit; the text is the rest of a sentence that begins with the value."""
+class _InvalidValue(Exception):
+    """A value is invalid; the message continues a sentence that begins with the value."""
 
 
-def _kept(shape: _Shape, value: JSON, place: str, faults: list[str]) -> list[Any]:
-    """The value alone in a list; an empty list if it does not fit, with its place among the faults."""
+def _checked(shape: _Shape, value: JSON, path: str, errors: list[str]) -> list[Any]:
+    """Return the valid value as the only item of a list, or an empty list after reporting the error."""
     try:
         if isinstance(shape, _SetOf):
-            return [_check_set(shape, value, place, faults)]
+            return [_check_set(shape, value, path, errors)]
         if isinstance(shape, Mapping):
-            return [_check_object(shape, value, place, faults)]
+            return [_check_object(shape, value, path, errors)]
         return [shape(value)]
-    except _Unfit as unfit:
-        faults.append(f"{place}: {quote(value)} {unfit}")
+    except _InvalidValue as error:
+        errors.append(f"{path}: {quote(value)} {error}")
         return []
 
 
-def _check_set(shape: _SetOf, value: JSON, place: str, faults: list[str]) -> dict[str, int]:
+def _check_set(shape: _SetOf, value: JSON, path: str, errors: list[str]) -> dict[str, int]:
     if not isinstance(value, list):
-        raise _Unfit("is no list")
+        raise _InvalidValue("is not a list")
     first: dict[str, int] = {}
     for number, item in enumerate(value):
-        for kept in _kept(shape.check, item, f"{place}[{number}]", faults):
+        for kept in _checked(shape.check, item, f"{path}[{number}]", errors):
             first.setdefault(kept, number)
     return first
 
 
-def _check_object(shape: Mapping[str, _Shape], value: JSON, place: str, faults: list[str]) -> dict[str, Any]:
+def _check_object(shape: Mapping[str, _Shape], value: JSON, path: str, errors: list[str]) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Unfit("is no object")
-    faults += [f"{place}: key {quote(key)} stands twice" for key in _doubled(value)]
-    says = {}
+        raise _InvalidValue("is not an object")
+    errors += [f"{path}: key {quote(key)} occurs twice" for key in _duplicate_keys(value)]
+    values = {}
     for key, item in value.items():
         if key not in shape:
-            faults.append(f"{place}: unknown key {quote(key)}")
+            errors.append(f"{path}: unknown key {quote(key)}")
             continue
-        for kept in _kept(shape[key], item, f"{place}.{key}", faults):
-            says[key] = kept
-    return says
+        for kept in _checked(shape[key], item, f"{path}.{key}", errors):
+            values[key] = kept
+    return values
 
 
 def _id(value: JSON) -> int:
     if type(value) is not int or not 0 < value <= MAX_ID:
-        raise _Unfit(f"is no id: ids are whole numbers from 1 to {MAX_ID}")
+        raise _InvalidValue(f"is not an id: ids are whole numbers from 1 to {MAX_ID}")
     return value
 
 
 def _flag(value: JSON) -> bool:
     if not isinstance(value, bool):
-        raise _Unfit("is neither true nor false")
+        raise _InvalidValue("is neither true nor false")
     return value
 
 
 def _text(what: str, *, most: int, blank: bool = False) -> _Check:
     def check(value: JSON) -> str:
         if not isinstance(value, str):
-            raise _Unfit(f"is no {what}")
+            raise _InvalidValue(f"is not a {what}")
         if not blank and not value.strip():
-            raise _Unfit(f"is blank, a {what} is not")
+            raise _InvalidValue(f"is blank: a {what} must not be blank")
         if not all(map(_is_plain, value)):
-            raise _Unfit("contains characters that cannot be stored")
+            raise _InvalidValue("contains characters that cannot be stored")
         if len(value) > most:
-            raise _Unfit(f"is longer than {most} characters")
+            raise _InvalidValue(f"is longer than {most} characters")
         return value
 
     return check
 
 
-def _pattern(pattern: str, what: str) -> _Check:
-    compiled = re.compile(pattern)
-
-    def check(value: JSON) -> str:
-        if not isinstance(value, str) or not compiled.fullmatch(value):
-            raise _Unfit(f"is no {what}")
-        return value
-
-    return check
-
-
-def _one_of(words: Iterable[str], what: str) -> _Check:
-    known = {str(word): word for word in words}
+def _one_of(allowed: Iterable[str], complaint: str) -> _Check:
+    known = {str(value): value for value in allowed}
 
     def check(value: JSON) -> str:
         if not isinstance(value, str) or value not in known:
-            raise _Unfit(f"is no {what}")
+            raise _InvalidValue(complaint)
         return known[value]
 
     return check
@@ -201,33 +191,36 @@ def _or_null(check_value: _Check) -> _Check:
 
 
 def _email(value: JSON) -> str:
-    """An address, or an empty string for someone who gets no mail."""
+    """Accept an e-mail address, or an empty string for a person who does not receive mail."""
     if not isinstance(value, str) or not _EMAIL.fullmatch(value) or not all(map(_is_plain, value)):
-        raise _Unfit("is no e-mail address")
+        raise _InvalidValue("is not an e-mail address")
     return value
 
 
 def _timezone(value: JSON) -> str:
     if not isinstance(value, str) or value not in _timezones():
-        raise _Unfit("is no time zone")
+        raise _InvalidValue("is not a time zone")
+    return value
+
+
+def _slug(value: JSON) -> str:
+    # URLs contain an organization's slug or id, so a slug must not look like an id.
+    if not isinstance(value, str) or not re.fullmatch(r"(?![0-9]+\Z)[a-z0-9_-]{1,100}", value):
+        raise _InvalidValue("is not a slug: slugs are lowercase letters, digits, - and _, and not only digits")
     return value
 
 
 def _token(value: JSON) -> str:
-    """A token is known by its hash from here on."""
+    """Replace a token by its hash."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value):
-        raise _Unfit("is no token: tokens are 1 to 255 visible ASCII characters")
+        raise _InvalidValue("is not a token: tokens are 1 to 255 visible ASCII characters")
     return hash_token(value).hex()
 
 
 _EMAIL: Final = re.compile(r"|(?=.{3,254}\Z)[^@\s<>()\[\]\\,;:\"]+@[^@\s<>()\[\]\\,;:\"]+")
 _name = _text("name", most=200)
 _username = _text("username", most=128)
-# Addresses hold organizations by slug or by an id of digits alone: a slug must not look like an id.
-_slug = _pattern(
-    r"(?![0-9]+\Z)[a-z0-9_-]{1,100}", "slug: slugs are lowercase letters, digits, - and _, not digits alone"
-)
-_status = _one_of(ObjectStatus, "status")
+_status = _one_of(ObjectStatus, "is not a status")
 _project = {"id": _id, "organization": _slug, "slug": _slug, "name": _name, "status": _status}
 
 SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
@@ -253,24 +246,25 @@ SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
         "id": _id,
         "organization": _slug,
         "user": _username,
-        "role": _or_null(_one_of(Role, "role")),
+        # The HTTP contract quotes this message.
+        "role": _or_null(_one_of(Role, "is no role")),
         "teams": _SetOf(_slug),
     },
     "tokens": {
         "id": _id,
         "token": _token,
-        "kind": _one_of(TOKEN_KINDS, "kind of token"),
+        "kind": _one_of(TOKEN_KINDS, "is not a kind of token"),
         "user": _username,
         "organization": _slug,
         "name": _name,
-        "scopes": _SetOf(_one_of(ALL_SCOPES, "scope")),
+        "scopes": _SetOf(_one_of(ALL_SCOPES, "is not a scope")),
         "act_as": _flag,
-        "role": _one_of(OpsRole, "role of operators"),
+        "role": _one_of(OpsRole, "is not an ops role"),
     },
 }
-"""What each section's objects may say, in the order in which sections lean on each other."""
+"""The shape of each section's objects; a section refers only to sections before it."""
 
-KEYS: Final[Mapping[str, tuple[str, ...]]] = {
+NATURAL_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "organizations": ("slug",),
     "users": ("username",),
     "projects": ("organization", "slug"),
@@ -278,27 +272,27 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "members": ("organization", "user"),
     "tokens": ("token",),
 }
-"""What tells a row of each section from the others: its natural key."""
+"""The keys that together identify a row of each section: its natural key."""
 
 
 class _Object(dict[str, JSON]):
-    """A JSON object that remembers which of its keys stood twice."""
+    """A JSON object that remembers which keys occurred more than once."""
 
     def __init__(self, pairs: list[tuple[str, JSON]]) -> None:
         super().__init__(pairs)
-        self.doubled = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
+        self.duplicates = [key for key, times in Counter(key for key, _ in pairs).items() if times > 1]
 
 
-def _doubled(value: dict[str, JSON]) -> list[str]:
-    return value.doubled if isinstance(value, _Object) else []
+def _duplicate_keys(value: dict[str, JSON]) -> list[str]:
+    return value.duplicates if isinstance(value, _Object) else []
 
 
 def _refuse_constant(constant: str) -> JSON:
-    raise ValueError(f"{constant} is no JSON value")
+    raise ValueError(f"{constant} is not a JSON value")
 
 
 def _is_plain(character: str) -> bool:
-    """Neither a control character nor half of a surrogate pair."""
+    """Whether the character is neither a control character nor a surrogate."""
     return unicodedata.category(character) not in {"Cc", "Cs"}
 
 

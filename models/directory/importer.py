@@ -1,7 +1,8 @@
-"""The directory as one document: who exists, imported all or nothing, and exported again.
+"""Import and export the directory as one document.
 
-An import is an upsert by natural key. It reads what is stored, decides in memory what each object comes to, and
-writes each section with one statement. Nothing is written, and no counter moves, unless the whole document fits.
+An import is an upsert by natural key, all or nothing. It reads the stored rows, computes in memory what becomes of
+each, and writes each section with one statement. Unless the whole document is valid, nothing is written and no
+sequence advances.
 """
 
 from __future__ import annotations
@@ -12,149 +13,160 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.directory.document import KEYS, SECTIONS, DirectoryError, Entry, check_document, quote, read_document
+from models.directory.document import (
+    NATURAL_KEYS,
+    SECTIONS,
+    DirectoryError,
+    DocumentObject,
+    check_document,
+    quote,
+    read_document,
+)
 from models.directory.rows import (
     OPTIONS,
     Row,
+    assign_ids,
     fold_usernames,
-    give_ids,
     remove_members,
     stored_rows,
     taken_ids,
-    write_places,
     write_project_teams,
     write_rows,
+    write_team_members,
 )
 from models.directory.tokens import DEFAULT_SCOPES, TokenSpec, lock_directory, token_errors
-from models.enums import JSON, CallerKind, ObjectStatus, Role
+from models.enums import CallerKind, ObjectStatus, Role
+from models.types import JSON
 
 __all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
 
 ImportSummary = dict[str, dict[str, int]]
-"""How many objects of each section an import created, changed and left unchanged."""
+"""By section, how many objects an import ``created``, ``changed`` and left ``unchanged``."""
 
 Key = tuple[str, ...]
-"""A natural key; usernames in it are folded, since people are known in any case."""
+"""A natural key. Usernames in it are in lower case, because they are compared case-insensitively."""
 
 
 def import_directory(connection: Connection, document: JSON) -> ImportSummary:
-    """Bring the stored directory to what the document says, in the caller's transaction.
+    """Import the document in the caller's transaction.
 
-    :raises DirectoryError: the document does not fit, naming every place; nothing was changed.
+    :raises DirectoryError: when the document is invalid; it lists every error, and nothing was changed.
     """
-    entries, faults = check_document(document)
+    objects, errors = check_document(document)
     lock_directory(connection)
-    wishes = _wishes(connection, entries)
-    stored = _stored(connection, wishes)
-    steps = {
-        section: [_step(section, wish, stored[section].get(wish.key)) for wish in wishes[section]] for section in wishes
+    desired = _desired_rows(connection, objects)
+    stored = _stored_rows(connection, desired)
+    plans = {
+        section: [_plan(section, row, stored[section].get(row.key)) for row in desired[section]] for section in desired
     }
     for section in SECTIONS:
-        faults += _doubled_keys(wishes[section])
-        faults += _unknown_references(wishes[section], wishes, stored)
-        faults += _disputed_ids(section, steps[section], taken_ids(connection, section, _given_ids(steps[section])))
-    # Of a token with a value that was refused it cannot be told what else is missing.
-    sound = [step for step in steps["tokens"] if not any(fault.startswith(f"{step.wish.place}.") for fault in faults)]
-    faults += [fault for step in sound for fault in _token_misfits(step)]
-    if faults:
-        raise DirectoryError(faults)
-    _write(connection, steps, stored)
-    return {section: _count(steps[section]) for section in SECTIONS}
+        errors += _duplicate_keys(desired[section])
+        errors += _unknown_references(desired[section], desired, stored)
+        errors += _id_conflicts(section, plans[section], taken_ids(connection, section, _given_ids(plans[section])))
+    # A token with an invalid value is not checked further: it may seem to lack what the document gives it.
+    valid = [plan for plan in plans["tokens"] if not any(error.startswith(f"{plan.desired.path}.") for error in errors)]
+    errors += [error for plan in valid for error in _token_errors(plan)]
+    if errors:
+        raise DirectoryError(errors)
+    _write(connection, plans, stored)
+    return {section: _count(plans[section]) for section in SECTIONS}
 
 
 def export_directory(connection: Connection) -> dict[str, list[Row]]:
-    """The stored directory as a document that imports again; without tokens, whose secrets are stored nowhere."""
+    """Return the stored directory as a document that can be imported, without tokens: their secrets are not stored."""
     lock_directory(connection)
     return {section: stored_rows(connection, section) for section in SECTIONS if section != "tokens"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A place in the document that names a row of another section."""
+    """A path in the document that refers to a row of another section, and the error if that row does not exist."""
 
-    place: str
+    path: str
     section: str
     key: Key
     complaint: str
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """One object of the document, with the row it means and the rows it leans on."""
+class _DesiredRow:
+    """An object of the document, with the natural key of its row and its references to other rows."""
 
-    place: str
+    path: str
     key: Key
-    says: Mapping[str, Any]
+    values: Mapping[str, Any]
     references: Sequence[_Reference]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
-    """What a wish comes to: its row as it is stored (``None``: there is none) and as it shall be."""
+class _RowPlan:
+    """What becomes of an object's row: the stored row, ``None`` if there is none, and the row to write."""
 
-    wish: _Wish
+    desired: _DesiredRow
     stored: Row | None
-    wanted: Row
+    result: Row
     is_removal: bool = False
 
     @property
     def outcome(self) -> str:
-        """The column of the summary in which it counts."""
+        """The key under which the summary counts the object."""
         if self.is_removal:
             return "unchanged" if self.stored is None else "changed"
         if self.stored is None:
             return "created"
-        return "unchanged" if self.wanted == self.stored else "changed"
+        return "unchanged" if self.result == self.stored else "changed"
 
 
-# Reading: what the document means, and what is stored of it.
+# --- read the document and the stored rows ---------------------------------------------------------------------------
 
 
-def _wishes(connection: Connection, entries: Mapping[str, Sequence[Entry]]) -> dict[str, list[_Wish]]:
-    """Objects with their keys and references; people in them are named by their folded username."""
-    said = [entry.says for section in SECTIONS for entry in entries[section]]
-    folded = fold_usernames(connection, {says[part] for says in said for part in _PEOPLE if part in says})
-    wishes: dict[str, list[_Wish]] = {section: [] for section in SECTIONS}
+def _desired_rows(
+    connection: Connection, objects: Mapping[str, Sequence[DocumentObject]]
+) -> dict[str, list[_DesiredRow]]:
+    """Return the objects with their keys and references, with usernames in lower case."""
+    all_values = [object_.values for section in SECTIONS for object_ in objects[section]]
+    folded = fold_usernames(connection, {values[part] for values in all_values for part in _PEOPLE if part in values})
+    desired: dict[str, list[_DesiredRow]] = {section: [] for section in SECTIONS}
     for section in SECTIONS:
-        for entry in entries[section]:
-            references = list(_references(entry, folded))
-            key = _key(section, entry.says, folded)
-            says = dict(entry.says)
-            if "user" in says:
-                says["user"] = folded[says["user"]]
-            for many in _LISTS & says.keys():
-                says[many] = sorted(says[many])
-            wishes[section].append(_Wish(entry.place, key, says, references))
-    return wishes
+        for object_ in objects[section]:
+            references = list(_references(object_, folded))
+            key = _key(section, object_.values, folded)
+            values = dict(object_.values)
+            if "user" in values:
+                values["user"] = folded[values["user"]]
+            for many in _LISTS & values.keys():
+                values[many] = sorted(values[many])
+            desired[section].append(_DesiredRow(object_.path, key, values, references))
+    return desired
 
 
 _PEOPLE: Final = ("user", "username")
 _LISTS: Final = {"features", "projects", "teams", "scopes"}
 
 
-def _references(entry: Entry, folded: Mapping[str, str]) -> Iterator[_Reference]:
-    says, place = entry.says, entry.place
-    if "organization" in says:
-        slug = says["organization"]
-        yield _Reference(f"{place}.organization", "organizations", (slug,), f"{quote(slug)} is no organization")
-    if "user" in says:
-        name = says["user"]
-        yield _Reference(f"{place}.user", "users", (folded[name],), f"{quote(name)} is no user")
+def _references(object_: DocumentObject, folded: Mapping[str, str]) -> Iterator[_Reference]:
+    values, path = object_.values, object_.path
+    if "organization" in values:
+        slug = values["organization"]
+        yield _Reference(f"{path}.organization", "organizations", (slug,), f"{quote(slug)} is not an organization")
+    if "user" in values:
+        name = values["user"]
+        yield _Reference(f"{path}.user", "users", (folded[name],), f"{quote(name)} is not a user")
     for many, one in (("projects", "project"), ("teams", "team")):
-        for slug, number in says.get(many, {}).items():
-            complaint = f"{quote(slug)} is no {one} of {quote(says['organization'])}"
-            yield _Reference(f"{place}.{many}[{number}]", many, (says["organization"], slug), complaint)
+        for slug, number in values.get(many, {}).items():
+            complaint = f"{quote(slug)} is not a {one} of {quote(values['organization'])}"
+            yield _Reference(f"{path}.{many}[{number}]", many, (values["organization"], slug), complaint)
 
 
-def _stored(connection: Connection, wishes: Mapping[str, Sequence[_Wish]]) -> dict[str, dict[Key, Row]]:
-    """The stored rows that the document means, and those that they or the document lean on, by natural key."""
-    needed: dict[str, set[Key]] = {section: {wish.key for wish in wishes[section]} for section in SECTIONS}
+def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]]) -> dict[str, dict[Key, Row]]:
+    """Return the stored rows of the document's objects, and all rows that either refer to, by natural key."""
+    needed: dict[str, set[Key]] = {section: {row.key for row in desired[section]} for section in SECTIONS}
     for section in SECTIONS:
-        _add_supports(needed, (wish.says for wish in wishes[section]))
+        _add_references(needed, (row.values for row in desired[section]))
     stored: dict[str, dict[Key, Row]] = {}
-    # Each section leans on those before it alone.
+    # A section refers only to sections before it.
     for section in reversed(SECTIONS):
-        parts = {part: {key[place] for key in needed[section]} for place, part in enumerate(KEYS[section])}
+        parts = {part: {key[index] for key in needed[section]} for index, part in enumerate(NATURAL_KEYS[section])}
         rows = stored_rows(connection, section, parts)
         names = {row[part] for row in rows for part in _PEOPLE if row.get(part) is not None}
         folded = fold_usernames(connection, names)
@@ -162,11 +174,11 @@ def _stored(connection: Connection, wishes: Mapping[str, Sequence[_Wish]]) -> di
             if row.get("user") is not None:
                 row["user"] = folded[row["user"]]
         stored[section] = {_key(section, row, folded): row for row in rows}
-        _add_supports(needed, rows)
+        _add_references(needed, rows)
     return stored
 
 
-def _add_supports(needed: Mapping[str, set[Key]], rows: Iterable[Mapping[str, Any]]) -> None:
+def _add_references(needed: Mapping[str, set[Key]], rows: Iterable[Mapping[str, Any]]) -> None:
     for row in rows:
         if row.get("organization") is not None:
             needed["organizations"].add((row["organization"],))
@@ -176,32 +188,33 @@ def _add_supports(needed: Mapping[str, set[Key]], rows: Iterable[Mapping[str, An
             needed[many].update((row["organization"], slug) for slug in row.get(many, ()))
 
 
-def _key(section: str, says: Mapping[str, Any], folded: Mapping[str, str]) -> Key:
-    return tuple(folded.get(says[part], says[part]) if part in _PEOPLE else says[part] for part in KEYS[section])
+def _key(section: str, values: Mapping[str, Any], folded: Mapping[str, str]) -> Key:
+    parts = ((part, values[part]) for part in NATURAL_KEYS[section])
+    return tuple(folded.get(value, value) if part in _PEOPLE else value for part, value in parts)
 
 
-# Deciding: what each object comes to, and what speaks against it.
+# --- plan and validate -----------------------------------------------------------------------------------------------
 
 
-def _step(section: str, wish: _Wish, stored: Row | None) -> _Step:
-    says = dict(wish.says)
-    if section == "members" and "role" in says and says["role"] is None:
-        return _Step(wish, stored, stored or says, is_removal=True)
-    row = stored if stored is not None else _born(section, wish)
-    if "options" in says:
-        says["options"] = row["options"] | says["options"]
-    return _Step(wish, stored, row | says)
+def _plan(section: str, desired: _DesiredRow, stored: Row | None) -> _RowPlan:
+    values = dict(desired.values)
+    if section == "members" and "role" in values and values["role"] is None:
+        return _RowPlan(desired, stored, stored or values, is_removal=True)
+    row = stored if stored is not None else _new_row(section, desired.values)
+    if "options" in values:
+        values["options"] = row["options"] | values["options"]
+    return _RowPlan(desired, stored, row | values)
 
 
-def _born(section: str, wish: _Wish) -> Row:
-    """A new row's values where the document is silent."""
+def _new_row(section: str, values: Mapping[str, Any]) -> Row:
+    """Return the defaults of a new row that the document gives these values."""
     row: Row = dict(_DEFAULTS[section])
     if section == "tokens":
-        row["kind"] = CallerKind.USER if "user" in wish.says else None
-        scopes = DEFAULT_SCOPES.get(wish.says.get("kind", row["kind"]))
+        row["kind"] = CallerKind.USER if "user" in values else None
+        scopes = DEFAULT_SCOPES.get(values.get("kind", row["kind"]))
         row["scopes"] = None if scopes is None else sorted(scopes)
     elif "name" in SECTIONS[section]:
-        row["name"] = wish.says[KEYS[section][-1]]
+        row["name"] = values[NATURAL_KEYS[section][-1]]
     return row
 
 
@@ -215,93 +228,96 @@ _DEFAULTS: Final[Mapping[str, Row]] = {
 }
 
 
-def _doubled_keys(wishes: Sequence[_Wish]) -> Iterator[str]:
+def _duplicate_keys(rows: Sequence[_DesiredRow]) -> Iterator[str]:
     first: dict[Key, str] = {}
-    for wish in wishes:
-        before = first.setdefault(wish.key, wish.place)
-        if before != wish.place:
-            yield f"{wish.place}: {_called(wish)} stands in {before} already"
+    for row in rows:
+        before = first.setdefault(row.key, row.path)
+        if before != row.path:
+            yield f"{row.path}: {_name(row)} is already in {before}"
 
 
 def _unknown_references(
-    wishes: Sequence[_Wish], all_wishes: Mapping[str, Sequence[_Wish]], stored: Mapping[str, Mapping[Key, Row]]
+    rows: Sequence[_DesiredRow], desired: Mapping[str, Sequence[_DesiredRow]], stored: Mapping[str, Mapping[Key, Row]]
 ) -> Iterator[str]:
-    known = {section: stored[section].keys() | {wish.key for wish in all_wishes[section]} for section in stored}
-    for wish in wishes:
-        for reference in wish.references:
+    known = {section: stored[section].keys() | {row.key for row in desired[section]} for section in stored}
+    for row in rows:
+        for reference in row.references:
             if reference.key not in known[reference.section]:
-                yield f"{reference.place}: {reference.complaint}"
+                yield f"{reference.path}: {reference.complaint}"
 
 
-def _given_ids(steps: Sequence[_Step]) -> list[int]:
-    return [step.wish.says["id"] for step in steps if "id" in step.wish.says]
+def _given_ids(plans: Sequence[_RowPlan]) -> list[int]:
+    return [plan.desired.values["id"] for plan in plans if "id" in plan.desired.values]
 
 
-def _disputed_ids(section: str, steps: Sequence[_Step], taken: set[int]) -> Iterator[str]:
-    """An id belongs to one row, and a row keeps its id."""
+def _id_conflicts(section: str, plans: Sequence[_RowPlan], taken: set[int]) -> Iterator[str]:
+    """Yield an error for each id that belongs to another row, and for each change of a row's id."""
     first: dict[int, str] = {}
-    for step in steps:
-        if "id" not in step.wish.says:
+    for plan in plans:
+        if "id" not in plan.desired.values:
             continue
-        number, place = step.wish.says["id"], step.wish.place
-        if step.stored is not None and step.stored["id"] != number:
-            yield f"{place}.id: {number} is not the id of {_called(step.wish)}, that is {step.stored['id']}"
-        elif step.stored is None and number in taken:
-            yield f"{place}.id: {number} is the id of another row of {section}"
-        elif first.setdefault(number, place) != place:
-            yield f"{place}.id: {number} stands in {first[number]} already"
+        number, path = plan.desired.values["id"], plan.desired.path
+        if plan.stored is not None and plan.stored["id"] != number:
+            yield f"{path}.id: {number} is not the id of {_name(plan.desired)}, which is {plan.stored['id']}"
+        elif plan.stored is None and number in taken:
+            yield f"{path}.id: {number} is the id of another row of {section}"
+        elif first.setdefault(number, path) != path:
+            yield f"{path}.id: {number} is already in {first[number]}"
 
 
-def _token_misfits(step: _Step) -> Iterator[str]:
-    place, wanted = step.wish.place, step.wanted
-    if wanted["kind"] is None:
-        yield f'{place}: "kind" is missing'
+def _token_errors(plan: _RowPlan) -> Iterator[str]:
+    path, result = plan.desired.path, plan.result
+    if result["kind"] is None:
+        yield f'{path}: "kind" is missing'
         return
-    if step.stored is not None and step.stored["kind"] != wanted["kind"]:
-        yield f"{place}.kind: {quote(wanted['kind'])} is not the kind of this token, that is {step.stored['kind']}"
+    if plan.stored is not None and plan.stored["kind"] != result["kind"]:
+        yield f"{path}.kind: {quote(result['kind'])} is not the kind of this token, which is {plan.stored['kind']}"
         return
-    facts = TokenSpec(
-        kind=CallerKind(wanted["kind"]),
-        user=wanted["user"],
-        organization=wanted["organization"],
-        name=wanted["name"],
-        scopes=None if wanted["scopes"] is None else frozenset(wanted["scopes"]),
-        act_as=wanted["act_as"],
-        ops_role=wanted["role"],
+    spec = TokenSpec(
+        kind=CallerKind(result["kind"]),
+        user=result["user"],
+        organization=result["organization"],
+        name=result["name"],
+        scopes=None if result["scopes"] is None else frozenset(result["scopes"]),
+        act_as=result["act_as"],
+        ops_role=result["role"],
     )
-    for key, says in token_errors(facts):
-        value = wanted[key]
-        yield f"{place}: {quote(key)} is missing: {says}" if not value else f"{place}.{key}: {quote(value)}, but {says}"
+    for key, message in token_errors(spec):
+        value = result[key]
+        if value:
+            yield f"{path}.{key}: {quote(value)}, but {message}"
+        else:
+            yield f"{path}: {quote(key)} is missing: {message}"
 
 
-def _called(wish: _Wish) -> str:
-    """How the document calls a row; a token is not repeated."""
-    return "this token" if wish.place.startswith("tokens") else " in ".join(quote(part) for part in reversed(wish.key))
+def _name(row: _DesiredRow) -> str:
+    """Return the name of a row for an error message, which never contains a token."""
+    return "this token" if row.path.startswith("tokens") else " in ".join(quote(part) for part in reversed(row.key))
 
 
-# Writing: each section leans on the ids of those before it.
+# --- write -----------------------------------------------------------------------------------------------------------
 
 
 def _write(
-    connection: Connection, steps: Mapping[str, Sequence[_Step]], stored: Mapping[str, Mapping[Key, Row]]
+    connection: Connection, plans: Mapping[str, Sequence[_RowPlan]], stored: Mapping[str, Mapping[Key, Row]]
 ) -> None:
     ids = {section: {key: row["id"] for key, row in stored[section].items()} for section in SECTIONS}
     for section in SECTIONS:
-        moving = [step for step in steps[section] if step.outcome != "unchanged"]
-        written = [step for step in moving if not step.is_removal]
-        created = [step for step in written if step.stored is None]
+        changed = [plan for plan in plans[section] if plan.outcome != "unchanged"]
+        written = [plan for plan in changed if not plan.is_removal]
+        created = [plan for plan in written if plan.stored is None]
         if created:
-            give_ids(connection, section, [step.wanted for step in created])
-            ids[section] |= {step.wish.key: step.wanted["id"] for step in created}
-        rows = [step.wanted for step in written]
+            assign_ids(connection, section, [plan.result for plan in created])
+            ids[section] |= {plan.desired.key: plan.result["id"] for plan in created}
+        rows = [plan.result for plan in written]
         write_rows(connection, section, rows, ids)
         if section == "teams":
             write_project_teams(connection, rows, ids)
         if section == "members":
-            write_places(connection, rows, ids)
-            remove_members(connection, [step.wanted for step in moving if step.is_removal])
+            write_team_members(connection, rows, ids)
+            remove_members(connection, [plan.result for plan in changed if plan.is_removal])
 
 
-def _count(steps: Sequence[_Step]) -> dict[str, int]:
-    outcomes = [step.outcome for step in steps]
+def _count(plans: Sequence[_RowPlan]) -> dict[str, int]:
+    outcomes = [plan.outcome for plan in plans]
     return {outcome: outcomes.count(outcome) for outcome in ("created", "changed", "unchanged")}

@@ -1,4 +1,4 @@
-"""The directory's rows in the form of its document: stored ones read, wanted ones written, a section at a time."""
+"""Read and write the rows of the directory, one section at a time, in the form of its document."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sqlalchemy.engine import Connection
 
 from models.directory import tables
 from models.directory.document import DirectoryError
-from models.enums import MAX_ID
+from models.types import MAX_ID
 
 Row = dict[str, Any]
-"""A row as the document would say it in full, its id included; names it refers to stand as slugs and usernames."""
+"""A row as a complete object of the document, with its id; it refers to other rows by slug or username."""
 
 Ids = Mapping[str, Mapping[tuple[str, ...], int]]
-"""The ids of sections' rows, by natural key."""
+"""The ids of rows by section and natural key."""
 
 TABLES: Final[Mapping[str, Table]] = {
     "organizations": tables.organizations,
@@ -30,7 +30,7 @@ TABLES: Final[Mapping[str, Table]] = {
 
 OPTIONS: Final = ("open_membership", "alerts_member_write", "events_member_admin")
 
-# Every statement takes the values of its natural key's parts as arrays; NULL stands for all there are.
+# The parameters are arrays of the values of each part of the natural key; NULL selects every row.
 _STORED: Final = {
     "organizations": """
         SELECT o.id, o.slug, o.name, o.features,
@@ -79,52 +79,55 @@ _STORED: Final = {
 
 
 def stored_rows(connection: Connection, section: str, parts: Mapping[str, Iterable[str]] | None = None) -> list[Row]:
-    """The section's stored rows whose natural key is made of these parts (more may come); without parts all."""
+    """Return the section's rows whose natural key has these values in each part; without ``parts``, all rows.
+
+    The parts are matched independently of each other, so rows with other combinations of the values are returned, too.
+    """
     names = ("organization", "slug", "username", "user", "token")
     wanted = {name: None if parts is None or name not in parts else list(parts[name]) for name in names}
     return [dict(row) for row in connection.exec_driver_sql(_STORED[section], wanted).mappings()]
 
 
 def taken_ids(connection: Connection, section: str, ids: Sequence[int]) -> set[int]:
-    """Which of these ids a row of the section has."""
+    """Return those of the ids that already belong to a row of the section."""
     query = f"SELECT id FROM {TABLES[section].name} WHERE id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own names
     return set(connection.exec_driver_sql(query, {"ids": list(ids)}).scalars())
 
 
 def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """Usernames without their case, by the rule of the server that looks them up."""
+    """Return usernames in lower case, as PostgreSQL computes it, by the given name."""
     query = "SELECT name, lower(name) AS folded FROM unnest(%(names)s::text[]) AS name"
     rows = connection.exec_driver_sql(query, {"names": list(set(names))})
     return {row.name: row.folded for row in rows}
 
 
-def give_ids(connection: Connection, section: str, rows: Sequence[Row]) -> None:
-    """Draw an id for each row that carries none, after moving the counter past those that are carried.
+def assign_ids(connection: Connection, section: str, rows: Sequence[Row]) -> None:
+    """Assign an id to each row without one, after advancing the section's sequence past the given ids.
 
-    :raises DirectoryError: no ids are left after the carried ones.
+    :raises DirectoryError: when no ids are left after the given ones.
     """
     sequence = f"{TABLES[section].name}_id_seq"
-    carried = max((row["id"] for row in rows if "id" in row), default=0)
+    given = max((row["id"] for row in rows if "id" in row), default=0)
     without = [row for row in rows if "id" not in row]
     last: int = connection.exec_driver_sql(
         "SELECT coalesce(pg_sequence_last_value(%(sequence)s::regclass), 0)", {"sequence": sequence}
     ).scalar_one()
-    if max(carried, last) + len(without) > MAX_ID:
-        raise DirectoryError([f"{section}: no ids are left after {max(carried, last)}; give every new object its own"])
-    if carried > last:
+    if max(given, last) + len(without) > MAX_ID:
+        raise DirectoryError([f"{section}: no ids are left after {max(given, last)}; give every new object an id"])
+    if given > last:
         connection.exec_driver_sql(
-            "SELECT setval(%(sequence)s::regclass, %(carried)s)", {"sequence": sequence, "carried": carried}
+            "SELECT setval(%(sequence)s::regclass, %(given)s)", {"sequence": sequence, "given": given}
         )
-    drawn = connection.exec_driver_sql(
+    generated = connection.exec_driver_sql(
         "SELECT nextval(%(sequence)s::regclass) FROM generate_series(1, %(count)s)",
         {"sequence": sequence, "count": len(without)},
     ).scalars()
-    for row, number in zip(without, drawn, strict=True):
+    for row, number in zip(without, generated, strict=True):
         row["id"] = number
 
 
 def write_rows(connection: Connection, section: str, rows: Sequence[Row], ids: Ids) -> None:
-    """Insert these rows, or bring those with a known id to what they say."""
+    """Insert rows, or update those whose id exists."""
     if not rows:
         return
     records = [_COLUMNS[section](row, ids) | {"id": row["id"]} for row in rows]
@@ -140,7 +143,7 @@ def write_rows(connection: Connection, section: str, rows: Sequence[Row], ids: I
 
 
 def write_project_teams(connection: Connection, teams: Sequence[Row], ids: Ids) -> None:
-    """Attach each team to exactly the projects it lists."""
+    """Attach each team to exactly the projects that it lists."""
     pairs = [
         (ids["projects"][team["organization"], project], team["id"]) for team in teams for project in team["projects"]
     ]
@@ -156,8 +159,8 @@ def write_project_teams(connection: Connection, teams: Sequence[Row], ids: Ids) 
     )
 
 
-def write_places(connection: Connection, members: Sequence[Row], ids: Ids) -> None:
-    """Put each member on exactly the teams listed; a place left behind is switched off, never deleted."""
+def write_team_members(connection: Connection, members: Sequence[Row], ids: Ids) -> None:
+    """Make each member an active member of exactly the teams listed; other memberships become inactive, not deleted."""
     pairs = [
         (ids["teams"][member["organization"], team], member["id"]) for member in members for team in member["teams"]
     ]
@@ -176,7 +179,7 @@ def write_places(connection: Connection, members: Sequence[Row], ids: Ids) -> No
 
 
 def remove_members(connection: Connection, members: Sequence[Row]) -> None:
-    """Take these members out of their organizations."""
+    """Delete these memberships of organizations."""
     connection.exec_driver_sql(
         "DELETE FROM members WHERE id = ANY(%(ids)s::bigint[])", {"ids": [member["id"] for member in members]}
     )
@@ -191,17 +194,17 @@ def _user_columns(row: Row, _: Ids) -> dict[str, Any]:
 
 
 def _project_columns(row: Row, ids: Ids) -> dict[str, Any]:
-    return _owners(row, ids, "organization") | _named(row, "slug", "name", "status")
+    return _references(row, ids, "organization") | _named(row, "slug", "name", "status")
 
 
 def _member_columns(row: Row, ids: Ids) -> dict[str, Any]:
-    return _owners(row, ids, "organization", "user") | _named(row, "role")
+    return _references(row, ids, "organization", "user") | _named(row, "role")
 
 
 def _token_columns(row: Row, ids: Ids) -> dict[str, Any]:
     return (
         {"hash": "\\x" + row["token"], "ops_role": row["role"]}
-        | _owners(row, ids, "organization", "user")
+        | _references(row, ids, "organization", "user")
         | _named(row, "kind", "name", "scopes", "act_as")
     )
 
@@ -210,7 +213,7 @@ def _named(row: Row, *names: str) -> dict[str, Any]:
     return {name: row[name] for name in names}
 
 
-def _owners(row: Row, ids: Ids, *names: str) -> dict[str, Any]:
+def _references(row: Row, ids: Ids, *names: str) -> dict[str, Any]:
     return {f"{name}_id": None if row[name] is None else ids[f"{name}s"][(row[name],)] for name in names}
 
 

@@ -1,10 +1,11 @@
-"""Who exists: organizations, people, projects, teams, members, tokens."""
+"""The tables of the directory: organizations, users, projects, teams, members, tokens."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     Boolean,
@@ -19,7 +20,8 @@ from sqlalchemy import (
     text,
 )
 
-from models.base import METADATA, TextList, foreign_key, id_column, moment_column
+from models.base import METADATA, TextList, enum_check, foreign_key, id_column, timestamp_column
+from models.enums import CallerKind, ObjectStatus, Role
 
 organizations = Table(
     "organizations",
@@ -31,7 +33,7 @@ organizations = Table(
     Column("open_membership", Boolean, nullable=False, server_default=text("true")),
     Column("alerts_member_write", Boolean, nullable=False, server_default=text("true")),
     Column("events_member_admin", Boolean, nullable=False, server_default=text("true")),
-    moment_column("date_created"),
+    timestamp_column("date_created"),
 )
 
 users = Table(
@@ -44,9 +46,9 @@ users = Table(
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
     Column("is_superuser", Boolean, nullable=False, server_default=text("false")),
     Column("timezone", Text, nullable=False, server_default="UTC"),
-    moment_column("date_joined"),
+    timestamp_column("date_joined"),
 )
-# Mentions name people by username or e-mail address, in any case; a username in any case means one person.
+# Mentions refer to people by username or e-mail address, case-insensitively; usernames are unique in this sense.
 Index("users_username_lower_key", func.lower(users.c.username), unique=True)
 Index("users_email_lower_idx", func.lower(users.c.email))
 
@@ -57,9 +59,9 @@ projects = Table(
     foreign_key("organization_id", "organizations.id"),
     Column("slug", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("status", Text, nullable=False, server_default="active"),
+    Column("status", Text, nullable=False, server_default=ObjectStatus.ACTIVE.value),
     UniqueConstraint("organization_id", "slug"),
-    CheckConstraint("status IN ('active', 'inactive')", name="status"),
+    enum_check("status", ObjectStatus),
 )
 
 teams = Table(
@@ -69,9 +71,9 @@ teams = Table(
     foreign_key("organization_id", "organizations.id"),
     Column("slug", Text, nullable=False),
     Column("name", Text, nullable=False),
-    Column("status", Text, nullable=False, server_default="active"),
+    Column("status", Text, nullable=False, server_default=ObjectStatus.ACTIVE.value),
     UniqueConstraint("organization_id", "slug"),
-    CheckConstraint("status IN ('active', 'inactive')", name="status"),
+    enum_check("status", ObjectStatus),
 )
 
 project_teams = Table(
@@ -88,9 +90,9 @@ members = Table(
     id_column(),
     foreign_key("organization_id", "organizations.id"),
     foreign_key("user_id", "users.id"),
-    Column("role", Text, nullable=False, server_default="member"),
+    Column("role", Text, nullable=False, server_default=Role.MEMBER.value),
     UniqueConstraint("organization_id", "user_id"),
-    CheckConstraint("role IN ('member', 'admin', 'manager', 'owner')", name="role"),
+    enum_check("role", Role),
 )
 Index("members_user_id_idx", members.c.user_id)
 
@@ -99,10 +101,13 @@ team_members = Table(
     METADATA,
     foreign_key("team_id", "teams.id", primary_key=True),
     foreign_key("member_id", "members.id", primary_key=True),
-    # A place once held still makes someone mentionable, so it is switched off rather than deleted.
+    # Former members of a team can still be mentioned, so a membership becomes inactive instead of being deleted.
     Column("is_active", Boolean, nullable=False, server_default=text("true")),
 )
 Index("team_members_member_id_idx", team_members.c.member_id)
+
+TOKEN_KINDS: Final = (CallerKind.USER, CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS)
+"""The kinds of tokens: those of all callers but tocsin itself."""
 
 tokens = Table(
     "tokens",
@@ -116,20 +121,22 @@ tokens = Table(
     Column("scopes", TextList, nullable=True),
     Column("act_as", Boolean, nullable=False, server_default=text("false")),
     Column("ops_role", Text, nullable=True),
-    moment_column("date_created"),
-    moment_column("expires_at", nullable=True),
-    moment_column("revoked_at", nullable=True),
-    CheckConstraint("kind IN ('user', 'key', 'service', 'ops')", name="kind"),
-    CheckConstraint("(kind = 'user') = (user_id IS NOT NULL)", name="person"),
-    CheckConstraint("(kind IN ('key', 'service')) = (organization_id IS NOT NULL)", name="organization"),
-    CheckConstraint("(kind = 'ops') = (ops_role IS NOT NULL)", name="ops"),
-    CheckConstraint("NOT act_as OR kind = 'service'", name="act_as"),
+    timestamp_column("date_created"),
+    timestamp_column("expires_at", nullable=True),
+    timestamp_column("revoked_at", nullable=True),
+    enum_check("kind", TOKEN_KINDS),
+    CheckConstraint(f"(kind = '{CallerKind.USER}') = (user_id IS NOT NULL)", name="person"),
+    CheckConstraint(
+        f"(kind IN ('{CallerKind.KEY}', '{CallerKind.SERVICE}')) = (organization_id IS NOT NULL)", name="organization"
+    ),
+    CheckConstraint(f"(kind = '{CallerKind.OPS}') = (ops_role IS NOT NULL)", name="ops"),
+    CheckConstraint(f"NOT act_as OR kind = '{CallerKind.SERVICE}'", name="act_as"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Someone with an account."""
+    """A person with an account."""
 
     id: int
     username: str
@@ -141,5 +148,5 @@ class Person:
 
 
 def hash_token(token: str) -> bytes:
-    """How a token is stored: SHA-256. Its 256 random bits need no slow hash."""
+    """Return the hash that is stored of a token: SHA-256, since 256 random bits need no slow hash."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,4 +1,4 @@
-"""Tokens: made, listed, revoked. A token is shown once; what is stored is its hash."""
+"""Create, list and revoke tokens. A token is shown once, when it is created; only its hash is stored."""
 
 from __future__ import annotations
 
@@ -12,29 +12,27 @@ from sqlalchemy import insert, select, text, update
 from sqlalchemy.engine import Connection
 
 from models.directory.tables import hash_token, organizations, tokens, users
-from models.enums import MAX_ID, CallerKind, OpsRole, Role
+from models.enums import CallerKind, OpsRole, Role
 from models.scopes import ALL_SCOPES, ROLE_SCOPES
+from models.types import MAX_ID
 
-TOKEN_KINDS: Final = (CallerKind.USER, CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS)
-"""The kinds that a token may be of."""
-
-_READING: Final = frozenset(scope for scope in ROLE_SCOPES[Role.OWNER] if scope.endswith(":read"))
+_READ_SCOPES: Final = frozenset(scope for scope in ROLE_SCOPES[Role.OWNER] if scope.endswith(":read"))
 DEFAULT_SCOPES: Final[dict[CallerKind, frozenset[str]]] = {
-    CallerKind.KEY: _READING,
-    CallerKind.SERVICE: _READING | {"project:write", "alerts:write"},
+    CallerKind.KEY: _READ_SCOPES,
+    CallerKind.SERVICE: _READ_SCOPES | {"project:write", "alerts:write"},
 }
-"""What a key and a service open unless told otherwise; a user token without scopes is its person's session."""
+"""The scopes of a new API key or service token by default. A user token without scopes is a session."""
 
 MAX_LIFETIME: Final = timedelta(days=36_500)
 
 
 class TokenError(Exception):
-    """A token that cannot be made or found; the text is one sentence that says why."""
+    """A token cannot be created or found; the message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """What a token is for. ``user`` is a username, ``organization`` a slug; which are needed depends on the kind."""
+    """The attributes of a token to create; ``user`` is a username, ``organization`` a slug, as the kind requires."""
 
     kind: CallerKind
     user: str | None = None
@@ -46,14 +44,14 @@ class TokenSpec:
 
 
 class IssuedToken(NamedTuple):
-    """A new token. ``secret`` is what its holder sends, and is stored nowhere."""
+    """A new token. ``secret`` is the token that its holder sends; it is not stored."""
 
     id: int
     secret: str
 
 
 class StoredToken(NamedTuple):
-    """A token as it is listed."""
+    """A stored token, without its secret; ``user`` is a username, ``organization`` a slug."""
 
     id: int
     kind: str
@@ -68,31 +66,31 @@ class StoredToken(NamedTuple):
     revoked_at: datetime | None
 
 
-def create_token(connection: Connection, facts: TokenSpec, *, expires_in: timedelta | None = None) -> IssuedToken:
-    """Make a token of 256 random bits and store its hash.
+def create_token(connection: Connection, spec: TokenSpec, *, expires_in: timedelta | None = None) -> IssuedToken:
+    """Create a token of 256 random bits and store its hash.
 
-    :raises TokenError: the facts do not fit together, or name someone unknown.
+    :raises TokenError: when the attributes are inconsistent, or the user or the organization does not exist.
     """
-    for misfit in token_errors(facts):
-        raise TokenError(misfit.says)
+    for error in token_errors(spec):
+        raise TokenError(error.message)
     if expires_in is not None and not timedelta() < expires_in <= MAX_LIFETIME:
         raise TokenError(f"a token expires in 1 to {MAX_LIFETIME.days} days")
-    if not f"{facts.user}{facts.organization}{facts.name}".isprintable():
-        raise TokenError("names hold printable characters alone")
-    scopes = facts.scopes if facts.scopes is not None else DEFAULT_SCOPES.get(facts.kind)
+    if not f"{spec.user}{spec.organization}{spec.name}".isprintable():
+        raise TokenError("names may contain only printable characters")
+    scopes = spec.scopes if spec.scopes is not None else DEFAULT_SCOPES.get(spec.kind)
     secret = "tcs_" + secrets.token_urlsafe(32)
     lock_directory(connection)
     token_id = connection.execute(
         insert(tokens)
         .values(
             hash=hash_token(secret),
-            kind=facts.kind,
-            user_id=_user_id(connection, facts.user),
-            organization_id=_organization_id(connection, facts.organization),
-            name=facts.name,
+            kind=spec.kind,
+            user_id=_user_id(connection, spec.user),
+            organization_id=_organization_id(connection, spec.organization),
+            name=spec.name,
             scopes=None if scopes is None else sorted(scopes),
-            act_as=facts.act_as,
-            ops_role=facts.ops_role,
+            act_as=spec.act_as,
+            ops_role=spec.ops_role,
             expires_at=None if expires_in is None else text("clock_timestamp() + :life").bindparams(life=expires_in),
         )
         .returning(tokens.c.id)
@@ -101,13 +99,13 @@ def create_token(connection: Connection, facts: TokenSpec, *, expires_in: timede
 
 
 def list_tokens(connection: Connection) -> list[StoredToken]:
-    """Every token, oldest first; their secrets are nowhere."""
+    """Return every token, oldest first."""
     rows = connection.execute(
         select(
             tokens.c.id,
             tokens.c.kind,
-            users.c.username,
-            organizations.c.slug,
+            users.c.username.label("user"),
+            organizations.c.slug.label("organization"),
             tokens.c.name,
             tokens.c.scopes,
             tokens.c.act_as,
@@ -119,13 +117,13 @@ def list_tokens(connection: Connection) -> list[StoredToken]:
         .select_from(tokens.outerjoin(users).outerjoin(organizations))
         .order_by(tokens.c.id)
     )
-    return [StoredToken(*row) for row in rows]
+    return [StoredToken(**row._asdict()) for row in rows]
 
 
 def revoke_token(connection: Connection, token_id: int) -> datetime:
-    """End a token now and say since when it is revoked; one revoked before stays revoked since then.
+    """Revoke a token and return the time of its revocation, which is the earlier one if it was already revoked.
 
-    :raises TokenError: there is no such token.
+    :raises TokenError: when the token does not exist.
     """
     revoked_at: datetime | None = connection.execute(
         update(tokens)
@@ -134,41 +132,47 @@ def revoke_token(connection: Connection, token_id: int) -> datetime:
         .returning(tokens.c.revoked_at)
     ).scalar_one_or_none()
     if revoked_at is None:
-        raise TokenError(f"there is no token {token_id}; `tocsin token list` shows them")
+        raise TokenError(f"there is no token {token_id}; `tocsin token list` shows all tokens")
     return revoked_at
 
 
-class Misfit(NamedTuple):
-    """A fact that does not fit the others: its key in the directory, and a sentence that says why."""
+class TokenFieldError(NamedTuple):
+    """An attribute that is inconsistent with the others: its key in the directory document, and why."""
 
     key: str
-    says: str
+    message: str
 
 
-def token_errors(facts: TokenSpec) -> Iterator[Misfit]:
-    """What does not fit together in a token's facts."""
-    kind, of_organization = facts.kind, facts.kind in {CallerKind.KEY, CallerKind.SERVICE}
-    yield from _needs(kind, "user", "a user", bool(facts.user), kind is CallerKind.USER)
-    yield from _needs(kind, "organization", "an organization", bool(facts.organization), of_organization)
-    yield from _needs(kind, "role", "a role of operators", facts.ops_role is not None, kind is CallerKind.OPS)
-    if kind is not CallerKind.USER and not facts.name.strip():
-        yield Misfit("name", f"{_a(kind)} token needs a name")
-    if facts.act_as and kind is not CallerKind.SERVICE:
-        yield Misfit("act_as", f"{_a(kind)} token cannot act as someone else: only a service does")
-    if facts.scopes is not None and kind is CallerKind.OPS:
-        yield Misfit("scopes", "an ops token has a role and no scopes")
-    for scope in sorted((facts.scopes or frozenset()) - ALL_SCOPES):
-        yield Misfit("scopes", f'"{scope}" is no scope; there are {", ".join(sorted(ALL_SCOPES))}')
+def token_errors(spec: TokenSpec) -> Iterator[TokenFieldError]:
+    """Yield what is inconsistent in the attributes of a token."""
+    kind, has_organization = spec.kind, spec.kind in {CallerKind.KEY, CallerKind.SERVICE}
+    yield from _presence_error(kind, "user", "a user", is_given=bool(spec.user), is_needed=kind is CallerKind.USER)
+    yield from _presence_error(
+        kind, "organization", "an organization", is_given=bool(spec.organization), is_needed=has_organization
+    )
+    yield from _presence_error(
+        kind, "role", "an ops role", is_given=spec.ops_role is not None, is_needed=kind is CallerKind.OPS
+    )
+    if kind is not CallerKind.USER and not spec.name.strip():
+        yield TokenFieldError("name", f"{_a(kind)} token needs a name")
+    if spec.act_as and kind is not CallerKind.SERVICE:
+        yield TokenFieldError("act_as", f"{_a(kind)} token cannot act for users: only a service token can")
+    if spec.scopes is not None and kind is CallerKind.OPS:
+        yield TokenFieldError("scopes", "an ops token has a role instead of scopes")
+    for scope in sorted((spec.scopes or frozenset()) - ALL_SCOPES):
+        yield TokenFieldError("scopes", f'"{scope}" is not a scope; the scopes are {", ".join(sorted(ALL_SCOPES))}')
 
 
 def lock_directory(connection: Connection) -> None:
-    """One writer of the directory at a time, until the transaction ends: ids are drawn past those carried over."""
+    """Lock the directory for writing until the transaction ends, because ids are generated past the given ones."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('directory', 0))")
 
 
-def _needs(kind: CallerKind, key: str, what: str, is_there: bool, belongs: bool) -> Iterator[Misfit]:
-    if is_there is not belongs:
-        yield Misfit(key, f"{_a(kind)} token {'needs' if belongs else 'has no place for'} {what}")
+def _presence_error(
+    kind: CallerKind, key: str, what: str, *, is_given: bool, is_needed: bool
+) -> Iterator[TokenFieldError]:
+    if is_given is not is_needed:
+        yield TokenFieldError(key, f"{_a(kind)} token {'needs' if is_needed else 'cannot have'} {what}")
 
 
 def _a(kind: CallerKind) -> str:
@@ -181,7 +185,7 @@ def _user_id(connection: Connection, username: str | None) -> int | None:
     query = text("SELECT id FROM users WHERE lower(username) = lower(:username)")
     found: int | None = connection.execute(query, {"username": username}).scalar()
     if found is None:
-        raise TokenError(f'there is no user "{username}": `tocsin directory export` shows who there is')
+        raise TokenError(f'there is no user "{username}": `tocsin directory export` lists the users')
     return found
 
 
@@ -192,5 +196,5 @@ def _organization_id(connection: Connection, slug: str | None) -> int | None:
         select(organizations.c.id).where(organizations.c.slug == slug)
     ).scalar_one_or_none()
     if found is None:
-        raise TokenError(f'there is no organization "{slug}": `tocsin directory export` shows those there are')
+        raise TokenError(f'there is no organization "{slug}": `tocsin directory export` lists the organizations')
     return found

@@ -1,1 +1,1 @@
-"""The command ledger, the outbox of events, and what waits in them."""
+"""The command ledger, the outbox of events, and queries about what is waiting in them."""

@@ -1,51 +1,51 @@
-"""Canaries: one per queue every half minute, sent the way of real work, to know that somebody takes from it.
+"""Canaries: test messages sent through every queue each half minute, to verify that a worker consumes it.
 
-A canary is a row, and a hint that names it. It is no command of the ledger, because a ledger's command proves nothing
-about its queue: whichever worker is awake claims it, whatever queue it was hinted on.
+A canary is a row, and a hint that names it. It is not a command: a command proves nothing about its queue, because any
+worker that is awake claims it, whatever queue its hint was sent to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from sqlalchemy import BigInteger, Column, Identity, Index, Table, Text
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, moment_column
+from models.base import METADATA, timestamp_column
 from models.enums import Lane
 
-KEPT_HOURS: Final = 1
-"""How long a canary is remembered; the last one seen of a queue stays longer."""
+RETENTION_HOURS: Final = 1
+"""How long canaries are kept; the last received canary of each queue is kept longer."""
 
 canaries = Table(
     "canaries",
     METADATA,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("queue", Text, nullable=False),
-    moment_column("sent_at"),
-    moment_column("seen_at", nullable=True),
+    timestamp_column("sent_at"),
+    timestamp_column("seen_at", nullable=True),
     Column("worker", Text, nullable=True),
 )
 Index("canaries_queue_sent_at_idx", canaries.c.queue, canaries.c.sent_at)
 
 
 class Canary(NamedTuple):
-    """One canary on its way; as a subject of a hint it is ``canary:17``."""
+    """A canary that was sent to a queue; its subject in a hint is ``canary:17``."""
 
     queue: Lane
     id: int
 
     @property
     def subject(self) -> str:
-        """What the hint says."""
+        """The canary's subject in a hint."""
         return f"{_PREFIX}{self.id}"
 
     @classmethod
     def from_subjects(cls, queue: Lane, subjects: Iterable[str]) -> list[Self]:
-        """The canaries that a hint on this queue names.
+        """Return the canaries among the subjects of a hint on this queue; malformed subjects are ignored.
 
-        >>> Canary.among(Lane.BULK, ["incident:1:7", "canary:17", "canary:x"])
+        >>> Canary.from_subjects(Lane.BULK, ["incident:1:7", "canary:17", "canary:x"])
         [Canary(queue=<Lane.BULK: 'bulk'>, id=17)]
         """
         numbers = (subject.removeprefix(_PREFIX) for subject in subjects if subject.startswith(_PREFIX))
@@ -53,14 +53,16 @@ class Canary(NamedTuple):
 
 
 _PREFIX: Final = "canary:"
-# Every number of fewer digits is a bigint; a forged hint may say anything.
+# Every number with fewer digits is a bigint; a forged hint may contain anything.
 _DIGITS: Final = 19
 
 
 class CanaryStatus(NamedTuple):
-    """What a queue's canaries tell: ages in seconds; ``way_seconds`` is how long the last one seen was on its way.
+    """The health of a queue, as measured by its canaries.
 
-    Of a queue on which none was ever seen, ``age_seconds`` counts from the first one sent.
+    ``sent_seconds`` is the time since the latest canary was sent, ``age_seconds`` the time since one was last
+    received, or since the first was sent if none was ever received. ``way_seconds`` is the latency of the last one
+    received, and ``worker`` the worker that received it.
     """
 
     queue: Lane
@@ -87,22 +89,26 @@ LEFT JOIN LATERAL (
 WHERE sent.latest IS NOT NULL
 ORDER BY q.turn
 """
-"""One row per queue that has ever had a canary, in the order asked for: the fields of :class:`CanaryStatus`."""
+"""One row per requested queue that ever had a canary, in the requested order: the fields of :class:`CanaryStatus`."""
 
 ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
-"""The parameters of :data:`CANARY_STATUS` for every queue there is."""
+"""The parameters of :data:`CANARY_STATUS` for every queue."""
+
+
+def canary_status_from_row(row: Any) -> CanaryStatus:
+    """Return the status in a row of :data:`CANARY_STATUS`."""
+    return CanaryStatus(**row._asdict() | {"queue": Lane(row.queue)})
 
 
 def canary_status(connection: Connection) -> list[CanaryStatus]:
-    """What the canaries of every queue tell."""
-    rows = connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)
-    return [CanaryStatus(Lane(queue), *facts) for queue, *facts in rows]
+    """Return the status of every queue that ever had a canary."""
+    return [canary_status_from_row(row) for row in connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)]
 
 
 def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list[Canary]:
-    """Write down a canary for each queue whose last one is this old; the caller hints at them after the commit.
+    """Insert a canary for each queue whose latest one is at least this old, and return them.
 
-    Callers come one after the other, under the lock of the sweep.
+    Send their hints after the commit. Callers must hold the sweep's lock, so that no queue gets two.
     """
     rows = connection.exec_driver_sql(
         "INSERT INTO canaries (queue) SELECT q.queue FROM unnest(%(queues)s::text[]) AS q(queue)"
@@ -114,36 +120,36 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
     return [Canary(Lane(row.queue), row.id) for row in rows]
 
 
-def mark_canaries_seen(connection: Connection, came: Sequence[Canary], *, worker: str) -> None:
-    """Write down that these have come; one that was never sent on this queue, or came before, changes nothing."""
+def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, worker: str) -> None:
+    """Record that a worker received these canaries, ignoring those already received or never sent to their queue."""
     connection.exec_driver_sql(
         "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
-        " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS came(queue, id)"
-        " WHERE c.id = came.id AND c.queue = came.queue AND c.seen_at IS NULL",
+        " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS r(queue, id)"
+        " WHERE c.id = r.id AND c.queue = r.queue AND c.seen_at IS NULL",
         {
-            "queues": [canary.queue.value for canary in came],
-            "ids": [canary.id for canary in came],
+            "queues": [canary.queue.value for canary in received],
+            "ids": [canary.id for canary in received],
             "worker": worker,
         },
     )
 
 
 def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
-    """The queues whose latest canary was sent this many seconds ago, and that nobody has seen."""
+    """Return the queues whose latest canary was sent over ``older_than`` seconds ago and not received."""
     rows = connection.exec_driver_sql(
         "SELECT queue FROM (SELECT DISTINCT ON (queue) queue, sent_at, seen_at FROM canaries"
         " WHERE queue = ANY(%(queues)s::text[]) ORDER BY queue, sent_at DESC) AS latest"
         " WHERE seen_at IS NULL AND sent_at < clock_timestamp() - make_interval(secs => %(older)s)",
         {**ALL_QUEUES, "older": older_than},
     )
-    return {Lane(queue) for queue in rows.scalars()}
+    return {Lane(row.queue) for row in rows}
 
 
 def prune_canaries(connection: Connection) -> None:
-    """Forget old canaries, except the last one seen of each queue."""
+    """Delete old canaries, except the last one received on each queue."""
     connection.exec_driver_sql(
         "DELETE FROM canaries old WHERE sent_at < clock_timestamp() - make_interval(hours => %(hours)s)"
         " AND (seen_at IS NULL OR EXISTS (SELECT FROM canaries newer WHERE newer.queue = old.queue"
         " AND newer.sent_at > old.sent_at AND newer.seen_at IS NOT NULL))",
-        {"hours": KEPT_HOURS},
+        {"hours": RETENTION_HOURS},
     )

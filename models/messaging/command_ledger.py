@@ -1,14 +1,14 @@
-"""The ledger: every command that was accepted, in order, with its outcome.
+"""The command ledger: every accepted command, in order, with its outcome.
 
-A row here is the promise; a message on a queue is only a hint that a row is waiting. The statements of this
-file are the whole life of a row: accept, claim, settle, retry, and counting the attempts of a process that died.
-See docs/decisions/0001-ledger-and-hints.md for what was measured.
+A row of the ledger is the commitment to apply a command; a message on a queue is only a hint that a row is waiting.
+The statements of this module cover the life of a row: accept, claim, record the outcome, retry, and count the attempts
+of a worker that died. docs/decisions/0001-ledger-and-hints.md has the measurements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -18,13 +18,20 @@ from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, Timestamp, column_arrays, insert_statement, moment_column
-from models.enums import JSON, CommandState, Lane
+from models.base import METADATA, Timestamp, column_arrays, insert_statement, timestamp_column
+from models.enums import CommandState, Lane
 from models.messaging.trace import Trace
+from models.types import JSON
 
 MAX_ATTEMPTS: Final = 5
-BACK_OFF: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
-"""How long a command waits after its 1st, 2nd, 3rd and 4th failed attempt; after the 5th it is dead."""
+RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
+"""How long a command waits after its 1st, 2nd, 3rd and 4th failed attempt. After the 5th it is dead."""
+
+IS_WAITING: Final = f"state = '{CommandState.ACCEPTED}'"
+"""The SQL condition of a command that has no outcome yet.
+
+A literal, not a bound value: with a bound value, PostgreSQL's generic plan could not use the partial indexes.
+"""
 
 commands = Table(
     "commands",
@@ -39,11 +46,11 @@ commands = Table(
     Column("user_id", BigInteger, nullable=True),
     Column("caller", Text, nullable=False),
     Column("payload", JSONB, nullable=False),
-    # The version that If-Match names, where the caller sent it.
+    # The version in the request's If-Match header, if it has one.
     Column("expected_version", BigInteger, nullable=True),
     Column("state", Text, nullable=False, server_default=CommandState.ACCEPTED.value),
-    moment_column("accepted_at"),
-    moment_column("finished_at", nullable=True),
+    timestamp_column("accepted_at"),
+    timestamp_column("finished_at", nullable=True),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
     Column("next_attempt_at", Timestamp, nullable=True),
     Column("outcome_status", SmallInteger, nullable=True),
@@ -56,9 +63,9 @@ Index(
     "commands_waiting_by_subject_idx",
     commands.c.subject,
     commands.c.seq,
-    postgresql_where=text("state = 'accepted'"),
+    postgresql_where=text(IS_WAITING),
 )
-Index("commands_waiting_idx", commands.c.seq, postgresql_where=text("state = 'accepted'"))
+Index("commands_waiting_idx", commands.c.seq, postgresql_where=text(IS_WAITING))
 
 idempotency_keys = Table(
     "idempotency_keys",
@@ -68,18 +75,18 @@ idempotency_keys = Table(
     Column("request_hash", Text, nullable=False),
     # A list of command ids as text: one key may cover a whole bulk request.
     Column("command_ids", JSONB, nullable=False),
-    moment_column("date_created"),
+    timestamp_column("date_created"),
 )
 Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
 
-hands = Table(
+in_flight_batches = Table(
     "batches_in_hand",
     METADATA,
     Column("worker", Text, primary_key=True),
     Column("commands", JSONB, nullable=False),
-    # A server that was restarted broke off the batch itself: no attempt counts then.
-    moment_column("server_started"),
-    moment_column("since"),
+    # A batch that a restart of the server interrupted is not the commands' fault, so it is not counted as an attempt.
+    timestamp_column("server_started"),
+    timestamp_column("since"),
 )
 
 
@@ -87,9 +94,9 @@ hands = Table(
 
 
 class NewCommand(NamedTuple):
-    """A row about to be accepted. ``payload`` is a string of JSON; ``caller`` names who may read the outcome.
+    """A command to insert. ``payload`` is serialized JSON; ``caller`` identifies who may read the outcome.
 
-    ``expected_version`` is that of the resource the caller means to change, ``None`` if any will do.
+    ``expected_version`` is the version of the resource that the caller last read, ``None`` if any version will do.
     """
 
     id: UUID
@@ -107,16 +114,16 @@ class NewCommand(NamedTuple):
 
 
 ACCEPT_COMMANDS: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
-"""Insert commands in order; identities rise with the order of the arrays."""
+"""Insert commands; their ``seq`` increases in the order of the arrays."""
 
 
 def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
-    """The parameters of :data:`ACCEPT_COMMANDS`."""
+    """Return the parameters of :data:`ACCEPT_COMMANDS`."""
     return column_arrays(NewCommand._fields, rows)
 
 
 def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
-    """Accept commands inside the caller's transaction, as follow-ups of what it does."""
+    """Accept follow-up commands in the transaction of the change that causes them."""
     if rows:
         connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
 
@@ -126,7 +133,7 @@ def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedCommand:
-    """A command in a worker's hands. ``payload`` is parsed JSON."""
+    """A command that a worker has claimed; ``payload`` is parsed JSON."""
 
     id: UUID
     seq: int
@@ -144,20 +151,20 @@ class ClaimedCommand:
 
     @property
     def trace(self) -> Trace:
-        """The request that the command came with."""
+        """The ids of the request that the command came with."""
         return Trace(self.request_id, self.traceparent)
 
 
-_LOCK_SUBJECTS: Final = """
+_LOCK_SUBJECTS: Final = f"""
 WITH hinted AS MATERIALIZED (
     SELECT h.subject, 0 AS turn, waiting.seq
     FROM unnest(%(hinted)s::text[]) AS h(subject)
     CROSS JOIN LATERAL (
-        SELECT c.seq FROM commands c WHERE c.subject = h.subject AND c.state = 'accepted' ORDER BY c.seq LIMIT 1
+        SELECT c.seq FROM commands c WHERE c.subject = h.subject AND c.{IS_WAITING} ORDER BY c.seq LIMIT 1
     ) AS waiting
 ), oldest AS MATERIALIZED (
     SELECT window_.subject, 1 AS turn, min(window_.seq) AS seq
-    FROM (SELECT c.subject, c.seq FROM commands c WHERE c.state = 'accepted' ORDER BY c.seq LIMIT %(window)s) AS window_
+    FROM (SELECT c.subject, c.seq FROM commands c WHERE c.{IS_WAITING} ORDER BY c.seq LIMIT %(window)s) AS window_
     GROUP BY window_.subject
 ), candidates AS MATERIALIZED (
     SELECT subject FROM (SELECT * FROM hinted UNION ALL SELECT * FROM oldest) AS both_
@@ -166,24 +173,24 @@ WITH hinted AS MATERIALIZED (
 SELECT subject FROM candidates
 WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || subject, 0))
 LIMIT %(share)s
-"""
+"""  # noqa: S608 - our own condition
 
-_READ_SUBJECTS: Final = """
-SELECT c.id, c.seq, c.type, c.subject, c.organization_id, c.token_id, c.user_id, c.payload, c.accepted_at, c.attempts,
-       c.expected_version, c.request_id, c.traceparent, coalesce(c.next_attempt_at > now(), false) AS not_due
+_READ_SUBJECTS: Final = f"""
+SELECT {", ".join(f"c.{field.name}" for field in fields(ClaimedCommand))},
+       coalesce(c.next_attempt_at > now(), false) AS not_due
 FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) AS s(subject, most)
 CROSS JOIN LATERAL (
-    SELECT * FROM commands WHERE subject = s.subject AND state = 'accepted' ORDER BY seq LIMIT s.most
+    SELECT * FROM commands WHERE subject = s.subject AND {IS_WAITING} ORDER BY seq LIMIT s.most
 ) AS c
 ORDER BY c.seq
 LIMIT %(most)s
-"""
+"""  # noqa: S608 - our own columns and condition
 
 
 def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, window: int = 1000) -> list[str]:
     """Lock up to ``share`` subjects with waiting commands until the transaction ends: hinted ones first, then oldest.
 
-    Reading what waits on them must be a **later** statement: this one's snapshot is older than its locks.
+    Read their commands in a **later** statement: the snapshot of this one is older than its locks.
     """
     rows = connection.exec_driver_sql(
         _LOCK_SUBJECTS, {"hinted": list(hinted), "window": window, "candidates": 4 * share, "share": share}
@@ -192,7 +199,7 @@ def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, 
 
 
 def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[str]:
-    """Lock those of the subjects that nobody else has in hand, and say which."""
+    """Lock the subjects that no other worker has locked, until the transaction ends, and return them."""
     rows = connection.exec_driver_sql(
         "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
         " WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))",
@@ -202,13 +209,14 @@ def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[st
 
 
 AFTER_LAST_SEQ: Final = 2**63
-"""After every ``seq``."""
+"""A number greater than every ``seq``."""
 
 
 class WaitingCommands(NamedTuple):
-    """What waits on some subjects: what is due, in order of ``seq``, and at which ``seq`` a subject has to pause.
+    """The waiting commands of some subjects.
 
-    ``through`` is the last ``seq`` that was looked at: there may be more behind it.
+    ``due`` is in order of ``seq``. ``paused_at`` has, by subject, the ``seq`` of its first command that is not due
+    yet. Commands were read up to the ``seq`` ``read_through``; there may be more after it.
     """
 
     due: list[ClaimedCommand]
@@ -217,26 +225,29 @@ class WaitingCommands(NamedTuple):
 
 
 def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
-    """The waiting commands of locked subjects: of each its longest prefix that is due, no longer than is said here."""
+    """Read the commands of locked subjects that are due, up to the first of each subject that is not.
+
+    ``subjects`` has the maximum number of commands to read by subject, ``most`` the maximum of all together.
+    """
     rows = connection.exec_driver_sql(
         _READ_SUBJECTS,
         {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
     ).all()
     waiting = WaitingCommands([], {}, rows[-1].seq if len(rows) == most else AFTER_LAST_SEQ)
-    for *fields, not_due in rows:
-        command = ClaimedCommand(*fields)
-        if not_due:
-            waiting.paused_at.setdefault(command.subject, command.seq)
-        if command.subject not in waiting.paused_at:
-            waiting.due.append(command)
+    for row in rows:
+        columns = row._asdict()
+        if columns.pop("not_due"):
+            waiting.paused_at.setdefault(row.subject, row.seq)
+        if row.subject not in waiting.paused_at:
+            waiting.due.append(ClaimedCommand(**columns))
     return waiting
 
 
-# --- settle ----------------------------------------------------------------------------------------------------
+# --- record outcomes --------------------------------------------------------------------------------------------
 
 
 class CommandOutcome(NamedTuple):
-    """A command's final outcome; ``body`` is a string of JSON, ``None`` for an answer without one."""
+    """The final outcome of a command; ``body`` is serialized JSON, ``None`` for a response without a body."""
 
     id: UUID
     state: CommandState
@@ -244,41 +255,30 @@ class CommandOutcome(NamedTuple):
     body: str | None
 
 
-_SETTLE: Final = """
+_RECORD_OUTCOMES: Final = f"""
 UPDATE commands c
 SET state = o.state, outcome_status = o.status, outcome_body = o.body::json, finished_at = clock_timestamp(),
     attempts = c.attempts + 1, next_attempt_at = NULL, error = NULL
 FROM unnest(%(id)b::uuid[], %(state)b::text[], %(status)b::smallint[], %(body)b::text[]) AS o(id, state, status, body)
-WHERE c.id = o.id AND c.state = 'accepted'
-"""
+WHERE c.id = o.id AND c.{IS_WAITING}
+"""  # noqa: S608 - our own condition
 
 
-class LostRace(Exception):
-    """A command in this batch was finished by someone else: the batch must be rolled back."""
+class CommandAlreadyFinished(Exception):
+    """Another process finished a command of this batch, so the batch must be rolled back."""
 
 
 def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
-    """Record outcomes.
+    """Record the outcomes of a batch of commands.
 
-    :raises LostRace: one of the commands was not waiting any more.
+    :raises CommandAlreadyFinished: when one of the commands already has an outcome.
     """
     parameters = dict(column_arrays(CommandOutcome._fields, outcomes))
-    if connection.exec_driver_sql(_SETTLE, parameters).rowcount != len(outcomes):
-        raise LostRace
+    if connection.exec_driver_sql(_RECORD_OUTCOMES, parameters).rowcount != len(outcomes):
+        raise CommandAlreadyFinished
 
 
 # --- retry -----------------------------------------------------------------------------------------------------
-
-_COUNT_ATTEMPTS: Final = """
-UPDATE commands c
-SET attempts = c.attempts + 1, error = %(error)s,
-    state = CASE WHEN c.attempts + 1 >= %(most)s THEN 'dead' ELSE 'accepted' END,
-    finished_at = CASE WHEN c.attempts + 1 >= %(most)s THEN clock_timestamp() END,
-    next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
-        THEN clock_timestamp() + make_interval(secs => (%(back_off)s::float8[])[c.attempts + 1]) END
-WHERE c.id = ANY(%(ids)s::uuid[]) AND c.state = 'accepted'
-RETURNING c.id, c.type, c.subject, c.organization_id, c.state, c.attempts, c.request_id, c.traceparent
-"""
 
 
 class FailedCommand(NamedTuple):
@@ -295,38 +295,42 @@ class FailedCommand(NamedTuple):
 
     @property
     def trace(self) -> Trace:
-        """The request that the command came with."""
+        """The ids of the request that the command came with."""
         return Trace(self.request_id, self.traceparent)
 
 
+_RECORD_FAILED_ATTEMPT: Final = f"""
+UPDATE commands c
+SET attempts = c.attempts + 1, error = %(error)s,
+    state = CASE WHEN c.attempts + 1 >= %(most)s THEN %(dead)s ELSE c.state END,
+    finished_at = CASE WHEN c.attempts + 1 >= %(most)s THEN clock_timestamp() END,
+    next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
+        THEN clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[c.attempts + 1]) END
+WHERE c.id = ANY(%(ids)s::uuid[]) AND c.{IS_WAITING}
+RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
+"""  # noqa: S608 - our own columns and condition
+
+
 def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
-    """Count a failed attempt of each command that still waits; it waits for its back-off or is dead."""
+    """Count a failed attempt of each waiting command; it is retried after a delay, or is dead."""
     rows = connection.exec_driver_sql(
-        _COUNT_ATTEMPTS,
+        _RECORD_FAILED_ATTEMPT,
         {
             "ids": list(ids),
             "error": error,
             "most": MAX_ATTEMPTS,
-            "back_off": [pause.total_seconds() for pause in BACK_OFF],
+            "dead": CommandState.DEAD.value,
+            "delays": [delay.total_seconds() for delay in RETRY_DELAYS],
         },
     )
-    return [FailedCommand(*row) for row in rows]
+    return [FailedCommand(**row._asdict()) for row in rows]
 
 
-def postpone(connection: Connection, ids: Sequence[UUID], *, seconds: float) -> None:
-    """Let commands wait without counting an attempt: the fault was not theirs."""
-    connection.exec_driver_sql(
-        "UPDATE commands SET next_attempt_at = clock_timestamp() + make_interval(secs => %(seconds)s)"
-        " WHERE id = ANY(%(ids)s::uuid[]) AND state = 'accepted'",
-        {"ids": list(ids), "seconds": seconds},
-    )
-
-
-# --- the batch in hand -----------------------------------------------------------------------------------------
+# --- batches in flight -----------------------------------------------------------------------------------------
 
 
 def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
-    """Write down, in a transaction of its own, which commands a worker is about to try."""
+    """Record the commands that a worker is about to apply; commit this before applying them."""
     connection.exec_driver_sql(
         "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
         " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
@@ -337,22 +341,23 @@ def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -
 
 
 def clear_in_flight(connection: Connection, worker: str) -> None:
-    """Nothing is in this worker's hands."""
+    """Delete the record of the worker's batch."""
     connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
 
 
 def lock_worker(connection: Connection, worker: str) -> None:
-    """Lock this worker's row for the transaction: who can lock it instead knows that the batch broke off."""
+    """Lock the worker's record until the transaction ends, so that :func:`reap_orphaned` leaves it alone."""
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
     )
 
 
 def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
-    """The commands that dead workers had in hand; their rows are taken away in this transaction.
+    """Delete the records that other workers left unlocked, and return the ids of their commands.
 
-    A worker in mid-batch holds its lock, so a row whose lock is free was left by a process that died, or by one
-    that has committed: then its commands no longer wait, and counting does nothing.
+    A worker holds its lock while it applies a batch. An unlocked record was left by a process that died, or that has
+    committed its batch; in the latter case its commands have outcomes, and counting an attempt changes nothing.
+    Batches that a restart of the database server interrupted are not returned.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("
@@ -368,7 +373,7 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
 
 
 def prune_idempotency_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
-    """Forget idempotency keys that are old enough, the oldest ``most`` of them; say how many."""
+    """Delete the oldest ``most`` idempotency keys of this age or older, and return the number deleted."""
     return connection.exec_driver_sql(
         "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("
         " SELECT ctid FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)"

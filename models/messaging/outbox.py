@@ -1,4 +1,4 @@
-"""The news: every event with its place in its subject's order, written with the change it tells of."""
+"""The outbox: every event, numbered within its subject, written in the transaction of the change it announces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text, UniqueConstraint,
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, column_arrays, insert_statement, moment_column, written_columns
+from models.base import METADATA, column_arrays, insert_statement, timestamp_column, transaction_columns
 
 events = Table(
     "events",
@@ -24,16 +24,16 @@ events = Table(
     Column("incident_id", BigInteger, nullable=True),
     Column("activity_id", BigInteger, nullable=True),
     Column("command_id", Uuid, nullable=True),
-    # The CloudEvent as it goes out, on every road.
+    # The CloudEvent exactly as it is published, whatever the transport.
     Column("body", JSONType, nullable=False),
-    moment_column("date_created"),
-    moment_column("announced_at", nullable=True),
-    # Events that tell nobody are born planned.
-    moment_column("planned_at", nullable=True),
+    timestamp_column("date_created"),
+    timestamp_column("announced_at", nullable=True),
+    # Events that notify nobody are inserted as planned.
+    timestamp_column("planned_at", nullable=True),
     Column("request_id", Text, nullable=True),
-    *written_columns(),
-    # Another order than the indexes below, which alone lead from one waiting line to the next: with statistics
-    # gathered during a backlog the planner would walk the whole history instead.
+    *transaction_columns(),
+    # Deliberately not in the column order of the indexes below: with statistics gathered during a backlog, the planner
+    # would otherwise scan this index, which covers the whole history, to find the subjects with waiting events.
     UniqueConstraint("subject", "organization_id", "sequence"),
 )
 Index("events_written_idx", events.c.organization_id, events.c.written_by)
@@ -48,7 +48,7 @@ for _stage in ("announced_at", "planned_at"):
 
 
 class NewEvent(NamedTuple):
-    """An event about to be written. ``body`` is a string of JSON; ``planned_at`` is set if it tells nobody."""
+    """An event to insert. ``body`` is serialized JSON; ``planned_at`` is set if the event notifies nobody."""
 
     id: UUID
     organization_id: int
@@ -67,13 +67,13 @@ _INSERT: Final = insert_statement(events, NewEvent._fields)
 
 
 def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
-    """Write events inside the transaction of the change they tell of."""
+    """Insert events in the transaction of the change that they announce."""
     if rows:
         connection.exec_driver_sql(_INSERT, dict(column_arrays(NewEvent._fields, rows)))
 
 
 class WaitingEvent(NamedTuple):
-    """An event that one stage has still to handle, in the order of its subject. ``body`` is a string of JSON."""
+    """An event that a stage has not processed yet; ``body`` is serialized JSON."""
 
     id: UUID
     organization_id: int
@@ -89,7 +89,7 @@ class WaitingEvent(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A consumer of the event table: its column, and the prefix that keeps its locks apart."""
+    """A stage that processes every event once: the column that marks its progress, and the prefix of its locks."""
 
     column: str
     lock: str
@@ -99,11 +99,11 @@ PUBLISHING: Final = Stage("announced_at", "relay:")
 PLANNING: Final = Stage("planned_at", "plan:")
 
 
-Line = tuple[int, str]
-"""An organization and a subject in it: one line of events, in sequence."""
+EventSubject = tuple[int, str]
+"""An organization id and a subject in it; the events of one such pair are processed in order of their sequence."""
 
-BEFORE_FIRST_SUBJECT: Final[Line] = (0, "")
-"""Before every line."""
+BEFORE_FIRST_SUBJECT: Final[EventSubject] = (0, "")
+"""A pair that sorts before every other."""
 
 
 def claim_events(
@@ -112,56 +112,58 @@ def claim_events(
     *,
     subjects: int,
     per_subject: int,
-    after: Line = BEFORE_FIRST_SUBJECT,
+    after: EventSubject = BEFORE_FIRST_SUBJECT,
     excluded: Sequence[UUID] = (),
 ) -> list[WaitingEvent]:
-    """Lock up to ``lines`` lines with waiting events until the transaction ends, then read these in order.
+    """Lock up to ``subjects`` subjects with waiting events until the transaction ends, and return these events.
 
-    ``after`` is the line that the round before ended with: so everyone's turn comes, however much waits on one.
-    ``without`` names events to leave alone.
+    They come in order of organization, subject and sequence, at most ``per_subject`` of each subject. ``after`` is
+    the last subject of the previous round, so that every subject gets its turn however many events wait on one.
+    ``excluded`` holds the ids of events to skip.
 
-    Two statements, as for commands: the second one's snapshot is younger than the locks. Never a cursor
-    ``id > last`` (it misses late commits), never SKIP LOCKED over rows (it reorders a line).
+    Locking and reading are two statements, as for commands, because the second one's snapshot must be younger than
+    the locks. Neither a cursor ``id > last`` (it misses events that commit late) nor SKIP LOCKED on rows (it breaks
+    the order within a subject) would do.
     """
     locked = connection.exec_driver_sql(
-        _LOCK_LINES.format(column=stage.column),
+        _LOCK_SUBJECTS.format(column=stage.column),
         {
             "organization": after[0],
             "subject": after[1],
-            "without": list(excluded),
+            "excluded": list(excluded),
             "candidates": 4 * subjects,
-            "lines": subjects,
+            "most": subjects,
             "lock": stage.lock,
         },
     ).all()
     if not locked:
         return []
     rows = connection.exec_driver_sql(
-        _READ_LINES.format(column=stage.column),
+        _READ_SUBJECTS.format(column=stage.column),
         {
             "organizations": [row.organization_id for row in locked],
             "subjects": [row.subject for row in locked],
-            "without": list(excluded),
-            "per_line": per_subject,
+            "excluded": list(excluded),
+            "per_subject": per_subject,
         },
     ).all()
-    return [WaitingEvent(*row) for row in rows]
+    return [WaitingEvent(**row._asdict()) for row in rows]
 
 
-# From line to line by the index of what waits: the cost is that of the lines, not of the events.
-_LOCK_LINES: Final = """
+# Steps from subject to subject through the partial index, so the cost depends on the subjects, not on their events.
+_LOCK_SUBJECTS: Final = """
 WITH RECURSIVE waiting AS (
     (
         SELECT organization_id, subject FROM events
         WHERE {column} IS NULL AND (organization_id, subject) > (%(organization)s, %(subject)s)
-            AND id <> ALL(%(without)s::uuid[])
+            AND id <> ALL(%(excluded)s::uuid[])
         ORDER BY organization_id, subject, sequence LIMIT 1
     )
     UNION ALL
     SELECT next.organization_id, next.subject FROM waiting CROSS JOIN LATERAL (
         SELECT e.organization_id, e.subject FROM events e
         WHERE e.{column} IS NULL AND (e.organization_id, e.subject) > (waiting.organization_id, waiting.subject)
-            AND e.id <> ALL(%(without)s::uuid[])
+            AND e.id <> ALL(%(excluded)s::uuid[])
         ORDER BY e.organization_id, e.subject, e.sequence LIMIT 1
     ) AS next
 ), candidates AS MATERIALIZED (
@@ -169,25 +171,28 @@ WITH RECURSIVE waiting AS (
 )
 SELECT organization_id, subject FROM candidates
 WHERE pg_try_advisory_xact_lock(hashtextextended(%(lock)s || organization_id || '/' || subject, 0))
-LIMIT %(lines)s
+LIMIT %(most)s
 """
 
-_READ_LINES: Final = """
-SELECT e.id, e.organization_id, e.subject, e.sequence, e.type, e.incident_id, e.activity_id, e.command_id,
-       e.body::text, e.date_created, e.request_id
-FROM unnest(%(organizations)s::bigint[], %(subjects)s::text[]) AS line(organization_id, subject)
+_WAITING_COLUMNS: Final = ", ".join(
+    f"e.{name}::text" if name == "body" else f"e.{name}" for name in WaitingEvent._fields
+)
+
+_READ_SUBJECTS: Final = f"""
+SELECT {_WAITING_COLUMNS}
+FROM unnest(%(organizations)s::bigint[], %(subjects)s::text[]) AS s(organization_id, subject)
 CROSS JOIN LATERAL (
     SELECT * FROM events
-    WHERE organization_id = line.organization_id AND subject = line.subject AND {column} IS NULL
-        AND id <> ALL(%(without)s::uuid[])
-    ORDER BY sequence LIMIT %(per_line)s
+    WHERE organization_id = s.organization_id AND subject = s.subject AND {{column}} IS NULL
+        AND id <> ALL(%(excluded)s::uuid[])
+    ORDER BY sequence LIMIT %(per_subject)s
 ) AS e
 ORDER BY e.organization_id, e.subject, e.sequence
-"""
+"""  # noqa: S608 - our own columns
 
 
 def mark_processed(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> None:
-    """The stage has handled these events."""
+    """Record that the stage has processed these events."""
     connection.exec_driver_sql(
         f"UPDATE events SET {stage.column} = clock_timestamp() WHERE id = ANY(%(ids)s::uuid[])",  # noqa: S608
         {"ids": list(ids)},

@@ -1,4 +1,4 @@
-"""The ids that lead from a request to its commands, their events and what follows from them."""
+"""The ids that connect a request with its commands, their events and follow-up commands."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Trace(NamedTuple):
-    """The request that something follows from.
+    """The request that a command or an event results from.
 
     ``request_id`` is the value of the ``X-Request-Id`` header, at most 128 visible ASCII characters. ``traceparent`` is
-    the header of W3C Trace Context as the caller sent it. Both are ``None`` for what tocsin does of its own accord.
+    the header of W3C Trace Context as the caller sent it. Both are ``None`` for what tocsin does on its own.
     """
 
     request_id: str | None = None

@@ -1,1 +1,1 @@
-"""Inbox items, decisions and deliveries."""
+"""Inbox items, notification decisions and deliveries."""

@@ -1,28 +1,33 @@
-"""What is to reach somebody outside: one row for each person or address, made with the change it tells of.
+"""The table of deliveries: messages to send to a person or an address outside tocsin.
 
-A row is written when a rule's action fires; sending it is a later step that looks again at who may know.
+A row is inserted in the transaction of the change that fires a rule's action. It is sent later, after the recipient's
+access has been checked again.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Column, Index, SmallInteger, Table, Text, Uuid, func, text
 
-from models.base import METADATA, foreign_key, moment_column
+from models.base import METADATA, foreign_key, timestamp_column
 
 
 class DeliveryMethod(StrEnum):
-    """Whether it says that something burns, or that it burns less."""
+    """Whether the incident became more severe (``fire``) or less severe (``resolve``)."""
 
     FIRE = "fire"
     RESOLVE = "resolve"
 
 
-PENDING: Final = "pending"
+class DeliveryState(StrEnum):
+    """The state of a delivery."""
+
+    PENDING = "pending"
+
 
 deliveries = Table(
     "deliveries",
@@ -30,7 +35,7 @@ deliveries = Table(
     Column("id", Uuid, primary_key=True),
     foreign_key("organization_id", "organizations.id"),
     foreign_key("incident_id", "incidents.id"),
-    # No foreign keys: what was told stays on record when an activity or an action is gone.
+    # Not foreign keys: the record of a delivery outlives its activity, rule and action.
     Column("activity_id", BigInteger, nullable=False),
     Column("rule_id", BigInteger, nullable=True),
     Column("action_id", BigInteger, nullable=True),
@@ -40,12 +45,12 @@ deliveries = Table(
     Column("target", Text, nullable=True),
     Column("method", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),
-    Column("state", Text, nullable=False, server_default=PENDING),
+    Column("state", Text, nullable=False, server_default=DeliveryState.PENDING.value),
     Column("attempts", SmallInteger, nullable=False, server_default="0"),
-    moment_column("due_at"),
-    moment_column("date_created"),
+    timestamp_column("due_at"),
+    timestamp_column("date_created"),
 )
-# However often an action is carried out, somebody is reached once for each change and project.
+# However often an action is executed, a person or an address is notified once per change and project.
 Index(
     "deliveries_once_key",
     deliveries.c.activity_id,
@@ -54,12 +59,12 @@ Index(
     func.coalesce(deliveries.c.user_id, 0),
     unique=True,
 )
-Index("deliveries_due_idx", deliveries.c.due_at, postgresql_where=text("state = 'pending'"))
+Index("deliveries_due_idx", deliveries.c.due_at, postgresql_where=text(f"state = '{DeliveryState.PENDING}'"))
 Index("deliveries_incident_id_idx", deliveries.c.incident_id)
 
 
 class NewDelivery(NamedTuple):
-    """A delivery about to be written, due at ``due_at``. ``status`` is the incident's that it tells of."""
+    """A delivery to insert. ``status`` is the incident's new status."""
 
     id: UUID
     organization_id: int

@@ -1,10 +1,10 @@
-"""The inbox, and the decision behind every item in it or missing from it."""
+"""The tables of inbox items, and of the decisions to notify a person or not."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
 
-from models.base import METADATA, foreign_key, id_column, moment_column, written_columns
+from models.base import METADATA, foreign_key, id_column, timestamp_column, transaction_columns
 
 notifications = Table(
     "notifications",
@@ -13,15 +13,15 @@ notifications = Table(
     foreign_key("organization_id", "organizations.id"),
     foreign_key("user_id", "users.id"),
     foreign_key("incident_id", "incidents.id"),
-    # No foreign key: a deleted comment leaves its item, marked retracted.
+    # Not a foreign key: when a comment is deleted, its inbox item stays and is marked as retracted.
     Column("activity_id", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),
     Column("event_type", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("retracted", Boolean, nullable=False, server_default=text("false")),
-    moment_column("date_created"),
-    moment_column("date_read", nullable=True),
-    *written_columns(),
+    timestamp_column("date_created"),
+    timestamp_column("date_read", nullable=True),
+    *transaction_columns(),
     UniqueConstraint("activity_id", "user_id"),
 )
 Index("notifications_inbox_idx", notifications.c.user_id, notifications.c.organization_id, notifications.c.id)
@@ -46,6 +46,6 @@ decisions = Table(
     Column("outcome", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("detail", Text, nullable=False, server_default=""),
-    moment_column("at"),
+    timestamp_column("at"),
 )
 Index("notification_decisions_explain_idx", decisions.c.user_id, decisions.c.incident_id)

@@ -1,7 +1,4 @@
-"""Who of an audience is told: rules with names, asked in the order they stand here. No input, no output.
-
-The notifier decides by them; the gateway previews a comment by them.
-"""
+"""The rules that decide whether a person is notified, shared by the notifier and the gateway's comment preview."""
 
 from __future__ import annotations
 
@@ -14,17 +11,17 @@ from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
 
 
 def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:
-    """Everyone in an audience, each with their strongest reason; access is not looked at."""
+    """Return the strongest reason of each person in an audience, by user id, without regard to their access."""
     reasons: dict[int, NotificationReason] = {}
     for reason in sorted(audience, key=lambda reason: reason.strength):
-        # The stronger ones come last, and stay.
+        # Stronger reasons come later and overwrite weaker ones.
         reasons.update(dict.fromkeys(audience[reason], reason))
     return reasons
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """One person of an audience, as things stand now. An account that is switched off has no role."""
+    """A person who may be notified about an incident; a person with an inactive account has no role."""
 
     person: Actor
     reason: NotificationReason
@@ -34,33 +31,31 @@ class Recipient:
 
 
 class NotificationDecision(NamedTuple):
-    """What was decided, and by which rule: the name of what suppressed it, or the reason it was delivered for."""
+    """A decision, and the rule behind it: the name of the suppression, or the reason of the notification."""
 
     outcome: DecisionOutcome
     rule: str
 
 
-def no_access(case: Recipient) -> bool:
-    """Not a member any more, an account switched off, or none of the incident's projects in reach."""
-    return not may_read(case.person, case.organization, case.projects)
+NO_ACCESS: Final = "no_access"
+"""The suppression of people who lost access to the incident; they are also unsubscribed."""
 
 
-def author(case: Recipient) -> bool:
-    """Nobody is told of their own act."""
-    return case.is_author
+def _lacks_access(recipient: Recipient) -> bool:
+    return not may_read(recipient.person, recipient.organization, recipient.projects)
 
 
-SUPPRESSIONS: Final[tuple[Callable[[Recipient], bool], ...]] = (no_access, author)
-"""What keeps a person from being told; the first that holds is the rule written down."""
+def _is_author(recipient: Recipient) -> bool:
+    return recipient.is_author
 
 
-def decide_notification(case: Recipient) -> NotificationDecision:
-    """Whether this person is told, and by which rule."""
-    for rule in SUPPRESSIONS:
-        if rule(case):
-            return NotificationDecision(DecisionOutcome.SUPPRESSED, rule.__name__)
-    return NotificationDecision(DecisionOutcome.DELIVERED, case.reason)
+SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, "author": _is_author}
+"""The conditions under which a person is not notified, by name; the first that holds is recorded."""
 
 
-NO_ACCESS: Final = no_access.__name__
-"""The rule whose people are also unsubscribed."""
+def decide_notification(recipient: Recipient) -> NotificationDecision:
+    """Decide whether a person is notified, and by which rule."""
+    for rule, applies in SUPPRESSIONS.items():
+        if applies(recipient):
+            return NotificationDecision(DecisionOutcome.SUPPRESSED, rule)
+    return NotificationDecision(DecisionOutcome.DELIVERED, recipient.reason)

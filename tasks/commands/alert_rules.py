@@ -23,8 +23,8 @@ from models.alert_rules.validation import (
     threshold_error,
     trigger_count_error,
 )
-from models.enums import JSON
 from models.refusals import FIELD_REQUIRED
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import (

@@ -17,8 +17,9 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from models.enums import JSON, MAX_ID, AlertState
+from models.enums import AlertState
 from models.refusals import FIELD_NOT_NULL, FIELD_REQUIRED
+from models.types import JSON, MAX_ID
 from tasks.commands import json_schema
 
 BLANK: Final = "This field may not be blank."

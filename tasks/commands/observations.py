@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from models.enums import JSON
 from models.timestamps import EARLIEST_OBSERVATION
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, timestamp

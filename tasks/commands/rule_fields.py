@@ -26,8 +26,8 @@ from pydantic.alias_generators import to_camel
 
 from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
 from models.alert_rules.validation import TRIGGER_LABELS
-from models.enums import JSON
 from models.incidents import mentions
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.fields import (
     Number,

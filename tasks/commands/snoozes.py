@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.fields import OptionalText, OptionalTimestamp, RowId, field_error, optional, text
 

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.fields import (
     Number,

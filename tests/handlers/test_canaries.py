@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 
 from models.enums import Lane
 from models.messaging.canary import (
-    KEPT_HOURS,
+    RETENTION_HOURS,
     Canary,
     CanaryStatus,
     canary_status,
@@ -100,7 +100,7 @@ def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connect
         for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:
                 mark_canaries_seen(connection, [canary], worker="somewhere/1")
-        let_pass(connection, f"{KEPT_HOURS} hours")
+        let_pass(connection, f"{RETENTION_HOURS} hours")
     last_seen = flight(connection, Lane.BULK)
 
     prune_canaries(connection)

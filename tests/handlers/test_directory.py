@@ -225,7 +225,7 @@ def test_new_rows_are_refused_once_no_ids_are_left(house: Connection) -> None:
 
     faults = places_of(house, {"users": [{"username": "next"}]})
 
-    assert faults == [f"users: no ids are left after {MAX_ID}; give every new object its own"]
+    assert faults == [f"users: no ids are left after {MAX_ID}; give every new object an id"]
 
 
 def test_tokens_are_stored_as_hashes_with_what_they_open(house: Connection) -> None:
@@ -252,19 +252,19 @@ MEMBER = {"organization": "acme", "user": "mem"}
 FAULTS: dict[str, tuple[object, list[str]]] = {
     "no object": ([], ["the document must be a JSON object, not []"]),
     "unknown section": ({"user": []}, ['unknown key "user"']),
-    "no list": ({"users": {}}, ["users: {} is no list"]),
-    "no object in a list": ({"users": [5]}, ["users[0]: 5 is no object"]),
+    "no list": ({"users": {}}, ["users: {} is not a list"]),
+    "no object in a list": ({"users": [5]}, ["users[0]: 5 is not an object"]),
     "unknown key": ({"users": [{"username": "x", "nmae": "X"}]}, ['users[0]: unknown key "nmae"']),
     "missing key": ({"projects": [{"slug": "p"}]}, ['projects[0]: "organization" is missing']),
     "role": ({"members": [{**MEMBER, "role": "king"}]}, ['members[0].role: "king" is no role']),
-    "number for a name": ({"users": [{"username": "x", "name": 5}]}, ["users[0].name: 5 is no name"]),
-    "blank name": ({"users": [{"username": " "}]}, ['users[0].username: " " is blank, a username is not']),
+    "number for a name": ({"users": [{"username": "x", "name": 5}]}, ["users[0].name: 5 is not a name"]),
+    "blank name": ({"users": [{"username": " "}]}, ['users[0].username: " " is blank: a username must not be blank']),
     "flag": ({"users": [{"username": "x", "is_active": 1}]}, ["users[0].is_active: 1 is neither true nor false"]),
     "time zone": (
         {"users": [{"username": "x", "timezone": "Mars/Dune"}]},
-        ['users[0].timezone: "Mars/Dune" is no time zone'],
+        ['users[0].timezone: "Mars/Dune" is not a time zone'],
     ),
-    "email": ({"users": [{"username": "x", "email": "x@"}]}, ['users[0].email: "x@" is no e-mail address']),
+    "email": ({"users": [{"username": "x", "email": "x@"}]}, ['users[0].email: "x@" is not an e-mail address']),
     "NUL": (
         {"users": [{"username": "a\0b"}]},
         ['users[0].username: "a\\u0000b" contains characters that cannot be stored'],
@@ -279,53 +279,53 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
     ),
     "feature": (
         {"organizations": [{"slug": "o", "features": [""]}]},
-        ['organizations[0].features[0]: "" is blank, a feature is not'],
+        ['organizations[0].features[0]: "" is blank: a feature must not be blank'],
     ),
     "scope": (
         {"tokens": [{"token": "t", "user": "mem", "scopes": ["org:read", "org:rule"]}]},
-        ['tokens[0].scopes[1]: "org:rule" is no scope'],
+        ['tokens[0].scopes[1]: "org:rule" is not a scope'],
     ),
     "system token": (
         {"tokens": [{"token": "t", "kind": "system"}]},
-        ['tokens[0].kind: "system" is no kind of token'],
+        ['tokens[0].kind: "system" is not a kind of token'],
     ),
     "role of operators": (
         {"tokens": [{"token": "t", "kind": "ops", "name": "o", "role": "king"}]},
-        ['tokens[0].role: "king" is no role of operators'],
+        ['tokens[0].role: "king" is not an ops role'],
     ),
     "unknown organization": (
         {"projects": [{"organization": "nix", "slug": "p"}]},
-        ['projects[0].organization: "nix" is no organization'],
+        ['projects[0].organization: "nix" is not an organization'],
     ),
-    "unknown user": ({"members": [{**MEMBER, "user": "Nix"}]}, ['members[0].user: "Nix" is no user']),
+    "unknown user": ({"members": [{**MEMBER, "user": "Nix"}]}, ['members[0].user: "Nix" is not a user']),
     "unknown team": (
         {"members": [{**MEMBER, "teams": ["t1", "t9"]}]},
-        ['members[0].teams[1]: "t9" is no team of "acme"'],
+        ['members[0].teams[1]: "t9" is not a team of "acme"'],
     ),
     "unknown project": (
         {"teams": [{"organization": "acme", "slug": "t1", "projects": ["p9"]}]},
-        ['teams[0].projects[0]: "p9" is no project of "acme"'],
+        ['teams[0].projects[0]: "p9" is not a project of "acme"'],
     ),
     "twice": (
         {"users": [{"username": "twin"}, {"username": "TWIN"}]},
-        ['users[1]: "twin" stands in users[0] already'],
+        ['users[1]: "twin" is already in users[0]'],
     ),
     "an id twice": (
         {"users": [{"username": "x", "id": 7}, {"username": "y", "id": 7}]},
-        ["users[1].id: 7 stands in users[0] already"],
+        ["users[1].id: 7 is already in users[0]"],
     ),
-    "another id": ({"users": [{"username": "mem", "id": 12}]}, ['users[0].id: 12 is not the id of "mem", that is 11']),
+    "another id": ({"users": [{"username": "mem", "id": 12}]}, ['users[0].id: 12 is not the id of "mem", which is 11']),
     "an id of another": (
         {"users": [{"username": "x", "id": 11}]},
         ["users[0].id: 11 is the id of another row of users"],
     ),
     "a key for a user": (
         {"tokens": [{"token": "t", "kind": "key", "name": "k", "organization": "acme", "user": "mem"}]},
-        ['tokens[0].user: "mem", but a key token has no place for a user'],
+        ['tokens[0].user: "mem", but a key token cannot have a user'],
     ),
     "a key that acts": (
         {"tokens": [{"token": "dev-key", "act_as": True}]},
-        ["tokens[0].act_as: true, but a key token cannot act as someone else: only a service does"],
+        ["tokens[0].act_as: true, but a key token cannot act for users: only a service token can"],
     ),
     "a key without a name": (
         {"tokens": [{"token": "t", "kind": "key", "organization": "acme"}]},
@@ -333,11 +333,11 @@ FAULTS: dict[str, tuple[object, list[str]]] = {
     ),
     "an operator with scopes": (
         {"tokens": [{"token": "dev-ops", "scopes": ["org:read"]}]},
-        ['tokens[0].scopes: ["org:read"], but an ops token has a role and no scopes'],
+        ['tokens[0].scopes: ["org:read"], but an ops token has a role instead of scopes'],
     ),
     "another kind": (
         {"tokens": [{"token": "dev-key", "kind": "service"}]},
-        ['tokens[0].kind: "service" is not the kind of this token, that is key'],
+        ['tokens[0].kind: "service" is not the kind of this token, which is key'],
     ),
 }
 
@@ -354,14 +354,14 @@ def test_a_slug_that_an_address_could_not_carry_is_refused(connection: Connectio
     (place,) = places_of(connection, {"organizations": [{"slug": slug}]})
 
     assert place.startswith("organizations[0].slug: ")
-    assert "is no slug" in place
+    assert "is not a slug" in place
 
 
 @pytest.mark.parametrize("number", [0, -1, MAX_ID + 1, True, "11", 11.0, None])
 def test_an_id_is_a_whole_number_that_a_table_can_hold(connection: Connection, number: object) -> None:
     (place,) = places_of(connection, {"users": [{"username": "x", "id": number}]})
 
-    assert place.startswith(f"users[0].id: {json.dumps(number)} is no id")
+    assert place.startswith(f"users[0].id: {json.dumps(number)} is not an id")
 
 
 def test_all_faults_are_named_at_once(house: Connection) -> None:
@@ -386,7 +386,7 @@ def test_all_faults_are_named_at_once(house: Connection) -> None:
 def test_a_key_that_stands_twice_is_named_where_it_stands(connection: Connection) -> None:
     document = read_document('{"users": [{"username": "x", "name": "a", "name": "b"}], "teams": [], "teams": []}')
 
-    assert places_of(connection, document) == ['key "teams" stands twice', 'users[0]: key "name" stands twice']
+    assert places_of(connection, document) == ['key "teams" occurs twice', 'users[0]: key "name" occurs twice']
 
 
 @pytest.mark.parametrize(

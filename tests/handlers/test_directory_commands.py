@@ -137,7 +137,7 @@ def test_a_revoked_token_is_listed_as_such(tocsin: Tocsin) -> None:
         (
             ["token", "create", "--user", "ghost"],
             1,
-            'there is no user "ghost": `tocsin directory export` shows who there is',
+            'there is no user "ghost": `tocsin directory export` lists the users',
         ),
         (["token", "create", "--organization", "nix", "--name", "k"], 1, 'there is no organization "nix": `tocsin'),
         (["token", "create", "--ops", "king", "--name", "k"], 2, "'king'"),

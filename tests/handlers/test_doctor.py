@@ -76,7 +76,7 @@ def test_a_value_that_a_room_would_refuse_is_refused_here_as_well(
 
     (found,) = (check for check in json.loads(answer.out)["checks"] if check["check"] == "configuration")
     assert (answer.code, found["good"]) == (1, False)
-    assert found["says"].startswith(f"{name} does not fit: ")
+    assert found["says"].startswith(f"{name} is invalid: ")
 
 
 def test_a_setting_shows_what_it_is_set_to_or_what_holds_without(

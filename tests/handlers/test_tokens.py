@@ -107,19 +107,17 @@ def test_revoking_a_token_that_is_not_there_is_an_error(connection: Connection, 
 MISFITS = {
     'there is no user "ghost"': TokenSpec(kind=CallerKind.USER, user="ghost"),
     'there is no organization "nix"': TokenSpec(kind=CallerKind.KEY, organization="nix", name="k"),
-    '"org:rule" is no scope': TokenSpec(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
+    '"org:rule" is not a scope': TokenSpec(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
     "a user token needs a user": TokenSpec(kind=CallerKind.USER),
     "a key token needs an organization": TokenSpec(kind=CallerKind.KEY, name="k"),
     "a key token needs a name": TokenSpec(kind=CallerKind.KEY, organization="acme"),
-    "an ops token needs a role of operators": TokenSpec(kind=CallerKind.OPS, name="me"),
-    "a user token has no place for an organization": TokenSpec(kind=CallerKind.USER, user="mem", organization="acme"),
-    "a key token cannot act as someone else": TokenSpec(
-        kind=CallerKind.KEY, organization="acme", name="k", act_as=True
-    ),
-    "an ops token has a role and no scopes": TokenSpec(
+    "an ops token needs an ops role": TokenSpec(kind=CallerKind.OPS, name="me"),
+    "a user token cannot have an organization": TokenSpec(kind=CallerKind.USER, user="mem", organization="acme"),
+    "a key token cannot act for users": TokenSpec(kind=CallerKind.KEY, organization="acme", name="k", act_as=True),
+    "an ops token has a role instead of scopes": TokenSpec(
         kind=CallerKind.OPS, name="me", ops_role=OpsRole.ADMIN, scopes=frozenset({"org:read"})
     ),
-    "names hold printable characters alone": TokenSpec(kind=CallerKind.KEY, organization="acme", name="\udcff"),
+    "names may contain only printable characters": TokenSpec(kind=CallerKind.KEY, organization="acme", name="\udcff"),
 }
 
 

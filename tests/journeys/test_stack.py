@@ -321,7 +321,7 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
     done = tocsin("up", "--data", str(data), TOCSIN_SECRT="x")
 
     assert done.returncode == 1
-    assert done.stderr == "TOCSIN_SECRT is no setting of tocsin; did you mean TOCSIN_SECRET?\n"
+    assert done.stderr == "TOCSIN_SECRT is not a setting of tocsin; did you mean TOCSIN_SECRET?\n"
     assert not data.exists()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from models.base import new_id
-from models.enums import JSON
 from models.messaging.command_ledger import ClaimedCommand
+from models.types import JSON
 from tasks.commands.catalog import CATALOG
 from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProject, PendingCommand
 from workers.handlers import request_facts

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from models.alert_rules.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
 from models.alert_rules.evaluation import Progress
-from models.enums import JSON, DecisionOutcome, SubscriptionReason
+from models.enums import DecisionOutcome, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
+from models.types import JSON
 from workers.batch.rule_facts import TriggerState
 
 

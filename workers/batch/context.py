@@ -16,20 +16,23 @@ import orjson
 from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
 from models.directory.tables import Person
-from models.enums import JSON, ActivityType, CallerKind, SubscriptionReason
+from models.enums import ActivityType, CallerKind, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.outbox import NewEvent
 from models.policy import (
     SYSTEM,
     Actor,
+    CredentialFacts,
     OrganizationFacts,
     may_read,
     require_organization_access,
     require_project_access,
+    require_valid_credential,
 )
-from models.refusals import Forbidden, NotFound, StaleVersion, Unauthenticated
+from models.refusals import Forbidden, NotFound, StaleVersion
 from models.serializers import IncidentRule, incident_details, incident_in_event, incident_json
+from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
@@ -285,16 +288,8 @@ def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
     row = pending.row
     if row.token_id is None:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
-    token = facts.tokens.get(row.token_id)
-    if token is None or token.revoked:
-        raise Unauthenticated("Invalid token")
-    if token.expired:
-        raise Unauthenticated("Token expired")
-    if row.user_id is not None and not _is_active(row.user_id, facts):
-        # The person's own token ends with the account; a service with a valid token merely may not act for the person.
-        raise Unauthenticated("User inactive or deleted") if token.kind is CallerKind.USER else Forbidden()
-    if token.kind is CallerKind.SERVICE and row.user_id is not None and not token.act_as:
-        raise Forbidden
+    require_valid_credential(_credential(row.token_id, row.user_id, facts))
+    token = facts.tokens[row.token_id]
     member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
     return Actor(
         kind=token.kind,
@@ -306,6 +301,16 @@ def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
     )
 
 
-def _is_active(user: int, facts: Facts) -> bool:
-    person = facts.people.get(user)
-    return person is not None and person.is_active
+def _credential(token_id: int, user_id: int | None, facts: Facts) -> CredentialFacts | None:
+    token = facts.tokens.get(token_id)
+    if token is None:
+        return None
+    return CredentialFacts(
+        kind=token.kind,
+        revoked=token.revoked,
+        expired=token.expired,
+        user_active=user_id is not None and user_id in facts.people and facts.people[user_id].is_active,
+        acts_for_user=user_id is not None and token.kind is not CallerKind.USER,
+        may_act_for_users=token.act_as,
+        is_member=(token.organization_id, user_id) in facts.members,
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
-from models.enums import MAX_ID
 from models.incidents import mentions
 from models.messaging.command_ledger import ClaimedCommand
+from models.types import MAX_ID
 from tasks.commands.fields import dedup_key_of
 
 C_co = TypeVar("C_co", covariant=True)

@@ -14,11 +14,12 @@ from itertools import chain
 from models.alert_rules.alert_rule import AlertRule
 from models.alert_rules.serializers import RuleReferences
 from models.directory.tables import Person
-from models.enums import JSON, CallerKind, Role
+from models.enums import CallerKind, Role
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts, ProjectFacts
+from models.types import JSON
 from tasks.commands.fields import dedup_key_of
 from workers.batch.rule_facts import RuleFacts
 
@@ -48,12 +49,11 @@ class MemberFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
-    """A project: its facts for the policy, its slug, and the ids of all its teams, active or not."""
+    """A project: its facts for the policy, and its slug within its organization."""
 
     facts: ProjectFacts
     organization_id: int
     slug: str
-    attached_teams: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -187,8 +187,8 @@ class Facts:
         return max((each for each in generations if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
-        """Return the ids of all teams of the incident's projects."""
-        return set(chain.from_iterable(project.attached_teams for project in self.projects_of(incident)))
+        """Return the ids of the teams attached to any of the incident's projects, active or not."""
+        return set(chain.from_iterable(project.facts.teams for project in self.projects_of(incident)))
 
 
 @dataclass(frozen=True, slots=True)

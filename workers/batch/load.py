@@ -10,12 +10,14 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
+from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
 from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
-from models.policy import OrganizationFacts, ProjectFacts
+from models.policy import OrganizationFacts
+from models.types import MAX_ID
 from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
 from workers.batch.facts import Facts, LoadedProject, MemberFacts, TokenFacts
@@ -28,10 +30,9 @@ SELECT id, kind, user_id, organization_id, name, scopes, act_as,
 FROM tokens WHERE id = ANY(%(ids)s::bigint[])
 """
 
-_ORGANIZATIONS: Final = """
-SELECT id, slug, features, open_membership, alerts_member_write, events_member_admin
-FROM organizations WHERE id = ANY(%(ids)s::bigint[])
-"""
+_ORGANIZATIONS: Final = f"""
+SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own columns
 
 _INCIDENT_COLUMNS: Final = """
     i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type, i.dedup_key, i.version,
@@ -66,17 +67,11 @@ SELECT id, incident_id, user_id, date_added, comment, version, mentions
 FROM incident_activities WHERE id = ANY(%(ids)s::bigint[]) AND type = 3
 """
 
-_PROJECTS: Final = """
-SELECT p.id, p.organization_id, p.slug, p.status = 'active' AS active,
-       coalesce(array_agg(t.id) FILTER (WHERE t.status = 'active'), '{}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS attached
-FROM projects p
-LEFT JOIN project_teams pt ON pt.project_id = p.id
-LEFT JOIN teams t ON t.id = pt.team_id
+_PROJECTS: Final = f"""
+SELECT {PROJECT_COLUMNS}, p.organization_id FROM projects p
 WHERE p.id = ANY(%(ids)s::bigint[])
    OR (p.organization_id, p.slug) IN (SELECT * FROM unnest(%(organizations)s::bigint[], %(slugs)s::text[]))
-GROUP BY p.id
-"""
+"""  # noqa: S608 - our own columns
 
 _PEOPLE: Final = """
 SELECT id, username, name, email, is_active, is_superuser, date_joined FROM users
@@ -112,8 +107,6 @@ FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[]) AS w(user_id, orga
 JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organization_id AND n.date_read IS NULL
 WHERE n.id = ANY(%(ids)s::bigint[]) OR n.id <= %(up_to)s
 """
-
-_MAX_BIGINT: Final = 2**63 - 1
 
 _SEEN: Final = """
 SELECT s.incident_id, s.last_seen, u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined
@@ -182,14 +175,7 @@ def _load_tokens(connection: Connection, request: FactRequest) -> dict[int, Toke
 
 def _load_organizations(connection: Connection, request: FactRequest) -> dict[int, OrganizationFacts]:
     return {
-        row.id: OrganizationFacts(
-            id=row.id,
-            slug=row.slug,
-            features=frozenset(row.features),
-            open_membership=row.open_membership,
-            alerts_member_write=row.alerts_member_write,
-            events_member_admin=row.events_member_admin,
-        )
+        row.organization_id: organization_facts(row)
         for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(request.organization_ids)})
     }
 
@@ -273,12 +259,7 @@ def _load_projects(
     organizations, slugs = _columns(request.project_slugs)
     rows = connection.exec_driver_sql(_PROJECTS, {"ids": list(ids), "organizations": organizations, "slugs": slugs})
     return {
-        row.id: LoadedProject(
-            facts=ProjectFacts(id=row.id, active=row.active, teams=frozenset(row.teams)),
-            organization_id=row.organization_id,
-            slug=row.slug,
-            attached_teams=frozenset(row.attached),
-        )
+        row.id: LoadedProject(facts=project_facts(row), organization_id=row.organization_id, slug=row.slug)
         for row in rows
     }
 
@@ -339,8 +320,8 @@ def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int
         parameters = {
             "users": users,
             "organizations": organizations,
-            "ids": [id_ for each in request.inboxes for id_ in each.ids if 0 < id_ <= _MAX_BIGINT],
-            "up_to": min(max(each.up_to for each in request.inboxes), _MAX_BIGINT),
+            "ids": [id_ for each in request.inboxes for id_ in each.ids if 0 < id_ <= MAX_ID],
+            "up_to": min(max(each.up_to for each in request.inboxes), MAX_ID),
         }
         for row in connection.exec_driver_sql(_UNREAD, parameters):
             unread[row.user_id, row.organization_id].add(row.id)

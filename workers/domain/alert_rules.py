@@ -8,9 +8,10 @@ from models.alert_rules.alert_rule import AUTO_RESOLVED, Action, AlertRule, Defi
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
 from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
 from models.alert_rules.validation import RuleDraft, threshold_error
-from models.enums import JSON, IncidentStatus
+from models.enums import IncidentStatus
 from models.policy import has_project_access, has_team_access, require_project_access
 from models.refusals import InvalidFields, ListRefusal, NotFound
+from models.types import JSON
 from tasks.commands.fields import identifier
 from tasks.commands.incidents import SetStatus
 from tasks.commands.rule_fields import RULE_OBJECT_ERRORS_KEY, ActionSpec, TriggerSpec

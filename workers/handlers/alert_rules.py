@@ -7,9 +7,10 @@ from typing import Any, Final, NamedTuple
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
 from models.alert_rules.enums import Dataset, QueryType, ThresholdType
 from models.alert_rules.validation import RuleDraft, event_types_error, query_error, threshold_error
-from models.enums import JSON, Feature
+from models.enums import Feature
 from models.incidents.mentions import Owner, resolve_owner
 from models.refusals import InvalidFields, ListRefusal
+from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleFields, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
 from workers.batch import needs

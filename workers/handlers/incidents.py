@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from models.alert_rules.alert_rule import AlertRule
-from models.enums import JSON, IncidentStatus, StatusMethod, SubscriptionReason
+from models.enums import IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_project_member, require_person, require_status_scope
 from models.refusals import Conflict, Forbidden, InvalidFields
+from models.types import JSON
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
 from workers.batch import needs

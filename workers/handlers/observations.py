@@ -16,10 +16,11 @@ from models.alert_rules.evaluation import (
     ignore,
     window_start,
 )
-from models.enums import JSON, Feature, IncidentStatus, StatusMethod
+from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
+from models.types import JSON
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
 from workers.batch import needs

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
+from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
 from models.enums import CallerKind, Role
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from workers.notify.audience import Audiences, NotifiableEvent
@@ -29,21 +30,11 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     """The incidents that are still there, with their organizations' options and their projects."""
     projects: dict[int, list[ProjectFacts]] = defaultdict(list)
     for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}).all():
-        projects[row.incident_id].append(ProjectFacts(row.id, row.active, frozenset(row.teams)))
+        projects[row.incident_id].append(project_facts(row))
     organizations: dict[int, OrganizationFacts] = {}
     incidents = {}
     for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
-        organization = organizations.setdefault(
-            row.organization_id,
-            OrganizationFacts(
-                row.organization_id,
-                row.slug,
-                frozenset(row.features),
-                row.open_membership,
-                row.alerts_member_write,
-                row.events_member_admin,
-            ),
-        )
+        organization = organizations.setdefault(row.organization_id, organization_facts(row))
         incidents[row.id] = IncidentFacts(row.identifier, organization, tuple(projects[row.id]))
     return incidents
 
@@ -81,23 +72,17 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
 
 _NO_TEAMS: frozenset[int] = frozenset()
 
-_INCIDENTS = """
-SELECT i.id, i.identifier, i.organization_id, o.slug, o.features, o.open_membership, o.alerts_member_write,
-       o.events_member_admin
+_INCIDENTS = f"""
+SELECT i.id, i.identifier, {ORGANIZATION_COLUMNS}
 FROM incidents i JOIN organizations o ON o.id = i.organization_id
 WHERE i.id = ANY(%(ids)s::bigint[])
-"""
+"""  # noqa: S608 - our own columns
 
-_PROJECTS = """
-SELECT ip.incident_id, p.id, p.status = 'active' AS active,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS teams
-FROM incident_projects ip
-JOIN projects p ON p.id = ip.project_id
-LEFT JOIN project_teams pt ON pt.project_id = p.id
-LEFT JOIN teams t ON t.id = pt.team_id AND t.status = 'active'
+_PROJECTS = f"""
+SELECT ip.incident_id, {PROJECT_COLUMNS}
+FROM incident_projects ip JOIN projects p ON p.id = ip.project_id
 WHERE ip.incident_id = ANY(%(ids)s::bigint[])
-GROUP BY ip.incident_id, p.id
-"""
+"""  # noqa: S608 - our own columns
 
 _SUBSCRIBERS = """
 SELECT incident_id, user_id FROM incident_subscriptions WHERE incident_id = ANY(%(incidents)s::bigint[])

@@ -1,0 +1,11 @@
+"""Shared type aliases and limits."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+JSON = Any
+"""A parsed JSON value that has not been validated."""
+
+MAX_ID: Final = 2**63 - 1
+"""The largest value of a ``bigint`` id column; no row has a larger id."""
