@@ -137,7 +137,7 @@ PARTS: Final = st.one_of(
 )
 MOMENTS: Final = st.one_of(st.none(), st.sampled_from([each for each in DATES if 1 < each.year < 9999]))
 SELECTIONS: Final = st.fixed_dictionaries({
-    "title": PARTS, "standing": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
+    "title": PARTS, "status": st.sampled_from((None, None, *StatusFilter)), "start": MOMENTS, "end": MOMENTS,
 })  # fmt: skip
 WISHES: Final = st.one_of(
     st.just({}),
@@ -160,11 +160,11 @@ def test_pages_hold_what_a_plain_filter_finds_each_once_there_and_back(
     house: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # As if the list were long, and as if few projects were many.
-    monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
-    monkeypatch.setattr(incident_list_search, "FEW", 2)
+    monkeypatch.setattr(incident_list_pages, "SCAN_ROWS", 6)
+    monkeypatch.setattr(incident_list_search, "MAX_SORTED", 2)
     if many:
         monkeypatch.setattr(incident_list_pages, "MERGED_PROJECTS", 0)
-        monkeypatch.setattr(incident_list_search, "MOST_NAMED", 0)
+        monkeypatch.setattr(incident_list_search, "MAX_PROJECT_SCOPES", 0)
     asked: list[str] = []
 
     @settings(
@@ -219,7 +219,7 @@ def _keys(house: SeededOrganization, selection: IncidentFilter, page: Page, aske
 
 
 def _plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple[datetime, int]]:
-    standing = list(IncidentStatus) if selection.status is None else selection.status.statuses
+    statuses = list(IncidentStatus) if selection.status is None else selection.status.statuses
     rule = selection.rule
     rows = house.connection.execute(
         """
@@ -227,7 +227,7 @@ def _plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple
         LEFT JOIN alert_rule_generations g ON g.rule_id = r.id AND g.generation = i.alert_rule_generation
         CROSS JOIN LATERAL (SELECT coalesce(g.definition, r.definition) AS words) AS said
         WHERE i.id IN (SELECT incident_id FROM incident_projects WHERE project_id = ANY(%(projects)s))
-        AND position(lower(%(title)s) IN lower(i.title)) > 0 AND i.status = ANY(%(standing)s)
+        AND position(lower(%(title)s) IN lower(i.title)) > 0 AND i.status = ANY(%(statuses)s)
         AND (%(rule)s::bigint IS NULL OR (r.id = %(rule)s AND (%(snapshots)s OR g.generation IS NULL)))
         AND (%(environments)s::text[] = '{}' OR said.words->>'environment' = ANY(%(environments)s))
         AND (%(teams)s::bigint[] IS NULL OR (said.words->>'owner_team')::bigint = ANY(%(teams)s)
@@ -240,7 +240,7 @@ def _plainly(house: SeededOrganization, selection: IncidentFilter) -> list[tuple
         {
             "projects": list(selection.projects),
             "title": selection.title,
-            "standing": [int(each) for each in standing],
+            "statuses": [int(each) for each in statuses],
             "rule": rule.alert_rule,
             "snapshots": rule.with_snapshots,
             "environments": list(rule.environments),

@@ -93,7 +93,7 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
 
 
 def broadcaster_of(gateway: Gateway) -> EventBroadcaster:
-    followed: EventBroadcaster = gateway.app.state.services.following
+    followed: EventBroadcaster = gateway.app.state.services.broadcaster
     return followed
 
 
@@ -504,7 +504,7 @@ def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: 
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
 
-        assert mem.ends() == ": your right to read this has ended\n"
+        assert mem.ends() == ": you no longer have access to this stream\n"
 
 
 def test_who_has_left_the_organization_hears_nothing_that_happens_later(
@@ -516,7 +516,7 @@ def test_who_has_left_the_organization_hears_nothing_that_happens_later(
             import_directory(connection, {"members": [{"organization": "acme", "user": "mem", "role": None}]})
         record_event(ledger, incident)
 
-        assert mem.ends() == ": your right to read this has ended\n"
+        assert mem.ends() == ": you no longer have access to this stream\n"
         assert mem.events == []
 
 
@@ -545,7 +545,7 @@ def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger:
 
         said = answer.read().decode()
 
-    assert said.endswith(": you read too slowly; come back with Last-Event-ID\n\n")
+    assert said.endswith(": the client reads too slowly; reconnect with Last-Event-ID\n\n")
 
 
 def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine, incident: int) -> None:
@@ -555,7 +555,7 @@ def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine
         mem.hears(first)
         with ledger.begin() as connection:
             rest = [say(connection, incident) for _ in range(3)]
-        assert mem.ends() == ": too much happened at once; come back with Last-Event-ID\n"
+        assert mem.ends() == ": too many events at once; reconnect with Last-Event-ID\n"
     with listening(gateway, Last_Event_ID=str(first)) as mem:
         mem.hears(*rest)
 
@@ -566,7 +566,7 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
     with running_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
         gateway.stop()
 
-        assert (mem.ends(), ana.ends()) == (": the gateway stops\n", ": the gateway stops\n")
+        assert (mem.ends(), ana.ends()) == (": the gateway is stopping\n", ": the gateway is stopping\n")
 
 
 def test_who_hangs_up_is_forgotten(gateway: Gateway) -> None:

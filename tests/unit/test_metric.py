@@ -163,7 +163,11 @@ def test_a_timestamp_that_is_not_newer_is_ignored_with_its_reason_and_counts_not
     older = life.see(101, timestamp=START - MINUTE)
     newer = life.see(101, timestamp=START + MINUTE)
 
-    assert (repeated.ignored, older.ignored, newer.ignored) == (Ignored.REPEATED, Ignored.OUT_OF_ORDER, None)
+    assert (repeated.ignored, older.ignored, newer.ignored) == (
+        Ignored.REPEATED,
+        Ignored.OUT_OF_ORDER,
+        None,
+    )
     assert (repeated.transitions, older.transitions, newer.fired) == ((), (), ["critical"])
     assert (older.progress.last_timestamp, older.progress.observed) == (START, 3)
 
@@ -354,7 +358,10 @@ def test_values_that_come_again_or_too_late_change_nothing(
         expected = plain.see(value, **facts)
         assert in_short(pestered.see(value, **facts)) == in_short(expected)
         late = {**facts, "timestamp": START + chance.randint(0, number) * MINUTE}
-        assert pestered.see(chance.choice([0, 75, 150]), **late).ignored in (Ignored.REPEATED, Ignored.OUT_OF_ORDER)
+        assert pestered.see(chance.choice([0, 75, 150]), **late).ignored in (
+            Ignored.REPEATED,
+            Ignored.OUT_OF_ORDER,
+        )
     assert pestered.progress.counters == plain.progress.counters
 
 

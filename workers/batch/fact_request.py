@@ -99,10 +99,10 @@ class FactRequest:
 
     def add_mention(self, mention: str) -> None:
         """Request the person or team that a mention or an owner names, if it names one."""
-        match mentions.parse(mention):
-            case mentions.Target(kind=mentions.Kind.USER, id=user_id):
+        match mentions.parse_mention(mention):
+            case mentions.MentionTarget(kind=mentions.MentionKind.USER, id=user_id):
                 self.user_ids.add(user_id)
-            case mentions.Target(kind=mentions.Kind.TEAM, id=team_id):
+            case mentions.MentionTarget(kind=mentions.MentionKind.TEAM, id=team_id):
                 self.team_ids.add(team_id)
-            case mentions.Target(kind=mentions.Kind.NAME, name=name):
+            case mentions.MentionTarget(kind=mentions.MentionKind.NAME, name=name):
                 self.user_names.add(name)

@@ -10,21 +10,20 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rules.alert_rule import IS_LIVE, AlertRule, Definition, Snooze, TriggerStatus
 from models.alert_rules.evaluation import Progress, TriggerCounter
 from models.alert_rules.queries import (
     GENERATIONS,
     RULES,
     SNOOZES,
-    TEAMS,
-    definition_of,
-    people_in,
-    rule_of,
-    snooze_of,
-    teams_in,
+    definition_from_json,
+    rule_from_row,
+    snooze_from_row,
+    targeted_teams,
+    targeted_users,
 )
-from models.incidents.incident import Incident
-from models.policy import TeamFacts
+from models.directory.queries import TEAMS, team_facts_from_row
+from models.incidents.incident import IS_OPEN, Incident
 from workers.batch.fact_request import FactRequest
 from workers.batch.rule_facts import PastGeneration, RuleFacts, RuleTeam, TriggerState
 
@@ -37,6 +36,16 @@ _TRIGGER_STATES: Final = """
 SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incident_id = ANY(%(ids)s::bigint[])
 """
 
+_OPEN_INCIDENTS: Final = f"""
+SELECT alert_rule_id, identifier, alert_rule_generation FROM incidents
+WHERE alert_rule_id = ANY(%(ids)s::bigint[]) AND {IS_OPEN}
+"""  # noqa: S608 - our own words
+
+_LIVE_RULES: Final = f"""
+SELECT o.id, (SELECT count(*) FROM alert_rules WHERE organization_id = o.id AND {IS_LIVE}) AS live
+FROM unnest(%(ids)s::bigint[]) AS o(id)
+"""  # noqa: S608
+
 
 def load_rule_facts(connection: Connection, request: FactRequest, incidents: Collection[Incident]) -> RuleFacts:
     """Load the requested rules, and those that opened the incidents.
@@ -48,7 +57,7 @@ def load_rule_facts(connection: Connection, request: FactRequest, incidents: Col
     facts = RuleFacts()
     if ids:
         rows = connection.exec_driver_sql(RULES, {"ids": list(ids)})
-        facts.by_id = {row.id: rule_of(row) for row in rows}
+        facts.by_id = {row.id: rule_from_row(row) for row in rows}
         facts.past_generations = _load_past_generations(connection, facts.by_id, incidents)
         facts.snoozes = _load_snoozes(connection, facts.by_id)
     if request.observed_projects:
@@ -61,7 +70,7 @@ def load_rule_facts(connection: Connection, request: FactRequest, incidents: Col
         *(rule.definition for rule in facts.by_id.values()),
         *(each.definition for each in facts.past_generations.values()),
     ]
-    teams = teams_in(definitions)
+    teams = targeted_teams(definitions)
     facts.teams = _load_teams(connection, teams | request.target_team_ids)
     facts.open_incidents = _load_open_incidents(connection, request.ending_rule_ids)
     facts.last_generations_with_incident = _load_last_generations(connection, request.ending_rule_ids)
@@ -75,7 +84,7 @@ def load_rule_facts(connection: Connection, request: FactRequest, incidents: Col
 def _people_of(facts: RuleFacts, definitions: Iterable[Definition]) -> set[int]:
     snoozers = (each.owner_id for each in chain.from_iterable(facts.snoozes.values()))
     creators = (rule.created_by for rule in facts.by_id.values())
-    return people_in(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
+    return targeted_users(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
 
 
 def _load_past_generations(
@@ -89,14 +98,15 @@ def _load_past_generations(
         GENERATIONS, {"rules": [id_ for id_, _ in past], "generations": [generation for _, generation in past]}
     )
     return {
-        (row.rule_id, row.generation): PastGeneration(definition_of(row.definition), row.date_modified) for row in rows
+        (row.rule_id, row.generation): PastGeneration(definition_from_json(row.definition), row.date_modified)
+        for row in rows
     }
 
 
 def _load_snoozes(connection: Connection, rules: dict[int, AlertRule]) -> dict[int, list[Snooze]]:
     snoozes: dict[int, list[Snooze]] = defaultdict(list)
     for row in connection.exec_driver_sql(SNOOZES, {"ids": list(rules)}):
-        snoozes[row.rule_id].append(snooze_of(row))
+        snoozes[row.rule_id].append(snooze_from_row(row))
     return snoozes
 
 
@@ -130,7 +140,7 @@ def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, RuleT
     if not ids:
         return {}
     return {
-        row.id: RuleTeam(row.slug, TeamFacts(row.id, row.organization_id, row.name, row.active))
+        row.id: RuleTeam(row.slug, team_facts_from_row(row))
         for row in connection.exec_driver_sql(TEAMS, {"ids": list(ids)})
     }
 
@@ -138,11 +148,7 @@ def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, RuleT
 def _load_open_incidents(connection: Connection, rules: Collection[int]) -> dict[int, dict[int, int | None]]:
     open_: dict[int, dict[int, int | None]] = defaultdict(dict)
     if rules:
-        rows = connection.exec_driver_sql(
-            "SELECT alert_rule_id, identifier, alert_rule_generation FROM incidents"
-            " WHERE alert_rule_id = ANY(%(ids)s::bigint[]) AND status <> 2",
-            {"ids": list(rules)},
-        )
+        rows = connection.exec_driver_sql(_OPEN_INCIDENTS, {"ids": list(rules)})
         for row in rows:
             open_[row.alert_rule_id][row.identifier] = row.alert_rule_generation
     return open_
@@ -162,9 +168,5 @@ def _load_last_generations(connection: Connection, rules: Collection[int]) -> di
 def _load_rule_counts(connection: Connection, organizations: Collection[int]) -> dict[int, int]:
     if not organizations:
         return {}
-    rows = connection.exec_driver_sql(
-        "SELECT o.id, (SELECT count(*) FROM alert_rules WHERE organization_id = o.id AND status <> 4) AS live"
-        " FROM unnest(%(ids)s::bigint[]) AS o(id)",
-        {"ids": list(organizations)},
-    )
+    rows = connection.exec_driver_sql(_LIVE_RULES, {"ids": list(organizations)})
     return {row.id: row.live for row in rows}

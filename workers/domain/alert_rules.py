@@ -129,7 +129,7 @@ def build_trigger(
         change is not one of the trigger's.
     """
     sent = spec.model_fields_set
-    threshold = draft.stored(spec.alert_threshold)
+    threshold = draft.stored_threshold(spec.alert_threshold)
     trigger = known or Trigger(
         id=context.facts.rules.new_ids.pop(), label="", threshold=0.0, date_added=context.accepted_at
     )

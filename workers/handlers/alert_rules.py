@@ -231,7 +231,7 @@ def _definition(
         "event_types": tuple(each.value for each in draft.event_types),
         "time_window": draft.time_window,
         "threshold_type": draft.threshold_type,
-        "resolve_threshold": draft.stored(draft.resolve_threshold),
+        "resolve_threshold": draft.stored_threshold(draft.resolve_threshold),
         "comparison_delta": draft.comparison_delta,
     }
     return current.model_copy(update=changes).with_triggers(_triggers(command, draft, current, context))
