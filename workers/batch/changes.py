@@ -65,10 +65,14 @@ class TriggerStateChange(NamedTuple):
 
 
 class NewObservation(NamedTuple):
-    """A recorded observation, the ``number``-th of its rule and project; ``result`` is what it caused."""
+    """A recorded observation, the ``number``-th of its rule and project.
+
+    ``slot`` is its place in the ring of kept observations, ``result`` the JSON of what it caused.
+    """
 
     rule_id: int
     project_id: int
+    slot: int
     number: int
     timestamp: datetime
     value: float | None

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from models.base import column_arrays, insert_rows
 from models.incidents.activity import Activity, activities
 from models.incidents.incident import incident_projects, incident_seen, incidents
+from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
@@ -21,26 +22,9 @@ from workers.batch.changes import Changes, NewDecision
 from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
-_INCIDENT_COLUMNS: Final = (
-    "id",
-    "organization_id",
-    "identifier",
-    "title",
-    "status",
-    "status_method",
-    "type",
-    "dedup_key",
-    "version",
-    "event_sequence",
-    "date_started",
-    "date_detected",
-    "date_added",
-    "date_closed",
-    "last_activity_at",
-    "alert_rule_id",
-    "alert_rule_generation",
-)
-_UPDATED_COLUMNS: Final = (
+_INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
+_ACTIVITY_FIELDS: Final = tuple(column.name for column in ACTIVITY_COLUMNS if column.name != "mentions")
+_UPDATED_FIELDS: Final = (
     "id",
     "status",
     "status_method",
@@ -49,20 +33,7 @@ _UPDATED_COLUMNS: Final = (
     "date_closed",
     "last_activity_at",
 )
-_ACTIVITY_COLUMNS: Final = (
-    "id",
-    "incident_id",
-    "user_id",
-    "type",
-    "value",
-    "previous_value",
-    "comment",
-    "version",
-    "date_added",
-    "notification_uuid",
-    "mentions",
-)
-_EDITED_COLUMNS: Final = ("id", "comment", "version", "mentions")
+_EDITED_FIELDS: Final = ("id", "comment", "version")
 
 _UPDATE_INCIDENTS: Final = """
 UPDATE incidents i
@@ -89,27 +60,25 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     # Rules first: a trigger copies facts of an incident's rule into the list projection as the incident is written.
     write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
-    insert_rows(connection, incidents, _INCIDENT_COLUMNS, (_row(each, _INCIDENT_COLUMNS) for each in changes.opened))
+    insert_rows(connection, incidents, _INCIDENT_FIELDS, (_row(each, _INCIDENT_FIELDS) for each in changes.opened))
     insert_rows(
         connection,
         incident_projects,
         ("incident_id", "project_id"),
         ((incident.id, project) for incident in changes.opened for project in incident.projects),
     )
-    updated = [_row(incident, _UPDATED_COLUMNS) for incident in changes.updated.values() if incident.id not in opened]
+    updated = [_row(incident, _UPDATED_FIELDS) for incident in changes.updated.values() if incident.id not in opened]
     if updated:
-        connection.exec_driver_sql(_UPDATE_INCIDENTS, dict(column_arrays(_UPDATED_COLUMNS, updated)))
+        connection.exec_driver_sql(_UPDATE_INCIDENTS, dict(column_arrays(_UPDATED_FIELDS, updated)))
     insert_rows(
         connection,
         activities,
-        _ACTIVITY_COLUMNS,
-        ((*_row(activity, _ACTIVITY_COLUMNS[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
+        (*_ACTIVITY_FIELDS, "notification_uuid", "mentions"),
+        ((*_row(activity, _ACTIVITY_FIELDS), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
-    edited = [
-        (*_row(activity, _EDITED_COLUMNS[:-1]), _mentions(activity)) for activity in changes.edited_comments.values()
-    ]
+    edited = [(*_row(comment, _EDITED_FIELDS), _mentions(comment)) for comment in changes.edited_comments.values()]
     if edited:
-        connection.exec_driver_sql(_UPDATE_COMMENTS, dict(column_arrays(_EDITED_COLUMNS, edited)))
+        connection.exec_driver_sql(_UPDATE_COMMENTS, dict(column_arrays((*_EDITED_FIELDS, "mentions"), edited)))
     if changes.deleted_comments:
         connection.exec_driver_sql(
             "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted_comments}

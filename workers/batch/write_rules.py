@@ -19,10 +19,7 @@ from models.alert_rules.alert_rule import (
 from models.base import column_arrays, insert_rows
 from workers.batch.changes import ArchivedGeneration, NewRuleActivity, RuleChanges
 
-_RULE_COLUMNS: Final = (
-    "id", "organization_id", "status", "version", "generation", "event_sequence", "created_by", "date_added",
-    "date_modified", "definition",
-)  # fmt: skip
+_RULE_COLUMNS: Final = tuple(column.name for column in alert_rules.c)
 _UPDATED_COLUMNS: Final = ("id", "status", "version", "generation", "event_sequence", "date_modified", "definition")
 
 _UPDATE: Final = """

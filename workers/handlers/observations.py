@@ -153,9 +153,11 @@ class _Observed:
             if (counter := progress.counters.get(trigger.id)) is not None
         }
         result = _result(evaluation) | {"incident": incident and str(incident.identifier), "counted": counters}
-        changes.observations[rule_id, project_id, progress.observed % KEPT_OBSERVATIONS] = NewObservation(
+        slot = progress.observed % KEPT_OBSERVATIONS
+        changes.observations[rule_id, project_id, slot] = NewObservation(
             rule_id=rule_id,
             project_id=project_id,
+            slot=slot,
             number=progress.observed,
             timestamp=self.command.timestamp,
             value=self.command.value,
