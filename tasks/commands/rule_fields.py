@@ -263,17 +263,17 @@ class ActionSpec(RulePart):
     def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
         allowed = _UNSUPPORTED.get(self.type) or TARGETS[ActionType(self.type)]
         if self.target_type not in allowed:
-            sentence = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
-            raise object_error({"targetType": [sentence]})
+            message = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
+            raise object_error({"targetType": [message]})
         # Sentry's order: these three types report a missing integration before a wrong priority, the others after.
-        for name, sentence in (
+        for name, message in (
             self._early_integration_error(),
             self._priority_error(),
             self._integration_error(),
             self._target_error(),
         ):
-            if sentence:
-                raise object_error({name: [sentence]})
+            if message:
+                raise object_error({name: [message]})
         return self
 
     def _early_integration_error(self) -> tuple[str, str]:
@@ -303,10 +303,10 @@ class ActionSpec(RulePart):
         return "targetIdentifier", "" if is_url else "Enter a valid URL."
 
 
-def _is_url(address: str) -> bool:
+def _is_url(target: str) -> bool:
     try:
-        parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", address)
+        parts = urlsplit(target)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", target)
     except ValueError:
         return False
 
@@ -321,10 +321,10 @@ def _action_schema(kind: ActionType) -> dict[str, Any]:
         # Only unsupported types have a priority.
         "priority": {"type": "null"},
     }
-    address = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
+    webhook = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
     return {
         "type": "object",
-        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | overrides | address,
+        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | overrides | webhook,
     }
 
 

@@ -63,7 +63,7 @@ def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]
 
 
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Need the ids and the identifier of an incident to open: one id more for its second activity."""
+    """Need the organization's last identifier, an incident id, and a second activity id, to open an incident."""
     request.opening_organization_ids.add(pending.organization_id)
     request.new_incident_ids += 1
     request.new_activity_ids += 1
@@ -155,7 +155,7 @@ class _WithOwner(Protocol):
     def owner(self) -> str | None: ...
 
 
-class _WithActions(Protocol):
+class _DefinesActions(Protocol):
     @property
     def new_ids(self) -> int: ...
     @property
@@ -174,31 +174,35 @@ def rule_count(request: FactRequest, pending: PendingCommand[object]) -> None:
 
 
 def rule_owner(request: FactRequest, pending: PendingCommand[_WithOwner]) -> None:
-    """Need the person or team that shall own the rule."""
+    """Need the person or team that is to own the rule."""
     if pending.command.owner is not None:
         request.add_mention(pending.command.owner)
 
 
-def rule_actions(request: FactRequest, pending: PendingCommand[_WithActions]) -> None:
-    """Need the people and teams that the command's actions shall notify, and ids for what the command creates."""
+def new_rule_ids(request: FactRequest, pending: PendingCommand[_DefinesActions]) -> None:
+    """Need ids for the rules, triggers and actions that the command may create."""
     request.new_rule_ids += pending.command.new_ids
+
+
+def action_targets(request: FactRequest, pending: PendingCommand[_DefinesActions]) -> None:
+    """Need the people and teams that the command's actions are to notify."""
     for spec in pending.command.action_specs:
         if spec.target_type != TargetType.SPECIFIC and (target := identifier(spec.target_identifier)):
             (request.target_team_ids if spec.target_type == TargetType.TEAM else request.user_ids).add(target)
 
 
 def incidents_of_rule(request: FactRequest, pending: PendingCommand[_OnExistingRule]) -> None:
-    """Need what the rule holds open, and the last generation in which it opened an incident."""
+    """Need the rule's open incidents, and the last generation in which it opened one."""
     request.ending_rule_ids.add(pending.command.alert_rule)
 
 
 def action_recipients(request: FactRequest, pending: PendingCommand[object]) -> None:  # noqa: ARG001
-    """Need the recipients of the actions of the rules that opened the batch's incidents, and the triggers' states."""
+    """Need the recipients of all actions of the batch's rules, and the states of triggers in their incidents."""
     request.action_recipients = True
 
 
-def observation(request: FactRequest, pending: PendingCommand[ObserveMetric]) -> None:
-    """Need the rule's open incidents on the project, and the progress of its triggers."""
+def rule_progress(request: FactRequest, pending: PendingCommand[ObserveMetric]) -> None:
+    """Need the progress of the observed rule, and its open incidents on the project."""
     request.observed_projects.append(
         ObservedProject(pending.organization_id, pending.command.alert_rule, pending.command.project)
     )

@@ -22,9 +22,9 @@ from workers.batch.context import CommandContext
 from workers.batch.facts import LoadedProject
 
 
-def rule_error(sentence: str) -> InvalidFields:
-    """Return the refusal of a rule as a whole, with one sentence."""
-    return InvalidFields({RULE_OBJECT_ERRORS_KEY: [sentence]})
+def rule_error(message: str) -> InvalidFields:
+    """Return a refusal of the rule as a whole."""
+    return InvalidFields({RULE_OBJECT_ERRORS_KEY: [message]})
 
 
 # --- look-ups ---------------------------------------------------------------------------------------------------
@@ -195,8 +195,8 @@ def check_thresholds(definition: Definition) -> None:
 
     :raises InvalidFields: if a value could do both.
     """
-    if sentence := threshold_error(draft_of(definition)):
-        raise rule_error(sentence)
+    if error := threshold_error(draft_of(definition)):
+        raise rule_error(error)
 
 
 # --- changes ----------------------------------------------------------------------------------------------------
@@ -221,7 +221,7 @@ def amend(rule: AlertRule, definition: Definition, context: CommandContext) -> N
 
 
 def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
-    """Accept a command of the system to close each incident that the rule holds open."""
+    """Accept a command of the system to close each open incident of the rule."""
     for identifier_ in context.facts.open_identifiers_of_rule(rule):
         context.follow_up(SetStatus(incident=str(identifier_), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
 

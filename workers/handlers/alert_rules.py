@@ -59,7 +59,8 @@ class _References(NamedTuple):
 @handles(
     CreateRule,
     needs.rule_count,
-    needs.rule_actions,
+    needs.new_rule_ids,
+    needs.action_targets,
     needs.rule_owner,
     needs.projects,
     needs.project_of_path,
@@ -106,7 +107,8 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
     UpdateRule,
     needs.rule,
     needs.incidents_of_rule,
-    needs.rule_actions,
+    needs.new_rule_ids,
+    needs.action_targets,
     needs.rule_owner,
     needs.projects,
     needs.project_of_path,
@@ -198,9 +200,9 @@ def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule |
     is_generic = draft.dataset is Dataset.PERFORMANCEMETRICS
     if is_generic and not context.organization.has(Feature.GENERIC_METRICS):
         raise rule_error("This project does not have access to the `generic_metrics` dataset")
-    for sentence in (query_error(draft), event_types_error(draft), threshold_error(draft)):
-        if sentence:
-            raise rule_error(sentence)
+    for error in (query_error(draft), event_types_error(draft), threshold_error(draft)):
+        if error:
+            raise rule_error(error)
     return draft
 
 

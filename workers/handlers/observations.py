@@ -33,7 +33,7 @@ from workers.domain.incidents import NewIncident, StatusChange, change_status, c
 from workers.domain.rule_actions import plan_deliveries, set_trigger_state
 
 
-@handles(ObserveMetric, needs.rule, needs.project, needs.observation, needs.new_incident, needs.action_recipients)
+@handles(ObserveMetric, needs.rule, needs.project, needs.rule_progress, needs.new_incident, needs.action_recipients)
 def observe_metric(command: ObserveMetric, context: CommandContext) -> CommandResult:
     """Evaluate a value: 201 with the triggers that it fired and resolved, 200 if it was ignored."""
     rule = _require_rule(command, context)

@@ -36,7 +36,14 @@ from workers.domain.alert_rules import (
 )
 
 
-@handles(CreateTrigger, needs.rule, needs.incidents_of_rule, needs.rule_actions, needs.excluded_projects)
+@handles(
+    CreateTrigger,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.excluded_projects,
+)
 def create_trigger(command: CreateTrigger, context: CommandContext) -> CommandResult:
     """Add a trigger to a rule."""
     rule = require_rule(command.alert_rule, context)
@@ -45,7 +52,14 @@ def create_trigger(command: CreateTrigger, context: CommandContext) -> CommandRe
     return CommandResult(201, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
-@handles(UpdateTrigger, needs.rule, needs.incidents_of_rule, needs.rule_actions, needs.excluded_projects)
+@handles(
+    UpdateTrigger,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.excluded_projects,
+)
 def update_trigger(command: UpdateTrigger, context: CommandContext) -> CommandResult:
     """Change a trigger's threshold, label, excluded projects or actions."""
     rule = require_rule(command.alert_rule, context)
@@ -63,7 +77,7 @@ def delete_trigger(command: DeleteTrigger, context: CommandContext) -> CommandRe
     return CommandResult(204)
 
 
-@handles(CreateAction, needs.rule, needs.rule_actions)
+@handles(CreateAction, needs.rule, needs.new_rule_ids, needs.action_targets)
 def create_action(command: CreateAction, context: CommandContext) -> CommandResult:
     """Add an action to a trigger."""
     rule = require_rule(command.alert_rule, context)
@@ -73,7 +87,7 @@ def create_action(command: CreateAction, context: CommandContext) -> CommandResu
     return CommandResult(201, action_json(trigger.id, action, context.facts.rule_references))
 
 
-@handles(UpdateAction, needs.rule, needs.rule_actions)
+@handles(UpdateAction, needs.rule, needs.new_rule_ids, needs.action_targets)
 def update_action(command: UpdateAction, context: CommandContext) -> CommandResult:
     """Replace an action of a trigger."""
     rule = require_rule(command.alert_rule, context)
