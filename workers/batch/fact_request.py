@@ -1,4 +1,4 @@
-"""What a batch must load: the ids and names that its commands refer to."""
+"""The request for the facts of a batch: the ids and names to which its commands refer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handlers: what applies a command, with the facts it needs declared beside it."""
+"""Command handlers, each with the facts it needs."""
 
 from __future__ import annotations
 

@@ -45,44 +45,44 @@ class _WithMentions(Protocol):
 
 
 def incident(request: FactRequest, pending: PendingCommand[_OnIncident]) -> None:
-    """Need the incident and its projects."""
+    """Request the incident and its projects."""
     request.add_incident(pending.organization_id, pending.command.incident)
 
 
 def incident_details(request: FactRequest, pending: PendingCommand[_OnIncident]) -> None:
-    """Need the incident's viewers, and which of the batch's people are subscribed to it."""
+    """Request the incident's viewers, and which of the batch's people are subscribed to it."""
     if pending.command.incident:
         request.detailed_incidents.add((pending.organization_id, pending.command.incident))
 
 
 def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]) -> None:
-    """Need the open incident with the command's deduplication key, in detail."""
+    """Request the open incident with the command's deduplication key, in detail."""
     if key := pending.command.dedup_key:
         request.dedup_keys.add((pending.organization_id, key))
         request.detailed_incidents.add((pending.organization_id, dedup_reference(key)))
 
 
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Need the organization's last identifier, an incident id, and a second activity id, to open an incident."""
+    """Request the organization's last identifier, an incident id, and a second activity id, to open an incident."""
     request.opening_organization_ids.add(pending.organization_id)
     request.new_incident_ids += 1
     request.new_activity_ids += 1
 
 
 def comment(request: FactRequest, pending: PendingCommand[_OnComment]) -> None:
-    """Need the comment."""
+    """Request the comment."""
     request.comment_ids.add(pending.command.id)
 
 
 def mentions(request: FactRequest, pending: PendingCommand[_WithMentions]) -> None:
-    """Need the people and teams that the command mentions."""
+    """Request the people and teams that the command mentions."""
     for mention in pending.command.mentions or ():
         if mention:
             request.add_mention(mention)
 
 
 def inbox(request: FactRequest, pending: PendingCommand[ReadNotifications]) -> None:
-    """Need the person's unread inbox items, as far as the command selects them."""
+    """Request the person's unread inbox items, as far as the command selects them."""
     command, user_id = pending.command, pending.row.user_id
     if user_id is not None:
         request.inboxes.append(InboxRequest(user_id, pending.organization_id, command.ids or (), command.up_to or 0))
@@ -112,24 +112,24 @@ class _WithExcludedProjects(Protocol):
 
 
 def project(request: FactRequest, pending: PendingCommand[_WithProject]) -> None:
-    """Need the project that the command names, if it names one."""
+    """Request the project that the command names, if it names one."""
     if pending.command.project is not None:
         request.project_slugs.add((pending.organization_id, pending.command.project))
 
 
 def projects(request: FactRequest, pending: PendingCommand[_WithProjects]) -> None:
-    """Need the projects that the command names."""
+    """Request the projects that the command names."""
     _add_projects(request, pending.organization_id, pending.command.projects)
 
 
 def project_of_path(request: FactRequest, pending: PendingCommand[_InProject]) -> None:
-    """Need the project of the endpoint's path, if the command was sent to a project's endpoint."""
+    """Request the project of the endpoint's path, if the command was sent to a project's endpoint."""
     if pending.command.in_project is not None:
         request.project_slugs.add((pending.organization_id, pending.command.in_project))
 
 
 def excluded_projects(request: FactRequest, pending: PendingCommand[_WithExcludedProjects]) -> None:
-    """Need the projects that the command excludes."""
+    """Request the projects that the command excludes."""
     _add_projects(request, pending.organization_id, pending.command.excluded_projects)
 
 
@@ -163,46 +163,46 @@ class _DefinesActions(Protocol):
 
 
 def rule(request: FactRequest, pending: PendingCommand[_OnRule]) -> None:
-    """Need the alert rule that the command names, if it names one, with its projects and snoozes."""
+    """Request the alert rule that the command names, if it names one, with its projects and snoozes."""
     if pending.command.alert_rule is not None:
         request.add_rule(pending.command.alert_rule)
 
 
 def rule_count(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Need the number of live alert rules of the organization."""
+    """Request the number of live alert rules of the organization."""
     request.rule_count_organization_ids.add(pending.organization_id)
 
 
 def rule_owner(request: FactRequest, pending: PendingCommand[_WithOwner]) -> None:
-    """Need the person or team that is to own the rule."""
+    """Request the person or team that is to own the rule."""
     if pending.command.owner is not None:
         request.add_mention(pending.command.owner)
 
 
 def new_rule_ids(request: FactRequest, pending: PendingCommand[_DefinesActions]) -> None:
-    """Need ids for the rules, triggers and actions that the command may create."""
+    """Request ids for the rules, triggers and actions that the command may create."""
     request.new_rule_ids += pending.command.new_ids
 
 
 def action_targets(request: FactRequest, pending: PendingCommand[_DefinesActions]) -> None:
-    """Need the people and teams that the command's actions are to notify."""
+    """Request the people and teams that the command's actions are to notify."""
     for spec in pending.command.action_specs:
         if spec.target_type != TargetType.SPECIFIC and (target := identifier(spec.target_identifier)):
             (request.target_team_ids if spec.target_type == TargetType.TEAM else request.user_ids).add(target)
 
 
 def incidents_of_rule(request: FactRequest, pending: PendingCommand[_OnExistingRule]) -> None:
-    """Need the rule's open incidents, and the last generation in which it opened one."""
+    """Request the rule's open incidents, and the last generation in which it opened one."""
     request.ending_rule_ids.add(pending.command.alert_rule)
 
 
 def action_recipients(request: FactRequest, pending: PendingCommand[object]) -> None:  # noqa: ARG001
-    """Need the recipients of all actions of the batch's rules, and the states of triggers in their incidents."""
+    """Request the recipients of all actions of the batch's rules, and the states of triggers in their incidents."""
     request.action_recipients = True
 
 
 def rule_progress(request: FactRequest, pending: PendingCommand[ObserveMetric]) -> None:
-    """Need the progress of the observed rule, and its open incidents on the project."""
+    """Request the progress of the observed rule, and its open incidents on the project."""
     request.observed_projects.append(
         ObservedProject(pending.organization_id, pending.command.alert_rule, pending.command.project)
     )
