@@ -19,6 +19,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from models.enums import IncidentStatus
+from models.incidents.incident import IS_OPEN
 from models.messaging.command_ledger import (
     AFTER_LAST_SEQ,
     ClaimedCommand,
@@ -240,17 +241,17 @@ def _find_incidents(connection: Connection, commands: Iterable[ClaimedCommand]) 
     return {search: frozenset(subjects) for search, subjects in found.items()}
 
 
-_FIND_INCIDENTS: Final = """
+_FIND_INCIDENTS: Final = f"""
 SELECT w.organization_id, w.rule_id, w.key, i.identifier
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(keys)s::text[]) AS w(organization_id, rule_id, key)
 CROSS JOIN LATERAL (
     SELECT identifier FROM incidents
-    WHERE organization_id = w.organization_id AND md5(dedup_key) = md5(w.key) AND dedup_key = w.key AND status <> 2
+    WHERE organization_id = w.organization_id AND md5(dedup_key) = md5(w.key) AND dedup_key = w.key AND {IS_OPEN}
     UNION ALL
     SELECT identifier FROM incidents
-    WHERE organization_id = w.organization_id AND alert_rule_id = w.rule_id AND status <> 2
+    WHERE organization_id = w.organization_id AND alert_rule_id = w.rule_id AND {IS_OPEN}
 ) AS i
-"""
+"""  # noqa: S608 - constants of our own
 
 
 # --- commands of other subjects that touch an incident ---------------------------------------------------------
@@ -295,12 +296,12 @@ JOIN incidents i ON i.organization_id = s.organization_id AND i.identifier = s.i
 CROSS JOIN LATERAL (
     SELECT array_agg(touching.seq) AS seqs FROM (
         SELECT c.seq FROM commands c
-        WHERE i.status <> 2 AND i.dedup_key IS NOT NULL
+        WHERE i.{IS_OPEN} AND i.dedup_key IS NOT NULL
             AND c.subject = {subject_sql(SubjectKind.ORGANIZATION, "i.organization_id")} AND c.state = 'accepted'
             AND (c.payload->>'incident' = '{DEDUP_PREFIX}' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)
         UNION ALL (
             SELECT c.seq FROM commands c
-            WHERE i.status <> 2 AND c.subject = {subject_sql(SubjectKind.RULE, "i.alert_rule_id")}
+            WHERE i.{IS_OPEN} AND c.subject = {subject_sql(SubjectKind.RULE, "i.alert_rule_id")}
                 AND c.state = 'accepted' AND c.type = ANY(%(observing)s::text[])
             ORDER BY c.seq LIMIT %(observations)s
         )

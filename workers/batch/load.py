@@ -11,7 +11,13 @@ from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
 from models.base import select_list
-from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
+from models.directory.policy_facts import (
+    IS_ACTIVE,
+    ORGANIZATION_COLUMNS,
+    PROJECT_COLUMNS,
+    organization_facts,
+    project_facts,
+)
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, Role
@@ -44,26 +50,26 @@ _ORGANIZATIONS: Final = f"""
 SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
-_INCIDENT_COLUMNS: Final = f"""
+_INCIDENT_WITH_PROJECTS: Final = f"""
     {select_list(INCIDENT_COLUMNS, "i")},
     ARRAY(SELECT project_id FROM incident_projects WHERE incident_id = i.id) AS projects
 """  # noqa: S608 - our own columns
 
 _INCIDENTS: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(identifiers)s::bigint[]) AS w(organization_id, identifier)
 JOIN incidents i ON i.organization_id = w.organization_id AND i.identifier = w.identifier
 """  # noqa: S608 - our own columns
 
 _INCIDENTS_BY_KEY: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
     AND i.{IS_OPEN}
 """  # noqa: S608
 
 _INCIDENTS_OF_RULES: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(slugs)s::text[]) AS w(organization_id, rule_id, slug)
 JOIN projects p ON p.organization_id = w.organization_id AND p.slug = w.slug
 JOIN incidents i ON i.alert_rule_id = w.rule_id AND i.organization_id = w.organization_id AND i.{IS_OPEN}
@@ -88,16 +94,16 @@ WHERE u.id = ANY(%(ids)s::bigint[]) OR lower(u.username) = ANY(%(names)s::text[]
 ORDER BY u.is_active, u.id DESC
 """  # noqa: S608
 
-_MEMBERS: Final = """
+_MEMBERS: Final = f"""
 SELECT m.organization_id, m.user_id, m.role,
-       coalesce(array_agg(t.id) FILTER (WHERE tm.is_active AND t.status = 'active'), '{}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS teams_ever
+       coalesce(array_agg(t.id) FILTER (WHERE tm.is_active AND t.{IS_ACTIVE}), '{{}}') AS teams,
+       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{{}}') AS teams_ever
 FROM members m
 LEFT JOIN team_members tm ON tm.member_id = m.id
 LEFT JOIN teams t ON t.id = tm.team_id
 WHERE m.organization_id = ANY(%(organizations)s::bigint[]) AND m.user_id = ANY(%(users)s::bigint[])
 GROUP BY m.id
-"""
+"""  # noqa: S608
 
 _UNREAD: Final = """
 SELECT n.user_id, n.organization_id, n.id
