@@ -6,7 +6,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
-ROOMS := gateway tasks workers models
+PACKAGES := gateway tasks workers models
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --only-binary :all: --require-hashes
 PYTEST := $(BIN)/python -m pytest
@@ -30,12 +30,16 @@ run: setup ## start everything, with a demo
 test: $(VENV)/.dev ## run every test, in parallel
 	@$(PYTEST) $(PARALLEL)
 
-test-fast: $(VENV)/.dev ## run the unit tests and the handler tests
-	@$(PYTEST) tests/unit tests/handlers
+test-fast: $(VENV)/.dev ## run the tests that need no server, and the handler tests
+	@$(PYTEST) -m unit
+	@$(PYTEST) -m "not unit" tests/handlers
+
+coverage: $(VENV)/.dev ## run every test, and fail if coverage is below the floor in pyproject.toml
+	@$(PYTEST) $(PARALLEL) --cov --cov-report term:skip-covered
 
 fuzz: $(VENV)/.dev ## run the fuzz tests with another seed and more examples: make fuzz seed=7 times=5
 	@seed=$(or $(seed),$$(date +%s)); echo "to repeat this run: make fuzz seed=$$seed"; \
-	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_list_statements.py
+	FUZZ_SEED=$$seed FUZZ_TIMES=$(or $(times),5) $(PYTEST) $(PARALLEL) tests/http/test_contract.py tests/http/test_hostile_requests.py tests/http/test_incident_list_pages.py
 
 format: $(VENV)/.dev ## format the code
 	@$(BIN)/ruff format .
@@ -48,7 +52,7 @@ arrows: $(VENV)/.dev ## check the imports against the import contracts
 	@$(BIN)/lint-imports
 
 docs: $(VENV)/.dev ## run the examples in docstrings and in docs/
-	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(ROOMS) $(CLIENT)/tocsin_client $(wildcard docs README.md) \
+	@$(PYTEST) --quiet --doctest-modules --doctest-glob='*.md' --ignore models/migrations $(PACKAGES) $(CLIENT)/tocsin_client $(wildcard docs README.md) \
 	|| test $$? -eq 5
 
 check: check-rest test ## run every check that must pass before a change is merged
@@ -85,8 +89,8 @@ lock: ## resolve all dependencies again (needs uv)
 		pyproject.toml --group build --group dev -c requirements.lock -o requirements-dev.lock
 
 clean: ## remove build results and caches; keep .venv and data
-	@rm -rf build dist *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
-	@find $(ROOMS) tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf build dist .coverage* *.egg-info $(CLIENT)/build $(CLIENT)/*.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .schemathesis
+	@find $(PACKAGES) tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@for python in $(PYTHONS); do \
@@ -109,4 +113,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.tocsin
 	@$(LOCKED) -r requirements-dev.lock
 	@touch $@
 
-.PHONY: help setup run test test-fast fuzz format types arrows docs check check-rest test-wheel migration migrate bench lock clean
+.PHONY: help setup run test test-fast coverage fuzz format types arrows docs check check-rest test-wheel migration migrate bench lock clean

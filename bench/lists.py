@@ -41,9 +41,9 @@ from gateway.reads.incident_list_pages import page_keys
 from models.database.migrate import migrate
 from models.enums import CallerKind, Feature, Role
 from models.policy import Actor, OrganizationFacts
+from tasks.startup import free_port
 from workers.stack.own_processes import GatewayProcess
 from workers.stack.servers import EmbeddedServers, embedded_servers
-from workers.stack.up import free_port
 
 Database = psycopg.Connection[Any]
 

@@ -26,10 +26,10 @@ from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
 from models.enums import Feature, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import incident_projects, incidents
+from tasks.startup import free_port
 from workers.stack.managed_process import ManagedProcess
 from workers.stack.own_processes import GatewayProcess, TocsinProcess, tocsin
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 ORGANIZATION = "acme"
 PEOPLE = tuple(range(1, 51))

@@ -44,7 +44,9 @@ from gateway.settings import GatewaySettings
 from gateway.watchdog import is_unresponsive
 from models.refusals import MethodNotAllowed, NotFound
 from models.settings import SettingsError, check_setting_names
-from tasks.log_config import configure_logging
+from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
+from tasks.server_check import check_servers
+from tasks.startup import StartupError, free_port
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
@@ -102,9 +104,13 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
     try:
         check_setting_names(os.environ, dotenv=Path(".env"))
         settings = GatewaySettings.from_environment()
-    except SettingsError as error:
+        configure_logging(settings.log_level)
+        # uvicorn would start the application first, and log more than one sentence.
+        free_port(host, port)
+        check_servers(settings)
+    except (SettingsError, StartupError) as error:
         sys.exit(str(error))
-    configure_logging(settings.log_level)
+    log_process_started(ProcessKind.GATEWAY)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
@@ -148,6 +154,7 @@ class GatewayServer(uvicorn.Server):
             self._watch.stop()
         self._services.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
+        log_process_stopped(ProcessKind.GATEWAY)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:

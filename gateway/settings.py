@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, field_validator
 
-from models.settings import DatabaseSettings
-from tasks.settings import BrokerSettings
+from tasks.settings import ProcessSettings
 
 
-class GatewaySettings(DatabaseSettings, BrokerSettings):
+class GatewaySettings(ProcessSettings):
     """Database, broker, and how the doorway behaves.
 
     ``rate`` is commands a second for one caller. ``origins`` are separated by commas; ``*`` lets any page call.
@@ -19,7 +16,6 @@ class GatewaySettings(DatabaseSettings, BrokerSettings):
     rate: int = Field(default=1000, ge=1)
     origins: str = ""
     public_url: str | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("public_url")
     @classmethod

@@ -1,4 +1,4 @@
-"""The Celery application, built from settings: only hints travel, and losing one costs time, never work."""
+"""The Celery application: it carries hints only, so a lost message costs latency, never work."""
 
 from __future__ import annotations
 
@@ -16,64 +16,64 @@ SOFT_LIMIT_SECONDS = 8
 HARD_LIMIT_SECONDS = 12
 
 _AMQPS_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
-"""The parameters of an amqps:// URL, spelt as in a rediss:// URL, by py-amqp's names."""
+"""The file parameters of an amqps:// URL, named as in a rediss:// URL, with py-amqp's names."""
 
 
 def make_app(settings: BrokerSettings) -> Celery:
-    """A Celery application on the guarded transports; it connects when it is first used."""
+    """Return a Celery application on the guarded transports; it connects on first use."""
     guard_transports()
     app = Celery("tocsin", set_as_current=False)
     app.conf.update(
-        broker_url=_address(settings.broker_url),
+        broker_url=_kombu_url(settings.broker_url),
         broker_use_ssl=_tls(settings.broker_url),
         broker_transport_options=_valkey_options() if settings.on_redis else _rabbitmq_options(),
         broker_connection_timeout=2,
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A full server, a key of another type: for an operator to mend, and until then to be tried again.
+        # Errors such as a full server or a key of another type are retried until an operator has fixed them.
         broker_channel_error_retry=True,
         task_queues=lane_queues(on_rabbitmq=not settings.on_redis),
         task_create_missing_queues=False,
         task_default_queue=None,
-        **_messages(),
-        **_work(),
-        **_quiet(celery_events=settings.celery_events),
+        **_message_options(),
+        **_worker_options(),
+        **_monitoring_options(celery_events=settings.celery_events),
     )
     return app
 
 
-def _messages() -> dict[str, Any]:
+def _message_options() -> dict[str, Any]:
     return {
         "task_serializer": "json",
         "accept_content": ["json"],
         "result_backend": None,
         "task_ignore_result": True,
         "task_publish_retry": True,
-        # One, at once: it mends a connection that the broker closed in the meantime. The sweeper is the real retry.
+        # One immediate retry, for a connection that the broker closed meanwhile. The sweeper is the real retry.
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
     }
 
 
-def _work() -> dict[str, Any]:
+def _worker_options() -> dict[str, Any]:
     return {
         "worker_consumer": "tasks.broker.consumer:HintConsumer",
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
-        # A task that kills its process is acknowledged, not redelivered: the rows it was about still wait, the sweeper
-        # hints at them again, and the ledger counts the attempt. A redelivered hint would kill the next process too.
+        # A hint whose task kills its process is acknowledged, not redelivered, or it would kill the next process, too.
+        # Its rows still wait, the sweeper hints at them again, and the ledger counts the attempt.
         "task_reject_on_worker_lost": False,
         "task_acks_on_failure_or_timeout": True,
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
         "task_time_limit": HARD_LIMIT_SECONDS,
-        # What is running when the broker goes away runs on: it commits, whatever becomes of its message.
+        # A running task continues without the broker and commits, whatever becomes of its message.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_soft_shutdown_timeout": 0.0,
         "worker_disable_rate_limits": True,
     }
 
 
-def _quiet(*, celery_events: bool) -> dict[str, Any]:
+def _monitoring_options(*, celery_events: bool) -> dict[str, Any]:
     return {
         "worker_enable_remote_control": celery_events,
         "worker_send_task_events": celery_events,
@@ -92,23 +92,23 @@ def _valkey_options() -> dict[str, Any]:
         "socket_connect_timeout": 1,
         "socket_keepalive": True,
         "health_check_interval": 10,
-        # No hint goes before another: one list per queue instead of four.
+        # Hints have no priorities: one list per queue instead of four.
         "priority_steps": [0],
-        **_publisher_patience(),
+        **_publisher_retries(),
     }
 
 
 def _rabbitmq_options() -> dict[str, Any]:
-    return {"confirm_publish": True, "read_timeout": 5, **_publisher_patience()}
+    return {"confirm_publish": True, "read_timeout": 5, **_publisher_retries()}
 
 
-def _publisher_patience() -> dict[str, Any]:
-    # kombu opens a publisher's connection with these; without them it tries for ever. Workers have their own setting.
+def _publisher_retries() -> dict[str, Any]:
+    # For publishers, whose connections kombu would otherwise retry forever. Workers have a setting of their own.
     return {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
-def _address(url: str) -> str:
-    """The broker's URL as kombu takes it: py-amqp wants the files from :func:`_tls`, by names of its own."""
+def _kombu_url(url: str) -> str:
+    """Return the broker's URL without the TLS files, which py-amqp gets from :func:`_tls` under other names."""
     parts = urlsplit(url)
     if parts.scheme != "amqps":
         return url
@@ -117,12 +117,12 @@ def _address(url: str) -> str:
 
 
 def _tls(url: str) -> dict[str, Any] | None:
-    # Celery's defaults encrypt and do not look whom they talk to. Only a rediss:// URL may ask for that.
+    # Celery's default encrypts without verifying the certificate; only a rediss:// URL may request that.
     if url.startswith("rediss://"):
         return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     if url.startswith("amqps://"):
-        asked = dict(parse_qsl(urlsplit(url).query))
-        files = {theirs: asked[ours] for ours, theirs in _AMQPS_FILES.items() if ours in asked}
-        # Without a name kombu puts in the host's own, and the certificate is compared with it.
+        parameters = dict(parse_qsl(urlsplit(url).query))
+        files = {amqp_name: parameters[name] for name, amqp_name in _AMQPS_FILES.items() if name in parameters}
+        # With None kombu inserts the host of the URL, which the certificate is then verified against.
         return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None} | files
     return None

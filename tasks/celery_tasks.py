@@ -1,12 +1,13 @@
-"""The Celery tasks, one per queue; the worker process hands in their body. And who puts hints on them.
+"""The Celery tasks, one per lane, and the Celery worker that runs them.
 
-A task's body is a function of a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` names it on an application,
-:func:`run_worker` runs it, :class:`HintPublisher` wakes it.
+A task's body is a function of a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` adds the bodies to an
+application, :func:`run_celery_worker` consumes their queues.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import celery.apps.worker
 import structlog
 from celery import Celery, signals
 
@@ -22,13 +24,13 @@ from models.enums import Lane
 from tasks.broker.hints import Hint
 
 BROKER_SECONDS = 3.0
-"""How long asking the broker may take."""
+"""How long a connection to the broker may take."""
 
 log = structlog.get_logger(__name__)
 
 
 def register_tasks(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
-    """Give each lane its task: read the hint, hand it to the body. What the body raises is logged by Celery, once."""
+    """Register a task per lane that parses the hint and passes it to the body; Celery logs what the body raises."""
     for lane, body in bodies.items():
         app.task(_task_of(body), name=lane.task_name, shared=False)
 
@@ -42,11 +44,11 @@ def run_celery_worker(
     ready: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
 ) -> int:
-    """Consume these lanes with one child process until SIGTERM; the exit code.
+    """Consume these lanes with one child process until SIGTERM, and return the exit code.
 
-    ``on_child_start`` runs in every new child, after the fork: the place for engines and threads. The child dies with
-    this process, however it ends; a child that dies is replaced. ``ready`` is called once, when it first consumes,
-    ``stopping`` when it is told to end.
+    ``on_child_start`` runs in every new child after the fork, where engines and threads can be created. The child dies
+    with this process, even by SIGKILL; a child that dies is replaced. ``ready`` is called when the worker starts to
+    consume, ``stopping`` when a signal requests its stop.
     """
     consumer_process = os.getpid()
 
@@ -57,24 +59,26 @@ def run_celery_worker(
     def stop_child(**_: Any) -> None:
         on_child_stop()
 
-    def tell_ready(**_: Any) -> None:
+    def notify_ready(**_: Any) -> None:
         ready()
 
-    def tell_stopping(**_: Any) -> None:
+    def notify_stopping(**_: Any) -> None:
         stopping()
 
     def keep_our_logging(**_: Any) -> None:
-        """A receiver is all it takes for Celery to leave the logging alone."""
+        """Celery leaves the logging configuration alone if this signal has a receiver."""
 
     receivers: list[tuple[Any, Callable[..., None]]] = [
         (signals.setup_logging, keep_our_logging),
         (signals.worker_process_init, start_child),
         (signals.worker_process_shutdown, stop_child),
-        (signals.worker_ready, tell_ready),
-        (signals.worker_shutting_down, tell_stopping),
+        (signals.worker_ready, notify_ready),
+        (signals.worker_shutting_down, notify_stopping),
     ]
     for event, receiver in receivers:
         event.connect(receiver, weak=False)
+    # Celery prints to the standard output from its signal handlers, for instance "Warm shutdown".
+    celery.apps.worker.safe_say = _log_from_signal_handler
     try:
         worker = app.Worker(
             queues=[lane.value for lane in lanes],
@@ -94,7 +98,7 @@ def run_celery_worker(
 
 
 def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
-    """How many hints lie on these queues, asked over a connection of its own.
+    """Return the number of hints on these queues, counted over a separate connection.
 
     :raises Exception: the broker does not answer.
     """
@@ -105,13 +109,13 @@ def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """See to it that this process is killed when its parent is gone, even by SIGKILL."""
+    """Have this process killed as soon as its parent has died, even by SIGKILL."""
     if sys.platform == "linux":
         # PR_SET_PDEATHSIG is 1.
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
     else:
         threading.Thread(target=_watch_parent, args=(parent,), name="parent-watch", daemon=True).start()
-    # It may have died before the line above.
+    # The parent may have died before the signal was set up.
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -127,3 +131,9 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _log_from_signal_handler(message: object, _file: object = None) -> None:
+    # A handler may interrupt a write of the logging module, which is not reentrant; os.write is.
+    line = json.dumps({"event": "celery.message", "message": str(message).strip(), "level": "info"})
+    os.write(2, f"{line}\n".encode())

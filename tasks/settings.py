@@ -1,14 +1,31 @@
-"""What the queues read from the environment."""
+"""Settings of the broker, of the log, and of every long-running process."""
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import Field, field_validator
 
-from models.settings import Settings
+from models.settings import DatabaseSettings, Settings
+
+
+class LogLevel(StrEnum):
+    """The least severe level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogSettings(Settings):
+    """The log level."""
+
+    log_level: LogLevel = LogLevel.INFO
 
 
 class BrokerSettings(Settings):
-    """Where the broker is, and where wake-ups travel."""
+    """The URLs of the broker and of the Valkey for wake-ups, and whether workers send Celery's events."""
 
     broker_url: str = Field(validation_alias="BROKER_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
@@ -16,17 +33,21 @@ class BrokerSettings(Settings):
 
     @field_validator("broker_url")
     @classmethod
-    def _known_broker(cls, url: str) -> str:
+    def _check_scheme(cls, url: str) -> str:
         if url.startswith(("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://")):
             return url
         raise ValueError("it must start with redis://, rediss://, amqp:// or amqps://")
 
     @property
     def on_redis(self) -> bool:
-        """Whether the broker is Valkey or Redis; else it is RabbitMQ."""
+        """Whether the broker is Valkey or Redis; otherwise it is RabbitMQ."""
         return self.broker_url.startswith("redis")
 
     @property
     def wake_url(self) -> str | None:
-        """The Valkey or Redis for wake-ups; none means that every waiter polls."""
+        """The URL of the Valkey or Redis for wake-ups; with None every waiting process polls."""
         return self.redis_url or (self.broker_url if self.on_redis else None)
+
+
+class ProcessSettings(DatabaseSettings, BrokerSettings, LogSettings):
+    """The settings that gateway, worker, relay and notifier have in common."""

@@ -40,6 +40,28 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(cores * 3 // 2, 8)
 
 
+_POSTGRES_FIXTURES = {"servers", "demo", "system", "stack"}
+_SLOW_FIXTURES = {"demo", "system", "stack", "image"}
+_BROKER_FIXTURES = {"broker", "valkey", "rabbitmq", "rabbitmq_node", "system"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the servers that they need."""
+    tests = Path(__file__).parent
+    for item in items:
+        # Doctests of the packages are collected with this file, too.
+        folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & _BROKER_FIXTURES:
+            item.add_marker("broker")
+        if fixtures & _POSTGRES_FIXTURES or folder == "journeys":
+            item.add_marker("postgres")
+        if fixtures & _SLOW_FIXTURES:
+            item.add_marker("slow")
+        if not any(item.iter_markers("broker")) and not any(item.iter_markers("postgres")) and folder != "project":
+            item.add_marker("unit")
+
+
 def pytest_collection_finish() -> None:
     """From here on there is garbage; what has been collected is none."""
     gc.freeze()

@@ -1,9 +1,9 @@
-# kombu says that it is typed, and is so in part.
+# kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The events bus from our side: publish a batch of events, and hear that there are new ones.
+"""The event bus: publishes batches of events, and wakes the notifier when there are new ones.
 
-A message's content type is ``application/json``, not ``application/cloudevents+json``: that is what consumers with
-kombu's ``accept=["json"]`` read, and what the guarded transport lets pass.
+The content type of a message is ``application/json``, not ``application/cloudevents+json``, because consumers with
+kombu's ``accept=["json"]`` and the guarded transport accept nothing else.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, noti
 from tasks.settings import BrokerSettings
 
 MAX_UNREAD: Final = 100_000
-"""How many messages a queue on Valkey keeps, the newest ones: an unread queue must not fill the broker."""
+"""How many messages a queue on Valkey keeps, newest first: an unread queue must not fill the broker."""
 
 CONFIRM_SECONDS: Final = 5.0
 """How long RabbitMQ may take to confirm a batch."""
 
 LISTEN_SECONDS: Final = 0.5
-"""How long the listener waits for a message before it looks whether it shall end."""
+"""How long the listener waits for a message before it checks whether to stop."""
 
 log = structlog.get_logger(__name__)
 
 
 class BusMessage(NamedTuple):
-    """An event on its way out: its type, and its CloudEvent as a string of JSON."""
+    """An event to publish: its type, which is the routing key, and its CloudEvent as a JSON string."""
 
     type: str
     body: str
 
 
 class EventBus:
-    """Publishes to the exchange of events. Not for several threads at once; connects when it is first used."""
+    """Publishes to the exchange of events; connects on first use. It is not thread-safe."""
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
@@ -50,12 +50,11 @@ class EventBus:
         self._overfull: set[str] = set()
 
     def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
-        """Publish in this order; when it returns the broker has them all.
+        """Publish the messages in order, and return once the broker has confirmed all of them.
 
-        What it returns are the places of messages that some queue on RabbitMQ refused, since it is full and was
-        declared to refuse; every other queue has them.
+        Return the indexes of messages that a full queue on RabbitMQ refused; every other queue has them.
 
-        :raises Exception: any fault of the broker or of the way there; the batch may be published in part.
+        :raises Exception: the broker or the connection failed; part of the batch may be published.
         """
         try:
             if self._connection is None:
@@ -66,14 +65,14 @@ class EventBus:
             raise
 
     def close(self) -> None:
-        """Hang up; the next batch connects again."""
+        """Close the connection; the next batch opens another one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collapse(socket_timeout=1)
 
     def _connect(self) -> Any:
-        # Confirms are waited for per batch, here, and not per message in the transport.
+        # Confirms are awaited here, per batch, and not by the transport, per message.
         connection = self._app.connection_for_write(transport_options={"confirm_publish": False})
         connection.ensure_connection(max_retries=1, interval_start=0)
         declare(connection)
@@ -83,37 +82,37 @@ class EventBus:
 
     def _send_to_valkey(self, messages: Sequence[BusMessage]) -> frozenset[int]:
         if NOTIFIER_QUEUE not in self._bound_queues():
-            # Somebody wiped the broker. Ours come back with a new connection, kombu's old one thinks they are there;
-            # those of others come back with their consumers.
+            # The broker was emptied. Only a new connection declares our queues again, because kombu's old one assumes
+            # that they exist; other services' queues return with their consumers.
             self.close()
             self._connection = self._connect()
         channel = self._connection.default_channel
         producer = Producer(channel, auto_declare=False)
-        with _bindings_held(channel), producer.batch():
+        with _cached_bindings(channel), producer.batch():
             _publish_all(producer, messages)
-        self._cut(channel)
+        self._trim_queues(channel)
         return frozenset()
 
     def _bound_queues(self) -> set[str]:
         return {queue for _, _, queue in self._connection.default_channel.get_table(EVENTS_EXCHANGE.name)}
 
-    def _cut(self, channel: Any) -> None:
+    def _trim_queues(self, channel: Any) -> None:
         names = sorted(self._bound_queues())
         with channel.conn_or_acquire() as client:
             pipeline = client.pipeline(transaction=False)
             for name in names:
-                # New messages are pushed at the head: the tail is the oldest.
+                # Messages are pushed at the head, so the tail is the oldest.
                 pipeline.llen(name).ltrim(name, 0, self._max_unread - 1)
             lengths = pipeline.execute()[::2]
         overfull = {name for name, length in zip(names, lengths, strict=True) if length > self._max_unread}
         for name in overfull - self._overfull:
-            log.warning("bus.unread_queue_cut", queue=name, kept=self._max_unread)
+            log.warning("bus.unread_queue_trimmed", queue=name, kept=self._max_unread)
         self._overfull = overfull
 
     # --- RabbitMQ: a channel per batch, so that its delivery tags are 1 to n ----------------------------------
 
     def _send_to_rabbitmq(self, messages: Sequence[BusMessage]) -> frozenset[int]:
-        self._look_after_the_notifiers_queue()
+        self._maintain_notifier_queue()
         with self._connection.channel() as channel:
             channel.confirm_select()
             confirms = _Confirms(len(messages))
@@ -124,24 +123,24 @@ class EventBus:
                 self._connection.drain_events(timeout=CONFIRM_SECONDS)
         return frozenset(tag - 1 for tag in confirms.refused)
 
-    def _look_after_the_notifiers_queue(self) -> None:
+    def _maintain_notifier_queue(self) -> None:
         channel = self._connection.default_channel
         queue = notifier_queue(on_rabbitmq=True)(channel)
         try:
             unread = queue.queue_declare(passive=True).message_count
         except self._connection.channel_errors:
-            # Somebody deleted it.
+            # The queue was deleted.
             declare(self._connection)
         else:
             if unread >= self._max_unread:
-                # Hints, whose rows wait in the table: one is as good as all. It must never be full and refuse.
+                # Each message only hints at rows in the table, and a full queue would refuse events.
                 queue.purge()
-                log.warning("bus.unread_queue_cut", queue=NOTIFIER_QUEUE, kept=0)
+                log.warning("bus.unread_queue_trimmed", queue=NOTIFIER_QUEUE, kept=0)
 
 
 @contextlib.contextmanager
-def _bindings_held(channel: Any) -> Iterator[None]:
-    """Let kombu ask Valkey for the bindings once: it would for every message, three quarters of the whole cost."""
+def _cached_bindings(channel: Any) -> Iterator[None]:
+    """Read the bindings from Valkey once per batch; kombu would do so per message, three quarters of the total cost."""
     table = channel.get_table(EVENTS_EXCHANGE.name)
     channel.get_table = lambda _exchange: table
     try:
@@ -151,7 +150,7 @@ def _bindings_held(channel: Any) -> Iterator[None]:
 
 
 class _Confirms:
-    """What RabbitMQ has said so far of the messages 1 to n of a channel."""
+    """The confirms that RabbitMQ has sent for messages 1 to ``count`` of a channel."""
 
     def __init__(self, count: int) -> None:
         self._open = set(range(1, count + 1))
@@ -186,9 +185,9 @@ def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:
 
 
 class EventBusListener:
-    """Empties the notifier's queue in a thread of its own, and sets ``woken`` whenever something lay there.
+    """Empties the notifier's queue in a background thread, and sets ``woken`` whenever it held a message.
 
-    A message is only a hint: it is acknowledged unread. With the broker away nothing is heard, and who waits polls.
+    A message is only a hint and acknowledged unread. While the broker is unreachable, the notifier polls.
     """
 
     def __init__(self, settings: BrokerSettings, woken: threading.Event) -> None:
@@ -196,29 +195,29 @@ class EventBusListener:
         self._queue = notifier_queue(on_rabbitmq=not settings.on_redis)
         self._woken = woken
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._listen_for_ever, name="bus-listener", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="bus-listener", daemon=True)
 
     def start(self) -> None:
-        """Start listening."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, *, timeout: float = 2.0) -> None:
-        """End listening."""
+        """End the thread, and wait up to ``timeout`` seconds for it."""
         self._stop.set()
         self._thread.join(timeout)
 
-    def _listen_for_ever(self) -> None:
-        away = False
+    def _run(self) -> None:
+        unreachable = False
         while not self._stop.is_set():
             try:
                 self._listen()
-            except Exception as fault:
-                if not away:
-                    log.warning("bus.away", error=str(fault) or type(fault).__name__)
-                away = True
+            except Exception as error:
+                if not unreachable:
+                    log.warning("bus.unreachable", error=str(error) or type(error).__name__)
+                unreachable = True
                 self._stop.wait(1.0)
             else:
-                away = False
+                unreachable = False
 
     def _listen(self) -> None:
         with self._app.connection_for_read() as connection:
@@ -227,7 +226,7 @@ class EventBusListener:
             with Consumer(
                 connection.default_channel,
                 self._queue,
-                on_message=self._hear,
+                on_message=self._on_message,
                 prefetch_count=1,
                 auto_declare=False,
             ):
@@ -235,8 +234,8 @@ class EventBusListener:
                     with contextlib.suppress(TimeoutError):
                         connection.drain_events(timeout=LISTEN_SECONDS)
 
-    def _hear(self, message: Any) -> None:
-        # Whatever lies behind it says the same; the rows of all of them are committed already.
+    def _on_message(self, message: Any) -> None:
+        # The other messages mean the same, and the rows of all of them are committed already.
         self._queue(message.channel).purge()
         message.ack()
         self._woken.set()

@@ -1,4 +1,4 @@
-"""The processes: worker, relay, notifier. Each imports what it does when it is started, and nothing of the others."""
+"""Entry points of worker, relay and notifier; each imports its own code only."""
 
 from __future__ import annotations
 
@@ -12,44 +12,60 @@ from sqlalchemy.engine import Engine
 
 from models.database.engine import WORKER_TIMEOUTS, make_engine
 from models.enums import Lane
-from tasks.log_config import configure_logging
+from tasks.log_config import ProcessKind, configure_logging, log_process_started, log_process_stopped
+from tasks.server_check import check_servers
+from tasks.startup import StartupError
 from workers.runtime.imports import importing
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
 
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
-    """Apply commands until SIGTERM; ``lanes`` are names of queues."""
+    """Apply commands until SIGTERM; ``lanes`` are the names of the queues to consume.
+
+    After ``patience_seconds`` without progress, while work waits, the process ends itself.
+    """
     with importing():
         from workers.apply.process import run_apply_worker
 
-    sys.exit(run_apply_worker(_settings(), [Lane(lane) for lane in lanes], patience_seconds=patience_seconds))
+    with _process(ProcessKind.WORKER) as settings:
+        exit_code = run_apply_worker(settings, [Lane(lane) for lane in lanes], patience_seconds=patience_seconds)
+    sys.exit(exit_code)
 
 
 def run_relay() -> None:
-    """Announce events and sweep forgotten work until SIGTERM."""
+    """Publish events and hint at overdue commands until SIGTERM."""
     with importing():
         from workers.relay.relay import Relay
 
-    settings = _settings()
-    with _engine(settings, "tocsin-relay") as engine:
+    with _process(ProcessKind.RELAY) as settings, _engine(settings, "tocsin-relay") as engine:
         Relay(engine, settings).run(_stop_on_signals(), announce_ready)
 
 
 def run_notifier() -> None:
-    """Decide who hears of what until SIGTERM."""
+    """Plan notifications until SIGTERM."""
     with importing():
         from workers.notify.notifier import Notifier
 
-    settings = _settings()
-    with _engine(settings, "tocsin-notifier") as engine:
+    with _process(ProcessKind.NOTIFIER) as settings, _engine(settings, "tocsin-notifier") as engine:
         Notifier(engine, settings).run(_stop_on_signals(), announce_ready)
 
 
-def _settings() -> WorkerSettings:
+@contextlib.contextmanager
+def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
+    """Read the settings, check the servers, and log the start and the orderly end of the process.
+
+    If a server refuses the process, exit with one sentence on stderr and code 1.
+    """
     settings = WorkerSettings.from_environment()
     configure_logging(settings.log_level)
-    return settings
+    try:
+        check_servers(settings)
+    except StartupError as error:
+        sys.exit(str(error))
+    log_process_started(kind)
+    yield settings
+    log_process_stopped(kind)
 
 
 @contextlib.contextmanager
@@ -62,6 +78,7 @@ def _engine(settings: WorkerSettings, application: str) -> Iterator[Engine]:
 
 
 def _stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,14 +1,9 @@
-"""What workers, relay and notifier read from the environment."""
+"""Settings of worker, relay and notifier."""
 
 from __future__ import annotations
 
-from typing import Literal
-
-from models.settings import DatabaseSettings
-from tasks.settings import BrokerSettings
+from tasks.settings import ProcessSettings
 
 
-class WorkerSettings(DatabaseSettings, BrokerSettings):
-    """Where the tables and the queues are, and how much to say in the log."""
-
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+class WorkerSettings(ProcessSettings):
+    """The settings of worker, relay and notifier."""

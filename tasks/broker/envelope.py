@@ -1,7 +1,7 @@
-"""What a message on our queues may look like: the rules of :mod:`tasks.broker.transport`, as plain functions.
+"""Validation of the messages on our queues: the rules that :mod:`tasks.broker.transport` enforces.
 
 The envelope is kombu's: ``body``, ``content-type``, ``content-encoding``, ``headers`` and ``properties``. On Valkey it
-is a JSON text anyone could have pushed; for RabbitMQ the transport builds the same object from the AMQP message.
+is a JSON text that any client could have pushed; for RabbitMQ the transport builds the object from the AMQP message.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ Rule = Callable[[object], bool]
 
 
 class InvalidEnvelope(Exception):
-    """A message that no publisher of ours wrote; the text says which of its parts gives it away."""
+    """A message that tocsin did not publish; the text names the part that is invalid."""
 
 
 def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str | None:
-    """Why this message must not reach Celery or a consumer, or none; see :func:`validate_envelope`."""
+    """Return why this message must not reach a consumer, or None if it is valid; see :func:`validate_envelope`."""
     try:
         validate_envelope(envelope, queue=queue)
-    except InvalidEnvelope as unfit:
-        return str(unfit)
+    except InvalidEnvelope as error:
+        return str(error)
     return None
 
 
 def validate_envelope(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
-    """The envelope, parsed if it was raw, and on a lane without the headers we do not know.
+    """Return the parsed envelope, on a lane without unknown headers.
 
-    On every queue it must be a small JSON object that kombu can hold, acknowledge and restore; on a lane its task must
-    be the lane's own, its only argument a hint, and everything that makes Celery act beyond that must be empty.
+    On every queue it must be a small JSON object that kombu can process, acknowledge and restore. On a lane its task
+    must be the lane's, its only argument a hint, and everything that makes Celery act beyond that must be empty.
 
-    :raises Unfit: it is anything else.
+    :raises InvalidEnvelope: it is anything else.
     """
     if not isinstance(envelope, Mapping):
         if len(envelope) > MAX_BYTES:
@@ -47,17 +47,17 @@ def validate_envelope(envelope: bytes | Mapping[str, Any], *, queue: str) -> dic
         envelope = _mapping(_parsed(envelope, "envelope"), "envelope")
     headers = _mapping(envelope.get("headers"), "headers")
     properties = _mapping(envelope.get("properties"), "properties")
-    _hold(_ENVELOPE, envelope, "envelope")
-    _hold(_PROPERTIES, properties, "properties")
-    _admit_address(_mapping(properties.get("delivery_info"), "delivery_info"), queue)
+    _check_fields(_ENVELOPE, envelope, "envelope")
+    _check_fields(_PROPERTIES, properties, "properties")
+    _check_delivery_info(_mapping(properties.get("delivery_info"), "delivery_info"), queue)
     body = _parsed(_body_of(envelope, properties), "body")
     if queue not in _TASKS:
         return dict(envelope)
-    _hold(_HEADERS, headers, "headers")
+    _check_fields(_HEADERS, headers, "headers")
     if headers["task"] != _TASKS[queue]:
         raise InvalidEnvelope("headers: not the task of this lane")
-    _admit_call(body)
-    # Celery copies every header into the task's context, where one named `callbacks` would act.
+    _check_call(body)
+    # Celery copies every header into the task's context, where one named `callbacks` would be executed.
     return {**envelope, "headers": {name: value for name, value in headers.items() if name in _HEADERS}}
 
 
@@ -70,7 +70,7 @@ def _is_token(value: object) -> bool:
 
 
 def _is_text(value: object) -> bool:
-    # Printable: a lone surrogate is legal JSON and breaks the first encoder it meets.
+    # Printable, because a lone surrogate is legal JSON but cannot be encoded as UTF-8.
     return value is None or (isinstance(value, str) and len(value) <= 1000 and value.isprintable())
 
 
@@ -111,7 +111,7 @@ _HEADERS: dict[str, Rule] = {
     "tracestate": _is_text,
     "redelivered": _is_flag,
     "ignore_result": _is_flag,
-    # Time lives in `due_at` columns, limits in the settings, and a hint leads to nothing but its own task.
+    # Due times are columns, time limits are settings, and a hint starts no task but its own.
     "eta": _is_empty,
     "expires": _is_empty,
     "timelimit": lambda value: value in (None, [None, None]),
@@ -129,35 +129,35 @@ _EMBED = frozenset({"callbacks", "errbacks", "chain", "chord"})
 _TASKS = {lane.value: lane.task_name for lane in Lane}
 
 
-def _hold(rules: Mapping[str, Rule], values: Mapping[str, Any], where: str) -> None:
-    for name, holds in rules.items():
-        if not holds(values.get(name)):
+def _check_fields(rules: Mapping[str, Rule], values: Mapping[str, Any], where: str) -> None:
+    for name, is_valid in rules.items():
+        if not is_valid(values.get(name)):
             raise InvalidEnvelope(f"{where}: {name}")
 
 
-def _admit_address(address: Mapping[str, Any], queue: str) -> None:
+def _check_delivery_info(address: Mapping[str, Any], queue: str) -> None:
     exchange, routing_key = address.get("exchange"), address.get("routing_key")
-    # A restored message is pushed where it says it came from; without an exchange that could be any key.
+    # kombu restores a message to the address it names; without an exchange that could be any Redis key.
     if not (isinstance(exchange, str) and _is_text(exchange)) or not (routing_key == queue or _is_token(exchange)):
         raise InvalidEnvelope("properties: delivery_info")
 
 
-def _admit_call(body: object) -> None:
+def _check_call(body: object) -> None:
     match body:
         case [args, dict(kwargs), dict(embed)] if not kwargs:
             if not embed.keys() <= _EMBED or any(embed.values()):
-                raise InvalidEnvelope("body: what is to follow is not empty")
+                raise InvalidEnvelope("body: callbacks, errbacks, chain or chord is not empty")
         case _:
             raise InvalidEnvelope("body: not a call")
     try:
         Hint.parse(args)
     except InvalidHint as error:
-        raise InvalidEnvelope("body: no hint") from error
+        raise InvalidEnvelope("body: not a hint") from error
 
 
 def _body_of(envelope: Mapping[str, Any], properties: Mapping[str, Any]) -> bytes:
     match properties.get("body_encoding"), envelope.get("body"):
-        case None, bytes(body) if len(body) <= MAX_BYTES:  # RabbitMQ carries bytes; JSON has none
+        case None, bytes(body) if len(body) <= MAX_BYTES:  # from RabbitMQ; JSON has no bytes
             return body
         case "base64", str(body):
             try:
@@ -169,19 +169,19 @@ def _body_of(envelope: Mapping[str, Any], properties: Mapping[str, Any]) -> byte
 
 def _parsed(text: bytes, what: str) -> object:
     try:
-        return json.loads(text.decode(), object_hook=_plain, parse_constant=_no_constant)
+        return json.loads(text.decode(), object_hook=_reject_typed_value, parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidEnvelope(f"{what}: not JSON") from error
 
 
-def _plain(value: dict[str, Any]) -> dict[str, Any]:
-    # kombu turns such objects into dates, bytes and UUIDs, and raises what it likes when they are none.
+def _reject_typed_value(value: dict[str, Any]) -> dict[str, Any]:
+    # kombu would convert such an object to a date, bytes or a UUID, and raise arbitrary errors for a malformed one.
     if "__type__" in value:
         raise ValueError("a typed value")
     return value
 
 
-def _no_constant(name: str) -> Never:
+def _reject_constant(name: str) -> Never:
     raise ValueError(name)
 
 

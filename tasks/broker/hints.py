@@ -1,7 +1,7 @@
-"""The only message on a queue: "these subjects have work".
+"""Hints: the only messages on the Celery queues, each naming subjects that have work.
 
-A hint names rows, it carries no orders and no secrets. It may come twice, late, forged, or never; nothing depends on
-it but speed. The message only grows: fields are added with a default, never renamed or reused.
+A hint carries no command and no secret. It may arrive twice, late, forged or never: only latency depends on it. The
+message only grows: fields are added with a default, never renamed or reused.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ VERSION = 1
 MAX_SUBJECTS = 500
 MAX_SUBJECT_CHARACTERS = 200
 
-# Printable ASCII: a subject is made of ids, and what cannot be printed cannot surprise a log or an encoder either.
+# Printable ASCII: subjects are made of ids, and no log or encoder has trouble with them.
 _SUBJECT = re.compile(rf"[!-~]{{1,{MAX_SUBJECT_CHARACTERS}}}")
 
 
 def is_subject(name: object) -> bool:
-    """Whether this can stand in a hint."""
+    """Whether this is a valid subject of a hint."""
     return isinstance(name, str) and _SUBJECT.fullmatch(name) is not None
 
 
 class InvalidHint(ValueError):
-    """Task arguments that hold no hint; the text says what is wrong with them."""
+    """Task arguments that are not a hint; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Subjects such as ``incident:12:7``, ``org:12`` or ``user:5`` that have work; with none it only wakes.
+    """Subjects such as ``incident:12:7``, ``org:12`` or ``user:5`` that have work; without any it only wakes a worker.
 
-    :raises ValueError: too many subjects, or one that is empty, too long or not printable ASCII.
+    :raises InvalidHint: too many subjects, or one that is empty, too long or not printable ASCII.
     """
 
     subjects: tuple[str, ...] = ()
@@ -48,20 +48,20 @@ class Hint:
 
     @classmethod
     def for_subjects(cls, subjects: Iterable[str]) -> Iterator[Self]:
-        """The hints it takes to name these subjects, each once, in their order."""
+        """Yield as many hints as the subjects need, each subject once, in order."""
         names = iter(dict.fromkeys(subjects))
         while chunk := tuple(islice(names, MAX_SUBJECTS)):
             yield cls(chunk)
 
     def to_args(self) -> list[dict[str, Any]]:
-        """The hint as Celery arguments, made of JSON."""
+        """Return the hint as the arguments of a Celery task, in JSON types."""
         return [{"version": self.version, "subjects": list(self.subjects)}]
 
     @classmethod
     def parse(cls, args: object) -> Self:
-        """The hint in a task's arguments, of this version or of a later one.
+        """Parse the arguments of a task as a hint of this version or a later one.
 
-        :raises NotAHint: anything else.
+        :raises InvalidHint: they are anything else.
         """
         match args:
             case [{"version": int(version), "subjects": list(subjects)}] if version >= 1:
@@ -70,9 +70,9 @@ class Hint:
 
     @classmethod
     def parse_or_empty(cls, args: Sequence[Any]) -> Self:
-        """The hint in a task's arguments; what cannot be read only wakes."""
+        """Parse the arguments of a task; malformed ones become a hint without subjects, which only wakes a worker."""
         try:
-            # A JSON array may reach us as a tuple; `parse` is as strict as the wire.
+            # Celery passes the JSON array as a tuple; `parse` is as strict as the wire format.
             return cls.parse(list(args))
         except InvalidHint:
             return cls()

@@ -1,8 +1,8 @@
-# redis-py says that it is typed, and is so in part.
+# redis-py is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""Wake-ups over Valkey's publish and subscribe: they save a wait, and nothing but time depends on them.
+"""Wake-ups over Valkey's publish/subscribe: they shorten a wait, and only latency depends on them.
 
-Whoever waits also polls. Without a URL, or with Valkey away, that is all that happens.
+Every waiting process also polls. Without a URL, or while Valkey is unreachable, polling is all that remains.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 OUTCOMES_CHANNEL = "tocsin:outcomes"
-"""Ids of commands that ended, separated by spaces."""
+"""Commands have outcomes; the payload is their ids, separated by spaces."""
 
 EVENTS_CHANNEL = "tocsin:events"
-"""Events wait for the relay or the notifier; the text does not matter."""
+"""Events wait for the relay and the notifier; the payload is ignored."""
 
 INBOX_CHANNEL = "tocsin:inbox"
-"""Inboxes have new items; the text does not matter."""
+"""Inboxes have new items; the payload is ignored."""
 
 TIMEOUT_SECONDS = 0.25
 SKIP_SECONDS = 1.0
@@ -37,79 +37,79 @@ log = structlog.get_logger(__name__)
 
 
 class WakeupPublisher:
-    """Publishes wake-ups after a commit; never raises, and costs at most a quarter of a second in a while.
+    """Publishes wake-ups after a commit; never raises, and blocks for ``TIMEOUT_SECONDS`` at most.
 
-    After a failure it says nothing for ``SKIP_SECONDS``, so that an outage does not slow every batch down.
+    After an error it publishes nothing for ``SKIP_SECONDS``, so that an outage does not slow down every batch.
     """
 
     def __init__(self, url: str | None) -> None:
         self._client = _client(url) if url else None
-        self._quiet_until = 0.0
-        self._away = False
+        self._skip_until = 0.0
+        self._unreachable = False
 
     def publish(self, channel: str, payload: str = "") -> None:
-        """Wake who listens on this channel."""
-        if self._client is None or time.monotonic() < self._quiet_until:
+        """Wake the subscribers of the channel."""
+        if self._client is None or time.monotonic() < self._skip_until:
             return
         try:
             self._client.publish(channel, payload)
         except (RedisError, OSError) as error:
-            self._quiet_until = time.monotonic() + SKIP_SECONDS
-            if not self._away:
-                log.warning("wake.away", error=str(error))
-            self._away = True
+            self._skip_until = time.monotonic() + SKIP_SECONDS
+            if not self._unreachable:
+                log.warning("wakeup.unreachable", error=str(error))
+            self._unreachable = True
         else:
-            self._away = False
+            self._unreachable = False
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if self._client is not None:
             self._client.close()
 
 
 class WakeupListener:
-    """Waits for a wake-up or a time-out, for loops that poll; wake-ups in between come as one."""
+    """Blocks a polling loop until a wake-up or a time-out; wake-ups that arrive meanwhile are merged."""
 
     def __init__(self, url: str | None, channels: Iterable[str]) -> None:
         self._woken = threading.Event()
         self._stopped = threading.Event()
-        self._listening = threading.Event()
+        self._subscribed = threading.Event()
         self._url = url
         self._channels = tuple(channels)
-        self._thread = threading.Thread(target=self._listen_for_ever, args=(url,), name="wake-listener", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(url,), name="wake-listener", daemon=True)
 
     def start(self) -> None:
-        """Start listening; without a URL there is nothing to hear."""
+        """Start the thread that listens; without a URL, do nothing."""
         if self._url:
             self._thread.start()
 
     def stop(self) -> None:
-        """End listening, and the wait of whoever waits."""
+        """Stop listening, and end the wait of the loop."""
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join(2 * TIMEOUT_SECONDS)
 
     def wait(self, timeout: float) -> bool:
-        """Block until a wake-up or for ``timeout`` seconds; whether it was a wake-up."""
+        """Block until a wake-up, at most ``timeout`` seconds; return whether one came."""
         woken = self._woken.wait(timeout)
         self._woken.clear()
         return woken
 
     def wait_until_subscribed(self, timeout: float) -> bool:
-        """Block until the channels are subscribed, or for ``timeout`` seconds; whether they are."""
-        return self._listening.wait(timeout)
+        """Block until the channels are subscribed, at most ``timeout`` seconds; return whether they are."""
+        return self._subscribed.wait(timeout)
 
-    def _listen_for_ever(self, url: str) -> None:
+    def _run(self, url: str) -> None:
         pause = 0.1
         while not self._stopped.is_set():
             try:
                 self._listen(url)
             except (RedisError, OSError) as error:
-                log.debug("wake.reconnecting", error=str(error), seconds=pause)
-            heard = self._listening.is_set()
-            self._listening.clear()
-            pause = 0.1 if heard else min(pause * 2, MAX_BACKOFF_SECONDS)
+                log.debug("wakeup.reconnecting", error=str(error), seconds=pause)
+            was_subscribed = self._subscribed.is_set()
+            self._subscribed.clear()
+            pause = 0.1 if was_subscribed else min(pause * 2, MAX_BACKOFF_SECONDS)
             self._stopped.wait(pause)
 
     def _listen(self, url: str) -> None:
@@ -120,8 +120,8 @@ class WakeupListener:
                 if message is None:
                     continue
                 if message["type"] == "subscribe":
-                    self._listening.set()
-                # To have subscribed is a wake-up too: something may have been said before.
+                    self._subscribed.set()
+                # The subscription itself is a wake-up, because earlier messages were missed.
                 self._woken.set()
 
 
@@ -132,9 +132,9 @@ async def subscribe(
     *,
     on_listening: Callable[[], None] = lambda: None,
 ) -> None:
-    """Hand every message to ``on_message(channel, payload)``, reconnecting for ever; ends when it is cancelled.
+    """Call ``on_message(channel, payload)`` for every message until cancelled, and reconnect as often as necessary.
 
-    ``on_listening`` is called at every (re)connection: what was said before that is lost, so look once.
+    ``on_listening`` is called after every (re)connection: messages before it are lost, so the caller has to poll once.
     """
     pause = 0.1
 
@@ -145,18 +145,18 @@ async def subscribe(
 
     while url:
         try:
-            await _listen_once(url, tuple(channels), on_message, subscribed)
+            await _subscribe_once(url, tuple(channels), on_message, subscribed)
         except (RedisError, OSError) as error:
-            log.debug("wake.reconnecting", error=str(error), seconds=pause)
+            log.debug("wakeup.reconnecting", error=str(error), seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, MAX_BACKOFF_SECONDS)
     await asyncio.Event().wait()
 
 
-async def _listen_once(
+async def _subscribe_once(
     url: str, channels: tuple[str, ...], on_message: Callable[[str, str], None], subscribed: Callable[[], None]
 ) -> None:
-    client = redis.asyncio.Redis.from_url(_spelling(url), **_options())
+    client = redis.asyncio.Redis.from_url(_redis_py_url(url), **_options())
     async with client, client.pubsub() as pubsub:
         await pubsub.subscribe(*channels)
         subscribed()
@@ -167,7 +167,7 @@ async def _listen_once(
 
 
 def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(_spelling(url), retry=Retry(NoBackoff(), 0), **_options())
+    return redis.Redis.from_url(_redis_py_url(url), retry=Retry(NoBackoff(), 0), **_options())
 
 
 def _options() -> dict[str, Any]:
@@ -180,6 +180,6 @@ def _options() -> dict[str, Any]:
     }
 
 
-def _spelling(url: str) -> str:
-    # kombu and redis-py name a unix socket differently.
+def _redis_py_url(url: str) -> str:
+    # kombu and redis-py use different schemes for a Unix socket.
     return "unix://" + url.removeprefix("redis+socket://") if url.startswith("redis+socket://") else url

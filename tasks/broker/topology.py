@@ -1,9 +1,9 @@
-# kombu says that it is typed, and is so in part.
+# kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The queues hints travel on, the exchange events travel on, and where refused messages end.
+"""The topology of the broker: the queues of hints, the exchange of events, and the dead-letter queue.
 
-:func:`declare` sets all of it up. It comes before anything is published: a topic message without a queue vanishes
-silently. On Valkey a queue is a plain list; on RabbitMQ every queue is a quorum queue with dead letters.
+:func:`declare` has to run before anything is published, because a topic exchange silently drops a message without a
+queue. On Valkey a queue is a plain list; on RabbitMQ every queue is a quorum queue with dead letters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DEAD_EXCHANGE = Exchange("tocsin.dead", type="fanout", durable=True)
 
 NOTIFIER_QUEUE = "tocsin.events.notifier"
 NOTIFIER_KEYS = ("incident.#", "alert_rule.#", "alert_trigger.#", "command.#")
-"""What wakes the notifier: every type on the bus, by family; a family more is a line here."""
+"""The routing keys that wake the notifier: every family of event types."""
 
 DEAD_QUEUE = "tocsin.dead"
 
@@ -32,7 +32,7 @@ MAX_DEAD = 10_000
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
-    """One queue per lane; past ``MAX_HINTS`` RabbitMQ refuses more, and the sweeper brings their rows back."""
+    """Return the queue of each lane; beyond ``MAX_HINTS`` RabbitMQ rejects hints, and the sweeper repeats them."""
     arguments = _guarded_quorum(MAX_HINTS) if on_rabbitmq else None
     return [
         Queue(lane.value, LANES_EXCHANGE, routing_key=lane.value, durable=True, queue_arguments=arguments)
@@ -41,7 +41,7 @@ def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
 
 
 def notifier_queue(*, on_rabbitmq: bool) -> Queue:
-    """The notifier's own queue of events; each message is its hint to read the table."""
+    """Return the notifier's queue of events, each of which only hints that the table has new rows."""
     return Queue(
         NOTIFIER_QUEUE,
         bindings=[binding(EVENTS_EXCHANGE, routing_key=key) for key in NOTIFIER_KEYS],
@@ -51,7 +51,7 @@ def notifier_queue(*, on_rabbitmq: bool) -> Queue:
 
 
 def dead_queue() -> Queue:
-    """Where RabbitMQ puts what was refused or delivered too often; the oldest give way to the newest."""
+    """Return the queue of messages that were rejected or delivered too often; the oldest are dropped first."""
     return Queue(
         DEAD_QUEUE,
         DEAD_EXCHANGE,
@@ -61,9 +61,9 @@ def dead_queue() -> Queue:
 
 
 def declare(connection: Connection) -> None:
-    """Declare every exchange, queue and binding; doing it again changes nothing.
+    """Declare every exchange, queue and binding; it is idempotent.
 
-    :raises Exception: the connection's errors; on RabbitMQ also when a queue exists with other arguments.
+    :raises Exception: an error of the connection; on RabbitMQ also if a queue exists with other arguments.
     """
     with connection.channel() as channel:
         for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
@@ -71,16 +71,16 @@ def declare(connection: Connection) -> None:
 
 
 def topology_errors(connection: Connection) -> list[str]:
-    """What RabbitMQ lacks of the topology, or holds in another shape: in sentences, with the fix. Changes nothing.
+    """Return a sentence with the fix for each exchange and queue that RabbitMQ lacks or holds with other arguments.
 
-    On Valkey there is nothing to look for: a list comes with its first message. Bindings cannot be asked for; whoever
-    declares restores them.
+    On Valkey there are none: a list is created by its first message. Bindings cannot be inspected; :func:`declare`
+    restores them.
 
-    :raises Exception: the connection's errors.
+    :raises Exception: an error of the connection.
     """
     if not _is_rabbitmq(connection):
         return []
-    missing, others = [], []
+    missing, different = [], []
     with connection.channel() as channel:
         for entity in _topology(on_rabbitmq=True):
             name = f"the {type(entity).__name__.lower()} {entity.name}"
@@ -89,41 +89,41 @@ def topology_errors(connection: Connection) -> list[str]:
             except NotFound:
                 missing.append(name)
             except connection.channel_errors as error:
-                others.append(f"{name} {_difference(entity, error)}")
-    return [_all_missing(missing), *others] if missing else others
+                different.append(f"{name} {_difference(entity, error)}")
+    return [_all_missing(missing), *different] if missing else different
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:
-    # Dead letters first: from its first message on, a queue finds the place for what it refuses.
-    # On Valkey they have none; the transport parks what it refuses in a list.
+    # Dead letters first, so that they exist when a queue rejects its first message.
+    # Valkey has none; the transport parks what it rejects in a list.
     dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
     queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]
     return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
 
 
 def _compare(bound: Any) -> None:
-    declare_it = bound.queue_declare if isinstance(bound, Queue) else bound.declare
-    # Is it there? Only then: is it ours? RabbitMQ compares every argument, and names the one that differs.
-    declare_it(passive=True)
-    declare_it()
+    declare_entity = bound.queue_declare if isinstance(bound, Queue) else bound.declare
+    # The passive declaration only checks that it exists; the second one has RabbitMQ compare every argument.
+    declare_entity(passive=True)
+    declare_entity()
 
 
 def _all_missing(names: list[str]) -> str:
     are, them = ("is", "it") if len(names) == 1 else ("are", "them")
-    return f"{', '.join(names)} {are} missing: start `tocsin relay` (anew, if it runs), which declares {them}"
+    return f"{', '.join(names)} {are} missing: start `tocsin relay` (restart it, if it runs), which declares {them}"
 
 
 def _difference(entity: Any, error: Exception) -> str:
-    said = str(getattr(error, "reply_text", "") or error)
+    reply = str(getattr(error, "reply_text", "") or error)
     if isinstance(error, AccessRefused):
         return (
-            f"may not be looked at ({said.removeprefix('ACCESS_REFUSED - ')}): "
-            f"give the user in BROKER_URL the rights to configure, write and read (`rabbitmqctl set_permissions`)"
+            f"cannot be inspected ({reply.removeprefix('ACCESS_REFUSED - ')}): "
+            f"grant the user in BROKER_URL the permissions to configure, write and read (`rabbitmqctl set_permissions`)"
         )
     others = "" if isinstance(entity, Queue) else " and the services whose queues were bound to it"
     return (
-        f"is not as we declare it ({said.removeprefix('PRECONDITION_FAILED - ')}): "
-        f"delete it on RabbitMQ, no work is lost, then start `tocsin relay`{others} anew"
+        f"differs from its declaration ({reply.removeprefix('PRECONDITION_FAILED - ')}): "
+        f"delete it on RabbitMQ, which loses no work, then restart `tocsin relay`{others}"
     )
 
 
@@ -137,7 +137,7 @@ def _guarded_quorum(max_length: int) -> dict[str, Any]:
         "x-delivery-limit": 20,
         "x-dead-letter-exchange": DEAD_EXCHANGE.name,
         "x-dead-letter-strategy": "at-least-once",
-        # At-least-once dead lettering asks for it: a full queue refuses, it drops nothing.
+        # Required by at-least-once dead lettering: a full queue rejects new messages instead of dropping old ones.
         "x-overflow": "reject-publish",
         "x-max-length": max_length,
     }

@@ -1,11 +1,11 @@
-# kombu says that it is typed, and is so in part.
+# kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The guarded kombu channels: what a stranger puts on a queue is parked before Celery sees it.
+"""Guarded kombu transports: invalid messages are parked before Celery sees them.
 
-Stock Celery 5.7 dies of about every third malformed envelope, runs forged callbacks and holds a slot for a far ``eta``;
-kombu 5.7's Valkey channel also dies when the server goes away with a message unacknowledged. One table of rules,
-:func:`tasks.broker.envelope.validate_envelope`, stands in front of both transports. On Valkey the refused go to the
-list ``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
+Stock Celery 5.7 crashes on about every third malformed envelope, executes forged callbacks and keeps a slot for a
+distant ``eta``; kombu 5.7's Valkey channel also crashes when the server disappears with a message unacknowledged.
+:func:`tasks.broker.envelope.validate_envelope` guards both transports. On Valkey invalid messages go to the list
+``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from tasks.broker.envelope import InvalidEnvelope, rejection_reason, validate_en
 PARKED = "tocsin.parked"
 MAX_PARKED = 1_000
 PARKED_SAMPLE_BYTES = 4096
-"""How much of a parked message is kept: enough to see what it was, never enough to fill the broker."""
+"""How much of a parked message is kept: enough to recognize it, too little to fill the broker."""
 
 log = structlog.get_logger(__name__)
 
 
 def guard_transports() -> None:
-    """Put the guarded transports behind kombu's URL schemes, for every connection this process makes from now on."""
+    """Register the guarded transports for kombu's URL schemes, for all later connections of this process."""
     for scheme, transport in _TRANSPORTS.items():
         kombu_transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         kombu_transport._transport_cache.pop(scheme, None)
 
 
 class GuardedQoS(valkey.QoS):
-    """Valkey's book of unacknowledged messages.
+    """kombu's record of unacknowledged messages on Valkey.
 
-    A message whose acknowledgement fails gives its slot back all the same, and an entry that cannot be read is struck
-    out, not tried for ever.
+    A message whose acknowledgement fails still frees its prefetch slot, and an unreadable entry is removed instead of
+    being retried forever.
     """
 
     def ack(self, delivery_tag: str) -> None:
@@ -66,8 +66,8 @@ class GuardedQoS(valkey.QoS):
             raise
 
     def _free_slot(self, delivery_tag: str) -> None:
-        # kombu forgets to: with a prefetch of one the worker would never ask for a message again, and so never notice
-        # that its connection is gone. The message comes back when its visibility ends.
+        # kombu does not: with a prefetch of one the worker would never request another message, and so never notice
+        # that its connection is gone. The message is redelivered when its visibility timeout ends.
         self._dirty.add(delivery_tag)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
@@ -80,33 +80,33 @@ class GuardedQoS(valkey.QoS):
 
 
 class GuardedValkeyChannel(valkey.Channel):
-    """kombu's Valkey channel, with :func:`validate_envelope` between the socket and everything else."""
+    """kombu's Valkey channel; :func:`validate_envelope` checks each message as soon as it is read."""
 
     QoS = GuardedQoS
 
     def _connparams(self, asynchronous: bool = False) -> Any:
-        # When the server goes away, kombu takes the connection from under its channels. A task that ends later still
-        # acknowledges; an AttributeError there kills the worker, a connection error is what Celery expects.
+        # When the server disappears, kombu removes the connection from its channels. A task that ends later still
+        # acknowledges: Celery handles a connection error, but the worker would die of an AttributeError.
         if self.connection is None or self.connection.client is None:
             raise redis_errors.ConnectionError("the connection of this channel was closed")
         return super()._connparams(asynchronous)
 
     def _brpop_read(self, **options: Any) -> bool:
-        # kombu's own, except that the guard stands before the parsing.
+        # As in kombu, except that the message is validated before it is parsed.
         try:
-            popped = self._popped(**options)
+            popped = self._pop(**options)
             if not popped:
                 raise Empty
             key, raw = popped
             queue = key.decode().rsplit(self.sep, 1)[0]
             self._queue_cycle.rotate(queue)
-            self.connection._deliver(self._admitted(raw, queue), queue)
+            self.connection._deliver(self._validated(raw, queue), queue)
         finally:
             self._in_poll: Any = None
             self._flush_brpop_reauth()
         return True
 
-    def _popped(self, **options: Any) -> Any:
+    def _pop(self, **options: Any) -> Any:
         try:
             return self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
@@ -117,11 +117,11 @@ class GuardedValkeyChannel(valkey.Channel):
         with self.conn_or_acquire() as client:
             for step in self.priority_steps:
                 if raw := client.rpop(self._q_for_pri(queue, step)):
-                    return self._admitted(raw, queue)
+                    return self._validated(raw, queue)
         raise Empty
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
-        # Remote control, only there when ops asks for Celery's events: kombu has parsed it, we look at its shape.
+        # Remote control, enabled only with TOCSIN_CELERY_EVENTS: kombu has parsed it, only its shape is checked.
         if not isinstance(message, dict):
             raise Empty
         queue = self._fanout_to_queue[exchange]
@@ -130,12 +130,12 @@ class GuardedValkeyChannel(valkey.Channel):
             raise Empty
         return bool(super()._deliver_fanout_message(message, exchange))
 
-    def _admitted(self, raw: bytes, queue: str) -> dict[str, Any]:
+    def _validated(self, raw: bytes, queue: str) -> dict[str, Any]:
         try:
             return validate_envelope(raw, queue=queue)
-        except InvalidEnvelope as unfit:
-            self._park(raw, queue, str(unfit))
-            raise Empty from unfit
+        except InvalidEnvelope as error:
+            self._park(raw, queue, str(error))
+            raise Empty from error
 
     def _park(self, raw: bytes, queue: str, reason: str) -> None:
         log.warning("transport.parked", queue=queue, reason=reason, bytes=len(raw))
@@ -157,20 +157,20 @@ class GuardedValkeyTransport(valkey.Transport):
 
 
 class GuardedRabbitChannel(pyamqp.Channel):
-    """kombu's RabbitMQ channel; what :func:`validate_envelope` refuses is rejected, and so becomes a dead letter."""
+    """kombu's RabbitMQ channel; what :func:`validate_envelope` finds invalid is rejected and dead-lettered."""
 
     def basic_consume(self, queue: str = "", callback: Any = None, no_ack: bool = False, **options: Any) -> Any:
-        """Consume, with the guard before the callback."""
+        """Consume a queue, and validate each message before the callback."""
 
         def guarded(message: Any) -> None:
             try:
-                admitted = validate_envelope(_envelope_of(message), queue=queue)
-            except InvalidEnvelope as unfit:
-                log.warning("transport.parked", queue=queue, reason=str(unfit), bytes=len(message.body))
+                envelope = validate_envelope(_envelope_of(message), queue=queue)
+            except InvalidEnvelope as error:
+                log.warning("transport.parked", queue=queue, reason=str(error), bytes=len(message.body))
                 if not no_ack:
                     self.basic_reject(message.delivery_tag, requeue=False)
                 return
-            message.properties["application_headers"] = admitted["headers"]
+            message.properties["application_headers"] = envelope["headers"]
             callback(message)
 
         return super().basic_consume(queue=queue, callback=guarded, no_ack=no_ack, **options)
@@ -180,14 +180,14 @@ class _GuardedRabbitConnection(pyamqp.Connection):
     Channel = GuardedRabbitChannel
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, frame_handler=_forgiving_frames, **options)
+        super().__init__(*args, frame_handler=_tolerant_frame_handler, **options)
 
 
-def _forgiving_frames(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
-    """py-amqp's reader of frames; a message whose properties it cannot read comes without any, to be refused.
+def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
+    """Return py-amqp's frame handler, which strips unreadable properties so that the message is found invalid.
 
-    RabbitMQ passes properties on unread: a time in the year 10^9 or a name that is not UTF-8 raises in the middle of
-    the connection, and would do so again in every worker the message is given to.
+    RabbitMQ forwards properties unread. A timestamp in the year 10^9 or a name that is not UTF-8 would break the
+    connection of every worker that the message is delivered to.
     """
     read = frame_handler(connection, callback)
 
@@ -210,7 +210,7 @@ def _is_readable(header: bytes) -> bool:
 
 _HEADER_FRAME = 2
 _HEADER_BYTES = 12
-"""Class, weight and body size; the properties follow."""
+"""The length of class, weight and body size, which precede the properties."""
 
 _NO_PROPERTIES = b"\0\0"
 
@@ -222,7 +222,7 @@ class GuardedRabbitTransport(pyamqp.Transport):
 
 
 class GuardedRabbitTlsTransport(pyamqp.SSLTransport):
-    """The same over TLS."""
+    """kombu's RabbitMQ transport over TLS, with guarded channels."""
 
     Connection = _GuardedRabbitConnection
 
@@ -236,17 +236,17 @@ _TRANSPORTS: dict[str, type] = {
 
 
 def _envelope_of(message: Any) -> dict[str, Any]:
-    properties, address = message.properties, message.delivery_info
+    properties, delivery = message.properties, message.delivery_info
     body = message.body
     return {
-        # py-amqp decodes a body whose encoding it knows; ours is UTF-8 or refused.
+        # py-amqp decodes a body whose encoding it knows; any other encoding than UTF-8 is invalid here.
         "body": body.encode(errors="replace") if isinstance(body, str) else bytes(body),
         "content-type": properties.get("content_type"),
         "content-encoding": properties.get("content_encoding"),
         "headers": properties.get("application_headers") or {},
         "properties": {
-            "delivery_tag": str(address["delivery_tag"]),
-            "delivery_info": {"exchange": address["exchange"], "routing_key": address["routing_key"]},
+            "delivery_tag": str(delivery["delivery_tag"]),
+            "delivery_info": {"exchange": delivery["exchange"], "routing_key": delivery["routing_key"]},
             **{name: properties.get(name) for name in ("priority", "correlation_id", "reply_to")},
         },
     }

@@ -11,7 +11,7 @@ import pytest
 from tocsin_client import AsyncTocsin, Tocsin
 
 from tests.http.conftest import acme, busy_worker, gateway, ledger, settings, worker
-from tests.http.doorway import Gateway
+from tests.http.gateway_server import Gateway
 
 __all__ = ["acme", "busy_worker", "gateway", "ledger", "settings", "worker"]
 

@@ -26,7 +26,7 @@ from tocsin_client import (
 from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, CUT, GONE, SLOW_DOWN, a_road
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway, Worker
+from tests.http.gateway_server import Gateway, Worker
 
 LOOK = PostComment(1, "Look at this.")
 

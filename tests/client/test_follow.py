@@ -15,7 +15,7 @@ from gateway.settings import GatewaySettings
 from tests.client.conftest import Connect
 from tests.client.rough_road import BUSY, GONE, a_road
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway, running_gateway
+from tests.http.gateway_server import Gateway, running_gateway
 from tests.http.test_stream import broadcaster_of, incident, other_incident, record_event
 from tests.waiting import eventually
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.doorway import Gateway, Worker
+from tests.http.gateway_server import Gateway, Worker
 from tests.project.tree import ROOT
 
 CLIENT = ROOT / "clients" / "python"

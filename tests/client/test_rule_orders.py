@@ -19,7 +19,7 @@ from tocsin_client import (
 )
 
 from tests.client.conftest import Connect
-from tests.http.doorway import Gateway, Worker
+from tests.http.gateway_server import Gateway, Worker
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 ERRORS = CreateAlertRule(

@@ -19,11 +19,11 @@ from tasks.events import CommentPosted, Mentioned
 from tasks.settings import BrokerSettings
 from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
 from tests.delivery.conftest import NOWHERE, Scene
-from tests.faults.loops import running_loop
+from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.notify import notifier as notifier_module
-from workers.notify.notifier import EVENTS_PER_LINE, Notifier
+from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
 from workers.stack.servers import EmbeddedServers
 
 TEAM = 10_000
@@ -110,12 +110,12 @@ def test_a_subscription_never_weakens_a_mention(scene: Scene) -> None:
 
 
 def test_a_long_line_is_planned_without_tearing_an_activity_apart(scene: Scene) -> None:
-    ana = given_comments(scene, EVENTS_PER_LINE + 7, on_one_incident=True)
+    ana = given_comments(scene, EVENTS_PER_SUBJECT + 7, on_one_incident=True)
 
     scene.plan()
 
     assert scene.rows("SELECT user_id, event_type, count(*) FROM notifications GROUP BY 1, 2") == [
-        (ana, CommentPosted.type, EVENTS_PER_LINE + 7)
+        (ana, CommentPosted.type, EVENTS_PER_SUBJECT + 7)
     ]
 
 

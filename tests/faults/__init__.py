@@ -1,1 +1,1 @@
-"""A worker killed, a broker restarted, a message twice, a message that cannot be read."""
+"""Failures: killed processes, restarted servers, and duplicate, lost or malformed messages."""

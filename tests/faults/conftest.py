@@ -1,4 +1,4 @@
-"""Brokers and a worker that can be killed and brought back."""
+"""Brokers and a worker that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from workers.stack.valkey import Valkey
 
 
 class HintWorker:
-    """A worker process that writes down what it was told."""
+    """A worker process that records the subjects of the hints it receives."""
 
     def __init__(self, broker_url: str, folder: Path, *, prefetch: int = 1) -> None:
         self.folder = folder
@@ -33,17 +33,17 @@ class HintWorker:
 
     @property
     def handled(self) -> list[str]:
-        """The subjects it was told, in order."""
+        """The subjects received so far, in order."""
         path = self.folder / "handled"
         return path.read_text().split("\n")[:-1] if path.exists() else []
 
     @property
     def child(self) -> int:
-        """The process id of the one that does the work."""
-        named = self.folder / "child"
-        # The worker is ready before its child is.
-        eventually(named.exists)
-        return int(named.read_text())
+        """The id of the child process that runs the tasks."""
+        path = self.folder / "child"
+        # The worker reports ready before its child has started.
+        eventually(path.exists)
+        return int(path.read_text())
 
     @property
     def log(self) -> str:
@@ -78,7 +78,7 @@ def valkey_server() -> Iterator[Valkey]:
         yield server
     finally:
         server.stop()
-        folder.clear_run_folder()
+        folder.remove_socket_directory()
         folder.remove()
 
 
@@ -94,7 +94,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """An empty broker: each test that asks for it runs on every kind."""
+    """An empty broker; each test that uses it runs on every kind of broker."""
     found: Broker = request.getfixturevalue(request.param)
     return found
 

@@ -1,4 +1,4 @@
-"""Messages as Celery writes them, and the many ways in which one can be wrong."""
+"""Celery message envelopes, and the ways in which one can be malformed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORGED_CALL = {
 
 
 def an_envelope(subject: str = FORGED, *, body: Any = None, **headers: Any) -> dict[str, Any]:
-    """A good envelope; by default its hint names a subject that must never be handled."""
+    """Return a valid envelope; by default its hint has a subject that must never be handled."""
     call = [Hint((subject,)).to_args(), {}, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]
     text = json.dumps(call if body is None else body)
     return {
@@ -67,7 +67,7 @@ def an_envelope(subject: str = FORGED, *, body: Any = None, **headers: Any) -> d
 
 
 def raw(envelope: object) -> bytes:
-    """An envelope as it lies in a list on Valkey."""
+    """Return an envelope as it is stored in a list on Valkey."""
     return json.dumps(envelope).encode()
 
 
@@ -92,7 +92,7 @@ def _body(body: str) -> bytes:
     return _changed(lambda envelope: envelope.update(body=body))
 
 
-_FAR = "2099-01-01T00:00:00+00:00"
+_FAR_FUTURE = "2099-01-01T00:00:00+00:00"
 _TYPED = {"__type__": "datetime", "__value__": 5}
 
 MALFORMED: dict[str, bytes] = {
@@ -124,20 +124,20 @@ MALFORMED: dict[str, bytes] = {
     "no id": _changed(lambda envelope: envelope["headers"].pop("id")),
     "id a list": _with("headers", id=["1"]),
     "id a lone surrogate": _with("headers", id="\ud800"),
-    "an eta far away": _with("headers", eta=_FAR),
-    "an eta that is no time": _with("headers", eta="soon"),
+    "an eta in the far future": _with("headers", eta=_FAR_FUTURE),
+    "an eta that is not a time": _with("headers", eta="soon"),
     "an eta that is a number": _with("headers", eta=5),
-    "an eta before time began": _with("headers", eta="0001-01-01T00:00:00+23:59"),
-    "expires": _with("headers", expires=_FAR),
+    "an eta before year 1": _with("headers", eta="0001-01-01T00:00:00+23:59"),
+    "expires": _with("headers", expires=_FAR_FUTURE),
     "expires an object": _with("headers", expires={"in": 5}),
-    "a time limit of its own": _with("headers", timelimit=[1, 1]),
+    "a custom time limit": _with("headers", timelimit=[1, 1]),
     "a time limit that is a string": _with("headers", timelimit="never"),
     "retries": _with("headers", retries=3),
     "a group": _with("headers", group="g1"),
     "a shadow name": _with("headers", shadow="payroll"),
     "stamps": _with("headers", stamped_headers=["a"], stamps={"a": 1}),
     "compressed": _with("headers", compression="application/x-gzip"),
-    "compressed by nobody knows what": _with("headers", compression="zip of death"),
+    "an unknown compression": _with("headers", compression="zip of death"),
     "origin a lone surrogate": _with("headers", origin="\udfff"),
     # properties
     "no properties": _changed(lambda envelope: envelope.pop("properties")),
@@ -170,19 +170,19 @@ MALFORMED: dict[str, bytes] = {
     "body four elements": raw(an_envelope(body=[[], {}, {}, {}])),
     "args a string": _call("abc"),
     "args an object": _call({"subjects": []}),
-    "args no hint": _call([1]),
+    "args not a hint": _call([1]),
     "args typed values": _call([_TYPED]),
-    "args with too much": _call([*Hint(("org:1",)).to_args(), 2]),
+    "args with an extra element": _call([*Hint(("org:1",)).to_args(), 2]),
     "kwargs": _call(kwargs={"subjects": [FORGED]}),
     "kwargs a list": _call(kwargs=["x"]),
     "callbacks": _call(callbacks=[FORGED_CALL]),
-    "callbacks nonsense": _call(callbacks=[7]),
+    "callbacks of a wrong type": _call(callbacks=[7]),
     "errbacks": _call(errbacks=[FORGED_CALL]),
     "a chain": _call(chain=[FORGED_CALL]),
     "a chord": _call(chord=FORGED_CALL),
-    "an embed unheard of": _call(reply_to="x"),
+    "an unknown embed option": _call(reply_to="x"),
     "embed a list": raw(an_envelope(body=[[], {}, []])),
-    # how it is written
+    # content type and encoding
     "pickle": _changed(lambda envelope: envelope.update({"content-type": "application/x-python-serialize"})),
     "yaml": _changed(lambda envelope: envelope.update({"content-type": "application/x-yaml"})),
     "content type unknown": _changed(lambda envelope: envelope.update({"content-type": "text/strange"})),

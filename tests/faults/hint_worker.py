@@ -1,7 +1,7 @@
-"""A worker whose body writes down what it was told; the tests start it as a process of its own.
+"""Run a worker that records the subjects of its hints: ``python -m tests.faults.hint_worker FOLDER PREFETCH``.
 
-``python -m tests.faults.hint_worker FOLDER PREFETCH``: subjects go to ``FOLDER/handled``, one a line;
-``FOLDER/child`` names the child process. The subject ``wait:NAME`` holds the worker until ``FOLDER/NAME`` exists.
+It appends subjects to ``FOLDER/handled``, one per line, and writes the id of its child process to ``FOLDER/child``. The
+subject ``wait:NAME`` blocks it until ``FOLDER/NAME`` exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main(folder: Path, prefetch: int) -> int:
     app = make_app(BrokerSettings.from_environment())
     app.conf.worker_prefetch_multiplier = prefetch
 
-    def write_down(hint: Hint) -> None:
+    def record(hint: Hint) -> None:
         for subject in hint.subjects:
             with (folder / "handled").open("a") as handled:
                 handled.write(f"{subject}\n")
@@ -32,15 +32,15 @@ def main(folder: Path, prefetch: int) -> int:
             if kind == "wait":
                 eventually((folder / name).exists)
 
-    def name_child() -> None:
+    def write_child_pid() -> None:
         (folder / "child.new").write_text(str(os.getpid()))
         (folder / "child.new").rename(folder / "child")
 
-    register_tasks(app, dict.fromkeys(Lane, write_down))
+    register_tasks(app, dict.fromkeys(Lane, record))
     return run_celery_worker(
         app,
         [Lane.COMMANDS],
-        on_child_start=name_child,
+        on_child_start=write_child_pid,
         on_child_stop=lambda: None,
         ready=lambda: (folder / "ready").touch(),
     )

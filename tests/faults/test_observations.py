@@ -1,4 +1,4 @@
-"""Values of many rules, whatever becomes of workers: each does once what a plain model says, in its order."""
+"""Observations of many rules, with any failures of workers: each is applied once, in order, as a model predicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
-from tests.faults.test_batches import in_a_process_that_dies, let_time_pass, states
+from tests.faults.ledger import apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme
 from tests.handlers.conftest import Harness, house
 from tests.handlers.watch import START, ObservedRule
@@ -39,91 +39,91 @@ def acme(house: Harness) -> Acme:
 
 @pytest.fixture
 def watch(house: Harness, acme: Acme) -> ObservedRule:
-    return a_watch(house, acme)
+    return observed_rule(house, acme)
 
 
-def a_watch(house: Harness, acme: Acme) -> ObservedRule:
-    """Warning above 50 tells Mem, critical above 100 tells Ana."""
+def observed_rule(house: Harness, acme: Acme) -> ObservedRule:
+    """Return a rule whose warning above 50 notifies Mem and whose critical above 100 notifies Ana."""
     return ObservedRule(
         house, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
 
 
-# --- any order, any number of workers --------------------------------------------------------------------------
+# --- order, with several workers ---------------------------------------------------------------------------------
 
 
 @dataclass
-class Plain:
-    """One rule on one project, as plainly as can be. All values arrive within ten minutes."""
+class RuleModel:
+    """A reference model of one rule on one project; all values arrive within ten minutes."""
 
     last: datetime = START - timedelta(days=1)
     status: int | None = None
     active: set[str] = field(default_factory=set)
-    ever: set[str] = field(default_factory=set)
-    here: set[str] = field(default_factory=set)
+    ever_fired: set[str] = field(default_factory=set)
+    fired_in_incident: set[str] = field(default_factory=set)
     incidents: int = 0
     changes: list[tuple[int, int]] = field(default_factory=list)
-    told: list[tuple[int, str, int]] = field(default_factory=list)
+    deliveries: list[tuple[int, str, int]] = field(default_factory=list)
 
-    def see(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
-        """Status, what fired, what was resolved, and why it was ignored."""
+    def observe(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
+        """Apply a value; return the HTTP status, the triggers that fired and resolved, and why it was ignored."""
         if timestamp <= self.last:
             return 200, [], [], "repeated timestamp" if timestamp == self.last else "out of order"
         self.last = timestamp
         before = self.status or 1
         fired: list[str] = []
         resolved: list[str] = []
-        cooling = False
+        cooling_down = False
         for label, threshold in LABELS.items():
             if value > threshold and label not in self.active:
-                cooling |= label in self.ever
-                if label not in self.ever:
+                cooling_down |= label in self.ever_fired
+                if label not in self.ever_fired:
                     fired.append(label)
                     self._fire(label)
             elif value <= threshold and label in self.active:
                 resolved.append(label)
                 self.active.remove(label)
-                self._move()
+                self._update_status()
         now = self.changes[-1][1] if fired or resolved else before
         if now != before:
-            self._tell(before, now)
-        if fired or resolved or not cooling:
+            self._notify(before, now)
+        if fired or resolved or not cooling_down:
             return 201, fired, resolved, None
         return 200, [], [], "cooling down"
 
     def _fire(self, label: str) -> None:
         if self.status is None:
             self.incidents += 1
-            self.status, self.here = 1, set()
+            self.status, self.fired_in_incident = 1, set()
         self.active.add(label)
-        self.ever.add(label)
-        self.here.add(label)
-        self._move()
+        self.ever_fired.add(label)
+        self.fired_in_incident.add(label)
+        self._update_status()
 
-    def _move(self) -> None:
+    def _update_status(self) -> None:
         new = 20 if "critical" in self.active else 10 if self.active else 2
         if new != self.status:
             self.changes.append((self.status or 1, new))
         self.status = None if new == 2 else new
 
-    def _tell(self, before: int, now: int) -> None:
+    def _notify(self, before: int, now: int) -> None:
         method = "fire" if now == 20 or before == 1 else "resolve"
-        everyone = now == 20 or (method == "resolve" and "critical" in self.here)
-        self.told += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
+        everyone = now == 20 or (method == "resolve" and "critical" in self.fired_in_incident)
+        self.deliveries += [(person, method, now) for person in ([MEM, ANA] if everyone else [MEM])]
 
 
-def shuffled(chance: random.Random, count: int) -> list[tuple[float, datetime]]:
-    """Values a minute apart: some come too late, some come again."""
-    values = [(chance.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
-    again = chance.sample(values, count // 3)
-    places = [(place + chance.uniform(0, 4), each) for place, each in enumerate(values)]
-    places += [(values.index(each) + chance.uniform(1, 9), each) for each in again]
-    return [each for _, each in sorted(places)]
+def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetime]]:
+    """Return values a minute apart, of which some arrive late and some twice."""
+    values = [(rng.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
+    again = rng.sample(values, count // 3)
+    keys = [(index + rng.uniform(0, 4), each) for index, each in enumerate(values)]
+    keys += [(values.index(each) + rng.uniform(1, 9), each) for each in again]
+    return [each for _, each in sorted(keys)]
 
 
 @contextmanager
-def three_working(house: Harness) -> Iterator[None]:
-    """Three workers that apply whatever comes for as long as the block lasts."""
+def three_running_workers(house: Harness) -> Iterator[None]:
+    """Run three workers while the block lasts."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
@@ -143,24 +143,24 @@ def three_working(house: Harness) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_shuffled_and_repeated_values_with_three_workers_end_as_a_plain_model_says(
+def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model(
     house: Harness, acme: Acme, seed: int
 ) -> None:
-    chance = random.Random(seed)
-    watches = [a_watch(house, acme) for _ in range(4)]
-    models = [Plain() for _ in watches]
-    streams = [shuffled(chance, 45) for _ in watches]
-    turns = [place for place, stream in enumerate(streams) for _ in stream]
-    chance.shuffle(turns)
+    rng = random.Random(seed)
+    watches = [observed_rule(house, acme) for _ in range(4)]
+    models = [RuleModel() for _ in watches]
+    streams = [shuffled_values(rng, 45) for _ in watches]
+    turns = [index for index, stream in enumerate(streams) for _ in stream]
+    rng.shuffle(turns)
     expected, ids = [], []
 
-    with three_working(house):
+    with three_running_workers(house):
         for start in range(0, len(turns), 40):
             asked: list[Command] = []
-            for place in turns[start : start + 40]:
-                value, timestamp = streams[place].pop(0)
-                expected.append(models[place].see(value, timestamp))
-                asked.append(watches[place].observation(value, timestamp=timestamp.isoformat()))
+            for index in turns[start : start + 40]:
+                value, timestamp = streams[index].pop(0)
+                expected.append(models[index].observe(value, timestamp))
+                asked.append(watches[index].observation(value, timestamp=timestamp.isoformat()))
             ids += house.accept_all(asked, **watches[0].by_service())
     house.apply()
 
@@ -168,18 +168,18 @@ def test_shuffled_and_repeated_values_with_three_workers_end_as_a_plain_model_sa
     assert [(code, body["fired"], body["resolved"], body.get("ignored")) for code, body in answers] == expected
     assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
     for watch, model in zip(watches, models, strict=True):
-        assert_it_ended_as(model, watch)
+        assert_matches(model, watch)
     opened = sorted(row.identifier for watch in watches for row in watch.incidents())
     assert opened == list(range(2, 2 + len(opened)))
 
 
-def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
-    """What was written of a rule is what the model says, each thing once."""
+def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
+    """Assert that incidents, status changes, deliveries and events of a rule match the model."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
-    told = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
-    assert sorted(tuple(row) for row in told) == sorted(model.told)
-    # An opening and each change of status move the version and are announced, without a gap.
+    deliveries = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
+    assert sorted(tuple(row) for row in deliveries) == sorted(model.deliveries)
+    # Opening and each status change increment the version and emit an event, without a gap.
     assert sum(row.version for row in found) == model.incidents + len(model.changes)
     for row in found:
         sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{row.identifier}")]
@@ -188,7 +188,7 @@ def assert_it_ended_as(model: Plain, watch: ObservedRule) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_values_and_people_on_one_incident_keep_its_versions_dense(
+def test_values_and_comments_on_one_incident_leave_no_version_gap(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -196,7 +196,7 @@ def test_values_and_people_on_one_incident_keep_its_versions_dense(
     comment = PostComment.model_validate({"incident": incident.identifier, "comment": "Looking."})
     ids = []
 
-    with three_working(house):
+    with three_running_workers(house):
         for number in range(30):
             ids += house.accept_all([watch.observation(70)] * 3, **watch.by_service())
             ids.append(house.accept(comment, **acme.by("mem" if number % 2 else "ana")))
@@ -209,10 +209,10 @@ def test_values_and_people_on_one_incident_keep_its_versions_dense(
     assert sequences == list(range(1, 2 + 30 + 1))
 
 
-# --- a worker that dies ----------------------------------------------------------------------------------------
+# --- crashes -----------------------------------------------------------------------------------------------------
 
 
-def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what_they_would_have_done(
+def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_others_are_unaffected(
     house: Harness, watch: ObservedRule
 ) -> None:
     values = [10, 60, 120, 66.6, 80, 10]
@@ -220,8 +220,10 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what
 
     deaths = 0
     while "accepted" in states(house, ids):
-        deaths += in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 66.6) == -signal.SIGKILL
-        let_time_pass(house)
+        deaths += (
+            apply_in_killed_process(house, "metric.observe", lambda command: command.value == 66.6) == -signal.SIGKILL
+        )
+        end_back_off(house)
 
     assert deaths == 5
     assert states(house, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
@@ -231,15 +233,13 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_and_the_others_do_what
     ]  # fmt: skip
 
 
-def test_a_worker_that_dies_after_the_values_but_before_its_commit_has_done_nothing(
-    house: Harness, watch: ObservedRule
-) -> None:
+def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
-    in_a_process_that_dies(house, "metric.observe", lambda ask: ask.value == 10)
+    apply_in_killed_process(house, "metric.observe", lambda command: command.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
 
     house.apply()
-    let_time_pass(house)
+    end_back_off(house)
     house.apply()
 
     assert before == ([], [], [])
@@ -247,44 +247,46 @@ def test_a_worker_that_dies_after_the_values_but_before_its_commit_has_done_noth
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 2)]
 
 
-# --- more than one line ----------------------------------------------------------------------------------------
+# --- commands with several subjects ------------------------------------------------------------------------------
 
 
-def waits_while(house: Harness, line: str, id_: UUID) -> bool:
-    """Whether a command waits while somebody else has the line in hand, with no attempt counted against it."""
-    with house.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [line])
+def waits_for_lock(house: Harness, subject: str, id_: UUID) -> bool:
+    """Return whether a command waits, without counting an attempt, while another worker locks a subject."""
+    with house.engine.begin() as other_worker:
+        try_lock_subjects(other_worker, [subject])
         house.apply()
         row = house.ledger_row(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_line_in_which_it_may_open_an_incident(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_organization(house: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
-    assert waits_while(house, f"org:{watch.organization}", id_)
+    assert waits_for_lock(house, f"org:{watch.organization}", id_)
     house.apply()
     assert states(house, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_line_of_the_incident_that_it_finds(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_incident(house: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
-    assert waits_while(house, f"incident:{watch.organization}:2", id_)
+    assert waits_for_lock(house, f"incident:{watch.organization}:2", id_)
     house.apply()
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_waits_for_no_incident_of_another_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
-    other = a_watch(house, acme)
+def test_a_value_does_not_wait_for_the_incident_of_another_rule(
+    house: Harness, acme: Acme, watch: ObservedRule
+) -> None:
+    other = observed_rule(house, acme)
     other.observe(60)
 
-    assert not waits_while(house, f"incident:{watch.organization}:2", watch.accept(60))
+    assert not waits_for_lock(house, f"incident:{watch.organization}:2", watch.accept(60))
 
 
-def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
+def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -300,19 +302,19 @@ def test_what_was_asked_of_the_incident_before_the_value_comes_before_it(
     assert [change.method for change in _closings(watch)] == [1]
 
 
-def test_what_was_asked_of_the_incident_after_the_value_comes_after_it(
+def test_an_incident_command_accepted_after_a_value_is_applied_after_it(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     watch.accept(10)
     closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
 
-    assert waits_while(house, f"rule:{watch.rule}", closing)
+    assert waits_for_lock(house, f"rule:{watch.rule}", closing)
     house.apply()
     assert [change.method for change in _closings(watch)] == [3]
 
 
-def test_a_value_waits_for_whatever_was_asked_in_its_organizations_line(
+def test_a_value_is_applied_after_earlier_commands_of_its_organization(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]})
@@ -326,7 +328,9 @@ def test_a_value_waits_for_whatever_was_asked_in_its_organizations_line(
     assert incident.identifier == 1 + 120 + 1
 
 
-def test_a_value_waits_for_a_pause_in_its_organizations_line(house: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_a_value_waits_for_a_deferred_command_of_its_organization(
+    house: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     opening = house.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
     with house.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -335,14 +339,14 @@ def test_a_value_waits_for_a_pause_in_its_organizations_line(house: Harness, acm
 
     house.apply()
     waited = states(house, [opening, value])
-    let_time_pass(house)
+    end_back_off(house)
     house.apply()
 
     assert waited == ["accepted", "accepted"]
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
-def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
+def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
@@ -361,31 +365,29 @@ def test_what_comes_along_and_touches_a_further_line_waits_for_its_own_turn(
     assert by_its_organization.id == comment
 
 
-def test_an_opening_in_a_rules_name_waits_for_the_rule_and_for_the_values_before_it(
+def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_values(
     house: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
     fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule}
     opening = house.accept(OpenIncident.model_validate(fields), **acme.by("own"))
 
-    assert waits_while(house, f"rule:{watch.rule}", opening)
+    assert waits_for_lock(house, f"rule:{watch.rule}", opening)
     house.apply()
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_whoever_reopens_an_incident_of_a_rule_keeps_the_rule_from_opening_another_meanwhile(
-    house: Harness, acme: Acme, watch: ObservedRule
-) -> None:
+def test_reopening_an_incident_of_a_rule_waits_for_the_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
     watch.observe(60)
     watch.observe(10)
     reopening = house.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
 
-    assert waits_while(house, f"rule:{watch.rule}", reopening)
+    assert waits_for_lock(house, f"rule:{watch.rule}", reopening)
     house.apply()
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_value_that_was_tried_before_is_taken_alone(house: Harness, watch: ObservedRule) -> None:
+def test_a_retried_value_is_applied_alone(house: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
     with house.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
@@ -395,7 +397,7 @@ def test_a_value_that_was_tried_before_is_taken_alone(house: Harness, watch: Obs
     assert [done.finished for done in house.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_are_a_few_transactions(house: Harness, watch: ObservedRule) -> None:
+def test_a_thousand_values_of_one_rule_take_few_transactions(house: Harness, watch: ObservedRule) -> None:
     ids = house.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )

@@ -1,13 +1,13 @@
-# kombu says that it is typed, and is so in part.
+# kombu declares itself typed but is only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""What RabbitMQ has of its own: queues with a shape, and queues that refuse."""
+"""RabbitMQ only: the declared topology, and queues that reject messages when full."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from kombu import Exchange, Queue
+from kombu.entity import Exchange, Queue
 
 from gateway.settings import GatewaySettings
 from models.enums import Lane
@@ -16,9 +16,9 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.topology import DEAD_EXCHANGE, DEAD_QUEUE, EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, topology_errors
 from tests.brokers import QUORUM_ARGUMENTS, RabbitBroker
 from tests.conftest import Database
-from tests.faults.test_relay import Subscriber, given_events, going, unannounced
-from tests.http.doorway import running_gateway
-from tests.journeys.programs import tocsin
+from tests.faults.relay_harness import Subscriber, insert_events, running_relays, unpublished_count
+from tests.http.gateway_server import running_gateway
+from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import RefusedEvents, Relay
@@ -26,15 +26,15 @@ from workers.stack.servers import EmbeddedServers
 
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
-FULL = {"x-max-length": 3, "x-overflow": "reject-publish"}
-"""Of a classic queue, whose limit is exact."""
+FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
+"""Arguments of a classic queue, whose length limit is exact."""
 
-THE_REFUSER = "a.full.queue"
+FULL_QUEUE = "a.full.queue"
 
 
 @pytest.fixture
 def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """A RabbitMQ with all that is ours on it."""
+    """A RabbitMQ with all exchanges and queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
@@ -42,17 +42,17 @@ def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
 
 @pytest.fixture
 def subscriber(declared: RabbitBroker) -> Subscriber:
-    """A service with room for everything, beside one whose queue takes three events and refuses the rest."""
+    """A service without a queue limit, beside a queue that rejects all but three events."""
     service = Subscriber(declared)
     service.subscribe("#")
-    bind(declared, THE_REFUSER, FULL)
+    bind_queue(declared, FULL_QUEUE, FULL_QUEUE_ARGUMENTS)
     return service
 
 
-# --- the shape of the queues -----------------------------------------------------------------------------------
+# --- topology ----------------------------------------------------------------------------------------------------
 
 
-def test_every_queue_of_ours_is_replicated_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
+def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
     queues = {queue["name"]: queue["arguments"] for queue in declared.queues()}
     dead = queues.pop(DEAD_QUEUE)
 
@@ -70,19 +70,19 @@ def test_every_queue_of_ours_is_replicated_bounded_and_loses_no_dead_letter(decl
     assert dead["x-queue-type"] == "quorum"
 
 
-def test_the_exchange_of_events_is_a_durable_topic(declared: RabbitBroker) -> None:
-    exchange = declared.node.ask("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
+def test_the_events_exchange_is_a_durable_topic(declared: RabbitBroker) -> None:
+    exchange = declared.node.management_request("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
 
     assert (exchange["type"], exchange["durable"], exchange["auto_delete"]) == ("topic", True, False)
 
 
-def test_publishers_wait_for_confirms_and_nobody_waits_for_ever(rabbitmq: RabbitBroker) -> None:
+def test_publishers_wait_for_confirms_with_a_timeout(rabbitmq: RabbitBroker) -> None:
     options = make_app(rabbitmq.settings).conf.broker_transport_options
 
     assert (options["confirm_publish"], options["read_timeout"]) == (True, 5)
 
 
-def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: RabbitBroker) -> None:
+def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         [missing] = topology_errors(connection)
         found_after = rabbitmq.queues()
@@ -90,28 +90,28 @@ def test_what_is_as_declared_is_found_so_and_looking_changes_nothing(rabbitmq: R
 
         assert topology_errors(connection) == []
     assert "the exchange tocsin.events, the queue commands, " in missing
-    assert missing.endswith(" are missing: start `tocsin relay` (anew, if it runs), which declares them")
+    assert missing.endswith(" are missing: start `tocsin relay` (restart it, if it runs), which declares them")
     assert found_after == []
 
 
 @pytest.mark.parametrize(
-    ("shape", "difference"),
+    ("arguments", "difference"),
     [
         ({}, "x-queue-type"),
         (QUORUM_ARGUMENTS, "x-delivery-limit"),
         ({"x-queue-type": "stream"}, "x-queue-type"),
     ],
 )
-def test_a_queue_of_another_shape_is_named_with_its_difference_and_the_fix(
-    rabbitmq: RabbitBroker, shape: dict[str, object], difference: str
+def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
+    rabbitmq: RabbitBroker, arguments: dict[str, object], difference: str
 ) -> None:
     with rabbitmq.connection() as connection:
-        Queue("bulk", durable=True, queue_arguments=shape)(connection.default_channel).declare()
+        Queue("bulk", durable=True, queue_arguments=arguments)(connection.default_channel).declare()
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the queue bulk is not as we declare it (inequivalent arg '")
-    assert found.endswith("delete it on RabbitMQ, no work is lost, then start `tocsin relay` anew")
+    assert found.startswith("the queue bulk differs from its declaration (inequivalent arg '")
+    assert found.endswith("delete it on RabbitMQ, which loses no work, then restart `tocsin relay`")
     assert difference in found or "x-dead-letter" in found or "x-max-length" in found
 
 
@@ -121,43 +121,43 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
 
         [found] = [each for each in topology_errors(connection) if "missing" not in each]
 
-    assert found.startswith("the exchange tocsin.events is not as we declare it (inequivalent arg 'type'")
-    assert found.endswith("`tocsin relay` and the services whose queues were bound to it anew")
+    assert found.startswith("the exchange tocsin.events differs from its declaration (inequivalent arg 'type'")
+    assert found.endswith("restart `tocsin relay` and the services whose queues were bound to it")
 
 
-def test_a_user_who_may_not_declare_is_told_the_rights_that_are_missing(declared: RabbitBroker) -> None:
+def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
     rights = f"/permissions/{declared.host}/guest"
-    declared.node.ask("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
+    declared.node.management_request("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
 
     with declared.connection() as connection:
         found = topology_errors(connection)
 
     assert [sentence.partition(" (")[0] for sentence in found] == [
-        f"the queue {lane.value} may not be looked at" for lane in Lane
+        f"the queue {lane.value} cannot be inspected" for lane in Lane
     ]
     assert all("`rabbitmqctl set_permissions`" in sentence for sentence in found)
 
 
-def test_the_doctor_says_what_is_wrong_with_the_queues_and_is_content_once_it_is_mended(
+def test_the_doctor_reports_a_missing_queue_until_it_is_declared(
     declared: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     settings = {"DATABASE_URL": database.url, "BROKER_URL": declared.url, "REDIS_URL": servers.redis_url}
 
-    def ask() -> tuple[int, str]:
-        done = tocsin("doctor", "--json", **settings)
-        [said] = [check["says"] for check in json.loads(done.stdout)["checks"] if check["check"] == "topology"]
-        return done.returncode, said
+    def run_doctor() -> tuple[int, str]:
+        done = run_tocsin("doctor", "--json", **settings)
+        [message] = [check["says"] for check in json.loads(done.stdout)["checks"] if check["check"] == "topology"]
+        return done.returncode, message
 
     with declared.connection() as connection:
         connection.default_channel.queue_delete("bulk")
-        ill = ask()
+        before = run_doctor()
         declare(connection)
 
-    assert ill == (1, "the queue bulk is missing: start `tocsin relay` (anew, if it runs), which declares it")
-    assert ask() == (0, "every exchange and queue is as this release declares it")
+    assert before == (1, "the queue bulk is missing: start `tocsin relay` (restart it, if it runs), which declares it")
+    assert run_doctor() == (0, "every exchange and queue is as this release declares it")
 
 
-def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
+def test_readiness_reports_missing_queues_as_degraded(
     rabbitmq: RabbitBroker, database: Database, servers: EmbeddedServers
 ) -> None:
     known = {"DATABASE_URL": database.url, "BROKER_URL": rabbitmq.url, "REDIS_URL": servers.redis_url}
@@ -165,71 +165,73 @@ def test_readiness_tells_of_queues_that_are_missing_and_stays_ready(
 
     with running_gateway(settings) as gateway:
 
-        def look() -> dict[str, str]:
-            answer = gateway.get("/readyz?verbose", by=None)
-            assert answer.status_code == 200
-            # On a slow machine the broker may not have answered in time.
-            found: dict[str, str] = answer.json()["checks"].get("topology", {})
+        def topology_check() -> dict[str, str]:
+            response = gateway.get("/readyz?verbose", by=None)
+            assert response.status_code == 200
+            # On a slow machine the broker may not respond in time.
+            found: dict[str, str] = response.json()["checks"].get("topology", {})
             return found
 
-        ill = eventually(look)
+        before = eventually(topology_check)
         with rabbitmq.connection() as connection:
             declare(connection)
-        well = eventually(look)
+        after = eventually(topology_check)
 
-    assert ill["status"] == "degraded"
-    assert "the queue commands, " in ill["detail"]
-    assert well == {"status": "ok", "detail": "as declared"}
-
-
-# --- queues that refuse ----------------------------------------------------------------------------------------
+    assert before["status"] == "degraded"
+    assert "the queue commands, " in before["detail"]
+    assert after == {"status": "ok", "detail": "as declared"}
 
 
-def test_a_full_queue_does_not_keep_events_from_the_others(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=150, length=2)
+# --- full queues -------------------------------------------------------------------------------------------------
 
-    def told() -> list[list[int]]:
+
+def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
+    insert_events(database.engine, subjects=150, per_subject=2)
+
+    def received() -> list[list[int]]:
         return [list(dict.fromkeys(numbers)) for numbers in subscriber.sequences().values()]
 
-    with going(Relay(database.engine, subscriber.settings)):
-        eventually(lambda: told() == [[1, 2]] * 150)
+    with running_relays(Relay(database.engine, subscriber.settings)):
+        eventually(lambda: received() == [[1, 2]] * 150)
 
 
-def test_what_a_full_queue_refused_is_published_again_once_there_is_room(
+def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     database: Database, subscriber: Subscriber
 ) -> None:
-    given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+    insert_events(database.engine, subjects=5, per_subject=1)
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
     relay.publish_batch()
-    assert unannounced(database.engine) == 2
-    first = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
+    assert unpublished_count(database.engine) == 2
+    first = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
 
-    while unannounced(database.engine):
+    while unpublished_count(database.engine):
         relay.publish_batch()
 
-    rest = [message.payload["subject"] for message in subscriber.broker.receive_all(THE_REFUSER)]
+    rest = [message.payload["subject"] for message in subscriber.broker.receive_all(FULL_QUEUE)]
     assert len({*first, *rest}) == 5
 
 
-def test_a_queue_that_stays_full_is_given_up_after_a_few_times(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=5, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(0, 0)))
+def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
+    insert_events(database.engine, subjects=5, per_subject=1)
+    relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
 
     while relay.publish_batch():
         pass
 
-    assert unannounced(database.engine) == 0
+    assert unpublished_count(database.engine) == 0
     assert sorted(len(numbers) for numbers in subscriber.sequences().values()) == [1, 1, 1, 3, 3]
 
 
-def test_only_so_many_refused_events_are_tried_again(database: Database, subscriber: Subscriber) -> None:
-    given_events(database.engine, lines=10, length=1)
-    relay = Relay(database.engine, subscriber.settings, owed=RefusedEvents(pauses_seconds=(600,), at_most=4))
+def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Database, subscriber: Subscriber) -> None:
+    insert_events(database.engine, subjects=10, per_subject=1)
+    relay = Relay(
+        database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(600,), max_deferred=4)
+    )
 
     while relay.publish_batch():
         pass
 
-    assert unannounced(database.engine) == 4
+    assert unpublished_count(database.engine) == 4
 
 
 def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
@@ -241,28 +243,28 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
     assert declared.depth(NOTIFIER_QUEUE) == 80
 
 
-def test_a_full_lane_does_not_keep_hints_from_the_others(declared: RabbitBroker) -> None:
-    limit(declared, Lane.BULK, 1)
-    hinter = HintPublisher(make_app(declared.settings))
+def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> None:
+    limit_queue_length(declared, Lane.BULK, 1)
+    publisher = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
         # Three messages each.
-        hinter.publish(lane, (f"incident:1:{number}" for number in range(1500)))
+        publisher.publish(lane, (f"incident:1:{number}" for number in range(1500)))
 
-    hinter.start()
-    hinter.stop(timeout=30)
+    publisher.start()
+    publisher.stop(timeout=30)
 
     assert declared.depth(Lane.BULK) < 3
     assert (declared.depth(Lane.COMMANDS), declared.depth(Lane.DELIVERIES)) == (3, 3)
 
 
-def bind(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
-    """Let a service of this name ask for all events."""
+def bind_queue(broker: RabbitBroker, name: str, limits: dict[str, object]) -> None:
+    """Bind a queue of this name to all events."""
     with broker.connection() as connection:
         queue = Queue(name, EVENTS_EXCHANGE, routing_key="#", queue_arguments=limits)
         queue(connection.default_channel).declare()
 
 
-def limit(broker: RabbitBroker, queue: str, length: int) -> None:
-    """Let an operator allow a queue fewer messages than we do."""
+def limit_queue_length(broker: RabbitBroker, queue: str, length: int) -> None:
+    """Set a policy that limits the length of a queue."""
     policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
-    broker.node.ask("PUT", f"/policies/{broker.host}/small", policy)
+    broker.node.management_request("PUT", f"/policies/{broker.host}/small", policy)

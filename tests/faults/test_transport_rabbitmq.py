@@ -1,6 +1,6 @@
-# kombu says that it is typed, and is so in part.
+# kombu declares itself typed but is only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""On RabbitMQ too: what a stranger puts on a queue becomes a dead letter, and the worker goes on."""
+"""Malformed messages on RabbitMQ are dead-lettered, and the worker survives them and outages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("rabbitmq")
 
 
 class WithRawProperties(Message):  # type: ignore[misc]
-    """A message whose properties are these very bytes: the flags that say which are there, then those."""
+    """A message with raw property bytes: the flags of the properties present, then their values."""
 
     def __init__(self, flags: int, properties: bytes) -> None:
         super().__init__(b"{}")
@@ -37,7 +37,7 @@ class WithRawProperties(Message):  # type: ignore[misc]
 
 
 def with_header(value: bytes) -> WithRawProperties:
-    """A message with one header, of this type and value."""
+    """Return a message with one header of this encoded type and value."""
     return WithRawProperties(0x2000, table(value))
 
 
@@ -52,32 +52,32 @@ def nested(depth: int) -> bytes:
     return value
 
 
-FAR = pack(">Q", 2**60)
+FAR_FUTURE = pack(">Q", 2**60)
 
 UNREADABLE = {
-    "a time in the year 10^10": WithRawProperties(0x0040, FAR),
-    "a header with such a time": with_header(b"T" + FAR),
+    "a time in the year 10^10": WithRawProperties(0x0040, FAR_FUTURE),
+    "a header with such a time": with_header(b"T" + FAR_FUTURE),
     "a content type that is not UTF-8": WithRawProperties(0x8000, b"\x02\xff\xfe"),
     "an id that is not UTF-8": WithRawProperties(0x0400, b"\x02\xff\xfe"),
-    "a header that others read as a number": with_header(b"s\x00\x01"),
+    "a header of an ambiguous type": with_header(b"s\x00\x01"),
     "a decimal of 10^255": with_header(b"D\xff\x00\x00\x00\x01"),
     "tables in tables": with_header(nested(3000)),
 }
-"""Properties that RabbitMQ passes on and py-amqp cannot read, or reads as something else."""
+"""Properties that RabbitMQ forwards and py-amqp cannot decode, or decodes differently."""
 
 
 def as_amqp(envelope: bytes) -> Message | None:
-    """A malformed envelope as a message on RabbitMQ; none if only what RabbitMQ writes itself is wrong with it."""
+    """Convert an envelope to a RabbitMQ message; return ``None`` if only parts that RabbitMQ writes are malformed."""
     try:
         parts = json.loads(envelope)
     except (ValueError, RecursionError):
         return Message(envelope[:100_000])
     if not isinstance(parts, dict):
         return Message(envelope)
-    good = an_envelope()
+    valid = an_envelope()
     body, headers = parts.get("body"), parts.get("headers")
     written = {name.replace("-", "_"): parts.get(name) for name in ("content-type", "content-encoding")}
-    if (parts | {"properties": 0}) == (good | {"properties": 0}) or not isinstance(headers, dict | None):
+    if (parts | {"properties": 0}) == (valid | {"properties": 0}) or not isinstance(headers, dict | None):
         return None
     return Message(
         as_bytes(body),
@@ -93,18 +93,18 @@ def as_bytes(body: Any) -> bytes:
         return json.dumps(body).encode()
 
 
-WRONG = [message for envelope in MALFORMED.values() if (message := as_amqp(envelope)) is not None]
+MALFORMED_MESSAGES = [message for envelope in MALFORMED.values() if (message := as_amqp(envelope)) is not None]
 
 
 @pytest.fixture
 def broker(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """What the worker works on, with the queues on it."""
+    """The broker of the worker, with its queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
 
 
-def put(broker: RabbitBroker, *messages: Message, queue: str = QUEUE) -> None:
+def publish(broker: RabbitBroker, *messages: Message, queue: str = QUEUE) -> None:
     with broker.connection() as connection:
         for message in messages:
             connection.default_channel.basic_publish(message, exchange="", routing_key=queue)
@@ -116,43 +116,43 @@ def a_hint(subject: str) -> Message:
     return message
 
 
-def test_most_of_what_can_be_malformed_can_be_so_on_rabbitmq() -> None:
-    assert len(WRONG) > 60
+def test_most_malformed_envelopes_can_be_sent_on_rabbitmq() -> None:
+    assert len(MALFORMED_MESSAGES) > 60
 
 
-def test_no_malformed_message_stops_a_worker_and_nothing_forged_runs(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: RabbitBroker, worker: HintWorker) -> None:
     child = worker.child
-    put(broker, *WRONG, *UNREADABLE.values(), a_hint("org:1"))
+    publish(broker, *MALFORMED_MESSAGES, *UNREADABLE.values(), a_hint("org:1"))
 
     worker.wait_handled("org:1")
 
     assert worker.handled == ["org:1"]
     assert worker.child == child
     assert "Traceback" not in worker.log
-    eventually(lambda: broker.depth(DEAD_QUEUE) == len(WRONG) + len(UNREADABLE))
+    eventually(lambda: broker.depth(DEAD_QUEUE) == len(MALFORMED_MESSAGES) + len(UNREADABLE))
     assert broker.depth(QUEUE) == 0
 
 
-def test_a_dead_letter_says_where_it_lay_and_the_log_says_why(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, Message(b"hello"))
+def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBroker, worker: HintWorker) -> None:
+    publish(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
 
-    [letter] = broker.node.ask(
+    [dead_letter] = broker.node.management_request(
         "POST",
         f"/queues/{broker.host}/{DEAD_QUEUE}/get",
         {"count": 1, "ackmode": "ack_requeue_false", "encoding": "auto"},
     )
-    assert letter["payload"] == "hello"
-    assert letter["properties"]["headers"]["x-first-death-queue"] == QUEUE
-    assert letter["properties"]["headers"]["x-first-death-reason"] == "rejected"
+    assert dead_letter["payload"] == "hello"
+    assert dead_letter["properties"]["headers"]["x-first-death-queue"] == QUEUE
+    assert dead_letter["properties"]["headers"]["x-first-death-reason"] == "rejected"
     assert "transport.parked" in worker.log
 
 
 def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
-    put(broker, forged, a_hint("org:2"))
+    publish(broker, forged, a_hint("org:2"))
 
     worker.wait_handled("org:2")
 
@@ -160,62 +160,62 @@ def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: Hin
     assert broker.depth(DEAD_QUEUE) == 0
 
 
-def test_what_nobody_manages_to_handle_is_a_dead_letter_in_the_end(broker: RabbitBroker) -> None:
-    put(broker, a_hint("org:1"))
+def test_a_message_that_exceeds_the_delivery_limit_is_dead_lettered(broker: RabbitBroker) -> None:
+    publish(broker, a_hint("org:1"))
 
     deliveries = 0
-    while taken_and_dropped(broker):
+    while deliver_and_drop(broker):
         deliveries += 1
 
     assert deliveries == 21
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
 
 
-def taken_and_dropped(broker: RabbitBroker) -> bool:
-    """Whether there was a message for somebody who then hung up."""
+def deliver_and_drop(broker: RabbitBroker) -> bool:
+    """Receive a message and disconnect without acknowledging it; return whether there was one."""
     with broker.connection() as connection:
         return connection.default_channel.basic_get(QUEUE) is not None
 
 
-def test_a_worker_whose_queues_were_deleted_declares_them_and_goes_on(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, a_hint("org:1"))
+def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBroker, worker: HintWorker) -> None:
+    publish(broker, a_hint("org:1"))
     worker.wait_handled("org:1")
 
     broker.delete_queues()
     eventually(lambda: [queue for queue in broker.queues() if queue["name"] == QUEUE])
-    put(broker, a_hint("org:2"))
+    publish(broker, a_hint("org:2"))
 
     worker.wait_handled("org:2")
 
 
-def test_a_worker_outlives_rabbitmq_going_away_with_a_message_in_hand(broker: RabbitBroker, worker: HintWorker) -> None:
-    put(broker, a_hint("wait:go"))
+def test_a_worker_survives_a_rabbitmq_outage_during_a_message(broker: RabbitBroker, worker: HintWorker) -> None:
+    publish(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()
 
     (worker.folder / "go").touch()
     broker.start()
-    put(broker, a_hint("org:1"))
+    publish(broker, a_hint("org:1"))
 
     worker.wait_handled("org:1")
 
 
-def test_a_listener_hears_on_after_a_malformed_event(broker: RabbitBroker) -> None:
-    with listening(broker) as woken:
-        put(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
+def test_a_listener_continues_after_a_malformed_event(broker: RabbitBroker) -> None:
+    with running_listener(broker) as received:
+        publish(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)
         eventually(lambda: broker.depth(DEAD_QUEUE) == 1 + len(UNREADABLE))
 
         EventBus(broker.settings).publish([BusMessage("incident.opened", "{}")])
 
-        assert woken.wait(30)
+        assert received.wait(30)
 
 
 @contextmanager
-def listening(broker: RabbitBroker) -> Iterator[threading.Event]:
-    woken = threading.Event()
-    listener = EventBusListener(broker.settings, woken)
+def running_listener(broker: RabbitBroker) -> Iterator[threading.Event]:
+    received = threading.Event()
+    listener = EventBusListener(broker.settings, received)
     listener.start()
     try:
-        yield woken
+        yield received
     finally:
         listener.stop()

@@ -1,4 +1,4 @@
-"""What a crash costs: nothing accepted is lost, nothing is applied twice, and work goes on without a human."""
+"""Crashes in a whole stack: nothing accepted is lost or applied twice, and recovery is automatic."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tasks.broker.hints import Hint
 from tasks.broker.topology import declare
 from tasks.settings import BrokerSettings
 from tests.brokers import RabbitBroker, broker_params
-from tests.journeys.programs import open_folder
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
+from tests.journeys.stack import ACME, Stack, post_until_accepted, running_stack, stack_broker
+from tests.journeys.subprocesses import public_temp_dir
 from tests.waiting import eventually
 
 TOTAL = 90
@@ -27,35 +27,35 @@ TOTAL = 90
 
 @dataclass
 class System:
-    """Three workers and all the rest; ``rabbitmq`` is their broker, if it is not the stack's own Valkey."""
+    """A stack with three workers; ``rabbitmq`` is its broker unless it uses the embedded Valkey."""
 
     stack: Stack
     rabbitmq: RabbitBroker | None
 
-    def kill(self, part: str) -> None:
-        """Kill -9 a part, which is then brought back."""
-        if part == "broker" and self.rabbitmq:
+    def kill(self, process: str) -> None:
+        """Kill a process with SIGKILL and wait for its restart."""
+        if process == "broker" and self.rabbitmq:
             self.rabbitmq.stop()
             self.rabbitmq.start()
             return
-        part = "valkey" if part == "broker" else part
-        pid = self.stack.kill(part)
-        self.stack.comes_back(part, other_than=pid)
+        process = "valkey" if process == "broker" else process
+        pid = self.stack.kill(process)
+        self.stack.wait_for_restart(process, other_than=pid)
 
-    def wipe_broker(self) -> None:
-        """Take away every hint and every event on its way, with their queues."""
+    def delete_queues(self) -> None:
+        """Delete every queue with the hints and events on it."""
         if self.rabbitmq:
             self.rabbitmq.delete_queues()
         else:
-            redis.Redis.from_url(self.stack.running["environment"]["REDIS_URL"]).flushall()
+            redis.Redis.from_url(self.stack.state["environment"]["REDIS_URL"]).flushall()
 
 
-@pytest.fixture(scope="module", params=broker_params(beside="faults"))
+@pytest.fixture(scope="module", params=broker_params(valkey_group="faults"))
 def system(request: pytest.FixtureRequest) -> Iterator[System]:
-    """Everything, once on each kind of broker."""
+    """A stack on each kind of broker."""
     with (
-        a_broker_for_the_stack(request) as rabbitmq,
-        open_folder() as folder,
+        stack_broker(request) as rabbitmq,
+        public_temp_dir() as folder,
         running_stack(folder / "data", "--workers", "3", broker=rabbitmq) as running,
     ):
         yield System(running, rabbitmq)
@@ -63,18 +63,18 @@ def system(request: pytest.FixtureRequest) -> Iterator[System]:
 
 @pytest.fixture
 def stack(system: System) -> Stack:
-    """What people use."""
+    """The stack under test."""
     return system.stack
 
 
-def post_until_accepted(client: httpx.Client, text: str) -> None:
-    """Post a comment without waiting for its outcome, until somebody accepts it."""
+def post_comment(client: httpx.Client, text: str) -> None:
+    """Post a comment until it is accepted, without waiting for its outcome."""
     body = {"comment": text, "mentions": ["user:12"]}
-    answer = careful_post(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
-    assert answer.status_code in {201, 202}, answer.text
+    response = post_until_accepted(client, f"{ACME}/incidents/1/comments/", body, key=text.replace(" ", "-"))
+    assert response.status_code in {201, 202}, response.text
 
 
-def written(stack: Stack, prefix: str) -> list[str]:
+def comments_with_prefix(stack: Stack, prefix: str) -> list[str]:
     engine = stack.engine()
     with engine.connect() as connection:
         rows = connection.exec_driver_sql(
@@ -85,7 +85,7 @@ def written(stack: Stack, prefix: str) -> list[str]:
     return found
 
 
-def items(stack: Stack, prefix: str) -> int:
+def notification_count(stack: Stack, prefix: str) -> int:
     engine = stack.engine()
     with engine.connect() as connection:
         count: int = connection.exec_driver_sql(
@@ -97,47 +97,47 @@ def items(stack: Stack, prefix: str) -> int:
     return count
 
 
-@pytest.mark.parametrize("part", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
-def test_a_part_killed_in_mid_load_loses_and_doubles_nothing(system: System, stack: Stack, part: str) -> None:
-    texts = [f"{part} {number}" for number in range(TOTAL)]
+@pytest.mark.parametrize("process", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
+def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, process: str) -> None:
+    texts = [f"{process} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 
     def load() -> None:
         with stack.client(Prefer="respond-async") as client:
             for number, text in enumerate(texts):
-                post_until_accepted(client, text)
+                post_comment(client, text)
                 if number == TOTAL // 3:
                     halfway.set()
 
     with ThreadPoolExecutor(1) as callers:
         caller = callers.submit(load)
         eventually(lambda: halfway.is_set() or caller.done(), within_seconds=60)
-        system.kill(part)
+        system.kill(process)
         caller.result()
 
-    eventually(lambda: len(written(stack, part)) >= TOTAL, within_seconds=60)
-    assert written(stack, part) == texts
-    eventually(lambda: items(stack, part) >= TOTAL, within_seconds=60)
-    assert items(stack, part) == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, process)) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, process) == texts
+    eventually(lambda: notification_count(stack, process) >= TOTAL, within_seconds=60)
+    assert notification_count(stack, process) == TOTAL
 
 
-def test_a_broker_wiped_in_mid_load_loses_nothing(system: System, stack: Stack) -> None:
+def test_wiping_the_broker_under_load_loses_nothing(system: System, stack: Stack) -> None:
     texts = [f"wiped {number}" for number in range(TOTAL)]
 
     with stack.client(Prefer="respond-async") as client:
         for number, text in enumerate(texts):
-            post_until_accepted(client, text)
+            post_comment(client, text)
             if number % 40 == 0:
-                system.wipe_broker()
+                system.delete_queues()
 
-    eventually(lambda: len(written(stack, "wiped")) >= TOTAL, within_seconds=60)
-    assert written(stack, "wiped") == texts
-    eventually(lambda: items(stack, "wiped") >= TOTAL, within_seconds=60)
-    assert items(stack, "wiped") == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, "wiped")) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, "wiped") == texts
+    eventually(lambda: notification_count(stack, "wiped") >= TOTAL, within_seconds=60)
+    assert notification_count(stack, "wiped") == TOTAL
 
 
-def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack) -> None:
-    settings = stack.running["environment"]
+def test_duplicate_late_and_reordered_hints_change_nothing(stack: Stack) -> None:
+    settings = stack.state["environment"]
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": settings["BROKER_URL"]}))
     texts = [f"shuffled {number}" for number in range(TOTAL)]
     subjects = [f"incident:1:{identifier}" for identifier in (3, 2, 1)] + ["org:1", "user:12", "incident:1:999"]
@@ -145,27 +145,29 @@ def test_hints_that_come_twice_late_and_in_any_order_change_nothing(stack: Stack
     with stack.client(Prefer="respond-async") as client, app.connection_for_write() as connection:
         declare(connection)
         for number, text in enumerate(texts):
-            post_until_accepted(client, text)
+            post_comment(client, text)
             for subject in random.Random(number).sample(subjects, 4) * 2:
                 app.send_task(
                     Lane.COMMANDS.task_name, args=Hint((subject,)).to_args(), queue=Lane.COMMANDS, connection=connection
                 )
 
-    eventually(lambda: len(written(stack, "shuffled")) >= TOTAL, within_seconds=60)
-    assert written(stack, "shuffled") == texts
-    eventually(lambda: items(stack, "shuffled") >= TOTAL, within_seconds=60)
-    assert items(stack, "shuffled") == TOTAL
+    eventually(lambda: len(comments_with_prefix(stack, "shuffled")) >= TOTAL, within_seconds=60)
+    assert comments_with_prefix(stack, "shuffled") == texts
+    eventually(lambda: notification_count(stack, "shuffled") >= TOTAL, within_seconds=60)
+    assert notification_count(stack, "shuffled") == TOTAL
 
 
-def test_fifty_equal_posts_at_once_make_one_comment(stack: Stack) -> None:
+def test_fifty_identical_concurrent_posts_create_one_comment(stack: Stack) -> None:
     def post(_: int) -> tuple[int, str, str]:
         with stack.client() as client:
-            answer = careful_post(client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty")
-            return answer.status_code, answer.headers["Command-Id"], answer.text
+            response = post_until_accepted(
+                client, f"{ACME}/incidents/2/comments/", {"comment": "fifty times"}, key="fifty"
+            )
+            return response.status_code, response.headers["Command-Id"], response.text
 
     with ThreadPoolExecutor(50) as callers:
-        answers = set(callers.map(post, range(50)))
+        responses = set(callers.map(post, range(50)))
 
-    assert len(answers) == 1
-    assert answers.pop()[0] == 201
-    assert written(stack, "fifty") == ["fifty times"]
+    assert len(responses) == 1
+    assert responses.pop()[0] == 201
+    assert comments_with_prefix(stack, "fifty") == ["fifty times"]

@@ -47,14 +47,14 @@ def test_with_a_worker_on_every_queue_all_is_well(tocsin: Tocsin, database: Data
     good, says = queues(tocsin)
 
     assert good
-    assert "commands N s ago (N ms on its way), bulk" in says
+    assert "commands N s ago (N ms after it was sent), bulk" in says
 
 
 def test_a_queue_without_a_worker_is_named_with_the_command_that_starts_one(tocsin: Tocsin, database: Database) -> None:
     send(database, ago="120 seconds", seen_on={*Lane})
     send(database, ago="0 seconds", seen_on={Lane.COMMANDS, Lane.BULK})
 
-    what, fix = "no worker has taken a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
+    what, fix = "no worker has consumed a canary from deliveries for N s", "start `tocsin worker --lanes deliveries`"
     assert queues(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 

@@ -1,4 +1,4 @@
-"""A small organization behind a gateway that listens."""
+"""A small organization behind a gateway that listens on a port."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from models.incidents.incident import incidents
 from tests.builders import NOW, an_alert_rule, an_incident
 from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
-from tests.http.doorway import RULES, Gateway, Worker
-from tests.http.listing import Open
+from tests.http.gateway_server import RULES, Gateway, Worker
+from tests.http.incident_list_requests import OpenIncident
 from workers.stack.servers import EmbeddedServers
 
 MORE_TOKENS = {
@@ -52,7 +52,7 @@ MORE_TOKENS = {
 
 @pytest.fixture
 def acme(database: Database) -> Acme:
-    """People, projects, tokens, and incident 1 of each organization."""
+    """Organizations with people, projects, tokens, and an incident numbered 1 each."""
     known = Acme(database.engine)
     with database.engine.begin() as connection:
         import_directory(connection, copy.deepcopy(MORE_TOKENS))
@@ -61,21 +61,23 @@ def acme(database: Database) -> Acme:
 
 @pytest.fixture
 def rules(database: Database, acme: Acme) -> None:
-    """Rules 1 to 8 on p1; trigger 1001 of rule 1 has action 1002, and so on. Rule 1 found incident 1."""
+    """Insert rules 1 to 8 on p1; rule n has trigger n001 with action n002, and incident 1 belongs to rule 1."""
     with database.engine.begin() as connection:
         for number in RULES:
-            told = Action(
+            action = Action(
                 id=number * 1000 + 2, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW
             )
-            trigger = Trigger(id=number * 1000 + 1, label="critical", threshold=100.0, date_added=NOW, actions=(told,))
-            made = an_alert_rule(
+            trigger = Trigger(
+                id=number * 1000 + 1, label="critical", threshold=100.0, date_added=NOW, actions=(action,)
+            )
+            inserted = an_alert_rule(
                 connection,
                 acme.organizations["acme"],
                 projects=[acme.projects["acme", "p1"]],
                 triggers=[trigger],
                 created_by=11,
             )
-            assert made == number
+            assert inserted == number
         connection.exec_driver_sql(
             "UPDATE incidents SET alert_rule_id = 1, alert_rule_generation = 1 WHERE organization_id = %s",
             (acme.organizations["acme"],),
@@ -84,15 +86,15 @@ def rules(database: Database, acme: Acme) -> None:
 
 @pytest.fixture
 def ledger(database: Database) -> Engine:
-    """The database, to look at what was accepted."""
+    """The engine of the test's database, to read what was accepted."""
     return database.engine
 
 
 @pytest.fixture
-def opened(acme: Acme, ledger: Engine) -> Open:
-    """Opens an incident of acme with this title, ``minutes`` after the one that is always there."""
+def opened(acme: Acme, ledger: Engine) -> OpenIncident:
+    """Return a function that inserts an incident of acme, started ``minutes`` after incident 1."""
 
-    def an(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
+    def insert(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
         with ledger.begin() as connection:
             return an_incident(
                 connection,
@@ -103,19 +105,19 @@ def opened(acme: Acme, ledger: Engine) -> Open:
                 **facts,
             )
 
-    return an
+    return insert
 
 
 @pytest.fixture
 def named_first(acme: Acme, ledger: Engine) -> None:
-    """The incident that is always there, on p1, is titled `first`."""
+    """Give incident 1 on p1 the title ``first``."""
     with ledger.begin() as connection:
         connection.execute(update(incidents).values(title="first"))
 
 
 @pytest.fixture
 def settings(servers: EmbeddedServers, database: Database) -> Callable[..., GatewaySettings]:
-    """The gateway's settings; facts that matter are named."""
+    """Return a function that builds the gateway's settings; keyword arguments override fields."""
 
     def build(**facts: object) -> GatewaySettings:
         known = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
@@ -126,7 +128,7 @@ def settings(servers: EmbeddedServers, database: Database) -> Callable[..., Gate
 
 @pytest.fixture
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks) -> Iterator[Gateway]:
-    """A gateway in front of the organization."""
+    """A running gateway."""
     yield from _stopped_afterwards(Gateway(settings()), afterwards)
 
 
@@ -134,7 +136,7 @@ def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: Ba
 def unlimited_gateway(
     acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks
 ) -> Iterator[Gateway]:
-    """The same, for thousands of requests of one caller."""
+    """A running gateway that limits no caller's rate."""
     yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), afterwards)
 
 
@@ -147,7 +149,7 @@ def _stopped_afterwards(gateway: Gateway, afterwards: BackgroundTasks) -> Iterat
 
 @pytest.fixture
 def worker(servers: EmbeddedServers, database: Database) -> Iterator[Worker]:
-    """A worker that waits to be told."""
+    """A worker that applies commands only on request."""
     applying = Worker(database.url, servers.redis_url)
     yield applying
     applying.stop()
@@ -155,6 +157,6 @@ def worker(servers: EmbeddedServers, database: Database) -> Iterator[Worker]:
 
 @pytest.fixture
 def busy_worker(worker: Worker) -> Worker:
-    """A worker that applies whatever comes."""
+    """A worker that applies commands continuously."""
     worker.start()
     return worker

@@ -1,4 +1,4 @@
-"""From a request to a command, and how long its answer is waited for."""
+"""From a request to an accepted command, and the wait for its outcome."""
 
 from __future__ import annotations
 
@@ -12,51 +12,51 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
 
-def test_a_route_waits_for_the_outcome_and_answers_as_the_worker_decided(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(COMMENTS, {"comment": "  Look.  ", "mentions": ["ana"], "unknown": [1]})
+def test_a_write_waits_for_the_outcome_and_returns_it(gateway: Gateway, busy_worker: Worker) -> None:
+    response = gateway.post(COMMENTS, {"comment": "  Look.  ", "mentions": ["ana"], "unknown": [1]})
 
-    assert (answer.status_code, answer.json()["comment"]) == (201, "Look.")
-    command = gateway.get(f"/api/0/commands/{answer.headers['command-id']}/").json()
+    assert (response.status_code, response.json()["comment"]) == (201, "Look.")
+    command = gateway.get(f"/api/0/commands/{response.headers['command-id']}/").json()
     assert (command["status"], command["attempts"]) == ("applied", 1)
-    assert command["outcome"] == {"status": 201, "body": answer.json()}
+    assert command["outcome"] == {"status": 201, "body": response.json()}
 
 
-def test_a_refusal_of_the_worker_is_an_answer_with_a_command(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(f"{ACME}/incidents/77/comments/", A_COMMENT)
+def test_a_refusal_by_the_worker_is_returned_with_its_command(gateway: Gateway, busy_worker: Worker) -> None:
+    response = gateway.post(f"{ACME}/incidents/77/comments/", A_COMMENT)
 
-    assert (answer.status_code, answer.json()) == (404, {"detail": "The requested resource does not exist"})
-    command = gateway.get(f"/api/0/commands/{answer.headers['command-id']}/").json()
+    assert (response.status_code, response.json()) == (404, {"detail": "The requested resource does not exist"})
+    command = gateway.get(f"/api/0/commands/{response.headers['command-id']}/").json()
     assert command["status"] == "rejected"
-    assert command["outcome"] == {"status": 404, "body": answer.json()}
+    assert command["outcome"] == {"status": 404, "body": response.json()}
 
 
-def test_who_does_not_want_to_wait_gets_the_command(gateway: Gateway) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
+def test_respond_async_returns_the_accepted_command(gateway: Gateway) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
 
-    command = answer.json()
-    assert answer.status_code == 202
-    assert answer.headers["location"] == f"/api/0/commands/{command['id']}/"
-    assert answer.headers["retry-after"] == "1"
-    assert answer.headers["command-id"] == command["id"]
-    assert answer.headers["preference-applied"] == "respond-async"
+    command = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["retry-after"] == "1"
+    assert response.headers["command-id"] == command["id"]
+    assert response.headers["preference-applied"] == "respond-async"
     assert command | {"id": "", "acceptedAt": ""} == {
         "id": "", "type": "comment.post", "status": "accepted", "organization": "acme", "acceptedAt": "",
         "finishedAt": None, "attempts": 0, "heldBy": None, "outcome": None, "error": None,
     }  # fmt: skip
-    assert gateway.get(answer.headers["location"]).json() == command
+    assert gateway.get(response.headers["location"]).json() == command
 
 
 @pytest.mark.parametrize(
-    ("said", "applied"),
+    ("preference", "applied"),
     [
         ("wait=0", "wait=0"),
         ("wait=1", "wait=1"),
@@ -65,27 +65,27 @@ def test_who_does_not_want_to_wait_gets_the_command(gateway: Gateway) -> None:
         ("wait=1, wait=30", "wait=1"),
     ],
 )
-def test_what_was_done_of_a_preference_is_said(gateway: Gateway, said: str, applied: str) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
+def test_applied_preferences_are_echoed(gateway: Gateway, preference: str, applied: str) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Prefer=preference)
 
-    assert (answer.status_code, answer.headers["preference-applied"]) == (202, applied)
-
-
-def test_longer_waits_than_thirty_seconds_are_cut(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT, Prefer="wait=900")
-
-    assert (answer.status_code, answer.headers["preference-applied"]) == (201, "wait=30")
+    assert (response.status_code, response.headers["preference-applied"]) == (202, applied)
 
 
-@pytest.mark.parametrize("said", ["wait=soon", "wait=-1", "respond-async=no", ""])
-def test_a_preference_that_cannot_be_read_is_ignored(gateway: Gateway, busy_worker: Worker, said: str) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT, Prefer=said)
+def test_waits_are_capped_at_thirty_seconds(gateway: Gateway, busy_worker: Worker) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Prefer="wait=900")
 
-    assert answer.status_code == 201
-    assert "preference-applied" not in answer.headers
+    assert (response.status_code, response.headers["preference-applied"]) == (201, "wait=30")
 
 
-def test_who_waits_without_wake_ups_is_told_all_the_same(
+@pytest.mark.parametrize("preference", ["wait=soon", "wait=-1", "respond-async=no", ""])
+def test_a_malformed_preference_is_ignored(gateway: Gateway, busy_worker: Worker, preference: str) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, Prefer=preference)
+
+    assert response.status_code == 201
+    assert "preference-applied" not in response.headers
+
+
+def test_the_outcome_is_found_without_pubsub(
     acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
 ) -> None:
     with running_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
@@ -93,101 +93,103 @@ def test_who_waits_without_wake_ups_is_told_all_the_same(
 
 
 def test_a_command_can_be_waited_for_later(gateway: Gateway, worker: Worker) -> None:
-    place = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
-    told: list[httpx.Response] = []
-    waiting = threading.Thread(target=lambda: told.append(gateway.get(place, Prefer="wait=20")))
+    location = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
+    responses: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: responses.append(gateway.get(location, Prefer="wait=20")))
 
     waiting.start()
     worker.apply()
     waiting.join()
 
-    assert told[0].json()["status"] == "applied"
-    assert told[0].headers["preference-applied"] == "wait=20"
+    assert responses[0].json()["status"] == "applied"
+    assert responses[0].headers["preference-applied"] == "wait=20"
 
 
-def test_a_command_is_its_callers_and_the_operators_alone(gateway: Gateway) -> None:
-    place = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
+def test_only_its_caller_and_operators_may_read_a_command(gateway: Gateway) -> None:
+    location = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
 
-    seen = {by: gateway.get(place, by=by).status_code for by in ("dev-mem", "dev-mem-read", "dev-own", "dev-ops")}
+    seen = {by: gateway.get(location, by=by).status_code for by in ("dev-mem", "dev-mem-read", "dev-own", "dev-ops")}
 
     assert seen == {"dev-mem": 200, "dev-mem-read": 200, "dev-own": 404, "dev-ops": 200}
-    assert gateway.get(place, by="dev-viewer").status_code == 200
-    assert gateway.get(place.upper().replace("/API/0/COMMANDS", "/api/0/commands")).status_code == 200
+    assert gateway.get(location, by="dev-viewer").status_code == 200
+    assert gateway.get(location.upper().replace("/API/0/COMMANDS", "/api/0/commands")).status_code == 200
 
 
-def test_both_the_program_and_the_person_it_acts_for_may_read_the_command(gateway: Gateway, worker: Worker) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT, by="dev-bot", Act_As="user:12", Prefer="respond-async")
-    place = answer.headers["location"]
+def test_a_service_and_the_person_it_acts_for_may_both_read_the_command(gateway: Gateway, worker: Worker) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT, by="dev-bot", Act_As="user:12", Prefer="respond-async")
+    location = response.headers["location"]
 
     worker.apply()
 
-    seen = {by: gateway.get(place, by=by).status_code for by in ("dev-bot", "dev-ana", "dev-mem", "dev-plain-bot")}
+    seen = {by: gateway.get(location, by=by).status_code for by in ("dev-bot", "dev-ana", "dev-mem", "dev-plain-bot")}
     assert seen == {"dev-bot": 200, "dev-ana": 200, "dev-mem": 404, "dev-plain-bot": 404}
-    assert gateway.get(place, by="dev-ana").json()["outcome"]["body"]["user"]["username"] == "ana"
+    assert gateway.get(location, by="dev-ana").json()["outcome"]["body"]["user"]["username"] == "ana"
 
 
 def test_a_service_opens_incidents_in_its_own_name(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, by="dev-bot")
+    response = gateway.post(f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, by="dev-bot")
 
-    assert (answer.status_code, answer.json()["title"]) == (201, "Slow")
+    assert (response.status_code, response.json()["title"]) == (201, "Slow")
 
 
-def test_a_dead_command_is_a_fault_that_names_itself(gateway: Gateway, ledger: Engine) -> None:
-    told: list[httpx.Response] = []
-    waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
+def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gateway, ledger: Engine) -> None:
+    responses: list[httpx.Response] = []
+    waiting = threading.Thread(target=lambda: responses.append(gateway.post(COMMENTS, A_COMMENT)))
     waiting.start()
-    eventually(lambda: accepted(ledger))
+    eventually(lambda: accepted_count(ledger))
 
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE commands SET state = 'dead', error = 'it broke', finished_at = now()")
     waiting.join()
 
-    command = told[0].headers["command-id"]
-    assert (told[0].status_code, told[0].json()) == (500, {"detail": "Internal Error", "errorId": command})
+    command = responses[0].headers["command-id"]
+    assert (responses[0].status_code, responses[0].json()) == (500, {"detail": "Internal Error", "errorId": command})
     resource = gateway.get(f"/api/0/commands/{command}/").json()
     assert (resource["status"], resource["outcome"], resource["error"]) == ("dead", None, "it broke")
 
 
-def test_who_hangs_up_has_cancelled_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
+def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
-    eventually(lambda: accepted(ledger) == 1)
+    eventually(lambda: accepted_count(ledger) == 1)
     worker.apply()
 
     with ledger.connect() as connection:
         assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
 
 
-def test_a_gateway_on_its_way_out_says_where_the_outcome_will_be(
+def test_a_gateway_that_shuts_down_returns_where_the_outcome_will_be(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
-    told: list[httpx.Response] = []
+    responses: list[httpx.Response] = []
     with running_gateway(settings()) as gateway:
-        waiting = threading.Thread(target=lambda: told.append(gateway.post(COMMENTS, A_COMMENT)))
+        waiting = threading.Thread(target=lambda: responses.append(gateway.post(COMMENTS, A_COMMENT)))
         waiting.start()
-        eventually(lambda: accepted(ledger))
+        eventually(lambda: accepted_count(ledger))
     waiting.join()
 
-    assert told[0].status_code == 202
+    assert responses[0].status_code == 202
 
 
-def test_commands_of_many_callers_at_once_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
-    answers = gateway.concurrently(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
+def test_concurrent_commands_are_all_accepted(gateway: Gateway, ledger: Engine) -> None:
+    responses = gateway.concurrently(40, lambda: gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async"))
 
-    assert {answer.status_code for answer in answers} == {202}
-    assert len({answer.headers["command-id"] for answer in answers}) == accepted(ledger) == 40
+    assert {response.status_code for response in responses} == {202}
+    assert len({response.headers["command-id"] for response in responses}) == accepted_count(ledger) == 40
 
 
-def test_more_than_the_rate_is_too_many(acme: object, settings: Callable[..., GatewaySettings]) -> None:
+def test_commands_above_the_rate_limit_are_refused_with_429(
+    acme: object, settings: Callable[..., GatewaySettings]
+) -> None:
     with running_gateway(settings(rate=1)) as gateway:
-        answers = [gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async") for _ in range(5)]
+        responses = [gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async") for _ in range(5)]
         bulk = gateway.post(
             f"{ACME}/commands/", {"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}] * 5}
         )
         of_another = gateway.post(COMMENTS, A_COMMENT, by="dev-ana", Prefer="respond-async")
 
-    assert [answer.status_code for answer in answers] == [202] * 5
+    assert [response.status_code for response in responses] == [202] * 5
     assert (bulk.status_code, bulk.json()["detail"][:24]) == (429, "Request was throttled. E")
     assert 1 <= int(bulk.headers["retry-after"]) <= 5
     assert of_another.status_code == 202

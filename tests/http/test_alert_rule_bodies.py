@@ -1,23 +1,24 @@
-"""What makes an alert rule over HTTP, and what is refused before it is accepted."""
+"""Alert rule bodies over HTTP: accepted notations, and refusals before acceptance."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from sqlalchemy.engine import Engine
 
-from tests.http.doorway import COMMANDS, Gateway, Worker
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
+    PROJECT_RULES,
     RULES,
-    TWIN,
-    accepted,
-    made,
+    accepted_count,
+    create_rule,
 )
-from tests.http.wrong_rules import an_action, refusals
+from tests.http.gateway_server import COMMANDS, Gateway, Worker
+from tests.http.invalid_alert_rules import an_action, invalid_bodies
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 
-def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Worker) -> None:
     snake = {
         "name": "Errors on checkout", "aggregate": "count()", "query": "", "time_window": "10", "threshold_type": 0.0,
         "threshold_period": 2, "resolve_threshold": "20", "event_types": ["default"], "projects": ["p1"],
@@ -28,10 +29,10 @@ def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker
         "unknown": "\0",
     }  # fmt: skip
 
-    answered = gateway.post(RULES, snake)
+    response = gateway.post(RULES, snake)
 
-    shown = answered.json()
-    assert answered.status_code == 201
+    shown = response.json()
+    assert response.status_code == 201
     assert (shown["timeWindow"], shown["thresholdPeriod"], shown["resolveThreshold"]) == (10.0, 2, 20.0)
     assert shown["triggers"][0]["alertThreshold"] == 100.5
     assert shown["triggers"][0]["actions"][0]["targetIdentifier"] == "21"
@@ -39,18 +40,18 @@ def test_a_rule_is_made_in_either_spelling(gateway: Gateway, busy_worker: Worker
     assert details == shown | {"excludedProjects": [], "eventTypes": ["default"], "snooze": False}
 
 
-def test_what_makes_no_rule_is_400_and_no_command(gateway: Gateway, ledger: Engine) -> None:
-    answers = []
+def test_an_invalid_rule_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine) -> None:
+    responses = []
     with gateway.client(Content_Type="application/json") as client:
-        for body, _ in refusals():
-            answered = client.post(RULES, content=json.dumps(body).encode())
-            answers.append((answered.status_code, answered.json()))
+        for body, _ in invalid_bodies():
+            response = client.post(RULES, content=json.dumps(body).encode())
+            responses.append((response.status_code, response.json()))
 
-    assert answers == [(400, wrong) for _, wrong in refusals()]
-    assert accepted(ledger) == 0
+    assert responses == [(400, errors) for _, errors in invalid_bodies()]
+    assert accepted_count(ledger) == 0
 
 
-LEGAL = [
+VALID_THRESHOLDS: list[dict[str, Any]] = [
     {"resolveThreshold": 101},
     {"resolveThreshold": 100, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
     {"resolveThreshold": 100.5, "triggers": [CRITICAL | {"alertThreshold": 100.5}]},
@@ -62,37 +63,41 @@ LEGAL = [
 ]
 
 
-def test_thresholds_that_share_no_value_are_legal(gateway: Gateway, busy_worker: Worker) -> None:
-    assert [gateway.post(RULES, RULE | fields).status_code for fields in LEGAL] == [201] * len(LEGAL)
+def test_thresholds_that_do_not_overlap_are_valid(gateway: Gateway, busy_worker: Worker) -> None:
+    assert [gateway.post(RULES, RULE | fields).status_code for fields in VALID_THRESHOLDS] == [201] * len(
+        VALID_THRESHOLDS
+    )
 
 
-def test_the_user_of_an_event_is_shown_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
-    assert made(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
+def test_the_user_tag_is_returned_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
+    assert create_rule(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
-def test_a_rule_out_of_data_is_refused_by_the_worker_with_its_bare_body(gateway: Gateway, busy_worker: Worker) -> None:
-    telling = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
+def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
+    triggers = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
 
-    answered = gateway.post(RULES, RULE | {"triggers": telling})
-    problem = gateway.post(RULES, RULE | {"triggers": telling}, Accept="application/problem+json").json()
+    response = gateway.post(RULES, RULE | {"triggers": triggers})
+    problem = gateway.post(RULES, RULE | {"triggers": triggers}, Accept="application/problem+json").json()
 
-    assert (answered.status_code, answered.json()) == (400, ["User does not belong to this organization"])
-    assert answered.headers["command-id"]
+    assert (response.status_code, response.json()) == (400, ["User does not belong to this organization"])
+    assert response.headers["command-id"]
     assert problem["errors"] == [{"pointer": "#", "detail": "User does not belong to this organization"}]
 
 
-def test_a_project_of_the_address_goes_before_that_of_the_body(gateway: Gateway, busy_worker: Worker) -> None:
-    answered = gateway.post(TWIN, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
+def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
+    response = gateway.post(PROJECT_RULES, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
 
-    assert (answered.status_code, answered.json()["projects"]) == (201, ["p1"])
+    assert (response.status_code, response.json()["projects"]) == (201, ["p1"])
 
 
-def test_no_body_says_which_project_an_address_is_of(gateway: Gateway, busy_worker: Worker) -> None:
-    smuggled = {"inProject": "p2", "in_project": "p2"}
+def test_a_body_cannot_set_the_project_of_the_path(gateway: Gateway, busy_worker: Worker) -> None:
+    path_fields = {"inProject": "p2", "in_project": "p2"}
 
-    answered = gateway.post(RULES, RULE | smuggled)
-    item = {"type": "alert_rule.create", **RULE, **smuggled}
+    response = gateway.post(RULES, RULE | path_fields)
+    item = {"type": "alert_rule.create", **RULE, **path_fields}
     listed = gateway.post(COMMANDS, {"commands": [item]})
 
-    assert answered.json()["projects"] == ["p1"]
-    assert listed.json() == {"commands": {"0": {name: ["Unknown field."] for name in smuggled}}}
+    assert response.json()["projects"] == ["p1"]
+    assert listed.json() == {"commands": {"0": {name: ["Unknown field."] for name in path_fields}}}

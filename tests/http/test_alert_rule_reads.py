@@ -1,4 +1,4 @@
-"""Alert rules over HTTP, as they are listed and shown."""
+"""Alert rules over HTTP: lists, details, and available actions."""
 
 from __future__ import annotations
 
@@ -11,39 +11,39 @@ from sqlalchemy.engine import Engine
 from models.enums import JSON
 from tests.builders import NOW, an_incident
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, Gateway, Worker
-from tests.http.rule_requests import (
+from tests.http.alert_rule_requests import (
+    PROJECT_RULES,
     RULES,
-    TWIN,
-    ask,
-    grant,
-    made,
-    seed,
+    create_rule,
+    insert_rule,
+    send,
+    set_features,
 )
+from tests.http.gateway_server import ACME, Gateway, Worker
 from tests.rule_bodies import RULE
 
 
-def ids(answered: httpx.Response) -> list[int]:
-    assert answered.status_code == 200, answered.text
-    return [int(each["id"]) for each in answered.json()]
+def ids(response: httpx.Response) -> list[int]:
+    assert response.status_code == 200, response.text
+    return [int(each["id"]) for each in response.json()]
 
 
-def test_rules_are_listed_the_youngest_first_and_counted(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rules = [seed(ledger, acme, date_added=NOW + timedelta(minutes=n % 3)) for n in range(5)]
-    seed(ledger, acme, status=4)
-    seed(ledger, acme, "c1", organization="closed")
+def test_rules_are_listed_newest_first_with_their_count(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rules = [insert_rule(ledger, acme, date_added=NOW + timedelta(minutes=n % 3)) for n in range(5)]
+    insert_rule(ledger, acme, status=4)
+    insert_rule(ledger, acme, "c1", organization="closed")
 
-    answered = gateway.get(RULES)
+    response = gateway.get(RULES)
 
-    assert ids(answered) == [rules[2], rules[4], rules[1], rules[3], rules[0]]
-    assert answered.headers["x-sentry-alert-rule-hits"] == "5"
-    assert answered.headers["x-sentry-alert-rule-limit"] == "1000"
-    assert "snooze" not in answered.json()[0]
-    assert ids(gateway.get(TWIN)) == ids(answered)
+    assert ids(response) == [rules[2], rules[4], rules[1], rules[3], rules[0]]
+    assert response.headers["x-sentry-alert-rule-hits"] == "5"
+    assert response.headers["x-sentry-alert-rule-limit"] == "1000"
+    assert "snooze" not in response.json()[0]
+    assert ids(gateway.get(PROJECT_RULES)) == ids(response)
 
 
-def test_rules_are_read_page_by_page(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rules = [seed(ledger, acme) for _ in range(27)]
+def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rules = [insert_rule(ledger, acme) for _ in range(27)]
 
     first = gateway.get(RULES)
     second = httpx.get(first.links["next"]["url"], headers={"Authorization": "Bearer dev-mem"})
@@ -56,8 +56,10 @@ def test_rules_are_read_page_by_page(gateway: Gateway, ledger: Engine, acme: Acm
     assert {each.headers["x-sentry-alert-rule-hits"] for each in (first, second)} == {"27"}
 
 
-def test_a_list_is_of_the_callers_teams_or_of_the_projects_named(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    one, two = seed(ledger, acme), seed(ledger, acme, "p2")
+def test_the_rule_list_covers_the_callers_teams_or_the_named_projects(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
+    one, two = insert_rule(ledger, acme), insert_rule(ledger, acme, "p2")
     p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
 
     assert ids(gateway.get(RULES)) == [one]
@@ -71,26 +73,26 @@ def test_a_list_is_of_the_callers_teams_or_of_the_projects_named(gateway: Gatewa
     assert gateway.get(f"{RULES}?project=99999").headers.get("x-sentry-alert-rule-hits") is None
 
 
-def test_a_list_can_be_of_one_kind_of_monitor(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    continuous, activated = seed(ledger, acme), seed(ledger, acme, monitor_type=1)
+def test_the_rule_list_can_be_filtered_by_monitor_type(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    continuous, activated = insert_rule(ledger, acme), insert_rule(ledger, acme, monitor_type=1)
 
     assert ids(gateway.get(f"{RULES}?monitor_type=0")) == [continuous]
     assert ids(gateway.get(f"{RULES}?monitor_type=1")) == [activated]
     assert ids(gateway.get(f"{RULES}?monitor_type=99999999999999999999")) == []
-    assert gateway.get(f"{TWIN}?monitor_type=1").headers["x-sentry-alert-rule-hits"] == "1"
+    assert gateway.get(f"{PROJECT_RULES}?monitor_type=1").headers["x-sentry-alert-rule-hits"] == "1"
     assert gateway.get(f"{RULES}?monitor_type=x").json() == {
         "detail": "Invalid monitor_type parameter. The value must be a number."
     }
 
 
-def test_without_performance_only_rules_on_events_are_listed_and_all_are_read(
+def test_without_the_performance_feature_only_rules_on_events_are_listed_but_all_can_be_read(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
-    errors = seed(ledger, acme)
-    others = [seed(ledger, acme, dataset=dataset) for dataset in ("transactions", "metrics")]
-    without = [gateway.get(path) for path in (RULES, TWIN)]
+    errors = insert_rule(ledger, acme)
+    others = [insert_rule(ledger, acme, dataset=dataset) for dataset in ("transactions", "metrics")]
+    without = [gateway.get(path) for path in (RULES, PROJECT_RULES)]
     shown = [gateway.get(f"{RULES}{rule}/").status_code for rule in others]
-    grant(ledger, "organizations:incidents", "organizations:performance-view")
+    set_features(ledger, "organizations:incidents", "organizations:performance-view")
 
     granted = gateway.get(RULES)
 
@@ -100,12 +102,12 @@ def test_without_performance_only_rules_on_events_are_listed_and_all_are_read(
     assert (ids(granted), granted.headers["x-sentry-alert-rule-hits"]) == ([*reversed(others), errors], "3")
 
 
-def test_a_rule_is_read_again_only_when_it_has_changed(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+def test_an_unchanged_rule_is_not_sent_again(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     first = gateway.get(rule)
 
     same = gateway.get(rule, If_None_Match=first.headers["etag"])
-    ask(gateway, "PUT", rule, json=RULE)
+    send(gateway, "PUT", rule, json=RULE)
     other = gateway.get(rule, If_None_Match=first.headers["etag"])
 
     assert re.fullmatch(r'"1-[0-9a-f]{16}"', first.headers["etag"])
@@ -113,10 +115,8 @@ def test_a_rule_is_read_again_only_when_it_has_changed(gateway: Gateway, busy_wo
     assert other.headers["etag"].startswith('"2-')
 
 
-def test_the_last_thing_that_a_rule_found_is_shown_to_those_who_ask(
-    gateway: Gateway, ledger: Engine, acme: Acme
-) -> None:
-    rule, other = seed(ledger, acme, generation=2), seed(ledger, acme)
+def test_the_latest_incident_of_a_rule_is_returned_on_request(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rule, other = insert_rule(ledger, acme, generation=2), insert_rule(ledger, acme)
     with ledger.begin() as connection:
         for number, generation in ((71, 2), (72, 2), (73, 1)):
             an_incident(
@@ -143,10 +143,10 @@ def test_the_last_thing_that_a_rule_found_is_shown_to_those_who_ask(
     assert "latestIncident" not in gateway.get(f"{RULES}{rule}/").json()
 
 
-def test_what_an_incident_says_of_its_rule_is_what_the_rule_said_then(
+def test_an_incident_shows_its_rule_as_it_was_at_the_time(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    rule = seed(ledger, acme, name="Before")
+    rule = insert_rule(ledger, acme, name="Before")
     with ledger.begin() as connection:
         an_incident(
             connection,
@@ -159,32 +159,32 @@ def test_what_an_incident_says_of_its_rule_is_what_the_rule_said_then(
         )
     incident = f"{ACME}/incidents/71/"
     before = gateway.get(incident).json()["alertRule"]
-    ask(gateway, "PUT", f"{RULES}{rule}/", json=RULE | {"name": "After"})
+    send(gateway, "PUT", f"{RULES}{rule}/", json=RULE | {"name": "After"})
     after = gateway.get(incident).json()["alertRule"]
-    ask(gateway, "DELETE", f"{RULES}{rule}/")
+    send(gateway, "DELETE", f"{RULES}{rule}/")
     gone = gateway.get(incident).json()["alertRule"]
 
-    told = [(each["name"], each["status"], each["originalAlertRuleId"]) for each in (before, after, gone)]
-    assert told == [("Before", 0, None), ("Before", 4, rule), ("Before", 4, rule)]
+    snapshots = [(each["name"], each["status"], each["originalAlertRuleId"]) for each in (before, after, gone)]
+    assert snapshots == [("Before", 0, None), ("Before", 4, rule), ("Before", 4, rule)]
 
 
-def test_what_actions_can_be_is_told(gateway: Gateway, ledger: Engine) -> None:
-    answered = gateway.get(f"{RULES}available-actions/")
+def test_available_actions_are_listed(gateway: Gateway, ledger: Engine) -> None:
+    response = gateway.get(f"{RULES}available-actions/")
     closed = gateway.get("/api/0/organizations/plain/alert-rules/available-actions/")
 
-    assert answered.json() == [
+    assert response.json() == [
         {"type": "email", "allowedTargetTypes": ["user", "team"]},
         {"type": "webhook", "allowedTargetTypes": ["specific"]},
         {"type": "chat", "allowedTargetTypes": ["specific"]},
     ]
     assert closed.status_code == 404
     assert gateway.get(f"{RULES}available-actions/", by="dev-mem-alerts").status_code == 403
-    assert ask(gateway, "POST", f"{RULES}available-actions/").status_code == 405
+    assert send(gateway, "POST", f"{RULES}available-actions/").status_code == 405
 
 
-def test_silence_shows_to_those_whom_it_concerns(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = made(gateway)["id"]
-    snooze = f"{TWIN}{rule}/snooze/"
+def test_a_snooze_is_visible_to_those_it_affects(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = create_rule(gateway)["id"]
+    snooze = f"{PROJECT_RULES}{rule}/snooze/"
 
     def facts(by: str) -> dict[str, JSON]:
         shown = gateway.get(f"{RULES}{rule}/", by=by).json()

@@ -1,4 +1,4 @@
-"""Alert rules over HTTP: changed and deleted, by whom, and at which address."""
+"""Alert rules over HTTP: updates, deletions, permissions, and both endpoints."""
 
 from __future__ import annotations
 
@@ -9,159 +9,163 @@ from sqlalchemy.engine import Engine
 
 from models.enums import JSON
 from tests.handlers.acme import Acme
-from tests.http.doorway import COMMANDS, Gateway, Worker
-from tests.http.rule_requests import (
-    MISSING,
+from tests.http.alert_rule_requests import (
+    NOT_FOUND,
+    PROJECT_RULES,
     REQUIRED,
     RULES,
     STALE,
-    TWIN,
-    accepted,
-    ask,
-    made,
-    seed,
+    accepted_count,
+    create_rule,
+    insert_rule,
+    send,
 )
-from tests.http.wrong_rules import WRONG_WHOLES, an_action
+from tests.http.gateway_server import COMMANDS, Gateway, Worker
+from tests.http.invalid_alert_rules import INCONSISTENT_FIELDS, an_action
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
-# --- changing and deleting ---------------------------------------------------------------------------------------
+# --- updating and deleting ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [RULES, TWIN])
-def test_a_rule_is_changed_and_deleted(gateway: Gateway, busy_worker: Worker, path: str) -> None:
-    rule = f"{path}{made(gateway)['id']}/"
+@pytest.mark.parametrize("path", [RULES, PROJECT_RULES])
+def test_a_rule_is_updated_and_deleted(gateway: Gateway, busy_worker: Worker, path: str) -> None:
+    rule = f"{path}{create_rule(gateway)['id']}/"
 
-    changed = ask(gateway, "PUT", rule, json=RULE | {"name": "Another", "id": 999})
+    changed = send(gateway, "PUT", rule, json=RULE | {"name": "Another", "id": 999})
     shown = gateway.get(rule).json()
-    deleted = ask(gateway, "DELETE", rule)
+    deleted = send(gateway, "DELETE", rule)
 
     assert (changed.status_code, changed.json()["name"], changed.json()["version"]) == (200, "Another", 2)
     assert {name: shown[name] for name in changed.json()} == changed.json()
     assert (deleted.status_code, deleted.content) == (204, b"")
     for method in ("GET", "PUT", "DELETE"):
-        assert ask(gateway, method, rule, json=RULE if method == "PUT" else None).status_code == 404
+        assert send(gateway, method, rule, json=RULE if method == "PUT" else None).status_code == 404
 
 
 @pytest.mark.parametrize("name", ["aggregate", "query", "timeWindow", "thresholdType", "triggers"])
-def test_a_change_needs_what_is_checked_together(gateway: Gateway, ledger: Engine, acme: Acme, name: str) -> None:
-    rule = seed(ledger, acme)
+def test_an_update_requires_the_fields_that_are_validated_together(
+    gateway: Gateway, ledger: Engine, acme: Acme, name: str
+) -> None:
+    rule = insert_rule(ledger, acme)
 
-    answered = ask(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
+    response = send(gateway, "PUT", f"{RULES}{rule}/", json={each: RULE[each] for each in RULE if each != name})
 
-    assert (answered.status_code, answered.json()) == (400, {name: REQUIRED})
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (400, {name: REQUIRED})
+    assert accepted_count(ledger) == 0
 
 
-def test_a_change_is_checked_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
+def test_an_update_is_validated_like_a_creation(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rule = insert_rule(ledger, acme)
     full = {"dataset": "events", "comparisonDelta": None, "resolveThreshold": None}
-    wrong = [
-        (RULE | full | fields, {"nonFieldErrors": [sentence]})
-        for fields, sentence in WRONG_WHOLES
+    invalid = [
+        (RULE | full | fields, {"nonFieldErrors": [message]})
+        for fields, message in INCONSISTENT_FIELDS
         if not ("queryType" in fields and "dataset" not in fields)
     ]
 
-    answers = [ask(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in wrong]
+    responses = [send(gateway, "PUT", f"{RULES}{rule}/", json=body) for body, _ in invalid]
 
-    assert [(each.status_code, each.json()) for each in answers] == [(400, body) for _, body in wrong]
-    assert accepted(ledger) == 0
+    assert [(each.status_code, each.json()) for each in responses] == [(400, body) for _, body in invalid]
+    assert accepted_count(ledger) == 0
 
 
-def test_a_change_honours_what_its_caller_has_read(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+def test_an_update_honours_if_match(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     tag = gateway.get(rule).headers["etag"]
 
-    first = ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag})
+    first = send(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag})
     again = [
-        ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag}),
-        ask(gateway, "DELETE", rule, headers={"If_Match": '"1"'}),
+        send(gateway, "PUT", rule, json=RULE, headers={"If_Match": tag}),
+        send(gateway, "DELETE", rule, headers={"If_Match": '"1"'}),
     ]
-    anyway = ask(gateway, "PUT", rule, json=RULE, headers={"If_Match": "*"})
-    malformed = ask(gateway, "DELETE", rule, headers={"If_Match": "1"})
-    deleted = ask(gateway, "DELETE", rule, headers={"If_Match": '"3"'})
+    anyway = send(gateway, "PUT", rule, json=RULE, headers={"If_Match": "*"})
+    malformed = send(gateway, "DELETE", rule, headers={"If_Match": "1"})
+    deleted = send(gateway, "DELETE", rule, headers={"If_Match": '"3"'})
 
     assert [(each.status_code, each.json()) for each in again] == [(412, STALE)] * 2
     assert [each.status_code for each in (first, anyway, malformed, deleted)] == [200, 200, 400, 204]
 
 
-def test_of_changes_at_once_that_read_the_same_one_is_applied(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
+def test_one_of_several_concurrent_updates_of_the_same_version_is_applied(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
     body = RULE | {"name": "Mine"}
 
-    answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
+    responses = gateway.concurrently(8, lambda: send(gateway, "PUT", rule, json=body, headers={"If_Match": '"1"'}))
 
-    assert sorted(each.status_code for each in answers) == [200, *[412] * 7]
+    assert sorted(each.status_code for each in responses) == [200, *[412] * 7]
     assert gateway.get(rule).json()["version"] == 2
 
 
-def test_a_repeated_request_with_a_key_changes_a_rule_once(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = f"{RULES}{made(gateway)['id']}/"
-    answers = [ask(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
+def test_a_repeated_update_with_an_idempotency_key_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = f"{RULES}{create_rule(gateway)['id']}/"
+    responses = [send(gateway, "PUT", rule, json=RULE, headers={"Idempotency_Key": "once"}) for _ in range(2)]
 
-    assert [each.json()["version"] for each in answers] == [2, 2]
-    assert answers[1].headers["idempotent-replayed"] == "true"
+    assert [each.json()["version"] for each in responses] == [2, 2]
+    assert responses[1].headers["idempotent-replayed"] == "true"
 
 
-# --- who and where -----------------------------------------------------------------------------------------------
+# --- permissions and endpoints -----------------------------------------------------------------------------------
 
 WRITES = [("PUT", RULE), ("PUT", {}), ("DELETE", None)]
 
 
 @pytest.mark.parametrize(("method", "body"), WRITES)
 @pytest.mark.parametrize("path", ["abc", "²", "0", "99999", "999999999999999999999", "1.0", "%00"])
-def test_what_is_no_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
-    for root in (RULES, TWIN):
-        answered = ask(gateway, method, f"{root}{path}/", json=body)
-        assert (answered.status_code, answered.json()) == (404, MISSING)
+def test_an_unknown_rule_is_404(gateway: Gateway, busy_worker: Worker, method: str, body: Any, path: str) -> None:
+    for root in (RULES, PROJECT_RULES):
+        response = send(gateway, method, f"{root}{path}/", json=body)
+        assert (response.status_code, response.json()) == (404, NOT_FOUND)
         assert gateway.get(f"{root}{path}/").status_code == 404
 
 
-def test_a_rule_is_known_by_its_id_however_that_is_written(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
+def test_leading_zeros_in_a_rule_id_are_ignored(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rule = insert_rule(ledger, acme)
 
     assert gateway.get(f"{RULES}00{rule}/").json()["id"] == str(rule)
 
 
-def test_every_address_asks_for_scope_plan_rule_and_project(
+def test_every_endpoint_requires_scope_feature_rule_and_project(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    here = seed(ledger, acme)
-    closed = seed(ledger, acme, "c1", organization="closed")
-    plain = seed(ledger, acme, "n1", organization="plain")
+    here = insert_rule(ledger, acme)
+    closed = insert_rule(ledger, acme, "c1", organization="closed")
+    plain = insert_rule(ledger, acme, "n1", organization="plain")
 
-    def answers(organization: str, project: str, rule: Any, by: str | None = "dev-mem") -> list[int]:
+    def statuses(organization: str, project: str, rule: Any, by: str | None = "dev-mem") -> list[int]:
         roots = (f"/api/0/organizations/{organization}", f"/api/0/projects/{organization}/{project}")
         requests = [
             *((method, body) for method, body in WRITES),
             ("GET", None),
         ]
         return [
-            ask(gateway, method, f"{root}/alert-rules/{rule}/", by=by, json=body).status_code
+            send(gateway, method, f"{root}/alert-rules/{rule}/", by=by, json=body).status_code
             for root in roots
             for method, body in requests
         ]
 
-    assert answers("acme", "p1", here, by="dev-out") == [403] * 8
-    assert answers("acme", "p1", here, by=None) == [401] * 8
-    assert answers("closed", "c1", closed) == [403] * 8
-    assert answers("closed", "c1", here) == [404] * 8
-    # A plan that lost the feature: what there is may be deleted, and nothing else.
-    assert answers("plain", "n1", 99999) == [404] * 8
-    assert answers("plain", "n1", plain) == [404, 404, 204, 404, 404, 404, 404, 404]
-    assert answers("acme", "p2", here)[4:] == [404] * 4
-    assert answers("acme", "nowhere", here)[4:] == [404] * 4
-    assert answers("acme", "old", here)[4:] == [404] * 4
+    assert statuses("acme", "p1", here, by="dev-out") == [403] * 8
+    assert statuses("acme", "p1", here, by=None) == [401] * 8
+    assert statuses("closed", "c1", closed) == [403] * 8
+    assert statuses("closed", "c1", here) == [404] * 8
+    # Without the feature an existing rule may be deleted, and nothing else.
+    assert statuses("plain", "n1", 99999) == [404] * 8
+    assert statuses("plain", "n1", plain) == [404, 404, 204, 404, 404, 404, 404, 404]
+    assert statuses("acme", "p2", here)[4:] == [404] * 4
+    assert statuses("acme", "nowhere", here)[4:] == [404] * 4
+    assert statuses("acme", "old", here)[4:] == [404] * 4
 
 
 @pytest.mark.parametrize("root", ["/api/0/organizations/plain", "/api/0/projects/plain/n1"])
-def test_a_lapsed_plan_may_delete_a_rule_by_either_address(
+def test_without_the_feature_a_rule_can_be_deleted_through_either_endpoint(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, root: str
 ) -> None:
-    rule = seed(ledger, acme, "n1", organization="plain")
+    rule = insert_rule(ledger, acme, "n1", organization="plain")
 
-    deleted = ask(gateway, "DELETE", f"{root}/alert-rules/{rule}/")
-    listed = ask(gateway, "GET", f"{root}/alert-rules/")
-    created = ask(gateway, "POST", f"{root}/alert-rules/", json=RULE | {"projects": ["n1"]})
+    deleted = send(gateway, "DELETE", f"{root}/alert-rules/{rule}/")
+    listed = send(gateway, "GET", f"{root}/alert-rules/")
+    created = send(gateway, "POST", f"{root}/alert-rules/", json=RULE | {"projects": ["n1"]})
 
     assert [each.status_code for each in (deleted, listed, created)] == [204, 404, 404]
 
@@ -178,7 +182,9 @@ def test_a_lapsed_plan_may_delete_a_rule_by_either_address(
         ("/api/0/projects/closed/c1/alert-rules/", {}, 403),
     ],
 )
-def test_a_twin_asks_for_its_project(gateway: Gateway, busy_worker: Worker, path: str, body: JSON, status: int) -> None:
+def test_a_project_endpoint_requires_its_project(
+    gateway: Gateway, busy_worker: Worker, path: str, body: JSON, status: int
+) -> None:
     assert gateway.post(path, body).status_code == status
     assert gateway.get(path).status_code == status
 
@@ -197,27 +203,27 @@ def test_a_twin_asks_for_its_project(gateway: Gateway, busy_worker: Worker, path
         ("dev-bot", ["alerts:write"], [200, 403, 200, 403]),
     ],
 )
-def test_each_address_has_scopes_of_its_own(
+def test_each_endpoint_has_its_own_scopes(
     gateway: Gateway, ledger: Engine, acme: Acme, token: str, scopes: list[str], statuses: list[int]
 ) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = %s WHERE id = %s", (scopes, acme.tokens[token]))
 
-    answers = [
-        ask(gateway, method, path, by=token, json={} if method == "POST" else None).status_code
-        for path in (RULES, TWIN)
+    responses = [
+        send(gateway, method, path, by=token, json={} if method == "POST" else None).status_code
+        for path in (RULES, PROJECT_RULES)
         for method in ("GET", "POST")
     ]
 
-    assert answers == statuses
+    assert responses == statuses
 
 
-def test_a_method_that_an_address_does_not_know_is_405(gateway: Gateway) -> None:
-    assert [ask(gateway, "PUT", RULES).status_code, ask(gateway, "POST", f"{RULES}1/").status_code] == [405, 405]
+def test_an_unsupported_method_is_405(gateway: Gateway) -> None:
+    assert [send(gateway, "PUT", RULES).status_code, send(gateway, "POST", f"{RULES}1/").status_code] == [405, 405]
 
 
-def test_every_command_about_a_rule_is_an_item_too(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = made(gateway)
+def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: Worker) -> None:
+    rule = create_rule(gateway)
     named = {"alertRule": rule["id"], "trigger": rule["triggers"][0]["id"]}
     body = {name: RULE[name] for name in RULE if name != "projects"}
     items = [
@@ -230,11 +236,11 @@ def test_every_command_about_a_rule_is_an_item_too(gateway: Gateway, busy_worker
         {"type": "alert_rule.delete", "alertRule": "none"},
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items}, Prefer="wait=20")
+    response = gateway.post(COMMANDS, {"commands": items}, Prefer="wait=20")
 
-    ends = [(each["status"], each["outcome"]["status"]) for each in answered.json()["commands"]]
-    # The update took its trigger for a new one, so the old one cannot be told to tell anybody.
-    assert ends == [
+    outcomes = [(each["status"], each["outcome"]["status"]) for each in response.json()["commands"]]
+    # The update replaced the trigger, so an action cannot be added to the old one.
+    assert outcomes == [
         ("applied", 200),
         ("applied", 201),
         ("rejected", 404),
@@ -245,7 +251,7 @@ def test_every_command_about_a_rule_is_an_item_too(gateway: Gateway, busy_worker
     ]
 
 
-def test_unknown_fields_of_an_item_are_errors_in_its_parts_too(gateway: Gateway, ledger: Engine) -> None:
+def test_unknown_fields_of_a_bulk_item_are_errors_in_nested_objects_too(gateway: Gateway, ledger: Engine) -> None:
     items = [
         {"type": "alert_rule.create", **RULE, "snubaQuery": 1},
         {"type": "alert_rule.create", **RULE, "triggers": [CRITICAL | {"dateCreated": "x", "alert_rule_id": 1}]},
@@ -253,10 +259,10 @@ def test_unknown_fields_of_an_item_are_errors_in_its_parts_too(gateway: Gateway,
         {"type": "trigger.create", "alertRule": 1, **CRITICAL, "actions": [an_action(desc="x")]},
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items})
+    response = gateway.post(COMMANDS, {"commands": items})
 
     unknown = ["Unknown field."]
-    assert answered.json() == {
+    assert response.json() == {
         "commands": {
             "0": {"snubaQuery": unknown},
             "1": {"dateCreated": unknown, "alertRuleId": unknown},
@@ -264,29 +270,29 @@ def test_unknown_fields_of_an_item_are_errors_in_its_parts_too(gateway: Gateway,
             "3": {"desc": unknown},
         }
     }
-    assert accepted(ledger) == 0
+    assert accepted_count(ledger) == 0
 
 
-def test_an_item_needs_the_scopes_of_its_own_route(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{org:write}' WHERE id = %s", (acme.tokens["dev-own"],))
     deletion = {"type": "alert_rule.delete", "alertRule": 1}
-    silence = {"type": "alert_rule.snooze", "alertRule": 1, "target": "me"}
+    snooze = {"type": "alert_rule.snooze", "alertRule": 1, "target": "me"}
 
-    answers = [gateway.post(COMMANDS, {"commands": [each]}, by="dev-own").status_code for each in (deletion, silence)]
+    responses = [gateway.post(COMMANDS, {"commands": [each]}, by="dev-own").status_code for each in (deletion, snooze)]
 
-    assert answers == [202, 403]
+    assert responses == [202, 403]
 
 
-def test_in_bulk_a_lapsed_plan_may_delete_and_nothing_else(
+def test_without_the_feature_only_deletions_are_accepted_in_bulk(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    rule = seed(ledger, acme, "n1", organization="plain")
+    rule = insert_rule(ledger, acme, "n1", organization="plain")
     path = "/api/0/organizations/plain/commands/"
     deletion = {"type": "alert_rule.delete", "alertRule": rule}
-    silence = {"type": "alert_rule.snooze", "alertRule": rule, "target": "me"}
+    snooze = {"type": "alert_rule.snooze", "alertRule": rule, "target": "me"}
 
-    refused = gateway.post(path, {"commands": [deletion, silence]})
+    refused = gateway.post(path, {"commands": [deletion, snooze]})
     done = gateway.post(path, {"commands": [deletion]}, Prefer="wait=20")
 
     assert (refused.status_code, done.status_code) == (404, 200)

@@ -1,4 +1,4 @@
-"""The address that Alertmanager posts to: who may, what comes back, and what becomes of it."""
+"""The Alertmanager webhook: permissions, responses, and the incidents that follow the alerts."""
 
 from __future__ import annotations
 
@@ -26,46 +26,46 @@ from tests.alertmanager import (
     payload,
     payload_without,
 )
-from tests.http.doorway import ACME, COMMANDS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker, running_gateway
 
 ALERTS = f"{ACME}/integrations/alertmanager/"
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return connection.execute(select(func.count()).select_from(commands)).scalar_one()
 
 
 def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]:
-    """What became of the one command that follows."""
-    answer = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
-    assert answer.status_code == 200
-    [command] = answer.json()["commands"]
+    """Post a body and return the status, the outcome's status and its body of the resulting command."""
+    response = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
+    assert response.status_code == 200
+    [command] = response.json()["commands"]
     return command["status"], command["outcome"]["status"], command["outcome"]["body"]
 
 
-def test_alertmanager_is_answered_as_soon_as_it_counts(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(), by="dev-bot")
+def test_an_alert_group_is_acknowledged_once_it_is_in_the_ledger(gateway: Gateway) -> None:
+    response = gateway.post(ALERTS, payload(), by="dev-bot")
 
-    [command] = answer.json()["commands"]
-    assert (answer.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
-    assert answer.headers["location"] == f"/api/0/commands/{command['id']}/"
-    assert answer.headers["command-id"] == command["id"]
-    assert gateway.get(answer.headers["location"], by="dev-bot").json() == command
+    [command] = response.json()["commands"]
+    assert (response.status_code, command["type"], command["status"]) == (202, "alertmanager.receive", "accepted")
+    assert response.headers["location"] == f"/api/0/commands/{command['id']}/"
+    assert response.headers["command-id"] == command["id"]
+    assert gateway.get(response.headers["location"], by="dev-bot").json() == command
 
 
-def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_worker: Worker) -> None:
-    lived = [
+def test_an_incident_follows_its_alert_group_until_it_is_resolved(gateway: Gateway, busy_worker: Worker) -> None:
+    outcomes = [
         outcome(gateway, payload(name)) for name in (FIRING, FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, RESOLVED)
     ]
 
-    assert [(state, status) for state, status, _ in lived] == [("applied", 201)] + [("applied", 200)] * 5
-    assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in lived] == [
+    assert [(state, status) for state, status, _ in outcomes] == [("applied", 201)] + [("applied", 200)] * 5
+    assert [body and (body["identifier"], body["status"], body["version"]) for *_, body in outcomes] == [
         ("2", 10, 1), ("2", 10, 1), ("2", 20, 2), ("2", 20, 2), ("2", 2, 3), None,
     ]  # fmt: skip
-    opened, closed = lived[0][2], lived[4][2]
+    opened, closed = outcomes[0][2], outcomes[4][2]
     assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
     assert opened["dateStarted"] == "2026-11-26T23:08:57.835124Z"
     assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
@@ -75,7 +75,7 @@ def test_the_life_of_a_group_is_the_life_of_an_incident(gateway: Gateway, busy_w
     ]  # fmt: skip
 
 
-def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_incident_is_found_by_its_group_key(gateway: Gateway, busy_worker: Worker) -> None:
     outcome(gateway, payload())
 
     with gateway.client("dev-bot") as client:
@@ -84,20 +84,20 @@ def test_its_incident_is_found_by_the_key_of_the_group(gateway: Gateway, busy_wo
     assert [(each["identifier"], each["status"]) for each in found] == [("2", 10)]
 
 
-def test_what_is_sent_many_times_at_once_opens_one_incident(gateway: Gateway, worker: Worker) -> None:
-    answers = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
+def test_concurrent_deliveries_of_a_group_open_one_incident(gateway: Gateway, worker: Worker) -> None:
+    responses = gateway.concurrently(10, lambda: gateway.post(ALERTS, payload(), by="dev-bot"))
 
     worker.apply()
 
-    assert {answer.status_code for answer in answers} == {202}
-    places = [answer.headers["location"] for answer in answers]
-    endings = [gateway.get(place, by="dev-bot").json()["outcome"] for place in places]
-    assert sorted(each["status"] for each in endings) == [200] * 9 + [201]
-    assert {each["body"]["identifier"] for each in endings} == {"2"}
+    assert {response.status_code for response in responses} == {202}
+    locations = [response.headers["location"] for response in responses]
+    outcomes = [gateway.get(location, by="dev-bot").json()["outcome"] for location in locations]
+    assert sorted(each["status"] for each in outcomes) == [200] * 9 + [201]
+    assert {each["body"]["identifier"] for each in outcomes} == {"2"}
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) -> None:
+def test_alertmanager_payloads_match_the_openapi_document(name: str) -> None:
     schema = build_schemas(ENDPOINTS)["AlertGroup"]
 
     Draft202012Validator(schema).validate(payload(name))
@@ -111,7 +111,7 @@ def test_what_alertmanager_sends_is_as_the_openapi_file_describes_it(name: str) 
         (payload(WITHOUT_PROJECT), {"project": ["This field is required."]}),
     ],
 )
-def test_alerts_of_no_project_are_accepted_and_then_rejected(
+def test_alerts_without_a_known_project_are_accepted_and_then_rejected(
     gateway: Gateway, busy_worker: Worker, body: Any, errors: Any
 ) -> None:
     assert outcome(gateway, body) == ("rejected", 400, errors)
@@ -126,20 +126,22 @@ def test_alerts_of_no_project_are_accepted_and_then_rejected(
         ([payload()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )
-def test_what_alertmanager_never_sends_is_refused_field_by_field(
+def test_a_payload_that_alertmanager_never_sends_is_refused_field_by_field(
     gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
-    answer = gateway.post(ALERTS, body, by="dev-bot")
+    response = gateway.post(ALERTS, body, by="dev-bot")
 
-    assert (answer.status_code, answer.json()) == (400, errors)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (400, errors)
+    assert accepted_count(ledger) == 0
 
 
-def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json")
+def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> None:
+    response = gateway.post(
+        ALERTS, payload(alerts=[{"status": "off"}]), by="dev-bot", Accept="application/problem+json"
+    )
 
-    [error] = answer.json()["errors"]
-    assert (answer.status_code, error["pointer"]) == (400, "#/alerts/0/status")
+    [error] = response.json()["errors"]
+    assert (response.status_code, error["pointer"]) == (400, "#/alerts/0/status")
 
 
 @pytest.mark.parametrize("body", [payload(), {"version": "3"}], ids=["right", "wrong"])
@@ -154,43 +156,43 @@ def test_a_problem_points_at_the_alert_that_is_wrong(gateway: Gateway) -> None:
         ("dev-ops", {}),
     ],
 )
-def test_only_a_program_with_the_scope_and_in_its_own_name_may_post(
+def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
     gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
 ) -> None:
-    answer = gateway.post(ALERTS, body, by=by, **headers)
+    response = gateway.post(ALERTS, body, by=by, **headers)
 
-    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
+    assert accepted_count(ledger) == 0
 
 
-def test_nobody_says_it_in_bulk_who_may_not_say_it_here(gateway: Gateway, busy_worker: Worker) -> None:
-    said = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
+def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_worker: Worker) -> None:
+    item = {"type": "alertmanager.receive", "dedupKey": GROUP_KEY, "state": "firing", "title": "Slow", "project": "p1"}
 
-    by_a_person = gateway.post(COMMANDS, {"commands": [said]}, by="dev-own")
-    by_a_program = gateway.post(COMMANDS, {"commands": [said]}, by="dev-bot", Prefer="wait=20")
+    by_a_person = gateway.post(COMMANDS, {"commands": [item]}, by="dev-own")
+    by_a_program = gateway.post(COMMANDS, {"commands": [item]}, by="dev-bot", Prefer="wait=20")
 
     assert (by_a_person.status_code, by_a_person.json()) == (403, FORBIDDEN)
     assert by_a_program.json()["commands"][0]["outcome"]["status"] == 201
 
 
-def test_without_a_token_and_without_the_plan_there_is_nothing_here(gateway: Gateway, ledger: Engine) -> None:
-    nobody = gateway.post(ALERTS, payload(), by=None)
+def test_a_missing_token_is_401_and_a_missing_feature_404(gateway: Gateway, ledger: Engine) -> None:
+    without_token = gateway.post(ALERTS, payload(), by=None)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")
-    without_the_plan = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
+    without_feature = gateway.post(ALERTS, {"version": "3"}, by="dev-bot")
     reading = gateway.get(ALERTS, by="dev-mem")
 
-    assert (nobody.status_code, without_the_plan.status_code, without_the_plan.json()) == (401, 404, MISSING)
+    assert (without_token.status_code, without_feature.status_code, without_feature.json()) == (401, 404, NOT_FOUND)
     assert (reading.status_code, reading.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
-def test_a_key_makes_a_repetition_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+def test_an_idempotency_key_replays_the_first_response(gateway: Gateway, ledger: Engine) -> None:
     first, again = (gateway.post(ALERTS, payload(), by="dev-bot", Idempotency_Key="k") for _ in range(2))
     other = gateway.post(ALERTS, payload(RESOLVED), by="dev-bot", Idempotency_Key="k")
 
     assert first.json() == again.json()
     assert ("idempotent-replayed" in first.headers, again.headers["idempotent-replayed"]) == (False, "true")
-    assert (other.status_code, accepted(ledger)) == (422, 1)
+    assert (other.status_code, accepted_count(ledger)) == (422, 1)
 
 
 def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_worker: Worker) -> None:
@@ -202,18 +204,18 @@ def test_a_group_of_thousands_of_alerts_is_one_command(gateway: Gateway, busy_wo
     assert (state, status, body["identifier"]) == ("applied", 201, "2")
 
 
-def test_eight_mebibytes_are_the_most(gateway: Gateway) -> None:
-    answer = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
+def test_a_body_above_eight_mebibytes_is_413(gateway: Gateway) -> None:
+    response = gateway.post(ALERTS, payload(padding="x" * 8 * 1024 * 1024), by="dev-bot")
 
-    assert (answer.status_code, answer.json()) == (
+    assert (response.status_code, response.json()) == (
         413, {"detail": "The request body may not exceed 8388608 bytes."},
     )  # fmt: skip
 
 
-def test_alertmanager_is_told_to_come_back_when_it_cannot_be_taken(
+def test_an_unavailable_database_is_503_with_retry_after(
     acme: object, settings: Callable[..., GatewaySettings]
 ) -> None:
     with running_gateway(settings(DATABASE_URL="postgresql://nobody@127.0.0.1:9/nowhere"), Timeouts()) as gateway:
-        answer = gateway.post(ALERTS, payload(), by="dev-bot")
+        response = gateway.post(ALERTS, payload(), by="dev-bot")
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")

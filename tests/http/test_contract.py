@@ -1,7 +1,7 @@
-"""The OpenAPI file is true: what it allows is taken, what it forbids is refused, and what comes back is described.
+"""The OpenAPI document is correct: valid requests are accepted, invalid ones refused, and responses documented.
 
-schemathesis reads the file from a gateway that listens, makes requests of it (its borders, random ones, sequences
-along its links) and holds every answer against it, with all of its checks and one of ours.
+schemathesis reads the document from a running gateway, generates requests (boundary values, random values, sequences
+along links) and checks every response against it, with all of its checks and one of ours.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.http.chance import SEED, TIMES
-from tests.http.contract import Findings, configured, explore
-from tests.http.doorway import RULES, Gateway
-from tests.http.hostility import STREAM
+from tests.http.fuzz_settings import SEED, TIMES
+from tests.http.gateway_server import RULES, Gateway
+from tests.http.hostile_requests import STREAM
+from tests.http.schemathesis_runner import Findings, make_config, run_schemathesis
 
-STEPS: Final = 10
-TELLINGS: Final = 10
+MAX_STEPS: Final = 10
+EXAMPLES: Final = 10
 ROUNDS: Final = 20
 
-HOME: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
+EXISTING: Final = {"identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002"}
 PEOPLE: Final = ["ana", "user:12", "ben@x.test", "team:21", "13"]
 KNOWN: Final[dict[str, list[Any]]] = {
     "body.projects[*]": ["p1", "p2"],
@@ -34,10 +34,11 @@ KNOWN: Final[dict[str, list[Any]]] = {
     "body.commands[*].mentions[*]": PEOPLE,
     "body.commands[*].incident": ["1", 1],
     "body.commands[*].alertRule": ["1", 1],
-} | {f"path.{word}": [value] for word, value in HOME.items()}
-"""What exists, where it is asked for."""
+    **{f"path.{word}": [value] for word, value in EXISTING.items()},
+}
+"""Values that exist, by their location in a request."""
 
-AWAY: Final[dict[str, dict[str, str]]] = {
+OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "update_rule": {"rule": "2"},
     "update_project_rule": {"rule": "2"},
     "delete_rule": {"rule": "3"},
@@ -49,67 +50,67 @@ AWAY: Final[dict[str, dict[str, str]]] = {
     "update_action": {"rule": "7", "trigger": "7001", "action": "7002"},
     "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
 }
-"""What addresses name. Changes have rules of their own, so that others find theirs as it was."""
+"""Path parameters by operation. Operations that change a rule have their own, so that the others stay as they were."""
 
-# With made-up names nearly all requests would be 403 or 404.
+# With random names nearly all responses would be 403 or 404.
 NARROWED: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("path", "organization"): {"enum": ["acme"]},
     ("header", "Act-As"): {"enum": ["user:11"]},
-    # A pattern with quotation marks in it is more than schemathesis can follow when it tries borders.
+    # schemathesis cannot generate boundary values for a pattern with quotation marks.
     ("header", "If-Match"): {"enum": ["*", '"1"', '"1-0a"']},
     ("query", "mentions"): {"items": {"enum": PEOPLE}},
     ("query", "projectSlug"): {"items": {"enum": ["p1", "p2", "$all"]}},
 }
-OBSERVED: Final = {("query", "project"): {"items": {"enum": ["p1"]}}}
+NARROWED_OBSERVATIONS: Final = {("query", "project"): {"items": {"enum": ["p1"]}}}
 
-TWINS: Final = {
+EQUIVALENTS: Final = {
     "create_project_rule": "create_rule",
     "update_project_rule": "create_rule",
     "update_rule": "create_rule",
     "update_trigger": "create_trigger",
     "update_action": "create_action",
 }
-"""What the one forbids in a body, the other does, too; at its borders it is told only what it allows."""
+"""Operations with the body constraints of another; only valid boundary values are sent to them."""
 
-ITEMS: Final = {"comment.post", "incident.open", "notification.read"}
+BULK_COMMANDS: Final = {"comment.post", "incident.open", "notification.read"}
 
 
 class Caller(NamedTuple):
-    """Who asks, by which token, and at least how often.
+    """A caller's token and minimum number of requests.
 
-    ``borders`` says by their subjects of which operations everything is asked that schemas just allow and just forbid;
-    ``examples`` how many random requests are made of each operation.
+    ``boundaries`` matches the operations, by tag and path, that receive boundary values; ``examples`` is the number of
+    random requests for each operation.
     """
 
     token: str
     requests: int
-    borders: str = ""
+    boundaries: str = ""
     examples: int = 0
     acts_for: bool = False
     may_follow: bool = True
 
 
 CALLERS: Final = {
-    "an owner, about alert rules": Caller("dev-own", 1_150, r"alert rules (?!.*/(triggers|snooze|observations)/)"),
-    "an owner, about triggers": Caller("dev-own", 800, r"alert rules .*/triggers/"),
-    "an owner, about incidents": Caller("dev-own", 900, r"incidents "),
-    "an owner, about the rest": Caller(
+    "owner: alert rules": Caller("dev-own", 1_150, r"alert rules (?!.*/(triggers|snooze|observations)/)"),
+    "owner: triggers": Caller("dev-own", 800, r"alert rules .*/triggers/"),
+    "owner: incidents": Caller("dev-own", 900, r"incidents "),
+    "owner: the rest": Caller(
         "dev-own", 850, r"alert rules .*/(snooze|observations)/|(commands|health|notifications|organizations) "
     ),
-    "a program, with alerts": Caller("dev-bot", 170, r"integrations ", acts_for=True),
-    "a program": Caller("dev-bot", 200, examples=2, acts_for=True),
-    "an operator": Caller("dev-ops", 100, r"(directory|events) ", may_follow=False),
-    "a member": Caller("dev-mem", 220, examples=2),
-    "a key": Caller("dev-key", 120, examples=1),
+    "service: alertmanager": Caller("dev-bot", 170, r"integrations ", acts_for=True),
+    "service": Caller("dev-bot", 200, examples=2, acts_for=True),
+    "operator": Caller("dev-ops", 100, r"(directory|events) ", may_follow=False),
+    "member": Caller("dev-mem", 220, examples=2),
+    "API key": Caller("dev-key", 120, examples=1),
 }
 
 
-class Story(NamedTuple):
-    """What is done in one, of what exists it is told, and how many requests at least. Only ``beginnings`` lead on."""
+class LifeCycle(NamedTuple):
+    """Operations along links from ``starts``, schemas narrowed to existing resources, and a minimum of requests."""
 
-    life: frozenset[str]
-    beginnings: frozenset[str]
-    told_of: Mapping[str, Mapping[str, Any]]
+    operations: frozenset[str]
+    starts: frozenset[str]
+    schemas: Mapping[str, Mapping[str, Any]]
     requests: int
 
 
@@ -133,14 +134,14 @@ _A_WARNING: Final[dict[str, Any]] = {
     "excludedProjects": {"const": []},
     "actions": {"const": []},
 }
-STORIES: Final = {
-    "an incident": Story(
-        life=frozenset({
+LIFE_CYCLES: Final = {
+    "incident": LifeCycle(
+        operations=frozenset({
             "open_incident", "read_incident", "mark_seen", "close_incident", "list_activity", "list_subscribers",
             "subscribe", "unsubscribe", "post_comment", "edit_comment", "delete_comment", "read_command",
         }),
-        beginnings=frozenset({"open_incident", "post_comment", "subscribe"}),
-        told_of={
+        starts=frozenset({"open_incident", "post_comment", "subscribe"}),
+        schemas={
             "OpenIncident": {
                 "projects": {"type": "array", "items": {"enum": ["p1", "p2"]}, "minItems": 1},
                 "alertRule": {"type": "null"},
@@ -150,26 +151,26 @@ STORIES: Final = {
         },
         requests=170,
     ),
-    "an alert rule": Story(
-        life=frozenset({
+    "alert rule": LifeCycle(
+        operations=frozenset({
             "create_rule", "read_rule", "update_rule", "delete_rule", "observe_metric", "list_observations",
             "snooze_rule", "unsnooze_rule", "read_command",
         }),
-        beginnings=frozenset({"create_rule", "observe_metric"}),
-        told_of={
+        starts=frozenset({"create_rule", "observe_metric"}),
+        schemas={
             "CreateRule": _A_RULE,
             "UpdateRule": _A_RULE,
             "ObserveMetric": {"project": {"const": "p1"}, "value": {"enum": [1, 70, 1000.5]}},
         },
         requests=170,
     ),
-    "a trigger": Story(
-        life=frozenset({
+    "trigger": LifeCycle(
+        operations=frozenset({
             "create_rule", "list_triggers", "create_trigger", "read_trigger", "update_trigger", "delete_trigger",
             "list_actions", "create_action", "read_action", "update_action", "delete_action", "read_command",
         }),
-        beginnings=frozenset({"create_rule", "create_trigger", "create_action"}),
-        told_of={
+        starts=frozenset({"create_rule", "create_trigger", "create_action"}),
+        schemas={
             "CreateRule": _A_RULE,
             "CreateTrigger": _A_WARNING,
             "UpdateTrigger": _A_WARNING,
@@ -180,182 +181,189 @@ STORIES: Final = {
 
 
 def operations_of(document: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Path, method and operation, of all."""
+    """Yield the path item, method and operation of every operation."""
     for path in document["paths"].values():
         yield from [(path, method, each) for method, each in path.items() if method != "parameters"]
 
 
 def names_of(document: Any) -> list[str]:
-    """What the operations are called; those without a token have no name."""
+    """Return the operation ids; operations that need no token have an empty one."""
     return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
 
 
-def labels_of(document: Any, *, but: str = "") -> list[str]:
-    """The operations as schemathesis calls them, but those of such a subject: their tag and their address."""
+def labels_of(document: Any, *, excluding: str = "") -> list[str]:
+    """Return schemathesis' labels of the operations whose tag and path do not match ``excluding``."""
     return [
         f"{method.upper()} {address}"
         for address, path in document["paths"].items()
         for method, operation in path.items()
-        if method != "parameters" and not (but and re.match(but, f"{operation['tags'][0]} {address}"))
+        if method != "parameters" and not (excluding and re.match(excluding, f"{operation['tags'][0]} {address}"))
     ]
 
 
-def come_home(document: Any, caller: Caller) -> None:
-    """Requests are about what exists, by somebody who is known."""
+def use_existing_resources(document: Any, caller: Caller) -> None:
+    """Restrict requests to existing resources and to the caller's own headers."""
     unused = set() if caller.acts_for else {"Act-As"}
     for path, method, operation in operations_of(document):
         name = operation.get("operationId", "")
-        known = NARROWED | {("path", word): {"examples": [value]} for word, value in named_in(name).items()}
-        known |= OBSERVED if name == "list_observations" else {}
+        known = NARROWED | {("path", word): {"examples": [value]} for word, value in path_parameters_of(name).items()}
+        known |= NARROWED_OBSERVATIONS if name == "list_observations" else {}
         operation["parameters"] = [
             each | {"schema": each["schema"] | known.get((each["in"], each["name"]), {})}
             for each in [*path.get("parameters", []), *operation.get("parameters", [])]
             if each["name"] not in unused
         ]
         if caller.may_follow and STREAM in operation["responses"].get("200", {}).get("content", {}):
-            # It never ends; test_documentation.py reads its beginning.
+            # A stream never ends; test_documentation.py reads its beginning.
             del path[method]
     for path in document["paths"].values():
         path.pop("parameters", None)
 
 
-def named_in(operation: str) -> dict[str, str]:
-    """What the address of an operation names."""
-    return HOME | AWAY.get(operation, {})
+def path_parameters_of(operation: str) -> dict[str, str]:
+    """Return the path parameters of an operation."""
+    return EXISTING | OWN_RULES.get(operation, {})
 
 
-def away(**elsewhere: list[str]) -> list[dict[str, Any]]:
-    """The same for random requests; ``elsewhere`` are the rules that an operation may name instead of its own."""
+def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
+    """Return the settings that bind operations to their own rules; ``elsewhere`` replaces the rules of some."""
     return [
         {
             "include-operation-id": name,
             "parameters": {f"path.{word}": [value] for word, value in words.items()}
             | ({"path.rule": elsewhere[name]} if name in elsewhere else {}),
         }
-        for name, words in AWAY.items()
+        for name, words in OWN_RULES.items()
     ]
 
 
-def with_few_items(document: Any) -> None:
-    """Lists of commands have a few kinds: at their borders the others are seen by themselves."""
+def limit_bulk_commands(document: Any) -> None:
+    """Limit bulk requests to a few commands; the boundaries of the others are covered by their own endpoints."""
     items = document["components"]["schemas"]["CommandRequest"]["properties"]["commands"]["items"]
-    items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in ITEMS]
+    items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in BULK_COMMANDS]
 
 
-def stay_with(document: Any, story: Story) -> None:
-    """Nothing but the operations of the story, told of what exists."""
+def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
+    """Remove all operations outside the life cycle, and narrow schemas to existing resources."""
     for path, method, operation in operations_of(document):
-        # A story waits for each of its steps: what is only accepted has not happened yet.
+        # Each step waits for its outcome: an accepted command has not been applied yet.
         operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "Prefer"]
-        if operation.get("operationId") not in story.life:
+        if operation.get("operationId") not in cycle.operations:
             del path[method]
-        elif operation["operationId"] not in story.beginnings:
-            # With links of its own it would begin stories as well, about things that do not exist.
+        elif operation["operationId"] not in cycle.starts:
+            # Its links would start sequences about resources that do not exist.
             operation["responses"] = {status: {**each, "links": {}} for status, each in operation["responses"].items()}
         else:
             for each in operation["responses"].values():
                 links = each.get("links", {})
-                each["links"] = {name: link for name, link in links.items() if link["operationId"] in story.life}
-    for name, fields in story.told_of.items():
+                each["links"] = {name: link for name, link in links.items() if link["operationId"] in cycle.operations}
+    for name, fields in cycle.schemas.items():
         document["components"]["schemas"][name]["properties"] |= fields
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", CALLERS)
-def test_every_answer_is_as_the_file_describes_it(unlimited_gateway: Gateway, name: str) -> None:
+def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway, name: str) -> None:
     caller = CALLERS[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
-    come_home(document, caller)
-    operations = away()
+    use_existing_resources(document, caller)
+    operations = own_rule_settings()
     phases: dict[str, Any]
-    if caller.borders or TIMES == 1:
-        with_few_items(document)
-    if caller.borders:
+    if caller.boundaries or TIMES == 1:
+        limit_bulk_commands(document)
+    if caller.boundaries:
         phases = {"coverage": {"enabled": True}}
         if TIMES == 1:
             allowed = {"coverage": {"generation": {"mode": "positive"}}}
-            operations.append({"phases": allowed, "include-operation-id": list(TWINS)})
-        operations.append({"include-name": labels_of(document, but=caller.borders), "enabled": False})
+            operations.append({"phases": allowed, "include-operation-id": list(EQUIVALENTS)})
+        operations.append({"include-name": labels_of(document, excluding=caller.boundaries), "enabled": False})
     else:
         fuzzing = {"generation": {"max-examples": caller.examples * TIMES}}
         phases = {"examples": {"enabled": True}, "fuzzing": fuzzing}
 
     findings = Findings()
-    explore(unlimited_gateway, document, configured(caller.token, phases, KNOWN, operations), findings)
+    run_schemathesis(unlimited_gateway, document, make_config(caller.token, phases, KNOWN, operations), findings)
 
-    findings.hold(least=caller.requests)
+    findings.assert_valid(min_requests=caller.requests)
     if caller.examples:
         assert findings.statuses.keys() >= {name for name in names_of(document) if name}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
-@pytest.mark.parametrize("name", STORIES)
-def test_a_life_can_be_followed_along_the_links_of_the_file(unlimited_gateway: Gateway, name: str) -> None:
-    story = STORIES[name]
+@pytest.mark.parametrize("name", LIFE_CYCLES)
+def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
+    cycle = LIFE_CYCLES[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
-    come_home(document, CALLERS["a member"])
-    stay_with(document, story)
-    generation = {"mode": "positive", "max-examples": TELLINGS * TIMES}
-    along = {"max-steps": STEPS, "inference": {"algorithms": []}, "link-calibration": False, "generation": generation}
-    # Each can be given a second trigger only once.
-    operations = away(create_trigger=[str(rule) for rule in RULES])
+    use_existing_resources(document, CALLERS["member"])
+    limit_to_life_cycle(document, cycle)
+    generation = {"mode": "positive", "max-examples": EXAMPLES * TIMES}
+    stateful = {
+        "max-steps": MAX_STEPS,
+        "inference": {"algorithms": []},
+        "link-calibration": False,
+        "generation": generation,
+    }
+    # A second trigger can be added to each rule only once.
+    operations = own_rule_settings(create_trigger=[str(rule) for rule in RULES])
     findings = Findings()
 
-    # Hypothesis ends a round where what it knows comes out otherwise than before, as things do in a world that lasts.
-    for dice in range(ROUNDS):
-        seed = SEED * ROUNDS + dice
-        explore(
+    # Hypothesis ends a round when a repeated step has another result, as happens with stored state.
+    for round_number in range(ROUNDS):
+        seed = SEED * ROUNDS + round_number
+        run_schemathesis(
             unlimited_gateway,
             document,
-            configured("dev-own", {"stateful": along}, KNOWN, operations, seed=seed),
+            make_config("dev-own", {"stateful": stateful}, KNOWN, operations, seed=seed),
             findings,
         )
-        if findings.done == story.life and findings.answers.total() >= story.requests:
+        if findings.succeeded == cycle.operations and findings.status_counts.total() >= cycle.requests:
             break
 
-    findings.hold(least=story.requests)
-    assert findings.done == story.life
+    findings.assert_valid(min_requests=cycle.requests)
+    assert findings.succeeded == cycle.operations
 
 
-def test_each_operation_is_asked_at_its_borders_by_one_caller(gateway: Gateway) -> None:
+def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
-    asked = [
+    covered = [
         operation
         for caller in CALLERS.values()
-        if caller.borders
-        for operation in set(labels_of(document)) - set(labels_of(document, but=caller.borders))
+        if caller.boundaries
+        for operation in set(labels_of(document)) - set(labels_of(document, excluding=caller.boundaries))
     ]
-    assert sorted(asked) == sorted(labels_of(document))
+    assert sorted(covered) == sorted(labels_of(document))
 
 
-def test_a_twin_forbids_what_the_other_does(gateway: Gateway) -> None:
+def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
     bodies = {
         operation["operationId"]: body_of(document, operation)
         for _, _, operation in operations_of(document)
         if "requestBody" in operation
     }
-    for twin, other in TWINS.items():
-        same = demands_of(bodies[twin])
-        assert same.items() <= demands_of(bodies[other]).items()
+    for twin, other in EQUIVALENTS.items():
+        same = constraints_of(bodies[twin])
+        assert same.items() <= constraints_of(bodies[other]).items()
         assert set(bodies[twin].get("required", ())) <= set(bodies[other]["required"])
 
 
 def body_of(document: Any, operation: Any) -> Any:
-    """What a JSON body has to be like."""
+    """Return the schema of the JSON body."""
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 
 
-def demands_of(body: Any) -> dict[str, str]:
-    """What each field has to be like, if it is there, or a body of several kinds; updates may name no projects."""
+def constraints_of(body: Any) -> dict[str, str]:
+    """Return the constraints of each field as text; updates may omit projects."""
     fields = body.get("properties", {"": body}).items()
-    said = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
-    return {name: json.dumps(each, sort_keys=True) for name, each in said.items()}
+    constraints = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
+    return {name: json.dumps(each, sort_keys=True) for name, each in constraints.items()}
 
 
-def test_there_are_five_thousand_cases_at_least() -> None:
-    asked = sum(caller.requests for caller in CALLERS.values()) + sum(story.requests for story in STORIES.values())
-    assert asked >= 5_000
+def test_at_least_five_thousand_requests_are_made() -> None:
+    total = sum(caller.requests for caller in CALLERS.values()) + sum(cycle.requests for cycle in LIFE_CYCLES.values())
+    assert total >= 5_000

@@ -1,17 +1,17 @@
-"""Credentials that Sentry knew and tocsin reads in its own way."""
+"""Credentials that tocsin treats differently from Sentry, and those it treats alike."""
 
 from __future__ import annotations
 
 import pytest
 from sqlalchemy.engine import Engine
 
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway
 
 INCIDENT = f"{ACME}/incidents/1/"
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
-def test_a_key_comes_as_a_bearer_token_and_not_as_a_user_name(gateway: Gateway) -> None:
+def test_an_api_key_is_accepted_as_a_bearer_token_but_not_as_a_user_name(gateway: Gateway) -> None:
     with gateway.client(None) as client:
         as_a_name = client.get(INCIDENT, auth=("dev-key", ""))
     as_a_token = gateway.get(INCIDENT, by="dev-key")
@@ -21,18 +21,16 @@ def test_a_key_comes_as_a_bearer_token_and_not_as_a_user_name(gateway: Gateway) 
 
 
 @pytest.mark.parametrize("token", ["dev-key", "dev-bot", "dev-mem"])
-def test_a_token_switched_off_is_as_good_as_unknown_whatever_its_kind(
-    gateway: Gateway, ledger: Engine, token: str
-) -> None:
+def test_a_revoked_token_of_any_kind_is_treated_as_unknown(gateway: Gateway, ledger: Engine, token: str) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
 
-    answer = gateway.get(INCIDENT, by=token)
+    response = gateway.get(INCIDENT, by=token)
 
-    assert (answer.status_code, answer.json()) == (401, {"detail": "Invalid token"})
+    assert (response.status_code, response.json()) == (401, {"detail": "Invalid token"})
 
 
-def test_the_superuser_flag_opens_no_organization(gateway: Gateway, ledger: Engine) -> None:
+def test_the_superuser_flag_grants_access_to_no_organization(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_superuser = true")
 
@@ -43,14 +41,16 @@ def test_the_superuser_flag_opens_no_organization(gateway: Gateway, ledger: Engi
 
 
 @pytest.mark.parametrize("token", ["dev-key", "dev-bot"])
-def test_a_program_reads_the_active_projects_of_its_own_organization_alone(gateway: Gateway, token: str) -> None:
+def test_api_keys_and_services_read_only_active_projects_of_their_own_organization(
+    gateway: Gateway, token: str
+) -> None:
     statuses = {name: gateway.get(f"/api/0/organizations/{name}/incidents/1/", by=token).status_code
                 for name in ("acme", "closed", "plain", "nowhere")}  # fmt: skip
 
     assert statuses == {"acme": 200, "closed": 403, "plain": 403, "nowhere": 404}
 
 
-def test_a_token_that_may_only_read_reads_and_writes_nothing(gateway: Gateway) -> None:
+def test_a_read_only_token_reads_but_cannot_write(gateway: Gateway) -> None:
     read = gateway.get(INCIDENT, by="dev-mem-read")
     written = gateway.post(COMMENTS, A_COMMENT, by="dev-mem-read")
 

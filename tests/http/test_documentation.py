@@ -1,4 +1,4 @@
-"""The OpenAPI file says what the gateway does; errors come in the spelling that was asked for."""
+"""The OpenAPI document, the documentation pages, and problem documents."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from typing import Any
 import pytest
 from schemathesis.specs.openapi.definitions import OPENAPI_31_VALIDATOR
 from sqlalchemy.engine import Engine
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from gateway.main import ENDPOINTS
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
 from tests.builders import NOW, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 PROBLEM = "application/problem+json"
 
 
-def test_the_file_has_every_address_of_the_application_and_no_other(gateway: Gateway) -> None:
+def test_the_document_lists_exactly_the_endpoints_of_the_application(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
+    mounted = {route.path for route in gateway.app.routes if isinstance(route, Mount)}
+    assert all(isinstance(route, Route | Mount) for route in gateway.app.routes)
     assert set(document["paths"]) == served
-    assert {route.path for route in gateway.app.routes if not isinstance(route, Route)} == {"/docs/files"}
+    assert mounted == {"/docs/files"}
     assert document["openapi"].startswith("3.1")
-    for address in ENDPOINTS:
-        methods = {name.upper() for name in document["paths"][address.path] if name != "parameters"}
-        assert methods == set(address.operations)
+    for endpoint in ENDPOINTS:
+        methods = {name.upper() for name in document["paths"][endpoint.path] if name != "parameters"}
+        assert methods == set(endpoint.operations)
 
 
-def test_the_file_is_openapi_3_1(gateway: Gateway) -> None:
+def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     OPENAPI_31_VALIDATOR.validate(document)
     named = [
         each["operationId"] for path in document["paths"].values() for each in path.values() if "operationId" in each
     ]
-    assert len(named) == len(set(named)) == sum(len(address.operations) for address in ENDPOINTS)
+    assert len(named) == len(set(named)) == sum(len(endpoint.operations) for endpoint in ENDPOINTS)
 
 
-def test_a_stream_comes_as_the_file_says(gateway: Gateway) -> None:
+def test_a_stream_matches_the_document(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
-    with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as answer:
+    with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as response:
         described = document["paths"]["/api/0/organizations/{organization}/events/"]["get"]["responses"]["200"]
 
-    assert answer.headers["content-type"] in described["content"]
+    assert response.headers["content-type"] in described["content"]
     always = {name.lower(): header for name, header in described["headers"].items() if header["required"]}
-    assert {name: answer.headers[name] for name in always} == {
+    assert {name: response.headers[name] for name in always} == {
         name: header["schema"]["const"] for name, header in always.items()
     }
-    assert set(answer.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
+    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", "x-request-id", *always}
 
 
-def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
+def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     def references(part: Any) -> Iterator[str]:
@@ -70,29 +72,29 @@ def test_every_reference_in_the_file_leads_somewhere(gateway: Gateway) -> None:
         assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
 
 
-def test_answers_have_the_fields_that_the_file_promises(
+def test_responses_have_the_documented_fields(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     document = gateway.get("/openapi.json", by=None).json()
-    rule = a_rule_that_found_incident_1(ledger, acme)
+    rule = an_alert_rule_of_incident_1(ledger, acme)
     gateway.post(COMMENTS, A_COMMENT | {"mentions": ["ana"]})
     command = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").json()["id"]
     value = {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"}
     gateway.post(f"{ACME}/alert-rules/{rule}/observations/", value)
 
-    for address in ENDPOINTS:
-        if "GET" not in address.operations or address.operations["GET"].is_stream:
+    for endpoint in ENDPOINTS:
+        if "GET" not in endpoint.operations or endpoint.operations["GET"].is_stream:
             continue
         names = {"project": "p1", "rule": rule, "trigger": 7, "action": 8}
-        path = address.path.format(organization="acme", identifier="1", command=command, **names)
-        answer = gateway.get(path, by="dev-ops" if address.ops_role else "dev-mem").json()
-        schema = document["paths"][address.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        for each in answer if "items" in schema else [answer]:
-            check(each, schema.get("items", schema), document)
+        path = endpoint.path.format(organization="acme", identifier="1", command=command, **names)
+        response = gateway.get(path, by="dev-ops" if endpoint.ops_role else "dev-mem").json()
+        schema = document["paths"][endpoint.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        for each in response if "items" in schema else [response]:
+            check_against_schema(each, schema.get("items", schema), document)
 
 
-def a_rule_that_found_incident_1(ledger: Engine, acme: Acme) -> int:
-    """With trigger 7, whose action 8 tells somebody."""
+def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
+    """Insert a rule with trigger 7 and action 8, and assign incident 1 to it; return its id."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
     organization, project = acme.organizations["acme"], acme.projects["acme", "p1"]
@@ -105,16 +107,18 @@ def a_rule_that_found_incident_1(ledger: Engine, acme: Acme) -> int:
     return rule
 
 
-def check(value: Any, schema: Any, document: Any) -> None:
-    """Every promised field is there, and every field is promised."""
+def check_against_schema(value: Any, schema: Any, document: Any) -> None:
+    """Assert that the value has all required fields and no undocumented ones, recursively."""
     if "$ref" in schema:
-        return check(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+        return check_against_schema(
+            value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
+        )
     if "anyOf" in schema and value is not None:
-        return check(value, schema["anyOf"][0], document)
+        return check_against_schema(value, schema["anyOf"][0], document)
     if schema.get("required"):
         assert set(schema["required"]) <= set(value) <= set(schema["properties"])
         for name in value:
-            check(value[name], schema["properties"][name], document)
+            check_against_schema(value[name], schema["properties"][name], document)
     if "pattern" in schema:
         assert re.search(schema["pattern"], value)
     if "enum" in schema:
@@ -122,7 +126,7 @@ def check(value: Any, schema: Any, document: Any) -> None:
     return None
 
 
-def test_the_pages_work_without_the_internet(gateway: Gateway) -> None:
+def test_the_documentation_pages_load_only_local_files(gateway: Gateway) -> None:
     page = gateway.get("/docs", by=None)
 
     files = re.findall(r'(?:src|href)="([^"]+)"', page.text)
@@ -133,7 +137,7 @@ def test_the_pages_work_without_the_internet(gateway: Gateway) -> None:
     assert "script-src 'self'" in page.headers["content-security-policy"]
 
 
-def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
+def test_version_and_metrics_need_no_token(gateway: Gateway) -> None:
     gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async")
 
     assert gateway.get("/version", by=None).json()["name"] == "tocsin"
@@ -170,28 +174,28 @@ def test_what_watchers_need_needs_no_token(gateway: Gateway) -> None:
         ("PUT", COMMENTS, {}, (405, "Method Not Allowed", "method_not_allowed", 'Method "PUT" not allowed.', [])),
     ],
 )  # fmt: skip
-def test_errors_come_as_problems_to_those_who_ask(
+def test_errors_are_problem_documents_on_request(
     gateway: Gateway, method: str, path: str, request_: Any, expected: tuple[int, str, str, str, Any]
 ) -> None:
     with gateway.client(Accept=f"application/json;q=0.5, {PROBLEM}") as client:
-        answer = client.request(method, path, **request_)
+        response = client.request(method, path, **request_)
 
     status, title, code, detail, errors = expected
-    assert (answer.status_code, answer.headers["content-type"]) == (status, PROBLEM)
-    assert answer.json() == {
+    assert (response.status_code, response.headers["content-type"]) == (status, PROBLEM)
+    assert response.json() == {
         "type": "about:blank", "title": title, "status": status, "detail": detail, "code": code, "errors": errors,
     }  # fmt: skip
 
 
-def test_a_refusal_of_the_worker_comes_as_a_problem_too(gateway: Gateway, busy_worker: Worker) -> None:
-    answer = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
+def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, busy_worker: Worker) -> None:
+    response = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
 
-    assert (answer.status_code, answer.headers["content-type"]) == (400, PROBLEM)
-    assert [error["pointer"] for error in answer.json()["errors"]] == ["#/mentions/0"]
-    assert answer.headers["command-id"]
+    assert (response.status_code, response.headers["content-type"]) == (400, PROBLEM)
+    assert [error["pointer"] for error in response.json()["errors"]] == ["#/mentions/0"]
+    assert response.headers["command-id"]
 
 
-def test_a_problem_that_is_not_wanted_is_not_sent(gateway: Gateway) -> None:
-    answer = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
+def test_a_problem_document_with_zero_quality_is_not_sent(gateway: Gateway) -> None:
+    response = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
 
-    assert answer.headers["content-type"] == "application/json"
+    assert response.headers["content-type"] == "application/json"

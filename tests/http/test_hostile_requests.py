@@ -1,4 +1,4 @@
-"""Ten thousand requests that must be refused: none is a fault, and none leaves a trace in the tables."""
+"""Ten thousand requests that must be refused: none causes a 5xx, and none changes a table."""
 
 from __future__ import annotations
 
@@ -13,37 +13,38 @@ from typing import Any, Final
 import pytest
 from sqlalchemy.engine import Engine
 
-from tests.http.chance import SEED, TIMES
-from tests.http.doorway import Gateway
-from tests.http.hostility import Operation, Request, hostile_requests, operations_of, unreadable
+from tests.http.fuzz_settings import SEED, TIMES
+from tests.http.gateway_server import Gateway
+from tests.http.hostile_requests import Operation, Request, hostile_requests, malformed_http, operations_of
 
-PARTS: Final = 4
-READABLE: Final = 2_350 * TIMES
-UNREADABLE: Final = 150 * TIMES
+SHARDS: Final = 4
+WELL_FORMED_PER_SHARD: Final = 2_350 * TIMES
+MALFORMED_PER_SHARD: Final = 150 * TIMES
 CONNECTIONS: Final = 16
-BREAKING: Final = 4
-PATIENCE_SECONDS: Final = 120
+MALFORMED_CONNECTIONS: Final = 4
+RESPONSE_TIMEOUT_SECONDS: Final = 120
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("rules")
-@pytest.mark.parametrize("part", range(PARTS))
-def test_hostile_requests_are_no_faults_and_change_nothing(
-    unlimited_gateway: Gateway, ledger: Engine, part: int
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_hostile_requests_cause_no_errors_and_change_nothing(
+    unlimited_gateway: Gateway, ledger: Engine, shard: int
 ) -> None:
     operations = operations_of(unlimited_gateway.get("/openapi.json", by=None).json())
-    before = contents(ledger)
+    before = table_digests(ledger)
 
-    answers = asyncio.run(bombard(unlimited_gateway, operations, Random(SEED * PARTS + part)))
+    responses = asyncio.run(send_all(unlimited_gateway, operations, Random(SEED * SHARDS + shard)))
 
-    assert answers.total() * PARTS >= 10_000
-    assert not [status for status in answers if status >= 500]
-    assert contents(ledger) == before
+    assert responses.total() * SHARDS >= 10_000
+    assert not [status for status in responses if status >= 500]
+    assert table_digests(ledger) == before
     assert unlimited_gateway.get("/readyz", by=None).status_code == 200
 
 
-def contents(engine: Engine) -> dict[str, tuple[int, str]]:
-    """Every table: its number of rows, and a digest of all that stands in them."""
+def table_digests(engine: Engine) -> dict[str, tuple[int, str]]:
+    """Return the number of rows and a digest of the contents of every table."""
     with engine.connect() as connection:
         names = connection.exec_driver_sql(
             "SELECT relname FROM pg_class WHERE relkind IN ('r', 'p') AND relnamespace = 'public'::regnamespace"
@@ -52,55 +53,55 @@ def contents(engine: Engine) -> dict[str, tuple[int, str]]:
         return {name: tuple(connection.exec_driver_sql(digest.format(name)).one()) for name in sorted(names)}
 
 
-async def bombard(gateway: Gateway, operations: list[Operation], chance: Random) -> Counter[int]:
-    """Send it all, several requests at a time; how often each status came back (0: the connection was closed)."""
-    answers: Counter[int] = Counter()
-    requests = islice(hostile_requests(operations, chance), READABLE)
-    garbage = iter([unreadable(operations, chance) for _ in range(UNREADABLE)])
+async def send_all(gateway: Gateway, operations: list[Operation], rng: Random) -> Counter[int]:
+    """Send all requests over several connections; return the number of responses by status (0: connection closed)."""
+    responses: Counter[int] = Counter()
+    requests = islice(hostile_requests(operations, rng), WELL_FORMED_PER_SHARD)
+    malformed = iter([malformed_http(operations, rng) for _ in range(MALFORMED_PER_SHARD)])
     port = int(gateway.url.rpartition(":")[2])
     await asyncio.gather(
-        *(keep_sending(port, requests, answers) for _ in range(CONNECTIONS)),
-        *(keep_breaking(port, garbage, answers) for _ in range(BREAKING)),
+        *(send_well_formed(port, requests, responses) for _ in range(CONNECTIONS)),
+        *(send_malformed(port, malformed, responses) for _ in range(MALFORMED_CONNECTIONS)),
     )
-    return answers
+    return responses
 
 
-async def keep_sending(port: int, requests: Iterator[Request], answers: Counter[int]) -> None:
-    """Requests on one connection, as long as the gateway keeps it."""
+async def send_well_formed(port: int, requests: Iterator[Request], responses: Counter[int]) -> None:
+    """Send requests over one connection for as long as the gateway keeps it open."""
     connection: Any = None
     for request in requests:
         if connection is None:
             connection = await asyncio.open_connection("127.0.0.1", port)
         reader, writer = connection
         with contextlib.suppress(ConnectionError):
-            writer.write(request.sent)
+            writer.write(request.content)
             await writer.drain()
-        status, goes_on = await asyncio.wait_for(answer_of(reader, request.method), PATIENCE_SECONDS)
-        answers[status] += 1
-        assert status < 500, request.sent[:2_000]
-        assert not request.is_write or status == 0 or status >= 400, request.sent[:2_000]
-        if not goes_on:
+        status, keep_alive = await asyncio.wait_for(read_status(reader, request.method), RESPONSE_TIMEOUT_SECONDS)
+        responses[status] += 1
+        assert status < 500, request.content[:2_000]
+        assert not request.is_write or status == 0 or status >= 400, request.content[:2_000]
+        if not keep_alive:
             writer.close()
             connection = None
     if connection is not None:
         connection[1].close()
 
 
-async def keep_breaking(port: int, garbage: Iterator[bytes], answers: Counter[int]) -> None:
-    """A connection for each; we stop in the middle, as whoever breaks off does."""
-    for sent in garbage:
+async def send_malformed(port: int, malformed: Iterator[bytes], responses: Counter[int]) -> None:
+    """Send each message over its own connection and close the sending side."""
+    for sent in malformed:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         with contextlib.suppress(ConnectionError):
             writer.write(sent)
             writer.write_eof()
-        status, _ = await asyncio.wait_for(answer_of(reader, "POST"), PATIENCE_SECONDS)
-        answers[status] += 1
+        status, _ = await asyncio.wait_for(read_status(reader, "POST"), RESPONSE_TIMEOUT_SECONDS)
+        responses[status] += 1
         assert status == 0 or 200 <= status < 500, sent[:2_000]
         writer.close()
 
 
-async def answer_of(reader: asyncio.StreamReader, method: str) -> tuple[int, bool]:
-    """The status of an answer, read to its end, and whether the connection goes on; (0, False) if there is none."""
+async def read_status(reader: asyncio.StreamReader, method: str) -> tuple[int, bool]:
+    """Read a response; return its status and whether the connection stays open, (0, False) if there is none."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         status = int(head.split(b" ", 2)[1])

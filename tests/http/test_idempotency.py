@@ -1,4 +1,4 @@
-"""A key makes a repetition harmless: once accepted, always the same command."""
+"""Idempotency keys: a repeated request returns the command that was accepted first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.messaging.command_ledger import commands, idempotency_keys
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker, running_gateway
 
 REUSED = {"detail": "Idempotency-Key was already used with a different request."}
 
@@ -27,7 +27,7 @@ def an_item(**facts: Any) -> dict[str, Any]:
     return {"type": "comment.post", "incident": 1, "comment": "x"} | facts
 
 
-def test_the_same_request_with_the_same_key_is_the_same_command(
+def test_the_same_request_with_the_same_key_returns_the_same_command(
     gateway: Gateway, worker: Worker, ledger: Engine
 ) -> None:
     first = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
@@ -43,7 +43,7 @@ def test_the_same_request_with_the_same_key_is_the_same_command(
     assert count(ledger) == 1
 
 
-def test_the_same_json_written_otherwise_is_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+def test_the_same_json_in_another_notation_is_the_same_request(gateway: Gateway, ledger: Engine) -> None:
     with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
         first = client.post(COMMENTS, content=b'{"comment": "\\u0041", "mentions": []}')
         second = client.post(COMMENTS, content=b'{ "mentions":[],"comment":"A" }')
@@ -61,14 +61,14 @@ def test_the_same_json_written_otherwise_is_the_same_request(gateway: Gateway, l
     ],
     ids=["another address", "another body", "another condition"],
 )
-def test_another_request_under_a_used_key_is_refused(gateway: Gateway, ledger: Engine, other: dict[str, Any]) -> None:
+def test_another_request_with_a_used_key_is_refused(gateway: Gateway, ledger: Engine, other: dict[str, Any]) -> None:
     gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
 
     request = {"path": COMMENTS, "json": A_COMMENT} | other
-    answer = gateway.post(**request, Idempotency_Key="one", Prefer="respond-async")
+    response = gateway.post(**request, Idempotency_Key="one", Prefer="respond-async")
 
-    assert (answer.status_code, answer.json()) == (422, REUSED)
-    assert "command-id" not in answer.headers
+    assert (response.status_code, response.json()) == (422, REUSED)
+    assert "command-id" not in response.headers
     assert count(ledger) == 1
 
 
@@ -80,15 +80,15 @@ def test_keys_belong_to_their_callers(gateway: Gateway, ledger: Engine) -> None:
         {"by": "dev-bot", "Act_As": "user:13"},
     ]
 
-    answers = [
+    responses = [
         gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async", **who) for who in callers
     ]
 
-    assert [answer.status_code for answer in answers] == [202] * 4
+    assert [response.status_code for response in responses] == [202] * 4
     assert count(ledger) == 4
 
 
-def test_a_rotated_token_changes_nothing(gateway: Gateway, ledger: Engine) -> None:
+def test_a_key_survives_token_rotation(gateway: Gateway, ledger: Engine) -> None:
     first = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
     document = {"tokens": [{"token": "dev-mem-new", "user": "mem"}]}
     with gateway.client("dev-ops") as client:
@@ -99,7 +99,7 @@ def test_a_rotated_token_changes_nothing(gateway: Gateway, ledger: Engine) -> No
     assert second.headers["command-id"] == first.headers["command-id"]
 
 
-def test_a_refused_request_does_not_use_its_key_up(gateway: Gateway, ledger: Engine) -> None:
+def test_a_refused_request_does_not_consume_its_key(gateway: Gateway, ledger: Engine) -> None:
     refused = gateway.post(COMMENTS, {"comment": ""}, Idempotency_Key="one")
     accepted = gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
 
@@ -107,43 +107,45 @@ def test_a_refused_request_does_not_use_its_key_up(gateway: Gateway, ledger: Eng
 
 
 @pytest.mark.parametrize("key", ["", "has a space", "x" * 256, "caf\u00e9"])
-def test_a_key_is_visible_ascii(gateway: Gateway, key: str) -> None:
+def test_a_key_must_be_visible_ascii(gateway: Gateway, key: str) -> None:
     with gateway.client() as client:
-        answer = client.post(COMMENTS, json=A_COMMENT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
+        response = client.post(COMMENTS, json=A_COMMENT, headers=[(b"Idempotency-Key", key.encode("latin-1"))])
 
-    assert answer.status_code == 400
-    assert answer.json() == {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters."}
+    assert response.status_code == 400
+    assert response.json() == {"detail": "Idempotency-Key must be 1 to 255 visible ASCII characters."}
 
 
 def test_two_keys_on_one_request_are_refused(gateway: Gateway) -> None:
     with gateway.client() as client:
-        answer = client.post(COMMENTS, json=A_COMMENT, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+        response = client.post(COMMENTS, json=A_COMMENT, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
 
-    assert (answer.status_code, answer.json()) == (400, {"detail": "Idempotency-Key may be sent only once."})
+    assert (response.status_code, response.json()) == (400, {"detail": "Idempotency-Key may be sent only once."})
 
 
-def test_fifty_equal_posts_at_once_are_one_command(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
-    answers = gateway.concurrently(50, lambda: gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one"))
+def test_fifty_identical_concurrent_posts_create_one_command(
+    gateway: Gateway, ledger: Engine, busy_worker: Worker
+) -> None:
+    responses = gateway.concurrently(50, lambda: gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one"))
 
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({answer.headers["command-id"] for answer in answers}) == 1
-    assert sum("idempotent-replayed" not in answer.headers for answer in answers) == 1
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.headers["command-id"] for response in responses}) == 1
+    assert sum("idempotent-replayed" not in response.headers for response in responses) == 1
     assert count(ledger) == 1
 
 
-def test_different_requests_at_once_under_one_key_are_one_command(gateway: Gateway, ledger: Engine) -> None:
+def test_different_concurrent_requests_with_one_key_create_one_command(gateway: Gateway, ledger: Engine) -> None:
     numbers = itertools.count()
 
-    answers = gateway.concurrently(
+    responses = gateway.concurrently(
         20,
         lambda: gateway.post(COMMENTS, {"comment": str(next(numbers))}, Idempotency_Key="one", Prefer="respond-async"),
     )
 
-    assert sorted(answer.status_code for answer in answers) == [202] + [422] * 19
+    assert sorted(response.status_code for response in responses) == [202] + [422] * 19
     assert count(ledger) == 1
 
 
-def test_two_gateways_agree_on_who_came_first(
+def test_two_gateways_agree_on_which_request_came_first(
     gateway: Gateway, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     keys = [f"key-{number}" for number in range(30)]
@@ -152,55 +154,55 @@ def test_two_gateways_agree_on_who_came_first(
         forwards = [pool.submit(gateway.post, COMMANDS, {"commands": items}) for _ in range(4)]
         backwards = [pool.submit(other.post, COMMANDS, {"commands": items[::-1]}) for _ in range(4)]
 
-        answers = [each.result() for each in [*forwards, *backwards]]
+        responses = [each.result() for each in [*forwards, *backwards]]
 
-    assert {answer.status_code for answer in answers} == {202}
-    ids = {tuple(sorted(each["id"] for each in answer.json()["commands"])) for answer in answers}
+    assert {response.status_code for response in responses} == {202}
+    ids = {tuple(sorted(each["id"] for each in response.json()["commands"])) for response in responses}
     assert len(ids) == 1
     assert count(ledger) == count(ledger, idempotency_keys) == 30
 
 
-def test_an_item_brings_the_command_that_its_key_brought_before(gateway: Gateway, ledger: Engine) -> None:
+def test_a_bulk_item_with_a_used_key_returns_the_earlier_command(gateway: Gateway, ledger: Engine) -> None:
     first = gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a")]}).json()["commands"]
 
-    answer = gateway.post(COMMANDS, {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]})
+    response = gateway.post(COMMANDS, {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]})
 
-    assert answer.status_code == 202
-    assert answer.json()["commands"][1] == first[0]
-    assert "idempotent-replayed" not in answer.headers
+    assert response.status_code == 202
+    assert response.json()["commands"][1] == first[0]
+    assert "idempotent-replayed" not in response.headers
     assert count(ledger) == 2
 
 
-def test_equal_items_under_one_key_are_one_command(gateway: Gateway, ledger: Engine) -> None:
-    answer = gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a"), an_item(idempotencyKey="a")]})
+def test_identical_items_with_one_key_create_one_command(gateway: Gateway, ledger: Engine) -> None:
+    response = gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a"), an_item(idempotencyKey="a")]})
 
-    first, second = answer.json()["commands"]
+    first, second = response.json()["commands"]
     assert first == second
     assert count(ledger) == 1
 
 
-def test_a_bulk_with_one_reused_key_leaves_nothing_behind(gateway: Gateway, ledger: Engine) -> None:
+def test_a_bulk_request_with_one_conflicting_key_accepts_nothing(gateway: Gateway, ledger: Engine) -> None:
     gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="used", Prefer="respond-async")
 
-    answer = gateway.post(
+    response = gateway.post(
         COMMANDS,
         {"commands": [an_item(idempotencyKey="fresh"), an_item(idempotencyKey="used")]},
         Idempotency_Key="whole",
     )
 
-    assert (answer.status_code, answer.json()) == (422, REUSED)
+    assert (response.status_code, response.json()) == (422, REUSED)
     assert count(ledger) == count(ledger, idempotency_keys) == 1
 
 
-def test_different_items_under_one_key_are_refused(gateway: Gateway, ledger: Engine) -> None:
+def test_different_items_with_one_key_are_refused(gateway: Gateway, ledger: Engine) -> None:
     items = [an_item(idempotencyKey="a"), an_item(idempotencyKey="a", comment="y")]
 
-    answer = gateway.post(COMMANDS, {"commands": items})
+    response = gateway.post(COMMANDS, {"commands": items})
 
-    assert (answer.status_code, count(ledger)) == (422, 0)
+    assert (response.status_code, count(ledger)) == (422, 0)
 
 
-def test_a_key_in_the_header_covers_the_whole_bulk(gateway: Gateway, ledger: Engine) -> None:
+def test_a_key_in_the_header_covers_the_whole_bulk_request(gateway: Gateway, ledger: Engine) -> None:
     items = {"commands": [an_item(), an_item(idempotencyKey="a")]}
 
     first = gateway.post(COMMANDS, items, Idempotency_Key="whole")
@@ -211,7 +213,7 @@ def test_a_key_in_the_header_covers_the_whole_bulk(gateway: Gateway, ledger: Eng
     assert count(ledger) == 2
 
 
-def test_a_key_over_replayed_items_remembers_what_they_were(gateway: Gateway, ledger: Engine) -> None:
+def test_a_header_key_replays_a_bulk_request_that_held_replayed_items(gateway: Gateway, ledger: Engine) -> None:
     gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a")]})
     items = {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]}
 

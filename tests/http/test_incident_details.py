@@ -1,4 +1,4 @@
-"""An incident read by itself: by which number, by whom, and what it says."""
+"""The details of an incident: addressing, permissions, fields, and activities."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
 
 
-def change(ledger: Engine, *statements: str) -> None:
+def execute(ledger: Engine, *statements: str) -> None:
     with ledger.begin() as connection:
         for statement in statements:
             connection.execute(text(statement))
 
 
-def test_an_incident_is_known_by_its_number_in_the_organization_and_not_by_its_id(
+def test_an_incident_is_identified_by_its_number_in_the_organization_and_not_by_its_id(
     gateway: Gateway, ledger: Engine
 ) -> None:
-    change(ledger, "UPDATE incidents SET identifier = 1000 + id")
+    execute(ledger, "UPDATE incidents SET identifier = 1000 + id")
     number = f"{ACME}/incidents/{{}}/"
     with ledger.connect() as connection:
         ids = list(connection.execute(text("SELECT id FROM incidents ORDER BY id")).scalars())
@@ -31,28 +31,28 @@ def test_an_incident_is_known_by_its_number_in_the_organization_and_not_by_its_i
     by_number = [gateway.get(number.format(1000 + id_)).status_code for id_ in ids]
     by_id = [gateway.get(number.format(id_)) for id_ in ids]
 
-    # The others are of other organizations.
+    # The other incidents belong to other organizations.
     assert by_number == [200, 404, 404]
-    assert [(answer.status_code, answer.json()) for answer in by_id] == [(404, MISSING)] * 3
+    assert [(response.status_code, response.json()) for response in by_id] == [(404, NOT_FOUND)] * 3
 
 
 @pytest.mark.parametrize("status", [1, 2, 10, 20])
-def test_an_incident_is_read_in_whatever_status(gateway: Gateway, ledger: Engine, status: int) -> None:
-    change(ledger, f"UPDATE incidents SET status = {status}")
+def test_an_incident_can_be_read_in_any_status(gateway: Gateway, ledger: Engine, status: int) -> None:
+    execute(ledger, f"UPDATE incidents SET status = {status}")
 
-    answer = gateway.get(INCIDENT)
+    response = gateway.get(INCIDENT)
 
-    assert (answer.status_code, answer.json()["status"]) == (200, status)
+    assert (response.status_code, response.json()["status"]) == (200, status)
 
 
-def test_reading_an_incident_marks_nothing_and_subscribes_nobody(gateway: Gateway) -> None:
+def test_reading_an_incident_neither_marks_it_as_seen_nor_subscribes_the_caller(gateway: Gateway) -> None:
     first, second = gateway.get(INCIDENT), gateway.get(INCIDENT)
 
     assert (first.json()["hasSeen"], first.json()["seenBy"], first.json()["isSubscribed"]) == (False, [], False)
     assert second.json() == first.json()
 
 
-def test_an_incident_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, acme: Acme) -> None:
+def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Acme) -> None:
     body = gateway.get(INCIDENT).json()
 
     assert set(body) == {
@@ -65,11 +65,11 @@ def test_an_incident_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, a
     assert (body["alertRule"], body["discoverQuery"]) == (None, "")
 
 
-def test_who_has_seen_an_incident_stands_there_the_last_one_first(gateway: Gateway, ledger: Engine) -> None:
-    for person, hour in ((11, 9), (13, 11), (12, 10)):
-        change(
+def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
+    for user, hour in ((11, 9), (13, 11), (12, 10)):
+        execute(
             ledger,
-            f"INSERT INTO incident_seen SELECT i.id, {person}, '2026-01-01 {hour}:00Z' FROM incidents i"
+            f"INSERT INTO incident_seen SELECT i.id, {user}, '2026-01-01 {hour}:00Z' FROM incidents i"
             " JOIN organizations o ON o.id = i.organization_id WHERE o.slug = 'acme'",
         )
 
@@ -84,17 +84,17 @@ def test_who_has_seen_an_incident_stands_there_the_last_one_first(gateway: Gatew
     "lost", ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"], ids=["inactive", "none"]
 )
 @pytest.mark.parametrize("by", ["dev-mem", "dev-own", "dev-key", "dev-bot"])
-def test_an_incident_without_an_active_project_is_nobodys_to_read(
+def test_an_incident_without_an_active_project_is_forbidden_to_everyone(
     gateway: Gateway, ledger: Engine, by: str, lost: str
 ) -> None:
-    change(ledger, lost)
+    execute(ledger, lost)
 
-    answer = gateway.get(INCIDENT, by=by)
+    response = gateway.get(INCIDENT, by=by)
 
-    assert (answer.status_code, answer.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
-def test_an_activity_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_activity_has_sentrys_fields_and_a_version(gateway: Gateway, busy_worker: Worker) -> None:
     posted = gateway.post(COMMENTS, A_COMMENT).json()
 
     assert set(posted) == {
@@ -104,13 +104,13 @@ def test_an_activity_has_the_fields_of_sentrys_and_a_version(gateway: Gateway, b
     assert gateway.get(f"{INCIDENT}activity/").json() == [posted]
 
 
-def test_what_is_closed_is_answered_closed_to_the_minute(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
-    change(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
+def test_the_closing_date_is_truncated_to_the_minute(gateway: Gateway, ledger: Engine, busy_worker: Worker) -> None:
+    execute(ledger, "UPDATE incidents SET status = 2, date_closed = '2026-01-02T03:04:59.999999Z'")
 
     assert gateway.get(INCIDENT).json()["dateClosed"] == "2026-01-02T03:04:00Z"
 
 
-# --- what happened on it ---------------------------------------------------------------------------------------
+# --- activities --------------------------------------------------------------------------------------------------
 
 ADD_ACTIVITIES = """
     INSERT INTO incident_activities (incident_id, type, date_added, notification_uuid)
@@ -119,18 +119,18 @@ ADD_ACTIVITIES = """
 """
 
 
-def test_activities_of_every_kind_are_listed(gateway: Gateway, ledger: Engine) -> None:
-    change(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
+def test_activities_of_every_type_are_listed(gateway: Gateway, ledger: Engine) -> None:
+    execute(ledger, *(ADD_ACTIVITIES.format(kind=kind, count=1) for kind in (4, 1, 3, 2)))
 
     oldest_first = gateway.get(f"{INCIDENT}activity/?desc=0").json()
 
     assert [each["type"] for each in oldest_first] == [4, 1, 3, 2]
 
 
-def test_a_hundred_activities_fit_on_a_page_and_no_more(gateway: Gateway, ledger: Engine) -> None:
-    change(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
+def test_a_page_holds_at_most_a_hundred_activities(gateway: Gateway, ledger: Engine) -> None:
+    execute(ledger, ADD_ACTIVITIES.format(kind=3, count=101))
 
-    answer = gateway.get(f"{INCIDENT}activity/")
+    response = gateway.get(f"{INCIDENT}activity/")
 
-    assert len(answer.json()) == 100
-    assert 'rel="next"; results="true"' in answer.headers["link"]
+    assert len(response.json()) == 100
+    assert 'rel="next"; results="true"' in response.headers["link"]

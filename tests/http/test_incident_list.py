@@ -1,9 +1,10 @@
-"""The incident list: one test for each row of its contract."""
+"""The incident list, with a test for each rule of Sentry's incident API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert, update
@@ -17,9 +18,9 @@ from models.incidents.incident import incident_seen, incidents
 from models.timestamps import iso
 from tests.builders import NOW, a_comment, a_project, an_incident
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway
-from tests.http.listing import LIST, Open, refusal, titles
-from tests.http.test_reads import links, pages
+from tests.http.gateway_server import Gateway
+from tests.http.incident_list_requests import LIST, OpenIncident, refusal, titles
+from tests.http.pages import links, pages
 
 pytestmark = pytest.mark.usefixtures("named_first")
 
@@ -27,26 +28,26 @@ CLOSED = IncidentStatus.CLOSED
 NO_PERMISSION = {"detail": "You do not have permission to perform this action."}
 
 
-# --- which projects --------------------------------------------------------------------------------------------
+# --- projects ----------------------------------------------------------------------------------------------------
 
 
-def test_without_projects_those_of_the_callers_teams_are_listed(gateway: Gateway, opened: Open) -> None:
+def test_the_list_defaults_to_the_projects_of_the_callers_teams(gateway: Gateway, opened: OpenIncident) -> None:
     opened("second", "p2")
 
     assert titles(gateway) == ["first"]
     assert titles(gateway, by="dev-ben") == ["second", "first"]
 
 
-def test_a_session_without_a_team_and_a_key_list_nothing_unless_they_name_projects(
-    gateway: Gateway, acme: Acme
-) -> None:
+def test_callers_without_a_team_list_nothing_unless_they_name_projects(gateway: Gateway, acme: Acme) -> None:
     for caller in ("dev-own", "dev-key"):
         assert titles(gateway, by=caller) == []
         assert titles(gateway, "?project=-1", by=caller) == ["first"]
         assert titles(gateway, f"?project={acme.projects['acme', 'p1']}", by=caller) == ["first"]
 
 
-def test_a_service_lists_every_active_project_and_the_teams_of_whom_it_acts_for(gateway: Gateway, opened: Open) -> None:
+def test_a_service_lists_every_active_project_or_those_of_the_person_it_acts_for(
+    gateway: Gateway, opened: OpenIncident
+) -> None:
     opened("second", "p2")
 
     assert titles(gateway, by="dev-bot") == ["second", "first"]
@@ -54,7 +55,7 @@ def test_a_service_lists_every_active_project_and_the_teams_of_whom_it_acts_for(
     assert [incident["title"] for incident in acting] == ["first"]
 
 
-def test_minus_one_and_all_mean_what_the_caller_reaches(gateway: Gateway, opened: Open) -> None:
+def test_minus_one_and_all_select_every_project_the_caller_can_access(gateway: Gateway, opened: OpenIncident) -> None:
     opened("second", "p2")
     opened("nobody's", "old")
 
@@ -62,7 +63,7 @@ def test_minus_one_and_all_mean_what_the_caller_reaches(gateway: Gateway, opened
         assert titles(gateway, query) == ["second", "first"]
 
 
-def test_named_projects_are_listed_and_repeat(gateway: Gateway, acme: Acme, opened: Open) -> None:
+def test_project_parameters_can_be_repeated(gateway: Gateway, acme: Acme, opened: OpenIncident) -> None:
     opened("second", "p2")
     p1, p2 = acme.projects["acme", "p1"], acme.projects["acme", "p2"]
 
@@ -72,14 +73,16 @@ def test_named_projects_are_listed_and_repeat(gateway: Gateway, acme: Acme, open
     assert titles(gateway, "?projectSlug=p2&projectSlug=p1") == ["second", "first"]
 
 
-def test_a_slug_goes_before_an_id_and_an_empty_one_counts_for_nothing(gateway: Gateway, opened: Open) -> None:
+def test_a_slug_takes_precedence_over_an_id_and_an_empty_slug_is_ignored(
+    gateway: Gateway, opened: OpenIncident
+) -> None:
     opened("second", "p2")
 
     assert titles(gateway, "?projectSlug=p2&project=x") == ["second"]
     assert titles(gateway, "?projectSlug=") == ["first"]
 
 
-def test_projects_that_are_unknown_inactive_or_elsewhere_are_refused(gateway: Gateway, acme: Acme) -> None:
+def test_unknown_inactive_and_foreign_projects_are_refused(gateway: Gateway, acme: Acme) -> None:
     old, elsewhere = acme.projects["acme", "old"], acme.projects["closed", "c1"]
 
     queries = ("?project=999999", f"?project={old}", f"?project={elsewhere}", "?project=-2", f"?project={'9' * 25}")
@@ -87,29 +90,31 @@ def test_projects_that_are_unknown_inactive_or_elsewhere_are_refused(gateway: Ga
         assert refusal(gateway, query) == (403, NO_PERMISSION), query
 
 
-def test_a_project_out_of_reach_is_refused_and_none_in_reach_is_an_empty_list(gateway: Gateway, acme: Acme) -> None:
+def test_an_inaccessible_project_is_refused_and_a_caller_without_projects_gets_an_empty_list(
+    gateway: Gateway, acme: Acme
+) -> None:
     closed = "/api/0/organizations/closed/incidents/"
 
     assert gateway.get(f"{closed}?project={acme.projects['closed', 'c1']}").status_code == 403
     assert gateway.get(f"{closed}?project=-1").json() == []
 
 
-@pytest.mark.parametrize("said", ["x", "", "1.5", "²"])
-def test_a_project_that_is_no_number_is_malformed(gateway: Gateway, said: str) -> None:
+@pytest.mark.parametrize("value", ["x", "", "1.5", "²"])
+def test_a_project_that_is_not_a_number_is_refused(gateway: Gateway, value: str) -> None:
     text = "Invalid project parameter. Values must be numbers."
-    assert refusal(gateway, f"?project={said}") == (400, {"detail": text})
+    assert refusal(gateway, f"?project={value}") == (400, {"detail": text})
 
 
-def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: Open) -> None:
+def test_an_incident_on_two_projects_is_listed_once(gateway: Gateway, opened: OpenIncident) -> None:
     opened("both", "p1", "p2")
 
     assert titles(gateway, "?project=-1") == ["both", "first"]
 
 
-# --- the incident itself ---------------------------------------------------------------------------------------
+# --- filters -----------------------------------------------------------------------------------------------------
 
 
-def test_status_cuts_down_and_an_unknown_one_does_not(gateway: Gateway, opened: Open) -> None:
+def test_the_status_filter_ignores_unknown_values(gateway: Gateway, opened: OpenIncident) -> None:
     for minutes, status in enumerate(IncidentStatus, start=1):
         opened(status.name, minutes=minutes, status=status)
 
@@ -121,7 +126,7 @@ def test_status_cuts_down_and_an_unknown_one_does_not(gateway: Gateway, opened: 
         assert len(titles(gateway, f"?status={other}")) == 5
 
 
-def test_the_list_follows_a_change_of_status(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_list_follows_a_status_change(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     with ledger.begin() as connection:
         connection.execute(update(incidents).values(status=CLOSED, date_closed=NOW))
 
@@ -129,7 +134,7 @@ def test_the_list_follows_a_change_of_status(gateway: Gateway, acme: Acme, ledge
     assert titles(gateway, "?status=closed") == ["first"]
 
 
-def test_start_drops_what_was_closed_before_it(gateway: Gateway, opened: Open) -> None:
+def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: OpenIncident) -> None:
     opened("long gone", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=61))
     opened("just in", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=60))
     opened("old and open", minutes=-200)
@@ -143,7 +148,7 @@ def test_start_drops_what_was_closed_before_it(gateway: Gateway, opened: Open) -
     assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
 
 
-def test_end_drops_what_began_after_it(gateway: Gateway, opened: Open) -> None:
+def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: OpenIncident) -> None:
     opened("later", minutes=1)
 
     assert titles(gateway, f"?end={iso(NOW)}") == ["first"]
@@ -152,22 +157,22 @@ def test_end_drops_what_began_after_it(gateway: Gateway, opened: Open) -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
+    "value", ["2026-11-23T10:00:00", "2026-11-23T10:00:00Z", "23 Nov 2026 11:00 +01:00", "20261123T10"]
 )
-def test_dates_are_read_leniently_and_without_an_offset_as_utc(gateway: Gateway, opened: Open, said: str) -> None:
+def test_dates_are_parsed_leniently_and_default_to_utc(gateway: Gateway, opened: OpenIncident, value: str) -> None:
     opened("later", minutes=0.5)
 
-    assert titles(gateway, f"?end={said.replace('+', '%2B')}") == ["first"]
+    assert titles(gateway, f"?end={value.replace('+', '%2B')}") == ["first"]
 
 
-@pytest.mark.parametrize("said", ["never", "", "2026-13-45", "9" * 40, "9" * 40 + "h", "\0"])
+@pytest.mark.parametrize("value", ["never", "", "2026-13-45", "9" * 40, "9" * 40 + "h", "\0"])
 @pytest.mark.parametrize("name", ["start", "end"])
-def test_a_date_that_is_none_is_malformed(gateway: Gateway, name: str, said: str) -> None:
+def test_an_invalid_date_is_refused(gateway: Gateway, name: str, value: str) -> None:
     text = f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z."
-    assert refusal(gateway, f"?{name}={said.replace(chr(0), '%00')}") == (400, {"detail": text})
+    assert refusal(gateway, f"?{name}={value.replace(chr(0), '%00')}") == (400, {"detail": text})
 
 
-def test_title_is_a_part_in_any_case_and_taken_literally(gateway: Gateway, opened: Open) -> None:
+def test_the_title_filter_is_a_literal_case_insensitive_substring(gateway: Gateway, opened: OpenIncident) -> None:
     opened("100% of Ärger_now", minutes=1)
     opened("100 of trouble", minutes=2)
 
@@ -178,7 +183,7 @@ def test_title_is_a_part_in_any_case_and_taken_literally(gateway: Gateway, opene
     assert len(titles(gateway, "?title=")) == 3
 
 
-def test_filters_add_up(gateway: Gateway, opened: Open) -> None:
+def test_filters_are_combined_with_and(gateway: Gateway, opened: OpenIncident) -> None:
     opened("disk full", "p2", minutes=1, status=IncidentStatus.CRITICAL)
     opened("disk slow", "p2", minutes=2)
     opened("disk full", "p1", minutes=3, status=IncidentStatus.CRITICAL)
@@ -187,7 +192,9 @@ def test_filters_add_up(gateway: Gateway, opened: Open) -> None:
     assert [(incident["title"], incident["projects"]) for incident in found] == [("disk full", ["p2"])]
 
 
-def test_a_key_finds_the_open_incident_else_the_latest(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_a_dedup_key_finds_the_open_incident_or_else_the_latest(
+    gateway: Gateway, opened: OpenIncident, ledger: Engine
+) -> None:
     opened("older", "p2", minutes=1, dedup_key="k", status=CLOSED, date_closed=NOW)
     opened("latest", "p2", minutes=2, dedup_key="k", status=CLOSED, date_closed=NOW)
 
@@ -201,10 +208,10 @@ def test_a_key_finds_the_open_incident_else_the_latest(gateway: Gateway, opened:
     assert beyond.json() == []
 
 
-# --- how it looks ----------------------------------------------------------------------------------------------
+# --- fields ------------------------------------------------------------------------------------------------------
 
 
-def test_a_listed_incident_has_the_fields_of_the_contract(gateway: Gateway, opened: Open, acme: Acme) -> None:
+def test_a_listed_incident_has_the_documented_fields(gateway: Gateway, opened: OpenIncident, acme: Acme) -> None:
     id_ = opened(
         "whole", "p1", "p2", minutes=1, status=CLOSED, date_closed=datetime.fromisoformat("2026-11-23T12:34:56.789Z")
     )
@@ -219,7 +226,7 @@ def test_a_listed_incident_has_the_fields_of_the_contract(gateway: Gateway, open
     }  # fmt: skip
 
 
-def test_activities_come_where_they_are_asked_for(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_activities_are_included_on_request(gateway: Gateway, opened: OpenIncident, ledger: Engine) -> None:
     opened("silent", minutes=1)
     with ledger.begin() as connection:
         first = connection.exec_driver_sql(
@@ -235,7 +242,7 @@ def test_activities_come_where_they_are_asked_for(gateway: Gateway, opened: Open
     assert first_one["seenBy"] is None
 
 
-def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Open, ledger: Engine) -> None:
+def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: OpenIncident, ledger: Engine) -> None:
     busy = [opened(f"busy {number}", minutes=number) for number in range(3)]
     with ledger.begin() as connection:
         rows = [
@@ -249,8 +256,8 @@ def test_a_page_holds_at_most_a_thousand_activities(gateway: Gateway, opened: Op
     assert sum(len(incident["activities"]) for incident in found) == 1000
 
 
-def test_who_has_seen_it_comes_where_it_is_asked_for_each_at_their_own_time(
-    gateway: Gateway, opened: Open, ledger: Engine
+def test_seen_by_is_included_on_request_with_the_time_of_each_view(
+    gateway: Gateway, opened: OpenIncident, ledger: Engine
 ) -> None:
     one, other = opened("one", minutes=2), opened("other", minutes=1)
     with ledger.begin() as connection:
@@ -267,16 +274,16 @@ def test_who_has_seen_it_comes_where_it_is_asked_for_each_at_their_own_time(
     assert [incident["hasSeen"] for incident in found] == [True, False, False]
 
 
-def test_expanding_rules_changes_nothing_where_there_are_none(gateway: Gateway) -> None:
+def test_expanding_rules_changes_nothing_without_rules(gateway: Gateway) -> None:
     plain = gateway.get(LIST).json()
 
     assert gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json() == plain
 
 
-# --- pages -----------------------------------------------------------------------------------------------------
+# --- pages -------------------------------------------------------------------------------------------------------
 
 
-def test_a_page_holds_25_unless_asked_otherwise(gateway: Gateway, opened: Open) -> None:
+def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: OpenIncident) -> None:
     for number in range(26):
         opened(f"n{number}", minutes=number)
 
@@ -287,8 +294,8 @@ def test_a_page_holds_25_unless_asked_otherwise(gateway: Gateway, opened: Open) 
 @pytest.mark.parametrize(
     "query", ["", "&status=open", "&title=same", "&title=sa", "&start=2026-11-22", "&end=2027-01-01"]
 )
-def test_pages_of_equal_dates_hold_every_incident_once_there_and_back(
-    gateway: Gateway, opened: Open, query: str
+def test_pages_over_equal_dates_hold_every_incident_once_in_both_directions(
+    gateway: Gateway, opened: OpenIncident, query: str
 ) -> None:
     expected = [str(opened("same", "p1", "p2")) for _ in range(7)][::-1]
     path = f"{LIST}?project=-1&per_page=3{query or '&title=same'}"
@@ -306,7 +313,7 @@ def test_pages_of_equal_dates_hold_every_incident_once_there_and_back(
     assert back == there[-2::-1]
 
 
-def test_an_incident_opened_meanwhile_moves_no_page(gateway: Gateway, opened: Open) -> None:
+def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, opened: OpenIncident) -> None:
     for number in range(4):
         opened(f"n{number}", minutes=number)
     first = gateway.get(f"{LIST}?per_page=2")
@@ -317,14 +324,17 @@ def test_an_incident_opened_meanwhile_moves_no_page(gateway: Gateway, opened: Op
     assert [incident["title"] for incident in second] == ["n1", "n0"]
 
 
-def test_many_projects_give_the_same_list_as_few(gateway: Gateway, opened: Open, acme: Acme, ledger: Engine) -> None:
+def test_many_projects_give_the_same_list_as_few(
+    gateway: Gateway, opened: OpenIncident, acme: Acme, ledger: Engine
+) -> None:
     with ledger.begin() as connection:
         many = [a_project(connection, acme.organizations["acme"]) for _ in range(40)]
         for number, project in enumerate(many):
+            closed: dict[str, Any] = {"status": CLOSED, "date_closed": NOW + timedelta(hours=1)} if number % 2 else {}
             an_incident(
                 connection, acme.organizations["acme"], projects=[project], title=f"disk {number:02}",
                 date_started=NOW + timedelta(minutes=number),
-                **({"status": CLOSED, "date_closed": NOW + timedelta(hours=1)} if number % 2 else {}),
+                **closed,
             )  # fmt: skip
 
     def numbers(query: str) -> Iterable[str]:
@@ -352,19 +362,19 @@ def test_many_projects_give_the_same_list_as_few(gateway: Gateway, opened: Open,
         ("cursor=WzAsMCxbMSwyXV0", "Invalid cursor parameter."),
     ],
 )
-def test_a_page_that_cannot_be_is_refused(gateway: Gateway, query: str, text: str) -> None:
+def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str, text: str) -> None:
     assert refusal(gateway, f"?{query}") == (400, {"detail": text})
 
 
-# --- who may ---------------------------------------------------------------------------------------------------
+# --- permissions -------------------------------------------------------------------------------------------------
 
 
-def test_the_feature_is_asked_before_the_projects(gateway: Gateway, acme: Acme) -> None:
+def test_the_feature_is_checked_before_the_projects(gateway: Gateway, acme: Acme) -> None:
     assert gateway.get("/api/0/organizations/plain/incidents/?project=x").status_code == 404
     assert gateway.get(f"{LIST}?project=x", by="dev-out").status_code == 403
 
 
-def test_projects_made_inactive_leave_the_list(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_incidents_of_deactivated_projects_are_not_listed(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     with ledger.begin() as connection:
         connection.execute(update(projects).where(projects.c.slug == "p1").values(status="inactive"))
 

@@ -1,4 +1,4 @@
-"""Every write on an incident by its own route: what is answered, and what is refused before it is accepted."""
+"""Writes on an incident: closing, marking as seen, subscriptions and comments, with their permissions."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway, Worker
 
 INCIDENT = f"{ACME}/incidents/1/"
 SEEN = f"{INCIDENT}seen/"
 SUBSCRIPTIONS = f"{INCIDENT}subscriptions/"
 CLOSE = {"status": 2}
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 STALE = {"detail": "The resource has changed since you read it."}
-NO_NOTE = {"detail": "Key doesn't have permission to delete Note"}
+FORBIDDEN_TO_API_KEYS = {"detail": "Key doesn't have permission to delete Note"}
 INTEGER = ["A valid integer is required."]
 CHOICES = ["Invalid value for status. Valid values: [1, 2, 10, 20]"]
 
 
-def ask(gateway: Gateway, method: str, path: str, *, by: str | None = "dev-mem", **request: Any) -> httpx.Response:
+def send(gateway: Gateway, method: str, path: str, *, by: str | None = "dev-mem", **request: Any) -> httpx.Response:
     with gateway.client(by, **request.pop("headers", {})) as client:
         return client.request(method, path, **request)
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
 
 
-def a_comment(gateway: Gateway, by: str = "dev-mem") -> str:
+def post_comment(gateway: Gateway, by: str = "dev-mem") -> str:
     return f"{COMMENTS}{gateway.post(COMMENTS, A_COMMENT, by=by).json()['id']}/"
 
 
-# --- closing ---------------------------------------------------------------------------------------------------
+# --- closing -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [2, 2.0, "2", " 2 ", "+2", "2.0"])
 def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
-    answered = ask(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
+    response = send(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
 
-    assert answered.status_code == 200
-    assert (answered.json()["status"], answered.json()["isSubscribed"]) == (2, True)
-    assert answered.json() == gateway.get(INCIDENT).json()
+    assert response.status_code == 200
+    assert (response.json()["status"], response.json()["isSubscribed"]) == (2, True)
+    assert response.json() == gateway.get(INCIDENT).json()
 
 
-def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_worker: Worker) -> None:
-    first, second = (ask(gateway, "PUT", INCIDENT, json=CLOSE) for _ in range(2))
+def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
+    first, second = (send(gateway, "PUT", INCIDENT, json=CLOSE) for _ in range(2))
 
     assert (first.status_code, second.status_code) == (200, 200)
     assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "errors"),
     [
         ({}, {"status": ["This field is required."]}),
         ({"status": None}, {"status": ["This field may not be null."]}),
@@ -85,30 +85,30 @@ def test_closing_twice_answers_twice_and_happens_once(gateway: Gateway, busy_wor
         ("close", {"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]}),
     ],
 )
-def test_what_does_not_close_an_incident_is_400_and_no_command(
-    gateway: Gateway, ledger: Engine, body: Any, wrong: Any
+def test_an_invalid_closing_body_is_400_and_creates_no_command(
+    gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
-    answered = ask(
+    response = send(
         gateway, "PUT", INCIDENT, content=json.dumps(body).encode(), headers={"Content_Type": "application/json"}
     )
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (400, errors)
+    assert accepted_count(ledger) == 0
 
 
-def test_a_number_becomes_the_text_of_the_comment(gateway: Gateway, busy_worker: Worker) -> None:
-    ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": 42})
+def test_a_numeric_comment_is_stored_as_text(gateway: Gateway, busy_worker: Worker) -> None:
+    send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": 42})
 
     assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] == "42"
 
 
-def test_null_is_no_comment(gateway: Gateway, busy_worker: Worker) -> None:
-    ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": None})
+def test_a_null_comment_means_no_comment(gateway: Gateway, busy_worker: Worker) -> None:
+    send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": None})
 
     assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] is None
 
 
-def test_other_statuses_are_commands_of_their_own(gateway: Gateway, busy_worker: Worker) -> None:
+def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_worker: Worker) -> None:
     items = [{"type": "incident.set_status", "incident": 1, "status": number} for number in (20, 3)]
 
     malformed = gateway.post(COMMANDS, {"commands": items}, by="dev-ben")
@@ -120,24 +120,24 @@ def test_other_statuses_are_commands_of_their_own(gateway: Gateway, busy_worker:
     assert (denied["status"], denied["outcome"]) == ("rejected", {"status": 403, "body": FORBIDDEN})
 
 
-# --- seen and subscriptions ------------------------------------------------------------------------------------
+# --- seen and subscriptions --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("POST", SEEN, 201), ("POST", SUBSCRIPTIONS, 201), ("DELETE", SUBSCRIPTIONS, 200)]
 )
 @pytest.mark.parametrize("body", [None, {}, {"status": 7}, [], "anything"])
-def test_what_takes_no_body_ignores_one(
+def test_endpoints_without_a_body_ignore_one(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, status: int, body: Any
 ) -> None:
-    answered = ask(gateway, method, path, **({} if body is None else {"json": body}))
+    response = send(gateway, method, path, **({} if body is None else {"json": body}))
 
-    assert (answered.status_code, answered.json()) == (status, {})
+    assert (response.status_code, response.json()) == (status, {})
 
 
-def test_what_was_seen_shows_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_seen_mark_appears_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
     before = gateway.get(INCIDENT).json()
-    ask(gateway, "POST", SEEN)
+    send(gateway, "POST", SEEN)
     after = gateway.get(INCIDENT).json()
 
     assert (before["hasSeen"], before["seenBy"]) == (False, [])
@@ -145,41 +145,43 @@ def test_what_was_seen_shows_in_the_details(gateway: Gateway, busy_worker: Worke
     assert gateway.get(INCIDENT, by="dev-ana").json()["hasSeen"] is False
 
 
-def test_a_subscription_shows_in_the_details_and_nowhere_else(gateway: Gateway, busy_worker: Worker) -> None:
-    ask(gateway, "POST", SUBSCRIPTIONS)
+def test_a_subscription_appears_in_the_details_and_cannot_be_read_alone(gateway: Gateway, busy_worker: Worker) -> None:
+    send(gateway, "POST", SUBSCRIPTIONS)
     subscribed = gateway.get(INCIDENT).json()["isSubscribed"]
-    ask(gateway, "DELETE", SUBSCRIPTIONS)
+    send(gateway, "DELETE", SUBSCRIPTIONS)
 
     assert subscribed is True
     assert gateway.get(INCIDENT).json()["isSubscribed"] is False
-    assert ask(gateway, "GET", SUBSCRIPTIONS).status_code == 405
+    assert send(gateway, "GET", SUBSCRIPTIONS).status_code == 405
 
 
-# --- comments --------------------------------------------------------------------------------------------------
+# --- comments ----------------------------------------------------------------------------------------------------
 
 
-def test_a_comment_is_edited_and_answered_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
-    path = a_comment(gateway)
+def test_an_edited_comment_is_returned_as_an_activity(gateway: Gateway, busy_worker: Worker) -> None:
+    path = post_comment(gateway)
 
-    answered = ask(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
+    response = send(gateway, "PUT", path, json={"comment": " Look there. ", "external_id": "ignored"})
 
-    assert answered.status_code == 200
-    assert (answered.json()["comment"], answered.json()["version"]) == ("Look there.", 2)
-    assert gateway.get(f"{INCIDENT}activity/").json() == [answered.json()]
+    assert response.status_code == 200
+    assert (response.json()["comment"], response.json()["version"]) == ("Look there.", 2)
+    assert gateway.get(f"{INCIDENT}activity/").json() == [response.json()]
 
 
 def test_a_comment_is_deleted_with_204_and_no_body(gateway: Gateway, busy_worker: Worker) -> None:
-    path = a_comment(gateway)
+    path = post_comment(gateway)
 
-    first, second = ask(gateway, "DELETE", path), ask(gateway, "DELETE", path)
+    first, second = send(gateway, "DELETE", path), send(gateway, "DELETE", path)
 
     assert (first.status_code, first.content) == (204, b"")
-    assert (second.status_code, second.json()) == (404, MISSING)
+    assert (second.status_code, second.json()) == (404, NOT_FOUND)
     assert gateway.get(f"{INCIDENT}activity/").json() == []
 
 
-def test_the_command_resource_of_a_deletion_says_204_and_null(gateway: Gateway, busy_worker: Worker) -> None:
-    deleted = ask(gateway, "DELETE", a_comment(gateway))
+def test_the_command_resource_of_a_deletion_has_status_204_and_a_null_body(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
+    deleted = send(gateway, "DELETE", post_comment(gateway))
 
     resource = gateway.get(f"/api/0/commands/{deleted.headers['Command-Id']}/").json()
 
@@ -187,51 +189,51 @@ def test_the_command_resource_of_a_deletion_says_204_and_null(gateway: Gateway, 
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_foreign_comment_is_404_for_everyone_but_its_author(
+def test_only_its_author_may_change_a_comment_and_others_get_404(
     gateway: Gateway, busy_worker: Worker, method: str
 ) -> None:
-    path = a_comment(gateway)
+    path = post_comment(gateway)
 
     for by in ("dev-ana", "dev-own", "dev-ben"):
-        answered = ask(gateway, method, path, by=by, json={"comment": "mine now"})
-        assert (answered.status_code, answered.json()) == (404, MISSING)
+        response = send(gateway, method, path, by=by, json={"comment": "mine now"})
+        assert (response.status_code, response.json()) == (404, NOT_FOUND)
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("organization", ["acme", "nowhere"])
-def test_a_key_is_refused_in_its_own_words_before_the_organization_is_looked_up(
+def test_an_api_key_is_refused_with_its_own_text_before_the_organization_is_looked_up(
     gateway: Gateway, ledger: Engine, method: str, organization: str
 ) -> None:
     path = f"/api/0/organizations/{organization}/incidents/1/comments/1/"
 
-    answered = ask(gateway, method, path, by="dev-key", json={"comment": ""})
+    response = send(gateway, method, path, by="dev-key", json={"comment": ""})
 
-    assert (answered.status_code, answered.json()) == (403, NO_NOTE)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (403, FORBIDDEN_TO_API_KEYS)
+    assert accepted_count(ledger) == 0
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_service_that_acts_for_nobody_is_refused_in_the_usual_words(gateway: Gateway, method: str) -> None:
-    answered = ask(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
+def test_a_service_that_acts_for_nobody_is_refused_with_the_common_text(gateway: Gateway, method: str) -> None:
+    response = send(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", f"{COMMENTS}1/"), ("DELETE", f"{COMMENTS}1/")])
-def test_a_read_only_token_is_refused_before_the_key_rule(gateway: Gateway, method: str, path: str) -> None:
-    answered = ask(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
+def test_scopes_are_checked_before_the_api_key_rule(gateway: Gateway, method: str, path: str) -> None:
+    response = send(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
-def test_a_comments_own_address_cannot_be_read(gateway: Gateway) -> None:
-    answered = ask(gateway, "GET", f"{COMMENTS}1/")
+def test_a_single_comment_cannot_be_read(gateway: Gateway) -> None:
+    response = send(gateway, "GET", f"{COMMENTS}1/")
 
-    assert (answered.status_code, answered.json()) == (405, {"detail": 'Method "GET" not allowed.'})
+    assert (response.status_code, response.json()) == (405, {"detail": 'Method "GET" not allowed.'})
 
 
 @pytest.mark.parametrize(
-    ("body", "wrong"),
+    ("body", "errors"),
     [
         ({}, {"comment": ["This field is required."]}),
         ({"comment": None}, {"comment": ["This field may not be null."]}),
@@ -240,14 +242,16 @@ def test_a_comments_own_address_cannot_be_read(gateway: Gateway) -> None:
         ({"comment": "x", "mentions": "ana"}, {"mentions": ['Expected a list of items but got type "str".']}),
     ],
 )
-def test_a_bad_edit_is_400_and_no_command(gateway: Gateway, ledger: Engine, body: Any, wrong: Any) -> None:
-    answered = ask(gateway, "PUT", f"{COMMENTS}1/", json=body)
+def test_an_invalid_edit_is_400_and_creates_no_command(
+    gateway: Gateway, ledger: Engine, body: Any, errors: Any
+) -> None:
+    response = send(gateway, "PUT", f"{COMMENTS}1/", json=body)
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (400, errors)
+    assert accepted_count(ledger) == 0
 
 
-# --- who may, and which version --------------------------------------------------------------------------------
+# --- permissions and versions ------------------------------------------------------------------------------------
 
 WRITES = [
     ("PUT", INCIDENT, CLOSE),
@@ -274,34 +278,34 @@ WRITES = [
         ("dev-mem", "acme", 99, 404),
     ],
 )
-def test_every_write_asks_for_scope_plan_incident_and_project(
+def test_every_write_requires_scope_feature_incident_and_project(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, body: Any,
     by: str, organization: str, number: int, status: int,
 ) -> None:  # fmt: skip
-    elsewhere = path.replace("/acme/incidents/1/", f"/{organization}/incidents/{number}/")
+    other_path = path.replace("/acme/incidents/1/", f"/{organization}/incidents/{number}/")
 
-    answered = ask(gateway, method, elsewhere, by=by, json=body)
+    response = send(gateway, method, other_path, by=by, json=body)
 
-    assert answered.status_code == status
-    assert answered.json() == (FORBIDDEN if status == 403 else MISSING)
+    assert response.status_code == status
+    assert response.json() == (FORBIDDEN if status == 403 else NOT_FOUND)
 
 
 @pytest.mark.parametrize(("method", "path", "body"), WRITES[:4])
-def test_a_key_and_a_service_for_nobody_write_nothing(
+def test_api_keys_and_services_that_act_for_nobody_cannot_write(
     gateway: Gateway, ledger: Engine, method: str, path: str, body: Any
 ) -> None:
     for by in ("dev-key", "dev-bot"):
-        answered = ask(gateway, method, path, by=by, json=body)
-        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
-    assert accepted(ledger) == 0
+        response = send(gateway, method, path, by=by, json=body)
+        assert (response.status_code, response.json()) == (403, FORBIDDEN)
+    assert accepted_count(ledger) == 0
 
 
-def test_an_etag_is_what_if_match_takes(gateway: Gateway, busy_worker: Worker) -> None:
+def test_if_match_accepts_an_etag(gateway: Gateway, busy_worker: Worker) -> None:
     read = gateway.get(INCIDENT).headers["ETag"]
     gateway.post(COMMENTS, A_COMMENT)
 
-    stale = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": read})
-    fresh = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": gateway.get(INCIDENT).headers["ETag"]})
+    stale = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": read})
+    fresh = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": gateway.get(INCIDENT).headers["ETag"]})
 
     assert (stale.status_code, stale.json()) == (412, STALE)
     assert fresh.status_code == 200
@@ -311,48 +315,48 @@ def test_an_etag_is_what_if_match_takes(gateway: Gateway, busy_worker: Worker) -
     ("condition", "status"),
     [('"1"', 200), ("*", 200), ('"2"', 412), (f'"{"9" * 19}"', 412), ("1", 400), ('W/"1"', 400)],
 )
-def test_if_match_takes_a_version_an_etag_or_a_star(
+def test_if_match_accepts_a_version_or_a_star(
     gateway: Gateway, busy_worker: Worker, condition: str, status: int
 ) -> None:
-    answered = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
+    response = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": condition})
 
-    assert answered.status_code == status
+    assert response.status_code == status
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
-def test_a_comment_is_changed_in_the_version_that_was_read(
+def test_a_comment_is_changed_only_in_the_version_that_was_read(
     gateway: Gateway, busy_worker: Worker, method: str, status: int
 ) -> None:
-    path = a_comment(gateway)
-    ask(gateway, "PUT", path, json={"comment": "second"})
+    path = post_comment(gateway)
+    send(gateway, "PUT", path, json={"comment": "second"})
 
-    stale = ask(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"1"'})
-    fresh = ask(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"2"'})
+    stale = send(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"1"'})
+    fresh = send(gateway, method, path, json={"comment": "third"}, headers={"If_Match": '"2"'})
 
     assert (stale.status_code, fresh.status_code) == (412, status)
 
 
-def test_a_key_covers_the_condition_too(gateway: Gateway, busy_worker: Worker) -> None:
-    first = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
-    again = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
-    other = ask(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})
+def test_an_idempotency_key_covers_if_match(gateway: Gateway, busy_worker: Worker) -> None:
+    first = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
+    again = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
+    other = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})
 
     assert (first.status_code, again.status_code, other.status_code) == (200, 200, 422)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json() == first.json()
 
 
-def test_many_who_close_at_once_close_once(gateway: Gateway, busy_worker: Worker) -> None:
-    answers = gateway.concurrently(8, lambda: ask(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
+def test_concurrent_closings_are_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
+    responses = gateway.concurrently(8, lambda: send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
 
-    assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(200, 2)] * 8
+    assert [(response.status_code, response.json()["status"]) for response in responses] == [(200, 2)] * 8
     assert [each["type"] for each in gateway.get(f"{INCIDENT}activity/").json()] == [2]
 
 
-def test_an_edit_of_a_comment_that_is_gone_is_404(gateway: Gateway, busy_worker: Worker) -> None:
-    path = a_comment(gateway)
-    ask(gateway, "DELETE", path)
+def test_editing_a_deleted_comment_is_404(gateway: Gateway, busy_worker: Worker) -> None:
+    path = post_comment(gateway)
+    send(gateway, "DELETE", path)
 
-    answered = ask(gateway, "PUT", path, json={"comment": "Too late"})
+    response = send(gateway, "PUT", path, json={"comment": "Too late"})
 
-    assert (answered.status_code, answered.json()) == (404, MISSING)
+    assert (response.status_code, response.json()) == (404, NOT_FOUND)

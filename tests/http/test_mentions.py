@@ -1,4 +1,4 @@
-"""What a mention may be, and what is said of each that is none."""
+"""Mentions in a comment: accepted forms, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import Any
 
 import pytest
 
-from tests.http.doorway import ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import ACME, COMMENTS, Gateway, Worker
 
 UNPARSABLE = ["Could not parse actor. Format should be `type:id` where type is `team` or `user`."]
 
 
-def test_each_mention_that_names_nobody_is_told_at_its_place(gateway: Gateway, busy_worker: Worker) -> None:
+def test_each_malformed_mention_is_an_error_at_its_index(gateway: Gateway, busy_worker: Worker) -> None:
     mentions: list[Any] = [True, False, 0, 1.5, "", " ", [], {}, [12], "#t1", "nobody", "a\0b", "\ud800", "user:", 12]
 
     with gateway.client(Content_Type="application/json") as client:
-        # Escaped by hand: no UTF-8 holds a lone surrogate.
-        answer = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
+        # Escaped as JSON: UTF-8 cannot encode a lone surrogate.
+        response = client.post(COMMENTS, content=json.dumps({"comment": "Help", "mentions": mentions}))
 
-    of_each = {str(place): UNPARSABLE for place in range(len(mentions) - 1)}
-    assert (answer.status_code, answer.json()) == (400, {"mentions": of_each})
+    errors = {str(index): UNPARSABLE for index in range(len(mentions) - 1)}
+    assert (response.status_code, response.json()) == (400, {"mentions": errors})
     assert gateway.get(f"{ACME}/incidents/1/activity/").json() == []
 
 
-def test_each_wrong_mention_has_its_own_words(gateway: Gateway, busy_worker: Worker) -> None:
+def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_worker: Worker) -> None:
     mentions = ["ana", None, "user:999", "team:999", "user:14", "team:23"]
 
-    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+    response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
-    assert answer.json() == {
+    assert response.json() == {
         "mentions": {
             "1": ["This field may not be null."],
             "2": ["User does not exist"],
@@ -41,15 +41,13 @@ def test_each_wrong_mention_has_its_own_words(gateway: Gateway, busy_worker: Wor
 
 
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
-def test_mentions_come_in_any_form_and_as_often_as_one_likes(
-    gateway: Gateway, busy_worker: Worker, mentions: list[Any]
-) -> None:
-    answer = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
+def test_mentions_may_take_any_form_and_repeat(gateway: Gateway, busy_worker: Worker, mentions: list[Any]) -> None:
+    response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
-    assert answer.status_code == 201
+    assert response.status_code == 201
 
 
-def test_an_external_id_is_checked_in_its_one_spelling_and_not_kept(gateway: Gateway, busy_worker: Worker) -> None:
+def test_external_id_is_validated_in_snake_case_and_not_stored(gateway: Gateway, busy_worker: Worker) -> None:
     kept = gateway.post(COMMENTS, {"comment": "x", "external_id": "ext-1", "externalId": "", "more": [1]})
     null = gateway.post(COMMENTS, {"comment": "x", "external_id": None})
 

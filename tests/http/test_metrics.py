@@ -1,4 +1,4 @@
-"""Figures to watch that come from the tables."""
+"""Metrics that are read from the tables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sqlalchemy.engine import Engine
 
 from models.enums import Lane
 from models.messaging.canary import insert_due_canaries, mark_canaries_seen
-from tests.http.doorway import Gateway
+from tests.http.gateway_server import Gateway
 
 
-def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, ledger: Engine) -> None:
+def test_metrics_report_the_canary_of_each_queue(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
         connection.execute(text("UPDATE canaries SET sent_at = sent_at - interval '20 seconds'"))
@@ -28,7 +28,7 @@ def test_the_metrics_tell_how_a_canary_fared_on_each_queue(gateway: Gateway, led
     assert ("way", "bulk") not in figures
 
 
-def test_what_cannot_be_read_is_absent_and_the_other_figures_are_there(gateway: Gateway, ledger: Engine) -> None:
+def test_metrics_that_cannot_be_read_are_left_out_and_the_others_remain(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
         insert_due_canaries(connection, every_seconds=30)
     assert canary_figures(gateway)
@@ -41,8 +41,8 @@ def test_what_cannot_be_read_is_absent_and_the_other_figures_are_there(gateway: 
 
 
 def canary_figures(gateway: Gateway) -> dict[tuple[str, str], float]:
-    """What the metrics say: age and way by queue."""
-    answer = gateway.get("/metrics", by=None)
-    assert answer.status_code == 200
-    found = re.findall(r'^tocsin_canary_(\w+)_seconds{queue="(\w+)"} (\S+)$', answer.text, re.MULTILINE)
+    """Return the canary metrics by name and queue."""
+    response = gateway.get("/metrics", by=None)
+    assert response.status_code == 200
+    found = re.findall(r'^tocsin_canary_(\w+)_seconds{queue="(\w+)"} (\S+)$', response.text, re.MULTILINE)
     return {(figure, queue): float(value) for figure, queue, value in found}

@@ -1,4 +1,4 @@
-"""Values over HTTP: what they are answered, who may send and see them, and what each did."""
+"""Observations over HTTP: responses, permissions, bulk requests, and the list of recent values."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlalchemy.engine import Engine
 
 from tests.builders import a_trigger, an_alert_rule
 from tests.handlers.acme import Acme
-from tests.http.doorway import ACME, COMMANDS, Gateway, Worker
+from tests.http.gateway_server import ACME, COMMANDS, Gateway, Worker
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 REQUIRED = ["This field is required."]
 NUMBER = ["A valid number is required."]
 NOON = "2026-11-23T12:00:00Z"
@@ -22,7 +22,7 @@ NOON = "2026-11-23T12:00:00Z"
 
 @pytest.fixture
 def rule(ledger: Engine, acme: Acme) -> int:
-    """Warning above 50, critical above 100, on p1."""
+    """A rule on p1 with the triggers warning above 50 and critical above 100."""
     with ledger.begin() as connection:
         return an_alert_rule(
             connection,
@@ -32,41 +32,41 @@ def rule(ledger: Engine, acme: Acme) -> int:
         )
 
 
-def at(rule: object, organization: str = "acme") -> str:
+def observations_of(rule: object, organization: str = "acme") -> str:
     return f"/api/0/organizations/{organization}/alert-rules/{rule}/observations/"
 
 
-def a_value(value: Any = 60, **fields: Any) -> dict[str, Any]:
+def an_observation(value: Any = 60, **fields: Any) -> dict[str, Any]:
     return {"project": "p1", "value": value, "timestamp": NOON} | fields
 
 
-def accepted(ledger: Engine) -> int:
+def accepted_count(ledger: Engine) -> int:
     with ledger.connect() as connection:
         return int(connection.execute(text("SELECT count(*) FROM commands")).scalar_one())
 
 
-# --- sending ---------------------------------------------------------------------------------------------------
+# --- sending -----------------------------------------------------------------------------------------------------
 
 
-def test_the_incident_has_changed_when_the_answer_comes(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
+def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
-    assert answered.status_code == 201
-    body = answered.json()
+    assert response.status_code == 201
+    body = response.json()
     assert (body.keys(), body["fired"], body["resolved"]) == (
         {"fired", "resolved", "incident"}, ["warning", "critical"], [],
     )  # fmt: skip
     [listed] = gateway.get(f"{ACME}/incidents/?project=-1&status=critical").json()
     assert (body["incident"], body["incident"]["status"]) == (listed, 20)
-    assert answered.headers["command-id"]
+    assert response.headers["command-id"]
 
 
-def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
-    gateway.post(at(rule), a_value(10), by="dev-bot")
+def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+    gateway.post(observations_of(rule), an_observation(10), by="dev-bot")
 
-    answered = gateway.post(at(rule), a_value(120), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (
+    assert (response.status_code, response.json()) == (
         200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"},
     )  # fmt: skip
 
@@ -75,18 +75,18 @@ def test_an_ignored_value_is_answered_200_with_its_reason(gateway: Gateway, rule
     ("value", "measured"),
     [(None, None), (60.5, 60.5), (60, 60), ("\x1f6e1\u2003", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)],
 )
-def test_a_value_is_any_number_or_nothing(
+def test_a_value_is_any_number_or_null(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
-    answered = gateway.post(at(rule), a_value(value), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(value), by="dev-bot")
 
-    assert answered.status_code == 201
-    [noted] = gateway.get(at(rule)).json()
-    assert noted["value"] == measured
+    assert response.status_code == 201
+    [listed_value] = gateway.get(observations_of(rule)).json()
+    assert listed_value["value"] == measured
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"value": "many"}, {"value": NUMBER}),
         ({"value": True}, {"value": NUMBER}),
@@ -105,19 +105,19 @@ def test_a_value_is_any_number_or_nothing(
         ),
     ],
 )
-def test_what_does_not_fit_is_named_and_not_accepted(
-    gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], wrong: Any
+def test_an_invalid_observation_is_400_and_creates_no_command(
+    gateway: Gateway, ledger: Engine, rule: int, fields: dict[str, Any], errors: Any
 ) -> None:
-    answered = gateway.post(at(rule), a_value(**fields), by="dev-bot")
+    response = gateway.post(observations_of(rule), an_observation(**fields), by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (400, wrong)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (400, errors)
+    assert accepted_count(ledger) == 0
 
 
-def test_an_empty_body_names_every_field_that_is_missing(gateway: Gateway, rule: int) -> None:
-    answered = gateway.post(at(rule), {})
+def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
+    response = gateway.post(observations_of(rule), {})
 
-    assert (answered.status_code, answered.json()) == (
+    assert (response.status_code, response.json()) == (
         400, {"project": REQUIRED, "value": REQUIRED, "timestamp": REQUIRED},
     )  # fmt: skip
 
@@ -125,23 +125,21 @@ def test_an_empty_body_names_every_field_that_is_missing(gateway: Gateway, rule:
 @pytest.mark.parametrize(
     "spelled", ["2026-11-23T12:00:00Z", "2026-11-23T13:00:00+01:00", "2026-11-23 12:00", "20261123T12"]
 )
-def test_a_timestamp_is_iso_8601_and_utc_without_an_offset(
+def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
     gateway: Gateway, rule: int, busy_worker: Worker, spelled: str
 ) -> None:
-    gateway.post(at(rule), a_value(timestamp=spelled))
+    gateway.post(observations_of(rule), an_observation(timestamp=spelled))
 
-    assert [noted["timestamp"] for noted in gateway.get(at(rule)).json()] == [NOON]
+    assert [listed_value["timestamp"] for listed_value in gateway.get(observations_of(rule)).json()] == [NOON]
 
 
-def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
-    gateway: Gateway, rule: int, busy_worker: Worker
-) -> None:
+def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for project in ("p2", "nowhere"):
-        answered = gateway.post(at(rule), a_value(project=project), by="dev-bot")
-        assert (answered.status_code, answered.json()) == (400, {"project": ["Invalid project"]})
+        response = gateway.post(observations_of(rule), an_observation(project=project), by="dev-bot")
+        assert (response.status_code, response.json()) == (400, {"project": ["Invalid project"]})
 
 
-# --- who may ---------------------------------------------------------------------------------------------------
+# --- permissions -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -158,72 +156,80 @@ def test_a_project_that_is_not_the_rules_is_refused_by_the_worker(
         ("nonsense", (401, {"detail": "Invalid token"})),
     ],
 )
-def test_whoever_may_write_alert_rules_may_send_values(
+def test_callers_who_may_write_alert_rules_may_send_values(
     gateway: Gateway, rule: int, busy_worker: Worker, by: str, expected: tuple[int, Any]
 ) -> None:
-    answered = gateway.post(at(rule), a_value(), by=by)
+    response = gateway.post(observations_of(rule), an_observation(), by=by)
 
-    assert (answered.status_code, answered.json() if expected[1] else None) == expected
+    assert (response.status_code, response.json() if expected[1] else None) == expected
 
 
-def test_a_key_with_every_scope_is_no_program(gateway: Gateway, ledger: Engine, rule: int) -> None:
+def test_an_api_key_with_the_scope_is_still_refused(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{alerts:write}' WHERE kind = 'key'")
 
-    answered = gateway.post(at(rule), a_value(), by="dev-key")
+    response = gateway.post(observations_of(rule), an_observation(), by="dev-key")
 
-    assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
-    assert accepted(ledger) == 0
+    assert (response.status_code, response.json()) == (403, FORBIDDEN)
+    assert accepted_count(ledger) == 0
 
 
-@pytest.mark.parametrize("body", [a_value(), {}])
-def test_a_rule_that_is_not_there_is_404_whatever_is_wrong_with_the_rest(
+@pytest.mark.parametrize("body", [an_observation(), {}])
+def test_an_unknown_rule_is_404_whatever_the_body(
     gateway: Gateway, ledger: Engine, rule: int, busy_worker: Worker, body: Any
 ) -> None:
     with ledger.begin() as connection:
         deleted = an_alert_rule(connection, 1, status=4)
 
-    for path in (at(999), at("x"), at("²"), at(2**70), at(deleted), at(rule, "closed"), at(rule, "nowhere")):
-        answered = gateway.post(path, body)
-        assert (answered.status_code, answered.json()) == (404, MISSING), path
+    for path in (
+        observations_of(999),
+        observations_of("x"),
+        observations_of("²"),
+        observations_of(2**70),
+        observations_of(deleted),
+        observations_of(rule, "closed"),
+        observations_of(rule, "nowhere"),
+    ):
+        response = gateway.post(path, body)
+        assert (response.status_code, response.json()) == (404, NOT_FOUND), path
 
 
-def test_a_rule_out_of_reach_is_403_whatever_is_wrong_with_the_rest(
+def test_an_inaccessible_rule_is_403_whatever_the_body(
     gateway: Gateway, ledger: Engine, acme: Acme, rule: int, busy_worker: Worker
 ) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
         of_p2 = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]])
 
-    for body in (a_value(project="p2"), {}):
-        answered = gateway.post(at(of_p2), body)
-        assert (answered.status_code, answered.json()) == (403, FORBIDDEN)
-    assert gateway.get(at(of_p2)).status_code == 403
+    for body in (an_observation(project="p2"), {}):
+        response = gateway.post(observations_of(of_p2), body)
+        assert (response.status_code, response.json()) == (403, FORBIDDEN)
+    assert gateway.get(observations_of(of_p2)).status_code == 403
 
 
-def test_without_the_feature_there_are_no_observations(gateway: Gateway, ledger: Engine, rule: int) -> None:
+def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
-    answers = [gateway.post(at(rule), a_value()), gateway.get(at(rule))]
+    responses = [gateway.post(observations_of(rule), an_observation()), gateway.get(observations_of(rule))]
 
-    assert [(each.status_code, each.json()) for each in answers] == [(404, MISSING)] * 2
-
-
-# --- many at once ----------------------------------------------------------------------------------------------
+    assert [(each.status_code, each.json()) for each in responses] == [(404, NOT_FOUND)] * 2
 
 
-def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+# --- bulk requests -----------------------------------------------------------------------------------------------
+
+
+def test_values_in_a_bulk_request_are_applied_in_order(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     values = [(10, 0), (60, 1), (120, 2), (120, 2), (80, 3), (10, 4)]
     items = [
-        a_value(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
+        an_observation(value, type="metric.observe", alertRule=rule, timestamp=f"2026-11-23T12:{minute:02}:00Z")
         for value, minute in values
     ]
 
-    answered = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
+    response = gateway.post(COMMANDS, {"commands": items}, by="dev-bot", Prefer="wait=20")
 
-    assert answered.status_code == 200
-    outcomes = [each["outcome"] for each in answered.json()["commands"]]
+    assert response.status_code == 200
+    outcomes = [each["outcome"] for each in response.json()["commands"]]
     assert [(each["status"], each["body"]["fired"], each["body"]["resolved"]) for each in outcomes] == [
         (201, [], []),
         (201, ["warning"], []),
@@ -235,29 +241,29 @@ def test_a_bulk_request_of_values_is_applied_in_its_order(gateway: Gateway, rule
 
 
 @pytest.mark.parametrize(
-    ("item", "wrong"),
+    ("item", "errors"),
     [
-        (a_value(), {"alertRule": REQUIRED}),
-        (a_value(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
-        (a_value(alertRule=None), {"alertRule": ["This field may not be null."]}),
+        (an_observation(), {"alertRule": REQUIRED}),
+        (an_observation(alertRule=1, valeu=3), {"valeu": ["Unknown field."]}),
+        (an_observation(alertRule=None), {"alertRule": ["This field may not be null."]}),
     ],
 )
-def test_an_item_says_which_rule_it_is_of(gateway: Gateway, rule: int, item: dict[str, Any], wrong: Any) -> None:
-    answered = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
+def test_a_bulk_item_must_name_its_rule(gateway: Gateway, rule: int, item: dict[str, Any], errors: Any) -> None:
+    response = gateway.post(COMMANDS, {"commands": [{"type": "metric.observe"} | item]}, by="dev-bot")
 
-    assert (answered.status_code, answered.json()) == (400, {"commands": {"0": wrong}})
-
-
-# --- why did it not fire ---------------------------------------------------------------------------------------
+    assert (response.status_code, response.json()) == (400, {"commands": {"0": errors}})
 
 
-def test_the_last_values_are_listed_newest_first_with_what_each_did(
+# --- recent values -----------------------------------------------------------------------------------------------
+
+
+def test_recent_values_are_listed_newest_first_with_their_effects(
     gateway: Gateway, rule: int, busy_worker: Worker
 ) -> None:
     for value, minute in ((60, 1), (70, 2), (200, 0), (10, 3)):
-        gateway.post(at(rule), a_value(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+        gateway.post(observations_of(rule), an_observation(value, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
-    listed = gateway.get(at(rule), by="dev-bot").json()
+    listed = gateway.get(observations_of(rule), by="dev-bot").json()
 
     assert [
         (each["value"], each["fired"], each["resolved"], each["ignored"], each["incidentIdentifier"]) for each in listed
@@ -274,12 +280,12 @@ def test_the_last_values_are_listed_newest_first_with_what_each_did(
     }
 
 
-def test_observations_are_read_page_by_page(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_the_observation_list_is_paginated(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     for minute in range(5):
-        gateway.post(at(rule), a_value(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
+        gateway.post(observations_of(rule), an_observation(minute, timestamp=f"2026-11-23T12:0{minute}:00Z"))
 
     seen: list[Any] = []
-    page: httpx.Response | None = gateway.get(f"{at(rule)}?per_page=2")
+    page: httpx.Response | None = gateway.get(f"{observations_of(rule)}?per_page=2")
     while page is not None:
         seen += [each["value"] for each in page.json()]
         following = page.links["next"]
@@ -288,31 +294,33 @@ def test_observations_are_read_page_by_page(gateway: Gateway, rule: int, busy_wo
     assert seen == [4, 3, 2, 1, 0]
 
 
-def test_observations_of_one_project_are_asked_for_by_its_slug(
+def test_observations_can_be_filtered_by_project_slug(
     gateway: Gateway, ledger: Engine, acme: Acme, busy_worker: Worker
 ) -> None:
     with ledger.begin() as connection:
-        places = [acme.projects["acme", slug] for slug in ("p1", "p2")]
-        both = an_alert_rule(connection, acme.organizations["acme"], projects=places)
+        ids = [acme.projects["acme", slug] for slug in ("p1", "p2")]
+        both = an_alert_rule(connection, acme.organizations["acme"], projects=ids)
     for slug in ("p1", "p2"):
-        gateway.post(at(both), a_value(project=slug))
+        gateway.post(observations_of(both), an_observation(project=slug))
 
     def projects(query: str, by: str = "dev-mem") -> list[str]:
-        return [each["project"] for each in gateway.get(f"{at(both)}{query}", by=by).json()]
+        return [each["project"] for each in gateway.get(f"{observations_of(both)}{query}", by=by).json()]
 
     assert (projects(""), projects("?project=p1"), projects("?project=p1&project=p2")) == (
         ["p2", "p1"], ["p1"], ["p2", "p1"],
     )  # fmt: skip
-    wrong = gateway.get(f"{at(both)}?project=old")
-    assert (wrong.status_code, wrong.json()) == (400, {"project": ["Invalid project"]})
+    refused = gateway.get(f"{observations_of(both)}?project=old")
+    assert (refused.status_code, refused.json()) == (400, {"project": ["Invalid project"]})
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
     assert (projects("", by="dev-mem"), projects("", by="dev-ben")) == (["p1"], ["p2", "p1"])
-    assert gateway.get(f"{at(both)}?project=p2").status_code == 403
+    assert gateway.get(f"{observations_of(both)}?project=p2").status_code == 403
 
 
-def test_whoever_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
-    statuses = {by: gateway.get(at(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")}
+def test_callers_who_may_read_alert_rules_may_see_their_values(gateway: Gateway, rule: int) -> None:
+    statuses = {
+        by: gateway.get(observations_of(rule), by=by).status_code for by in ("dev-mem-read", "dev-bot", "dev-plain-bot")
+    }
 
     assert statuses == {"dev-mem-read": 200, "dev-bot": 200, "dev-plain-bot": 403}
-    assert gateway.get(at(999)).status_code == 404
+    assert gateway.get(observations_of(999)).status_code == 404

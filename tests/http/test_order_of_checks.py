@@ -1,4 +1,4 @@
-"""Which "no" a caller hears first: every request fails two neighbouring checks, and the earlier one answers."""
+"""The order of checks: each request fails two neighbouring checks, and the earlier one decides the response."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from tests.http.doorway import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gateway
 
 FORBIDDEN = {"detail": "You do not have permission to perform this action."}
-MISSING = {"detail": "The requested resource does not exist"}
+NOT_FOUND = {"detail": "The requested resource does not exist"}
 NO_CREDENTIAL = {"detail": "Authentication credentials were not provided."}
 BLANK = {"comment": ["This field may not be blank."]}
 NOWHERE = "/api/0/organizations/nowhere/incidents/1/comments/"
@@ -17,154 +17,154 @@ PLAIN = "/api/0/organizations/plain"
 CLOSED = "/api/0/organizations/closed"
 
 
-def refused(method: str, path: str, status: int, body: Any, name: str, **request: Any) -> Any:
+def case(method: str, path: str, status: int, body: Any, name: str, **request: Any) -> Any:
     return pytest.param(method, path, status, body, request, id=name)
 
 
-LADDER = [
-    refused(
+CASES = [
+    case(
         "POST", COMMENTS, 400, "Invalid origin: https://evil.test", "a foreign origin comes before a missing token",
         by=None, headers={"Origin": "https://evil.test"},
     ),
-    refused("POST", COMMENTS, 401, NO_CREDENTIAL, "no token", by=None, json=A_COMMENT),
-    refused("POST", COMMENTS, 401, {"detail": "Invalid token"}, "an unknown token", by="dev-nobody"),
-    refused("POST", COMMENTS, 401, {"detail": "User inactive or deleted"}, "an inactive person", by="dev-gone"),
-    refused(
+    case("POST", COMMENTS, 401, NO_CREDENTIAL, "no token", by=None, json=A_COMMENT),
+    case("POST", COMMENTS, 401, {"detail": "Invalid token"}, "an unknown token", by="dev-nobody"),
+    case("POST", COMMENTS, 401, {"detail": "User inactive or deleted"}, "an inactive person", by="dev-gone"),
+    case(
         "POST", COMMENTS, 401, {"detail": "Invalid token"}, "a bad token comes before a large body",
         by="dev-nobody", content=b"x" * 70_000,
     ),
-    refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a person's token acts for nobody",
+    case(
+        "POST", COMMENTS, 403, FORBIDDEN, "a person's token may not act for others",
         headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
-    refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service without the right acts for nobody",
+    case(
+        "POST", COMMENTS, 403, FORBIDDEN, "a service without act-as may not act for others",
         by="dev-plain-bot", headers={"Act-As": "user:12"}, json=A_COMMENT,
     ),
-    refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for strangers",
+    case(
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may not act for non-members",
         by="dev-bot", headers={"Act-As": "user:14"}, json=A_COMMENT,
     ),
-    refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for the inactive",
+    case(
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may not act for inactive people",
         by="dev-bot", headers={"Act-As": "user:16"}, json=A_COMMENT,
     ),
-    refused(
-        "POST", COMMENTS, 403, FORBIDDEN, "a service does not act for what is no person",
+    case(
+        "POST", COMMENTS, 403, FORBIDDEN, "a service may only act for people",
         by="dev-bot", headers={"Act-As": "team:21"}, json=A_COMMENT,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 413, {"detail": "The request body may not exceed 65536 bytes."},
         "a large body comes before the token's scopes", by="dev-mem-read", content=b"x" * 70_000,
     ),
-    refused(
+    case(
         "POST", COMMENTS, 415, {"detail": 'Unsupported media type "text/plain" in request.'},
         "another media type comes before the token's scopes",
         by="dev-mem-read", content=b"x", headers={"Content-Type": "text/plain"},
     ),
-    refused(
+    case(
         "POST", NOWHERE, 403, FORBIDDEN, "the token's scopes come before the organization", by="dev-mem-read", json={}
     ),
-    refused("PATCH", COMMENTS, 403, FORBIDDEN, "a method that no scope opens is forbidden to tokens", by="dev-bot"),
-    refused(
+    case("PATCH", COMMENTS, 403, FORBIDDEN, "a method without scopes is forbidden to tokens", by="dev-bot"),
+    case(
         "PATCH", NOWHERE, 405, {"detail": 'Method "PATCH" not allowed.'}, "the method comes before the organization"
     ),
-    refused("POST", NOWHERE, 404, MISSING, "an unknown organization", json=A_COMMENT),
-    refused("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "strangers first, the plan second", by="dev-out"),
-    refused("POST", f"{PLAIN}/incidents/77/comments/", 404, MISSING, "a plan without incidents", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/x1/comments/", 404, MISSING, "no number", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, MISSING, "no ASCII digit", json={"comment": ""}),
-    refused("POST", f"{ACME}/incidents/{2**80}/comments/", 404, MISSING, "a number beyond all", json=A_COMMENT),
-    refused(
-        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
-        "no such incident, then the shape", json={"comment": ""}
+    case("POST", NOWHERE, 404, NOT_FOUND, "an unknown organization", json=A_COMMENT),
+    case("POST", f"{PLAIN}/incidents/1/comments/", 403, FORBIDDEN, "membership comes before the feature", by="dev-out"),
+    case("POST", f"{PLAIN}/incidents/77/comments/", 404, NOT_FOUND, "no incidents feature", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/x1/comments/", 404, NOT_FOUND, "not a number", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/%C2%B2/comments/", 404, NOT_FOUND, "not an ASCII digit", json={"comment": ""}),
+    case("POST", f"{ACME}/incidents/{2**80}/comments/", 404, NOT_FOUND, "a number out of range", json=A_COMMENT),
+    case(
+        "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
+        "an unknown incident comes before the body", json={"comment": ""}
     ),
-    refused(
+    case(
         "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN,
-        "no project, then the shape", json={"comment": ""}
+        "no project access comes before the body", json={"comment": ""}
     ),
-    refused(
-        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then broken JSON",
+    case(
+        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project access comes before invalid JSON",
         content=b"{", headers={"Content-Type": "application/json"},
     ),
-    refused(
-        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project, then a bad key",
+    case(
+        "POST", f"{CLOSED}/incidents/1/comments/", 403, FORBIDDEN, "no project access comes before an invalid key",
         json=A_COMMENT, headers={"Idempotency-Key": "has a space"},
     ),
-    refused("POST", COMMENTS, 400, BLANK, "the shape", json={"comment": ""}),
-    refused(
+    case("POST", COMMENTS, 400, BLANK, "an invalid body", json={"comment": ""}),
+    case(
         "POST", f"{ACME}/incidents/0001/comments/", 400, BLANK,
         "leading zeros change nothing", json={"comment": ""}
     ),
-    refused(
-        "POST", f"{ACME}/incidents/77/comments/", 404, MISSING,
-        "a key, and no such incident", by="dev-key", json=A_COMMENT
+    case(
+        "POST", f"{ACME}/incidents/77/comments/", 404, NOT_FOUND,
+        "an unknown incident comes before the API key rule", by="dev-key", json=A_COMMENT
     ),
-    refused("POST", COMMENTS, 403, FORBIDDEN, "a key writes nothing", by="dev-key", json=A_COMMENT),
-    refused("POST", COMMENTS, 403, FORBIDDEN, "a key is not told what is wrong", by="dev-key", json={"comment": ""}),
-    refused(
+    case("POST", COMMENTS, 403, FORBIDDEN, "API keys cannot write", by="dev-key", json=A_COMMENT),
+    case("POST", COMMENTS, 403, FORBIDDEN, "API keys get no validation errors", by="dev-key", json={"comment": ""}),
+    case(
         "POST", COMMENTS, 403, FORBIDDEN,
-        "a service without a person comments nothing", by="dev-bot", json=A_COMMENT
+        "a service that acts for nobody cannot comment", by="dev-bot", json=A_COMMENT
     ),
-    refused(
+    case(
         "POST", f"{ACME}/notifications/read/", 403, FORBIDDEN,
         "a service has no inbox to read", by="dev-bot", json={"upTo": 1}
     ),
-    refused("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
-    refused("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
-    refused(
+    case("GET", f"{ACME}/notifications/", 403, FORBIDDEN, "a service has no inbox", by="dev-bot"),
+    case("GET", f"{ACME}/notifications/count/", 403, FORBIDDEN, "a key has no inbox to count", by="dev-key"),
+    case(
         "POST", f"{ACME}/incidents/", 403, FORBIDDEN,
-        "members open no incident", json={"title": "t", "projects": ["p1"]}
+        "members cannot open incidents", json={"title": "t", "projects": ["p1"]}
     ),
-    refused("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
-    refused("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes read no incident", by="dev-mem-alerts"),
-    refused("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),
-    refused("GET", f"{CLOSED}/incidents/2/", 404, MISSING, "an incident that is not there is missing"),
-    refused("GET", f"{PLAIN}/incidents/1/", 404, MISSING, "reads need the plan too"),
-    refused("GET", f"{ACME}/", 403, FORBIDDEN, "operators see no tenant", by="dev-ops"),
-    refused("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no member's"),
-    refused("GET", "/api/0/directory/", 403, FORBIDDEN, "the directory is no viewer's", by="dev-viewer"),
-    refused("GET", "/api/0/commands/no-uuid/", 404, MISSING, "no id of a command"),
-    refused("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, MISSING, "no such command"),
-    refused("GET", "/api/0/nothing/", 404, MISSING, "no such address"),
-    refused(
-        "POST", COMMANDS, 403, FORBIDDEN, "each item needs its own route's scopes, before its shape",
+    case("GET", COMMENTS, 405, {"detail": 'Method "GET" not allowed.'}, "comments are posted, not listed"),
+    case("GET", f"{ACME}/incidents/1/", 403, FORBIDDEN, "alert scopes cannot read incidents", by="dev-mem-alerts"),
+    case("GET", f"{CLOSED}/incidents/1/", 403, FORBIDDEN, "an incident without access is forbidden"),
+    case("GET", f"{CLOSED}/incidents/2/", 404, NOT_FOUND, "an unknown incident is 404"),
+    case("GET", f"{PLAIN}/incidents/1/", 404, NOT_FOUND, "reads require the feature too"),
+    case("GET", f"{ACME}/", 403, FORBIDDEN, "operators cannot read organizations", by="dev-ops"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "members cannot read the directory"),
+    case("GET", "/api/0/directory/", 403, FORBIDDEN, "viewers cannot read the directory", by="dev-viewer"),
+    case("GET", "/api/0/commands/no-uuid/", 404, NOT_FOUND, "not a command id"),
+    case("GET", "/api/0/commands/0199a208-2e85-74ba-8881-7722b23ab51e/", 404, NOT_FOUND, "an unknown command"),
+    case("GET", "/api/0/nothing/", 404, NOT_FOUND, "an unknown path"),
+    case(
+        "POST", COMMANDS, 403, FORBIDDEN, "the scopes of each item come before its body",
         by="dev-mem-read", json={"commands": [{"type": "comment.post"}]},
     ),
-    refused(
-        "POST", f"{PLAIN}/commands/", 404, MISSING, "an item that needs the plan needs it here too",
+    case(
+        "POST", f"{PLAIN}/commands/", 404, NOT_FOUND, "bulk items require the feature too",
         json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
-    refused(
-        "POST", COMMANDS, 403, FORBIDDEN, "a service without a person comments nothing in bulk either",
+    case(
+        "POST", COMMANDS, 403, FORBIDDEN, "a service that acts for nobody cannot comment in bulk",
         by="dev-bot", json={"commands": [{"type": "comment.post", "incident": 1, "comment": "x"}]},
     ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("method", "path", "status", "body", "request_"), LADDER)
-def test_the_first_check_that_fails_answers(
+@pytest.mark.parametrize(("method", "path", "status", "body", "request_"), CASES)
+def test_the_earliest_failing_check_decides_the_response(
     gateway: Gateway, method: str, path: str, status: int, body: Any, request_: dict[str, Any]
 ) -> None:
-    facts = dict(request_)
-    with gateway.client(facts.pop("by", "dev-mem")) as client:
-        answer = client.request(method, path, **facts)
+    options = dict(request_)
+    with gateway.client(options.pop("by", "dev-mem")) as client:
+        response = client.request(method, path, **options)
 
-    assert (answer.status_code, answer.json()) == (status, body)
-    assert "command-id" not in answer.headers
-    assert (status == 401) == ("www-authenticate" in answer.headers)
+    assert (response.status_code, response.json()) == (status, body)
+    assert "command-id" not in response.headers
+    assert (status == 401) == ("www-authenticate" in response.headers)
 
 
-def test_an_expired_token_is_named_so(gateway: Gateway, ledger: Any) -> None:
+def test_an_expired_token_is_reported_as_expired(gateway: Gateway, ledger: Any) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET expires_at = now() - interval '1 day' WHERE user_id = 11")
 
-    answer = gateway.get(f"{ACME}/")
+    response = gateway.get(f"{ACME}/")
 
-    assert (answer.status_code, answer.json()) == (401, {"detail": "Token expired"})
+    assert (response.status_code, response.json()) == (401, {"detail": "Token expired"})
 
 
-def test_a_revoked_token_is_as_good_as_unknown(gateway: Gateway, ledger: Any) -> None:
+def test_a_revoked_token_is_treated_as_unknown(gateway: Gateway, ledger: Any) -> None:
     before = gateway.get(f"{ACME}/")
 
     with ledger.begin() as connection:
@@ -174,37 +174,37 @@ def test_a_revoked_token_is_as_good_as_unknown(gateway: Gateway, ledger: Any) ->
     assert (before.status_code, after.status_code, after.json()) == (200, 401, {"detail": "Invalid token"})
 
 
-def test_an_organization_is_known_by_its_number_as_well(gateway: Gateway, acme: Any) -> None:
+def test_an_organization_is_found_by_its_id_too(gateway: Gateway, acme: Any) -> None:
     number = acme.organizations["acme"]
 
     assert gateway.get(f"/api/0/organizations/{number}/").json()["slug"] == "acme"
     assert gateway.get(f"/api/0/organizations/00{number}/").json()["slug"] == "acme"
 
 
-def test_a_path_that_no_name_can_hold_names_nothing(gateway: Gateway) -> None:
+def test_a_path_with_invalid_characters_is_404(gateway: Gateway) -> None:
     assert gateway.get("/api/0/organizations/ac%00me/").status_code == 404
     assert gateway.get("/api/0/organizations/%ff/").status_code == 404
 
 
-def test_anyone_may_ask_for_options(gateway: Gateway) -> None:
+def test_options_requests_need_no_token(gateway: Gateway) -> None:
     with gateway.client(None) as client:
-        answer = client.options(COMMENTS)
+        response = client.options(COMMENTS)
 
-    assert (answer.status_code, answer.content) == (200, b"")
-    assert "POST" in answer.headers["access-control-allow-methods"]
-    assert "Idempotency-Key" in answer.headers["access-control-allow-headers"]
-
-
-def test_pages_of_the_gateways_own_address_may_call(gateway: Gateway) -> None:
-    answer = gateway.get(f"{ACME}/", Origin=gateway.url)
-
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == gateway.url
-    assert "Command-Id" in answer.headers["access-control-expose-headers"]
+    assert (response.status_code, response.content) == (200, b"")
+    assert "POST" in response.headers["access-control-allow-methods"]
+    assert "Idempotency-Key" in response.headers["access-control-allow-headers"]
 
 
-def test_a_missing_slash_is_redirected_with_method_and_parameters(gateway: Gateway) -> None:
-    answer = gateway.get(f"{ACME}/members?query=an")
+def test_pages_of_the_gateways_own_origin_may_call(gateway: Gateway) -> None:
+    response = gateway.get(f"{ACME}/", Origin=gateway.url)
 
-    assert answer.status_code == 307
-    assert answer.headers["location"] == f"{gateway.url}{ACME}/members/?query=an"
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == gateway.url
+    assert "Command-Id" in response.headers["access-control-expose-headers"]
+
+
+def test_a_missing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:
+    response = gateway.get(f"{ACME}/members?query=an")
+
+    assert response.status_code == 307
+    assert response.headers["location"] == f"{gateway.url}{ACME}/members/?query=an"

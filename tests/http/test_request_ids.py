@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from models.messaging.command_ledger import commands
 from models.messaging.outbox import events
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker
 from tests.waiting import eventually
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -152,12 +152,12 @@ def test_a_bulk_request_leaves_one_line_that_counts_its_commands(gateway: Gatewa
 
 
 def requests_in(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    """The lines about requests."""
+    """Return the log lines of requests."""
     return [line for line in lines if line["event"] == "request"]
 
 
 def trace_of(ledger: Engine, command_id: str) -> tuple[str | None, str | None]:
-    """What the ledger keeps of the request that brought this command."""
+    """Return the request id and the traceparent that the ledger keeps with a command."""
     with ledger.connect() as connection:
         row = connection.execute(
             select(commands.c.request_id, commands.c.traceparent).where(commands.c.id == UUID(command_id))

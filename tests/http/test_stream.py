@@ -1,4 +1,4 @@
-"""Following what happens: what a reader sees, what they get when they come back, and how it ends."""
+"""The event stream: access, resuming without loss, and the end of a stream."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ from tasks.events import CommentPosted
 from tests.builders import an_event, an_incident
 from tests.conftest import Database
 from tests.handlers.acme import Acme
-from tests.http.doorway import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
+from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.waiting import eventually
 from workers.notify.notifier import Notifier
 
 EVENTS = f"{ACME}/events/"
 
-# Who comes back is told again what may have been written at the same time as the last event, be it elsewhere.
+# Resuming replays events of transactions that overlapped the last one, in any database of the server.
 pytestmark = pytest.mark.usefixtures("alone")
 
 
 @dataclass
 class Listener:
-    """Somebody's open stream, read in the background."""
+    """An open stream that a background thread reads."""
 
-    answer: httpx.Response
+    response: httpx.Response
     blocks: list[str] = field(default_factory=list)
-    is_over: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     def listen(self) -> None:
         block: list[str] = []
         try:
-            for line in self.answer.iter_lines():
+            for line in self.response.iter_lines():
                 block.append(line)
                 if line == "":
                     self.blocks.append("\n".join(block))
                     block = []
         except httpx.HTTPError:
             pass
-        self.is_over.set()
+        self.ended.set()
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The CloudEvents that came."""
+        """The CloudEvents received so far."""
         fields = (dict(line.split(": ", 1) for line in block.splitlines() if ": " in line) for block in self.blocks)
         return [json.loads(each["data"]) for each in fields if "data" in each]
 
@@ -65,27 +65,27 @@ class Listener:
         return [event["id"] for event in self.events]
 
     @property
-    def said(self) -> str:
-        """Everything that came."""
+    def text(self) -> str:
+        """The whole text received so far."""
         return "\n".join(self.blocks)
 
-    def hears(self, *ids: object) -> None:
-        """Wait until events with these ids have come."""
+    def wait_for(self, *ids: object) -> None:
+        """Wait until events with these ids have been received."""
         wanted = {str(id_) for id_ in ids}
         eventually(lambda: wanted <= set(self.ids))
 
-    def ends(self) -> str:
-        """Wait for the end; the last thing that was said."""
-        assert self.is_over.wait(20)
+    def wait_for_end(self) -> str:
+        """Wait for the end of the stream; return its last block."""
+        assert self.ended.wait(20)
         return self.blocks[-1]
 
 
 @contextlib.contextmanager
 def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, **headers: str) -> Iterator[Listener]:
-    """An open stream for as long as the block lasts."""
-    with gateway.client(token, **headers) as client, client.stream("GET", path) as answer:
-        assert answer.status_code == 200, answer.read()
-        listener = Listener(answer)
+    """Open a stream while the block lasts."""
+    with gateway.client(token, **headers) as client, client.stream("GET", path) as response:
+        assert response.status_code == 200, response.read()
+        listener = Listener(response)
         thread = threading.Thread(target=listener.listen, daemon=True)
         thread.start()
         eventually(lambda: listener.blocks)
@@ -116,19 +116,19 @@ def other_incident(acme: Acme, ledger: Engine) -> int:
         return an_incident(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]], identifier=2)
 
 
-def say(connection: Connection, incident: int, text: str = "Look.") -> UUID:
-    """An event of an incident, as a worker would write it: with the incident's lock in hand before it writes."""
+def write_event(connection: Connection, incident: int, text: str = "Look.") -> UUID:
+    """Write an event of an incident as a worker does, while holding the incident's lock; return its id."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || %s, 0))", (str(incident),))
     return an_event(connection, incident, CommentPosted(activity=1, comment=text))
 
 
 def record_event(engine: Engine, incident: int, text: str = "Look.") -> UUID:
     with engine.begin() as connection:
-        return say(connection, incident, text)
+        return write_event(connection, incident, text)
 
 
-def age(engine: Engine, id_: UUID, hours: int) -> UUID:
-    """Make an event older; its id tells the time too."""
+def backdate(engine: Engine, id_: UUID, hours: int) -> UUID:
+    """Make an event older, including the time in its id; return the new id."""
     older = UUID(int=id_.int - (hours * 3_600_000 << 80))
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -139,7 +139,7 @@ def age(engine: Engine, id_: UUID, hours: int) -> UUID:
     return older
 
 
-def an_item(connection: Connection, acme: Acme, incident: int, username: str) -> int:
+def a_notification(connection: Connection, acme: Acme, incident: int, username: str) -> int:
     return int(
         connection.execute(
             notifications.insert()
@@ -157,57 +157,55 @@ def an_item(connection: Connection, acme: Acme, incident: int, username: str) ->
     )
 
 
-# --- who hears what --------------------------------------------------------------------------------------------
+# --- access ------------------------------------------------------------------------------------------------------
 
 
-def test_an_event_is_told_in_cloud_event_json_under_its_id_and_type(
+def test_an_event_is_sent_as_a_cloud_event_with_its_id_and_type(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with listening(gateway) as mem:
         id_ = record_event(ledger, incident, "Ünusual\nlines")
-        mem.hears(id_)
+        mem.wait_for(id_)
 
-        assert mem.answer.headers["Content-Type"] == "text/event-stream"
+        assert mem.response.headers["Content-Type"] == "text/event-stream"
         assert mem.blocks[-1].startswith(f"id: {id_}\nevent: incident.comment_posted\ndata: {{")
         assert mem.events[0]["data"]["activity"]["comment"] == "Ünusual\nlines"
         assert mem.events[0]["subject"] == "incidents/1"
 
 
-def test_a_comment_over_http_is_heard(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_comment_posted_over_http_is_streamed(gateway: Gateway, busy_worker: Worker) -> None:
     with listening(gateway) as ana:
         command = gateway.post(COMMENTS, A_COMMENT).headers["Command-Id"]
 
         eventually(lambda: command in [event["data"]["command"] for event in ana.events])
 
 
-def test_who_reaches_no_project_of_an_incident_does_not_hear_of_it(
-    gateway: Gateway, ledger: Engine, acme: Acme
-) -> None:
+def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
-    secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = given_a_second_project(ledger, acme)
+    inaccessible = incident_of(ledger, acme.organizations["closed"])
+    accessible = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ana", path=closed) as ana:
-        hidden, shown = record_event(ledger, secret), record_event(ledger, open_to_mem)
+        hidden, shown = record_event(ledger, inaccessible), record_event(ledger, accessible)
 
-        ana.hears(hidden)
-        mem.hears(shown)
+        ana.wait_for(hidden)
+        mem.wait_for(shown)
         assert mem.ids == [str(shown)]
 
 
-def test_somebody_who_resumes_is_judged_as_well(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
-    secret = incident_of(ledger, acme.organizations["closed"])
-    open_to_mem = given_a_second_project(ledger, acme)
-    record_event(ledger, secret)
-    shown = record_event(ledger, open_to_mem)
+    inaccessible = incident_of(ledger, acme.organizations["closed"])
+    accessible = an_incident_of_another_project(ledger, acme)
+    record_event(ledger, inaccessible)
+    shown = record_event(ledger, accessible)
     with listening(gateway, "dev-mem", path=closed, Last_Event_ID="unknown") as mem:
-        mem.hears(shown)
+        mem.wait_for(shown)
 
         assert mem.ids == [str(shown)]
 
 
-def given_a_second_project(ledger: Engine, acme: Acme) -> int:
-    """The incident of a project that Mem reaches; Ana reaches the first one's."""
+def an_incident_of_another_project(ledger: Engine, acme: Acme) -> int:
+    """Insert an incident of a project that Mem, but not Ana, has access to; return its id."""
     with ledger.begin() as connection:
         import_directory(
             connection,
@@ -225,25 +223,25 @@ def given_a_second_project(ledger: Engine, acme: Acme) -> int:
         return an_incident(connection, acme.organizations["closed"], projects=[project], identifier=2)
 
 
-def test_a_notification_is_heard_by_the_one_it_is_for(
+def test_a_notification_is_streamed_only_to_its_recipient(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int
 ) -> None:
     with listening(gateway, "dev-mem") as mem, listening(gateway, "dev-ana") as ana:
         with ledger.begin() as connection:
-            number = an_item(connection, acme, incident, "ana")
+            number = a_notification(connection, acme, incident, "ana")
         marker = record_event(ledger, incident)
 
-        mem.hears(marker)
-        ana.hears(marker)
+        mem.wait_for(marker)
+        ana.wait_for(marker)
         assert mem.ids == [str(marker)]
-        told = ana.events[0]
-        assert (told["type"], told["subject"]) == ("notification.created", f"notifications/{number}")
+        notification = ana.events[0]
+        assert (notification["type"], notification["subject"]) == ("notification.created", f"notifications/{number}")
         inbox = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
-        assert told["data"]["notification"] == inbox[0]
-        assert UUID(told["id"]).version == 7
+        assert notification["data"]["notification"] == inbox[0]
+        assert UUID(notification["id"]).version == 7
 
 
-def test_a_mention_is_heard_as_a_notification(
+def test_a_mention_is_streamed_as_a_notification(
     gateway: Gateway, database: Database, busy_worker: Worker, settings: Callable[..., GatewaySettings]
 ) -> None:
     notifier = Notifier(database.engine, settings())
@@ -256,19 +254,19 @@ def test_a_mention_is_heard_as_a_notification(
         assert ana.events[-1]["data"]["notification"]["text"] == "Ana?"
 
 
-def test_a_key_hears_of_incidents(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_an_api_key_receives_incident_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway, "dev-key") as key:
-        key.hears(record_event(ledger, incident))
+        key.wait_for(record_event(ledger, incident))
 
 
-def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     plain = incident_of(ledger, acme.organizations["plain"])
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05
         record_event(ledger, plain)
-        # One look has passed by when an event of elsewhere, written later, is heard.
+        # Once a later event has arrived elsewhere, the feed has passed this one.
         with listening(gateway) as elsewhere:
-            elsewhere.hears(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
+            elsewhere.wait_for(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 
         assert mem.events == []
 
@@ -285,19 +283,21 @@ def test_without_the_feature_there_are_no_events_of_incidents(gateway: Gateway, 
         ("dev-mem", "/api/0/organizations/plain/events/?incident=1", 404),
     ],
 )
-def test_who_may_not_follow_is_told_at_once(gateway: Gateway, token: str, path: str, status: int) -> None:
+def test_callers_who_may_not_follow_are_refused_immediately(
+    gateway: Gateway, token: str, path: str, status: int
+) -> None:
     assert gateway.get(path, by=token).status_code == status
 
 
-def test_asking_for_the_head_alone_ends_at_once(gateway: Gateway) -> None:
+def test_a_head_request_ends_immediately(gateway: Gateway) -> None:
     with gateway.client() as client:
-        answer = client.head(EVENTS)
+        response = client.head(EVENTS)
 
-    assert (answer.status_code, answer.content) == (200, b"")
+    assert (response.status_code, response.content) == (200, b"")
     eventually(lambda: broadcaster_of(gateway).stream_count == 0)
 
 
-def test_one_incident_can_be_followed_by_itself(
+def test_a_single_incident_can_be_followed(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
     before = record_event(ledger, incident)
@@ -305,73 +305,73 @@ def test_one_incident_can_be_followed_by_itself(
     with listening(gateway, path=f"{EVENTS}?incident=2", Last_Event_ID=str(before)) as mem:
         record_event(ledger, incident)
         with ledger.begin() as connection:
-            an_item(connection, acme, incident, "mem")
+            a_notification(connection, acme, incident, "mem")
         second = record_event(ledger, other_incident)
-        mem.hears(second)
+        mem.wait_for(second)
 
         assert mem.ids == [str(first), str(second)]
 
 
-# --- nothing is missed -----------------------------------------------------------------------------------------
+# --- resuming ----------------------------------------------------------------------------------------------------
 
 
-def test_who_comes_back_goes_on_after_the_last_event(
+def test_a_stream_resumes_after_the_last_event(
     gateway: Gateway, ledger: Engine, acme: Acme, incident: int, other_incident: int
 ) -> None:
     ids = [record_event(ledger, each) for each in (incident, other_incident, incident, other_incident)]
     with ledger.begin() as connection:
-        an_item(connection, acme, incident, "mem")
+        a_notification(connection, acme, incident, "mem")
     with listening(gateway, Last_Event_ID=str(ids[1])) as mem:
         ids.append(record_event(ledger, incident))
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert [mem.ids[place] for place in (0, 1, 3)] == [str(id_) for id_ in ids[2:]]
         assert mem.events[2]["type"] == "notification.created"
         last = mem.ids[2]
     with listening(gateway, Last_Event_ID=last) as mem:
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert mem.ids == [str(ids[-1])]
 
 
-def test_of_one_transaction_only_what_came_after_the_last_event_is_told_again(
+def test_resuming_within_a_transaction_replays_only_later_events(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with ledger.begin() as connection:
-        ids = [say(connection, incident) for _ in range(3)]
+        ids = [write_event(connection, incident) for _ in range(3)]
     with listening(gateway, Last_Event_ID=str(ids[1])) as mem:
-        mem.hears(ids[2])
+        mem.wait_for(ids[2])
 
         assert mem.ids == [str(ids[2])]
 
 
 @pytest.mark.parametrize("last", ["unknown", "00000000-0000-7000-8000-000000000000", None])
-def test_after_an_unknown_event_and_after_one_of_long_ago_all_of_the_last_day_is_told(
+def test_resuming_after_an_unknown_or_expired_event_replays_the_last_day(
     gateway: Gateway, ledger: Engine, incident: int, last: str | None
 ) -> None:
-    long_ago = age(ledger, record_event(ledger, incident), hours=30)
-    age(ledger, record_event(ledger, incident), hours=25)
-    young = [age(ledger, record_event(ledger, incident), hours=23), record_event(ledger, incident)]
+    long_ago = backdate(ledger, record_event(ledger, incident), hours=30)
+    backdate(ledger, record_event(ledger, incident), hours=25)
+    young = [backdate(ledger, record_event(ledger, incident), hours=23), record_event(ledger, incident)]
     with listening(gateway, Last_Event_ID=last or str(long_ago)) as mem:
-        mem.hears(*young)
+        mem.wait_for(*young)
 
         assert mem.ids == [str(id_) for id_ in young]
 
 
-def test_who_comes_for_the_first_time_hears_only_what_is_new(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_new_stream_receives_only_new_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     record_event(ledger, incident)
     with listening(gateway) as mem:
         new = record_event(ledger, incident)
-        mem.hears(new)
+        mem.wait_for(new)
 
         assert mem.ids == [str(new)]
 
 
-def test_more_than_a_page_is_told_in_order(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_replay_longer_than_a_page_is_in_order(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with ledger.begin() as connection:
-        first, *ids = [say(connection, incident) for _ in range(1100)]
+        first, *ids = [write_event(connection, incident) for _ in range(1100)]
     with listening(gateway, Last_Event_ID=str(first)) as mem:
-        mem.hears(ids[-1])
+        mem.wait_for(ids[-1])
 
         assert mem.ids == [str(id_) for id_ in ids]
 
@@ -380,33 +380,33 @@ def test_an_event_that_commits_late_is_not_missed(
     gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     with listening(gateway) as mem, ledger.connect() as slow:
-        late = say(slow, incident)
+        late = write_event(slow, incident)
         early = record_event(ledger, other_incident)
-        mem.hears(early)
+        mem.wait_for(early)
         assert str(late) not in mem.ids
 
         slow.commit()
 
-        mem.hears(late)
+        mem.wait_for(late)
         assert mem.ids == [str(early), str(late)]
 
 
-def test_an_event_that_commits_late_is_not_missed_by_who_was_away(
+def test_an_event_that_commits_late_is_not_missed_on_resuming(
     gateway: Gateway, ledger: Engine, incident: int, other_incident: int
 ) -> None:
     with ledger.connect() as slow:
-        late = say(slow, incident)
+        late = write_event(slow, incident)
         with listening(gateway) as mem:
             early = record_event(ledger, other_incident)
-            mem.hears(early)
+            mem.wait_for(early)
 
         slow.commit()
 
     with listening(gateway, Last_Event_ID=str(early)) as mem:
-        mem.hears(late)
+        mem.wait_for(late)
 
 
-def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
+def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
     with ledger.begin() as connection:
@@ -426,7 +426,7 @@ def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
             thread.start()
         for thread in threads:
             thread.join()
-        mem.hears(*written)
+        mem.wait_for(*written)
 
         assert sorted(mem.ids) == sorted(written)
         for subject in {event["subject"] for event in mem.events}:
@@ -434,130 +434,128 @@ def test_many_writers_at_once_are_told_without_loss_doubles_or_disorder(
             assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_it_works_without_wake_ups(
+def test_streams_work_without_pubsub(
     acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     with (
         running_gateway(settings(REDIS_URL="redis+socket:///nowhere/valkey.sock")) as gateway,
         listening(gateway) as mem,
     ):
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
 
 
-def test_a_connection_that_the_database_drops_costs_nothing(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: Engine, incident: int) -> None:
     with listening(gateway) as mem:
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
         with ledger.begin() as connection:
             connection.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name LIKE 'tocsin gateway%%' AND datname = current_database()"
             )
 
-        mem.hears(record_event(ledger, incident))
+        mem.wait_for(record_event(ledger, incident))
         assert len(mem.ids) == 2
 
 
-def test_many_streams_are_served_by_one_look(gateway: Gateway, ledger: Engine, incident: int) -> None:
-    looks: list[object] = []
-    desk = broadcaster_of(gateway)._feed
-    looking = desk.read_since
-    desk.read_since = lambda *given, **named: looks.append(given) or looking(*given, **named)  # type: ignore[method-assign, func-returns-value]
+def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident: int) -> None:
+    queries: list[object] = []
+    feed = broadcaster_of(gateway)._feed
+    original = feed.read_since
+    feed.read_since = lambda *given, **named: queries.append(given) or original(*given, **named)  # type: ignore[method-assign, func-returns-value]
     with contextlib.ExitStack() as streams:
         readers = [streams.enter_context(listening(gateway)) for _ in range(40)]
-        looks.clear()
+        queries.clear()
         id_ = record_event(ledger, incident)
         for reader in readers:
-            reader.hears(id_)
+            reader.wait_for(id_)
 
-        assert len(looks) < len(readers)
+        assert len(queries) < len(readers)
 
 
-def test_after_a_restore_from_another_server_migrating_lets_streams_be_taken_up_again(
+def test_migrating_after_a_restore_from_another_server_lets_streams_resume(
     gateway: Gateway, database: Database, ledger: Engine, incident: int
 ) -> None:
-    last, owed = record_event(ledger, incident), record_event(ledger, incident)
+    last, missed = record_event(ledger, incident), record_event(ledger, incident)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE events SET written_by = '900000000', written_after = '900000000'")
 
     migrate(database.engine)
 
     with listening(gateway, Last_Event_ID=str(last)) as mem:
-        mem.hears(owed)
+        mem.wait_for(missed)
         new = record_event(ledger, incident)
-        mem.hears(new)
+        mem.wait_for(new)
 
-        assert mem.ids[-2:] == [str(owed), str(new)]
-
-
-# --- how it ends -----------------------------------------------------------------------------------------------
+        assert mem.ids[-2:] == [str(missed), str(new)]
 
 
-def test_a_silent_stream_has_a_heartbeat(gateway: Gateway) -> None:
+# --- the end of a stream -----------------------------------------------------------------------------------------
+
+
+def test_an_idle_stream_sends_heartbeats(gateway: Gateway) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
-        eventually(lambda: mem.said.count(":\n") >= 3)
+        eventually(lambda: mem.text.count(":\n") >= 3)
 
 
-def test_a_revoked_token_ends_a_stream_that_is_silent(gateway: Gateway, ledger: Engine) -> None:
+def test_a_revoked_token_ends_an_idle_stream(gateway: Gateway, ledger: Engine) -> None:
     broadcaster_of(gateway).heartbeat_seconds = 0.05
     with listening(gateway) as mem:
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE tokens SET revoked_at = now()")
 
-        assert mem.ends() == ": you no longer have access to this stream\n"
+        assert mem.wait_for_end() == ": you no longer have access to this stream\n"
 
 
-def test_who_has_left_the_organization_hears_nothing_that_happens_later(
-    gateway: Gateway, ledger: Engine, incident: int
-) -> None:
+def test_a_former_member_receives_no_later_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     with listening(gateway) as mem:
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "acme", "user": "mem", "role": None}]})
         record_event(ledger, incident)
 
-        assert mem.ends() == ": you no longer have access to this stream\n"
+        assert mem.wait_for_end() == ": you no longer have access to this stream\n"
         assert mem.events == []
 
 
-def test_a_team_that_is_left_takes_its_projects_along(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_leaving_a_team_ends_access_to_its_projects(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     broadcaster_of(gateway).caller_ttl_seconds = 0
     closed = "/api/0/organizations/closed/events/"
-    open_to_mem = given_a_second_project(ledger, acme)
+    accessible = an_incident_of_another_project(ledger, acme)
     with listening(gateway, "dev-mem", path=closed) as mem, listening(gateway, "dev-ben", path=closed) as ben:
-        seen = record_event(ledger, open_to_mem)
-        mem.hears(seen)
+        seen = record_event(ledger, accessible)
+        mem.wait_for(seen)
         with ledger.begin() as connection:
             import_directory(connection, {"members": [{"organization": "closed", "user": "mem", "teams": []}]})
-        ben.hears(record_event(ledger, open_to_mem))
+        ben.wait_for(record_event(ledger, accessible))
 
         assert mem.ids == [str(seen)]
 
 
-def test_who_reads_too_slowly_is_sent_away_and_told_so(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_slow_reader_is_disconnected_with_a_reason(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).max_queued_frames = 5
-    with gateway.client() as client, client.stream("GET", EVENTS) as answer:
-        assert answer.status_code == 200
+    with gateway.client() as client, client.stream("GET", EVENTS) as response:
+        assert response.status_code == 200
         for _ in range(20):
             with ledger.begin() as connection:
                 for _ in range(20):
-                    say(connection, incident, "long " * 12_000)
+                    write_event(connection, incident, "long " * 12_000)
 
-        said = answer.read().decode()
+        text = response.read().decode()
 
-    assert said.endswith(": the client reads too slowly; reconnect with Last-Event-ID\n\n")
+    assert text.endswith(": the client reads too slowly; reconnect with Last-Event-ID\n\n")
 
 
-def test_too_much_at_once_is_had_by_coming_back(gateway: Gateway, ledger: Engine, incident: int) -> None:
+def test_a_reader_disconnected_by_a_burst_resumes_without_loss(gateway: Gateway, ledger: Engine, incident: int) -> None:
     broadcaster_of(gateway).max_rows_per_poll = 2
     with listening(gateway) as mem:
         first = record_event(ledger, incident)
-        mem.hears(first)
+        mem.wait_for(first)
         with ledger.begin() as connection:
-            rest = [say(connection, incident) for _ in range(3)]
-        assert mem.ends() == ": too many events at once; reconnect with Last-Event-ID\n"
+            rest = [write_event(connection, incident) for _ in range(3)]
+        assert mem.wait_for_end() == ": too many events at once; reconnect with Last-Event-ID\n"
     with listening(gateway, Last_Event_ID=str(first)) as mem:
-        mem.hears(*rest)
+        mem.wait_for(*rest)
 
         assert mem.ids == [str(id_) for id_ in rest]
 
@@ -566,10 +564,13 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
     with running_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
         gateway.stop()
 
-        assert (mem.ends(), ana.ends()) == (": the gateway is stopping\n", ": the gateway is stopping\n")
+        assert (mem.wait_for_end(), ana.wait_for_end()) == (
+            ": the gateway is stopping\n",
+            ": the gateway is stopping\n",
+        )
 
 
-def test_who_hangs_up_is_forgotten(gateway: Gateway) -> None:
+def test_a_disconnected_reader_is_removed(gateway: Gateway) -> None:
     with gateway.client() as client, client.stream("GET", EVENTS):
         assert broadcaster_of(gateway).stream_count == 1
         assert "\ntocsin_streams 1.0\n" in gateway.get("/metrics", by=None).text

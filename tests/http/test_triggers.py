@@ -1,10 +1,9 @@
-"""Triggers, their actions, and silence over HTTP."""
+"""Triggers and their actions over HTTP."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import httpx
 import pytest
 from sqlalchemy.engine import Engine
 
@@ -13,31 +12,38 @@ from models.alert_rules.enums import ActionType, TargetType
 from models.enums import JSON
 from tests.builders import NOW
 from tests.handlers.acme import Acme
-from tests.http.doorway import Gateway, Worker
-from tests.http.rule_requests import FORBIDDEN, INTEGER, MISSING, REQUIRED, RULES, TWIN, accepted, ask, made, seed
-from tests.http.wrong_rules import ACTIONS, PARTS, an_action
-from tests.rule_bodies import CRITICAL, RULE, WARNING
-
-PROJECT = "/api/0/projects"
-TOO_LONG = "Ensure this field has no more than 64 characters."
-NO_MOMENT = (
-    "Datetime has wrong format. Use one of these formats instead: YYYY-MM-DDThh:mm[:ss[.uuuuuu]][+HH:MM|-HH:MM|Z]."
+from tests.http.alert_rule_requests import (
+    INTEGER,
+    PROJECT_RULES,
+    REQUIRED,
+    RULES,
+    accepted_count,
+    create_rule,
+    insert_rule,
+    send,
 )
+from tests.http.gateway_server import Gateway, Worker
+from tests.http.invalid_alert_rules import INVALID_ACTIONS, INVALID_TRIGGERS, an_action
+from tests.rule_bodies import CRITICAL, WARNING
+
+TOO_LONG = "Ensure this field has no more than 64 characters."
 
 
-def told(gateway: Gateway) -> tuple[str, str, str]:
-    """A rule with a trigger and an action: the addresses of the three."""
-    rule = made(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
+def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
+    """Create a rule with a trigger and an action; return the paths of its triggers, the trigger, and its actions."""
+    rule = create_rule(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
     [trigger] = rule["triggers"]
     triggers = f"{RULES}{rule['id']}/triggers/"
     return triggers, f"{triggers}{trigger['id']}/", f"{triggers}{trigger['id']}/actions/"
 
 
-def seeded(ledger: Engine, acme: Acme, *projects: str, organization: str = "acme") -> tuple[str, str, str]:
-    """The same, written straight into the tables: trigger 7 with action 8."""
+def insert_rule_with_trigger(
+    ledger: Engine, acme: Acme, *projects: str, organization: str = "acme"
+) -> tuple[str, str, str]:
+    """Insert a rule with trigger 7 and action 8; return the paths of its triggers, the trigger, and its actions."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
-    rule = seed(ledger, acme, *projects, organization=organization, triggers=[trigger])
+    rule = insert_rule(ledger, acme, *projects, organization=organization, triggers=[trigger])
     triggers = f"/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
     return triggers, f"{triggers}7/", f"{triggers}7/actions/"
 
@@ -61,33 +67,33 @@ def every_request(triggers: str, trigger: str, actions: str, action: str = "8/")
     ]
 
 
-def answers(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
-    return [ask(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
+def statuses_of(gateway: Gateway, requests: list[tuple[str, str, JSON]], by: str | None = "dev-mem") -> list[int]:
+    return [send(gateway, method, path, by=by, json=body).status_code for method, path, body in requests]
 
 
-def test_triggers_and_actions_come_and_go_one_by_one(gateway: Gateway, busy_worker: Worker) -> None:
-    triggers, _, _ = told(gateway)
+def test_triggers_and_actions_are_created_updated_and_deleted(gateway: Gateway, busy_worker: Worker) -> None:
+    triggers, _, _ = create_rule_with_trigger(gateway)
 
     added = gateway.post(triggers, WARNING)
     trigger = f"{triggers}{added.json()['id']}/"
-    moved = ask(gateway, "PUT", trigger, json={"alert_threshold": "60"})
+    moved = send(gateway, "PUT", trigger, json={"alert_threshold": "60"})
     action = gateway.post(
         f"{trigger}actions/", an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/")
     )
     another = f"{trigger}actions/{action.json()['id']}/"
-    changed = ask(gateway, "PUT", another, json=an_action(targetIdentifier=22))
+    changed = send(gateway, "PUT", another, json=an_action(targetIdentifier=22))
 
     assert [each.status_code for each in (added, moved, action, changed)] == [201, 200, 201, 200]
     assert (added.json()["alertThreshold"], moved.json()["alertThreshold"]) == (50.0, 60.0)
     assert gateway.get(another).json() == changed.json()
     assert gateway.get(trigger).json() == moved.json() | {"actions": [changed.json()]}
-    assert ask(gateway, "DELETE", another).status_code == 204
-    assert ask(gateway, "DELETE", trigger).status_code == 204
+    assert send(gateway, "DELETE", another).status_code == 204
+    assert send(gateway, "DELETE", trigger).status_code == 204
     assert [gateway.get(each).status_code for each in (another, trigger)] == [404, 404]
 
 
-def test_triggers_are_listed_by_label_from_the_last_to_the_first(gateway: Gateway, busy_worker: Worker) -> None:
-    triggers, _, _ = told(gateway)
+def test_triggers_are_listed_by_label_in_descending_order(gateway: Gateway, busy_worker: Worker) -> None:
+    triggers, _, _ = create_rule_with_trigger(gateway)
     for label in ("warning", "zeta", "alpha"):
         gateway.post(triggers, {"label": label, "alertThreshold": 50})
 
@@ -102,7 +108,7 @@ def test_triggers_are_listed_by_label_from_the_last_to_the_first(gateway: Gatewa
 
 
 def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> None:
-    _, _, actions = told(gateway)
+    _, _, actions = create_rule_with_trigger(gateway)
     gateway.post(actions, an_action(type="webhook", targetType="specific", targetIdentifier="https://x.test/"))
     gateway.post(actions, an_action(type="chat", targetType="specific", targetIdentifier="#ops"))
 
@@ -114,11 +120,11 @@ def test_actions_are_listed_by_type(gateway: Gateway, busy_worker: Worker) -> No
     assert [each["type"] for each in second.json()] == ["webhook"]
 
 
-@pytest.mark.parametrize("place", [1, 2], ids=["trigger", "action"])
+@pytest.mark.parametrize("index", [1, 2], ids=["trigger", "action"])
 def test_a_trigger_and_an_action_have_an_etag_without_a_version(
-    gateway: Gateway, ledger: Engine, acme: Acme, place: int
+    gateway: Gateway, ledger: Engine, acme: Acme, index: int
 ) -> None:
-    path = seeded(ledger, acme)[place] + ("8/" if place == 2 else "")
+    path = insert_rule_with_trigger(ledger, acme)[index] + ("8/" if index == 2 else "")
 
     first = gateway.get(path)
     same = gateway.get(path, If_None_Match=first.headers["etag"])
@@ -127,149 +133,75 @@ def test_a_trigger_and_an_action_have_an_etag_without_a_version(
     assert (same.status_code, same.content) == (304, b"")
 
 
-def test_what_is_no_trigger_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    triggers, trigger, _ = seeded(ledger, acme)
+def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    triggers, trigger, _ = insert_rule_with_trigger(ledger, acme)
     required = {"label": REQUIRED, "alertThreshold": REQUIRED}
-    # Its own address does not look at the id in a body.
-    parts = [(body, wrong) for body, wrong in PARTS if "id" not in body]
-    wrong: list[tuple[str, str, Any, Any]] = [
-        *(("POST", triggers, body, wrong) for body, wrong in parts),
+    # The endpoint of a trigger ignores an id in the body.
+    parts = [(body, errors) for body, errors in INVALID_TRIGGERS if "id" not in body]
+    invalid: list[tuple[str, str, Any, Any]] = [
+        *(("POST", triggers, body, errors) for body, errors in parts),
         ("POST", triggers, {}, required),
         ("POST", triggers, WARNING | {"label": "x" * 65}, {"label": [TOO_LONG]}),
         ("POST", triggers, [], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
         ("PUT", trigger, {"label": ""}, {"label": ["This field may not be blank."]}),
         ("PUT", trigger, {"alertThreshold": None}, {"alertThreshold": ["This field may not be null."]}),
-        ("PUT", trigger, {"actions": [{}]}, PARTS[-1][1]),
+        ("PUT", trigger, {"actions": [{}]}, INVALID_TRIGGERS[-1][1]),
     ]  # fmt: skip
 
-    answered = [ask(gateway, method, path, json=body) for method, path, body, _ in wrong]
+    responses = [send(gateway, method, path, json=body) for method, path, body, _ in invalid]
 
-    assert [(each.status_code, each.json()) for each in answered] == [(400, body) for *_, body in wrong]
-    assert accepted(ledger) == 0
+    assert [(each.status_code, each.json()) for each in responses] == [(400, body) for *_, body in invalid]
+    assert accepted_count(ledger) == 0
 
 
-def test_what_is_no_action_is_told_without_a_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    _, _, actions = seeded(ledger, acme)
-    wrong = [
-        *((an_action(**fields), wrong) for fields, wrong in ACTIONS),
+def test_an_invalid_action_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    _, _, actions = insert_rule_with_trigger(ledger, acme)
+    invalid = [
+        *((an_action(**fields), errors) for fields, errors in INVALID_ACTIONS),
         ({}, {"type": REQUIRED, "targetType": REQUIRED, "targetIdentifier": REQUIRED}),
         (an_action(id="x"), {"id": INTEGER}),
         ("mail", {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got str."]}),
     ]
 
     for method, path in (("POST", actions), ("PUT", f"{actions}8/")):
-        answered = [ask(gateway, method, path, json=body) for body, _ in wrong]
-        assert [(each.status_code, each.json()) for each in answered] == [(400, body) for _, body in wrong]
-    assert accepted(ledger) == 0
+        responses = [send(gateway, method, path, json=body) for body, _ in invalid]
+        assert [(each.status_code, each.json()) for each in responses] == [(400, body) for _, body in invalid]
+    assert accepted_count(ledger) == 0
 
 
-def test_every_address_asks_for_plan_rule_project_trigger_and_action(
+def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
-    here = every_request(*seeded(ledger, acme))
-    closed = every_request(*seeded(ledger, acme, "c1", organization="closed"))
-    plain = every_request(*seeded(ledger, acme, "n1", organization="plain"))
+    here = every_request(*insert_rule_with_trigger(ledger, acme))
+    closed = every_request(*insert_rule_with_trigger(ledger, acme, "c1", organization="closed"))
+    plain = every_request(*insert_rule_with_trigger(ledger, acme, "n1", organization="plain"))
     nowhere = every_request(f"{RULES}99999/triggers/", f"{RULES}99999/triggers/7/", f"{RULES}99999/triggers/7/actions/")
 
-    assert set(answers(gateway, closed)) == {403}
-    assert set(answers(gateway, here[::3], by="dev-out")) == {403}
-    # Whole rules alone may be deleted without the feature.
-    assert set(answers(gateway, plain)) == {404}
-    assert set(answers(gateway, nowhere)) == {404}
-    assert answers(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
+    assert set(statuses_of(gateway, closed)) == {403}
+    assert set(statuses_of(gateway, here[::3], by="dev-out")) == {403}
+    # Without the feature only whole rules may be deleted.
+    assert set(statuses_of(gateway, plain)) == {404}
+    assert set(statuses_of(gateway, nowhere)) == {404}
+    assert statuses_of(gateway, here) == [200, 201, 400, 200, 200, 400, 200, 201, 400, 200, 200, 400, 204, 204]
 
 
-def test_triggers_and_actions_that_are_none_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    triggers, _, actions = seeded(ledger, acme)
-    wrong = [
+def test_unknown_triggers_and_actions_are_404(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    triggers, _, actions = insert_rule_with_trigger(ledger, acme)
+    unknown = [
         *every_request(triggers, f"{triggers}x/", f"{triggers}9/actions/")[3:],
         *every_request(triggers, f"{triggers}9/", actions, "9/")[9:13],
         *every_request(triggers, f"{triggers}9/", actions, "²/")[9:13],
     ]
-    reads_and_misshapen = [each for each in wrong if each[0] == "GET" or each[2] in ({}, {"label": ""})]
+    reads_and_invalid_writes = [each for each in unknown if each[0] == "GET" or each[2] in ({}, {"label": ""})]
 
-    assert set(answers(gateway, reads_and_misshapen)) == {404}
-    assert accepted(ledger) == 0
-
-
-def test_triggers_nest_under_the_organization_alone(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
-    rule = seed(ledger, acme)
-
-    assert gateway.get(f"{TWIN}{rule}/triggers/").status_code == 404
+    assert set(statuses_of(gateway, reads_and_invalid_writes)) == {404}
+    assert accepted_count(ledger) == 0
 
 
-# --- silence ----------------------------------------------------------------------------------------------------
+def test_triggers_have_no_project_endpoints(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    rule = insert_rule(ledger, acme)
+
+    assert gateway.get(f"{PROJECT_RULES}{rule}/triggers/").status_code == 404
 
 
-def silence(
-    gateway: Gateway, path: str, body: JSON = None, method: str = "POST", by: str = "dev-mem"
-) -> httpx.Response:
-    return ask(gateway, method, path, by=by, **({} if body is None else {"json": body}))
-
-
-def test_a_rule_is_silenced_once_and_let_speak_once(gateway: Gateway, busy_worker: Worker) -> None:
-    path = f"{TWIN}{made(gateway)['id']}/snooze/"
-
-    first, second = (silence(gateway, path, {"target": "everyone", "until": "2036-01-01T00:00:00"}) for _ in range(2))
-    ended, again = silence(gateway, path, method="DELETE"), silence(gateway, path, method="DELETE")
-
-    assert (first.status_code, first.json()["until"]) == (201, "2036-01-01T00:00:00Z")
-    assert (second.status_code, second.json()) == (
-        410,
-        {"detail": "RuleSnooze already exists for this rule and scope."},
-    )
-    assert (ended.status_code, ended.content) == (204, b"")
-    assert (again.status_code, again.json()) == (404, MISSING)
-
-
-def test_of_two_silences_the_one_that_is_named_ends(gateway: Gateway, busy_worker: Worker) -> None:
-    path = f"{TWIN}{made(gateway)['id']}/snooze/"
-    for target in ("me", "everyone"):
-        silence(gateway, path, {"target": target})
-
-    statuses = [silence(gateway, path, {"target": "me"}, "DELETE").status_code for _ in range(2)]
-
-    assert statuses == [204, 404]
-    assert silence(gateway, path, {"target": "everyone"}).status_code == 410
-
-
-@pytest.mark.parametrize(
-    ("body", "wrong"),
-    [
-        ({}, {"target": REQUIRED}),
-        ({"target": None}, {"target": ["This field may not be null."]}),
-        ({"target": "them"}, {"target": ['"them" is not a valid choice.']}),
-        ({"target": "me", "until": "tomorrow"}, {"until": [NO_MOMENT]}),
-        ([], {"nonFieldErrors": ["Invalid data. Expected a dictionary, but got list."]}),
-    ],
-)  # fmt: skip
-def test_a_silence_of_the_wrong_shape_is_told(
-    gateway: Gateway, ledger: Engine, acme: Acme, body: JSON, wrong: JSON
-) -> None:
-    answered = silence(gateway, f"{TWIN}{seed(ledger, acme)}/snooze/", body)
-
-    assert (answered.status_code, answered.json()) == (400, wrong)
-    assert accepted(ledger) == 0
-
-
-@pytest.mark.parametrize("method", ["POST", "DELETE"])
-def test_a_rule_that_is_none_cannot_be_silenced(
-    gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, method: str
-) -> None:
-    elsewhere = seed(ledger, acme, "p2")
-    body = {"target": "me"}
-
-    for rule in ("99999", "abc", "²", str(elsewhere)):
-        answered = silence(gateway, f"{TWIN}{rule}/snooze/", body, method)
-        assert (answered.status_code, answered.json()) == (400, ["Rule does not exist"])
-    assert silence(gateway, f"{PROJECT}/acme/nowhere/alert-rules/1/snooze/", body, method).status_code == 404
-    assert silence(gateway, f"{PROJECT}/plain/n1/alert-rules/1/snooze/", body, method).status_code == 404
-    assert silence(gateway, f"{PROJECT}/closed/c1/alert-rules/1/snooze/", body, method).json() == FORBIDDEN
-    assert silence(gateway, f"{TWIN}1/snooze/", body, method, by="dev-key").status_code == 403
-
-
-def test_a_silent_rule_says_so_where_it_is_changed(gateway: Gateway, busy_worker: Worker) -> None:
-    rule = made(gateway)["id"]
-    silence(gateway, f"{TWIN}{rule}/snooze/", {"target": "everyone"})
-
-    assert ask(gateway, "PUT", f"{RULES}{rule}/", json=RULE).json()["snooze"] is True
+# --- silence -----------------------------------------------------------------------------------------------------

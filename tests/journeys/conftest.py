@@ -1,4 +1,4 @@
-"""What several journeys share."""
+"""Fixtures shared by the journeys."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.programs import open_folder
 from tests.journeys.stack import Stack, running_stack
+from tests.journeys.subprocesses import public_temp_dir
 
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Stack]:
-    """Everything on its embedded servers, for tests of the group "stack" that leave it running as they found it."""
-    with open_folder() as folder, running_stack(folder / "data") as running:
+    """A stack with the demo on embedded servers, for tests of the group ``stack`` that leave it intact."""
+    with public_temp_dir() as folder, running_stack(folder / "data") as running:
         yield running

@@ -1,4 +1,4 @@
-"""A whole tocsin, started by its own command line in an empty folder, spoken to over HTTP."""
+"""A complete stack, started with ``tocsin up --demo`` in an empty directory and used over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tocsin_client import Tocsin
 
 from models.settings import sqlalchemy_url
 from tests.brokers import RabbitBroker
-from tests.journeys.programs import CLEAN, Program
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, Program
 from tests.rabbitmq import RabbitMQ
 from tests.waiting import eventually
 
@@ -37,53 +37,53 @@ class Stack:
     url: str
 
     @property
-    def running(self) -> dict[str, Any]:
-        """What the stack says of itself: its settings and its processes."""
-        told: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
-        return told
+    def state(self) -> dict[str, Any]:
+        """The stack's state file: its settings and its processes."""
+        state: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
+        return state
 
     def engine(self) -> Engine:
-        """The stack's own database."""
-        return create_engine(sqlalchemy_url(self.running["environment"]["DATABASE_URL"]))
+        """Return an engine for the stack's database."""
+        return create_engine(sqlalchemy_url(self.state["environment"]["DATABASE_URL"]))
 
     def client(self, token: str = "dev-mem", **headers: str) -> httpx.Client:
-        """Somebody with a token."""
-        # There is no TLS here, and reading certificates takes longer than a request.
+        """Return an HTTP client that sends this token and these headers."""
+        # Without TLS there is nothing to verify, and loading certificates takes longer than a request.
         return httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {token}"} | headers, timeout=40, verify=False
         )
 
-    def caller(self, token: str = "dev-mem", **named: Any) -> Tocsin:
-        """Somebody with a token and our own client."""
+    def tocsin_client(self, token: str = "dev-mem", **named: Any) -> Tocsin:
+        """Return tocsin's Python client with this token."""
         return Tocsin(self.url, token, organization="acme", **named)
 
-    def kill(self, part: str) -> int:
-        """Kill -9 a part; its process id."""
-        pid: int = self.running["pids"][part]
+    def kill(self, name: str) -> int:
+        """Kill a process with SIGKILL; return its process id."""
+        pid: int = self.state["pids"][name]
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def comes_back(self, part: str, *, other_than: int) -> None:
-        """Wait until the part runs again."""
-        eventually(lambda: self.running["pids"].get(part, other_than) != other_than)
+    def wait_for_restart(self, name: str, *, other_than: int) -> None:
+        """Wait until the process runs under another process id."""
+        eventually(lambda: self.state["pids"].get(name, other_than) != other_than)
 
     @contextlib.contextmanager
-    def without(self, part: str) -> Iterator[None]:
-        """Kill -9 a part, and nobody brings it back while the block lasts."""
+    def process_down(self, name: str) -> Iterator[None]:
+        """Kill a process with SIGKILL and keep it down while the block lasts."""
         supervisor = self.program.process
         supervisor.send_signal(signal.SIGSTOP)
         try:
-            pid = self.kill(part)
+            pid = self.kill(name)
             yield
         finally:
             supervisor.send_signal(signal.SIGCONT)
-        self.comes_back(part, other_than=pid)
+        self.wait_for_restart(name, other_than=pid)
 
-    def tocsin(self, *words: str) -> str:
-        """Run another command against this stack; what it prints."""
+    def run_tocsin(self, *words: str) -> str:
+        """Run a command against this stack; return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "workers.cli", *words, "--data", str(self.folder)],
-            env=CLEAN,
+            env=CLEAN_ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=60,
@@ -92,11 +92,11 @@ class Stack:
         return done.stdout
 
     @contextlib.contextmanager
-    def tapping(self, *words: str) -> Iterator[Program]:
+    def running_tap(self, *words: str) -> Iterator[Program]:
         """Run `tocsin tap` against this stack while the block lasts."""
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", "tap", *words, "--data", str(self.folder)],
-            env=CLEAN,
+            env=CLEAN_ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -105,13 +105,13 @@ class Stack:
         try:
             yield program
         finally:
-            # A shell's background jobs, and what they start, ignore the other way to end it.
-            program.end(signal.SIGTERM)
+            # Not SIGINT: background jobs of a shell ignore it.
+            program.stop(signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def a_broker_for_the_stack(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
-    """The RabbitMQ a stack is to use, if the fixture's parameter says so; none means its embedded Valkey."""
+def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
+    """Yield the RabbitMQ that a stack uses by the fixture's parameter, or ``None`` for its embedded Valkey."""
     if request.param == "valkey":
         yield None
         return
@@ -120,38 +120,38 @@ def a_broker_for_the_stack(request: pytest.FixtureRequest) -> Iterator[RabbitBro
         yield RabbitBroker(node, host)
 
 
-def careful_post(client: httpx.Client, address: str, body: dict[str, Any], *, key: str) -> httpx.Response:
-    """Post as a careful caller does: again with the same Idempotency-Key while nobody can accept it."""
+def post_until_accepted(client: httpx.Client, path: str, body: dict[str, Any], *, key: str) -> httpx.Response:
+    """Post with an idempotency key, and repeat the request until the gateway accepts it."""
 
     def attempt() -> list[httpx.Response]:
         try:
-            answer = client.post(address, json=body, headers={"Idempotency-Key": key})
+            response = client.post(path, json=body, headers={"Idempotency-Key": key})
         except httpx.TransportError:
             return []
-        return [] if answer.status_code == 503 else [answer]
+        return [] if response.status_code == 503 else [response]
 
     return eventually(attempt, within_seconds=60)[0]
 
 
 @contextlib.contextmanager
 def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None) -> Iterator[Stack]:
-    """Start everything with the demo in it, on a free port; stop it as Ctrl-C would."""
+    """Start a stack with the demo on a free port; stop it with SIGINT at the end of the block."""
     environment = {"BROKER_URL": broker.url} if broker else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "workers.cli", "up", "--demo", "--data", str(folder), "--port", "0", *words],
         cwd=folder.parent,
-        env=CLEAN | environment,
+        env=CLEAN_ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     program = Program(process)
     try:
-        url = program.until("ready http").removeprefix("ready ")
+        url = program.read_until("ready http").removeprefix("ready ")
         stack = Stack(program, folder, url)
         with stack.client() as client:
             eventually(lambda: client.get(f"{ACME}/incidents/5/").status_code == 200)
         yield stack
     finally:
         if process.poll() is None:
-            program.end(signal.SIGINT)
+            program.stop(signal.SIGINT)

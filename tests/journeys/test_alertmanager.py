@@ -1,4 +1,4 @@
-"""A real Prometheus Alertmanager, told no more than docs/alertmanager.md says, and the incidents that follow it."""
+"""A real Prometheus Alertmanager, configured as in docs/alertmanager.md, and the incidents that follow its alerts."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from tests.alertmanager import payload
-from tests.journeys.programs import open_folder
 from tests.journeys.stack import ACME, Stack
+from tests.journeys.subprocesses import public_temp_dir
 from tests.project.tree import ROOT
 from tests.waiting import eventually
 
@@ -30,13 +30,13 @@ BINARY = shutil.which("prometheus-alertmanager")
 DOCUMENTED = "http://127.0.0.1:8400"
 LABELS = {"alertname": "HighLatency", "instance": "web-1", "project": "p1"}
 KEY = '{}:{alertname="HighLatency", project="p1"}'
-A_WHILE = 60
-"""Seconds: the documented intervals are shorter, and Alertmanager's pauses before it tries again."""
+WITHIN_SECONDS = 60
+"""Longer than the documented intervals and Alertmanager's pauses between retries."""
 
 
 @dataclass
 class Alertmanager:
-    """One that runs, and takes alerts as it does from Prometheus."""
+    """A running Alertmanager that receives alerts as from Prometheus."""
 
     client: httpx.Client
 
@@ -45,21 +45,21 @@ class Alertmanager:
             return self.client.get("/-/ready").is_success
         return False
 
-    def fires(self, severity: str, **labels: str) -> None:
-        self._hears(severity, labels)
+    def fire(self, severity: str, **labels: str) -> None:
+        self._post_alert(severity, labels)
 
-    def fires_no_more(self, severity: str, **labels: str) -> None:
-        self._hears(severity, labels, endsAt=datetime.now(UTC).isoformat())
+    def resolve(self, severity: str, **labels: str) -> None:
+        self._post_alert(severity, labels, endsAt=datetime.now(UTC).isoformat())
 
     def failures(self) -> float:
-        """How often it sent something that was not taken."""
-        told = self.client.get("/metrics").text
+        """Return the number of failed webhook requests."""
+        metrics = self.client.get("/metrics").text
         [count] = re.findall(
-            r'^alertmanager_notification_requests_failed_total{integration="webhook"} (\S+)$', told, re.MULTILINE
+            r'^alertmanager_notification_requests_failed_total{integration="webhook"} (\S+)$', metrics, re.MULTILINE
         )
         return float(count)
 
-    def _hears(self, severity: str, labels: dict[str, str], **facts: str) -> None:
+    def _post_alert(self, severity: str, labels: dict[str, str], **facts: str) -> None:
         alert = {
             "labels": LABELS | {"severity": severity} | labels,
             "annotations": {"summary": "Checkout answers slowly"},
@@ -68,7 +68,7 @@ class Alertmanager:
 
 
 def documented(language: str, word: str) -> str:
-    """The block of the documentation that has the word."""
+    """Return the code block of the documentation that contains a word."""
     page = (ROOT / "docs" / "alertmanager.md").read_text()
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     [found] = [block for block in blocks if word in block]
@@ -76,8 +76,8 @@ def documented(language: str, word: str) -> str:
 
 
 @contextlib.contextmanager
-def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
-    """Debian's binary as a child of ours, by itself, on a free port and with its data in the folder."""
+def running_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
+    """Run Alertmanager unclustered on a free port, with its data in the folder."""
     configuration = documented("yaml", "receivers:")
     assert DOCUMENTED in configuration
     (folder / "alertmanager.yml").write_text(configuration.replace(DOCUMENTED, gateway))
@@ -98,7 +98,7 @@ def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
         )
         try:
             running = Alertmanager(client)
-            eventually(lambda: process.poll() is not None or running.is_ready(), within_seconds=A_WHILE)
+            eventually(lambda: process.poll() is not None or running.is_ready(), within_seconds=WITHIN_SECONDS)
             assert process.poll() is None, (folder / "alertmanager.log").read_text()
             yield running
         finally:
@@ -109,9 +109,9 @@ def an_alertmanager(folder: Path, gateway: str) -> Iterator[Alertmanager]:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     if BINARY is None and "CI" not in os.environ:
-        pytest.skip("there is no prometheus-alertmanager here (Debian and Ubuntu: apt install prometheus-alertmanager)")
+        pytest.skip("prometheus-alertmanager is not installed (Debian and Ubuntu: apt install prometheus-alertmanager)")
     assert BINARY is not None, "prometheus-alertmanager is missing"
-    with open_folder() as place:
+    with public_temp_dir() as place:
         yield place
 
 
@@ -122,12 +122,12 @@ def stack(demo: Stack) -> Stack:
 
 @pytest.fixture(scope="module")
 def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
-    with an_alertmanager(folder, stack.url) as running:
+    with running_alertmanager(folder, stack.url) as running:
         yield running
 
 
-def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
-    """The incident of a group, once it is as the facts say."""
+def wait_for_incident(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
+    """Wait until the incident of a group has these fields; return it."""
 
     def found() -> list[dict[str, Any]]:
         with stack.client("dev-ana") as ana, contextlib.suppress(httpx.TransportError):
@@ -135,48 +135,48 @@ def followed(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
             return [each for each in listed.json() if listed.is_success and facts.items() <= each.items()]
         return []
 
-    [incident] = eventually(found, within_seconds=A_WHILE)
+    [incident] = eventually(found, within_seconds=WITHIN_SECONDS)
     return incident
 
 
-def test_the_incident_opens_gets_worse_and_closes_as_the_alerts_do(stack: Stack, alertmanager: Alertmanager) -> None:
-    alertmanager.fires("warning")
-    opened = followed(stack, KEY, status=10)
+def test_an_incident_opens_escalates_and_closes_with_its_alerts(stack: Stack, alertmanager: Alertmanager) -> None:
+    alertmanager.fire("warning")
+    opened = wait_for_incident(stack, KEY, status=10)
     with stack.client("dev-ana") as ana:
         ana.post(f"{ACME}/incidents/{opened['identifier']}/subscriptions/").raise_for_status()
-    alertmanager.fires("critical")
-    alertmanager.fires_no_more("warning")
-    worse = followed(stack, KEY, status=20)
-    alertmanager.fires_no_more("critical")
-    closed = followed(stack, KEY, status=2)
+    alertmanager.fire("critical")
+    alertmanager.resolve("warning")
+    escalated = wait_for_incident(stack, KEY, status=20)
+    alertmanager.resolve("critical")
+    closed = wait_for_incident(stack, KEY, status=2)
 
     assert (opened["title"], opened["projects"]) == ("Checkout answers slowly", ["p1"])
-    assert {each["identifier"] for each in (opened, worse, closed)} == {opened["identifier"]}
+    assert {each["identifier"] for each in (opened, escalated, closed)} == {opened["identifier"]}
     assert (closed["statusMethod"], closed["dateClosed"] is None) == (3, False)
     with stack.client("dev-ana") as ana:
         history = ana.get(f"{ACME}/incidents/{opened['identifier']}/activity/?desc=0").json()
         assert [(each["type"], each["value"], each["user"]) for each in history] == [
             (4, None, None), (1, None, None), (2, "20", None), (2, "2", None),
         ]  # fmt: skip
-        told = [item["incident"]["identifier"] for item in ana.get(f"{ACME}/notifications/").json()]
-        assert opened["identifier"] not in told
+        notified = [item["incident"]["identifier"] for item in ana.get(f"{ACME}/notifications/").json()]
+        assert opened["identifier"] not in notified
 
 
-def test_alerts_that_nobody_could_take_are_taken_when_somebody_can(stack: Stack, alertmanager: Alertmanager) -> None:
-    with stack.without("gateway"):
-        alertmanager.fires("critical", alertname="DiskFull", project="p2")
-        eventually(alertmanager.failures, within_seconds=A_WHILE)
+def test_alerts_sent_during_an_outage_arrive_afterwards(stack: Stack, alertmanager: Alertmanager) -> None:
+    with stack.process_down("gateway"):
+        alertmanager.fire("critical", alertname="DiskFull", project="p2")
+        eventually(alertmanager.failures, within_seconds=WITHIN_SECONDS)
 
-    incident = followed(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
+    incident = wait_for_incident(stack, '{}:{alertname="DiskFull", project="p2"}', status=20)
     assert incident["projects"] == ["p2"]
 
 
-def test_the_token_that_the_page_has_made_may_post_alerts_and_read_what_became_of_them(stack: Stack) -> None:
-    token = stack.tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
+def test_the_documented_token_may_post_alerts_and_read_their_outcome(stack: Stack) -> None:
+    token = stack.run_tocsin(*shlex.split(documented("sh", "token create"))[1:]).strip()
     group = payload(groupKey="{}:{}", commonLabels={"alertname": "Anything", "project": "p1"})
 
     with stack.client(token) as alertmanager:
-        answer = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
-        command = alertmanager.get(answer.headers["location"], headers={"Prefer": "wait=30"}).json()
+        response = alertmanager.post(f"{ACME}/integrations/alertmanager/", json=group)
+        command = alertmanager.get(response.headers["location"], headers={"Prefer": "wait=30"}).json()
 
-    assert (answer.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)
+    assert (response.status_code, command["status"], command["outcome"]["status"]) == (202, "applied", 201)

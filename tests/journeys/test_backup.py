@@ -1,4 +1,4 @@
-"""Back in time with everything running: the broker and the processes remember what the database no longer knows."""
+"""Backup and restore, also under a running stack whose broker and processes are ahead of the restored database."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from tests.brokers import BROKER_PARAMS, RabbitBroker
 from tests.conftest import Database
-from tests.journeys.programs import open_folder, tocsin
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, careful_post, running_stack
+from tests.journeys.stack import ACME, Stack, post_until_accepted, running_stack, stack_broker
+from tests.journeys.subprocesses import public_temp_dir, run_tocsin
 from tests.waiting import eventually
 
 COMMENTS = f"{ACME}/incidents/1/comments/"
@@ -23,24 +23,26 @@ COMMENTS = f"{ACME}/incidents/1/comments/"
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    with open_folder() as opened:
+    with public_temp_dir() as opened:
         yield opened
 
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
-    with a_broker_for_the_stack(request) as found:
+    with stack_broker(request) as found:
         yield found
 
 
 def post(client: httpx.Client, text: str) -> httpx.Response:
-    answer = careful_post(client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-"))
-    assert answer.status_code in {201, 202}, answer.text
-    return answer
+    response = post_until_accepted(
+        client, COMMENTS, {"comment": text, "mentions": ["user:12"]}, key=text.replace(" ", "-")
+    )
+    assert response.status_code in {201, 202}, response.text
+    return response
 
 
-def applied(client: httpx.Client, answer: httpx.Response) -> bool:
-    resource = client.get(f"/api/0/commands/{answer.headers['Command-Id']}/")
+def applied(client: httpx.Client, response: httpx.Response) -> bool:
+    resource = client.get(f"/api/0/commands/{response.headers['Command-Id']}/")
     return resource.status_code == 200 and resource.json()["status"] == "applied"
 
 
@@ -53,9 +55,9 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 
 @contextlib.contextmanager
-def nobody_working(stack: Stack) -> Iterator[None]:
-    """The worker's processes stand still."""
-    worker = psutil.Process(stack.running["pids"]["worker-1"])
+def paused_worker(stack: Stack) -> Iterator[None]:
+    """Suspend the worker's processes while the block lasts."""
+    worker = psutil.Process(stack.state["pids"]["worker-1"])
     family = [worker, *worker.children(recursive=True)]
     for process in family:
         process.send_signal(signal.SIGSTOP)
@@ -66,25 +68,26 @@ def nobody_working(stack: Stack) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-def write_down(stack: Stack) -> dict[str, Any]:
-    """What incident 1 has come to."""
+def snapshot(stack: Stack) -> dict[str, Any]:
+    """Return the state of incident 1: version, comments, notifications, and gaps between events."""
     [(incident, version, sequence)] = rows(
         stack,
         "SELECT id, version, event_sequence FROM incidents WHERE identifier = 1"
         " AND organization_id = (SELECT id FROM organizations WHERE slug = 'acme')",
     )
     activities = f"FROM incident_activities WHERE incident_id = {incident} AND type = 3"
-    told = f"FROM notifications WHERE user_id = 12 AND reason = 'mention' AND incident_id = {incident}"
+    notifications = f"FROM notifications WHERE user_id = 12 AND reason = 'mention' AND incident_id = {incident}"
     return {
         "version": version,
         "comments": [text for (text,) in rows(stack, f"SELECT comment {activities} ORDER BY id")],
         "newest": rows(stack, f"SELECT max(id) {activities}")[0][0],
-        "told": rows(stack, f"SELECT count(*) {told}")[0][0],
+        "notifications": rows(stack, f"SELECT count(*) {notifications}")[0][0],
         "gaps": sequence - rows(stack, f"SELECT count(*) FROM events WHERE incident_id = {incident}")[0][0],
     }
 
 
-def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_and_nothing_else(
+@pytest.mark.slow
+def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once_and_nothing_else(
     folder: Path, broker: RabbitBroker | None
 ) -> None:
     with (
@@ -95,42 +98,45 @@ def test_a_restore_under_a_running_stack_applies_everything_of_the_backup_once_a
         def comment(kind: str) -> list[httpx.Response]:
             return [post(mem, f"{kind} {number}") for number in range(5)]
 
-        def until_applied(*answers: httpx.Response) -> None:
-            eventually(lambda: all(applied(mem, answer) for answer in answers), within_seconds=30)
+        def until_applied(*responses: httpx.Response) -> None:
+            eventually(lambda: all(applied(mem, response) for response in responses), within_seconds=30)
 
-        first = write_down(stack)
+        first = snapshot(stack)
         until_applied(*comment("kept"))
-        with nobody_working(stack):
+        with paused_worker(stack):
             waiting = comment("waiting")
-            stack.tocsin("backup", str(folder / "all.backup"))
+            stack.run_tocsin("backup", str(folder / "all.backup"))
         lost = comment("lost")
         until_applied(*waiting, *lost)
-        before = write_down(stack)
+        before = snapshot(stack)
 
-        with nobody_working(stack):
+        with paused_worker(stack):
             stale = comment("stale")
-            stack.tocsin("restore", str(folder / "all.backup"), "--yes")
+            stack.run_tocsin("restore", str(folder / "all.backup"), "--yes")
         new = post(mem, "new")
         until_applied(*waiting, new)
-        eventually(lambda: write_down(stack)["told"] >= 11)
-        after = write_down(stack)
-        gone = {mem.get(f"/api/0/commands/{answer.headers['Command-Id']}/").status_code for answer in (*lost, *stale)}
+        eventually(lambda: snapshot(stack)["notifications"] >= 11)
+        after = snapshot(stack)
+        gone = {
+            mem.get(f"/api/0/commands/{response.headers['Command-Id']}/").status_code for response in (*lost, *stale)
+        }
 
     assert after["comments"] == [*(f"kept {n}" for n in range(5)), *(f"waiting {n}" for n in range(5)), "new"]
     assert after["version"] == first["version"] + 11
     assert after["gaps"] == 0
-    assert after["told"] == 11
+    assert after["notifications"] == 11
     assert after["newest"] > before["newest"]
     assert gone == {404}
 
 
-def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsewhere(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
-        assert stack.program.end(signal.SIGTERM) == 0
+        assert stack.program.stop(signal.SIGTERM) == 0
 
-    backed_up = tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
-    restored = tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
+    backed_up = run_tocsin("backup", str(folder / "all.backup"), "--data", str(folder / "data"))
+    restored = run_tocsin("restore", str(folder / "all.backup"), "--data", str(folder / "new"))
 
     assert (backed_up.returncode, restored.returncode) == (0, 0), backed_up.stderr + restored.stderr
     for place in ("data", "new"):
@@ -139,29 +145,29 @@ def test_a_stopped_stack_starts_again_with_its_data_here_and_from_a_backup_elsew
             assert post(mem, "after the start").status_code == 201
 
 
-def test_a_restore_asks_before_it_throws_anything_away(database: Database, folder: Path) -> None:
+def test_a_restore_requires_confirmation_before_it_discards_data(database: Database, folder: Path) -> None:
     with database.engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO organizations (slug, name) VALUES ('acme', 'Acme')")
-    tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
+    run_tocsin("backup", str(folder / "all.backup"), DATABASE_URL=database.url)
 
-    refused = tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
-    forced = tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
+    refused = run_tocsin("restore", str(folder / "all.backup"), DATABASE_URL=database.url)
+    forced = run_tocsin("restore", str(folder / "all.backup"), "--yes", DATABASE_URL=database.url)
 
     assert (refused.returncode, forced.returncode) == (1, 0)
     assert "--yes" in refused.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("restore", "/nowhere/at-all"), "cannot be read"),
         (("restore", __file__), "no backup of tocsin"),
         (("backup", "/nowhere/at-all"), "cannot be written"),
     ],
 )
-def test_a_file_that_will_not_do_is_one_sentence(database: Database, words: tuple[str, ...], said: str) -> None:
-    done = tocsin(*words, DATABASE_URL=database.url)
+def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], message: str) -> None:
+    done = run_tocsin(*words, DATABASE_URL=database.url)
 
     assert done.returncode == 1
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1

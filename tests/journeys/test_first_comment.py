@@ -1,4 +1,4 @@
-"""The main job, over the real command line from an empty folder."""
+"""The main path: a stack started from the command line, a comment, and the notification that follows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import httpx
 import pytest
 from tocsin_client import Event, PostComment
 
 from tests.brokers import broker_params
-from tests.journeys.programs import CLEAN, open_folder
-from tests.journeys.stack import ACME, Stack, a_broker_for_the_stack, running_stack
+from tests.journeys.stack import ACME, Stack, running_stack, stack_broker
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, public_temp_dir
 from tests.waiting import eventually
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.fixture(scope="module", params=broker_params(beside="stack"))
+@pytest.fixture(scope="module", params=broker_params(valkey_group="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Everything, once on each kind of broker."""
+    """A stack with the demo on each kind of broker."""
     if request.param == "valkey":
         yield request.getfixturevalue("demo")
         return
     with (
-        a_broker_for_the_stack(request) as broker,
-        open_folder() as folder,
+        stack_broker(request) as broker,
+        public_temp_dir() as folder,
         running_stack(folder / "data", broker=broker) as running,
     ):
         yield running
 
 
 def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
-    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana:
+    with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana:
         posted = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
         assert posted.status == 201
@@ -51,7 +52,7 @@ def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -
         assert (command.status, command.outcome.body) == ("applied", posted.body)
 
 
-def test_read_items_are_read_once(stack: Stack) -> None:
+def test_items_are_marked_as_read_once(stack: Stack) -> None:
     with stack.client("dev-mem") as mem, stack.client("dev-ben") as ben:
         mem.post(f"{ACME}/incidents/2/comments/", json={"comment": "Ben?", "mentions": ["ben"]})
         inbox = eventually(lambda: ben.get(f"{ACME}/notifications/", params={"unread": "1"}).json())
@@ -64,7 +65,7 @@ def test_read_items_are_read_once(stack: Stack) -> None:
 
 
 def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
-    with stack.caller("dev-mem") as caller, stack.client("dev-mem") as mem:
+    with stack.tocsin_client("dev-mem") as caller, stack.client("dev-mem") as mem:
         texts = [f"number {number}" for number in range(200)]
         commands = [caller.send(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]
 
@@ -77,25 +78,25 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
         assert written == texts
 
 
-def test_who_follows_hears_everything_once_although_the_gateway_is_killed(stack: Stack) -> None:
-    with stack.caller("dev-mem") as mem, stack.caller("dev-ana") as ana, closing(ana.follow()) as events:
-        told: list[Event] = []
-        heard = threading.Thread(target=lambda: deque(map(told.append, _until(events, "that is all"))))
-        heard.start()
-        eventually(lambda: mem.post(PostComment(2, "Does anybody hear this?")) and told)
+def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
+    with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana, closing(ana.follow()) as events:
+        received: list[Event] = []
+        follower = threading.Thread(target=lambda: deque(map(received.append, _until(events, "that is all"))))
+        follower.start()
+        eventually(lambda: mem.post(PostComment(2, "Is anybody following?")) and received)
         for number in range(10):
             if number == 5:
                 gateway = stack.kill("gateway")
-            mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"heard-{number}")
-        stack.comes_back("gateway", other_than=gateway)
+            mem.post(PostComment(2, f"{number}", mentions=["ana"]), key=f"followed-{number}")
+        stack.wait_for_restart("gateway", other_than=gateway)
         inbox = eventually(lambda: [item for item in ana.read("notifications/") if item["text"] == "9"])
         mem.post(PostComment(2, "that is all"))
-        heard.join(60)
+        follower.join(60)
 
-    comments = [event for event in told if event.type == "incident.comment_posted"]
+    comments = [event for event in received if event.type == "incident.comment_posted"]
     assert [event.data["activity"]["comment"] for event in comments][-11:] == [*map(str, range(10)), "that is all"]
-    assert len({event.id for event in told}) == len(told)
-    assert inbox[0]["id"] in [event.data["notification"]["id"] for event in told if "notification" in event.data]
+    assert len({event.id for event in received}) == len(received)
+    assert inbox[0]["id"] in [event.data["notification"]["id"] for event in received if "notification" in event.data]
 
 
 def _until(events: Iterator[Event], comment: str) -> Iterator[Event]:
@@ -105,57 +106,61 @@ def _until(events: Iterator[Event], comment: str) -> Iterator[Event]:
             return
 
 
-def _cursors(client: object, address: str) -> list[str]:
-    """The cursors of every page of a list, oldest first."""
+def _cursors(client: httpx.Client, path: str) -> list[str]:
+    """Return the cursors of all pages of a list, oldest first."""
     cursors = [""]
     while True:
-        answer = client.get(address, params={"desc": "0", "per_page": 100, "cursor": cursors[-1]})  # type: ignore[attr-defined]
-        following = answer.links["next"]
+        response = client.get(path, params={"desc": "0", "per_page": 100, "cursor": cursors[-1]})
+        following = response.links["next"]
         if following["results"] == "false":
             return cursors
         cursors.append(following["cursor"])
 
 
-def test_the_first_steps_of_the_readme_answer_as_it_says(stack: Stack) -> None:
-    post, look, ask = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
+def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
+    post, read_inbox, show_command = re.findall(r"^```sh\n(curl.*?)^```", README, re.MULTILINE | re.DOTALL)
     posted_as, inbox_as = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[:2]
 
-    posted = paste(post, at=stack.url)
-    inbox = eventually(lambda: [item for item in json.loads(paste(look, at=stack.url)) if f'"{item["text"]}"' in post])
+    posted = run_in_shell(post, at=stack.url)
+    inbox = eventually(
+        lambda: [item for item in json.loads(run_in_shell(read_inbox, at=stack.url)) if f'"{item["text"]}"' in post]
+    )
     (id_,) = re.findall(r"command-id: (\S+)", posted)
-    asked = json.loads(paste(ask.replace("COMMAND_ID", id_), at=stack.url))
+    command = json.loads(run_in_shell(show_command.replace("COMMAND_ID", id_), at=stack.url))
 
     assert posted.startswith("HTTP/1.1 201 Created\n")
-    assert names_in(posted_as) <= names_in(posted)
-    assert names_in(inbox_as) <= names_in(json.dumps(inbox, separators=(",", ":")))
+    assert field_names(posted_as) <= field_names(posted)
+    assert field_names(inbox_as) <= field_names(json.dumps(inbox, separators=(",", ":")))
     assert (inbox[0]["reason"], inbox[0]["incident"]["identifier"]) == ("mention", "1")
-    assert asked["status"] == "applied"
+    assert command["status"] == "applied"
 
 
-def paste(command: str, *, at: str) -> str:
-    """What a line of the README prints in a shell, said to this stack instead of the one of `make run`."""
+def run_in_shell(command: str, *, at: str) -> str:
+    """Run a line of the README in a shell against this stack; return its output."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
     words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
-    return subprocess.run(["sh", "-c", words], env=CLEAN, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(
+        ["sh", "-c", words], env=CLEAN_ENVIRONMENT, capture_output=True, text=True, timeout=60, check=True
+    ).stdout
 
 
-def names_in(answer: str) -> set[str]:
-    """The names of headers and of fields in an answer."""
-    return set(re.findall(r'"(\w+)":', answer)) | set(re.findall(r"^([\w-]+): ", answer, re.MULTILINE))
+def field_names(response: str) -> set[str]:
+    """Return the names of headers and JSON fields in a response."""
+    return set(re.findall(r'"(\w+)":', response)) | set(re.findall(r"^([\w-]+): ", response, re.MULTILINE))
 
 
-def test_the_terminal_shows_what_was_asked(stack: Stack) -> None:
+def test_commands_show_prints_a_command(stack: Stack) -> None:
     with stack.client("dev-mem") as mem:
         id_ = mem.post(f"{ACME}/incidents/1/comments/", json={"comment": "Seen?"}).headers["Command-Id"]
 
-    shown = json.loads(stack.tocsin("commands", "show", id_, "--json"))
+    shown = json.loads(stack.run_tocsin("commands", "show", id_, "--json"))
 
     assert (shown["type"], shown["status"], shown["outcome"]["status"]) == ("comment.post", "applied", 201)
 
 
-def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
-    with stack.tapping("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
+def test_tap_prints_events_as_they_are_published(stack: Stack) -> None:
+    with stack.running_tap("--binding", "incident.comment_posted") as tap, stack.client("dev-mem") as mem:
         post = threading.Event()
 
         def post_until_seen() -> None:
@@ -164,7 +169,7 @@ def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
 
         poster = threading.Thread(target=post_until_seen)
         poster.start()
-        line = tap.until("incident.comment_posted")
+        line = tap.read_until("incident.comment_posted")
         post.set()
         poster.join()
 
@@ -173,6 +178,6 @@ def test_the_tap_prints_events_as_they_pass(stack: Stack) -> None:
 
 
 def test_the_doctor_finds_nothing_wrong(stack: Stack) -> None:
-    found = json.loads(stack.tocsin("doctor", "--json"))
+    found = json.loads(stack.run_tocsin("doctor", "--json"))
 
     assert {check["check"] for check in found["checks"] if check["good"]} >= {"database", "broker", "topology", "disk"}

@@ -1,7 +1,8 @@
-"""The supervisor, with small stand-ins for our own processes: what dies comes back, what stops stops in order."""
+"""The supervisor, with small stand-ins for our processes: restarts with back-off, and an orderly stop."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
@@ -11,42 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.journeys.programs import living, open_folder, running
+from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_module
 from tests.waiting import eventually
 
-SUPERVISE = """
-import json, os, sys
-from pathlib import Path
-from workers.stack.processes import Gateway, Process
-from workers.stack.supervisor import Stopped, Supervisor
-from workers.stack.part import Part, StackError
-from workers.stack.voice import Voice
-
-logs = Path(sys.argv[1])
-
-def process(name, body):
-    script = "import sys, time, signal; from workers.runtime.readiness import announce_ready\\n" + body
-    return Process(name, [sys.executable, "-c", script], log=logs / f"{name}.log", environment=os.environ)
-
-voice = Voice()
-supervisor = Supervisor(voice, changed=lambda: voice.say("pids " + json.dumps(supervisor.pids)))
-supervisor.listen()
-try:
-    for floor in eval(sys.argv[2]):
-        supervisor.start(floor)
-    voice.say("all up")
-    supervisor.watch()
-except Stopped:
-    pass
-except StackError as error:
-    voice.say(f"failed: {error}")
-finally:
-    supervisor.stop()
-voice.say("stopped")
-"""
-
 STEADY = "announce_ready(); time.sleep(600)"
-NOTES_ITS_END = """
+PRINTS_ITS_END = """
 def end(*_):
     print("ends", time.monotonic_ns(), flush=True)
     sys.exit(0)
@@ -54,103 +24,110 @@ signal.signal(signal.SIGTERM, end)
 announce_ready()
 time.sleep(600)
 """
-STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); time.sleep(600)"
-BROKEN = "print('the reason it cannot start', file=sys.stderr); sys.exit(3)"
-SOON_BROKEN = "announce_ready(); time.sleep(0.2); print('the reason it died', file=sys.stderr); sys.exit(3)"
+IGNORES_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN); announce_ready(); time.sleep(600)"
+FAILS_AT_START = "print('the reason it cannot start', file=sys.stderr); sys.exit(3)"
+FAILS_AFTER_START = "announce_ready(); time.sleep(0.2); print('the reason it died', file=sys.stderr); sys.exit(3)"
+
+
+@contextlib.contextmanager
+def supervised(logs: Path, *tiers: dict[str, str]) -> Iterator[Program]:
+    """Run a supervisor that starts these tiers: the Python code of each process by its name."""
+    with running_module("tests.journeys.supervisor_process", str(logs), json.dumps(tiers)) as supervisor:
+        yield supervisor
 
 
 @pytest.fixture
 def logs() -> Iterator[Path]:
-    with open_folder() as folder:
+    with public_temp_dir() as folder:
         yield folder
 
 
-def test_parts_are_said_as_they_become_ready(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', {STEADY!r})]]") as up:
-        up.until("all up")
+def test_processes_are_reported_as_they_become_ready(logs: Path) -> None:
+    with supervised(logs, {"one": STEADY}, {"two": STEADY}) as supervisor:
+        supervisor.read_until("all up")
 
-        said = [line.split(" after")[0] for line in up.lines if "ready" in line]
+        reported = [line.split(" after")[0] for line in supervisor.lines if "ready" in line]
 
-    assert said == ["one ready", "two ready"]
+    assert reported == ["one ready", "two ready"]
 
 
-def test_a_killed_part_is_back_within_three_seconds_and_said_so(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})]]") as up:
-        pid = pid_of(up.until("pids"))
-        up.until("all up")
+def test_a_killed_process_is_restarted_and_reported_within_three_seconds(logs: Path) -> None:
+    with supervised(logs, {"one": STEADY}) as supervisor:
+        pid = pid_of(supervisor.read_until("pids"))
+        supervisor.read_until("all up")
 
         for _ in range(3):
             pid.kill()
             killed = time.monotonic()
-            said = up.until("is back")
+            reported = supervisor.read_until("is back")
             assert time.monotonic() - killed < 3
-            assert said.startswith("one is back after")
-            assert said.endswith("(it was killed by SIGKILL)")
-            pid = pid_of(up.until("pids"))
+            assert reported.startswith("one is back after")
+            assert reported.endswith("(it was killed by SIGKILL)")
+            pid = pid_of(supervisor.read_until("pids"))
 
 
-def test_a_part_that_keeps_dying_waits_longer_each_time_and_shows_its_last_words(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {SOON_BROKEN!r})]]") as up:
-        waits = [up.until("again").split("next start in ")[1].split(" s;")[0] for _ in range(2)]
-        words = up.until("the reason")
+def test_a_process_that_keeps_dying_is_restarted_with_back_off_and_its_last_output_is_shown(logs: Path) -> None:
+    with supervised(logs, {"one": FAILS_AFTER_START}) as supervisor:
+        waits = [supervisor.read_until("again").split("next start in ")[1].split(" s;")[0] for _ in range(2)]
+        last_line = supervisor.read_until("the reason")
 
     assert waits == ["0.5", "1"]
-    assert words == "  the reason it died"
+    assert last_line == "  the reason it died"
 
 
-def test_a_part_that_cannot_start_is_said_with_its_last_words_and_the_others_are_stopped(logs: Path) -> None:
-    parts = f"[[process('one', {STEADY!r})], [process('two', {BROKEN!r})]]"
-    with running(SUPERVISE, str(logs), parts) as up:
-        one = pid_of(up.until("pids")).pid
-        failed, words = up.until("failed"), up.until("the reason")
-        up.finish()
+def test_a_process_that_cannot_start_is_reported_with_its_last_output_and_the_others_are_stopped(logs: Path) -> None:
+    tiers = [{"one": STEADY}, {"two": FAILS_AT_START}]
+    with supervised(logs, *tiers) as supervisor:
+        one = pid_of(supervisor.read_until("pids")).pid
+        failed, last_line = supervisor.read_until("failed"), supervisor.read_until("the reason")
+        supervisor.wait()
 
     assert failed == f"failed: two ended with exit code 3; its log is {logs / 'two.log'}"
-    assert words == "  the reason it cannot start"
-    assert living(one) == []
+    assert last_line == "  the reason it cannot start"
+    assert alive(one) == []
 
 
-@pytest.mark.parametrize("wish", [signal.SIGTERM, signal.SIGINT])
-def test_a_wish_to_stop_stops_all_in_reverse_order(logs: Path, wish: signal.Signals) -> None:
-    parts = f"[[process('one', {NOTES_ITS_END!r})], [process('two', {NOTES_ITS_END!r})]]"
-    with running(SUPERVISE, str(logs), parts) as up:
-        up.until("all up")
+@pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_stops_all_processes_in_reverse_order(logs: Path, stop_signal: signal.Signals) -> None:
+    tiers = [{"one": PRINTS_ITS_END}, {"two": PRINTS_ITS_END}]
+    with supervised(logs, *tiers) as supervisor:
+        supervisor.read_until("all up")
 
-        code = up.end(wish)
+        code = supervisor.stop(stop_signal)
 
-    ends = [int((logs / f"{name}.log").read_text().split()[-1]) for name in ("two", "one")]
-    assert (code, up.lines[-1]) == (0, "stopped")
-    assert ends == sorted(ends)
+    stopped_at = [int((logs / f"{name}.log").read_text().split()[-1]) for name in ("two", "one")]
+    assert (code, supervisor.lines[-1]) == (0, "stopped")
+    assert stopped_at == sorted(stopped_at)
 
 
-def test_a_part_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})], [process('two', {STUBBORN!r})]]") as up:
-        up.until("all up")
+def test_a_process_that_does_not_stop_is_killed_in_time(logs: Path) -> None:
+    with supervised(logs, {"one": IGNORES_SIGTERM}, {"two": IGNORES_SIGTERM}) as supervisor:
+        supervisor.read_until("all up")
         began = time.monotonic()
 
-        code = up.end(signal.SIGTERM)
+        code = supervisor.stop(signal.SIGTERM)
 
     assert code == 0
     assert time.monotonic() - began < 15
 
 
-def test_a_wish_to_stop_is_heard_while_starting(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STEADY!r})], [process('two', 'time.sleep(600)')]]") as up:
-        up.until("pids")
+def test_a_stop_signal_is_honoured_during_start_up(logs: Path) -> None:
+    with supervised(logs, {"one": STEADY}, {"two": "time.sleep(600)"}) as supervisor:
+        supervisor.read_until("pids")
 
-        code = up.end(signal.SIGTERM)
+        code = supervisor.stop(signal.SIGTERM)
 
-    assert (code, up.lines[-1]) == (0, "stopped")
+    assert (code, supervisor.lines[-1]) == (0, "stopped")
 
 
-def test_parts_die_with_a_killed_supervisor(logs: Path) -> None:
-    with running(SUPERVISE, str(logs), f"[[process('one', {STUBBORN!r})]]") as up:
-        pid = pid_of(up.until("pids")).pid
-        up.until("all up")
+def test_processes_die_with_a_killed_supervisor(logs: Path) -> None:
+    with supervised(logs, {"one": IGNORES_SIGTERM}) as supervisor:
+        pid = pid_of(supervisor.read_until("pids")).pid
+        supervisor.read_until("all up")
 
-        up.end(signal.SIGKILL)
+        supervisor.stop(signal.SIGKILL)
 
-        eventually(lambda: living(pid) == [])
+        eventually(lambda: alive(pid) == [])
 
 
 def pid_of(line: str) -> psutil.Process:

@@ -1,4 +1,4 @@
-"""Every client of ours speaks TLS where the URL says so, and looks whom it talks to."""
+"""Every client uses TLS if the URL requires it, and verifies the server's certificate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Queue
@@ -38,12 +38,12 @@ CHANNEL = "tocsin:test"
 
 @dataclass(frozen=True)
 class Trust:
-    """Certificates in files: of the authority that signed the server's, and of one that did not."""
+    """Server contexts, and the certificate files of the authority that signed them and of another one."""
 
     server: ssl.SSLContext
-    server_by_number: ssl.SSLContext
+    server_by_ip: ssl.SSLContext
     authority: str
-    stranger: str
+    other_authority: str
 
 
 @pytest.fixture(scope="module")
@@ -52,39 +52,39 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
     ours, other = trustme.CA(), trustme.CA()
     ours.cert_pem.write_to_path(folder / "ours.pem")
     other.cert_pem.write_to_path(folder / "other.pem")
-    by_name, by_number = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
+    by_name, by_ip = (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) for _ in range(2))
     ours.issue_cert("localhost").configure_cert(by_name)
-    ours.issue_cert("127.0.0.1").configure_cert(by_number)
-    return Trust(by_name, by_number, str(folder / "ours.pem"), str(folder / "other.pem"))
+    ours.issue_cert("127.0.0.1").configure_cert(by_ip)
+    return Trust(by_name, by_ip, str(folder / "ours.pem"), str(folder / "other.pem"))
 
 
 @pytest.fixture
 def postgres(database: Database, servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
-    """DATABASE_URL of a PostgreSQL with TLS, without its parameters."""
-    socket = f"{servers.postgres.sockets}/.s.PGSQL.5432"
-    with tls_proxy(lambda: asyncio.open_unix_connection(socket), trust.server, postgres=True) as port:
+    """The DATABASE_URL of a PostgreSQL with TLS, without query parameters."""
+    path = f"{servers.postgres.sockets}/.s.PGSQL.5432"
+    with tls_proxy(lambda: asyncio.open_unix_connection(path), trust.server, postgres=True) as port:
         url = make_url(database.url)
         yield f"postgresql://{url.username}@localhost:{port}/{url.database}"
 
 
 @pytest.fixture
 def valkey(servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
-    """The URL of a Valkey with TLS, without its parameters."""
+    """The URL of a Valkey with TLS, without query parameters."""
     path = servers.redis_url.removeprefix("unix://")
     with tls_proxy(lambda: asyncio.open_unix_connection(path), trust.server) as port:
         yield f"rediss://localhost:{port}/0"
 
 
-def through(url: str, **parameters: str) -> str:
+def with_parameters(url: str, **parameters: str) -> str:
     return f"{url}?{urlencode(parameters)}"
 
 
-def elsewhere(url: str) -> str:
-    """The same server by a name that its certificate does not have."""
+def by_ip_address(url: str) -> str:
+    """Return a URL of the server by its IP address, which its certificate does not name."""
     return url.replace("localhost", "127.0.0.1")
 
 
-def ask(url: str) -> None:
+def query_database(url: str) -> None:
     engine = make_engine(sqlalchemy_url(url), application="test")
     try:
         with engine.connect() as connection:
@@ -96,8 +96,8 @@ def ask(url: str) -> None:
         engine.dispose()
 
 
-def ask_asynchronously(url: str) -> None:
-    async def ask_it() -> None:
+def query_database_async(url: str) -> None:
+    async def query() -> None:
         engine = make_async_engine(sqlalchemy_url(url), application="test", pool_size=1, pool_timeout=5)
         try:
             async with engine.connect() as connection:
@@ -105,84 +105,80 @@ def ask_asynchronously(url: str) -> None:
         finally:
             await engine.dispose()
 
-    asyncio.run(ask_it())
+    asyncio.run(query())
 
 
-@pytest.mark.parametrize("client", [ask, ask_asynchronously])
-def test_the_database_is_reached_by_tls_and_only_with_a_certificate_that_fits(
-    client: object, postgres: str, trust: Trust
+@pytest.mark.parametrize("client", [query_database, query_database_async])
+def test_the_database_is_reached_over_tls_and_only_with_a_valid_certificate(
+    client: Callable[[str], None], postgres: str, trust: Trust
 ) -> None:
-    assert callable(client)
-
-    client(through(postgres, sslmode="verify-full", sslrootcert=trust.authority))
+    client(with_parameters(postgres, sslmode="verify-full", sslrootcert=trust.authority))
 
     for url in (
-        through(postgres, sslmode="verify-full", sslrootcert=trust.stranger),
-        through(elsewhere(postgres), sslmode="verify-full", sslrootcert=trust.authority),
+        with_parameters(postgres, sslmode="verify-full", sslrootcert=trust.other_authority),
+        with_parameters(by_ip_address(postgres), sslmode="verify-full", sslrootcert=trust.authority),
     ):
         with pytest.raises(OperationalError, match="certificate"):
             client(url)
 
 
-def wake(url: str) -> None:
-    """A wake-up from the worker's side to the relay's, both over this URL."""
-    listener, waker = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
+def send_wake_up(url: str) -> None:
+    """Send a wake-up to a synchronous listener over this URL."""
+    listener, publisher = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
     listener.start()
     try:
         if not listener.wait_until_subscribed(2):
-            raise redis.ConnectionError("nobody listens")
+            raise redis.ConnectionError("no subscriber")
         listener.wait(5)
-        waker.publish(CHANNEL)
+        publisher.publish(CHANNEL)
         assert listener.wait(5)
     finally:
-        waker.close()
+        publisher.close()
         listener.stop()
 
 
-def wake_asynchronously(url: str) -> None:
-    """A wake-up from the worker's side to the gateway's."""
+def send_wake_up_async(url: str) -> None:
+    """Send a wake-up to an asynchronous subscriber over this URL."""
 
-    async def hear() -> str:
-        heard: asyncio.Queue[str] = asyncio.Queue()
+    async def receive() -> str:
+        received: asyncio.Queue[str] = asyncio.Queue()
         listening = asyncio.Event()
         task = asyncio.create_task(
-            subscribe(url, [CHANNEL], lambda _, said: heard.put_nowait(said), on_listening=listening.set)
+            subscribe(url, [CHANNEL], lambda _, data: received.put_nowait(data), on_listening=listening.set)
         )
-        waker = WakeupPublisher(url)
+        publisher = WakeupPublisher(url)
         try:
             await asyncio.wait_for(listening.wait(), 2)
-            await asyncio.to_thread(waker.publish, CHANNEL, "an id")
-            return await asyncio.wait_for(heard.get(), 5)
+            await asyncio.to_thread(publisher.publish, CHANNEL, "an id")
+            return await asyncio.wait_for(received.get(), 5)
         except TimeoutError:
-            raise redis.ConnectionError("nobody listens") from None
+            raise redis.ConnectionError("no subscriber") from None
         finally:
-            waker.close()
+            publisher.close()
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    assert asyncio.run(hear()) == "an id"
+    assert asyncio.run(receive()) == "an id"
 
 
-def hint(url: str) -> None:
-    """The queues, as every process declares them before it works."""
+def declare_queues(url: str) -> None:
+    """Declare exchanges and queues, as every process does at start-up."""
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": url}))
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
         declare(connection)
 
 
-@pytest.mark.parametrize("client", [wake, wake_asynchronously, hint])
-def test_valkey_is_reached_by_tls_and_only_with_a_certificate_that_fits(
-    client: object, valkey: str, trust: Trust
+@pytest.mark.parametrize("client", [send_wake_up, send_wake_up_async, declare_queues])
+def test_valkey_is_reached_over_tls_and_only_with_a_valid_certificate(
+    client: Callable[[str], None], valkey: str, trust: Trust
 ) -> None:
-    assert callable(client)
-
-    client(through(valkey, ssl_ca_certs=trust.authority))
+    client(with_parameters(valkey, ssl_ca_certs=trust.authority))
 
     for url in (
-        through(valkey, ssl_ca_certs=trust.stranger),
-        through(elsewhere(valkey), ssl_ca_certs=trust.authority),
+        with_parameters(valkey, ssl_ca_certs=trust.other_authority),
+        with_parameters(by_ip_address(valkey), ssl_ca_certs=trust.authority),
         valkey,
     ):
         with pytest.raises((redis.ConnectionError, BrokerAway, ssl.SSLError)):
@@ -191,7 +187,7 @@ def test_valkey_is_reached_by_tls_and_only_with_a_certificate_that_fits(
 
 @contextlib.contextmanager
 def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.socket]]]:
-    """The URL of a broker with TLS that says nothing, and what each client says to it."""
+    """Yield the URL of a TLS broker that sends nothing, and the sockets of its clients."""
     clients: Queue[socket.socket] = Queue()
 
     async def connect() -> Streams:
@@ -200,40 +196,44 @@ def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.s
         return await asyncio.open_connection(sock=theirs)
 
     with tls_proxy(connect, context) as port:
-        # kombu makes 127.0.0.1 of localhost, whatever the certificate says.
+        # kombu replaces localhost by 127.0.0.1, whatever the certificate names.
         yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
 
 
-def first_words(clients: Queue[socket.socket]) -> bytes:
-    """What the first client says that says anything; those that do not trust us hang up."""
+def first_bytes(clients: Queue[socket.socket]) -> bytes:
+    """Return the first bytes from any client; clients that reject the certificate close the connection."""
     while True:
         with clients.get(timeout=20) as client:
             client.settimeout(20)
-            if said := client.recv(8):
-                return said
+            if data := client.recv(8):
+                return data
 
 
-def test_rabbitmq_is_spoken_to_by_tls_and_only_with_a_certificate_that_fits(trust: Trust) -> None:
+def test_rabbitmq_is_reached_over_tls_and_only_with_a_valid_certificate(trust: Trust) -> None:
     with silent_broker(trust.server) as (url, _), pytest.raises(BrokerAway, match="not valid for"):
-        hint(through(url, ssl_ca_certs=trust.authority))
+        declare_queues(with_parameters(url, ssl_ca_certs=trust.authority))
 
-    with silent_broker(trust.server_by_number) as (url, clients):
-        for wrong in (url, through(url, ssl_ca_certs=trust.stranger)):
+    with silent_broker(trust.server_by_ip) as (url, clients):
+        for untrusted in (url, with_parameters(url, ssl_ca_certs=trust.other_authority)):
             with pytest.raises(BrokerAway, match="verify failed"):
-                hint(wrong)
+                declare_queues(untrusted)
         with ThreadPoolExecutor(1) as background:
-            trusting = background.submit(hint, through(url, ssl_ca_certs=trust.authority, heartbeat="10"))
-            greeting = first_words(clients)
+            trusted = background.submit(
+                declare_queues, with_parameters(url, ssl_ca_certs=trust.authority, heartbeat="10")
+            )
+            greeting = first_bytes(clients)
 
     assert greeting == b"AMQP\x00\x00\x09\x01"
-    assert isinstance(trusting.exception(), BrokerAway)
+    assert isinstance(trusted.exception(), BrokerAway)
 
 
 @pytest.mark.xdist_group("rabbitmq")
-def test_rabbitmq_behind_tls_gets_its_queues(rabbitmq: RabbitBroker, trust: Trust) -> None:
-    there = urlsplit(rabbitmq.url)
-    with tls_proxy(lambda: asyncio.open_connection(there.hostname, there.port), trust.server_by_number) as port:
-        hint(through(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority))
+def test_queues_are_declared_on_rabbitmq_over_tls(rabbitmq: RabbitBroker, trust: Trust) -> None:
+    address = urlsplit(rabbitmq.url)
+    with tls_proxy(lambda: asyncio.open_connection(address.hostname, address.port), trust.server_by_ip) as port:
+        declare_queues(
+            with_parameters(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority)
+        )
 
     with rabbitmq.connection() as connection:
         assert topology_errors(connection) == []

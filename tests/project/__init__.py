@@ -1,1 +1,1 @@
-"""What the house says of itself holds: packages, catalog, documentation."""
+"""The repository itself: packaging, catalog, migrations, deployment files, and documentation."""

@@ -1,4 +1,4 @@
-"""docker-compose.yml, read as Docker would: variables by their defaults, merges done."""
+"""Parse docker-compose.yml as Docker does: defaults for variables, and YAML merges."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
 def services() -> dict[str, dict[str, Any]]:
-    """Every service of the file."""
+    """Return every service of the file by name."""
     text = _VARIABLE.sub(lambda found: found[2], COMPOSE.read_text())
     found: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(text)["services"]
     return found
 
 
-def ours() -> dict[str, dict[str, Any]]:
-    """The services that are tocsin's own processes."""
+def own_services() -> dict[str, dict[str, Any]]:
+    """Return the services that are tocsin's own processes."""
     return {name: service for name, service in services().items() if "build" in service}
 
 
 def variables() -> dict[str, str]:
-    """What may be set from outside, with its default."""
+    """Return the variables of the file with their defaults."""
     return dict(_VARIABLE.findall(COMPOSE.read_text()))

@@ -1,7 +1,7 @@
-"""deploy/Dockerfile, carried out without Docker: each stage in an empty folder that stands for its root.
+"""Build deploy/Dockerfile without Docker: each stage in an empty directory that stands for its root.
 
-All stages are built at the same place, one after the other, and set aside when they are done: what one copies from
-another finds its absolute paths right. It reads the instructions that ours uses and stumbles over any other.
+All stages are built in the same place and moved away when done, so that absolute paths stay valid in the files that
+a later stage copies. Only the instructions that our file uses are supported; any other is an error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _ABSOLUTE = re.compile(r"(?<![\w./-])/(?=(?:opt|src|wheels|var|root)\b)")
 
 @dataclass
 class Image:
-    """What the last stage left: a folder for its root, and what the instructions say of the container."""
+    """The result of the last stage: its root directory, and the configuration of the container."""
 
     root: Path
     build: Path
@@ -41,46 +42,48 @@ class Image:
 
 
 def instructions() -> list[tuple[str, str]]:
-    """Every instruction as its word and the rest, with lines joined and comments left out."""
+    """Return every instruction as its keyword and arguments, with lines joined and comments removed."""
     lines = [line for line in DOCKERFILE.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
     whole = "\n".join(lines).replace("\\\n", " ")
-    return [(word, " ".join(rest.split())) for word, rest in (line.split(maxsplit=1) for line in whole.splitlines())]
+    return [
+        (keyword, " ".join(rest.split())) for keyword, rest in (line.split(maxsplit=1) for line in whole.splitlines())
+    ]
 
 
-def build(place: Path) -> Image:
-    """Carry all instructions out under ``place``, with our Python in the place of the base image's."""
-    image = Image(place / "root", place / "stages")
+def build(directory: Path) -> Image:
+    """Execute all instructions under ``directory``, with a Python of this machine instead of the base image's."""
+    image = Image(directory / "root", directory / "stages")
     image.build.mkdir()
     stage = ""
-    for word, rest in instructions():
-        if word == "FROM":
+    for keyword, rest in instructions():
+        if keyword == "FROM":
             if stage:
-                (place / "root").rename(image.build / stage)
+                (directory / "root").rename(image.build / stage)
             stage = rest.partition(" AS ")[2] or "last"
-            (place / "root").mkdir()
+            (directory / "root").mkdir()
             image.workdir = "/"
             image.environment = {"PATH": f"{base_python().parent}:{os.environ['PATH']}"}
         else:
-            STEPS[word](image, rest)
+            INSTRUCTIONS[keyword](image, rest)
     return image
 
 
 def base_python() -> Path:
-    """The base image's Python: one that every account can run, or else the one that runs this."""
+    """Return the Python that stands for the base image's: a system one if there is one, else ours."""
     for python in (Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
-        asked = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
-        if python.exists() and subprocess.run([python, "-c", asked], capture_output=True, check=False).returncode == 0:
+        check = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
+        if python.exists() and subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
             return python
     return Path(sys.executable)
 
 
-def rebased(image: Image, text: str) -> str:
-    """The absolute paths of the image as they are here."""
+def rebase_paths(image: Image, text: str) -> str:
+    """Replace absolute paths of the image by their location here."""
     return _ABSOLUTE.sub(f"{image.root}/", text)
 
 
-def inside(image: Image, path: str) -> Path:
-    """A path of the image, seen from its working directory."""
+def image_path(image: Image, path: str) -> Path:
+    """Return the location of an image path, relative to its working directory."""
     return image.root / str(Path(image.workdir, path)).lstrip("/")
 
 
@@ -89,8 +92,8 @@ def _run(image: Image, rest: str) -> None:
         rest = rest[flag.end() :]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("TOCSIN_", "VIRTUAL_ENV"))}
     done = subprocess.run(
-        ["/bin/sh", "-ec", rebased(image, rest)],
-        cwd=inside(image, "."),
+        ["/bin/sh", "-ec", rebase_paths(image, rest)],
+        cwd=image_path(image, "."),
         env=environment | image.environment,
         capture_output=True,
         text=True,
@@ -104,36 +107,36 @@ def _copy(image: Image, rest: str) -> None:
     flag = _FLAG.match(rest)
     *sources, target = rest[flag.end() :].split() if flag else rest.split()
     for source in sources:
-        aim = inside(image, target)
+        destination = image_path(image, target)
         if flag:
             found = image.build / flag[2] / source.lstrip("/")
-            shutil.copytree(found, aim, symlinks=True)
+            shutil.copytree(found, destination, symlinks=True)
         elif source == ".":
-            _copy_context(aim)
+            _copy_context(destination)
         else:
-            assert source in kept(), f"COPY {source}, but .dockerignore leaves it out"
-            shutil.copy(ROOT / source, aim / source if target.endswith("/") else aim)
+            assert source in context_entries(), f"COPY {source}, but .dockerignore excludes it"
+            shutil.copy(ROOT / source, destination / source if target.endswith("/") else destination)
 
 
-def kept() -> list[str]:
-    """The names at the top of the tree that .dockerignore lets in."""
+def context_entries() -> list[str]:
+    """Return the top-level names that .dockerignore includes."""
     return [line[1:] for line in _ignore_lines() if line.startswith("!")]
 
 
-def _copy_context(aim: Path) -> None:
+def _copy_context(destination: Path) -> None:
     lines = _ignore_lines()
-    assert lines[0] == "*", ".dockerignore lets nothing in but what it names"
+    assert lines[0] == "*", ".dockerignore must exclude everything that it does not name"
     leave = [line.removeprefix("**/") for line in lines[1:] if not line.startswith("!")]
 
     def left_out(_folder: str, names: list[str]) -> list[str]:
         return [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in leave)]
 
-    for name in kept():
+    for name in context_entries():
         source = ROOT / name
         if source.is_dir():
-            shutil.copytree(source, aim / name, ignore=left_out)
+            shutil.copytree(source, destination / name, ignore=left_out)
         else:
-            shutil.copy(source, aim / name)
+            shutil.copy(source, destination / name)
 
 
 def _ignore_lines() -> list[str]:
@@ -143,12 +146,12 @@ def _ignore_lines() -> list[str]:
 
 def _workdir(image: Image, rest: str) -> None:
     image.workdir = rest
-    inside(image, ".").mkdir(parents=True, exist_ok=True)
+    image_path(image, ".").mkdir(parents=True, exist_ok=True)
 
 
 def _env(image: Image, rest: str) -> None:
     for name, value in _pairs(rest).items():
-        image.environment[name] = rebased(image, value).replace("$PATH", image.environment["PATH"])
+        image.environment[name] = rebase_paths(image, value).replace("$PATH", image.environment["PATH"])
 
 
 def _health(image: Image, rest: str) -> None:
@@ -162,7 +165,7 @@ def _pairs(rest: str) -> dict[str, str]:
     return {name: value.strip('"') for name, value in found}
 
 
-STEPS = {
+INSTRUCTIONS: dict[str, Callable[[Image, str], object]] = {
     "RUN": _run,
     "COPY": _copy,
     "WORKDIR": _workdir,
@@ -175,4 +178,4 @@ STEPS = {
     "ENTRYPOINT": lambda image, rest: setattr(image, "entrypoint", json.loads(rest)),
     "CMD": lambda image, rest: setattr(image, "command", json.loads(rest)),
 }
-"""What each instruction does."""
+"""The implementation of each instruction."""

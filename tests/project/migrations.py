@@ -1,4 +1,4 @@
-"""What a migration may do while the previous release is still running: add, and nothing else."""
+"""Find migration statements that break or block the previous release while it is still running."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TRIGGERS: Final = {
 
 
 class Breach(NamedTuple):
-    """A statement that breaks the previous release, or keeps it waiting."""
+    """A statement that breaks or blocks the previous release."""
 
     revision: str
     statement: str
@@ -29,16 +29,16 @@ ALLOWED: Final[dict[tuple[str, str], str]] = {
     (
         "0003",
         "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))",
-    ): "the previous release keeps usernames apart itself, by the lock that every import takes",
-    ("0005", "DROP TABLE IF EXISTS incident_listing"): "it is this revision's own, left by a run that was interrupted",
-    ("0007", "DROP TABLE IF EXISTS incident_titles"): "it is this revision's own, left by a run that was interrupted",
+    ): "the previous release keeps usernames unique itself, with the lock that every import takes",
+    ("0005", "DROP TABLE IF EXISTS incident_listing"): "it was created by this revision in an interrupted run",
+    ("0007", "DROP TABLE IF EXISTS incident_titles"): "it was created by this revision in an interrupted run",
 } | {
     (revision, " ".join(trigger.split())): "it keeps rows that the previous release never reads"
     for revision, triggers in TRIGGERS.items()
     for trigger in triggers
 }
-"""Breaches that were judged harmless: revision and statement, and the reason. A column that no release reads any more,
-for instance, may be dropped one release after the last that did."""
+"""Breaches that are harmless, by revision and statement, with the reason. A column that no release reads any more, for
+instance, may be dropped one release after the last that did."""
 
 _RULES: Final = {
     r"\bDROP\s+(TABLE|COLUMN|TYPE|VIEW)\b": "the previous release still uses it: drop it one release later",
@@ -50,8 +50,8 @@ _RULES: Final = {
     r"\bADD\s+(CONSTRAINT\b.*)?(CHECK|FOREIGN\s+KEY)\b(?!.*\bNOT\s+VALID\b)": "it checks every row under a lock",
     r"\bADD\s+(CONSTRAINT\b.*)?(UNIQUE|PRIMARY\s+KEY|EXCLUDE)\b": "the previous release does not keep it",
     r"\bCREATE\s+UNIQUE\s+INDEX\b": "the previous release does not keep it",
-    r"\bCREATE\s+INDEX\s+(?!CONCURRENTLY)": "it keeps writers waiting while it is built",
-    r"\bTRUNCATE\b|\bLOCK\s+TABLE\b": "it keeps everybody waiting",
+    r"\bCREATE\s+INDEX\s+(?!CONCURRENTLY)": "it blocks writers while it is built",
+    r"\bTRUNCATE\b|\bLOCK\s+TABLE\b": "it blocks everyone",
     r"\bCREATE\s+(OR\s+REPLACE\s+)?(CONSTRAINT\s+)?TRIGGER\b": "the previous release does not expect it",
 }
 
@@ -62,25 +62,27 @@ _TARGET = re.compile(
 )
 
 
-def statements_of_each(engine: Engine) -> dict[str, list[str]]:
-    """Bring an empty database to head, one revision after the other; what each of them ran."""
+def statements_by_revision(engine: Engine) -> dict[str, list[str]]:
+    """Migrate an empty database to head, one revision at a time; return the statements of each revision."""
     ran: dict[str, list[str]] = {}
     for revision in reversed(known_revisions()):
-        heard = ran.setdefault(revision, [])
+        statements = ran.setdefault(revision, [])
 
-        def hear(_c: object, _cursor: object, statement: str, *_rest: object, heard: list[str] = heard) -> None:
-            heard.append(" ".join(statement.split()))
+        def record(
+            _c: object, _cursor: object, statement: str, *_rest: object, statements: list[str] = statements
+        ) -> None:
+            statements.append(" ".join(statement.split()))
 
-        event.listen(engine, "before_cursor_execute", hear)
+        event.listen(engine, "before_cursor_execute", record)
         with engine.connect() as connection:
             upgrade_to(connection, revision)
             connection.commit()
-        event.remove(engine, "before_cursor_execute", hear)
+        event.remove(engine, "before_cursor_execute", record)
     return ran
 
 
 def breaches(revision: str, statements: list[str]) -> list[Breach]:
-    """The statements of a revision that touch what was there before in a way that the previous release feels."""
+    """Return the statements of a revision that change older tables in a way that affects the previous release."""
     new = {found[1] for statement in statements if (found := _CREATED.match(statement))}
     return [
         Breach(revision, statement, why)

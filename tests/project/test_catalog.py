@@ -1,3 +1,5 @@
+"""Every command and event has its handler, permission and documentation."""
+
 from __future__ import annotations
 
 import pytest
@@ -5,24 +7,22 @@ import pytest
 from models.policy import Permission
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
-from tests.project.paragraphs import examples, paragraphs
+from tests.project.message_docs import examples, sections
 from workers.handlers import HANDLERS
 
 
 @pytest.mark.parametrize("command", CATALOG)
 def test_every_command_has_a_handler(command: str) -> None:
-    assert command in HANDLERS, (
-        f"{command} is in tasks/commands/catalog.py; its handler in workers/handlers/ is missing"
-    )
+    assert command in HANDLERS, f"{command} is in tasks/commands/catalog.py; add a handler in workers/handlers/"
 
 
 @pytest.mark.parametrize("command", HANDLERS)
 def test_every_handler_has_a_command(command: str) -> None:
-    assert command in CATALOG, f"{command} has a handler; its line in tasks/commands/catalog.py is missing"
+    assert command in CATALOG, f"{command} has a handler; add it to tasks/commands/catalog.py"
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_needs_a_right_that_its_method_names(command: str) -> None:
+def test_every_command_has_a_permission_with_scopes_for_its_method(command: str) -> None:
     entry = CATALOG[command]
 
     assert isinstance(entry.permission, Permission)
@@ -30,19 +30,19 @@ def test_every_command_needs_a_right_that_its_method_names(command: str) -> None
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_is_explained_with_an_example(command: str) -> None:
-    paragraph = paragraphs("Commands").get(command, "")
+def test_every_command_is_documented_with_an_example(command: str) -> None:
+    section = sections("Commands").get(command, "")
 
-    assert examples(paragraph), f"docs/messages.md, Commands: a heading for `{command}` and a json block are missing"
+    assert examples(section), f"docs/messages.md, Commands: add a heading for `{command}` and a json block"
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_every_event_is_explained_with_an_example(event: str) -> None:
-    paragraph = paragraphs("Events").get(event, "")
+def test_every_event_is_documented_with_an_example(event: str) -> None:
+    section = sections("Events").get(event, "")
 
-    assert examples(paragraph), f"docs/messages.md, Events: a heading for `{event}` and a json block are missing"
+    assert examples(section), f"docs/messages.md, Events: add a heading for `{event}` and a json block"
 
 
-def test_nothing_is_explained_that_does_not_exist() -> None:
-    assert set(paragraphs("Commands")) <= set(CATALOG)
-    assert set(paragraphs("Events")) <= set(EVENTS)
+def test_only_existing_commands_and_events_are_documented() -> None:
+    assert set(sections("Commands")) <= set(CATALOG)
+    assert set(sections("Events")) <= set(EVENTS)

@@ -1,4 +1,4 @@
-"""docs/compatibility.md says of every fact how far tocsin matches it, and names the tests that hold it."""
+"""docs/compatibility.md states for every fact how far tocsin matches it, and names the tests that check it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHAPTERS = [
     "1", "1.1", "1.2", "2", "2.1", "3", "4.1", "4.2", "4.3", "4.4", "4.5", "4.6", "4.7", "4.8", "4.9", "4.10", "5", "6",
     "7.1", "7.2", "7.3", "7.4", "8", "9.1", "9.2", "9.3", "9.4", "10", "11",
 ]  # fmt: skip
-NOTHING = "—"
+NONE = "—"
 
 _HEADING = re.compile(r"^## ([0-9.]+) .+$")
 _VERDICT = re.compile(r"match|(?:differs|not built): \S.*")
@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 def rows() -> list[Row]:
-    """Every row below a numbered heading, the tables' heads left out."""
+    """Return every row below a numbered heading, without table headers."""
     found, chapter = [], ""
     for line in PAGE.read_text().splitlines():
         if heading := _HEADING.match(line):
@@ -57,13 +57,13 @@ def rows() -> list[Row]:
 ROWS = rows()
 
 
-def test_every_chapter_is_there_in_its_order() -> None:
+def test_every_chapter_is_present_and_in_order() -> None:
     chapters = list(dict.fromkeys(row.chapter for row in ROWS))
 
     assert chapters == CHAPTERS
 
 
-def test_rows_are_numbered_through() -> None:
+def test_rows_are_numbered_consecutively() -> None:
     numbered = [row.name for row in ROWS]
 
     expected = [f"{chapter}-{number}" for chapter in CHAPTERS for number, _ in enumerate(_of(chapter), start=1)]
@@ -71,7 +71,7 @@ def test_rows_are_numbered_through() -> None:
     assert all(before.chapter == after.chapter or after.name.endswith("-1") for before, after in pairwise(ROWS))
 
 
-def test_no_cell_is_empty_and_no_fact_stands_twice_in_a_chapter() -> None:
+def test_no_cell_is_empty_and_no_fact_is_repeated_in_a_chapter() -> None:
     assert [row.name for row in ROWS if len(row.cells) != 4 or not all(row.cells)] == []
     for chapter in CHAPTERS:
         facts = [row.cells[1] for row in _of(chapter)]
@@ -82,16 +82,16 @@ def test_a_verdict_is_a_match_a_difference_with_its_reason_or_not_built() -> Non
     assert [row.name for row in ROWS if not _VERDICT.fullmatch(row.verdict)] == []
 
 
-def test_what_is_built_names_its_tests_and_what_is_not_names_none() -> None:
-    # As `tests/room/test_file.py::test_name`, separated by commas.
-    wrong = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NOTHING)]
+def test_built_rows_name_their_tests_and_others_name_none() -> None:
+    # As `tests/folder/test_file.py::test_name`, separated by commas.
+    misformatted = [row.name for row in ROWS if row.cells[-1] != (", ".join(f"`{test}`" for test in row.tests) or NONE)]
     built = {row.name for row in ROWS if not row.verdict.startswith("not built")}
 
-    assert wrong == []
+    assert misformatted == []
     assert {row.name for row in ROWS if row.tests} == built
 
 
-def test_every_test_that_is_named_is_collected(request: pytest.FixtureRequest) -> None:
+def test_every_named_test_exists(request: pytest.FixtureRequest) -> None:
     named = {test for row in ROWS for test in row.tests}
 
     missing = named - {item.nodeid.partition("[")[0] for item in request.session.items}
@@ -101,7 +101,7 @@ def test_every_test_that_is_named_is_collected(request: pytest.FixtureRequest) -
 
 
 def collected_of(files: set[str]) -> set[str]:
-    """The tests of files that this run has not collected, or not all of them."""
+    """Return the tests of files that this run has not collected completely."""
     known = sorted(file for file in files if (ROOT / file).exists())
     if not known:
         return set()

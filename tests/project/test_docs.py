@@ -1,3 +1,5 @@
+"""Links, make targets, settings, files and examples in the documentation exist and are valid."""
+
 from __future__ import annotations
 
 import json
@@ -9,8 +11,8 @@ import pytest
 from models.settings import SETTING_NAMES
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
-from tests.project.paragraphs import PAGE, examples, paragraphs
-from tests.project.tree import ROOT, files, shown
+from tests.project.message_docs import PAGE, examples, sections
+from tests.project.tree import ROOT, files, relative_path
 
 PAGES = sorted(files(".md"))
 ENVELOPE = {
@@ -26,11 +28,11 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _SETTING = re.compile(r"\b(?:TOCSIN_[A-Z_]*[A-Z]|DATABASE_URL|BROKER_URL|REDIS_URL)\b")
 _FILE = re.compile(r"`((?:gateway|workers|tasks|models|tests|docs|deploy|clients)/[\w./-]*)`")
 
-pages = pytest.mark.parametrize("page", PAGES, ids=shown)
+pages = pytest.mark.parametrize("page", PAGES, ids=relative_path)
 
 
 @pages
-def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
+def test_every_link_within_the_repository_resolves(page: Path) -> None:
     lost = []
     for target in _LINK.findall(_FENCE.sub("", page.read_text())):
         path, _, anchor = target.partition("#")
@@ -44,35 +46,35 @@ def test_every_link_within_the_repository_leads_somewhere(page: Path) -> None:
 
 
 @pages
-def test_every_chore_that_a_page_names_exists(page: Path) -> None:
+def test_every_make_target_named_on_a_page_exists(page: Path) -> None:
     code = "\n".join(_CODE.findall(page.read_text()))
     named = set(_MAKE.findall(code))
 
-    assert sorted(named - _chores()) == [], "no such target in the Makefile"
+    assert sorted(named - _make_targets()) == [], "no such target in the Makefile"
 
 
 @pages
-def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+def test_every_setting_named_on_a_page_exists(page: Path) -> None:
     assert sorted(set(_SETTING.findall(page.read_text())) - SETTING_NAMES.keys()) == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=shown)
-def test_every_file_that_a_page_names_exists_unless_it_tells_of_the_past(page: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=relative_path)
+def test_every_file_named_on_a_page_exists(page: Path) -> None:
     assert [name for name in _FILE.findall(page.read_text()) if not (ROOT / name).exists()] == []
 
 
-def test_every_setting_is_explained_in_the_readme() -> None:
+def test_every_setting_is_documented_in_the_readme() -> None:
     assert sorted(SETTING_NAMES.keys() - set(_SETTING.findall((ROOT / "README.md").read_text()))) == []
 
 
 @pytest.mark.parametrize("block", examples(PAGE.read_text()))
-def test_every_json_block_of_the_message_page_is_json(block: str) -> None:
+def test_every_json_block_of_the_message_page_is_valid(block: str) -> None:
     assert isinstance(json.loads(block), dict)
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_example_of_a_command_is_one(command: str) -> None:
-    for block in examples(paragraphs("Commands").get(command, "")):
+def test_every_command_example_is_valid(command: str) -> None:
+    for block in examples(sections("Commands").get(command, "")):
         body = json.loads(block)
         message = CATALOG[command].command_class
 
@@ -81,8 +83,8 @@ def test_every_example_of_a_command_is_one(command: str) -> None:
 
 
 @pytest.mark.parametrize("event", EVENTS)
-def test_every_example_of_an_event_is_one(event: str) -> None:
-    for block in examples(paragraphs("Events").get(event, "")):
+def test_every_event_example_is_valid(event: str) -> None:
+    for block in examples(sections("Events").get(event, "")):
         body = json.loads(block)
 
         assert body.keys() == ENVELOPE
@@ -95,7 +97,7 @@ def _anchors(page: Path) -> set[str]:
     return set(titles)
 
 
-def _chores() -> set[str]:
+def _make_targets() -> set[str]:
     makefile = ROOT / "Makefile"
     return set(_TARGET.findall(makefile.read_text())) if makefile.exists() else set()
 

@@ -1,4 +1,4 @@
-"""Migrations and the tables in the code say the same; what was there before a migration is there after it."""
+"""Migrations produce the tables that the code declares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from models.tables import METADATA
 from tests.conftest import Database
 
 
-def test_migrations_lead_to_the_tables_in_the_code(database: Database) -> None:
+def test_migrations_produce_the_tables_in_the_code(database: Database) -> None:
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
 

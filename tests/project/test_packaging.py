@@ -1,3 +1,5 @@
+"""The packages of the wheel, and their names."""
+
 from __future__ import annotations
 
 import tomllib
@@ -5,41 +7,41 @@ from importlib.metadata import packages_distributions
 
 import pytest
 
-from tests.project.tree import PACKAGES, ROOT, files, shown
+from tests.project.tree import PACKAGES, ROOT, files, relative_path
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.mark.parametrize("room", PACKAGES)
-def test_no_other_distribution_claims_a_package_of_ours(room: str) -> None:
-    owners = set(packages_distributions().get(room, ()))
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_other_distribution_claims_a_package_of_ours(package: str) -> None:
+    owners = set(packages_distributions().get(package, ()))
 
-    assert owners <= {"tocsin"}, f"`{room}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
+    assert owners <= {"tocsin"}, f"`{package}` also comes from {owners - {'tocsin'}}: one of the two hides the other"
 
 
-def test_the_wheel_carries_every_package_there_is_and_no_other() -> None:
+def test_the_wheel_contains_exactly_our_packages() -> None:
     listed = PYPROJECT["tool"]["setuptools"]["packages"]
 
-    there = {
+    packages = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for path in files(".py")
         if path.relative_to(ROOT).parts[0] in PACKAGES
     }
 
-    assert sorted(listed) == sorted(there), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
+    assert sorted(listed) == sorted(packages), "pyproject.toml, [tool.setuptools] packages, differs from the folders"
 
 
-def test_every_folder_with_code_is_a_package() -> None:
+def test_every_directory_with_code_is_a_package() -> None:
     folders = {path.parent for path in files(".py") if path.relative_to(ROOT).parts[0] in (*PACKAGES, "tests")}
 
-    assert [shown(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+    assert [relative_path(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
-def test_nothing_else_bears_the_name_of_a_room() -> None:
-    taken = {f"{room}.py" for room in PACKAGES}
+def test_no_module_is_named_like_a_package() -> None:
+    taken = {f"{package}.py" for package in PACKAGES}
 
-    assert [shown(path) for path in files(".py") if path.name in taken] == []
+    assert [relative_path(path) for path in files(".py") if path.name in taken] == []
 
 
-def test_nothing_of_ours_can_be_uploaded_by_mistake() -> None:
+def test_the_distribution_cannot_be_uploaded_by_mistake() -> None:
     assert "Private :: Do Not Upload" in PYPROJECT["project"]["classifiers"]

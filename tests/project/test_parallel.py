@@ -1,4 +1,4 @@
-"""Tests run side by side, and those of one group in one process: they share servers that are slow to start."""
+"""Tests run in parallel, and those of one group in one process, where they share servers that are slow to start."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pathlib
 import pytest
 
 @pytest.mark.parametrize("number", [pytest.param(number, marks=pytest.mark.xdist_group("one")) for number in range(9)])
-def test_writes_down_its_process(number):
+def test_records_its_process(number):
     (pathlib.Path(__file__).parent / os.environ["PYTEST_XDIST_WORKER"]).touch()
 """
 
@@ -20,7 +20,7 @@ def test_writes_down_its_process(number):
 def test_a_group_of_tests_stays_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
 
-    words = [
+    arguments = [
         "-n",
         "2",
         "--dist",
@@ -33,7 +33,7 @@ def test_a_group_of_tests_stays_in_one_process(tmp_path: Path) -> None:
         str(tmp_path),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
     )
 
     assert "9 passed" in done.stdout

@@ -1,4 +1,4 @@
-"""A migration works with the previous release still running: its statements are judged, and that release is run."""
+"""Migrations work while the previous release is running: statements are checked, and that release's tests are run."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.pool import NullPool
 
 from models.database.migrate import head_revision, known_revisions
-from tests.project.migrations import breaches, statements_of_each
+from tests.project.migrations import breaches, statements_by_revision
 from tests.project.tree import ROOT
 
-HANDLING = ("comments", "incidents", "inbox")
+HANDLER_TESTS = ("comments", "incidents", "inbox")
 VERSIONS = Path("models/migrations/versions")
 
 
 @pytest.fixture
-def empty(maintenance: Engine) -> Iterator[Engine]:
+def empty_database(maintenance: Engine) -> Iterator[Engine]:
     """A database without tables."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE untouched")
@@ -32,12 +32,12 @@ def empty(maintenance: Engine) -> Iterator[Engine]:
         connection.exec_driver_sql("DROP DATABASE untouched WITH (FORCE)")
 
 
-def test_no_migration_takes_away_what_the_previous_release_uses(empty: Engine) -> None:
-    ran = statements_of_each(empty)
+def test_no_migration_breaks_the_previous_release(empty_database: Engine) -> None:
+    statements_of = statements_by_revision(empty_database)
 
-    assert set(ran) == set(known_revisions())
-    assert all(statements for statements in ran.values())
-    found = [breach for revision, statements in ran.items() for breach in breaches(revision, statements)]
+    assert set(statements_of) == set(known_revisions())
+    assert all(statements for statements in statements_of.values())
+    found = [breach for revision, statements in statements_of.items() for breach in breaches(revision, statements)]
     assert found == []
 
 
@@ -60,7 +60,7 @@ def test_no_migration_takes_away_what_the_previous_release_uses(empty: Engine) -
         "CREATE OR REPLACE TRIGGER t AFTER INSERT ON incidents EXECUTE FUNCTION f()",
     ],
 )
-def test_what_the_previous_release_would_feel_is_found(statement: str) -> None:
+def test_breaking_statements_are_found(statement: str) -> None:
     assert [breach.statement for breach in breaches("0009", [statement])] == [statement]
 
 
@@ -75,29 +75,30 @@ def test_what_the_previous_release_would_feel_is_found(statement: str) -> None:
         ["UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008'"],
     ],
 )
-def test_what_only_adds_passes(statements: list[str]) -> None:
+def test_additive_statements_pass(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 
+@pytest.mark.slow
 def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) -> None:
-    """Some of its own tests of handling, run by its own code, with the migrations that came since laid over it."""
+    """Run some of its handler tests with its own code and the migrations added since."""
     before = previous_release()
     if before is None:
-        pytest.skip("the history of this repository is not here: no previous release to run")
+        pytest.skip("no previous release in the history of this clone")
     unpack(before, tmp_path)
-    came_since = [path for path in (ROOT / VERSIONS).glob("*.py") if not (tmp_path / VERSIONS / path.name).exists()]
-    for path in came_since:
+    newer = [path for path in (ROOT / VERSIONS).glob("*.py") if not (tmp_path / VERSIONS / path.name).exists()]
+    for path in newer:
         shutil.copy(path, tmp_path / VERSIONS)
-    # Until 0.1.0 the folders had other names.
+    # Before 0.1.0 some folders had other names.
     migrate = next(path for path in ("database/migrate.py", "migrate.py") if (tmp_path / "models" / path).exists())
     folder = next(path for path in ("handlers", "handling") if (tmp_path / "tests" / path).exists())
-    handling = [f"tests/{folder}/test_{each}.py" for each in HANDLING]
+    tests_of_handlers = [f"tests/{folder}/test_{each}.py" for each in HANDLER_TESTS]
     module = ".".join(("models", *Path(migrate).with_suffix("").parts))
-    told = f"import {module} as m; print(m.__file__, m.head())"
+    script = f"import {module} as m; print(m.__file__, m.known_revisions()[0])"
 
-    running = subprocess.run([sys.executable, "-c", told], cwd=tmp_path, capture_output=True, text=True, check=True)
+    running = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     tests = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *handling],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-x", *tests_of_handlers],
         cwd=tmp_path,
         env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
         capture_output=True,
@@ -107,12 +108,12 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
     )
 
     assert running.stdout.split() == [str(tmp_path / "models" / migrate), head_revision()]
-    assert came_since
+    assert newer
     assert tests.returncode == 0, tests.stdout[-3000:]
 
 
 def previous_release() -> str | None:
-    """The newest tag, before there are tags the newest commit, that lacks the newest migration and has no other."""
+    """Return the newest tag, or else commit, whose migrations are a subset of today's without the newest one."""
     today = {path.relative_to(ROOT).as_posix() for path in (ROOT / VERSIONS).glob("*.py")}
     newest = next(path for path in today if Path(path).name.startswith(f"{head_revision()}_"))
     tags = git("tag", "--list", "v*", "--sort=-version:refname").split()

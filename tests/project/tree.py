@@ -1,4 +1,4 @@
-"""The files of this repository, without what was installed, built or cached in it."""
+"""The files of this repository, without installed, built or cached ones."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _OUTSIDE = {"build", "dist", "node_modules", "__pycache__"}
 
 
 def files(suffix: str) -> Iterator[Path]:
-    """Every file of ours with this suffix, hidden folders and leftovers left out."""
+    """Yield every file with this suffix outside hidden, installed and build directories."""
     for folder, names, found in os.walk(ROOT):
-        # A virtual environment has a name of its owner's choice, but always this file.
+        # A virtual environment can have any name but always contains this file.
         names[:] = sorted(
             name
             for name in names
@@ -27,6 +27,6 @@ def files(suffix: str) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(found) if name.endswith(suffix))
 
 
-def shown(path: Path) -> str:
-    """A path as a reader of the repository names it."""
+def relative_path(path: Path) -> str:
+    """Return a path relative to the root of the repository."""
     return path.relative_to(ROOT).as_posix()

@@ -19,7 +19,7 @@ from models.enums import Lane
 from models.messaging.backlog import find_stalled_lanes
 from models.messaging.canary import queues_with_unseen_canary
 from tasks.celery_tasks import count_hints
-from workers.relay.sweeper import FORGOTTEN_SECONDS
+from workers.relay.sweeper import OVERDUE_SECONDS
 
 
 class Heartbeat:
@@ -75,8 +75,8 @@ def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> 
     """
     try:
         with engine.connect() as connection:
-            waiting = find_stalled_lanes(connection, older_than=FORGOTTEN_SECONDS)
-            waiting |= queues_with_unseen_canary(connection, older_than=FORGOTTEN_SECONDS)
+            waiting = find_stalled_lanes(connection, older_than=OVERDUE_SECONDS)
+            waiting |= queues_with_unseen_canary(connection, older_than=OVERDUE_SECONDS)
     finally:
         # A child that is forked later must not inherit a connection.
         engine.dispose()

@@ -1,48 +1,48 @@
-"""The operator's command line: one table of commands, each loaded when it is asked for.
+"""The `tocsin` command line: a table of commands, each of them imported when it is called.
 
-To add a command, write a module here with a function whose parameters typer reads (or with a `typer.Typer`, for a
-command that has commands), and add its line to :data:`COMMANDS`. Say "no" by raising
-:class:`~workers.cli.errors.Refused`.
+To add a command, write a module here with a function whose parameters typer reads (or with a `typer.Typer` for a group
+of subcommands), and add it to :data:`CLI_COMMANDS`. A command reports an expected failure by raising
+:class:`~workers.cli.errors.CliError`.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 from workers.runtime.imports import importing
 
 
 class CliCommand(NamedTuple):
-    """Where a command is, as ``module:name``, and what it does."""
+    """A command's function as ``module:name``, and its line in the overview."""
 
     target: str
-    about: str
+    summary: str
 
 
-CLI_COMMANDS: dict[str, CliCommand] = {
-    "up": CliCommand("workers.cli.up:up", "start everything that is not configured, and stay"),
+CLI_COMMANDS: Final[dict[str, CliCommand]] = {
+    "up": CliCommand("workers.cli.up:up", "start every server that is not configured and all processes"),
     "reset": CliCommand("workers.cli.reset:reset", "delete the embedded servers' data"),
     "doctor": CliCommand("workers.cli.doctor:doctor", "check configuration, database, broker, clocks and disk"),
-    "migrate": CliCommand("workers.cli.migrate:migrate", "bring the schema to head"),
+    "migrate": CliCommand("workers.cli.migrate:migrate", "upgrade the database schema"),
     "backup": CliCommand("workers.cli.backup:backup", "write the whole database to one file"),
-    "restore": CliCommand("workers.cli.backup:restore", "put such a file in the place of what the database holds"),
-    "directory": CliCommand("workers.cli.directory:directory", "import and export who exists"),
+    "restore": CliCommand("workers.cli.backup:restore", "replace the content of the database with a backup"),
+    "directory": CliCommand("workers.cli.directory:directory", "import and export organizations, people and teams"),
     "token": CliCommand("workers.cli.token:token", "create, list and revoke tokens"),
-    "commands": CliCommand("workers.cli.commands:commands", "what was asked, and what became of it"),
-    "tap": CliCommand("workers.cli.tap:tap", "print events as they pass"),
-    "gateway": CliCommand("workers.cli.processes:gateway", "one gateway process"),
-    "worker": CliCommand("workers.cli.processes:worker", "one worker process"),
-    "relay": CliCommand("workers.cli.processes:relay", "one relay process"),
-    "notifier": CliCommand("workers.cli.processes:notifier", "one notifier process"),
-    "catcher": CliCommand("workers.cli.catcher:catcher", "catch mails and webhooks of the demo, and show them"),
+    "commands": CliCommand("workers.cli.commands:commands", "list accepted commands and their outcomes"),
+    "tap": CliCommand("workers.cli.tap:tap", "print events as they are published"),
+    "gateway": CliCommand("workers.cli.processes:gateway", "run one gateway process"),
+    "worker": CliCommand("workers.cli.processes:worker", "run one worker process"),
+    "relay": CliCommand("workers.cli.processes:relay", "run one relay process"),
+    "notifier": CliCommand("workers.cli.processes:notifier", "run one notifier process"),
+    "catcher": CliCommand("workers.cli.catcher:catcher", "run the demo's mail catcher and webhook echo"),
 }
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command and exit: 0 done, 1 refused or failed, 2 wrong usage; errors are a sentence on stderr."""
+    """Run one command and exit: 0 success, 1 failure, 2 wrong usage; an expected error is one sentence on stderr."""
     sys.exit(_run(list(sys.argv[1:] if words is None else words)))
 
 
@@ -53,21 +53,37 @@ def _run(words: list[str]) -> int:
         check_setting_names(os.environ)
     except SettingsError as error:
         return _fail(str(error))
-    if not words or words[0] in {"--help", "-h", "help"}:
-        return _overview()
-    if words[0] not in CLI_COMMANDS:
-        return _fail(f"tocsin has no command {words[0]}; `tocsin --help` lists the commands there are", code=2)
+    name, *arguments = words or ["--help"]
+    if name in _OPTIONS:
+        _OPTIONS[name]()
+        return 0
+    if name not in CLI_COMMANDS:
+        return _fail(f"tocsin has no command {name}; `tocsin --help` lists the commands", code=2)
     with importing():
         from workers.cli.common import run
-    return run(words[0], CLI_COMMANDS[words[0]].target, words[1:])
+    return run(name, CLI_COMMANDS[name].target, arguments)
 
 
-def _overview() -> int:
+def _print_overview() -> None:
     width = max(map(len, CLI_COMMANDS))
-    lines = [f"  {name:<{width}}  {entry.about}" for name, entry in CLI_COMMANDS.items()]
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in CLI_COMMANDS.items()]
     sys.stdout.write("Usage: tocsin COMMAND [OPTIONS]\n\n" + "\n".join(lines))
-    sys.stdout.write("\n\n`tocsin COMMAND --help` says more. Every command takes --data DIR and --json.\n")
-    return 0
+    sys.stdout.write("\n\n`tocsin COMMAND --help` describes a command. Every command takes --data DIR and --json.\n")
+    sys.stdout.write("`tocsin --version` prints the version.\n")
+
+
+def _print_version() -> None:
+    from importlib.metadata import version
+
+    sys.stdout.write(f"tocsin {version('tocsin')}\n")
+
+
+_OPTIONS: Final[dict[str, Callable[[], None]]] = {
+    "--help": _print_overview,
+    "-h": _print_overview,
+    "help": _print_overview,
+    "--version": _print_version,
+}
 
 
 def _fail(sentence: str, code: int = 1) -> int:

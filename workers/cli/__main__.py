@@ -1,4 +1,4 @@
-"""`python -m workers.cli`."""
+"""Entry point of `python -m workers.cli`."""
 
 from workers.cli import main
 

@@ -1,4 +1,4 @@
-"""`tocsin backup` and `tocsin restore`: the whole database as one file, and back."""
+"""`tocsin backup` and `tocsin restore`: the whole database as one file."""
 
 from __future__ import annotations
 
@@ -21,97 +21,101 @@ from models.database.backup import (
     restore_backup,
     write_backup,
 )
-from workers.cli.common import AsJson, Data, data_folder, say, say_json
-from workers.cli.database import found_engine
+from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
+from workers.cli.database import open_engine
 from workers.cli.errors import CliError
 from workers.stack.data_dir import DataDirectory
-from workers.stack.discovery import running_stack
+from workers.stack.discovery import find_running_stack
 from workers.stack.servers import embedded_servers
 from workers.stack.settings import StackSettings
 
-TELL_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0
 
 
 def backup(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to write.")],
     *,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Write the whole database, as it is at one moment, to FILE; everything goes on meanwhile."""
+    """Write a consistent snapshot of the whole database to FILE; the processes keep running."""
     try:
-        with _reached_engine(data) as engine:
+        with _open_engine(data) as engine:
             manifest = write_backup(engine, file.absolute(), on_progress=_progress("backed up"))
     except BackupError as error:
         raise CliError(str(error)) from None
     except OSError as error:
         raise CliError(
-            f"{file} cannot be written: {error.strerror}; name a file in a folder that you may write to"
+            f"{file} cannot be written: {error.strerror}; choose a file in a directory that you may write to"
         ) from None
-    _answer(f"{file} holds", file, manifest, as_json=as_json)
+    _print_result(f"{file} holds", file, manifest, as_json=as_json)
 
 
 def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file that `tocsin backup` wrote.")],
     *,
-    data: Data = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before what is there goes.")] = False,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Put what FILE holds in the place of what the database holds, all or nothing, then bring it to this release."""
+    """Replace the content of the database with FILE, all or nothing, then upgrade the schema to this release."""
     try:
         manifest = read_manifest(file)
-        with _reached_engine(data, fresh=True) as engine:
-            _ask(count_rows_to_replace(engine), yes=yes)
+        with _open_engine(data, fresh=True) as engine:
+            _confirm(count_rows_to_replace(engine), yes=yes)
             restore_backup(engine, file, on_progress=_progress("restored"))
     except BackupError as error:
         raise CliError(str(error)) from None
-    _answer("restored", file, manifest, as_json=as_json)
+    _print_result("restored", file, manifest, as_json=as_json)
 
 
 @contextlib.contextmanager
-def _reached_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engine]:
-    """The database, if need be with the embedded server of a stopped stack started for as long as this takes.
+def _open_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engine]:
+    """Yield an engine; for a stopped stack, run its embedded servers while the block runs.
 
-    A ``fresh`` folder will do to restore into.
+    With ``fresh``, a data directory without a stack is accepted, to restore into.
     """
-    folder = data_folder(data)
+    directory = resolve_data_dir(data)
     configured = "DATABASE_URL" in StackSettings.from_environment().environment
     with contextlib.ExitStack() as running:
-        if not configured and running_stack(folder) is None and (fresh or DataDirectory(folder).is_ours):
-            os.environ.update(running.enter_context(embedded_servers(folder)).environment)
-        yield running.enter_context(found_engine(data))
+        if (
+            not configured
+            and find_running_stack(directory) is None
+            and (fresh or DataDirectory(directory).is_initialized)
+        ):
+            os.environ.update(running.enter_context(embedded_servers(directory)).environment)
+        yield running.enter_context(open_engine(data))
 
 
-def _ask(rows: int, *, yes: bool) -> None:
+def _confirm(rows: int, *, yes: bool) -> None:
     if not rows or yes:
         return
     if not sys.stdin.isatty():
-        raise CliError("the database is not empty: --yes lets the backup take the place of what is there")
-    if not typer.confirm("The database is not empty. Throw away what is there?", err=True):
-        raise CliError("the database stays as it was")
+        raise CliError("the database is not empty: confirm with --yes that the backup replaces its content")
+    if not typer.confirm("The database is not empty. Delete its content?", err=True):
+        raise CliError("the database was not changed")
 
 
 def _progress(verb: str) -> Callable[[str, int], None]:
-    """Say on stderr how far it is, once a second; what is done within a second says nothing."""
-    total, due = 0, time.monotonic() + TELL_SECONDS
+    """Return a callback that prints the progress to stderr once a second."""
+    total, due = 0, time.monotonic() + PROGRESS_SECONDS
 
-    def tell(table: str, size: int) -> None:
+    def report(table: str, size: int) -> None:
         nonlocal total, due
         total += size
         if time.monotonic() >= due:
-            due = time.monotonic() + TELL_SECONDS
+            due = time.monotonic() + PROGRESS_SECONDS
             typer.echo(f"{verb} {total / 2**20:.0f} MiB, now {table}", err=True)
 
-    return tell
+    return report
 
 
-def _answer(what: str, file: Path, manifest: Manifest, *, as_json: bool) -> None:
+def _print_result(what: str, file: Path, manifest: Manifest, *, as_json: bool) -> None:
     if as_json:
         facts = {"revision": manifest.revision, "takenAt": manifest.taken_at, "tocsin": manifest.tocsin}
-        say_json({"file": str(file), **facts, "tables": len(manifest.tables), "rows": manifest.rows})
+        print_json({"file": str(file), **facts, "tables": len(manifest.tables), "rows": manifest.rows})
         return
-    say(
+    print_line(
         f"{what} {manifest.rows} rows of {len(manifest.tables)} tables, schema {manifest.revision}, "
         f"as they were at {manifest.taken_at}"
     )

@@ -6,21 +6,22 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.common import AsJson, Data
+from workers.cli.common import DataOption, JsonOption
 from workers.runtime.imports import importing
 
 
 def catcher(
     *,
-    data: Data = None,  # noqa: ARG001 - every command takes it; what is caught stays in memory
-    smtp_port: Annotated[int, typer.Option(min=1, max=65535, help="Port that mails are sent to.")] = 8425,
-    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page and of webhooks.")] = 8480,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    data: DataOption = None,  # noqa: ARG001 - every command takes it
+    smtp_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for mail (SMTP).")] = 8425,
+    http_port: Annotated[int, typer.Option(min=1, max=65535, help="Port for webhooks and for the page.")] = 8480,
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Catch mails and webhooks on this machine, and show them."""
+    """Receive mail and webhooks on this machine, and show them."""
     with importing():
         from tasks.log_config import configure_logging
+        from tasks.settings import LogLevel
         from workers.stack.mail_catcher import run
 
-    configure_logging("warning")
+    configure_logging(LogLevel.WARNING)
     run(smtp_port=smtp_port, http_port=http_port)

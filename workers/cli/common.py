@@ -1,4 +1,4 @@
-"""What all commands share: how they are run, their common options, how they answer, how they find the stack."""
+"""The parts that all commands share: running them, common options, output, and finding the stack."""
 
 from __future__ import annotations
 
@@ -12,65 +12,66 @@ from typing import Annotated, Any
 import typer
 
 from models.settings import SettingsError
+from tasks.startup import StartupError
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 from workers.stack.managed_process import StackError
 
-Data = Annotated[
+DataOption = Annotated[
     Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder of the embedded servers' files (TOCSIN_DATA; ./.tocsin)."),
+    typer.Option("--data", metavar="DIR", help="Data directory (TOCSIN_DATA; ./.tocsin)."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Answer in JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
-"""typer does not export it; it is what a wrong option or argument raises."""
+"""The base class of the errors that a wrong option or argument raises; typer does not export it."""
 
 
 def run(name: str, target: str, words: list[str]) -> int:
-    """Load a command, run it and return its exit code; a foreseeable error is a sentence on stderr."""
+    """Import a command, run it and return its exit code; an expected error is one sentence on stderr."""
     try:
         result = _load(name, target)(words, prog_name=f"tocsin {name}", standalone_mode=False)
     except _UsageError as error:
-        return complain(f"{error.format_message().rstrip('.')}; `tocsin {name} --help` shows how it is used", code=2)
-    except (CliError, StackError, SettingsError) as error:
-        return complain(str(error))
+        return fail(f"{error.format_message().rstrip('.')}; `tocsin {name} --help` shows how it is used", code=2)
+    except (CliError, StackError, SettingsError, StartupError) as error:
+        return fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
-        return complain("stopped")
+        return fail("stopped")
     return result if isinstance(result, int) else 0
 
 
-def complain(sentence: str, code: int = 1) -> int:
-    """Say a sentence on stderr and return the exit code."""
+def fail(sentence: str, code: int = 1) -> int:
+    """Print a sentence to stderr and return the exit code."""
     sys.stderr.write(f"{sentence}\n")
     return code
 
 
-def say(line: str = "") -> None:
-    """Say one line, at once and unwrapped."""
+def print_line(line: str = "") -> None:
+    """Print one line, unbuffered and unwrapped."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
-def say_json(answer: object) -> None:
-    """Answer in JSON."""
-    say(json.dumps(answer, indent=2, default=str))
+def print_json(value: object) -> None:
+    """Print a value as JSON."""
+    print_line(json.dumps(value, indent=2, default=str))
 
 
-def data_folder(data: Path | None) -> Path:
-    """The data folder: as asked for, as configured, or ``.tocsin`` here."""
+def resolve_data_dir(data: Path | None) -> Path:
+    """Return the data directory: the option, else TOCSIN_DATA, else ``.tocsin`` in the working directory."""
     from workers.stack.settings import StackSettings
 
     return data or StackSettings.from_environment().data
 
 
-def find_stack(data: Path | None) -> None:
-    """Point this process's settings to the configured servers, or to those of the stack that runs on `data`.
+def use_stack_environment(data: Path | None) -> None:
+    """Set this process's environment to the configured servers, or to those of the stack that runs in `data`.
 
-    :raises StackError: there are neither.
+    :raises StackError: no database is configured, and no stack runs there.
     """
-    from workers.stack.discovery import environment_of
+    from workers.stack.discovery import resolve_environment
 
-    os.environ.update(environment_of(data_folder(data)))
+    os.environ.update(resolve_environment(resolve_data_dir(data)))
 
 
 def _load(name: str, target: str) -> Any:

@@ -1,4 +1,4 @@
-"""The database that a command works on, with its faults said as sentences."""
+"""The database of a command, with its errors as sentences."""
 
 from __future__ import annotations
 
@@ -9,39 +9,38 @@ from pathlib import Path
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from models.database.engine import make_engine, sqlstate
+from models.database.diagnosis import explain_unusable_database
+from models.database.engine import make_engine
 from models.settings import DatabaseSettings
-from workers.cli.common import find_stack
+from workers.cli.common import use_stack_environment
 from workers.cli.errors import CliError
-
-_NO_SUCH_TABLE = "42P01"
 
 
 @contextlib.contextmanager
-def found_engine(data: Path | None) -> Iterator[Engine]:
-    """The configured database, or that of the stack that runs on `data`.
+def open_engine(data: Path | None) -> Iterator[Engine]:
+    """Yield an engine for the configured database, or for that of the stack that runs in `data`.
 
-    :raises Refused: it does not answer, or it says no.
+    :raises CliError: the database is unreachable, or a statement fails.
     """
-    find_stack(data)
+    use_stack_environment(data)
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin cli", pool_size=2)
     try:
         yield engine
-    except DBAPIError as fault:
-        raise CliError(_sentence(engine, fault)) from None
+    except DBAPIError as error:
+        raise CliError(_describe(engine, error)) from None
     finally:
         engine.dispose()
 
 
 @contextlib.contextmanager
-def one_transaction(data: Path | None) -> Iterator[Connection]:
-    """A transaction on that database: it commits when the block ends, unless by an exception."""
-    with found_engine(data) as engine, engine.begin() as connection:
+def transaction(data: Path | None) -> Iterator[Connection]:
+    """Yield a connection in a transaction on that database, which commits unless the block raises."""
+    with open_engine(data) as engine, engine.begin() as connection:
         yield connection
 
 
-def _sentence(engine: Engine, fault: DBAPIError) -> str:
-    if sqlstate(fault) == _NO_SUCH_TABLE:
-        return "the database has no tables of tocsin yet: run `tocsin migrate`"
-    reason = str(fault.orig).strip().splitlines()[0]
-    return f"the database {engine.url.render_as_string()} does not serve: {reason}; check DATABASE_URL"
+def _describe(engine: Engine, error: DBAPIError) -> str:
+    if sentence := explain_unusable_database(error):
+        return sentence
+    reason = str(error.orig).strip().splitlines()[0]
+    return f"the database {engine.url.render_as_string()} failed: {reason}; check DATABASE_URL"

@@ -1,4 +1,4 @@
-"""`tocsin directory`: who exists, as one document that goes in and comes out."""
+"""`tocsin directory`: import and export of organizations and people as one document."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
-from workers.cli.common import AsJson, Data, say, say_json
-from workers.cli.database import one_transaction
+from workers.cli.common import DataOption, JsonOption, print_json, print_line
+from workers.cli.database import transaction
 from workers.cli.errors import CliError
 
 directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -18,48 +18,48 @@ directory = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exce
 
 @directory.callback()
 def about() -> None:
-    """Who exists: organizations, people, projects, teams, members, tokens."""
+    """Import and export organizations, people, projects, teams, members and tokens."""
 
 
 @directory.command("import")
 def import_(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - reads it from standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The document; - for standard input.")],
     *,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Bring what is stored to what FILE says, all or nothing; what FILE leaves out stays."""
+    """Create or update everything in FILE, all or nothing; what is not in FILE stays as it is."""
     try:
         document = read_document(_content(file))
-        with one_transaction(data) as connection:
+        with transaction(data) as connection:
             summary = import_directory(connection, document)
     except DirectoryError as error:
         raise CliError("nothing was imported; correct these places:\n" + "\n".join(error.errors)) from None
     if as_json:
-        say_json(summary)
+        print_json(summary)
     else:
-        _tell(summary)
+        _print_summary(summary)
 
 
 @directory.command("export")
 def export(
     *,
-    data: Data = None,
-    as_json: AsJson = False,  # noqa: ARG001 - the document is JSON either way
+    data: DataOption = None,
+    as_json: JsonOption = False,  # noqa: ARG001 - the document is JSON either way
 ) -> None:
-    """Print the stored directory as a document that imports again; without tokens, since only hashes are stored."""
-    with one_transaction(data) as connection:
+    """Print the directory as a document that can be imported, without tokens, of which only hashes are stored."""
+    with transaction(data) as connection:
         document = export_directory(connection)
-    say_json(document)
+    print_json(document)
 
 
 def _content(file: str) -> bytes:
     try:
         return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise CliError(f"{file} cannot be read: {error.strerror}; name a file that holds the directory") from None
+        raise CliError(f"{file} cannot be read: {error.strerror}; choose a file with a directory document") from None
 
 
-def _tell(summary: ImportSummary) -> None:
+def _print_summary(summary: ImportSummary) -> None:
     for section, counts in summary.items():
-        say(f"{section}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+        print_line(f"{section}: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))

@@ -1,4 +1,4 @@
-"""`tocsin doctor`: what is configured, whether it works, and what to do where it does not."""
+"""`tocsin doctor`: print the configuration, check that it works, and suggest fixes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from models.settings import (
     environment_name,
 )
 from tasks.settings import BrokerSettings
-from workers.cli.common import AsJson, Data, data_folder, say, say_json
-from workers.stack.discovery import environment_of
+from workers.cli.common import DataOption, JsonOption, print_json, print_line, resolve_data_dir
+from workers.stack.discovery import resolve_environment
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
@@ -37,43 +37,43 @@ LOW_DISK_BYTES = 1 << 30
 CLOCK_SECONDS = 1.0
 
 STALE_SECONDS = 90.0
-"""A queue whose last canary was seen longer ago than this has no worker; they come every 30 s."""
+"""A queue whose last canary was seen longer ago than this has no worker; canaries are sent every 30 s."""
 
 
-class Unwell(Exception):
-    """A check failed; the text says what is wrong and the fix."""
+class CheckFailed(Exception):
+    """A check failed; the text gives the problem and the fix."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The result of one check; `says` holds the facts, or what is wrong with its fix."""
+class CheckResult:
+    """The result of one check; `says` is the finding, or the problem with its fix. --json prints these field names."""
 
     check: str
     good: bool
     says: str
 
 
-def doctor(*, data: Data = None, as_json: AsJson = False) -> None:
+def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Check configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
-    folder = data_folder(data)
-    findings = [_find("configuration", lambda: _configuration(folder))]
-    if findings[0].good:
-        findings += [_find(name, check) for name, check in CHECKS.items()]
-    findings.append(_find("disk", lambda: _disk(folder)))
+    directory = resolve_data_dir(data)
+    results = [_run_check("configuration", lambda: _configuration(directory))]
+    if results[0].good:
+        results += [_run_check(name, check) for name, check in CHECKS.items()]
+    results.append(_run_check("disk", lambda: _disk(directory)))
     settings = _effective_settings()
     if as_json:
-        say_json({"settings": settings, "checks": [asdict(finding) for finding in findings]})
+        print_json({"settings": settings, "checks": [asdict(result) for result in results]})
     else:
         for name, value in settings.items():
-            say(f"     {name:<22} {value}  ({SETTING_NAMES[name]})")
-        for finding in findings:
-            say(f"{'ok ' if finding.good else 'BAD'}  {finding.check:<14} {finding.says}")
-    if not all(finding.good for finding in findings):
+            print_line(f"     {name:<22} {value}  ({SETTING_NAMES[name]})")
+        for result in results:
+            print_line(f"{'ok ' if result.good else 'BAD'}  {result.check:<14} {result.says}")
+    if not all(result.good for result in results):
         raise typer.Exit(1)
 
 
-def hidden(name: str, value: str) -> str:
-    """The value of a setting as it may be printed."""
+def mask_secret(name: str, value: str) -> str:
+    """Return the value of a setting with its secret parts masked."""
     if name not in SECRET_SETTING_NAMES:
         return value
     if "://" not in value:
@@ -82,40 +82,40 @@ def hidden(name: str, value: str) -> str:
     return re.sub(r"(?i)([?&][^=&]*(?:password|passfile|key)=)[^&]*", r"\1(hidden)", value)
 
 
-def _find(name: str, check: Callable[[], str]) -> Finding:
+def _run_check(name: str, check: Callable[[], str]) -> CheckResult:
     try:
-        return Finding(name, good=True, says=check())
-    except (Unwell, StackError, SettingsError) as error:
-        return Finding(name, good=False, says=str(error))
+        return CheckResult(name, good=True, says=check())
+    except (CheckFailed, StackError, SettingsError) as error:
+        return CheckResult(name, good=False, says=str(error))
 
 
-def _rooms() -> list[type[Settings]]:
-    """The settings of every room, found by entry point, since the rooms do not import each other."""
+def _settings_classes() -> list[type[Settings]]:
+    """Return the settings class of every package, found by entry point, because packages must not import each other."""
     return [entry.load() for entry in entry_points(group="tocsin.settings")]
 
 
 def _effective_settings() -> dict[str, str]:
-    """What is set, and what holds where nothing is, by the names of the variables; secrets are hidden."""
+    """Return the settings in effect by variable name, defaults included, with masked secrets."""
     defaults = {
-        environment_name(room, name): str(int(field.default) if isinstance(field.default, bool) else field.default)
-        for room in _rooms()
-        for name, field in room.model_fields.items()
+        environment_name(settings, name): str(int(field.default) if isinstance(field.default, bool) else field.default)
+        for settings in _settings_classes()
+        for name, field in settings.model_fields.items()
         if not field.is_required() and field.default not in {None, ""}
     }
     given = {name: value for name, value in dotenv_values(".env").items() if value} | dict(os.environ)
     values = defaults | given
-    return {name: hidden(name, values[name]) for name in SETTING_NAMES if name in values}
+    return {name: mask_secret(name, values[name]) for name in SETTING_NAMES if name in values}
 
 
-def _configuration(folder: Path) -> str:
-    os.environ.update(environment_of(folder))
-    for room in _rooms():
-        room.from_environment()
-    return "every setting is known and fits"
+def _configuration(directory: Path) -> str:
+    os.environ.update(resolve_environment(directory))
+    for settings in _settings_classes():
+        settings.from_environment()
+    return "every setting is known and valid"
 
 
 def _database() -> str:
-    return f"PostgreSQL {_ask('SHOW server_version')} answers"
+    return f"PostgreSQL {_query('SHOW server_version')} answers"
 
 
 def _migrations() -> str:
@@ -125,11 +125,11 @@ def _migrations() -> str:
 
     engine = create_engine(DatabaseSettings.from_environment().database_url, connect_args={"connect_timeout": 3})
     try:
-        at = _or_unwell(lambda: current_revision(engine), "the database cannot be asked", "see the line above")
+        at = _or_fail(lambda: current_revision(engine), "the database cannot be queried", "see the line above")
     finally:
         engine.dispose()
     if at != head_revision():
-        raise Unwell(
+        raise CheckFailed(
             f"the schema is at {at or 'nothing'} and this release expects {head_revision()}: run `tocsin migrate`"
         )
     return f"the schema is at {at}, the newest"
@@ -140,14 +140,14 @@ def _broker() -> str:
 
     url = BrokerSettings.from_environment().broker_url
 
-    def answer() -> None:
+    def connect() -> None:
         connection: Any = Connection(url, connect_timeout=3, transport_options={"socket_timeout": 3})  # type: ignore[no-untyped-call]
         with connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             connection.default_channel.close()
 
-    _or_unwell(answer, "the broker does not answer", "start it, or correct BROKER_URL")
-    return f"{hidden('BROKER_URL', url)} answers"
+    _or_fail(connect, "the broker does not answer", "start it, or correct BROKER_URL")
+    return f"{mask_secret('BROKER_URL', url)} answers"
 
 
 def _topology() -> str:
@@ -156,15 +156,15 @@ def _topology() -> str:
 
     settings = BrokerSettings.from_environment()
     if settings.on_redis:
-        return "on Valkey a queue comes with its first message"
+        return "on Valkey a queue is created by its first message"
 
-    def look() -> list[str]:
+    def inspect() -> list[str]:
         with make_app(settings).connection_for_write() as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             return topology_errors(connection)
 
-    if found := _or_unwell(look, "the queues cannot be looked at", "see the line above"):
-        raise Unwell("; ".join(found))
+    if found := _or_fail(inspect, "the queues cannot be inspected", "see the line above"):
+        raise CheckFailed("; ".join(found))
     return "every exchange and queue is as this release declares it"
 
 
@@ -173,12 +173,12 @@ def _wake_ups() -> str:
 
     url = BrokerSettings.from_environment().wake_url
     if url is None:
-        return "no Valkey is configured: waiters ask the database ten times a second (REDIS_URL)"
+        return "no Valkey is configured: waiting requests poll the database ten times a second (REDIS_URL)"
     client = redis.Redis.from_url(
         url.replace("redis+socket://", "unix://"), socket_timeout=3, socket_connect_timeout=3, retry=None
     )
-    _or_unwell(client.ping, "Valkey does not answer", "start it, or correct REDIS_URL")
-    return f"{hidden('REDIS_URL', url)} answers"
+    _or_fail(client.ping, "Valkey does not answer", "start it, or correct REDIS_URL")
+    return f"{mask_secret('REDIS_URL', url)} answers"
 
 
 def _queues() -> str:
@@ -187,48 +187,53 @@ def _queues() -> str:
 
     engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
 
-    def ask() -> list[CanaryStatus]:
+    def read() -> list[CanaryStatus]:
         with engine.connect() as connection:
             return canary_status(connection)
 
     try:
-        found = _or_unwell(ask, "the canaries cannot be asked for", "see the lines above")
+        found = _or_fail(read, "the canaries cannot be read", "see the lines above")
     finally:
         engine.dispose()
     if not found:
         return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
     silent = min(flight.sent_seconds for flight in found)
     if silent > STALE_SECONDS:
-        raise Unwell(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
+        raise CheckFailed(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
     stale = [flight for flight in found if flight.age_seconds > STALE_SECONDS]
     if stale:
-        said = ", ".join(f"{flight.queue} for {flight.age_seconds:.0f} s" for flight in stale)
+        silent_queues = ", ".join(f"{flight.queue} for {flight.age_seconds:.0f} s" for flight in stale)
         lanes = ",".join(flight.queue for flight in stale)
-        raise Unwell(f"no worker has taken a canary from {said}: start `tocsin worker --lanes {lanes}`, or see its log")
-    return "a worker took the last canary from " + ", ".join(_seen(flight) for flight in found)
+        raise CheckFailed(
+            f"no worker has consumed a canary from {silent_queues}: "
+            f"start `tocsin worker --lanes {lanes}`, or see its log"
+        )
+    return "a worker consumed the last canary from " + ", ".join(_seen(flight) for flight in found)
 
 
 def _seen(flight: CanaryStatus) -> str:
     if flight.way_seconds is None:
         return f"{flight.queue} not yet"
-    return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms on its way)"
+    return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms after it was sent)"
 
 
 def _clocks() -> str:
     before = time.time()
-    there = float(_ask("SELECT extract(epoch FROM clock_timestamp())"))
-    apart = there - (before + time.time()) / 2
+    database_time = float(_query("SELECT extract(epoch FROM clock_timestamp())"))
+    apart = database_time - (before + time.time()) / 2
     if abs(apart) > CLOCK_SECONDS:
-        raise Unwell(f"the database's clock is {apart:+.1f} s from this one: let both follow a time server (NTP)")
+        raise CheckFailed(
+            f"the database's clock is {apart:+.1f} s from this one: synchronize both with a time server (NTP)"
+        )
     return f"the database's clock is {apart * 1000:+.0f} ms from this one"
 
 
-def _disk(folder: Path) -> str:
-    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free = shutil.disk_usage(place).free
+def _disk(directory: Path) -> str:
+    existing = next(path for path in (directory.absolute(), *directory.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
     if free < LOW_DISK_BYTES:
-        raise Unwell(f"{place} has {free / 2**20:.0f} MiB left: free some space there")
-    return f"{place} has {free / 2**30:.1f} GiB left"
+        raise CheckFailed(f"{existing} has {free / 2**20:.0f} MiB left: free some space there")
+    return f"{existing} has {free / 2**30:.1f} GiB left"
 
 
 CHECKS: dict[str, Callable[[], str]] = {
@@ -240,25 +245,25 @@ CHECKS: dict[str, Callable[[], str]] = {
     "queues": _queues,
     "clocks": _clocks,
 }
-"""What is asked once the configuration is known, in this order."""
+"""The checks that need a valid configuration, in their order."""
 
 
-def _ask(question: str) -> str:
+def _query(statement: str) -> str:
     import psycopg
 
     url = DatabaseSettings.from_environment().database_url.replace("postgresql+psycopg://", "postgresql://")
 
-    def answer() -> str:
+    def query() -> str:
         with psycopg.connect(url, connect_timeout=3) as connection:
-            row = connection.execute(question.encode()).fetchone()
+            row = connection.execute(statement.encode()).fetchone()
         return str(row[0]) if row else ""
 
-    return _or_unwell(answer, "the database does not answer", "start it, or correct DATABASE_URL")
+    return _or_fail(query, "the database does not answer", "start it, or correct DATABASE_URL")
 
 
-def _or_unwell(ask: Callable[[], T], what: str, fix: str) -> T:
+def _or_fail(attempt: Callable[[], T], problem: str, fix: str) -> T:
     try:
-        return ask()
-    except Exception as error:  # whatever a driver raises, the operator is to read it here
+        return attempt()
+    except Exception as error:  # whatever a driver raises is printed for the operator
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise Unwell(f"{what} ({lines[-1] if lines else type(error).__name__}): {fix}") from error
+        raise CheckFailed(f"{problem} ({lines[-1] if lines else type(error).__name__}): {fix}") from error

@@ -1,7 +1,7 @@
-"""How a command of `tocsin` refuses."""
+"""The error of a `tocsin` command."""
 
 from __future__ import annotations
 
 
 class CliError(Exception):
-    """The command cannot do what was asked; the text is one sentence that says why and what to do."""
+    """The command failed in an expected way; the text is one sentence that gives the reason and the fix."""

@@ -1,4 +1,4 @@
-"""`tocsin migrate`: the schema comes to head."""
+"""`tocsin migrate`: upgrade the schema."""
 
 from __future__ import annotations
 
@@ -8,48 +8,51 @@ import typer
 from sqlalchemy.exc import ProgrammingError
 
 from models.database.engine import sqlstate
-from workers.cli.common import AsJson, Data, say, say_json
-from workers.cli.database import found_engine
+from tasks.log_config import configure_logging
+from tasks.settings import LogSettings
+from workers.cli.common import DataOption, JsonOption, print_json, print_line
+from workers.cli.database import open_engine
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
-_NOT_ALLOWED = "42501"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 def migrate(
     *,
-    data: Data = None,
+    data: DataOption = None,
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Also make a group role per process, with the rights it needs."),
+        typer.Option("--roles", help="Also create a group role per process, with the privileges it needs."),
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Bring the schema to head; safe to run from many hosts at once."""
+    """Upgrade the schema to this release; safe to run on many hosts at once."""
+    configure_logging(LogSettings.from_environment().log_level)
     with importing():
         from models.database.grants import create_roles
-        from models.database.migrate import migrate as bring_to_head
+        from models.database.migrate import migrate as upgrade_schema
 
-    with found_engine(data) as engine:
-        made: list[str] = []
+    with open_engine(data) as engine:
+        created: list[str] = []
         if roles:
             try:
                 with engine.begin() as connection:
-                    made = create_roles(connection)
-            except ProgrammingError as fault:
-                if sqlstate(fault) != _NOT_ALLOWED:
+                    created = create_roles(connection)
+            except ProgrammingError as error:
+                if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
                     raise
                 raise CliError(
                     "the user of DATABASE_URL may not create roles: grant it CREATEROLE, or let an administrator run "
                     "`tocsin migrate --roles` once"
                 ) from None
-        before, now = bring_to_head(engine)
+        before, now = upgrade_schema(engine)
     if as_json:
-        say_json({"before": before, "now": now, "roles": made})
+        print_json({"before": before, "now": now, "roles": created})
         return
     if before == now:
-        say(f"the schema is at {now} already")
+        print_line(f"the schema is already at {now}")
     else:
-        say(f"the schema came from {before or 'nothing'} to {now}")
-    if made:
-        say(f"made {', '.join(made)}: grant each to the login role of its process")
+        print_line(f"the schema was upgraded from {before or 'nothing'} to {now}")
+    if created:
+        print_line(f"created {', '.join(created)}: grant each to the login role of its process")

@@ -1,4 +1,4 @@
-"""One process of the production stack each; found by entry point, since the rooms do not import each other."""
+"""`tocsin gateway`, `worker`, `relay` and `notifier`, found by entry point, because packages must not import them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from models.enums import Lane
 from tasks.watchdog import PATIENCE_SECONDS
-from workers.cli.common import AsJson, Data, find_stack
+from workers.cli.common import DataOption, JsonOption, use_stack_environment
 from workers.cli.errors import CliError
 from workers.runtime.imports import importing
 
@@ -19,51 +19,51 @@ _GROUP = "tocsin.processes"
 
 def gateway(
     *,
-    data: Data = None,
+    data: DataOption = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8400,
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds without an answer at its own door, after which it ends itself.")
+        float, typer.Option(min=1, help="Seconds without a response on its own port, after which it ends itself.")
     ] = PATIENCE_SECONDS,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Take HTTP in and commands out."""
-    find_stack(data)
-    _process("gateway")(host=host, port=port, patience_seconds=patience)
+    """Run a gateway, which accepts commands and reads over HTTP."""
+    use_stack_environment(data)
+    _load_process("gateway")(host=host, port=port, patience_seconds=patience)
 
 
 def worker(
     *,
-    data: Data = None,
-    lanes: Annotated[str, typer.Option(help="Lanes to work on, separated by commas.")] = "commands,bulk,deliveries",
+    data: DataOption = None,
+    lanes: Annotated[str, typer.Option(help="Lanes to consume, separated by commas.")] = "commands,bulk,deliveries",
     patience: Annotated[
-        float, typer.Option(min=1, help="Seconds without progress, while work waits, after which it ends itself.")
+        float, typer.Option(min=1, help="Seconds without progress while work waits, after which it ends itself.")
     ] = PATIENCE_SECONDS,
-    as_json: AsJson = False,  # noqa: ARG001 - every command takes it
+    as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Apply commands and deliver notifications."""
+    """Run a worker, which applies commands."""
     names = [lane.strip() for lane in lanes.split(",") if lane.strip()]
     if not names or not set(names) <= set(Lane):
-        raise typer.BadParameter(f"--lanes takes some of {','.join(Lane)}, not {lanes!r}")
-    find_stack(data)
-    _process("worker")(lanes=names, patience_seconds=patience)
+        raise typer.BadParameter(f"--lanes must be some of {','.join(Lane)}, not {lanes!r}")
+    use_stack_environment(data)
+    _load_process("worker")(lanes=names, patience_seconds=patience)
 
 
-def relay(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
-    """Announce events in order, and sweep up forgotten work."""
-    find_stack(data)
-    _process("relay")()
+def relay(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
+    """Run a relay, which publishes events in order and hints at overdue commands."""
+    use_stack_environment(data)
+    _load_process("relay")()
 
 
-def notifier(*, data: Data = None, as_json: AsJson = False) -> None:  # noqa: ARG001 - every command takes it
-    """Decide who hears of what."""
-    find_stack(data)
-    _process("notifier")()
+def notifier(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
+    """Run a notifier, which plans who is notified of each event."""
+    use_stack_environment(data)
+    _load_process("notifier")()
 
 
-def _process(name: str) -> Callable[..., Any]:
+def _load_process(name: str) -> Callable[..., Any]:
     for entry in entry_points(group=_GROUP, name=name):
         with importing():
             process: Callable[..., Any] = entry.load()
         return process
-    raise CliError(f"this installation has no {name}: install tocsin again (`make setup` in a clone)")
+    raise CliError(f"this installation has no {name}: reinstall tocsin (`make setup` in a clone)")

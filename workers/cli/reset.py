@@ -1,4 +1,4 @@
-"""`tocsin reset`: the embedded servers' data goes, nothing else."""
+"""`tocsin reset`: delete the data of a stack, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.common import AsJson, say, say_json
+from workers.cli.common import JsonOption, print_json, print_line
 from workers.cli.errors import CliError
 from workers.stack.data_dir import DataDirectory
 
 
 def reset(
     *,
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder to reset.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    as_json: AsJson = False,
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The data directory to reset.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Delete what a stack keeps in DIR; other files there stay."""
-    folder = DataDirectory(data)
+    """Delete the data of a stack in DIR; other files there stay."""
+    directory = DataDirectory(data)
     try:
-        if not folder.is_ours:
-            raise CliError(f"{data} is no data folder of tocsin: name the one that `tocsin up --data` was given")
-        if folder.is_locked():
-            raise CliError(f"tocsin runs on {data}: stop it first")
-        if not yes and not typer.confirm(f"Delete all data in {folder.path}?", err=True):
-            raise CliError(f"{data} stays as it was")
-        with folder.locked():
-            folder.remove()
+        if not directory.is_initialized:
+            raise CliError(f"{data} is not a data directory of tocsin: choose the one passed to `tocsin up --data`")
+        if directory.is_locked():
+            raise CliError(f"tocsin runs in {data}: stop it first")
+        if not yes and not typer.confirm(f"Delete all data in {directory.path}?", err=True):
+            raise CliError(f"{data} was not changed")
+        with directory.locked():
+            directory.remove()
     except OSError as error:
         raise CliError(f"{data} cannot be reset: {error.strerror} ({error.filename})") from None
     if as_json:
-        say_json({"data": str(folder.path), "reset": True})
+        print_json({"data": str(directory.path), "reset": True})
     else:
-        say(f"{folder.path} is reset")
+        print_line(f"{directory.path} has been reset")

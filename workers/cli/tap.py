@@ -1,6 +1,6 @@
-# kombu says that it is typed, and is so in part.
+# kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""`tocsin tap`: events as they pass."""
+"""`tocsin tap`: print events as they are published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.base import new_id
 from tasks.app import make_app
 from tasks.broker.topology import EVENTS_EXCHANGE
 from tasks.settings import BrokerSettings
-from workers.cli.common import AsJson, Data, find_stack, say
+from workers.cli.common import DataOption, JsonOption, print_line, use_stack_environment
 from workers.cli.errors import CliError
 
 _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
@@ -26,17 +26,17 @@ _NEWEST: Final = {"x-max-length": 10_000, "x-overflow": "drop-head"}
 def tap(
     *,
     binding: Annotated[list[str] | None, typer.Option(help="Routing keys to bind, like 'incident.#'.")] = None,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Print events as they pass, until Ctrl-C; with --json one CloudEvent a line."""
-    find_stack(data)
+    """Print events as they are published, until Ctrl-C; with --json one CloudEvent per line."""
+    use_stack_environment(data)
     connection = make_app(BrokerSettings.from_environment()).connection_for_read()
     try:
         connection.ensure_connection(max_retries=1, interval_start=0)
         _listen(connection, f"tocsin.tap.{new_id()}", binding or ["#"], as_json=as_json)
-    except connection.connection_errors as fault:
-        raise CliError(f"the broker does not answer: {fault}; check BROKER_URL") from None
+    except connection.connection_errors as error:
+        raise CliError(f"the broker is unreachable: {error}; check BROKER_URL") from None
     finally:
         connection.close()
 
@@ -44,11 +44,11 @@ def tap(
 def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool) -> None:
     def show(body: Any, message: Any) -> None:
         event = json.loads(body) if isinstance(body, str) else body
-        say(json.dumps(event) if as_json else _line(event))
+        print_line(json.dumps(event) if as_json else _line(event))
         message.ack()
 
     channel = connection.channel()
-    # A queue of our own, that goes when we go; a terminal that stands still must not fill the broker.
+    # The queue is deleted with the connection, and bounded: a paused terminal must not fill the broker.
     queues = [
         Queue(name, EVENTS_EXCHANGE, key, durable=False, exclusive=True, auto_delete=True, queue_arguments=_NEWEST)(
             channel

@@ -1,4 +1,4 @@
-"""`tocsin token`: tokens are made, listed, revoked."""
+"""`tocsin token`: create, list and revoke tokens."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from models.directory.tokens import (
     revoke_token,
 )
 from models.enums import CallerKind, OpsRole
-from workers.cli.common import AsJson, Data, say, say_json
-from workers.cli.database import one_transaction
+from workers.cli.common import DataOption, JsonOption, print_json, print_line
+from workers.cli.database import transaction
 from workers.cli.errors import CliError
 
 token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -26,7 +26,7 @@ token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptio
 
 @token.callback()
 def about() -> None:
-    """Credentials of people, of organizations' programs, and of operators."""
+    """Credentials of people, of organizations' services, and of operators."""
 
 
 @token.command("create")
@@ -34,37 +34,38 @@ def create(
     *,
     user: Annotated[str | None, typer.Option(metavar="U", help="A person's token: their username.")] = None,
     organization: Annotated[
-        str | None, typer.Option(metavar="O", help="A token of this organization; without more a key, which reads.")
+        str | None,
+        typer.Option(metavar="O", help="A token of this organization: an API key, unless --service."),
     ] = None,
-    name: Annotated[str, typer.Option(metavar="N", help="What it is for; needed unless it is a person's.")] = "",
+    name: Annotated[str, typer.Option(metavar="N", help="Its purpose; required except with --user.")] = "",
     scopes: Annotated[
         str | None,
         typer.Option(
-            help="Scopes, separated by commas. Without it a person's token has all scopes of their role, a key reads,"
+            help="Scopes, separated by commas. By default a person's token has all scopes of their role, a key reads,"
             " and a service reads and writes projects and alerts."
         ),
     ] = None,
     service: Annotated[
-        bool, typer.Option("--service", help="The organization's own program, which may write as itself.")
+        bool, typer.Option("--service", help="A service of the organization, which may write as itself.")
     ] = False,
     act_as: Annotated[bool, typer.Option("--act-as", help="A service that may also act for members.")] = False,
-    ops: Annotated[OpsRole | None, typer.Option(help="An operator's token: what it may do.")] = None,
+    ops: Annotated[OpsRole | None, typer.Option(help="An operator's token with this role.")] = None,
     expires: Annotated[int | None, typer.Option(metavar="DAYS", min=1, help="Days until it expires.")] = None,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Make a token and show it, this once."""
+    """Create a token and print it, this once."""
     given = [
         option for option, value in {"--user": user, "--organization": organization, "--ops": ops}.items() if value
     ]
     if len(given) != 1:
         raise typer.BadParameter("give one of --user, --organization with --name, and --ops with --name")
     if user is None and not name.strip():
-        raise typer.BadParameter(f"{given[0]} needs --name, which says what the token is for")
+        raise typer.BadParameter(f"{given[0]} needs --name, the purpose of the token")
     if organization is None and (service or act_as):
-        raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a program: give --organization")
+        raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a service: give --organization")
     if ops is not None and scopes is not None:
-        raise typer.BadParameter("--ops takes no --scopes: the role says what an operator may do")
+        raise typer.BadParameter("--ops takes no --scopes: the role decides what an operator may do")
     facts = TokenSpec(
         kind=_kind(user=user, ops=ops, service=service or act_as),
         user=user,
@@ -75,44 +76,44 @@ def create(
         ops_role=ops,
     )
     try:
-        with one_transaction(data) as connection:
-            made = create_token(
+        with transaction(data) as connection:
+            issued = create_token(
                 connection, facts, expires_in=None if expires is None else timedelta(days=min(expires, 999_999))
             )
     except TokenError as error:
         raise CliError(str(error)) from None
-    _show(made, facts, as_json=as_json)
+    _print_token(issued, facts, as_json=as_json)
 
 
 @token.command("list")
-def list_(*, data: Data = None, as_json: AsJson = False) -> None:
-    """Every token, without its secret."""
-    with one_transaction(data) as connection:
+def list_(*, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """List all tokens, without their secrets."""
+    with transaction(data) as connection:
         stored = list_tokens(connection)
     if as_json:
-        say_json([row._asdict() for row in stored])
+        print_json([row._asdict() for row in stored])
         return
     for row in stored:
-        say(_line(row))
+        print_line(_line(row))
 
 
 @token.command("revoke")
 def revoke(
-    token_id: Annotated[int, typer.Argument(metavar="ID", help="The token's number in the list.")],
+    token_id: Annotated[int, typer.Argument(metavar="ID", help="The token's number in `tocsin token list`.")],
     *,
-    data: Data = None,
-    as_json: AsJson = False,
+    data: DataOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """End a token now."""
+    """Revoke a token with immediate effect."""
     try:
-        with one_transaction(data) as connection:
-            since = revoke_token(connection, token_id)
+        with transaction(data) as connection:
+            revoked_at = revoke_token(connection, token_id)
     except TokenError as error:
         raise CliError(str(error)) from None
     if as_json:
-        say_json({"id": token_id, "revoked_at": since})
+        print_json({"id": token_id, "revoked_at": revoked_at})
     else:
-        say(f"token {token_id} is revoked since {since:%Y-%m-%d %H:%M:%S} UTC")
+        print_line(f"token {token_id} is revoked since {revoked_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind:
@@ -123,13 +124,13 @@ def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind
     return CallerKind.SERVICE if service else CallerKind.KEY
 
 
-def _show(made: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
-    """The secret alone on standard output, so that a script can take it; the rest is for the eye."""
+def _print_token(issued: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
+    """Print only the secret to standard output, so that a script can read it, and the rest to stderr."""
     if as_json:
-        say_json({"id": made.id, "kind": facts.kind, "token": made.secret})
+        print_json({"id": issued.id, "kind": facts.kind, "token": issued.secret})
         return
-    say(made.secret)
-    typer.echo(f"token {made.id}, {facts.kind}: keep it now, it is not shown again", err=True)
+    print_line(issued.secret)
+    typer.echo(f"token {issued.id}, {facts.kind}: store it now, it is not shown again", err=True)
 
 
 def _line(row: StoredToken) -> str:

@@ -1,1 +1,1 @@
-"""Who hears of an event, by which rule: plan, decide, write down."""
+"""The notifier: who is notified of an event, by which rule, through which channel."""

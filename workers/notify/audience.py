@@ -1,4 +1,4 @@
-"""Whom an event concerns: one line per event type, read down the table. No input, no output."""
+"""The audience of an event: a table of sources and reasons by event type. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 
 @dataclass(frozen=True, slots=True)
 class NotifiableEvent:
-    """One event as far as people are concerned: who did it, on what, and whom it names."""
+    """What planning needs of an event: its actor, its activity, and the users and teams it mentions."""
 
     event_id: UUID
     type: str
@@ -30,9 +30,10 @@ class NotifiableEvent:
 
 @dataclass(frozen=True, slots=True)
 class Audiences:
-    """Who is behind an incident and behind a team.
+    """The user ids that the sources of a batch draw from.
 
-    ``subscribers`` goes by incident. ``on_team`` goes by organization and team: active people with an active place.
+    ``subscribers`` maps an incident id to its subscribers, ``team_members`` an organization id and a team id to the
+    active users with an active membership of that team.
     """
 
     subscribers: Mapping[int, Iterable[int]]
@@ -42,37 +43,37 @@ class Audiences:
 Source = Callable[[NotifiableEvent, Audiences], Iterable[int]]
 
 
-def mentioned(telling: NotifiableEvent, _circles: Audiences) -> Iterable[int]:
-    """People mentioned one by one."""
-    return telling.mentioned_users
+def mentioned_users(event: NotifiableEvent, _audiences: Audiences) -> Iterable[int]:
+    """Return the users whom the event mentions individually."""
+    return event.mentioned_users
 
 
-def on_mentioned_teams(telling: NotifiableEvent, circles: Audiences) -> Iterator[int]:
-    """Active people with an active place on a mentioned team of this organization."""
-    for team in telling.mentioned_teams:
-        yield from circles.team_members.get((telling.organization_id, team), ())
+def members_of_mentioned_teams(event: NotifiableEvent, audiences: Audiences) -> Iterator[int]:
+    """Yield the members of the mentioned teams, as far as these belong to the event's organization."""
+    for team in event.mentioned_teams:
+        yield from audiences.team_members.get((event.organization_id, team), ())
 
 
-def subscribers(telling: NotifiableEvent, circles: Audiences) -> Iterable[int]:
-    """Who wants to hear of this incident."""
-    return circles.subscribers.get(telling.incident_id, ())
+def subscribers(event: NotifiableEvent, audiences: Audiences) -> Iterable[int]:
+    """Return the subscribers of the event's incident."""
+    return audiences.subscribers.get(event.incident_id, ())
 
 
 AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
     CommentPosted.type: {NotificationReason.SUBSCRIBED: subscribers},
     StatusChanged.type: {NotificationReason.SUBSCRIBED: subscribers},
-    # Whoever an edit mentions for the first time is told by the event that follows it; a deletion tells nobody new.
+    # An edit is followed by a Mentioned event for those it mentions first; a deletion notifies nobody.
     CommentEdited.type: {},
     CommentDeleted.type: {},
     Mentioned.type: {
-        NotificationReason.MENTION: mentioned,
-        NotificationReason.TEAM_MENTION: on_mentioned_teams,
+        NotificationReason.MENTION: mentioned_users,
+        NotificationReason.TEAM_MENTION: members_of_mentioned_teams,
     },
 }
-"""Whom each event tells, and why. An event without a line tells nobody."""
+"""The sources of each event type by the reason to notify; an event type without an entry notifies nobody."""
 
 
-def find_recipients(telling: NotifiableEvent, circles: Audiences) -> dict[int, NotificationReason]:
-    """Everyone the event concerns, each with their strongest reason; access is not looked at."""
-    sources = AUDIENCES.get(telling.type, {})
-    return strongest_reasons({reason: source(telling, circles) for reason, source in sources.items()})
+def find_recipients(event: NotifiableEvent, audiences: Audiences) -> dict[int, NotificationReason]:
+    """Return the user ids of the event's audience with their strongest reason, before any access check."""
+    sources = AUDIENCES.get(event.type, {})
+    return strongest_reasons({reason: source(event, audiences) for reason, source in sources.items()})

@@ -1,11 +1,11 @@
-"""The notifier: plans events as they come, and works around those that cannot be planned."""
+"""The notifier: plans who is notified of each event, and works around events that cannot be planned."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from typing import Final
 
@@ -13,135 +13,136 @@ import structlog
 from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
-from models.messaging.outbox import BEFORE_FIRST_SUBJECT, PLANNING, WaitingEvent, claim_events
-from models.messaging.trace import request_ids
+from models.messaging.outbox import PLANNING, WaitingEvent
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
 from tasks.settings import BrokerSettings
 from workers.event_bus import EventBusListener
-from workers.notify.planner import by_activity, plan
+from workers.notify.planner import NOTHING_PLANNED, Planned, by_activity, plan
 from workers.runtime.deferral import DeferredRows
-from workers.runtime.polling import POLL_SECONDS, run_polling_loop
+from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch
+from workers.runtime.polling import POLL_SECONDS
 
-LINES: Final = 100
-EVENTS_PER_LINE: Final = 10
-"""How many lines, and how many events of each, are planned in one transaction."""
+SUBJECTS_PER_BATCH: Final = 100
+EVENTS_PER_SUBJECT: Final = 10
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120, 600)
-"""How long an event that could not be planned is left alone after the 1st, 2nd, … time; then always the last."""
+"""How long after the 1st, 2nd, … failure an event is planned again; the last delay repeats."""
 
 log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """Plans what waits, woken by the bus, by Valkey and by the clock. Any number may run."""
+    """Plans waiting events, woken by the event bus, by Valkey and by polling. Any number may run."""
 
     def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
-        self._engine = engine
-        self._hinter = HintPublisher(make_app(settings))
+        """Configure the notifier; nothing connects yet."""
+        self._hints = HintPublisher(make_app(settings))
         self._woken = threading.Event()
         self._bus = EventBusListener(settings, self._woken)
-        self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
-        self._waker = WakeupPublisher(settings.wake_url)
-        self._aside = DeferredRows(RETRY_DELAYS_SECONDS)
-        self._after = BEFORE_FIRST_SUBJECT
+        self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._wakeup_publisher = WakeupPublisher(settings.wake_url)
+        self._deferred = DeferredRows(RETRY_DELAYS_SECONDS)
+        self._loop = OutboxLoop(
+            engine,
+            PLANNING,
+            self._plan,
+            deferred=self._deferred,
+            subjects_per_batch=SUBJECTS_PER_BATCH,
+            events_per_subject=EVENTS_PER_SUBJECT,
+            log_event="events.planned",
+        )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Plan until ``stop`` is set; calls ``ready`` once when it begins, broker and database or not."""
-        relaying = threading.Thread(target=self._pass_wake_ups_on, args=(stop,), name="wake-ups", daemon=True)
-        with ExitStack() as undo:
-            self._hinter.start()
-            undo.callback(self._hinter.stop)
-            undo.callback(self._waker.close)
+        """Plan until ``stop`` is set; call ``ready`` once on start, whether or not the servers answer."""
+        forwarding = threading.Thread(target=self._forward_wakeups, args=(stop,), name="wake-ups", daemon=True)
+        with ExitStack() as cleanup:
+            self._hints.start()
+            cleanup.callback(self._hints.stop)
+            cleanup.callback(self._wakeup_publisher.close)
             self._bus.start()
-            undo.callback(self._bus.stop)
-            self._wake.start()
-            relaying.start()
-            undo.callback(self._wake.stop)
+            cleanup.callback(self._bus.stop)
+            self._wakeups.start()
+            forwarding.start()
+            cleanup.callback(self._wakeups.stop)
             ready()
-            run_polling_loop("notifier", self.plan_batch, self._rest, stop)
+            self._loop.run("notifier", self._wait, stop)
 
     def plan_batch(self) -> bool:
-        """Plan what waits on the next lines; whether it is worth looking again at once.
+        """Plan the next batch of events; return whether to continue with another one at once.
 
-        :raises Exception: the database was away; nothing was planned.
+        :raises Exception: the database failed; nothing was planned.
         """
-        came_from, self._after = self._after, BEFORE_FIRST_SUBJECT
-        started = time.perf_counter()
-        with self._engine.begin() as connection:
-            waiting = claim_events(
-                connection,
-                PLANNING,
-                subjects=LINES,
-                per_subject=EVENTS_PER_LINE,
-                after=came_from,
-                excluded=self._aside.not_due(),
-            )
-            events = whole_activities(waiting)
-            subjects = self._plan_around_faults(connection, by_activity(events)) if events else []
-        if events:
-            self._after = (events[-1].organization_id, events[-1].subject)
-            self._waker.publish(INBOX_CHANNEL)
-            log.info(
-                "events.planned",
-                events=len(events),
-                ms=round((time.perf_counter() - started) * 1000, 1),
-                request_ids=request_ids(event.request_id for event in events),
-            )
-        self._hinter.publish(Lane.COMMANDS, subjects)
-        return bool(events) or came_from != BEFORE_FIRST_SUBJECT
+        return self._loop.process_batch()
 
-    def _plan_around_faults(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> list[str]:
-        """Plan all of them at once; if that fails each half by itself, down to the activity that is at fault."""
+    def _plan(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:
+        complete = complete_activities(events)
+        planned = self._plan_around_failures(connection, by_activity(complete))
+        return ProcessedBatch(
+            {"events": len(complete), "decisions": planned.decisions},
+            partial(self._announce, planned.subjects),
+        )
+
+    def _announce(self, subjects: Sequence[str]) -> None:
+        self._wakeup_publisher.publish(INBOX_CHANNEL)
+        if subjects:
+            self._hints.publish(Lane.COMMANDS, subjects)
+
+    def _plan_around_failures(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> Planned:
+        """Plan all activities at once; on an error plan each half alone, down to the activity that fails."""
         events = [event for activity in activities for event in activity]
         try:
             with connection.begin_nested():
-                subjects = plan(connection, events)
-        except Exception as fault:
+                planned = plan(connection, events)
+        except Exception as error:
             if connection.invalidated:
                 raise
             if len(activities) == 1:
-                self._set_aside(events, fault)
-                return []
+                self._defer(events, error)
+                return NOTHING_PLANNED
             middle = len(activities) // 2
-            return self._plan_around_faults(connection, activities[:middle]) + self._plan_around_faults(
-                connection, activities[middle:]
-            )
-        self._aside.take_back(event.id for event in events)
-        return subjects
+            first = self._plan_around_failures(connection, activities[:middle])
+            second = self._plan_around_failures(connection, activities[middle:])
+            return Planned(first.decisions + second.decisions, [*first.subjects, *second.subjects])
+        self._deferred.clear(event.id for event in events)
+        return planned
 
-    def _set_aside(self, events: Sequence[WaitingEvent], fault: Exception) -> None:
+    def _defer(self, events: Sequence[WaitingEvent], error: Exception) -> None:
         for event in events:
-            pause = self._aside.put(event.id)
+            delay = self._deferred.defer(event.id)
             log.error(
-                "notifier.event_set_aside",
+                "notifier.event_deferred",
                 event_id=str(event.id),
                 type=event.type,
                 subject=event.subject,
                 organization=event.organization_id,
-                times=self._aside.times(event.id),
-                again_in_seconds=pause,
-                exc_info=fault,
+                failures=self._deferred.failures(event.id),
+                retry_in_seconds=delay,
+                exc_info=error,
             )
 
-    def _rest(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         self._woken.wait(seconds)
         self._woken.clear()
 
-    def _pass_wake_ups_on(self, stop: threading.Event) -> None:
+    def _forward_wakeups(self, stop: threading.Event) -> None:
         while not stop.is_set():
-            if self._wake.wait(POLL_SECONDS):
+            if self._wakeups.wait(POLL_SECONDS):
                 self._woken.set()
         self._woken.set()
 
 
-def whole_activities(waiting: Sequence[WaitingEvent]) -> list[WaitingEvent]:
-    """These events, but not of an activity that the limit may have cut: it waits for its other events."""
-    whole: list[WaitingEvent] = []
-    for _, each in groupby(waiting, key=lambda event: (event.organization_id, event.subject)):
-        line = list(each)
-        if len(line) == EVENTS_PER_LINE:
-            line = [event for event in line if event.activity_id != line[-1].activity_id] or line
-        whole += line
-    return whole
+def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:
+    """Return the events without those of an activity that the limit per subject may have cut off.
+
+    Such an activity waits for the next batch, with all its events. One that fills the limit alone is kept.
+    """
+    complete: list[WaitingEvent] = []
+    for _, group in groupby(events, key=lambda event: (event.organization_id, event.subject)):
+        of_subject = list(group)
+        if len(of_subject) == EVENTS_PER_SUBJECT:
+            last = of_subject[-1].activity_id
+            of_subject = [event for event in of_subject if event.activity_id != last] or of_subject
+        complete += of_subject
+    return complete

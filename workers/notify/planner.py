@@ -1,8 +1,7 @@
-"""Planning: events in, decisions and inbox items out, for many events in one transaction.
+"""Planning: turns a batch of events into notification decisions and inbox items, in one transaction.
 
-Everyone an activity concerns gets one decision, and one inbox item if they are told. Planning an activity again
-changes nothing, except that a stronger reason replaces a weaker one on an item that is still unread.
-Other channels will add their due rows where the inbox rows are written.
+Everyone in the audience of an activity gets one decision, and one inbox item if they are to be notified. Planning an
+activity again changes nothing, except that a stronger reason replaces a weaker one on an unread item.
 """
 
 from __future__ import annotations
@@ -30,35 +29,45 @@ from workers.notify.queries import IncidentFacts, load_audiences, load_incidents
 
 
 class RecipientDecision(NamedTuple):
-    """One person's verdict. ``telling`` is the first event of the activity: the one people read of."""
+    """The decision about one user. ``event`` is the first event of the activity: the one the inbox item refers to."""
 
     event: NotifiableEvent
     user_id: int
-    verdict: NotificationDecision
+    decision: NotificationDecision
 
 
-def plan(connection: Connection, events: Sequence[WaitingEvent]) -> list[str]:
-    """Decide who is told of these events, write it down, and mark them planned, all in the caller's transaction.
+class Planned(NamedTuple):
+    """The number of decisions written, and the subjects of follow-up commands, to be hinted at after the commit."""
 
-    Returns the subjects of commands that follow from it; hint at them after the commit.
+    decisions: int
+    subjects: list[str]
+
+
+NOTHING_PLANNED: Final = Planned(0, [])
+
+
+def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
+    """Decide who is notified of the events, write decisions and inbox items, and mark the events as planned.
+
+    All of it happens in the caller's transaction.
     """
-    tellings = [telling for event in events if (telling := parse_event(event))]
-    incidents = load_incidents(connection, {telling.incident_id for telling in tellings})
-    # Of an incident that is gone there is nothing to tell.
-    tellings = [telling for telling in tellings if telling.incident_id in incidents]
-    circles = load_audiences(connection, tellings)
-    decided = strongest(_decide_all(connection, tellings, incidents, circles))
+    notifiable = [parsed for event in events if (parsed := parse_event(event))]
+    incidents = load_incidents(connection, {event.incident_id for event in notifiable})
+    # Nobody is notified of an incident that has been deleted meanwhile.
+    notifiable = [event for event in notifiable if event.incident_id in incidents]
+    audiences = load_audiences(connection, notifiable)
+    decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
     _write_decisions(connection, decided)
-    _write_inbox(connection, [each for each in decided if each.verdict.outcome is DecisionOutcome.DELIVERED])
+    _write_inbox(connection, [each for each in decided if each.decision.outcome is DecisionOutcome.DELIVERED])
     _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
-    goodbyes = _unsubscriptions(decided, incidents, circles)
-    command_ledger.accept_commands(connection, goodbyes)
+    unsubscribes = unsubscribe_commands(decided, incidents, audiences)
+    command_ledger.accept_commands(connection, unsubscribes)
     mark_processed(connection, PLANNING, [event.id for event in events])
-    return [goodbye.subject for goodbye in goodbyes]
+    return Planned(len(decided), [command.subject for command in unsubscribes])
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
-    """What the event has to say to people; none if no person did it, or it is about no activity of an incident."""
+    """Return what planning needs of an event, or None unless a person caused it with an activity of an incident."""
     body = json.loads(event.body)
     data = body["data"]
     actor = data.get("actor")
@@ -78,41 +87,46 @@ def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
 
 
 def strongest(decided: Iterable[RecipientDecision]) -> list[RecipientDecision]:
-    """One decision per activity and person: the strongest, and of equals the first."""
+    """Keep one decision per activity and user: the one with the strongest rule, the first among equals."""
     kept: dict[tuple[int, int], RecipientDecision] = {}
     for each in decided:
         key = (each.event.activity_id, each.user_id)
-        if key not in kept or _strength(each.verdict.rule) > _strength(kept[key].verdict.rule):
+        if key not in kept or _strength(each.decision.rule) > _strength(kept[key].decision.rule):
             kept[key] = each
     return list(kept.values())
 
 
 _BY_STRENGTH: Final = [reason.value for reason in sorted(NotificationReason, key=lambda reason: reason.strength)]
-_STRENGTH: Final = {reason: place for place, reason in enumerate(_BY_STRENGTH, start=1)}
+_STRENGTH: Final = {reason: rank for rank, reason in enumerate(_BY_STRENGTH, start=1)}
 
 
 def _strength(rule: str) -> int:
-    """Higher wins; what suppresses gives way to every reason."""
+    """Return the rank of a reason from 1, the weakest; suppression rules rank below every reason."""
     return _STRENGTH.get(rule, 0)
 
 
 def _decide_all(
-    connection: Connection, tellings: Sequence[NotifiableEvent], incidents: dict[int, IncidentFacts], circles: Audiences
+    connection: Connection,
+    events: Sequence[NotifiableEvent],
+    incidents: dict[int, IncidentFacts],
+    audiences: Audiences,
 ) -> Iterator[RecipientDecision]:
-    audiences = [(telling, find_recipients(telling, circles)) for telling in tellings]
-    people = load_people(connection, {(telling.organization_id, user) for telling, each in audiences for user in each})
-    first: dict[int, NotifiableEvent] = {}
-    for telling, audience in audiences:
-        lead = first.setdefault(telling.activity_id, telling)
-        incident = incidents[telling.incident_id]
-        for user, reason in audience.items():
-            person = people.get((telling.organization_id, user))
+    recipients = [(event, find_recipients(event, audiences)) for event in events]
+    people = load_people(
+        connection, {(event.organization_id, user) for event, reasons in recipients for user in reasons}
+    )
+    first_events: dict[int, NotifiableEvent] = {}
+    for event, reasons in recipients:
+        first_event = first_events.setdefault(event.activity_id, event)
+        incident = incidents[event.incident_id]
+        for user, reason in reasons.items():
+            person = people.get((event.organization_id, user))
             if person is not None:
-                case = Recipient(person, reason, user == telling.actor_id, incident.organization, incident.projects)
-                yield RecipientDecision(lead, user, decide_notification(case))
+                recipient = Recipient(person, reason, user == event.actor_id, incident.organization, incident.projects)
+                yield RecipientDecision(first_event, user, decide_notification(recipient))
 
 
-# --- what is written -------------------------------------------------------------------------------------------
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 _DECISION: Final = ("activity_id", "user_id", "channel", "incident_id", "event_id", "outcome", "rule")
 _ITEM: Final = ("organization_id", "user_id", "incident_id", "activity_id", "event_id", "event_type", "reason")
@@ -142,53 +156,53 @@ _WRITE_INBOX: Final = insert_statement(
 def _write_decisions(connection: Connection, decided: Collection[RecipientDecision]) -> None:
     rows = [
         (
-            telling.activity_id,
+            event.activity_id,
             user_id,
             Channel.INBOX.value,
-            telling.incident_id,
-            telling.event_id,
-            verdict.outcome.value,
-            str(verdict.rule),
+            event.incident_id,
+            event.event_id,
+            decision.outcome.value,
+            str(decision.rule),
         )
-        for telling, user_id, verdict in decided
+        for event, user_id, decision in decided
     ]
     if rows:
         connection.exec_driver_sql(_WRITE_DECISIONS, dict(column_arrays(_DECISION, rows)))
 
 
-def _write_inbox(connection: Connection, told: Collection[RecipientDecision]) -> None:
+def _write_inbox(connection: Connection, delivered: Collection[RecipientDecision]) -> None:
     rows = [
         (
-            telling.organization_id,
+            event.organization_id,
             user_id,
-            telling.incident_id,
-            telling.activity_id,
-            telling.event_id,
-            telling.type,
-            str(verdict.rule),
+            event.incident_id,
+            event.activity_id,
+            event.event_id,
+            event.type,
+            str(decision.rule),
         )
-        for telling, user_id, verdict in told
+        for event, user_id, decision in delivered
     ]
     if rows:
         connection.exec_driver_sql(_WRITE_INBOX, dict(column_arrays(_ITEM, rows)))
 
 
 def _retract(connection: Connection, deleted: list[int | None]) -> None:
-    """What people were told of a comment that is gone stays in their inbox, as retracted."""
+    """Mark the inbox items of deleted comments as retracted; they stay in the inbox."""
     if deleted:
         connection.exec_driver_sql(
             "UPDATE notifications SET retracted = true WHERE activity_id = ANY(%(ids)s::bigint[])", {"ids": deleted}
         )
 
 
-def _unsubscriptions(
-    decided: Iterable[RecipientDecision], incidents: dict[int, IncidentFacts], circles: Audiences
+def unsubscribe_commands(
+    decided: Iterable[RecipientDecision], incidents: dict[int, IncidentFacts], audiences: Audiences
 ) -> list[NewCommand]:
-    """Who may not read an incident any more and subscribed to it is unsubscribed by a command, each once."""
+    """Return a command per subscriber who has lost access to an incident, to unsubscribe them from it."""
     without_access = {
-        (each.event.incident_id, each.user_id): each.event.trace for each in decided if each.verdict.rule == NO_ACCESS
+        (each.event.incident_id, each.user_id): each.event.trace for each in decided if each.decision.rule == NO_ACCESS
     }
-    subscribed = {incident: set(circles.subscribers.get(incident, ())) for incident, _ in without_access}
+    subscribed = {incident: set(audiences.subscribers.get(incident, ())) for incident, _ in without_access}
     return [
         _unsubscribe(incidents[incident], user, trace)
         for (incident, user), trace in sorted(without_access.items())
@@ -197,12 +211,12 @@ def _unsubscriptions(
 
 
 def _unsubscribe(incident: IncidentFacts, user_id: int, trace: Trace) -> NewCommand:
-    order = Unsubscribe(incident=str(incident.identifier))
-    return make_follow_up(order, organization_id=incident.organization.id, user_id=user_id, trace=trace)
+    command = Unsubscribe(incident=str(incident.identifier))
+    return make_follow_up(command, organization_id=incident.organization.id, user_id=user_id, trace=trace)
 
 
 def by_activity(events: Iterable[WaitingEvent]) -> list[list[WaitingEvent]]:
-    """Events of one activity together, in the order in which the first of each came."""
+    """Group the events by activity, in the order of each activity's first event; an event without one stays alone."""
     groups: dict[int | UUID, list[WaitingEvent]] = {}
     for event in events:
         groups.setdefault(event.activity_id or event.id, []).append(event)

@@ -1,4 +1,4 @@
-"""What planning a batch of events needs to know, in a handful of queries however large the batch."""
+"""Queries of the planner: a fixed number for a batch of any size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.notify.audience import Audiences, NotifiableEvent
 
 
 class IncidentFacts(NamedTuple):
-    """What planning asks of an incident."""
+    """The facts about an incident that decide access to it."""
 
     identifier: int
     organization: OrganizationFacts
@@ -23,11 +23,11 @@ class IncidentFacts(NamedTuple):
 
 
 Membership = tuple[int, int]
-"""An organization and a person."""
+"""An organization id and a user id."""
 
 
 def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
-    """The incidents that are still there, with their organizations' options and their projects."""
+    """Return the incidents by id, with their organization and their projects; deleted ones are missing."""
     projects: dict[int, list[ProjectFacts]] = defaultdict(list)
     for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}).all():
         projects[row.incident_id].append(project_facts(row))
@@ -39,21 +39,24 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
     return incidents
 
 
-def load_audiences(connection: Connection, tellings: Collection[NotifiableEvent]) -> Audiences:
-    """Who subscribed to these incidents, and who is on the teams that are named."""
+def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) -> Audiences:
+    """Return the subscribers of the events' incidents and the members of the teams they mention."""
     subscribers: dict[int, list[int]] = defaultdict(list)
-    incidents = list({telling.incident_id for telling in tellings})
+    incidents = list({event.incident_id for event in events})
     for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}).all():
         subscribers[row.incident_id].append(row.user_id)
-    on_team: dict[tuple[int, int], list[int]] = defaultdict(list)
-    if teams := list({team for telling in tellings for team in telling.mentioned_teams}):
-        for row in connection.exec_driver_sql(_ON_TEAM, {"teams": teams}).all():
-            on_team[row.organization_id, row.team_id].append(row.user_id)
-    return Audiences(subscribers, on_team)
+    team_members: dict[tuple[int, int], list[int]] = defaultdict(list)
+    if teams := list({team for event in events for team in event.mentioned_teams}):
+        for row in connection.exec_driver_sql(_TEAM_MEMBERS, {"teams": teams}).all():
+            team_members[row.organization_id, row.team_id].append(row.user_id)
+    return Audiences(subscribers, team_members)
 
 
 def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:
-    """People as the policy sees them in an organization; who has no account is missing."""
+    """Return the actors of the memberships; users without an account are missing.
+
+    A user who is inactive or not a member of the organization has no role.
+    """
     wanted = list(memberships)
     rows = connection.exec_driver_sql(
         _PEOPLE,
@@ -88,7 +91,7 @@ _SUBSCRIBERS = """
 SELECT incident_id, user_id FROM incident_subscriptions WHERE incident_id = ANY(%(incidents)s::bigint[])
 """
 
-_ON_TEAM = """
+_TEAM_MEMBERS = """
 SELECT t.organization_id, t.id AS team_id, m.user_id
 FROM teams t
 JOIN team_members tm ON tm.team_id = t.id AND tm.is_active

@@ -1,1 +1,1 @@
-"""The relay: publish events, and sweep up what was forgotten."""
+"""The relay: publishes events and sweeps overdue commands."""

@@ -1,13 +1,12 @@
-"""The relay: announces events on the bus, each line in its order, and sweeps forgotten commands.
+"""The relay: publishes events to the exchange, in sequence order per subject, and hints at overdue commands.
 
-An event is marked in the transaction that holds its line's lock, after the broker has taken it: it is announced at
-least once, and never before the one before it. Any number of relays may run.
+An event is marked as published in the transaction that holds its subject's lock, after the broker has confirmed it: it
+is published at least once, and never before the preceding event of its subject. Any number of relays may run.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
@@ -15,10 +14,9 @@ from typing import Final
 from uuid import UUID
 
 import structlog
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
-from models.messaging.outbox import BEFORE_FIRST_SUBJECT, PUBLISHING, claim_events, mark_processed
-from models.messaging.trace import request_ids
+from models.messaging.outbox import PUBLISHING, WaitingEvent, mark_processed
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupListener
@@ -26,24 +24,22 @@ from tasks.settings import BrokerSettings
 from workers.event_bus import BusMessage, EventBus
 from workers.relay.sweeper import Sweeper
 from workers.runtime.deferral import DeferredRows
-from workers.runtime.polling import run_polling_loop
+from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch
 
-LINES: Final = 100
-"""How many lines of events a relay has in hand at a time."""
-
-EVENTS_PER_LINE: Final = 50
+SUBJECTS_PER_BATCH: Final = 100
+EVENTS_PER_SUBJECT: Final = 50
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120)
-"""How long after the 1st, 2nd, … time an event that was refused is published again; after the last it counts."""
+"""How long after the 1st, 2nd, … refusal an event is published again; after one more it counts as published."""
 
 MAX_DEFERRED: Final = 5_000
-"""How many refused events a relay tries again; what is refused beyond them counts at once."""
+"""How many refused events a relay retries; those refused beyond that count as published at once."""
 
 log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Announces what waits, woken by Valkey and by the clock. ``engine`` needs two connections."""
+    """Publishes waiting events, woken by Valkey and by polling."""
 
     def __init__(
         self,
@@ -51,101 +47,94 @@ class Relay:
         settings: BrokerSettings,
         *,
         bus: EventBus | None = None,
-        owed: RefusedEvents | None = None,
+        refused_events: RefusedEvents | None = None,
     ) -> None:
-        self._engine = engine
+        """Configure the relay; nothing connects yet. ``engine`` needs two connections."""
         self._bus = bus or EventBus(settings)
-        self._hinter = HintPublisher(make_app(settings))
-        self._sweeper = Sweeper(engine, self._hinter)
-        self._wake = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
-        self._owed = owed or RefusedEvents()
-        self._after = BEFORE_FIRST_SUBJECT
+        self._hints = HintPublisher(make_app(settings))
+        self._sweeper = Sweeper(engine, self._hints)
+        self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
+        self._refused_events = refused_events or RefusedEvents()
+        self._loop = OutboxLoop(
+            engine,
+            PUBLISHING,
+            self._publish,
+            deferred=self._refused_events.deferred,
+            subjects_per_batch=SUBJECTS_PER_BATCH,
+            events_per_subject=EVENTS_PER_SUBJECT,
+            log_event="events.published",
+        )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Announce and sweep until ``stop`` is set; calls ``ready`` once when it begins, broker and database or not."""
+        """Publish and sweep until ``stop`` is set; call ``ready`` once on start, whether or not the servers answer."""
         sweeping = threading.Thread(target=self._sweeper.run, args=(stop,), name="sweep", daemon=True)
-        with ExitStack() as undo:
-            undo.callback(self._bus.close)
-            self._wake.start()
-            undo.callback(self._wake.stop)
-            self._hinter.start()
-            undo.callback(self._hinter.stop)
+        with ExitStack() as cleanup:
+            cleanup.callback(self._bus.close)
+            self._wakeups.start()
+            cleanup.callback(self._wakeups.stop)
+            self._hints.start()
+            cleanup.callback(self._hints.stop)
             sweeping.start()
-            undo.callback(sweeping.join, 1.0)
+            cleanup.callback(sweeping.join, 1.0)
             ready()
-            run_polling_loop("relay", self.publish_batch, self._wake.wait, stop)
+            self._loop.run("relay", self._wakeups.wait, stop)
 
     def publish_batch(self) -> bool:
-        """Announce what waits on the next lines; whether it is worth looking again at once.
+        """Publish the next batch of events; return whether to continue with another one at once.
 
-        :raises Exception: the broker or the database was away; what is not marked will be announced again.
+        :raises Exception: the broker or the database failed; events that are not marked will be published again.
         """
-        came_from, self._after = self._after, BEFORE_FIRST_SUBJECT
-        started = time.perf_counter()
-        with self._engine.begin() as connection:
-            events = claim_events(
-                connection,
-                PUBLISHING,
-                subjects=LINES,
-                per_subject=EVENTS_PER_LINE,
-                after=came_from,
-                excluded=self._owed.not_due(),
-            )
-            if events:
-                refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
-                mark_processed(connection, PUBLISHING, self._owed.settle([event.id for event in events], refused))
-                self._after = (events[-1].organization_id, events[-1].subject)
-        if events:
-            log.info(
-                "events.published",
-                events=len(events) - len(refused),
-                refused=len(refused),
-                ms=round((time.perf_counter() - started) * 1000, 1),
-                request_ids=request_ids(event.request_id for event in events),
-            )
-        return bool(events) or came_from != BEFORE_FIRST_SUBJECT
+        return self._loop.process_batch()
+
+    def _publish(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:
+        refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
+        published = self._refused_events.settle([event.id for event in events], refused)
+        mark_processed(connection, PUBLISHING, published)
+        return ProcessedBatch({"events": len(events) - len(refused), "refused": len(refused)})
 
 
 class RefusedEvents:
-    """Events that a full queue on RabbitMQ refused while the others took them: published again a few times.
+    """Events that a full queue on RabbitMQ refused while other queues accepted them: published again a few times.
 
-    A moment of fullness loses nothing. A queue that stays full misses what it refused, and its service catches up over
-    HTTP; it neither holds the others up nor floods them with repetitions (docs/decisions/0013).
+    A short congestion loses nothing. A queue that stays full misses what it refused, and its service catches up over
+    HTTP; it neither delays the other queues nor floods them with duplicates (docs/decisions/0013).
     """
 
-    def __init__(self, *, pauses_seconds: Sequence[float] = RETRY_DELAYS_SECONDS, at_most: int = MAX_DEFERRED) -> None:
-        self._tries = len(pauses_seconds)
-        self._at_most = at_most
-        self._aside = DeferredRows(pauses_seconds)
+    def __init__(
+        self, *, delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS, max_deferred: int = MAX_DEFERRED
+    ) -> None:
+        """Set how often a refused event is retried, and how many events are retried at a time."""
+        self.deferred = DeferredRows(delays_seconds)
+        self._max_retries = len(delays_seconds)
+        self._max_deferred = max_deferred
         self._refusing = False
         self._given_up = 0
 
-    def not_due(self) -> list[UUID]:
-        """The events whose turn has not come."""
-        return self._aside.not_due()
+    def settle(self, events: Sequence[UUID], refused: AbstractSet[int]) -> list[UUID]:
+        """Return the events that count as published; ``refused`` holds the indexes of the refused ones in ``events``.
 
-    def settle(self, published: Sequence[UUID], refused: AbstractSet[int]) -> list[UUID]:
-        """Those of the published events that count as announced; ``refused`` are the places of the others."""
-        owed = {event for place, event in enumerate(published) if place in refused and self._try_again(event)}
-        announced = [event for event in published if event not in owed]
-        self._aside.take_back(announced)
-        self._say(refused=len(refused), given_up=len(refused) - len(owed))
-        return announced
+        A refused event is deferred, and counts as published only when its retries are used up.
+        """
+        deferred = {event for index, event in enumerate(events) if index in refused and self._try_defer(event)}
+        published = [event for event in events if event not in deferred]
+        self.deferred.clear(published)
+        self._log_changes(refused=len(refused), given_up=len(refused) - len(deferred))
+        return published
 
-    def _try_again(self, event: UUID) -> bool:
-        times = self._aside.times(event)
-        if times >= self._tries or (times == 0 and len(self._aside) >= self._at_most):
+    def _try_defer(self, event: UUID) -> bool:
+        failures = self.deferred.failures(event)
+        if failures >= self._max_retries or (failures == 0 and len(self.deferred) >= self._max_deferred):
             return False
-        self._aside.put(event)
+        self.deferred.defer(event)
         return True
 
-    def _say(self, *, refused: int, given_up: int) -> None:
+    def _log_changes(self, *, refused: int, given_up: int) -> None:
         if refused and not self._refusing:
-            log.warning("relay.refused", events=refused, why="a queue bound to the events is full, and refuses")
+            log.warning("relay.refused", events=refused, reason="a queue that is bound to the events is full")
         if given_up and not self._given_up:
             log.warning("relay.given_up", fix="empty the queue; its service catches up at /api/0/…/events/")
         self._given_up += given_up
-        if self._refusing and not refused and not self._aside:
-            log.info("relay.no_longer_refused", given_up=self._given_up)
+        if self._refusing and not refused and not self.deferred:
+            log.info("relay.refusals_ended", given_up=self._given_up)
             self._given_up = 0
-        self._refusing = bool(refused or self._aside)
+        self._refusing = bool(refused or self.deferred)

@@ -1,1 +1,1 @@
-"""What every long-running process needs: polling, deferral, readiness, imports."""
+"""Building blocks of long-running processes: polling, claiming events, deferral, readiness, imports."""

@@ -1,4 +1,4 @@
-"""Rows that could not be handled just now: they stay in their table, and are tried again ever more rarely."""
+"""Rows that could not be processed: they stay in their table and are retried at growing intervals."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from typing import Final
 from uuid import UUID
 
 FORGET_SECONDS: Final = 1200
-"""How long after its turn a row that nobody came for is forgotten."""
+"""How long after its retry was due an entry is kept; by then another process has handled the row."""
 
 
 class DeferredRows:
-    """Which rows to leave alone for now; it is forgotten when the process ends, and then they are simply tried."""
+    """Remembers, in this process only, which rows to leave out until their delay has passed.
 
-    def __init__(self, pauses_seconds: Sequence[float]) -> None:
-        """The pauses after the 1st, 2nd, … time; then always the last."""
-        self._pauses = pauses_seconds
+    Nothing is lost with the process: the next one retries every row at once.
+    """
+
+    def __init__(self, delays_seconds: Sequence[float]) -> None:
+        """Set the delays after the 1st, 2nd, … failure; the last one repeats."""
+        self._delays_seconds = delays_seconds
         self._rows: dict[UUID, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def times(self, row: UUID) -> int:
-        """How many times it has been put here since it was last taken back."""
+    def failures(self, row: UUID) -> int:
+        """Return how many times the row has been deferred since it last succeeded."""
         return self._rows.get(row, (0, 0.0))[0]
 
-    def put(self, row: UUID) -> float:
-        """Leave it alone for a while, and say for how many seconds."""
-        times = self.times(row)
-        pause = self._pauses[min(times, len(self._pauses) - 1)]
-        self._rows[row] = (times + 1, time.monotonic() + pause)
-        return pause
+    def defer(self, row: UUID) -> float:
+        """Leave the row out for a while; return for how many seconds."""
+        failures = self.failures(row)
+        delay = self._delays_seconds[min(failures, len(self._delays_seconds) - 1)]
+        self._rows[row] = (failures + 1, time.monotonic() + delay)
+        return delay
 
-    def take_back(self, rows: Iterable[UUID]) -> None:
-        """These have been handled after all."""
+    def clear(self, rows: Iterable[UUID]) -> None:
+        """Forget rows that have been processed."""
         for row in rows:
             self._rows.pop(row, None)
 
     def not_due(self) -> list[UUID]:
-        """The rows whose pause is not over; long forgotten ones are dropped, somebody else handled them."""
+        """Return the rows whose delay has not passed yet."""
         now = time.monotonic()
-        forgotten = now - FORGET_SECONDS
-        self._rows = {row: put for row, put in self._rows.items() if put[1] > forgotten}
-        return [row for row, (_, until) in self._rows.items() if until > now]
+        self._rows = {row: entry for row, entry in self._rows.items() if entry[1] > now - FORGET_SECONDS}
+        return [row for row, (_, due) in self._rows.items() if due > now]

@@ -1,4 +1,4 @@
-"""The loop of a process that works in rounds: it never ends by a fault, and never turns on the spot."""
+"""A polling loop that survives errors and does not busy-wait."""
 
 from __future__ import annotations
 
@@ -8,35 +8,44 @@ from typing import Final
 
 import structlog
 
+from tasks.server_check import explain_refusal
+
 POLL_SECONDS: Final = 0.5
-"""How long a loop with nothing to do waits for a wake-up before it looks anyway."""
+"""How long a loop without work waits for a wake-up before it polls again."""
 
 ERROR_DELAYS_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long a loop waits after the 1st, 2nd, … fault in a row; then always the last."""
+"""How long a loop waits after the 1st, 2nd, … error in a row; the last delay repeats."""
 
 log = structlog.get_logger(__name__)
 
 
 def run_polling_loop(
-    name: str, one_round: Callable[[], bool], rest: Callable[[float], object], stop: threading.Event
+    name: str, poll: Callable[[], bool], wait: Callable[[float], object], stop: threading.Event
 ) -> None:
-    """Repeat ``one_round`` until ``stop`` is set; it says whether it found work, and if not the loop rests.
+    """Call ``poll`` until ``stop`` is set, and ``wait`` up to ``POLL_SECONDS`` whenever it found no work.
 
-    Whatever a round raises is logged, once per outage, and the round is tried again after a pause: what it did not
-    commit still waits in its table.
+    An error is logged once per outage, and ``poll`` is called again after a delay: whatever it did not commit still
+    waits in its table.
     """
-    faults = 0
+    errors = 0
     while not stop.is_set():
         try:
-            found_work = one_round()
-        except Exception as fault:
-            if faults == 0:
-                log.warning("rounds.fault", loop=name, exc_info=fault)
-            stop.wait(ERROR_DELAYS_SECONDS[min(faults, len(ERROR_DELAYS_SECONDS) - 1)])
-            faults += 1
+            found_work = poll()
+        except Exception as error:
+            if errors == 0:
+                _log_error(name, error)
+            stop.wait(ERROR_DELAYS_SECONDS[min(errors, len(ERROR_DELAYS_SECONDS) - 1)])
+            errors += 1
             continue
-        if faults:
-            log.info("rounds.well_again", loop=name, faults=faults)
-            faults = 0
+        if errors:
+            log.info("loop.recovered", loop=name, errors=errors)
+            errors = 0
         if not found_work:
-            rest(POLL_SECONDS)
+            wait(POLL_SECONDS)
+
+
+def _log_error(name: str, error: Exception) -> None:
+    if refusal := explain_refusal(error):
+        log.error("loop.failed", loop=name, error=refusal)
+    else:
+        log.warning("loop.failed", loop=name, exc_info=error)

@@ -1,4 +1,4 @@
-"""How a process of ours tells whoever started it that it is ready."""
+"""Readiness: how a process notifies the one that started it that it is ready for work."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import contextlib
 import os
 
 VARIABLE = "READY_FD"
-"""Names the pipe to write to; without the TOCSIN_ prefix, since it is no setting of anybody's."""
+"""The environment variable with the file descriptor of a pipe; without the TOCSIN_ prefix, because it is not a
+setting."""
 
 
 def announce_ready() -> None:
-    """Say once that this process does its work now; without somebody who waits, it does nothing."""
+    """Write ``ready`` to the pipe that the parent process passed, once; without a pipe, do nothing."""
     descriptor = os.environ.pop(VARIABLE, "")
     if descriptor.isdecimal():
         with contextlib.suppress(OSError), os.fdopen(int(descriptor), "wb") as pipe:

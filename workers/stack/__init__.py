@@ -1,1 +1,1 @@
-"""`tocsin up`: real servers and our own processes, as direct children."""
+"""`tocsin up`: embedded servers and tocsin's processes, as child processes of a supervisor."""

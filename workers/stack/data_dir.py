@@ -1,4 +1,4 @@
-"""The data folder: what of it is ours, who may reach it, and that only one stack works on it."""
+"""The data directory of a stack: its files, their permissions, and the lock that admits one stack at a time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from workers.stack.managed_process import StackError, full_disk, identity
+from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
-OWN_PLACE = Path("/var/lib/tocsin")
-"""Where root keeps what another account must reach when the data folder lies under a closed one."""
+ROOT_DIRECTORY = Path("/var/lib/tocsin")
+"""Root's place for files that another account must access if it cannot enter the data directory."""
 
-MARK = "TOCSIN"
-OWN_NAMES = (
+MARKER = "TOCSIN"
+OWNED_NAMES = (
     "postgres", "postgres.new", "postgres.lock", "valkey", "valkey.lock", "programs", "run", "logs", "demo",
-    "secret", "stack.json", "lock", MARK,
+    "secret", "stack.json", "lock", MARKER,
 )  # fmt: skip
-"""Everything we put into a data folder; `tocsin reset` removes these and nothing else."""
+"""Everything that tocsin creates in a data directory; `tocsin reset` removes nothing else."""
 
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 _LONGEST_SOCKET = "/valkey/valkey.sock"
@@ -37,48 +37,47 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class DataDirectory:
-    """One data folder and the places that belong to it."""
+    """A data directory and its files."""
 
     def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is touched yet."""
+        """Refer to the directory; nothing is created yet."""
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.programs = self.path / "programs"
 
     @property
-    def is_ours(self) -> bool:
-        """Whether a stack was ever started on it."""
-        return (self.path / MARK).is_file()
+    def is_initialized(self) -> bool:
+        """Whether a stack has been started in it before."""
+        return (self.path / MARKER).is_file()
 
     def create(self) -> None:
-        """Make the folder, or take the one that is there.
+        """Create the directory, or prepare an existing one.
 
-        :raises StackError: it is no folder, cannot be written, or the disk is full.
+        :raises StackError: it is not a directory, it is not writable, or the disk is full.
         """
         try:
-            fresh = not self.path.exists() or self.is_ours or not any(self.path.iterdir())
+            fresh = not self.path.exists() or self.is_initialized or not any(self.path.iterdir())
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if (
-                fresh and self.path.stat().st_uid == os.geteuid()
-            ):  # a folder with other files in it keeps its permissions
+            # A directory that holds other files keeps its permissions.
+            if fresh and self.path.stat().st_uid == os.geteuid():
                 self.path.chmod(0o711 if server_account() else 0o700)
-            write_private(self.path / MARK, "The data of one tocsin stack. `tocsin reset` removes it.\n")
+            write_private(self.path / MARKER, "The data of one tocsin stack. `tocsin reset` removes it.\n")
             self.logs.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise _sentence(self.path, error) from error
+            raise _create_error(self.path, error) from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other stack off this folder.
+        """Hold the lock that keeps other stacks out of this directory.
 
-        :raises StackError: one works on it already.
+        :raises StackError: another stack holds it.
         """
         with (self.path / "lock").open("a+") as lock:
-            if not _take(lock, within_seconds=0.5):  # a reader of stack.json may look at the lock just now
+            if not _try_lock(lock, within_seconds=0.5):  # a reader of stack.json holds it for a moment
                 lock.seek(0)
                 raise StackError(
-                    f"tocsin already runs on {self.path} (pid {lock.read().strip() or 'unknown'}): "
-                    "stop that one, or name another folder with --data"
+                    f"tocsin already runs in {self.path} (pid {lock.read().strip() or 'unknown'}): "
+                    "stop that one, or choose another directory with --data"
                 )
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
@@ -86,40 +85,40 @@ class DataDirectory:
             yield
 
     def is_locked(self) -> bool:
-        """Whether a stack works on this folder.
+        """Whether a stack runs in this directory.
 
-        :raises OSError: there is no such folder, or it is not ours to read.
+        :raises OSError: the directory does not exist or is not readable.
         """
         with (self.path / "lock").open() as lock:
-            return not _take(lock)
+            return not _try_lock(lock)
 
     def secret(self) -> str:
-        """The secret of this stack, made when first asked for."""
+        """Return the secret of this stack, which is created on first use."""
         path = self.path / "secret"
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text().strip()
 
-    def place_for(self, name: str, account: pwd.struct_passwd | None) -> Path:
-        """A folder that `account` can reach: in the data folder, or, behind a link there, in a place of root's."""
+    def server_directory(self, name: str, account: pwd.struct_passwd | None) -> Path:
+        """Return a directory that `account` can enter: in the data directory, or linked from there if need be."""
         link = self.path / name
         if link.is_symlink():
-            if not link.resolve().parent.is_dir():  # never start empty in place of data that was there
-                raise gone(link.resolve())
+            if not link.resolve().parent.is_dir():  # never start without the data that was there
+                raise data_missing_error(link.resolve())
             return link.resolve()
         if link.exists() or account is None or can_enter(account, self.path):
             return link
-        own = self._own_place(OWN_PLACE) / name
+        own = self._create_linked_parent(ROOT_DIRECTORY) / name
         link.symlink_to(own)
         return own
 
-    def run_folder(self, account: pwd.struct_passwd | None) -> Path:
-        """The folder of the sockets: short, plain, private, and reachable by `account`.
+    def socket_directory(self, account: pwd.struct_passwd | None) -> Path:
+        """Return a private directory for sockets that `account` can enter, with a short path of plain characters.
 
-        It is ``run`` in the data folder, or, where that does not fit, a temporary folder behind a link of that name.
+        It is ``run`` in the data directory, or a temporary directory linked from there if that does not qualify.
         """
         run = self.path / "run"
-        if run.is_symlink() and not _is_own_folder(run.resolve()):
+        if run.is_symlink() and not _is_own_directory(run.resolve()):
             run.unlink()
         if not run.exists():
             if self._fits(run) and (account is None or can_enter(account, self.path)):
@@ -127,20 +126,20 @@ class DataDirectory:
             else:
                 root = "/run" if account and os.access("/run", os.W_OK) else "/tmp"  # noqa: S108 - mkdtemp is private
                 run.symlink_to(tempfile.mkdtemp(prefix="tocsin-", dir=root))
-        folder = run.resolve()
-        folder.chmod(0o711 if account else 0o700)
-        return folder
+        directory = run.resolve()
+        directory.chmod(0o711 if account else 0o700)
+        return directory
 
-    def clear_run_folder(self) -> None:
-        """Remove the sockets' folder after everything has stopped."""
+    def remove_socket_directory(self) -> None:
+        """Remove the directory of the sockets, after every process has stopped."""
         self._remove("run")
 
     def remove(self) -> None:
-        """Remove what is ours, wherever it lies; files of others in the folder stay."""
+        """Remove everything that tocsin created, linked directories included; other files stay."""
         for path in self.path.glob("*.lock"):
             with path.open() as lock:
-                _take(lock, within_seconds=10)  # a killed stack's servers may just be ending
-        for name in OWN_NAMES:
+                _try_lock(lock, within_seconds=10)  # servers of a killed stack may still be ending
+        for name in OWNED_NAMES:
             self._remove(name)
         with contextlib.suppress(OSError):
             self.path.rmdir()
@@ -150,23 +149,26 @@ class DataDirectory:
         target = path.resolve()
         if target.is_dir():
             shutil.rmtree(target)
-        if target.parent.parent == OWN_PLACE:
+        if target.parent.parent == ROOT_DIRECTORY:
             shutil.rmtree(target.parent, ignore_errors=True)
         if path.is_symlink() or path.is_file():
             path.unlink()
 
-    def _own_place(self, root: Path) -> Path:
+    def _create_linked_parent(self, root: Path) -> Path:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix="data-", dir=root))
-        place.chmod(0o711)
-        return place
+        directory = Path(tempfile.mkdtemp(prefix="data-", dir=root))
+        directory.chmod(0o711)
+        return directory
 
     def _fits(self, run: Path) -> bool:
         return len(os.fsencode(run)) + len(_LONGEST_SOCKET) <= _SOCKET_BYTES and bool(_PLAIN.fullmatch(str(run)))
 
 
 def server_account() -> pwd.struct_passwd | None:
-    """Who PostgreSQL runs as: `nobody` when we are root, else ourselves (none)."""
+    """Return the account to run PostgreSQL as: `nobody` for root, otherwise None for the current user.
+
+    :raises StackError: root has no such account.
+    """
     if os.geteuid() != 0:
         return None
     try:
@@ -176,18 +178,18 @@ def server_account() -> pwd.struct_passwd | None:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Whether `account` can enter `path`; the system is asked, since modes alone do not tell."""
-    question = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
-    return subprocess.run(question, **identity(account), check=False).returncode == 0
+    """Whether `account` can enter the directory; a child process tries it, since modes alone do not decide that."""
+    test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
+    return subprocess.run(test, **child_identity(account), check=False).returncode == 0
 
 
-def gone(place: Path) -> StackError:
-    """The sentence for data that was there and is not any more."""
-    return StackError(f"the data in {place} is gone: put it back, or give it up with `tocsin reset`")
+def data_missing_error(path: Path) -> StackError:
+    """Return the error for data that has been removed."""
+    return StackError(f"the data in {path} is gone: put it back, or give it up with `tocsin reset`")
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
+    """Write a file atomically that only its owner can read."""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -196,7 +198,7 @@ def write_private(path: Path, text: str) -> None:
     draft.replace(path)
 
 
-def _take(lock: IO[str], within_seconds: float = 0.0) -> bool:
+def _try_lock(lock: IO[str], within_seconds: float = 0.0) -> bool:
     deadline = time.monotonic() + within_seconds
     while True:
         try:
@@ -209,7 +211,7 @@ def _take(lock: IO[str], within_seconds: float = 0.0) -> bool:
             return True
 
 
-def _is_own_folder(path: Path) -> bool:
+def _is_own_directory(path: Path) -> bool:
     try:
         facts = path.lstat()
     except OSError:
@@ -217,9 +219,9 @@ def _is_own_folder(path: Path) -> bool:
     return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.geteuid()
 
 
-def _sentence(path: Path, error: OSError) -> StackError:
+def _create_error(path: Path, error: OSError) -> StackError:
     if error.errno == errno.ENOSPC:
-        return full_disk(path)
+        return disk_full_error(path)
     if error.errno in {errno.ENOTDIR, errno.EEXIST}:
-        return StackError(f"{error.filename or path} is a file: name a folder with --data")
-    return StackError(f"{path} cannot be used: {error.strerror}; name a folder with --data that you may write to")
+        return StackError(f"{error.filename or path} is a file: choose a directory with --data")
+    return StackError(f"{path} cannot be used: {error.strerror}; choose a directory with --data that you may write to")

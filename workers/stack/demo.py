@@ -1,4 +1,4 @@
-"""What `tocsin up --demo` adds to a stack: people, projects, and incidents that someone can talk about."""
+"""The demo of `tocsin up --demo`: people, projects, incidents and an alert rule."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from models.settings import sqlalchemy_url
 from workers.stack.up import Stack
 
 DIRECTORY: Final = Path(__file__).with_name("demo.json")
-"""Who exists in the demo; its tokens are for play."""
+"""The demo's organizations, people and projects; its tokens are public."""
 
 INCIDENTS: Final = (
     OpenIncident("Checkout answers slowly", ["p1"], status=10, dedup_key="demo-checkout"),
     OpenIncident("Card payments fail", ["p2"], status=20, dedup_key="demo-payments"),
     OpenIncident("Search index is a day old", ["p1"], status=1, dedup_key="demo-search"),
 )
-"""What is wrong in the demo: opened by its bot over HTTP, as any service would, and once, since each has a key."""
+"""The demo's incidents, opened by its bot over HTTP; their keys prevent duplicates on the next start."""
 
 ALERTS: Final = Path(__file__).with_name("demo_alerts.json")
-"""What Alertmanager once posted of a slow database (docs/alertmanager.md); in the demo it has just begun."""
+"""A recorded notification of Alertmanager about a slow database (docs/alertmanager.md), posted as if it were new."""
 
 RULE: Final = CreateAlertRule(
     "Errors on checkout",
@@ -39,28 +39,28 @@ RULE: Final = CreateAlertRule(
     query="level:error",
     resolve_threshold=40,
 )
-"""What the demo watches, for Own: a value between the thresholds is its first."""
+"""The demo's alert rule; its first observation lies between the two thresholds."""
 
 PATIENCE_SECONDS: Final = 15.0
 
 
 def prepare(stack: Stack) -> None:
-    """Import who exists."""
+    """Import the demo's directory."""
     engine = make_engine(sqlalchemy_url(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
     with engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
     engine.dispose()
 
 
-def greet(stack: Stack) -> list[str]:
-    """Let incidents come from everywhere; then two lines to paste: Mem tells Ana, who looks it up."""
-    notes = _open_incidents(stack) or _post_alerts(stack) or _watch(stack)
+def ready_message(stack: Stack) -> list[str]:
+    """Open incidents from every source; return lines with commands to paste: Mem mentions Ana, who reads her inbox."""
+    notes = _open_incidents(stack) or _post_alerts(stack) or _create_rule(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
     body = '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'
     post = f"curl -X POST {acme}/incidents/1/comments/ -H 'Authorization: Bearer dev-mem'"
     return [
         *notes,
-        "try it: Mem mentions Ana, then Ana looks into her inbox",
+        "try it: Mem mentions Ana, then Ana reads her inbox",
         f"  {post} -H 'Content-Type: application/json' -d '{body}'",
         f"  curl {acme}/notifications/ -H 'Authorization: Bearer dev-ana'",
     ]
@@ -71,7 +71,7 @@ def _open_incidents(stack: Stack) -> list[str]:
         try:
             bot.bulk(INCIDENTS, wait=PATIENCE_SECONDS)
         except TocsinError as error:
-            return [f"the incidents of the demo are not open yet: {error}"]
+            return [f"the demo's incidents have not been opened: {error}"]
     return []
 
 
@@ -79,24 +79,24 @@ def _post_alerts(stack: Stack) -> list[str]:
     group = json.loads(ALERTS.read_text())
     for alert in group["alerts"]:
         alert["startsAt"] = datetime.now(UTC).isoformat()
-    address = f"{stack.url}/api/0/organizations/acme/integrations/alertmanager/"
+    url = f"{stack.url}/api/0/organizations/acme/integrations/alertmanager/"
     headers = {"Authorization": "Bearer dev-alertmanager", "Prefer": f"wait={PATIENCE_SECONDS:.0f}"}
     try:
-        httpx2.post(address, json=group, headers=headers, timeout=2 * PATIENCE_SECONDS).raise_for_status()
+        httpx2.post(url, json=group, headers=headers, timeout=2 * PATIENCE_SECONDS).raise_for_status()
     except httpx2.HTTPError as error:
-        return [f"the alerts of the demo are not there yet: {error}"]
+        return [f"the demo's alerts have not been posted: {error}"]
     return []
 
 
-def _watch(stack: Stack) -> list[str]:
-    """Make the rule, once, and send its first value: too many errors, and an incident."""
+def _create_rule(stack: Stack) -> list[str]:
+    """Create the alert rule, unless it exists, and post its first observation, which opens an incident."""
     bot = partial(Tocsin, stack.url, "dev-bot", organization="acme", patience_seconds=PATIENCE_SECONDS)
     try:
-        with bot() as program, bot(act_as=14) as own:
-            if RULE.name in [rule["name"] for rule in own.read("alert-rules/", project="-1")]:
+        with bot() as service, bot(act_as=14) as owner:
+            if RULE.name in [rule["name"] for rule in owner.read("alert-rules/", project="-1")]:
                 return []
-            made = own.post(RULE)
-            program.post(ObserveMetric(made.body["id"], "p1", 64, datetime.now(UTC)))
+            created = owner.post(RULE)
+            service.post(ObserveMetric(created.body["id"], "p1", 64, datetime.now(UTC)))
     except TocsinError as error:
-        return [f"the alert rule of the demo is not there yet: {error}"]
+        return [f"the demo's alert rule has not been created: {error}"]
     return []

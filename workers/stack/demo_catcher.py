@@ -1,24 +1,25 @@
-"""What `tocsin up --demo` adds to see what leaves the house: a mail catcher and a webhook echo, as one more part."""
+"""The mail catcher and webhook echo of `tocsin up --demo`, run as one more process of the stack."""
 
 from __future__ import annotations
 
 import os
 from typing import Final
 
+from tasks.startup import free_port
 from workers.stack.own_processes import TocsinProcess, tocsin
-from workers.stack.up import Stack, free_port
+from workers.stack.up import Stack
 
 LOOPBACK: Final = "127.0.0.1"
 
 
-class Catching:
-    """Starts the catcher on free ports; mails go to it unless a mail server is configured."""
+class CatcherExtension:
+    """Starts the catcher on free ports; mail goes to it unless a mail server is configured."""
 
     def __init__(self) -> None:
         self._page = ""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Start the catcher, and let the other parts know of it."""
+        """Start the catcher, and set TOCSIN_SMTP_URL for the processes that start after it."""
         ports: set[int] = set()
         while len(ports) < 2:
             ports.add(free_port(LOOPBACK, 0))
@@ -29,11 +30,11 @@ class Catching:
         stack.environment["TOCSIN_SMTP_URL"] = stack.settings.smtp_url or f"smtp://{LOOPBACK}:{smtp_port}"
         self._page = f"http://{LOOPBACK}:{http_port}"
 
-    def greet(self, stack: Stack, /) -> list[str]:
-        """Where mails and webhooks can be sent to, and seen."""
+    def ready_message(self, stack: Stack, /) -> list[str]:
+        """Return lines with the addresses of the catcher."""
         mail = "goes to TOCSIN_SMTP_URL" if stack.settings.smtp_url else stack.environment["TOCSIN_SMTP_URL"]
         return [
-            f"caught     {self._page}/ shows mails and webhooks",
+            f"catcher    {self._page}/ shows mail and webhooks",
             f"mail       {mail}",
             f"webhooks   {self._page}/hook",
         ]

@@ -1,4 +1,4 @@
-"""Finding a running stack: ``DIR/stack.json`` names its settings and processes for every other command."""
+"""Discovery of a running stack: ``stack.json`` in the data directory holds its settings and process ids."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from workers.stack.settings import StackSettings
 
 
 @dataclass(frozen=True)
-class Running:
-    """A running stack: where it answers, the settings that lead to its servers, its processes by part."""
+class RunningStack:
+    """A running stack: the address of its gateway, the settings of its servers, and its process ids by name."""
 
     url: str
     host: str
@@ -22,41 +22,41 @@ class Running:
     pids: dict[str, int] = field(default_factory=dict)
 
 
-def publish(folder: DataDirectory, running: Running) -> None:
-    """Let others find the stack; the file is readable by its owner alone."""
-    write_private(folder.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
+def publish(data_dir: DataDirectory, running: RunningStack) -> None:
+    """Write the file, readable by its owner only."""
+    write_private(data_dir.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
 
 
-def withdraw(folder: DataDirectory) -> None:
-    """Let nobody find the stack any more."""
-    (folder.path / "stack.json").unlink(missing_ok=True)
+def unpublish(data_dir: DataDirectory) -> None:
+    """Remove the file."""
+    (data_dir.path / "stack.json").unlink(missing_ok=True)
 
 
-def running_stack(data: Path) -> Running | None:
-    """The stack that runs on `data`; a file that a killed stack left behind counts for nothing.
+def find_running_stack(data: Path) -> RunningStack | None:
+    """Return the stack that runs in the directory `data`, or None; the file of a killed stack is ignored.
 
-    :raises StackError: the folder cannot be read by us.
+    :raises StackError: the directory is not readable.
     """
-    folder = DataDirectory(data)
+    data_dir = DataDirectory(data)
     try:
-        if not folder.is_locked():
+        if not data_dir.is_locked():
             return None
-        return Running(**json.loads((folder.path / "stack.json").read_text()))
+        return RunningStack(**json.loads((data_dir.path / "stack.json").read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
         raise StackError(f"{error.filename} cannot be read: run this as the user who started `tocsin up`") from None
 
 
-def environment_of(data: Path, settings: StackSettings | None = None) -> dict[str, str]:
-    """The settings that lead to the servers: configured URLs, and for the rest the stack that runs on `data`.
+def resolve_environment(data: Path, settings: StackSettings | None = None) -> dict[str, str]:
+    """Return the URLs of the servers: those configured, the others from the stack that runs in the directory `data`.
 
-    :raises StackError: no database is configured, and nothing runs there.
+    :raises StackError: no database is configured, and no stack runs there.
     """
     configured = (settings or StackSettings.from_environment()).environment
-    running = running_stack(data)
+    running = find_running_stack(data)
     if running is not None:
         return running.environment | configured
     if "DATABASE_URL" not in configured:
-        raise StackError(f"nothing runs on {data}: start it with `tocsin up --data {data}`, or set DATABASE_URL")
+        raise StackError(f"no stack runs in {data}: start it with `tocsin up --data {data}`, or set DATABASE_URL")
     return configured

@@ -1,7 +1,7 @@
-"""The demo's mail catcher and webhook echo: whatever is sent to them is kept in memory, to be looked at.
+"""The demo's mail catcher and webhook echo, which keep what they receive in memory.
 
-Mails come in by SMTP, webhooks by POST below ``/hook``. ``/`` shows both to people, ``/mails`` and ``/webhooks`` to
-programs, newest first. It listens on this machine alone and keeps the last :data:`KEPT` of each.
+It receives mail by SMTP and webhooks by POST below ``/hook``. ``/`` is a page that shows both, ``/mails`` and
+``/webhooks`` return them as JSON, newest first. It listens on loopback only and keeps the last :data:`KEPT` of each.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HOST: Final = "127.0.0.1"
 
 KEPT: Final = 100
 MAX_BYTES: Final = 256 * 1024
-"""How large a mail or a webhook's body may be; larger ones are refused."""
+"""The maximum size of a mail or of a webhook's body."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -43,8 +43,8 @@ _HEADERS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
-    """A mail as it came: ``sender`` and ``to`` are the envelope's, ``headers`` its own in their order."""
+class ReceivedMail:
+    """A received mail: ``sender`` and ``to`` come from the SMTP envelope, ``headers`` from the message, in order."""
 
     at: str
     sender: str
@@ -56,8 +56,8 @@ class Mail:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """A webhook as it came."""
+class ReceivedWebhook:
+    """A received webhook."""
 
     at: str
     path: str
@@ -65,53 +65,55 @@ class Call:
     body: str
 
 
-# Without slots: aiosmtpd looks at every attribute, and before Python 3.11.3 one of those of slots could not be read.
+# Without slots: aiosmtpd reads every attribute, which fails for one that slots add before Python 3.11.3.
 @dataclass(frozen=True)
-class Catch:
-    """What was caught, newest first."""
+class Inbox:
+    """What has been received, newest first, and the handlers that receive and show it."""
 
-    mails: deque[Mail] = field(default_factory=lambda: deque(maxlen=KEPT))
-    calls: deque[Call] = field(default_factory=lambda: deque(maxlen=KEPT))
+    mails: deque[ReceivedMail] = field(default_factory=lambda: deque(maxlen=KEPT))
+    webhooks: deque[ReceivedWebhook] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd
-        """Take a mail; the name is what aiosmtpd calls."""
+        """Store a mail; aiosmtpd calls this method by its name."""
         self.mails.appendleft(_mail(envelope))
         return "250 Caught"
 
-    async def take(self, request: Request) -> Response:
-        """Take a webhook, and say back what was taken."""
+    async def receive_webhook(self, request: Request) -> Response:
+        """Store a webhook and return it as JSON; respond 413 if its body is too large."""
         body = b""
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BYTES:
-                return JSONResponse({"detail": f"A body may have {MAX_BYTES} bytes."}, 413, _HEADERS)
-        call = Call(_now(), request.url.path, list(request.headers.items()), body.decode(errors="replace"))
-        self.calls.appendleft(call)
-        return JSONResponse(asdict(call), headers=_HEADERS)
+                return JSONResponse({"detail": f"A body may have at most {MAX_BYTES} bytes."}, 413, _HEADERS)
+        webhook = ReceivedWebhook(
+            _now(), request.url.path, list(request.headers.items()), body.decode(errors="replace")
+        )
+        self.webhooks.appendleft(webhook)
+        return JSONResponse(asdict(webhook), headers=_HEADERS)
 
     async def show(self, _: Request) -> Response:
-        """A page for people."""
+        """Return the page that shows everything."""
         return HTMLResponse(
-            _PAGES.get_template("caught.html").render(mails=self.mails, calls=self.calls), 200, _HEADERS
+            _PAGES.get_template("caught.html").render(mails=self.mails, calls=self.webhooks), 200, _HEADERS
         )
 
     async def list_mails(self, _: Request) -> Response:
-        """The mails, for programs."""
+        """Return the mails as JSON."""
         return JSONResponse([asdict(mail) for mail in self.mails], headers=_HEADERS)
 
-    async def list_calls(self, _: Request) -> Response:
-        """The webhooks, for programs."""
-        return JSONResponse([asdict(call) for call in self.calls], headers=_HEADERS)
+    async def list_webhooks(self, _: Request) -> Response:
+        """Return the webhooks as JSON."""
+        return JSONResponse([asdict(webhook) for webhook in self.webhooks], headers=_HEADERS)
 
 
 _PAGES: Final = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True)
 
 
 def run(*, smtp_port: int, http_port: int) -> None:
-    """Catch until SIGTERM or Ctrl-C."""
-    # uvloop was seen to lose its SMTP port: docs/decisions/0019-a-gateway-watches-its-door.md.
+    """Receive mail and webhooks until SIGTERM or Ctrl-C."""
+    # uvloop was seen to lose its SMTP port: docs/decisions/0019-gateway-watchdog.md.
     config = uvicorn.Config(
-        _application(Catch(), smtp_port),
+        _application(Inbox(), smtp_port),
         host=HOST,
         port=http_port,
         loop="asyncio",
@@ -122,32 +124,32 @@ def run(*, smtp_port: int, http_port: int) -> None:
     _Server(config).run()
 
 
-def _application(catch: Catch, smtp_port: int) -> Starlette:
+def _application(inbox: Inbox, smtp_port: int) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
 
         def protocol() -> SMTP:
-            return SMTP(catch, data_size_limit=MAX_BYTES, enable_SMTPUTF8=True, hostname="localhost", loop=loop)
+            return SMTP(inbox, data_size_limit=MAX_BYTES, enable_SMTPUTF8=True, hostname="localhost", loop=loop)
 
         async with await loop.create_server(protocol, HOST, smtp_port):
             yield
 
     return Starlette(
         routes=[
-            Route("/", catch.show),
-            Route("/mails", catch.list_mails),
-            Route("/webhooks", catch.list_calls),
-            Route("/hook{rest:path}", catch.take, methods=["POST"]),
+            Route("/", inbox.show),
+            Route("/mails", inbox.list_mails),
+            Route("/webhooks", inbox.list_webhooks),
+            Route("/hook{rest:path}", inbox.receive_webhook, methods=["POST"]),
         ],
-        # A page elsewhere that leads its own name here would read the mails.
+        # Otherwise a web page whose host name resolves to loopback could read the mails.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
         lifespan=lifespan,
     )
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it listens."""
+    """uvicorn, with an announcement that it listens."""
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)
@@ -155,10 +157,10 @@ class _Server(uvicorn.Server):
             announce_ready()
 
 
-def _mail(envelope: Envelope) -> Mail:
+def _mail(envelope: Envelope) -> ReceivedMail:
     content = envelope.content or b""
     message = message_from_bytes(content.encode() if isinstance(content, str) else content, policy=policy.default)
-    return Mail(
+    return ReceivedMail(
         at=_now(),
         sender=envelope.mail_from or "",
         to=[str(address) for address in envelope.rcpt_tos],
@@ -176,7 +178,7 @@ def _part(message: EmailMessage, kind: str) -> str:
     try:
         return str(part.get_content())
     except (LookupError, ValueError):
-        # A charset that nobody knows; what came is shown as well as it can be.
+        # Unknown charset: show the bytes as well as possible.
         payload = part.get_payload(decode=True)
         return payload.decode(errors="replace") if isinstance(payload, bytes) else ""
 

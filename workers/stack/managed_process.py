@@ -1,4 +1,4 @@
-"""One part of the stack: a program we start as our direct child, know when it is ready, and stop."""
+"""A process of the stack: a child process that is started, checked for readiness, and stopped."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from typing import TypedDict
 from workers.stack import parent_death
 
 GRACE_SECONDS = 8.0
-"""How long a part may take to stop by itself before it is killed."""
+"""How long a process may take to stop before it is killed."""
 
 LOG_BYTES = 5_000_000
-"""A part's log longer than this is moved to ``<part>.log.1`` when the part starts."""
+"""A log longer than this is moved to ``<name>.log.1`` when its process starts."""
 
 _POLL_SECONDS = 0.02
 
 
 class StackError(Exception):
-    """The stack cannot do what was asked; the text is one sentence that says why and what to do."""
+    """An expected failure of the stack; the text is one sentence that gives the reason and the fix."""
 
 
-def full_disk(path: Path) -> StackError:
-    """The sentence for a disk without space."""
-    return StackError(f"the disk that holds {path} is full: free some space there, or name another folder with --data")
+def disk_full_error(path: Path) -> StackError:
+    """Return the error for a disk without free space."""
+    return StackError(f"the disk that holds {path} is full: free some space, or choose another directory with --data")
 
 
 class ManagedProcess:
-    """A program, its environment and its log; subclasses say how to prepare it and when it is ready."""
+    """A program with its environment and its log; subclasses define its preparation and its readiness."""
 
     stop_signal = signal.SIGTERM
-    leash_signal = signal.SIGKILL
+    parent_death_signal = signal.SIGKILL
 
     def __init__(
         self,
@@ -48,43 +48,47 @@ class ManagedProcess:
         log: Path,
         environment: Mapping[str, str],
         account: pwd.struct_passwd | None = None,
-        guard: Path | None = None,
+        lock_file: Path | None = None,
     ) -> None:
-        """`account` is who it runs as (none: ourselves); `guard` is a file it keeps locked for as long as it lives."""
+        """Describe the process; nothing is started yet.
+
+        :param account: the account to run as; None for the current user.
+        :param lock_file: a file that the process keeps locked as long as it lives.
+        """
         self.name = name
         self.command = command
         self.log = log
         self.environment = dict(environment)
         self.account = account
-        self.lock_file = guard
-        self.process: subprocess.Popen[bytes] | None = None
+        self.lock_file = lock_file
+        self.popen: subprocess.Popen[bytes] | None = None
         self._watcher: subprocess.Popen[bytes] | None = None
         self._log_start: int | None = None
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
-        return self.process.pid if self.process and self.is_running() else None
+        """The process id, or None if it is not running."""
+        return self.popen.pid if self.popen and self.is_running() else None
 
     def start(self) -> None:
-        """Start the program; it is of use once :meth:`is_ready` says so.
+        """Start the program, without waiting until it is ready.
 
         :raises StackError: it cannot be started.
         """
-        self.reap()
+        self.release()
         self._start()
 
     def is_ready(self) -> bool:
-        """Whether it answers; a plain program is ready when it runs."""
+        """Whether it is ready for use; a plain program is ready as soon as it runs."""
         return self.is_running()
 
     def is_running(self) -> bool:
-        """Whether the process lives."""
-        return self.process is not None and self.process.poll() is None
+        """Whether the process is running."""
+        return self.popen is not None and self.popen.poll() is None
 
-    def ending(self) -> str:
-        """How it died, in words."""
-        code = self.process.poll() if self.process else None
+    def describe_exit(self) -> str:
+        """Return a phrase for how the process ended, such as ``ended with exit code 1``."""
+        code = self.popen.poll() if self.popen else None
         if code is None:
             return "still runs"
         if code < 0:
@@ -96,59 +100,59 @@ class ManagedProcess:
     def wait_ready(self, within_seconds: float = 60.0) -> None:
         """Wait until it is ready.
 
-        :raises StackError: it ended, or the time is over.
+        :raises StackError: it ended, or was not ready in time.
         """
         deadline = time.monotonic() + within_seconds
         while not self.is_ready():
             if not self.is_running():
-                raise self.failure(self.ending())
+                raise self.failure(self.describe_exit())
             if time.monotonic() > deadline:
                 raise self.failure(f"was not ready within {within_seconds:.0f} s")
             time.sleep(_POLL_SECONDS)
 
     def failure(self, what: str) -> StackError:
-        """The sentence for a part that does not come up, with the end of its log."""
+        """Return the error for a process that does not become ready, with the end of its log."""
         tail = self.last_lines()
         if any(os.strerror(errno.ENOSPC) in line for line in tail):
-            return full_disk(self.log)
-        said = "".join(f"\n  {line}" for line in tail)
-        return StackError(f"{self.name} {what}; its log is {self.log}{said}")
+            return disk_full_error(self.log)
+        excerpt = "".join(f"\n  {line}" for line in tail)
+        return StackError(f"{self.name} {what}; its log is {self.log}{excerpt}")
 
     def request_stop(self) -> None:
-        """Send the signal that stops it in good order."""
+        """Send the signal for an orderly stop."""
         self.signal(self.stop_signal)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Stop it: in good order, after `grace_seconds` by force. Stopping twice does nothing."""
-        if self.process is None:
+        """Stop it in an orderly way, and kill it after `grace_seconds`; do nothing if it was never started."""
+        if self.popen is None:
             return
         self.request_stop()
         try:
-            self.process.wait(grace_seconds)
+            self.popen.wait(grace_seconds)
         except subprocess.TimeoutExpired:
             self.kill()
-        self.reap()
+        self.release()
 
     def kill(self) -> None:
-        """Kill it with -9, with whatever it started, and wait for its end."""
-        if self.process is not None:
+        """Kill it and the processes it started with SIGKILL, and wait until it has ended."""
+        if self.popen is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+                os.killpg(self.popen.pid, signal.SIGKILL)
+            self.popen.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it still runs."""
-        if self.process is not None and self.is_running():
-            self.process.send_signal(number)
+        """Send a signal to the process, if it is running."""
+        if self.popen is not None and self.is_running():
+            self.popen.send_signal(number)
 
-    def reap(self) -> None:
-        """Forget a process that has ended."""
+    def release(self) -> None:
+        """Release the resources of a process that has ended."""
         if self._watcher is not None:
-            parent_death.unwatch(self._watcher)
+            parent_death.stop_watcher(self._watcher)
             self._watcher = None
 
     def last_lines(self, count: int = 8) -> list[str]:
-        """The end of its log, as far as it is of its last start."""
+        """Return the last lines of its log since its last start."""
         if self._log_start is None:
             return []
         try:
@@ -160,28 +164,28 @@ class ManagedProcess:
         return [line.rstrip() for line in text.splitlines() if line.strip()][-count:]
 
     def _start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
-        tie = parent_death.before_exec(self.leash_signal)
-        with self._guarded() as guard, self._open_log() as log:
+        die_with_parent = parent_death.make_preexec(self.parent_death_signal)
+        with self._hold_lock_file() as inherited, self._open_log() as log:
             try:
-                self.process = subprocess.Popen(
+                self.popen = subprocess.Popen(
                     self.command,
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    process_group=0,  # Ctrl-C is for us; we stop our children in order
-                    pass_fds=(*guard, *pass_fds),
-                    preexec_fn=tie,
-                    **identity(self.account),
+                    process_group=0,  # Ctrl-C is for the supervisor, which stops the processes in order
+                    pass_fds=(*inherited, *pass_fds),
+                    preexec_fn=die_with_parent,
+                    **child_identity(self.account),
                 )
             except OSError as error:
                 raise StackError(f"{self.name} cannot be started: {error.strerror}: {self.command[0]}") from error
-        if tie is None:
-            self._watcher = parent_death.watch(self.process.pid, self.leash_signal)
+        if die_with_parent is None:
+            self._watcher = parent_death.start_watcher(self.popen.pid, self.parent_death_signal)
 
     @contextlib.contextmanager
-    def _guarded(self) -> Iterator[tuple[int, ...]]:
-        """Hold the guard while starting; the child inherits it, so the lock lives as long as the child does."""
+    def _hold_lock_file(self) -> Iterator[tuple[int, ...]]:
+        """Lock the file and yield its descriptor; the child inherits it and keeps the lock until it ends."""
         if self.lock_file is None:
             yield ()
             return
@@ -191,10 +195,10 @@ class ManagedProcess:
             yield (lock.fileno(),)
 
     def end_orphans(self) -> None:
-        """End what a killed predecessor started and that lives on."""
+        """Kill processes that a killed predecessor has left running."""
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed predecessor left; called when it is certain that none lives."""
+        """Remove files that a killed predecessor has left; called once none is running."""
 
     def _wait_for(self, lock: int, within_seconds: float = 10.0) -> None:
         deadline = time.monotonic() + within_seconds
@@ -205,7 +209,7 @@ class ManagedProcess:
                 self.end_orphans()
                 if time.monotonic() > deadline:
                     raise StackError(
-                        f"an earlier {self.name} still runs on {self.lock_file}: end it, then start again"
+                        f"an earlier {self.name} still holds {self.lock_file}: end it, then start again"
                     ) from None
                 time.sleep(_POLL_SECONDS)
             else:
@@ -226,8 +230,8 @@ class ManagedProcess:
             os.close(descriptor)
 
 
-class Identity(TypedDict, total=False):
-    """The arguments of Popen that say who a child is."""
+class ChildIdentity(TypedDict, total=False):
+    """The arguments of Popen that determine the account of a child process."""
 
     user: int
     group: int
@@ -235,8 +239,8 @@ class Identity(TypedDict, total=False):
     cwd: str
 
 
-def identity(account: pwd.struct_passwd | None) -> Identity:
-    """Who a child is: `account`, in a folder that anyone may enter, or ourselves, where we are."""
+def child_identity(account: pwd.struct_passwd | None) -> ChildIdentity:
+    """Return the arguments of Popen to run as `account` in the root directory; none for the current user."""
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": "/"}

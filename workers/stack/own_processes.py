@@ -1,4 +1,4 @@
-"""Our own processes as parts: started by the very commands an operator would type."""
+"""tocsin's processes as managed processes, started by the commands that an operator would type."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from workers.runtime.readiness import VARIABLE
 from workers.stack.managed_process import ManagedProcess
 
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 
 
 class TocsinProcess(ManagedProcess):
     """A process that announces its readiness through a pipe (:mod:`workers.runtime.readiness`)."""
 
     def __init__(self, name: str, command: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
-        """Describe it; nothing is started yet."""
+        """Describe the process; nothing is started yet."""
         super().__init__(name, command, log=log, environment=environment)
         self._pipe: int | None = None
         self._announced = False
@@ -31,16 +31,16 @@ class TocsinProcess(ManagedProcess):
         """
         self.reap()
         self._announced = False
-        self._pipe, theirs = os.pipe()
+        self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
-        self.environment[VARIABLE] = str(theirs)
+        self.environment[VARIABLE] = str(write_end)
         try:
-            self._start(pass_fds=(theirs,))
+            self._start(pass_fds=(write_end,))
         finally:
-            os.close(theirs)
+            os.close(write_end)
 
     def is_ready(self) -> bool:
-        """Whether it has announced that it is."""
+        """Whether the process has announced that it is ready."""
         if self._pipe is not None and not self._announced:
             try:
                 self._announced = bool(os.read(self._pipe, 64))
@@ -49,9 +49,9 @@ class TocsinProcess(ManagedProcess):
         return self._announced and self.is_running()
 
     def reap(self) -> None:
-        """Forget a process that has ended."""
+        """Release the resources of a process that has ended."""
         self._close_pipe()
-        super().reap()
+        super().release()
 
     def _close_pipe(self) -> None:
         if self._pipe is not None:
@@ -60,16 +60,16 @@ class TocsinProcess(ManagedProcess):
 
 
 class GatewayProcess(ManagedProcess):
-    """The gateway; it is ready when it answers."""
+    """The gateway, which is ready when it responds to HTTP."""
 
     def __init__(self, host: str, port: int, *, logs: Path, environment: Mapping[str, str]) -> None:
-        """Describe it; nothing is started yet."""
+        """Describe the process; nothing is started yet."""
         command = tocsin("gateway", "--host", host, "--port", str(port))
         super().__init__("gateway", command, log=logs / "gateway.log", environment=environment)
-        self._address = (_EVERYWHERE.get(host, host), port)
+        self._address = (_LOOPBACK_OF.get(host, host), port)
 
     def is_ready(self) -> bool:
-        """Whether it answers GET /livez with 200."""
+        """Whether it responds to GET /livez with 200."""
         if not self.is_running():
             return False
         connection = http.client.HTTPConnection(*self._address, timeout=1)
@@ -85,7 +85,7 @@ class GatewayProcess(ManagedProcess):
 def own_processes(
     host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]
 ) -> list[ManagedProcess]:
-    """Every process of ours, in the order in which they are started."""
+    """Return all of tocsin's processes, in their start order."""
     names = [(f"worker-{number}", "worker") for number in range(1, workers + 1)]
     names += [("relay", "relay"), ("notifier", "notifier")]
     return [
@@ -95,7 +95,7 @@ def own_processes(
 
 
 def tocsin(*words: str) -> list[str]:
-    """The command line of one of our commands, as a process list is to show it."""
+    """Return the command line of a `tocsin` command, as process lists should show it."""
     script = Path(sysconfig.get_path("scripts")) / "tocsin"
     program = [str(script)] if script.is_file() else ["-m", "workers.cli"]
     return [sys.executable, *program, *words]

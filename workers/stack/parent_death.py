@@ -1,7 +1,7 @@
-"""A child dies with its parent, also when the parent is killed with -9.
+"""Signals a child process when its parent dies, even by SIGKILL.
 
-Linux tells the child (PDEATHSIG). That signal is tied to the *thread* that started the child, so from any other
-thread, and on other systems, a small watcher waits at a pipe that only the parent holds open.
+Linux does so itself (PR_SET_PDEATHSIG), but on the death of the *thread* that started the child. For other threads than
+the main one, and on other systems, a watcher process waits at a pipe that only the parent keeps open.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ _PR_SET_PDEATHSIG = 1
 _WATCH = 'read -r _; kill -s "$1" "$2" 2>/dev/null'
 
 
-def before_exec(leash: signal.Signals) -> Callable[[], None] | None:
-    """What the child does before it becomes its program; none where only a watcher can do it."""
+def make_preexec(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """Return a function for Popen's ``preexec_fn``, or None if a watcher is needed."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
-    def tie() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(leash), 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the leash was on
-            os.kill(os.getpid(), leash)
+    def request_death_signal() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:  # the parent died before the request
+            os.kill(os.getpid(), death_signal)
 
-    return tie
+    return request_death_signal
 
 
-def watch(pid: int, leash: signal.Signals) -> subprocess.Popen[bytes]:
-    """A watcher that sends `leash` to `pid` once this process is gone; end it when the child has ended."""
+def start_watcher(pid: int, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
+    """Start a process that sends `death_signal` to `pid` when this process dies; stop it when the child has ended."""
     return subprocess.Popen(
-        ["/bin/sh", "-c", _WATCH, "tocsin-leash", leash.name.removeprefix("SIG"), str(pid)],
+        ["/bin/sh", "-c", _WATCH, "tocsin-parent-watcher", death_signal.name.removeprefix("SIG"), str(pid)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -44,8 +44,8 @@ def watch(pid: int, leash: signal.Signals) -> subprocess.Popen[bytes]:
     )
 
 
-def unwatch(watcher: subprocess.Popen[bytes]) -> None:
-    """End a watcher before its pipe closes, so that it signals nobody."""
+def stop_watcher(watcher: subprocess.Popen[bytes]) -> None:
+    """Kill a watcher before its pipe closes, so that it sends no signal."""
     watcher.kill()
     watcher.wait()
     if watcher.stdin is not None:

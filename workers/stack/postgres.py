@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: the server of the wheel, on a Unix socket only, as our direct child.
+"""The embedded PostgreSQL, which listens on a Unix socket only.
 
-As root it runs as `nobody`, in places that `nobody` can reach; no permission outside the data folder is changed.
-Whoever can enter the private socket folder is trusted; nobody else can.
+Started by root it runs as `nobody`, in directories that `nobody` can enter; no permission outside the data directory is
+changed. It trusts every connection, because only the owner can enter the private directory of the socket.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 from workers.stack import parent_death
 from workers.stack.binaries import postgres_programs
-from workers.stack.data_dir import DataDirectory, gone, server_account
-from workers.stack.managed_process import ManagedProcess, StackError, full_disk, identity
+from workers.stack.data_dir import DataDirectory, data_missing_error, server_account
+from workers.stack.managed_process import ManagedProcess, StackError, child_identity, disk_full_error
 
 MAJOR = "18"
 USER = DATABASE = "tocsin"
@@ -37,57 +37,57 @@ _SETTINGS = {
     "log_line_prefix": "%m [%p] ",
     "unix_socket_permissions": "0700",
 }
-_HASTY = {"fsync": "off", "full_page_writes": "off"}
+_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres(ManagedProcess):
-    """The database of one data folder."""
+    """The PostgreSQL server of a data directory."""
 
-    stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
-    leash_signal = signal.SIGQUIT  # "immediate": the next start recovers from the log
+    stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions, writes a checkpoint
+    leash_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
 
-    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
-        """`durable=False` trusts the operating system not to crash: for tests."""
+    def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
+        """Describe the server; ``durable=False`` is for tests and loses data if the operating system crashes."""
         account = server_account()
-        self._folder = folder
-        self._settings = _SETTINGS if durable else _SETTINGS | _HASTY
-        self.data = folder.path / "postgres"
-        self.sockets = folder.path / "run"
+        self._data_dir = data_dir
+        self._settings = _SETTINGS if durable else _SETTINGS | _NOT_DURABLE
+        self.data = data_dir.path / "postgres"
+        self.sockets = data_dir.path / "run"
         super().__init__(
             "postgres",
             [],
-            log=folder.logs / "postgres.log",
+            log=data_dir.logs / "postgres.log",
             environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
             account=account,
-            guard=folder.path / "postgres.lock",
+            lock_file=data_dir.path / "postgres.lock",
         )
 
     @property
     def url(self) -> str:
-        """Where it is, for SQLAlchemy and for libpq alike."""
+        """Its URL, which SQLAlchemy and libpq both accept."""
         return f"postgresql://{USER}@/{DATABASE}?host={self.sockets}"
 
     @property
     def note(self) -> str:
-        """A line about data that could not lie in the data folder, or nothing."""
-        if self.data.parent == self._folder.path:
+        """A line about data that had to be stored outside the data directory, or an empty string."""
+        if self.data.parent == self._data_dir.path:
             return ""
-        return f"postgres keeps its data in {self.data}, since it cannot reach {self._folder.path}"
+        return f"postgres keeps its data in {self.data}, since it cannot reach {self._data_dir.path}"
 
     def start(self) -> None:
-        """Make the database cluster if there is none, and start the server.
+        """Create the database cluster if there is none, and start the server.
 
-        :raises StackError: the data is of another major version, the disk is full, or initdb fails.
+        :raises StackError: the data is from another major version, the disk is full, or initdb fails.
         """
         account = self.account
         try:
-            programs = postgres_programs(self._folder, account)
-            self.data = self._folder.place_for("postgres", account)
-            self.sockets = _private(self._folder.run_folder(account) / "postgres", account)
+            programs = postgres_programs(self._data_dir, account)
+            self.data = self._data_dir.server_directory("postgres", account)
+            self.sockets = _private_directory(self._data_dir.socket_directory(account) / "postgres", account)
             if not self.data.exists():
-                if self.process is not None:
-                    raise gone(self.data)
-                self._make_cluster(programs)
+                if self.popen is not None:
+                    raise data_missing_error(self.data)
+                self._create_cluster(programs)
         except OSError as error:
             raise self.failure(f"cannot be prepared: {error.strerror or error}") from error
         self._check_version()
@@ -97,7 +97,7 @@ class Postgres(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether it answers a query."""
+        """Whether it responds to a query."""
         import psycopg
 
         if not self.is_running():
@@ -110,14 +110,14 @@ class Postgres(ManagedProcess):
         return True
 
     def end_orphans(self) -> None:
-        """Kill the sessions of a killed server: one with a long query would keep the next server waiting."""
+        """Kill the sessions of a killed server, whose long queries would delay the next start."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (process / "cwd").readlink() == self.data and (process / "exe").readlink().name == "postgres":
                     os.kill(int(process.name), signal.SIGKILL)
 
     def clear_leftovers(self) -> None:
-        """Forget the lock files of a killed server: our own lock says that it is gone, its pid may be another's."""
+        """Remove the lock files of a killed server: our lock proves that it has ended, and its pid may be reused."""
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
 
@@ -126,15 +126,15 @@ class Postgres(ManagedProcess):
         if version != MAJOR:
             raise StackError(
                 f"{self.data} holds data of PostgreSQL {version}, and this is {MAJOR}: back it up with the tocsin that "
-                "made it (`tocsin backup`), then `tocsin reset`, and restore it here (`tocsin restore`)"
+                "created it (`tocsin backup`), then `tocsin reset`, and restore it here (`tocsin restore`)"
             )
 
-    def _make_cluster(self, programs: Path) -> None:
-        """Make it under another name first, so that a half-made cluster is never taken for a whole one."""
+    def _create_cluster(self, programs: Path) -> None:
+        """Create it under another name first, so that an incomplete cluster is never used."""
         draft = self.data.with_name("postgres.new")
         if draft.exists():
             shutil.rmtree(draft)
-        _private(draft, self.account)
+        _private_directory(draft, self.account)
         self._run([programs / "initdb", *_INITDB, "--auth=trust", "--no-instructions", "-U", USER, "-D", draft])
         self._run([programs / "postgres", "--single", "-D", draft, "postgres"], f"CREATE DATABASE {DATABASE}\n")
         draft.replace(self.data)
@@ -149,18 +149,18 @@ class Postgres(ManagedProcess):
             text=True,
             check=False,
             process_group=0,
-            preexec_fn=parent_death.before_exec(signal.SIGKILL),
-            **identity(self.account),
+            preexec_fn=parent_death.make_preexec(signal.SIGKILL),
+            **child_identity(self.account),
         )
         if done.returncode == 0:
             return
         if "No space left on device" in done.stdout:
-            raise full_disk(self.data)
-        said = "".join(f"\n  {line}" for line in done.stdout.splitlines()[-8:])
-        raise StackError(f"{Path(command[0]).name} failed with exit code {done.returncode}:{said}")
+            raise disk_full_error(self.data)
+        excerpt = "".join(f"\n  {line}" for line in done.stdout.splitlines()[-8:])
+        raise StackError(f"{Path(command[0]).name} failed with exit code {done.returncode}:{excerpt}")
 
 
-def _private(path: Path, account: pwd.struct_passwd | None) -> Path:
+def _private_directory(path: Path, account: pwd.struct_passwd | None) -> Path:
     path.mkdir(mode=0o700, exist_ok=True)
     if account is not None:
         os.chown(path, account.pw_uid, account.pw_gid)

@@ -1,4 +1,4 @@
-"""PostgreSQL and Valkey alone, without our own processes: for tests and for trying things out."""
+"""Embedded PostgreSQL and Valkey without tocsin's processes, for tests and for commands on a stopped stack."""
 
 from __future__ import annotations
 
@@ -13,89 +13,89 @@ from workers.stack.valkey import Valkey
 
 
 class EmbeddedServers:
-    """The two servers of a data folder; they can be killed and brought back, on the same URLs."""
+    """The two servers of a data directory; they keep their URLs across restarts."""
 
-    def __init__(self, folder: DataDirectory, *, durable: bool = True) -> None:
-        """Describe them; nothing is started yet."""
-        self.data_dir = folder
-        self.postgres = Postgres(folder, durable=durable)
-        self.valkey = Valkey(folder)
+    def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
+        """Describe the servers; nothing is started yet."""
+        self.data_dir = data_dir
+        self.postgres = Postgres(data_dir, durable=durable)
+        self.valkey = Valkey(data_dir)
 
     @property
     def database_url(self) -> str:
-        """PostgreSQL, as SQLAlchemy and libpq take it; name the driver as ``postgresql+psycopg://``."""
+        """The URL of PostgreSQL, for libpq and, with the scheme ``postgresql+psycopg``, for SQLAlchemy."""
         return self.postgres.url
 
     @property
     def broker_url(self) -> str:
-        """Valkey, as kombu and Celery take it."""
+        """The URL of Valkey for kombu and Celery."""
         return self.valkey.broker_url
 
     @property
     def redis_url(self) -> str:
-        """Valkey, as redis-py takes it."""
+        """The URL of Valkey for redis-py."""
         return self.valkey.redis_url
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings that lead to these servers."""
+        """The settings that name these servers."""
         return {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
 
     def start_postgres(self) -> None:
-        """Start PostgreSQL and wait until it answers."""
+        """Start PostgreSQL and wait until it is ready."""
         self.postgres.start()
         self.postgres.wait_ready()
 
     def stop_postgres(self) -> None:
-        """Stop PostgreSQL in good order."""
+        """Stop PostgreSQL in an orderly way."""
         self.postgres.stop()
 
     def kill_postgres(self) -> None:
-        """Kill PostgreSQL with -9, its sessions with it."""
+        """Kill PostgreSQL and its sessions with SIGKILL."""
         self.postgres.kill()
 
     def restart_postgres(self) -> None:
-        """Stop PostgreSQL and bring it back."""
+        """Stop PostgreSQL and start it again."""
         self.stop_postgres()
         self.start_postgres()
 
     def start_valkey(self) -> None:
-        """Start Valkey and wait until it answers."""
+        """Start Valkey and wait until it is ready."""
         self.valkey.start()
         self.valkey.wait_ready()
 
     def stop_valkey(self) -> None:
-        """Stop Valkey in good order."""
+        """Stop Valkey in an orderly way."""
         self.valkey.stop()
 
     def kill_valkey(self) -> None:
-        """Kill Valkey with -9."""
+        """Kill Valkey with SIGKILL."""
         self.valkey.kill()
 
     def restart_valkey(self) -> None:
-        """Stop Valkey and bring it back."""
+        """Stop Valkey and start it again."""
         self.stop_valkey()
         self.start_valkey()
 
 
 @contextlib.contextmanager
 def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Iterator[EmbeddedServers]:
-    """Run both servers on `data`, which is kept; without `data` on a folder of their own, which is not.
+    """Run both servers in the directory `data`, or in a temporary one that is removed afterwards.
 
     :raises workers.stack.managed_process.StackError: they cannot be started.
     """
-    folder = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
-    servers = EmbeddedServers(folder, durable=durable)
-    with contextlib.ExitStack() as undo:
+    data_dir = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
+    servers = EmbeddedServers(data_dir, durable=durable)
+    with contextlib.ExitStack() as cleanup:
         if data is None:
-            undo.callback(folder.remove)
-        folder.create()
-        undo.enter_context(folder.locked())
-        undo.callback(folder.clear_run_folder)
+            cleanup.callback(data_dir.remove)
+        data_dir.create()
+        cleanup.enter_context(data_dir.locked())
+        cleanup.callback(data_dir.remove_socket_directory)
         for start, stop in (
             (servers.start_valkey, servers.stop_valkey),
             (servers.start_postgres, servers.stop_postgres),
         ):
-            undo.callback(stop)
+            cleanup.callback(stop)
             start()
         yield servers

@@ -1,4 +1,4 @@
-"""What the stack reads from the environment: which servers are configured, and where its own files lie."""
+"""Settings of `tocsin up`: the configured servers and the data directory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.settings import Settings
 
 
 class StackSettings(Settings):
-    """Servers to use instead of the embedded ones, and the data folder."""
+    """Servers to use instead of the embedded ones, the data directory, and settings passed on to the processes."""
 
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     broker_url: str | None = Field(default=None, validation_alias="BROKER_URL")
@@ -22,7 +22,7 @@ class StackSettings(Settings):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The configured URLs, by the names of their variables; a Redis that is the broker serves wake-ups too."""
+        """The configured URLs by variable name; a Redis broker also serves wake-ups."""
         urls = {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
         if self.broker_url and self.broker_url.startswith("redis"):
             urls["REDIS_URL"] = self.redis_url or self.broker_url.replace("redis+socket://", "unix://")

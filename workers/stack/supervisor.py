@@ -1,6 +1,6 @@
-"""Keeps parts running: starts them floor by floor, brings back what dies, stops them in reverse order.
+"""The supervisor: starts processes tier by tier, restarts those that die, and stops them in reverse order.
 
-A floor is a set of parts that need nothing of each other; the next floor starts when all of it is ready.
+The processes of a tier do not depend on each other; the next tier starts when all of them are ready.
 """
 
 from __future__ import annotations
@@ -14,135 +14,135 @@ from workers.stack.console import Console
 from workers.stack.managed_process import GRACE_SECONDS, ManagedProcess, StackError
 
 READY_SECONDS = 60.0
-"""How long a part may take to become ready before that counts as a failure."""
+"""How long a process may take to become ready."""
 
 SHORT_LIFE_SECONDS = 5.0
-"""A part that lived shorter than this, and was not killed from outside, waits before its next start."""
+"""A process that ran for less than this, and was not killed from outside, is restarted with a delay."""
 
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
-_LOWER_GRACE_SECONDS = 3.0
+_LOWER_TIER_GRACE_SECONDS = 3.0
 _POLL_SECONDS = 0.05
 
 
-class Stopped(Exception):
-    """Somebody asked us to stop while we were starting."""
+class StopRequested(Exception):
+    """A signal requested the stop of the stack while it was starting."""
 
 
 class Supervisor:
-    """Starts, watches and stops parts; everything happens in the thread that calls it."""
+    """Starts, monitors and stops processes, all in the calling thread."""
 
-    def __init__(self, voice: Console, *, changed: Callable[[], None] = lambda: None) -> None:
-        """`changed` is called when a part has a new process."""
+    def __init__(self, console: Console, *, changed: Callable[[], None] = lambda: None) -> None:
+        """``changed`` is called whenever a process has been started or restarted."""
         self.tiers: list[list[ManagedProcess]] = []
-        self._voice = voice
+        self._console = console
         self._changed = changed
-        self._cares: dict[str, _Care] = {}
-        self._stop_asked = 0
+        self._monitors: dict[str, _Monitor] = {}
+        self._stop_requests = 0
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process of every part that runs."""
-        return {part.name: part.pid for floor in self.tiers for part in floor if part.pid}
+        """The process ids of the running processes by name."""
+        return {process.name: process.pid for tier in self.tiers for process in tier if process.pid}
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked us to stop."""
-        return self._stop_asked > 0
+        """Whether a signal has requested the stop."""
+        return self._stop_requests > 0
 
-    def listen(self) -> None:
-        """Take SIGTERM, SIGINT and SIGHUP as the wish to stop; a second one as the wish to stop at once."""
+    def handle_signals(self) -> None:
+        """Install handlers: SIGTERM, SIGINT and SIGHUP request the stop, a second one a stop without grace."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._ask_to_stop)
+            signal.signal(number, self._request_stop)
 
-    def start(self, parts: Iterable[ManagedProcess]) -> None:
-        """Start a floor and wait until all of it is ready, saying a line for each part.
+    def start(self, processes: Iterable[ManagedProcess]) -> None:
+        """Start the processes as a tier, wait until all are ready, and print a line for each.
 
-        :raises StackError: a part does not come up.
-        :raises Stopped: somebody asked us to stop.
+        :raises StackError: a process does not become ready.
+        :raises StopRequested: a signal requested the stop.
         """
-        floor: list[ManagedProcess] = []
-        self.tiers.append(floor)
-        with self._voice.busy("starting"):
-            for part in parts:
-                floor.append(part)
-                self._cares[part.name] = _Care(part, time.monotonic())
-                part.start()
-            waiting = list(floor)
+        tier: list[ManagedProcess] = []
+        self.tiers.append(tier)
+        with self._console.status("starting"):
+            for process in processes:
+                tier.append(process)
+                self._monitors[process.name] = _Monitor(process, time.monotonic())
+                process.start()
+            waiting = list(tier)
             while waiting:
                 self._check_stop()
-                waiting = [part for part in waiting if not self._came_up(part)]
+                waiting = [process for process in waiting if not self._check_ready(process)]
                 if waiting:
                     time.sleep(_POLL_SECONDS)
         self._changed()
 
-    def run(self, part: ManagedProcess) -> None:
-        """Run a part that ends by itself.
+    def run(self, process: ManagedProcess) -> None:
+        """Run a process until it ends.
 
         :raises StackError: it fails.
-        :raises Stopped: somebody asked us to stop.
+        :raises StopRequested: a signal requested the stop.
         """
         began = time.monotonic()
-        part.start()
+        process.start()
         try:
-            with self._voice.busy(part.name):
-                while part.is_running():
+            with self._console.status(process.name):
+                while process.is_running():
                     self._check_stop()
                     time.sleep(_POLL_SECONDS)
-            if part.process is None or part.process.returncode != 0:
-                raise part.failure(part.ending())
+            if process.popen is None or process.popen.returncode != 0:
+                raise process.failure(process.describe_exit())
         finally:
-            part.stop()
-        self._voice.print(f"{part.name} done after {time.monotonic() - began:.1f} s")
+            process.stop()
+        self._console.print(f"{process.name} done after {time.monotonic() - began:.1f} s")
 
     def watch(self) -> None:
-        """Bring back whatever dies, until somebody asks us to stop."""
-        while not self._stop_asked:
-            for floor in self.tiers:
-                for part in floor:
-                    self._cares[part.name].look(self._voice, self._changed)
+        """Restart processes that die, until a signal requests the stop."""
+        while not self._stop_requests:
+            for tier in self.tiers:
+                for process in tier:
+                    self._monitors[process.name].check(self._console, self._changed)
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop all floors, the last one first: in good order, then by force. Takes less than 15 s."""
-        for number, floor in enumerate(reversed(self.tiers)):
-            self._stop_floor(floor, GRACE_SECONDS if number == 0 else _LOWER_GRACE_SECONDS)
+        """Stop all tiers, the last one first: in an orderly way, then by SIGKILL. It takes less than 15 s."""
+        for number, tier in enumerate(reversed(self.tiers)):
+            self._stop_tier(tier, GRACE_SECONDS if number == 0 else _LOWER_TIER_GRACE_SECONDS)
         self.tiers.clear()
 
-    def _stop_floor(self, floor: list[ManagedProcess], grace_seconds: float) -> None:
+    def _stop_tier(self, tier: list[ManagedProcess], grace_seconds: float) -> None:
         deadline = time.monotonic() + grace_seconds
-        for part in reversed(floor):
-            part.request_stop()
-        while any(part.is_running() for part in floor) and time.monotonic() < deadline and self._stop_asked < 2:
+        for process in reversed(tier):
+            process.request_stop()
+        while any(process.is_running() for process in tier) and time.monotonic() < deadline and self._stop_requests < 2:
             time.sleep(_POLL_SECONDS)
-        for part in reversed(floor):
-            part.stop(grace_seconds=0)
+        for process in reversed(tier):
+            process.stop(grace_seconds=0)
 
-    def _came_up(self, part: ManagedProcess) -> bool:
-        care = self._cares[part.name]
-        if part.is_ready():
-            care.ready_since = time.monotonic()
-            self._voice.print(f"{part.name} ready after {care.age():.1f} s")
+    def _check_ready(self, process: ManagedProcess) -> bool:
+        monitor = self._monitors[process.name]
+        if process.is_ready():
+            monitor.ready_since = time.monotonic()
+            self._console.print(f"{process.name} ready after {monitor.age():.1f} s")
             return True
-        if not part.is_running():
-            raise part.failure(part.ending())
-        if care.age() > READY_SECONDS:
-            raise part.failure(f"was not ready within {READY_SECONDS:.0f} s")
+        if not process.is_running():
+            raise process.failure(process.describe_exit())
+        if monitor.age() > READY_SECONDS:
+            raise process.failure(f"was not ready within {READY_SECONDS:.0f} s")
         return False
 
     def _check_stop(self) -> None:
-        if self._stop_asked:
-            raise Stopped
+        if self._stop_requests:
+            raise StopRequested
 
-    def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop_asked += 1
+    def _request_stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop_requests += 1
 
 
-class _Care:
-    """What we know of one part between two looks at it."""
+class _Monitor:
+    """The state of one process between two checks, and its restarts."""
 
-    def __init__(self, part: ManagedProcess, began: float) -> None:
-        self.part = part
+    def __init__(self, process: ManagedProcess, began: float) -> None:
+        self.process = process
         self.began = began
         self.ready_since: float | None = None
         self._died_at = 0.0
@@ -153,39 +153,41 @@ class _Care:
     def age(self) -> float:
         return time.monotonic() - self.began
 
-    def look(self, voice: Console, changed: Callable[[], None]) -> None:
-        """One step: notice a death, start again when it is time, notice that it is back."""
+    def check(self, console: Console, changed: Callable[[], None]) -> None:
+        """Check once: detect that the process died, restart it when due, detect that it is ready again."""
         now = time.monotonic()
         if self._next_start is not None:
             if now >= self._next_start:
-                self._begin(voice)
-        elif not self.part.is_running():
-            self._bury(voice, self.part.ending())
-        elif self.ready_since is None and self.part.is_ready():
+                self._restart(console)
+        elif not self.process.is_running():
+            self._schedule_restart(console, self.process.describe_exit())
+        elif self.ready_since is None and self.process.is_ready():
             self.ready_since = now
-            voice.print(f"{self.part.name} is back after {now - self._died_at:.1f} s (it {self._death})")
+            console.print(f"{self.process.name} is back after {now - self._died_at:.1f} s (it {self._death})")
             changed()
         elif self.ready_since is None and self.age() > READY_SECONDS:
-            self.part.kill()
+            self.process.kill()
 
-    def _begin(self, voice: Console) -> None:
+    def _restart(self, console: Console) -> None:
         self.began = time.monotonic()
         self._next_start = None
         try:
-            self.part.start()
+            self.process.start()
         except StackError as error:
-            self._bury(voice, f"cannot start: {error}")
+            self._schedule_restart(console, f"cannot start: {error}")
 
-    def _bury(self, voice: Console, death: str) -> None:
+    def _schedule_restart(self, console: Console, death: str) -> None:
         now = time.monotonic()
-        killed = self.part.process is not None and self.part.process.returncode == -signal.SIGKILL
+        killed = self.process.popen is not None and self.process.popen.returncode == -signal.SIGKILL
         was_ready, lived = self.ready_since is not None, now - (self.ready_since or now)
         if was_ready and (killed or lived > SHORT_LIFE_SECONDS):
             self._failures = 0
         wait = BACK_OFF_SECONDS[min(self._failures, len(BACK_OFF_SECONDS) - 1)]
         if self._failures:
-            said = "".join(f"\n  {line}" for line in self.part.last_lines())
-            voice.print(f"{self.part.name} {death} again; next start in {wait:g} s; its log is {self.part.log}{said}")
+            excerpt = "".join(f"\n  {line}" for line in self.process.last_lines())
+            console.print(
+                f"{self.process.name} {death} again; next start in {wait:g} s; its log is {self.process.log}{excerpt}"
+            )
         if was_ready or not self._failures:
             self._died_at, self._death = now, death
         self._failures += 1

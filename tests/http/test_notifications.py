@@ -1,0 +1,85 @@
+"""The inbox over HTTP: order, unread count, access, and marking as read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy.engine import Engine
+
+from tests.builders import a_comment
+from tests.handlers.acme import Acme
+from tests.http.gateway_server import ACME, Gateway, Worker
+
+
+def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
+    """Insert an item into Ana's inbox; return the activity's id."""
+    with ledger.begin() as connection:
+        row = connection.exec_driver_sql(
+            "SELECT i.id, i.organization_id FROM incidents i JOIN organizations o ON o.id = i.organization_id"
+            " WHERE o.slug = %(by)s AND i.identifier = 1",
+            {"by": by},
+        ).one()
+        activity = a_comment(connection, row.id, by=11, text=comment)
+        connection.exec_driver_sql(
+            "INSERT INTO notifications"
+            " (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)"
+            " VALUES (%(organization)s, 12, %(incident)s, %(activity)s, gen_random_uuid(),"
+            " 'incident.comment_posted', 'mention')",
+            {"organization": row.organization_id, "incident": row.id, "activity": activity},
+        )
+        return activity
+
+
+def test_the_inbox_is_ordered_newest_first_and_counts_unread_items(
+    gateway: Gateway, ledger: Engine, busy_worker: Worker
+) -> None:
+    a_notification(ledger, comment="old")
+    newer = a_notification(ledger, comment="new")
+
+    inbox = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+    read = gateway.post(f"{ACME}/notifications/read/", {"ids": [inbox[1]["id"]]}, by="dev-ana")
+
+    assert [item["text"] for item in inbox] == ["new", "old"]
+    assert inbox[0] | {"id": "", "event": None, "dateCreated": ""} == {
+        "id": "", "reason": "mention", "event": None,
+        "incident": {"identifier": "1", "title": inbox[0]["incident"]["title"]},
+        "activity": {"id": str(newer)}, "text": "new", "dateCreated": "", "dateRead": None, "retracted": False,
+    }  # fmt: skip
+    assert (read.status_code, read.json()) == (200, {"read": 1})
+    assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 1}
+    unread = gateway.get(f"{ACME}/notifications/?unread=1", by="dev-ana").json()
+    assert [item["text"] for item in unread] == ["new"]
+    assert gateway.get(f"{ACME}/notifications/").json() == []
+
+
+def test_the_text_follows_an_edit_and_a_retracted_item_has_none(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    activity = a_notification(ledger, comment="old")
+
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE incident_activities SET comment = 'edited'")
+    edited = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM incident_activities WHERE id = %(id)s", {"id": activity})
+        connection.exec_driver_sql("UPDATE notifications SET retracted = true")
+    retracted = gateway.get(f"{ACME}/notifications/", by="dev-ana").json()
+
+    assert [(item["text"], item["retracted"]) for item in edited + retracted] == [("edited", False), ("", True)]
+
+
+def test_the_inbox_hides_items_the_caller_can_no_longer_read(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+    a_notification(ledger, comment="secret")
+
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("UPDATE organizations SET open_membership = false")
+        connection.exec_driver_sql("UPDATE team_members SET is_active = false")
+
+    assert gateway.get(f"{ACME}/notifications/", by="dev-ana").json() == []
+    assert gateway.get(f"{ACME}/notifications/count/", by="dev-ana").json() == {"unread": 0}
+
+
+@pytest.mark.parametrize("body", [{}, {"ids": [1], "upTo": 2}, {"ids": None, "upTo": None}])
+def test_marking_as_read_requires_either_ids_or_up_to(gateway: Gateway, body: Any) -> None:
+    response = gateway.post(f"{ACME}/notifications/read/", body)
+
+    assert response.status_code == 400

@@ -1,0 +1,218 @@
+"""A database role for each process: each can do its own work, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
+
+from models.database.grants import GRANTS, create_roles, grant_to_existing_roles
+from models.directory.importer import import_directory, read_document
+from models.tables import METADATA
+from tasks.startup import free_port
+from tests.conftest import Database
+from tests.journeys.stack import ACME, post_until_accepted
+from tests.journeys.subprocesses import run_tocsin, running_process
+from tests.waiting import eventually
+from workers.stack.demo import DIRECTORY
+from workers.stack.servers import EmbeddedServers
+
+RULE = {
+    "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
+    "projects": ["p1"], "triggers": [{"label": "critical", "alertThreshold": 100, "actions": [
+        {"type": "email", "targetType": "user", "targetIdentifier": "12"},
+    ]}],
+}  # fmt: skip
+VALUE = {"project": "p1", "value": 101, "timestamp": "2026-11-26T10:00:00Z"}
+INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": "checkout"}
+
+
+@pytest.fixture
+def urls(database: Database) -> Iterator[dict[str, str]]:
+    """The DATABASE_URL of each process, with a login role in its group role."""
+    with database.engine.begin() as connection:
+        create_roles(connection)
+        grant_to_existing_roles(connection)
+        for role in GRANTS:
+            connection.exec_driver_sql(f"CREATE ROLE {role}_login LOGIN IN ROLE {role}")
+    yield {
+        role.removeprefix("tocsin_"): make_url(database.url).set(username=f"{role}_login").render_as_string()
+        for role in GRANTS
+    }
+    with database.engine.begin() as connection:
+        for role in GRANTS:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}_login, {role}")
+
+
+@contextlib.contextmanager
+def production(urls: dict[str, str], servers: EmbeddedServers, folder: Path) -> Iterator[str]:
+    """Run gateway, worker, relay and notifier, each with its own DATABASE_URL; yield the gateway's URL."""
+    port = free_port("127.0.0.1", 0)
+    with contextlib.ExitStack() as running:
+        for name, *words in (
+            ("gateway", "--port", str(port)),
+            ("worker",),
+            ("relay",),
+            ("notifier",),
+        ):
+            environment = servers.environment | {"DATABASE_URL": urls[name]}
+            running.enter_context(running_process(name, *words, environment=environment, log=folder / f"{name}.log"))
+        yield f"http://127.0.0.1:{port}"
+
+
+def engine_of(url: str) -> Engine:
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+@pytest.mark.slow
+def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
+    urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    with database.engine.begin() as connection:
+        import_directory(connection, read_document(DIRECTORY.read_text()))
+
+    with production(urls, servers, tmp_path) as url:
+        bot = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-bot"}, timeout=40)
+        mem = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-mem"}, timeout=40)
+        ana = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ana"}, timeout=40)
+        ops = httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-ops"}, timeout=40)
+        with bot, mem, ana, ops:
+            opened = post_until_accepted(bot, f"{ACME}/incidents/", INCIDENT, key="open")
+            incident = f"{ACME}/incidents/{opened.json()['identifier']}"
+            posted = post_until_accepted(
+                mem, f"{incident}/comments/", {"comment": "Ana?", "mentions": ["user:12"]}, key="comment"
+            )
+            eventually(lambda: ana.get(f"{ACME}/notifications/").json())
+            read = ana.post(f"{ACME}/notifications/read/", json={"ids": ["1"]})
+            deleted = mem.delete(f"{incident}/comments/{posted.json()['id']}/")
+            closed = mem.put(f"{incident}/", json={"status": 2})
+            directory = ops.put(
+                "/api/0/directory/", json={"users": [{"id": 77, "username": "new"}, {"username": "later"}]}
+            )
+            announced = eventually(lambda: _all_events_processed(database.engine))
+
+    statuses = [response.status_code for response in (opened, posted, read, deleted, closed, directory)]
+    assert statuses == [201, 201, 200, 204, 200, 200], directory.text
+    assert announced
+    assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
+
+
+def _all_events_processed(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        waiting = connection.exec_driver_sql(
+            "SELECT count(*) FROM events WHERE announced_at IS NULL OR planned_at IS NULL"
+        )
+        return bool(waiting.scalar_one() == 0)
+
+
+@pytest.mark.slow
+def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
+    urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
+) -> None:
+    with database.engine.begin() as connection:
+        import_directory(connection, read_document(DIRECTORY.read_text()))
+
+    with (
+        production(urls, servers, tmp_path) as url,
+        httpx.Client(base_url=url, headers={"Authorization": "Bearer dev-mem"}, timeout=40) as mem,
+    ):
+        made = post_until_accepted(mem, f"{ACME}/alert-rules/", RULE, key="rule")
+        number = made.json()["id"]
+        rule, snooze = f"{ACME}/alert-rules/{number}/", f"/api/0/projects/acme/p1/alert-rules/{number}/snooze/"
+        responses = [
+            post_until_accepted(mem, snooze, {"target": "me"}, key="snooze"),
+            mem.get(rule),
+            mem.get(f"{ACME}/alert-rules/"),
+            post_until_accepted(mem, f"{rule}observations/", VALUE, key="value"),
+            mem.put(rule, json=RULE | {"name": "Others"}),
+            mem.delete(snooze),
+            mem.delete(rule),
+        ]
+
+    assert [made.status_code, *(each.status_code for each in responses)] == [201, 201, 200, 200, 201, 200, 204, 204]
+    assert "permission denied" not in "".join(log.read_text() for log in tmp_path.glob("*.log"))
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("gateway", "UPDATE incidents SET status = 2"),
+        ("gateway", "INSERT INTO incident_activities SELECT * FROM incident_activities"),
+        ("gateway", "DELETE FROM incident_subscriptions"),
+        ("gateway", "UPDATE alert_rules SET status = 4"),
+        ("gateway", "DELETE FROM alert_rule_snoozes"),
+        ("notifier", "UPDATE alert_rules SET status = 4"),
+        ("gateway", "UPDATE commands SET state = 'applied'"),
+        ("gateway", "DELETE FROM commands"),
+        ("gateway", "INSERT INTO notifications SELECT * FROM notifications"),
+        ("gateway", "TRUNCATE commands"),
+        ("gateway", "CREATE TABLE mine (id int)"),
+        ("worker", "UPDATE tokens SET act_as = true"),
+        ("worker", "UPDATE users SET is_superuser = true"),
+        ("relay", "SELECT hash FROM tokens"),
+        ("relay", "UPDATE incidents SET status = 2"),
+        ("relay", "UPDATE events SET body = '{}'"),
+        ("relay", "INSERT INTO commands (id) SELECT id FROM commands"),
+        ("notifier", "SELECT hash FROM tokens"),
+        ("notifier", "UPDATE incidents SET status = 2"),
+        ("notifier", "DELETE FROM incident_subscriptions"),
+        ("ops", "UPDATE incidents SET status = 2"),
+    ],
+)
+def test_no_role_can_do_the_work_of_another(urls: dict[str, str], role: str, statement: str) -> None:
+    with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
+        connection.exec_driver_sql(statement)
+
+
+def test_migrate_grants_access_to_new_tables(urls: dict[str, str], database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE notification_decisions")
+        connection.exec_driver_sql("CREATE TABLE notification_decisions (id int)")
+
+    run_tocsin("migrate", DATABASE_URL=database.url)
+
+    with engine_of(urls["notifier"]).begin() as connection:
+        connection.exec_driver_sql("INSERT INTO notification_decisions VALUES (1)")
+
+
+def test_roles_are_created_once_and_only_on_request(database: Database) -> None:
+    without = run_tocsin("migrate", "--json", DATABASE_URL=database.url)
+    made = run_tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+    again = run_tocsin("migrate", "--roles", "--json", DATABASE_URL=database.url)
+
+    with database.engine.begin() as connection:
+        for role in GRANTS:
+            connection.exec_driver_sql(f"DROP OWNED BY {role}")
+            connection.exec_driver_sql(f"DROP ROLE {role}")
+    assert [json.loads(done.stdout)["roles"] for done in (without, made, again)] == [[], list(GRANTS), []]
+
+
+def test_a_user_without_createrole_gets_an_error_that_says_what_to_do(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE ROLE nobody_special LOGIN")
+    url = make_url(database.url).set(username="nobody_special").render_as_string()
+
+    refused = run_tocsin("migrate", "--roles", DATABASE_URL=url)
+
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DROP ROLE nobody_special")
+    assert refused.returncode == 1
+    assert "CREATEROLE" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_every_table_is_writable_by_some_role() -> None:
+    written = {table for rights in GRANTS.values() for _, tables in rights for table in tables}
+
+    assert written == set(METADATA.tables), (
+        "models/database/grants.py must grant some process write access to every table"
+    )
