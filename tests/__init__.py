@@ -1,1 +1,1 @@
-"""Rooms named after what they prove."""
+"""The test suite, one folder per kind of test. Shared builders, brokers and fixtures are in this folder."""

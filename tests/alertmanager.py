@@ -1,4 +1,4 @@
-"""What a real Alertmanager sent: Debian's 0.25, grouping by alertname and project; its own address is made up."""
+"""Webhook payloads of a real Alertmanager (Debian's 0.25), grouped by alertname and project; its URL is made up."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, Final
 _SENT: Final[dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, GROUPED_BY_ALL_LABELS, WITHOUT_PROJECT, WITHOUT_NAME = ALL = tuple(_SENT)
-"""The first four are one group in the order of its life."""
+"""Names of the payloads. The first four are the life of one alert group, in order."""
 
 GROUP_KEY: Final = '{}:{alertname="HighLatency", project="p1"}'
-"""The key of that group."""
+"""The ``groupKey`` of the first four payloads."""
 
 
 def payload(name: str = FIRING, **changed: Any) -> dict[str, Any]:
-    """The body of a request of Alertmanager, but for what is changed of it."""
-    return copy.deepcopy(_SENT[name]) | changed
+    """Return a payload with the fields of `changed` replaced."""
+    return {**copy.deepcopy(_SENT[name]), **changed}
 
 
 def payload_without(name: str, *fields: str) -> dict[str, Any]:
-    """The same with fields left out."""
+    """Return a payload without the named fields."""
     return {field: value for field, value in payload(name).items() if field not in fields}

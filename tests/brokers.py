@@ -1,6 +1,6 @@
-# kombu says that it is typed, and is so in part.
+# kombu ships type hints for only a part of its functions.
 # mypy: disable-error-code="no-untyped-call"
-"""A broker as a test sees it, whichever it is: something to publish to, look into, break and mend."""
+"""Valkey and RabbitMQ behind one interface for tests: inspect queues, stop and restart the broker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import redis
-from kombu import Connection
+from kombu.connection import Connection
 
 from tasks.app import make_app
 from tasks.broker.topology import DEAD_QUEUE
@@ -21,19 +21,27 @@ from tests.rabbitmq import RabbitMQ
 from workers.stack.valkey import Valkey
 
 BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
-"""Both, for a fixture's ``params``; a RabbitMQ is heavy: all that needs it shares one."""
+"""Both brokers, as ``params`` of a fixture. All RabbitMQ tests run in one process and share its node."""
 
 QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}
-"""What other services' queues are made of, so that they outlive a broker killed with -9; Valkey does not mind it."""
+"""Arguments of a queue that survives a SIGKILL of RabbitMQ. Valkey ignores them."""
+
+UNREACHABLE_BROKER: Final = "redis+socket:///nowhere/valkey.sock"
+"""A BROKER_URL that nothing listens on, for processes that must work without a broker."""
 
 
 def broker_params(*, valkey_group: str) -> list[Any]:
-    """Both, for the ``params`` of a whole stack; the one on Valkey runs with the tests of the group ``beside``."""
+    """Return both brokers as ``params`` of a fixture; the Valkey variant runs in the xdist group `valkey_group`."""
     return [pytest.param("valkey", marks=pytest.mark.xdist_group(valkey_group)), BROKER_PARAMS[1]]
 
 
+def broker_settings(broker_url: str, **variables: str) -> BrokerSettings:
+    """Return the settings for a BROKER_URL and more environment variables."""
+    return BrokerSettings.model_validate({"BROKER_URL": broker_url} | variables)
+
+
 class ReceivedMessage(NamedTuple):
-    """A message that lay on a queue."""
+    """A message consumed from a queue; ``payload`` is its decoded JSON body."""
 
     payload: Any
     content_type: str
@@ -42,52 +50,53 @@ class ReceivedMessage(NamedTuple):
 
 
 class Broker(ABC):
-    """What one test has of a broker: it is empty at first."""
+    """The broker of one test, empty at first."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     @property
     def settings(self) -> BrokerSettings:
-        return BrokerSettings(BROKER_URL=self.url)
+        return broker_settings(self.url)
 
     def connection(self) -> Connection:
-        """A connection as ours are."""
-        return make_app(self.settings).connection_for_write()
+        """Open a connection with the settings that the product uses."""
+        connection: Connection = make_app(self.settings).connection_for_write()
+        return connection
 
     @abstractmethod
     def receive_all(self, queue: str) -> list[ReceivedMessage]:
-        """Take everything off a queue, oldest first; nothing off one that is not there."""
+        """Consume all messages of a queue, oldest first; return an empty list if there is no such queue."""
 
     @abstractmethod
     def depth(self, queue: str) -> int:
-        """How many messages wait on a queue; none on one that is not there."""
+        """Return the number of messages in a queue; 0 if there is no such queue."""
 
     @abstractmethod
     def parked_count(self) -> int:
-        """How many messages the guarded transport has put aside."""
+        """Return how many malformed messages the transport has parked."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Kill it with -9."""
+        """Kill the broker with SIGKILL."""
 
     @abstractmethod
     def start(self) -> None:
-        """Bring it back."""
+        """Start the broker again and wait until it is ready."""
 
     @abstractmethod
     def delete_queues(self) -> None:
-        """Take away all queues, with what is on them."""
+        """Delete all queues with their messages."""
 
 
-def _taken_from_valkey(envelope: dict[str, Any]) -> ReceivedMessage:
-    address = envelope["properties"]["delivery_info"]
+def _received_from_valkey(envelope: dict[str, Any]) -> ReceivedMessage:
+    delivery = envelope["properties"]["delivery_info"]
     payload = json.loads(base64.b64decode(envelope["body"]))
-    return ReceivedMessage(payload, envelope["content-type"], address["exchange"], address["routing_key"])
+    return ReceivedMessage(payload, envelope["content-type"], delivery["exchange"], delivery["routing_key"])
 
 
 class ValkeyBroker(Broker):
-    """A Valkey of our own; ``client`` looks into it."""
+    """A private Valkey server; ``client`` is a connection for inspecting it."""
 
     def __init__(self, server: Valkey) -> None:
         super().__init__(server.broker_url)
@@ -95,8 +104,11 @@ class ValkeyBroker(Broker):
         self.client = redis.Redis.from_url(server.redis_url)
 
     def receive_all(self, queue: str) -> list[ReceivedMessage]:
-        lying, _ = self.client.pipeline().lrange(queue, 0, -1).delete(queue).execute()
-        return [_taken_from_valkey(json.loads(envelope)) for envelope in reversed(lying)]
+        pipeline = self.client.pipeline()
+        pipeline.lrange(queue, 0, -1)
+        pipeline.delete(queue)
+        envelopes, _ = pipeline.execute()
+        return [_received_from_valkey(json.loads(envelope)) for envelope in reversed(envelopes)]
 
     def depth(self, queue: str) -> int:
         return int(self.client.llen(queue))
@@ -116,7 +128,7 @@ class ValkeyBroker(Broker):
 
 
 class RabbitBroker(Broker):
-    """A virtual host on a RabbitMQ of our own; ``node`` can be asked about it."""
+    """A virtual host on a private RabbitMQ node; ``node`` gives access to the management API."""
 
     def __init__(self, node: RabbitMQ, host: str) -> None:
         super().__init__(node.url(host))
@@ -124,18 +136,18 @@ class RabbitBroker(Broker):
         self.host = host
 
     def receive_all(self, queue: str) -> list[ReceivedMessage]:
-        lying = self.depth(queue)
-        if not lying:
+        count = self.depth(queue)
+        if not count:
             return []
-        taken: list[Any] = []
+        received: list[Any] = []
         with self.connection() as connection:
             channel = connection.default_channel
-            # No more than these: what comes meanwhile would be taken, too, and lost.
-            channel.basic_qos(0, lying, False)
-            channel.basic_consume(queue, callback=taken.append)
-            while len(taken) < lying:
+            # Without this limit, messages that arrive meanwhile would be consumed, too, and lost.
+            channel.basic_qos(0, count, False)
+            channel.basic_consume(queue, callback=received.append)
+            while len(received) < count:
                 connection.drain_events(timeout=10)
-            channel.basic_ack(taken[-1].delivery_tag, multiple=True)
+            channel.basic_ack(received[-1].delivery_tag, multiple=True)
         return [
             ReceivedMessage(
                 json.loads(message.body),
@@ -143,7 +155,7 @@ class RabbitBroker(Broker):
                 message.delivery_info["exchange"],
                 message.delivery_info["routing_key"],
             )
-            for message in taken
+            for message in received
         ]
 
     def depth(self, queue: str) -> int:
@@ -167,6 +179,6 @@ class RabbitBroker(Broker):
             self.node.management_request("DELETE", f"/queues/{self.host}/{queue['name']}")
 
     def queues(self) -> list[dict[str, Any]]:
-        """Every queue here, as its management describes it."""
+        """Return every queue of the virtual host as the management API describes it."""
         found: list[dict[str, Any]] = self.node.management_request("GET", f"/queues/{self.host}")
         return found

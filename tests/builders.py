@@ -1,7 +1,7 @@
-"""What a test starts from, written straight into the tables with honest defaults.
+"""Builders that insert rows with realistic defaults directly into the tables.
 
-Every builder takes a connection first and returns the id of what it made. Names that a test does not care about are
-numbered, so that nothing collides.
+Every builder takes a connection first and returns the id of the new row. Names that a test does not give are numbered
+and therefore unique. Extra keyword arguments are column values.
 """
 
 from __future__ import annotations
@@ -16,17 +16,8 @@ from uuid import UUID
 from sqlalchemy import Table, insert, select, update
 from sqlalchemy.engine import Connection
 
-from models.alert_rules.alert_rule import (
-    Action,
-    ActionType,
-    Definition,
-    QueryType,
-    TargetType,
-    ThresholdType,
-    Trigger,
-    alert_rule_projects,
-    alert_rules,
-)
+from models.alert_rules.alert_rule import Action, Definition, Trigger, alert_rule_projects, alert_rules
+from models.alert_rules.enums import ActionType, QueryType, TargetType, ThresholdType
 from models.base import new_id
 from models.directory.tables import members, organizations, project_teams, projects, team_members, teams, users
 from models.enums import ActivityType, Feature, IncidentStatus, IncidentType, Lane, Role, StatusMethod
@@ -65,7 +56,7 @@ def a_member(
     inactive_teams: Iterable[int] = (),
     **facts: Any,
 ) -> int:
-    """A new person in the organization; the id is the user's. ``on_teams_no_more`` are places switched off."""
+    """Insert a user and make it a member; return the user's id. Memberships of `inactive_teams` are deactivated."""
     user = a_user(connection, **facts)
     add_member(connection, organization, user, role=role, teams=teams, inactive_teams=inactive_teams)
     return user
@@ -80,10 +71,10 @@ def add_member(
     teams: Iterable[int] = (),
     inactive_teams: Iterable[int] = (),
 ) -> int:
-    """Make a user a member; the id is the member's."""
+    """Make a user a member of the organization; return the member's id."""
     member = _insert(connection, members, {"organization_id": organization, "user_id": user, "role": role.value})
-    for places, is_active in ((teams, True), (inactive_teams, False)):
-        for team in places:
+    for members_of, is_active in ((teams, True), (inactive_teams, False)):
+        for team in members_of:
             connection.execute(insert(team_members).values(team_id=team, member_id=member, is_active=is_active))
     return member
 
@@ -109,7 +100,7 @@ def an_incident(
     subscribers: Iterable[int] = (),
     **facts: Any,
 ) -> int:
-    """An open incident, on a project of its own if none is named."""
+    """Insert an open incident; without `projects`, on a new project."""
     number = next(_numbers)
     incident = _insert(
         connection,
@@ -148,7 +139,7 @@ def a_comment(
     mentioning: Sequence[int] = (),
     mentioning_teams: Sequence[int] = (),
 ) -> int:
-    """A comment with its events, as its handler leaves them; subscribes nobody. The id is the activity's."""
+    """Insert a comment with the events that its handler emits; return the activity's id. Subscribes nobody."""
     activity = _insert(
         connection,
         activities,
@@ -171,7 +162,7 @@ def a_comment(
 def an_event(
     connection: Connection, incident: int, event: Event, *, by: int | None = None, sequence: int | None = None
 ) -> UUID:
-    """An event about an incident, the next in its order unless ``sequence`` says otherwise."""
+    """Insert an event about an incident, by default with the next number of its sequence."""
     row = connection.execute(
         select(incidents.c.identifier, incidents.c.organization_id, incidents.c.event_sequence, organizations.c.slug)
         .join(organizations, organizations.c.id == incidents.c.organization_id)
@@ -219,7 +210,10 @@ def an_alert_rule(
     triggers: Iterable[Trigger] | None = None,
     **facts: Any,
 ) -> int:
-    """A live rule, on a project of its own if none is named. ``facts`` are what it says, or its columns."""
+    """Insert an alert rule; without `projects`, on a new project.
+
+    `facts` are columns of the table or, failing that, fields of the definition.
+    """
     columns = {name: facts.pop(name) for name in list(facts) if name in alert_rules.c}
     rule = _insert(
         connection,
@@ -237,24 +231,24 @@ def an_alert_rule(
     return rule
 
 
-def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **says: Any) -> Definition:
-    """What a rule says: that a count of errors is critical above 100, telling nobody, unless it says otherwise."""
-    known = {
+def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **fields: Any) -> Definition:
+    """Return a rule's definition, by default: more than 100 errors are critical, without actions."""
+    defaults: dict[str, Any] = {
         "name": "Errors", "query_type": QueryType.ERROR, "dataset": "events", "query": "level:error",
         "aggregate": "count()", "event_types": ("error",), "time_window": 10, "environment": None,
         "threshold_type": ThresholdType.ABOVE, "resolve_threshold": None, "threshold_period": 1,
         "comparison_delta": None,
     }  # fmt: skip
-    said = (own or (a_trigger(),)) if triggers is None else triggers
-    return Definition(**known | says).with_triggers(said)
+    own_triggers = (own or (a_trigger(),)) if triggers is None else triggers
+    return Definition(**defaults | fields).with_triggers(own_triggers)
 
 
 FIRST_BUILT_ID = 1_000_000
-"""Ids of triggers and actions that are built: beyond what rules get."""
+"""The lowest id of built triggers and actions, above every id that the product assigns in a test."""
 
 
 def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
-    """A trigger as a rule's definition holds it."""
+    """Return a trigger for a rule's definition."""
     id_ = next(_numbers) + FIRST_BUILT_ID
     return Trigger(id=id_, label=label, threshold=threshold, date_added=NOW, actions=actions, **facts)
 
@@ -262,7 +256,7 @@ def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Actio
 def an_action(
     target: object, *, target_type: TargetType = TargetType.USER, action_type: ActionType = ActionType.EMAIL
 ) -> Action:
-    """An action of a trigger: an e-mail to a person unless it says otherwise."""
+    """Return an action for a trigger, by default an e-mail to a person."""
     id_ = next(_numbers) + FIRST_BUILT_ID
     return Action(id=id_, type=action_type, target_type=target_type, target=str(target), date_added=NOW)
 
@@ -275,7 +269,7 @@ def an_accepted_command(
     retry_in: timedelta | None = None,
     **facts: Any,
 ) -> UUID:
-    """A command that waits in the ledger, ``next_in`` for the end of its back-off."""
+    """Insert an accepted command; with `retry_in`, its next attempt is due only then."""
     id_ = new_id()
     row = NewCommand(
         id=id_,

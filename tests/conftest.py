@@ -1,4 +1,4 @@
-"""What tests build on: real servers, and a fresh migrated database for each test that asks for one."""
+"""Shared fixtures: embedded servers for the session, and a fresh migrated database per test."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from sqlalchemy.pool import NullPool
 from models.database.migrate import migrate
 from tests.brokers import RabbitBroker
 from tests.handlers.acme import Acme
+from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
-# Thousands of tests are collected, and stay: whoever looks through them for garbage takes twice as long to get there.
+# Collecting thousands of tests allocates objects that all stay alive; garbage collection would only double the time.
 gc.disable()
 
-_EMPTY = "empty"
-_PEOPLED = "peopled"
+_EMPTY_TEMPLATE = "empty"
+_ACME_TEMPLATE = "acme"
 _numbers = count(1)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Three processes of tests to two cores, since many a test waits for processes of ours; no more than eight."""
+    """Run three workers per two cores, because many tests wait for other processes; at most eight."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores * 3 // 2, 8)
 
@@ -63,14 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """From here on there is garbage; what has been collected is none."""
+    """Turn garbage collection back on, and exempt the collected tests from it."""
     gc.freeze()
     gc.enable()
 
 
 @dataclass(frozen=True)
 class Database:
-    """A migrated database of one test. ``url`` is what DATABASE_URL would be."""
+    """The migrated database of one test. ``url`` has the form of DATABASE_URL."""
 
     url: str
     engine: Engine
@@ -78,97 +79,112 @@ class Database:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[EmbeddedServers]:
-    """PostgreSQL and Valkey for all tests of this process; whoever breaks one brings it back."""
+    """PostgreSQL and Valkey for the whole session. A test that stops one must restart it."""
     with ExitStack() as running:
-        yield running.enter_context(embedded_servers(_folder_in_memory(running), durable=False))
+        yield running.enter_context(embedded_servers(_memory_directory(running), durable=False))
 
 
 @pytest.fixture(scope="session")
 def maintenance(servers: EmbeddedServers) -> Engine:
-    """Where databases are made and dropped, two of them for the others to copy: migrated, and with people in it."""
+    """An autocommit engine that creates and drops databases.
+
+    It has created two templates: a migrated, empty one, and one with the directory of :class:`Acme`.
+    """
     engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    _execute(engine, f"CREATE DATABASE {_EMPTY}")
-    migrate(create_engine(engine.url.set(database=_EMPTY), poolclass=NullPool))
-    _execute(engine, f"CREATE DATABASE {_PEOPLED} TEMPLATE {_EMPTY}")
-    Acme(create_engine(engine.url.set(database=_PEOPLED), poolclass=NullPool))
+    _execute(engine, f"CREATE DATABASE {_EMPTY_TEMPLATE}")
+    migrate(create_engine(engine.url.set(database=_EMPTY_TEMPLATE), poolclass=NullPool))
+    _execute(engine, f"CREATE DATABASE {_ACME_TEMPLATE} TEMPLATE {_EMPTY_TEMPLATE}")
+    Acme(create_engine(engine.url.set(database=_ACME_TEMPLATE), poolclass=NullPool))
     return engine
 
 
 class BackgroundTasks:
-    """Does, one after the other, what the next test need not wait for."""
+    """Tasks that run one after another in a thread, so that the next test does not wait for them."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
-        self._begun: list[Future[None]] = []
+        self._futures: list[Future[None]] = []
 
     def submit(self, work: Callable[..., None], *arguments: object) -> None:
-        """Do it soon, after all that was given before."""
-        self._begun.append(self._executor.submit(work, *arguments))
+        """Run `work` after the tasks submitted before it."""
+        self._futures.append(self._executor.submit(work, *arguments))
 
     def wait(self) -> None:
-        """Wait for all of it; what went wrong is raised here, once."""
-        begun, self._begun = self._begun, []
-        for work in begun:
-            work.result()
+        """Wait for all submitted tasks; raise the first error among them, once."""
+        futures, self._futures = self._futures, []
+        for future in futures:
+            future.result()
 
 
 @pytest.fixture(scope="session")
-def afterwards() -> Iterator[BackgroundTasks]:
-    """For what the next test need not wait for; the last one of all fails if that goes wrong."""
+def background() -> Iterator[BackgroundTasks]:
+    """Tasks that run while the next tests do; an error in one fails the session's teardown."""
     with ThreadPoolExecutor(1) as executor:
-        doing = BackgroundTasks(executor)
-        yield doing
-        doing.wait()
+        tasks = BackgroundTasks(executor)
+        yield tasks
+        tasks.wait()
 
 
 @pytest.fixture
-def alone(servers: EmbeddedServers, afterwards: BackgroundTasks) -> EmbeddedServers:
-    """The servers, with nobody there from the tests before: for a test that breaks them, or is in need of quiet."""
-    afterwards.wait()
+def quiet_servers(servers: EmbeddedServers, background: BackgroundTasks) -> EmbeddedServers:
+    """The servers after all background tasks have ended, for tests that stop them or measure them."""
+    background.wait()
     return servers
 
 
 @pytest.fixture
-def database(request: pytest.FixtureRequest, maintenance: Engine, afterwards: BackgroundTasks) -> Iterator[Database]:
-    """A fresh migrated database; whoever asks for ``acme`` finds its people there."""
-    name, template = f"test_{next(_numbers)}", _PEOPLED if "acme" in request.fixturenames else _EMPTY
+def database(request: pytest.FixtureRequest, maintenance: Engine, background: BackgroundTasks) -> Iterator[Database]:
+    """A fresh migrated database; with the directory of :class:`Acme` if the test uses the fixture ``acme``."""
+    name, template = f"test_{next(_numbers)}", _ACME_TEMPLATE if "acme" in request.fixturenames else _EMPTY_TEMPLATE
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = maintenance.url.set(database=name)
     engine = create_engine(url)
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
-    # Where somebody is still connected, the server sleeps a tenth of a second before it looks again.
-    afterwards.submit(_drop, maintenance, name)
+    # While a session is still connected, the server waits 0.1 s before it checks again.
+    background.submit(_drop, maintenance, name)
+
+
+@pytest.fixture
+def harness(database: Database) -> Harness:
+    """A harness on an empty database, or on that of :class:`Acme` if the test uses the fixture ``acme``."""
+    return Harness(database.url, database.engine)
+
+
+@pytest.fixture
+def acme(harness: Harness) -> Acme:
+    """The small organization, in the harness's database."""
+    return Acme(harness.engine)
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_node() -> Iterator[RabbitMQ]:
-    """A RabbitMQ for all tests of this process; whoever breaks it brings it back."""
+    """A RabbitMQ node for the whole session. A test that stops it must restart it."""
     program = find_rabbitmq_server()
     if program is None:
         if "CI" in os.environ:
             pytest.fail("rabbitmq-server is not installed here: install it, as .ci/run does")
         pytest.skip("RabbitMQ is not installed here")
-    with ExitStack() as removal:
-        folder = _folder_in_memory(removal) or Path(removal.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
-        yield removal.enter_context(RabbitMQ(program, folder).running())
+    with ExitStack() as cleanup:
+        directory = _memory_directory(cleanup) or Path(cleanup.enter_context(tempfile.TemporaryDirectory(dir="/tmp")))
+        yield cleanup.enter_context(RabbitMQ(program, directory).running())
 
 
 @pytest.fixture
 def rabbitmq(rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
-    """A virtual host of one test."""
+    """A RabbitMQ virtual host for one test."""
     with rabbitmq_node.virtual_host() as host:
         yield RabbitBroker(rabbitmq_node, host)
 
 
-def _folder_in_memory(removal: ExitStack) -> Path | None:
-    """A folder whose files cost no disk, if there is room: copying a database is then ten times as fast."""
+def _memory_directory(cleanup: ExitStack) -> Path | None:
+    """Create a directory in memory, where copying a database is ten times as fast; ``None`` without 1 GiB free."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or shutil.disk_usage(memory).free < 1 << 30:
         return None
-    folder = Path(tempfile.mkdtemp(prefix="tocsin-", dir=memory))
-    removal.callback(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    directory = Path(tempfile.mkdtemp(prefix="tocsin-", dir=memory))
+    cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 def _with_driver(url: str) -> URL:
@@ -176,7 +192,7 @@ def _with_driver(url: str) -> URL:
 
 
 def _drop(engine: Engine, database: str) -> None:
-    # The next test may have killed the server. A database too many is in nobody's way.
+    # The next test may have stopped the server. A leftover database does no harm.
     with contextlib.suppress(OperationalError):
         _execute(engine, f"DROP DATABASE {database} WITH (FORCE)")
 

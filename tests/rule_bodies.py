@@ -1,4 +1,4 @@
-"""What alert rules are asked for with: a rule on p1, and its triggers."""
+"""Request bodies of an alert rule on project p1 and of its triggers."""
 
 from __future__ import annotations
 

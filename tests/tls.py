@@ -1,4 +1,4 @@
-"""Doors with TLS in front of servers that are built without it, as a load balancer or a sidecar puts them there."""
+"""A TLS-terminating proxy for servers built without TLS, like a load balancer or a sidecar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _SSL_REQUEST = (80877103).to_bytes(4, "big")
 
 @contextlib.contextmanager
 def tls_proxy(connect: Connect, context: ssl.SSLContext, *, postgres: bool = False) -> Iterator[int]:
-    """Listen with TLS on a port of 127.0.0.1 and pass everything on; PostgreSQL's clients ask for TLS first."""
+    """Yield a port of 127.0.0.1 that terminates TLS and forwards to `connect`.
+
+    :param postgres: Negotiate TLS as PostgreSQL does, with an SSLRequest before the handshake.
+    """
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -28,9 +31,9 @@ def tls_proxy(connect: Connect, context: ssl.SSLContext, *, postgres: bool = Fal
                     writer.write(b"N")
                 writer.write(b"S")
                 await writer.start_tls(context)
-            there, back = await connect()
-            with contextlib.closing(back):
-                await asyncio.gather(_pump(reader, back), _pump(there, writer))
+            upstream_reader, upstream_writer = await connect()
+            with contextlib.closing(upstream_writer):
+                await asyncio.gather(_pump(reader, upstream_writer), _pump(upstream_reader, writer))
         writer.close()
 
     starting = asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if postgres else context)
@@ -39,18 +42,18 @@ def tls_proxy(connect: Connect, context: ssl.SSLContext, *, postgres: bool = Fal
         yield server.sockets[0].getsockname()[1]
     finally:
         server.get_loop().call_soon_threadsafe(server.close)
-        asyncio.run_coroutine_threadsafe(_end_the_others(), loop).result()
+        asyncio.run_coroutine_threadsafe(_cancel_open_connections(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-async def _end_the_others() -> None:
-    """End connections that clients have left open."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in left:
+async def _cancel_open_connections() -> None:
+    """Cancel the tasks of connections that clients have left open."""
+    connections = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in connections:
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

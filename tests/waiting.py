@@ -1,4 +1,4 @@
-"""Waiting for facts, not for time."""
+"""Wait for conditions instead of sleeping for fixed times."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ LONGEST_PAUSE_SECONDS: Final = 0.15
 GROWTH: Final = 1.4
 
 
-def eventually(fact: Callable[[], T], within_seconds: float = 30) -> T:
-    """Wait until a fact holds; what it returned.
+def eventually(condition: Callable[[], T], within_seconds: float = 30) -> T:
+    """Poll `condition` until it returns a true value, and return that value.
 
-    :raises AssertionError: it did not come about.
+    :raises AssertionError: when the time is over.
     """
-    until = time.monotonic() + within_seconds
+    deadline = time.monotonic() + within_seconds
     pause = FIRST_PAUSE_SECONDS
-    while not (found := fact()):
-        assert time.monotonic() < until, f"it never came about: {fact}"
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"still false after {within_seconds} s: {condition}"
         time.sleep(pause)
-        # Looking costs what the others need to get there.
+        # Polling takes CPU time away from the processes under test.
         pause = min(GROWTH * pause, LONGEST_PAUSE_SECONDS)
-    return found
+    return result

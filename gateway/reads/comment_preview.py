@@ -167,8 +167,11 @@ def _active_teams() -> ColumnElement[list[int]]:
     ids = (
         select(teams.c.id)
         .join_from(team_members, teams)
-        .where(teams.c.status == ObjectStatus.ACTIVE)
-        .where(team_members.c.member_id == members.c.id, team_members.c.is_active)
+        .where(
+            teams.c.status == ObjectStatus.ACTIVE,
+            team_members.c.member_id == members.c.id,
+            team_members.c.is_active,
+        )
         .correlate(members)
     )
     return func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))

@@ -273,17 +273,17 @@ def _is_incident(organization: int, identifier: int) -> ColumnElement[bool]:
 
 def _is_on_a_team_of(incident: int) -> ColumnElement[bool]:
     """Return whether a member of the statement is on an active team of one of the incident's active projects."""
+    memberships = incident_projects.join(projects).join(project_teams).join(teams).join(team_members)
     return exists(
         select(literal_column("1"))
-        .select_from(incident_projects)
-        .join(
-            projects,
-            and_(projects.c.id == incident_projects.c.project_id, projects.c.status == ObjectStatus.ACTIVE),
+        .select_from(memberships)
+        .where(
+            incident_projects.c.incident_id == incident,
+            projects.c.status == ObjectStatus.ACTIVE,
+            teams.c.status == ObjectStatus.ACTIVE,
+            team_members.c.member_id == members.c.id,
+            team_members.c.is_active,
         )
-        .join(project_teams, project_teams.c.project_id == projects.c.id)
-        .join(teams, and_(teams.c.id == project_teams.c.team_id, teams.c.status == ObjectStatus.ACTIVE))
-        .join(team_members, and_(team_members.c.team_id == teams.c.id, team_members.c.is_active))
-        .where(incident_projects.c.incident_id == incident, team_members.c.member_id == members.c.id)
     )
 
 
@@ -291,8 +291,11 @@ def _team_slugs() -> ColumnElement[list[str]]:
     slugs = (
         select(teams.c.slug)
         .join_from(team_members, teams)
-        .where(teams.c.status == ObjectStatus.ACTIVE)
-        .where(team_members.c.member_id == members.c.id, team_members.c.is_active)
+        .where(
+            teams.c.status == ObjectStatus.ACTIVE,
+            team_members.c.member_id == members.c.id,
+            team_members.c.is_active,
+        )
     )
     return func.array(slugs.correlate(members).scalar_subquery(), type_=ARRAY(Text))
 

@@ -81,12 +81,12 @@ SELECT n.written_by, 'notifications/' || n.id AS subject, 1::bigint AS sequence,
        NULL::uuid AS id, NULL::text AS type, NULL::text AS body, n.id AS number, n.user_id
 FROM notifications n WHERE"""
 
-_YOUNG: Final = f"date_created > clock_timestamp() - interval '{REPLAY_HOURS} hours'"
+_IS_RECENT: Final = f"date_created > clock_timestamp() - interval '{REPLAY_HOURS} hours'"
 
 _IS_NEW: Final = f"""organization_id = ANY(%(organizations)s::bigint[])
     AND written_by >= pg_snapshot_xmin(%(since)s::pg_snapshot)
     AND written_by < pg_snapshot_xmax(pg_current_snapshot())
-    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot) AND {_YOUNG}"""
+    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot) AND {_IS_RECENT}"""
 
 _SINCE: Final = f"""
 SELECT pg_current_snapshot()::text AS until, new.*
@@ -101,7 +101,7 @@ LIMIT %(limit)s
 
 # The rows visible in a snapshot never change, so its pages are stable while others write.
 _IS_MISSED: Final = f"""organization_id = %(organization)s AND written_by >= %(from)s::text::xid8
-    AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_YOUNG}
+    AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_IS_RECENT}
     AND (%(incident)s::bigint IS NULL OR incident_id = %(incident)s)"""
 
 

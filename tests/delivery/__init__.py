@@ -1,1 +1,1 @@
-"""Who is told, by which rule."""
+"""Who is notified of what, and by which rule: the notifier with its planner and audiences."""

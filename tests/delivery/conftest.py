@@ -1,4 +1,4 @@
-"""An organization with an incident, and a notifier that has not started."""
+"""Fixtures of an organization with an incident, whose notifications tests plan."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy.engine import Connection, Engine
 
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_comment, a_member, a_project, a_team, an_incident, an_organization
 from tests.conftest import Database
 from workers.notify.notifier import Notifier
 
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
-"""A broker that is away: planning does not need one."""
-
 
 @dataclass
 class Scene:
-    """One organization, one project with one team, one incident, and its author."""
+    """An organization with a project, its team, an incident, and a member of the team as author of comments."""
 
     engine: Engine
     organization: int
@@ -29,25 +26,25 @@ class Scene:
     incident: int
     author: int
 
-    def given(self, **comment: Any) -> int:
-        """A comment by the author."""
+    def post_comment(self, **comment: Any) -> int:
+        """Insert a comment by the author with its events; return the activity's id."""
         with self.engine.begin() as connection:
             return a_comment(connection, self.incident, by=self.author, **comment)
 
     def notifier(self) -> Notifier:
-        return Notifier(self.engine, BrokerSettings(BROKER_URL=NOWHERE))
+        return Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
 
     def plan(self) -> None:
         notifier = self.notifier()
         while notifier.plan_batch():
             pass
 
-    def told(self) -> dict[int, str]:
-        """Who has an inbox item, and why."""
+    def notified(self) -> dict[int, str]:
+        """Return the reason of every person's inbox item, by user id."""
         return {row.user_id: row.reason for row in self.rows("SELECT user_id, reason FROM notifications")}
 
-    def decided(self) -> dict[int, tuple[str, str]]:
-        """What was decided for everyone, and by which rule."""
+    def decisions(self) -> dict[int, tuple[str, str]]:
+        """Return outcome and rule of every decision, by user id."""
         rows = self.rows("SELECT user_id, outcome, rule FROM notification_decisions")
         return {row.user_id: (row.outcome, row.rule) for row in rows}
 
@@ -81,6 +78,6 @@ def scene(database: Database) -> Scene:
 
 @pytest.fixture
 def closed_scene(database: Database) -> Scene:
-    """The same, in an organization whose members reach only the projects of their teams."""
+    """A scene in an organization whose members have access only to the projects of their teams."""
     with database.engine.begin() as connection:
         return a_scene(connection, database.engine, open_membership=False)

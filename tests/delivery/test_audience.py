@@ -1,4 +1,4 @@
-"""Who is told of a comment, and by which rule."""
+"""Who is notified of a comment, and by which rule."""
 
 from __future__ import annotations
 
@@ -28,207 +28,207 @@ DELIVERED = "delivered"
 NO_ACCESS = ("suppressed", "no_access")
 
 
-def test_every_event_that_tells_people_has_a_line_in_the_table() -> None:
-    telling = {name for name, event in EVENTS.items() if event.notifies_people}
+def test_every_notifying_event_has_an_audience() -> None:
+    notifying = {name for name, event in EVENTS.items() if event.notifies_people}
 
-    assert telling == set(AUDIENCES) & set(EVENTS)
-
-
-def test_a_mentioned_person_is_told(scene: Scene) -> None:
-    ana = member(scene)
-    scene.given(mentioning=[ana])
-
-    scene.plan()
-
-    assert scene.told() == {ana: "mention"}
-    assert scene.decided() == {ana: (DELIVERED, "mention")}
+    assert notifying == set(AUDIENCES) & set(EVENTS)
 
 
-def test_a_subscriber_is_told(scene: Scene) -> None:
-    ana = member(scene, subscribed=True)
-    scene.given()
+def test_a_mentioned_person_is_notified(scene: Scene) -> None:
+    ana = a_person(scene)
+    scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "mention"}
+    assert scene.decisions() == {ana: (DELIVERED, "mention")}
 
 
-def test_a_mentioned_team_is_told(scene: Scene) -> None:
-    ana, ben = member(scene, teams=[scene.team]), member(scene, teams=[scene.team])
-    scene.given(mentioning_teams=[scene.team])
-
-    scene.plan()
-
-    assert scene.told() == {ana: "team_mention", ben: "team_mention"}
-
-
-def test_someone_neither_mentioned_nor_subscribed_is_not_told(scene: Scene) -> None:
-    member(scene)
-    scene.given()
+def test_a_subscriber_is_notified(scene: Scene) -> None:
+    ana = a_person(scene, subscribed=True)
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {}
+    assert scene.notified() == {ana: "subscribed"}
 
 
-def test_the_author_is_never_told_of_their_own_act(scene: Scene) -> None:
+def test_a_mentioned_team_is_notified(scene: Scene) -> None:
+    ana, ben = a_person(scene, teams=[scene.team]), a_person(scene, teams=[scene.team])
+    scene.post_comment(mentioning_teams=[scene.team])
+
+    scene.plan()
+
+    assert scene.notified() == {ana: "team_mention", ben: "team_mention"}
+
+
+def test_someone_neither_mentioned_nor_subscribed_is_not_notified(scene: Scene) -> None:
+    a_person(scene)
+    scene.post_comment()
+
+    scene.plan()
+
+    assert scene.decisions() == {}
+
+
+def test_the_author_is_never_notified_of_their_own_comment(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
-    scene.given(mentioning=[scene.author], mentioning_teams=[scene.team])
+    scene.post_comment(mentioning=[scene.author], mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
-    assert scene.decided() == {scene.author: ("suppressed", "author")}
+    assert scene.notified() == {}
+    assert scene.decisions() == {scene.author: ("suppressed", "author")}
 
 
-def test_the_strongest_reason_wins_and_gives_one_item(scene: Scene) -> None:
-    ana = member(scene, teams=[scene.team], subscribed=True)
-    ben = member(scene, teams=[scene.team], subscribed=True)
-    scene.given(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
+def test_the_strongest_reason_wins_and_makes_one_item(scene: Scene) -> None:
+    ana = a_person(scene, teams=[scene.team], subscribed=True)
+    ben = a_person(scene, teams=[scene.team], subscribed=True)
+    scene.post_comment(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
 
     scene.plan()
 
-    assert scene.told() == {ana: "mention", ben: "team_mention"}
+    assert scene.notified() == {ana: "mention", ben: "team_mention"}
     assert len(scene.rows("SELECT 1 FROM notifications")) == 2
 
 
-def test_the_item_names_the_comment_whatever_the_reason(scene: Scene) -> None:
-    ana = member(scene)
-    activity = scene.given(mentioning=[ana])
+def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> None:
+    ana = a_person(scene)
+    activity = scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
     assert scene.rows("SELECT event_type, activity_id FROM notifications") == [(CommentPosted.type, activity)]
 
 
-def test_a_place_on_a_team_that_was_switched_off_is_not_told(scene: Scene) -> None:
+def test_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_member(connection, scene.organization, inactive_teams=[scene.team])
-    scene.given(mentioning_teams=[scene.team])
+    scene.post_comment(mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
 
 
-def test_an_inactive_person_on_a_mentioned_team_is_not_even_considered(scene: Scene) -> None:
-    member(scene, teams=[scene.team], is_active=False)
-    scene.given(mentioning_teams=[scene.team])
+def test_an_inactive_member_of_a_mentioned_team_gets_no_decision(scene: Scene) -> None:
+    a_person(scene, teams=[scene.team], is_active=False)
+    scene.post_comment(mentioning_teams=[scene.team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
     assert scene.unplanned() == set()
 
 
-def test_a_team_of_another_organization_brings_nobody(scene: Scene) -> None:
+def test_a_mentioned_team_of_another_organization_notifies_nobody(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         other = an_organization(connection)
         team = a_team(connection, other)
         ana = a_member(connection, other, teams=[team])
         add_member(connection, scene.organization, ana)
-    scene.given(mentioning_teams=[team])
+    scene.post_comment(mentioning_teams=[team])
 
     scene.plan()
 
-    assert scene.told() == {}
+    assert scene.notified() == {}
 
 
-def test_an_inactive_subscriber_is_not_told_and_unsubscribed(scene: Scene) -> None:
-    ana = member(scene, subscribed=True, is_active=False)
-    scene.given()
+def test_an_inactive_subscriber_is_suppressed_and_unsubscribed(scene: Scene) -> None:
+    ana = a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == [ana]
 
 
-def test_who_left_the_organization_is_not_told_and_unsubscribed(scene: Scene) -> None:
+def test_a_subscriber_who_left_the_organization_is_suppressed_and_unsubscribed(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         ana = a_user(connection)
         a_subscription(connection, scene.incident, ana)
-    scene.given()
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == [ana]
 
 
-def test_in_a_closed_organization_who_is_on_no_team_of_the_project_is_not_told(closed_scene: Scene) -> None:
-    outsider = member(closed_scene, subscribed=True)
-    insider = member(closed_scene, teams=[closed_scene.team], subscribed=True)
-    manager = member(closed_scene, role=Role.MANAGER, subscribed=True)
-    closed_scene.given()
+def test_in_a_closed_organization_only_people_with_project_access_are_notified(closed_scene: Scene) -> None:
+    outsider = a_person(closed_scene, subscribed=True)
+    insider = a_person(closed_scene, teams=[closed_scene.team], subscribed=True)
+    manager = a_person(closed_scene, role=Role.MANAGER, subscribed=True)
+    closed_scene.post_comment()
 
     closed_scene.plan()
 
-    assert closed_scene.told() == {insider: "subscribed", manager: "subscribed"}
-    assert closed_scene.decided()[outsider] == NO_ACCESS
+    assert closed_scene.notified() == {insider: "subscribed", manager: "subscribed"}
+    assert closed_scene.decisions()[outsider] == NO_ACCESS
     assert unsubscribed(closed_scene) == [outsider]
 
 
-def test_one_project_in_reach_is_enough(closed_scene: Scene) -> None:
+def test_access_to_one_project_of_the_incident_is_enough(closed_scene: Scene) -> None:
     with closed_scene.engine.begin() as connection:
         elsewhere = a_project(connection, closed_scene.organization)
         closed_scene.incident = an_incident(
             connection, closed_scene.organization, projects=[elsewhere, closed_scene.project]
         )
-    ana = member(closed_scene, teams=[closed_scene.team], subscribed=True)
-    closed_scene.given()
+    ana = a_person(closed_scene, teams=[closed_scene.team], subscribed=True)
+    closed_scene.post_comment()
 
     closed_scene.plan()
 
-    assert closed_scene.told() == {ana: "subscribed"}
+    assert closed_scene.notified() == {ana: "subscribed"}
 
 
-def test_nobody_reads_an_incident_whose_projects_are_out_of_use(scene: Scene) -> None:
-    ana = member(scene, role=Role.OWNER, subscribed=True)
-    change(scene, update(projects).values(status="inactive"))
-    scene.given()
+def test_nobody_is_notified_of_an_incident_whose_projects_are_inactive(scene: Scene) -> None:
+    ana = a_person(scene, role=Role.OWNER, subscribed=True)
+    execute(scene, update(projects).values(status="inactive"))
+    scene.post_comment()
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
 
 
-def test_the_author_is_unsubscribed_too_when_access_is_gone(scene: Scene) -> None:
+def test_an_author_without_access_is_unsubscribed(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_subscription(connection, scene.incident, scene.author)
-    scene.given()
-    change(scene, members.delete().where(members.c.user_id == scene.author))
+    scene.post_comment()
+    execute(scene, members.delete().where(members.c.user_id == scene.author))
 
     scene.plan()
 
-    assert scene.decided() == {scene.author: NO_ACCESS}
+    assert scene.decisions() == {scene.author: NO_ACCESS}
     assert unsubscribed(scene) == [scene.author]
 
 
-def test_who_did_not_subscribe_is_not_unsubscribed(scene: Scene) -> None:
-    ana = member(scene, is_active=False)
-    scene.given(mentioning=[ana])
+def test_a_person_without_a_subscription_is_not_unsubscribed(scene: Scene) -> None:
+    ana = a_person(scene, is_active=False)
+    scene.post_comment(mentioning=[ana])
 
     scene.plan()
 
-    assert scene.decided() == {ana: NO_ACCESS}
+    assert scene.decisions() == {ana: NO_ACCESS}
     assert unsubscribed(scene) == []
 
 
 def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
-    ana = member(scene, subscribed=True, is_active=False)
-    scene.given()
-    scene.given()
+    ana = a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
+    scene.post_comment()
 
     scene.plan()
 
     assert unsubscribed(scene) == [ana]
 
 
-def test_the_order_to_unsubscribe_stands_in_the_incidents_own_line(scene: Scene) -> None:
-    member(scene, subscribed=True, is_active=False)
-    scene.given()
+def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> None:
+    a_person(scene, subscribed=True, is_active=False)
+    scene.post_comment()
 
     scene.plan()
 
@@ -246,40 +246,67 @@ def test_the_order_to_unsubscribe_stands_in_the_incidents_own_line(scene: Scene)
     ]
 
 
-def test_what_no_person_did_tells_nobody_and_unsubscribes_nobody(scene: Scene) -> None:
-    member(scene, subscribed=True)
-    member(scene, subscribed=True, is_active=False)
+def test_an_event_without_a_person_as_actor_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
+    a_person(scene, subscribed=True)
+    a_person(scene, subscribed=True, is_active=False)
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, CommentPosted(activity=1, comment="Closed by rule"), by=None)
 
     scene.plan()
 
-    assert scene.decided() == {}
+    assert scene.decisions() == {}
     assert unsubscribed(scene) == []
     assert scene.unplanned() == set()
 
 
-def test_a_mentioned_account_that_is_gone_is_passed_over(scene: Scene) -> None:
-    ana, ben = member(scene), member(scene)
-    scene.given(mentioning=[ana, ben])
-    change(scene, users.delete().where(users.c.id == ana))
+def test_a_mentioned_account_that_was_deleted_is_skipped(scene: Scene) -> None:
+    ana, ben = a_person(scene), a_person(scene)
+    scene.post_comment(mentioning=[ana, ben])
+    execute(scene, users.delete().where(users.c.id == ana))
 
     scene.plan()
 
-    assert scene.told() == {ben: "mention"}
+    assert scene.notified() == {ben: "mention"}
     assert scene.unplanned() == set()
 
 
-def test_a_subscription_made_before_planning_is_heeded(scene: Scene) -> None:
-    scene.given()
-    ana = member(scene, subscribed=True)
+def test_a_subscription_made_before_planning_counts(scene: Scene) -> None:
+    scene.post_comment()
+    ana = a_person(scene, subscribed=True)
 
     scene.plan()
 
-    assert scene.told() == {ana: "subscribed"}
+    assert scene.notified() == {ana: "subscribed"}
 
 
-def member(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
+def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
+    ana = a_person(scene, subscribed=True)
+    scene.post_comment()
+    execute(scene, update(organizations).values(features=[]))
+
+    scene.plan()
+
+    assert scene.notified() == {ana: "subscribed"}
+
+
+@pytest.mark.parametrize(
+    "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
+)
+def test_openings_views_and_subscriptions_notify_nobody(scene: Scene, event: Event) -> None:
+    a_person(scene, subscribed=True)
+    with scene.engine.begin() as connection:
+        an_event(connection, scene.incident, event, by=scene.author)
+
+    scene.plan()
+
+    assert scene.decisions() == {}
+    assert scene.unplanned() == set()
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------
+
+
+def a_person(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
     with scene.engine.begin() as connection:
         user = a_member(connection, scene.organization, **facts)
         if subscribed:
@@ -287,36 +314,12 @@ def member(scene: Scene, *, subscribed: bool = False, **facts: Any) -> int:
         return user
 
 
-def change(scene: Scene, statement: Any) -> None:
+def execute(scene: Scene, statement: Any) -> None:
     with scene.engine.begin() as connection:
         connection.execute(statement)
 
 
 def unsubscribed(scene: Scene) -> list[int]:
-    """For whom an order to unsubscribe waits in the ledger."""
+    """Return the ids of the users for whom an unsubscribe command was accepted, in order."""
     rows = scene.rows("SELECT user_id FROM commands WHERE type = 'incident.unsubscribe' ORDER BY seq")
     return [user for (user,) in rows]
-
-
-def test_a_plan_that_has_lost_incidents_does_not_silence_what_was_said(scene: Scene) -> None:
-    ana = member(scene, subscribed=True)
-    scene.given()
-    change(scene, update(organizations).values(features=[]))
-
-    scene.plan()
-
-    assert scene.told() == {ana: "subscribed"}
-
-
-@pytest.mark.parametrize(
-    "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
-)
-def test_nobody_is_told_of_openings_nor_of_who_looks_or_listens(scene: Scene, event: Event) -> None:
-    member(scene, subscribed=True)
-    with scene.engine.begin() as connection:
-        an_event(connection, scene.incident, event, by=scene.author)
-
-    scene.plan()
-
-    assert scene.decided() == {}
-    assert scene.unplanned() == set()

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 
 from models.messaging.command_ledger import commands
 from tasks.commands.comments import PostComment
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 _fork = multiprocessing.get_context("fork")
 
@@ -23,20 +23,20 @@ def a_comment_command(text: str = "Looking into it", incident: str = "1") -> Pos
     return PostComment.model_validate({"incident": incident, "comment": text})
 
 
-def end_back_off(house: Harness) -> None:
+def end_back_off(harness: Harness) -> None:
     """Make every deferred command due."""
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
 
 
-def states(house: Harness, ids: list[UUID]) -> list[str]:
-    with house.engine.connect() as connection:
+def states(harness: Harness, ids: list[UUID]) -> list[str]:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(commands.c.id, commands.c.state).where(commands.c.id.in_(ids)))
         by_id = {row.id: row.state for row in rows}
     return [by_id[id_] for id_ in ids]
 
 
-def apply_in_killed_process(house: Harness, command_type: str, is_deadly: Callable[[Any], bool]) -> int:
+def apply_in_killed_process(harness: Harness, command_type: str, is_deadly: Callable[[Any], bool]) -> int:
     """Apply commands in a forked process that kills itself at a matching command; return its exit code."""
 
     def work() -> None:
@@ -50,7 +50,7 @@ def apply_in_killed_process(house: Harness, command_type: str, is_deadly: Callab
             return handler.apply(command, context)
 
         handlers.HANDLERS[command_type] = replace(handler, apply=kill_or_apply)
-        house.applier(f"process-{os.getpid()}").drain(())
+        harness.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)
     process.start()

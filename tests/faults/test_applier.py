@@ -13,96 +13,94 @@ from models.incidents.activity import activities
 from models.messaging.command_ledger import commands
 from tests.faults.ledger import a_comment_command, apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme, versions
-from tests.handlers.conftest import Harness, house
-
-__all__ = ["house"]
+from tests.harness import Harness
 
 
 @pytest.fixture
-def acme(house: Harness) -> Acme:
-    return Acme(house.engine)
+def acme(harness: Harness) -> Acme:
+    return Acme(harness.engine)
 
 
-def corrupt_payload(house: Harness, id_: UUID) -> None:
+def corrupt_payload(harness: Harness, id_: UUID) -> None:
     """Remove a required field from the payload of a command."""
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 
 
-def comments_written(house: Harness) -> list[str]:
-    with house.engine.connect() as connection:
+def comments_written(harness: Harness) -> list[str]:
+    with harness.engine.connect() as connection:
         return list(connection.execute(select(activities.c.comment).order_by(activities.c.id)).scalars())
 
 
-def test_one_poisoned_command_among_a_hundred_fails_alone(house: Harness, acme: Acme) -> None:
-    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(100)]
-    corrupt_payload(house, ids[50])
+def test_one_poisoned_command_among_a_hundred_fails_alone(harness: Harness, acme: Acme) -> None:
+    ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(100)]
+    corrupt_payload(harness, ids[50])
 
     for _ in range(5):
-        house.apply()
-        end_back_off(house)
-    house.apply()
+        harness.apply()
+        end_back_off(harness)
+    harness.apply()
 
-    assert states(house, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
-    assert comments_written(house) == [f"{number}" for number in range(100) if number != 50]
-    assert house.ledger_row(ids[50])["attempts"] == 5
+    assert states(harness, ids) == ["applied"] * 50 + ["dead"] + ["applied"] * 49
+    assert comments_written(harness) == [f"{number}" for number in range(100) if number != 50]
+    assert harness.ledger_row(ids[50])["attempts"] == 5
 
 
-def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(house: Harness, acme: Acme) -> None:
-    first, second, third = (house.accept(a_comment_command(text), **acme.by("mem")) for text in ("1", "2", "3"))
-    corrupt_payload(house, second)
+def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(harness: Harness, acme: Acme) -> None:
+    first, second, third = (harness.accept(a_comment_command(text), **acme.by("mem")) for text in ("1", "2", "3"))
+    corrupt_payload(harness, second)
 
-    house.apply()
+    harness.apply()
 
-    assert states(house, [first, second, third]) == ["applied", "accepted", "accepted"]
-    assert house.ledger_row(second)["attempts"] == 1
+    assert states(harness, [first, second, third]) == ["applied", "accepted", "accepted"]
+    assert harness.ledger_row(second)["attempts"] == 1
 
 
 def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_rest_is_applied(
-    house: Harness, acme: Acme
+    harness: Harness, acme: Acme
 ) -> None:
-    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(40)]
+    ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(40)]
 
     deaths = 0
-    while "accepted" in states(house, ids):
+    while "accepted" in states(harness, ids):
         deaths += (
-            apply_in_killed_process(house, "comment.post", lambda command: command.comment == "20") == -signal.SIGKILL
+            apply_in_killed_process(harness, "comment.post", lambda command: command.comment == "20") == -signal.SIGKILL
         )
-        end_back_off(house)
+        end_back_off(harness)
 
     assert deaths == 5
-    assert states(house, ids) == ["applied"] * 20 + ["dead"] + ["applied"] * 19
-    assert comments_written(house) == [f"{number}" for number in range(40) if number != 20]
+    assert states(harness, ids) == ["applied"] * 20 + ["dead"] + ["applied"] * 19
+    assert comments_written(harness) == [f"{number}" for number in range(40) if number != 20]
 
 
-def test_a_dead_command_emits_an_event(house: Harness, acme: Acme) -> None:
-    id_ = house.accept(a_comment_command(), **acme.by("mem"))
-    corrupt_payload(house, id_)
+def test_a_dead_command_emits_an_event(harness: Harness, acme: Acme) -> None:
+    id_ = harness.accept(a_comment_command(), **acme.by("mem"))
+    corrupt_payload(harness, id_)
 
     for _ in range(5):
-        house.apply()
-        end_back_off(house)
+        harness.apply()
+        end_back_off(harness)
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT type, subject FROM events").all()
     assert [tuple(row) for row in rows] == [("command.dead", f"commands/{id_}")]
 
 
-def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(house: Harness, acme: Acme) -> None:
+def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(harness: Harness, acme: Acme) -> None:
     total = 300
-    ids = [house.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(total)]
+    ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(total)]
 
-    workers = [threading.Thread(target=house.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
+    workers = [threading.Thread(target=harness.applier(f"worker-{name}").drain, args=((),)) for name in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    house.apply()
+    harness.apply()
 
-    assert states(house, ids) == ["applied"] * total
-    assert comments_written(house) == [f"{number}" for number in range(total)]
-    assert versions(house.engine, acme.organizations["acme"])[1] == total + 1
-    with house.engine.connect() as connection:
+    assert states(harness, ids) == ["applied"] * total
+    assert comments_written(harness) == [f"{number}" for number in range(total)]
+    assert versions(harness.engine, acme.organizations["acme"])[1] == total + 1
+    with harness.engine.connect() as connection:
         sequences = connection.exec_driver_sql("SELECT array_agg(sequence ORDER BY sequence) FROM events").scalar_one()
         assert sequences == list(range(1, total + 1))
         assert connection.execute(select(func.count()).select_from(activities)).scalar_one() == total

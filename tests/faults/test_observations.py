@@ -22,30 +22,28 @@ from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.faults.ledger import apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, house
-from tests.handlers.watch import START, ObservedRule
+from tests.handlers.observed_rule import START, ObservedRule
+from tests.harness import Harness
 from workers.apply.claim import claim_next
-
-__all__ = ["house"]
 
 MEM, ANA = 11, 12
 LABELS = {"warning": 50, "critical": 100}
 
 
 @pytest.fixture
-def acme(house: Harness) -> Acme:
-    return Acme(house.engine)
+def acme(harness: Harness) -> Acme:
+    return Acme(harness.engine)
 
 
 @pytest.fixture
-def watch(house: Harness, acme: Acme) -> ObservedRule:
-    return observed_rule(house, acme)
+def watch(harness: Harness, acme: Acme) -> ObservedRule:
+    return observed_rule(harness, acme)
 
 
-def observed_rule(house: Harness, acme: Acme) -> ObservedRule:
+def observed_rule(harness: Harness, acme: Acme) -> ObservedRule:
     """Return a rule whose warning above 50 notifies Mem and whose critical above 100 notifies Ana."""
     return ObservedRule(
-        house, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
+        harness, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
 
 
@@ -122,12 +120,12 @@ def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetim
 
 
 @contextmanager
-def three_running_workers(house: Harness) -> Iterator[None]:
+def three_running_workers(harness: Harness) -> Iterator[None]:
     """Run three workers while the block lasts."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
-        worker = house.applier(name)
+        worker = harness.applier(name)
         while not stopped.wait(0.02):
             worker.drain(())
 
@@ -144,29 +142,29 @@ def three_running_workers(house: Harness) -> Iterator[None]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model(
-    house: Harness, acme: Acme, seed: int
+    harness: Harness, acme: Acme, seed: int
 ) -> None:
     rng = random.Random(seed)
-    watches = [observed_rule(house, acme) for _ in range(4)]
+    watches = [observed_rule(harness, acme) for _ in range(4)]
     models = [RuleModel() for _ in watches]
     streams = [shuffled_values(rng, 45) for _ in watches]
     turns = [index for index, stream in enumerate(streams) for _ in stream]
     rng.shuffle(turns)
     expected, ids = [], []
 
-    with three_running_workers(house):
+    with three_running_workers(harness):
         for start in range(0, len(turns), 40):
             asked: list[Command] = []
             for index in turns[start : start + 40]:
                 value, timestamp = streams[index].pop(0)
                 expected.append(models[index].observe(value, timestamp))
                 asked.append(watches[index].observation(value, timestamp=timestamp.isoformat()))
-            ids += house.accept_all(asked, **watches[0].by_service())
-    house.apply()
+            ids += harness.accept_all(asked, **watches[0].by_service())
+    harness.apply()
 
-    answers = [(row["outcome_status"], row["outcome_body"]) for row in map(house.ledger_row, ids)]
+    answers = [(row["outcome_status"], row["outcome_body"]) for row in map(harness.ledger_row, ids)]
     assert [(code, body["fired"], body["resolved"], body.get("ignored")) for code, body in answers] == expected
-    assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
+    assert {row["attempts"] for row in map(harness.ledger_row, ids)} == {1}
     for watch, model in zip(watches, models, strict=True):
         assert_matches(model, watch)
     opened = sorted(row.identifier for watch in watches for row in watch.incidents())
@@ -184,26 +182,26 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     for row in found:
         sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{row.identifier}")]
         assert sequences == list(range(1, row.version + 1))
-    sequences = [int(event["sequence"]) for event in watch.events(f"alert-rules/{watch.rule}")]
+    sequences = [int(event["sequence"]) for event in watch.events(f"alert-rules/{watch.rule_id}")]
     assert sequences == list(range(1, len(sequences) + 1))
 
 
 def test_values_and_comments_on_one_incident_leave_no_version_gap(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     [incident] = watch.incidents()
     comment = PostComment.model_validate({"incident": incident.identifier, "comment": "Looking."})
     ids = []
 
-    with three_running_workers(house):
+    with three_running_workers(harness):
         for number in range(30):
-            ids += house.accept_all([watch.observation(70)] * 3, **watch.by_service())
-            ids.append(house.accept(comment, **acme.by("mem" if number % 2 else "ana")))
-    house.apply()
+            ids += harness.accept_all([watch.observation(70)] * 3, **watch.by_service())
+            ids.append(harness.accept(comment, **acme.by("mem" if number % 2 else "ana")))
+    harness.apply()
 
     [incident] = watch.incidents()
-    assert {row["attempts"] for row in map(house.ledger_row, ids)} == {1}
+    assert {row["attempts"] for row in map(harness.ledger_row, ids)} == {1}
     assert incident.version == 2 + 30
     sequences = [int(event["sequence"]) for event in watch.events(f"incidents/{incident.identifier}")]
     assert sequences == list(range(1, 2 + 30 + 1))
@@ -213,89 +211,89 @@ def test_values_and_comments_on_one_incident_leave_no_version_gap(
 
 
 def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_others_are_unaffected(
-    house: Harness, watch: ObservedRule
+    harness: Harness, watch: ObservedRule
 ) -> None:
     values = [10, 60, 120, 66.6, 80, 10]
-    ids = house.accept_all([watch.observation(value) for value in values], **watch.by_service())
+    ids = harness.accept_all([watch.observation(value) for value in values], **watch.by_service())
 
     deaths = 0
-    while "accepted" in states(house, ids):
+    while "accepted" in states(harness, ids):
         deaths += (
-            apply_in_killed_process(house, "metric.observe", lambda command: command.value == 66.6) == -signal.SIGKILL
+            apply_in_killed_process(harness, "metric.observe", lambda command: command.value == 66.6) == -signal.SIGKILL
         )
-        end_back_off(house)
+        end_back_off(harness)
 
     assert deaths == 5
-    assert states(house, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
+    assert states(harness, ids) == ["applied"] * 3 + ["dead"] + ["applied"] * 2
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
     assert [row.value for row in watch.rows("SELECT value FROM alert_rule_observations ORDER BY number")] == [
         10, 60, 120, 80, 10,
     ]  # fmt: skip
 
 
-def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(house: Harness, watch: ObservedRule) -> None:
-    ids = house.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
-    apply_in_killed_process(house, "metric.observe", lambda command: command.value == 10)
+def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(harness: Harness, watch: ObservedRule) -> None:
+    ids = harness.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
+    apply_in_killed_process(harness, "metric.observe", lambda command: command.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
 
-    house.apply()
-    end_back_off(house)
-    house.apply()
+    harness.apply()
+    end_back_off(harness)
+    harness.apply()
 
     assert before == ([], [], [])
-    assert states(house, ids) == ["applied"] * 3
+    assert states(harness, ids) == ["applied"] * 3
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 2)]
 
 
 # --- commands with several subjects ------------------------------------------------------------------------------
 
 
-def waits_for_lock(house: Harness, subject: str, id_: UUID) -> bool:
+def waits_for_lock(harness: Harness, subject: str, id_: UUID) -> bool:
     """Return whether a command waits, without counting an attempt, while another worker locks a subject."""
-    with house.engine.begin() as other_worker:
+    with harness.engine.begin() as other_worker:
         try_lock_subjects(other_worker, [subject])
-        house.apply()
-        row = house.ledger_row(id_)
+        harness.apply()
+        row = harness.ledger_row(id_)
     assert row["attempts"] == (0 if row["state"] == "accepted" else 1)
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_subject_of_its_organization(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_organization(harness: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
-    assert waits_for_lock(house, f"org:{watch.organization}", id_)
-    house.apply()
-    assert states(house, [id_]) == ["applied"]
+    assert waits_for_lock(harness, f"org:{watch.organization}", id_)
+    harness.apply()
+    assert states(harness, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_subject_of_its_incident(house: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
-    assert waits_for_lock(house, f"incident:{watch.organization}:2", id_)
-    house.apply()
+    assert waits_for_lock(harness, f"incident:{watch.organization}:2", id_)
+    harness.apply()
     assert watch.status_changes()[-1] == (10, 2)
 
 
 def test_a_value_does_not_wait_for_the_incident_of_another_rule(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
-    other = observed_rule(house, acme)
+    other = observed_rule(harness, acme)
     other.observe(60)
 
-    assert not waits_for_lock(house, f"incident:{watch.organization}:2", watch.accept(60))
+    assert not waits_for_lock(harness, f"incident:{watch.organization}:2", watch.accept(60))
 
 
 def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
-    closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
+    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
     watch.accept(10)
 
-    with house.engine.begin() as connection:
-        first = claim_next(connection, f"rule:{watch.rule}")
-    house.apply()
+    with harness.engine.begin() as connection:
+        first = claim_next(connection, f"rule:{watch.rule_id}")
+    harness.apply()
 
     assert first is not None
     assert first.id == closing
@@ -303,61 +301,61 @@ def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
 
 
 def test_an_incident_command_accepted_after_a_value_is_applied_after_it(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
     watch.accept(10)
-    closing = house.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
+    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
 
-    assert waits_for_lock(house, f"rule:{watch.rule}", closing)
-    house.apply()
+    assert waits_for_lock(harness, f"rule:{watch.rule_id}", closing)
+    harness.apply()
     assert [change.method for change in _closings(watch)] == [3]
 
 
 def test_a_value_is_applied_after_earlier_commands_of_its_organization(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]})
-    house.accept_all([opening] * 120, **acme.by_service())
+    harness.accept_all([opening] * 120, **acme.by_service())
     watch.accept(60)
-    house.accept_all([opening] * 3, **acme.by_service())
+    harness.accept_all([opening] * 3, **acme.by_service())
 
-    house.apply()
+    harness.apply()
 
     [incident] = watch.incidents()
     assert incident.identifier == 1 + 120 + 1
 
 
 def test_a_value_waits_for_a_deferred_command_of_its_organization(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
-    opening = house.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
-    with house.engine.begin() as connection:
+    opening = harness.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
+    with harness.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
         connection.execute(update(commands).where(commands.c.id == opening).values(next_attempt_at=later))
     value = watch.accept(60)
 
-    house.apply()
-    waited = states(house, [opening, value])
-    end_back_off(house)
-    house.apply()
+    harness.apply()
+    waited = states(harness, [opening, value])
+    end_back_off(harness)
+    harness.apply()
 
     assert waited == ["accepted", "accepted"]
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
 def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
-    house.execute(opening, **acme.by_service())
-    comment = house.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
-    house.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
+    harness.execute(opening, **acme.by_service())
+    comment = harness.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
+    harness.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
     watch.accept(60)
 
-    with house.engine.begin() as connection:
-        by_its_rule = claim_next(connection, f"rule:{watch.rule}")
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
+        by_its_rule = claim_next(connection, f"rule:{watch.rule_id}")
+    with harness.engine.begin() as connection:
         by_its_organization = claim_next(connection, f"org:{watch.organization}")
 
     assert by_its_rule is None
@@ -366,46 +364,46 @@ def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
 
 
 def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_values(
-    house: Harness, acme: Acme, watch: ObservedRule
+    harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
-    fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule}
-    opening = house.accept(OpenIncident.model_validate(fields), **acme.by("own"))
+    fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule_id}
+    opening = harness.accept(OpenIncident.model_validate(fields), **acme.by("own"))
 
-    assert waits_for_lock(house, f"rule:{watch.rule}", opening)
-    house.apply()
+    assert waits_for_lock(harness, f"rule:{watch.rule_id}", opening)
+    harness.apply()
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_reopening_an_incident_of_a_rule_waits_for_the_rule(house: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_reopening_an_incident_of_a_rule_waits_for_the_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
     watch.observe(60)
     watch.observe(10)
-    reopening = house.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
+    reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
 
-    assert waits_for_lock(house, f"rule:{watch.rule}", reopening)
-    house.apply()
+    assert waits_for_lock(harness, f"rule:{watch.rule_id}", reopening)
+    harness.apply()
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_retried_value_is_applied_alone(house: Harness, watch: ObservedRule) -> None:
+def test_a_retried_value_is_applied_alone(harness: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
 
-    house.apply()
+    harness.apply()
 
-    assert [done.finished for done in house.results] == [[first], [second]]
+    assert [done.finished for done in harness.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_take_few_transactions(house: Harness, watch: ObservedRule) -> None:
-    ids = house.accept_all(
+def test_a_thousand_values_of_one_rule_take_few_transactions(harness: Harness, watch: ObservedRule) -> None:
+    ids = harness.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )
 
-    house.apply()
+    harness.apply()
 
-    assert set(states(house, ids)) == {"applied"}
-    assert len(house.results) == 5
+    assert set(states(harness, ids)) == {"applied"}
+    assert len(harness.results) == 5
 
 
 def _closings(watch: ObservedRule) -> list[Any]:
@@ -417,6 +415,6 @@ def _closings(watch: ObservedRule) -> list[Any]:
                     " JOIN incident_activities a ON a.incident_id = i.id AND a.value = '2'"
                     " WHERE i.alert_rule_id = :rule"
                 ),
-                {"rule": watch.rule},
+                {"rule": watch.rule_id},
             )
         )

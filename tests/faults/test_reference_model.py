@@ -20,13 +20,11 @@ from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.faults.reference_model import CLOSED, Comment, Incident, Model, Person
-from tests.handlers.conftest import Harness, house
+from tests.harness import Harness
 from workers.apply.applier import Applier
 from workers.notify.notifier import Notifier
-
-__all__ = ["house"]
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
@@ -40,16 +38,14 @@ VERSIONS = st.sampled_from(["any", "current", "stale"])
 MAX_CRASHES = 3
 """Fewer than the attempts after which a command is dead."""
 
-NOWHERE = "redis+socket:///nowhere/valkey.sock"
-
 _numbers = count(1)
 
 
 @pytest.mark.slow
-def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house: Harness) -> None:
+def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(harness: Harness) -> None:
     class Machine(CommandMachine):
         def __init__(self) -> None:
-            super().__init__(house)
+            super().__init__(harness)
 
     run_state_machine_as_test(
         Machine,
@@ -67,10 +63,10 @@ def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(house:
 class CommandMachine(RuleBasedStateMachine):
     """People submit commands while workers run or fail; every example has its own organization."""
 
-    def __init__(self, house: Harness) -> None:
+    def __init__(self, harness: Harness) -> None:
         super().__init__()
-        self.house = house
-        self.engine: Engine = house.engine
+        self.harness = harness
+        self.engine: Engine = harness.engine
         self.model = Model()
         self.submitted: list[tuple[UUID, int]] = []
         self.crashes = 0
@@ -241,7 +237,7 @@ class CommandMachine(RuleBasedStateMachine):
             # End all back-off.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
-        notifier = Notifier(self.engine, BrokerSettings.model_validate({"BROKER_URL": NOWHERE}))
+        notifier = Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
         while notifier.plan_batch():
             pass
         self._new_worker().drain(())
@@ -319,7 +315,7 @@ class CommandMachine(RuleBasedStateMachine):
 
     def _submit(self, who: str, command: Command, expected: int, *, version: int | None = None) -> None:
         person = self.people[who].id
-        id_ = self.house.accept(
+        id_ = self.harness.accept(
             command,
             organization=self.organization,
             token=self.tokens[person],

@@ -175,13 +175,13 @@ def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) 
 
 
 def test_a_postgresql_restart_under_load_loses_nothing(
-    database: Database, subscriber: Subscriber, alone: EmbeddedServers
+    database: Database, subscriber: Subscriber, quiet_servers: EmbeddedServers
 ) -> None:
     insert_events(database.engine, subjects=100, per_subject=10)
 
     with running_loop("relay", database_url=database.url, broker_url=subscriber.broker.url) as process:
-        alone.kill_postgres()
-        alone.start_postgres()
+        quiet_servers.kill_postgres()
+        quiet_servers.start_postgres()
         database.engine.dispose()
         insert_events(database.engine, subjects=10, per_subject=10)
         eventually(lambda: unpublished_count(database.engine) == 0)

@@ -14,9 +14,8 @@ import redis
 from sqlalchemy.engine import Engine, make_url
 
 from tasks.server_check import check_broker
-from tasks.settings import BrokerSettings
 from tasks.startup import StartupError, free_port
-from tests.brokers import RabbitBroker, ValkeyBroker
+from tests.brokers import RabbitBroker, ValkeyBroker, broker_settings
 from tests.conftest import Database
 from tests.journeys.subprocesses import run_tocsin, running_process
 from tests.waiting import eventually
@@ -122,7 +121,7 @@ def test_a_user_that_rabbitmq_refuses_is_an_error_at_startup(rabbitmq: RabbitBro
     with pytest.raises(
         StartupError, match=r"^the broker refuses access \(.*\): correct BROKER_URL or its permissions$"
     ):
-        check_broker(BrokerSettings(BROKER_URL=url))
+        check_broker(broker_settings(url))
 
 
 def test_a_port_in_use_ends_the_gateway_with_one_sentence(database: Database, servers: EmbeddedServers) -> None:

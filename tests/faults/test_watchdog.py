@@ -30,14 +30,12 @@ from tests.faults.relay_harness import running_relays
 from tests.faults.silent_proxy import SilentProxy, running_proxy, silent_proxy_to
 from tests.faults.test_sweeper import insert_stale_command
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness, house
+from tests.harness import Harness
 from tests.journeys.subprocesses import Program, alive, public_temp_dir, running_module
 from tests.waiting import eventually
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.relay.relay import Relay
 from workers.relay.sweeper import Sweeper
-
-__all__ = ["house"]
 
 WORKERS = "tests.faults.supervised_workers"
 
@@ -46,37 +44,37 @@ WORKERS = "tests.faults.supervised_workers"
 
 
 @pytest.mark.slow
-def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(house: Harness, broker: Broker) -> None:
-    acme = Acme(house.engine)
-    with supervised(house, broker.url) as (supervisor, pids), running_relays(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_canaries_seen(house.engine))
+def test_a_worker_whose_child_hangs_is_restarted_and_the_work_is_done(harness: Harness, broker: Broker) -> None:
+    acme = Acme(harness.engine)
+    with supervised(harness, broker.url) as (supervisor, pids), running_relays(Relay(harness.engine, broker.settings)):
+        eventually(lambda: all_canaries_seen(harness.engine))
         (child,) = psutil.Process(pids["busy"]).children()
 
         child.suspend()
-        id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
+        id_ = harness.accept(a_comment_command("Anyone?"), **acme.by("mem"))
 
         assert supervisor.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
-        eventually(lambda: house.ledger_row(id_)["state"] == "applied")
+        eventually(lambda: harness.ledger_row(id_)["state"] == "applied")
         assert alive(child.pid) == []
         assert alive(pids["idle"]) == [pids["idle"]]
 
 
 @pytest.mark.slow
 def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_done(
-    house: Harness, broker: Broker, proxy: SilentProxy
+    harness: Harness, broker: Broker, proxy: SilentProxy
 ) -> None:
-    acme = Acme(house.engine)
-    with supervised(house, proxy.url) as (supervisor, pids), running_relays(Relay(house.engine, broker.settings)):
-        eventually(lambda: all_canaries_seen(house.engine))
+    acme = Acme(harness.engine)
+    with supervised(harness, proxy.url) as (supervisor, pids), running_relays(Relay(harness.engine, broker.settings)):
+        eventually(lambda: all_canaries_seen(harness.engine))
 
         proxy.is_silent = True
-        id_ = house.accept(a_comment_command("Anyone?"), **acme.by("mem"))
+        id_ = harness.accept(a_comment_command("Anyone?"), **acme.by("mem"))
         eventually(lambda: not alive(pids["busy"]), within_seconds=60)
         proxy.is_silent = False
 
         assert supervisor.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
         # The new worker may have connected while the proxy was still silent; then it is restarted once more.
-        eventually(lambda: house.ledger_row(id_)["state"] == "applied", within_seconds=60)
+        eventually(lambda: harness.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
 
 # --- unclaimed work ----------------------------------------------------------------------------------------------
@@ -236,9 +234,9 @@ def proxy(broker: Broker) -> Iterator[SilentProxy]:
 
 
 @contextmanager
-def supervised(house: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
+def supervised(harness: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
     """Run two workers under a supervisor; yield it and their process ids, ``busy`` (with commands) and ``idle``."""
-    environment = json.dumps({"DATABASE_URL": house.url, "BROKER_URL": broker_url})
+    environment = json.dumps({"DATABASE_URL": harness.url, "BROKER_URL": broker_url})
     with public_temp_dir() as logs, running_module(WORKERS, str(logs), environment) as supervisor:
         yield supervisor, json.loads(supervisor.read_until("pids").removeprefix("pids "))
         supervisor.stop(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""A small organization that everybody knows: people, teams, projects, tokens, and one incident."""
+"""The organization that most tests use: people, teams, projects, tokens, and one incident."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ DIRECTORY: dict[str, Any] = {
 
 
 class Acme:
-    """Ids by name, for tests that speak of people and not of numbers; where nobody is yet, everybody comes."""
+    """The ids of the directory, by slug and username. Imports the directory into an empty database first."""
 
     def __init__(self, engine: Engine) -> None:
         with engine.begin() as connection:
             if connection.execute(select(organizations.c.id)).first() is None:
-                _settle(connection)
+                _import(connection)
             self.organizations = {
                 row.slug: row.id for row in connection.execute(select(organizations.c.slug, organizations.c.id))
             }
@@ -80,7 +80,7 @@ class Acme:
             self.projects = _projects(connection)
 
     def by(self, username: str, *, organization: str = "acme") -> dict[str, Any]:
-        """Who asks, with their own token."""
+        """Return the identity of a person with their own token, as arguments of :class:`tests.harness.Harness`."""
         return {
             "organization": self.organizations[organization],
             "token": self.tokens[f"dev-{username}"],
@@ -88,7 +88,7 @@ class Acme:
         }
 
     def by_service(self, *, acting_for: str | None = None) -> dict[str, Any]:
-        """The organization's own program, in its own name or in a member's."""
+        """Return the identity of the organization's service, in its own name or in a member's."""
         return {
             "organization": self.organizations["acme"],
             "token": self.tokens["dev-bot"],
@@ -96,7 +96,7 @@ class Acme:
         }
 
 
-def _settle(connection: Connection) -> None:
+def _import(connection: Connection) -> None:
     import_directory(connection, DIRECTORY)
     ids = {row.slug: row.id for row in connection.execute(select(organizations.c.slug, organizations.c.id))}
     projects = _projects(connection)
@@ -112,7 +112,7 @@ def _projects(connection: Any) -> dict[tuple[str, str], int]:
 
 
 def versions(engine: Engine, organization: int) -> dict[int, int]:
-    """Every incident's version, by identifier."""
+    """Return the version of every incident of the organization, by identifier."""
     with engine.connect() as connection:
         rows = connection.execute(
             select(incidents.c.identifier, incidents.c.version).where(incidents.c.organization_id == organization)

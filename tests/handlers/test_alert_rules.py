@@ -1,4 +1,4 @@
-"""Alert rules as a worker makes them, on a real database."""
+"""The handler that creates alert rules."""
 
 from __future__ import annotations
 
@@ -9,16 +9,27 @@ from models.alert_rules.alert_rule import alert_rules, environments
 from models.directory.tables import organizations
 from models.enums import JSON
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
-from tests.handlers.rule_orders import a_rule, activities, an_action, announced, creation, deletion, row, telling
+from tests.handlers.rule_commands import (
+    a_rule,
+    action_body,
+    create_rule,
+    delete_rule,
+    published_events,
+    rule_activities,
+    rule_row,
+    triggers_with_action,
+)
+from tests.harness import Harness
 from tests.rule_bodies import CRITICAL, WARNING
 
 
-def test_a_rule_is_answered_as_it_was_asked_for(house: Harness, acme: Acme) -> None:
-    status, shown = house.execute(creation(triggers=[CRITICAL | {"actions": [an_action()]}, WARNING]), **acme.by("mem"))
+def test_creating_a_rule_returns_it(harness: Harness, acme: Acme) -> None:
+    status, shown = harness.execute(
+        create_rule(triggers=[CRITICAL | {"actions": [action_body()]}, WARNING]), **acme.by("mem")
+    )
 
     assert status == 201
-    made = row(house, int(shown["id"]))
+    made = rule_row(harness, int(shown["id"]))
     [critical, warning] = shown["triggers"]
     [action] = critical["actions"]
     assert shown == {
@@ -78,20 +89,20 @@ def test_a_rule_is_answered_as_it_was_asked_for(house: Harness, acme: Acme) -> N
     assert len({shown["id"], critical["id"], warning["id"], action["id"]}) == 4
 
 
-def test_a_creation_is_recorded_and_announced_once(house: Harness, acme: Acme) -> None:
-    _, shown = house.execute(creation(), **acme.by("mem"))
+def test_a_creation_is_recorded_and_published_once(harness: Harness, acme: Acme) -> None:
+    _, shown = harness.execute(create_rule(), **acme.by("mem"))
 
     rule = int(shown["id"])
-    [(type_, sequence, data)] = announced(house, rule)
-    assert activities(house, rule) == [(1, 11)]
+    [(type_, sequence, data)] = published_events(harness, rule)
+    assert rule_activities(harness, rule) == [(1, 11)]
     assert (type_, sequence) == ("alert_rule.created", 1)
     assert data["alertRule"] == {"id": shown["id"], "name": "Errors on checkout", "version": 1}
     assert (data["incident"], data["projects"]) == (None, ["p1"])
     assert data["actor"] == {"type": "user", "id": "11", "name": "Mem"}
 
 
-def test_names_may_repeat(house: Harness, acme: Acme) -> None:
-    first, second = (house.execute(creation(), **acme.by("mem"))[1] for _ in range(2))
+def test_two_rules_may_have_the_same_name(harness: Harness, acme: Acme) -> None:
+    first, second = (harness.execute(create_rule(), **acme.by("mem"))[1] for _ in range(2))
 
     assert (first["name"], first["id"]) == (second["name"], str(int(second["id"]) - 2))
 
@@ -107,13 +118,13 @@ def test_names_may_repeat(house: Harness, acme: Acme) -> None:
         ({"dataset": "metrics", "timeWindow": 60, "eventTypes": ["error"]}, ("metrics", 2, [])),
     ],
 )
-def test_a_rule_counts_what_its_dataset_has_unless_told_otherwise(
-    house: Harness, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
+def test_query_type_and_event_types_default_to_those_of_the_dataset(
+    harness: Harness, acme: Acme, fields: dict[str, JSON], kept: tuple[str, int, list[str]]
 ) -> None:
-    _, shown = house.execute(creation(**fields), **acme.by("mem"))
+    _, shown = harness.execute(create_rule(**fields), **acme.by("mem"))
 
-    said = row(house, int(shown["id"])).definition
-    assert (shown["dataset"], shown["queryType"], said["event_types"]) == kept
+    definition = rule_row(harness, int(shown["id"])).definition
+    assert (shown["dataset"], shown["queryType"], definition["event_types"]) == kept
 
 
 @pytest.mark.parametrize(
@@ -127,8 +138,8 @@ def test_a_rule_counts_what_its_dataset_has_unless_told_otherwise(
         (None, None),
     ],
 )
-def test_a_rule_belongs_to_a_person_or_a_team(house: Harness, acme: Acme, named: JSON, shown_as: str | None) -> None:
-    status, shown = house.execute(creation(owner=named), **acme.by("mem"))
+def test_a_rule_is_owned_by_a_person_or_a_team(harness: Harness, acme: Acme, named: JSON, shown_as: str | None) -> None:
+    status, shown = harness.execute(create_rule(owner=named), **acme.by("mem"))
 
     assert (status, shown["owner"]) == (201, shown_as)
 
@@ -144,28 +155,28 @@ def test_a_rule_belongs_to_a_person_or_a_team(house: Harness, acme: Acme, named:
         ("meow:1", "Could not parse actor. Format should be `type:id` where type is `team` or `user`."),
     ],
 )
-def test_who_cannot_own_a_rule_is_told_why(house: Harness, acme: Acme, named: str, sentence: str) -> None:
-    answered = house.execute(creation(owner=named), **acme.by("mem"))
+def test_an_invalid_owner_is_refused_with_the_reason(harness: Harness, acme: Acme, named: str, sentence: str) -> None:
+    outcome = harness.execute(create_rule(owner=named), **acme.by("mem"))
 
-    assert answered == (400, {"owner": [sentence]})
-    assert house.row_counts()["events"] == 0
+    assert outcome == (400, {"owner": [sentence]})
+    assert harness.row_counts()["events"] == 0
 
 
-def test_an_environment_exists_once_a_rule_names_it(house: Harness, acme: Acme) -> None:
+def test_an_environment_is_created_by_the_first_rule_that_names_it(harness: Harness, acme: Acme) -> None:
     for name in ("production", "production", None):
-        house.execute(creation(environment=name), **acme.by("mem"))
+        harness.execute(create_rule(environment=name), **acme.by("mem"))
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         rows = connection.execute(select(environments.c.organization_id, environments.c.name)).all()
     assert rows == [(acme.organizations["acme"], "production")]
 
 
-def test_a_comparison_keeps_per_cents_and_shows_differences(house: Harness, acme: Acme) -> None:
+def test_comparison_thresholds_are_stored_as_percentages_and_shown_as_differences(harness: Harness, acme: Acme) -> None:
     above = {"comparisonDelta": 60, "resolveThreshold": 10.5, "triggers": [CRITICAL | {"alertThreshold": 50}]}
-    _, over = house.execute(creation(**above), **acme.by("mem"))
-    _, under = house.execute(creation(**above, thresholdType=1), **acme.by("mem"))
+    _, over = harness.execute(create_rule(**above), **acme.by("mem"))
+    _, under = harness.execute(create_rule(**above, thresholdType=1), **acme.by("mem"))
 
-    stored = [row(house, int(shown["id"])).definition for shown in (over, under)]
+    stored = [rule_row(harness, int(shown["id"])).definition for shown in (over, under)]
     assert [(each["resolve_threshold"], each["triggers"][0]["threshold"]) for each in stored] == [
         (110.5, 150.0),
         (89.5, 50.0),
@@ -177,7 +188,7 @@ def test_a_comparison_keeps_per_cents_and_shows_differences(house: Harness, acme
 
 
 @pytest.mark.parametrize(
-    ("fields", "wrong"),
+    ("fields", "errors"),
     [
         ({"projects": ["nowhere"]}, {"projects": ["Invalid project"]}),
         ({"projects": ["old"]}, {"projects": ["Invalid project"]}),
@@ -191,80 +202,80 @@ def test_a_comparison_keeps_per_cents_and_shows_differences(house: Harness, acme
             {"dataset": "generic_metrics"},
             {"nonFieldErrors": ["This project does not have access to the `generic_metrics` dataset"]},
         ),
-        ({"triggers": telling(targetIdentifier=999)}, {"nonFieldErrors": ["Team does not exist"]}),
-        ({"triggers": telling(targetIdentifier=23)}, {"nonFieldErrors": ["Team does not exist"]}),
-        ({"triggers": telling(targetIdentifier="t1")}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier=999)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier=23)}, {"nonFieldErrors": ["Team does not exist"]}),
+        ({"triggers": triggers_with_action(targetIdentifier="t1")}, {"nonFieldErrors": ["Team does not exist"]}),
         (
-            {"triggers": telling(targetType="user", targetIdentifier=14)},
+            {"triggers": triggers_with_action(targetType="user", targetIdentifier=14)},
             ["User does not belong to this organization"],
         ),
         (
-            {"triggers": telling(targetType="user", targetIdentifier="999999999999999999999")},
+            {"triggers": triggers_with_action(targetType="user", targetIdentifier="999999999999999999999")},
             ["User does not belong to this organization"],
         ),
         ({"triggers": [CRITICAL | {"id": 7}]}, {"nonFieldErrors": ["Trigger does not exist"]}),
-        ({"triggers": telling(id=7)}, {"nonFieldErrors": ["Action does not exist"]}),
+        ({"triggers": triggers_with_action(id=7)}, {"nonFieldErrors": ["Action does not exist"]}),
     ],
 )
-def test_what_a_rule_names_must_exist_or_nothing_is_made(
-    house: Harness, acme: Acme, fields: dict[str, JSON], wrong: JSON
+def test_a_rule_that_refers_to_something_missing_is_not_created(
+    harness: Harness, acme: Acme, fields: dict[str, JSON], errors: JSON
 ) -> None:
-    answered = house.execute(creation(**fields), **acme.by("mem"))
+    outcome = harness.execute(create_rule(**fields), **acme.by("mem"))
 
-    assert answered == (400, wrong)
-    with house.engine.connect() as connection:
+    assert outcome == (400, errors)
+    with harness.engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(alert_rules)).scalar_one() == 0
 
 
-def test_a_project_or_a_team_out_of_reach_cannot_be_named(house: Harness, acme: Acme) -> None:
+def test_a_rule_cannot_refer_to_an_inaccessible_project_or_team(harness: Harness, acme: Acme) -> None:
     mem = acme.by("mem", organization="closed")
 
-    project = house.execute(creation(projects=["c1"]), **mem)
-    with house.engine.begin() as connection:
+    project = harness.execute(create_rule(projects=["c1"]), **mem)
+    with harness.engine.begin() as connection:
         connection.execute(update(organizations).values(open_membership=True))
         connection.exec_driver_sql("UPDATE teams SET status = 'inactive' WHERE id = 23")
-    team = house.execute(creation(projects=["c1"], triggers=telling(targetIdentifier=23)), **mem)
+    team = harness.execute(create_rule(projects=["c1"], triggers=triggers_with_action(targetIdentifier=23)), **mem)
 
     assert project == (400, {"projects": ["Insufficient access to project"]})
     assert team == (400, {"nonFieldErrors": ["Team does not exist"]})
 
 
-def test_generic_metrics_are_for_plans_that_have_them(house: Harness, acme: Acme) -> None:
-    with house.engine.begin() as connection:
+def test_generic_metrics_require_their_feature(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
         features = ["organizations:incidents", "organizations:mep-rollout-flag"]
         connection.execute(update(organizations).values(features=features))
 
-    status, shown = house.execute(creation(dataset="generic_metrics"), **acme.by("mem"))
+    status, shown = harness.execute(create_rule(dataset="generic_metrics"), **acme.by("mem"))
 
     assert (status, shown["dataset"], shown["queryType"]) == (201, "generic_metrics", 1)
 
 
-def test_an_organization_has_a_thousand_rules_at_most_and_deleted_ones_do_not_count(house: Harness, acme: Acme) -> None:
-    gone = a_rule(house, acme)
-    with house.engine.begin() as connection:
+def test_an_organization_has_at_most_a_thousand_rules_without_deleted_ones(harness: Harness, acme: Acme) -> None:
+    gone = a_rule(harness, acme)
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO alert_rules (organization_id, status, definition, date_added, date_modified)"
             " SELECT organization_id, CASE WHEN n = 1 THEN 4 ELSE 0 END, definition, date_added, date_modified"
             " FROM alert_rules, generate_series(1, 999) AS n"
         )
-    full, over = (house.execute(creation(), **acme.by("mem")) for _ in range(2))
+    full, over = (harness.execute(create_rule(), **acme.by("mem")) for _ in range(2))
 
-    house.execute(deletion(gone), **acme.by("mem"))
-    again = house.execute(creation(), **acme.by("mem"))
+    harness.execute(delete_rule(gone), **acme.by("mem"))
+    again = harness.execute(create_rule(), **acme.by("mem"))
 
     assert (full[0], again[0]) == (201, 201)
     assert over == (400, ["You may not exceed 1000 metric alerts per organization"])
 
 
-def test_the_cap_holds_within_a_batch(house: Harness, acme: Acme) -> None:
-    a_rule(house, acme)
-    with house.engine.begin() as connection:
+def test_the_limit_on_rules_holds_within_a_batch(harness: Harness, acme: Acme) -> None:
+    a_rule(harness, acme)
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "INSERT INTO alert_rules (organization_id, definition, date_added, date_modified)"
             " SELECT organization_id, definition, date_added, date_modified FROM alert_rules, generate_series(1, 998)"
         )
-    ids = [house.accept(creation(), **acme.by("mem")) for _ in range(3)]
+    ids = [harness.accept(create_rule(), **acme.by("mem")) for _ in range(3)]
 
-    house.apply()
+    harness.apply()
 
-    assert [house.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 400, 400]
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [201, 400, 400]

@@ -1,4 +1,4 @@
-"""What a canary tells: that somebody takes from its queue, and how long the way is."""
+"""Canaries show whether a worker consumes a queue, and with which latency."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def connection(database: Database) -> Iterator[Connection]:
         yield connection
 
 
-def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Connection) -> None:
+def test_every_queue_gets_a_canary_whenever_one_is_due(connection: Connection) -> None:
     first = insert_due_canaries(connection, every_seconds=30)
     at_once = insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "30 seconds")
+    age_canaries(connection, "30 seconds")
     next_ = insert_due_canaries(connection, every_seconds=30)
 
     assert [canary.queue for canary in first] == [*Lane]
@@ -39,9 +39,9 @@ def test_every_queue_gets_a_canary_and_the_next_when_it_is_due(connection: Conne
     assert not set(first) & set(next_)
 
 
-def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection) -> None:
+def test_a_received_canary_shows_its_latency_and_its_worker(connection: Connection) -> None:
     sent = {canary.queue: canary for canary in insert_due_canaries(connection, every_seconds=30)}
-    let_pass(connection, "2 minutes")
+    age_canaries(connection, "2 minutes")
 
     mark_canaries_seen(connection, [sent[Lane.BULK]], worker="somewhere/1")
 
@@ -51,9 +51,9 @@ def test_a_canary_that_came_tells_its_way_and_who_took_it(connection: Connection
     assert bulk.age_seconds < 120 <= bulk.way_seconds <= bulk.sent_seconds
 
 
-def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
+def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection: Connection) -> None:
     insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "40 seconds")
+    age_canaries(connection, "40 seconds")
     for canary in insert_due_canaries(connection, every_seconds=30):
         if canary.queue is not Lane.DELIVERIES:
             mark_canaries_seen(connection, [canary], worker="somewhere/1")
@@ -64,9 +64,9 @@ def test_a_queue_without_a_worker_shows_its_age(connection: Connection) -> None:
     assert flight(connection, Lane.COMMANDS).age_seconds < 40
 
 
-def test_a_late_canary_still_tells_its_own_way(connection: Connection) -> None:
+def test_a_late_canary_shows_its_own_latency(connection: Connection) -> None:
     (late, *_) = insert_due_canaries(connection, every_seconds=30)
-    let_pass(connection, "45 seconds")
+    age_canaries(connection, "45 seconds")
     insert_due_canaries(connection, every_seconds=30)
 
     mark_canaries_seen(connection, [late], worker="somewhere/1")
@@ -87,7 +87,7 @@ def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) 
 @pytest.mark.parametrize(
     "forged", ["canary:", "canary:x", "canary:-1", "canary:1.5", f"canary:{2**63}", "canary:٣", "canary:99"]
 )
-def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
+def test_a_forged_canary_is_ignored(connection: Connection, forged: str) -> None:
     insert_due_canaries(connection, every_seconds=30)
 
     mark_canaries_seen(connection, Canary.from_subjects(Lane.COMMANDS, [forged]), worker="a stranger")
@@ -95,12 +95,12 @@ def test_a_forged_canary_is_none(connection: Connection, forged: str) -> None:
     assert flight(connection, Lane.COMMANDS).worker is None
 
 
-def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connection) -> None:
+def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connection) -> None:
     for _ in range(3):
         for canary in insert_due_canaries(connection, every_seconds=30):
             if canary.queue is Lane.BULK:
                 mark_canaries_seen(connection, [canary], worker="somewhere/1")
-        let_pass(connection, f"{RETENTION_HOURS} hours")
+        age_canaries(connection, f"{RETENTION_HOURS} hours")
     last_seen = flight(connection, Lane.BULK)
 
     prune_canaries(connection)
@@ -109,8 +109,8 @@ def test_old_canaries_are_forgotten_except_the_last_one_seen(connection: Connect
     assert flight(connection, Lane.BULK).way_seconds == last_seen.way_seconds
 
 
-def let_pass(connection: Connection, time: str) -> None:
-    """What has been sent and seen was so much earlier."""
+def age_canaries(connection: Connection, time: str) -> None:
+    """Move the sending and receiving of all canaries into the past by a PostgreSQL interval."""
     connection.execute(
         text("UPDATE canaries SET sent_at = sent_at - cast(:t AS interval), seen_at = seen_at - cast(:t AS interval)"),
         {"t": time},

@@ -1,4 +1,4 @@
-"""How an incident is opened."""
+"""The handler that opens incidents."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from sqlalchemy import select
 from models.incidents.activity import activities
 from tasks.commands.incidents import OpenIncident
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 
 def opening(**fields: object) -> OpenIncident:
     return OpenIncident.model_validate({"title": "Disk full", "projects": ["p1"]} | fields)
 
 
-def test_an_incident_gets_the_next_number_of_its_organization(house: Harness, acme: Acme) -> None:
-    first = house.execute(opening(), **acme.by_service())
-    second = house.execute(opening(), **acme.by("ben"))
+def test_an_incident_gets_the_next_number_of_its_organization(harness: Harness, acme: Acme) -> None:
+    first = harness.execute(opening(), **acme.by_service())
+    second = harness.execute(opening(), **acme.by("ben"))
 
     assert [(status, body["identifier"]) for status, body in (first, second)] == [(201, "2"), (201, "3")]
 
 
-def test_an_opened_incident_shows_what_was_asked_for(house: Harness, acme: Acme) -> None:
-    _, body = house.execute(
+def test_opening_returns_the_incident_as_requested(harness: Harness, acme: Acme) -> None:
+    _, body = harness.execute(
         opening(status="20", dateStarted="2026-01-02T03:04:05Z", projects=["p2", "p1"]), **acme.by("own")
     )
 
@@ -35,22 +35,24 @@ def test_an_opened_incident_shows_what_was_asked_for(house: Harness, acme: Acme)
     assert (body["seenBy"], body["hasSeen"], body["isSubscribed"]) == ([], False, False)
 
 
-def test_an_opening_leaves_exactly_the_activities_detected_and_created(house: Harness, acme: Acme) -> None:
-    _, body = house.execute(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
+def test_opening_records_exactly_the_activities_detected_and_created(harness: Harness, acme: Acme) -> None:
+    _, body = harness.execute(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         kinds = connection.execute(
             select(activities.c.type).where(activities.c.incident_id == int(body["id"])).order_by(activities.c.id)
         ).scalars()
         assert list(kinds) == [4, 1]
 
 
-def test_an_open_incident_with_the_same_key_is_answered_instead_of_a_second_one(house: Harness, acme: Acme) -> None:
-    ids = [house.accept(opening(dedupKey="disk"), **acme.by_service()) for _ in range(3)]
+def test_an_open_incident_with_the_same_dedup_key_is_returned_instead_of_a_new_one(
+    harness: Harness, acme: Acme
+) -> None:
+    ids = [harness.accept(opening(dedupKey="disk"), **acme.by_service()) for _ in range(3)]
 
-    house.apply()
+    harness.apply()
 
-    rows = [house.ledger_row(id_) for id_ in ids]
+    rows = [harness.ledger_row(id_) for id_ in ids]
     assert [row["outcome_status"] for row in rows] == [201, 200, 200]
     assert len({row["outcome_body"]["id"] for row in rows}) == 1
 
@@ -64,49 +66,49 @@ def test_an_open_incident_with_the_same_key_is_answered_instead_of_a_second_one(
         ({"alertRule": 5}, {"alertRule": ["Invalid alert rule"]}),
     ],
 )
-def test_what_does_not_exist_is_refused_and_nothing_is_written(
-    house: Harness, acme: Acme, fields: dict[str, object], errors: object
+def test_an_opening_that_refers_to_something_missing_is_refused(
+    harness: Harness, acme: Acme, fields: dict[str, object], errors: object
 ) -> None:
-    before = house.row_counts()
+    before = harness.row_counts()
 
-    answer = house.execute(opening(**fields), **acme.by("own"))
+    outcome = harness.execute(opening(**fields), **acme.by("own"))
 
-    assert answer == (400, errors)
-    assert house.row_counts() == before
+    assert outcome == (400, errors)
+    assert harness.row_counts() == before
 
 
-def test_a_plain_member_may_not_open_an_incident(house: Harness, acme: Acme) -> None:
-    before = house.row_counts()
+def test_a_member_without_write_scope_may_not_open_an_incident(harness: Harness, acme: Acme) -> None:
+    before = harness.row_counts()
 
-    status, _ = house.execute(opening(), **acme.by("mem"))
+    status, _ = harness.execute(opening(), **acme.by("mem"))
 
     assert status == 403
-    assert house.row_counts() == before
+    assert harness.row_counts() == before
 
 
-def test_an_organizations_incidents_are_numbered_from_1(house: Harness, acme: Acme) -> None:
-    with house.engine.begin() as connection:
+def test_an_organizations_incidents_are_numbered_from_1(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM incidents")
-    ids = [house.accept(opening(), **acme.by_service()) for _ in range(3)]
+    ids = [harness.accept(opening(), **acme.by_service()) for _ in range(3)]
 
-    house.apply()
+    harness.apply()
 
-    assert [house.ledger_row(id_)["outcome_body"]["identifier"] for id_ in ids] == ["1", "2", "3"]
+    assert [harness.ledger_row(id_)["outcome_body"]["identifier"] for id_ in ids] == ["1", "2", "3"]
 
 
-def test_an_incident_is_opened_as_one_that_was_detected_and_not_set_by_hand(house: Harness, acme: Acme) -> None:
-    _, body = house.execute(opening(), **acme.by_service())
+def test_an_opened_incident_is_of_type_detected(harness: Harness, acme: Acme) -> None:
+    _, body = harness.execute(opening(), **acme.by_service())
 
     assert (body["status"], body["statusMethod"], body["type"], body["dateClosed"]) == (1, 3, 0, None)
     assert body["dateDetected"] == body["dateStarted"] == body["dateCreated"]
 
 
-def test_the_detection_is_dated_by_the_start_and_the_creation_by_the_opening(house: Harness, acme: Acme) -> None:
-    id_ = house.accept(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
-    house.apply()
+def test_detection_is_dated_at_the_start_and_creation_at_acceptance(harness: Harness, acme: Acme) -> None:
+    id_ = harness.accept(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
+    harness.apply()
 
-    row = house.ledger_row(id_)
-    with house.engine.connect() as connection:
+    row = harness.ledger_row(id_)
+    with harness.engine.connect() as connection:
         dated = connection.execute(
             select(activities.c.type, activities.c.date_added).where(
                 activities.c.incident_id == int(row["outcome_body"]["id"])
@@ -116,9 +118,9 @@ def test_the_detection_is_dated_by_the_start_and_the_creation_by_the_opening(hou
     assert {row.type: row.date_added for row in dated} == {4: started, 1: row["accepted_at"]}
 
 
-def test_an_opening_is_announced_once_and_subscribes_nobody(house: Harness, acme: Acme) -> None:
-    house.execute(opening(), **acme.by("own"))
+def test_opening_publishes_one_event_and_subscribes_nobody(harness: Harness, acme: Acme) -> None:
+    harness.execute(opening(), **acme.by("own"))
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         assert list(connection.exec_driver_sql("SELECT type FROM events").scalars()) == ["incident.opened"]
-    assert house.row_counts()["incident_subscriptions"] == 0
+    assert harness.row_counts()["incident_subscriptions"] == 0

@@ -1,4 +1,4 @@
-"""The schema comes to head from many hosts at once, and while everybody works."""
+"""Migrations started on several hosts at once, and while other processes write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AN_INSERT = (
 
 @pytest.fixture
 def empty(maintenance: Engine) -> Iterator[Engine]:
-    """A database without tables."""
+    """An empty database without tables."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE unmigrated")
     yield create_engine(maintenance.url.set(database="unmigrated"), poolclass=NullPool)
@@ -30,14 +30,14 @@ def empty(maintenance: Engine) -> Iterator[Engine]:
         connection.exec_driver_sql("DROP DATABASE unmigrated WITH (FORCE)")
 
 
-def test_of_many_hosts_one_migrates_and_the_others_find_it_done(empty: Engine) -> None:
+def test_concurrent_migrations_run_once(empty: Engine) -> None:
     with ThreadPoolExecutor(6) as hosts:
         results = [each.result() for each in [hosts.submit(migrate, empty) for _ in range(6)]]
 
     assert sorted(results, key=str) == [(head_revision(), head_revision())] * 5 + [(None, head_revision())]
 
 
-def test_a_migration_that_must_wait_for_a_table_lets_the_writers_through(empty: Engine) -> None:
+def test_a_migration_waiting_for_a_table_lock_does_not_block_writers(empty: Engine) -> None:
     with empty.begin() as connection:
         create_schema(connection, "0001")
 

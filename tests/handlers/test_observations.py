@@ -1,4 +1,4 @@
-"""What values do to incidents: opened, made worse and better, closed; and whom the rule tells of it."""
+"""The handler of observations: incidents it opens, updates and closes, and deliveries it plans."""
 
 from __future__ import annotations
 
@@ -9,49 +9,52 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from models.alert_rules.alert_rule import ActionType, TargetType, alert_rule_snoozes
+from models.alert_rules.alert_rule import alert_rule_snoozes
+from models.alert_rules.enums import ActionType, TargetType
 from tasks.commands.subscriptions import Subscribe
-from tasks.settings import BrokerSettings
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
-from tests.handlers.watch import ANA, BEN, MEM, START, ObservedRule, two_triggers
+from tests.handlers.observed_rule import ANA, BEN, MEM, START, ObservedRule, rule_with_two_triggers
+from tests.harness import Harness
 from workers.notify.notifier import Notifier
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-"""When a value arrives, where that matters."""
+"""The acceptance time of an observation, in tests that depend on it."""
 
 
 @pytest.fixture
-def two(house: Harness, acme: Acme) -> ObservedRule:
-    return two_triggers(house, acme)
+def rule(harness: Harness, acme: Acme) -> ObservedRule:
+    return rule_with_two_triggers(harness, acme)
 
 
-def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_end(two: ObservedRule) -> None:
-    answers = [two.observe(value) for value in (60, 120, 80, 10)]
+def test_observations_move_an_incident_from_warning_to_critical_and_back_to_closed(rule: ObservedRule) -> None:
+    outcomes = [rule.observe(value) for value in (60, 120, 80, 10)]
 
-    assert [(code, body["fired"], body["resolved"]) for code, body in answers] == [
+    assert [(code, body["fired"], body["resolved"]) for code, body in outcomes] == [
         (201, ["warning"], []),
         (201, ["critical"], []),
         (201, [], ["critical"]),
         (201, [], ["warning"]),
     ]
-    assert [body["incident"]["status"] for _, body in answers] == [10, 20, 10, 2]
-    assert two.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
-    assert two.trigger_statuses() == {"critical": 1, "warning": 1}
-    assert two.deliveries() == [
+    assert [body["incident"]["status"] for _, body in outcomes] == [10, 20, 10, 2]
+    assert rule.status_changes() == [(1, 10), (10, 20), (20, 10), (10, 2)]
+    assert rule.trigger_statuses() == {"critical": 1, "warning": 1}
+    assert rule.deliveries() == [
         ("email", MEM, "fire", 10),
         ("email", MEM, "fire", 20), ("email", ANA, "fire", 20),
         ("email", MEM, "resolve", 10), ("email", ANA, "resolve", 10),
         ("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2),
     ]  # fmt: skip
-    [incident] = two.incidents()
+    [incident] = rule.incidents()
     assert (incident.version, incident.status_method) == (5, 3)
-    assert [event["type"] for event in two.events(f"incidents/{incident.identifier}")] == [
+    assert [event["type"] for event in rule.events(f"incidents/{incident.identifier}")] == [
         "incident.opened",
         *["incident.status_changed"] * 4,
     ]
-    assert [(event["type"], event["data"]["trigger"]["label"]) for event in two.events(f"alert-rules/{two.rule}")] == [
+    assert [
+        (event["type"], event["data"]["trigger"]["label"]) for event in rule.events(f"alert-rules/{rule.rule_id}")
+    ] == [
         ("alert_trigger.fired", "warning"),
         ("alert_trigger.fired", "critical"),
         ("alert_trigger.resolved", "critical"),
@@ -59,13 +62,13 @@ def test_a_rule_leads_its_incident_from_warning_over_critical_and_back_to_its_en
     ]
 
 
-def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, time_window=15, threshold_period=2)
+def test_an_incident_starts_and_ends_one_window_before_the_deciding_value(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, time_window=15, threshold_period=2)
 
     for value in (101, 101, 1, 1):
-        watch.observe(value)
+        rule.observe(value)
 
-    [incident] = watch.incidents()
+    [incident] = rule.incidents()
     assert (incident.date_started, incident.date_detected, incident.date_closed) == (
         START + timedelta(minutes=2 - 15 - 1),
         START + timedelta(minutes=2),
@@ -73,60 +76,62 @@ def test_an_incident_begins_and_ends_a_window_before_the_value_that_says_so(hous
     )
 
 
-def test_what_a_rule_opens_says_so(two: ObservedRule) -> None:
-    _, body = two.observe(60)
+def test_an_incident_opened_by_a_rule_refers_to_the_rule(rule: ObservedRule) -> None:
+    _, body = rule.observe(60)
 
     shown = body["incident"]
     assert (shown["title"], shown["type"], shown["statusMethod"], shown["projects"]) == ("Errors", 2, 3, ["p1"])
-    assert (shown["alertRule"]["id"], shown["alertRule"]["status"]) == (str(two.rule), 0)
+    assert (shown["alertRule"]["id"], shown["alertRule"]["status"]) == (str(rule.rule_id), 0)
     assert (shown["activities"], shown["seenBy"]) == (None, None)
-    [incident] = two.incidents()
+    [incident] = rule.incidents()
     assert (incident.alert_rule_generation, incident.identifier) == (1, 2)
 
 
-def test_its_activities_are_nobodys_whoever_sent_the_value(house: Harness, acme: Acme, two: ObservedRule) -> None:
-    house.execute(two.observation(120), **acme.by("mem"))
+def test_activities_of_an_incident_opened_by_a_rule_have_no_author(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
+    harness.execute(rule.observation(120), **acme.by("mem"))
 
-    [incident] = two.incidents()
-    rows = two.rows(
+    [incident] = rule.incidents()
+    rows = rule.rows(
         "SELECT type, user_id, date_added FROM incident_activities WHERE incident_id = :id ORDER BY id", id=incident.id
     )
     assert [(row.type, row.user_id) for row in rows] == [(4, None), (1, None), (2, None), (2, None)]
     assert [row.date_added for row in rows] == [incident.date_started, *[incident.date_added] * 3]
-    assert house.row_counts()["incident_subscriptions"] == 0
-    actors = {event["data"]["actor"]["type"] for event in two.events(f"incidents/{incident.identifier}")}
+    assert harness.row_counts()["incident_subscriptions"] == 0
+    actors = {event["data"]["actor"]["type"] for event in rule.events(f"incidents/{incident.identifier}")}
     assert actors == {"system"}
 
 
-def test_two_triggers_that_one_value_crosses_are_two_changes_and_people_are_told_once(two: ObservedRule) -> None:
-    code, body = two.observe(120)
+def test_a_value_that_fires_two_triggers_makes_two_changes_and_notifies_once(rule: ObservedRule) -> None:
+    code, body = rule.observe(120)
 
     assert (code, body["fired"], body["incident"]["status"]) == (201, ["warning", "critical"], 20)
-    assert two.status_changes() == [(1, 10), (10, 20)]
-    assert two.deliveries() == [("email", MEM, "fire", 20), ("email", ANA, "fire", 20)]
+    assert rule.status_changes() == [(1, 10), (10, 20)]
+    assert rule.deliveries() == [("email", MEM, "fire", 20), ("email", ANA, "fire", 20)]
 
 
-def test_two_triggers_that_one_value_resolves_end_it_at_once(two: ObservedRule) -> None:
-    two.observe(120)
+def test_a_value_that_resolves_two_triggers_closes_the_incident_at_once(rule: ObservedRule) -> None:
+    rule.observe(120)
 
-    _, body = two.observe(10)
+    _, body = rule.observe(10)
 
     assert body["resolved"] == ["warning", "critical"]
-    assert two.status_changes()[2:] == [(20, 2)]
-    assert two.deliveries()[2:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
+    assert rule.status_changes()[2:] == [(20, 2)]
+    assert rule.deliveries()[2:] == [("email", MEM, "resolve", 2), ("email", ANA, "resolve", 2)]
 
 
-def test_who_never_heard_of_it_does_not_hear_of_its_end(two: ObservedRule) -> None:
-    two.observe(60)
-    two.observe(10)
+def test_people_not_notified_of_the_start_are_not_notified_of_the_end(rule: ObservedRule) -> None:
+    rule.observe(60)
+    rule.observe(10)
 
-    assert two.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
+    assert rule.deliveries() == [("email", MEM, "fire", 10), ("email", MEM, "resolve", 2)]
 
 
-def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: ObservedRule) -> None:
-    nothing_open = two.observe(10)
-    two.observe(60)
-    still_open = two.observe(70)
+def test_a_value_without_effect_returns_the_open_incident(rule: ObservedRule) -> None:
+    nothing_open = rule.observe(10)
+    rule.observe(60)
+    still_open = rule.observe(70)
 
     assert nothing_open == (201, {"fired": [], "resolved": [], "incident": None})
     code, body = still_open
@@ -134,109 +139,107 @@ def test_a_value_that_does_nothing_is_counted_and_shows_what_is_open(two: Observ
     assert "ignored" not in body
 
 
-def test_a_trigger_event_tells_of_the_rule_the_incident_and_the_value(two: ObservedRule) -> None:
-    two.observe(60)
+def test_a_trigger_event_holds_the_rule_the_incident_and_the_value(rule: ObservedRule) -> None:
+    rule.observe(60)
 
-    [event] = two.events(f"alert-rules/{two.rule}")
-    [incident] = two.incidents()
+    [event] = rule.events(f"alert-rules/{rule.rule_id}")
+    [incident] = rule.incidents()
     data = event["data"]
-    assert data["alertRule"] == {"id": str(two.rule), "name": "Errors", "version": 1}
+    assert data["alertRule"] == {"id": str(rule.rule_id), "name": "Errors", "version": 1}
     assert (data["incident"]["identifier"], data["incident"]["status"]) == (str(incident.identifier), 10)
     assert (data["trigger"]["label"], data["project"], data["value"]) == ("warning", "p1", 60)
     assert data["timestamp"] == "2026-11-23T10:01:00Z"
 
 
-# --- what is ignored -------------------------------------------------------------------------------------------
+# --- ignored observations --------------------------------------------------------------------------------------
 
 
-def test_a_repeated_and_an_older_timestamp_are_ignored_with_their_reasons(two: ObservedRule) -> None:
-    two.observe(10, timestamp="2026-11-23T12:00:00Z")
+def test_repeated_and_older_timestamps_are_ignored_with_their_reasons(rule: ObservedRule) -> None:
+    rule.observe(10, timestamp="2026-11-23T12:00:00Z")
 
-    repeated = two.observe(120, timestamp="2026-11-23T13:00:00+01:00")
-    older = two.observe(120, timestamp="2026-11-23T11:59:59.999999Z")
+    repeated = rule.observe(120, timestamp="2026-11-23T13:00:00+01:00")
+    older = rule.observe(120, timestamp="2026-11-23T11:59:59.999999Z")
 
     assert repeated == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "repeated timestamp"})
     assert older == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "out of order"})
-    assert two.incidents() == []
+    assert rule.incidents() == []
 
 
-def test_timestamps_are_kept_for_each_project(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, projects=("p1", "p2"))
-    watch.observe(101, timestamp="2026-11-23T12:00:00Z")
+def test_timestamps_are_tracked_per_project(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, projects=("p1", "p2"))
+    rule.observe(101, timestamp="2026-11-23T12:00:00Z")
 
-    _, body = watch.observe(101, project="p2", timestamp="2026-11-23T11:00:00Z")
+    _, body = rule.observe(101, project="p2", timestamp="2026-11-23T11:00:00Z")
 
     assert body["fired"] == ["critical"]
-    assert [row.identifier for row in watch.incidents()] == [2, 3]
+    assert [row.identifier for row in rule.incidents()] == [2, 3]
 
 
-def test_what_cools_down_is_ignored_until_ten_minutes_after_the_incident_was_created(two: ObservedRule) -> None:
-    two.observe(120, at=NOON)
-    two.observe(10, at=NOON)
+def test_values_within_ten_minutes_of_the_incidents_creation_are_ignored(rule: ObservedRule) -> None:
+    rule.observe(120, at=NOON)
+    rule.observe(10, at=NOON)
 
-    cooling = two.observe(120, at=NOON + timedelta(minutes=10))
-    cooled = two.observe(120, at=NOON + timedelta(minutes=10, seconds=1))
+    cooling = rule.observe(120, at=NOON + timedelta(minutes=10))
+    cooled = rule.observe(120, at=NOON + timedelta(minutes=10, seconds=1))
 
     assert cooling == (200, {"fired": [], "resolved": [], "incident": None, "ignored": "cooling down"})
     assert (cooled[0], cooled[1]["fired"]) == (201, ["warning", "critical"])
-    assert len(two.incidents()) == 2
+    assert len(rule.incidents()) == 2
 
 
-def test_a_day_and_five_minutes_are_not_five_minutes(two: ObservedRule) -> None:
-    two.observe(120, at=NOON)
-    two.observe(10, at=NOON)
+def test_the_cooldown_takes_whole_days_into_account(rule: ObservedRule) -> None:
+    rule.observe(120, at=NOON)
+    rule.observe(10, at=NOON)
 
-    _, body = two.observe(120, at=NOON + timedelta(days=1, minutes=5))
+    _, body = rule.observe(120, at=NOON + timedelta(days=1, minutes=5))
 
     assert body["fired"] == ["warning", "critical"]
 
 
-def test_each_project_cools_down_by_itself(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, projects=("p1", "p2"))
-    watch.observe(101, at=NOON)
-    watch.observe(1, at=NOON)
-    watch.observe(101, project="p2", at=NOON + timedelta(minutes=6))
+def test_the_cooldown_is_per_project(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, projects=("p1", "p2"))
+    rule.observe(101, at=NOON)
+    rule.observe(1, at=NOON)
+    rule.observe(101, project="p2", at=NOON + timedelta(minutes=6))
 
-    still_cooling = watch.observe(101, at=NOON + timedelta(minutes=8))
-    cooled = watch.observe(101, at=NOON + timedelta(minutes=11))
+    still_cooling = rule.observe(101, at=NOON + timedelta(minutes=8))
+    cooled = rule.observe(101, at=NOON + timedelta(minutes=11))
 
     assert (still_cooling[1].get("ignored"), cooled[1]["fired"]) == ("cooling down", ["critical"])
 
 
-def test_null_is_nothing_counted(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme)
-    watch.observe(101)
+def test_a_null_value_counts_as_zero(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme)
+    rule.observe(101)
 
-    _, body = watch.observe(None)
+    _, body = rule.observe(None)
 
     assert body["resolved"] == ["critical"]
 
 
-def test_transactions_are_ignored_where_the_plan_does_not_include_performance(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, dataset="transactions")
-    ignored = watch.observe(101)
-    with house.engine.begin() as connection:
+def test_transactions_are_ignored_without_the_performance_feature(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, dataset="transactions")
+    ignored = rule.observe(101)
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE organizations SET features = '{organizations:incidents,organizations:performance-view}'"
         )
 
-    _, seen = watch.observe(101)
+    _, seen = rule.observe(101)
 
     assert (ignored[0], ignored[1]["ignored"]) == (200, "performance-view is off")
     assert seen["fired"] == ["critical"]
 
 
-def test_a_comparison_without_a_past_is_ignored(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, a_trigger("critical", 200), comparison_delta=60)
+def test_a_comparison_without_a_past_value_is_ignored(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, a_trigger("critical", 200), comparison_delta=60)
 
-    assert [watch.observe(50, **past)[1].get("ignored") for past in ({}, {"comparisonValue": 0})] == [
-        "no comparison value",
-        "no comparison value",
-    ]
-    assert watch.observe(50, comparisonValue=20)[1]["fired"] == ["critical"]
+    assert rule.observe(50)[1].get("ignored") == "no comparison value"
+    assert rule.observe(50, comparisonValue=0)[1].get("ignored") == "no comparison value"
+    assert rule.observe(50, comparisonValue=20)[1]["fired"] == ["critical"]
 
 
-# --- who may ---------------------------------------------------------------------------------------------------
+# --- permissions -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -250,133 +253,131 @@ def test_a_comparison_without_a_past_is_ignored(house: Harness, acme: Acme) -> N
         ({"project": "c1"}, (400, {"project": ["Invalid project"]})),
     ],
 )
-def test_a_rule_or_project_that_is_not_there_is_refused_and_nothing_is_noted(
-    two: ObservedRule, fields: dict[str, Any], expected: Any
+def test_a_missing_rule_or_project_is_refused_and_nothing_is_recorded(
+    rule: ObservedRule, fields: dict[str, Any], expected: Any
 ) -> None:
-    code, body = two.observe(120, **fields)
+    code, body = rule.observe(120, **fields)
 
     assert expected in (code, (code, body))
-    assert (two.observation_results(), two.incidents()) == ([], [])
+    assert (rule.observation_results(), rule.incidents()) == ([], [])
 
 
-def test_a_project_that_is_switched_off_is_none(house: Harness, two: ObservedRule) -> None:
-    with house.engine.begin() as connection:
+def test_an_observation_of_an_inactive_project_is_refused(harness: Harness, rule: ObservedRule) -> None:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE projects SET status = 'inactive' WHERE slug = 'p1'")
 
-    assert two.observe(120)[0] == 403
+    assert rule.observe(120)[0] == 403
 
 
-def test_a_deleted_rule_and_one_of_another_organization_are_not_there(
-    house: Harness, acme: Acme, two: ObservedRule
-) -> None:
-    abroad, _ = house.execute(two.observation(120), **acme.by("mem", organization="closed"))
-    with house.engine.begin() as connection:
+def test_a_deleted_rule_and_a_foreign_rule_are_404(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
+    abroad, _ = harness.execute(rule.observation(120), **acme.by("mem", organization="closed"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alert_rules SET status = 4")
 
-    deleted, _ = two.observe(120)
+    deleted, _ = rule.observe(120)
 
     assert (abroad, deleted) == (404, 404)
 
 
-def test_whoever_may_create_rules_may_observe_and_reaches_the_project(
-    house: Harness, acme: Acme, two: ObservedRule
+def test_observing_requires_the_right_to_create_rules_and_project_access(
+    harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
-    of_a_member, _ = house.execute(two.observation(1), **acme.by("mem"))
-    of_a_stranger, _ = house.execute(two.observation(2), **acme.by("out"))
-    with house.engine.begin() as connection:
+    of_a_member, _ = harness.execute(rule.observation(1), **acme.by("mem"))
+    of_a_stranger, _ = harness.execute(rule.observation(2), **acme.by("out"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE tokens SET scopes = '{project:write}' WHERE name = 'bot'")
-    without_the_scope, _ = house.execute(two.observation(3), **acme.by_service())
-    with house.engine.begin() as connection:
+    without_the_scope, _ = harness.execute(rule.observation(3), **acme.by_service())
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")
-    of_a_member_who_may_not_write, _ = house.execute(two.observation(4), **acme.by("mem"))
-    with house.engine.begin() as connection:
+    of_a_member_who_may_not_write, _ = harness.execute(rule.observation(4), **acme.by("mem"))
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET open_membership = false, alerts_member_write = true")
         connection.exec_driver_sql("UPDATE team_members SET is_active = false")
-    without_the_project, _ = house.execute(two.observation(5), **acme.by("mem"))
+    without_the_project, _ = harness.execute(rule.observation(5), **acme.by("mem"))
 
     assert (of_a_member, of_a_stranger, without_the_scope) == (201, 403, 403)
     assert (of_a_member_who_may_not_write, without_the_project) == (403, 403)
 
 
-def test_without_the_feature_there_is_nothing_to_observe(house: Harness, two: ObservedRule) -> None:
-    with house.engine.begin() as connection:
+def test_without_the_feature_observing_is_404(harness: Harness, rule: ObservedRule) -> None:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 
-    assert two.observe(120)[0] == 404
+    assert rule.observe(120)[0] == 404
 
 
-# --- whom it tells ---------------------------------------------------------------------------------------------
+# --- deliveries ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def watch_with(house: Harness, acme: Acme) -> Callable[..., ObservedRule]:
-    """A rule with one trigger, critical, that does these actions."""
-    return lambda *actions: ObservedRule(house, acme, a_trigger("critical", 100, *actions))
+def rule_with(harness: Harness, acme: Acme) -> Callable[..., ObservedRule]:
+    """Build a rule whose critical trigger has the given actions."""
+    return lambda *actions: ObservedRule(harness, acme, a_trigger("critical", 100, *actions))
 
 
-def test_a_team_is_its_active_people_with_an_active_place(
-    house: Harness, acme: Acme, watch_with: Callable[..., ObservedRule]
+def test_a_team_action_notifies_its_active_members(
+    harness: Harness, acme: Acme, rule_with: Callable[..., ObservedRule]
 ) -> None:
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE users SET is_active = false WHERE username = 'ana'")
-    watch = watch_with(an_action(21, target_type=TargetType.TEAM))
+    rule = rule_with(an_action(21, target_type=TargetType.TEAM))
 
-    watch.observe(101)
+    rule.observe(101)
 
-    assert watch.deliveries() == [("email", MEM, "fire", 20), ("email", BEN, "fire", 20)]
-    assert watch.decisions() == [(MEM, "pending", "alert_action"), (BEN, "pending", "alert_action")]
-
-
-def test_whoever_is_named_twice_is_told_once(watch_with: Callable[..., ObservedRule]) -> None:
-    watch = watch_with(an_action(MEM), an_action(21, target_type=TargetType.TEAM))
-
-    watch.observe(101)
-
-    assert [user for _, user, *_ in watch.deliveries()] == [MEM, ANA, BEN]
+    assert rule.deliveries() == [("email", MEM, "fire", 20), ("email", BEN, "fire", 20)]
+    assert rule.decisions() == [(MEM, "pending", "alert_action"), (BEN, "pending", "alert_action")]
 
 
-def test_an_address_is_told_as_it_stands(watch_with: Callable[..., ObservedRule]) -> None:
-    watch = watch_with(
+def test_a_person_targeted_twice_is_notified_once(rule_with: Callable[..., ObservedRule]) -> None:
+    rule = rule_with(an_action(MEM), an_action(21, target_type=TargetType.TEAM))
+
+    rule.observe(101)
+
+    assert [user for _, user, *_ in rule.deliveries()] == [MEM, ANA, BEN]
+
+
+def test_an_address_is_used_as_entered(rule_with: Callable[..., ObservedRule]) -> None:
+    rule = rule_with(
         an_action("https://x.test/hook", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC),
         an_action("slack://a/b/c", action_type=ActionType.CHAT, target_type=TargetType.SPECIFIC),
     )
 
-    watch.observe(101)
+    rule.observe(101)
 
-    assert watch.deliveries() == [("webhook", "https://x.test/hook", "fire", 20), ("chat", "slack://a/b/c", "fire", 20)]
-    assert watch.decisions() == []
+    assert rule.deliveries() == [("webhook", "https://x.test/hook", "fire", 20), ("chat", "slack://a/b/c", "fire", 20)]
+    assert rule.decisions() == []
 
 
-def test_a_delivery_names_the_change_the_action_and_the_project(watch_with: Callable[..., ObservedRule]) -> None:
+def test_a_delivery_refers_to_the_change_the_action_and_the_project(rule_with: Callable[..., ObservedRule]) -> None:
     action = an_action(MEM)
-    watch = watch_with(action)
+    rule = rule_with(action)
 
-    watch.observe(101, at=NOON)
+    rule.observe(101, at=NOON)
 
-    [row] = watch.rows("SELECT * FROM deliveries")
-    [change] = watch.rows("SELECT id FROM incident_activities WHERE type = 2")
-    [incident] = watch.incidents()
+    [row] = rule.rows("SELECT * FROM deliveries")
+    [change] = rule.rows("SELECT id FROM incident_activities WHERE type = 2")
+    [incident] = rule.incidents()
     assert (row.activity_id, row.incident_id, row.rule_id, row.action_id) == (
-        change.id, incident.id, watch.rule, action.id,
+        change.id, incident.id, rule.rule_id, action.id,
     )  # fmt: skip
-    assert (row.project_id, row.state, row.attempts) == (watch.acme.projects["acme", "p1"], "pending", 0)
+    assert (row.project_id, row.state, row.attempts) == (rule.acme.projects["acme", "p1"], "pending", 0)
     assert row.due_at == NOON
 
 
-def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
-    house: Harness, watch_with: Callable[..., ObservedRule]
+def test_a_former_member_is_not_notified_and_the_decision_says_why(
+    harness: Harness, rule_with: Callable[..., ObservedRule]
 ) -> None:
-    # Out never was one; 99 is nobody's account any more.
-    watch = watch_with(an_action(14), an_action(99))
+    # User 14 (Out) is not a member; there is no user 99.
+    rule = rule_with(an_action(14), an_action(99))
 
-    watch.observe(101)
+    rule.observe(101)
 
-    assert watch.deliveries() == []
-    assert watch.decisions() == [(14, "suppressed", "no_access")]
+    assert rule.deliveries() == []
+    assert rule.decisions() == [(14, "suppressed", "no_access")]
 
 
 @pytest.mark.parametrize(
-    ("user", "until", "told"),
+    ("user", "until", "notified"),
     [
         (None, None, []),
         (None, NOON + timedelta(seconds=1), []),
@@ -385,52 +386,54 @@ def test_who_is_no_member_any_more_is_not_told_and_the_decision_says_why(
         (MEM, NOON, [MEM, ANA, "https://x.test/"]),
     ],
 )
-def test_a_snooze_is_heeded_until_its_time_is_over_and_leaves_a_decision(
-    house: Harness,
-    watch_with: Callable[..., ObservedRule],
+def test_a_snooze_suppresses_deliveries_until_it_expires_and_leaves_a_decision(
+    harness: Harness,
+    rule_with: Callable[..., ObservedRule],
     user: int | None,
     until: datetime | None,
-    told: list[int | str],
+    notified: list[int | str],
 ) -> None:
     hook = an_action("https://x.test/", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC)
-    watch = watch_with(an_action(MEM), an_action(ANA), hook)
-    with house.engine.begin() as connection:
+    rule = rule_with(an_action(MEM), an_action(ANA), hook)
+    with harness.engine.begin() as connection:
         connection.execute(
-            insert(alert_rule_snoozes).values(rule_id=watch.rule, user_id=user, until=until, date_added=START)
+            insert(alert_rule_snoozes).values(rule_id=rule.rule_id, user_id=user, until=until, date_added=START)
         )
 
-    watch.observe(101, at=NOON)
+    rule.observe(101, at=NOON)
 
-    assert [whom for _, whom, *_ in watch.deliveries()] == told
-    assert watch.decisions() == [
-        (person, "pending", "alert_action") if person in told else (person, "suppressed", "snoozed")
+    assert [target for _, target, *_ in rule.deliveries()] == notified
+    assert rule.decisions() == [
+        (person, "pending", "alert_action") if person in notified else (person, "suppressed", "snoozed")
         for person in (MEM, ANA)
     ]
 
 
-def test_the_notifier_tells_no_subscriber_of_what_a_value_did(house: Harness, acme: Acme, two: ObservedRule) -> None:
-    two.observe(60)
-    [incident] = two.incidents()
-    house.execute(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
-    house.execute(two.observation(120), **acme.by("ana"))
+def test_subscribers_are_not_notified_of_changes_made_by_observations(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
+    rule.observe(60)
+    [incident] = rule.incidents()
+    harness.execute(Subscribe.model_validate({"incident": incident.identifier}), **acme.by("mem"))
+    harness.execute(rule.observation(120), **acme.by("ana"))
 
-    notifier = Notifier(house.engine, BrokerSettings(BROKER_URL="redis+socket:///nowhere/valkey.sock"))
+    notifier = Notifier(harness.engine, broker_settings(UNREACHABLE_BROKER))
     while notifier.plan_batch():
         pass
 
-    assert house.row_counts()["notifications"] == 0
+    assert harness.row_counts()["notifications"] == 0
 
 
-# --- what is noted ---------------------------------------------------------------------------------------------
+# --- recorded observations -------------------------------------------------------------------------------------
 
 
-def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme, threshold_period=2)
-    watch.observe(101)
-    watch.observe(101)
-    watch.observe(101, timestamp=START.isoformat())
+def test_every_observation_is_recorded_with_its_result_and_counters(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme, threshold_period=2)
+    rule.observe(101)
+    rule.observe(101)
+    rule.observe(101, timestamp=START.isoformat())
 
-    assert watch.observation_results() == [
+    assert rule.observation_results() == [
         {"fired": [], "resolved": [], "incident": None, "counted": {"critical": {"alerts": 1, "resolves": 0}}},
         {"fired": ["critical"], "resolved": [], "incident": "2", "counted": {"critical": {"alerts": 0, "resolves": 0}}},
         {
@@ -440,11 +443,11 @@ def test_every_value_is_noted_with_what_it_did_and_how_far_it_counted(house: Har
     ]  # fmt: skip
 
 
-def test_the_last_five_hundred_values_are_kept(house: Harness, acme: Acme) -> None:
-    watch = ObservedRule(house, acme)
-    house.accept_all([watch.observation(number) for number in range(1, 521)], **watch.by_service())
+def test_the_last_five_hundred_observations_are_kept(harness: Harness, acme: Acme) -> None:
+    rule = ObservedRule(harness, acme)
+    harness.accept_all([rule.observation(number) for number in range(1, 521)], **rule.by_service())
 
-    house.apply()
+    harness.apply()
 
-    rows = watch.rows("SELECT number, value FROM alert_rule_observations ORDER BY number")
+    rows = rule.rows("SELECT number, value FROM alert_rule_observations ORDER BY number")
     assert [(row.number, row.value) for row in rows] == [(number, number) for number in range(21, 521)]

@@ -1,4 +1,4 @@
-"""Who hears of an incident, and who has seen it."""
+"""Handlers that subscribe and unsubscribe people, and that mark incidents as seen."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import select
 
 from models.incidents.incident import incident_seen
-from models.incidents.subscription import subscriptions
 from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import MarkSeen
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
+from tests.builders import a_subscription
 from tests.handlers.acme import Acme
-from tests.handlers.conftest import Harness
+from tests.harness import Harness
 
 SUBSCRIBE = Subscribe.model_validate({"incident": "1"})
 UNSUBSCRIBE = Unsubscribe.model_validate({"incident": "1"})
@@ -22,57 +22,81 @@ SEEN = MarkSeen.model_validate({"incident": "1"})
 COMMENT = PostComment.model_validate({"incident": "1", "comment": "Look"})
 
 
-def subscribers(house: Harness) -> dict[int, str]:
-    with house.engine.connect() as connection:
-        return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
-
-
-def seen(house: Harness) -> dict[int, Any]:
-    with house.engine.connect() as connection:
+def seen(harness: Harness) -> dict[int, Any]:
+    with harness.engine.connect() as connection:
         return {row.user_id: row.last_seen for row in connection.execute(select(incident_seen))}
 
 
-def types(house: Harness) -> list[str]:
-    with house.engine.connect() as connection:
+def types(harness: Harness) -> list[str]:
+    with harness.engine.connect() as connection:
         return [row.type for row in connection.exec_driver_sql("SELECT type FROM events ORDER BY sequence")]
 
 
-def test_subscribing_answers_201_with_nothing_however_often(house: Harness, acme: Acme) -> None:
-    answers = [house.execute(SUBSCRIBE, **acme.by("mem")) for _ in range(2)]
+def test_subscribing_is_idempotent_and_returns_201(harness: Harness, acme: Acme) -> None:
+    outcomes = [harness.execute(SUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
-    assert answers == [(201, {}), (201, {})]
-    assert subscribers(house) == {11: "subscribed"}
-    assert types(house) == ["incident.subscribed"]
-
-
-def test_unsubscribing_answers_200_with_nothing_however_often(house: Harness, acme: Acme) -> None:
-    house.execute(SUBSCRIBE, **acme.by("mem"))
-
-    answers = [house.execute(UNSUBSCRIBE, **acme.by("mem")) for _ in range(2)]
-
-    assert answers == [(200, {}), (200, {})]
-    assert subscribers(house) == {}
-    assert types(house) == ["incident.subscribed", "incident.unsubscribed"]
+    assert outcomes == [(201, {}), (201, {})]
+    assert harness.subscribers() == {11: "subscribed"}
+    assert types(harness) == ["incident.subscribed"]
 
 
-def test_subscribing_concerns_nobody_else(house: Harness, acme: Acme) -> None:
-    house.execute(SUBSCRIBE, **acme.by("ana"))
+def test_unsubscribing_is_idempotent_and_returns_200(harness: Harness, acme: Acme) -> None:
+    harness.execute(SUBSCRIBE, **acme.by("mem"))
 
-    house.execute(UNSUBSCRIBE, **acme.by("mem"))
+    outcomes = [harness.execute(UNSUBSCRIBE, **acme.by("mem")) for _ in range(2)]
 
-    assert subscribers(house) == {12: "subscribed"}
+    assert outcomes == [(200, {}), (200, {})]
+    assert harness.subscribers() == {}
+    assert types(harness) == ["incident.subscribed", "incident.unsubscribed"]
 
 
-def test_who_subscribes_after_commenting_keeps_that_reason(house: Harness, acme: Acme) -> None:
-    house.execute(COMMENT, **acme.by("mem"))
+def test_unsubscribing_does_not_affect_other_subscribers(harness: Harness, acme: Acme) -> None:
+    harness.execute(SUBSCRIBE, **acme.by("ana"))
 
-    house.execute(SUBSCRIBE, **acme.by("mem"))
+    harness.execute(UNSUBSCRIBE, **acme.by("mem"))
 
-    assert subscribers(house) == {11: "commented"}
+    assert harness.subscribers() == {12: "subscribed"}
+
+
+def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
+        ).scalar_one()
+        for user in (11, 12):
+            a_subscription(connection, incident, user)
+
+    outcome = harness.execute(UNSUBSCRIBE, **acme.by("mem"))
+
+    assert outcome == (200, {})
+    assert harness.subscribers() == {12: "subscribed"}
+
+
+def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
+        ).scalar_one()
+        a_subscription(connection, incident, acme.users["out"])
+
+    status, _ = harness.execute(
+        UNSUBSCRIBE, organization=acme.organizations["acme"], token=None, user=acme.users["out"]
+    )
+
+    assert status == 200
+    assert harness.subscribers() == {}
+
+
+def test_subscribing_after_commenting_keeps_the_first_reason(harness: Harness, acme: Acme) -> None:
+    harness.execute(COMMENT, **acme.by("mem"))
+
+    harness.execute(SUBSCRIBE, **acme.by("mem"))
+
+    assert harness.subscribers() == {11: "commented"}
 
 
 @pytest.mark.parametrize(
-    ("orders", "left"),
+    ("commands", "left"),
     [
         ([SUBSCRIBE, UNSUBSCRIBE], {}),
         ([UNSUBSCRIBE, SUBSCRIBE], {11: "subscribed"}),
@@ -81,75 +105,75 @@ def test_who_subscribes_after_commenting_keeps_that_reason(house: Harness, acme:
         ([UNSUBSCRIBE, SUBSCRIBE, UNSUBSCRIBE], {}),
     ],
 )
-@pytest.mark.parametrize("stood", [True, False])
-def test_in_one_batch_the_last_word_counts(
-    house: Harness, acme: Acme, orders: list[Command], left: dict[int, str], stood: bool
+@pytest.mark.parametrize("is_subscribed", [True, False])
+def test_the_last_command_of_a_batch_decides_the_subscription(
+    harness: Harness, acme: Acme, commands: list[Command], left: dict[int, str], is_subscribed: bool
 ) -> None:
-    if stood:
-        house.execute(SUBSCRIBE, **acme.by("mem"))
-    for order in orders:
-        house.accept(order, **acme.by("mem"))
+    if is_subscribed:
+        harness.execute(SUBSCRIBE, **acme.by("mem"))
+    for command in commands:
+        harness.accept(command, **acme.by("mem"))
 
-    house.apply()
+    harness.apply()
 
-    keeps_its_reason = stood and orders[0] is not UNSUBSCRIBE and UNSUBSCRIBE not in orders
-    assert subscribers(house) == ({11: "subscribed"} if keeps_its_reason else left)
+    keeps_its_reason = is_subscribed and commands[0] is not UNSUBSCRIBE and UNSUBSCRIBE not in commands
+    assert harness.subscribers() == ({11: "subscribed"} if keeps_its_reason else left)
 
 
-@pytest.mark.parametrize("order", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
-def test_a_service_that_acts_for_nobody_is_refused(house: Harness, acme: Acme, order: Command) -> None:
-    code, _ = house.execute(order, **acme.by_service())
+@pytest.mark.parametrize("command", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
+def test_a_service_acting_for_nobody_is_refused(harness: Harness, acme: Acme, command: Command) -> None:
+    code, _ = harness.execute(command, **acme.by_service())
 
     assert code == 403
-    assert house.row_counts()["events"] == 0
+    assert harness.row_counts()["events"] == 0
 
 
-def test_who_is_on_a_team_of_the_incident_is_remembered_as_having_seen_it(house: Harness, acme: Acme) -> None:
-    id_ = house.accept(SEEN, **acme.by("mem"))
-    house.apply()
+def test_a_member_of_the_incidents_teams_is_recorded_as_having_seen_it(harness: Harness, acme: Acme) -> None:
+    id_ = harness.accept(SEEN, **acme.by("mem"))
+    harness.apply()
 
-    assert house.ledger_row(id_)["outcome_body"] == {}
-    assert seen(house) == {11: house.ledger_row(id_)["accepted_at"]}
-    assert types(house) == ["incident.seen"]
-
-
-def test_seen_again_is_seen_later(house: Harness, acme: Acme) -> None:
-    house.execute(SEEN, **acme.by("mem"))
-    first = seen(house)[11]
-
-    house.execute(SEEN, **acme.by("mem"))
-
-    assert seen(house)[11] > first
+    assert harness.ledger_row(id_)["outcome_body"] == {}
+    assert seen(harness) == {11: harness.ledger_row(id_)["accepted_at"]}
+    assert types(harness) == ["incident.seen"]
 
 
-def test_who_is_on_no_team_of_the_incident_is_answered_alike_and_not_remembered(house: Harness, acme: Acme) -> None:
-    assert house.execute(SEEN, **acme.by("own")) == (201, {})
-    assert seen(house) == {}
-    assert types(house) == []
+def test_marking_as_seen_again_updates_the_time(harness: Harness, acme: Acme) -> None:
+    harness.execute(SEEN, **acme.by("mem"))
+    first = seen(harness)[11]
+
+    harness.execute(SEEN, **acme.by("mem"))
+
+    assert seen(harness)[11] > first
 
 
-def test_seeing_subscribes_nobody_and_writes_no_activity(house: Harness, acme: Acme) -> None:
-    house.execute(SEEN, **acme.by("mem"))
+def test_someone_on_no_team_of_the_incident_is_not_recorded_as_having_seen_it(harness: Harness, acme: Acme) -> None:
+    assert harness.execute(SEEN, **acme.by("own")) == (201, {})
+    assert seen(harness) == {}
+    assert types(harness) == []
 
-    counts = house.row_counts()
+
+def test_marking_as_seen_subscribes_nobody_and_adds_no_activity(harness: Harness, acme: Acme) -> None:
+    harness.execute(SEEN, **acme.by("mem"))
+
+    counts = harness.row_counts()
     assert (counts["incident_activities"], counts["incident_subscriptions"]) == (0, 0)
 
 
-def test_seeing_moves_no_version(house: Harness, acme: Acme) -> None:
-    house.execute(SEEN, **acme.by("mem"))
+def test_marking_as_seen_does_not_increment_the_version(harness: Harness, acme: Acme) -> None:
+    harness.execute(SEEN, **acme.by("mem"))
 
-    with house.engine.connect() as connection:
+    with harness.engine.connect() as connection:
         assert set(connection.exec_driver_sql("SELECT version FROM incidents").scalars()) == {1}
 
 
-def test_what_an_account_did_goes_when_the_account_goes(house: Harness, acme: Acme) -> None:
-    for order in (COMMENT, SEEN):
-        house.execute(order, **acme.by("mem"))
-        house.execute(order, **acme.by("ana"))
+def test_deleting_an_account_deletes_its_activities_and_subscriptions(harness: Harness, acme: Acme) -> None:
+    for command in (COMMENT, SEEN):
+        harness.execute(command, **acme.by("mem"))
+        harness.execute(command, **acme.by("ana"))
 
-    with house.engine.begin() as connection:
+    with harness.engine.begin() as connection:
         connection.exec_driver_sql("DELETE FROM users WHERE id = 11")
 
-    assert (set(subscribers(house)), set(seen(house))) == ({12}, {12})
-    with house.engine.connect() as connection:
+    assert (set(harness.subscribers()), set(seen(harness))) == ({12}, {12})
+    with harness.engine.connect() as connection:
         assert list(connection.exec_driver_sql("SELECT user_id FROM incident_activities").scalars()) == [12]

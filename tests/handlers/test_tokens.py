@@ -1,4 +1,4 @@
-"""Tokens on a real database: shown once, stored as hashes, listed, revoked."""
+"""Creation, listing and revocation of tokens."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ def test_a_token_is_shown_once_and_stored_as_its_hash(connection: Connection) ->
     assert made.secret not in str(stored)
 
 
-def test_no_two_tokens_are_alike(connection: Connection) -> None:
+def test_every_token_is_unique(connection: Connection) -> None:
     secrets = {create_token(connection, PERSONAL).secret for _ in range(20)}
 
     assert len(secrets) == 20
 
 
-def test_a_persons_token_is_a_session_unless_scopes_are_named(connection: Connection) -> None:
+def test_a_user_token_is_a_session_unless_scopes_are_given(connection: Connection) -> None:
     create_token(connection, PERSONAL)
     create_token(connection, TokenSpec(kind=CallerKind.USER, user="MEM", scopes=frozenset({"org:read"})))
 
@@ -65,7 +65,7 @@ def test_a_persons_token_is_a_session_unless_scopes_are_named(connection: Connec
 
 
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE])
-def test_a_program_has_modest_scopes_unless_others_are_named(connection: Connection, kind: CallerKind) -> None:
+def test_a_key_or_service_gets_default_scopes_unless_others_are_given(connection: Connection, kind: CallerKind) -> None:
     create_token(connection, TokenSpec(kind=kind, organization="acme", name="bot"))
 
     stored = the_only_token(connection)
@@ -73,14 +73,14 @@ def test_a_program_has_modest_scopes_unless_others_are_named(connection: Connect
     assert stored.scopes == sorted(DEFAULT_SCOPES[kind])
 
 
-def test_an_operators_token_has_a_role_alone(connection: Connection) -> None:
+def test_an_ops_token_has_only_a_role(connection: Connection) -> None:
     create_token(connection, TokenSpec(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
 
     stored = the_only_token(connection)
     assert (stored.ops_role, stored.scopes, stored.user, stored.organization) == ("viewer", None, None, None)
 
 
-def test_a_token_expires_after_the_time_it_was_given(connection: Connection) -> None:
+def test_a_token_expires_after_its_lifetime(connection: Connection) -> None:
     before = datetime.now(UTC)
 
     create_token(connection, PERSONAL, expires_in=timedelta(days=3))
@@ -90,7 +90,7 @@ def test_a_token_expires_after_the_time_it_was_given(connection: Connection) -> 
     assert timedelta(0) <= expires_at - before - timedelta(days=3) < timedelta(minutes=1)
 
 
-def test_a_revoked_token_stays_revoked_since_the_first_time(connection: Connection) -> None:
+def test_revoking_a_token_again_keeps_the_first_time(connection: Connection) -> None:
     made = create_token(connection, PERSONAL)
 
     first, again = revoke_token(connection, made.id), revoke_token(connection, made.id)
@@ -99,12 +99,12 @@ def test_a_revoked_token_stays_revoked_since_the_first_time(connection: Connecti
 
 
 @pytest.mark.parametrize("token_id", [0, -1, 999, MAX_ID + 1])
-def test_revoking_a_token_that_is_not_there_is_an_error(connection: Connection, token_id: int) -> None:
+def test_revoking_an_unknown_token_is_an_error(connection: Connection, token_id: int) -> None:
     with pytest.raises(TokenError, match=f"there is no token {token_id};"):
         revoke_token(connection, token_id)
 
 
-MISFITS = {
+INCONSISTENT = {
     'there is no user "ghost"': TokenSpec(kind=CallerKind.USER, user="ghost"),
     'there is no organization "nix"': TokenSpec(kind=CallerKind.KEY, organization="nix", name="k"),
     '"org:rule" is not a scope': TokenSpec(kind=CallerKind.USER, user="mem", scopes=frozenset({"org:rule"})),
@@ -121,15 +121,15 @@ MISFITS = {
 }
 
 
-@pytest.mark.parametrize("sentence", MISFITS)
-def test_facts_that_do_not_fit_are_refused_in_one_sentence(connection: Connection, sentence: str) -> None:
+@pytest.mark.parametrize("sentence", INCONSISTENT)
+def test_inconsistent_facts_are_rejected_with_one_sentence(connection: Connection, sentence: str) -> None:
     with pytest.raises(TokenError, match=sentence):
-        create_token(connection, MISFITS[sentence])
+        create_token(connection, INCONSISTENT[sentence])
 
     assert list_tokens(connection) == []
 
 
-@pytest.mark.parametrize("life", [timedelta(0), timedelta(days=-1), MAX_LIFETIME + timedelta(days=1)])
-def test_a_life_of_no_length_or_of_no_end_is_refused(connection: Connection, life: timedelta) -> None:
+@pytest.mark.parametrize("lifetime", [timedelta(0), timedelta(days=-1), MAX_LIFETIME + timedelta(days=1)])
+def test_a_lifetime_out_of_range_is_rejected(connection: Connection, lifetime: timedelta) -> None:
     with pytest.raises(TokenError, match="expires in 1 to"):
-        create_token(connection, PERSONAL, expires_in=life)
+        create_token(connection, PERSONAL, expires_in=lifetime)

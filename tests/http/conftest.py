@@ -127,24 +127,24 @@ def settings(servers: EmbeddedServers, database: Database) -> Callable[..., Gate
 
 
 @pytest.fixture
-def gateway(acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks) -> Iterator[Gateway]:
+def gateway(acme: Acme, settings: Callable[..., GatewaySettings], background: BackgroundTasks) -> Iterator[Gateway]:
     """A running gateway."""
-    yield from _stopped_afterwards(Gateway(settings()), afterwards)
+    yield from _stopped_afterwards(Gateway(settings()), background)
 
 
 @pytest.fixture
 def unlimited_gateway(
-    acme: Acme, settings: Callable[..., GatewaySettings], afterwards: BackgroundTasks
+    acme: Acme, settings: Callable[..., GatewaySettings], background: BackgroundTasks
 ) -> Iterator[Gateway]:
     """A running gateway that limits no caller's rate."""
-    yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), afterwards)
+    yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), background)
 
 
-def _stopped_afterwards(gateway: Gateway, afterwards: BackgroundTasks) -> Iterator[Gateway]:
+def _stopped_afterwards(gateway: Gateway, background: BackgroundTasks) -> Iterator[Gateway]:
     gateway.start()
     yield gateway
     gateway.request_stop()
-    afterwards.submit(gateway.stop)
+    background.submit(gateway.stop)
 
 
 @pytest.fixture

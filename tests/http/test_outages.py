@@ -26,19 +26,19 @@ def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Ga
 
 
 @pytest.fixture
-def without_postgres(alone: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
+def without_postgres(quiet_servers: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
     """Return a function that kills PostgreSQL; the server is restarted after the test."""
 
     def kill() -> None:
-        sessions = psutil.Process(alone.postgres.pid).children()
-        alone.kill_postgres()
+        sessions = psutil.Process(quiet_servers.postgres.pid).children()
+        quiet_servers.kill_postgres()
         # A session may finish its statement before it notices that the server is gone.
         psutil.wait_procs(sessions, timeout=20)
 
     yield kill
     ledger.dispose()
-    if not alone.postgres.is_running():
-        alone.start_postgres()
+    if not quiet_servers.postgres.is_running():
+        quiet_servers.start_postgres()
 
 
 def test_commands_are_refused_without_the_database_and_accepted_again_afterwards(

@@ -31,7 +31,7 @@ from workers.notify.notifier import Notifier
 EVENTS = f"{ACME}/events/"
 
 # Resuming replays events of transactions that overlapped the last one, in any database of the server.
-pytestmark = pytest.mark.usefixtures("alone")
+pytestmark = pytest.mark.usefixtures("quiet_servers")
 
 
 @dataclass
@@ -564,10 +564,7 @@ def test_a_gateway_that_stops_ends_its_streams(acme: Acme, settings: Callable[..
     with running_gateway(settings()) as gateway, listening(gateway) as mem, listening(gateway, "dev-ana") as ana:
         gateway.stop()
 
-        assert (mem.wait_for_end(), ana.wait_for_end()) == (
-            ": the gateway is stopping\n",
-            ": the gateway is stopping\n",
-        )
+        assert mem.wait_for_end() == ana.wait_for_end() == ": the gateway is stopping\n"
 
 
 def test_a_disconnected_reader_is_removed(gateway: Gateway) -> None:

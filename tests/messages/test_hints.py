@@ -1,3 +1,5 @@
+"""Hints of every version can be read, and a malformed hint still wakes a worker."""
+
 from __future__ import annotations
 
 import json
@@ -11,19 +13,19 @@ from tasks.broker.hints import MAX_SUBJECTS, Hint, InvalidHint
 SAMPLE = json.loads((Path(__file__).parent / "hint-1.json").read_text())
 
 
-def test_version_1_can_still_be_read() -> None:
+def test_a_version_1_hint_can_be_read() -> None:
     hint = Hint.parse(SAMPLE)
 
     assert hint == Hint(("incident:12:7", "org:12", "user:5"), version=1)
 
 
-def test_version_1_is_what_we_write() -> None:
+def test_hints_are_written_as_version_1() -> None:
     hint = Hint(("incident:12:7", "org:12", "user:5"))
 
     assert hint.to_args() == SAMPLE
 
 
-def test_a_later_version_is_read_for_what_we_know_of_it() -> None:
+def test_a_later_version_is_read_for_its_known_fields() -> None:
     later = [{"version": 2, "subjects": ["org:12"], "urgency": "high"}]
 
     assert Hint.parse_or_empty(later).subjects == ("org:12",)
@@ -53,14 +55,14 @@ def test_a_later_version_is_read_for_what_we_know_of_it() -> None:
     ],
     ids=repr,
 )
-def test_what_cannot_be_read_only_wakes(args: list[Any]) -> None:
+def test_a_malformed_hint_wakes_the_worker_without_subjects(args: list[Any]) -> None:
     with pytest.raises(InvalidHint):
         Hint.parse(args)
 
     assert Hint.parse_or_empty(args) == Hint()
 
 
-def test_many_subjects_become_several_hints_and_none_is_named_twice() -> None:
+def test_many_subjects_are_split_into_hints_without_duplicates() -> None:
     subjects = [f"incident:1:{number}" for number in range(MAX_SUBJECTS + 1)]
 
     hints = list(Hint.for_subjects([*subjects, *subjects]))

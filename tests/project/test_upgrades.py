@@ -18,7 +18,7 @@ from models.database.migrate import head_revision, known_revisions
 from tests.project.migrations import breaches, statements_by_revision
 from tests.project.tree import ROOT
 
-HANDLER_TESTS = ("comments", "incidents", "inbox")
+HANDLER_TESTS = ("comments", "incidents", "subscriptions")
 VERSIONS = Path("models/migrations/versions")
 
 

@@ -1,4 +1,4 @@
-"""From what Alertmanager sends to the command that follows: payloads of a real one, and what may be wrong with them."""
+"""Parsing Alertmanager's webhook payloads into commands: payloads of a real Alertmanager, and invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def alert(status: str = "firing", **labels: str) -> dict[str, Any]:
 
 
 def group(*alerts: JSON, **fields: JSON) -> dict[str, JSON]:
-    """What Alertmanager might send, in as few words as possible."""
+    """Return a minimal payload; without `alerts`, with one firing alert."""
     return {"version": "4", "groupKey": "{}:{}", "status": "firing", "alerts": list(alerts or [alert()])} | fields
 
 
@@ -69,13 +69,13 @@ def test_a_real_payload_becomes_one_command(
         (RESOLVED, None),
     ],
 )
-def test_it_began_with_the_first_alert_that_still_fires(name: str, began: str | None) -> None:
+def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, began: str | None) -> None:
     starts_at = parse_alert_group(payload(name)).starts_at
 
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
 
-def test_alerts_of_other_zones_and_without_a_start_are_compared_all_the_same() -> None:
+def test_start_times_in_other_time_zones_or_missing_are_compared() -> None:
     starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
 
     command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))
@@ -96,9 +96,9 @@ def test_alerts_of_other_zones_and_without_a_start_are_compared_all_the_same() -
         ({}, [alert("resolved", severity="critical"), alert()], None),
         ({"severity": " "}, [alert(severity="")], None),
     ],
-    ids=["what all share", "the first that fires", "one that fires has none", "blank is none"],
+    ids=["common label", "first firing alert", "firing alert without the label", "blank label"],
 )
-def test_a_label_is_that_of_all_alerts_or_of_the_first_that_fires(
+def test_a_label_comes_from_the_common_labels_or_the_first_firing_alert(
     common: dict[str, str], alerts: list[JSON], severity: str | None
 ) -> None:
     assert parse_alert_group(group(*alerts, commonLabels=common)).severity == severity
@@ -121,7 +121,7 @@ def test_a_label_is_that_of_all_alerts_or_of_the_first_that_fires(
         ({"groupLabels": {"cluster": "eu"}}, "Alert (cluster=eu)"),
     ],
 )  # fmt: skip
-def test_the_title_is_the_summary_or_the_name_with_what_it_is_grouped_by(fields: dict[str, Any], title: str) -> None:
+def test_the_title_is_the_summary_or_the_alert_name_with_the_group_labels(fields: dict[str, Any], title: str) -> None:
     assert parse_alert_group(group(**fields)).title == title
 
 
@@ -134,13 +134,13 @@ def test_the_title_is_the_summary_or_the_name_with_what_it_is_grouped_by(fields:
         ("resolved", [alert()], AlertState.RESOLVED),
     ],
 )
-def test_a_group_fires_while_it_says_so_and_one_of_its_alerts_does(
+def test_a_group_is_firing_if_its_status_and_one_of_its_alerts_are(
     status: str, alerts: list[JSON], state: AlertState
 ) -> None:
     assert parse_alert_group(group(*alerts, status=status)).state is state
 
 
-def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() -> None:
+def test_optional_fields_may_be_missing_and_unknown_fields_are_ignored() -> None:
     command = parse_alert_group(group({"status": "firing"}, newField={"a": [1]}))
 
     assert (command.title, command.project, command.severity, command.starts_at) == ("Alert", None, None, None)
@@ -192,22 +192,23 @@ def test_what_is_not_needed_may_be_missing_and_what_is_not_known_is_ignored() ->
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named_where_it_lies(body: dict[str, JSON], errors: JSON) -> None:
+def test_errors_are_reported_at_their_path_in_the_payload(body: dict[str, JSON], errors: JSON) -> None:
     with pytest.raises(InvalidFields) as refused:
         parse_alert_group(body)
 
     assert refused.value.body == errors
 
 
-def test_a_group_of_very_many_alerts_is_one_small_command() -> None:
+def test_a_group_of_ten_thousand_alerts_becomes_one_small_command() -> None:
     alerts = [alert(instance=f"web-{number}", severity="critical") for number in range(10_000)]
 
     assert parse_alert_group(group(*alerts)) == parse_alert_group(group(alerts[0]))
 
 
 @pytest.mark.parametrize("field", ["groupKey", "commonAnnotations"])
-def test_what_becomes_of_it_is_no_larger_than_any_command(field: str) -> None:
+def test_a_command_over_the_size_limit_is_refused(field: str) -> None:
     long = "x" * 65_536
+    fields: dict[str, Any] = {field: long if field == "groupKey" else {"summary": long}}
 
     with pytest.raises(BodyTooLarge):
-        parse_alert_group(payload(**{field: long if field == "groupKey" else {"summary": long}}))
+        parse_alert_group(payload(**fields))

@@ -1,4 +1,4 @@
-"""What fits into a field: the same text rules for every text, on whichever command."""
+"""Validation of text fields: the same rules for every text of every command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAY_BE_NULL = {"comment of a closing", "external_id"}
 INVALID, BLANK = "Not a valid string.", "This field may not be blank."
 
 
-def wrongs(read: Callable[[JSON], Any], value: JSON) -> list[Any]:
+def errors_of(read: Callable[[JSON], Any], value: JSON) -> list[Any]:
     with pytest.raises(ValidationError) as raised:
         read(value)
     return list(errors_by_field(raised.value).values())
@@ -68,13 +68,13 @@ def test_text_is_trimmed_and_numbers_become_text(field: str, value: JSON, kept: 
         ("\udfff", "Surrogate characters are not allowed: U+DFFF."),
     ],
 )
-def test_what_is_no_text_is_told_in_one_sentence(field: str, value: JSON, text: str) -> None:
-    assert wrongs(TEXTS[field], value) == [[text]]
+def test_an_invalid_text_gets_one_error(field: str, value: JSON, text: str) -> None:
+    assert errors_of(TEXTS[field], value) == [[text]]
 
 
 @pytest.mark.parametrize("field", TEXTS)
-def test_null_is_wrong_unless_the_text_is_optional(field: str) -> None:
+def test_null_is_rejected_unless_the_text_is_optional(field: str) -> None:
     if field in MAY_BE_NULL:
         assert TEXTS[field](None) is None
     else:
-        assert wrongs(TEXTS[field], None) == [["This field may not be null."]]
+        assert errors_of(TEXTS[field], None) == [["This field may not be null."]]

@@ -1,4 +1,4 @@
-"""Whose projects a list shows unasked, and whose teams one may ask for."""
+"""Policy of the incident list: projects shown by default, and teams that may be filtered by."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ OWNER = Actor(CallerKind.USER, user_id=1, role=Role.OWNER)
 KEY = Actor(CallerKind.KEY, organization_id=1)
 SERVICE = Actor(CallerKind.SERVICE, organization_id=1)
 FOREIGN_SERVICE = Actor(CallerKind.SERVICE, organization_id=2)
-DEPUTY = Actor(CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER)
-DEPUTY_ON_TEAM = Actor(CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER, teams=frozenset({TEAM}))
+ACTING_SERVICE = Actor(CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER)
+ACTING_SERVICE_ON_TEAM = Actor(
+    CallerKind.SERVICE, user_id=1, organization_id=1, role=Role.MEMBER, teams=frozenset({TEAM})
+)
 
 
 def organization(*, is_open: bool) -> OrganizationFacts:
@@ -31,10 +33,10 @@ def organization(*, is_open: bool) -> OrganizationFacts:
     ("actor", "is_listed"),
     [
         (MEMBER, False), (ON_TEAM, True), (OWNER, False), (KEY, False), (SERVICE, True), (FOREIGN_SERVICE, False),
-        (DEPUTY, False), (DEPUTY_ON_TEAM, True),
+        (ACTING_SERVICE, False), (ACTING_SERVICE_ON_TEAM, True),
     ],
 )  # fmt: skip
-def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_program(
+def test_without_a_project_filter_a_list_shows_team_projects_and_services_see_all(
     actor: Actor, is_listed: bool, is_open: bool
 ) -> None:
     assert is_listed_by_default(actor, organization(is_open=is_open), PROJECT) is is_listed
@@ -45,17 +47,17 @@ def test_a_list_shows_unasked_the_projects_of_ones_teams_and_every_one_to_a_prog
     ("actor", "is_open", "may"),
     [
         (MEMBER, True, True), (MEMBER, False, False), (ON_TEAM, False, True), (OWNER, False, True), (KEY, False, True),
-        (SERVICE, False, True), (FOREIGN_SERVICE, True, False), (DEPUTY, False, False),
+        (SERVICE, False, True), (FOREIGN_SERVICE, True, False), (ACTING_SERVICE, False, False),
     ],
 )  # fmt: skip
-def test_a_team_may_be_asked_for_by_those_who_reach_it(actor: Actor, is_open: bool, may: bool) -> None:
-    def asks(*, home: int = 1, active: bool = True) -> bool:
+def test_a_team_filter_requires_access_to_the_team(actor: Actor, is_open: bool, may: bool) -> None:
+    def is_allowed(*, home: int = 1, active: bool = True) -> bool:
         try:
             require_team_access(actor, organization(is_open=is_open), TeamFacts(TEAM, home, "T", active))
         except Forbidden:
             return False
         return True
 
-    assert asks() is may
-    assert not asks(home=2)
-    assert not asks(active=False)
+    assert is_allowed() is may
+    assert not is_allowed(home=2)
+    assert not is_allowed(active=False)

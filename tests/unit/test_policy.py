@@ -1,6 +1,6 @@
-"""Who may do what, as generated tables: roles, scopes, addresses, plans, projects, and what a token takes away.
+"""Authorization as generated tables: roles, scopes, endpoints, features, projects and the limits of tokens.
 
-The tables below are written from the contract, not from the code; the expected verdicts are worked out from them.
+The tables are written from Sentry's incident API, not from the code, and the expected results are derived from them.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ RULE = "org:write org:admin alerts:write"
 PROJECT_RULE = "project:write project:admin alerts:write"
 CHANGED_RULE = dict.fromkeys(("POST", "PUT", "DELETE"), RULE)
 CHANGED_PROJECT_RULE = dict.fromkeys(("POST", "PUT", "DELETE"), PROJECT_RULE)
-A_MEMBERS = (
+MEMBERS_OWN = (
     "org:read member:read team:read project:read project:releases event:read event:write event:admin"
     " alerts:read alerts:write"
 )
-ANY_MEMBER = f"{A_MEMBERS} org:write org:admin project:write project:admin"
+ANY_MEMBER = f"{MEMBERS_OWN} org:write org:admin project:write project:admin"
 
-ADDRESSES: dict[str, tuple[Permission, dict[str, str], str]] = {
-    # name: (the permission, the scopes that open it by method, the feature it needs)
+ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
+    # name: (permission, sufficient scopes by method, required feature)
     "an incident": (
         policy.INCIDENT,
         {"GET": f"org:read {INCIDENT}", "POST": INCIDENT, "PUT": INCIDENT, "DELETE": INCIDENT},
@@ -101,7 +101,7 @@ ADDRESSES: dict[str, tuple[Permission, dict[str, str], str]] = {
     "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
 }
 WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
-"""What stays open to an organization whose plan has lost the feature."""
+"""Endpoints and methods that stay available to an organization without the feature."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
@@ -146,7 +146,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
 
 
 def scopes_of(role: str, *options: str) -> set[str]:
-    """The scopes of the table; ``options`` names those that the organization leaves to its members."""
+    """Return the scopes of a role by the table; `options` are the optional scopes that members keep."""
     return {
         row["scope"]
         for row in rows_of(ROLES)
@@ -183,7 +183,7 @@ def a_person(role: str | None, *, scopes: Iterable[str] | None = None, teams: It
     )
 
 
-def a_program(kind: CallerKind, *, scopes: Iterable[str] = (), organization: int = HERE) -> Actor:
+def a_client(kind: CallerKind, *, scopes: Iterable[str] = (), organization: int = HERE) -> Actor:
     return Actor(kind=kind, organization_id=organization, scopes=frozenset(scopes))
 
 
@@ -198,36 +198,35 @@ def acting_for(role: str | None, *, scopes: Iterable[str] | None, teams: Iterabl
     )
 
 
-def verdict(ask: Callable[[], None]) -> str:
+def outcome_of(check: Callable[..., None], *arguments: object) -> str:
+    """Return ``passes``, or the status of the refusal that the check raises."""
     try:
-        ask()
+        check(*arguments)
     except Refusal as refusal:
         return str(refusal.status)
     return "passes"
 
 
-def opened_by(address: str, method: str) -> set[str]:
-    return set(ADDRESSES[address][1].get(method, "").split())
+def scopes_for(endpoint: str, method: str) -> set[str]:
+    return set(ENDPOINTS[endpoint][1].get(method, "").split())
 
 
-def expected_in_organization(scopes: set[str], address: str, method: str, features: Iterable[str]) -> str:
-    """Step 8, then step 9."""
-    if not scopes & opened_by(address, method):
+def expected_in_organization(scopes: set[str], endpoint: str, method: str, features: Iterable[str]) -> str:
+    """Derive the expected result of check 8 (scopes) and check 9 (feature)."""
+    if not scopes & scopes_for(endpoint, method):
         return "403"
-    needed = "" if (address, method) in WITHOUT_FEATURE else ADDRESSES[address][2]
+    needed = "" if (endpoint, method) in WITHOUT_FEATURE else ENDPOINTS[endpoint][2]
     return "passes" if not needed or needed in features else "404"
 
 
 PLANS = {"with incidents": ("organizations:incidents",), "without incidents": ("organizations:performance-view",)}
-ROUTES = [(address, method) for address in ADDRESSES for method in METHODS]
+REQUESTS = [(endpoint, method) for endpoint in ENDPOINTS for method in METHODS]
 ROLE_NAMES = ("member", "admin", "manager", "owner")
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("options", [ALL_OPTIONS, ("alerts:write",), ("event:admin",), ()], ids=" ".join)
-def test_a_role_has_the_scopes_of_the_table_and_options_take_from_members_alone(
-    role: str, options: tuple[str, ...]
-) -> None:
+def test_a_role_has_the_tabulated_scopes_and_options_restrict_only_members(role: str, options: tuple[str, ...]) -> None:
     organization = an_organization(options=options)
 
     scopes = policy.effective_scopes(a_person(role), organization)
@@ -236,63 +235,61 @@ def test_a_role_has_the_scopes_of_the_table_and_options_take_from_members_alone(
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize(("address", "method"), ROUTES)
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
 @pytest.mark.parametrize("role", [None, *ROLE_NAMES])
-def test_a_session_is_limited_by_its_role_and_the_plan(role: str | None, address: str, method: str, plan: str) -> None:
+def test_a_session_is_limited_by_its_role_and_the_plan(role: str | None, endpoint: str, method: str, plan: str) -> None:
     organization = an_organization(features=PLANS[plan])
     scopes = set() if role is None else scopes_of(role, *ALL_OPTIONS)
-    expected = expected_in_organization(scopes, address, method, PLANS[plan])
+    expected = expected_in_organization(scopes, endpoint, method, PLANS[plan])
 
-    said = verdict(
-        lambda: policy.require_organization_access(a_person(role), organization, ADDRESSES[address][0], method)
+    outcome = outcome_of(
+        policy.require_organization_access, a_person(role), organization, ENDPOINTS[endpoint][0], method
     )
 
-    assert said == expected
+    assert outcome == expected
 
 
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_session_passes_the_token_check_whatever_the_address(address: str, method: str) -> None:
-    assert verdict(lambda: policy.require_token_scope(a_person(None), ADDRESSES[address][0], method)) == "passes"
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_a_session_passes_the_token_check_on_every_endpoint(endpoint: str, method: str) -> None:
+    assert outcome_of(policy.require_token_scope, a_person(None), ENDPOINTS[endpoint][0], method) == "passes"
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_token_needs_one_of_the_addresss_scopes_before_anything_is_looked_up(
-    address: str, method: str, scope: str
-) -> None:
-    expected = "passes" if scope in opened_by(address, method) else "403"
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_a_token_needs_one_of_the_endpoints_scopes_before_any_lookup(endpoint: str, method: str, scope: str) -> None:
+    expected = "passes" if scope in scopes_for(endpoint, method) else "403"
     callers = [
         a_person("owner", scopes=[scope]),
-        a_program(CallerKind.KEY, scopes=[scope]),
-        a_program(CallerKind.SERVICE, scopes=[scope]),
+        a_client(CallerKind.KEY, scopes=[scope]),
+        a_client(CallerKind.SERVICE, scopes=[scope]),
         acting_for("owner", scopes=[scope]),
     ]
 
-    said = {verdict(lambda: policy.require_token_scope(caller, ADDRESSES[address][0], method)) for caller in callers}  # noqa: B023
+    outcomes = {outcome_of(policy.require_token_scope, caller, ENDPOINTS[endpoint][0], method) for caller in callers}
 
-    assert said == {expected}
+    assert outcomes == {expected}
 
 
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
 @pytest.mark.parametrize("scopes", [None, frozenset[str]()], ids=["no list", "empty list"])
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_token_without_scopes_opens_nothing_unless_it_is_a_persons_session(
-    address: str, method: str, scopes: frozenset[str] | None, kind: CallerKind
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_only_a_session_passes_the_token_check_without_scopes(
+    endpoint: str, method: str, scopes: frozenset[str] | None, kind: CallerKind
 ) -> None:
     caller = Actor(kind=kind, organization_id=HERE, scopes=scopes)
 
-    assert verdict(lambda: policy.require_token_scope(caller, ADDRESSES[address][0], method)) == "403"
+    assert outcome_of(policy.require_token_scope, caller, ENDPOINTS[endpoint][0], method) == "403"
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 @pytest.mark.parametrize("role", [None, *ROLE_NAMES])
-@pytest.mark.parametrize("who", [a_person, acting_for], ids=["user token", "service acting for"])
-def test_a_tokens_scopes_and_its_persons_role_limit_each_other(
-    who: Callable[..., Actor], role: str | None, scope: str
+@pytest.mark.parametrize("build_actor", [a_person, acting_for], ids=["user token", "service acting for"])
+def test_effective_scopes_are_the_intersection_of_token_and_role(
+    build_actor: Callable[..., Actor], role: str | None, scope: str
 ) -> None:
     of_role = set() if role is None else scopes_of(role, *ALL_OPTIONS)
 
-    scopes = policy.effective_scopes(who(role, scopes=[scope]), an_organization())
+    scopes = policy.effective_scopes(build_actor(role, scopes=[scope]), an_organization())
 
     assert scopes == of_role & {scope}
 
@@ -302,52 +299,44 @@ def test_a_service_without_a_scope_list_gains_nothing_by_acting_for_an_owner() -
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_key_is_limited_by_the_token_check_alone_in_its_own_organization(
-    address: str, method: str, plan: str
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_in_its_own_organization_a_key_is_limited_only_by_the_token_check(
+    endpoint: str, method: str, plan: str
 ) -> None:
-    organization, key = an_organization(features=PLANS[plan]), a_program(CallerKind.KEY, scopes=["org:read"])
-    expected = expected_in_organization(scopes_of("owner"), address, method, PLANS[plan])
+    organization, key = an_organization(features=PLANS[plan]), a_client(CallerKind.KEY, scopes=["org:read"])
+    expected = expected_in_organization(scopes_of("owner"), endpoint, method, PLANS[plan])
 
-    assert (
-        verdict(lambda: policy.require_organization_access(key, organization, ADDRESSES[address][0], method))
-        == expected
-    )
+    assert outcome_of(policy.require_organization_access, key, organization, ENDPOINTS[endpoint][0], method) == expected
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_a_service_has_its_own_scopes_in_its_organization(address: str, method: str, scope: str) -> None:
-    expected = expected_in_organization({scope}, address, method, PLANS["with incidents"])
-    service = a_program(CallerKind.SERVICE, scopes=[scope])
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_a_service_has_its_own_scopes_in_its_organization(endpoint: str, method: str, scope: str) -> None:
+    expected = expected_in_organization({scope}, endpoint, method, PLANS["with incidents"])
+    service = a_client(CallerKind.SERVICE, scopes=[scope])
 
-    said = verdict(
-        lambda: policy.require_organization_access(service, an_organization(), ADDRESSES[address][0], method)
-    )
+    outcome = outcome_of(policy.require_organization_access, service, an_organization(), ENDPOINTS[endpoint][0], method)
 
-    assert said == expected
+    assert outcome == expected
 
 
 @pytest.mark.parametrize("plan", PLANS)
-@pytest.mark.parametrize(("address", "method"), ROUTES)
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
-def test_programs_of_elsewhere_and_operators_have_nothing_here(
-    kind: CallerKind, address: str, method: str, plan: str
+def test_foreign_keys_and_services_and_operators_have_no_access(
+    kind: CallerKind, endpoint: str, method: str, plan: str
 ) -> None:
     caller = Actor(
         kind=kind, organization_id=None if kind is CallerKind.OPS else ELSEWHERE, scopes=frozenset(ALL_SCOPES)
     )
     organization = an_organization(features=PLANS[plan])
 
-    assert (
-        verdict(lambda: policy.require_organization_access(caller, organization, ADDRESSES[address][0], method))
-        == "403"
-    )
+    assert outcome_of(policy.require_organization_access, caller, organization, ENDPOINTS[endpoint][0], method) == "403"
 
 
-@pytest.mark.parametrize(("address", "method"), ROUTES)
-def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
-    permission, organization = ADDRESSES[address][0], an_organization(features=())
+@pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
+def test_the_system_actor_passes_every_check(endpoint: str, method: str) -> None:
+    permission, organization = ENDPOINTS[endpoint][0], an_organization(features=())
 
     policy.require_token_scope(SYSTEM, permission, method)
     policy.require_organization_access(SYSTEM, organization, permission, method)
@@ -357,16 +346,14 @@ def test_tocsin_itself_passes_every_check(address: str, method: str) -> None:
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-@pytest.mark.parametrize("address", [name for name in ADDRESSES if "alert rule" in name])
-def test_plain_members_write_alert_rules_only_while_the_organization_lets_them(
-    address: str, method: str, role: str
-) -> None:
+@pytest.mark.parametrize("endpoint", [name for name in ENDPOINTS if "alert rule" in name])
+def test_members_write_alert_rules_only_if_the_organization_allows_it(endpoint: str, method: str, role: str) -> None:
     locked = an_organization(options=["event:admin"])
 
-    said = verdict(lambda: policy.require_organization_access(a_person(role), locked, ADDRESSES[address][0], method))
-    reads = verdict(lambda: policy.require_organization_access(a_person(role), locked, ADDRESSES[address][0], "GET"))
+    outcome = outcome_of(policy.require_organization_access, a_person(role), locked, ENDPOINTS[endpoint][0], method)
+    reads = outcome_of(policy.require_organization_access, a_person(role), locked, ENDPOINTS[endpoint][0], "GET")
 
-    assert (said, reads) == ("403" if role == "member" else "passes", "passes")
+    assert (outcome, reads) == ("403" if role == "member" else "passes", "passes")
 
 
 CALLERS: dict[str, Callable[[list[int]], Actor]] = {
@@ -378,17 +365,17 @@ CALLERS: dict[str, Callable[[list[int]], Actor]] = {
     "acting-for-member": lambda teams: acting_for("member", scopes=["project:read"], teams=teams),
     "acting-for-owner": lambda teams: acting_for("owner", scopes=["project:read"], teams=teams),
     "acting-for-nobody": lambda teams: acting_for(None, scopes=["project:read"], teams=teams),
-    "key": lambda _: a_program(CallerKind.KEY),
-    "foreign-key": lambda _: a_program(CallerKind.KEY, organization=ELSEWHERE),
-    "service": lambda _: a_program(CallerKind.SERVICE),
-    "foreign-service": lambda _: a_program(CallerKind.SERVICE, organization=ELSEWHERE),
+    "key": lambda _: a_client(CallerKind.KEY),
+    "foreign-key": lambda _: a_client(CallerKind.KEY, organization=ELSEWHERE),
+    "service": lambda _: a_client(CallerKind.SERVICE),
+    "foreign-service": lambda _: a_client(CallerKind.SERVICE, organization=ELSEWHERE),
     "operator": lambda _: Actor(kind=CallerKind.OPS),
     "tocsin": lambda _: SYSTEM,
 }
 
 
 @pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
-def test_access_to_a_project_is_as_the_table_says(row: dict[str, str]) -> None:
+def test_project_access_matches_the_table(row: dict[str, str]) -> None:
     actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
     organization = an_organization(open_membership=row["membership"] == "open")
     project = ProjectFacts(id=PROJECT, active=row["project"] == "active", teams=frozenset({TEAM}))
@@ -399,7 +386,7 @@ def test_access_to_a_project_is_as_the_table_says(row: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("row", rows_of(PROJECT_ACCESS), ids=lambda row: " ".join(row.values()))
-def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict[str, str]) -> None:
+def test_an_incident_is_accessible_through_any_one_of_its_projects(row: dict[str, str]) -> None:
     actor = CALLERS[row["who"]]([TEAM] if row["team"] == "on" else [OTHER_TEAM])
     organization = an_organization(open_membership=row["membership"] == "open")
     projects = [
@@ -411,8 +398,8 @@ def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict
     assert policy.may_read(actor, organization, projects) is reaches
     assert not policy.may_read(actor, organization, [])
     if actor is not SYSTEM:
-        asked = verdict(lambda: policy.require_project_access(actor, organization, projects))
-        assert asked == ("passes" if reaches else "403")
+        outcome = outcome_of(policy.require_project_access, actor, organization, projects)
+        assert outcome == ("passes" if reaches else "403")
 
 
 @pytest.mark.parametrize("active", [True, False], ids=["active project", "inactive project"])
@@ -420,7 +407,7 @@ def test_one_project_within_reach_opens_an_incident_and_none_closes_it(row: dict
     ("teams", "on"), [([], False), ([OTHER_TEAM], False), ([TEAM], True), ([TEAM, OTHER_TEAM], True)]
 )
 @pytest.mark.parametrize("role", ROLE_NAMES)
-def test_being_on_a_projects_team_is_a_matter_of_places_not_of_roles(
+def test_being_on_a_projects_team_depends_on_membership_not_on_role(
     role: str, teams: list[int], on: bool, active: bool
 ) -> None:
     project = ProjectFacts(id=PROJECT, active=active, teams=frozenset({TEAM}))
@@ -432,66 +419,64 @@ AUTHORS = {
     "a session": (a_person("member"), "passes"),
     "a user token": (a_person("member", scopes=["project:read"]), "passes"),
     "a service acting for a member": (acting_for("member", scopes=["project:read"]), "passes"),
-    "a service as itself": (a_program(CallerKind.SERVICE, scopes=ALL_SCOPES), "403"),
-    "a key": (a_program(CallerKind.KEY, scopes=ALL_SCOPES), "403"),
+    "a service as itself": (a_client(CallerKind.SERVICE, scopes=ALL_SCOPES), "403"),
+    "a key": (a_client(CallerKind.KEY, scopes=ALL_SCOPES), "403"),
     "an operator": (Actor(kind=CallerKind.OPS), "403"),
 }
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_only_people_and_those_who_act_for_them_are_authors(author: str) -> None:
+def test_only_people_and_services_acting_for_them_are_authors(author: str) -> None:
     actor, expected = AUTHORS[author]
 
-    assert verdict(lambda: policy.require_person(actor)) == expected
+    assert outcome_of(policy.require_person, actor) == expected
     assert actor.is_person is (expected == "passes")
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_a_comments_details_are_for_authors_and_a_key_is_told_so_in_its_own_words(author: str) -> None:
+def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(author: str) -> None:
     actor, expected = AUTHORS[author]
-    words = {"a key": "Key doesn't have permission to delete Note"}
+    texts = {"a key": "Key doesn't have permission to delete Note"}
 
-    assert verdict(lambda: policy.require_comment_author(actor)) == expected
+    assert outcome_of(policy.require_comment_author, actor) == expected
     if expected == "403":
         with pytest.raises(Refusal) as refused:
             policy.require_comment_author(actor)
-        assert refused.value.body == {"detail": words.get(author, "You do not have permission to perform this action.")}
+        assert refused.value.body == {"detail": texts.get(author, "You do not have permission to perform this action.")}
 
 
-def test_what_programs_say_in_their_own_name_is_for_nobody_else() -> None:
-    said = {who: verdict(lambda actor=actor: policy.require_service(actor)) for who, (actor, _) in AUTHORS.items()}
+def test_commands_for_services_refuse_everyone_else() -> None:
+    outcomes = {name: outcome_of(policy.require_service, actor) for name, (actor, _) in AUTHORS.items()}
 
-    assert said == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
+    assert outcomes == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}
     policy.require_service(SYSTEM)
 
 
 @pytest.mark.parametrize("status", IncidentStatus)
 @pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
-def test_anything_but_closing_takes_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
-    said = verdict(lambda: policy.require_status_scope(a_person(role), an_organization(), status))
+def test_statuses_other_than_closed_require_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
+    outcome = outcome_of(policy.require_status_scope, a_person(role), an_organization(), status)
 
-    assert said == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
+    assert outcome == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
-def test_anything_but_closing_takes_a_write_scope_of_the_token(scope: str) -> None:
-    said = verdict(
-        lambda: policy.require_status_scope(
-            a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
-        )
+def test_statuses_other_than_closed_require_a_write_scope_of_the_token(scope: str) -> None:
+    outcome = outcome_of(
+        policy.require_status_scope, a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
     )
 
-    assert said == ("passes" if scope in OPENING.split() else "403")
+    assert outcome == ("passes" if scope in OPENING.split() else "403")
 
 
-def test_only_a_persons_token_without_a_scope_list_is_a_session() -> None:
+def test_only_a_user_token_without_a_scope_list_is_a_session() -> None:
     sessions = [actor for actor in [CALLERS[name]([]) for name in CALLERS] if actor.is_session]
 
     assert [actor.kind for actor in sessions] == [CallerKind.USER] * 5
     assert not a_person("owner", scopes=[]).is_session
 
 
-def test_an_organization_has_the_features_it_was_given() -> None:
+def test_an_organization_has_only_its_configured_features() -> None:
     organization = an_organization(features=["organizations:incidents"])
 
     assert organization.has(Feature.INCIDENTS)

@@ -1,0 +1,319 @@
+"""Planning notifies once per activity and person, despite large audiences, crashes and duplicates."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import event, text
+from sqlalchemy.engine import make_url
+
+from models.directory.tables import members, team_members, users
+from tasks.broker.topology import NOTIFIER_QUEUE
+from tasks.events import CommentPosted, Mentioned
+from tests.brokers import UNREACHABLE_BROKER, broker_settings
+from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
+from tests.delivery.conftest import Scene
+from tests.faults.loop_process import running_loop
+from tests.waiting import eventually
+from workers.event_bus import BusMessage, EventBus
+from workers.notify import notifier as notifier_module
+from workers.notify.notifier import EVENTS_PER_SUBJECT, Notifier
+from workers.stack.servers import EmbeddedServers
+
+TEAM = 10_000
+
+
+def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None:
+    add_team_members(scene)
+    scene.post_comment(mentioning_teams=[scene.team])
+
+    with counted_statements(scene) as statements:
+        assert scene.notifier().plan_batch()
+
+    assert len([each for each in statements if each.startswith("INSERT INTO notifications ")]) == 1
+    assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM notifications") == [(TEAM, TEAM)]
+
+
+def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> None:
+    post_comments(scene, 1)
+    with counted_statements(scene) as for_one:
+        scene.notifier().plan_batch()
+    post_comments(scene, 90)
+
+    with counted_statements(scene) as for_many:
+        scene.notifier().plan_batch()
+
+    assert scene.unplanned() == set()
+    assert len(for_many) == len(for_one) <= 15
+
+
+def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
+    ana = post_comments(scene, 1)
+    scene.plan()
+    with scene.engine.begin() as connection:
+        connection.execute(text("UPDATE events SET planned_at = NULL"))
+
+    scene.plan()
+
+    assert scene.rows("SELECT user_id FROM notifications") == [(ana,)]
+
+
+def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
+    ana = post_comments(scene, 300)
+
+    with ThreadPoolExecutor() as threads:
+        for done in [threads.submit(scene.plan) for _ in range(3)]:
+            done.result()
+
+    # A notifier skips a subject that another one has locked; plan what was skipped.
+    scene.plan()
+    assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
+
+
+def test_a_later_mention_upgrades_an_unread_item(scene: Scene) -> None:
+    ana, activity = a_notified_subscriber(scene)
+
+    publish_mention(scene, activity, ana)
+
+    assert scene.notified() == {ana: "mention"}
+    assert scene.decisions() == {ana: ("delivered", "mention")}
+
+
+def test_a_later_mention_leaves_a_read_item_unchanged(scene: Scene) -> None:
+    ana, activity = a_notified_subscriber(scene)
+    with scene.engine.begin() as connection:
+        connection.execute(text("UPDATE notifications SET date_read = now()"))
+
+    publish_mention(scene, activity, ana)
+
+    assert scene.notified() == {ana: "subscribed"}
+
+
+def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
+    with scene.engine.begin() as connection:
+        ana = a_member(connection, scene.organization)
+    activity = scene.post_comment(mentioning=[ana])
+    scene.plan()
+    with scene.engine.begin() as connection:
+        a_subscription(connection, scene.incident, ana)
+        an_event(connection, scene.incident, CommentPosted(activity, "again"), by=scene.author)
+
+    scene.plan()
+
+    assert scene.notified() == {ana: "mention"}
+
+
+def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(scene: Scene) -> None:
+    ana = post_comments(scene, EVENTS_PER_SUBJECT + 7, on_one_incident=True)
+
+    scene.plan()
+
+    assert scene.rows("SELECT user_id, event_type, count(*) FROM notifications GROUP BY 1, 2") == [
+        (ana, CommentPosted.type, EVENTS_PER_SUBJECT + 7)
+    ]
+
+
+def test_an_event_that_cannot_be_planned_does_not_block_others(scene: Scene) -> None:
+    poison = a_poison_event(scene)
+    ana = post_comments(scene, 50)
+    post_comments(scene, 5, on_one_incident=True)
+
+    scene.plan()
+
+    assert scene.unplanned() == {poison}
+    assert ana in scene.notified()
+    assert scene.rows("SELECT count(*) FROM notifications") == [(55,)]
+
+
+def test_an_event_that_could_not_be_planned_is_retried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notifier_module, "RETRY_DELAYS_SECONDS", (0,))
+    notifier = scene.notifier()
+    poison = a_poison_event(scene)
+    notifier.plan_batch()
+    assert scene.unplanned() == {poison}
+    with scene.engine.begin() as connection:
+        connection.execute(text("UPDATE events SET body = replace(body::text, 'nobody', '0')::json"))
+
+    eventually(lambda: notifier.plan_batch() and not scene.unplanned())
+
+
+def test_a_poison_event_is_retried_only_after_a_pause(scene: Scene) -> None:
+    notifier = scene.notifier()
+    a_poison_event(scene)
+
+    assert notifier.plan_batch()
+
+    assert [notifier.plan_batch() for _ in range(3)] == [True, False, False]
+
+
+def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    post_comments(scene, 3)
+
+    def die(*_: Any) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr("workers.notify.planner.mark_processed", die)
+    with pytest.raises(SystemExit):
+        scene.notifier().plan_batch()
+    assert scene.notified() == {}
+    monkeypatch.undo()
+
+    scene.plan()
+
+    assert scene.rows("SELECT count(*) FROM notifications") == [(3,)]
+
+
+def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: EmbeddedServers) -> None:
+    database_url = psycopg_url(scene)
+    crowd = 50
+    add_team_members(scene, crowd)
+    comments = 400
+    with scene.engine.begin() as connection:
+        for _ in range(comments):
+            incident = an_incident(connection, scene.organization, projects=[scene.project])
+            a_comment(connection, incident, by=scene.author, mentioning_teams=[scene.team])
+
+    for _ in range(3):
+        with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url) as process:
+            eventually(progress_of(scene))
+            process.kill()
+    with running_loop("notifier", database_url=database_url, broker_url=servers.broker_url):
+        eventually(lambda: not scene.unplanned())
+
+    assert scene.rows("SELECT count(*) FROM notifications") == [(comments * crowd,)]
+
+
+def test_people_are_notified_while_the_bus_is_down(scene: Scene) -> None:
+    with running_notifier(Notifier(scene.engine, broker_settings(UNREACHABLE_BROKER))):
+        ana = post_comments(scene, 1)
+
+        eventually(lambda: ana in scene.notified())
+
+
+def test_malformed_bus_messages_do_not_stop_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
+    settings = broker_settings(servers.broker_url)
+    valkey = redis.Redis.from_url(servers.redis_url)
+    bus = EventBus(settings)
+    bus.publish([BusMessage("incident.opened", "{}")])
+    valkey.lpush(NOTIFIER_QUEUE, b"", b"hello", b"[]", b"{}", b'{"body": 7}', b"\xff\xfe", b"[" * 10_000)
+    bus.publish([BusMessage("incident.opened", "not even JSON"), BusMessage("command.dead", "[]")])
+
+    with running_notifier(Notifier(scene.engine, settings)):
+        eventually(lambda: valkey.llen(NOTIFIER_QUEUE) == 0)
+        ana = post_comments(scene, 1)
+
+        eventually(lambda: ana in scene.notified())
+
+
+def test_a_message_on_the_bus_wakes_the_notifier(
+    scene: Scene, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.runtime.polling.POLL_SECONDS", 3600)
+    settings = broker_settings(servers.broker_url, REDIS_URL=UNREACHABLE_BROKER)
+
+    with running_notifier(Notifier(scene.engine, settings)):
+        ana = post_comments(scene, 1)
+        EventBus(settings).publish([BusMessage("incident.comment_posted", "{}")])
+
+        eventually(lambda: ana in scene.notified())
+
+
+# --- helpers ---------------------------------------------------------------------------------------------------
+
+
+def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) -> int:
+    """Insert comments that all mention the same new person; return the person's id."""
+    with scene.engine.begin() as connection:
+        ana = a_member(connection, scene.organization)
+        for _ in range(count):
+            incident = (
+                scene.incident
+                if on_one_incident
+                else an_incident(connection, scene.organization, projects=[scene.project])
+            )
+            a_comment(connection, incident, by=scene.author, mentioning=[ana])
+    return ana
+
+
+def progress_of(scene: Scene) -> Callable[[], bool]:
+    """Return a condition that is true once events were planned since this call, or none are left."""
+    before = len(scene.unplanned())
+    return lambda: len(scene.unplanned()) < before or not scene.unplanned()
+
+
+def a_poison_event(scene: Scene) -> Any:
+    """Insert an event that the planner cannot parse; return its id."""
+    with scene.engine.begin() as connection:
+        unreadable: Any = ("nobody",)
+        return an_event(
+            connection, scene.incident, Mentioned(activity=999, comment="", users=unreadable, teams=()), by=scene.author
+        )
+
+
+def a_notified_subscriber(scene: Scene) -> tuple[int, int]:
+    with scene.engine.begin() as connection:
+        ana = a_member(connection, scene.organization)
+        a_subscription(connection, scene.incident, ana)
+    activity = scene.post_comment()
+    scene.plan()
+    assert scene.notified() == {ana: "subscribed"}
+    return ana, activity
+
+
+def publish_mention(scene: Scene, activity: int, person: int) -> None:
+    with scene.engine.begin() as connection:
+        an_event(connection, scene.incident, Mentioned(activity, "edited", users=(person,), teams=()), by=scene.author)
+    scene.plan()
+
+
+def add_team_members(scene: Scene, size: int = TEAM) -> None:
+    """Insert new users as members of the team."""
+    with scene.engine.begin() as connection:
+        connection.execute(
+            text(
+                f"WITH u AS (INSERT INTO {users.name} (username, name, email)"
+                " SELECT 'crowd-' || n, 'Crowd', 'crowd-' || n || '@example.org' FROM generate_series(1, :size) AS n"
+                f" RETURNING id), m AS (INSERT INTO {members.name} (organization_id, user_id)"
+                " SELECT :organization, id FROM u RETURNING id)"
+                f" INSERT INTO {team_members.name} (team_id, member_id) SELECT :team, id FROM m"
+            ),
+            {"size": size, "organization": scene.organization, "team": scene.team},
+        )
+
+
+@contextmanager
+def running_notifier(notifier: Notifier) -> Iterator[None]:
+    """Run the notifier in a thread while the block lasts; enter the block once it has started."""
+    stop, begun = threading.Event(), threading.Event()
+    thread = threading.Thread(target=notifier.run, args=(stop, begun.set))
+    thread.start()
+    try:
+        assert begun.wait(10)
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def counted_statements(scene: Scene) -> Iterator[list[str]]:
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(scene.engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(scene.engine, "before_cursor_execute", note)
+
+
+def psycopg_url(scene: Scene) -> str:
+    return make_url(scene.engine.url).set(drivername="postgresql").render_as_string(hide_password=False)

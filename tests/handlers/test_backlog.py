@@ -1,0 +1,88 @@
+"""The cost of sweeping and pruning does not grow with the backlog."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import Connection, Engine
+
+from models.enums import Lane
+from models.messaging.backlog import find_overdue_subjects, find_stalled_lanes
+from models.messaging.command_ledger import prune_idempotency_keys
+from tests.conftest import Database
+
+SUBJECTS, LONGEST_BACKLOG = 500, 20_000
+
+
+@pytest.fixture
+def engine(database: Database) -> Engine:
+    """A ledger whose commands have waited for an hour: many subjects, one of them with a very long backlog."""
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO commands (id, type, subject, lane, caller, payload, accepted_at)"
+                " SELECT gen_random_uuid(), 'comment.post',"
+                " CASE WHEN n > :others THEN 'incident:1:7' ELSE 'org:' || n END,"
+                " 'commands', 'user:1', '{}', now() - interval '1 hour' FROM generate_series(1, :others + :longest) n"
+            ),
+            {"others": SUBJECTS - 1, "longest": LONGEST_BACKLOG},
+        )
+    return database.engine
+
+
+def test_a_sweep_reads_one_row_per_subject_up_to_its_limit(engine: Engine) -> None:
+    with engine.begin() as connection:
+        found = find_overdue_subjects(connection, older_than=3, most=100)
+
+        assert len(found.subjects) == 100
+        assert 100 <= rows_read(connection, "commands") <= 2 * 100
+
+
+def test_successive_sweeps_visit_every_subject_once(engine: Engine) -> None:
+    seen: list[tuple[Lane, str]] = []
+    after = ""
+    with engine.begin() as connection:
+        while True:
+            found = find_overdue_subjects(connection, older_than=3, after=after, most=300)
+            seen += found.subjects
+            after = found.after
+            if not after:
+                break
+
+    assert len(seen) == len(set(seen)) == SUBJECTS
+    assert (Lane.COMMANDS, "incident:1:7") in seen
+
+
+def test_the_watchdog_reads_only_the_oldest_rows(engine: Engine) -> None:
+    with engine.begin() as connection:
+        assert find_stalled_lanes(connection, older_than=3, window=200) == {Lane.COMMANDS}
+        assert 200 <= rows_read(connection, "commands") <= 2 * 200
+
+
+def test_old_idempotency_keys_are_pruned_in_chunks_oldest_first(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO idempotency_keys (caller, key, request_hash, command_ids, date_created)"
+                " SELECT 'user:1', n::text, '', '[]', now() - interval '3 days' + n * interval '1 second'"
+                " FROM generate_series(1, 20000) AS n"
+            )
+        )
+
+    with database.engine.begin() as connection:
+        assert prune_idempotency_keys(connection, older_than_hours=48, most=100) == 100
+        assert 100 <= rows_read(connection, "idempotency_keys") <= 3 * 100
+        assert connection.execute(text("SELECT min(key::int) FROM idempotency_keys")).scalar_one() == 101
+
+
+def rows_read(connection: Connection, table: str) -> int:
+    """Return how many rows of the table this transaction has read or written so far."""
+    return int(
+        connection.execute(
+            text(
+                "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) + n_tup_upd + n_tup_del"
+                " FROM pg_stat_xact_user_tables WHERE relname = :table"
+            ),
+            {"table": table},
+        ).scalar_one()
+    )

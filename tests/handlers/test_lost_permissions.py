@@ -1,0 +1,334 @@
+"""Every command with every way to lose permission for it between acceptance and application.
+
+The cases are generated from the catalog. A new command needs an entry in ``BODIES``; the first test fails without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.engine import Connection
+
+from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
+from models.alert_rules.enums import ActionType, TargetType
+from models.enums import JSON
+from models.scopes import MEMBER_SCOPES
+from tasks.commands.alert_rules import CreateRule, RuleCommand
+from tasks.commands.alertmanager import ReceiveAlerts
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG, CatalogEntry
+from tasks.commands.incidents import OpenIncident, SetStatus
+from tasks.commands.observations import ObserveMetric
+from tests.builders import NOW, a_comment, an_alert_rule
+from tests.handlers.acme import Acme
+from tests.harness import Harness
+
+TRIGGER, ACTION = 7, 8
+OWN_RULE: dict[str, JSON] = {"alertRule": "the rule of the request"}
+OWN_COMMENT = "the comment of the caller"
+ACTION_BODY: dict[str, JSON] = {"type": "email", "targetType": "team", "targetIdentifier": 22}
+RULE: dict[str, JSON] = {
+    "name": "Errors", "aggregate": "count()", "query": "", "timeWindow": 10, "thresholdType": 0, "environment": "prod",
+    "triggers": [{"label": "critical", "alertThreshold": 100}],
+}  # fmt: skip
+BODIES: dict[str, dict[str, JSON]] = {
+    "incident.open": {"title": "Disk full", "projects": ["p1"]},
+    "alertmanager.receive": {"dedupKey": "{}:{}", "state": "firing", "title": "Disk full", "project": "p1"},
+    "incident.set_status": {"incident": "1", "status": 2},
+    "incident.mark_seen": {"incident": "1"},
+    "incident.subscribe": {"incident": "1"},
+    "incident.unsubscribe": {"incident": "1"},
+    "comment.post": {"incident": "1", "comment": "Look", "mentions": ["ana"]},
+    "comment.edit": {"incident": "1", "id": OWN_COMMENT, "comment": "Look again"},
+    "comment.delete": {"incident": "1", "id": OWN_COMMENT},
+    "notification.read": {"upTo": 1},
+    "alert_rule.create": RULE | {"projects": ["p1"]},
+    "alert_rule.update": RULE | OWN_RULE,
+    "alert_rule.delete": OWN_RULE,
+    "alert_rule.snooze": OWN_RULE | {"target": "me"},
+    "alert_rule.unsnooze": OWN_RULE,
+    "trigger.create": OWN_RULE | {"label": "warning", "alertThreshold": 50},
+    "trigger.update": OWN_RULE | {"id": TRIGGER, "alertThreshold": 200},
+    "trigger.delete": OWN_RULE | {"id": TRIGGER},
+    "trigger_action.create": OWN_RULE | {"trigger": TRIGGER, "action": ACTION_BODY},
+    "trigger_action.update": OWN_RULE | {"trigger": TRIGGER, "id": ACTION, "action": ACTION_BODY},
+    "trigger_action.delete": OWN_RULE | {"trigger": TRIGGER, "id": ACTION},
+    "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
+}
+"""A body of every command, by name. Ben is permitted to submit all of them."""
+
+ALL = "a person", "a service acting for a person", "a service"
+PEOPLE = ALL[:2]
+FORBIDDEN = 403, {"detail": "You do not have permission to perform this action."}
+MISSING = 404, {"detail": "The requested resource does not exist"}
+
+
+def unauthenticated(text: str) -> tuple[int, JSON]:
+    return 401, {"detail": text}
+
+
+def concerns_incident(entry: CatalogEntry) -> bool:
+    return "incident" in entry.command_class.model_fields
+
+
+def concerns_rule(entry: CatalogEntry) -> bool:
+    return "alertRule" in BODIES[entry.command_class.name]
+
+
+def concerns_projects(entry: CatalogEntry) -> bool:
+    return concerns_incident(entry) or concerns_rule(entry) or entry.command_class is OpenIncident
+
+
+def creates_rule(entry: CatalogEntry) -> bool:
+    return entry.command_class is CreateRule
+
+
+def concerns_alerts(entry: CatalogEntry) -> bool:
+    return issubclass(entry.command_class, (RuleCommand, ObserveMetric))
+
+
+def exceeds_members(entry: CatalogEntry) -> bool:
+    return not entry.permission.scopes[entry.method] & MEMBER_SCOPES
+
+
+def requires_feature(entry: CatalogEntry) -> bool:
+    return entry.permission.required_feature(entry.method) is not None
+
+
+def is_any(_entry: CatalogEntry) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss of permission: SQL statements, and the refusal (status, body) of the callers and commands it affects."""
+
+    statements: tuple[str, ...]
+    callers: tuple[str, ...]
+    refusal: tuple[int, JSON]
+    applies_to: Callable[[CatalogEntry], bool] = is_any
+
+    def affects(self, caller: str, entry: CatalogEntry) -> bool:
+        return caller in self.callers and self.applies_to(entry)
+
+
+LOSSES = {
+    "the token is revoked": Loss(
+        ("UPDATE tokens SET revoked_at = now()",), ALL, unauthenticated("Invalid token")
+    ),
+    "the token expires": Loss(("UPDATE tokens SET expires_at = now()",), ALL, unauthenticated("Token expired")),
+    "the person is deactivated": Loss(
+        ("UPDATE users SET is_active = false",), ALL[:1], unauthenticated("User inactive or deleted")
+    ),
+    "the person that a service acts for is deactivated": Loss(
+        ("UPDATE users SET is_active = false",), ALL[1:2], FORBIDDEN
+    ),
+    "the service may no longer act for people": Loss(("UPDATE tokens SET act_as = false",), ALL[1:2], FORBIDDEN),
+    "the token loses its scopes": Loss(("UPDATE tokens SET scopes = '{openid}'",), ALL, FORBIDDEN),
+    "the person leaves the organization": Loss(("DELETE FROM members",), PEOPLE, FORBIDDEN),
+    "the role is lowered": Loss(("UPDATE members SET role = 'member'",), PEOPLE, FORBIDDEN, exceeds_members),
+    "members may no longer write alert rules": Loss(
+        ("UPDATE members SET role = 'member'", "UPDATE organizations SET alerts_member_write = false"),
+        PEOPLE, FORBIDDEN, lambda entry: concerns_alerts(entry) or exceeds_members(entry),
+    ),
+    "the organization loses the feature": Loss(
+        ("UPDATE organizations SET features = '{}'",), ALL, MISSING, requires_feature
+    ),
+    "membership is closed and the person leaves the team": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
+        PEOPLE, FORBIDDEN, concerns_projects,
+    ),
+    "membership is closed and the person leaves the team of a new rule's project": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE team_members SET is_active = false"),
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
+    ),
+    "membership is closed and the team of a new rule's project is deactivated": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
+        PEOPLE, (400, {"projects": ["Insufficient access to project"]}), creates_rule,
+    ),
+    "membership is closed and the team is deactivated": Loss(
+        ("UPDATE organizations SET open_membership = false", "UPDATE teams SET status = 'inactive'"),
+        PEOPLE, FORBIDDEN, concerns_projects,
+    ),
+    "the projects of the incident or rule are deactivated": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, FORBIDDEN,
+        lambda entry: concerns_incident(entry) or concerns_rule(entry),
+    ),
+    "the projects in the body are deactivated": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"projects": ["Invalid project"]}),
+        lambda entry: "projects" in BODIES[entry.command_class.name],
+    ),
+    "the project of the alerts is deactivated": Loss(
+        ("UPDATE projects SET status = 'inactive'",), ALL, (400, {"project": ["Invalid project"]}),
+        lambda entry: entry.command_class is ReceiveAlerts,
+    ),
+}  # fmt: skip
+"""Every loss of permission, by name."""
+
+TABLES = ("incidents", "incident_projects", "incident_activities", "incident_subscriptions", "incident_seen",
+          "events", "notifications", "alert_rules", "alert_rule_projects", "alert_rule_activities",
+          "alert_rule_generations", "alert_rule_snoozes", "environments", "alert_rule_progress",
+          "alert_rule_observations", "incident_triggers", "deliveries")  # fmt: skip
+
+
+def requests() -> list[tuple[str, str]]:
+    """Return every pair of a caller and a command that the caller may submit."""
+    return [(caller, name) for name, entry in CATALOG.items() for caller in callers_of(entry)]
+
+
+def callers_of(entry: CatalogEntry) -> tuple[str, ...]:
+    return (PEOPLE if entry.for_people else ()) + (ALL[2:] if entry.for_services else ())
+
+
+def affected_by(loss: Loss) -> list[tuple[str, str]]:
+    return [(caller, name) for caller, name in requests() if loss.affects(caller, CATALOG[name])]
+
+
+def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
+    """Return the requests that neither this loss nor another with the same statements affects."""
+    same = [request for each in LOSSES.values() if each.statements == loss.statements for request in affected_by(each)]
+    return [request for request in requests() if request not in same]
+
+
+def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
+    return {
+        "a person": acme.by("ben"),
+        "a service acting for a person": acme.by_service(acting_for="ben"),
+        "a service": acme.by_service(),
+    }[caller]
+
+
+def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
+    """Insert the requests into the ledger; return the ids of the commands by request.
+
+    Each caller gets a comment by Ben to change, and each request its own rule, snoozed for everyone.
+    """
+    with harness.engine.begin() as connection:
+        incident = connection.exec_driver_sql(
+            "SELECT id FROM incidents WHERE identifier = 1 AND organization_id = %s", (acme.organizations["acme"],)
+        ).scalar_one()
+        comments = {caller: a_comment(connection, incident, by=acme.users["ben"]) for caller in ALL}
+        rules = {each: a_rule(connection, acme) for each in submitted if "alertRule" in BODIES[each[1]]}
+    return {
+        (caller, name): harness.accept(
+            command_of(name, comments[caller], rules.get((caller, name), 0)), **identity_of(acme, caller)
+        )
+        for caller, name in submitted
+    }  # fmt: skip
+
+
+def a_rule(connection: Connection, acme: Acme) -> int:
+    action = Action(id=ACTION, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
+    trigger = Trigger(id=TRIGGER, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
+    project = acme.projects["acme", "p1"]
+    rule = an_alert_rule(connection, acme.organizations["acme"], projects=[project], triggers=[trigger])
+    connection.execute(insert(alert_rule_snoozes).values(rule_id=rule, date_added=NOW))
+    return rule
+
+
+def command_of(name: str, comment: int, rule: int = 0) -> Command:
+    body = dict(BODIES[name])
+    if body.get("id") == OWN_COMMENT:
+        body["id"] = str(comment)
+    if "alertRule" in body:
+        body["alertRule"] = rule
+    return CATALOG[name].command_class.model_validate(body)
+
+
+def apply_loss(harness: Harness, loss: Loss) -> None:
+    with harness.engine.begin() as connection:
+        for statement in loss.statements:
+            connection.exec_driver_sql(statement)
+
+
+def all_rows(harness: Harness) -> dict[str, list[str]]:
+    """Return every row of the tables of incident data as text, by table."""
+    with harness.engine.connect() as connection:
+        return {
+            table: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {table} t").scalars()) for table in TABLES
+        }
+
+
+def outcomes(harness: Harness, ids: dict[tuple[str, str], UUID]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
+    """Return state, status and body of every outcome, by request."""
+    rows = {request: harness.ledger_row(id_) for request, id_ in ids.items()}
+    return {request: (row["state"], row["outcome_status"], row["outcome_body"]) for request, row in rows.items()}
+
+
+@pytest.mark.parametrize("command", CATALOG)
+def test_every_command_has_a_sample_body(command: str) -> None:
+    assert command in BODIES, f"{command} is in tasks/commands/catalog.py; its line in BODIES is missing"
+    CATALOG[command].command_class.model_validate(BODIES[command])
+
+
+@pytest.mark.parametrize("command", CATALOG)
+def test_every_command_depends_on_more_than_its_token(command: str) -> None:
+    losses = {name for name, loss in LOSSES.items() if any(request[1] == command for request in affected_by(loss))}
+
+    assert len(losses) > 4
+
+
+def test_every_command_is_applied_while_its_permission_holds(harness: Harness, acme: Acme) -> None:
+    ids = accept(harness, acme, requests())
+
+    harness.apply()
+
+    assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
+
+
+@pytest.mark.parametrize("loss_name", LOSSES)
+def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
+    harness: Harness, acme: Acme, loss_name: str
+) -> None:
+    loss = LOSSES[loss_name]
+    ids = accept(harness, acme, affected_by(loss))
+    before = all_rows(harness)
+    apply_loss(harness, loss)
+
+    harness.apply()
+
+    assert outcomes(harness, ids) == dict.fromkeys(ids, ("rejected", *loss.refusal))
+    assert all_rows(harness) == before
+
+
+@pytest.mark.parametrize("loss_name", [loss_name for loss_name, loss in LOSSES.items() if unaffected_by(loss)])
+def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, loss_name: str) -> None:
+    ids = accept(harness, acme, unaffected_by(LOSSES[loss_name]))
+    apply_loss(harness, LOSSES[loss_name])
+
+    harness.apply()
+
+    assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
+
+
+def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
+    from_last_check_to_first = [
+        "the projects of the incident or rule are deactivated",
+        "the organization loses the feature",
+        "the person leaves the organization",
+        "the person is deactivated",
+        "the token expires",
+        "the token is revoked",
+    ]
+    refusals = []
+
+    for loss_name in from_last_check_to_first:
+        apply_loss(harness, LOSSES[loss_name])
+        refusals.append(harness.execute(command_of("comment.post", 0), **acme.by("ben")))
+
+    assert refusals == [LOSSES[loss_name].refusal for loss_name in from_last_check_to_first]
+
+
+def test_after_a_demotion_only_closing_is_still_allowed(harness: Harness, acme: Acme) -> None:
+    commands = [SetStatus.model_validate({"incident": 1, "status": status}) for status in (20, 2)]
+    ids = [harness.accept(command, **acme.by("ben")) for command in commands]
+    apply_loss(harness, LOSSES["the role is lowered"])
+
+    harness.apply()
+
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in ids] == [403, 200]

@@ -1,0 +1,126 @@
+"""Accept and apply commands on a real database, in the test's process and without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, Engine
+
+from models import tables
+from models.base import new_id
+from models.database.engine import make_engine
+from models.enums import JSON, Lane
+from models.incidents.subscription import subscriptions
+from models.messaging.command_ledger import NewCommand, accept_commands, commands
+from tasks.commands.base import Command
+from tasks.commands.catalog import CATALOG
+from workers.apply.applier import Applier, BatchResult
+
+
+@dataclass
+class Harness:
+    """Accepts commands as a gateway does and applies them with a worker's :class:`Applier`.
+
+    ``results`` are the results of the committed batches.
+    """
+
+    url: str
+    engine: Engine
+    results: list[BatchResult] = field(default_factory=list)
+
+    def accept(
+        self,
+        command: Command,
+        *,
+        organization: int,
+        token: int | None,
+        user: int | None = None,
+        subject: str | None = None,
+        expected_version: int | None = None,
+    ) -> UUID:
+        """Insert a command into the ledger; return its id."""
+        row = _row(command, organization=organization, token=token, user=user)
+        row = row._replace(subject=subject or row.subject, expected_version=expected_version)
+        with self.engine.begin() as connection:
+            accept_commands(connection, [row])
+        return row.id
+
+    def accept_all(
+        self, submitted: Sequence[Command], *, organization: int, token: int | None, user: int | None = None
+    ) -> list[UUID]:
+        """Insert commands into the ledger in one statement, as a bulk request does; return their ids in order."""
+        rows = [_row(command, organization=organization, token=token, user=user) for command in submitted]
+        with self.engine.begin() as connection:
+            accept_commands(connection, rows)
+        return [row.id for row in rows]
+
+    def applier(self, name: str = "worker", *, request_continuation: Callable[[], None] = lambda: None) -> Applier:
+        """Return an applier with its own connections."""
+        url = self.engine.url.render_as_string(hide_password=False)
+        return Applier(
+            engine=make_engine(url, application="test-worker"),
+            autocommit_engine=make_engine(url, application="test-autocommit").execution_options(
+                isolation_level="AUTOCOMMIT"
+            ),
+            worker=name,
+            on_commit=self.results.append,
+            request_continuation=request_continuation,
+        )
+
+    def apply(self) -> None:
+        """Apply every command that is due, in as many batches as that takes."""
+        tasks: list[tuple[str, ...]] = [()]
+        applier = self.applier(request_continuation=lambda: tasks.append(()))
+        while tasks:
+            applier.drain(tasks.pop())
+
+    def ledger_row(self, id_: UUID) -> dict[str, Any]:
+        """Return the ledger's row of a command."""
+        with self.engine.connect() as connection:
+            return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
+
+    def execute(self, command: Command, **identity: Any) -> tuple[int, JSON]:
+        """Accept and apply a command; return the status and body of its outcome."""
+        id_ = self.accept(command, **identity)
+        self.apply()
+        row = self.ledger_row(id_)
+        return row["outcome_status"], row["outcome_body"]
+
+    def subscribers(self) -> dict[int, str]:
+        """Return the reason of every subscription, by user id."""
+        with self.engine.connect() as connection:
+            return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
+
+    def row_counts(self) -> dict[str, int]:
+        """Return the number of rows in every table of incident data."""
+        data = (
+            tables.incident.incidents,
+            tables.activity.activities,
+            tables.subscription.subscriptions,
+            tables.outbox.events,
+            tables.notification.notifications,
+        )
+        with self.engine.connect() as connection:
+            return {table.name: _count(connection, table) for table in data}
+
+
+def _row(command: Command, *, organization: int, token: int | None, user: int | None) -> NewCommand:
+    return NewCommand(
+        id=new_id(),
+        type=command.name,
+        subject=str(CATALOG[command.name].subject_of(command, organization, user)),
+        lane=Lane.COMMANDS,
+        organization_id=organization,
+        token_id=token,
+        user_id=user,
+        caller=f"user:{user}",
+        payload=command.to_payload(),
+    )
+
+
+def _count(connection: Connection, table: Any) -> int:
+    return connection.execute(select(func.count()).select_from(table)).scalar_one()

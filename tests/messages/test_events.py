@@ -1,0 +1,109 @@
+"""Events that an earlier release published are planned by this release's notifier and read by its client."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tocsin_client import Event
+
+from models.messaging.outbox import PLANNING, NewEvent, WaitingEvent, claim_events, write_events
+from tasks.events import EVENTS, CommandDead, NotificationCreated, TriggerResolved
+from tests.messages.samples import COMMANDS, Sample, newest
+from tests.messages.samples import EVENTS as SAMPLES
+from tests.messages.world import World
+from workers.notify.planner import parse_event
+
+NEWEST = newest(SAMPLES)
+STORED = [sample for sample in SAMPLES if sample.type != NotificationCreated.type]
+"""Samples of the events in the outbox. The gateway makes the others from inbox items, while it streams them."""
+
+SCENARIO = (
+    "incident.unsubscribe", "incident.subscribe", "incident.mark_seen", "comment.edit", "comment.delete",
+    "comment.post", "incident.set_status", "incident.open", "metric.observe", "alert_rule.create",
+    "alert_rule.update", "alert_rule.delete",
+)  # fmt: skip
+"""Commands in an order in which they emit the events."""
+
+
+def test_every_event_has_a_sample() -> None:
+    assert set(NEWEST) == set(EVENTS)
+
+
+@pytest.mark.parametrize("sample", STORED, ids=str)
+def test_an_event_of_an_earlier_release_is_planned(world: World, sample: Sample) -> None:
+    write(world, sample)
+
+    [waiting] = unplanned(world)
+    world.plan()
+
+    assert (parse_event(waiting) is not None) is EVENTS[sample.type].notifies_people
+    assert unplanned(world) == []
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=str)
+def test_the_client_reads_an_event_of_an_earlier_release(sample: Sample) -> None:
+    event = Event.read(sample.body)
+
+    assert (event.id, event.type, event.subject) == (sample.body["id"], sample.type, sample.body["subject"])
+    assert event.time == datetime.fromisoformat(sample.body["time"])
+    assert event.sequence == int(sample.body["sequence"])
+    assert event.data == sample.body["data"]
+
+
+def test_the_newest_samples_of_events_have_the_shape_published_today(world: World) -> None:
+    published = publish_every_event(world)
+
+    assert set(published) == {sample.type for sample in STORED}
+    for type_, body in published.items():
+        sample = NEWEST[type_]
+        newer = f"save as {type_}-{sample.version + 1}.json: {json.dumps(body)}"
+        assert shape(body) == shape(sample.body), newer
+
+
+def publish_every_event(world: World) -> dict[str, Any]:
+    """Apply commands that emit every event; return the first body of each type."""
+    samples = newest(COMMANDS)
+    for type_ in SCENARIO:
+        assert world.apply(type_, samples[type_].body)["state"] == "applied"
+        if type_ == "metric.observe":
+            resolving = samples[type_].body | {"value": 1, "timestamp": "2026-11-23T10:01:00Z"}
+            assert world.apply(type_, resolving)["outcome_body"]["resolved"], TriggerResolved.type
+    assert world.apply_unreadable()["state"] == "dead", CommandDead.type
+    return {body["type"]: body for body in reversed(world.event_bodies())}
+
+
+def shape(value: Any) -> Any:
+    """Return the names and types of a JSON value; of a list, those of its first element."""
+    if isinstance(value, dict):
+        return {name: shape(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shape(each) for each in value[:1]]
+    return type(value).__name__
+
+
+def write(world: World, sample: Sample) -> None:
+    """Insert the sample as an event that is not planned yet."""
+    data = sample.body["data"]
+    event = NewEvent(
+        id=UUID(sample.body["id"]),
+        organization_id=world.organization,
+        subject=sample.body["subject"],
+        sequence=int(sample.body["sequence"]) + 1_000,
+        type=sample.type,
+        incident_id=world.incident if data["incident"] else None,
+        activity_id=int(data["activity"]["id"]) if "activity" in data else None,
+        command_id=None,
+        body=json.dumps(sample.body),
+        planned_at=None,
+    )
+    with world.engine.begin() as connection:
+        write_events(connection, [event])
+
+
+def unplanned(world: World) -> list[WaitingEvent]:
+    with world.engine.begin() as connection:
+        return claim_events(connection, PLANNING, subjects=10, per_subject=10)
