@@ -247,7 +247,7 @@ def _measure(servers: EmbeddedServers, engine: Engine, now: datetime, cleanup: E
             "query": query,
             "pages": pages,
             "first": first._asdict() | {"cursor": None},
-            "far": far and far._asdict() | {"cursor": far.cursor.text()},
+            "far": far and far._asdict() | {"cursor": far.cursor.encode()},
         }
 
 
@@ -273,7 +273,7 @@ def _place(database: Database, port: int, query: str, selection: IncidentFilter,
     page = Page(cursor, ROWS)
     runs = [_explain(database, selection, page) for _ in range(EXPLAINED)]
     path = f"/api/0/organizations/{ORGANIZATION}/incidents/?{query}" + (
-        f"&cursor={cursor.text()}" if cursor.key else ""
+        f"&cursor={cursor.encode()}" if cursor.key else ""
     )
     times, plans = [ms for ms, _ in runs], runs[-1][1]
     buffers = sum(int(found[1]) for plan in plans if (found := _BUFFERS.search(plan)))

@@ -14,7 +14,7 @@ from sqlalchemy.pool import NullPool
 
 from workers.stack.servers import EmbeddedServers
 
-LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "fastapi", "uvicorn", "uvloop", "redis")
+LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "starlette", "fastapi", "uvicorn", "uvloop", "redis")
 
 
 def machine() -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""HTTP in, commands out. Decides nothing about incidents."""
+"""The HTTP gateway: accepts commands and serves reads. It decides nothing about incidents."""

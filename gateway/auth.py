@@ -1,7 +1,7 @@
-"""Token → caller: who asks, read from the tables for this very request.
+"""Authentication: look up the caller of a request by their token.
 
-Nothing is cached, since an import of the directory is in force for every request that starts after it. Requests that
-arrive together are looked up by one query, equal ones once.
+Nothing is cached: a directory import applies to every request that starts after it. Requests that arrive together are
+looked up in one query, equal ones only once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.commands.fields import identifier
 
 
 class Credential(NamedTuple):
-    """Whose credential, on which organization (slug or number), in whose name (a user id; 0 names nobody)."""
+    """A token's digest, the organization in the path (slug or id), and the user to act as (0 for no possible user)."""
 
     token: bytes
     organization: str | None
@@ -32,7 +32,7 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. ``organization`` is the one of the address, if it exists; ``ledger_name`` who may read a command."""
+    """An authenticated caller. ``organization`` is the one in the path, if it exists."""
 
     actor: Actor
     token_id: int
@@ -42,20 +42,27 @@ class Caller:
 
     @property
     def caller_key(self) -> str:
-        """The caller as the ledger names it: the person, the program, or the program for a person."""
+        """The caller's name in the ledger: a person, a program, or a program acting for a person.
+
+        It scopes idempotency keys and rate limits, and decides who may read a command.
+        """
         actor = self.actor
         if actor.kind is CallerKind.USER:
             return f"user:{actor.user_id}"
-        program = f"{actor.kind}:{actor.organization_id}:{_plain(self.token_name)}"
+        program = f"{actor.kind}:{actor.organization_id}:{_quoted(self.token_name)}"
         return program if actor.user_id is None else f"{program} as user:{actor.user_id}"
 
-    def may_read_command_of(self, ledger_name: str) -> bool:
-        """Whether a command of that caller is this one's to read: their own, the pair's for both, and all for ops."""
+    def may_read_command_of(self, caller_key: str) -> bool:
+        """Return whether this caller may read a command that ``caller_key`` submitted.
+
+        People and programs may read their own commands, both may read those of the program acting for the person, and
+        operators may read all.
+        """
         if self.actor.kind is CallerKind.OPS:
             return True
-        program, _, person = ledger_name.partition(" as ")
+        program, _, person = caller_key.partition(" as ")
         if self.actor.kind is CallerKind.USER:
-            return f"user:{self.actor.user_id}" in (ledger_name, person)
+            return f"user:{self.actor.user_id}" in (caller_key, person)
         return program == self.caller_key.partition(" as ")[0]
 
 
@@ -66,15 +73,15 @@ SELECT t.id AS token_id, t.kind, t.name, t.scopes, t.act_as, t.ops_role, t.organ
        {ORGANIZATION_COLUMNS},
        m.organization_id AS member_of, m.role, m.teams
 FROM unnest(%(tokens)b::bytea[], %(slugs)b::text[], %(numbers)b::bigint[], %(people)b::bigint[])
-     WITH ORDINALITY AS a(token, slug, number, person, place)
+     WITH ORDINALITY AS a(token, slug, number, person, position)
 LEFT JOIN tokens t ON t.hash = a.token
 LEFT JOIN users u ON u.id = CASE t.kind WHEN 'user' THEN t.user_id WHEN 'service' THEN a.person END
 LEFT JOIN LATERAL (
     SELECT * FROM (
-        SELECT *, 1 AS turn FROM organizations WHERE slug = a.slug
+        SELECT *, 1 AS precedence FROM organizations WHERE slug = a.slug
         UNION ALL
-        SELECT *, 2 AS turn FROM organizations WHERE id = a.number
-    ) AS named ORDER BY turn LIMIT 1
+        SELECT *, 2 AS precedence FROM organizations WHERE id = a.number
+    ) AS named ORDER BY precedence LIMIT 1
 ) AS o ON true
 LEFT JOIN LATERAL (
     SELECT members.organization_id, members.role, ARRAY(
@@ -85,63 +92,65 @@ LEFT JOIN LATERAL (
     WHERE members.user_id = u.id
       AND members.organization_id = CASE t.kind WHEN 'service' THEN t.organization_id ELSE o.id END
 ) AS m ON true
-ORDER BY a.place
+ORDER BY a.position
 """  # noqa: S608 - our own columns
 
 
 class Authenticator:
-    """Answers who a caller is. Faults of the database are answered as unavailable."""
+    """Looks up callers, in batches."""
 
-    def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
-        # One statement needs no transaction around it.
+    def __init__(self, engine: AsyncEngine, *, timeout_seconds: float) -> None:
+        # A single statement needs no explicit transaction.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._batcher: Batcher[Credential, Caller] = Batcher(self._look_up, max_size=500, timeout_seconds=seconds)
+        self._batcher: Batcher[Credential, Caller] = Batcher(
+            self._look_up, max_size=500, timeout_seconds=timeout_seconds
+        )
 
-    async def authenticate(self, question: Credential, *, deadline: float) -> Caller:
-        """The caller behind a credential.
+    async def authenticate(self, credential: Credential, *, deadline: float) -> Caller:
+        """Return the caller with a credential. ``deadline`` is a time of the event loop's clock.
 
-        :raises Unauthenticated: the credential is unknown, expired or revoked, or its person inactive.
-        :raises Forbidden: it may not act for that person.
-        :raises Unavailable: the database cannot be asked in time.
+        :raises Unauthenticated: if the token is unknown, expired or revoked, or its user is inactive.
+        :raises Forbidden: if the caller may not act as the user.
+        :raises Unavailable: if the database does not respond in time.
         """
-        return await self._batcher.submit(question, deadline=deadline)
+        return await self._batcher.submit(credential, deadline=deadline)
 
     async def stop(self) -> None:
-        """Let what is in flight end."""
+        """Wait for the look-ups in flight."""
         await self._batcher.stop()
 
-    async def _look_up(self, questions: list[Credential]) -> Sequence[Caller | Exception]:
-        places = {question: place for place, question in enumerate(dict.fromkeys(questions))}
+    async def _look_up(self, credentials: list[Credential]) -> Sequence[Caller | Exception]:
+        unique = list(dict.fromkeys(credentials))
         try:
-            rows = await self._rows(list(places))
-        except Exception as fault:
-            if not is_transient(fault):
+            rows = await self._rows(unique)
+        except Exception as error:
+            if not is_transient(error):
                 raise
-            # A connection that broke while it lay in the pool: the pool is fresh now, so once more.
+            # A pooled connection may have been broken for long. The pool has been emptied: the retry opens a new one.
             try:
-                rows = await self._rows(list(places))
-            except Exception as again:
-                raise (Unavailable() if is_transient(again) else again) from again
-        callers = [_caller(question, row) for question, row in zip(places, rows, strict=True)]
-        return [callers[places[question]] for question in questions]
+                rows = await self._rows(unique)
+            except Exception as second:
+                raise (Unavailable() if is_transient(second) else second) from second
+        callers = {credential: _caller(credential, row) for credential, row in zip(unique, rows, strict=True)}
+        return [callers[credential] for credential in credentials]
 
-    async def _rows(self, questions: list[Credential]) -> Sequence[Any]:
+    async def _rows(self, credentials: list[Credential]) -> Sequence[Any]:
         parameters = {
-            "tokens": [question.token for question in questions],
-            "slugs": [question.organization for question in questions],
-            "numbers": [identifier(question.organization) for question in questions],
-            "people": [question.act_as for question in questions],
+            "tokens": [credential.token for credential in credentials],
+            "slugs": [credential.organization for credential in credentials],
+            "numbers": [identifier(credential.organization) for credential in credentials],
+            "people": [credential.act_as for credential in credentials],
         }
         async with self._engine.connect() as connection:
             return (await connection.exec_driver_sql(_LOOK_UP, parameters)).all()
 
 
-def _caller(question: Credential, row: Any) -> Caller | Exception:
+def _caller(credential: Credential, row: Any) -> Caller | Exception:
     try:
-        require_valid_credential(_credential(question, row))
+        require_valid_credential(_credential_facts(credential, row))
     except (Unauthenticated, Forbidden) as refusal:
         return refusal
-    # A program acts for members of its own organization, so a role counts only where it was given.
+    # A service acts for members of its own organization: their role there does not count in another one.
     is_member = row.role is not None and row.member_of == row.organization_id
     actor = Actor(
         kind=CallerKind(row.kind),
@@ -160,7 +169,7 @@ def _caller(question: Credential, row: Any) -> Caller | Exception:
     )
 
 
-def _credential(question: Credential, row: Any) -> CredentialFacts | None:
+def _credential_facts(credential: Credential, row: Any) -> CredentialFacts | None:
     if row.token_id is None:
         return None
     return CredentialFacts(
@@ -168,12 +177,12 @@ def _credential(question: Credential, row: Any) -> CredentialFacts | None:
         revoked=row.revoked,
         expired=row.expired,
         user_active=bool(row.is_active),
-        acts_for_user=question.act_as is not None,
+        acts_for_user=credential.act_as is not None,
         may_act_for_users=row.act_as,
         is_member=row.role is not None,
     )
 
 
-def _plain(name: str) -> str:
-    # A program's name must not read as somebody it acts for.
+def _quoted(name: str) -> str:
+    # So that a token's name cannot contain the separators of a caller key.
     return quote(name, safe="")

@@ -1,6 +1,6 @@
-"""Natural batching: what arrives while a batch is in flight goes together as the next one.
+"""Natural batching: requests that arrive while a batch is in flight form the next batch.
 
-There is no timer: one request alone never waits for company.
+There is no timer, so a single request never waits for others.
 """
 
 from __future__ import annotations
@@ -12,114 +12,115 @@ from typing import Generic, TypeVar
 
 from models.refusals import Unavailable
 
-MAX_WAITING = 2000
-"""How many may wait for the next batch; whoever comes then is told to come back."""
+MAX_QUEUED = 2000
+"""How many requests may wait for the next batch; further ones are refused."""
 
-Ask = TypeVar("Ask")
-Answer = TypeVar("Answer")
+Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 
-class Batcher(Generic[Ask, Answer]):
-    """Collects requests and runs them together; ``run`` gives each its answer, or the error that is its own.
+class Batcher(Generic[Request, Result]):
+    """Collects requests and runs them in batches; ``run`` returns a result or an exception for each request, in order.
 
-    At most ``in_flight`` batches of at most ``most`` requests run at once. A batch that takes longer than ``seconds``
-    is given up. A caller that hangs up cancels nothing.
+    At most ``max_in_flight`` batches of at most ``max_size`` requests run at once. A batch that takes longer than
+    ``timeout_seconds`` is cancelled. A caller that is cancelled does not cancel its batch.
     """
 
     def __init__(
         self,
-        run: Callable[[list[Ask]], Awaitable[Sequence[Answer | Exception]]],
+        run: Callable[[list[Request]], Awaitable[Sequence[Result | Exception]]],
         *,
         max_size: int,
         timeout_seconds: float,
         max_in_flight: int = 1,
     ) -> None:
         self._run = run
-        self._most = max_size
-        self._seconds = timeout_seconds
+        self._max_size = max_size
+        self._timeout_seconds = timeout_seconds
         self._free = max_in_flight
-        self._waiting: deque[tuple[Ask, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Request, asyncio.Future[Result]]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def submit(self, request: Ask, *, deadline: float | None = None) -> Answer:
-        """Go with the next batch. ``deadline`` is a time of the event loop's clock.
+    async def submit(self, request: Request, *, deadline: float | None = None) -> Result:
+        """Run a request in the next batch and return its result. ``deadline`` is a time of the event loop's clock.
 
-        :raises Unavailable: too many wait, or the deadline passed; the batch may have done its work nevertheless.
+        :raises Unavailable: if too many requests wait, the batch times out or the deadline passes; the batch may still
+            have taken effect.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_QUEUED:
             raise Unavailable
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Answer] = loop.create_future()
+        future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((request, future))
         if self._free:
             self._start()
         if deadline is None:
             return await future
-        alarm = loop.call_at(deadline, _expire, future)
+        timer = loop.call_at(deadline, _expire, future)
         try:
             return await future
         finally:
-            alarm.cancel()
+            timer.cancel()
 
     async def stop(self) -> None:
-        """Let the batches in flight end."""
+        """Wait for the batches in flight."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     def _start(self) -> None:
         self._free -= 1
-        task = asyncio.get_running_loop().create_task(self._work_off())
+        task = asyncio.get_running_loop().create_task(self._run_batches())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work_off(self) -> None:
+    async def _run_batches(self) -> None:
         try:
             while batch := self._next_batch():
-                await self._answer(batch)
+                await self._run_batch(batch)
         finally:
             self._free += 1
 
-    def _next_batch(self) -> list[tuple[Ask, asyncio.Future[Answer]]]:
-        batch: list[tuple[Ask, asyncio.Future[Answer]]] = []
-        while self._waiting and len(batch) < self._most:
+    def _next_batch(self) -> list[tuple[Request, asyncio.Future[Result]]]:
+        batch: list[tuple[Request, asyncio.Future[Result]]] = []
+        while self._waiting and len(batch) < self._max_size:
             request, future = self._waiting.popleft()
-            # Whoever was told "unavailable" while waiting is not served behind their back; whoever hung up is.
+            # A request that was refused at its deadline must not take effect afterwards; a cancelled one may.
             if future.cancelled() or not future.done():
                 batch.append((request, future))
         return batch
 
-    async def _answer(self, batch: list[tuple[Ask, asyncio.Future[Answer]]]) -> None:
-        answers: Sequence[Answer | Exception]
+    async def _run_batch(self, batch: list[tuple[Request, asyncio.Future[Result]]]) -> None:
+        results: Sequence[Result | Exception]
         try:
-            answers = await _within(self._seconds, self._run([request for request, _ in batch]))
-        except Exception as fault:
-            # Handed to everyone who waits for this batch: they turn it into an answer.
-            answers = [fault] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
+            results = await _within(self._timeout_seconds, self._run([request for request, _ in batch]))
+        except Exception as error:
+            # Every request of the batch fails with the batch's error.
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
             if future.done():
                 continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
-                future.set_result(answer)
+                future.set_result(result)
 
 
-async def _within(seconds: float, work: Awaitable[Sequence[Answer | Exception]]) -> Sequence[Answer | Exception]:
-    # Not `wait_for`: a database driver may need long to notice that it was cancelled, and nobody waits for that.
+async def _within(seconds: float, work: Awaitable[Sequence[Result | Exception]]) -> Sequence[Result | Exception]:
+    # Not `wait_for`, which waits until the task has ended: a database driver may be slow to react to cancellation.
     task = asyncio.ensure_future(work)
     await asyncio.wait({task}, timeout=seconds)
     if task.done():
         return task.result()
     task.cancel()
-    task.add_done_callback(_forget)
+    task.add_done_callback(_consume_exception)
     raise Unavailable
 
 
-def _forget(task: asyncio.Future[Sequence[Answer | Exception]]) -> None:
+def _consume_exception(task: asyncio.Future[Sequence[Result | Exception]]) -> None:
     if not task.cancelled():
         task.exception()
 
 
-def _expire(future: asyncio.Future[Answer]) -> None:
+def _expire(future: asyncio.Future[Result]) -> None:
     if not future.done():
         future.set_exception(Unavailable())

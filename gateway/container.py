@@ -1,4 +1,4 @@
-"""What every request leans on: built from settings, started and stopped with the application."""
+"""The collaborators of every request: built from settings, started and stopped with the application."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.auth import Authenticator
 from gateway.directory_service import DirectoryService
 from gateway.ledger.acceptance import CommandAcceptor
-from gateway.ledger.outcomes import Outcomes
+from gateway.ledger.outcomes import OutcomeWaiter
 from gateway.metrics import Metrics
 from gateway.rate_limit import RateLimiter
 from gateway.reads.alert_rules import AlertRuleQueries
@@ -29,9 +29,10 @@ from tasks.broker.hint_publisher import HintPublisher
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds that work may take before the answer is "unavailable", which must arrive within 1 s.
+    """How long work may take before the response is 503; callers get it within 1 s.
 
-    ``accepting`` is from the credential to the commit, ``reading`` is one read, ``connecting`` a place in the pool.
+    ``acceptance_seconds`` is from authentication to the commit, ``read_seconds`` for one read, ``pool_seconds`` until a
+    pooled connection is free.
     """
 
     acceptance_seconds: float = 0.8
@@ -40,62 +41,63 @@ class Timeouts:
 
 
 class Container:
-    """The gateway's engines and batchers. Reads have a pool of their own: slow ones hold up no command."""
+    """The gateway's collaborators. Reads have their own connection pool, so that slow ones do not delay commands."""
 
-    def __init__(self, settings: GatewaySettings, patience: Timeouts) -> None:
+    def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:
         self.settings = settings
-        self.patience = patience
+        self.timeouts = timeouts
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
         self.broker: Celery = make_app(settings)
-        self._hinter = HintPublisher(self.broker)
-        self._ledger = _engine(settings, patience, "tocsin gateway", pool_size=4)
-        self._reads = _engine(settings, patience, "tocsin gateway reads", pool_size=8, plans_anew=True)
-        self.authenticator = Authenticator(self._ledger, seconds=patience.acceptance_seconds)
-        self.acceptance = CommandAcceptor(self._ledger, self._hinter, seconds=patience.acceptance_seconds)
-        self.outcomes = Outcomes(self._ledger, wake_url=settings.wake_url, seconds=patience.acceptance_seconds)
-        reader = QueryRunner(self._reads, seconds=patience.read_seconds)
-        self.queries = Queries(reader)
-        self.incident_list = IncidentList(reader)
-        self.previews = CommentPreview(reader)
-        self.rules = AlertRuleQueries(reader)
-        self.observations = ObservationQueries(reader)
+        self._hint_publisher = HintPublisher(self.broker)
+        self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
+        self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, custom_plans=True)
+        seconds = timeouts.acceptance_seconds
+        self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
+        self.acceptor = CommandAcceptor(self._ledger, self._hint_publisher, timeout_seconds=seconds)
+        self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
+        runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
+        self.queries = Queries(runner)
+        self.incident_list = IncidentList(runner)
+        self.previews = CommentPreview(runner)
+        self.rules = AlertRuleQueries(runner)
+        self.observations = ObservationQueries(runner)
         self.broadcaster = EventBroadcaster(
-            self._reads, self.authenticator, wake_url=settings.wake_url, seconds=patience.read_seconds
+            self._reads, self.authenticator, wake_url=settings.wake_url, seconds=timeouts.read_seconds
         )
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
         self.directory = DirectoryService(settings.database_url)
 
     def start(self) -> None:
-        """Start listening for outcomes and events, and publishing hints; nothing of it needs its server to be there."""
-        self._hinter.start()
+        """Start listening for outcomes and events and publishing hints; the servers may still be unavailable."""
+        self._hint_publisher.start()
         self.outcomes.start()
         self.broadcaster.start()
 
     def release(self) -> None:
-        """Nobody is to wait or to read any longer: the process is about to end."""
+        """Respond to requests that wait for outcomes and end streams, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
 
     async def stop(self) -> None:
-        """End what is in flight, publish the hints that wait, give the connections back."""
+        """Finish work in flight, publish the remaining hints and close the connections."""
         await self.broadcaster.stop()
         await self.authenticator.stop()
-        await self.acceptance.stop()
+        await self.acceptor.stop()
         await self.outcomes.stop()
-        await asyncio.to_thread(self._hinter.stop)
+        await asyncio.to_thread(self._hint_publisher.stop)
         self.directory.close()
         await self._ledger.dispose()
         await self._reads.dispose()
 
 
 def _engine(
-    settings: GatewaySettings, patience: Timeouts, name: str, *, pool_size: int, plans_anew: bool = False
+    settings: GatewaySettings, timeouts: Timeouts, name: str, *, pool_size: int, custom_plans: bool = False
 ) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,
         application=name,
         pool_size=pool_size,
-        pool_timeout=patience.pool_seconds,
-        custom_plans=plans_anew,
+        pool_timeout=timeouts.pool_seconds,
+        custom_plans=custom_plans,
     )

@@ -1,4 +1,4 @@
-"""The directory over HTTP: the document in and out, in threads, since a large one takes seconds."""
+"""Directory import and export for HTTP, in threads: a large document takes seconds."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 
 
 class DirectoryService:
-    """Imports and exports on connections of its own."""
+    """Imports and exports the directory, on its own connections."""
 
     def __init__(self, database_url: str) -> None:
         self._engine: Engine = make_engine(
             database_url, application="tocsin gateway directory", timeouts=TIMEOUTS, pool_size=2
         )
 
-    async def bring_in(self, document: bytes) -> ImportSummary:
-        """Import a document and say what was created, changed and left.
+    async def import_document(self, document: bytes) -> ImportSummary:
+        """Import a document and return how many entries were created, changed and left unchanged.
 
-        :raises InvalidFields: it does not fit; every place is named.
-        :raises Unavailable: the database is away.
+        :raises InvalidFields: if the document is invalid; has every error.
+        :raises Unavailable: if the database is unavailable.
         """
-        return await asyncio.to_thread(self._bring_in, document)
+        return await asyncio.to_thread(self._import, document)
 
-    async def bring_out(self) -> JSON:
-        """The stored directory, without tokens.
+    async def export_document(self) -> JSON:
+        """Return the stored directory as a document, without tokens.
 
-        :raises Unavailable: the database is away.
+        :raises Unavailable: if the database is unavailable.
         """
-        return await asyncio.to_thread(self._bring_out)
+        return await asyncio.to_thread(self._export)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         self._engine.dispose()
 
-    def _bring_in(self, document: bytes) -> ImportSummary:
+    def _import(self, document: bytes) -> ImportSummary:
         try:
-            # An empty body is an empty object, here as elsewhere.
-            read = read_document(document or b"{}")
+            # An empty body is an empty object, as for every endpoint.
+            directory = read_document(document or b"{}")
             with self._engine.begin() as connection:
-                return import_directory(connection, read)
+                return import_directory(connection, directory)
         except DirectoryError as error:
             raise InvalidFields({"detail": str(error), "places": error.errors}) from None
-        except Exception as fault:
-            raise (_away() if is_transient(fault) else fault) from fault
+        except Exception as error:
+            raise (_unavailable() if is_transient(error) else error) from error
 
-    def _bring_out(self) -> JSON:
+    def _export(self) -> JSON:
         try:
             with self._engine.begin() as connection:
                 return export_directory(connection)
-        except Exception as fault:
-            raise (_away() if is_transient(fault) else fault) from fault
+        except Exception as error:
+            raise (_unavailable() if is_transient(error) else error) from error
 
 
-def _away() -> Unavailable:
+def _unavailable() -> Unavailable:
     return Unavailable("Temporarily unavailable; try again.")

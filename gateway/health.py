@@ -1,9 +1,10 @@
-"""Whether this gateway can do its work, and what is wrong where it cannot."""
+"""Readiness checks: can this gateway accept commands, and if not, why?"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from enum import StrEnum
 from functools import cache
 from typing import Final, NamedTuple
 
@@ -17,75 +18,90 @@ BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0
 
 
-class Check(NamedTuple):
-    """One part's state. Without one that ``is_needed`` nothing can be accepted."""
+class HealthStatus(StrEnum):
+    """The status of a check; ``FAILED`` means that commands cannot be accepted."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILED = "failed"
+
+
+class HealthCheck(NamedTuple):
+    """The result of one check; a required one has to be healthy for commands to be accepted."""
 
     name: str
-    is_well: bool
-    is_needed: bool
+    is_healthy: bool
+    is_required: bool
     detail: str
 
+    @property
+    def status(self) -> HealthStatus:
+        """What the result means for the gateway."""
+        if self.is_healthy:
+            return HealthStatus.OK
+        return HealthStatus.FAILED if self.is_required else HealthStatus.DEGRADED
 
-async def checks(services: Container, *, with_broker: bool) -> list[Check]:
-    """Look at the database, its schema and, if wanted, the broker with its queues."""
-    looks: list[Awaitable[list[Check]]] = [_database(services)]
+
+async def run_checks(container: Container, *, with_broker: bool) -> list[HealthCheck]:
+    """Check the database and its schema and, if ``with_broker``, the broker and its queues."""
+    pending: list[Awaitable[list[HealthCheck]]] = [_database(container)]
     if with_broker:
-        looks.append(_broker(services))
-    return [check for found in await asyncio.gather(*looks) for check in found]
+        pending.append(_broker(container))
+    return [check for found in await asyncio.gather(*pending) for check in found]
 
 
-async def canaries(services: Container) -> list[CanaryStatus]:
-    """What the canaries of every queue tell; nothing while the database cannot be asked."""
+async def read_canaries(container: Container) -> list[CanaryStatus]:
+    """Return the canary status of every queue; empty while the database is unavailable."""
     try:
         async with asyncio.timeout(CANARIES_SECONDS):
-            return await services.queries.canaries()
+            return await container.queries.canaries()
     except Exception:
-        # The other figures are wanted most when something is away.
+        # The other metrics are needed most while something is unavailable.
         return []
 
 
-async def _database(services: Container) -> list[Check]:
+async def _database(container: Container) -> list[HealthCheck]:
     try:
-        revision = await services.queries.schema_revision()
+        revision = await container.queries.schema_revision()
     except Unavailable:
-        return [Check("database", is_well=False, is_needed=True, detail="PostgreSQL does not answer")]
+        return [HealthCheck("database", is_healthy=False, is_required=True, detail="PostgreSQL does not respond")]
     except Exception:
-        # It answers, and has no table of revisions.
+        # The server responds, but has no table of revisions.
         revision = None
     known = await asyncio.to_thread(_revisions)
-    # A newer release may have migrated already: its migrations leave this one working.
+    # A newer release may have migrated already: migrations keep the previous release working.
     is_well = revision == known[0] or (revision is not None and revision not in known)
     detail = f"at {revision}" if is_well else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
     return [
-        Check("database", is_well=True, is_needed=True, detail="answers"),
-        Check("schema", is_well=is_well, is_needed=True, detail=detail),
+        HealthCheck("database", is_healthy=True, is_required=True, detail="responds"),
+        HealthCheck("schema", is_healthy=is_well, is_required=True, detail=detail),
     ]
 
 
-async def _broker(services: Container) -> list[Check]:
+async def _broker(container: Container) -> list[HealthCheck]:
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            misfit = await asyncio.to_thread(_look, services)
+            errors = await asyncio.to_thread(_topology_errors, container)
     except Exception:
-        detail = "away: commands are still accepted, and wait until it is back or the sweeper finds them"
-        return [Check("broker", is_well=False, is_needed=False, detail=detail)]
+        detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
+        return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
     return [
-        Check("broker", is_well=True, is_needed=False, detail="answers"),
-        # A hint that finds no queue is lost: what is accepted waits for the sweeper, and that for the queue.
-        Check("topology", is_well=not misfit, is_needed=False, detail="; ".join(misfit) or "as declared"),
+        HealthCheck("broker", is_healthy=True, is_required=False, detail="responds"),
+        # Without its queue a hint is lost: commands wait for the sweeper, and the sweeper's hints for the queue.
+        HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]
 
 
-def _look(services: Container) -> list[str]:
-    with services.broker.connection_for_write() as connection:
+def _topology_errors(container: Container) -> list[str]:
+    with container.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
         return topology_errors(connection)
 
 
 @cache
 def _revisions() -> list[str]:
-    """The revisions that this release knows, the newest first."""
-    # Nothing else in the gateway is in need of alembic, and it takes its time to load.
+    """Return the schema revisions that this release knows, newest first."""
+    # Only this check needs alembic, which is slow to import.
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(models.migrations.__path__[0])

@@ -1,4 +1,4 @@
-"""Builds the application, and runs it."""
+"""The gateway: application factory, server and entry point."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,7 +22,7 @@ from gateway.api.endpoint import Endpoint
 from gateway.api.pipeline import EndpointPipeline
 from gateway.container import Container, Timeouts
 from gateway.http.request_log import RequestLog
-from gateway.http.responses import error_answer, wants_problem
+from gateway.http.responses import accepts_problem_json, error_response
 from gateway.routes import (
     alert_rules,
     commands,
@@ -50,56 +50,54 @@ from tasks.startup import StartupError, free_port
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
-"""How long requests in flight may take once the process is asked to end."""
+"""How long requests in flight may take after the process receives SIGTERM."""
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
-    # The busiest first: routes are tried in this order.
-    *comments.ADDRESSES,
-    *commands.ADDRESSES,
-    *observations.ADDRESSES,
-    *incidents.ADDRESSES,
-    *integrations.ADDRESSES,
-    *subscriptions.ADDRESSES,
-    *notifications.ADDRESSES,
-    *alert_rules.ADDRESSES,
-    *triggers.ADDRESSES,
-    *snoozes.ADDRESSES,
-    *organizations.ADDRESSES,
-    *directory.ADDRESSES,
-    *stream.ADDRESSES,
+    # Busiest first: Starlette tries routes in this order.
+    *comments.ENDPOINTS,
+    *commands.ENDPOINTS,
+    *observations.ENDPOINTS,
+    *incidents.ENDPOINTS,
+    *integrations.ENDPOINTS,
+    *subscriptions.ENDPOINTS,
+    *notifications.ENDPOINTS,
+    *alert_rules.ENDPOINTS,
+    *triggers.ENDPOINTS,
+    *snoozes.ENDPOINTS,
+    *organizations.ENDPOINTS,
+    *directory.ENDPOINTS,
+    *stream.ENDPOINTS,
 )
 
 
-def create_app(settings: GatewaySettings, patience: Timeouts | None = None) -> FastAPI:
-    """The gateway as an ASGI application; it starts whether or not its servers are there."""
-    services = Container(settings, patience or Timeouts())
+def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
+    """Return the gateway as an ASGI application; it starts even while its servers are unavailable."""
+    container = Container(settings, timeouts or Timeouts())
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        services.start()
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        container.start()
         yield
-        await services.stop()
+        await container.stop()
 
-    app = FastAPI(
-        title="tocsin",
-        version=version("tocsin"),
-        lifespan=lifespan,
-        # The file describes what the doors check, in their order; FastAPI would check bodies first.
-        openapi_url=None,
+    app = Starlette(
+        routes=[
+            *(Route(endpoint.path, EndpointPipeline(endpoint, container)) for endpoint in ENDPOINTS),
+            *health.routes(container),
+            *documentation.routes(ENDPOINTS),
+        ],
+        middleware=[Middleware(RequestLog)],
         exception_handlers={404: _not_found, 405: _not_allowed},
+        lifespan=lifespan,
     )
-    app.add_middleware(RequestLog)
-    app.state.services = services
-    app.router.routes.extend(Route(address.path, EndpointPipeline(address, services)) for address in ENDPOINTS)
-    app.router.routes.extend(health.routes(services))
-    app.router.routes.extend(documentation.routes(ENDPOINTS))
+    app.state.container = container
     return app
 
 
 def run(host: str, port: int, *, patience_seconds: float) -> None:
-    """Serve until SIGTERM or Ctrl-C; a configuration that does not fit ends the process with one sentence.
+    """Serve until SIGTERM or Ctrl-C; exit with one sentence if the settings are invalid.
 
-    After ``patience_seconds`` without an answer at its own door it ends itself: see :mod:`gateway.watchdog`.
+    After ``patience_seconds`` without a response on its own port the process ends itself: see :mod:`gateway.watchdog`.
     """
     try:
         check_setting_names(os.environ, dotenv=Path(".env"))
@@ -128,45 +126,42 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
         partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
-    GatewayServer(config, app.state.services, watch).run()
+    GatewayServer(config, app.state.container, watch).run()
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn, which on its way out tells those who wait for an outcome or read a stream that it ends here.
+    """A uvicorn server that ends waits and streams before it shuts down, and runs a watchdog while it serves."""
 
-    While it serves, a ``watch`` looks after it.
-    """
-
-    def __init__(self, config: uvicorn.Config, services: Container, watch: Watchdog | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, container: Container, watch: Watchdog | None = None) -> None:
         super().__init__(config)
-        self._services = services
+        self._container = container
         self._watch = watch
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Open the door."""
+        """Start to listen, then start the watchdog."""
         await super().startup(sockets)  # type: ignore[arg-type]
         if self._watch and self.started:
             self._watch.start()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Let requests in flight end, then stop."""
+        """Stop the watchdog, end waits and streams, and finish requests in flight."""
         if self._watch:
             self._watch.stop()
-        self._services.release()
+        self._container.release()
         await super().shutdown(sockets)  # type: ignore[arg-type]
         log_process_stopped(ProcessKind.GATEWAY)
 
 
 async def _not_found(request: Request, _: Exception) -> Response:
-    return _refused(request, NotFound())
+    return _refusal(request, NotFound())
 
 
 async def _not_allowed(request: Request, error: Exception) -> Response:
     allowed = (error.headers or {}).get("Allow", "GET") if isinstance(error, HTTPException) else "GET"
-    return _refused(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
+    return _refusal(request, MethodNotAllowed(request.method, tuple(allowed.split(", "))))
 
 
-def _refused(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:
-    problem = wants_problem(request.headers.get("accept"))
-    answered = error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
-    return Response(answered.body, answered.status, answered.headers, answered.media_type)
+def _refusal(request: Request, refusal: NotFound | MethodNotAllowed) -> Response:
+    problem = accepts_problem_json(request.headers.get("accept"))
+    response = error_response(refusal.status, refusal.body, refusal.headers, problem=problem)
+    return Response(response.body, response.status, response.headers, response.media_type)

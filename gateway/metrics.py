@@ -1,4 +1,4 @@
-"""Figures to watch at the door, as Prometheus reads them."""
+"""Metrics of the gateway for Prometheus."""
 
 from __future__ import annotations
 
@@ -8,62 +8,63 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from models.messaging.canary import CanaryStatus
 
-_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class Metrics:
-    """The figures of one gateway process, in a registry of their own."""
+    """The metrics of one gateway process, in their own registry."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._accepted = Counter(
-            "tocsin_commands_accepted", "Commands taken into the ledger", ["type"], registry=self._registry
+            "tocsin_commands_accepted", "Commands accepted into the ledger", ["type"], registry=self._registry
         )
-        self._answers = Counter(
-            "tocsin_http_answers", "Answers by address, method and status", ["path", "method", "status"],
+        self._responses = Counter(
+            "tocsin_http_answers", "Responses by endpoint, method and status", ["path", "method", "status"],
             registry=self._registry,
         )  # fmt: skip
         self._seconds = Histogram(
-            "tocsin_http_seconds", "Time to the answer, waiting included", ["path", "method"],
-            buckets=_SECONDS, registry=self._registry,
+            "tocsin_http_seconds", "Time to the response, including the wait for an outcome", ["path", "method"],
+            buckets=_BUCKETS_SECONDS, registry=self._registry,
         )  # fmt: skip
         self._canary_age = Gauge(
-            "tocsin_canary_age_seconds", "Time since a worker last took a canary off the queue", ["queue"],
+            "tocsin_canary_age_seconds", "Time since a worker last consumed a canary from the queue", ["queue"],
             registry=self._registry,
         )  # fmt: skip
-        self._canary_way = Gauge(
-            "tocsin_canary_way_seconds", "How long the last canary seen was on its way to a worker", ["queue"],
+        self._canary_transit = Gauge(
+            "tocsin_canary_way_seconds", "How long the last consumed canary took to reach a worker", ["queue"],
             registry=self._registry,
         )  # fmt: skip
-        self._answer_of: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def track_streams(self, streams: Callable[[], float]) -> None:
-        """Say how many streams are open whenever somebody looks."""
-        Gauge("tocsin_streams", "Open streams of events", registry=self._registry).set_function(streams)
+        """Export the number of open streams, read from ``streams`` at every scrape."""
+        Gauge("tocsin_streams", "Open event streams", registry=self._registry).set_function(streams)
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:
-        """Count commands by type."""
+        """Count accepted commands by type."""
         for name, number in commands.items():
             self._accepted.labels(name).inc(number)
 
     def count_response(self, path: str, method: str, status: int, *, seconds: float) -> None:
-        """Count an answer and the time it took."""
-        known = self._answer_of.get((path, method, status))
-        if known is None:
-            known = (self._answers.labels(path, method, str(status)), self._seconds.labels(path, method))
-            self._answer_of[path, method, status] = known
-        known[0].inc()
-        known[1].observe(seconds)
+        """Count a response and record how long it took."""
+        metrics = self._labelled.get((path, method, status))
+        if metrics is None:
+            metrics = (self._responses.labels(path, method, str(status)), self._seconds.labels(path, method))
+            self._labelled[path, method, status] = metrics
+        counter, histogram = metrics
+        counter.inc()
+        histogram.observe(seconds)
 
-    def set_canaries(self, flights: Iterable[CanaryStatus]) -> None:
-        """Show these canaries, and no others: a figure that cannot be read is absent, not old."""
+    def set_canaries(self, statuses: Iterable[CanaryStatus]) -> None:
+        """Export these canaries only: a queue whose canary is unknown has no value instead of an old one."""
         self._canary_age.clear()
-        self._canary_way.clear()
-        for flight in flights:
-            self._canary_age.labels(flight.queue.value).set(flight.age_seconds)
-            if flight.way_seconds is not None:
-                self._canary_way.labels(flight.queue.value).set(flight.way_seconds)
+        self._canary_transit.clear()
+        for status in statuses:
+            self._canary_age.labels(status.queue.value).set(status.age_seconds)
+            if status.way_seconds is not None:
+                self._canary_transit.labels(status.queue.value).set(status.way_seconds)
 
-    def text(self) -> bytes:
-        """All figures in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self._registry)

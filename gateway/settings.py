@@ -1,4 +1,4 @@
-"""What the gateway reads from the environment."""
+"""Settings of the gateway."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from tasks.settings import ProcessSettings
 
 
 class GatewaySettings(ProcessSettings):
-    """Database, broker, and how the doorway behaves.
+    """Settings of the gateway, with those that every process reads.
 
-    ``rate`` is commands a second for one caller. ``origins`` are separated by commas; ``*`` lets any page call.
+    ``rate`` is commands per second for each caller. ``origins`` are separated by commas; ``*`` allows any web page.
     """
 
     rate: int = Field(default=1000, ge=1)
@@ -26,10 +26,10 @@ class GatewaySettings(ProcessSettings):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """Origins of other sites that browsers may call from."""
+        """The origins of other sites whose pages may call the API."""
         return frozenset(origin.strip().rstrip("/").lower() for origin in self.origins.split(",") if origin.strip())
 
     @property
     def public_origin(self) -> str | None:
-        """The origin of the gateway's own public address."""
+        """The origin of the gateway's public URL."""
         return "/".join(self.public_url.split("/")[:3]).lower() if self.public_url else None

@@ -1,6 +1,7 @@
-"""When a gateway is deaf: it does not answer at its own door, because its event loop hangs or has lost its socket.
+"""The gateway's liveness probe for its watchdog: is its own port still served?
 
-A health check only tells; the watch (:mod:`tasks.watchdog`) ends the process, so that it is started anew.
+It is not if the event loop is blocked or has lost the listening socket. A health check only reports that; the watchdog
+(:mod:`tasks.watchdog`) ends the process, so that the supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import http.client
 
 
 def is_unresponsive(host: str, port: int, *, within_seconds: float) -> bool:
-    """Whether a look at ``/livez`` got no answer in that time; which answer it was does not matter."""
-    # Listening everywhere is listening here, and the addresses that mean "everywhere" mean "here" to one who calls.
+    """Return whether a request for ``/livez`` gets no response in time; its status does not matter."""
+    # A gateway that listens on 0.0.0.0 or :: can be reached there, too: connecting to them means localhost.
     connection = http.client.HTTPConnection(host, port, timeout=within_seconds)
     try:
         connection.request("GET", "/livez")

@@ -1,1 +1,1 @@
-"""From a request to a command and back: endpoints, pipeline, submission."""
+"""Handling of API requests: endpoint declarations, the pipeline of checks, command submission and responses."""

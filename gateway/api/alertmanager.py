@@ -1,8 +1,8 @@
-"""What Prometheus Alertmanager sends, version 4 of its webhook, and the command that follows from it.
+"""Parse a webhook request of Prometheus Alertmanager (version 4) into a command.
 
-One request is one group: all the alerts that its route puts together by ``group_by``. The group has one incident, found
-by ``groupKey``. It fires while any of its alerts does; a label that its alerts do not share is that of the first of
-them that fires. No input, no output.
+One request holds one group: the alerts that a route of Alertmanager groups by ``group_by``. A group has one incident,
+identified by ``groupKey``. The group is firing while any of its alerts is. A label that the alerts do not have in
+common is taken from the first alert that is firing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
 
-from gateway.http.parsing import BODY_LIMIT
+from gateway.http.parsing import BODY_LIMIT_BYTES
 from models.enums import JSON, AlertState
 from models.refusals import FIELD_NOT_NULL, BodyTooLarge, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
@@ -32,15 +32,16 @@ from tasks.commands.fields import (
 )
 
 VERSION: Final = "4"
-NAMELESS: Final = "Alert"
+DEFAULT_TITLE: Final = "Alert"
 """The title of an incident whose alerts share neither a summary nor a name."""
 
 
 def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
-    """The command that follows from what was sent.
+    """Return the command that an Alertmanager request body stands for.
 
-    :raises InvalidFields: it is not what Alertmanager sends; each field is named, of the alerts the first wrong one.
-    :raises TooLarge: what follows is larger than an item of a request may be.
+    :raises InvalidFields: if it is not a valid version 4 body; has the errors by field, and of the alerts only the
+        first invalid one.
+    :raises BodyTooLarge: if the command exceeds the limit of a single command.
     """
     try:
         group = _Group.model_validate(body)
@@ -53,15 +54,15 @@ def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
             "title": group.title,
             "project": group.label("project"),
             "severity": group.label("severity"),
-            "startsAt": group.began_at,
+            "startsAt": group.started_at,
         }
     )
-    if len(command.model_dump_json().encode()) > BODY_LIMIT:
-        raise BodyTooLarge(BODY_LIMIT)
+    if len(command.model_dump_json().encode()) > BODY_LIMIT_BYTES:
+        raise BodyTooLarge(BODY_LIMIT_BYTES)
     return command
 
 
-# --- the shape -------------------------------------------------------------------------------------------------
+# --- the request body ------------------------------------------------------------------------------------------
 
 
 def _version(value: JSON) -> str:
@@ -105,7 +106,7 @@ class _Group(BaseModel):
     group_labels: _Labels = Field(default_factory=dict, alias="groupLabels")
     common_labels: _Labels = Field(default_factory=dict, alias="commonLabels")
     common_annotations: _Labels = Field(default_factory=dict, alias="commonAnnotations")
-    # A body may hold very many alerts: naming the first that is wrong will do.
+    # A body may hold thousands of alerts: validation stops at the first invalid one.
     alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(non_empty_array)]
 
     @cached_property
@@ -115,9 +116,9 @@ class _Group(BaseModel):
         return [alert for alert in self.alerts if alert.status is AlertState.FIRING]
 
     @property
-    def began_at(self) -> str | None:
-        began = min((alert.starts_at for alert in self.firing if alert.starts_at is not None), default=None)
-        return None if began is None else began.isoformat()
+    def started_at(self) -> str | None:
+        first = min((alert.starts_at for alert in self.firing if alert.starts_at is not None), default=None)
+        return None if first is None else first.isoformat()
 
     @property
     def title(self) -> str:
@@ -125,7 +126,7 @@ class _Group(BaseModel):
         return " ".join((summary or self._name()).split())
 
     def _name(self) -> str:
-        name = self.label("alertname") or NAMELESS
+        name = self.label("alertname") or DEFAULT_TITLE
         others = [f"{label}={value}" for label, value in sorted(self.group_labels.items()) if label != "alertname"]
         return f"{name} ({', '.join(others)})" if others else name
 

@@ -1,4 +1,4 @@
-"""One request on its way through the house: what it says, and who says it."""
+"""The context of one request: parameters, body, caller, organization."""
 
 from __future__ import annotations
 
@@ -13,49 +13,50 @@ from starlette.datastructures import QueryParams
 
 from gateway.auth import Caller, Credential
 from gateway.container import Container
-from gateway.http.parsing import BODY_LIMIT, Headers, Preference, parse_json, preference
+from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, Preference, parse_json, parse_prefer
 from gateway.http.request_log import RequestRecord
 from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
 from tasks.commands.fields import identifier
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
+Input = TypeVar("Input")
+Result = TypeVar("Result")
 
 
 @dataclass
 class RequestContext:
-    """A request whose caller is known and may be here.
+    """A request that has passed the checks of the pipeline.
 
-    ``question`` is what their identity was asked with; ``deadline`` (the loop's clock) is for accepting;
-    ``record`` holds its ids, and what its log line will say.
+    ``path_parameters`` are decoded. ``act_as`` is the user id in ``Act-As``, 0 if the header names no possible user.
+    ``credential`` is what ``caller`` was looked up by. ``deadline`` is the event loop's time by which a command has to
+    be accepted. ``record`` holds the request id and what the request log will contain.
     """
 
-    services: Container
+    container: Container
     method: str
     path: str
     base_url: str
-    parameters: dict[str, str]
+    path_parameters: dict[str, str]
     query_string: bytes
     headers: Headers
     body: bytes
     caller: Caller
     act_as: int | None
-    question: Credential
+    credential: Credential
     deadline: float
     record: RequestRecord
 
     @property
     def actor(self) -> Actor:
-        """Who asks, as the policy sees them."""
+        """The caller as the policy sees them."""
         return self.caller.actor
 
     @property
     def organization(self) -> OrganizationFacts:
-        """The organization of the address.
+        """The organization in the path.
 
-        :raises NotFound: there is no such organization, or the address names none.
+        :raises NotFound: if it does not exist, or the path has none.
         """
         if self.caller.organization is None:
             raise NotFound
@@ -63,61 +64,61 @@ class RequestContext:
 
     @cached_property
     def query(self) -> QueryParams:
-        """The parameters after the question mark."""
+        """The query parameters."""
         return QueryParams(self.query_string)
 
     @property
     def url(self) -> str:
-        """The absolute address, without parameters."""
+        """The absolute URL without query parameters."""
         return f"{self.base_url}{quote(self.path)}"
 
     @property
     def preference(self) -> Preference:
-        """How long the caller wants to wait."""
-        return preference(self.headers.joined(b"prefer"))
+        """How long the caller wants to wait for the outcome of a command."""
+        return parse_prefer(self.headers.joined(b"prefer"))
 
     @property
     def if_none_match(self) -> str | None:
-        """The ETags that the caller has already."""
+        """The ETags that the caller already has."""
         return self.headers.joined(b"if-none-match")
 
     def incident_number(self) -> int:
-        """The incident's number in the address (step 10).
+        """Return the incident number in the path.
 
-        :raises NotFound: the address has none that could exist.
+        :raises NotFound: if it is not a possible number.
         """
-        number = identifier(self.parameters["identifier"])
+        number = identifier(self.path_parameters["identifier"])
         if number is None:
             raise NotFound
         return number
 
     def row_id(self, name: str) -> int:
-        """The id of a row in the address.
+        """Return the id in the path parameter ``name``.
 
-        :raises NotFound: the address has none that could exist.
+        :raises NotFound: if it is not a possible id.
         """
-        id_ = identifier(self.parameters[name])
+        id_ = identifier(self.path_parameters[name])
         if not id_:
             raise NotFound
         return id_
 
     def project_slug(self) -> str:
-        """The project's slug in the address.
+        """Return the project slug in the path.
 
-        :raises NotFound: the address has none that could exist.
+        :raises NotFound: if it is not a possible slug.
         """
-        slug = self.parameters["project"]
+        slug = self.path_parameters["project"]
         if "\0" in slug or slug != slug.strip():
             raise NotFound
         return slug
 
-    async def json(self) -> JSON:
-        """The body as JSON.
+    async def json_body(self) -> JSON:
+        """Parse the body as JSON.
 
-        :raises Malformed: it is none.
+        :raises MalformedRequest: if it is not JSON.
         """
-        return await self.beside(parse_json, self.body)
+        return await self.offload(parse_json, self.body)
 
-    async def beside(self, work: Callable[[Given], Found], given: Given) -> Found:
-        """What the work finds; on megabytes it takes long, and the others do not wait for that."""
-        return work(given) if len(self.body) <= BODY_LIMIT else await asyncio.to_thread(work, given)
+    async def offload(self, work: Callable[[Input], Result], value: Input) -> Result:
+        """Run ``work(value)``, in a thread if the body is large, so that the event loop is not blocked."""
+        return work(value) if len(self.body) <= BODY_LIMIT_BYTES else await asyncio.to_thread(work, value)

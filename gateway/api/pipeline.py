@@ -1,15 +1,19 @@
-"""The door of each address: the order of checks that every request passes, up to step 9.
+"""The checks that every request passes before its operation handles it, in a fixed order.
 
-OPTIONS, origin, authentication, size and type of the body, the token's scopes, the method, the organization, the
-scopes in it, the feature of its plan. What comes after is the address's own.
+1. OPTIONS is answered. 2. The origin is allowed. 3. The credential is valid; the body's size and media type are
+accepted. 4. The token has a scope for the permission, or the operator the role. 5. The method is supported. 6. The
+endpoint's precondition holds. 7. The organization exists and is accessible. 8. The scopes suffice in it. 9. Its plan
+includes the feature.
+
+The earliest failing check decides the response. Checks 10 and 11 depend on the path: :mod:`gateway.api.access`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -19,16 +23,15 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint
 from gateway.auth import Caller, Credential
 from gateway.container import Container
-from gateway.http.parsing import Headers, read_body, require_json_type
+from gateway.http.parsing import Headers, parse_act_as, parse_bearer_token, read_body, require_json_type
 from gateway.http.request_log import record_of
-from gateway.http.responses import HttpResponse, error_answer, refusal_answer, wants_problem
+from gateway.http.responses import HttpResponse, accepts_problem_json, error_response, refusal_response
 from models.enums import CallerKind, OpsRole
 from models.policy import require_organization_access, require_token_scope
-from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal, Unauthenticated
-from tasks.commands.fields import identifier
+from models.refusals import Forbidden, MethodNotAllowed, Refusal, StringRefusal
 
-_OPS_ROLES: Final = list(OpsRole)
-_EXPOSED: Final = (
+_OPS_RANKS: Final[Mapping[OpsRole, int]] = {role: rank for rank, role in enumerate(OpsRole)}
+_EXPOSED_HEADERS: Final = (
     "Command-Id, ETag, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, WWW-Authenticate,"
     " X-Request-Id, X-Sentry-Alert-Rule-Hits, X-Sentry-Alert-Rule-Limit"
 )
@@ -41,147 +44,132 @@ log = structlog.get_logger(__name__)
 
 
 class EndpointPipeline:
-    """An address as an ASGI application: whoever passes its checks is handed to the operation."""
+    """An endpoint as an ASGI application."""
 
-    def __init__(self, address: Endpoint, services: Container) -> None:
-        self._address = address
-        self._services = services
-        methods = [*address.operations, *(["HEAD"] if "GET" in address.operations else []), "OPTIONS"]
-        self._methods = ", ".join(methods)
-        self._allowed = tuple(methods)
+    def __init__(self, endpoint: Endpoint, container: Container) -> None:
+        self._endpoint = endpoint
+        self._container = container
+        self._methods = (*endpoint.operations, *(["HEAD"] if "GET" in endpoint.operations else []), "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, whatever happens."""
+        """Respond to one request; every error becomes a response."""
         started = time.perf_counter()
-        record_of(scope).route = self._address.path
+        record_of(scope).route = self._endpoint.path
         headers = Headers(scope["headers"])
-        is_problem = False
+        problem = False
         origin = headers.get(b"origin")
-        is_welcome = origin is None or self._welcomes(origin, headers)
+        is_allowed = origin is None or self._origin_allowed(origin, headers)
         try:
-            is_problem = wants_problem(headers.joined(b"accept"))
+            problem = accepts_problem_json(headers.joined(b"accept"))
             if scope["method"] == "OPTIONS":
-                answered = self._options()
-            elif not is_welcome:
-                answered = refusal_answer(StringRefusal(f"Invalid origin: {origin}"), problem=is_problem)
+                response = self._options()
+            elif not is_allowed:
+                response = refusal_response(StringRefusal(f"Invalid origin: {origin}"), problem=problem)
             else:
-                answered = await self._pass(scope, receive, headers)
+                response = await self._handle(scope, receive, headers)
         except Refusal as refusal:
-            answered = refusal_answer(refusal, problem=is_problem)
+            response = refusal_response(refusal, problem=problem)
         except Exception:
-            answered = _fault(problem=is_problem)
-        self._share(answered, origin, is_welcome=is_welcome)
+            response = _internal_error(problem=problem)
+        _add_cors_headers(response, origin, is_allowed=is_allowed)
         seconds = time.perf_counter() - started
-        self._services.metrics.count_response(self._address.path, self._label(scope), answered.status, seconds=seconds)
-        await answered.send(scope, receive, send)
+        self._container.metrics.count_response(
+            self._endpoint.path, self._method_label(scope), response.status, seconds=seconds
+        )
+        await response.send(scope, receive, send)
 
-    async def _pass(self, scope: Scope, receive: Receive, headers: Headers) -> HttpResponse:
-        # Step 3, then the body's size and type.
+    async def _handle(self, scope: Scope, receive: Receive, headers: Headers) -> HttpResponse:
         record = record_of(scope)
         clock = asyncio.get_running_loop().time
-        deadline = clock() + self._services.patience.acceptance_seconds
-        organization = scope["path_params"].get("organization")
-        act_as = _act_as(headers)
-        question = Credential(_token(headers), _storable(organization), act_as)
-        caller = await self._services.authenticator.authenticate(question, deadline=deadline)
+        deadline = clock() + self._container.timeouts.acceptance_seconds
+        act_as = parse_act_as(headers)
+        credential = Credential(parse_bearer_token(headers), _possible_name(scope), act_as)
+        caller = await self._container.authenticator.authenticate(credential, deadline=deadline)
         record.caller = caller.caller_key
-        known_at = clock()
-        body = await read_body(headers, receive, limit=self._address.body_limit)
-        # Time that the caller takes to send is not ours.
-        deadline += clock() - known_at
+        authenticated_at = clock()
+        body = await read_body(headers, receive, limit=self._endpoint.body_limit)
+        # The deadline bounds the gateway's own work, not the time in which the caller sends the body.
+        deadline += clock() - authenticated_at
         if body:
             require_json_type(headers)
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        self._check(caller, method)
-        visit = RequestContext(
-            services=self._services,
+        self._require_method_and_scope(caller, method)
+        context = RequestContext(
+            container=self._container,
             method=method,
             path=scope["path"],
             base_url=_base_url(scope, headers),
-            parameters=scope["path_params"],
+            path_parameters=scope["path_params"],
             query_string=scope["query_string"],
             headers=headers,
             body=body,
             caller=caller,
             act_as=act_as,
-            question=question,
+            credential=credential,
             deadline=deadline,
             record=record,
         )
-        if self._address.permission is not None:
-            # Steps 7 to 9.
-            require_organization_access(caller.actor, visit.organization, self._address.permission, method)
-        return await self._address.operations[method].handle(visit)
+        if self._endpoint.permission is not None:
+            # Checks 7 to 9.
+            require_organization_access(caller.actor, context.organization, self._endpoint.permission, method)
+        return await self._endpoint.operations[method].handle(context)
 
-    def _check(self, caller: Caller, method: str) -> None:
-        # Steps 4 to 6.
-        if self._address.permission is not None:
-            require_token_scope(caller.actor, self._address.permission, method)
-        if self._address.ops_role is not None:
-            _require_ops(caller, self._address.ops_role)
-        if method not in self._address.operations:
-            raise MethodNotAllowed(method, self._allowed)
-        if self._address.precondition is not None:
-            self._address.precondition(caller.actor)
+    def _require_method_and_scope(self, caller: Caller, method: str) -> None:
+        # Checks 4 to 6.
+        if self._endpoint.permission is not None:
+            require_token_scope(caller.actor, self._endpoint.permission, method)
+        if self._endpoint.ops_role is not None:
+            _require_ops_role(caller, self._endpoint.ops_role)
+        if method not in self._endpoint.operations:
+            raise MethodNotAllowed(method, self._methods)
+        if self._endpoint.precondition is not None:
+            self._endpoint.precondition(caller.actor)
 
     def _options(self) -> HttpResponse:
+        methods = ", ".join(self._methods)
         return HttpResponse(
             200,
             headers={
-                "Allow": self._methods,
-                "Access-Control-Allow-Methods": self._methods,
+                "Allow": methods,
+                "Access-Control-Allow-Methods": methods,
                 "Access-Control-Allow-Headers": _ALLOWED_HEADERS,
                 "Access-Control-Max-Age": "600",
             },
         )
 
-    def _welcomes(self, origin: str, headers: Headers) -> bool:
+    def _origin_allowed(self, origin: str, headers: Headers) -> bool:
         origin = origin.lower()
-        settings = self._services.settings
+        settings = self._container.settings
         own = {f"{scheme}://{(headers.get(b'host') or '').lower()}" for scheme in ("http", "https")}
         return (
             origin in own or origin == settings.public_origin or not settings.allowed_origins.isdisjoint({origin, "*"})
         )
 
-    def _share(self, answered: HttpResponse, origin: str | None, *, is_welcome: bool) -> None:
-        if origin is None and "Access-Control-Allow-Methods" not in answered.headers:
-            return
-        answered.headers["Vary"] = "Origin"
-        if is_welcome:
-            answered.headers["Access-Control-Allow-Origin"] = origin or "*"
-            answered.headers["Access-Control-Expose-Headers"] = _EXPOSED
-
-    def _label(self, scope: Scope) -> str:
-        # A method that nobody knows is no label of its own: callers could make up any number of them.
+    def _method_label(self, scope: Scope) -> str:
+        # Callers may send any word as a method: unknown ones share a label, so that metrics stay bounded.
         method: str = scope["method"]
-        return method if method in self._allowed else "other"
+        return method if method in self._methods else "other"
 
 
-def _token(headers: Headers) -> bytes:
-    if headers.is_repeated(b"authorization"):
-        raise Unauthenticated("Invalid token")
-    scheme, _, token = (headers.get(b"authorization") or "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise Unauthenticated
-    return hashlib.sha256(token.strip(" \t").encode("latin-1")).digest()
+def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed: bool) -> None:
+    if origin is None and "Access-Control-Allow-Methods" not in response.headers:
+        return
+    response.headers["Vary"] = "Origin"
+    if is_allowed:
+        response.headers["Access-Control-Allow-Origin"] = origin or "*"
+        response.headers["Access-Control-Expose-Headers"] = _EXPOSED_HEADERS
 
 
-def _act_as(headers: Headers) -> int | None:
-    value = headers.get(b"act-as")
-    if value is None:
-        return None
-    kind, _, number = value.partition(":")
-    # 0 is nobody's id: whoever cannot be named is refused as somebody who is no member.
-    return (identifier(number) if kind == "user" and not headers.is_repeated(b"act-as") else None) or 0
-
-
-def _storable(organization: str | None) -> str | None:
+def _possible_name(scope: Scope) -> str | None:
+    # PostgreSQL stores no NUL: a name that contains one belongs to no organization.
+    organization: str | None = scope["path_params"].get("organization")
     return None if organization is None or "\0" in organization else organization
 
 
-def _require_ops(caller: Caller, least: OpsRole) -> None:
-    is_ops = caller.actor.kind is CallerKind.OPS and caller.ops_role is not None
-    if not is_ops or _OPS_ROLES.index(caller.ops_role or least) < _OPS_ROLES.index(least):
+def _require_ops_role(caller: Caller, least: OpsRole) -> None:
+    if caller.actor.kind is not CallerKind.OPS or caller.ops_role is None:
+        raise Forbidden
+    if _OPS_RANKS[caller.ops_role] < _OPS_RANKS[least]:
         raise Forbidden
 
 
@@ -193,12 +181,7 @@ def _base_url(scope: Scope, headers: Headers) -> str:
     return f"{scope['scheme']}://{host}"
 
 
-def _fault(*, problem: bool) -> HttpResponse:
+def _internal_error(*, problem: bool) -> HttpResponse:
     error_id = uuid.uuid4().hex
     log.exception("request.failed", error_id=error_id)
-    return error_answer(500, {"detail": "Internal Error", "errorId": error_id}, problem=problem)
-
-
-def unknown_address(headers: Headers, refusal: Refusal) -> HttpResponse:
-    """The answer of a path that is none of ours."""
-    return refusal_answer(refusal, problem=wants_problem(headers.joined(b"accept")))
+    return error_response(500, {"detail": "Internal Error", "errorId": error_id}, problem=problem)

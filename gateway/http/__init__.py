@@ -1,1 +1,1 @@
-"""Reading requests and writing responses."""
+"""HTTP without knowledge of the domain: parsing, responses, pagination, request log."""

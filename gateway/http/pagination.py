@@ -1,6 +1,6 @@
-"""Pages of lists: keyset cursors, in the ``Link`` format of the incident API that tocsin gives back.
+"""Keyset pagination, in the ``Link`` header format of Sentry's API.
 
-A cursor holds the key of the row it stands at, so a page costs the same however far it is from the start.
+A cursor holds the sort key of a row, so that a page costs the same however far it is from the start.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from models.refusals import MalformedRequest
 MAX_PER_PAGE: Final = 100
 
 Key = tuple[Any, ...]
-"""What orders a list: the values of its columns, the last one unique, as they stand in JSON."""
+"""The sort key of a row: the values of its sort columns, of which the last is unique."""
 
-Shape = Callable[[Any], JSON]
+Serializer = Callable[[Any], JSON]
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a list, and which way to read from it. Without a key it is the list's own end on that side.
+    """A position in a list and a reading direction; without a key, the start of the list in that direction.
 
-    ``includes`` says that the row of the key itself belongs to the page.
+    ``includes`` means that the page contains the row with the key itself.
     """
 
     key: Key | None = None
     backwards: bool = False
     includes: bool = False
 
-    def text(self) -> str:
-        """The cursor on the wire; opaque."""
-        facts = [int(self.backwards), int(self.includes), None if self.key is None else list(self.key)]
-        return base64.urlsafe_b64encode(orjson.dumps(facts)).rstrip(b"=").decode()
+    def encode(self) -> str:
+        """Encode the cursor as the opaque text that callers receive."""
+        parts = [int(self.backwards), int(self.includes), None if self.key is None else list(self.key)]
+        return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What to read: at most ``size`` rows from the cursor on, one more to know whether there are more."""
+    """A requested page: at most ``size`` rows from the cursor on."""
 
     cursor: Cursor
     size: int
 
     @property
     def limit(self) -> int:
-        """How many rows to ask for."""
+        """The number of rows to read: one more than the page shows tells whether another page follows."""
         return self.size + 1
 
 
 def cursor_int(value: JSON) -> int:
-    """A number in a cursor.
+    """Return an integer of a cursor's key.
 
-    :raises ValueError: it is none that a table could hold.
+    :raises ValueError: if the value is not an integer that PostgreSQL can store.
     """
     if type(value) is not int or abs(value) > MAX_ID:
         raise ValueError
@@ -70,9 +70,9 @@ def cursor_int(value: JSON) -> int:
 
 
 def cursor_text(value: JSON) -> str:
-    """Text in a cursor.
+    """Return a text of a cursor's key.
 
-    :raises ValueError: it is none that a table could hold.
+    :raises ValueError: if the value is not a text that PostgreSQL can store.
     """
     if not isinstance(value, str) or "\0" in value:
         raise ValueError
@@ -80,88 +80,106 @@ def cursor_text(value: JSON) -> str:
 
 
 def cursor_time(value: JSON) -> datetime:
-    """A point in time in a cursor.
+    """Return a timestamp of a cursor's key; without an offset it is in UTC.
 
-    :raises ValueError: it is none.
+    :raises ValueError: if the value is not an ISO 8601 timestamp.
     """
     parsed = datetime.fromisoformat(cursor_text(value))
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
-def parse_page(query: QueryParams, *, default: int, kinds: Sequence[Callable[[JSON], Any]] = (cursor_int,)) -> Page:
-    """The page that a caller asks for; ``kinds`` read the values of a cursor's key.
+def parse_page(
+    query: QueryParams, *, default: int, key_parsers: Sequence[Callable[[JSON], Any]] = (cursor_int,)
+) -> Page:
+    """Return the page that the query parameters ``per_page`` and ``cursor`` request.
 
-    :raises Malformed: ``per_page`` or ``cursor`` does not fit.
+    ``default`` is the page size without ``per_page``; ``key_parsers`` validate the values of the cursor's key in order.
+
+    :raises MalformedRequest: if ``per_page`` or ``cursor`` is invalid.
     """
-    return Page(_cursor(query.getlist("cursor"), kinds), _per_page(query.getlist("per_page"), default))
+    return Page(_cursor(query.getlist("cursor"), key_parsers), _per_page(query.getlist("per_page"), default))
 
 
 def page_response(
-    page: Page, rows: Sequence[Any], *, key: Callable[[Any], Key], shape: Shape, url: str, query: QueryParams
+    page: Page,
+    rows: Sequence[Any],
+    *,
+    key_of: Callable[[Any], Key],
+    serialize: Serializer,
+    url: str,
+    query: QueryParams,
 ) -> HttpResponse:
-    """A page of rows in the order of the query, with its ``Link``; ``shape`` makes JSON of a row."""
-    is_more = len(rows) > page.size
+    """Return the rows of a page as a response with a ``Link`` header.
+
+    ``rows`` are up to ``page.limit`` rows in the order in which the page was read.
+    """
+    has_more = len(rows) > page.size
     shown = list(rows[: page.size])
     backwards = page.cursor.backwards
     if backwards:
         shown.reverse()
-    before, after = _neighbours(page.cursor, [key(row) for row in shown])
-    # What we came from is there, on the other side; on this side the row too many tells.
-    has_before = is_more if backwards else page.cursor.key is not None
-    has_after = page.cursor.key is not None if backwards else is_more
+    before, after = _neighbours(page.cursor, [key_of(row) for row in shown])
+    # In the reading direction the extra row tells whether there is more; in the other direction there is the row that
+    # the cursor came from.
+    has_before = has_more if backwards else page.cursor.key is not None
+    has_after = page.cursor.key is not None if backwards else has_more
     links = (_link(url, query, "previous", before, has=has_before), _link(url, query, "next", after, has=has_after))
-    return json_response(200, [shape(row) for row in shown], {"Link": ", ".join(links)})
+    return json_response(200, [serialize(row) for row in shown], {"Link": ", ".join(links)})
 
 
-def slice_page(rows: Sequence[Any], page: Page, *, key: Callable[[Any], Key], descending: bool = False) -> list[Any]:
-    """The rows of a page, out of all rows in the order of their key: for lists that are worked out and not read."""
+def slice_page(rows: Sequence[Any], page: Page, *, key_of: Callable[[Any], Key], descending: bool = False) -> list[Any]:
+    """Return the rows of a page from all rows in key order: for lists that are computed and not queried."""
     at, backwards = page.cursor.key, page.cursor.backwards
     ordered = list(reversed(rows)) if backwards else list(rows)
     if at is None:
         return [] if backwards else ordered[: page.limit]
-    beyond = [row for row in ordered if (key(row) < at if backwards != descending else key(row) > at)]
-    here = [row for row in ordered if key(row) == at] if page.cursor.includes else []
+    beyond = [row for row in ordered if (key_of(row) < at if backwards != descending else key_of(row) > at)]
+    here = [row for row in ordered if key_of(row) == at] if page.cursor.includes else []
     return (here + beyond)[: page.limit]
 
 
 def _neighbours(cursor: Cursor, keys: Sequence[Key]) -> tuple[Cursor, Cursor]:
     if keys:
         return Cursor(keys[0], backwards=True), Cursor(keys[-1])
-    # Nothing here: one side is this very place, the other begins with the row we came from.
+    # An empty page: one neighbour is this position, the other begins with the row that the cursor came from.
     here, back = cursor, Cursor(cursor.key, backwards=not cursor.backwards, includes=not cursor.includes)
     return (here, back) if cursor.backwards else (back, here)
 
 
 def _link(url: str, query: QueryParams, rel: str, cursor: Cursor, *, has: bool) -> str:
     kept = urlencode([(name, value) for name, value in query.multi_items() if name != "cursor"])
-    text = cursor.text()
+    text = cursor.encode()
     return f'<{url}?{kept}&cursor={text}>; rel="{rel}"; results="{str(has).lower()}"; cursor="{text}"'
 
 
-def _per_page(said: Sequence[str], default: int) -> int:
-    if not said:
+def _per_page(values: Sequence[str], default: int) -> int:
+    if not values:
         return default
-    text = said[-1].strip()
+    text = values[-1].strip()
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise MalformedRequest("Invalid per_page parameter.")
-    size, most = int(text), max(MAX_PER_PAGE, default)
-    if size > most:
-        raise MalformedRequest(f"Invalid per_page value. Cannot exceed {most}.")
+    size, max_size = int(text), max(MAX_PER_PAGE, default)
+    if size > max_size:
+        raise MalformedRequest(f"Invalid per_page value. Cannot exceed {max_size}.")
     if size < 1:
         raise MalformedRequest("Invalid per_page value. Must be at least 1.")
     return size
 
 
-def _cursor(said: Sequence[str], kinds: Sequence[Callable[[JSON], Any]]) -> Cursor:
-    if not said or not said[-1]:
+def _cursor(values: Sequence[str], key_parsers: Sequence[Callable[[JSON], Any]]) -> Cursor:
+    if not values or not values[-1]:
         return Cursor()
     try:
-        text = said[-1].encode("ascii")
-        facts = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True))
-        backwards, includes, values = facts
+        text = values[-1].encode("ascii")
+        parts = orjson.loads(base64.b64decode(text + b"=" * (-len(text) % 4), altchars=b"-_", validate=True))
+        backwards, includes, key_values = parts
         if backwards not in (0, 1) or includes not in (0, 1):
             raise MalformedRequest("Invalid cursor parameter.")
-        key = None if values is None else tuple(kind(value) for kind, value in zip(kinds, values, strict=True))
+        key = (
+            None
+            if key_values is None
+            else tuple(parse(value) for parse, value in zip(key_parsers, key_values, strict=True))
+        )
     except (ValueError, TypeError, OverflowError, binascii.Error):
         raise MalformedRequest("Invalid cursor parameter.") from None
     return Cursor(key, backwards=bool(backwards), includes=bool(includes))

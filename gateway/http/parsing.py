@@ -1,4 +1,4 @@
-"""What a request says: its headers, its preferences, its JSON; read strictly, judged elsewhere."""
+"""Parse what a request contains: headers, preferences, conditions, JSON bodies. Strict, and without I/O of its own."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from typing import Any, Final
 from starlette.types import Receive
 
 from models.enums import JSON, MAX_ID
-from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, UnsupportedMediaType
-from tasks.commands.fields import OBJECT_ERRORS_KEY, not_an_object
+from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, Unauthenticated, UnsupportedMediaType
+from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, not_an_object
 
-KIB: Final = 1024
-BODY_LIMIT: Final = 64 * KIB
-"""Bytes of a body, or of one item of a body that carries many."""
+BODY_LIMIT_BYTES: Final = 64 * 1024
+"""The largest request body, and the largest item of a body that holds many."""
 
-LARGE_BODY_LIMIT: Final = 8 * KIB * KIB
-"""Bytes of a body that carries many items."""
+LARGE_BODY_LIMIT_BYTES: Final = 8 * 1024 * 1024
+"""The largest request body that holds many items."""
 
 MAX_NESTING: Final = 20
 MAX_WAIT_SECONDS: Final = 30
 DEFAULT_WAIT_SECONDS: Final = 10
 
-_VISIBLE = re.compile(r"[!-~]{1,255}")
-_ENTITY_TAG = re.compile(r'"[0-9]{1,19}(-[!#-~]*)?"')
+_IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
+_IF_MATCH: Final = re.compile(r'"[0-9]{1,19}(-[!#-~]*)?"')
 
 
 class Headers:
-    """The headers of a request by lower-case name; of a repeated one the first, and the fact that it was repeated."""
+    """The headers of a request by lower-case name; knows which ones were sent more than once."""
 
     __slots__ = ("_repeated", "_values")
 
@@ -46,28 +45,54 @@ class Headers:
                 self._values[name] = value
 
     def get(self, name: bytes) -> str | None:
-        """A header's text, if it was sent."""
+        """Return the value of a header, the first if it is repeated, ``None`` if it is absent."""
         value = self._values.get(name)
         return None if value is None else value.decode("latin-1").strip(" \t")
 
     def is_repeated(self, name: bytes) -> bool:
-        """Whether it was sent more than once."""
+        """Return whether the header was sent more than once."""
         return name in self._repeated
 
     def joined(self, name: bytes) -> str | None:
-        """A header that is a list: its lines, joined by commas."""
+        """Return the value of a header that holds a list, its repetitions joined by commas."""
         if name in self._repeated:
             return ", ".join(value.decode("latin-1") for value in self._repeated[name])
         return self.get(name)
 
-    def single(self, name: bytes, spelling: str) -> str | None:
-        """A header that may come once.
+    def single(self, name: bytes, display_name: str) -> str | None:
+        """Return the value of a header that may be sent only once.
 
-        :raises Malformed: it came more than once.
+        :raises MalformedRequest: if it is repeated.
         """
         if name in self._repeated:
-            raise MalformedRequest(f"{spelling} may be sent only once.")
+            raise MalformedRequest(f"{display_name} may be sent only once.")
         return self.get(name)
+
+
+# --- credentials -----------------------------------------------------------------------------------------------
+
+
+def parse_bearer_token(headers: Headers) -> bytes:
+    """Return the SHA-256 digest of the bearer token, by which tokens are stored.
+
+    :raises Unauthenticated: if there is no bearer token, or more than one credential.
+    """
+    if headers.is_repeated(b"authorization"):
+        raise Unauthenticated("Invalid token")
+    scheme, _, token = (headers.get(b"authorization") or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated
+    return hashlib.sha256(token.strip(" \t").encode("latin-1")).digest()
+
+
+def parse_act_as(headers: Headers) -> int | None:
+    """Return the user id in ``Act-As: user:ID``; ``None`` without the header, 0 if it names no possible user."""
+    value = headers.get(b"act-as")
+    if value is None:
+        return None
+    kind, _, number = value.partition(":")
+    # No user has the id 0, so that a malformed header is refused like the id of somebody who is not a member.
+    return (identifier(number) if kind == "user" and not headers.is_repeated(b"act-as") else None) or 0
 
 
 # --- preferences -----------------------------------------------------------------------------------------------
@@ -75,70 +100,70 @@ class Headers:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """How long to wait for an outcome; ``wait_seconds`` is ``None`` if the caller did not say."""
+    """How long the caller wants to wait for an outcome; ``wait_seconds`` is ``None`` if that was not stated."""
 
     respond_async: bool = False
     wait_seconds: int | None = None
 
-    def seconds(self, *, default: int) -> int:
-        """How long to wait, where ``default`` is the address's own patience."""
+    def effective_wait_seconds(self, *, default: int) -> int:
+        """Return how long to wait, where ``default`` applies if the caller has no preference."""
         if self.wait_seconds is not None:
             return self.wait_seconds
         return 0 if self.respond_async else default
 
     @property
-    def applied(self) -> str | None:
-        """What Preference-Applied says."""
-        said = ["respond-async"] if self.respond_async else []
+    def applied_header(self) -> str | None:
+        """The value of ``Preference-Applied``, ``None`` if no preference was applied."""
+        applied = ["respond-async"] if self.respond_async else []
         if self.wait_seconds is not None:
-            said.append(f"wait={self.wait_seconds}")
-        return ", ".join(said) or None
+            applied.append(f"wait={self.wait_seconds}")
+        return ", ".join(applied) or None
 
 
 @lru_cache(maxsize=256)
-def preference(header: str | None) -> Preference:
-    """Read ``Prefer`` (RFC 7240): unknown and malformed preferences are ignored, of repeated ones the first counts."""
-    said: dict[str, str] = {}
+def parse_prefer(header: str | None) -> Preference:
+    """Parse ``Prefer`` (RFC 7240). Unknown and malformed preferences are ignored; the first of repeated ones counts."""
+    preferences: dict[str, str] = {}
     for each in (header or "").split(","):
         name, _, value = each.partition(";")[0].partition("=")
-        said.setdefault(name.strip().lower(), value.strip().strip('"'))
-    wait = said.get("wait", "")
+        preferences.setdefault(name.strip().lower(), value.strip().strip('"'))
+    wait = preferences.get("wait", "")
     seconds = min(int(wait[:9]), MAX_WAIT_SECONDS) if re.fullmatch(r"[0-9]+", wait) else None
-    return Preference(respond_async=said.get("respond-async") == "", wait_seconds=seconds)
+    return Preference(respond_async=preferences.get("respond-async") == "", wait_seconds=seconds)
 
 
-# --- conditions and keys ---------------------------------------------------------------------------------------
+# --- conditions and idempotency keys ---------------------------------------------------------------------------
 
 
-def idempotency_key(headers: Headers) -> str | None:
-    """The key that makes a repetition harmless.
+def parse_idempotency_key(headers: Headers) -> str | None:
+    """Return the value of ``Idempotency-Key``, ``None`` if it is absent.
 
-    :raises Malformed: it is not 1 to 255 visible ASCII characters, or came twice.
+    :raises MalformedRequest: if it is not 1 to 255 visible ASCII characters, or repeated.
     """
     key = headers.single(b"idempotency-key", "Idempotency-Key")
-    if key is not None and not _VISIBLE.fullmatch(key):
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise MalformedRequest("Idempotency-Key must be 1 to 255 visible ASCII characters.")
     return key
 
 
-def is_key(value: JSON) -> bool:
-    """Whether a value can be an item's idempotency key."""
-    return isinstance(value, str) and _VISIBLE.fullmatch(value) is not None
+def is_idempotency_key(value: JSON) -> bool:
+    """Return whether a JSON value is a valid idempotency key."""
+    return isinstance(value, str) and _IDEMPOTENCY_KEY.fullmatch(value) is not None
 
 
-def if_match(headers: Headers) -> str | None:
-    """The version that the caller means to change.
+def parse_if_match(headers: Headers) -> str | None:
+    """Return the value of ``If-Match``, ``None`` if it is absent.
 
-    :raises Malformed: it is neither ``*`` nor ``"<version>"`` nor an ETag of ours.
+    :raises MalformedRequest: if it is neither ``*`` nor ``"<version>"`` nor one of our ETags, or repeated.
     """
     tag = headers.single(b"if-match", "If-Match")
-    if tag is not None and tag != "*" and not _ENTITY_TAG.fullmatch(tag):
-        raise MalformedRequest('If-Match must be *, "<version>" or the ETag of an earlier answer.')
+    if tag is not None and tag != "*" and not _IF_MATCH.fullmatch(tag):
+        raise MalformedRequest('If-Match must be *, "<version>" or the ETag of an earlier response.')
     return tag
 
 
 def expected_version(condition: str | None) -> int | None:
-    """The number in an If-Match; ``None`` if there is none, or any version will do."""
+    """Return the version in an ``If-Match`` value; ``None`` if every version matches."""
     if condition is None or condition == "*":
         return None
     return min(int(condition.strip('"').partition("-")[0]), MAX_ID)
@@ -148,10 +173,10 @@ def expected_version(condition: str | None) -> int | None:
 
 
 async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
-    """The body, read no further than the limit.
+    """Read the request body, at most ``limit`` bytes.
 
-    :raises TooLarge: it exceeds ``limit`` bytes.
-    :raises Malformed: the caller went away before its end.
+    :raises BodyTooLarge: if it exceeds the limit.
+    :raises MalformedRequest: if the client disconnects before its end.
     """
     length = headers.get(b"content-length")
     if length is None and headers.get(b"transfer-encoding") is None:
@@ -163,8 +188,8 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
     while more:
         message = await receive()
         if message["type"] != "http.request":
-            # What has come may read as JSON, and is not what the caller meant to say.
-            raise MalformedRequest("The body broke off.")
+            # The part that arrived might be valid JSON with another meaning.
+            raise MalformedRequest("The body is incomplete.")
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > limit:
@@ -173,31 +198,28 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
 
 
 def require_json_type(headers: Headers) -> None:
-    """Look at the media type of a body; one without a type is taken for JSON.
+    """Require a JSON media type; a body without ``Content-Type`` counts as JSON.
 
-    :raises NotJson: it is said to be something else.
+    :raises UnsupportedMediaType: if the media type is another one.
     """
-    said = headers.get(b"content-type")
-    if said is None:
+    content_type = headers.get(b"content-type")
+    if content_type is None:
         return
-    media_type = said.partition(";")[0].strip().lower()
+    media_type = content_type.partition(";")[0].strip().lower()
     if media_type != "application/json" and not re.fullmatch(r"application/[!-~]+\+json", media_type):
-        raise UnsupportedMediaType(said)
-
-
-class _Doubled(ValueError):
-    """A key stands twice in an object."""
+        raise UnsupportedMediaType(content_type)
 
 
 def parse_json(body: bytes) -> JSON:
-    """A body as JSON; an empty one is an empty object.
+    """Parse a body as JSON; an empty body is an empty object.
 
-    :raises Malformed: it is no UTF-8, no JSON, nested too deeply, or an object has a key twice.
+    :raises MalformedRequest: if it is not UTF-8 or not JSON, is nested deeper than ``MAX_NESTING`` levels, or has a
+        duplicate key in an object.
     """
     if not body:
         return {}
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_no_doubles, parse_constant=_refuse_constant)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_reject_constant)
     except UnicodeDecodeError as error:
         raise MalformedRequest(f"JSON parse error - {error}") from None
     except RecursionError:
@@ -209,43 +231,43 @@ def parse_json(body: bytes) -> JSON:
     return value
 
 
-def object_of(value: JSON, *, whole: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
-    """The value, if it is an object; ``whole`` is how errors of the object itself are called.
+def require_object(value: JSON, *, errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
+    """Return the value if it is an object; ``errors_key`` is the key of errors of the object as a whole.
 
-    :raises InvalidFields: it is something else; the text names it.
+    :raises InvalidFields: if it is not an object.
     """
     if not isinstance(value, dict):
-        raise InvalidFields({whole: [not_an_object(value)]})
+        raise InvalidFields({errors_key: [not_an_object(value)]})
     return value
 
 
-def size_of(value: JSON) -> int:
-    """The bytes of a value in its plainest JSON."""
+def json_size(value: JSON) -> int:
+    """Return the size in bytes of a value's shortest JSON text."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def digest_of(*facts: JSON) -> str:
-    """A digest that is the same for the same facts, however their JSON was written."""
-    text = json.dumps(facts, sort_keys=True, separators=(",", ":"))
+def json_digest(*values: JSON) -> str:
+    """Return a digest that is the same for equal values, whatever the order of keys in their JSON texts."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _Doubled(f"key {json.dumps(twice[:100])} stands twice in an object")
+        duplicate = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise ValueError(f"duplicate key {json.dumps(duplicate[:100])} in an object")
     return fields
 
 
-def _refuse_constant(name: str) -> JSON:
-    raise ValueError(f"{name} is no JSON")
+def _reject_constant(name: str) -> JSON:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _is_deeper(value: JSON, levels: int) -> bool:
-    # Level by level, so that no depth of nesting can exhaust the stack.
+    # Breadth first: recursion could exhaust the stack.
     layer, depth = [value], 0
     while layer := [each for each in layer if isinstance(each, (dict, list))]:
         depth += 1

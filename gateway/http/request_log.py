@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What the log line of a request says beside method, status and duration.
+    """What the log line of a request contains in addition to method, status and duration.
 
-    ``route`` is the path template of the endpoint and ``caller`` the key of who sent it, both ``None`` where the
-    request did not get that far; ``command_ids`` are the commands that it brought or found.
+    ``route`` is the path template of the endpoint and ``caller`` the caller's key, both ``None`` if the request was
+    refused before they were known. ``command_ids`` are the commands that it submitted or replayed.
     """
 
     trace: Trace
@@ -41,10 +41,10 @@ class RequestRecord:
 
 
 class RequestLog:
-    """ASGI middleware that gives each request an id, returns it as ``X-Request-Id``, and logs one line at its end.
+    """ASGI middleware that assigns each request an id, returns it as ``X-Request-Id``, and logs one line at its end.
 
-    The id is the caller's, if it is at most 128 visible ASCII characters and sent once; otherwise a new one. While the
-    request is handled the log context holds it as ``request_id``.
+    The id is the caller's, if it is sent once and has at most 128 visible ASCII characters; otherwise a new one. While
+    the request is handled, the log context holds it as ``request_id``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -101,7 +101,7 @@ def _is_traceparent(value: bytes) -> bool:
 
 
 def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
-    # Routes without an endpoint of the API have no parameters, so that their path is their route.
+    # Routes outside of the API have no path parameters: their path is their route.
     route = record.route or (scope["path"] if status not in (None, 404) else None)
     ids = record.command_ids
     log.log(
@@ -109,7 +109,7 @@ def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seco
         "request",
         method=scope["method"],
         route=route,
-        # No status: the client went away before the response began.
+        # Without a status the client disconnected before the response started.
         status=status,
         ms=round(seconds * 1000, 1),
         caller=record.caller,

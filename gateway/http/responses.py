@@ -1,7 +1,7 @@
-"""Outcome or refusal → status, headers and body, in one place.
+"""Responses: status, headers and body, from JSON values, streams and refusals.
 
-A refusal has the same status and the same facts in both spellings of an error: the plain body of the incident API
-that tocsin gives back, or RFC 9457 for callers who ask for ``application/problem+json``.
+A refusal has the same status and facts in both formats of an error: the body of Sentry's incident API, or RFC 9457
+for callers who accept ``application/problem+json``.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
 
 STREAM_WRITE_TIMEOUT_SECONDS: Final = 60
-"""How long a reader of a stream may take nothing of it."""
+"""How long a client may leave a chunk of a stream unread."""
+
+
+# --- responses -------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class HttpResponse:
-    """What goes back: a status, a body already written, and headers beside its type and length."""
+    """A status, an encoded body, and the headers other than ``Content-Type`` and ``Content-Length``."""
 
     status: int
     body: bytes = b""
@@ -37,9 +40,9 @@ class HttpResponse:
     media_type: str = JSON_TYPE
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send it."""
-        headers = _encoded(self.headers)
-        # 204 and 304 have no body, hence no type and no length of one.
+        """Send the response."""
+        headers = _encode_headers(self.headers)
+        # 204 and 304 have no body, and so neither its type nor its length.
         if self.status not in (204, 304):
             headers.append((b"content-type", self.media_type.encode("latin-1")))
             headers.append((b"content-length", str(len(self.body)).encode()))
@@ -48,30 +51,30 @@ class HttpResponse:
 
 
 class StreamSource(Protocol):
-    """What a streamed answer is made of, part by part; closed once, read to its end or not."""
+    """The chunks of a streamed response; :meth:`close` is called once, whether or not they were read to the end."""
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """The parts."""
+        """Iterate over the chunks."""
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Release what the stream holds."""
 
 
 @dataclass(slots=True)
 class StreamedResponse(HttpResponse):
-    """An answer whose body comes bit by bit, for as long as there is any and somebody takes it."""
+    """A response whose body is sent chunk by chunk."""
 
     source: StreamSource = field(kw_only=True)
 
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, until it ends, the reader goes, or takes nothing for ``STREAM_WRITE_TIMEOUT_SECONDS``."""
+        """Send chunks until the source ends, the client disconnects, or a write times out."""
         try:
-            headers = [*_encoded(self.headers), (b"content-type", self.media_type.encode("latin-1"))]
+            headers = [*_encode_headers(self.headers), (b"content-type", self.media_type.encode("latin-1"))]
             await send({"type": "http.response.start", "status": self.status, "headers": headers})
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body"})
                 return
-            tasks = [asyncio.create_task(self._pour(send)), asyncio.create_task(_hung_up(receive))]
+            tasks = [asyncio.create_task(self._send_chunks(send)), asyncio.create_task(_wait_for_disconnect(receive))]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -81,62 +84,76 @@ class StreamedResponse(HttpResponse):
         finally:
             self.source.close()
 
-    async def _pour(self, send: Send) -> None:
-        async with aclosing(aiter(self.source)) as parts:
-            async for part in parts:
+    async def _send_chunks(self, send: Send) -> None:
+        async with aclosing(aiter(self.source)) as chunks:
+            async for chunk in chunks:
                 async with asyncio.timeout(STREAM_WRITE_TIMEOUT_SECONDS):
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body"})
 
 
-async def _hung_up(receive: Receive) -> None:
+async def _wait_for_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
 
 
+# --- JSON ------------------------------------------------------------------------------------------------------
+
+
 def encode_json(value: JSON) -> bytes:
-    """A value as JSON; text that is JSON already goes in as it is (:func:`raw_json`)."""
+    """Encode a value as JSON; results of :func:`raw_json` inside it are copied unchanged."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
 def raw_json(text: str | None) -> JSON:
-    """JSON from the database, to be passed on without being read."""
+    """Return a value that stands for JSON text from the database, which is passed on without being parsed."""
     return None if text is None else orjson.Fragment(text)
 
 
 def json_response(status: int, value: JSON, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """An answer with a JSON body."""
+    """Return a response with a JSON body."""
     return HttpResponse(status, encode_json(value), dict(headers or {}))
 
 
-def read_answer(value: JSON, *, version: int, if_none_match: str | None) -> HttpResponse:
-    """A single read with its ETag, or 304 if the caller has it already."""
+def conditional_response(value: JSON, *, version: int, if_none_match: str | None) -> HttpResponse:
+    """Return a resource with its ETag, or 304 if the caller already has it.
+
+    The ETag is ``"<version>-<digest of the body>"``; its version can be sent in ``If-Match``.
+    """
     body = encode_json(value)
     tag = f'"{version}-{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
     headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if if_none_match is not None and _names(if_none_match, tag):
+    if if_none_match is not None and _matches(if_none_match, tag):
         return HttpResponse(304, headers=headers)
     return HttpResponse(200, body, headers)
 
 
-def refusal_answer(refusal: Refusal, *, problem: bool) -> HttpResponse:
-    """A refusal in the spelling that the caller asked for."""
-    return error_answer(refusal.status, refusal.body, refusal.headers, problem=problem)
+def _matches(if_none_match: str, tag: str) -> bool:
+    # Weak comparison, RFC 9110 §8.8.3.2.
+    return any(each.strip().removeprefix("W/") in ("*", tag) for each in if_none_match.split(","))
 
 
-def error_answer(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
-    """An error in the spelling that the caller asked for."""
+# --- errors ----------------------------------------------------------------------------------------------------
+
+
+def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
+    """Return a refusal as a response; as RFC 9457 if ``problem`` is true."""
+    return error_response(refusal.status, refusal.body, refusal.headers, problem=problem)
+
+
+def error_response(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
+    """Return an error as a response; as RFC 9457 if ``problem`` is true."""
     if not problem:
         return json_response(status, body, headers)
-    return HttpResponse(status, encode_json(problem_of(status, body)), dict(headers or {}), PROBLEM_TYPE)
+    return HttpResponse(status, encode_json(problem_details(status, body)), dict(headers or {}), PROBLEM_TYPE)
 
 
-def wants_problem(accept: str | None) -> bool:
-    """Whether ``Accept`` names problem+json, with any weight but 0."""
+def accepts_problem_json(accept: str | None) -> bool:
+    """Return whether ``Accept`` lists ``application/problem+json`` with a weight other than 0."""
     for each in (accept or "").split(","):
         name, _, parameters = each.partition(";")
         if name.strip().lower() == PROBLEM_TYPE:
@@ -144,8 +161,8 @@ def wants_problem(accept: str | None) -> bool:
     return False
 
 
-def problem_of(status: int, body: JSON) -> dict[str, JSON]:
-    """An error body as RFC 9457."""
+def problem_details(status: int, body: JSON) -> dict[str, JSON]:
+    """Convert an error body to RFC 9457 problem details."""
     phrase = HTTPStatus(status).phrase
     problem: dict[str, JSON] = {
         "type": "about:blank",
@@ -156,7 +173,7 @@ def problem_of(status: int, body: JSON) -> dict[str, JSON]:
         "errors": [],
     }
     if isinstance(body, dict) and "detail" in body:
-        # What a body says beside its detail (an error id, places) are extension members.
+        # Other members of the body (an error id, the errors of a document) become extension members.
         return problem | {name: value for name, value in body.items() if name != "detail"}
     if not isinstance(body, str):
         problem["errors"] = [{"pointer": pointer, "detail": text} for pointer, text in _pointers(body, "#")]
@@ -169,16 +186,16 @@ def _detail_of(body: JSON) -> str:
     if isinstance(body, dict) and isinstance(body.get("detail"), str):
         return str(body["detail"])
     if isinstance(body, (dict, list)) and body:
-        return "The request has fields that do not fit; errors names each."
+        return "The request has invalid fields; errors lists them."
     return ""
 
 
 def _pointers(value: JSON, pointer: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            # Errors of the whole object point at the object.
-            whole = name in ("non_field_errors", "nonFieldErrors")
-            yield from _pointers(inner, pointer if whole else f"{pointer}/{_escaped(str(name))}")
+            # Errors of an object as a whole point to the object.
+            is_whole = name in ("non_field_errors", "nonFieldErrors")
+            yield from _pointers(inner, pointer if is_whole else f"{pointer}/{_escape(str(name))}")
     elif isinstance(value, Sequence) and not isinstance(value, str):
         for inner in value:
             yield from _pointers(inner, pointer)
@@ -186,10 +203,5 @@ def _pointers(value: JSON, pointer: str) -> Iterator[tuple[str, str]]:
         yield pointer, str(value)
 
 
-def _escaped(name: str) -> str:
+def _escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
-
-
-def _names(if_none_match: str, tag: str) -> bool:
-    # Weak comparison, RFC 9110 §8.8.3.2.
-    return any(each.strip().removeprefix("W/") in ("*", tag) for each in if_none_match.split(","))

@@ -1,1 +1,1 @@
-"""Accepting commands into the ledger, and waiting for their outcomes."""
+"""Acceptance of commands into the ledger, and waits for their outcomes."""

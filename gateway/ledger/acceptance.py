@@ -1,7 +1,7 @@
-"""Concurrent commands → one insert, one commit, one hint.
+"""Accept commands into the ledger: concurrent requests share one insert, one commit and one hint per lane.
 
-What arrives while the previous commit is in flight goes together. Keys of repetitions live in the same transaction as
-the commands they cover, so that two gateways agree on who came first.
+Requests that arrive while a commit is in flight form the next batch. Idempotency keys are written in the transaction of
+the commands that they cover, so that two gateways agree on which request came first.
 """
 
 from __future__ import annotations
@@ -26,33 +26,39 @@ from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_
 from models.messaging.trace import request_ids
 from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
+MAX_BATCH_SIZE: Final = 500
 ATTEMPTS: Final = 3
-"""How often a batch is tried when it met a deadlock or a connection that broke."""
+"""How often a batch is tried, if it fails with a deadlock or a broken connection."""
 
-_UNIQUE: Final = "23505"
+_UNIQUE_VIOLATION: Final = "23505"
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """A key that a caller gave: which commands of the request it covers, and a digest of what was asked."""
+class IdempotencyKey:
+    """A caller's key: a digest of the request, and the indexes of its commands that the key covers."""
 
     name: str
     digest: str
-    places: tuple[int, ...]
+    indexes: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The commands of one request, about to be accepted; all or none are."""
+    """The commands of one request; all or none are accepted. ``rows`` is not empty."""
 
     rows: tuple[NewCommand, ...]
-    keys: tuple[Key, ...] = ()
+    keys: tuple[IdempotencyKey, ...] = ()
+
+    @property
+    def caller(self) -> str:
+        """The key of the caller, who scopes the idempotency keys."""
+        return self.rows[0].caller
 
 
-class Accepted(NamedTuple):
-    """A command in the ledger. ``is_replay`` says that an earlier request brought it there."""
+class AcceptedCommand(NamedTuple):
+    """A command in the ledger; ``is_replay`` means that an earlier request with the same key brought it there."""
 
     id: UUID
     type: str
@@ -60,121 +66,128 @@ class Accepted(NamedTuple):
     is_replay: bool = False
 
 
-class Hints(Protocol):
-    """Whoever tells the workers; it neither blocks nor raises."""
+class HintSink(Protocol):
+    """Publishes hints to the workers; neither blocks nor raises."""
 
     def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
-        """Say that these subjects have work."""
+        """Hint that these subjects have commands to apply."""
 
 
-_Answer = tuple[Accepted, ...]
+_Commands = tuple[AcceptedCommand, ...]
+_Result = _Commands | Exception
 
 _KEY_COLUMNS: Final = ("caller", "key", "request_hash", "command_ids")
 _INSERT_KEYS: Final = insert_statement(idempotency_keys, _KEY_COLUMNS, "ON CONFLICT DO NOTHING")
-_NAMED: Final = "FROM unnest(%(callers)b::text[], %(keys)b::text[]) AS n(caller, key)"
+_NAMED_KEYS: Final = "FROM unnest(%(callers)b::text[], %(keys)b::text[]) AS named(caller, key)"
 _READ_KEYS: Final = (
-    f"SELECT k.caller, k.key, k.request_hash, k.command_ids {_NAMED}"
-    " JOIN idempotency_keys k ON k.caller = n.caller AND k.key = n.key"
+    f"SELECT k.caller, k.key, k.request_hash, k.command_ids {_NAMED_KEYS}"
+    " JOIN idempotency_keys k ON k.caller = named.caller AND k.key = named.key"
 )
-_FORGET_KEYS: Final = (
-    "DELETE FROM idempotency_keys k USING unnest(%(callers)b::text[], %(keys)b::text[]) AS n(caller, key)"
-    " WHERE k.caller = n.caller AND k.key = n.key"
+_DELETE_KEYS: Final = (
+    "DELETE FROM idempotency_keys k USING unnest(%(callers)b::text[], %(keys)b::text[]) AS named(caller, key)"
+    " WHERE k.caller = named.caller AND k.key = named.key"
 )
-_REWRITE_KEY: Final = (
+_UPDATE_KEY: Final = (
     "UPDATE idempotency_keys SET command_ids = %(ids)s::jsonb WHERE caller = %(caller)s AND key = %(key)s"
 )
 _READ_COMMANDS: Final = "SELECT id, type, accepted_at FROM commands WHERE id = ANY(%(ids)b::uuid[])"
 
 
 class CommandAcceptor:
-    """Takes commands into the ledger; an answer means that they are committed."""
+    """Accepts submissions; when :meth:`accept` returns, the commands are committed."""
 
-    def __init__(self, engine: AsyncEngine, hints: Hints, *, seconds: float, in_flight: int = 1) -> None:
+    def __init__(self, engine: AsyncEngine, hints: HintSink, *, timeout_seconds: float, max_in_flight: int = 1) -> None:
         self._engine = engine
-        # Without keys the insert is one statement, which needs no transaction around it.
-        self._bare = engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Without keys the insert is a single statement, which needs no explicit transaction.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._hints = hints
-        self._batcher: Batcher[Submission, _Answer] = Batcher(
-            self._accept_batch, max_size=500, timeout_seconds=seconds, max_in_flight=in_flight
+        self._batcher: Batcher[Submission, _Commands] = Batcher(
+            self._accept_batch, max_size=MAX_BATCH_SIZE, timeout_seconds=timeout_seconds, max_in_flight=max_in_flight
         )
 
-    async def accept(self, application: Submission, *, deadline: float) -> tuple[Accepted, ...]:
-        """Take the commands of a request, or find those that an equal request with the same key brought.
+    async def accept(self, submission: Submission, *, deadline: float) -> tuple[AcceptedCommand, ...]:
+        """Accept a submission, or find the commands that an equal request with the same key brought.
 
-        :raises KeyReused: a key covers another request; nothing was accepted.
-        :raises Unavailable: the database did not take it in time; it may have taken it nevertheless.
+        ``deadline`` is a time of the event loop's clock.
+
+        :raises IdempotencyKeyReused: if a key covers another request; nothing is accepted.
+        :raises Unavailable: if the database does not respond in time; the commands may still have been accepted.
         """
-        return await self._batcher.submit(application, deadline=deadline)
+        return await self._batcher.submit(submission, deadline=deadline)
 
     async def stop(self) -> None:
-        """Let what is in flight end."""
+        """Wait for the batches in flight."""
         await self._batcher.stop()
 
-    async def _accept_batch(self, applications: list[Submission]) -> Sequence[_Answer | Exception]:
-        answers: list[_Answer | Exception] = [Unavailable()] * len(applications)
-        todo = list(range(len(applications)))
-        while todo:
-            turn = _Turn(applications, todo)
-            results = await self._accept_together([applications[place] for place in turn.leaders])
-            for place, result in zip(turn.leaders, results, strict=True):
-                answers[place] = result
-            for place, leader in turn.followers.items():
-                answers[place] = _replayed(answers[leader])
-            todo = turn.later
-        return answers
+    async def _accept_batch(self, submissions: list[Submission]) -> Sequence[_Result]:
+        results: list[_Result] = [Unavailable()] * len(submissions)
+        remaining = list(range(len(submissions)))
+        while remaining:
+            groups = _KeyGroups(submissions, remaining)
+            accepted = await self._accept_together([submissions[index] for index in groups.leaders])
+            for index, result in zip(groups.leaders, accepted, strict=True):
+                results[index] = result
+            for index, leader in groups.followers.items():
+                results[index] = _as_replay(results[leader])
+            remaining = groups.later
+        return results
 
-    async def _accept_together(self, applications: list[Submission]) -> Sequence[_Answer | Exception]:
+    async def _accept_together(self, submissions: list[Submission]) -> Sequence[_Result]:
         for attempt in range(ATTEMPTS):
             try:
-                return await self._try(applications, again=attempt > 0)
-            except DBAPIError as fault:
-                if is_transient(fault) or (attempt and sqlstate(fault) == _UNIQUE):
+                return await self._try(submissions, is_retry=attempt > 0)
+            except DBAPIError as error:
+                if is_transient(error) or (attempt and sqlstate(error) == _UNIQUE_VIOLATION):
                     continue
-                if len(applications) == 1:
-                    return [fault]
-                # One of them holds what the database cannot take: one by one, only that one fails.
-                return [(await self._accept_together([application]))[0] for application in applications]
-            except Exception as fault:
-                raise (Unavailable() if is_transient(fault) else fault) from fault
+                if len(submissions) == 1:
+                    return [error]
+                # The database rejects one of them. One by one, the others succeed.
+                return [(await self._accept_together([submission]))[0] for submission in submissions]
+            except Exception as error:
+                raise (Unavailable() if is_transient(error) else error) from error
         raise Unavailable
 
-    async def _try(self, applications: list[Submission], *, again: bool) -> list[_Answer | Exception]:
+    async def _try(self, submissions: list[Submission], *, is_retry: bool) -> list[_Result]:
         started = time.perf_counter()
-        if any(application.keys for application in applications) or again:
+        results: list[_Result]
+        if is_retry or any(submission.keys for submission in submissions):
             async with self._engine.begin() as connection:
-                answers, rows = await self._with_keys(connection, applications, again=again)
+                results, rows = await self._accept_with_keys(connection, submissions, is_retry=is_retry)
         else:
-            rows = [row for application in applications for row in application.rows]
-            async with self._bare.connect() as connection:
+            rows = [row for submission in submissions for row in submission.rows]
+            async with self._autocommit.connect() as connection:
                 dates = await _insert(connection, rows)
-            answers = [_fresh(application.rows, dates) for application in applications]
-        self._hint(rows)
+            results = [
+                tuple(AcceptedCommand(row.id, row.type, dates[row.id]) for row in submission.rows)
+                for submission in submissions
+            ]
+        self._publish_hints(rows)
         log.info(
             "commands.accepted",
             commands=len(rows),
             ms=round((time.perf_counter() - started) * 1000, 1),
             request_ids=request_ids(row.request_id for row in rows),
         )
-        return answers
+        return results
 
-    async def _with_keys(
-        self, connection: AsyncConnection, applications: list[Submission], *, again: bool
-    ) -> tuple[list[_Answer | Exception], list[NewCommand]]:
-        stored = await _claim_keys(connection, applications)
-        decisions = [_decide(application, stored) for application in applications]
-        await _forget_keys(connection, applications, decisions)
-        await _rewrite_keys(connection, applications, decisions)
+    async def _accept_with_keys(
+        self, connection: AsyncConnection, submissions: list[Submission], *, is_retry: bool
+    ) -> tuple[list[_Result], list[NewCommand]]:
+        stored = await _claim_keys(connection, submissions)
+        decisions = [_decide(submission, stored) for submission in submissions]
+        await _release_keys(connection, submissions, decisions)
+        await _redirect_keys(connection, submissions, decisions)
         rows = [row for decision in decisions for row in decision.rows]
-        ours = {row.id for row in rows}
-        replays = [id_ for decision in decisions for id_ in decision.ids if id_ not in ours]
-        # After a connection broke nobody knows whether the commit came through: look before inserting again.
-        known = await _read(connection, [*replays, *(ours if again else ())])
+        new_ids = {row.id for row in rows}
+        replayed = [id_ for decision in decisions for id_ in decision.ids if id_ not in new_ids]
+        # If the connection broke during the commit, it may have succeeded: a retry looks for its own commands first.
+        known = await _read(connection, [*replayed, *(new_ids if is_retry else ())])
         missing = [row for row in rows if row.id not in known]
         dates = await _insert(connection, missing) if missing else {}
-        dates |= {id_: found.accepted_at for id_, found in known.items()}
-        return [decision.answer(dates, known) for decision in decisions], rows
+        dates |= {id_: command.accepted_at for id_, command in known.items()}
+        return [decision.result(dates, known) for decision in decisions], rows
 
-    def _hint(self, rows: Iterable[NewCommand]) -> None:
+    def _publish_hints(self, rows: Iterable[NewCommand]) -> None:
         subjects: dict[Lane, dict[str, None]] = {}
         for row in rows:
             subjects.setdefault(row.lane, {})[row.subject] = None
@@ -182,130 +195,138 @@ class CommandAcceptor:
             self._hints.publish(lane, names)
 
 
-# --- requests of one batch that share keys ---------------------------------------------------------------------
+# --- submissions of one batch that share keys ------------------------------------------------------------------
 
 
-class _Turn:
-    """Who of a batch can go now: requests whose keys differ lead, equal ones follow, others come later."""
+class _KeyGroups:
+    """Which submissions of a batch can be accepted together, by index.
 
-    def __init__(self, applications: Sequence[Submission], places: Iterable[int]) -> None:
+    ``leaders`` have no key in common. ``followers`` have the same keys and digests as their leader, and get its
+    commands. The rest is for ``later``: they share a key with a leader, but not all of them.
+    """
+
+    def __init__(self, submissions: Sequence[Submission], indexes: Iterable[int]) -> None:
         self.leaders: list[int] = []
         self.followers: dict[int, int] = {}
         self.later: list[int] = []
         owners: dict[tuple[str, str], int] = {}
-        for place in places:
-            application = applications[place]
-            names = {(application.rows[0].caller, key.name) for key in application.keys}
-            taken = {owners[name] for name in names if name in owners}
-            if not taken:
-                owners |= dict.fromkeys(names, place)
-                self.leaders.append(place)
-            elif len(taken) == 1 and applications[leader := taken.pop()].keys == application.keys:
-                self.followers[place] = leader
+        for index in indexes:
+            submission = submissions[index]
+            names = {(submission.caller, key.name) for key in submission.keys}
+            sharing = {owners[name] for name in names if name in owners}
+            if not sharing:
+                owners |= dict.fromkeys(names, index)
+                self.leaders.append(index)
+            elif len(sharing) == 1 and submissions[leader := sharing.pop()].keys == submission.keys:
+                self.followers[index] = leader
             else:
-                self.later.append(place)
+                self.later.append(index)
 
 
-def _replayed(answer: _Answer | Exception) -> _Answer | Exception:
-    if isinstance(answer, Exception):
-        return answer
-    return tuple(accepted._replace(is_replay=True) for accepted in answer)
+def _as_replay(result: _Result) -> _Result:
+    if isinstance(result, Exception):
+        return result
+    return tuple(command._replace(is_replay=True) for command in result)
 
 
-# --- keys ------------------------------------------------------------------------------------------------------
+# --- idempotency keys ------------------------------------------------------------------------------------------
 
 
-class _Stored(NamedTuple):
+class _StoredKey(NamedTuple):
     digest: str
     ids: tuple[UUID, ...]
 
 
-_StoredKeys = Mapping[tuple[str, str], _Stored]
+_StoredKeys = Mapping[tuple[str, str], _StoredKey]
 
 
 @dataclass(slots=True)
 class _Decision:
-    """What becomes of one request: its rows to insert and the ids of its answer, or a refusal."""
+    """What to do for one submission: the rows to insert and the ids to return, or a refusal.
+
+    ``release`` are names of claimed keys to delete again, ``redirect`` claimed keys that cover other commands than
+    they were claimed for.
+    """
 
     rows: tuple[NewCommand, ...] = ()
     ids: tuple[UUID, ...] = ()
     refusal: Refusal | None = None
-    forget: list[str] = field(default_factory=list)
-    rewrite: list[Key] = field(default_factory=list)
+    release: list[str] = field(default_factory=list)
+    redirect: list[IdempotencyKey] = field(default_factory=list)
 
-    def answer(self, dates: Mapping[UUID, datetime], known: Mapping[UUID, Accepted]) -> _Answer | Exception:
+    def result(self, dates: Mapping[UUID, datetime], known: Mapping[UUID, AcceptedCommand]) -> _Result:
         if self.refusal:
             return self.refusal
-        own = {row.id: row for row in self.rows}
+        new = {row.id: row for row in self.rows}
         return tuple(
-            Accepted(id_, own[id_].type, dates[id_]) if id_ in own else known[id_]._replace(is_replay=True)
+            AcceptedCommand(id_, new[id_].type, dates[id_]) if id_ in new else known[id_]._replace(is_replay=True)
             for id_ in self.ids
         )
 
 
-def _decide(application: Submission, stored: _StoredKeys) -> _Decision:
-    caller = application.rows[0].caller
-    ids = [row.id for row in application.rows]
-    found = [(key, stored[caller, key.name]) for key in application.keys]
-    ours = [key for key, kept in found if set(kept.ids) <= set(ids) and kept.digest == key.digest]
-    others = [(key, kept) for key, kept in found if key not in ours]
-    if any(kept.digest != key.digest for key, kept in others):
-        return _Decision(refusal=IdempotencyKeyReused(), forget=[key.name for key in ours])
-    for key, kept in others:
-        for place, id_ in zip(key.places, kept.ids, strict=True):
-            ids[place] = id_
-    rows = tuple(row for row, id_ in zip(application.rows, ids, strict=True) if row.id == id_)
-    # A key that is new remembers what its commands turned out to be.
-    rewrite = [key for key in ours if any(ids[place] != application.rows[place].id for place in key.places)]
-    return _Decision(rows=rows, ids=tuple(ids), rewrite=rewrite)
+def _decide(submission: Submission, stored: _StoredKeys) -> _Decision:
+    ids = [row.id for row in submission.rows]
+    found = [(key, stored[submission.caller, key.name]) for key in submission.keys]
+    claimed = [key for key, known in found if set(known.ids) <= set(ids) and known.digest == key.digest]
+    earlier = [(key, known) for key, known in found if key not in claimed]
+    if any(known.digest != key.digest for key, known in earlier):
+        return _Decision(refusal=IdempotencyKeyReused(), release=[key.name for key in claimed])
+    for key, known in earlier:
+        for index, id_ in zip(key.indexes, known.ids, strict=True):
+            ids[index] = id_
+    rows = tuple(row for row, id_ in zip(submission.rows, ids, strict=True) if row.id == id_)
+    # A new key has to cover the earlier commands that its request is answered with.
+    redirect = [key for key in claimed if any(ids[index] != submission.rows[index].id for index in key.indexes)]
+    return _Decision(rows=rows, ids=tuple(ids), redirect=redirect)
 
 
-async def _claim_keys(connection: AsyncConnection, applications: Sequence[Submission]) -> _StoredKeys:
-    # Sorted, so that two gateways rarely wait for each other in a circle.
+async def _claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> _StoredKeys:
+    """Insert the keys that do not exist yet; return all of them as they are stored now."""
+    # Sorted, so that two gateways rarely deadlock.
     rows = sorted(
-        (application.rows[0].caller, key.name, key.digest, _ids_text(application, key.places))
-        for application in applications
-        for key in application.keys
+        (submission.caller, key.name, key.digest, _ids_json(submission, key.indexes))
+        for submission in submissions
+        for key in submission.keys
     )
     if not rows:
         return {}
     await connection.exec_driver_sql(_INSERT_KEYS, dict(column_arrays(_KEY_COLUMNS, rows)))
-    # A later statement: it sees what others committed while ours waited for them.
+    # A separate statement: its snapshot includes what other transactions committed while the insert waited for them.
     names = {"callers": [row[0] for row in rows], "keys": [row[1] for row in rows]}
-    kept = await connection.exec_driver_sql(_READ_KEYS, names)
+    stored = await connection.exec_driver_sql(_READ_KEYS, names)
     return {
-        (row.caller, row.key): _Stored(row.request_hash, tuple(UUID(each) for each in row.command_ids)) for row in kept
+        (row.caller, row.key): _StoredKey(row.request_hash, tuple(UUID(each) for each in row.command_ids))
+        for row in stored
     }
 
 
-async def _forget_keys(
-    connection: AsyncConnection, applications: Sequence[Submission], decisions: Sequence[_Decision]
+async def _release_keys(
+    connection: AsyncConnection, submissions: Sequence[Submission], decisions: Sequence[_Decision]
 ) -> None:
     names = [
-        (application.rows[0].caller, name)
-        for application, decision in zip(applications, decisions, strict=True)
-        for name in decision.forget
+        (submission.caller, name)
+        for submission, decision in zip(submissions, decisions, strict=True)
+        for name in decision.release
     ]
     if names:
         await connection.exec_driver_sql(
-            _FORGET_KEYS, {"callers": [caller for caller, _ in names], "keys": [key for _, key in names]}
+            _DELETE_KEYS, {"callers": [caller for caller, _ in names], "keys": [key for _, key in names]}
         )
 
 
-async def _rewrite_keys(
-    connection: AsyncConnection, applications: Sequence[Submission], decisions: Sequence[_Decision]
+async def _redirect_keys(
+    connection: AsyncConnection, submissions: Sequence[Submission], decisions: Sequence[_Decision]
 ) -> None:
-    for application, decision in zip(applications, decisions, strict=True):
-        for key in decision.rewrite:
-            ids = [str(decision.ids[place]) for place in key.places]
+    for submission, decision in zip(submissions, decisions, strict=True):
+        for key in decision.redirect:
+            ids = [str(decision.ids[index]) for index in key.indexes]
             await connection.exec_driver_sql(
-                _REWRITE_KEY,
-                {"ids": orjson.dumps(ids).decode(), "caller": application.rows[0].caller, "key": key.name},
+                _UPDATE_KEY, {"ids": orjson.dumps(ids).decode(), "caller": submission.caller, "key": key.name}
             )
 
 
-def _ids_text(application: Submission, places: Iterable[int]) -> str:
-    return orjson.dumps([str(application.rows[place].id) for place in places]).decode()
+def _ids_json(submission: Submission, indexes: Iterable[int]) -> str:
+    return orjson.dumps([str(submission.rows[index].id) for index in indexes]).decode()
 
 
 # --- commands --------------------------------------------------------------------------------------------------
@@ -316,12 +337,8 @@ async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> di
     return {row.id: row.accepted_at for row in result}
 
 
-async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, Accepted]:
+async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, AcceptedCommand]:
     if not ids:
         return {}
     rows = await connection.exec_driver_sql(_READ_COMMANDS, {"ids": list(ids)})
-    return {row.id: Accepted(row.id, row.type, row.accepted_at) for row in rows}
-
-
-def _fresh(rows: Iterable[NewCommand], dates: Mapping[UUID, datetime]) -> _Answer:
-    return tuple(Accepted(row.id, row.type, dates[row.id]) for row in rows)
+    return {row.id: AcceptedCommand(row.id, row.type, row.accepted_at) for row in rows}

@@ -1,7 +1,7 @@
-"""Waiting for a command's end.
+"""Wait for the outcomes of commands.
 
-Workers say over Valkey which commands ended; the ids of a moment are read by one query. A wake-up may be lost, so
-everyone who waits is also looked up in rounds: ten times a second while the channel is silent, else twice.
+Workers publish the ids of finished commands over Valkey; ids that arrive together are read in one query. A wake-up may
+be lost, so all awaited commands are also polled: ten times a second while no wake-ups arrive, otherwise twice.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from models.refusals import Unavailable
 from tasks.broker import pubsub
 
 POLL_SECONDS: Final = 0.1
-ROUNDS_WHILE_WOKEN: Final = 5
+POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
+"""While wake-ups arrive, one of this many polls reads; they count as arriving for as many polls after the last one."""
 
 log = structlog.get_logger(__name__)
 
 
 class Outcome(NamedTuple):
-    """A command that has ended. ``body`` is a string of JSON, ``status`` is absent if it is dead or discarded."""
+    """A finished command; ``body`` is JSON text, ``status`` is ``None`` if the command is dead or discarded."""
 
     id: UUID
     type: str
@@ -50,28 +51,30 @@ FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND state <> 'accepted'
 """
 
 
-class Outcomes:
-    """Tells whoever waits how their commands ended."""
+class OutcomeWaiter:
+    """Delivers outcomes to the requests that wait for them."""
 
-    def __init__(self, engine: AsyncEngine, *, wake_url: str | None, seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, wake_url: str | None, timeout_seconds: float) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._wake_url = wake_url
-        self._waiting: dict[UUID, set[Wait]] = {}
-        self._reader: Batcher[tuple[UUID, ...], None] = Batcher(self._read, max_size=500, timeout_seconds=seconds)
-        self._looks: set[asyncio.Task[None]] = set()
+        self._waits: dict[UUID, set[OutcomeWait]] = {}
+        self._reader: Batcher[tuple[UUID, ...], None] = Batcher(
+            self._read, max_size=500, timeout_seconds=timeout_seconds
+        )
+        self._refreshes: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
-        self._rounds_since_woken = ROUNDS_WHILE_WOKEN
+        self._polls_since_wakeup = POLLS_PER_REFRESH_WHILE_WOKEN
         self._is_closing = False
 
     def start(self) -> None:
-        """Listen, and look up in rounds."""
+        """Start to listen for wake-ups and to poll."""
         listening = pubsub.subscribe(
-            self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._hear, on_listening=self._look_at_all
+            self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._on_wakeup, on_listening=self._refresh_all
         )
-        self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_in_rounds())]
+        self._loops = [asyncio.create_task(listening), asyncio.create_task(self._poll())]
 
     async def stop(self) -> None:
-        """End listening and every wait."""
+        """Stop listening and polling, and end every wait."""
         self.release()
         for loop in self._loops:
             loop.cancel()
@@ -80,115 +83,115 @@ class Outcomes:
         await self._reader.stop()
 
     def release(self) -> None:
-        """Nobody is to wait any longer: the process is about to end."""
+        """End every wait, present and future, so that the process can stop."""
         self._is_closing = True
-        for wait in {wait for waits in self._waiting.values() for wait in waits}:
+        for wait in {wait for waits in self._waits.values() for wait in waits}:
             wait.release()
 
-    def expect(self, ids: Iterable[UUID]) -> Wait:
-        """Start to wait; before the commands are accepted, so that no end is missed."""
-        return Wait(self, ids)
+    def expect(self, ids: Iterable[UUID]) -> OutcomeWait:
+        """Return a wait for these commands. Enter it before they are accepted, so that no wake-up is missed."""
+        return OutcomeWait(self, ids)
 
-    def look(self, ids: Iterable[UUID]) -> None:
-        """Look these up now: they may have ended long ago."""
-        task = asyncio.get_running_loop().create_task(self._look(tuple(ids)))
-        self._looks.add(task)
-        task.add_done_callback(self._looks.discard)
+    def refresh(self, ids: Iterable[UUID]) -> None:
+        """Read the outcomes of these commands now, in the background: they may have finished long ago."""
+        task = asyncio.get_running_loop().create_task(self._refresh(tuple(ids)))
+        self._refreshes.add(task)
+        task.add_done_callback(self._refreshes.discard)
 
-    def _enter(self, wait: Wait) -> None:
+    def _enter(self, wait: OutcomeWait) -> None:
         for id_ in wait.ids:
-            self._waiting.setdefault(id_, set()).add(wait)
+            self._waits.setdefault(id_, set()).add(wait)
         if self._is_closing:
             wait.release()
 
-    def _leave(self, wait: Wait) -> None:
+    def _leave(self, wait: OutcomeWait) -> None:
         for id_ in wait.ids:
-            waits = self._waiting.get(id_, set())
+            waits = self._waits.get(id_, set())
             waits.discard(wait)
             if not waits:
-                self._waiting.pop(id_, None)
+                self._waits.pop(id_, None)
 
-    def _hear(self, _channel: str, payload: str) -> None:
-        self._rounds_since_woken = 0
-        named = []
+    def _on_wakeup(self, _channel: str, payload: str) -> None:
+        self._polls_since_wakeup = 0
+        finished = []
         for each in re.findall(r"[0-9a-fA-F-]{36}", payload):
             with suppress(ValueError):
-                named.append(UUID(each))
-        if ended := [id_ for id_ in named if id_ in self._waiting]:
-            self.look(ended)
+                finished.append(UUID(each))
+        if awaited := [id_ for id_ in finished if id_ in self._waits]:
+            self.refresh(awaited)
 
-    def _look_at_all(self) -> None:
-        if self._waiting:
-            self.look(self._waiting)
+    def _refresh_all(self) -> None:
+        if self._waits:
+            self.refresh(self._waits)
 
-    async def _look_in_rounds(self) -> None:
-        rounds = 0
+    async def _poll(self) -> None:
+        polls = 0
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            rounds += 1
-            self._rounds_since_woken += 1
-            is_woken = self._rounds_since_woken < ROUNDS_WHILE_WOKEN
-            if self._waiting and not (is_woken and rounds % ROUNDS_WHILE_WOKEN):
-                await self._look(tuple(self._waiting))
+            polls += 1
+            self._polls_since_wakeup += 1
+            is_woken = self._polls_since_wakeup < POLLS_PER_REFRESH_WHILE_WOKEN
+            if self._waits and not (is_woken and polls % POLLS_PER_REFRESH_WHILE_WOKEN):
+                await self._refresh(tuple(self._waits))
 
-    async def _look(self, ids: tuple[UUID, ...]) -> None:
+    async def _refresh(self, ids: tuple[UUID, ...]) -> None:
         try:
             await self._reader.submit(ids)
         except Unavailable:
-            # The next round looks again; whoever has waited long enough reads the command later.
+            # The next poll tries again. A request whose wait ends before gets 202 and reads the command later.
             return
         except Exception:
             log.exception("outcomes.unreadable", commands=len(ids))
 
-    async def _read(self, questions: list[tuple[UUID, ...]]) -> Sequence[None]:
-        ids = list({id_ for question in questions for id_ in question if id_ in self._waiting})
+    async def _read(self, batch: list[tuple[UUID, ...]]) -> Sequence[None]:
+        ids = list({id_ for ids in batch for id_ in ids if id_ in self._waits})
         if ids:
             try:
-                await self._tell(ids)
-            except Exception as fault:
-                raise (Unavailable() if is_transient(fault) else fault) from fault
-        return [None] * len(questions)
+                await self._deliver(ids)
+            except Exception as error:
+                raise (Unavailable() if is_transient(error) else error) from error
+        return [None] * len(batch)
 
-    async def _tell(self, ids: list[UUID]) -> None:
+    async def _deliver(self, ids: list[UUID]) -> None:
         async with self._engine.connect() as connection:
             rows = (await connection.exec_driver_sql(_READ, {"ids": ids})).all()
         for row in rows:
             outcome = Outcome._make(row)._replace(state=CommandState(row.state))
-            for wait in self._waiting.get(outcome.id, ()):
-                wait.tell(outcome)
+            for wait in self._waits.get(outcome.id, ()):
+                wait.record(outcome)
 
 
-class Wait:
-    """One request's wait for its commands; use it as a context."""
+class OutcomeWait:
+    """One request's wait for its commands, as a context manager."""
 
-    def __init__(self, outcomes: Outcomes, ids: Iterable[UUID]) -> None:
+    def __init__(self, waiter: OutcomeWaiter, ids: Iterable[UUID]) -> None:
         self.ids = frozenset(ids)
-        self._outcomes = outcomes
-        self._ended: dict[UUID, Outcome] = {}
-        self._over = asyncio.Event()
+        self._waiter = waiter
+        self._outcomes: dict[UUID, Outcome] = {}
+        self._is_over = asyncio.Event()
 
     def __enter__(self) -> Self:
-        self._outcomes._enter(self)
+        self._waiter._enter(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._outcomes._leave(self)
+        self._waiter._leave(self)
 
-    def tell(self, outcome: Outcome) -> None:
-        """One of the commands has ended."""
-        self._ended[outcome.id] = outcome
-        if len(self._ended) == len(self.ids):
-            self._over.set()
+    def record(self, outcome: Outcome) -> None:
+        """Record the outcome of one of the commands."""
+        self._outcomes[outcome.id] = outcome
+        if len(self._outcomes) == len(self.ids):
+            self._is_over.set()
 
     def release(self) -> None:
-        """Wait no longer."""
-        self._over.set()
+        """End the wait, whether or not all commands are finished."""
+        self._is_over.set()
 
     async def outcomes(self, *, seconds: float) -> dict[UUID, Outcome] | None:
-        """The outcomes of all the commands; ``None`` if some have not ended in time."""
+        """Wait and return the outcomes of all commands; ``None`` if some are not finished after ``seconds``."""
         if seconds > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._over.wait(), seconds)
-        return self._ended if len(self._ended) == len(self.ids) else None
+                await asyncio.wait_for(self._is_over.wait(), seconds)
+        return self._outcomes if len(self._outcomes) == len(self.ids) else None

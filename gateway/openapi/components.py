@@ -1,42 +1,63 @@
-"""The schemas of the OpenAPI file: how entities look on the wire, and what bodies are taken.
+"""The components of the OpenAPI document: entities, request bodies and errors.
 
-What may be sent comes from the commands themselves; what is answered is written down here, and tests compare real
-answers with it.
+Entity schemas are derived from the declarations that serializers build, request bodies from the command classes. The
+rest is written here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any, Final
 
+from gateway.api.bulk import MAX_ITEMS
 from gateway.api.endpoint import Endpoint, Operation
-from models.alert_rules.enums import ActionType, TargetType
-from models.alert_rules.evaluation import Ignored
-from models.enums import (
-    AlertState,
-    CommandState,
-    NotificationReason,
-    ObjectStatus,
-    Role,
-    SubscriptionReason,
-)
+from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
+from models import serializers
+from models.alert_rules import serializers as rule_serializers
+from models.enums import AlertState
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.commands.rule_fields import ACTION_SCHEMA
 
-Json = dict[str, Any]
+# --- entities --------------------------------------------------------------------------------------------------
+
+_ENTITY_TYPES: Final[Mapping[str, type]] = {
+    "UserBrief": serializers.UserBriefJson,
+    "User": serializers.UserJson,
+    "Activity": serializers.ActivityJson,
+    "Incident": serializers.IncidentJson,
+    "IncidentDetails": serializers.IncidentDetailsJson,
+    "AlertRule": serializers.ExpandedAlertRuleJson,
+    "AlertRuleDetails": serializers.ExpandedAlertRuleDetailsJson,
+    "Trigger": rule_serializers.TriggerJson,
+    "TriggerAction": rule_serializers.TriggerActionJson,
+    "Snooze": rule_serializers.SnoozeJson,
+    "Observed": serializers.ObservedJson,
+    "Observation": serializers.ObservationJson,
+    "Told": serializers.PreviewRecipientJson,
+    "Subscriber": serializers.SubscriberJson,
+    "Command": serializers.CommandJson,
+    "Organization": serializers.OrganizationJson,
+    "Member": serializers.MemberJson,
+    "Team": serializers.TeamOrProjectJson,
+    "Project": serializers.TeamOrProjectJson,
+    "Notification": serializers.NotificationJson,
+}
+"""The entities of responses, by component name."""
+
+_COMPONENT_NAMES: Final[ComponentNames] = {entity: name for name, entity in _ENTITY_TYPES.items()} | {
+    # Whether a rule is expanded depends on the query, not on where it appears.
+    rule_serializers.AlertRuleJson: "AlertRule"
+}
+
+
+# --- bodies and errors that are not entities -------------------------------------------------------------------
 
 _TEXT: Final[Json] = {"type": "string"}
-_TEXT_OR_NULL: Final[Json] = {"type": ["string", "null"]}
-_NUMBER: Final[Json] = {"type": "integer"}
-_MEASURE_OR_NULL: Final[Json] = {"type": ["number", "null"]}
-_TRUTH: Final[Json] = {"type": "boolean"}
-_ID: Final[Json] = {"type": "string", "pattern": "^[0-9]+$"}
-_UUID: Final[Json] = {"type": "string", "format": "uuid"}
-_TIME: Final[Json] = {"type": "string", "format": "date-time"}
+_INTEGER: Final[Json] = {"type": "integer"}
 _TIME_OR_NULL: Final[Json] = {"type": ["string", "null"], "format": "date-time"}
-
 _LABELS: Final[Json] = {
     "type": "object",
     "propertyNames": json_schema.STORABLE,
@@ -52,205 +73,15 @@ def _list(items: Json) -> Json:
     return {"type": "array", "items": items}
 
 
-def _one_of(words: type) -> Json:
-    return {"type": "string", "enum": [str(word) for word in words]}  # type: ignore[attr-defined]
+def _one_of(values: type[StrEnum]) -> Json:
+    return {"type": "string", "enum": [value.value for value in values]}
 
 
-def _named(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _or_null(name: str) -> Json:
-    return {"anyOf": [_named(name), {"type": "null"}]}
-
-
-_USER_BRIEF: Final = _object(id=_ID, name=_TEXT, username=_TEXT, email=_TEXT)
-_USER: Final = _object(
-    id=_ID,
-    name=_TEXT,
-    username=_TEXT,
-    email=_TEXT,
-    avatarUrl=_TEXT_OR_NULL,
-    isActive=_TRUTH,
-    hasPasswordAuth=_TRUTH,
-    isManaged=_TRUTH,
-    dateJoined=_TIME,
-    lastLogin=_TIME_OR_NULL,
-    has2fa=_TRUTH,
-    lastActive=_TIME_OR_NULL,
-    isSuperuser=_TRUTH,
-    isStaff=_TRUTH,
-    experiments={"type": "object"},
-    emails=_list(_object(id=_ID, email=_TEXT, is_verified=_TRUTH)),
-    avatar=_object(avatarType=_TEXT, avatarUuid=_TEXT_OR_NULL, avatarUrl=_TEXT_OR_NULL),
-)
-_SEEN_BY: Final[Json] = {
-    "type": "object",
-    "properties": _USER["properties"] | {"lastSeen": _TIME},
-    "required": [*_USER["required"], "lastSeen"],
-}
-
-
-def _with_optional(schema: Json, **fields: Json) -> Json:
-    return schema | {"properties": schema["properties"] | fields}
-
-
-_NUMBER_OR_NULL: Final[Json] = {"type": ["number", "null"]}
-_ACTION: Final = _object(
-    id=_ID,
-    alertRuleTriggerId=_ID,
-    type=_one_of(ActionType),
-    targetType=_one_of(TargetType),
-    targetIdentifier=_TEXT,
-    inputChannelId={"type": "null"},
-    integrationId={"type": "null"},
-    sentryAppId={"type": "null"},
-    dateCreated=_TIME,
-    desc=_TEXT,
-    priority={"type": "null"},
-)
-_TRIGGER: Final = _object(
-    id=_ID,
-    alertRuleId=_ID,
-    label=_TEXT,
-    thresholdType={"type": "integer", "enum": [0, 1]},
-    alertThreshold={"type": "number"},
-    resolveThreshold=_NUMBER_OR_NULL,
-    dateCreated=_TIME,
-    actions=_list(_named("TriggerAction")),
-)
-_RULE: Final = _object(
-    id=_ID,
-    name=_TEXT,
-    organizationId=_ID,
-    status={"type": "integer", "enum": [0, 4, 5]},
-    queryType={"type": "integer", "enum": [0, 1, 2]},
-    dataset=_TEXT,
-    query=_TEXT,
-    aggregate=_TEXT,
-    thresholdType={"type": "integer", "enum": [0, 1]},
-    resolveThreshold=_NUMBER_OR_NULL,
-    timeWindow={"type": "number"},
-    environment=_TEXT_OR_NULL,
-    resolution={"type": "number"},
-    thresholdPeriod=_NUMBER,
-    triggers=_list(_named("Trigger")),
-    projects=_list(_TEXT),
-    includeAllProjects=_TRUTH,
-    owner=_TEXT_OR_NULL,
-    originalAlertRuleId={"type": ["integer", "null"]},
-    comparisonDelta=_NUMBER_OR_NULL,
-    dateModified=_TIME,
-    dateCreated=_TIME,
-    createdBy={"anyOf": [_object(id=_NUMBER, name=_TEXT, email=_TEXT), {"type": "null"}]},
-    monitorType=_NUMBER,
-    activationCondition={"type": ["integer", "null"]},
-    activations=_list({"type": "object"}),
-    description=_TEXT,
-    version=_NUMBER,
-)
-_EXPANDED: Final = {"latestIncident": _or_null("Incident")}
-_RULE_DETAILS: Final = _object(
-    **_RULE["properties"], excludedProjects=_list(_TEXT), eventTypes=_list(_TEXT), snooze=_TRUTH
-)
-
-_INCIDENT: Final = _object(
-    id=_ID,
-    identifier=_ID,
-    organizationId=_ID,
-    projects=_list(_TEXT),
-    alertRule=_or_null("AlertRule"),
-    activities={"type": ["array", "null"], "items": _named("Activity")},
-    seenBy={"type": ["array", "null"], "items": _SEEN_BY},
-    hasSeen={"type": ["boolean", "null"]},
-    status={"type": "integer", "enum": [1, 2, 10, 20]},
-    statusMethod=_NUMBER,
-    type=_NUMBER,
-    title=_TEXT,
-    dateStarted=_TIME,
-    dateDetected=_TIME,
-    dateCreated=_TIME,
-    dateClosed=_TIME_OR_NULL,
-    version=_NUMBER,
-)
-
-_ENTITIES: Final[Json] = {
-    "UserBrief": _USER_BRIEF,
-    "User": _USER,
-    "Activity": _object(
-        id=_ID,
-        incidentIdentifier=_ID,
-        user=_or_null("User"),
-        type={"type": "integer", "enum": [1, 2, 3, 4]},
-        value=_TEXT_OR_NULL,
-        previousValue=_TEXT_OR_NULL,
-        comment=_TEXT_OR_NULL,
-        dateCreated=_TIME,
-        version=_NUMBER,
-    ),
-    "Incident": _INCIDENT,
-    "IncidentDetails": {
-        "type": "object",
-        "properties": _INCIDENT["properties"]
-        | {"seenBy": _list(_SEEN_BY), "hasSeen": _TRUTH, "isSubscribed": _TRUTH, "discoverQuery": _TEXT},
-        "required": [*_INCIDENT["required"], "isSubscribed", "discoverQuery"],
-    },
-    "AlertRule": _with_optional(_RULE, snooze={"const": True}, **_EXPANDED),
-    "AlertRuleDetails": _with_optional(_RULE_DETAILS, snoozeForEveryone=_TRUTH, snoozeCreatedBy=_TEXT, **_EXPANDED),
-    "Trigger": _TRIGGER,
-    "TriggerAction": _ACTION,
+_OTHER_SCHEMAS: Final[Json] = {
     "ActionBody": ACTION_SCHEMA,
-    "AvailableActions": _list(_object(type=_one_of(ActionType), allowedTargetTypes=_list(_one_of(TargetType)))),
-    "Snooze": _object(
-        ownerId=_ID,
-        userId={"description": "A user's id, or `everyone`.", "type": "string"},
-        until={"description": "A time, or `forever`.", "type": "string"},
-        dateAdded=_TIME,
-        ruleId={"type": "null"},
-        alertRuleId=_ID,
-    ),
-    "Observed": {
-        "type": "object",
-        "properties": {
-            "fired": _list(_TEXT),
-            "resolved": _list(_TEXT),
-            "incident": _or_null("Incident"),
-            "ignored": _one_of(Ignored),
-        },
-        "required": ["fired", "resolved", "incident"],
-    },
-    "Observation": _object(
-        project=_TEXT,
-        value=_MEASURE_OR_NULL,
-        comparisonValue=_MEASURE_OR_NULL,
-        timestamp=_TIME,
-        dateCreated=_TIME,
-        fired=_list(_TEXT),
-        resolved=_list(_TEXT),
-        ignored={"type": ["string", "null"], "enum": [*(str(why) for why in Ignored), None]},
-        incidentIdentifier={"type": ["string", "null"], "pattern": "^[0-9]+$"},
-        counted={
-            "description": "By label of the trigger: how often in a row it was met, and missed while it burned.",
-            "type": "object",
-            "additionalProperties": _object(alerts=_NUMBER, resolves=_NUMBER),
-        },
-    ),
-    "Told": _object(user=_named("UserBrief"), reason=_one_of(NotificationReason)),
+    "AvailableActions": _list(entity_schema(rule_serializers.AvailableActionJson, _COMPONENT_NAMES)),
     "Nothing": {"type": "object", "additionalProperties": False},
-    "Subscriber": _object(user=_named("UserBrief"), reason=_one_of(SubscriptionReason)),
-    "Command": _object(
-        id=_UUID,
-        type={"type": "string"},
-        status=_one_of(CommandState),
-        organization=_TEXT_OR_NULL,
-        acceptedAt=_TIME,
-        finishedAt=_TIME_OR_NULL,
-        attempts=_NUMBER,
-        heldBy=_TEXT_OR_NULL,
-        outcome={"anyOf": [_object(status=_NUMBER, body={}), {"type": "null"}]},
-        error=_TEXT_OR_NULL,
-    ),
-    "CommandList": _object(commands=_list(_named("Command"))),
+    "CommandList": _object(commands=_list(component_reference("Command"))),
     "AlertGroup": {
         "description": "What Alertmanager posts, version 4 of its webhook; other fields are ignored.",
         "type": "object",
@@ -273,29 +104,8 @@ _ENTITIES: Final[Json] = {
         },
         "required": ["version", "groupKey", "status", "alerts"],
     },
-    "Organization": _object(
-        id=_ID,
-        slug=_TEXT,
-        name=_TEXT,
-        features=_list(_TEXT),
-        options=_object(open_membership=_TRUTH, alerts_member_write=_TRUTH, events_member_admin=_TRUTH),
-    ),
-    "Member": _object(id=_ID, role=_one_of(Role), user=_named("UserBrief"), teams=_list(_TEXT)),
-    "Team": _object(id=_ID, slug=_TEXT, name=_TEXT, status=_one_of(ObjectStatus)),
-    "Project": _object(id=_ID, slug=_TEXT, name=_TEXT, status=_one_of(ObjectStatus)),
-    "Notification": _object(
-        id=_ID,
-        reason=_one_of(NotificationReason),
-        event=_object(id=_UUID, type=_TEXT),
-        incident=_object(identifier=_ID, title=_TEXT),
-        activity=_object(id=_ID),
-        text=_TEXT,
-        dateCreated=_TIME,
-        dateRead=_TIME_OR_NULL,
-        retracted=_TRUTH,
-    ),
-    "UnreadCount": _object(unread=_NUMBER),
-    "ReadCount": _object(read=_NUMBER),
+    "UnreadCount": _object(unread=_INTEGER),
+    "ReadCount": _object(read=_INTEGER),
     "Directory": {
         "type": "object",
         "properties": {
@@ -306,7 +116,7 @@ _ENTITIES: Final[Json] = {
     },
     "DirectorySummary": {
         "type": "object",
-        "additionalProperties": _object(created=_NUMBER, changed=_NUMBER, unchanged=_NUMBER),
+        "additionalProperties": _object(created=_INTEGER, changed=_INTEGER, unchanged=_INTEGER),
     },
     "Events": {
         "description": "Server-sent events: `id` and `event` are id and type of a CloudEvent, `data` is its JSON.",
@@ -321,16 +131,16 @@ _ENTITIES: Final[Json] = {
         "description": "A detail, a bare text or a list of them, or texts for each field: nested as the fields are,"
         " lists by index.",
         "anyOf": [
-            _named("Error"),
+            component_reference("Error"),
             {"type": "string"},
             _list(_TEXT),
-            {"type": "object", "additionalProperties": {"anyOf": [_list(_TEXT), _named("FieldErrors")]}},
+            {"type": "object", "additionalProperties": {"anyOf": [_list(_TEXT), component_reference("FieldErrors")]}},
         ],
     },
     "Problem": _object(
         type=_TEXT,
         title=_TEXT,
-        status=_NUMBER,
+        status=_INTEGER,
         detail=_TEXT,
         code=_TEXT,
         errors=_list(_object(pointer=_TEXT, detail=_TEXT)),
@@ -338,61 +148,67 @@ _ENTITIES: Final[Json] = {
 }
 
 
+# --- the document's components ---------------------------------------------------------------------------------
+
+
+def build_schemas(endpoints: Sequence[Endpoint]) -> Json:
+    """Return every schema that the document refers to, by component name."""
+    entities = {name: entity_schema(entity, _COMPONENT_NAMES) for name, entity in _ENTITY_TYPES.items()}
+    bodies = {
+        operation.body or operation.command_class.__name__: _command_body(
+            operation.command_class, operation.path_fields, operation.narrowed
+        )
+        for endpoint in endpoints
+        for operation in endpoint.operations.values()
+        if operation.command_class
+    }
+    return entities | _OTHER_SCHEMAS | bodies | {"CommandRequest": _bulk_body()}
+
+
 def body_name(operation: Operation) -> str | None:
-    """The schema of what an operation takes, if it takes anything."""
-    return operation.body or (operation.message.__name__ if operation.message else None)
+    """Return the component name of an operation's request body, ``None`` if it takes no body."""
+    return operation.body or (operation.command_class.__name__ if operation.command_class else None)
 
 
 def requires_body(schema: Mapping[str, Any]) -> bool:
-    """Whether an empty object, which is what no body stands for, does not fit it."""
-    ways = schema.get("anyOf", ())
-    return bool(schema.get("required")) or (bool(ways) and all(requires_body(way) for way in ways))
+    """Return whether the schema rejects an empty object, which a missing body counts as."""
+    alternatives = schema.get("anyOf", ())
+    return bool(schema.get("required")) or (bool(alternatives) and all(requires_body(each) for each in alternatives))
 
 
-def build_schemas(addresses: Sequence[Endpoint]) -> Json:
-    """Every schema that the file refers to."""
-    bodies = {
-        operation.body or operation.message.__name__: _body(operation.message, operation.in_address, operation.narrowed)
-        for address in addresses
-        for operation in address.operations.values()
-        if operation.message
-    }
-    return _ENTITIES | bodies | {"CommandRequest": _bulk()}
-
-
-def _bulk() -> Json:
+def _bulk_body() -> Json:
     items: list[Json] = []
     for name, entry in CATALOG.items():
-        item = _body(entry.command_class, (), {})
+        item = _command_body(entry.command_class, (), {})
         key = {"type": "string", "pattern": "^[!-~]{1,255}$"}
         item["properties"] |= {"type": {"const": name}, "idempotencyKey": key}
         item["required"] = ["type", *item.get("required", [])]
         items.append(_closed(item))
-    listed: Json = {"type": "array", "minItems": 1, "maxItems": 1000, "items": {"oneOf": items}}
-    return _object(commands=listed)
+    commands: Json = {"type": "array", "minItems": 1, "maxItems": MAX_ITEMS, "items": {"oneOf": items}}
+    return _object(commands=commands)
 
 
 def _closed(schema: Any) -> Any:
-    # Items of a list take no field that they do not know, nor do their parts.
+    # In a bulk request unknown fields are errors, also in nested objects.
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    closed = {word: _closed(each) for word, each in schema.items()}
+    closed = {keyword: _closed(each) for keyword, each in schema.items()}
     return closed | {"additionalProperties": False} if "properties" in schema else closed
 
 
-def _body(message: type[Command], in_address: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
-    schema = message.model_json_schema(by_alias=True, mode="validation")
-    hidden = message.path_fields.union(in_address)
+def _command_body(command_class: type[Command], path_fields: Sequence[str], narrowed: Mapping[str, Json]) -> Json:
+    schema = command_class.model_json_schema(by_alias=True, mode="validation")
+    hidden = command_class.path_fields.union(path_fields)
     fields = {name: each for name, each in schema["properties"].items() if name not in hidden}
-    if message.is_partial:
+    if command_class.is_partial:
         fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}
-    body: Json = {"type": "object", "title": message.__name__, "properties": {**fields, **narrowed}}
+    body: Json = {"type": "object", "title": command_class.__name__, "properties": {**fields, **narrowed}}
     if "anyOf" in schema:
         body["anyOf"] = schema["anyOf"]
-    if message.__doc__:
-        body["description"] = " ".join(message.__doc__.split())
+    if command_class.__doc__:
+        body["description"] = " ".join(command_class.__doc__.split())
     if required := [name for name in schema.get("required", []) if name not in hidden]:
         body["required"] = required
     return body

@@ -1,4 +1,4 @@
-"""The OpenAPI file: every address that the doors know, described from the same table that they work from."""
+"""Build the OpenAPI document from the endpoint table that the gateway serves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi import components, shared
-from gateway.openapi.components import Json
+from gateway.openapi.entity_schema import Json, component_reference
 
-_PATHS: Final = {
-    "organization": "Slug or number of the organization.",
-    "identifier": "Number of the incident in its organization.",
-    "comment": "Id of the comment: of its activity.",
+_PATH_PARAMETERS: Final = {
+    "organization": "Slug or id of the organization.",
+    "identifier": "Number of the incident within its organization.",
+    "comment": "Id of the comment's activity.",
     "command": "Id of the command.",
     "project": "Slug of the project.",
     "rule": "Id of the alert rule.",
@@ -27,56 +27,58 @@ _NAME_SCHEMA: Final = {"type": "string", "minLength": 1}
 
 _DESCRIPTION: Final = (
     "Work on incidents through messages. Every write is a command: accepted once it is in the ledger, then applied by"
-    " a worker. A route waits for the outcome, or answers 202 with the command. Errors are `application/problem+json`"
-    " for callers who ask for it."
+    " a worker. An endpoint waits for the outcome, or responds with 202 and the command. Errors are"
+    " `application/problem+json` for callers who accept it."
 )
 
 
-def describe(addresses: Sequence[Endpoint]) -> Json:
-    """The file, as JSON."""
-    bodies = components.build_schemas(addresses)
+def build_document(endpoints: Sequence[Endpoint]) -> Json:
+    """Return the document as JSON."""
+    schemas = components.build_schemas(endpoints)
     paths: Json = {
-        address.path: {method.lower(): _operation(address, each, bodies) for method, each in address.operations.items()}
-        | ({"parameters": _path_parameters(address.path)} if "{" in address.path else {})
-        for address in addresses
+        endpoint.path: {
+            method.lower(): _operation(endpoint, each, schemas) for method, each in endpoint.operations.items()
+        }
+        | ({"parameters": _path_parameters(endpoint.path)} if "{" in endpoint.path else {})
+        for endpoint in endpoints
     }
     return {
         "openapi": "3.1.0",
         "info": {"title": "tocsin", "version": version("tocsin"), "description": _DESCRIPTION},
-        "paths": paths | shared.OPEN_PATHS,
+        "paths": paths | shared.PUBLIC_PATHS,
         "components": {
-            "schemas": bodies,
+            "schemas": schemas,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}],
     }
 
 
-def _operation(address: Endpoint, operation: Operation, bodies: Mapping[str, Json]) -> Json:
+def _operation(endpoint: Endpoint, operation: Operation, schemas: Mapping[str, Json]) -> Json:
     described: Json = {
         "operationId": operation.handle.__name__,
         "summary": operation.summary,
-        "tags": [address.tag],
+        "tags": [endpoint.tag],
         "parameters": _parameters(operation),
-        "responses": _responses(address, operation),
+        "responses": _responses(endpoint, operation),
     }
     if operation.handle.__doc__:
         described["description"] = operation.handle.__doc__.splitlines()[0]
     if body := components.body_name(operation):
-        required = components.requires_body(bodies[body])
-        described["requestBody"] = {"required": required, "content": _content(_reference(body))}
+        required = components.requires_body(schemas[body])
+        described["requestBody"] = {"required": required, "content": _content(component_reference(body))}
     return described
 
 
 def _links(operation: Operation, status: int) -> Json:
     links = shared.LINKS.get(operation.handle.__name__, {}) if status in (200, 201) else {}
-    if operation.is_command and _names_its_command(operation):
+    if operation.is_command and _returns_one_command(operation):
         links = links | shared.COMMAND_LINKS
     return {"links": links} if links else {}
 
 
-def _names_its_command(operation: Operation) -> bool:
-    return "CommandList" not in operation.answers.values()
+def _returns_one_command(operation: Operation) -> bool:
+    return "CommandList" not in operation.responses.values()
 
 
 def _path_parameters(path: str) -> list[Json]:
@@ -85,7 +87,7 @@ def _path_parameters(path: str) -> list[Json]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": _PATHS[name],
+            "description": _PATH_PARAMETERS[name],
             "schema": _PATH_SCHEMAS.get(name, _NAME_SCHEMA),
         }
         for name in re.findall(r"\{(\w+)\}", path)
@@ -102,7 +104,7 @@ def _parameters(operation: Operation) -> list[Json]:
     headers: list[str] = ["Act-As"]
     if operation.is_command:
         headers += ["Prefer", "Idempotency-Key", "If-Match"]
-    if operation.waits:
+    if operation.can_wait:
         headers += ["Prefer"]
     if operation.has_etag:
         headers += ["If-None-Match"]
@@ -111,69 +113,73 @@ def _parameters(operation: Operation) -> list[Json]:
     return parameters + [shared.HEADER_PARAMETERS[name] for name in headers]
 
 
-def _responses(address: Endpoint, operation: Operation) -> Json:
+def _responses(endpoint: Endpoint, operation: Operation) -> Json:
     responses: Json = {}
-    for status, name in operation.answers.items():
-        responses[str(status)] = _response(shared.SUCCESSES[status], _answer_schema(operation, name))
+    for status, name in operation.responses.items():
+        responses[str(status)] = _response(shared.SUCCESSES[status], _response_schema(operation, name))
         if operation.is_stream:
-            responses[str(status)]["content"] = {"text/event-stream": {"schema": _reference(str(name))}}
-    if operation.is_command and 202 not in operation.answers:
-        responses["202"] = _response(shared.SUCCESSES[202], _reference("Command"))
+            responses[str(status)]["content"] = {"text/event-stream": {"schema": component_reference(str(name))}}
+    if operation.is_command and 202 not in operation.responses:
+        responses["202"] = _response(shared.SUCCESSES[202], component_reference("Command"))
     for status in map(int, responses):
-        responses[str(status)] |= {"headers": _answer_headers(operation, status)} | _links(operation, status)
+        responses[str(status)] |= {"headers": _response_headers(operation, status)} | _links(operation, status)
     if operation.has_etag:
         headers = _headers("ETag", "Cache-Control") | _headers(*_waiting_headers(operation), required=False)
-        responses["304"] = {"description": "The caller has it already.", "headers": headers}
-    for status in _refusals(address, operation):
+        responses["304"] = {"description": "The caller already has the current version.", "headers": headers}
+    for status in _refusals(endpoint, operation):
         responses[str(status)] = _refusal(status, operation)
-    for described in responses.values():
-        described["headers"] = described.get("headers", {}) | _headers(*shared.SHARING_HEADERS, required=False)
+    for response in responses.values():
+        response["headers"] = (
+            response.get("headers", {})
+            | _headers(*shared.EVERY_RESPONSE_HEADERS)
+            | _headers(*shared.CORS_HEADERS, required=False)
+        )
     return responses
 
 
-def _refusals(address: Endpoint, operation: Operation) -> list[int]:
+def _refusals(endpoint: Endpoint, operation: Operation) -> list[int]:
     statuses = {400, 401, 403, 413, 415, 500, 503}
-    if address.permission is not None or "{" in address.path:
+    if endpoint.permission is not None or "{" in endpoint.path:
         statuses.add(404)
     if operation.is_command:
-        statuses |= {409, 412, 422, 429, *operation.refuses}
+        statuses |= {409, 412, 422, 429, *operation.refusals}
     return sorted(statuses)
 
 
 _COMMAND_HEADERS: Final = ("Idempotent-Replayed", "Preference-Applied")
 
 
-def _answer_headers(operation: Operation, status: int) -> Json:
-    always: list[str] = []
-    maybe = _waiting_headers(operation)
+def _response_headers(operation: Operation, status: int) -> Json:
+    required: list[str] = []
+    optional = _waiting_headers(operation)
     if operation.is_command:
-        maybe += _COMMAND_HEADERS
-        (always if _names_its_command(operation) else maybe).append("Command-Id")
+        optional += _COMMAND_HEADERS
+        (required if _returns_one_command(operation) else optional).append("Command-Id")
     if operation.is_command and status == 202:
-        always.append("Retry-After")
-        (always if _names_its_command(operation) else maybe).append("Location")
+        required.append("Retry-After")
+        (required if _returns_one_command(operation) else optional).append("Location")
     if operation.has_etag:
-        always += ["ETag", "Cache-Control"]
+        required += ["ETag", "Cache-Control"]
     if operation.is_list:
-        always.append("Link")
-    always += operation.headers
+        required.append("Link")
+    required += operation.headers
     if operation.is_stream:
         return shared.STREAM_HEADERS
-    return _headers(*always) | _headers(*maybe, required=False)
+    return _headers(*required) | _headers(*optional, required=False)
 
 
 def _waiting_headers(operation: Operation) -> list[str]:
-    return ["Preference-Applied"] if operation.waits else []
+    return ["Preference-Applied"] if operation.can_wait else []
 
 
 def _headers(*names: str, required: bool = True) -> Json:
-    return {name: shared.ANSWER_HEADERS[name] | {"required": required} for name in names}
+    return {name: shared.RESPONSE_HEADERS[name] | {"required": required} for name in names}
 
 
-def _answer_schema(operation: Operation, name: str | None) -> Json | None:
+def _response_schema(operation: Operation, name: str | None) -> Json | None:
     if name is None:
         return None
-    return {"type": "array", "items": _reference(name)} if operation.is_list else _reference(name)
+    return {"type": "array", "items": component_reference(name)} if operation.is_list else component_reference(name)
 
 
 def _response(description: str, schema: Json | None) -> Json:
@@ -181,20 +187,16 @@ def _response(description: str, schema: Json | None) -> Json:
 
 
 def _refusal(status: int, operation: Operation) -> Json:
-    content = _content(_reference("FieldErrors" if status == 400 else "Error"))
-    always = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
-    # What the worker refuses was accepted before, and is a command like any other.
-    maybe = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in shared.OUTCOMES else []
+    content = _content(component_reference("FieldErrors" if status == 400 else "Error"))
+    required = {401: ["WWW-Authenticate"], 429: ["Retry-After"], 503: ["Retry-After"]}.get(status, [])
+    # A refusal by the worker is the outcome of an accepted command.
+    optional = ["Command-Id", *_COMMAND_HEADERS] if operation.is_command and status in shared.OUTCOME_STATUSES else []
     return {
         "description": shared.REFUSALS[status],
-        "content": content | {"application/problem+json": {"schema": _reference("Problem")}},
-        "headers": _headers(*always) | _headers(*maybe, required=False),
+        "content": content | {"application/problem+json": {"schema": component_reference("Problem")}},
+        "headers": _headers(*required) | _headers(*optional, required=False),
     }
 
 
 def _content(schema: Mapping[str, Any]) -> Json:
     return {"application/json": {"schema": schema}}
-
-
-def _reference(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}

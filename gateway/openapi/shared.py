@@ -1,140 +1,143 @@
-"""What the OpenAPI file says of exchanges: the statuses, headers and parameters they share, and where answers lead."""
+"""Parts of the OpenAPI document that operations share: statuses, headers, parameters, and links between operations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from gateway.openapi.components import Json
+from gateway.openapi.entity_schema import Json
 
 SUCCESSES: Final = {
     200: "Done.",
     201: "Created.",
-    202: "Accepted; the outcome will be at Location.",
-    204: "Done; there is nothing to say.",
+    202: "Accepted; the outcome will be available at Location.",
+    204: "Done; the response has no body.",
 }
 REFUSALS: Final = {
-    400: "The request cannot be read, or a field does not fit.",
-    401: "No credential, or none that is valid.",
+    400: "The request is malformed, or a field is invalid.",
+    401: "There is no credential, or it is invalid.",
     403: "The caller may not do this.",
-    404: "There is no such thing, or it is not the caller's to see.",
-    409: "It contradicts what stands now.",
-    410: "It stands already.",
+    404: "The resource does not exist, or the caller may not see it.",
+    409: "The change conflicts with the current state.",
+    410: "The change was already made.",
     412: "The resource has changed since the caller read it.",
     413: "The body is too large.",
-    415: "The body is no JSON.",
+    415: "The body is not JSON.",
     422: "The Idempotency-Key covers another request.",
-    429: "The caller sends too fast.",
-    500: "A fault; errorId leads to it.",
-    503: "It cannot be taken now; repeat with the same Idempotency-Key.",
+    429: "The caller exceeds the rate limit.",
+    500: "An internal error; the log contains its errorId.",
+    503: "The request cannot be accepted now; repeat it with the same Idempotency-Key.",
 }
-OUTCOMES: Final = frozenset({400, 403, 404, 409, 410, 412, 500})
-"""What a command that was accepted can still end as, beside its success."""
+OUTCOME_STATUSES: Final = frozenset({400, 403, 404, 409, 410, 412, 500})
+"""Refusals and errors that can be the outcome of an accepted command."""
 
 
-def _answer_header(description: str, **schema: Any) -> Json:
+def _response_header(description: str, **schema: Any) -> Json:
     return {"description": description, "schema": {"type": "string"} | schema}
 
 
-ANSWER_HEADERS: Final = {
-    "Cache-Control": _answer_header("For the caller alone, and to be asked for again.", const="private, no-cache"),
-    "Command-Id": _answer_header("Id of the command, if exactly one was accepted.", format="uuid"),
-    "ETag": _answer_header('"<version>-<digest of the answer>"', pattern='^"[0-9]+-[0-9a-f]{16}"$'),
-    "Idempotent-Replayed": _answer_header("An earlier request with this key was accepted.", const="true"),
-    "Link": _answer_header("The previous and the next page, with rel, results and cursor."),
-    "Location": _answer_header("Where the outcome will be.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
-    "Preference-Applied": _answer_header("What was done of Prefer."),
-    "Retry-After": _answer_header("Seconds until it is worth trying again.", pattern="^[0-9]+$"),
-    "WWW-Authenticate": _answer_header("The scheme of credentials.", const="Bearer"),
-    "Access-Control-Allow-Origin": _answer_header("The Origin of the request, if pages of it may read this."),
-    "Access-Control-Expose-Headers": _answer_header("The headers that such a page may read."),
-    "Content-Security-Policy": _answer_header("Nothing comes from anywhere but here."),
-    "X-Content-Type-Options": _answer_header("The type is as it is said.", const="nosniff"),
-    "X-Sentry-Alert-Rule-Hits": _answer_header("How many rules there are in all.", pattern="^[0-9]+$"),
-    "X-Sentry-Alert-Rule-Limit": _answer_header("How many rules an organization may have.", pattern="^[0-9]+$"),
-    "Vary": _answer_header("The answer to a request with an Origin is for that origin.", const="Origin"),
+RESPONSE_HEADERS: Final = {
+    "Cache-Control": _response_header("Private to the caller, and to be revalidated.", const="private, no-cache"),
+    "Command-Id": _response_header("Id of the command, if exactly one was accepted.", format="uuid"),
+    "ETag": _response_header('"<version>-<digest of the body>"', pattern='^"[0-9]+-[0-9a-f]{16}"$'),
+    "Idempotent-Replayed": _response_header("An earlier request with this key was accepted.", const="true"),
+    "Link": _response_header("The previous and the next page, with rel, results and cursor."),
+    "Location": _response_header("Path of the accepted command.", pattern="^/api/0/commands/[0-9a-f-]{36}/$"),
+    "Preference-Applied": _response_header("The preferences of Prefer that were applied."),
+    "Retry-After": _response_header("Seconds to wait before the next attempt.", pattern="^[0-9]+$"),
+    "WWW-Authenticate": _response_header("The authentication scheme.", const="Bearer"),
+    "Access-Control-Allow-Origin": _response_header("The origin of the request, if it is allowed."),
+    "Access-Control-Expose-Headers": _response_header("The headers that scripts of that origin may read."),
+    "Content-Security-Policy": _response_header("Everything is loaded from this server only."),
+    "X-Content-Type-Options": _response_header("The media type is not to be guessed.", const="nosniff"),
+    "X-Request-Id": _response_header("Id of the request, given by the caller or generated.", pattern="^[!-~]{1,128}$"),
+    "X-Sentry-Alert-Rule-Hits": _response_header("Total number of rules.", pattern="^[0-9]+$"),
+    "X-Sentry-Alert-Rule-Limit": _response_header("Maximum number of rules per organization.", pattern="^[0-9]+$"),
+    "Vary": _response_header("The response depends on the Origin of the request.", const="Origin"),
 }
 STREAM_HEADERS: Final[Json] = {
-    "Cache-Control": _answer_header("Not to be kept.", const="no-store") | {"required": True},
-    "X-Accel-Buffering": _answer_header("Not to be collected on the way.", const="no") | {"required": True},
+    "Cache-Control": _response_header("Not to be cached.", const="no-store") | {"required": True},
+    "X-Accel-Buffering": _response_header("Not to be buffered by proxies.", const="no") | {"required": True},
 }
-SHARING_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
-"""What any answer says to a request that comes from a page."""
+CORS_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
+"""Response headers of a request with an ``Origin``."""
+
+EVERY_RESPONSE_HEADERS: Final = ("X-Request-Id",)
 
 
 def _link(operation: str, description: str, **parameters: str) -> Json:
-    here = {"organization": "$request.path.organization"}
-    return {"operationId": operation, "description": description, "parameters": here | parameters}
+    in_organization = {"organization": "$request.path.organization"}
+    return {"operationId": operation, "description": description, "parameters": in_organization | parameters}
 
 
-_OPENED: Final = {"identifier": "$response.body#/identifier"}
-_HERE: Final = {"identifier": "$request.path.identifier"}
-_POSTED: Final = _HERE | {"comment": "$response.body#/id"}
-_DETAILS: Final = _link("read_incident", "The incident.", **_HERE)
-_ACTIVITY: Final = _link("list_activity", "What happened on it.", **_HERE)
-_MADE: Final = {"rule": "$response.body#/id"}
-_RULES: Final = {"rule": "$request.path.rule"}
-_DRAWN: Final = _RULES | {"trigger": "$response.body#/id"}
-_TRIGGERS: Final = _RULES | {"trigger": "$request.path.trigger"}
-_AIMED: Final = _TRIGGERS | {"action": "$response.body#/id"}
-_RULE_DETAILS_NOW: Final = _link("read_rule", "The rule.", **_RULES)
-_VALUES: Final = _link("list_observations", "What its last values did.", **_RULES)
+_NEW_INCIDENT: Final = {"identifier": "$response.body#/identifier"}
+_SAME_INCIDENT: Final = {"identifier": "$request.path.identifier"}
+_NEW_COMMENT: Final = _SAME_INCIDENT | {"comment": "$response.body#/id"}
+_INCIDENT: Final = _link("read_incident", "The incident.", **_SAME_INCIDENT)
+_ACTIVITY: Final = _link("list_activity", "Its activity.", **_SAME_INCIDENT)
+_NEW_RULE: Final = {"rule": "$response.body#/id"}
+_SAME_RULE: Final = {"rule": "$request.path.rule"}
+_NEW_TRIGGER: Final = _SAME_RULE | {"trigger": "$response.body#/id"}
+_SAME_TRIGGER: Final = _SAME_RULE | {"trigger": "$request.path.trigger"}
+_NEW_ACTION: Final = _SAME_TRIGGER | {"action": "$response.body#/id"}
+_RULE: Final = _link("read_rule", "The rule.", **_SAME_RULE)
+_OBSERVATIONS: Final = _link("list_observations", "Its latest observations.", **_SAME_RULE)
 
 LINKS: Final[Json] = {
     "open_incident": {
-        "details": _link("read_incident", "The incident.", **_OPENED),
-        "close": _link("close_incident", "Close it.", **_OPENED),
-        "comment": _link("post_comment", "Say something on it.", **_OPENED),
-        "seen": _link("mark_seen", "Say that it was seen.", **_OPENED),
-        "subscribe": _link("subscribe", "Hear of it.", **_OPENED),
-        "activity": _link("list_activity", "What happened on it.", **_OPENED),
+        "details": _link("read_incident", "The incident.", **_NEW_INCIDENT),
+        "close": _link("close_incident", "Close it.", **_NEW_INCIDENT),
+        "comment": _link("post_comment", "Comment on it.", **_NEW_INCIDENT),
+        "seen": _link("mark_seen", "Mark it as seen.", **_NEW_INCIDENT),
+        "subscribe": _link("subscribe", "Subscribe to it.", **_NEW_INCIDENT),
+        "activity": _link("list_activity", "Its activity.", **_NEW_INCIDENT),
     },
     "post_comment": {
         "activity": _ACTIVITY,
-        "edit": _link("edit_comment", "Say something else instead.", **_POSTED),
-        "delete": _link("delete_comment", "Take it back.", **_POSTED),
+        "edit": _link("edit_comment", "Edit it.", **_NEW_COMMENT),
+        "delete": _link("delete_comment", "Delete it.", **_NEW_COMMENT),
     },
-    "edit_comment": {"activity": _ACTIVITY, "delete": _link("delete_comment", "Take it back.", **_POSTED)},
+    "edit_comment": {"activity": _ACTIVITY, "delete": _link("delete_comment", "Delete it.", **_NEW_COMMENT)},
     "close_incident": {"activity": _ACTIVITY},
-    "mark_seen": {"details": _DETAILS},
+    "mark_seen": {"details": _INCIDENT},
     "subscribe": {
-        "subscribers": _link("list_subscribers", "Who will hear of it.", **_HERE),
-        "unsubscribe": _link("unsubscribe", "Hear no more of it.", **_HERE),
+        "subscribers": _link("list_subscribers", "Its subscribers.", **_SAME_INCIDENT),
+        "unsubscribe": _link("unsubscribe", "Unsubscribe from it.", **_SAME_INCIDENT),
     },
     "create_rule": {
-        "details": _link("read_rule", "The rule.", **_MADE),
-        "update": _link("update_rule", "Let it say something else.", **_MADE),
-        "delete": _link("delete_rule", "Watch it no more.", **_MADE),
-        "triggers": _link("list_triggers", "Its thresholds.", **_MADE),
-        "trigger": _link("create_trigger", "Add a threshold.", **_MADE),
-        "observe": _link("observe_metric", "Send a value.", **_MADE),
-        "snooze": _link("snooze_rule", "Keep it silent.", **_MADE, project="$response.body#/projects/0"),
-        "wake": _link("unsnooze_rule", "Let it speak again.", **_MADE, project="$response.body#/projects/0"),
+        "details": _link("read_rule", "The rule.", **_NEW_RULE),
+        "update": _link("update_rule", "Update it.", **_NEW_RULE),
+        "delete": _link("delete_rule", "Delete it.", **_NEW_RULE),
+        "triggers": _link("list_triggers", "Its triggers.", **_NEW_RULE),
+        "trigger": _link("create_trigger", "Add a trigger.", **_NEW_RULE),
+        "observe": _link("observe_metric", "Send an observation.", **_NEW_RULE),
+        "snooze": _link("snooze_rule", "Snooze it.", **_NEW_RULE, project="$response.body#/projects/0"),
+        "wake": _link("unsnooze_rule", "Unsnooze it.", **_NEW_RULE, project="$response.body#/projects/0"),
     },
-    "update_rule": {"details": _RULE_DETAILS_NOW},
-    "observe_metric": {"observations": _VALUES, "details": _RULE_DETAILS_NOW},
+    "update_rule": {"details": _RULE},
+    "observe_metric": {"observations": _OBSERVATIONS, "details": _RULE},
     "create_trigger": {
-        "details": _link("read_trigger", "The threshold.", **_DRAWN),
-        "update": _link("update_trigger", "Move it.", **_DRAWN),
-        "delete": _link("delete_trigger", "Take it away.", **_DRAWN),
-        "actions": _link("list_actions", "Whom it tells.", **_DRAWN),
-        "action": _link("create_action", "Let it tell somebody else as well.", **_DRAWN),
+        "details": _link("read_trigger", "The trigger.", **_NEW_TRIGGER),
+        "update": _link("update_trigger", "Update it.", **_NEW_TRIGGER),
+        "delete": _link("delete_trigger", "Delete it.", **_NEW_TRIGGER),
+        "actions": _link("list_actions", "Its actions.", **_NEW_TRIGGER),
+        "action": _link("create_action", "Add an action.", **_NEW_TRIGGER),
     },
     "create_action": {
-        "details": _link("read_action", "Who is told.", **_AIMED),
-        "update": _link("update_action", "Tell somebody else instead.", **_AIMED),
-        "delete": _link("delete_action", "Tell them no more.", **_AIMED),
+        "details": _link("read_action", "The action.", **_NEW_ACTION),
+        "update": _link("update_action", "Update it.", **_NEW_ACTION),
+        "delete": _link("delete_action", "Delete it.", **_NEW_ACTION),
     },
     "snooze_rule": {
-        "wake": _link("unsnooze_rule", "Let it speak again.", **_RULES, project="$request.path.project"),
+        "wake": _link("unsnooze_rule", "Unsnooze it.", **_SAME_RULE, project="$request.path.project"),
     },
 }
-"""Where an answer leads, by operation."""
+"""Operations that can follow an operation, with the parameters taken from its response."""
 
 COMMAND_LINKS: Final[Json] = {
     "command": {
         "operationId": "read_command",
-        "description": "What became of the command.",
+        "description": "The command and its outcome.",
         "parameters": {"command": "$response.header.Command-Id"},
     }
 }
@@ -145,15 +148,15 @@ def _header(name: str, description: str, **schema: Any) -> Json:
 
 
 HEADER_PARAMETERS: Final = {
-    "Act-As": _header("Act-As", "user:ID; a service with that right acts for this member.", pattern="^user:[0-9]+$"),
+    "Act-As": _header("Act-As", "user:ID, the member whom a service acts for.", pattern="^user:[0-9]+$"),
     "Prefer": _header(
         "Prefer",
-        "respond-async answers at once; wait=N waits up to N seconds (0 to 30).",
+        "respond-async responds at once; wait=N waits up to N seconds (0 to 30).",
         examples=["respond-async", "wait=5"],
     ),
     "Idempotency-Key": _header(
         "Idempotency-Key",
-        "Makes a repetition harmless for a day.",
+        "Makes the request safe to repeat for a day.",
         pattern="^[!-~]+$",
         minLength=1,
         maxLength=255,
@@ -161,26 +164,26 @@ HEADER_PARAMETERS: Final = {
     ),
     "If-Match": _header(
         "If-Match",
-        '*, "<version>" or an ETag: the version that the caller means.',
+        '*, "<version>" or an ETag: the version that the caller changes.',
         pattern=r'^(\*|"[0-9]{1,19}(-[!#-~]*)?")$',
         examples=["*", '"3"'],
     ),
-    "If-None-Match": _header("If-None-Match", "ETags that the caller has already."),
-    "Last-Event-ID": _header("Last-Event-ID", "Go on after this event; after an unknown one with all of a day."),
+    "If-None-Match": _header("If-None-Match", "ETags that the caller already has."),
+    "Last-Event-ID": _header("Last-Event-ID", "Resume after this event; if it is unknown, with those of the last day."),
 }
 _CURSOR: Final = {"type": "string", "format": "cursor"}
 PAGING_PARAMETERS: Final[list[Json]] = [
     {
         "name": "per_page",
         "in": "query",
-        "description": "Rows of a page.",
+        "description": "Rows per page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 100},
     },
-    {"name": "cursor", "in": "query", "description": "Where to read on; opaque, from Link.", "schema": _CURSOR},
+    {"name": "cursor", "in": "query", "description": "Position of the page; opaque, from Link.", "schema": _CURSOR},
 ]
 
 
-def _open(
+def _public(
     summary: str, media_type: str, *, statuses: Sequence[int] = (200,), headers: Sequence[str] = (), **more: Any
 ) -> Json:
     return {
@@ -190,8 +193,11 @@ def _open(
             "security": [],
             "responses": {
                 str(status): {
-                    "description": "Well." if status == 200 else "Not ready.",
-                    "headers": {name: ANSWER_HEADERS[name] | {"required": True} for name in headers},
+                    "description": "OK." if status == 200 else "Not ready.",
+                    "headers": {
+                        name: RESPONSE_HEADERS[name] | {"required": True}
+                        for name in (*headers, *EVERY_RESPONSE_HEADERS)
+                    },
                     "content": {media_type: {"schema": {}}},
                 }
                 for status in statuses
@@ -204,16 +210,18 @@ def _open(
 _VERBOSE: Final = {
     "name": "verbose",
     "in": "query",
-    "description": "Say what was looked at.",
+    "description": "Include the result of each check.",
     "schema": {"type": "string"},
 }
 
-OPEN_PATHS: Final[Json] = {
-    "/livez": _open("Is it alive", "application/json"),
-    "/readyz": _open("Can it accept", "application/json", statuses=(200, 503), parameters=[_VERBOSE]),
-    "/version": _open("Which release is it", "application/json"),
-    "/metrics": _open("Figures for Prometheus", "text/plain"),
-    "/openapi.json": _open("This file", "application/json"),
-    "/docs": _open("This file, for people", "text/html", headers=("Content-Security-Policy", "X-Content-Type-Options")),
+PUBLIC_PATHS: Final[Json] = {
+    "/livez": _public("Check liveness", "application/json"),
+    "/readyz": _public("Check readiness", "application/json", statuses=(200, 503), parameters=[_VERBOSE]),
+    "/version": _public("Read the version", "application/json"),
+    "/metrics": _public("Read metrics for Prometheus", "text/plain"),
+    "/openapi.json": _public("Read the OpenAPI document", "application/json"),
+    "/docs": _public(
+        "Browse the OpenAPI document", "text/html", headers=("Content-Security-Policy", "X-Content-Type-Options")
+    ),
 }
-"""Addresses that need no token."""
+"""Paths that need no token."""

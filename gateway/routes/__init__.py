@@ -1,1 +1,1 @@
-"""Doormen of a few lines each: what every address does, and the list of all addresses."""
+"""Thin HTTP endpoints, one module per resource; each declares its endpoints in ``ENDPOINTS``."""

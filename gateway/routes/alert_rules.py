@@ -1,7 +1,7 @@
-"""Alert rules: the list of them, one's details, and asking for them to be made, changed and deleted.
+"""Alert rules: list, read, create, update, delete.
 
-Each address has a twin at its project, with a permission of its own. The rules found there are that project's, and what
-is made there is the project's.
+Each endpoint exists under the organization and under a project, with different permissions. Under a project only its
+rules are found, and a new rule belongs to it.
 """
 
 from __future__ import annotations
@@ -10,168 +10,175 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
+from gateway.api.access import require_project, require_rule
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
-from gateway.api.submit import ask, require_project, require_rule
+from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
+from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
-from gateway.http.responses import HttpResponse, json_response, read_answer
+from gateway.http.responses import HttpResponse, conditional_response, json_response
 from gateway.reads.alert_rules import RuleListQuery
 from gateway.reads.incident_filters import int_parameter
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule
-from models.alert_rules.enums import TARGETS
-from models.alert_rules.serializers import RuleSnapshot, rule_details, rule_json
+from models.alert_rules.serializers import RuleSnapshot, available_actions_json, rule_details_json, rule_json
 from models.enums import JSON, Feature
 from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 
 PAGE: Final = 25
-_ACTIONS: Final = [{"type": kind, "allowedTargetTypes": list(targets)} for kind, targets in TARGETS.items()]
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
+# --- reads -----------------------------------------------------------------------------------------------------
 
 
-async def list_rules(visit: RequestContext) -> HttpResponse:
-    """Alert rules of the caller's teams, or of the projects named; the youngest first."""
-    rules = visit.services.rules
-    return await _list(visit, await rules.selected_projects(visit.query, visit.actor, visit.organization))
+async def list_rules(context: RequestContext) -> HttpResponse:
+    """List alert rules of the caller's teams or of the given projects, newest first."""
+    rules = context.container.rules
+    return await _list(context, await rules.selected_projects(context.query, context.actor, context.organization))
 
 
-async def list_project_rules(visit: RequestContext) -> HttpResponse:
-    """Alert rules of the project; the youngest first."""
-    project = await require_project(visit)
-    return await _list(visit, (project.id,))
+async def list_project_rules(context: RequestContext) -> HttpResponse:
+    """List alert rules of a project, newest first."""
+    project = await require_project(context)
+    return await _list(context, (project.id,))
 
 
-async def _list(visit: RequestContext, projects: Sequence[int]) -> HttpResponse:
-    rules, organization, viewer = visit.services.rules, visit.organization, visit.actor.user_id
-    wish = RuleListQuery(
+async def _list(context: RequestContext, projects: Sequence[int]) -> HttpResponse:
+    rules, organization, viewer = context.container.rules, context.organization, context.actor.user_id
+    query = RuleListQuery(
         organization=organization.id,
         projects=list(projects),
-        monitor_type=int_parameter(visit.query, "monitor_type"),
+        monitor_type=int_parameter(context.query, "monitor_type"),
         only_events=not organization.has(Feature.PERFORMANCE),
     )
-    page = parse_page(visit.query, default=PAGE, kinds=(cursor_time, cursor_int))
-    listed = await rules.page(wish, page)
-    names, snoozes = await rules.references(listed), await rules.snoozes([rule.id for rule in listed])
-    expanded = await _expanded(visit, listed)
+    page = parse_page(context.query, default=PAGE, key_parsers=(cursor_time, cursor_int))
+    page_rules = await rules.page(query, page)
+    references, snoozes = await rules.references(page_rules), await rules.snoozes([rule.id for rule in page_rules])
+    expanded = await _expanded(context, page_rules)
 
-    def shape(rule: AlertRule) -> JSON:
+    def serialize(rule: AlertRule) -> JSON:
         is_snoozed = any(each.user_id is None or each.user_id == viewer for each in snoozes[rule.id])
-        return rule_json(RuleSnapshot.current(rule), names, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
+        return rule_json(RuleSnapshot.current(rule), references, is_snoozed=is_snoozed) | expanded.get(rule.id, {})
 
-    answered = page_response(
+    response = page_response(
         page,
-        listed,
-        key=lambda rule: (rule.date_added, rule.id),
-        shape=shape,
-        url=visit.url,
-        query=visit.query,
+        page_rules,
+        key_of=lambda rule: (rule.date_added, rule.id),
+        serialize=serialize,
+        url=context.url,
+        query=context.query,
     )
-    answered.headers |= {
-        "X-Sentry-Alert-Rule-Hits": str(await rules.count(wish)),
+    response.headers |= {
+        "X-Sentry-Alert-Rule-Hits": str(await rules.count(query)),
         "X-Sentry-Alert-Rule-Limit": str(MAX_RULES),
     }
-    return answered
+    return response
 
 
-async def read_rule(visit: RequestContext) -> HttpResponse:
-    """An alert rule by itself."""
-    rule, rules, viewer = await require_rule(visit), visit.services.rules, visit.actor.user_id
+async def read_rule(context: RequestContext) -> HttpResponse:
+    """Read an alert rule."""
+    rule, rules, viewer = await require_rule(context), context.container.rules, context.actor.user_id
     snoozes = (await rules.snoozes([rule.id]))[rule.id]
-    names = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
-    expanded = await _expanded(visit, [rule])
-    details = rule_details(rule, names, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
-    return read_answer(details, version=rule.version, if_none_match=visit.if_none_match)
+    references = await rules.references([rule], people=[each.owner_id for each in snoozes if each.owner_id is not None])
+    expanded = await _expanded(context, [rule])
+    details = rule_details_json(rule, references, snoozes=snoozes, viewer=viewer) | expanded.get(rule.id, {})
+    return conditional_response(details, version=rule.version, if_none_match=context.if_none_match)
 
 
-async def read_project_rule(visit: RequestContext) -> HttpResponse:
-    """An alert rule of the project by itself."""
-    return await read_rule(visit)
+async def read_project_rule(context: RequestContext) -> HttpResponse:
+    """Read an alert rule of a project."""
+    return await read_rule(context)
 
 
-async def _expanded(visit: RequestContext, listed: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
-    if "latestIncident" not in visit.query.getlist("expand"):
+async def _expanded(context: RequestContext, rules: Sequence[AlertRule]) -> dict[int, dict[str, JSON]]:
+    if "latestIncident" not in context.query.getlist("expand"):
         return {}
-    latest = await visit.services.rules.latest_incidents(listed, visit.actor.user_id)
+    latest = await context.container.rules.latest_incidents(rules, context.actor.user_id)
     return {id_: {"latestIncident": incident} for id_, incident in latest.items()}
 
 
-async def list_available_actions(_visit: RequestContext) -> HttpResponse:
-    """What an alert rule's actions can be."""
-    return json_response(200, _ACTIONS)
+async def list_available_actions(_context: RequestContext) -> HttpResponse:
+    """List the types of action that a trigger may have."""
+    return json_response(200, available_actions_json())
 
 
-# --- asking -----------------------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------
 
 
-async def create_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something to be watched; 201 with the rule."""
-    return await ask(visit, CreateRule)
+async def create_rule(context: RequestContext) -> HttpResponse:
+    """Create an alert rule; 201 with the rule."""
+    return await submit_command(context, CreateRule)
 
 
-async def update_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something else to be watched; 200 with the rule. What is left out of the body stays as it is."""
-    return await ask(visit, UpdateRule, in_address=_rule(visit), reach=require_rule)
+async def update_rule(context: RequestContext) -> HttpResponse:
+    """Update an alert rule; 200 with the rule. Fields that the body omits stay unchanged."""
+    return await submit_command(context, UpdateRule, path_fields=_path_fields(context), check_access=require_rule)
 
 
-async def delete_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something to be watched no more; 204."""
-    return await ask(visit, DeleteRule, in_address=_rule(visit), has_body=False, reach=require_rule)
+async def delete_rule(context: RequestContext) -> HttpResponse:
+    """Delete an alert rule; 204."""
+    return await submit_command(
+        context, DeleteRule, path_fields=_path_fields(context), has_body=False, check_access=require_rule
+    )
 
 
-async def create_project_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something of the project to be watched; 201 with the rule."""
-    return await ask(visit, CreateRule, in_address={"inProject": visit.project_slug()}, reach=require_project)
+async def create_project_rule(context: RequestContext) -> HttpResponse:
+    """Create an alert rule of a project; 201 with the rule."""
+    return await submit_command(
+        context, CreateRule, path_fields={"inProject": context.project_slug()}, check_access=require_project
+    )
 
 
-async def update_project_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something else of the project to be watched; 200 with the rule."""
-    return await update_rule(visit)
+async def update_project_rule(context: RequestContext) -> HttpResponse:
+    """Update an alert rule of a project; 200 with the rule."""
+    return await update_rule(context)
 
 
-async def delete_project_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for something of the project to be watched no more; 204."""
-    return await delete_rule(visit)
+async def delete_project_rule(context: RequestContext) -> HttpResponse:
+    """Delete an alert rule of a project; 204."""
+    return await delete_rule(context)
 
 
-def _rule(visit: RequestContext) -> dict[str, Any]:
-    twin = {"inProject": visit.project_slug()} if "project" in visit.parameters else {}
-    return {"alertRule": visit.row_id("rule"), **twin}
+def _path_fields(context: RequestContext) -> dict[str, Any]:
+    in_project = {"inProject": context.project_slug()} if "project" in context.path_parameters else {}
+    return {"alertRule": context.row_id("rule"), **in_project}
 
 
-# --- addresses --------------------------------------------------------------------------------------------------
+# --- endpoints -------------------------------------------------------------------------------------------------
 
-_EXPAND = Parameter("expand", "latestIncident adds the last thing that the rule found, as it is now.", TEXTS)
-_MONITOR_TYPE = Parameter("monitor_type", "0 or 1: only rules of this kind.", {"type": "integer"})
+_EXPAND = Parameter("expand", "latestIncident adds the rule's latest incident in its current state.", REPEATABLE_TEXT)
+_MONITOR_TYPE = Parameter("monitor_type", "Only rules of this monitor type, 0 or 1.", {"type": "integer"})
 _PROJECTS = (
     Parameter(
         "project",
-        "Ids of projects, repeatable; -1 means all that the caller reaches. Without it: those of the caller's teams,"
-        " for a service all.",
+        "Project ids, repeatable; -1 selects all projects that the caller has access to. Without it: the projects of"
+        " the caller's teams, or all for a service.",
         {"type": "array", "items": {"type": "integer"}},
     ),
-    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project.", TEXTS),
+    Parameter(
+        "projectSlug", "Project slugs, repeatable; $all selects all. Takes precedence over project.", REPEATABLE_TEXT
+    ),
 )
 _HEADERS = ("X-Sentry-Alert-Rule-Hits", "X-Sentry-Alert-Rule-Limit")
 
-_list_of = partial(Operation, answers={200: "AlertRule"}, is_list=True, headers=_HEADERS)
+_list_of = partial(Operation, responses={200: "AlertRule"}, is_list=True, headers=_HEADERS)
 _details = partial(
-    Operation, summary="Read an alert rule", answers={200: "AlertRuleDetails"}, parameters=(_EXPAND,), has_etag=True
+    Operation, summary="Read an alert rule", responses={200: "AlertRuleDetails"}, parameters=(_EXPAND,), has_etag=True
 )
-_creation = partial(Operation, answers={201: "AlertRule"}, message=CreateRule, is_command=True)
-_update = partial(Operation, answers={200: "AlertRule"}, message=UpdateRule, in_address=("alertRule",), is_command=True)
-_deletion = partial(Operation, answers={204: None}, is_command=True)
-_address = partial(Endpoint, tag="alert rules")
+_creation = partial(Operation, responses={201: "AlertRule"}, command_class=CreateRule, is_command=True)
+_update = partial(
+    Operation, responses={200: "AlertRule"}, command_class=UpdateRule, path_fields=("alertRule",), is_command=True
+)
+_deletion = partial(Operation, responses={204: None}, is_command=True)
+_endpoint = partial(Endpoint, tag="alert rules")
 
-ADDRESSES = (
-    # Before addresses of single rules: "available-actions" is none.
-    _address(
+ENDPOINTS = (
+    # Before the endpoint of a single rule, whose path it matches.
+    _endpoint(
         "/api/0/organizations/{organization}/alert-rules/available-actions/",
-        {"GET": Operation(list_available_actions, "List what actions can be", {200: "AvailableActions"})},
+        {"GET": Operation(list_available_actions, "List available actions", {200: "AvailableActions"})},
         permission=AVAILABLE_ACTIONS,
     ),
-    _address(
+    _endpoint(
         "/api/0/organizations/{organization}/alert-rules/",
         {
             "GET": _list_of(list_rules, "List alert rules", parameters=(*_PROJECTS, _MONITOR_TYPE, _EXPAND)),
@@ -179,7 +186,7 @@ ADDRESSES = (
         },
         permission=ALERT_RULES,
     ),
-    _address(
+    _endpoint(
         "/api/0/organizations/{organization}/alert-rules/{rule}/",
         {
             "GET": _details(read_rule),
@@ -188,7 +195,7 @@ ADDRESSES = (
         },
         permission=ALERT_RULE,
     ),
-    _address(
+    _endpoint(
         "/api/0/projects/{organization}/{project}/alert-rules/",
         {
             "GET": _list_of(list_project_rules, "List a project's alert rules", parameters=(_MONITOR_TYPE, _EXPAND)),
@@ -196,12 +203,12 @@ ADDRESSES = (
                 create_project_rule,
                 "Create an alert rule of a project",
                 body="CreateProjectRule",
-                in_address=("projects",),
+                path_fields=("projects",),
             ),
         },
         permission=PROJECT_ALERT_RULES,
     ),
-    _address(
+    _endpoint(
         "/api/0/projects/{organization}/{project}/alert-rules/{rule}/",
         {
             "GET": _details(read_project_rule),

@@ -1,71 +1,74 @@
-"""Comments on incidents: posted, edited, taken back."""
+"""Comments on incidents: post, edit, delete, and preview whom one would notify."""
 
 from __future__ import annotations
 
+from gateway.api.access import require_incident
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
-from gateway.api.submit import ask, require_incident
+from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
+from gateway.api.submit import submit_command
 from gateway.http.pagination import page_response, parse_page, slice_page
 from gateway.http.responses import HttpResponse
 from models.policy import INCIDENT, require_comment_author
-from models.serializers import person_brief
+from models.serializers import preview_recipient_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import mention
 
 PREVIEW_PAGE = 100
 
 
-async def post_comment(visit: RequestContext) -> HttpResponse:
-    """Ask for a comment; 201 with the activity once a worker has written it."""
-    return await ask(visit, PostComment, incident=visit.incident_number())
+async def post_comment(context: RequestContext) -> HttpResponse:
+    """Post a comment; 201 with the activity."""
+    return await submit_command(context, PostComment, incident=context.incident_number())
 
 
-async def edit_comment(visit: RequestContext) -> HttpResponse:
-    """Ask for one's own comment to say something else; 200 with the activity."""
-    return await ask(visit, EditComment, incident=visit.incident_number(), in_address=_comment(visit))
+async def edit_comment(context: RequestContext) -> HttpResponse:
+    """Edit one's own comment; 200 with the activity."""
+    return await submit_command(context, EditComment, incident=context.incident_number(), path_fields=_comment(context))
 
 
-async def delete_comment(visit: RequestContext) -> HttpResponse:
-    """Ask for one's own comment to be taken back; 204."""
-    return await ask(visit, DeleteComment, incident=visit.incident_number(), in_address=_comment(visit), has_body=False)
+async def delete_comment(context: RequestContext) -> HttpResponse:
+    """Delete one's own comment; 204."""
+    return await submit_command(
+        context, DeleteComment, incident=context.incident_number(), path_fields=_comment(context), has_body=False
+    )
 
 
-def _comment(visit: RequestContext) -> dict[str, str]:
-    return {"id": visit.parameters["comment"]}
+def _comment(context: RequestContext) -> dict[str, str]:
+    return {"id": context.path_parameters["comment"]}
 
 
-async def preview_comment(visit: RequestContext) -> HttpResponse:
-    """Who would be told by a comment with these mentions; nothing is posted."""
-    number = visit.incident_number()
-    await require_incident(visit, number)
-    page = parse_page(visit.query, default=PREVIEW_PAGE)
-    told = await visit.services.previews.recipients(
-        visit.organization,
+async def preview_comment(context: RequestContext) -> HttpResponse:
+    """List the people whom a comment with these mentions would notify; nothing is posted."""
+    number = context.incident_number()
+    await require_incident(context, number)
+    page = parse_page(context.query, default=PREVIEW_PAGE)
+    recipients = await context.container.previews.recipients(
+        context.organization,
         number,
-        [mention(each) for each in visit.query.getlist("mentions")],
-        author=visit.actor.user_id,
+        [mention(each) for each in context.query.getlist("mentions")],
+        author=context.actor.user_id,
     )
     return page_response(
         page,
-        slice_page(told, page, key=lambda each: (each.person.id,)),
-        key=lambda each: (each.person.id,),
-        shape=lambda each: {"user": person_brief(each.person), "reason": each.reason},
-        url=visit.url,
-        query=visit.query,
+        slice_page(recipients, page, key_of=lambda each: (each.person.id,)),
+        key_of=lambda each: (each.person.id,),
+        serialize=lambda each: preview_recipient_json(each.person, each.reason),
+        url=context.url,
+        query=context.query,
     )
 
 
-ADDRESSES = (
-    # Before addresses of single comments: "preview" is none.
+ENDPOINTS = (
+    # Before the endpoint of a single comment, whose path it matches.
     Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/preview/",
         {
             "GET": Operation(
                 preview_comment,
-                "Preview who a comment would tell",
+                "Preview whom a comment would notify",
                 {200: "Told"},
                 parameters=(
-                    Parameter("mentions", "Whom the comment would mention, repeatable; forms as on posting.", TEXTS),
+                    Parameter("mentions", "A mention, in the same forms as in a comment; repeatable.", REPEATABLE_TEXT),
                 ),
                 is_list=True,
             )
@@ -80,8 +83,8 @@ ADDRESSES = (
                 post_comment,
                 "Post a comment",
                 {201: "Activity"},
-                message=PostComment,
-                in_address=("incident",),
+                command_class=PostComment,
+                path_fields=("incident",),
                 is_command=True,
             )
         },
@@ -95,8 +98,8 @@ ADDRESSES = (
                 edit_comment,
                 "Edit a comment",
                 {200: "Activity"},
-                message=EditComment,
-                in_address=("incident", "id"),
+                command_class=EditComment,
+                path_fields=("incident", "id"),
                 is_command=True,
             ),
             "DELETE": Operation(delete_comment, "Delete a comment", {204: None}, is_command=True),

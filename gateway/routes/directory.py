@@ -1,25 +1,25 @@
-"""Who exists, as one document: for operators."""
+"""The directory as one document, for operators."""
 
 from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.http.parsing import LARGE_BODY_LIMIT
+from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES
 from gateway.http.responses import HttpResponse, json_response
 from models.enums import OpsRole
 
 
-async def import_directory(visit: RequestContext) -> HttpResponse:
-    """Bring the directory to what the document says, all or nothing; in force for every later request."""
-    return json_response(200, await visit.services.directory.bring_in(visit.body))
+async def import_directory(context: RequestContext) -> HttpResponse:
+    """Import a directory document, all or nothing; it applies to every later request."""
+    return json_response(200, await context.container.directory.import_document(context.body))
 
 
-async def export_directory(visit: RequestContext) -> HttpResponse:
-    """The directory as a document that imports again."""
-    return json_response(200, await visit.services.directory.bring_out())
+async def export_directory(context: RequestContext) -> HttpResponse:
+    """Export the directory as a document that can be imported."""
+    return json_response(200, await context.container.directory.export_document())
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/directory/",
         {
@@ -28,6 +28,6 @@ ADDRESSES = (
         },
         tag="directory",
         ops_role=OpsRole.ADMIN,
-        body_limit=LARGE_BODY_LIMIT,
+        body_limit=LARGE_BODY_LIMIT_BYTES,
     ),
 )

@@ -1,4 +1,4 @@
-"""The OpenAPI file, and pages that show it without the internet."""
+"""The OpenAPI document, and a Swagger UI page that needs no internet access."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.api.endpoint import Endpoint
 from gateway.http.responses import encode_json
-from gateway.openapi.document import describe
+from gateway.openapi.document import build_document
 
 _STATIC: Final = Path(__file__).parent.parent / "static"
 
-# Swagger UI sets styles from its script; nothing else comes from anywhere but here.
+# Swagger UI sets styles from its script. Everything else is loaded from this server only.
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -42,12 +42,12 @@ _PAGE: Final = """<!DOCTYPE html>
 """
 
 
-def routes(addresses: Sequence[Endpoint]) -> list[Route | Mount]:
-    """The file, written when it is first asked for, and the page."""
+def routes(endpoints: Sequence[Endpoint]) -> list[Route | Mount]:
+    """Return the routes; the document is built on the first request."""
 
     @cache
     def document() -> bytes:
-        return encode_json(describe(addresses))
+        return encode_json(build_document(endpoints))
 
     async def openapi(_: Request) -> Response:
         return Response(await asyncio.to_thread(document), media_type="application/json")

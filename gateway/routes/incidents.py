@@ -1,15 +1,16 @@
-"""Incidents: opening one, the list of them, one's details, what happened on it, who hears of it."""
+"""Incidents: open, list, read, close, mark as seen; their activity and subscribers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
 
+from gateway.api.access import require_incident
 from gateway.api.context import RequestContext
-from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
-from gateway.api.submit import ask, require_incident
+from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
+from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
-from gateway.http.responses import HttpResponse, read_answer
+from gateway.http.responses import HttpResponse, conditional_response
 from gateway.reads.incident_list import IncidentListItem
 from gateway.reads.queries import author_from_row
 from models.directory.queries import person_from_row
@@ -17,7 +18,14 @@ from models.enums import JSON, IncidentStatus
 from models.incidents.queries import activity_from_row
 from models.policy import INCIDENT, INCIDENTS, require_project_access
 from models.refusals import StringRefusal
-from models.serializers import IncidentRule, activity_json, incident_details, incident_json, person_brief
+from models.serializers import (
+    IncidentJson,
+    IncidentRule,
+    activity_json,
+    incident_details_json,
+    incident_json,
+    subscriber_json,
+)
 from tasks.commands import json_schema
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 
@@ -26,168 +34,172 @@ ACTIVITY_PAGE = 100
 SUBSCRIBER_PAGE = 100
 
 
-async def open_incident(visit: RequestContext) -> HttpResponse:
-    """Ask for an incident; 201 with it once a worker has opened it, 200 with an open one of the same dedupKey."""
-    return await ask(visit, OpenIncident)
+async def open_incident(context: RequestContext) -> HttpResponse:
+    """Open an incident; 201 with the incident, or 200 with an open one that has the same dedupKey."""
+    return await submit_command(context, OpenIncident)
 
 
-async def list_incidents(visit: RequestContext) -> HttpResponse:
-    """Incidents of the caller's teams, or of the projects named; the last to begin first."""
-    reads, query, viewer = visit.services.incident_list, visit.query, visit.actor.user_id
-    selection = await reads.parse_filter(query, visit.actor, visit.organization)
-    page = parse_page(query, default=LIST_PAGE, kinds=(cursor_time, cursor_int))
-    keys = await reads.keys(selection, page)
+async def list_incidents(context: RequestContext) -> HttpResponse:
+    """List incidents of the caller's teams or of the given projects, latest start first."""
+    incident_list, query, viewer = context.container.incident_list, context.query, context.actor.user_id
+    incident_filter = await incident_list.parse_filter(query, context.actor, context.organization)
+    page = parse_page(query, default=LIST_PAGE, key_parsers=(cursor_time, cursor_int))
+    keys = await incident_list.keys(incident_filter, page)
     expand = query.getlist("expand")
-    listed = await reads.items(keys, activities="activities" in expand, seen_by="seen_by" in expand)
-    found_by = await visit.services.rules.incident_rules([each.incident for each in listed.values()], viewer)
+    items = await incident_list.items(keys, activities="activities" in expand, seen_by="seen_by" in expand)
+    alert_rules = await context.container.rules.incident_rules([each.incident for each in items.values()], viewer)
     shows_original = "original_alert_rule" in expand
     rules = (
-        {each.snapshot.rule.id: each.snapshot.rule for each in found_by.values()} if "latestIncident" in expand else {}
+        {each.snapshot.rule.id: each.snapshot.rule for each in alert_rules.values()}
+        if "latestIncident" in expand
+        else {}
     )
-    latest = await visit.services.rules.latest_incidents(list(rules.values()), viewer)
+    latest = await context.container.rules.latest_incidents(list(rules.values()), viewer)
     return page_response(
         page,
-        # What was deleted just now is left out.
-        [key for key in keys if key.incident_id in listed],
-        key=lambda row: (row.date_started, row.incident_id),
-        shape=lambda row: _with_latest(
-            _listed_json(listed[row.incident_id], viewer, found_by.get(row.incident_id), shows_original=shows_original),
+        # An incident that was deleted after its key was read is left out.
+        [key for key in keys if key.incident_id in items],
+        key_of=lambda row: (row.date_started, row.incident_id),
+        serialize=lambda row: _with_latest_incident(
+            _item_json(items[row.incident_id], viewer, alert_rules.get(row.incident_id), shows_original=shows_original),
             latest,
         ),
-        url=visit.url,
+        url=context.url,
         query=query,
     )
 
 
-def _with_latest(shown: dict[str, JSON], latest: Mapping[int, JSON]) -> JSON:
-    """Beside the incident's rule the last thing that it found, where that was asked for."""
-    rule = shown["alertRule"]
+def _with_latest_incident(incident: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
+    """Add the rule's latest incident if the query asks for it."""
+    rule = incident["alertRule"]
     if rule is None or int(rule["id"]) not in latest:
-        return shown
-    return shown | {"alertRule": rule | {"latestIncident": latest[int(rule["id"])]}}
+        return incident
+    return {**incident, "alertRule": {**rule, "latestIncident": latest[int(rule["id"])]}}
 
 
-def _listed_json(
-    listed: IncidentListItem, viewer: int | None, found_by: IncidentRule | None, *, shows_original: bool
-) -> dict[str, JSON]:
-    number = listed.incident.identifier
+def _item_json(
+    item: IncidentListItem, viewer: int | None, alert_rule: IncidentRule | None, *, shows_original: bool
+) -> IncidentJson:
+    number = item.incident.identifier
     activities = None
-    if listed.activities is not None:
-        activities = [activity_json(each, identifier=number, user=by) for each, by in listed.activities]
+    if item.activities is not None:
+        activities = [activity_json(each, identifier=number, user=by) for each, by in item.activities]
     return incident_json(
-        listed.incident,
-        projects=listed.projects,
+        item.incident,
+        projects=item.projects,
         activities=activities,
-        seen_by=listed.seen_by,
+        seen_by=item.seen_by,
         viewer=viewer,
-        alert_rule=found_by,
+        alert_rule=alert_rule,
         shows_original=shows_original,
     )
 
 
-async def read_incident(visit: RequestContext) -> HttpResponse:
-    """An incident by itself."""
-    organization, viewer = visit.organization, visit.actor.user_id
-    found, projects = await visit.services.queries.incident(organization.id, visit.incident_number(), viewer)
-    require_project_access(visit.actor, organization, projects)
-    found_by = await visit.services.rules.incident_rules([found.incident], viewer)
-    details = incident_details(
+async def read_incident(context: RequestContext) -> HttpResponse:
+    """Read an incident."""
+    organization, viewer = context.organization, context.actor.user_id
+    found, projects = await context.container.queries.incident(organization.id, context.incident_number(), viewer)
+    require_project_access(context.actor, organization, projects)
+    alert_rules = await context.container.rules.incident_rules([found.incident], viewer)
+    details = incident_details_json(
         found.incident,
         projects=found.projects,
         seen_by=found.seen_by,
         viewer=viewer,
         is_subscribed=found.is_subscribed,
-        alert_rule=found_by.get(found.incident.id),
+        alert_rule=alert_rules.get(found.incident.id),
     )
-    return read_answer(details, version=found.incident.version, if_none_match=visit.if_none_match)
+    return conditional_response(details, version=found.incident.version, if_none_match=context.if_none_match)
 
 
-async def close_incident(visit: RequestContext) -> HttpResponse:
-    """Ask for an incident to be closed; 200 with it. Its other statuses are set through `commands/`."""
-    return await ask(visit, SetStatus, incident=visit.incident_number(), require=_closing)
+async def close_incident(context: RequestContext) -> HttpResponse:
+    """Close an incident; 200 with the incident. Other statuses are set through `commands/`."""
+    return await submit_command(context, SetStatus, incident=context.incident_number(), require=_require_closed)
 
 
-async def mark_seen(visit: RequestContext) -> HttpResponse:
-    """Say that the caller has seen an incident; 201 whether or not it is remembered."""
-    return await ask(visit, MarkSeen, incident=visit.incident_number(), has_body=False)
+async def mark_seen(context: RequestContext) -> HttpResponse:
+    """Mark an incident as seen by the caller; 201 even if that is not recorded."""
+    return await submit_command(context, MarkSeen, incident=context.incident_number(), has_body=False)
 
 
-def _closing(command: SetStatus) -> None:
+def _require_closed(command: SetStatus) -> None:
     if command.status != IncidentStatus.CLOSED:
         raise StringRefusal("Status cannot be changed.")
 
 
-async def list_activity(visit: RequestContext) -> HttpResponse:
-    """What happened on an incident, newest first unless asked otherwise."""
-    number = visit.incident_number()
-    await require_incident(visit, number)
-    page = parse_page(visit.query, default=ACTIVITY_PAGE, kinds=(cursor_time, cursor_int))
-    descending = visit.query.get("desc", "1") == "1"
-    rows = await visit.services.queries.activities(visit.organization.id, number, page, descending=descending)
+async def list_activity(context: RequestContext) -> HttpResponse:
+    """List the activity on an incident, newest first unless `desc` says otherwise."""
+    number = context.incident_number()
+    await require_incident(context, number)
+    page = parse_page(context.query, default=ACTIVITY_PAGE, key_parsers=(cursor_time, cursor_int))
+    descending = context.query.get("desc", "1") == "1"
+    rows = await context.container.queries.activities(context.organization.id, number, page, descending=descending)
     return page_response(
         page,
         rows,
-        key=lambda row: (row.date_added, row.id),
-        shape=lambda row: activity_json(activity_from_row(row), identifier=number, user=author_from_row(row)),
-        url=visit.url,
-        query=visit.query,
+        key_of=lambda row: (row.date_added, row.id),
+        serialize=lambda row: activity_json(activity_from_row(row), identifier=number, user=author_from_row(row)),
+        url=context.url,
+        query=context.query,
     )
 
 
-async def list_subscribers(visit: RequestContext) -> HttpResponse:
-    """Who will hear of a change, and how that arose."""
-    number = visit.incident_number()
-    await require_incident(visit, number)
-    page = parse_page(visit.query, default=SUBSCRIBER_PAGE)
-    rows = await visit.services.queries.subscribers(visit.organization, number, page)
+async def list_subscribers(context: RequestContext) -> HttpResponse:
+    """List the subscribers of an incident and why each is subscribed."""
+    number = context.incident_number()
+    await require_incident(context, number)
+    page = parse_page(context.query, default=SUBSCRIBER_PAGE)
+    rows = await context.container.queries.subscribers(context.organization, number, page)
     return page_response(
         page,
         rows,
-        key=lambda row: (row.id,),
-        shape=lambda row: {"user": person_brief(person_from_row(row)), "reason": row.reason},
-        url=visit.url,
-        query=visit.query,
+        key_of=lambda row: (row.id,),
+        serialize=lambda row: subscriber_json(person_from_row(row), row.reason),
+        url=context.url,
+        query=context.query,
     )
 
 
-# Other ways to write a date are understood too.
+# More date formats than this one are accepted.
 DATE = {"type": "string", "format": "date-time"}
 
 _LIST_PARAMETERS = (
     Parameter(
         "project",
-        "Ids of projects, repeatable; -1 means all that the caller reaches. Without it: those of the caller's teams,"
-        " for a service all.",
+        "Project ids, repeatable; -1 selects all projects that the caller has access to. Without it: the projects of"
+        " the caller's teams, or all for a service.",
         {"type": "array", "items": {"type": "integer"}},
     ),
-    Parameter("projectSlug", "The same by slug, repeatable; $all means all. Goes before project.", TEXTS),
-    Parameter("environment", "Names of environments, repeatable: incidents of alert rules on one of these.", TEXTS),
-    Parameter("alertRule", "Id of an alert rule: its incidents.", {"type": "integer"}),
-    Parameter("includeSnapshots", "With alertRule: also incidents of the rule's earlier states."),
-    Parameter("start", "Leaves out what was closed before this date; without an offset it is UTC.", DATE),
-    Parameter("end", "Leaves out what began after this date; without an offset it is UTC.", DATE),
-    Parameter("status", "open (anything but closed), warning, critical or closed; anything else changes nothing."),
+    Parameter(
+        "projectSlug", "Project slugs, repeatable; $all selects all. Takes precedence over project.", REPEATABLE_TEXT
+    ),
+    Parameter("environment", "Environment names of the alert rule, repeatable.", REPEATABLE_TEXT),
+    Parameter("alertRule", "Id of the alert rule.", {"type": "integer"}),
+    Parameter("includeSnapshots", "With alertRule: also incidents of the rule's earlier generations."),
+    Parameter("start", "Omits incidents closed before this date; UTC without an offset.", DATE),
+    Parameter("end", "Omits incidents started after this date; UTC without an offset.", DATE),
+    Parameter("status", "open (every status but closed), warning, critical or closed; other values are ignored."),
     Parameter(
         "team",
-        "Ids of teams, myteams or unassigned, repeatable: who owns the alert rule.",
+        "Owner of the alert rule: team ids, myteams or unassigned, repeatable.",
         {"type": "array", "items": {"type": "string", "pattern": "^([0-9]+|myteams|unassigned)$"}},
     ),
-    Parameter("title", "A part of the title, in any case."),
+    Parameter("title", "Part of the title, case-insensitive."),
     Parameter(
         "dedupKey",
-        "Finds one incident by its key: the open one, else the latest; among all that the caller reaches, unless"
-        " projects are named.",
+        "Finds one incident by its key: the open one, else the latest; in all projects that the caller has access to,"
+        " unless projects are given.",
     ),
     Parameter(
         "expand",
-        "activities (at most 1000 on a page), seen_by, original_alert_rule, latestIncident; repeatable.",
-        TEXTS,
+        "activities (at most 1,000 per page), seen_by, original_alert_rule or latestIncident; repeatable.",
+        REPEATABLE_TEXT,
     ),
 )
 
-_incident = partial(Endpoint, tag="incidents", permission=INCIDENT)
+_incident_endpoint = partial(Endpoint, tag="incidents", permission=INCIDENT)
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/incidents/",
         {
@@ -198,14 +210,14 @@ ADDRESSES = (
                 open_incident,
                 "Open an incident",
                 {201: "IncidentDetails", 200: "IncidentDetails"},
-                message=OpenIncident,
+                command_class=OpenIncident,
                 is_command=True,
             ),
         },
         tag="incidents",
         permission=INCIDENTS,
     ),
-    _incident(
+    _incident_endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/",
         {
             "GET": Operation(read_incident, "Read an incident", {200: "IncidentDetails"}, has_etag=True),
@@ -213,31 +225,31 @@ ADDRESSES = (
                 close_incident,
                 "Close an incident",
                 {200: "IncidentDetails"},
-                message=SetStatus,
-                in_address=("incident",),
+                command_class=SetStatus,
+                path_fields=("incident",),
                 narrowed={"status": json_schema.choice_of((IncidentStatus.CLOSED,))},
                 is_command=True,
             ),
         },
     ),
-    _incident(
+    _incident_endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/seen/",
         {"POST": Operation(mark_seen, "Mark an incident as seen", {201: "Nothing"}, is_command=True)},
     ),
-    _incident(
+    _incident_endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/activity/",
         {
             "GET": Operation(
                 list_activity,
-                "List what happened on an incident",
+                "List an incident's activity",
                 {200: "Activity"},
-                parameters=(Parameter("desc", "1 (the default) lists the newest first, anything else the oldest"),),
+                parameters=(Parameter("desc", "1 (the default) lists the newest first, others the oldest."),),
                 is_list=True,
             )
         },
     ),
-    _incident(
+    _incident_endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/subscribers/",
-        {"GET": Operation(list_subscribers, "List who will hear of a change", {200: "Subscriber"}, is_list=True)},
+        {"GET": Operation(list_subscribers, "List an incident's subscribers", {200: "Subscriber"}, is_list=True)},
     ),
 )

@@ -1,30 +1,30 @@
-"""What other systems send in words of their own."""
+"""Webhooks in the formats of other systems."""
 
 from __future__ import annotations
 
 from gateway.api.alertmanager import parse_alert_group
-from gateway.api.bulk import Item, ask_for_each
+from gateway.api.bulk import BulkItem, submit_items
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.api.submit import require_right_to_author
-from gateway.http.parsing import LARGE_BODY_LIMIT, idempotency_key, if_match, object_of
+from gateway.api.submit import require_may_submit
+from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES, parse_idempotency_key, parse_if_match, require_object
 from gateway.http.responses import HttpResponse
 from models.policy import INCIDENTS
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG
 
 
-async def receive_alerts(visit: RequestContext) -> HttpResponse:
-    """Take what Prometheus Alertmanager says of a group of alerts; 202 with the command that follows from it."""
+async def receive_alerts(context: RequestContext) -> HttpResponse:
+    """Receive a group of alerts from Prometheus Alertmanager; 202 with the resulting command."""
     entry = CATALOG[ReceiveAlerts.name]
-    require_right_to_author(visit, entry)
-    key, condition = idempotency_key(visit.headers), if_match(visit.headers)
-    body = object_of(await visit.json())
-    item = Item(entry, await visit.beside(parse_alert_group, body), key=None, source=body)
-    return await ask_for_each(visit, [item], condition=condition, header_key=key, body=body)
+    require_may_submit(context, entry)
+    key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
+    body = require_object(await context.json_body())
+    item = BulkItem(entry, await context.offload(parse_alert_group, body), key=None, source=body)
+    return await submit_items(context, [item], condition=condition, header_key=key, body=body)
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/integrations/alertmanager/",
         {
@@ -38,6 +38,6 @@ ADDRESSES = (
         },
         tag="integrations",
         permission=INCIDENTS,
-        body_limit=LARGE_BODY_LIMIT,
+        body_limit=LARGE_BODY_LIMIT_BYTES,
     ),
 )

@@ -1,12 +1,12 @@
-"""The caller's inbox in an organization."""
+"""The caller's inbox in an organization: list, count, mark as read."""
 
 from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
-from gateway.api.submit import ask
+from gateway.api.submit import submit_command
 from gateway.http.pagination import page_response, parse_page
-from gateway.http.responses import HttpResponse, read_answer
+from gateway.http.responses import HttpResponse, conditional_response
 from models.policy import INBOX, require_person
 from models.serializers import notification_json
 from tasks.commands.notifications import ReadNotifications
@@ -14,30 +14,30 @@ from tasks.commands.notifications import ReadNotifications
 PAGE = 100
 
 
-async def list_notifications(visit: RequestContext) -> HttpResponse:
-    """What the caller was told, newest first."""
-    require_person(visit.actor)
-    page = parse_page(visit.query, default=PAGE)
-    unread = visit.query.get("unread", "") not in ("", "0", "false")
-    rows = await visit.services.queries.inbox(visit.actor, visit.organization, page, unread=unread)
+async def list_notifications(context: RequestContext) -> HttpResponse:
+    """List the caller's notifications, newest first."""
+    require_person(context.actor)
+    page = parse_page(context.query, default=PAGE)
+    unread = context.query.get("unread", "") not in ("", "0", "false")
+    rows = await context.container.queries.inbox(context.actor, context.organization, page, unread=unread)
     return page_response(
-        page, rows, key=lambda row: (row.id,), shape=notification_json, url=visit.url, query=visit.query
+        page, rows, key_of=lambda row: (row.id,), serialize=notification_json, url=context.url, query=context.query
     )
 
 
-async def count_notifications(visit: RequestContext) -> HttpResponse:
-    """How much of it is unread."""
-    require_person(visit.actor)
-    count = await visit.services.queries.unread_count(visit.actor, visit.organization)
-    return read_answer({"unread": count}, version=0, if_none_match=visit.if_none_match)
+async def count_notifications(context: RequestContext) -> HttpResponse:
+    """Count the caller's unread notifications."""
+    require_person(context.actor)
+    count = await context.container.queries.unread_count(context.actor, context.organization)
+    return conditional_response({"unread": count}, version=0, if_none_match=context.if_none_match)
 
 
-async def read_notifications(visit: RequestContext) -> HttpResponse:
-    """Ask for items to be marked as read; 200 with how many were."""
-    return await ask(visit, ReadNotifications)
+async def read_notifications(context: RequestContext) -> HttpResponse:
+    """Mark notifications as read; 200 with the number of those that were unread."""
+    return await submit_command(context, ReadNotifications)
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/notifications/",
         {
@@ -45,7 +45,7 @@ ADDRESSES = (
                 list_notifications,
                 "List the caller's notifications",
                 {200: "Notification"},
-                parameters=(Parameter("unread", "1 lists only what is unread"),),
+                parameters=(Parameter("unread", "1 lists only unread notifications."),),
                 is_list=True,
             )
         },
@@ -65,7 +65,7 @@ ADDRESSES = (
                 read_notifications,
                 "Mark notifications as read",
                 {200: "ReadCount"},
-                message=ReadNotifications,
+                command_class=ReadNotifications,
                 is_command=True,
             )
         },

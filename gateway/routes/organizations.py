@@ -1,11 +1,11 @@
-"""An organization and who is in it: for any member, and for mention completion."""
+"""An organization and its members, teams and projects; clients complete mentions from them."""
 
 from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.http.pagination import Page, cursor_text, page_response, parse_page
-from gateway.http.responses import HttpResponse, read_answer
+from gateway.http.responses import HttpResponse, conditional_response
 from gateway.reads.database import Rows
 from models.directory.queries import person_from_row
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
@@ -14,57 +14,59 @@ from models.serializers import member_json, organization_json, team_or_project_j
 PAGE = 100
 
 
-async def read_organization(visit: RequestContext) -> HttpResponse:
-    """The organization itself."""
-    row = await visit.services.queries.organization(visit.organization.id)
-    return read_answer(organization_json(row), version=0, if_none_match=visit.if_none_match)
+async def read_organization(context: RequestContext) -> HttpResponse:
+    """Read the organization."""
+    row = await context.container.queries.organization(context.organization.id)
+    return conditional_response(organization_json(row), version=0, if_none_match=context.if_none_match)
 
 
-async def list_members(visit: RequestContext) -> HttpResponse:
-    """Active people of the organization."""
-    page = parse_page(visit.query, default=PAGE)
-    rows = await visit.services.queries.members(visit.organization.id, _wanted(visit), page)
+async def list_members(context: RequestContext) -> HttpResponse:
+    """List active members of the organization."""
+    page = parse_page(context.query, default=PAGE)
+    rows = await context.container.queries.members(context.organization.id, _name_query(context), page)
     return page_response(
         page,
         rows,
-        key=lambda row: (row.member_id,),
-        shape=lambda row: member_json(row.member_id, role=row.role, person=person_from_row(row), teams=row.teams),
-        url=visit.url,
-        query=visit.query,
+        key_of=lambda row: (row.member_id,),
+        serialize=lambda row: member_json(row.member_id, role=row.role, person=person_from_row(row), teams=row.teams),
+        url=context.url,
+        query=context.query,
     )
 
 
-async def list_teams(visit: RequestContext) -> HttpResponse:
-    """Active teams of the organization."""
-    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text,))
-    return _named(visit, page, await visit.services.queries.teams(visit.organization.id, _wanted(visit), page))
+async def list_teams(context: RequestContext) -> HttpResponse:
+    """List active teams of the organization."""
+    page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text,))
+    return _slug_page(
+        context, page, await context.container.queries.teams(context.organization.id, _name_query(context), page)
+    )
 
 
-async def list_projects(visit: RequestContext) -> HttpResponse:
-    """Projects that the caller has access to."""
-    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text,))
-    rows = await visit.services.queries.projects(visit.actor, visit.organization, _wanted(visit), page)
-    return _named(visit, page, rows)
+async def list_projects(context: RequestContext) -> HttpResponse:
+    """List the projects that the caller has access to."""
+    page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text,))
+    rows = await context.container.queries.projects(context.actor, context.organization, _name_query(context), page)
+    return _slug_page(context, page, rows)
 
 
-def _wanted(visit: RequestContext) -> str:
-    return visit.query.get("query", "")
+def _name_query(context: RequestContext) -> str:
+    return context.query.get("query", "")
 
 
-def _named(visit: RequestContext, page: Page, rows: Rows) -> HttpResponse:
+def _slug_page(context: RequestContext, page: Page, rows: Rows) -> HttpResponse:
     return page_response(
         page,
         rows,
-        key=lambda row: (row.slug,),
-        shape=lambda row: team_or_project_json(row._mapping),
-        url=visit.url,
-        query=visit.query,
+        key_of=lambda row: (row.slug,),
+        serialize=lambda row: team_or_project_json(row._mapping),
+        url=context.url,
+        query=context.query,
     )
 
 
-_QUERY = (Parameter("query", "only those whose name contains this, in any case"),)
+_QUERY = (Parameter("query", "Part of the name, case-insensitive."),)
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/",
         {"GET": Operation(read_organization, "Read an organization", {200: "Organization"}, has_etag=True)},

@@ -1,32 +1,33 @@
-"""Keeping an alert rule silent, through the project that it watches."""
+"""Snooze and unsnooze an alert rule, under one of its projects."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from gateway.api.access import require_project
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.api.submit import ask, require_project
+from gateway.api.submit import submit_command
 from gateway.http.responses import HttpResponse
 from models.policy import PROJECT_ALERT_RULES
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 
 
-async def snooze_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for silence, for oneself or for everyone; 201 with it, 410 while it holds already."""
-    return await ask(visit, SnoozeRule, in_address=_rule(visit), reach=require_project)
+async def snooze_rule(context: RequestContext) -> HttpResponse:
+    """Snooze a rule for the caller or for everyone; 201 with the snooze, 410 if that snooze is already active."""
+    return await submit_command(context, SnoozeRule, path_fields=_path_fields(context), check_access=require_project)
 
 
-async def unsnooze_rule(visit: RequestContext) -> HttpResponse:
-    """Ask for the rule to speak again, to the caller and to everyone unless the body says to whom; 204."""
-    return await ask(visit, UnsnoozeRule, in_address=_rule(visit), reach=require_project)
+async def unsnooze_rule(context: RequestContext) -> HttpResponse:
+    """End the caller's snooze and that for everyone, or the one that the body selects; 204."""
+    return await submit_command(context, UnsnoozeRule, path_fields=_path_fields(context), check_access=require_project)
 
 
-def _rule(visit: RequestContext) -> dict[str, Any]:
-    return {"alertRule": visit.parameters["rule"], "inProject": visit.project_slug()}
+def _path_fields(context: RequestContext) -> dict[str, Any]:
+    return {"alertRule": context.path_parameters["rule"], "inProject": context.project_slug()}
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/projects/{organization}/{project}/alert-rules/{rule}/snooze/",
         {
@@ -34,17 +35,17 @@ ADDRESSES = (
                 snooze_rule,
                 "Snooze an alert rule",
                 {201: "Snooze"},
-                message=SnoozeRule,
-                in_address=("alertRule",),
-                refuses=(410,),
+                command_class=SnoozeRule,
+                path_fields=("alertRule",),
+                refusals=(410,),
                 is_command=True,
             ),
             "DELETE": Operation(
                 unsnooze_rule,
-                "Let an alert rule speak again",
+                "Unsnooze an alert rule",
                 {204: None},
-                message=UnsnoozeRule,
-                in_address=("alertRule",),
+                command_class=UnsnoozeRule,
+                path_fields=("alertRule",),
                 is_command=True,
             ),
         },

@@ -1,13 +1,13 @@
-"""What happens, as it happens: server-sent events."""
+"""The event stream: server-sent events."""
 
 from __future__ import annotations
 
 import re
 from uuid import UUID
 
+from gateway.api.access import require_incident
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
-from gateway.api.submit import require_incident
 from gateway.http.responses import HttpResponse, StreamedResponse
 from models.policy import INBOX, INCIDENT, require_organization_access, require_token_scope
 from models.refusals import NotFound
@@ -17,52 +17,52 @@ EVENT_STREAM = "text/event-stream"
 
 HEADERS = {
     "Cache-Control": "no-store",
-    # Proxies that collect an answer before they pass it on (nginx) are asked not to.
+    # Tells nginx not to buffer the response.
     "X-Accel-Buffering": "no",
 }
 
 
-async def follow_events(visit: RequestContext) -> HttpResponse:
-    """The caller's notifications and the events of incidents that they may read, in order, for as long as they stay."""
-    last = visit.headers.get(b"last-event-id")
-    reader = await visit.services.broadcaster.subscribe(
-        visit.question,
-        visit.caller,
-        incident=await _narrowed(visit),
+async def follow_events(context: RequestContext) -> HttpResponse:
+    """Stream the caller's notifications and the events of incidents that they may read, in order."""
+    last = context.headers.get(b"last-event-id")
+    subscriber = await context.container.broadcaster.subscribe(
+        context.credential,
+        context.caller,
+        incident=await _selected_incident(context),
         last_id=_id_of(last),
         is_resuming=bool(last),
     )
-    return StreamedResponse(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=reader)
+    return StreamedResponse(200, headers=dict(HEADERS), media_type=EVENT_STREAM, source=subscriber)
 
 
-async def _narrowed(visit: RequestContext) -> int | None:
-    asked = visit.query.get("incident")
-    if asked is None:
+async def _selected_incident(context: RequestContext) -> int | None:
+    selected = context.query.get("incident")
+    if selected is None:
         return None
-    # Like reading the incident itself.
-    require_token_scope(visit.actor, INCIDENT, "GET")
-    require_organization_access(visit.actor, visit.organization, INCIDENT, "GET")
-    number = identifier(asked)
+    # The same checks as for reading the incident itself.
+    require_token_scope(context.actor, INCIDENT, "GET")
+    require_organization_access(context.actor, context.organization, INCIDENT, "GET")
+    number = identifier(selected)
     if number is None:
         raise NotFound
-    await require_incident(visit, number)
-    return await visit.services.queries.incident_id(visit.organization.id, number)
+    await require_incident(context, number)
+    return await context.container.queries.incident_id(context.organization.id, number)
 
 
 def _id_of(text: str | None) -> UUID | None:
-    known = re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text or "")
-    return UUID(known[0]) if known else None
+    match = re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", text or "")
+    return UUID(match[0]) if match else None
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/events/",
         {
             "GET": Operation(
                 follow_events,
-                "Follow what happens",
+                "Follow events",
                 {200: "Events"},
-                parameters=(Parameter("incident", "Number of the only incident to follow"),),
+                parameters=(Parameter("incident", "Number of an incident: only its events."),),
                 is_stream=True,
             )
         },

@@ -1,26 +1,26 @@
-"""Hearing of an incident, or not."""
+"""Subscribe to an incident and unsubscribe from it."""
 
 from __future__ import annotations
 
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.api.submit import ask
+from gateway.api.submit import submit_command
 from gateway.http.responses import HttpResponse
 from models.policy import INCIDENT
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 
 
-async def subscribe(visit: RequestContext) -> HttpResponse:
-    """Ask to hear of an incident; 201, no matter whether the caller did already."""
-    return await ask(visit, Subscribe, incident=visit.incident_number(), has_body=False)
+async def subscribe(context: RequestContext) -> HttpResponse:
+    """Subscribe to an incident; 201, even if the caller was already subscribed."""
+    return await submit_command(context, Subscribe, incident=context.incident_number(), has_body=False)
 
 
-async def unsubscribe(visit: RequestContext) -> HttpResponse:
-    """Ask to hear no more of an incident; 200, no matter whether the caller did."""
-    return await ask(visit, Unsubscribe, incident=visit.incident_number(), has_body=False)
+async def unsubscribe(context: RequestContext) -> HttpResponse:
+    """Unsubscribe from an incident; 200, even if the caller was not subscribed."""
+    return await submit_command(context, Unsubscribe, incident=context.incident_number(), has_body=False)
 
 
-ADDRESSES = (
+ENDPOINTS = (
     Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/subscriptions/",
         {

@@ -1,15 +1,16 @@
-"""Triggers of an alert rule and their actions, one by one; the rule's own body has them all."""
+"""Triggers of an alert rule and their actions, one at a time; the rule itself contains all of them."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any, Final
 
+from gateway.api.access import require_rule
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.api.submit import ask, require_rule
+from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_text, page_response, parse_page, slice_page
-from gateway.http.responses import HttpResponse, read_answer
+from gateway.http.responses import HttpResponse, conditional_response
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
 from models.policy import ALERT_RULES
@@ -26,14 +27,14 @@ from tasks.commands.triggers import (
 PAGE: Final = 25
 
 
-# --- reading ----------------------------------------------------------------------------------------------------
+# --- reads -----------------------------------------------------------------------------------------------------
 
 
-async def list_triggers(visit: RequestContext) -> HttpResponse:
-    """Triggers of an alert rule, by label from the last to the first."""
-    rule = await require_rule(visit)
-    names = await visit.services.rules.references([rule])
-    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text, cursor_int))
+async def list_triggers(context: RequestContext) -> HttpResponse:
+    """List the triggers of an alert rule, by label in descending order."""
+    rule = await require_rule(context)
+    references = await context.container.rules.references([rule])
+    page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
 
     def key(trigger: Trigger) -> tuple[str, int]:
         return trigger.label, trigger.id
@@ -41,114 +42,130 @@ async def list_triggers(visit: RequestContext) -> HttpResponse:
     ordered = sorted(rule.definition.triggers, key=key, reverse=True)
     return page_response(
         page,
-        slice_page(ordered, page, key=key, descending=True),
-        key=key,
-        shape=lambda trigger: trigger_json(rule.id, rule.definition, trigger, names),
-        url=visit.url,
-        query=visit.query,
+        slice_page(ordered, page, key_of=key, descending=True),
+        key_of=key,
+        serialize=lambda trigger: trigger_json(rule.id, rule.definition, trigger, references),
+        url=context.url,
+        query=context.query,
     )
 
 
-async def read_trigger(visit: RequestContext) -> HttpResponse:
-    """A trigger by itself."""
-    rule, trigger = await _trigger(visit)
-    names = await visit.services.rules.references([rule])
-    shown = trigger_json(rule.id, rule.definition, trigger, names)
-    return read_answer(shown, version=0, if_none_match=visit.if_none_match)
+async def read_trigger(context: RequestContext) -> HttpResponse:
+    """Read a trigger."""
+    rule, trigger = await _require_trigger(context)
+    references = await context.container.rules.references([rule])
+    details = trigger_json(rule.id, rule.definition, trigger, references)
+    return conditional_response(details, version=0, if_none_match=context.if_none_match)
 
 
-async def list_actions(visit: RequestContext) -> HttpResponse:
-    """Actions of a trigger, by type."""
-    rule, trigger = await _trigger(visit)
-    names = await visit.services.rules.references([rule])
-    page = parse_page(visit.query, default=PAGE, kinds=(cursor_text, cursor_int))
+async def list_actions(context: RequestContext) -> HttpResponse:
+    """List the actions of a trigger, by type."""
+    rule, trigger = await _require_trigger(context)
+    references = await context.container.rules.references([rule])
+    page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
 
     def key(action: Action) -> tuple[str, int]:
         return action.type.value, action.id
 
     return page_response(
         page,
-        slice_page(sorted(trigger.actions, key=key), page, key=key),
-        key=key,
-        shape=lambda action: action_json(trigger.id, action, names),
-        url=visit.url,
-        query=visit.query,
+        slice_page(sorted(trigger.actions, key=key), page, key_of=key),
+        key_of=key,
+        serialize=lambda action: action_json(trigger.id, action, references),
+        url=context.url,
+        query=context.query,
     )
 
 
-async def read_action(visit: RequestContext) -> HttpResponse:
-    """An action by itself."""
-    rule, trigger, action = await _action(visit)
-    names = await visit.services.rules.references([rule])
-    return read_answer(action_json(trigger.id, action, names), version=0, if_none_match=visit.if_none_match)
+async def read_action(context: RequestContext) -> HttpResponse:
+    """Read an action."""
+    rule, trigger, action = await _require_action(context)
+    references = await context.container.rules.references([rule])
+    return conditional_response(
+        action_json(trigger.id, action, references), version=0, if_none_match=context.if_none_match
+    )
 
 
-async def _trigger(visit: RequestContext) -> tuple[AlertRule, Trigger]:
-    rule = await require_rule(visit)
-    trigger = rule.definition.trigger(visit.row_id("trigger"))
+async def _require_trigger(context: RequestContext) -> tuple[AlertRule, Trigger]:
+    rule = await require_rule(context)
+    trigger = rule.definition.trigger(context.row_id("trigger"))
     if trigger is None:
         raise NotFound
     return rule, trigger
 
 
-async def _action(visit: RequestContext) -> tuple[AlertRule, Trigger, Action]:
-    rule, trigger = await _trigger(visit)
-    id_ = visit.row_id("action")
+async def _require_action(context: RequestContext) -> tuple[AlertRule, Trigger, Action]:
+    rule, trigger = await _require_trigger(context)
+    id_ = context.row_id("action")
     action = next((each for each in trigger.actions if each.id == id_), None)
     if action is None:
         raise NotFound
     return rule, trigger, action
 
 
-# --- asking -----------------------------------------------------------------------------------------------------
+# --- commands --------------------------------------------------------------------------------------------------
 
 
-async def create_trigger(visit: RequestContext) -> HttpResponse:
-    """Ask for another threshold; 201 with the trigger."""
-    return await ask(visit, CreateTrigger, in_address=_names(visit), reach=require_rule)
+async def create_trigger(context: RequestContext) -> HttpResponse:
+    """Create a trigger; 201 with the trigger."""
+    return await submit_command(context, CreateTrigger, path_fields=_path_fields(context), check_access=require_rule)
 
 
-async def update_trigger(visit: RequestContext) -> HttpResponse:
-    """Ask for a threshold to move, or to tell others; 200 with the trigger. What is left out stays."""
-    return await ask(visit, UpdateTrigger, in_address=_names(visit, id="trigger"), reach=_trigger)
+async def update_trigger(context: RequestContext) -> HttpResponse:
+    """Update a trigger; 200 with the trigger. Fields that the body omits stay unchanged."""
+    return await submit_command(
+        context, UpdateTrigger, path_fields=_path_fields(context, id="trigger"), check_access=_require_trigger
+    )
 
 
-async def delete_trigger(visit: RequestContext) -> HttpResponse:
-    """Ask for a threshold to go; 204."""
-    return await ask(visit, DeleteTrigger, in_address=_names(visit, id="trigger"), has_body=False, reach=_trigger)
+async def delete_trigger(context: RequestContext) -> HttpResponse:
+    """Delete a trigger; 204."""
+    return await submit_command(
+        context,
+        DeleteTrigger,
+        path_fields=_path_fields(context, id="trigger"),
+        has_body=False,
+        check_access=_require_trigger,
+    )
 
 
-async def create_action(visit: RequestContext) -> HttpResponse:
-    """Ask for somebody else to be told as well; 201 with the action."""
-    names = _names(visit, trigger="trigger")
-    return await ask(visit, CreateAction, in_address=names, body_as="action", reach=_trigger)
+async def create_action(context: RequestContext) -> HttpResponse:
+    """Create an action; 201 with the action."""
+    path_fields = _path_fields(context, trigger="trigger")
+    return await submit_command(
+        context, CreateAction, path_fields=path_fields, body_field="action", check_access=_require_trigger
+    )
 
 
-async def update_action(visit: RequestContext) -> HttpResponse:
-    """Ask for somebody else to be told instead; 200 with the action."""
-    names = _names(visit, trigger="trigger", id="action")
-    return await ask(visit, UpdateAction, in_address=names, body_as="action", reach=_action)
+async def update_action(context: RequestContext) -> HttpResponse:
+    """Update an action; 200 with the action."""
+    path_fields = _path_fields(context, trigger="trigger", id="action")
+    return await submit_command(
+        context, UpdateAction, path_fields=path_fields, body_field="action", check_access=_require_action
+    )
 
 
-async def delete_action(visit: RequestContext) -> HttpResponse:
-    """Ask for somebody to be told no more; 204."""
-    names = _names(visit, trigger="trigger", id="action")
-    return await ask(visit, DeleteAction, in_address=names, has_body=False, reach=_action)
+async def delete_action(context: RequestContext) -> HttpResponse:
+    """Delete an action; 204."""
+    path_fields = _path_fields(context, trigger="trigger", id="action")
+    return await submit_command(
+        context, DeleteAction, path_fields=path_fields, has_body=False, check_access=_require_action
+    )
 
 
-def _names(visit: RequestContext, **fields: str) -> dict[str, Any]:
-    return {"alertRule": visit.row_id("rule")} | {field: visit.row_id(name) for field, name in fields.items()}
+def _path_fields(context: RequestContext, **fields: str) -> dict[str, Any]:
+    return {"alertRule": context.row_id("rule")} | {field: context.row_id(name) for field, name in fields.items()}
 
 
-# --- addresses --------------------------------------------------------------------------------------------------
+# --- endpoints -------------------------------------------------------------------------------------------------
 
 _TRIGGERS = "/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
 _ACTIONS = f"{_TRIGGERS}{{trigger}}/actions/"
-# The feature is needed for every method: only whole rules may be deleted without it.
-_address = partial(Endpoint, tag="alert rules", permission=ALERT_RULES)
+# All methods need the plan's feature; only whole rules may be deleted without it.
+_endpoint = partial(Endpoint, tag="alert rules", permission=ALERT_RULES)
 
-ADDRESSES = (
-    _address(
+ENDPOINTS = (
+    _endpoint(
         _TRIGGERS,
         {
             "GET": Operation(list_triggers, "List triggers", {200: "Trigger"}, is_list=True),
@@ -156,13 +173,13 @@ ADDRESSES = (
                 create_trigger,
                 "Create a trigger",
                 {201: "Trigger"},
-                message=CreateTrigger,
-                in_address=("alertRule",),
+                command_class=CreateTrigger,
+                path_fields=("alertRule",),
                 is_command=True,
             ),
         },
     ),
-    _address(
+    _endpoint(
         f"{_TRIGGERS}{{trigger}}/",
         {
             "GET": Operation(read_trigger, "Read a trigger", {200: "Trigger"}, has_etag=True),
@@ -170,14 +187,14 @@ ADDRESSES = (
                 update_trigger,
                 "Update a trigger",
                 {200: "Trigger"},
-                message=UpdateTrigger,
-                in_address=("alertRule", "id"),
+                command_class=UpdateTrigger,
+                path_fields=("alertRule", "id"),
                 is_command=True,
             ),
             "DELETE": Operation(delete_trigger, "Delete a trigger", {204: None}, is_command=True),
         },
     ),
-    _address(
+    _endpoint(
         _ACTIONS,
         {
             "GET": Operation(list_actions, "List a trigger's actions", {200: "TriggerAction"}, is_list=True),
@@ -186,7 +203,7 @@ ADDRESSES = (
             ),
         },
     ),
-    _address(
+    _endpoint(
         f"{_ACTIONS}{{action}}/",
         {
             "GET": Operation(read_action, "Read an action", {200: "TriggerAction"}, has_etag=True),

@@ -1,27 +1,30 @@
-"""Alert rules → JSON, as callers see them: used by the worker's outcomes and the gateway's reads alike.
+"""Alert rules in JSON, as callers see them: for command outcomes in the worker and for reads in the gateway.
 
-Ids are strings but for ``createdBy`` and ``originalAlertRuleId``, which the API that we give back has as numbers.
-Thresholds of comparison rules are stored as per cents of the past and shown as differences from it.
+Ids are strings, except ``createdBy.id`` and ``originalAlertRuleId``, which are numbers in Sentry's incident API.
+Thresholds of comparison rules are stored as a percentage of the comparison value and shown as the difference from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple, NotRequired, TypedDict, overload
 
 from models.alert_rules import validation
 from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
-from models.alert_rules.enums import QueryType, TargetType
+from models.alert_rules.enums import TARGETS, ActionType, QueryType, TargetType, ThresholdType
 from models.directory.tables import Person
 from models.enums import JSON
+from models.json_fields import DateTime, Id, SchemaKeywords
 from models.timestamps import iso, iso_or_none
+
+# --- what is serialized ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RuleReferences:
-    """What the ids in rules stand for: slugs of projects and teams, and people."""
+    """What rules refer to by id: slugs of projects and teams, and people."""
 
     projects: Mapping[int, str] = field(default_factory=dict)
     teams: Mapping[int, str] = field(default_factory=dict)
@@ -29,7 +32,7 @@ class RuleReferences:
 
 
 class RuleSnapshot(NamedTuple):
-    """A rule as it stands, or as it was in an earlier generation."""
+    """A rule at one of its generations; ``is_snapshot`` is false for the current one."""
 
     rule: AlertRule
     definition: Definition
@@ -38,64 +41,159 @@ class RuleSnapshot(NamedTuple):
 
     @classmethod
     def current(cls, rule: AlertRule) -> RuleSnapshot:
-        """As it stands."""
+        """Return the rule at its current generation."""
         return cls(rule, rule.definition, rule.date_modified, is_snapshot=False)
 
 
+# --- alert rules -----------------------------------------------------------------------------------------------
+
+
+class CreatorJson(TypedDict):
+    """The person who created an alert rule; the id is a number."""
+
+    id: int
+    name: str
+    email: str
+
+
+class TriggerActionJson(TypedDict):
+    """An action of a trigger; fields of integrations that tocsin does not have are null."""
+
+    id: Id
+    alertRuleTriggerId: Id
+    type: ActionType
+    targetType: TargetType
+    targetIdentifier: str
+    inputChannelId: None
+    integrationId: None
+    sentryAppId: None
+    dateCreated: DateTime
+    desc: str
+    priority: None
+
+
+class TriggerJson(TypedDict):
+    """A trigger of an alert rule."""
+
+    id: Id
+    alertRuleId: Id
+    label: str
+    thresholdType: Annotated[int, SchemaKeywords(enum=ThresholdType)]
+    alertThreshold: float
+    resolveThreshold: float | None
+    dateCreated: DateTime
+    actions: list[TriggerActionJson]
+
+
+class _AlertRuleFields(TypedDict):
+    id: Id
+    name: str
+    organizationId: Id
+    status: Annotated[int, SchemaKeywords(enum=RuleStatus)]
+    queryType: Annotated[int, SchemaKeywords(enum=QueryType)]
+    dataset: str
+    query: str
+    aggregate: str
+    thresholdType: Annotated[int, SchemaKeywords(enum=ThresholdType)]
+    resolveThreshold: float | None
+    timeWindow: float
+    environment: str | None
+    resolution: float
+    thresholdPeriod: int
+    triggers: list[TriggerJson]
+    projects: list[str]
+    includeAllProjects: bool
+    owner: str | None
+    originalAlertRuleId: int | None
+    comparisonDelta: float | None
+    dateModified: DateTime
+    dateCreated: DateTime
+    createdBy: CreatorJson | None
+    monitorType: int
+    activationCondition: int | None
+    activations: list[dict[str, JSON]]
+    description: str
+    version: int
+
+
+class AlertRuleJson(_AlertRuleFields):
+    """An alert rule in a list or inside an incident; ``snooze`` is present only while the reader's snooze is active."""
+
+    snooze: NotRequired[Literal[True]]
+
+
+class _SnoozeDetails(TypedDict):
+    snoozeForEveryone: NotRequired[bool]
+    snoozeCreatedBy: NotRequired[str]
+
+
+class AlertRuleDetailsJson(_AlertRuleFields, _SnoozeDetails):
+    """A single alert rule; ``snoozeForEveryone`` and ``snoozeCreatedBy`` are present only while it is snoozed."""
+
+    excludedProjects: list[str]
+    eventTypes: list[str]
+    snooze: bool
+
+
 def rule_json(
-    edition: RuleSnapshot, names: RuleReferences, *, is_snoozed: bool, shows_original: bool = False
-) -> dict[str, JSON]:
-    """A rule in a list or an incident; ``shows_original`` names the living rule beside a snapshot of it."""
-    rule, said = edition.rule, edition.definition
-    snoozed: dict[str, JSON] = {"snooze": True} if is_snoozed else {}
-    return {
+    snapshot: RuleSnapshot, references: RuleReferences, *, is_snoozed: bool, shows_original: bool = False
+) -> AlertRuleJson:
+    """Serialize a rule for a list or an incident.
+
+    ``shows_original`` adds the id of the current rule to a snapshot of an earlier generation.
+    """
+    rule, definition = snapshot.rule, snapshot.definition
+    serialized: AlertRuleJson = {
         "id": str(rule.id),
-        "name": said.name,
+        "name": definition.name,
         "organizationId": str(rule.organization_id),
-        "status": int(RuleStatus.SNAPSHOT if edition.is_snapshot else rule.status),
-        "queryType": int(said.query_type),
-        "dataset": said.dataset,
-        "query": said.query,
-        "aggregate": said.aggregate.replace("tags[sentry:user]", "user"),
-        "thresholdType": int(said.threshold_type),
-        "resolveThreshold": shown_threshold(said, said.resolve_threshold),
-        "timeWindow": float(said.time_window),
-        "environment": said.environment,
+        "status": int(RuleStatus.SNAPSHOT if snapshot.is_snapshot else rule.status),
+        "queryType": int(definition.query_type),
+        "dataset": definition.dataset,
+        "query": definition.query,
+        "aggregate": definition.aggregate.replace("tags[sentry:user]", "user"),
+        "thresholdType": int(definition.threshold_type),
+        "resolveThreshold": shown_threshold(definition, definition.resolve_threshold),
+        "timeWindow": float(definition.time_window),
+        "environment": definition.environment,
         "resolution": float(RESOLUTION_MINUTES),
-        "thresholdPeriod": said.threshold_period,
-        "triggers": [trigger_json(rule.id, said, trigger, names) for trigger in said.triggers],
-        "projects": sorted(names.projects[id_] for id_ in rule.projects),
-        "includeAllProjects": said.include_all_projects,
-        "owner": _owner(said),
-        "originalAlertRuleId": rule.id if shows_original and edition.is_snapshot else None,
-        "comparisonDelta": None if said.comparison_delta is None else float(said.comparison_delta),
-        "dateModified": iso(edition.date_modified),
+        "thresholdPeriod": definition.threshold_period,
+        "triggers": [trigger_json(rule.id, definition, trigger, references) for trigger in definition.triggers],
+        "projects": sorted(references.projects[id_] for id_ in rule.projects),
+        "includeAllProjects": definition.include_all_projects,
+        "owner": _owner(definition),
+        "originalAlertRuleId": rule.id if shows_original and snapshot.is_snapshot else None,
+        "comparisonDelta": None if definition.comparison_delta is None else float(definition.comparison_delta),
+        "dateModified": iso(snapshot.date_modified),
         "dateCreated": iso(rule.date_added),
-        "createdBy": _creator(names.people.get(rule.created_by or 0)),
-        "monitorType": said.monitor_type,
-        "activationCondition": said.activation_condition,
+        "createdBy": _creator(references.people.get(rule.created_by or 0)),
+        "monitorType": definition.monitor_type,
+        "activationCondition": definition.activation_condition,
         "activations": [],
-        "description": said.description or "",
+        "description": definition.description or "",
         "version": rule.version,
-        **snoozed,
     }
+    if is_snoozed:
+        serialized["snooze"] = True
+    return serialized
 
 
-def rule_details(
-    rule: AlertRule, names: RuleReferences, *, snoozes: Iterable[Snooze], viewer: int | None
-) -> dict[str, JSON]:
-    """A rule by itself, for the reader; ``snoozes`` are those that hold now."""
-    mine = [each for each in snoozes if each.user_id is None or each.user_id == viewer]
-    return rule_json(RuleSnapshot.current(rule), names, is_snoozed=bool(mine)) | {
+def rule_details_json(
+    rule: AlertRule, references: RuleReferences, *, snoozes: Iterable[Snooze], viewer: int | None
+) -> AlertRuleDetailsJson:
+    """Serialize a single rule for the user ``viewer``; ``snoozes`` are the rule's active ones."""
+    effective = [each for each in snoozes if each.user_id is None or each.user_id == viewer]
+    return {
+        **rule_json(RuleSnapshot.current(rule), references, is_snoozed=bool(effective)),
         "excludedProjects": list(rule.definition.excluded_projects),
         "eventTypes": sorted(rule.definition.event_types),
-        "snooze": bool(mine),
-        **_snooze_facts(mine, names, viewer),
+        "snooze": bool(effective),
+        **_snooze_details(effective, references, viewer),
     }
 
 
-def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, names: RuleReferences) -> dict[str, JSON]:
-    """A trigger of a rule."""
+def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, references: RuleReferences) -> TriggerJson:
+    """Serialize a trigger of a rule."""
     return {
         "id": str(trigger.id),
         "alertRuleId": str(rule_id),
@@ -104,12 +202,12 @@ def trigger_json(rule_id: int, definition: Definition, trigger: Trigger, names: 
         "alertThreshold": shown_threshold(definition, trigger.threshold),
         "resolveThreshold": shown_threshold(definition, definition.resolve_threshold),
         "dateCreated": iso(trigger.date_added),
-        "actions": [action_json(trigger.id, action, names) for action in trigger.actions],
+        "actions": [action_json(trigger.id, action, references) for action in trigger.actions],
     }
 
 
-def action_json(trigger_id: int, action: Action, names: RuleReferences) -> dict[str, JSON]:
-    """An action of a trigger; what belongs to other products' integrations is null."""
+def action_json(trigger_id: int, action: Action, references: RuleReferences) -> TriggerActionJson:
+    """Serialize an action of a trigger."""
     return {
         "id": str(action.id),
         "alertRuleTriggerId": str(trigger_id),
@@ -120,39 +218,35 @@ def action_json(trigger_id: int, action: Action, names: RuleReferences) -> dict[
         "integrationId": None,
         "sentryAppId": None,
         "dateCreated": iso(action.date_added),
-        "desc": _description(action, names),
+        "desc": _description(action, references),
         "priority": None,
     }
 
 
-def snooze_json(snooze: Snooze) -> dict[str, JSON]:
-    """A snooze, as whoever asked for it hears of it."""
-    return {
-        "ownerId": None if snooze.owner_id is None else str(snooze.owner_id),
-        "userId": "everyone" if snooze.user_id is None else str(snooze.user_id),
-        "until": iso_or_none(snooze.until) or "forever",
-        "dateAdded": iso(snooze.date_added),
-        "ruleId": None,
-        "alertRuleId": str(snooze.rule_id),
-    }
-
-
 def discover_query(definition: Definition) -> str:
-    """The search that finds what the rule counts: its event types, and its query if it has one."""
-    types = list(definition.event_types) or _TYPES_OF.get(definition.query_type, [])
-    spelled = " OR ".join(f"event.type:{each}" for each in types)
-    if not spelled or not definition.query:
-        return spelled or definition.query
-    return f"({spelled}) AND ({definition.query})"
+    """Return the event search that matches what the rule counts: its event types and, if it has one, its query."""
+    types = list(definition.event_types) or _DEFAULT_EVENT_TYPES.get(definition.query_type, [])
+    type_terms = " OR ".join(f"event.type:{each}" for each in types)
+    if not type_terms or not definition.query:
+        return type_terms or definition.query
+    return f"({type_terms}) AND ({definition.query})"
+
+
+@overload
+def shown_threshold(definition: Definition, stored: float) -> float: ...
+
+
+@overload
+def shown_threshold(definition: Definition, stored: float | None) -> float | None: ...
 
 
 def shown_threshold(definition: Definition, stored: float | None) -> float | None:
-    """A threshold of the rule as people write it."""
+    """Return a stored threshold of the rule in user-facing units."""
     is_comparison = definition.comparison_delta is not None
     return validation.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
 
 
-_TYPES_OF: Final = {QueryType.ERROR: ["error"], QueryType.PERFORMANCE: ["transaction"]}
+_DEFAULT_EVENT_TYPES: Final = {QueryType.ERROR: ["error"], QueryType.PERFORMANCE: ["transaction"]}
 
 
 def _owner(definition: Definition) -> str | None:
@@ -161,29 +255,67 @@ def _owner(definition: Definition) -> str | None:
     return None if definition.owner_team is None else f"team:{definition.owner_team}"
 
 
-def _creator(person: Person | None) -> JSON:
+def _creator(person: Person | None) -> CreatorJson | None:
     return None if person is None else {"id": person.id, "name": person.name, "email": person.email}
 
 
-def _description(action: Action, names: RuleReferences) -> str:
+def _description(action: Action, references: RuleReferences) -> str:
     match action.target_type:
         case TargetType.USER:
-            person = names.people.get(int(action.target))
+            person = references.people.get(int(action.target))
             return f"Send a notification to {person.email if person else 'somebody who is gone'}"
         case TargetType.TEAM:
-            return f"Send an email to members of #{names.teams.get(int(action.target), 'a team that is gone')}"
+            return f"Send an email to members of #{references.teams.get(int(action.target), 'a team that is gone')}"
         case TargetType.SPECIFIC:
             return f"Send a notification to {action.target} via {action.type}"
 
 
-def _snooze_facts(snoozes: list[Snooze], names: RuleReferences, viewer: int | None) -> dict[str, JSON]:
+class AvailableActionJson(TypedDict):
+    """A type of action and the types of target that it supports."""
+
+    type: ActionType
+    allowedTargetTypes: list[TargetType]
+
+
+def available_actions_json() -> list[AvailableActionJson]:
+    """Serialize the types of action that a trigger may have."""
+    return [{"type": type_, "allowedTargetTypes": list(targets)} for type_, targets in TARGETS.items()]
+
+
+# --- snoozes ---------------------------------------------------------------------------------------------------
+
+
+class SnoozeJson(TypedDict):
+    """A snooze of an alert rule."""
+
+    ownerId: Id
+    userId: Annotated[str, SchemaKeywords(description="A user's id, or `everyone`.")]
+    until: Annotated[str, SchemaKeywords(description="A timestamp, or `forever`.")]
+    dateAdded: DateTime
+    ruleId: None
+    alertRuleId: Id
+
+
+def snooze_json(snooze: Snooze) -> SnoozeJson:
+    """Serialize a new snooze, whose owner is known."""
+    return {
+        "ownerId": str(snooze.owner_id),
+        "userId": "everyone" if snooze.user_id is None else str(snooze.user_id),
+        "until": iso_or_none(snooze.until) or "forever",
+        "dateAdded": iso(snooze.date_added),
+        "ruleId": None,
+        "alertRuleId": str(snooze.rule_id),
+    }
+
+
+def _snooze_details(snoozes: Sequence[Snooze], references: RuleReferences, viewer: int | None) -> _SnoozeDetails:
     if not snoozes:
         return {}
-    # What holds for everyone says more than what one chose for oneself.
-    first = min(snoozes, key=lambda each: each.user_id is not None)
-    facts: dict[str, JSON] = {"snoozeForEveryone": first.user_id is None}
-    if first.owner_id is not None and first.owner_id == viewer:
-        facts["snoozeCreatedBy"] = "You"
-    elif (owner := names.people.get(first.owner_id or 0)) is not None:
-        facts["snoozeCreatedBy"] = owner.name
-    return facts
+    # A snooze for everyone takes precedence over the viewer's own.
+    snooze = min(snoozes, key=lambda each: each.user_id is not None)
+    details: _SnoozeDetails = {"snoozeForEveryone": snooze.user_id is None}
+    if snooze.owner_id is not None and snooze.owner_id == viewer:
+        details["snoozeCreatedBy"] = "You"
+    elif (owner := references.people.get(snooze.owner_id or 0)) is not None:
+        details["snoozeCreatedBy"] = owner.name
+    return details

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,15 @@ from tests.waiting import eventually
 from workers.stack.servers import EmbeddedServers
 
 PROCESSES = ("gateway", "worker", "relay", "notifier")
-WITHIN_SECONDS = 10.0
 PASSWORD_ROLE = "with_password"
 
 
 def start(name: str, servers: EmbeddedServers, **settings: str) -> str:
     """Start a process that a server refuses; return what it wrote to stderr before it ended with code 1."""
     ports = ("--port", str(free_port("127.0.0.1", 0))) if name == "gateway" else ()
-    started = time.monotonic()
 
     done = run_tocsin(name, *ports, **(servers.environment | settings))
 
-    assert time.monotonic() - started < WITHIN_SECONDS
     assert (done.returncode, done.stdout) == (1, "")
     return done.stderr
 

@@ -44,7 +44,7 @@ class Gateway:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.app = create_app(settings, timeouts)
         config = uvicorn.Config(self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2)
-        self._server = GatewayServer(config, self.app.state.services)
+        self._server = GatewayServer(config, self.app.state.container)
         self._thread = threading.Thread(target=self._serve)
 
     def start(self) -> None:

@@ -25,7 +25,7 @@ SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 
 # Cursors are opaque; those of both ends are valid in every list.
-schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().text(), Cursor(backwards=True).text()]))
+schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().encode(), Cursor(backwards=True).encode()]))
 
 
 @schemathesis.check

@@ -95,7 +95,7 @@ def test_a_batch_that_times_out_is_abandoned_and_the_next_one_runs() -> None:
 
 
 def test_requests_are_refused_when_too_many_are_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batcher, "MAX_WAITING", 2)
+    monkeypatch.setattr(batcher, "MAX_QUEUED", 2)
 
     async def scenario() -> None:
         ledger = FakeLedger()

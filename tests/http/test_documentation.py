@@ -53,10 +53,9 @@ def test_a_stream_matches_the_document(gateway: Gateway) -> None:
 
     assert response.headers["content-type"] in described["content"]
     always = {name.lower(): header for name, header in described["headers"].items() if header["required"]}
-    assert {name: response.headers[name] for name in always} == {
-        name: header["schema"]["const"] for name, header in always.items()
-    }
-    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", "x-request-id", *always}
+    constant = {name: header["schema"]["const"] for name, header in always.items() if "const" in header["schema"]}
+    assert {name: response.headers[name] for name in constant} == constant
+    assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
 def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:
@@ -150,20 +149,20 @@ def test_version_and_metrics_need_no_token(gateway: Gateway) -> None:
         ("GET", "/api/0/nothing/", {}, (404, "Not Found", "not_found", "The requested resource does not exist", [])),
         (
             "POST", COMMENTS, {"json": {"comment": "", "mentions": 1}},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#/comment", "detail": "This field may not be blank."},
                 {"pointer": "#/mentions", "detail": 'Expected a list of items but got type "int".'},
             ]),
         ),
         (
             "POST", COMMANDS, {"json": {"commands": [{"type": "comment.post", "incident": 1}]}},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#/commands/0/comment", "detail": "This field is required."},
             ]),
         ),
         (
             "POST", COMMENTS, {"json": [1]},
-            (400, "Bad Request", "bad_request", "The request has fields that do not fit; errors names each.", [
+            (400, "Bad Request", "bad_request", "The request has invalid fields; errors lists them.", [
                 {"pointer": "#", "detail": "Invalid data. Expected a dictionary, but got list."},
             ]),
         ),

@@ -199,7 +199,7 @@ def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, led
     assert (response.status_code, response.json()) == (400, {"commands": {
         "1": {"incident": ["This field is required."]},
         "2": {"mentions": ['Expected a list of items but got type "int".'], "colour": ["Unknown field."]},
-        "3": {"type": ['"comment.burn" is no command.']},
+        "3": {"type": ['Unknown command type "comment.burn".']},
         "4": {"type": ["This field is required."]},
         "5": {"non_field_errors": ["Invalid data. Expected a dictionary, but got str."]},
         "6": {"idempotencyKey": ["Send 1 to 255 visible ASCII characters."]},

@@ -93,7 +93,7 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
 
 
 def broadcaster_of(gateway: Gateway) -> EventBroadcaster:
-    followed: EventBroadcaster = gateway.app.state.services.broadcaster
+    followed: EventBroadcaster = gateway.app.state.container.broadcaster
     return followed
 
 

@@ -111,7 +111,7 @@ def test_every_metric_of_the_dashboards_and_alerts_exists() -> None:
     metrics = Metrics()
     metrics.count_accepted({"comment.post": 1})
     metrics.count_response("/", "GET", 200, seconds=0.1)
-    exported = set(re.findall(r"^(\w+)\{", metrics.text().decode(), re.MULTILINE))
+    exported = set(re.findall(r"^(\w+)\{", metrics.render().decode(), re.MULTILINE))
     files = [*(ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"), ROOT / "deploy" / "prometheus" / "rules.yml"]
 
     named = {name for file in files for name in re.findall(r"\btocsin_\w+", file.read_text())}

@@ -31,7 +31,7 @@ from models.policy import (
     require_valid_credential,
 )
 from models.refusals import Forbidden, NotFound, StaleVersion
-from models.serializers import IncidentRule, incident_details, incident_in_event, incident_json
+from models.serializers import IncidentRule, incident_details_json, incident_in_event, incident_json
 from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -183,7 +183,7 @@ class CommandContext:
 
     def incident_json(self, incident: Incident) -> JSON:
         """Return the incident in detail, as its endpoint returns it to the actor."""
-        return incident_details(
+        return incident_details_json(
             incident,
             projects=[project.slug for project in self.facts.projects_of(incident)],
             seen_by=self.facts.seen.get(incident.id, ()),

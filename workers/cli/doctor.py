@@ -197,24 +197,24 @@ def _queues() -> str:
         engine.dispose()
     if not found:
         return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
-    silent = min(flight.sent_seconds for flight in found)
+    silent = min(status.sent_seconds for status in found)
     if silent > STALE_SECONDS:
         raise CheckFailed(f"no canary has been sent for {silent:.0f} s: start `tocsin relay`")
-    stale = [flight for flight in found if flight.age_seconds > STALE_SECONDS]
+    stale = [status for status in found if status.age_seconds > STALE_SECONDS]
     if stale:
-        silent_queues = ", ".join(f"{flight.queue} for {flight.age_seconds:.0f} s" for flight in stale)
-        lanes = ",".join(flight.queue for flight in stale)
+        silent_queues = ", ".join(f"{status.queue} for {status.age_seconds:.0f} s" for status in stale)
+        lanes = ",".join(status.queue for status in stale)
         raise CheckFailed(
             f"no worker has consumed a canary from {silent_queues}: "
             f"start `tocsin worker --lanes {lanes}`, or see its log"
         )
-    return "a worker consumed the last canary from " + ", ".join(_seen(flight) for flight in found)
+    return "a worker consumed the last canary from " + ", ".join(_seen(status) for status in found)
 
 
-def _seen(flight: CanaryStatus) -> str:
-    if flight.way_seconds is None:
-        return f"{flight.queue} not yet"
-    return f"{flight.queue} {flight.age_seconds:.0f} s ago ({flight.way_seconds * 1000:.0f} ms after it was sent)"
+def _seen(status: CanaryStatus) -> str:
+    if status.way_seconds is None:
+        return f"{status.queue} not yet"
+    return f"{status.queue} {status.age_seconds:.0f} s ago ({status.way_seconds * 1000:.0f} ms after it was sent)"
 
 
 def _clocks() -> str:

@@ -20,6 +20,7 @@ from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
+from models.serializers import observed_json
 from models.types import JSON
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
@@ -46,7 +47,7 @@ def observe_metric(command: ObserveMetric, context: CommandContext) -> CommandRe
         incident = _Observed(command, rule, project, context.as_system()).apply(evaluation.transitions, incident)
     observed.record(evaluation, incident)
     listed = None if incident is None else context.listed_incident_json(incident)
-    return CommandResult(201 if evaluation.ignored is None else 200, _result(evaluation) | {"incident": listed})
+    return CommandResult(201 if evaluation.ignored is None else 200, observed_json(evaluation, incident=listed))
 
 
 def _require_rule(command: ObserveMetric, context: CommandContext) -> AlertRule:

@@ -1,0 +1,48 @@
+"""Access to what a request's path names: checks 10 (it exists) and 11 (the caller may access it).
+
+Checks 1 to 9 are the same for every endpoint and belong to :mod:`gateway.api.pipeline`.
+"""
+
+from __future__ import annotations
+
+from gateway.api.context import RequestContext
+from models.alert_rules.alert_rule import AlertRule
+from models.policy import ProjectFacts, require_project_access
+from models.refusals import NotFound
+
+
+async def require_incident(context: RequestContext, number: int) -> None:
+    """Require access to one of the incident's projects.
+
+    :raises NotFound: if the organization has no incident with this number.
+    :raises Forbidden: if the caller has access to none of its projects.
+    """
+    projects = await context.container.queries.incident_projects(context.organization.id, number)
+    require_project_access(context.actor, context.organization, projects)
+
+
+async def require_rule(context: RequestContext) -> AlertRule:
+    """Return the alert rule in the path; if the path names a project, the rule has to belong to it.
+
+    :raises NotFound: if there is no such rule or project.
+    :raises Forbidden: if the caller has access to none of the rule's projects, or not to the project in the path.
+    """
+    organization, rules = context.organization, context.container.rules
+    in_project = "project" in context.path_parameters
+    project = await rules.project(organization.id, context.project_slug()) if in_project else None
+    rule, projects = await rules.rule(organization.id, context.row_id("rule"))
+    if project is not None and project.id not in rule.projects:
+        raise NotFound
+    require_project_access(context.actor, organization, projects if project is None else [project])
+    return rule
+
+
+async def require_project(context: RequestContext) -> ProjectFacts:
+    """Return the project in the path.
+
+    :raises NotFound: if there is no such active project.
+    :raises Forbidden: if the caller has no access to it.
+    """
+    project = await context.container.rules.project(context.organization.id, context.project_slug())
+    require_project_access(context.actor, context.organization, [project])
+    return project
