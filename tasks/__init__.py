@@ -1,1 +1,1 @@
-"""What may be asked, what may be announced, and on which queue it travels."""
+"""Commands, events, and the queues on which their hints travel."""

@@ -1,7 +1,7 @@
-"""Every event: the news that others may want to hear.
+"""The events, which record what commands have changed.
 
-CloudEvents 1.0 in structured JSON, one body for the bus, for server-sent events and for webhooks. An event says
-what changed; :func:`cloud_event` adds who, where and in which order.
+An event becomes a CloudEvent 1.0 in structured JSON, the same for the exchange, for server-sent events and for
+webhooks. Its class holds what changed; :func:`cloud_event` adds the actor, the subject and the sequence.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from datetime import datetime
 from typing import ClassVar, Final
 from uuid import UUID
 
-from models.enums import JSON, IncidentStatus
+from models.enums import IncidentStatus
 from models.timestamps import iso
+from models.types import JSON
 
 SEQUENCE_DIGITS: Final = 20
-"""Sequences are zero-padded, so that they sort as text."""
+"""Width of a sequence number, which is zero-padded so that it sorts as text."""
 
 
 class Event:
-    """Something that happened. ``type`` is its name on the wire; ``notifies_people`` whether the notifier plans it."""
+    """An event. ``type`` is its name on the wire; the notifier plans it if it ``notifies_people``."""
 
     type: ClassVar[str]
     notifies_people: ClassVar[bool] = False
 
     @property
     def activity_id(self) -> int | None:
-        """The activity that this event tells of; all events of one activity are planned together."""
+        """The activity that the event is about, if any; all events of one activity are planned together."""
         return None
 
     def data(self) -> dict[str, JSON]:
-        """What changed, beside the incident, the actor and the command."""
+        """Return what changed, for the ``data`` of the CloudEvent."""
         return {}
 
 
@@ -44,13 +45,13 @@ class IncidentOpened(Event):
     projects: tuple[str, ...]
 
     def data(self) -> dict[str, JSON]:
-        """Slugs of the projects concerned."""
+        """Return the slugs of the projects."""
         return {"projects": list(self.projects)}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged(Event):
-    """An incident got better or worse, or was closed or reopened."""
+    """The status of an incident changed."""
 
     type: ClassVar[str] = "incident.status_changed"
     notifies_people: ClassVar[bool] = True
@@ -62,11 +63,11 @@ class StatusChanged(Event):
 
     @property
     def activity_id(self) -> int:
-        """The change of status."""
+        """The activity that records the change."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """From what, to what, and why."""
+        """Return the old status, the new status and the comment."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
             "previousStatus": self.old,
@@ -76,20 +77,20 @@ class StatusChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class Seen(Event):
-    """Someone has seen an incident."""
+    """A person has seen an incident."""
 
     type: ClassVar[str] = "incident.seen"
 
     user: int
 
     def data(self) -> dict[str, JSON]:
-        """Who."""
+        """Return the person's id."""
         return {"user": str(self.user)}
 
 
 @dataclass(frozen=True, slots=True)
 class CommentPosted(Event):
-    """Someone said something."""
+    """A comment was posted."""
 
     type: ClassVar[str] = "incident.comment_posted"
     notifies_people: ClassVar[bool] = True
@@ -103,20 +104,20 @@ class CommentPosted(Event):
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """The comment as it was written."""
+        """Return the comment."""
         return {"activity": {"id": str(self.activity), "comment": self.comment}}
 
 
 @dataclass(frozen=True, slots=True)
 class CommentEdited(CommentPosted):
-    """Someone said something else instead; ``incident.mentioned`` follows if it mentions someone new."""
+    """The text of a comment was replaced. ``incident.mentioned`` follows if it mentions people for the first time."""
 
     type: ClassVar[str] = "incident.comment_edited"
 
 
 @dataclass(frozen=True, slots=True)
 class CommentDeleted(Event):
-    """A comment was taken back: what people were told of it is retracted."""
+    """A comment was deleted: its notifications are retracted."""
 
     type: ClassVar[str] = "incident.comment_deleted"
     notifies_people: ClassVar[bool] = True
@@ -125,17 +126,17 @@ class CommentDeleted(Event):
 
     @property
     def activity_id(self) -> int:
-        """The comment that is gone."""
+        """The deleted comment."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Which."""
+        """Return the id of the comment."""
         return {"activity": {"id": str(self.activity)}}
 
 
 @dataclass(frozen=True, slots=True)
 class Mentioned(Event):
-    """People or teams were mentioned; ``users`` are those named one by one."""
+    """A comment mentioned people or teams. ``users`` are the ids of people who were mentioned by name or id."""
 
     type: ClassVar[str] = "incident.mentioned"
     notifies_people: ClassVar[bool] = True
@@ -147,11 +148,11 @@ class Mentioned(Event):
 
     @property
     def activity_id(self) -> int:
-        """The comment that mentions."""
+        """The comment."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Who was mentioned, and where."""
+        """Return the comment and the ids of the people and teams mentioned."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
             "users": [str(user) for user in self.users],
@@ -161,48 +162,48 @@ class Mentioned(Event):
 
 @dataclass(frozen=True, slots=True)
 class Subscribed(Seen):
-    """Someone asked to hear of an incident."""
+    """A person was subscribed to an incident."""
 
     type: ClassVar[str] = "incident.subscribed"
 
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribed(Seen):
-    """Someone hears no more of an incident."""
+    """A person was unsubscribed from an incident."""
 
     type: ClassVar[str] = "incident.unsubscribed"
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleCreated(Event):
-    """Something is watched; ``projects`` are slugs."""
+    """An alert rule was created; ``projects`` are slugs."""
 
     type: ClassVar[str] = "alert_rule.created"
 
     projects: tuple[str, ...]
 
     def data(self) -> dict[str, JSON]:
-        """Slugs of the projects concerned."""
+        """Return the slugs of the projects."""
         return {"projects": list(self.projects)}
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleUpdated(AlertRuleCreated):
-    """A rule says something else, or tells others."""
+    """An alert rule was updated."""
 
     type: ClassVar[str] = "alert_rule.updated"
 
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleDeleted(AlertRuleCreated):
-    """Something is watched no more."""
+    """An alert rule was deleted."""
 
     type: ClassVar[str] = "alert_rule.deleted"
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerFired(Event):
-    """A value fired a trigger of a rule."""
+    """A value fired a trigger of an alert rule; ``project`` is a slug, ``timestamp`` that of the value."""
 
     type: ClassVar[str] = "alert_trigger.fired"
 
@@ -213,7 +214,7 @@ class TriggerFired(Event):
     timestamp: datetime
 
     def data(self) -> dict[str, JSON]:
-        """Which trigger, and the value that did it."""
+        """Return the trigger and the value."""
         return {
             "trigger": {"id": str(self.trigger), "label": self.label},
             "project": self.project,
@@ -224,14 +225,14 @@ class TriggerFired(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerResolved(TriggerFired):
-    """A value resolved a trigger of a rule."""
+    """A value resolved a trigger of an alert rule."""
 
     type: ClassVar[str] = "alert_trigger.resolved"
 
 
 @dataclass(frozen=True, slots=True)
 class CommandDead(Event):
-    """A fault outlived its retries: the command lies in the dead letters."""
+    """A command failed on every attempt and is a dead letter now."""
 
     type: ClassVar[str] = "command.dead"
 
@@ -240,20 +241,20 @@ class CommandDead(Event):
     error: str
 
     def data(self) -> dict[str, JSON]:
-        """What died, of what."""
+        """Return the command's type, its attempts and the last error."""
         return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationCreated(Event):
-    """Somebody has a new item in their inbox: told on their own streams, never on the bus."""
+    """A person has a new inbox item. It is sent to that person's streams only, never published on the exchange."""
 
     type: ClassVar[str] = "notification.created"
 
     item: Mapping[str, JSON]
 
     def data(self) -> dict[str, JSON]:
-        """The item, as the inbox has it."""
+        """Return the item as the inbox returns it."""
         return {"notification": dict(self.item)}
 
 
@@ -292,9 +293,10 @@ def cloud_event(
     data: dict[str, JSON],
     traceparent: str | None = None,
 ) -> dict[str, JSON]:
-    """The event as it goes out. ``subject`` is ``incidents/12`` and the like; ``data`` comes before what changed.
+    """Return the event as a CloudEvent.
 
-    ``traceparent``, where there is one, becomes the attribute of CloudEvents' Distributed Tracing extension.
+    ``subject`` is a path like ``incidents/12``, and ``sequence`` counts the subject's events. ``data`` is merged with
+    what changed. ``traceparent``, if given, becomes the attribute of CloudEvents' Distributed Tracing extension.
     """
     trace = {} if traceparent is None else {"traceparent": traceparent}
     return {

@@ -112,7 +112,7 @@ def _row(command: Command, *, organization: int, token: int | None, user: int | 
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=CATALOG[command.name].subject_of(command, organization, user),
+        subject=str(CATALOG[command.name].subject_of(command, organization, user)),
         lane=Lane.COMMANDS,
         organization_id=organization,
         token_id=token,

@@ -1,1 +1,1 @@
-"""Who does the work."""
+"""The processes that apply commands, publish events and notify people; and the command line."""

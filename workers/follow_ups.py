@@ -1,4 +1,4 @@
-"""Commands of tocsin's own: what follows from what others were allowed to do."""
+"""Commands of the system, which follow from the commands and events of others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasks.commands.catalog import CATALOG
 def make_follow_up(
     command: Command, *, organization_id: int, user_id: int | None = None, trace: Trace = NO_TRACE
 ) -> NewCommand:
-    """A row of the ledger for the system actor, in the order of what it concerns; ``user_id`` is whom it is about.
+    """Make the ledger row of a command of the system.
 
-    ``trace`` is that of what it follows from.
+    ``user_id`` is the person whom the command concerns; ``trace`` belongs to the command or event that it follows from.
     """
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=CATALOG[command.name].subject_of(command, organization_id, user_id),
+        subject=str(CATALOG[command.name].subject_of(command, organization_id, user_id)),
         lane=Lane.COMMANDS,
         organization_id=organization_id,
         token_id=None,

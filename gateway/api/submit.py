@@ -136,7 +136,7 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=entry.subject_of(command, organization, user),
+        subject=str(entry.subject_of(command, organization, user)),
         lane=lane,
         organization_id=organization,
         token_id=context.caller.token_id,

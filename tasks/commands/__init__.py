@@ -1,1 +1,1 @@
-"""Every command that may be sent: its fields, and the catalog of all of them."""
+"""The commands: a class for each, the types of their fields, and the catalog of all."""

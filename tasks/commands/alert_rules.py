@@ -1,7 +1,7 @@
-"""Commands about alert rules: the rules themselves, their triggers and actions, and their silence.
+"""Commands on alert rules: create, update, delete.
 
-A rule is named by its id. Each message knows what of its words has to fit together; what depends on data (who exists,
-how many rules there are, what a change leaves of a rule) is for the worker to decide.
+A command checks that its own fields are consistent. What depends on data is left to the worker: whether a person
+exists, how many rules there are, what an update makes of the current rule.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from models.alert_rules.validation import (
     threshold_error,
     trigger_count_error,
 )
-from models.enums import JSON
 from models.refusals import FIELD_REQUIRED
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import (
     Boolean,
     OptionalNumber,
+    OptionalSlugs,
     OptionalText,
     RowId,
-    SlugsIfAny,
     TextField,
     bounded_text,
     field_error,
@@ -49,24 +49,24 @@ from tasks.commands.rule_fields import (
     ActionSpec,
     DatasetField,
     EventTypes,
+    NestedModel,
     OneProject,
-    OutsideIn,
     Owner,
-    Part,
     Query,
     QueryTypeField,
+    RulePart,
     ThresholdTypeField,
     Triggers,
     TriggerSpec,
     in_camel_case,
 )
 
-_LONGEST_DELTA: Final = 128_160
-"""Minutes that a comparison may look back: 89 days."""
+_MAX_COMPARISON_MINUTES: Final = 128_160
+"""How far back a comparison may look: 89 days."""
 
 
-class RuleCommand(OutsideIn, Command):
-    """A command about rules. ``in_project`` is a project's slug where the address is that project's."""
+class RuleCommand(NestedModel, Command):
+    """A command on alert rules. ``in_project`` is the slug of the project if it was sent to a project's endpoint."""
 
     model_config = ConfigDict(populate_by_name=False)
 
@@ -75,22 +75,22 @@ class RuleCommand(OutsideIn, Command):
 
     @classmethod
     def wire_fields(cls) -> frozenset[str]:
-        """Every field in camel case and in snake case."""
+        """Return every name under which a caller may send a field: in camel case and in snake case."""
         names = {field.alias for field in cls.model_fields.values() if field.alias}
         return frozenset(names | {to_snake(name) for name in names}) - cls.path_fields
 
     def to_payload(self) -> str:
-        """As the ledger keeps it: what was left out stays out, and null is a word."""
+        """Return the command as JSON for the ledger: the fields that were sent, with their nulls."""
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 
     @property
     def new_ids(self) -> int:
-        """How many things may be born of it."""
+        """The number of ids to draw for what the command may create."""
         return 0
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """Everyone whom it wants to be told."""
+        """The actions that the command defines."""
         return ()
 
 
@@ -116,10 +116,10 @@ def _activation_condition(value: JSON) -> int:
     return condition
 
 
-class RuleWords(RuleCommand):
-    """What a rule can say. What was said is in ``model_fields_set``; a change leaves the rest as it stands."""
+class RuleFields(RuleCommand):
+    """The fields of a rule. ``model_fields_set`` holds those that were sent; an update keeps the others."""
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("triggers", TriggerSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("triggers", TriggerSpec)
 
     rule_name: Annotated[str, *bounded_text(256)] = Field(default="", alias="name")
     aggregate: TextField
@@ -133,7 +133,7 @@ class RuleWords(RuleCommand):
     query_type: QueryTypeField = QueryType.ERROR
     event_types: EventTypes = ()
     threshold_period: Annotated[int, *positive_integer(20)] = 1
-    comparison_delta: Annotated[int | None, *positive_integer(_LONGEST_DELTA, is_optional=True)] = None
+    comparison_delta: Annotated[int | None, *positive_integer(_MAX_COMPARISON_MINUTES, is_optional=True)] = None
     resolve_threshold: OptionalNumber = None
     owner: Owner = None
     monitor_type: Annotated[
@@ -145,72 +145,72 @@ class RuleWords(RuleCommand):
     description: Annotated[
         str | None, optional(up_to(1000, text_or_blank)), _or_null(json_schema.text_or_blank_up_to(1000))
     ] = None
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     include_all_projects: Boolean = False
     in_project: OptionalText = None
 
     @property
     def new_ids(self) -> int:
-        """The rule, its triggers and their actions."""
+        """The number of ids to draw: for the rule, its triggers and their actions."""
         return 1 + sum(1 + len(trigger.actions) for trigger in self.triggers)
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """Those of all triggers."""
+        """The actions of all triggers."""
         return (action for trigger in self.triggers for action in trigger.actions)
 
-    def saying(self, standing: RuleDraft) -> RuleDraft:
-        """What the rule says from now on, where it said ``standing`` before."""
-        said = self.model_fields_set
-        dataset = self.dataset if "dataset" in said else standing.dataset
-        kind = standing.query_type
-        if "query_type" in said or "dataset" in said:
-            kind = self.query_type if "query_type" in said else dataset.query_type
+    def apply_to(self, current: RuleDraft) -> RuleDraft:
+        """Return the draft of the rule after the command, where ``current`` is the draft before it."""
+        sent = self.model_fields_set
+        dataset = self.dataset if "dataset" in sent else current.dataset
+        kind = current.query_type
+        if "query_type" in sent or "dataset" in sent:
+            kind = self.query_type if "query_type" in sent else dataset.query_type
         return RuleDraft(
             query_type=kind,
             dataset=dataset,
-            event_types=self._counted(kind, standing),
+            event_types=self._event_types_for(kind, current),
             aggregate=self.aggregate,
             time_window=self.time_window,
             threshold_type=self.threshold_type,
-            resolve_threshold=self.resolve_threshold if "resolve_threshold" in said else standing.resolve_threshold,
-            comparison_delta=self.comparison_delta if "comparison_delta" in said else standing.comparison_delta,
+            resolve_threshold=self.resolve_threshold if "resolve_threshold" in sent else current.resolve_threshold,
+            comparison_delta=self.comparison_delta if "comparison_delta" in sent else current.comparison_delta,
             thresholds=tuple((trigger.label, trigger.alert_threshold) for trigger in self.triggers),
         )
 
-    def _counted(self, kind: QueryType, standing: RuleDraft) -> tuple[EventType, ...]:
+    def _event_types_for(self, kind: QueryType, current: RuleDraft) -> tuple[EventType, ...]:
         if kind is QueryType.CRASH_RATE:
             return ()
         if "event_types" in self.model_fields_set:
             return self.event_types or EVENT_TYPES[kind][:1]
-        return standing.event_types if kind is standing.query_type else EVENT_TYPES[kind][:1]
+        return current.event_types if kind is current.query_type else EVENT_TYPES[kind][:1]
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:
         triggers = [in_camel_case(each) if isinstance(each, dict) else {} for each in parts]
-        saying = replace(self._decided(), thresholds=_thresholds(triggers))
-        is_comparable = self._decides_thresholds and len(saying.thresholds) == len(triggers)
-        for sentence in (
-            query_error(saying),
+        draft = replace(self._draft(), thresholds=_thresholds(triggers))
+        is_comparable = self._knows_resolve_threshold and len(draft.thresholds) == len(triggers)
+        for error in (
+            query_error(draft),
             trigger_count_error(triggers),
-            event_types_error(saying),
+            event_types_error(draft),
             label_error([each.get("label") for each in triggers]),
-            threshold_error(saying) if is_comparable else None,
+            threshold_error(draft) if is_comparable else None,
         ):
-            if sentence:
-                raise field_error(sentence)
+            if error:
+                raise field_error(error)
         return self
 
-    def _decided(self) -> RuleDraft:
-        """What can be said of the rule without knowing what it said before."""
-        return self.saying(RuleDraft())
+    def _draft(self) -> RuleDraft:
+        """Return the draft as far as it is known without the current rule."""
+        return self.apply_to(RuleDraft())
 
     @property
-    def _decides_thresholds(self) -> bool:
+    def _knows_resolve_threshold(self) -> bool:
         return True
 
 
 def _thresholds(parts: Iterable[Mapping[str, JSON]]) -> tuple[tuple[str, float], ...]:
-    """Labels with thresholds, of the triggers that have a number there: of others their own check tells."""
+    """Return label and threshold of each trigger with a valid threshold; for the others, their own check fails."""
     found = []
     for each in parts:
         try:
@@ -220,46 +220,46 @@ def _thresholds(parts: Iterable[Mapping[str, JSON]]) -> tuple[tuple[str, float],
     return tuple(found)
 
 
-def _name_a_project(schema: dict[str, Any]) -> None:
+def _require_a_project(schema: dict[str, Any]) -> None:
     schema["properties"]["projects"] |= {"minItems": 1}
     schema["required"] += ["projects"]
 
 
-class CreateRule(RuleWords):
-    """Watch something: one project, one query, one or two thresholds."""
+class CreateRule(RuleFields):
+    """Create an alert rule: one project, one query, one or two triggers."""
 
     name: ClassVar[str] = "alert_rule.create"
-    model_config = ConfigDict(json_schema_extra=_name_a_project)
+    model_config = ConfigDict(json_schema_extra=_require_a_project)
 
     rule_name: Annotated[str, *bounded_text(256)] = Field(alias="name")
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:
-        super()._fitting(parts)
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:
+        super()._check_consistency(parts)
         if self.in_project is None and not self.projects:
             raise object_error({"projects": [FIELD_REQUIRED]})
         return self
 
 
-class UpdateRule(RuleWords):
-    """Let a rule say something else. Its open incidents end; what is left out stays as it is."""
+class UpdateRule(RuleFields):
+    """Update an alert rule, whose open incidents are closed. Fields that are left out keep their values."""
 
     name: ClassVar[str] = "alert_rule.update"
     is_partial: ClassVar[bool] = True
 
     alert_rule: RowId
 
-    def _decided(self) -> RuleDraft:
+    def _draft(self) -> RuleDraft:
         if "dataset" in self.model_fields_set:
-            return self.saying(RuleDraft())
-        return replace(self.saying(RuleDraft()), query_type=QueryType.ERROR, event_types=())
+            return self.apply_to(RuleDraft())
+        return replace(self.apply_to(RuleDraft()), query_type=QueryType.ERROR, event_types=())
 
     @property
-    def _decides_thresholds(self) -> bool:
+    def _knows_resolve_threshold(self) -> bool:
         return {"comparison_delta", "resolve_threshold"} <= self.model_fields_set
 
 
 class DeleteRule(RuleCommand):
-    """Watch something no more. Open incidents of the rule end; incidents keep what it said."""
+    """Delete an alert rule, whose open incidents are closed. Incidents keep a snapshot of it."""
 
     name: ClassVar[str] = "alert_rule.delete"
 

@@ -1,4 +1,4 @@
-"""The command that a group of Alertmanager's alerts becomes."""
+"""The command that a notification of Prometheus Alertmanager becomes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from tasks.commands.base import Command
-from tasks.commands.fields import (
-    AlertStateField,
-    OptionalText,
-    OptionalTimestamp,
-    TextField,
-)
+from tasks.commands.fields import AlertStateField, OptionalText, OptionalTimestamp, TextField
 
 
 class ReceiveAlerts(Command):
-    """Bring the incident of a group of alerts to what is said of the group: opened, as bad as it is, or closed."""
+    """Make the incident of a group of alerts follow the group's state: open it, change its severity, or close it."""
 
     name: ClassVar[str] = "alertmanager.receive"
 

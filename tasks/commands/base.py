@@ -1,7 +1,7 @@
-"""Every command: the menu of what may be asked.
+"""The base class of all commands.
 
-A command is data: frozen, checked for shape, free of who asks and of when. Its field aliases are the names on
-the wire. A message only grows: fields are added with a default, never renamed or reused.
+A command is plain data: frozen, validated for its shape, without its caller and its time. Field aliases are the names
+on the wire. A command only grows: fields are added with a default, and never renamed or reused.
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.commands.fields import (
-    OBJECT_ERRORS_KEY,
-)
+from tasks.commands.fields import OBJECT_ERRORS_KEY
 
 
 class Command(BaseModel):
-    """What someone asks for. ``name`` is its name on the wire, ``whole`` how errors of the whole body are called."""
+    """A command.
+
+    ``name`` is its type on the wire, ``object_errors_key`` the key of errors about the object as a whole.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     name: ClassVar[str]
     object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
     path_fields: ClassVar[frozenset[str]] = frozenset()
-    """Fields on the wire that only an address can give, and no body nor item."""
+    """Names on the wire of fields that only a path can set, and neither a body nor a bulk item."""
     is_partial: ClassVar[bool] = False
-    """Whether what is left out stays as it is; then a field's default is none that a caller could count on."""
+    """Whether fields that are left out keep their values: then their defaults are not part of the interface."""
 
     @classmethod
     def wire_fields(cls) -> frozenset[str]:
-        """Every spelling of every field that a caller may send."""
+        """Return every name under which a caller may send a field."""
         fields = cls.model_fields
         return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.path_fields
 
     def to_payload(self) -> str:
-        """As the ledger keeps it."""
+        """Return the command as JSON for the ledger."""
         return self.model_dump_json(exclude_none=True)

@@ -1,11 +1,13 @@
-"""One line per command: its message, what it needs, and which line of work it stands in."""
+"""The catalog of commands: for each its class, its permissions, and the subjects that it touches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, Final
 
+from models.messaging.subject import Subject
 from models.policy import (
     ALERT_RULE,
     ALERT_RULES,
@@ -35,68 +37,91 @@ from tasks.commands.triggers import (
 )
 
 
+class Touch(Enum):
+    """A subject that a command touches beside its own. It is known only when the command is claimed."""
+
+    ORGANIZATION = auto()
+    """The organization in which the command may open an incident."""
+    NAMED_RULE = auto()
+    """The alert rule for which the command opens an incident."""
+    INCIDENT_OF_KEY = auto()
+    """The open incident whose deduplication key the command names."""
+    INCIDENTS_OF_RULE = auto()
+    """Every open incident of the command's alert rule."""
+    RULE_OF_REOPENED = auto()
+    """The alert rule that opened the incident, if the command reopens it: the rule must not open another meanwhile."""
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """What the house knows of a command.
+    """What is known of a command before it is applied.
 
-    ``permission`` and ``method`` are those of its own route. ``subject`` names the line it stands in: commands of
-    one subject are applied in the order of their acceptance. ``for_services`` marks what an organization's own
-    program may do in its own name, and what is not ``for_people`` nobody else may; ``is_conditional`` marks what
-    honours If-Match. ``in_project`` is the permission of the command's other address, the one of a project.
+    ``permission`` and ``method`` are those of its endpoint; ``project_permission`` replaces the former at the endpoint
+    of a project. ``subject`` returns the subject that orders the command, from its fields, the organization and the
+    user; ``also`` are the subjects that it touches besides. Services may submit the command in their own name if it is
+    ``for_services``, people if it is ``for_people``. ``is_conditional`` commands honour If-Match.
     """
 
     command_class: type[Command]
     permission: Permission
     method: str
-    subject: Callable[[Any, int, int | None], str]
+    subject: Callable[[Any, int, int | None], Subject]
+    also: tuple[Touch, ...] = ()
     for_services: bool = False
     for_people: bool = True
     is_conditional: bool = False
     project_permission: Permission | None = None
 
     def permission_of(self, command: Command) -> Permission:
-        """The permission of the address that the command came by."""
+        """Return the permission of the endpoint that received the command."""
         if self.project_permission is not None and getattr(command, "in_project", None) is not None:
             return self.project_permission
         return self.permission
 
-    def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> str:
-        """The subject of this command, from ids, not spellings."""
+    def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> Subject:
+        """Return the subject that orders the command. It is fixed when the command is accepted."""
         return self.subject(command, organization_id, user_id)
 
 
-def _incident(command: Any, organization_id: int, _user_id: int | None) -> str:
-    # What has no number yet, or names none, stands in the organization's line.
-    address: str = command.incident
-    return f"incident:{organization_id}:{address}" if address.isdecimal() else f"org:{organization_id}"
+def _incident(command: Any, organization_id: int, _user_id: int | None) -> Subject:
+    reference: str = command.incident
+    if reference.isdecimal():
+        return Subject.incident(organization_id, int(reference))
+    # The reference is a deduplication key, whose incident is not known yet, or names no incident.
+    return Subject.organization(organization_id)
 
 
-def _organization(_command: Any, organization_id: int, _user_id: int | None) -> str:
-    return f"org:{organization_id}"
+def _organization(_command: Any, organization_id: int, _user_id: int | None) -> Subject:
+    return Subject.organization(organization_id)
 
 
-def _rule(command: Any, organization_id: int, _user_id: int | None) -> str:
-    rule: int = command.alert_rule
-    return f"rule:{rule}" if rule else f"org:{organization_id}"
+def _rule(command: Any, organization_id: int, _user_id: int | None) -> Subject:
+    rule_id: int = command.alert_rule
+    return Subject.rule(rule_id) if rule_id else Subject.organization(organization_id)
 
 
-def _person(_command: Any, _organization_id: int, user_id: int | None) -> str:
-    return f"user:{user_id}"
+def _user(_command: Any, organization_id: int, user_id: int | None) -> Subject:
+    return Subject.organization(organization_id) if user_id is None else Subject.user(user_id)
 
+
+_BY_KEY = (Touch.INCIDENT_OF_KEY,)
+_OPENING = (Touch.NAMED_RULE, Touch.INCIDENT_OF_KEY)
+_CHANGING_STATUS = (Touch.INCIDENT_OF_KEY, Touch.RULE_OF_REOPENED)
+_OBSERVING = (Touch.ORGANIZATION, Touch.INCIDENTS_OF_RULE)
 
 CATALOG: Final[dict[str, CatalogEntry]] = {
     entry.command_class.name: entry
     for entry in (
-        CatalogEntry(OpenIncident, INCIDENTS, "POST", _organization, for_services=True),
-        CatalogEntry(ReceiveAlerts, INCIDENTS, "POST", _organization, for_services=True, for_people=False),
-        CatalogEntry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
-        CatalogEntry(MarkSeen, INCIDENT, "POST", _incident),
-        CatalogEntry(PostComment, INCIDENT, "POST", _incident),
-        CatalogEntry(EditComment, INCIDENT, "PUT", _incident, is_conditional=True),
-        CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
-        CatalogEntry(Subscribe, INCIDENT, "POST", _incident),
-        CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident),
-        CatalogEntry(ReadNotifications, INBOX, "POST", _person),
+        CatalogEntry(OpenIncident, INCIDENTS, "POST", _organization, _OPENING, for_services=True),
+        CatalogEntry(ReceiveAlerts, INCIDENTS, "POST", _organization, _BY_KEY, for_services=True, for_people=False),
+        CatalogEntry(SetStatus, INCIDENT, "PUT", _incident, _CHANGING_STATUS, is_conditional=True),
+        CatalogEntry(MarkSeen, INCIDENT, "POST", _incident, _BY_KEY),
+        CatalogEntry(PostComment, INCIDENT, "POST", _incident, _BY_KEY),
+        CatalogEntry(EditComment, INCIDENT, "PUT", _incident, _BY_KEY, is_conditional=True),
+        CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, _BY_KEY, is_conditional=True),
+        CatalogEntry(Subscribe, INCIDENT, "POST", _incident, _BY_KEY),
+        CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident, _BY_KEY),
+        CatalogEntry(ReadNotifications, INBOX, "POST", _user),
         CatalogEntry(CreateRule, ALERT_RULES, "POST", _organization, project_permission=PROJECT_ALERT_RULES),
         CatalogEntry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, project_permission=PROJECT_ALERT_RULE),
         CatalogEntry(
@@ -110,7 +135,7 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(CreateAction, ALERT_RULES, "POST", _rule),
         CatalogEntry(UpdateAction, ALERT_RULES, "PUT", _rule),
         CatalogEntry(DeleteAction, ALERT_RULES, "DELETE", _rule),
-        CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
+        CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, _OBSERVING, for_services=True),
     )
 }
 """Every command by its name on the wire."""

@@ -1,4 +1,4 @@
-"""Commands about comments: post, edit, delete."""
+"""Commands on comments: post, edit, delete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tasks.commands.base import Command
 from tasks.commands.fields import (
     IncidentReference,
     Mentions,
-    MentionsIfAny,
+    OptionalMentions,
     OptionalText,
     RowId,
     TextField,
@@ -16,7 +16,7 @@ from tasks.commands.fields import (
 
 
 class PostComment(Command):
-    """Say something on an incident; ``mentions`` are told. ``external_id`` is checked and not kept."""
+    """Add a comment to an incident and notify the people mentioned. ``external_id`` is validated and ignored."""
 
     name: ClassVar[str] = "comment.post"
 
@@ -27,18 +27,18 @@ class PostComment(Command):
 
 
 class EditComment(Command):
-    """Say something else instead; who is mentioned for the first time is told. Without ``mentions`` nobody is."""
+    """Replace the text of a comment, and notify people whom it mentions for the first time."""
 
     name: ClassVar[str] = "comment.edit"
 
     incident: IncidentReference
     id: RowId
     comment: TextField
-    mentions: MentionsIfAny = None
+    mentions: OptionalMentions = None
 
 
 class DeleteComment(Command):
-    """Take a comment back."""
+    """Delete a comment."""
 
     name: ClassVar[str] = "comment.delete"
 

@@ -1,8 +1,8 @@
-"""Field types of the commands, with the wire's own words for what does not fit.
+"""The field types of commands, with the error texts of the wire format.
 
-The rules and texts are those of the incident API that tocsin gives back (docs/messages.md): text is trimmed,
-numbers become text, integers may come as integral floats or digit strings. Pydantic does the walking,
-:func:`errors_by_field` turns what it found into the wire's shape.
+Rules and texts are those of Sentry's incident API, which tocsin re-implements (docs/messages.md): text is trimmed,
+numbers are accepted as text, integers also as integral floats or digits. A check returns the value to store, or raises
+an error with the text; :func:`errors_by_field` turns pydantic's errors into the JSON of a response.
 """
 
 from __future__ import annotations
@@ -17,25 +17,29 @@ from typing import Annotated, Any, Final, TypeVar
 from pydantic import BeforeValidator, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from models.enums import JSON, MAX_ID, AlertState
+from models.enums import AlertState
 from models.refusals import FIELD_NOT_NULL, FIELD_REQUIRED
+from models.types import JSON, MAX_ID
 from tasks.commands import json_schema
 
 BLANK: Final = "This field may not be blank."
 NOT_A_STRING: Final = "Not a valid string."
-NO_INTEGER: Final = "A valid integer is required."
-NO_NUMBER: Final = "A valid number is required."
+NOT_AN_INTEGER: Final = "A valid integer is required."
+NOT_A_NUMBER: Final = "A valid number is required."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
-"""How errors of a whole object are called, where nothing else is said."""
+"""The key of errors about an object as a whole, unless a command defines its own."""
+
+DEDUP_PREFIX: Final = "dedup:"
+"""The start of an incident reference that names a deduplication key."""
 
 UNPARSABLE: Final = ""
-"""Stands for a mention that can name nobody."""
+"""Stored in place of a mention that cannot name anybody."""
 
 T = TypeVar("T")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DIGITS = re.compile(r"[0-9]+")
-_TRUTHS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
+_BOOLEANS: Final = dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True) | dict.fromkeys(
     ("false", "f", "no", "n", "off", "0"), False
 )
 _INTEGRAL = re.compile(r"\s*([+-]?[0-9]{1,30})(\.0*)?\s*")
@@ -43,19 +47,19 @@ _NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
 def field_error(message: str) -> PydanticCustomError:
-    """A field error with exactly this text."""
+    """Return a field error with exactly this text, for a check to raise."""
     return PydanticCustomError("wire", "{message}", {"message": message})
 
 
 def text(value: JSON) -> str:
-    """Text as the wire takes it: a string or a number, trimmed, not blank, storable."""
+    """Check for text that is not blank: a string or a number, which is trimmed."""
     if not (trimmed := text_or_blank(value)):
         raise field_error(BLANK)
     return trimmed
 
 
 def text_or_blank(value: JSON) -> str:
-    """The same where it may be blank."""
+    """Check for text that may be blank: a string or a number, which is trimmed."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -64,7 +68,7 @@ def text_or_blank(value: JSON) -> str:
 
 
 def storable(value: str) -> str:
-    """Text that the database can hold."""
+    """Check for text that PostgreSQL can store: no null characters, no lone surrogates."""
     if "\0" in value:
         raise field_error("Null characters are not allowed.")
     if lone := _SURROGATE.search(value):
@@ -72,59 +76,59 @@ def storable(value: str) -> str:
     return value
 
 
-def whole_if_integral(value: JSON) -> JSON:
-    """The value, where an integral float is the integer that it is."""
+def int_if_integral(value: JSON) -> JSON:
+    """Return the value, an integral float as an integer: JSON does not distinguish 1.0 from 1."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def integer(value: JSON) -> int:
-    """An integer, an integral float or a string of either; never a truth value."""
+    """Check for an integer, an integral float, or a string of either; a boolean is not one."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool):
-        raise field_error(NO_INTEGER)
-    value = whole_if_integral(value)
+        raise field_error(NOT_AN_INTEGER)
+    value = int_if_integral(value)
     if isinstance(value, str) and (digits := _INTEGRAL.fullmatch(value)):
         return int(digits[1])
     if not isinstance(value, int):
-        raise field_error(NO_INTEGER)
+        raise field_error(NOT_AN_INTEGER)
     return value
 
 
 def number(value: JSON) -> float:
-    """A number or its digits; never a truth value, nor what no number can be (infinity, "not a number")."""
+    """Check for a finite number or a string of one; a boolean is not one."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    is_one = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
+    is_number = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
     try:
-        # float() leaves some of the space that the pattern and str.strip know.
+        # float() rejects some white space that the pattern and str.strip accept.
         plain = value.strip() if isinstance(value, str) else value
-        parsed = float(plain) if is_one and not isinstance(value, bool) else math.nan
+        parsed = float(plain) if is_number and not isinstance(value, bool) else math.nan
     except OverflowError:
         parsed = math.inf
     if not math.isfinite(parsed):
-        raise field_error(NO_NUMBER)
+        raise field_error(NOT_A_NUMBER)
     return parsed
 
 
-def truth(value: JSON) -> bool:
-    """A truth value, or the words and numbers that forms send for one."""
+def boolean(value: JSON) -> bool:
+    """Check for a boolean, or one of the words and numbers that forms send for it."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    value = whole_if_integral(value)
-    read = _TRUTHS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
+    value = int_if_integral(value)
+    read = _BOOLEANS.get(str(value).lower()) if isinstance(value, (bool, int, str)) else None
     if read is None:
         raise field_error("Must be a valid boolean.")
     return read
 
 
 def not_an_object(value: JSON) -> str:
-    """What is said of a value that should be an object."""
+    """Return the error text for a value that is not an object."""
     return f"Invalid data. Expected a dictionary, but got {type(value).__name__}."
 
 
-def listing(value: JSON) -> list[Any]:
-    """A JSON array."""
+def array(value: JSON) -> list[Any]:
+    """Check for an array."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if not isinstance(value, list):
@@ -132,8 +136,8 @@ def listing(value: JSON) -> list[Any]:
     return value
 
 
-def moment(value: JSON) -> datetime:
-    """A point in time as ISO 8601; without an offset it is UTC."""
+def timestamp(value: JSON) -> datetime:
+    """Check for an ISO 8601 timestamp, and return it in UTC, which it is without an offset."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     try:
@@ -148,7 +152,7 @@ def moment(value: JSON) -> datetime:
 
 
 def mention(value: JSON) -> str | None:
-    """One mention, made storable: who it names is for the worker to say. Null stays null."""
+    """Return a mention as text that PostgreSQL can store; the worker resolves whom it names. Null stays null."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -159,7 +163,10 @@ def mention(value: JSON) -> str | None:
 
 
 def identifier(value: JSON) -> int | None:
-    """The number of an incident in its organization, or ``None`` for what can name none (ASCII digits only)."""
+    """Return a non-negative integer or its ASCII digits as an integer, ``None`` for any other value.
+
+    An integer beyond :data:`MAX_ID` counts as another value: it identifies nothing.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return value if 0 <= value <= MAX_ID else None
     if isinstance(value, str) and _DIGITS.fullmatch(value):
@@ -168,23 +175,33 @@ def identifier(value: JSON) -> int | None:
     return None
 
 
-def incident_address(value: JSON) -> str:
-    """An incident's identifier in its plainest spelling, ``dedup:KEY``, or ``""`` for what can name none."""
+def incident_reference(value: JSON) -> str:
+    """Return an incident's identifier in its shortest spelling, ``dedup:KEY``, or ``""`` if the value names neither."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    if isinstance(value, str) and value.startswith("dedup:"):
-        return f"dedup:{text(value.removeprefix('dedup:'))}"
-    number = identifier(_named(value))
-    return "" if number is None else str(number)
+    if isinstance(value, str) and value.startswith(DEDUP_PREFIX):
+        return dedup_reference(text(value.removeprefix(DEDUP_PREFIX)))
+    found = identifier(_plain(value))
+    return "" if found is None else str(found)
+
+
+def dedup_reference(key: str) -> str:
+    """Return the incident reference of a deduplication key."""
+    return DEDUP_PREFIX + key
+
+
+def dedup_key_of(reference: str) -> str | None:
+    """Return the deduplication key in an incident reference, ``None`` if the reference is of another form."""
+    return reference.removeprefix(DEDUP_PREFIX) if reference.startswith(DEDUP_PREFIX) else None
 
 
 def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
-    """The same check, with null allowed."""
+    """Return a validator that allows null beside what the check allows."""
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
-def within(least: int, most: int) -> Callable[[JSON], int]:
-    """A check for an integer in a range."""
+def integer_between(least: int, most: int) -> Callable[[JSON], int]:
+    """Return a check for an integer from ``least`` to ``most``."""
 
     def check(value: JSON) -> int:
         read = integer(value)
@@ -198,85 +215,86 @@ def within(least: int, most: int) -> Callable[[JSON], int]:
 
 
 def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
-    """An integer from 1 on, as the parts of a field's type; with ``is_optional`` null is allowed."""
-    check, schema = within(1, most), json_schema.integer_up_to(most)
+    """Return the annotations of an integer from 1 to ``most``, or of null if it ``is_optional``."""
+    check, schema = integer_between(1, most), json_schema.integer_up_to(most)
     if is_optional:
         return optional(check), WithJsonSchema(json_schema.or_null(schema))
     return BeforeValidator(check), WithJsonSchema(schema)
 
 
 def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
-    """The same check, with a limit of characters."""
+    """Return the check with a limit of ``most`` characters."""
 
-    def limited(value: JSON) -> str:
+    def check_length(value: JSON) -> str:
         read = check(value)
         if len(read) > most:
             raise field_error(f"Ensure this field has no more than {most} characters.")
         return read
 
-    return limited
+    return check_length
 
 
 def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Text with a limit of characters, as the parts of a field's type."""
+    """Return the annotations of text with 1 to ``most`` characters."""
     return BeforeValidator(up_to(most)), WithJsonSchema(json_schema.text_up_to(most))
 
 
 def row_id(value: JSON) -> int:
-    """The id of a row as a number or as digits; 0 is nobody's and stands for what can name none."""
+    """Check for the id of a row, a number or its digits. Text that cannot be one becomes 0, which no row has."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
-    return identifier(_named(value)) or 0
+    return identifier(_plain(value)) or 0
 
 
-def _named(value: JSON) -> JSON:
-    # 1.0 and 1 are one number in JSON.
-    plain = whole_if_integral(value)
+def _plain(value: JSON) -> JSON:
+    plain = int_if_integral(value)
     if isinstance(plain, (bool, float, list, dict)):
         raise field_error(NOT_A_STRING)
     return plain
 
 
-_ADDRESS: Final = {
-    "description": "Number of the incident, or dedup:KEY. What names none is refused when the command is applied.",
+_INCIDENT_REFERENCE: Final = {
+    "description": "Number of the incident, or dedup:KEY. One that names none is rejected when the command is applied.",
     "anyOf": [
         {"type": "integer"},
         {"type": "string", "pattern": f"^dedup:{json_schema.NON_BLANK}"},
         {"type": "string", "not": {"pattern": "^dedup:"}},
     ],
 }
-_WHO: Final = {"description": "Who is meant. What names nobody is refused when the command is applied."}
+_MENTION: Final = {"description": "A mention. One that names nobody is rejected when the command is applied."}
 
 TextField = Annotated[str, BeforeValidator(text), WithJsonSchema(json_schema.TEXT)]
 OptionalText = Annotated[str | None, optional(text), WithJsonSchema(json_schema.or_null(json_schema.TEXT))]
 OptionalInteger = Annotated[int | None, optional(integer), WithJsonSchema(json_schema.or_null(json_schema.INTEGER))]
-OptionalTimestamp = Annotated[datetime | None, optional(moment), WithJsonSchema(json_schema.or_null(json_schema.TIME))]
-IncidentReference = Annotated[str, BeforeValidator(incident_address), WithJsonSchema(_ADDRESS)]
+OptionalTimestamp = Annotated[
+    datetime | None, optional(timestamp), WithJsonSchema(json_schema.or_null(json_schema.TIMESTAMP))
+]
+IncidentReference = Annotated[str, BeforeValidator(incident_reference), WithJsonSchema(_INCIDENT_REFERENCE)]
 RowId = Annotated[int, BeforeValidator(row_id), WithJsonSchema(json_schema.ID)]
 _MENTIONS: Final = (
-    BeforeValidator(lambda value: tuple(mention(each) for each in listing(value))),
-    WithJsonSchema(json_schema.list_of(_WHO)),
+    BeforeValidator(lambda value: tuple(mention(each) for each in array(value))),
+    WithJsonSchema(json_schema.list_of(_MENTION)),
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
-MentionsIfAny = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
-"""The same where the field may be missing; null is as wrong as above."""
+OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
+"""Mentions that may be left out; null is an error, as above."""
 Slugs = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: _each(value, text)),
+    BeforeValidator(lambda value: _check_array(value, text)),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT, least=1)),
 ]
-SlugsIfAny = Annotated[
+OptionalSlugs = Annotated[
     tuple[str, ...],
-    BeforeValidator(lambda value: _each(value, text) if value != [] else ()),
+    BeforeValidator(lambda value: _check_array(value, text) if value != [] else ()),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT)),
 ]
-"""The same where the list may be empty."""
+"""Slugs that may be an empty array."""
 Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
 OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
-Boolean = Annotated[bool, BeforeValidator(truth), WithJsonSchema(json_schema.TRUTH)]
+Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema(json_schema.BOOLEAN)]
 OptionalIds = Annotated[
     tuple[int, ...] | None,
-    optional(lambda value: _each(value, integer)),
+    optional(lambda value: _check_array(value, integer)),
     WithJsonSchema(json_schema.or_null(json_schema.list_of(json_schema.INTEGER, least=1))),
 ]
 
@@ -297,66 +315,69 @@ AlertStateField = Annotated[
 
 
 def status_in(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
-    """An integer out of a closed set, as the parts of a field's type."""
+    """Return the annotations of a status, which is one of these integers."""
 
     def check(value: JSON) -> int:
-        number = integer(value)
-        if number not in choices:
+        status = integer(value)
+        if status not in choices:
             raise field_error(f"Invalid value for status. Valid values: {sorted(map(int, choices))}")
-        return number
+        return status
 
     return BeforeValidator(check), WithJsonSchema(json_schema.choice_of(choices))
 
 
-def _each(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
-    listed = non_empty_array(value)
-    return tuple(check_each({str(index): each for index, each in enumerate(listed)}, check).values())
+def _check_array(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
+    items = non_empty_array(value)
+    return tuple(check_each({str(index): each for index, each in enumerate(items)}, check).values())
 
 
 def non_empty_array(value: JSON) -> list[Any]:
-    """A JSON array with something in it."""
-    listed = listing(value)
-    if not listed:
+    """Check for an array that is not empty."""
+    items = array(value)
+    if not items:
         raise field_error("This list may not be empty.")
-    return listed
+    return items
 
 
 def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
-    """Every item as the check makes it; those that it refuses are named by one error."""
-    wrongs: dict[str, list[str]] = {}
+    """Apply the check to every item, by name.
+
+    :raises PydanticCustomError: if the check rejects any; one error holds the texts by name.
+    """
+    errors: dict[str, list[str]] = {}
     checked = {}
     for name, each in items.items():
         try:
             checked[name] = check(each)
         except PydanticCustomError as error:
-            wrongs[name] = [error.message()]
-    if wrongs:
-        raise PydanticCustomError("items", "{items}", {"items": wrongs})
+            errors[name] = [error.message()]
+    if errors:
+        raise PydanticCustomError("items", "{items}", {"items": errors})
     return checked
 
 
 def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
-    """An error of the whole object that names its fields itself."""
+    """Return an error of an object that holds the errors of its fields itself, for a validator to raise."""
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
 
 
 def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
-    """What pydantic found, as the wire says it: field (in the caller's spelling) or index → texts, however deep.
+    """Return the errors as nested JSON: error texts by field, in the caller's spelling, or by index.
 
-    ``whole`` is how errors of the object itself are called.
+    ``object_errors_key`` is the key of errors about the object as a whole.
     """
     fields: dict[str, JSON] = {}
     for each in error.errors():
         *path, name = map(str, each["loc"] or (object_errors_key,))
-        place = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
+        errors_at = reduce(lambda outer, inner: outer.setdefault(inner, {}), path, fields)
         if each["type"] == "items":
-            place[name] = each["ctx"]["items"]
+            errors_at[name] = each["ctx"]["items"]
         elif each["type"] == "fields":
             fields |= each["ctx"]["fields"]
         else:
-            place.setdefault(name, []).append(_text_of(each["type"], each["msg"]))
+            errors_at.setdefault(name, []).append(_error_text(each["type"], each["msg"]))
     return fields
 
 
-def _text_of(kind: str, message: str) -> str:
+def _error_text(kind: str, message: str) -> str:
     return {"missing": FIELD_REQUIRED, "extra_forbidden": "Unknown field."}.get(kind, message)

@@ -20,7 +20,7 @@ from tasks.commands.fields import (
 
 
 class OpenIncident(Command):
-    """Open an incident; an open one with the same ``dedup_key`` is answered instead of a second one."""
+    """Open an incident. If an open one has the same ``dedup_key``, that one is returned instead."""
 
     name: ClassVar[str] = "incident.open"
 
@@ -33,7 +33,7 @@ class OpenIncident(Command):
 
 
 class SetStatus(Command):
-    """Change how bad an incident is; 2 closes it. Anything but closing needs a write scope."""
+    """Change the status of an incident; 2 closes it. Any other status requires a write scope."""
 
     name: ClassVar[str] = "incident.set_status"
 
@@ -43,7 +43,7 @@ class SetStatus(Command):
 
 
 class MarkSeen(Command):
-    """Say that one has seen an incident."""
+    """Mark an incident as seen by the author."""
 
     name: ClassVar[str] = "incident.mark_seen"
 

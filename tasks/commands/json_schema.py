@@ -1,6 +1,6 @@
-"""How the fields of commands may be spelled, as JSON Schema: for the OpenAPI file. No input, no output.
+"""JSON Schema of the field types of commands, for the OpenAPI document. Pure functions and constants.
 
-Numbers may come as text and text as numbers, with white space around them that does not count.
+Numbers are accepted as text and text as numbers; surrounding white space is ignored.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from typing import Any, Final
 Schema = dict[str, Any]
 
 _SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-"""What ``str.strip`` takes away, inside a character class."""
+"""The white space that ``str.strip`` removes, for use inside a character class."""
 
 NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
-"""The pattern of the rest of a text that is not blank."""
+"""The pattern of text that is not blank, without its start anchor."""
 
 TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+TIMESTAMP: Final[Schema] = {"type": "string", "format": "date-time"}
 ID: Final[Schema] = {"type": ["integer", "string"]}
 
 
-def spelled(pattern: str) -> Schema:
-    """Text in which white space around the pattern does not count."""
+def trimmed(pattern: str) -> Schema:
+    """Return the schema of text that matches the pattern once it is trimmed."""
     return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
 
 
-def _whole(digits: str) -> Schema:
-    return spelled(rf"({digits})(\.0*)?")
+def _integer(digits: str) -> Schema:
+    return trimmed(rf"({digits})(\.0*)?")
 
 
-INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _whole("[+-]?[0-9]{1,30}")]}
+INTEGER: Final[Schema] = {"anyOf": [{"type": "integer"}, _integer("[+-]?[0-9]{1,30}")]}
 NUMBER: Final[Schema] = {
     "anyOf": [
         {"type": "number"},
-        # More digits are understood too, as far as they make a number of double precision.
-        spelled(r"[+-]?([0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})([eE][+-]?[0-9]{1,2})?"),
+        # More digits are accepted, too, as long as the number is a finite double.
+        trimmed(r"[+-]?([0-9]{1,99}\.?[0-9]{0,99}|\.[0-9]{1,99})([eE][+-]?[0-9]{1,2})?"),
     ]
 }
-TRUTH: Final[Schema] = {
+BOOLEAN: Final[Schema] = {
     "anyOf": [
         {"type": "boolean"},
         {"enum": [0, 1]},
@@ -53,47 +53,47 @@ TRUTH: Final[Schema] = {
 
 
 def or_null(schema: Mapping[str, Any]) -> Schema:
-    """The same, with null allowed."""
+    """Return the schema of these values or null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_up_to(most: int) -> Schema:
-    """Text that is not blank and has at most so many characters once it is trimmed."""
+    """Return the schema of text with 1 to ``most`` characters once it is trimmed."""
     trimmed = rf"[^\u0000{_SPACE}]([^\u0000]{{0,{most - 2}}}[^\u0000{_SPACE}])?"
     return {"type": ["string", "number"], "pattern": f"^[{_SPACE}]*{trimmed}[{_SPACE}]*$"}
 
 
 def text_or_blank_up_to(most: int) -> Schema:
-    """The same where it may be blank."""
+    """Return the schema of text with 0 to ``most`` characters once it is trimmed."""
     filled = text_up_to(most)
     return {"anyOf": [filled, {"type": "string", "pattern": f"^[{_SPACE}]*$"}]}
 
 
 def choice_of(choices: Sequence[int]) -> Schema:
-    """One of these numbers, none of them negative."""
+    """Return the schema of one of these integers, none of which is negative."""
     digits = "|".join(str(int(each)) for each in choices if each)
     zero = "|[+-]?0{1,30}" if 0 in choices else ""
-    return {"anyOf": [{"enum": [int(each) for each in choices]}, _whole(rf"\+?0{{0,28}}({digits}){zero}")]}
+    return {"anyOf": [{"enum": [int(each) for each in choices]}, _integer(rf"\+?0{{0,28}}({digits}){zero}")]}
 
 
 def integer_up_to(most: int) -> Schema:
-    """An integer from 1 on."""
-    digits = _whole(rf"\+?0{{0,24}}({_from_one_to(most)})")
+    """Return the schema of an integer from 1 to ``most``."""
+    digits = _integer(rf"\+?0{{0,24}}({_digits_up_to(most)})")
     return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, digits]}
 
 
-def _from_one_to(most: int) -> str:
-    # Numbers with fewer digits; then, place by place, those that begin like the greatest and go on with less.
+def _digits_up_to(most: int) -> str:
+    # Numbers with fewer digits; then, place by place, those that share the maximum's prefix and continue lower.
     digits = str(most)
-    ways = [f"[1-9][0-9]{{{count}}}" for count in range(len(digits) - 1)]
+    alternatives = [f"[1-9][0-9]{{{count}}}" for count in range(len(digits) - 1)]
     for place, digit in enumerate(digits):
         least = 0 if place else 1
         if int(digit) > least:
-            ways.append(f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}")
-    return "|".join([*ways, digits])
+            alternatives.append(f"{digits[:place]}[{least}-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}")
+    return "|".join([*alternatives, digits])
 
 
 def list_of(items: Mapping[str, Any], *, least: int = 0, most: int | None = None) -> Schema:
-    """A list of such items."""
+    """Return the schema of an array of such items."""
     limits = ({"minItems": least} if least else {}) | ({} if most is None else {"maxItems": most})
     return {"type": "array", "items": items, **limits}

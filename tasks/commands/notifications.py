@@ -1,4 +1,4 @@
-"""Commands about the inbox."""
+"""Commands on the inbox."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import ClassVar, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from tasks.commands.base import Command
-from tasks.commands.fields import (
-    OptionalIds,
-    OptionalInteger,
-    field_error,
-)
+from tasks.commands.fields import OptionalIds, OptionalInteger, field_error
 
 
 class ReadNotifications(Command):
-    """Mark inbox items as read: those of ``ids``, or all up to ``up_to`` inclusive."""
+    """Mark inbox items as read: those with ``ids``, or all up to the id ``up_to`` inclusive."""
 
     name: ClassVar[str] = "notification.read"
     model_config = ConfigDict(
@@ -31,7 +27,7 @@ class ReadNotifications(Command):
     up_to: OptionalInteger = Field(default=None, alias="upTo")
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _require_one_selection(self) -> Self:
         if (self.ids is None) == (self.up_to is None):
             raise field_error("Send exactly one of ids and upTo.")
         return self

@@ -1,4 +1,4 @@
-"""The command that rules live on: a value was observed."""
+"""The command that feeds alert rules: observe a value."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from models.enums import JSON
 from models.timestamps import EARLIEST_OBSERVATION
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.base import Command
-from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, moment
+from tasks.commands.fields import OptionalNumber, RowId, TextField, field_error, timestamp
 
-_SINCE_EARLIEST = json_schema.TIME | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
+_SINCE_EARLIEST = json_schema.TIMESTAMP | {"pattern": "^(19[7-9][0-9]|[2-9][0-9]{3})-"}
 
 
-def _moment_of_a_value(value: JSON) -> datetime:
-    said = moment(value)
-    if said < EARLIEST_OBSERVATION:
+def _observed_at(value: JSON) -> datetime:
+    observed_at = timestamp(value)
+    if observed_at < EARLIEST_OBSERVATION:
         raise field_error(f"Ensure this value is greater than or equal to {EARLIEST_OBSERVATION:%Y-%m-%dT%H:%M:%SZ}.")
-    return said
+    return observed_at
 
 
 class ObserveMetric(Command):
-    """A value of an alert rule's metric on one of its projects. A ``value`` of null means that nothing was counted."""
+    """Observe a value of an alert rule's metric on one of its projects. A null ``value`` means: no data."""
 
     name: ClassVar[str] = "metric.observe"
 
     alert_rule: RowId = Field(alias="alertRule")
     project: TextField
     value: OptionalNumber
-    timestamp: Annotated[datetime, BeforeValidator(_moment_of_a_value), WithJsonSchema(_SINCE_EARLIEST)]
+    timestamp: Annotated[datetime, BeforeValidator(_observed_at), WithJsonSchema(_SINCE_EARLIEST)]
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
     def to_payload(self) -> str:
-        """As the ledger keeps it: here null has been said."""
+        """Return the command as JSON for the ledger, with the nulls that were sent."""
         return self.model_dump_json(exclude_unset=True)

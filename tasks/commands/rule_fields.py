@@ -1,8 +1,8 @@
-"""The parts of an alert rule as callers write them: its triggers, and whom they tell.
+"""The nested fields of alert rules: triggers and their actions.
 
-Bodies about rules are read from the outside in, as the incident API that tocsin gives back read them: first the fields
-of the whole, then how they fit together, then each part, whose errors stand alone and name no place. Fields may be
-spelled in either case, and errors are told in camel case.
+Rules are validated from the outside in, as by Sentry's incident API: first the fields of the rule, then their
+consistency, then each nested part, whose errors are reported as if it had been sent alone. Field names are accepted in
+camel case and in snake case; errors name them in camel case.
 """
 
 from __future__ import annotations
@@ -26,102 +26,110 @@ from pydantic.alias_generators import to_camel
 
 from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
 from models.alert_rules.validation import TRIGGER_LABELS
-from models.enums import JSON
 from models.incidents import mentions
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.fields import (
     Number,
     OptionalInteger,
+    OptionalSlugs,
     OptionalText,
-    SlugsIfAny,
+    array,
     bounded_text,
     errors_by_field,
     field_error,
+    int_if_integral,
     integer,
-    listing,
     mention,
     not_an_object,
     object_error,
     text,
     text_or_blank,
-    whole_if_integral,
 )
 
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
-"""How errors of a whole object are called where rules are concerned."""
+"""The key of errors about a rule, trigger or action as a whole."""
 
 STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
-"""The context in which unknown fields of parts are errors."""
+"""The validation context in which unknown fields of nested parts are errors."""
+
+_SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
 
 def in_camel_case(value: Mapping[str, JSON]) -> dict[str, JSON]:
-    """An object with its fields in camel case; of two spellings of one field that one counts."""
-    return {_UNDERSCORED.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
-        name: each for name, each in value.items() if not _UNDERSCORED.search(name)
+    """Return an object with its fields in camel case, which wins if a field is sent in both cases."""
+    return {_SNAKE_CASE.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
+        name: each for name, each in value.items() if not _SNAKE_CASE.search(name)
     }
 
 
-class OutsideIn(BaseModel):
-    """Something with parts: ``inner`` is the field that holds them, if it has any, and what each is."""
+class NestedModel(BaseModel):
+    """A model that is validated from the outside in: ``nested`` is the field of its parts, if any, and their class."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = None
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = None
 
     @model_validator(mode="wrap")
     @classmethod
-    def _outside_in(cls, value: Any, read: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+    def _validate_outside_in(cls, value: Any, read: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
         if not isinstance(value, dict):
             return read(value)
         fields = in_camel_case(value)
-        if cls.inner is None or not isinstance(parts := fields.get(cls.inner[0]), list):
-            return read(fields)._fitting(())
-        name, kind = cls.inner
-        whole = read(fields | {name: []})._fitting(parts)
-        return whole.model_copy(update={name: tuple(part(kind, each, info.context) for each in parts)})
+        if cls.nested is None or not isinstance(parts := fields.get(cls.nested[0]), list):
+            return read(fields)._check_consistency(())
+        name, kind = cls.nested
+        whole = read(fields | {name: []})._check_consistency(parts)
+        return whole.model_copy(update={name: tuple(parse_part(kind, each, info.context) for each in parts)})
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
-        """Itself, if its fields fit together; ``parts`` are as they came."""
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
+        """Return the model if its fields are consistent with each other and with the parts as they were sent.
+
+        :raises PydanticCustomError: if they are not.
+        """
         return self
 
 
-class Part(OutsideIn):
-    """A part of a rule."""
+class RulePart(NestedModel):
+    """A nested part of a rule: a trigger or an action."""
 
 
-_P = TypeVar("_P", bound=Part)
+_P = TypeVar("_P", bound=RulePart)
 
 
-def part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
-    """A part as its own object: what is wrong with it is told as if it had been sent alone."""
+def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
+    """Validate a nested part; its errors are reported as if it had been sent alone.
+
+    :raises PydanticCustomError: if the part is invalid.
+    """
     if not isinstance(value, dict):
         raise object_error({RULE_OBJECT_ERRORS_KEY: [not_an_object(value)]})
     known = {field.alias for field in kind.model_fields.values()}
-    wrongs: dict[str, JSON] = {}
+    errors: dict[str, JSON] = {}
     if context:
-        wrongs = {name: ["Unknown field."] for name in in_camel_case(value) if name not in known}
+        errors = {name: ["Unknown field."] for name in in_camel_case(value) if name not in known}
     try:
         read = kind.model_validate(value, context=dict(context or {}))
-    except ValidationError as error:
-        raise object_error(errors_by_field(error, object_errors_key=RULE_OBJECT_ERRORS_KEY) | wrongs) from None
-    if wrongs:
-        raise object_error(wrongs)
+    except ValidationError as invalid:
+        raise object_error(errors_by_field(invalid, object_errors_key=RULE_OBJECT_ERRORS_KEY) | errors) from None
+    if errors:
+        raise object_error(errors)
     return read
 
 
-# --- what a rule watches ---------------------------------------------------------------------------------------
+# --- what a rule observes --------------------------------------------------------------------------------------
 
 
-def _one_of(words: type[Any], read: Callable[[JSON], Any], sentence: str) -> BeforeValidator:
-    values = [each.value for each in words]
+def _one_of(enum: type[Any], check: Callable[[JSON], Any], message: str) -> BeforeValidator:
+    values = [each.value for each in enum]
 
-    def check(value: JSON) -> Any:
-        found = read(value)
+    def validate(value: JSON) -> Any:
+        found = check(value)
         if found not in values:
-            raise field_error(sentence.format(value=found, values=values))
-        return words(found)
+            raise field_error(message.format(value=found, values=values))
+        return enum(found)
 
-    return BeforeValidator(check)
+    return BeforeValidator(validate)
 
 
 def _query(value: JSON) -> str:
@@ -134,23 +142,23 @@ def _query(value: JSON) -> str:
 
 def _event_types(value: JSON) -> tuple[EventType, ...]:
     known = {str(each): each for each in EventType}
-    asked = [each.lower() if isinstance(each, str) else "" for each in listing(value)]
-    if not set(asked) <= known.keys():
+    names = [each.lower() if isinstance(each, str) else "" for each in array(value)]
+    if not set(names) <= known.keys():
         raise field_error(f"Invalid event_type, valid values are {list(known)}")
-    return tuple(known[each] for each in dict.fromkeys(asked))
+    return tuple(known[each] for each in dict.fromkeys(names))
 
 
 def _owner(value: JSON) -> str | None:
     if value is None:
         return None
-    named = mention(whole_if_integral(value)) or ""
+    named = mention(int_if_integral(value)) or ""
     if mentions.parse_mention(named) is None:
         raise field_error(mentions.UNPARSABLE)
     return named
 
 
 def _one_project(value: JSON) -> tuple[str, ...]:
-    slugs = [text(each) for each in listing(value)]
+    slugs = [text(each) for each in array(value)]
     if len(slugs) > 1:
         raise field_error("Ensure this field has no more than 1 elements.")
     return tuple(slugs)
@@ -188,7 +196,7 @@ EventTypes = Annotated[
     WithJsonSchema(json_schema.list_of({"type": "string", "enum": [str(each) for each in EventType]})),
 ]
 _OWNER: Final = {
-    "description": "Who owns it, in the forms of a mention. What names nobody is refused when the command is applied.",
+    "description": "The owner, as a mention. One that names nobody is rejected when the command is applied.",
     "anyOf": [
         {"type": "integer", "not": {"const": 0}},
         {"type": "string", "maxLength": 1000, "pattern": "^(user:|team:)?0{0,29}[1-9][0-9]*$"},
@@ -209,12 +217,10 @@ OneProject = Annotated[
 ]
 
 
-# --- whom it tells ---------------------------------------------------------------------------------------------
+# --- whom a rule notifies --------------------------------------------------------------------------------------
 
-_UNDERSCORED: Final = re.compile(r"_([a-z0-9])")
-
-# Known names whose channels belong to other products: each needs an integration, and there is none here.
-_FOREIGN: Final = {
+# Types of actions that need an integration with another product, of which there are none.
+_UNSUPPORTED: Final = {
     "slack": ("specific",),
     "pagerduty": ("specific",),
     "msteams": ("specific",),
@@ -230,7 +236,7 @@ _TARGET_TYPES: Final = (*(str(each) for each in TargetType), "sentry_app")
 
 
 def _action_type(value: JSON) -> str:
-    if value is not None and (not isinstance(value, str) or value not in {*ActionType, *_FOREIGN}):
+    if value is not None and (not isinstance(value, str) or value not in {*ActionType, *_UNSUPPORTED}):
         raise field_error(f"Invalid type, valid values are {[str(each) for each in ActionType]}")
     return text(value)
 
@@ -241,8 +247,8 @@ def _target_type(value: JSON) -> str:
     return text(value)
 
 
-class ActionSpec(Part):
-    """Whom a trigger tells: a person or a team by e-mail, or an address of a webhook or a chat."""
+class ActionSpec(RulePart):
+    """An action of a trigger: an e-mail to a person or a team, or a message to a webhook or a chat."""
 
     id: OptionalInteger = None
     type: Annotated[str, BeforeValidator(_action_type), WithJsonSchema({"enum": [str(each) for each in ActionType]})]
@@ -254,22 +260,27 @@ class ActionSpec(Part):
     sentry_app: OptionalInteger = None
     priority: OptionalText = None
 
-    def _fitting(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
-        allowed = _FOREIGN.get(self.type) or TARGETS[ActionType(self.type)]
+    def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
+        allowed = _UNSUPPORTED.get(self.type) or TARGETS[ActionType(self.type)]
         if self.target_type not in allowed:
-            sentence = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
-            raise object_error({"targetType": [sentence]})
-        # In this order: the first three of the foreign ones spoke before priorities were looked at.
-        for name, sentence in (self._missing_first(), self._wrong_priority(), self._missing(), self._wrong_address()):
-            if sentence:
-                raise object_error({name: [sentence]})
+            message = f"Invalid target type for {self.type}. Valid types are [{','.join(allowed)}]"
+            raise object_error({"targetType": [message]})
+        # Sentry's order: these three types report a missing integration before a wrong priority, the others after.
+        for name, message in (
+            self._early_integration_error(),
+            self._priority_error(),
+            self._integration_error(),
+            self._target_error(),
+        ):
+            if message:
+                raise object_error({name: [message]})
         return self
 
-    def _missing_first(self) -> tuple[str, str]:
-        return self._missing() if self.type in ("slack", "discord", "sentry_app") else ("", "")
+    def _early_integration_error(self) -> tuple[str, str]:
+        return self._integration_error() if self.type in ("slack", "discord", "sentry_app") else ("", "")
 
-    def _missing(self) -> tuple[str, str]:
-        if self.type not in _FOREIGN:
+    def _integration_error(self) -> tuple[str, str]:
+        if self.type not in _UNSUPPORTED:
             return "", ""
         if self.type == "sentry_app":
             return "sentryApp", "The installation does not exist." if self.sentry_app else (
@@ -279,7 +290,7 @@ class ActionSpec(Part):
             f"Integration must be provided for {self.type}"
         )
 
-    def _wrong_priority(self) -> tuple[str, str]:
+    def _priority_error(self) -> tuple[str, str]:
         if self.priority is None:
             return "", ""
         product, known = _PRIORITIES.get(self.type, ("", []))
@@ -287,33 +298,33 @@ class ActionSpec(Part):
             return "priority", "Can only be set for Pagerduty or Opsgenie"
         return "priority", "" if self.priority in known else f"Allowed priorities for {product} are {known}"
 
-    def _wrong_address(self) -> tuple[str, str]:
+    def _target_error(self) -> tuple[str, str]:
         is_url = self.type != ActionType.WEBHOOK or _is_url(self.target_identifier)
         return "targetIdentifier", "" if is_url else "Enter a valid URL."
 
 
-def _is_url(address: str) -> bool:
+def _is_url(target: str) -> bool:
     try:
-        parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", address)
+        parts = urlsplit(target)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and not re.search(r"\s", target)
     except ValueError:
         return False
 
 
-_URL: Final = json_schema.spelled("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
+_URL: Final = json_schema.trimmed("[hH][tT][tT][pP][sS]?://[A-Za-z0-9.-]{1,200}(:[0-9]{1,5})?([/?#][!-~]{0,1000})?")
 
 
 def _action_schema(kind: ActionType) -> dict[str, Any]:
-    told = {
+    overrides = {
         "type": {"const": str(kind)},
         "targetType": {"enum": [str(each) for each in TARGETS[kind]]},
-        # Some kinds of actions that belong to other products have one; none of these.
+        # Only unsupported types have a priority.
         "priority": {"type": "null"},
     }
-    address = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
+    webhook = {"targetIdentifier": _URL} if kind is ActionType.WEBHOOK else {}
     return {
         "type": "object",
-        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | told | address,
+        "properties": ActionSpec.model_json_schema(mode="validation")["properties"] | overrides | webhook,
     }
 
 
@@ -322,20 +333,18 @@ ACTION_SCHEMA: Final[dict[str, Any]] = {
     "required": ["type", "targetType", "targetIdentifier"],
     "anyOf": [_action_schema(kind) for kind in ActionType],
 }
-Actions = Annotated[
-    tuple[ActionSpec, ...], BeforeValidator(listing), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))
-]
+Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(array), WithJsonSchema(json_schema.list_of(ACTION_SCHEMA))]
 
 
-class TriggerSpec(Part):
-    """A line that a value may cross, and whom that tells."""
+class TriggerSpec(RulePart):
+    """A trigger: a threshold, and the actions that it causes."""
 
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 
     id: OptionalInteger = None
     label: Annotated[str, *bounded_text(64)]
     alert_threshold: Number
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     actions: Actions = ()
 
 
@@ -349,7 +358,7 @@ def _trigger_schema(label: str) -> dict[str, Any]:
 
 Triggers = Annotated[
     tuple[TriggerSpec, ...],
-    BeforeValidator(listing),
+    BeforeValidator(array),
     WithJsonSchema(
         {
             "type": "array",

@@ -1,4 +1,4 @@
-"""Commands that snooze an alert rule, or end that."""
+"""Commands that snooze an alert rule and end its snoozes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
-from tasks.commands.fields import (
-    OptionalText,
-    OptionalTimestamp,
-    RowId,
-    field_error,
-    optional,
-    text,
-)
+from tasks.commands.fields import OptionalText, OptionalTimestamp, RowId, field_error, optional, text
 
 
 def _target(value: JSON) -> str:
@@ -29,7 +22,7 @@ _Target = Literal["me", "everyone"]
 
 
 class SnoozeRule(RuleCommand):
-    """Keep a rule silent, for oneself or for everyone, until a time or until it is woken."""
+    """Snooze a rule, for the author or for everyone, until a time or until it is unsnoozed."""
 
     name: ClassVar[str] = "alert_rule.snooze"
 
@@ -40,7 +33,7 @@ class SnoozeRule(RuleCommand):
 
 
 class UnsnoozeRule(RuleCommand):
-    """Let a rule speak again: to oneself, to everyone, or, without a target, both."""
+    """End snoozes of a rule: the author's, the one for everyone or, without a target, both."""
 
     name: ClassVar[str] = "alert_rule.unsnooze"
 

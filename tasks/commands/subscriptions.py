@@ -1,17 +1,15 @@
-"""Commands about subscriptions to incidents."""
+"""Commands on subscriptions to incidents."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 from tasks.commands.base import Command
-from tasks.commands.fields import (
-    IncidentReference,
-)
+from tasks.commands.fields import IncidentReference
 
 
 class Subscribe(Command):
-    """Hear of an incident from now on."""
+    """Subscribe the author to an incident."""
 
     name: ClassVar[str] = "incident.subscribe"
 
@@ -19,7 +17,7 @@ class Subscribe(Command):
 
 
 class Unsubscribe(Command):
-    """Hear no more of an incident."""
+    """Unsubscribe the author from an incident."""
 
     name: ClassVar[str] = "incident.unsubscribe"
 

@@ -1,4 +1,4 @@
-"""Commands about the triggers of an alert rule and their actions."""
+"""Commands on the triggers of an alert rule and their actions."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, ValidationInfo, WithJsonSchema
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.fields import (
     Number,
+    OptionalSlugs,
     RowId,
-    SlugsIfAny,
     bounded_text,
 )
 from tasks.commands.rule_fields import (
     ACTION_SCHEMA,
     Actions,
     ActionSpec,
-    Part,
-    part,
+    RulePart,
+    parse_part,
 )
 
 _Label = Annotated[str, *bounded_text(64)]
 
 
 class CreateTrigger(RuleCommand):
-    """Add a threshold to a rule. Open incidents of the rule end."""
+    """Add a trigger to a rule, whose open incidents are closed."""
 
     name: ClassVar[str] = "trigger.create"
-    inner: ClassVar[tuple[str, type[Part]] | None] = ("actions", ActionSpec)
+    nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 
     alert_rule: RowId
     label: _Label
     alert_threshold: Number
-    excluded_projects: SlugsIfAny = ()
+    excluded_projects: OptionalSlugs = ()
     actions: Actions = ()
 
     @property
     def new_ids(self) -> int:
-        """The trigger and its actions."""
+        """The number of ids to draw: for the trigger and its actions."""
         return 1 + len(self.actions)
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """Those of the trigger."""
+        """The actions of the trigger."""
         return self.actions
 
 
 class UpdateTrigger(CreateTrigger):
-    """Move a threshold, or let it tell others. Open incidents of the rule end; what is left out stays."""
+    """Change a trigger of a rule, whose open incidents are closed. Fields that are left out keep their values."""
 
     name: ClassVar[str] = "trigger.update"
     is_partial: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class UpdateTrigger(CreateTrigger):
 
 
 class DeleteTrigger(RuleCommand):
-    """Take a threshold from a rule. Open incidents of the rule end."""
+    """Delete a trigger of a rule, whose open incidents are closed."""
 
     name: ClassVar[str] = "trigger.delete"
 
@@ -73,11 +73,11 @@ class DeleteTrigger(RuleCommand):
 
 
 def _action(value: JSON, info: ValidationInfo) -> ActionSpec:
-    return part(ActionSpec, value, info.context)
+    return parse_part(ActionSpec, value, info.context)
 
 
 class CreateAction(RuleCommand):
-    """Let a trigger tell somebody else as well."""
+    """Add an action to a trigger."""
 
     name: ClassVar[str] = "trigger_action.create"
 
@@ -87,17 +87,17 @@ class CreateAction(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The action."""
+        """The number of ids to draw: for the action."""
         return 1
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """The action."""
+        """The action, as a sequence of one."""
         return (self.action,)
 
 
 class UpdateAction(CreateAction):
-    """Let a trigger tell somebody else instead."""
+    """Replace an action of a trigger."""
 
     name: ClassVar[str] = "trigger_action.update"
 
@@ -105,7 +105,7 @@ class UpdateAction(CreateAction):
 
 
 class DeleteAction(RuleCommand):
-    """Let a trigger tell somebody no more."""
+    """Delete an action from a trigger."""
 
     name: ClassVar[str] = "trigger_action.delete"
 

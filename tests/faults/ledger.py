@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -41,14 +42,14 @@ def apply_in_killed_process(harness: Harness, command_type: str, is_deadly: Call
     def work() -> None:
         from workers import handlers
 
-        handle: Callable[..., Any] = handlers.HANDLERS[command_type]
+        handler = handlers.HANDLERS[command_type]
 
-        def kill_or_handle(command: Any, context: Any) -> Any:
+        def kill_or_apply(command: Any, context: Any) -> Any:
             if is_deadly(command):
                 os.kill(os.getpid(), signal.SIGKILL)
-            return handle(command, context)
+            return handler.apply(command, context)
 
-        handlers.HANDLERS[command_type] = kill_or_handle
+        handlers.HANDLERS[command_type] = replace(handler, apply=kill_or_apply)
         harness.applier(f"process-{os.getpid()}").drain(())
 
     process = _fork.Process(target=work)

@@ -1,8 +1,8 @@
-"""One batch: claim, load, decide, write; one commit.
+"""The applier: claim a batch of commands, load its facts, decide, write; one transaction.
 
-There are three endings of a command: applied, refused, failed. Applied and refused are outcomes and commit with the
-batch. A fault rolls the batch back; then its commands are tried one by one, so that only the one that faults counts
-an attempt. A process that dies leaves a row that names what it had in hand: whoever finds it counts for it.
+A command ends applied, rejected or dead. Applied and rejected are outcomes and commit with the batch. An error rolls
+the batch back; its commands are then applied one by one, so that only the one that fails counts an attempt. A process
+that dies leaves a row that names its commands in flight: the worker that finds it counts the attempts.
 """
 
 from __future__ import annotations
@@ -31,25 +31,27 @@ from models.messaging.command_ledger import (
 )
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
+from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
-from workers.apply.claim import claim, claim_next, count_the_broken_off, fail
+from workers.apply.claim import claim, claim_next, fail_commands, fail_orphaned
 from workers.apply.ordering import last_by_subject
 from workers.batch.changes import Changes
-from workers.batch.context import Work
-from workers.batch.facts import Order, World
-from workers.batch.load import load
-from workers.batch.write import write
-from workers.handlers import HANDLERS
+from workers.batch.context import CommandContext
+from workers.batch.fact_request import PendingCommand
+from workers.batch.facts import Facts
+from workers.batch.load import load_facts
+from workers.batch.write import write_changes
+from workers.handlers import HANDLERS, request_facts
 
-SHIFT_SECONDS: Final = 1.0
-"""How long one hint's task goes on claiming before it hands over to a new hint."""
+DRAIN_SECONDS: Final = 1.0
+"""How long the task of one hint claims batches before it requests another task."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class BatchResult:
-    """What one round did: outcomes that callers may wait for, and whether it found anything to do at all."""
+    """The result of a batch: the finished commands, whether it wrote events, and whether it did anything at all."""
 
     finished: list[UUID] = field(default_factory=list)
     events: bool = False
@@ -59,10 +61,11 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Applier:
-    """Applies what waits in the ledger.
+    """Applies the commands that wait in the ledger, in the name of one ``worker``.
 
-    ``notes`` is an engine of its own that commits each statement at once, for the row that names the batch in hand.
-    ``tell`` hears after each commit what is finished; ``hand_over`` asks for another task when there may be more.
+    ``autocommit_engine`` commits each statement at once; it records which commands are in flight. ``on_commit`` is
+    called after each commit that finished commands or wrote events, ``request_continuation`` when the time of a task
+    is over and more commands may be waiting.
     """
 
     engine: Engine
@@ -72,117 +75,121 @@ class Applier:
     request_continuation: Callable[[], None]
 
     def drain(self, hinted: Sequence[str]) -> None:
-        """Apply batch after batch, the hinted subjects first, until nothing is due or the shift is over."""
-        end = time.monotonic() + SHIFT_SECONDS
-        while self._round(hinted).progressed:
+        """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` are over."""
+        end = time.monotonic() + DRAIN_SECONDS
+        while self._run_once(hinted).progressed:
             hinted = ()
             if time.monotonic() >= end:
                 self.request_continuation()
                 return
 
-    def _round(self, hinted: Sequence[str]) -> BatchResult:
-        self._count_for_the_dead()
-        done, suspects = self._batch(hinted)
-        for subject, through in suspects.items():
-            done.progressed |= self._one_by_one(subject, through)
-        return done
+    def _run_once(self, hinted: Sequence[str]) -> BatchResult:
+        self._fail_orphaned()
+        result, suspects = self._apply_batch(hinted)
+        for subject, last_seq in suspects.items():
+            result.progressed |= self._apply_one_by_one(subject, last_seq)
+        return result
 
-    def _count_for_the_dead(self) -> None:
+    def _fail_orphaned(self) -> None:
         with self.engine.begin() as connection:
-            failed = count_the_broken_off(connection, self.worker)
+            failed = fail_orphaned(connection, self.worker)
         if failed:
             log.warning(
                 "apply.worker_died",
                 commands=[str(command.id) for command in failed],
                 request_ids=request_ids(command.request_id for command in failed),
             )
-            self._tell_dead([command.id for command in failed if command.state == CommandState.DEAD])
+            self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
-    def _batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
-        """One batch; also the subjects to take one by one, each with the last ``seq`` that needs such care."""
+    def _apply_batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
+        """Apply one batch; also return the subjects to apply one by one, each up to a ``seq``."""
         with self.engine.begin() as connection:
             lock_worker(connection, self.worker)
-            calm, suspects = claim(connection, hinted)
-            done = BatchResult(progressed=bool(calm))
-            if calm:
+            batch, suspects = claim(connection, hinted)
+            result = BatchResult(progressed=bool(batch))
+            if batch:
                 try:
-                    self._apply(connection, calm, done)
-                except Exception as fault:
-                    suspects |= self._broke(connection, calm, fault)
-                    done = BatchResult(progressed=True)
+                    self._apply(connection, batch, result)
+                except Exception as error:
+                    suspects |= self._handle_batch_error(connection, batch, error)
+                    result = BatchResult(progressed=True)
                     connection.rollback()
-        self._tell(done)
-        return done, suspects
+        self._notify(result)
+        return result, suspects
 
-    def _broke(self, connection: Connection, batch: Sequence[ClaimedCommand], fault: Exception) -> dict[str, int]:
-        """A batch faulted: nobody died, so take the note back while the locks still hold."""
-        self._put_down()
-        if is_transient(fault) and connection.invalidated:
-            raise fault
+    def _handle_batch_error(
+        self, connection: Connection, batch: Sequence[ClaimedCommand], error: Exception
+    ) -> dict[str, int]:
+        """Return the subjects to apply one by one after an error, each up to its last ``seq`` in the batch."""
+        # This process is alive: no other worker may count an attempt, so clear the row while the locks are held.
+        self._clear_in_flight()
+        if is_transient(error) and connection.invalidated:
+            raise error
         log.warning(
-            "apply.batch_fault",
+            "apply.batch_error",
             commands=len(batch),
             request_ids=request_ids(command.request_id for command in batch),
-            exc_info=fault,
+            exc_info=error,
         )
-        if isinstance(fault, SoftTimeLimitExceeded):
-            # There is no time left to find out which one it was: count for all, as if the process had died.
+        if isinstance(error, SoftTimeLimitExceeded):
+            # No time is left to find the command that was too slow: count an attempt for each, as after a crash.
             connection.rollback()
-            self._count_failure([command.id for command in batch], fault)
+            self._record_failure([command.id for command in batch], error)
             return {}
         return last_by_subject(batch)
 
-    def _one_by_one(self, subject: str, through: int) -> bool:
-        """Apply a subject's commands in a transaction each, up to a ``seq``, until one has to wait; whether any did."""
+    def _apply_one_by_one(self, subject: str, last_seq: int) -> bool:
+        """Apply a subject's commands up to ``last_seq`` in a transaction each, until one must wait.
+
+        Return whether any command was finished.
+        """
         progressed = False
         while True:
-            fault: Exception | None = None
-            done = BatchResult()
+            error: Exception | None = None
+            result = BatchResult()
             with self.engine.begin() as connection:
                 lock_worker(connection, self.worker)
                 command = claim_next(connection, subject)
-                if command is None or command.seq > through:
+                if command is None or command.seq > last_seq:
                     return progressed
                 try:
-                    self._apply(connection, [command], done)
+                    self._apply(connection, [command], result)
                 except Exception as caught:
-                    fault, done = caught, BatchResult()
-                    self._put_down()
+                    error, result = caught, BatchResult()
+                    self._clear_in_flight()
                     if connection.invalidated:
                         raise
                     connection.rollback()
-            if fault is None:
-                self._tell(done)
-            elif is_transient(fault):
-                log.info("apply.later", command=str(command.id), error=str(fault), request_id=command.request_id)
+            if error is None:
+                self._notify(result)
+            elif is_transient(error):
+                log.info("apply.deferred", command=str(command.id), error=str(error), request_id=command.request_id)
                 return progressed
             else:
                 log.warning(
-                    "apply.fault",
+                    "apply.error",
                     command=str(command.id),
                     type=command.type,
                     request_id=command.request_id,
-                    exc_info=fault,
+                    exc_info=error,
                 )
-                if not self._count_failure([command.id], fault):
+                if not self._record_failure([command.id], error):
                     return True
             progressed = True
 
-    def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], done: BatchResult) -> None:
+    def _apply(self, connection: Connection, claimed: Sequence[ClaimedCommand], result: BatchResult) -> None:
         started = time.perf_counter()
-        with self.autocommit_engine.connect() as notes:
-            record_in_flight(notes, self.worker, [command.id for command in claimed])
-        orders = [
-            Order(command, CATALOG[command.type].command_class.model_validate(command.payload)) for command in claimed
-        ]
-        world = load(connection, orders)
+        with self.autocommit_engine.connect() as autocommit:
+            record_in_flight(autocommit, self.worker, [command.id for command in claimed])
+        batch = [PendingCommand(row, CATALOG[row.type].command_class.model_validate(row.payload)) for row in claimed]
+        facts = load_facts(connection, request_facts(batch))
         changes = Changes()
-        outcomes = [_decide(order, world, changes) for order in orders]
-        write(connection, changes)
+        outcomes = [_decide(pending, facts, changes) for pending in batch]
+        write_changes(connection, changes)
         record_outcomes(connection, outcomes)
-        done.finished = [outcome.id for outcome in outcomes]
-        done.events = bool(changes.events)
-        done.log_facts = {
+        result.finished = [outcome.id for outcome in outcomes]
+        result.events = bool(changes.events)
+        result.log_facts = {
             "commands": len(claimed),
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),
             "events": len(changes.events),
@@ -190,44 +197,44 @@ class Applier:
             "request_ids": request_ids(command.request_id for command in claimed),
         }
 
-    def _count_failure(self, ids: Sequence[UUID], fault: Exception) -> bool:
-        """Count an attempt; whether the subject may go on, because the command is dead."""
+    def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:
+        """Count an attempt of each command; return whether any is dead, so that its subject may go on."""
         with self.engine.begin() as connection:
-            failed = fail(connection, ids, error=_describe(fault))
+            failed = fail_commands(connection, ids, error=_describe(error))
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
-        self._tell_dead(dead)
+        self._notify_dead(dead)
         return bool(dead)
 
-    def _tell_dead(self, dead: list[UUID]) -> None:
-        self._tell(BatchResult(finished=dead, events=bool(dead)))
+    def _notify_dead(self, dead: list[UUID]) -> None:
+        self._notify(BatchResult(finished=dead, events=bool(dead)))
 
-    def _tell(self, done: BatchResult) -> None:
-        if done.log_facts:
-            # After the commit: what the line says has happened.
-            log.info("batch.applied", **done.log_facts)
-        if done.finished or done.events:
-            self.on_commit(done)
+    def _notify(self, result: BatchResult) -> None:
+        # Called after the commit: until then, nothing has happened.
+        if result.log_facts:
+            log.info("batch.applied", **result.log_facts)
+        if result.finished or result.events:
+            self.on_commit(result)
 
-    def _put_down(self) -> None:
-        with self.autocommit_engine.connect() as notes:
-            clear_in_flight(notes, self.worker)
+    def _clear_in_flight(self) -> None:
+        with self.autocommit_engine.connect() as autocommit:
+            clear_in_flight(autocommit, self.worker)
 
 
-def _decide(order: Order, world: World, changes: Changes) -> CommandOutcome:
-    """Carry out one command; a refusal is an answer too, and leaves nothing behind."""
+def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandOutcome:
+    """Apply one command to the facts and return its outcome. A refused command leaves no changes."""
+    row = pending.row
     try:
-        work = Work.begin(order, world, changes)
-        answer = HANDLERS[order.row.type](order.message, work)
+        context = CommandContext.authorize(pending, facts, changes)
+        result = HANDLERS[row.type].apply(pending.command, context)
     except Refusal as refusal:
-        body = orjson.dumps(refusal.body).decode()
-        return CommandOutcome(order.row.id, CommandState.REJECTED, refusal.status, body)
-    written = None if answer.body is None else orjson.dumps(answer.body).decode()
-    return CommandOutcome(order.row.id, CommandState.APPLIED, answer.status, written)
+        return CommandOutcome(row.id, CommandState.REJECTED, refusal.status, orjson.dumps(refusal.body).decode())
+    body = None if result.body is None else orjson.dumps(result.body).decode()
+    return CommandOutcome(row.id, CommandState.APPLIED, result.status, body)
 
 
-def _describe(fault: Exception) -> str:
-    """What ops read beside a dead letter: the kind of fault and its first line."""
-    if isinstance(fault, ValidationError):
-        return f"The stored command cannot be read: {fault.error_count()} of its fields do not fit."
-    first_line = (str(fault).splitlines() or [""])[0]
-    return f"{type(fault).__name__}: {first_line}"[:500]
+def _describe(error: Exception) -> str:
+    """Return what ops read of a dead letter: the error's type and its first line, at most 500 characters."""
+    if isinstance(error, ValidationError):
+        return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line}"[:500]

@@ -1,6 +1,6 @@
-"""What a batch takes from the ledger, and how it knows that another worker died.
+"""Claim the commands of a batch from the ledger, and count attempts for those that failed or were orphaned.
 
-Everything here runs inside the batch's transaction: its advisory locks end with it, whatever happens to the process.
+Everything here runs in the batch's transaction: the advisory locks end with it, whatever happens to the process.
 """
 
 from __future__ import annotations
@@ -26,60 +26,60 @@ from models.messaging.command_ledger import (
 )
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
-from workers.apply.ordering import last_by_subject, read_lines, with_those_before
+from workers.apply.ordering import last_by_subject, read_subjects, select_applicable
 
 SUBJECTS_PER_BATCH: Final = 64
-"""A fair share: with several workers, no one takes every subject that waits."""
+"""How many subjects a batch locks: with several workers, none claims all that are waiting."""
 
-DIED: Final = "The worker process died while it had this command in hand."
+WORKER_DIED: Final = "The worker process died while it applied this command."
 
 
 class Claim(NamedTuple):
-    """What a batch may apply at once, and the lines to take one by one, each with the last ``seq`` that needs it.
+    """The commands to apply in one batch, and the subjects to apply one by one, each up to a ``seq``.
 
-    A line with a command that was tried before is such a line: nothing else shall fail with it.
+    The latter are subjects with a command that failed before, so that nothing else fails with it.
     """
 
-    calm: list[ClaimedCommand]
+    batch: list[ClaimedCommand]
     suspects: dict[str, int]
 
 
 def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
-    """Lock subjects, the hinted first, and read what waits on them, in two statements (`command_ledger`)."""
+    """Lock subjects, hinted ones first, and read their waiting commands, in two statements (`command_ledger`)."""
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
-    waiting = read_lines(connection, subjects)
+    waiting = read_subjects(connection, subjects)
     suspects = last_by_subject([command for command in waiting.due if command.attempts])
-    calm = WaitingCommands([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
-    return Claim(with_those_before(connection, calm, locked=set(subjects) - suspects.keys()), suspects)
+    ready = WaitingCommands([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
+    return Claim(select_applicable(connection, ready, locked=set(subjects) - suspects.keys()), suspects)
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
-    """The first command of one subject alone, if it is free and due."""
+    """Return the first command of one subject, if the subject is unlocked and the command may be applied now."""
     if not try_lock_subjects(connection, [subject]):
         return None
     waiting = read_waiting_commands(connection, {subject: 1}, most=1)
-    whole = with_those_before(connection, waiting, locked={subject})
-    return whole[0] if whole else None
+    selected = select_applicable(connection, waiting, locked={subject})
+    return selected[0] if selected else None
 
 
-def count_the_broken_off(connection: Connection, worker: str) -> list[FailedCommand]:
-    """Count an attempt for every command that a dead worker had in hand."""
-    left = reap_orphaned(connection, worker)
-    return fail(connection, left, error=DIED) if left else []
+def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
+    """Count a failed attempt of every command that was in flight in a worker that died."""
+    orphaned = reap_orphaned(connection, worker)
+    return fail_commands(connection, orphaned, error=WORKER_DIED) if orphaned else []
 
 
-def fail(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
-    """Count a failed attempt of these commands; those it was the last of are announced as dead."""
+def fail_commands(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
+    """Count a failed attempt of each command, and emit CommandDead for those that have no attempt left."""
     failed = record_failed_attempt(connection, ids, error=error)
     dead = [command for command in failed if command.state == CommandState.DEAD]
     if dead:
-        _announce_dead(connection, dead, error)
+        _emit_dead(connection, dead, error)
     return failed
 
 
-def _announce_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:
+def _emit_dead(connection: Connection, dead: Sequence[FailedCommand], error: str) -> None:
     rows = connection.exec_driver_sql(
         "SELECT id, slug FROM organizations WHERE id = ANY(%(ids)s::bigint[])",
         {"ids": [command.organization_id for command in dead]},

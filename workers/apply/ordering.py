@@ -1,9 +1,10 @@
-"""Commands that touch more than the line they stand in, and what has to go before them.
+"""The order of commands that touch more than one subject.
 
-A line is what waits on one subject. A command may touch others: the incident that it finds by key or by rule, the
-organization in which it may open one, the rule in whose name it opens one. Then it takes their locks too, and what
-was asked in them before it comes along; where that cannot be, it waits for the next round, and nothing is counted
-against it. So an incident's commands keep their order, whichever line they stand in.
+A command is ordered by its own subject, but it may touch others (:class:`~tasks.commands.catalog.Touch`): the incident
+that it finds by key or by rule, the organization in which it may open one, the rule for which it opens one. To be
+applied, it needs the locks of all these subjects, and the earlier commands of each must be in the batch or finished.
+Otherwise it waits for a later batch; that does not count as a failed attempt. So the commands that touch an incident
+are applied in the order of their acceptance, whichever subjects they belong to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from uuid import UUID
 from sqlalchemy.engine import Connection
 
 from models.enums import IncidentStatus
+from models.incidents.incident import IS_OPEN
 from models.messaging.command_ledger import (
     AFTER_LAST_SEQ,
     ClaimedCommand,
@@ -25,269 +27,296 @@ from models.messaging.command_ledger import (
     read_waiting_commands,
     try_lock_subjects,
 )
-from tasks.commands.incidents import OpenIncident, SetStatus
-from tasks.commands.observations import ObserveMetric
+from models.messaging.subject import Subject, SubjectKind, subject_sql
+from tasks.commands.catalog import CATALOG, Touch
+from tasks.commands.fields import DEDUP_PREFIX, dedup_key_of
 
 COMMANDS_PER_SUBJECT: Final = 50
 COMMANDS_PER_BATCH: Final = 200
-VALUES_PER_RULE: Final = 200
-"""A rule's values come by the hundred and cost little each: a batch takes more of them, and has more room for that."""
+OBSERVATIONS_PER_RULE: Final = 200
+"""Limit for the subject of a rule, and what it adds to a batch: observations are many, and cheap to apply."""
 
-Lines = frozenset[str]
+Subjects = frozenset[str]
+"""Texts of subjects."""
 
 
-def read_lines(connection: Connection, lines: Iterable[str]) -> WaitingCommands:
-    """What waits on these locked lines, as much of it as a batch takes."""
-    most_of = {line: _most_of(line) for line in lines}
-    room = VALUES_PER_RULE if any(map(_is_of_rule, most_of)) else 0
-    return read_waiting_commands(connection, most_of, most=COMMANDS_PER_BATCH + room)
+def read_subjects(connection: Connection, subjects: Iterable[str]) -> WaitingCommands:
+    """Read the waiting commands of locked subjects, up to the limits of a batch."""
+    limits = {subject: _limit_of(subject) for subject in subjects}
+    extra = OBSERVATIONS_PER_RULE if any(_is_of(SubjectKind.RULE, subject) for subject in limits) else 0
+    return read_waiting_commands(connection, limits, most=COMMANDS_PER_BATCH + extra)
 
 
 def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Each subject with the ``seq`` of its last command among these, which are in order."""
+    """Return the last ``seq`` of each subject among these commands, which are sorted by ``seq``."""
     return {command.subject: command.seq for command in commands}
 
 
-def with_those_before(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
-    """What of these commands can be applied now, with what comes along from the other lines they touch; in order.
+def select_applicable(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
+    """Return the commands that may be applied now, with the earlier commands of every other subject they touch, by seq.
 
-    The other way round, a command in an incident's line waits for those in other lines that came before it, touch
-    the incident, and are not in this batch.
+    A command of an incident's subject also waits for the earlier commands of other subjects that touch the incident,
+    unless they are in the same batch.
     """
-    beside = _lines_beside(connection, claimed.due)
-    lines = _all_of(beside) - locked
-    free = locked | _lock(connection, lines)
-    before = _read(connection, lines & free)
-    # What was tried before shall fail alone: whoever comes after it waits until it is through.
-    tried = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
-    along = [each for each in before.due if each.seq < tried.get(each.subject, AFTER_LAST_SEQ)]
-    together = sorted({each.seq: each for each in (*claimed.due, *along)}.values(), key=lambda each: each.seq)
-    elsewhere = _waiting_elsewhere(connection, together)
-    reopening = _rules_of_reopened(together, elsewhere)
-    choice = _Choice(
-        free=free | _lock(connection, _all_of(reopening) - free),
-        beside=beside | reopening,
-        earlier={subject: each.seqs for subject, each in elsewhere.items()},
-        known_to=_least(
-            claimed.paused_at, before.paused_at, tried, _ends(together), dict.fromkeys(lines, before.read_through)
+    further = _further_subjects(connection, claimed.due)
+    unlocked = _union(further) - locked
+    available = locked | _lock(connection, unlocked)
+    before = _read(connection, unlocked & available)
+    # A command that failed before is applied alone, so those behind it in its subject wait.
+    failed = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
+    earlier = [each for each in before.due if each.seq < failed.get(each.subject, AFTER_LAST_SEQ)]
+    candidates = sorted({each.seq: each for each in (*claimed.due, *earlier)}.values(), key=lambda each: each.seq)
+    touching = _touching_from_elsewhere(connection, candidates)
+    reopened = _rules_of_reopened(candidates, touching)
+    selection = _Selection(
+        available=available | _lock(connection, _union(reopened) - available),
+        further=further | reopened,
+        touching={subject: each.seqs for subject, each in touching.items()},
+        read_up_to=_lowest(
+            claimed.paused_at,
+            before.paused_at,
+            failed,
+            _truncated_at(candidates),
+            dict.fromkeys(unlocked, before.read_through),
         ),
     )
-    for command in together:
-        choice.offer(command)
-    return choice.taken
+    for command in candidates:
+        selection.offer(command)
+    return selection.selected
 
 
 @dataclass(slots=True)
-class _Choice:
-    """Commands in order, and which of them are taken.
+class _Selection:
+    """The selection of commands, which are offered in order of ``seq``.
 
-    ``earlier`` are, by incident's line, those that touch it from elsewhere. ``known_to`` is how far a line was read.
+    ``available`` are the locked subjects and ``further`` the other subjects that a command touches. ``touching`` holds,
+    by incident subject, the ``seq`` of each command of another subject that touches the incident. ``read_up_to`` is
+    the last ``seq`` up to which a subject's commands are known, if that is not all of them.
     """
 
-    free: set[str]
-    beside: Mapping[UUID, Lines]
-    earlier: Mapping[str, Sequence[int]]
-    known_to: Mapping[str, int]
-    taken: list[ClaimedCommand] = field(default_factory=list)
-    met: set[int] = field(default_factory=set)
-    stopped: set[str] = field(default_factory=set)
+    available: set[str]
+    further: Mapping[UUID, Subjects]
+    touching: Mapping[str, Sequence[int]]
+    read_up_to: Mapping[str, int]
+    selected: list[ClaimedCommand] = field(default_factory=list)
+    selected_seqs: set[int] = field(default_factory=set)
+    blocked: set[str] = field(default_factory=set)
 
     def offer(self, command: ClaimedCommand) -> None:
-        """Take the command, or let it wait, and with it whoever comes later in its line or on its incident."""
-        lines = self.beside.get(command.id, frozenset()) | {command.subject}
-        if self._has_to_wait(command, lines):
-            self.stopped.add(command.subject)
-            self.stopped.update(line for line in lines if _is_of_incident(line))
+        """Select the command, or block its subject and the incidents that it touches for the commands behind it."""
+        subjects = self.further.get(command.id, frozenset()) | {command.subject}
+        if self._must_wait(command, subjects):
+            self.blocked.add(command.subject)
+            self.blocked.update(subject for subject in subjects if _is_of(SubjectKind.INCIDENT, subject))
         else:
-            self.taken.append(command)
-            self.met.add(command.seq)
+            self.selected.append(command)
+            self.selected_seqs.add(command.seq)
 
-    def _has_to_wait(self, command: ClaimedCommand, lines: Lines) -> bool:
-        if command.id not in self.beside and _touches_more(command):
-            # It came along, and nobody has looked what else it touches: its turn comes when its line is claimed.
+    def _must_wait(self, command: ClaimedCommand, subjects: Subjects) -> bool:
+        if command.id not in self.further and _touches_more(command):
+            # It was read as an earlier command of another one. What it touches is resolved when its subject is claimed.
             return True
         if any(
-            line not in self.free or line in self.stopped or self.known_to.get(line, AFTER_LAST_SEQ) < command.seq
-            for line in lines
+            subject not in self.available
+            or subject in self.blocked
+            or self.read_up_to.get(subject, AFTER_LAST_SEQ) < command.seq
+            for subject in subjects
         ):
             return True
-        # Those that this batch takes have come before: it goes in order of `seq`.
-        return any(seq < command.seq and seq not in self.met for seq in self.earlier.get(command.subject, ()))
+        # Earlier commands of this batch have been offered already.
+        return any(
+            seq < command.seq and seq not in self.selected_seqs for seq in self.touching.get(command.subject, ())
+        )
 
 
-# --- how far lines were read -----------------------------------------------------------------------------------
+# --- limits ----------------------------------------------------------------------------------------------------
 
 
-def _most_of(subject: str) -> int:
-    return VALUES_PER_RULE if _is_of_rule(subject) else COMMANDS_PER_SUBJECT
+def _limit_of(subject: str) -> int:
+    return OBSERVATIONS_PER_RULE if _is_of(SubjectKind.RULE, subject) else COMMANDS_PER_SUBJECT
 
 
-def _is_of_rule(line: str) -> bool:
-    return line.startswith("rule:")
+def _is_of(kind: SubjectKind, text: str) -> bool:
+    subject = Subject.parse(text)
+    return subject is not None and subject.kind is kind
 
 
-def _is_of_incident(line: str) -> bool:
-    return line.startswith("incident:")
-
-
-def _ends(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Where the reading of a line ended although more may wait on it: its last ``seq``."""
-    lengths = Counter(command.subject for command in commands)
+def _truncated_at(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
+    """Return the last ``seq`` of the subjects whose limit was reached: more commands may wait behind it."""
+    counts = Counter(command.subject for command in commands)
     return {
-        subject: last for subject, last in last_by_subject(commands).items() if lengths[subject] >= _most_of(subject)
+        subject: last for subject, last in last_by_subject(commands).items() if counts[subject] >= _limit_of(subject)
     }
 
 
-def _least(*ends: Mapping[str, int]) -> dict[str, int]:
-    least: dict[str, int] = {}
-    for each in ends:
-        for line, seq in each.items():
-            least[line] = min(seq, least.get(line, AFTER_LAST_SEQ))
-    return least
+def _lowest(*limits: Mapping[str, int]) -> dict[str, int]:
+    lowest: dict[str, int] = {}
+    for each in limits:
+        for subject, seq in each.items():
+            lowest[subject] = min(seq, lowest.get(subject, AFTER_LAST_SEQ))
+    return lowest
 
 
-def _lock(connection: Connection, lines: AbstractSet[str]) -> set[str]:
-    return try_lock_subjects(connection, sorted(lines)) if lines else set()
+def _lock(connection: Connection, subjects: AbstractSet[str]) -> set[str]:
+    return try_lock_subjects(connection, sorted(subjects)) if subjects else set()
 
 
-def _read(connection: Connection, lines: AbstractSet[str]) -> WaitingCommands:
-    return read_lines(connection, sorted(lines)) if lines else WaitingCommands([], {})
+def _read(connection: Connection, subjects: AbstractSet[str]) -> WaitingCommands:
+    return read_subjects(connection, sorted(subjects)) if subjects else WaitingCommands([], {})
 
 
-# --- which lines a command touches -----------------------------------------------------------------------------
+def _union(subjects: Mapping[UUID, Subjects]) -> set[str]:
+    return {subject for each in subjects.values() for subject in each}
+
+
+# --- the further subjects of a command -------------------------------------------------------------------------
 
 
 def _touches_more(command: ClaimedCommand) -> bool:
-    return command.type == ObserveMetric.name or _key_of(command) is not None or _rule_of(command) is not None
+    return _key_of(command) is not None or bool(_named_subjects(command))
 
 
-def _lines_beside(connection: Connection, claimed: Sequence[ClaimedCommand]) -> dict[UUID, Lines]:
-    """For each command that may touch more than its own line: which lines these are."""
-    touching = [command for command in claimed if _touches_more(command)]
+def _further_subjects(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[UUID, Subjects]:
+    """Return the further subjects of each command that may touch more than its own."""
+    touching = [command for command in commands if _touches_more(command)]
     if not touching:
         return {}
-    found = _incidents_found(connection, touching)
-    return {command.id: _named(command) | found.get(_search_of(command), frozenset()) for command in touching}
+    found = _find_incidents(connection, touching)
+    return {command.id: _named_subjects(command) | found.get(_search_of(command), frozenset()) for command in touching}
 
 
-def _named(command: ClaimedCommand) -> Lines:
-    """Lines that the command itself names."""
-    if command.type == ObserveMetric.name:
-        return frozenset({f"org:{command.organization_id}"})
-    rule = _rule_of(command)
-    return frozenset() if rule is None else frozenset({f"rule:{rule}"})
+def _also(command: ClaimedCommand) -> tuple[Touch, ...]:
+    # A command of an unknown type fails when it is applied; until then it must not stop the batch.
+    entry = CATALOG.get(command.type)
+    return () if entry is None else entry.also
 
 
-class _Search(NamedTuple):
-    """How a command finds open incidents: by key, or all of a rule."""
+def _named_subjects(command: ClaimedCommand) -> Subjects:
+    also = _also(command)
+    named = set()
+    if Touch.ORGANIZATION in also:
+        named.add(str(Subject.organization(command.organization_id or 0)))
+    if Touch.NAMED_RULE in also and (rule_id := command.payload.get("alert_rule")) is not None:
+        named.add(str(Subject.rule(rule_id)))
+    return frozenset(named)
 
-    organization: int | None
-    rule: int | None
+
+class _IncidentSearch(NamedTuple):
+    """How a command finds open incidents of its organization: by deduplication key, or all those of a rule."""
+
+    organization_id: int | None
+    rule_id: int | None
     key: str | None
 
 
-def _search_of(command: ClaimedCommand) -> _Search:
-    rule = command.payload.get("alert_rule") if command.type == ObserveMetric.name else None
-    return _Search(command.organization_id, rule, _key_of(command))
+def _search_of(command: ClaimedCommand) -> _IncidentSearch:
+    rule_id = command.payload.get("alert_rule") if Touch.INCIDENTS_OF_RULE in _also(command) else None
+    return _IncidentSearch(command.organization_id, rule_id, _key_of(command))
 
 
 def _key_of(command: ClaimedCommand) -> str | None:
-    """The key by which a command finds its incident: its address is ``dedup:KEY``, or it opens one under a key."""
-    address = command.payload.get("incident", "")
-    key: str | None = command.payload.get("dedup_key")
-    return address.removeprefix("dedup:") if address.startswith("dedup:") else key
+    """Return the key by which a command finds its incident: in its reference, or that of the incident to open."""
+    if Touch.INCIDENT_OF_KEY not in _also(command):
+        return None
+    named, opened = command.payload.get("incident", ""), command.payload.get("dedup_key")
+    key: str | None = opened if (found := dedup_key_of(named)) is None else found
+    return key
 
 
-def _rule_of(command: ClaimedCommand) -> int | None:
-    """The rule in whose name a command opens an incident."""
-    rule: int | None = command.payload.get("alert_rule") if command.type == OpenIncident.name else None
-    return rule
-
-
-def _incidents_found(connection: Connection, commands: Iterable[ClaimedCommand]) -> dict[_Search, Lines]:
-    """The lines of the open incidents that these commands find."""
+def _find_incidents(connection: Connection, commands: Iterable[ClaimedCommand]) -> dict[_IncidentSearch, Subjects]:
+    """Return the subjects of the open incidents that each command's search finds."""
     searches = list({_search_of(command) for command in commands})
     rows = connection.exec_driver_sql(
-        _INCIDENTS_FOUND,
+        _FIND_INCIDENTS,
         {
-            "organizations": [search.organization for search in searches],
-            "rules": [search.rule for search in searches],
+            "organizations": [search.organization_id for search in searches],
+            "rules": [search.rule_id for search in searches],
             "keys": [search.key for search in searches],
         },
     )
-    found: dict[_Search, set[str]] = {}
-    for organization, rule, key, identifier in rows:
-        found.setdefault(_Search(organization, rule, key), set()).add(f"incident:{organization}:{identifier}")
-    return {search: frozenset(lines) for search, lines in found.items()}
+    found: dict[_IncidentSearch, set[str]] = {}
+    for row in rows:
+        search = _IncidentSearch(row.organization_id, row.rule_id, row.key)
+        found.setdefault(search, set()).add(str(Subject.incident(row.organization_id, row.identifier)))
+    return {search: frozenset(subjects) for search, subjects in found.items()}
 
 
-_INCIDENTS_FOUND: Final = """
+_FIND_INCIDENTS: Final = f"""
 SELECT w.organization_id, w.rule_id, w.key, i.identifier
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(keys)s::text[]) AS w(organization_id, rule_id, key)
 CROSS JOIN LATERAL (
     SELECT identifier FROM incidents
-    WHERE organization_id = w.organization_id AND md5(dedup_key) = md5(w.key) AND dedup_key = w.key AND status <> 2
+    WHERE organization_id = w.organization_id AND md5(dedup_key) = md5(w.key) AND dedup_key = w.key AND {IS_OPEN}
     UNION ALL
     SELECT identifier FROM incidents
-    WHERE organization_id = w.organization_id AND alert_rule_id = w.rule_id AND status <> 2
+    WHERE organization_id = w.organization_id AND alert_rule_id = w.rule_id AND {IS_OPEN}
 ) AS i
-"""
+"""  # noqa: S608 - constants of our own
 
 
-# --- what touches an incident from other lines -----------------------------------------------------------------
+# --- commands of other subjects that touch an incident ---------------------------------------------------------
 
 
-class _Elsewhere(NamedTuple):
-    """What waits in other lines and touches an incident; and the rule that found it, if one did."""
+class _Touching(NamedTuple):
+    """The waiting commands of other subjects that touch an incident, and the rule that opened it, if one did."""
 
-    rule: int | None
+    rule_id: int | None
     seqs: Sequence[int]
 
 
-def _waiting_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, _Elsewhere]:
-    """For each incident's line: what addresses it by key in its organization's line, or by value in its rule's."""
-    subjects = sorted({command.subject for command in commands if _is_of_incident(command.subject)})
-    if not subjects:
+def _touching_from_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, _Touching]:
+    """Find, by incident subject, the commands that name its key in the organization's subject or observe its rule."""
+    incidents = {
+        text: subject
+        for text in sorted({command.subject for command in commands})
+        if (subject := Subject.parse(text)) is not None and subject.kind is SubjectKind.INCIDENT
+    }
+    if not incidents:
         return {}
-    # Of values one more than a batch can take: if that many came before, one of them is not in it.
-    rows = connection.exec_driver_sql(_ELSEWHERE, {"subjects": subjects, "values": VALUES_PER_RULE + 1})
-    return {row.subject: _Elsewhere(row.alert_rule_id, row.seqs or ()) for row in rows}
+    rows = connection.exec_driver_sql(
+        _TOUCHING_FROM_ELSEWHERE,
+        {
+            "subjects": list(incidents),
+            "organizations": [subject.ids[0] for subject in incidents.values()],
+            "identifiers": [subject.ids[1] for subject in incidents.values()],
+            "observing": [name for name, entry in CATALOG.items() if Touch.INCIDENTS_OF_RULE in entry.also],
+            # One more than a batch holds: if that many came before, at least one of them is not in the batch.
+            "observations": OBSERVATIONS_PER_RULE + 1,
+        },
+    )
+    return {row.subject: _Touching(row.alert_rule_id, row.seqs or ()) for row in rows}
 
 
-_ELSEWHERE: Final = f"""
+_TOUCHING_FROM_ELSEWHERE: Final = f"""
 SELECT s.subject, i.alert_rule_id, waiting.seqs
-FROM unnest(%(subjects)s::text[]) AS s(subject)
-JOIN incidents i ON i.organization_id = split_part(s.subject, ':', 2)::bigint
-    AND i.identifier = split_part(s.subject, ':', 3)::bigint
+FROM unnest(%(subjects)s::text[], %(organizations)s::bigint[], %(identifiers)s::bigint[])
+    AS s(subject, organization_id, identifier)
+JOIN incidents i ON i.organization_id = s.organization_id AND i.identifier = s.identifier
     AND (i.dedup_key IS NOT NULL OR i.alert_rule_id IS NOT NULL)
 CROSS JOIN LATERAL (
     SELECT array_agg(touching.seq) AS seqs FROM (
         SELECT c.seq FROM commands c
-        WHERE i.status <> 2 AND i.dedup_key IS NOT NULL AND c.subject = 'org:' || i.organization_id
-            AND c.state = 'accepted'
-            AND (c.payload->>'incident' = 'dedup:' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)
+        WHERE i.{IS_OPEN} AND i.dedup_key IS NOT NULL
+            AND c.subject = {subject_sql(SubjectKind.ORGANIZATION, "i.organization_id")} AND c.state = 'accepted'
+            AND (c.payload->>'incident' = '{DEDUP_PREFIX}' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)
         UNION ALL (
             SELECT c.seq FROM commands c
-            WHERE i.status <> 2 AND c.subject = 'rule:' || i.alert_rule_id AND c.state = 'accepted'
-                AND c.type = '{ObserveMetric.name}'
-            ORDER BY c.seq LIMIT %(values)s
+            WHERE i.{IS_OPEN} AND c.subject = {subject_sql(SubjectKind.RULE, "i.alert_rule_id")}
+                AND c.state = 'accepted' AND c.type = ANY(%(observing)s::text[])
+            ORDER BY c.seq LIMIT %(observations)s
         )
     ) AS touching
 ) AS waiting
-"""  # noqa: S608 - a name of our own
+"""  # noqa: S608 - constants of our own
 
 
-def _rules_of_reopened(commands: Iterable[ClaimedCommand], elsewhere: Mapping[str, _Elsewhere]) -> dict[UUID, Lines]:
-    """Whoever reopens what a rule had found keeps the rule from opening another one meanwhile."""
+def _rules_of_reopened(commands: Iterable[ClaimedCommand], touching: Mapping[str, _Touching]) -> dict[UUID, Subjects]:
+    """Return the subject of the rule for each command that reopens an incident which a rule had opened."""
     return {
-        command.id: frozenset({f"rule:{known.rule}"})
+        command.id: frozenset({str(Subject.rule(known.rule_id))})
         for command in commands
-        if command.type == SetStatus.name
+        if Touch.RULE_OF_REOPENED in _also(command)
         and command.payload.get("status") != IncidentStatus.CLOSED
-        and (known := elsewhere.get(command.subject)) is not None
-        and known.rule is not None
+        and (known := touching.get(command.subject)) is not None
+        and known.rule_id is not None
     }
-
-
-def _all_of(lines: Mapping[UUID, Lines]) -> set[str]:
-    return {line for each in lines.values() for line in each}

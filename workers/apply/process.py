@@ -1,4 +1,4 @@
-"""The worker: consumes hints in a main process that watches over a child, and applies commands in that child."""
+"""The worker: a main process that consumes hints and runs the watchdog, and a child process that applies commands."""
 
 from __future__ import annotations
 
@@ -26,109 +26,112 @@ from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
 from workers.runtime.readiness import announce_ready
 from workers.settings import WorkerSettings
 
-_LANES_OF_COMMANDS: Final = frozenset({Lane.COMMANDS, Lane.BULK})
+_COMMAND_LANES: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 
 
 def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
-    """Apply commands until SIGTERM; the exit code.
+    """Apply commands until SIGTERM, and return the exit code.
 
-    After ``patience_seconds`` without progress, while work waits, it ends itself: see :mod:`workers.apply.watchdog`.
+    The process exits by itself after ``patience_seconds`` without progress while work is waiting, see
+    :mod:`workers.apply.watchdog`.
     """
     app = make_app(settings)
-    pulse = Heartbeat()
-    watch = _watch(settings, lanes, pulse, patience_seconds)
+    heartbeat = Heartbeat()
+    watchdog = _make_watchdog(settings, lanes, heartbeat, patience_seconds)
     child: _Child | None = None
 
     def start_child() -> None:
         nonlocal child
-        child = _Child.start(settings, app, pulse)
+        child = _Child.start(settings, app, heartbeat)
 
     def stop_child() -> None:
         if child is not None:
             child.stop()
 
-    def body_of(lane: Lane) -> Callable[[Hint], None]:
-        def body(hint: Hint) -> None:
+    def task_of(lane: Lane) -> Callable[[Hint], None]:
+        def task(hint: Hint) -> None:
             if child is not None:
-                child.work(lane, hint)
+                child.handle_hint(lane, hint)
 
-        return body
+        return task
 
     def ready() -> None:
-        watch.start()
+        watchdog.start()
         announce_ready()
 
-    register_tasks(app, {lane: body_of(lane) for lane in Lane})
+    register_tasks(app, {lane: task_of(lane) for lane in Lane})
     return run_celery_worker(
         app,
         lanes,
         on_child_start=start_child,
         on_child_stop=stop_child,
         ready=ready,
-        stopping=watch.stop,
+        stopping=watchdog.stop,
     )
 
 
 @dataclass(slots=True)
 class _Child:
-    """What a worker's child process works with; there is one per process, made after the fork."""
+    """The collaborators of the child process, made after the fork."""
 
     settings: WorkerSettings
     app: Celery
-    hinter: HintPublisher
+    hints: HintPublisher
     applier: Applier
-    waker: WakeupPublisher
-    pulse: Heartbeat
+    wakeups: WakeupPublisher
+    heartbeat: Heartbeat
 
     @classmethod
-    def start(cls, settings: WorkerSettings, app: Celery, pulse: Heartbeat) -> _Child:
-        hinter, waker = HintPublisher(app), WakeupPublisher(settings.wake_url)
-        hinter.start()
+    def start(cls, settings: WorkerSettings, app: Celery, heartbeat: Heartbeat) -> _Child:
+        hints, wakeups = HintPublisher(app), WakeupPublisher(settings.wake_url)
+        hints.start()
 
-        def tell(done: BatchResult) -> None:
-            if done.finished:
-                waker.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in done.finished))
-            if done.events:
-                waker.publish(EVENTS_CHANNEL)
+        def publish_wakeups(result: BatchResult) -> None:
+            if result.finished:
+                wakeups.publish(OUTCOMES_CHANNEL, " ".join(str(id_) for id_ in result.finished))
+            if result.events:
+                wakeups.publish(EVENTS_CHANNEL)
 
         applier = Applier(
             engine=make_engine(settings.database_url, application="tocsin-worker", timeouts=WORKER_TIMEOUTS),
-            autocommit_engine=_notes_engine(settings),
+            autocommit_engine=_make_autocommit_engine(settings),
             worker=f"{socket.gethostname()}/{new_id()}",
-            on_commit=tell,
-            request_continuation=lambda: hinter.publish(Lane.COMMANDS, ()),
+            on_commit=publish_wakeups,
+            request_continuation=lambda: hints.publish(Lane.COMMANDS, ()),
         )
-        return cls(settings, app, hinter, applier, waker, pulse)
+        return cls(settings, app, hints, applier, wakeups, heartbeat)
 
-    def work(self, lane: Lane, hint: Hint) -> None:
-        """The body of every lane's task."""
+    def handle_hint(self, lane: Lane, hint: Hint) -> None:
+        """Handle a hint of a lane: mark its canaries as seen, and apply the commands that are waiting."""
         if canaries := Canary.from_subjects(lane, hint.subjects):
-            with self.applier.autocommit_engine.connect() as notes:
-                mark_canaries_seen(notes, canaries, worker=self.applier.worker)
-        if lane in _LANES_OF_COMMANDS:
+            with self.applier.autocommit_engine.connect() as autocommit:
+                mark_canaries_seen(autocommit, canaries, worker=self.applier.worker)
+        if lane in _COMMAND_LANES:
             self.applier.drain(hint.subjects)
-        self.pulse.beat()
+        self.heartbeat.beat()
 
     def stop(self) -> None:
-        """End what was started beside the tasks."""
-        self.hinter.stop()
-        self.waker.close()
+        """Stop the publishers."""
+        self.hints.stop()
+        self.wakeups.close()
 
 
-def _watch(settings: WorkerSettings, lanes: list[Lane], pulse: Heartbeat, patience_seconds: float) -> Watchdog:
-    """The watch of the main process, with connections of its own."""
+def _make_watchdog(
+    settings: WorkerSettings, lanes: list[Lane], heartbeat: Heartbeat, patience_seconds: float
+) -> Watchdog:
+    """Make the watchdog of the main process, with connections that the child does not share."""
     engine = make_engine(
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
     return Watchdog(
-        StallDetector(pulse, partial(has_unclaimed_work, engine, make_app(settings), lanes)),
+        StallDetector(heartbeat, partial(has_unclaimed_work, engine, make_app(settings), lanes)),
         partial(exit_stuck_process, patience_seconds),
         patience_seconds=patience_seconds,
     )
 
 
-def _notes_engine(settings: WorkerSettings) -> Engine:
-    # Losing the last note in a crash of PostgreSQL is harmless: such a crash counts no attempt anyway.
+def _make_autocommit_engine(settings: WorkerSettings) -> Engine:
+    # A crash of PostgreSQL may lose the last commits. That is harmless: such a crash counts no attempt.
     engine = make_engine(
         settings.database_url,
         application="tocsin-worker-notes",

@@ -1,8 +1,8 @@
-"""When a worker is deaf: it takes no hint off its queues although they lie there and work waits.
+"""Detect a stuck worker: it consumes no hint although its queues hold some, and work is waiting.
 
-Its broker connection is dead and nobody told it, or its child process hangs. A worker is not deaf when the database or
-the broker is away, when others have the work in hand, when nobody hints at it, or while it is busy: time limits end a
-batch long before the watch (:mod:`tasks.watchdog`) loses its patience.
+Its broker connection may be dead without an error, or its child process may hang. A worker is not stuck while the
+database or the broker is unavailable, while other workers apply the waiting commands, while the queues are empty, or
+while it is busy: the time limits of a task end a batch long before the watchdog (:mod:`tasks.watchdog`) acts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from workers.relay.sweeper import OVERDUE_SECONDS
 
 
 class Heartbeat:
-    """Counts what the child process has done, in memory that it shares with the main process; make it before the fork.
+    """A counter of finished tasks in memory that the child process shares with the main process.
 
-    >>> pulse = Pulse()
-    >>> pulse.beat()
-    >>> pulse.beats
+    It must be made before the fork, and written by one child at a time.
+
+    >>> heartbeat = Heartbeat()
+    >>> heartbeat.beat()
+    >>> heartbeat.count
     1
     """
 
@@ -36,12 +38,12 @@ class Heartbeat:
 
     @property
     def count(self) -> int:
-        """How often it beat."""
+        """The number of finished tasks."""
         count: int = _COUNTER.unpack_from(self._memory)[0]
         return count
 
     def beat(self) -> None:
-        """Say that a task was done. There is one child at a time, and so one who writes."""
+        """Count a finished task."""
         _COUNTER.pack_into(self._memory, 0, self.count + 1)
 
 
@@ -49,34 +51,34 @@ _COUNTER: Final = struct.Struct("@Q")
 
 
 class StallDetector:
-    """Tells whether work lies untaken, and no task has ended since it was last asked."""
+    """Detects that work is waiting unclaimed while no task has finished since the last check."""
 
-    def __init__(self, pulse: Heartbeat, is_untaken: Callable[[], bool]) -> None:
-        self._pulse = pulse
-        self._is_untaken = is_untaken
-        self._beats = pulse.count
+    def __init__(self, heartbeat: Heartbeat, has_unclaimed_work: Callable[[], bool]) -> None:
+        self._heartbeat = heartbeat
+        self._has_unclaimed_work = has_unclaimed_work
+        self._last_count = heartbeat.count
 
     def __call__(self) -> bool:
-        """Look.
+        """Return whether the worker is stalled.
 
-        :raises Exception: the database or the broker does not answer.
+        :raises Exception: if the database or the broker is unavailable.
         """
-        untaken, before = self._is_untaken(), self._beats
-        self._beats = self._pulse.count
-        return untaken and self._beats == before
+        is_waiting, last_count = self._has_unclaimed_work(), self._last_count
+        self._last_count = self._heartbeat.count
+        return is_waiting and self._last_count == last_count
 
 
 def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
-    """Whether work of these lanes waits that nobody has in hand, with hints at it on their queues.
+    """Return whether work of these lanes is waiting that no worker has claimed, with hints on the lanes' queues.
 
-    :raises Exception: the database or the broker does not answer.
+    :raises Exception: if the database or the broker is unavailable.
     """
     try:
         with engine.connect() as connection:
             waiting = find_stalled_lanes(connection, older_than=OVERDUE_SECONDS)
             waiting |= queues_with_unseen_canary(connection, older_than=OVERDUE_SECONDS)
     finally:
-        # Nothing of it stays open for a child to inherit.
+        # A child that is forked later must not inherit a connection.
         engine.dispose()
-    mine = waiting.intersection(lanes)
-    return bool(mine) and count_hints(app, mine) > 0
+    own = waiting.intersection(lanes)
+    return bool(own) and count_hints(app, own) > 0

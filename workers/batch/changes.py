@@ -1,4 +1,4 @@
-"""The changes that a batch makes: collected by handlers, written at once by :mod:`workers.batch.write`."""
+"""The changes that a batch makes: handlers collect them, :mod:`workers.batch.write` writes them at once."""
 
 from __future__ import annotations
 
@@ -9,43 +9,70 @@ from uuid import UUID
 
 from models.alert_rules.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
 from models.alert_rules.evaluation import Progress
-from models.enums import JSON, DecisionOutcome, SubscriptionReason
+from models.enums import DecisionOutcome, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
-from workers.batch.rule_facts import Hold
+from models.types import JSON
+from workers.batch.rule_facts import TriggerState
+
+
+class ArchivedGeneration(NamedTuple):
+    """The definition of an alert rule in a generation that has ended, for the incidents that it opened."""
+
+    rule_id: int
+    generation: int
+    definition: Definition
+    date_modified: datetime
+
+
+class NewRuleActivity(NamedTuple):
+    """An entry of an alert rule's history."""
+
+    rule_id: int
+    user_id: int | None
+    type: RuleActivityType
+    date_added: datetime
 
 
 @dataclass(slots=True)
 class RuleChanges:
-    """What a batch does to alert rules. ``moved`` are those whose row has changed; ``purged`` leave nothing behind."""
+    """The changes of alert rules.
 
-    made: list[AlertRule] = field(default_factory=list)
-    moved: dict[int, AlertRule] = field(default_factory=dict)
-    outlived: list[tuple[int, int, Definition, datetime]] = field(default_factory=list)
+    ``updated`` are the rules whose rows change, by id; ``purged`` are ids of rules whose rows are deleted.
+    ``environments`` are pairs of organization id and name. Snoozes are by rule id and user id (``None``: everyone's).
+    """
+
+    created: list[AlertRule] = field(default_factory=list)
+    updated: dict[int, AlertRule] = field(default_factory=dict)
+    archived_generations: list[ArchivedGeneration] = field(default_factory=list)
     purged: list[int] = field(default_factory=list)
-    happened: list[tuple[int, int | None, RuleActivityType, datetime]] = field(default_factory=list)
+    activities: list[NewRuleActivity] = field(default_factory=list)
     environments: set[tuple[int, str]] = field(default_factory=set)
-    snoozed: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
-    woken: set[tuple[int, int | None]] = field(default_factory=set)
+    snoozes: dict[tuple[int, int | None], Snooze] = field(default_factory=dict)
+    ended_snoozes: set[tuple[int, int | None]] = field(default_factory=set)
 
 
-class Held(NamedTuple):
-    """What became of a trigger that holds, or held, an incident open."""
+class TriggerStateChange(NamedTuple):
+    """The new state of a trigger in an incident."""
 
     incident_id: int
     trigger_id: int
-    hold: Hold
+    state: TriggerState
     at: datetime
 
 
-class Observed(NamedTuple):
-    """An observation for the record; ``result`` is what it did."""
+class NewObservation(NamedTuple):
+    """A recorded observation, the ``number``-th of its rule and project.
+
+    ``slot`` is its place in the ring of kept observations, ``result`` the JSON of what it caused.
+    """
 
     rule_id: int
     project_id: int
+    slot: int
     number: int
     timestamp: datetime
     value: float | None
@@ -55,16 +82,20 @@ class Observed(NamedTuple):
 
 
 @dataclass(slots=True)
-class MetricChanges:
-    """What values leave behind: where rules stand, by rule and project; what each value did, the last on its place."""
+class ObservationChanges:
+    """The changes that observations make.
+
+    ``progress`` is by rule id and project id, ``observations`` also by their slot in the ring of kept observations,
+    ``trigger_states`` by incident id and trigger id.
+    """
 
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
-    observed: dict[tuple[int, int, int], Observed] = field(default_factory=dict)
-    held: dict[tuple[int, int], Held] = field(default_factory=dict)
+    observations: dict[tuple[int, int, int], NewObservation] = field(default_factory=dict)
+    trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
 
 
-class Decision(NamedTuple):
-    """Whether a person is told of an activity by a channel, and by which rule."""
+class NewDecision(NamedTuple):
+    """A decision whether a channel notifies a person of an activity, and the rule that decided."""
 
     activity_id: int
     user_id: int
@@ -78,23 +109,25 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What a batch leaves behind, in the order in which it happened.
+    """The changes of a batch, in the order in which they were made.
 
-    Who unsubscribed at any time in it loses the standing subscription first; ``subscribed`` is what holds at its end.
+    ``activities`` come with their notification UUIDs. ``seen``, ``subscribed`` and ``unsubscribed`` are by incident id
+    and user id. ``unsubscribed`` is written first and holds whoever unsubscribed at any time in the batch;
+    ``subscribed`` holds the new subscriptions at its end.
     """
 
     opened: list[Incident] = field(default_factory=list)
-    moved: dict[int, Incident] = field(default_factory=dict)
+    updated: dict[int, Incident] = field(default_factory=dict)
     activities: list[tuple[Activity, UUID]] = field(default_factory=list)
-    edited: dict[int, Activity] = field(default_factory=dict)
-    deleted: list[int] = field(default_factory=list)
+    edited_comments: dict[int, Activity] = field(default_factory=dict)
+    deleted_comments: list[int] = field(default_factory=list)
     seen: dict[tuple[int, int], datetime] = field(default_factory=dict)
     subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
-    read: list[int] = field(default_factory=list)
+    read_notifications: list[int] = field(default_factory=list)
     rules: RuleChanges = field(default_factory=RuleChanges)
-    metrics: MetricChanges = field(default_factory=MetricChanges)
-    decisions: list[Decision] = field(default_factory=list)
+    observed: ObservationChanges = field(default_factory=ObservationChanges)
+    decisions: list[NewDecision] = field(default_factory=list)
     deliveries: list[NewDelivery] = field(default_factory=list)
     follow_ups: list[NewCommand] = field(default_factory=list)
     events: list[NewEvent] = field(default_factory=list)

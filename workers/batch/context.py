@@ -1,7 +1,6 @@
-"""One command being worked on: who asks, what they find, and what they leave behind.
+"""The context of one command: the actor and the facts that its handler reads, and the changes that it makes.
 
-A handler reads its facts from here and leaves its changes here; :mod:`workers.batch.write` writes those of a whole
-batch at once.
+:mod:`workers.batch.write` writes the changes of a whole batch at once.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import orjson
 from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
 from models.directory.tables import Person
-from models.enums import JSON, ActivityType, CallerKind, SubscriptionReason
+from models.enums import ActivityType, CallerKind, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.outbox import NewEvent
@@ -33,23 +32,25 @@ from models.policy import (
 )
 from models.refusals import Forbidden, NotFound, StaleVersion
 from models.serializers import IncidentRule, incident_details_json, incident_in_event, incident_json
+from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from tasks.events import Event, cloud_event
 from workers.batch.changes import Changes
-from workers.batch.facts import Order, World
+from workers.batch.fact_request import PendingCommand
+from workers.batch.facts import Facts
 from workers.follow_ups import make_follow_up
 
 
-class Answer(NamedTuple):
-    """What the caller hears: an HTTP status and a JSON body, ``None`` for an answer without one."""
+class CommandResult(NamedTuple):
+    """The outcome of an applied command: an HTTP status and a JSON body, ``None`` for a response without one."""
 
     status: int
     body: JSON = None
 
 
 class ActivityFacts(TypedDict, total=False):
-    """What an activity says beside when, where and by whom."""
+    """The fields of an activity that depend on its type."""
 
     value: str
     previous_value: str
@@ -59,97 +60,98 @@ class ActivityFacts(TypedDict, total=False):
 
 
 @dataclass(slots=True)
-class Work:
-    """One command, its actor, the facts, and the batch's changes. ``at`` is when the command was accepted."""
+class CommandContext:
+    """The context in which a handler applies one command: its actor, the facts, and the changes of the batch."""
 
-    order: Order
-    world: World
+    pending: PendingCommand[Command]
+    facts: Facts
     changes: Changes
     organization: OrganizationFacts
     actor: Actor
 
     @classmethod
-    def begin(cls, order: Order, world: World, changes: Changes) -> Work:
-        """Steps 3 and 7 to 9 of the pipeline, again, with what is true now.
+    def authorize(cls, pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandContext:
+        """Make the context of a command, if its actor may still submit it: checks 3 and 7 to 9, on current facts.
 
-        :raises Refusal: the credential, the organization, the scope or the feature is gone.
+        :raises Refusal: if the credential, the organization, the scope or the feature no longer allows it.
         """
-        organization = world.organizations.get(order.organization_id)
-        actor = _actor_of(order, world)
+        organization = facts.organizations.get(pending.organization_id)
+        actor = _actor_of(pending, facts)
         if organization is None:
             raise NotFound
-        entry = CATALOG[order.row.type]
-        require_organization_access(actor, organization, entry.permission_of(order.message), entry.method)
-        return cls(order, world, changes, organization, actor)
+        entry = CATALOG[pending.row.type]
+        require_organization_access(actor, organization, entry.permission_of(pending.command), entry.method)
+        return cls(pending, facts, changes, organization, actor)
 
-    def by_tocsin_itself(self) -> Work:
-        """The same, done by tocsin: what follows from a value is nobody's act, whoever sent the value."""
+    def as_system(self) -> CommandContext:
+        """Return the same context with the system as its actor, for effects that no person or service caused."""
         return replace(self, actor=SYSTEM)
 
     @property
-    def at(self) -> datetime:
+    def accepted_at(self) -> datetime:
         """When the command was accepted."""
-        return self.order.row.accepted_at
+        return self.pending.row.accepted_at
 
     @property
     def author(self) -> Person:
-        """The person who asks.
+        """The person on whose behalf the command is applied.
 
-        :raises Forbidden: nobody's name stands behind the request.
+        :raises Forbidden: if the actor is not a person and does not act for one.
         """
         if self.actor.user_id is None:
             raise Forbidden
-        return self.world.people[self.actor.user_id]
+        return self.facts.people[self.actor.user_id]
 
-    def incident(self, address: str) -> Incident:
-        """Steps 10 and 11: the incident of this address, if there is one and the actor reaches it.
+    def require_incident(self, reference: str) -> Incident:
+        """Return the incident of a reference: checks 10 and 11.
 
-        :raises NotFound: there is none.
-        :raises Forbidden: the actor reaches none of its projects.
+        :raises NotFound: if the organization has no such incident.
+        :raises Forbidden: if the actor has access to none of its projects.
         """
-        incident = self.world.incident_at(self.organization.id, address)
+        incident = self.facts.find_incident(self.organization.id, reference)
         if incident is None:
             raise NotFound
         self.require_access(incident)
         return incident
 
     def require_access(self, incident: Incident) -> None:
-        """Step 11.
+        """Require access to one of the incident's projects: check 11.
 
-        :raises Forbidden: the actor reaches none of the incident's projects.
+        :raises Forbidden: if the actor has access to none of them.
         """
         require_project_access(
-            self.actor, self.organization, [project.facts for project in self.world.projects_of(incident)]
+            self.actor, self.organization, [project.facts for project in self.facts.projects_of(incident)]
         )
 
-    def rule(self, id_: int) -> AlertRule | None:
-        """A live rule of the organization."""
-        return self.world.rulebook.rule(self.organization.id, id_)
+    def find_rule(self, rule_id: int) -> AlertRule | None:
+        """Return the live alert rule of the organization with this id."""
+        return self.facts.rules.find_rule(self.organization.id, rule_id)
 
-    def reaches(self, rule: AlertRule) -> bool:
-        """Whether the actor reaches one of the rule's projects."""
-        projects = (self.world.projects[id_].facts for id_ in rule.projects)
+    def can_read_rule(self, rule: AlertRule) -> bool:
+        """Return whether the actor has access to one of the rule's projects."""
+        projects = (self.facts.projects[id_].facts for id_ in rule.projects)
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
-        """Change only what the caller has read, if they said which version that is (If-Match).
+        """Require the version that the caller has read, if the request named one (If-Match).
 
-        :raises StaleVersion: it has changed since.
+        :raises StaleVersion: if the resource has changed since.
         """
-        expected = self.order.row.expected_version
+        expected = self.pending.row.expected_version
         if expected is not None and expected != version:
             raise StaleVersion
 
-    def record(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
-        """Something happened on an incident, by this actor."""
-        return self.record_at(incident, incident.record_activity(accepted_at=self.at), kind, **facts)
+    def record_activity(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
+        """Record an activity of the actor on the incident, which gets a new version."""
+        at = incident.record_activity(accepted_at=self.accepted_at)
+        return self.record_dated_activity(incident, at, kind, **facts)
 
-    def record_at(
+    def record_dated_activity(
         self, incident: Incident, at: datetime, kind: ActivityType, **facts: Unpack[ActivityFacts]
     ) -> Activity:
-        """The same, at a time of its own that moves no version."""
+        """Record an activity with an explicit date, without a new version of the incident."""
         activity = Activity(
-            id=self.world.activity_ids.pop(),
+            id=self.facts.new_activity_ids.pop(),
             incident_id=incident.id,
             user_id=self.actor.user_id,
             type=kind,
@@ -157,60 +159,63 @@ class Work:
             **facts,
         )
         self.changes.activities.append((activity, new_id()))
-        self.changes.moved[incident.id] = incident
+        self.changes.updated[incident.id] = incident
         if kind is ActivityType.COMMENT:
-            self.world.comments[activity.id] = activity
+            self.facts.comments[activity.id] = activity
         return activity
 
     def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
-        """These people hear of the incident from now on; who did already keeps the reason they had."""
+        """Subscribe people to the incident. Those who are subscribed already keep their reason."""
         for person in people:
-            self.changes.subscribed.setdefault((incident.id, person), (reason, self.at))
-            self.world.subscribed.add((incident.id, person))
+            self.changes.subscribed.setdefault((incident.id, person), (reason, self.accepted_at))
+            self.facts.subscriptions.add((incident.id, person))
 
     def unsubscribe(self, incident: Incident, person: int) -> None:
-        """This person hears no more of the incident."""
+        """Remove a person's subscription to the incident, if there is one."""
         pair = (incident.id, person)
         self.changes.subscribed.pop(pair, None)
         self.changes.unsubscribed.add(pair)
-        self.world.subscribed.discard(pair)
+        self.facts.subscriptions.discard(pair)
 
     def is_subscribed(self, incident: Incident) -> bool:
-        """Whether the person who asks hears of the incident."""
-        return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.world.subscribed
+        """Return whether the actor is subscribed to the incident."""
+        return self.actor.user_id is not None and (incident.id, self.actor.user_id) in self.facts.subscriptions
 
-    def show(self, incident: Incident) -> JSON:
-        """The incident as its own address answers it, for the person who asks."""
+    def incident_json(self, incident: Incident) -> JSON:
+        """Return the incident in detail, as its endpoint returns it to the actor."""
         return incident_details_json(
             incident,
-            projects=[project.slug for project in self.world.projects_of(incident)],
-            seen_by=self.world.seen.get(incident.id, ()),
+            projects=[project.slug for project in self.facts.projects_of(incident)],
+            seen_by=self.facts.seen.get(incident.id, ()),
             viewer=self.actor.user_id,
             is_subscribed=self.is_subscribed(incident),
-            alert_rule=self._found_by(incident),
+            alert_rule=self._incident_rule(incident),
         )
 
-    def show_listed(self, incident: Incident) -> JSON:
-        """The incident as a list has it, made once for every state that it is in."""
-        found_by = self._found_by(incident)
-        by_rule = None if found_by is None else (found_by.snapshot.rule.version, found_by.is_snoozed)
-        state = (incident.id, incident.version, by_rule)
-        if state not in self.world.listed:
-            projects = [project.slug for project in self.world.projects_of(incident)]
-            self.world.listed[state] = incident_json(incident, projects=projects, alert_rule=found_by)
-        return self.world.listed[state]
+    def listed_incident_json(self, incident: Incident) -> JSON:
+        """Return the incident as a list item, which is rendered once for each state of the incident in the batch."""
+        incident_rule = self._incident_rule(incident)
+        rule_state = None if incident_rule is None else (incident_rule.snapshot.rule.version, incident_rule.is_snoozed)
+        state = (incident.id, incident.version, rule_state)
+        if state not in self.facts.listed_json:
+            projects = [project.slug for project in self.facts.projects_of(incident)]
+            self.facts.listed_json[state] = incident_json(incident, projects=projects, alert_rule=incident_rule)
+        return self.facts.listed_json[state]
 
-    def _found_by(self, incident: Incident) -> IncidentRule | None:
-        edition = self.world.rulebook.edition_of(incident)
-        if edition is None:
+    def _incident_rule(self, incident: Incident) -> IncidentRule | None:
+        snapshot = self.facts.rules.snapshot_for(incident)
+        if snapshot is None:
             return None
-        is_snoozed = self.world.rulebook.is_snoozed(edition.rule.id, self.actor.user_id, self.at)
-        return IncidentRule(edition, self.world.rule_names, is_snoozed)
+        is_snoozed = self.facts.rules.is_snoozed(snapshot.rule.id, self.actor.user_id, self.accepted_at)
+        return IncidentRule(snapshot, self.facts.rule_references, is_snoozed)
 
-    def announce(self, incident: Incident, event: Event) -> UUID:
-        """This happened: the event is written with the change and goes out in the order of its incident."""
-        self.changes.moved[incident.id] = incident
-        return self._announce(
+    def emit(self, incident: Incident, event: Event) -> UUID:
+        """Emit an event about an incident, numbered in the incident's own sequence, and return the event's id.
+
+        The event is committed with the changes of the batch.
+        """
+        self.changes.updated[incident.id] = incident
+        return self._emit(
             event,
             subject=f"incidents/{incident.identifier}",
             sequence=incident.next_event_sequence(),
@@ -218,10 +223,10 @@ class Work:
             incident_id=incident.id,
         )
 
-    def announce_of_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
-        """The same of a rule, in the rule's order."""
-        self.changes.rules.moved[rule.id] = rule
-        self._announce(
+    def emit_for_rule(self, rule: AlertRule, event: Event, *, incident: Incident | None = None) -> None:
+        """Emit an event about an alert rule, numbered in the rule's own sequence."""
+        self.changes.rules.updated[rule.id] = rule
+        self._emit(
             event,
             subject=f"alert-rules/{rule.id}",
             sequence=rule.next_event_sequence(),
@@ -233,12 +238,12 @@ class Work:
         )
 
     def follow_up(self, command: Command) -> None:
-        """Have tocsin itself do something later that follows from this, in the order of what it concerns."""
+        """Accept a command of the system that follows from this one, in the same transaction."""
         self.changes.follow_ups.append(
-            make_follow_up(command, organization_id=self.organization.id, trace=self.order.row.trace)
+            make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
         )
 
-    def _announce(
+    def _emit(
         self, event: Event, *, subject: str, sequence: int, about: dict[str, JSON], incident_id: int | None = None
     ) -> UUID:
         id_ = new_id()
@@ -248,9 +253,9 @@ class Work:
             organization=self.organization.slug,
             subject=subject,
             sequence=sequence,
-            time=self.at,
-            data=about | {"actor": self._actor_in_event(), "command": str(self.order.row.id)},
-            traceparent=self.order.row.traceparent,
+            time=self.accepted_at,
+            data=about | {"actor": self._actor_in_event(), "command": str(self.pending.row.id)},
+            traceparent=self.pending.row.traceparent,
         )
         self.changes.events.append(
             NewEvent(
@@ -261,10 +266,10 @@ class Work:
                 type=event.type,
                 incident_id=incident_id,
                 activity_id=event.activity_id,
-                command_id=self.order.row.id,
+                command_id=self.pending.row.id,
                 body=orjson.dumps(body).decode(),
-                planned_at=None if event.notifies_people else self.at,
-                request_id=self.order.row.request_id,
+                planned_at=None if event.notifies_people else self.accepted_at,
+                request_id=self.pending.row.request_id,
             )
         )
         return id_
@@ -273,19 +278,19 @@ class Work:
         if self.actor.kind is CallerKind.SYSTEM:
             return {"type": "system", "id": None, "name": "tocsin"}
         if self.actor.user_id is not None:
-            person = self.world.people[self.actor.user_id]
+            person = self.facts.people[self.actor.user_id]
             return {"type": "user", "id": str(person.id), "name": person.name}
-        token = self.world.tokens[self.order.row.token_id or 0]
+        token = self.facts.tokens[self.pending.row.token_id or 0]
         return {"type": "service", "id": None, "name": token.name}
 
 
-def _actor_of(order: Order, world: World) -> Actor:
-    row = order.row
+def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
+    row = pending.row
     if row.token_id is None:
         return Actor(kind=SYSTEM.kind, user_id=row.user_id)
-    require_valid_credential(_credential(row.token_id, row.user_id, world))
-    token = world.tokens[row.token_id]
-    member = world.members.get((order.organization_id, row.user_id)) if row.user_id is not None else None
+    require_valid_credential(_credential(row.token_id, row.user_id, facts))
+    token = facts.tokens[row.token_id]
+    member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
     return Actor(
         kind=token.kind,
         user_id=row.user_id,
@@ -296,16 +301,16 @@ def _actor_of(order: Order, world: World) -> Actor:
     )
 
 
-def _credential(token_id: int, user: int | None, world: World) -> CredentialFacts | None:
-    token = world.tokens.get(token_id)
+def _credential(token_id: int, user_id: int | None, facts: Facts) -> CredentialFacts | None:
+    token = facts.tokens.get(token_id)
     if token is None:
         return None
     return CredentialFacts(
         kind=token.kind,
         revoked=token.revoked,
         expired=token.expired,
-        user_active=user is not None and user in world.people and world.people[user].is_active,
-        acts_for_user=user is not None and token.kind is not CallerKind.USER,
+        user_active=user_id is not None and user_id in facts.people and facts.people[user_id].is_active,
+        acts_for_user=user_id is not None and token.kind is not CallerKind.USER,
         may_act_for_users=token.act_as,
-        is_member=(token.organization_id, user) in world.members,
+        is_member=(token.organization_id, user_id) in facts.members,
     )

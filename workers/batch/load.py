@@ -1,9 +1,9 @@
-"""Loading a world: a handful of set-based queries for the whole batch, whatever its size."""
+"""Load the facts of a batch: a few set-based queries, whatever the size of the batch."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,7 +11,13 @@ from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
 from models.base import select_list
-from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
+from models.directory.policy_facts import (
+    IS_ACTIVE,
+    ORGANIZATION_COLUMNS,
+    PROJECT_COLUMNS,
+    organization_facts,
+    project_facts,
+)
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, Role
@@ -27,9 +33,12 @@ from models.incidents.queries import (
     mentioned_team_from_row,
 )
 from models.policy import OrganizationFacts
-from workers.batch.facts import Member, Order, Project, Token, Wants, World
-from workers.batch.load_rules import load_rulebook
-from workers.batch.rule_facts import Rulebook
+from models.types import MAX_ID
+from tasks.commands.fields import dedup_reference
+from workers.batch.fact_request import FactRequest
+from workers.batch.facts import Facts, LoadedProject, MemberFacts, TokenFacts
+from workers.batch.load_rules import load_rule_facts
+from workers.batch.rule_facts import RuleFacts
 
 _TOKENS: Final = """
 SELECT id, kind, user_id, organization_id, name, scopes, act_as,
@@ -41,26 +50,26 @@ _ORGANIZATIONS: Final = f"""
 SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
-_INCIDENT_COLUMNS: Final = f"""
+_INCIDENT_WITH_PROJECTS: Final = f"""
     {select_list(INCIDENT_COLUMNS, "i")},
     ARRAY(SELECT project_id FROM incident_projects WHERE incident_id = i.id) AS projects
 """  # noqa: S608 - our own columns
 
 _INCIDENTS: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(identifiers)s::bigint[]) AS w(organization_id, identifier)
 JOIN incidents i ON i.organization_id = w.organization_id AND i.identifier = w.identifier
 """  # noqa: S608 - our own columns
 
 _INCIDENTS_BY_KEY: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
     AND i.{IS_OPEN}
 """  # noqa: S608
 
 _INCIDENTS_OF_RULES: Final = f"""
-SELECT {_INCIDENT_COLUMNS}
+SELECT {_INCIDENT_WITH_PROJECTS}
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(slugs)s::text[]) AS w(organization_id, rule_id, slug)
 JOIN projects p ON p.organization_id = w.organization_id AND p.slug = w.slug
 JOIN incidents i ON i.alert_rule_id = w.rule_id AND i.organization_id = w.organization_id AND i.{IS_OPEN}
@@ -85,16 +94,16 @@ WHERE u.id = ANY(%(ids)s::bigint[]) OR lower(u.username) = ANY(%(names)s::text[]
 ORDER BY u.is_active, u.id DESC
 """  # noqa: S608
 
-_MEMBERS: Final = """
+_MEMBERS: Final = f"""
 SELECT m.organization_id, m.user_id, m.role,
-       coalesce(array_agg(t.id) FILTER (WHERE tm.is_active AND t.status = 'active'), '{}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{}') AS teams_ever
+       coalesce(array_agg(t.id) FILTER (WHERE tm.is_active AND t.{IS_ACTIVE}), '{{}}') AS teams,
+       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{{}}') AS teams_ever
 FROM members m
 LEFT JOIN team_members tm ON tm.member_id = m.id
 LEFT JOIN teams t ON t.id = tm.team_id
 WHERE m.organization_id = ANY(%(organizations)s::bigint[]) AND m.user_id = ANY(%(users)s::bigint[])
 GROUP BY m.id
-"""
+"""  # noqa: S608
 
 _UNREAD: Final = """
 SELECT n.user_id, n.organization_id, n.id
@@ -115,46 +124,46 @@ SELECT incident_id, user_id FROM incident_subscriptions
 WHERE incident_id = ANY(%(incidents)s::bigint[]) AND user_id = ANY(%(users)s::bigint[])
 """
 
-_BIGGEST = 2**63 - 1
 
+def load_facts(connection: Connection, request: FactRequest) -> Facts:
+    """Load what a batch requested, and what follows from it: a rule's people and teams, for example.
 
-def load(connection: Connection, orders: Sequence[Order]) -> World:
-    """Everything that these commands' handlers may ask."""
-    wants = Wants.of(orders)
-    tokens = _load_tokens(connection, wants)
-    incidents = _load_incidents(connection, wants)
-    comments = _load_comments(connection, wants)
-    wants.users.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
-    rulebook = load_rulebook(connection, wants, incidents)
-    rulebook.new_ids = _draw_ids(connection, "alert_rules", wants.rule_ids)
-    _count_steps(wants, rulebook)
-    people, names = _load_people(connection, wants)
-    shown = [incident.id for incident in incidents if _is_shown(incident, wants)]
-    return World(
+    Ids that follow are added to the request, which is of no use afterwards.
+    """
+    tokens = _load_tokens(connection, request)
+    incidents = _load_incidents(connection, request)
+    comments = _load_comments(connection, request)
+    request.user_ids.update(comment.user_id for comment in comments.values() if comment.user_id is not None)
+    rules = load_rule_facts(connection, request, incidents)
+    rules.new_ids = _draw_ids(connection, "alert_rules", request.new_rule_ids)
+    _request_transition_ids(request, rules)
+    people, user_ids_by_name = _load_people(connection, request)
+    detailed = [incident.id for incident in incidents if _is_detailed(incident, request)]
+    return Facts(
         tokens=tokens,
-        organizations=_load_organizations(connection, wants),
+        organizations=_load_organizations(connection, request),
         people=people,
-        names=names,
-        members=_load_members(connection, wants, people),
-        teams=_load_teams(connection, wants),
-        projects=_load_projects(connection, wants, [*incidents, *rulebook.rules.values()]),
+        user_ids_by_name=user_ids_by_name,
+        members=_load_members(connection, request, people),
+        mentioned_teams=_load_mentioned_teams(connection, request),
+        projects=_load_projects(connection, request, [*incidents, *rules.by_id.values()]),
         incidents={(incident.organization_id, incident.identifier): incident for incident in incidents},
-        subscribed=_load_subscribed(connection, shown, wants),
-        seen=_load_seen(connection, shown),
+        subscriptions=_load_subscriptions(connection, detailed, request),
+        seen=_load_seen(connection, detailed),
         comments=comments,
-        unread=_load_unread(connection, wants),
-        last_identifiers=_load_last_identifiers(connection, wants),
-        rulebook=rulebook,
-        incident_ids=_draw_ids(connection, "incidents", wants.incident_ids),
-        activity_ids=_draw_ids(connection, "incident_activities", wants.activity_ids),
+        unread=_load_unread(connection, request),
+        last_identifiers=_load_last_identifiers(connection, request),
+        rules=rules,
+        new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
+        new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
     )
 
 
-def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
-    if not wants.tokens:
+def _load_tokens(connection: Connection, request: FactRequest) -> dict[int, TokenFacts]:
+    if not request.token_ids:
         return {}
     return {
-        row.id: Token(
+        row.id: TokenFacts(
             kind=CallerKind(row.kind),
             user_id=row.user_id,
             organization_id=row.organization_id,
@@ -164,78 +173,90 @@ def _load_tokens(connection: Connection, wants: Wants) -> dict[int, Token]:
             expired=row.expired,
             revoked=row.revoked,
         )
-        for row in connection.exec_driver_sql(_TOKENS, {"ids": list(wants.tokens)})
+        for row in connection.exec_driver_sql(_TOKENS, {"ids": list(request.token_ids)})
     }
 
 
-def _load_organizations(connection: Connection, wants: Wants) -> dict[int, OrganizationFacts]:
+def _load_organizations(connection: Connection, request: FactRequest) -> dict[int, OrganizationFacts]:
     return {
         row.organization_id: organization_facts(row)
-        for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(wants.organizations)})
+        for row in connection.exec_driver_sql(_ORGANIZATIONS, {"ids": list(request.organization_ids)})
     }
 
 
-def _load_incidents(connection: Connection, wants: Wants) -> list[Incident]:
+def _load_incidents(connection: Connection, request: FactRequest) -> list[Incident]:
     found: dict[int, Incident] = {}
-    if wants.incidents:
-        organizations, identifiers = _columns(wants.incidents)
+    if request.incidents:
+        organizations, identifiers = _columns(request.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows)
-    # Whoever reopens an incident must know who has its key by now.
-    held = {(each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open}
-    if wants.keys or held:
-        organizations, keys = _columns(wants.keys | held)
+    # Reopening an incident depends on whether another one has its key by now.
+    closed_keys = {
+        (each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open
+    }
+    if request.dedup_keys or closed_keys:
+        organizations, keys = _columns(request.dedup_keys | closed_keys)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
-    if wants.observed:
-        organizations, rules, slugs = (list(column) for column in zip(*set(wants.observed), strict=True))
+    if request.observed_projects:
+        observed = list(set(request.observed_projects))
         rows = connection.exec_driver_sql(
-            _INCIDENTS_OF_RULES, {"organizations": organizations, "rules": rules, "slugs": slugs}
+            _INCIDENTS_OF_RULES,
+            {
+                "organizations": [each.organization_id for each in observed],
+                "rules": [each.rule_id for each in observed],
+                "slugs": [each.project_slug for each in observed],
+            },
         )
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
     return list(found.values())
 
 
-def _count_steps(wants: Wants, rulebook: Rulebook) -> None:
-    # A value can move each trigger of its rule, and each move can be an activity.
-    for _, rule, _ in wants.observed:
-        if (known := rulebook.rules.get(rule)) is not None:
-            wants.activity_ids += len(known.definition.triggers)
+def _request_transition_ids(request: FactRequest, rules: RuleFacts) -> None:
+    # A value can fire or resolve each trigger of its rule, and each transition can change the incident's status.
+    for observed in request.observed_projects:
+        if (rule := rules.by_id.get(observed.rule_id)) is not None:
+            request.new_activity_ids += len(rule.definition.triggers)
 
 
-def _is_shown(incident: Incident, wants: Wants) -> bool:
-    addresses = (str(incident.identifier), f"dedup:{incident.dedup_key}")
-    return any((incident.organization_id, address) in wants.shown for address in addresses)
+def _is_detailed(incident: Incident, request: FactRequest) -> bool:
+    references = [str(incident.identifier)]
+    if incident.dedup_key is not None:
+        references.append(dedup_reference(incident.dedup_key))
+    return any((incident.organization_id, reference) in request.detailed_incidents for reference in references)
 
 
-def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
-    if not wants.comments:
+def _load_comments(connection: Connection, request: FactRequest) -> dict[int, Activity]:
+    if not request.comment_ids:
         return {}
     return {
         row.id: activity_from_row(row)
         for row in connection.exec_driver_sql(
-            _COMMENTS, {"ids": list(wants.comments), "type": ActivityType.COMMENT.value}
+            _COMMENTS, {"ids": list(request.comment_ids), "type": ActivityType.COMMENT.value}
         )
     }
 
 
-def _load_projects(connection: Connection, wants: Wants, on: Iterable[Incident | AlertRule]) -> dict[int, Project]:
+def _load_projects(
+    connection: Connection, request: FactRequest, on: Iterable[Incident | AlertRule]
+) -> dict[int, LoadedProject]:
     ids = {project for each in on for project in each.projects}
-    if not ids and not wants.projects:
+    if not ids and not request.project_slugs:
         return {}
-    organizations, slugs = _columns(wants.projects)
+    organizations, slugs = _columns(request.project_slugs)
     rows = connection.exec_driver_sql(_PROJECTS, {"ids": list(ids), "organizations": organizations, "slugs": slugs})
     return {
-        row.id: Project(facts=project_facts(row), organization_id=row.organization_id, slug=row.slug) for row in rows
+        row.id: LoadedProject(facts=project_facts(row), organization_id=row.organization_id, slug=row.slug)
+        for row in rows
     }
 
 
-def _load_people(connection: Connection, wants: Wants) -> tuple[dict[int, Person], dict[str, int]]:
+def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, int]]:
     people: dict[int, Person] = {}
     names: dict[str, int] = {}
-    rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(wants.users), "names": list(wants.names)})
+    rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(request.user_ids), "names": list(request.user_names)})
     everyone = [person_from_row(row) for row in rows]
-    # The last to come wins: active accounts after inactive ones, older after younger, usernames after addresses.
+    # The last one wins: active accounts over inactive ones, older over newer ones, usernames over e-mail addresses.
     for person in everyone:
         people[person.id] = person
         names[person.email.lower()] = person.id
@@ -243,27 +264,31 @@ def _load_people(connection: Connection, wants: Wants) -> tuple[dict[int, Person
     return people, names
 
 
-def _load_members(connection: Connection, wants: Wants, people: Iterable[int]) -> dict[tuple[int, int], Member]:
-    rows = connection.exec_driver_sql(_MEMBERS, {"organizations": list(wants.organizations), "users": list(people)})
+def _load_members(
+    connection: Connection, request: FactRequest, people: Iterable[int]
+) -> dict[tuple[int, int], MemberFacts]:
+    rows = connection.exec_driver_sql(
+        _MEMBERS, {"organizations": list(request.organization_ids), "users": list(people)}
+    )
     return {
-        (row.organization_id, row.user_id): Member(
+        (row.organization_id, row.user_id): MemberFacts(
             role=Role(row.role), teams=frozenset(row.teams), teams_ever=frozenset(row.teams_ever)
         )
         for row in rows
     }
 
 
-def _load_teams(connection: Connection, wants: Wants) -> dict[int, MentionedTeam]:
-    if not wants.teams:
+def _load_mentioned_teams(connection: Connection, request: FactRequest) -> dict[int, MentionedTeam]:
+    if not request.team_ids:
         return {}
-    rows = connection.exec_driver_sql(MENTIONED_TEAMS, {"ids": list(wants.teams)})
+    rows = connection.exec_driver_sql(MENTIONED_TEAMS, {"ids": list(request.team_ids)})
     return {row.id: mentioned_team_from_row(row) for row in rows}
 
 
-def _load_subscribed(connection: Connection, incidents: list[int], wants: Wants) -> set[tuple[int, int]]:
+def _load_subscriptions(connection: Connection, incidents: list[int], request: FactRequest) -> set[tuple[int, int]]:
     if not incidents:
         return set()
-    rows = connection.exec_driver_sql(_SUBSCRIBED, {"incidents": incidents, "users": list(wants.users)})
+    rows = connection.exec_driver_sql(_SUBSCRIBED, {"incidents": incidents, "users": list(request.user_ids)})
     return {(row.incident_id, row.user_id) for row in rows}
 
 
@@ -275,38 +300,37 @@ def _load_seen(connection: Connection, incidents: list[int]) -> dict[int, list[t
     return seen
 
 
-def _load_unread(connection: Connection, wants: Wants) -> dict[tuple[int, int], set[int]]:
+def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int, int], set[int]]:
     unread: dict[tuple[int, int], set[int]] = defaultdict(set)
-    if wants.inboxes:
-        inboxes = {(user, organization) for user, organization, _, _ in wants.inboxes}
-        users, organizations = _columns(inboxes)
+    if request.inboxes:
+        users, organizations = _columns({(each.user_id, each.organization_id) for each in request.inboxes})
         parameters = {
             "users": users,
             "organizations": organizations,
-            "ids": [id_ for *_, ids, _ in wants.inboxes for id_ in ids if 0 < id_ <= _BIGGEST],
-            "up_to": min(max(up_to for *_, up_to in wants.inboxes), _BIGGEST),
+            "ids": [id_ for each in request.inboxes for id_ in each.ids if 0 < id_ <= MAX_ID],
+            "up_to": min(max(each.up_to for each in request.inboxes), MAX_ID),
         }
         for row in connection.exec_driver_sql(_UNREAD, parameters):
             unread[row.user_id, row.organization_id].add(row.id)
     return unread
 
 
-def _load_last_identifiers(connection: Connection, wants: Wants) -> dict[int, int]:
-    if not wants.opening:
+def _load_last_identifiers(connection: Connection, request: FactRequest) -> dict[int, int]:
+    if not request.opening_organization_ids:
         return {}
     rows = connection.exec_driver_sql(
         "SELECT o.id, coalesce((SELECT max(identifier) FROM incidents WHERE organization_id = o.id), 0) AS last"
         " FROM unnest(%(ids)s::bigint[]) AS o(id)",
-        {"ids": list(wants.opening)},
+        {"ids": list(request.opening_organization_ids)},
     )
     return {row.id: row.last for row in rows}
 
 
 def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:
-    """New ids, lowest last, so that they can be popped in order."""
+    """Draw new ids from the table's sequence, the lowest last, so that they are popped in order."""
     if not count:
         return []
-    # As one value, and the sequence looked up once: a batch of values draws thousands.
+    # One array, and one look-up of the sequence: a batch of observations draws thousands of ids.
     drawn: list[int] = connection.exec_driver_sql(
         "SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass)))"
         " FROM generate_series(1, %(count)s)",

@@ -1,4 +1,4 @@
-"""Loading what a batch has to know of alert rules; no query is made where none is named."""
+"""Load the facts about alert rules that a batch requested. Without a rule in the batch, no query is made."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from models.alert_rules.queries import (
 )
 from models.directory.queries import TEAMS, team_facts_from_row
 from models.incidents.incident import IS_OPEN, Incident
-from workers.batch.facts import Wants
-from workers.batch.rule_facts import Earlier, Hold, Rulebook, Team
+from workers.batch.fact_request import FactRequest
+from workers.batch.rule_facts import PastGeneration, RuleFacts, RuleTeam, TriggerState
 
 _PROGRESS: Final = """
 SELECT rule_id, project_id, generation, observed, last_timestamp, counters
 FROM alert_rule_progress WHERE rule_id = ANY(%(ids)s::bigint[])
 """
 
-_HOLDS: Final = """
+_TRIGGER_STATES: Final = """
 SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incident_id = ANY(%(ids)s::bigint[])
 """
 
@@ -47,53 +47,59 @@ FROM unnest(%(ids)s::bigint[]) AS o(id)
 """  # noqa: S608
 
 
-def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[Incident]) -> Rulebook:
-    """The rules that are named, and those that found the incidents as they were then; names people in ``wants``."""
-    found_by = {each.alert_rule_id for each in incidents if each.alert_rule_id is not None}
-    ids = wants.rules | found_by
-    book = Rulebook()
+def load_rule_facts(connection: Connection, request: FactRequest, incidents: Collection[Incident]) -> RuleFacts:
+    """Load the requested rules, and those that opened the incidents.
+
+    The people and teams that the rules refer to are added to the request.
+    """
+    opened_by = {each.alert_rule_id for each in incidents if each.alert_rule_id is not None}
+    ids = request.rule_ids | opened_by
+    facts = RuleFacts()
     if ids:
         rows = connection.exec_driver_sql(RULES, {"ids": list(ids)})
-        book.rules = {row.id: rule_from_row(row) for row in rows}
-        book.earlier = _load_earlier(connection, book.rules, incidents)
-        book.snoozes = _load_snoozes(connection, book.rules)
-    if wants.observed:
-        book.progress = _load_progress(connection, book.rules)
-    if wants.may_call and found_by:
-        book.holds = _load_holds(connection, [each.id for each in incidents if each.alert_rule_id is not None])
+        facts.by_id = {row.id: rule_from_row(row) for row in rows}
+        facts.past_generations = _load_past_generations(connection, facts.by_id, incidents)
+        facts.snoozes = _load_snoozes(connection, facts.by_id)
+    if request.observed_projects:
+        facts.progress = _load_progress(connection, facts.by_id)
+    if request.action_recipients and opened_by:
+        facts.trigger_states = _load_trigger_states(
+            connection, [each.id for each in incidents if each.alert_rule_id is not None]
+        )
     definitions = [
-        *(rule.definition for rule in book.rules.values()),
-        *(each.definition for each in book.earlier.values()),
+        *(rule.definition for rule in facts.by_id.values()),
+        *(each.definition for each in facts.past_generations.values()),
     ]
     teams = targeted_teams(definitions)
-    book.teams = _load_teams(connection, teams | wants.told_teams)
-    book.open_incidents = _load_open_incidents(connection, wants.ending)
-    book.last_found = _load_last_found(connection, wants.ending)
-    book.counts = _load_counts(connection, wants.counted)
-    wants.users.update(_people_of(book, definitions))
-    if wants.may_call:
-        wants.teams |= teams
-    return book
+    facts.teams = _load_teams(connection, teams | request.target_team_ids)
+    facts.open_incidents = _load_open_incidents(connection, request.ending_rule_ids)
+    facts.last_generations_with_incident = _load_last_generations(connection, request.ending_rule_ids)
+    facts.rule_counts = _load_rule_counts(connection, request.rule_count_organization_ids)
+    request.user_ids.update(_people_of(facts, definitions))
+    if request.action_recipients:
+        request.team_ids |= teams
+    return facts
 
 
-def _people_of(book: Rulebook, definitions: Iterable[Definition]) -> set[int]:
-    snoozers = (each.owner_id for each in chain.from_iterable(book.snoozes.values()))
-    creators = (rule.created_by for rule in book.rules.values())
+def _people_of(facts: RuleFacts, definitions: Iterable[Definition]) -> set[int]:
+    snoozers = (each.owner_id for each in chain.from_iterable(facts.snoozes.values()))
+    creators = (rule.created_by for rule in facts.by_id.values())
     return targeted_users(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
 
 
-def _load_earlier(
+def _load_past_generations(
     connection: Connection, rules: dict[int, AlertRule], incidents: Iterable[Incident]
-) -> dict[tuple[int, int], Earlier]:
-    began = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
-    past = [(id_, generation) for id_, generation in began if id_ in rules and generation < rules[id_].generation]
+) -> dict[tuple[int, int], PastGeneration]:
+    generations = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
+    past = [(id_, generation) for id_, generation in generations if id_ in rules and generation < rules[id_].generation]
     if not past:
         return {}
     rows = connection.exec_driver_sql(
         GENERATIONS, {"rules": [id_ for id_, _ in past], "generations": [generation for _, generation in past]}
     )
     return {
-        (row.rule_id, row.generation): Earlier(definition_from_json(row.definition), row.date_modified) for row in rows
+        (row.rule_id, row.generation): PastGeneration(definition_from_json(row.definition), row.date_modified)
+        for row in rows
     }
 
 
@@ -123,18 +129,18 @@ def _counter(stored: dict[str, Any]) -> TriggerCounter:
     )
 
 
-def _load_holds(connection: Connection, incidents: list[int]) -> dict[int, dict[int, Hold]]:
-    holds: dict[int, dict[int, Hold]] = defaultdict(dict)
-    for row in connection.exec_driver_sql(_HOLDS, {"ids": incidents}):
-        holds[row.incident_id][row.trigger_id] = Hold(row.label, TriggerStatus(row.status))
-    return holds
+def _load_trigger_states(connection: Connection, incidents: list[int]) -> dict[int, dict[int, TriggerState]]:
+    states: dict[int, dict[int, TriggerState]] = defaultdict(dict)
+    for row in connection.exec_driver_sql(_TRIGGER_STATES, {"ids": incidents}):
+        states[row.incident_id][row.trigger_id] = TriggerState(row.label, TriggerStatus(row.status))
+    return states
 
 
-def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]:
+def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, RuleTeam]:
     if not ids:
         return {}
     return {
-        row.id: Team(row.slug, team_facts_from_row(row))
+        row.id: RuleTeam(row.slug, team_facts_from_row(row))
         for row in connection.exec_driver_sql(TEAMS, {"ids": list(ids)})
     }
 
@@ -148,7 +154,7 @@ def _load_open_incidents(connection: Connection, rules: Collection[int]) -> dict
     return open_
 
 
-def _load_last_found(connection: Connection, rules: Collection[int]) -> dict[int, int]:
+def _load_last_generations(connection: Connection, rules: Collection[int]) -> dict[int, int]:
     if not rules:
         return {}
     rows = connection.exec_driver_sql(
@@ -159,7 +165,7 @@ def _load_last_found(connection: Connection, rules: Collection[int]) -> dict[int
     return {row.id: row.generation for row in rows if row.generation is not None}
 
 
-def _load_counts(connection: Connection, organizations: Collection[int]) -> dict[int, int]:
+def _load_rule_counts(connection: Connection, organizations: Collection[int]) -> dict[int, int]:
     if not organizations:
         return {}
     rows = connection.exec_driver_sql(_LIVE_RULES, {"ids": list(organizations)})

@@ -1,4 +1,4 @@
-"""What a batch knows of alert rules, and what it makes of them."""
+"""The facts about alert rules that a batch is decided on, kept current as handlers change them."""
 
 from __future__ import annotations
 
@@ -15,105 +15,105 @@ from models.incidents.incident import Incident
 from models.policy import TeamFacts
 
 
-class Earlier(NamedTuple):
-    """What a rule said in a generation that is over."""
+class PastGeneration(NamedTuple):
+    """The definition of a rule in a generation that has ended."""
 
     definition: Definition
     date_modified: datetime
 
 
-class Team(NamedTuple):
-    """A team that a rule tells, or shall tell."""
+class RuleTeam(NamedTuple):
+    """A team that an action of a rule notifies."""
 
     slug: str
     facts: TeamFacts
 
 
-class Hold(NamedTuple):
-    """A trigger that holds, or held, an incident open."""
+class TriggerState(NamedTuple):
+    """The state of a trigger in an incident."""
 
     label: str
     status: TriggerStatus
 
 
 @dataclass(slots=True)
-class Rulebook:
-    """The rules that a batch names or whose incidents it touches; ``earlier`` is by rule and generation.
+class RuleFacts:
+    """The rules that a batch names, and those that opened its incidents.
 
-    ``progress`` is by rule and project; ``holds`` are by incident and trigger.
-    Of the rules that may end, ``open_incidents`` are the identifiers of what they hold open, each with the generation
-    in which it began, and ``last_found`` is the last generation in which they found anything. ``counts`` is how many
-    live rules an organization has; ``new_ids`` are for rules, triggers and actions yet to be born, the lowest last.
+    By rule id: ``by_id``, ``snoozes``, and, for rules that may close their incidents, ``open_incidents`` (generations
+    by identifier) and ``last_generations_with_incident``. ``past_generations`` is by rule id and generation,
+    ``progress`` by rule id and project id, ``trigger_states`` by incident id and trigger id. ``rule_counts`` are
+    numbers of live rules by organization id. ``new_ids`` are popped for new rules, triggers and actions.
     """
 
-    rules: dict[int, AlertRule] = field(default_factory=dict)
-    earlier: dict[tuple[int, int], Earlier] = field(default_factory=dict)
+    by_id: dict[int, AlertRule] = field(default_factory=dict)
+    past_generations: dict[tuple[int, int], PastGeneration] = field(default_factory=dict)
     snoozes: dict[int, list[Snooze]] = field(default_factory=dict)
-    teams: Mapping[int, Team] = field(default_factory=dict)
+    teams: Mapping[int, RuleTeam] = field(default_factory=dict)
     open_incidents: Mapping[int, dict[int, int | None]] = field(default_factory=dict)
-    last_found: Mapping[int, int] = field(default_factory=dict)
-    counts: dict[int, int] = field(default_factory=dict)
+    last_generations_with_incident: Mapping[int, int] = field(default_factory=dict)
+    rule_counts: dict[int, int] = field(default_factory=dict)
     new_ids: list[int] = field(default_factory=list)
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
-    holds: dict[int, dict[int, Hold]] = field(default_factory=dict)
+    trigger_states: dict[int, dict[int, TriggerState]] = field(default_factory=dict)
 
     @property
     def team_slugs(self) -> dict[int, str]:
-        """What the teams are called."""
+        """The slugs of the teams, by id."""
         return {id_: team.slug for id_, team in self.teams.items()}
 
-    def rule(self, organization: int, id_: int) -> AlertRule | None:
-        """A live rule of the organization."""
-        rule = self.rules.get(id_)
-        return rule if rule is not None and rule.organization_id == organization and rule.is_live else None
+    def find_rule(self, organization_id: int, id_: int) -> AlertRule | None:
+        """Return the live rule of the organization with this id."""
+        rule = self.by_id.get(id_)
+        return rule if rule is not None and rule.organization_id == organization_id and rule.is_live else None
 
-    def edition_of(self, incident: Incident) -> RuleSnapshot | None:
-        """The rule that found an incident, as it was then; ``None`` if no rule did."""
-        rule = self.rules.get(incident.alert_rule_id or 0)
+    def snapshot_for(self, incident: Incident) -> RuleSnapshot | None:
+        """Return the rule that opened the incident, as it was then; ``None`` if no rule did."""
+        rule = self.by_id.get(incident.alert_rule_id or 0)
         if rule is None:
             return None
-        then = self.earlier.get((rule.id, incident.alert_rule_generation or 0))
-        if then is None:
+        past = self.past_generations.get((rule.id, incident.alert_rule_generation or 0))
+        if past is None:
             return RuleSnapshot.current(rule)
-        return RuleSnapshot(rule, then.definition, then.date_modified, is_snapshot=True)
+        return RuleSnapshot(rule, past.definition, past.date_modified, is_snapshot=True)
 
-    def progress_of(self, rule: AlertRule, project: int) -> Progress:
-        """Where a rule stands on a project, by what it says now."""
-        known = self.progress.get((rule.id, project))
+    def progress_of(self, rule: AlertRule, project_id: int) -> Progress:
+        """Return the rule's progress on a project in its current generation."""
+        known = self.progress.get((rule.id, project_id))
         return Progress(rule.generation) if known is None else known.for_generation(rule.generation)
 
-    def standing_of(self, incident: Incident | None) -> ActiveTriggers:
-        """What holds an open incident of a rule open."""
+    def active_triggers_of(self, incident: Incident | None) -> ActiveTriggers:
+        """Return the triggers that are active in an open incident of a rule; none without an incident."""
         if incident is None:
             return ActiveTriggers()
-        holds = self.holds.get(incident.id, {}).items()
-        active = frozenset(id_ for id_, hold in holds if hold.status is TriggerStatus.ACTIVE)
+        states = self.trigger_states.get(incident.id, {}).items()
+        active = frozenset(id_ for id_, state in states if state.status is TriggerStatus.ACTIVE)
         return ActiveTriggers(incident.date_added, active)
 
     def was_critical(self, incident: Incident) -> bool:
-        """Whether the critical trigger ever fired in the incident."""
-        return any(hold.label == CRITICAL for hold in self.holds.get(incident.id, {}).values())
+        """Return whether the critical trigger ever fired in the incident."""
+        return any(state.label == CRITICAL for state in self.trigger_states.get(incident.id, {}).values())
 
-    def sleepers(self, rule: int, at: datetime) -> set[int | None]:
-        """Who keeps the rule silent; ``None`` is everyone."""
-        return {each.user_id for each in self.snoozes.get(rule, ()) if each.is_active(at)}
+    def snoozed_users(self, rule_id: int, at: datetime) -> set[int | None]:
+        """Return the users with a snooze of the rule in force; ``None`` stands for everyone."""
+        return {each.user_id for each in self.snoozes.get(rule_id, ()) if each.is_active(at)}
 
-    def is_snoozed(self, rule: int, viewer: int | None, at: datetime) -> bool:
-        """Whether the rule is silent, for everyone or for this reader."""
+    def is_snoozed(self, rule_id: int, user_id: int | None, at: datetime) -> bool:
+        """Return whether the rule is snoozed for everyone or for this user."""
         return any(
-            each.is_active(at) and (each.user_id is None or each.user_id == viewer)
-            for each in self.snoozes.get(rule, ())
+            each.is_active(at) and (each.user_id is None or each.user_id == user_id)
+            for each in self.snoozes.get(rule_id, ())
         )
 
-    def outlive(self, rule: AlertRule) -> None:
-        """What the rule says now will be what it said in an earlier generation."""
-        self.earlier[rule.id, rule.generation] = Earlier(rule.definition, rule.date_modified)
+    def archive_generation(self, rule: AlertRule) -> None:
+        """Keep the rule's current definition as that of a past generation. Called before the rule is redefined."""
+        self.past_generations[rule.id, rule.generation] = PastGeneration(rule.definition, rule.date_modified)
 
-    def hush(self, snooze: Snooze) -> None:
-        """The rule is silent from now on; what is asked later in the batch finds it so."""
-        self.wake(snooze.rule_id, snooze.user_id)
+    def snooze(self, snooze: Snooze) -> None:
+        """Add a snooze, in place of the same user's last one."""
+        self.unsnooze(snooze.rule_id, snooze.user_id)
         self.snoozes.setdefault(snooze.rule_id, []).append(snooze)
 
-    def wake(self, rule: int, user: int | None) -> None:
-        """The rule speaks again to this person, or (``None``) to everyone."""
-        self.snoozes[rule] = [each for each in self.snoozes.get(rule, ()) if each.user_id != user]
+    def unsnooze(self, rule_id: int, user_id: int | None) -> None:
+        """Remove the snooze of a user, or (``None``) the one for everyone."""
+        self.snoozes[rule_id] = [each for each in self.snoozes.get(rule_id, ()) if each.user_id != user_id]

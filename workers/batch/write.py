@@ -1,4 +1,4 @@
-"""Writing what a batch has changed: one bulk statement per table."""
+"""Write the changes of a batch: one bulk statement per table."""
 
 from __future__ import annotations
 
@@ -12,51 +12,30 @@ from sqlalchemy.engine import Connection
 from models.base import column_arrays, insert_rows
 from models.incidents.activity import Activity, activities
 from models.incidents.incident import incident_projects, incident_seen, incidents
+from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
 from models.notifications.notification import decisions
-from workers.batch.changes import Changes, Decision
-from workers.batch.write_observations import write_metrics
+from workers.batch.changes import Changes, NewDecision
+from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
-_INCIDENT: Final = (
+_INCIDENT_FIELDS: Final = tuple(column.name for column in INCIDENT_COLUMNS)
+_ACTIVITY_FIELDS: Final = tuple(column.name for column in ACTIVITY_COLUMNS if column.name != "mentions")
+_UPDATED_FIELDS: Final = (
     "id",
-    "organization_id",
-    "identifier",
-    "title",
     "status",
     "status_method",
-    "type",
-    "dedup_key",
     "version",
     "event_sequence",
-    "date_started",
-    "date_detected",
-    "date_added",
     "date_closed",
     "last_activity_at",
-    "alert_rule_id",
-    "alert_rule_generation",
 )
-_MOVES: Final = ("id", "status", "status_method", "version", "event_sequence", "date_closed", "last_activity_at")
-_ACTIVITY: Final = (
-    "id",
-    "incident_id",
-    "user_id",
-    "type",
-    "value",
-    "previous_value",
-    "comment",
-    "version",
-    "date_added",
-    "notification_uuid",
-    "mentions",
-)
-_EDIT: Final = ("id", "comment", "version", "mentions")
+_EDITED_FIELDS: Final = ("id", "comment", "version")
 
-_MOVE: Final = """
+_UPDATE_INCIDENTS: Final = """
 UPDATE incidents i
 SET status = m.status, status_method = m.status_method, version = m.version, event_sequence = m.event_sequence,
     date_closed = m.date_closed, last_activity_at = m.last_activity_at
@@ -66,7 +45,7 @@ FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallin
 WHERE i.id = m.id
 """
 
-_REWRITE: Final = """
+_UPDATE_COMMENTS: Final = """
 UPDATE incident_activities a
 SET comment = e.comment, version = e.version, mentions = e.mentions::jsonb
 FROM unnest(%(id)b::bigint[], %(comment)b::text[], %(version)b::bigint[], %(mentions)b::text[])
@@ -76,33 +55,33 @@ WHERE a.id = e.id
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
 
 
-def write(connection: Connection, changes: Changes) -> None:
-    """Write everything inside the batch's transaction."""
-    # The list copies what an incident's rule says as the incident is written.
+def write_changes(connection: Connection, changes: Changes) -> None:
+    """Write all changes of a batch in its transaction."""
+    # Rules first: a trigger copies facts of an incident's rule into the list projection as the incident is written.
     write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
-    insert_rows(connection, incidents, _INCIDENT, (_row(each, _INCIDENT) for each in changes.opened))
+    insert_rows(connection, incidents, _INCIDENT_FIELDS, (_row(each, _INCIDENT_FIELDS) for each in changes.opened))
     insert_rows(
         connection,
         incident_projects,
         ("incident_id", "project_id"),
         ((incident.id, project) for incident in changes.opened for project in incident.projects),
     )
-    moved = [_row(incident, _MOVES) for incident in changes.moved.values() if incident.id not in opened]
-    if moved:
-        connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, moved)))
+    updated = [_row(incident, _UPDATED_FIELDS) for incident in changes.updated.values() if incident.id not in opened]
+    if updated:
+        connection.exec_driver_sql(_UPDATE_INCIDENTS, dict(column_arrays(_UPDATED_FIELDS, updated)))
     insert_rows(
         connection,
         activities,
-        _ACTIVITY,
-        ((*_row(activity, _ACTIVITY[:-2]), uuid, _mentions(activity)) for activity, uuid in changes.activities),
+        (*_ACTIVITY_FIELDS, "notification_uuid", "mentions"),
+        ((*_row(activity, _ACTIVITY_FIELDS), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
-    edited = [(*_row(activity, _EDIT[:-1]), _mentions(activity)) for activity in changes.edited.values()]
+    edited = [(*_row(comment, _EDITED_FIELDS), _mentions(comment)) for comment in changes.edited_comments.values()]
     if edited:
-        connection.exec_driver_sql(_REWRITE, dict(column_arrays(_EDIT, edited)))
-    if changes.deleted:
+        connection.exec_driver_sql(_UPDATE_COMMENTS, dict(column_arrays((*_EDITED_FIELDS, "mentions"), edited)))
+    if changes.deleted_comments:
         connection.exec_driver_sql(
-            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted}
+            "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted_comments}
         )
     if changes.unsubscribed:
         incidents_, users = zip(*changes.unsubscribed, strict=True)
@@ -114,7 +93,7 @@ def write(connection: Connection, changes: Changes) -> None:
         connection,
         subscriptions,
         ("incident_id", "user_id", "reason", "date_added"),
-        ((*pair, *how) for pair, how in changes.subscribed.items()),
+        ((*pair, reason, at) for pair, (reason, at) in changes.subscribed.items()),
         "ON CONFLICT DO NOTHING",
     )
     insert_rows(
@@ -125,25 +104,25 @@ def write(connection: Connection, changes: Changes) -> None:
         "ON CONFLICT (incident_id, user_id) DO UPDATE"
         " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
     )
-    if changes.read:
+    if changes.read_notifications:
         connection.exec_driver_sql(
             "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
-            {"ids": changes.read},
+            {"ids": changes.read_notifications},
         )
-    write_metrics(connection, changes.metrics)
-    insert_rows(connection, decisions, Decision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
+    write_observations(connection, changes.observed)
+    insert_rows(connection, decisions, NewDecision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
 
 
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
-    """The entity's values by column; psycopg takes plain integers, not our enumerations."""
+    """Return the entity's values by column. psycopg's binary parameters need plain integers, not enum members."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
 
 
-def _decision(decision: Decision) -> tuple[Any, ...]:
+def _decision(decision: NewDecision) -> tuple[Any, ...]:
     return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
 
 

@@ -1,39 +1,39 @@
-"""Writing what values have done: where rules stand, what each value did, what holds incidents open."""
+"""Write what observations changed: the progress of rules, the kept observations, the states of triggers."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import orjson
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import alert_rule_observations, alert_rule_progress, incident_triggers
-from models.alert_rules.evaluation import Progress, TriggerCounter
+from models.alert_rules.evaluation import Progress
 from models.base import insert_rows
-from workers.batch.changes import Held, MetricChanges, Observed
+from workers.batch.changes import NewObservation, ObservationChanges
 
-_PROGRESS: Final = ("rule_id", "project_id", "generation", "observed", "last_timestamp", "counters")
-_OBSERVATION: Final = (
-    "rule_id", "project_id", "slot", "number", "timestamp", "value", "comparison_value", "result", "accepted_at",
-)  # fmt: skip
-_HELD: Final = ("incident_id", "trigger_id", "label", "status", "date_added", "date_modified")
+_PROGRESS_COLUMNS: Final = ("rule_id", "project_id", "generation", "observed", "last_timestamp", "counters")
+_TRIGGER_COLUMNS: Final = ("incident_id", "trigger_id", "label", "status", "date_added", "date_modified")
 
 
-def write_metrics(connection: Connection, changes: MetricChanges) -> None:
-    """Write everything about values inside the batch's transaction."""
+def write_observations(connection: Connection, changes: ObservationChanges) -> None:
+    """Write the changes that observations made, in the batch's transaction."""
     insert_rows(
         connection,
         alert_rule_progress,
-        _PROGRESS,
-        ((*place, *_progress(progress)) for place, progress in changes.progress.items()),
+        _PROGRESS_COLUMNS,
+        (
+            (rule_id, project_id, each.generation, each.observed, each.last_timestamp, _counters_json(each))
+            for (rule_id, project_id), each in changes.progress.items()
+        ),
         "ON CONFLICT (rule_id, project_id) DO UPDATE SET generation = excluded.generation,"
         " observed = excluded.observed, last_timestamp = excluded.last_timestamp, counters = excluded.counters",
     )
     insert_rows(
         connection,
         alert_rule_observations,
-        _OBSERVATION,
-        (_observation(slot, each) for (_, _, slot), each in changes.observed.items()),
+        NewObservation._fields,
+        (each._replace(result=orjson.dumps(each.result).decode()) for each in changes.observations.values()),
         "ON CONFLICT (rule_id, project_id, slot) DO UPDATE SET number = excluded.number,"
         " timestamp = excluded.timestamp, value = excluded.value, comparison_value = excluded.comparison_value,"
         " result = excluded.result, accepted_at = excluded.accepted_at",
@@ -41,27 +41,19 @@ def write_metrics(connection: Connection, changes: MetricChanges) -> None:
     insert_rows(
         connection,
         incident_triggers,
-        _HELD,
-        map(_held, changes.held.values()),
+        _TRIGGER_COLUMNS,
+        (
+            (each.incident_id, each.trigger_id, each.state.label, int(each.state.status), each.at, each.at)
+            for each in changes.trigger_states.values()
+        ),
         "ON CONFLICT (incident_id, trigger_id) DO UPDATE"
         " SET status = excluded.status, date_modified = excluded.date_modified",
     )
 
 
-def _progress(progress: Progress) -> tuple[Any, ...]:
-    counters = {str(id_): _counter(each) for id_, each in progress.counters.items()}
-    return progress.generation, progress.observed, progress.last_timestamp, orjson.dumps(counters).decode()
-
-
-def _counter(counter: TriggerCounter) -> dict[str, Any]:
-    return {"alerts": counter.alerts, "resolves": counter.resolves, "opened_at": counter.opened_at}
-
-
-def _observation(slot: int, each: Observed) -> tuple[Any, ...]:
-    place, (number, timestamp, value, comparison_value, result, accepted_at) = each[:2], each[2:]
-    result = orjson.dumps(result).decode()
-    return *place, slot, number, timestamp, value, comparison_value, result, accepted_at
-
-
-def _held(each: Held) -> tuple[Any, ...]:
-    return each.incident_id, each.trigger_id, each.hold.label, int(each.hold.status), each.at, each.at
+def _counters_json(progress: Progress) -> str:
+    counters = {
+        str(id_): {"alerts": each.alerts, "resolves": each.resolves, "opened_at": each.opened_at}
+        for id_, each in progress.counters.items()
+    }
+    return orjson.dumps(counters).decode()

@@ -1,4 +1,4 @@
-"""Writing what a batch has done to alert rules: one bulk statement per table."""
+"""Write the changes of alert rules: one bulk statement per table."""
 
 from __future__ import annotations
 
@@ -17,15 +17,12 @@ from models.alert_rules.alert_rule import (
     environments,
 )
 from models.base import column_arrays, insert_rows
-from workers.batch.changes import RuleChanges
+from workers.batch.changes import ArchivedGeneration, NewRuleActivity, RuleChanges
 
-_RULE: Final = (
-    "id", "organization_id", "status", "version", "generation", "event_sequence", "created_by", "date_added",
-    "date_modified", "definition",
-)  # fmt: skip
-_MOVES: Final = ("id", "status", "version", "generation", "event_sequence", "date_modified", "definition")
+_RULE_COLUMNS: Final = tuple(column.name for column in alert_rules.c)
+_UPDATED_COLUMNS: Final = ("id", "status", "version", "generation", "event_sequence", "date_modified", "definition")
 
-_MOVE: Final = """
+_UPDATE: Final = """
 UPDATE alert_rules r
 SET status = m.status, version = m.version, generation = m.generation, event_sequence = m.event_sequence,
     date_modified = m.date_modified, definition = m.definition::jsonb
@@ -35,7 +32,7 @@ FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(version)b::bigint[], %(g
 WHERE r.id = m.id
 """
 
-_WAKE: Final = """
+_DELETE_SNOOZES: Final = """
 DELETE FROM alert_rule_snoozes s
 USING unnest(%(rules)s::bigint[], %(users)s::bigint[]) AS w(rule_id, user_id)
 WHERE s.rule_id = w.rule_id AND s.user_id IS NOT DISTINCT FROM w.user_id
@@ -43,37 +40,40 @@ WHERE s.rule_id = w.rule_id AND s.user_id IS NOT DISTINCT FROM w.user_id
 
 
 def write_rules(connection: Connection, changes: RuleChanges) -> None:
-    """Write everything about rules inside the batch's transaction."""
-    made = {rule.id for rule in changes.made}
-    insert_rows(connection, alert_rules, _RULE, (_row(rule, _RULE) for rule in changes.made))
-    _write_moves(connection, [rule for rule in changes.moved.values() if rule.id not in made])
-    _write_projects(connection, [*changes.made, *changes.moved.values()])
+    """Write the changes of alert rules, in the batch's transaction."""
+    created = {rule.id for rule in changes.created}
+    insert_rows(connection, alert_rules, _RULE_COLUMNS, (_row(rule, _RULE_COLUMNS) for rule in changes.created))
+    _update_rules(connection, [rule for rule in changes.updated.values() if rule.id not in created])
+    _write_projects(connection, [*changes.created, *changes.updated.values()])
     insert_rows(
         connection,
         alert_rule_generations,
-        ("rule_id", "generation", "definition", "date_modified"),
-        ((*begin, definition.model_dump_json(), at) for *begin, definition, at in changes.outlived),
+        ArchivedGeneration._fields,
+        (
+            (each.rule_id, each.generation, each.definition.model_dump_json(), each.date_modified)
+            for each in changes.archived_generations
+        ),
         "ON CONFLICT DO NOTHING",
     )
     insert_rows(connection, environments, ("organization_id", "name"), changes.environments, "ON CONFLICT DO NOTHING")
-    insert_rows(connection, alert_rule_activities, ("rule_id", "user_id", "type", "date_added"), changes.happened)
-    if changes.woken:
-        rules, users = zip(*changes.woken, strict=True)
-        connection.exec_driver_sql(_WAKE, {"rules": list(rules), "users": list(users)})
+    insert_rows(connection, alert_rule_activities, NewRuleActivity._fields, changes.activities)
+    if changes.ended_snoozes:
+        rules, users = zip(*changes.ended_snoozes, strict=True)
+        connection.exec_driver_sql(_DELETE_SNOOZES, {"rules": list(rules), "users": list(users)})
     insert_rows(
         connection,
         alert_rule_snoozes,
         ("rule_id", "user_id", "owner_id", "until", "date_added"),
-        ((each.rule_id, each.user_id, each.owner_id, each.until, each.date_added) for each in changes.snoozed.values()),
+        ((each.rule_id, each.user_id, each.owner_id, each.until, each.date_added) for each in changes.snoozes.values()),
     )
     if changes.purged:
         connection.exec_driver_sql("DELETE FROM alert_rules WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.purged})
 
 
-def _write_moves(connection: Connection, rules: list[AlertRule]) -> None:
+def _update_rules(connection: Connection, rules: list[AlertRule]) -> None:
     if rules:
-        rows = [_row(rule, _MOVES) for rule in rules]
-        connection.exec_driver_sql(_MOVE, dict(column_arrays(_MOVES, rows)))
+        rows = [_row(rule, _UPDATED_COLUMNS) for rule in rules]
+        connection.exec_driver_sql(_UPDATE, dict(column_arrays(_UPDATED_COLUMNS, rows)))
 
 
 def _write_projects(connection: Connection, rules: list[AlertRule]) -> None:

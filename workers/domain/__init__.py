@@ -1,1 +1,1 @@
-"""What several handlers do to incidents and alert rules."""
+"""Operations on incidents and alert rules that several handlers share."""

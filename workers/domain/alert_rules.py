@@ -1,4 +1,4 @@
-"""What the handlers of alert rules share: which rule is meant, whom it may tell, and what its change ends."""
+"""Operations on alert rules that their handlers share: look-ups, definitions, new generations."""
 
 from __future__ import annotations
 
@@ -8,74 +8,78 @@ from models.alert_rules.alert_rule import AUTO_RESOLVED, Action, AlertRule, Defi
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
 from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
 from models.alert_rules.validation import RuleDraft, threshold_error
-from models.enums import JSON, IncidentStatus
+from models.enums import IncidentStatus
 from models.policy import has_project_access, has_team_access, require_project_access
 from models.refusals import InvalidFields, ListRefusal, NotFound
+from models.types import JSON
 from tasks.commands.fields import identifier
 from tasks.commands.incidents import SetStatus
 from tasks.commands.rule_fields import RULE_OBJECT_ERRORS_KEY, ActionSpec, TriggerSpec
 from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
-from workers.batch.context import Work
-from workers.batch.facts import Project
+from workers.batch.changes import ArchivedGeneration, NewRuleActivity
+from workers.batch.context import CommandContext
+from workers.batch.facts import LoadedProject
 
 
-def does_not_fit(sentence: str) -> InvalidFields:
-    """A refusal of the whole, in one sentence."""
-    return InvalidFields({RULE_OBJECT_ERRORS_KEY: [sentence]})
+def rule_error(message: str) -> InvalidFields:
+    """Return a refusal of the rule as a whole."""
+    return InvalidFields({RULE_OBJECT_ERRORS_KEY: [message]})
 
 
-# --- which ------------------------------------------------------------------------------------------------------
+# --- look-ups ---------------------------------------------------------------------------------------------------
 
 
-def project_at(slug: str, work: Work) -> Project:
-    """The project of the address.
+def require_project(slug: str, context: CommandContext) -> LoadedProject:
+    """Return the project of the endpoint's path.
 
-    :raises NotFound: there is none, or it is not in use.
+    :raises NotFound: if there is no such project, or if it is not active.
     """
-    project = work.world.by_slug.get((work.organization.id, slug))
-    if project is None or not project.facts.active:
+    project = context.facts.find_active_project(context.organization.id, slug)
+    if project is None:
         raise NotFound
     return project
 
 
-def require_project(project: Project, work: Work) -> None:
-    """Step 11, for an address that names a project.
+def check_project_access(project: LoadedProject, context: CommandContext) -> None:
+    """Require access to the project of the endpoint's path: check 11.
 
-    :raises Forbidden: the actor does not reach it.
+    :raises Forbidden: if the actor has no access to it.
     """
-    require_project_access(work.actor, work.organization, [project.facts])
+    require_project_access(context.actor, context.organization, [project.facts])
 
 
-def rule_at(id_: int, work: Work, *, in_project: str | None = None) -> AlertRule:
-    """The live rule of this id, in the organization or among a project's, if the actor reaches it.
+def require_rule(id_: int, context: CommandContext, *, in_project: str | None = None) -> AlertRule:
+    """Return the live rule with this id, of the organization or of the project in the endpoint's path.
 
-    :raises NotFound: there is none.
-    :raises Forbidden: the actor reaches none of its projects, or not the project named.
+    :raises NotFound: if there is no such rule.
+    :raises Forbidden: if the actor has no access to that project or, without one, to any of the rule's projects.
     """
-    project = None if in_project is None else project_at(in_project, work)
-    rule = work.world.rulebook.rule(work.organization.id, id_)
+    project = None if in_project is None else require_project(in_project, context)
+    rule = context.facts.rules.find_rule(context.organization.id, id_)
     if rule is None or (project is not None and project.facts.id not in rule.projects):
         raise NotFound
     if project is not None:
-        require_project(project, work)
+        check_project_access(project, context)
     else:
-        require_access(rule, work)
+        check_rule_access(rule, context)
     return rule
 
 
-def require_access(rule: AlertRule, work: Work) -> None:
-    """Step 11.
+def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
+    """Require access to one of the rule's projects: check 11.
 
-    :raises Forbidden: the actor reaches none of the rule's projects.
+    :raises Forbidden: if the actor has access to none of them.
     """
-    require_project_access(work.actor, work.organization, [work.world.projects[id_].facts for id_ in rule.projects])
+    require_project_access(
+        context.actor, context.organization, [context.facts.projects[id_].facts for id_ in rule.projects]
+    )
 
 
-def trigger_at(rule: AlertRule, id_: int) -> Trigger:
-    """A trigger of the rule.
+def require_trigger(rule: AlertRule, id_: int) -> Trigger:
+    """Return the rule's trigger with this id.
 
-    :raises NotFound: it has none of this id.
+    :raises NotFound: if the rule has no such trigger.
     """
     trigger = rule.definition.trigger(id_)
     if trigger is None:
@@ -83,24 +87,24 @@ def trigger_at(rule: AlertRule, id_: int) -> Trigger:
     return trigger
 
 
-def projects_named(slugs: Iterable[str], work: Work) -> tuple[list[Project], str | None]:
-    """The projects of these slugs that the actor may watch, and what is wrong with the first other one."""
-    projects: list[Project] = []
+def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
+    """Return the active projects to which the actor has access, up to the first other one, and the error about that."""
+    projects: list[LoadedProject] = []
     for slug in slugs:
-        project = work.world.by_slug.get((work.organization.id, slug))
-        if project is None or not project.facts.active:
+        project = context.facts.find_active_project(context.organization.id, slug)
+        if project is None:
             return projects, "Invalid project"
-        if not has_project_access(work.actor, work.organization, project.facts):
+        if not has_project_access(context.actor, context.organization, project.facts):
             return projects, "Insufficient access to project"
         projects.append(project)
     return projects, None
 
 
-# --- what it says -----------------------------------------------------------------------------------------------
+# --- definitions ------------------------------------------------------------------------------------------------
 
 
-def saying_of(definition: Definition) -> RuleDraft:
-    """What of a standing rule has to fit together, as people would write it."""
+def draft_of(definition: Definition) -> RuleDraft:
+    """Return the fields of an existing rule that must be consistent, in user-facing units."""
     return RuleDraft(
         query_type=definition.query_type,
         dataset=Dataset(definition.dataset),
@@ -116,119 +120,125 @@ def saying_of(definition: Definition) -> RuleDraft:
     )
 
 
-def trigger_of(spec: TriggerSpec | CreateTrigger, known: Trigger | None, saying: RuleDraft, work: Work) -> Trigger:
-    """A trigger as it is asked for; of a known one, what is left out stays.
+def build_trigger(
+    spec: TriggerSpec | CreateTrigger, known: Trigger | None, draft: RuleDraft, context: CommandContext
+) -> Trigger:
+    """Build a new trigger, or change a known one by the fields that were sent.
 
-    :raises Refusal: somebody whom it shall tell cannot be told, or an action that it names is none of its own.
+    :raises Refusal: if an action's target or an excluded project does not exist or is out of reach, or if an action to
+        change is not one of the trigger's.
     """
-    said = spec.model_fields_set
-    threshold = saying.stored_threshold(spec.alert_threshold)
-    trigger = known or Trigger(id=work.world.rulebook.new_ids.pop(), label="", threshold=0.0, date_added=work.at)
+    sent = spec.model_fields_set
+    threshold = draft.stored_threshold(spec.alert_threshold)
+    trigger = known or Trigger(
+        id=context.facts.rules.new_ids.pop(), label="", threshold=0.0, date_added=context.accepted_at
+    )
     changes: dict[str, object] = {}
-    if "label" in said:
+    if "label" in sent:
         changes["label"] = spec.label
-    if "alert_threshold" in said:
+    if "alert_threshold" in sent:
         changes["threshold"] = threshold
-    if "excluded_projects" in said:
-        changes["excluded_projects"] = _excluded(spec.excluded_projects, work)
-    if "actions" in said:
-        changes["actions"] = _actions(spec.actions, trigger.actions, work)
+    if "excluded_projects" in sent:
+        changes["excluded_projects"] = _excluded(spec.excluded_projects, context)
+    if "actions" in sent:
+        changes["actions"] = _actions(spec.actions, trigger.actions, context)
     return trigger.model_copy(update=changes)
 
 
-def _actions(specs: Sequence[ActionSpec], standing: Iterable[Action], work: Work) -> tuple[Action, ...]:
-    left = {action.id: action for action in standing}
-    made = []
+def _actions(specs: Sequence[ActionSpec], current: Iterable[Action], context: CommandContext) -> tuple[Action, ...]:
+    remaining = {action.id: action for action in current}
+    actions = []
     for spec in specs:
         known = None
-        if spec.id is not None and (known := left.pop(spec.id, None)) is None:
-            raise does_not_fit("Action does not exist")
-        made.append(action_of(spec, known, work))
-    return tuple(made)
+        if spec.id is not None and (known := remaining.pop(spec.id, None)) is None:
+            raise rule_error("Action does not exist")
+        actions.append(build_action(spec, known, context))
+    return tuple(actions)
 
 
-def action_of(spec: ActionSpec, known: Action | None, work: Work) -> Action:
-    """An action as it is asked for.
+def build_action(spec: ActionSpec, known: Action | None, context: CommandContext) -> Action:
+    """Build a new action, or replace a known one.
 
-    :raises Refusal: whom it shall tell cannot be told.
+    :raises Refusal: if its target does not exist, or if the actor has no access to that team.
     """
     return Action(
-        id=known.id if known else work.world.rulebook.new_ids.pop(),
+        id=known.id if known else context.facts.rules.new_ids.pop(),
         type=ActionType(spec.type),
         target_type=TargetType(spec.target_type),
-        target=_target(spec, work),
-        date_added=known.date_added if known else work.at,
+        target=_target(spec, context),
+        date_added=known.date_added if known else context.accepted_at,
     )
 
 
-def _target(spec: ActionSpec, work: Work) -> str:
+def _target(spec: ActionSpec, context: CommandContext) -> str:
     if spec.target_type == TargetType.SPECIFIC:
         return spec.target_identifier
     id_ = identifier(spec.target_identifier) or 0
     if spec.target_type == TargetType.TEAM:
-        team = work.world.rulebook.teams.get(id_)
-        if team is None or not has_team_access(work.actor, work.organization, team.facts):
-            raise does_not_fit("Team does not exist")
-    elif (work.organization.id, id_) not in work.world.members:
+        team = context.facts.rules.teams.get(id_)
+        if team is None or not has_team_access(context.actor, context.organization, team.facts):
+            raise rule_error("Team does not exist")
+    elif (context.organization.id, id_) not in context.facts.members:
         raise ListRefusal("User does not belong to this organization")
     return str(id_)
 
 
-def _excluded(slugs: Sequence[str], work: Work) -> tuple[str, ...]:
-    projects, wrong = projects_named(slugs, work)
-    if wrong:
-        raise InvalidFields({"excludedProjects": [wrong]})
+def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
+    projects, error = find_projects(slugs, context)
+    if error:
+        raise InvalidFields({"excludedProjects": [error]})
     return tuple(sorted({project.slug for project in projects}))
 
 
-def require_thresholds(definition: Definition) -> None:
-    """No value may both alert and resolve.
+def check_thresholds(definition: Definition) -> None:
+    """Require thresholds that no value both breaches and resolves.
 
-    :raises InvalidFields: one would.
+    :raises InvalidFields: if a value could do both.
     """
-    if sentence := threshold_error(saying_of(definition)):
-        raise does_not_fit(sentence)
+    if error := threshold_error(draft_of(definition)):
+        raise rule_error(error)
 
 
-# --- what follows -----------------------------------------------------------------------------------------------
+# --- changes ----------------------------------------------------------------------------------------------------
 
 
-def redefine(rule: AlertRule, definition: Definition, work: Work) -> None:
-    """Let the rule say something else: a generation is over, and what it holds open ends."""
-    rules = work.changes.rules
-    rules.outlived.append((rule.id, rule.generation, rule.definition, rule.date_modified))
-    work.world.rulebook.outlive(rule)
-    end_incidents(rule, work)
-    if work.world.last_found(rule.id) == rule.generation:
-        happened(rule, RuleActivityType.SNAPSHOT, work)
-    rule.redefine(definition, at=work.at)
-    happened(rule, RuleActivityType.UPDATED, work)
+def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
+    """Start a new generation of the rule: archive the current one, and close the open incidents."""
+    archived = ArchivedGeneration(rule.id, rule.generation, rule.definition, rule.date_modified)
+    context.changes.rules.archived_generations.append(archived)
+    context.facts.rules.archive_generation(rule)
+    close_open_incidents(rule, context)
+    if context.facts.last_generation_with_incident(rule.id) == rule.generation:
+        record_rule_activity(rule, RuleActivityType.SNAPSHOT, context)
+    rule.redefine(definition, at=context.accepted_at)
+    record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
-def amend(rule: AlertRule, definition: Definition, work: Work) -> None:
-    """Let the rule tell others; nothing ends."""
-    rule.amend(definition, at=work.at)
-    happened(rule, RuleActivityType.UPDATED, work)
+def amend(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
+    """Change who is notified, in the same generation: open incidents stay open."""
+    rule.amend(definition, at=context.accepted_at)
+    record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
-def end_incidents(rule: AlertRule, work: Work) -> None:
-    """Have everything closed that the rule holds open."""
-    for number in work.world.held_open_by(rule):
-        work.follow_up(SetStatus(incident=str(number), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
+def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
+    """Accept a command of the system to close each open incident of the rule."""
+    for identifier_ in context.facts.open_identifiers_of_rule(rule):
+        context.follow_up(SetStatus(incident=str(identifier_), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
 
 
-def happened(rule: AlertRule, what: RuleActivityType, work: Work) -> None:
-    """Keep on record what happened to the rule, and by whom."""
-    work.changes.rules.happened.append((rule.id, work.actor.user_id, what, work.at))
+def record_rule_activity(rule: AlertRule, kind: RuleActivityType, context: CommandContext) -> None:
+    """Add an entry of the actor to the rule's history."""
+    activity = NewRuleActivity(rule.id, context.actor.user_id, kind, context.accepted_at)
+    context.changes.rules.activities.append(activity)
 
 
-def announce(rule: AlertRule, work: Work, event: type[AlertRuleCreated]) -> None:
-    """Tell the others."""
-    slugs = sorted(work.world.projects[id_].slug for id_ in rule.projects)
-    work.announce_of_rule(rule, event(projects=tuple(slugs)))
+def emit_rule_event(rule: AlertRule, context: CommandContext, event_class: type[AlertRuleCreated]) -> None:
+    """Emit an event of this class, with the slugs of the rule's projects."""
+    slugs = sorted(context.facts.projects[id_].slug for id_ in rule.projects)
+    context.emit_for_rule(rule, event_class(projects=tuple(slugs)))
 
 
-def show(rule: AlertRule, work: Work) -> JSON:
-    """The rule, for the person who asks."""
-    is_snoozed = work.world.rulebook.is_snoozed(rule.id, work.actor.user_id, work.at)
-    return rule_json(RuleSnapshot.current(rule), work.world.rule_names, is_snoozed=is_snoozed)
+def current_rule_json(rule: AlertRule, context: CommandContext) -> JSON:
+    """Return the rule as its endpoint returns it to the actor."""
+    is_snoozed = context.facts.rules.is_snoozed(rule.id, context.actor.user_id, context.accepted_at)
+    return rule_json(RuleSnapshot.current(rule), context.facts.rule_references, is_snoozed=is_snoozed)

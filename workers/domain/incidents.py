@@ -1,4 +1,4 @@
-"""The life of an incident, whoever leads it: how one opens, how its status changes."""
+"""Open incidents and change their status, for the handlers of people, services and rules alike."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from models.alert_rules.alert_rule import AlertRule
 from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import Incident
 from tasks.events import IncidentOpened, StatusChanged
-from workers.batch.context import Work
-from workers.batch.facts import Project
+from workers.batch.context import CommandContext
+from workers.batch.facts import LoadedProject
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
-    """An incident to be. ``rule`` is the one that finds it, as it is now."""
+class NewIncident:
+    """An incident to open. ``rule`` is the alert rule that opens it, if one does."""
 
     title: str
-    projects: Sequence[Project]
+    projects: Sequence[LoadedProject]
     date_started: datetime
     date_detected: datetime
     status: IncidentStatus = IncidentStatus.OPEN
@@ -29,61 +29,67 @@ class Opening:
     rule: AlertRule | None = None
 
 
-class Change(NamedTuple):
-    """A change of status: its activity, and the event that tells of it."""
+class StatusChange(NamedTuple):
+    """A change of status: its activity, its event, and both statuses."""
 
-    activity: int
-    event: UUID
+    activity_id: int
+    event_id: UUID
     old: IncidentStatus
     new: IncidentStatus
 
 
-def open_incident(opening: Opening, work: Work) -> Incident:
-    """Open it under the organization's next number; it was detected when it started and is created now."""
-    organization, rule = work.organization.id, opening.rule
-    work.world.last_identifiers[organization] += 1
+def create_incident(new: NewIncident, context: CommandContext) -> Incident:
+    """Open an incident with the organization's next identifier, and emit IncidentOpened.
+
+    Its activities date the detection at its start and the creation at the acceptance of the command.
+    """
+    organization_id, rule = context.organization.id, new.rule
+    context.facts.last_identifiers[organization_id] += 1
     incident = Incident(
-        id=work.world.incident_ids.pop(),
-        organization_id=organization,
-        identifier=work.world.last_identifiers[organization],
-        title=opening.title,
-        status=opening.status,
+        id=context.facts.new_incident_ids.pop(),
+        organization_id=organization_id,
+        identifier=context.facts.last_identifiers[organization_id],
+        title=new.title,
+        status=new.status,
         status_method=StatusMethod.RULE_TRIGGERED,
         type=IncidentType.DETECTED if rule is None else IncidentType.ALERT_TRIGGERED,
-        dedup_key=opening.dedup_key,
+        dedup_key=new.dedup_key,
         version=1,
         event_sequence=0,
-        date_started=opening.date_started,
-        date_detected=opening.date_detected,
-        date_added=work.at,
+        date_started=new.date_started,
+        date_detected=new.date_detected,
+        date_added=context.accepted_at,
         date_closed=None,
-        last_activity_at=max(opening.date_started, work.at),
+        last_activity_at=max(new.date_started, context.accepted_at),
         alert_rule_id=None if rule is None else rule.id,
         alert_rule_generation=None if rule is None else rule.generation,
-        projects=frozenset(project.facts.id for project in opening.projects),
+        projects=frozenset(project.facts.id for project in new.projects),
     )
-    work.world.add(incident)
-    work.changes.opened.append(incident)
-    work.record_at(incident, incident.date_started, ActivityType.DETECTED)
-    work.record_at(incident, incident.last_activity_at, ActivityType.CREATED)
-    work.announce(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in opening.projects))))
+    context.facts.register(incident)
+    context.changes.opened.append(incident)
+    context.record_dated_activity(incident, incident.date_started, ActivityType.DETECTED)
+    context.record_dated_activity(incident, incident.last_activity_at, ActivityType.CREATED)
+    context.emit(incident, IncidentOpened(projects=tuple(sorted(project.slug for project in new.projects))))
     return incident
 
 
 def change_status(
     incident: Incident,
     new: IncidentStatus,
-    work: Work,
+    context: CommandContext,
     *,
     by: StatusMethod,
     comment: str | None = None,
     closed_at: datetime | None = None,
-) -> Change:
-    """Give it another status than it has; ``closed_at`` dates a close otherwise than now."""
-    at = incident.record_activity(accepted_at=work.at)
+) -> StatusChange:
+    """Change the status to another one, record the activity, and emit StatusChanged.
+
+    ``closed_at`` dates a close; by default it is the date of the activity.
+    """
+    at = incident.record_activity(accepted_at=context.accepted_at)
     old = incident.set_status(new, by=by, at=closed_at or at)
-    work.world.follow(incident)
-    activity = work.record_at(
+    context.facts.index_key(incident)
+    activity = context.record_dated_activity(
         incident,
         at,
         ActivityType.STATUS_CHANGE,
@@ -91,5 +97,5 @@ def change_status(
         previous_value=str(int(old)),
         comment=comment,
     )
-    event = work.announce(incident, StatusChanged(activity=activity.id, old=old, new=new, comment=comment))
-    return Change(activity.id, event, old, new)
+    event = context.emit(incident, StatusChanged(activity=activity.id, old=old, new=new, comment=comment))
+    return StatusChange(activity.id, event, old, new)

@@ -1,6 +1,6 @@
-"""What an alert rule does when an incident of its changes: whom its actions reach, written down for sending.
+"""Plan the deliveries of alert rule actions when an incident's status changes.
 
-A snooze is heeded here and leaves a decision that says so; who may know of the incident is looked at when it is sent.
+Snoozes are applied here and recorded as decisions. Access to the incident is checked when a delivery is sent.
 """
 
 from __future__ import annotations
@@ -16,117 +16,127 @@ from models.base import new_id
 from models.enums import DecisionOutcome
 from models.incidents.incident import Incident
 from models.notifications.delivery import NewDelivery
-from workers.batch.changes import Decision, Held
-from workers.batch.context import Work
-from workers.batch.rule_facts import Hold
-from workers.domain.incidents import Change
+from workers.batch.changes import NewDecision, TriggerStateChange
+from workers.batch.context import CommandContext
+from workers.batch.rule_facts import TriggerState
+from workers.domain.incidents import StatusChange
 
 ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
 NO_ACCESS: Final = "no_access"
-"""The rules that decide whether an action reaches somebody."""
+"""Names of the rules that decide whether an action notifies a person."""
 
 
-def close_otherwise(incident: Incident, change: Change, work: Work) -> None:
-    """No value, but a person or an edited rule closed it: nothing holds it open, and every action of its rule says so.
+def resolve_manual_close(incident: Incident, change: StatusChange, context: CommandContext) -> None:
+    """Resolve the triggers of an incident that was not closed by an observation, and plan every action of its rule.
 
-    The rule is taken as it was when it found the incident.
+    The actions are those of the generation that opened the incident.
     """
-    book = work.world.rulebook
-    edition = book.edition_of(incident)
-    if edition is None:
+    rules = context.facts.rules
+    snapshot = rules.snapshot_for(incident)
+    if snapshot is None:
         return
-    for trigger, hold in list(book.holds.get(incident.id, {}).items()):
-        if hold.status is TriggerStatus.ACTIVE:
-            mark(incident, trigger, Hold(hold.label, TriggerStatus.RESOLVED), work)
-    take(select_on_close(edition.definition), edition.rule, incident, change, work)
+    for trigger_id, state in list(rules.trigger_states.get(incident.id, {}).items()):
+        if state.status is TriggerStatus.ACTIVE:
+            set_trigger_state(incident, trigger_id, TriggerState(state.label, TriggerStatus.RESOLVED), context)
+    plan_deliveries(select_on_close(snapshot.definition), snapshot.rule, incident, change, context)
 
 
-def mark(incident: Incident, trigger: int, hold: Hold, work: Work) -> None:
-    """A trigger holds the incident open from now on, or no more."""
-    work.world.rulebook.holds.setdefault(incident.id, {})[trigger] = hold
-    work.changes.metrics.held[incident.id, trigger] = Held(incident.id, trigger, hold, work.at)
+def set_trigger_state(incident: Incident, trigger_id: int, state: TriggerState, context: CommandContext) -> None:
+    """Set the state of a trigger in the incident, in the facts and in the changes."""
+    context.facts.rules.trigger_states.setdefault(incident.id, {})[trigger_id] = state
+    context.changes.observed.trigger_states[incident.id, trigger_id] = TriggerStateChange(
+        incident.id, trigger_id, state, context.accepted_at
+    )
 
 
-def take(fan_out: ActionSelection, rule: AlertRule, incident: Incident, change: Change, work: Work) -> None:
-    """Take actions, each for every project of the incident; a person is reached once for each."""
-    taking = _Taking(fan_out, rule, incident, change, work, work.world.rulebook.sleepers(rule.id, work.at))
-    for call in fan_out.selected:
-        for project in sorted(incident.projects):
-            if call.action.type is ActionType.EMAIL:
-                taking.mail(call, project)
-            elif None not in taking.sleepers:
-                taking.deliver(call, project, user=None, target=call.action.target)
+def plan_deliveries(
+    selection: ActionSelection, rule: AlertRule, incident: Incident, change: StatusChange, context: CommandContext
+) -> None:
+    """Plan each selected action for each project of the incident. A person gets at most one e-mail per project."""
+    plan = _DeliveryPlan(
+        selection, rule, incident, change, context, context.facts.rules.snoozed_users(rule.id, context.accepted_at)
+    )
+    for selected in selection.selected:
+        for project_id in sorted(incident.projects):
+            if selected.action.type is ActionType.EMAIL:
+                plan.plan_emails(selected, project_id)
+            elif None not in plan.snoozed_users:
+                plan.add_delivery(selected, project_id, user_id=None, target=selected.action.target)
 
 
 @dataclass(slots=True)
-class _Taking:
-    fan_out: ActionSelection
+class _DeliveryPlan:
+    """The deliveries of one status change. ``planned`` are pairs of project id and user id with an e-mail."""
+
+    selection: ActionSelection
     rule: AlertRule
     incident: Incident
-    change: Change
-    work: Work
-    sleepers: set[int | None]
-    told: set[tuple[int, int]] = field(default_factory=set)
+    change: StatusChange
+    context: CommandContext
+    snoozed_users: set[int | None]
+    planned: set[tuple[int, int]] = field(default_factory=set)
 
-    def mail(self, call: SelectedAction, project: int) -> None:
-        for person in _people(call.action, self.work):
-            if (project, person) in self.told:
+    def plan_emails(self, selected: SelectedAction, project_id: int) -> None:
+        for person_id in _recipients(selected.action, self.context):
+            if (project_id, person_id) in self.planned:
                 continue
-            self.told.add((project, person))
-            if not self.sleepers.isdisjoint({None, person}):
-                self._decide(call, person, DecisionOutcome.SUPPRESSED, SNOOZED)
-            elif not _is_here(person, call.action, self.work):
-                self._decide(call, person, DecisionOutcome.SUPPRESSED, NO_ACCESS)
+            self.planned.add((project_id, person_id))
+            if not self.snoozed_users.isdisjoint({None, person_id}):
+                self._add_decision(selected, person_id, DecisionOutcome.SUPPRESSED, SNOOZED)
+            elif not _is_active_member(person_id, selected.action, self.context):
+                self._add_decision(selected, person_id, DecisionOutcome.SUPPRESSED, NO_ACCESS)
             else:
-                self._decide(call, person, DecisionOutcome.PENDING, ALERT_ACTION)
-                self.deliver(call, project, user=person, target=None)
+                self._add_decision(selected, person_id, DecisionOutcome.PENDING, ALERT_ACTION)
+                self.add_delivery(selected, project_id, user_id=person_id, target=None)
 
-    def deliver(self, call: SelectedAction, project: int, *, user: int | None, target: str | None) -> None:
-        self.work.changes.deliveries.append(
+    def add_delivery(
+        self, selected: SelectedAction, project_id: int, *, user_id: int | None, target: str | None
+    ) -> None:
+        self.context.changes.deliveries.append(
             NewDelivery(
                 id=new_id(),
                 organization_id=self.incident.organization_id,
                 incident_id=self.incident.id,
-                activity_id=self.change.activity,
+                activity_id=self.change.activity_id,
                 rule_id=self.rule.id,
-                action_id=call.action.id,
-                project_id=project,
-                channel=call.action.type.value,
-                user_id=user,
+                action_id=selected.action.id,
+                project_id=project_id,
+                channel=selected.action.type.value,
+                user_id=user_id,
                 target=target,
-                method=self.fan_out.method,
+                method=self.selection.method,
                 status=int(self.change.new),
-                due_at=self.work.at,
+                due_at=self.context.accepted_at,
             )
         )
 
-    def _decide(self, call: SelectedAction, person: int, outcome: DecisionOutcome, rule: str) -> None:
-        self.work.changes.decisions.append(
-            Decision(
-                activity_id=self.change.activity,
-                user_id=person,
-                channel=call.action.type.value,
+    def _add_decision(self, selected: SelectedAction, person_id: int, outcome: DecisionOutcome, rule: str) -> None:
+        self.context.changes.decisions.append(
+            NewDecision(
+                activity_id=self.change.activity_id,
+                user_id=person_id,
+                channel=selected.action.type.value,
                 incident_id=self.incident.id,
-                event_id=self.change.event,
+                event_id=self.change.event_id,
                 outcome=outcome,
                 rule=rule,
-                detail=f"action {call.action.id} of {call.label}",
+                detail=f"action {selected.action.id} of {selected.label}",
             )
         )
 
 
-def _people(action: Action, work: Work) -> Iterable[int]:
-    """Whom an e-mail is for, if they still have an account."""
+def _recipients(action: Action, context: CommandContext) -> Iterable[int]:
+    """Return the ids of the people whom an e-mail action notifies, as far as their accounts exist."""
     target = int(action.target)
     if action.target_type is TargetType.USER:
-        return (target,) if target in work.world.people else ()
-    team = work.world.teams.get(target)
-    return sorted(team.people) if team is not None and team.organization_id == work.organization.id else ()
+        return (target,) if target in context.facts.people else ()
+    team = context.facts.mentioned_teams.get(target)
+    return sorted(team.people) if team is not None and team.organization_id == context.organization.id else ()
 
 
-def _is_here(person: int, action: Action, work: Work) -> bool:
-    # A team means its active people with an active place: they are here.
+def _is_active_member(person_id: int, action: Action, context: CommandContext) -> bool:
+    # A team is loaded with its active members only.
     if action.target_type is TargetType.TEAM:
         return True
-    return work.world.people[person].is_active and (work.organization.id, person) in work.world.members
+    return context.facts.people[person_id].is_active and (context.organization.id, person_id) in context.facts.members

@@ -1,4 +1,4 @@
-"""The life of an alert rule: what is watched, what is watched instead, and what is watched no more."""
+"""Handlers of alert rules: create, update, delete."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Any, Final, NamedTuple
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
 from models.alert_rules.enums import Dataset, QueryType, ThresholdType
 from models.alert_rules.validation import RuleDraft, event_types_error, query_error, threshold_error
-from models.enums import JSON, Feature
+from models.enums import Feature
 from models.incidents.mentions import Owner, resolve_owner
 from models.refusals import InvalidFields, ListRefusal
-from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleWords, UpdateRule
+from models.types import JSON
+from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleFields, UpdateRule
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
-from workers.batch.context import Answer, Work
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import MentionFacts
+from workers.batch.handler import handles
 from workers.domain.alert_rules import (
-    announce,
-    does_not_fit,
-    end_incidents,
-    happened,
-    project_at,
-    projects_named,
+    build_trigger,
+    check_project_access,
+    close_open_incidents,
+    current_rule_json,
+    draft_of,
+    emit_rule_event,
+    find_projects,
+    record_rule_activity,
     redefine,
     require_project,
-    rule_at,
-    saying_of,
-    show,
-    trigger_of,
+    require_rule,
+    rule_error,
 )
 
-_NOTHING_YET: Final = Definition(
+_BLANK: Final = Definition(
     name="",
     query_type=QueryType.ERROR,
     dataset=Dataset.EVENTS,
@@ -45,176 +48,206 @@ _NOTHING_YET: Final = Definition(
 )
 
 
-class _Named(NamedTuple):
-    """Who and what a rule names, found: ids of its projects, its owner, slugs of projects left out."""
+class _References(NamedTuple):
+    """What a rule refers to: the ids of its projects, its owner, the slugs of its excluded projects."""
 
     projects: frozenset[int]
     owner: Owner
     excluded: tuple[str, ...]
 
 
-def create_rule(ask: CreateRule, work: Work) -> Answer:
-    """Watch something from now on, unless the organization watches too much already."""
-    named = _named(ask, work, None)
-    saying = _saying(ask, work, None)
-    counts = work.world.rulebook.counts
-    if counts[work.organization.id] >= MAX_RULES:
+@handles(
+    CreateRule,
+    needs.rule_count,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.rule_owner,
+    needs.projects,
+    needs.project_of_path,
+    needs.excluded_projects,
+)
+def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
+    """Create an alert rule.
+
+    :raises ListRefusal: if the organization has :data:`MAX_RULES` rules already.
+    """
+    references = _resolve_references(command, context, None)
+    draft = _check_draft(command, context, None)
+    counts = context.facts.rules.rule_counts
+    if counts[context.organization.id] >= MAX_RULES:
         raise ListRefusal(f"You may not exceed {MAX_RULES} metric alerts per organization")
 
-    id_ = work.world.rulebook.new_ids.pop()
+    id_ = context.facts.rules.new_ids.pop()
     rule = AlertRule(
         id=id_,
-        organization_id=work.organization.id,
+        organization_id=context.organization.id,
         status=RuleStatus.PENDING,
         version=1,
         generation=1,
         event_sequence=0,
-        created_by=work.actor.user_id,
-        definition=_definition(ask, saying, named, _NOTHING_YET, work),
-        date_added=work.at,
-        date_modified=work.at,
-        projects=named.projects,
+        created_by=context.actor.user_id,
+        # Only a new rule takes the monitor type from the command; an update cannot change it.
+        definition=_definition(
+            command, draft, references, _BLANK.model_copy(update={"monitor_type": command.monitor_type}), context
+        ),
+        date_added=context.accepted_at,
+        date_modified=context.accepted_at,
+        projects=references.projects,
     )
-    counts[work.organization.id] += 1
-    work.world.rulebook.rules[id_] = rule
-    work.changes.rules.made.append(rule)
-    _name_environment(rule, work)
-    happened(rule, RuleActivityType.CREATED, work)
-    announce(rule, work, AlertRuleCreated)
-    return Answer(201, show(rule, work))
+    counts[context.organization.id] += 1
+    context.facts.rules.by_id[id_] = rule
+    context.changes.rules.created.append(rule)
+    _add_environment(rule, context)
+    record_rule_activity(rule, RuleActivityType.CREATED, context)
+    emit_rule_event(rule, context, AlertRuleCreated)
+    return CommandResult(201, current_rule_json(rule, context))
 
 
-def update_rule(ask: UpdateRule, work: Work) -> Answer:
-    """Watch something else from now on; what the rule holds open ends."""
-    rule = rule_at(ask.alert_rule, work, in_project=ask.in_project)
-    work.require_version(rule.version)
-    named = _named(ask, work, rule)
-    saying = _saying(ask, work, rule)
-    definition = _definition(ask, saying, named, rule.definition, work)
+@handles(
+    UpdateRule,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.rule_owner,
+    needs.projects,
+    needs.project_of_path,
+    needs.excluded_projects,
+)
+def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
+    """Update an alert rule: a new generation of it, which closes its open incidents."""
+    rule = require_rule(command.alert_rule, context, in_project=command.in_project)
+    context.require_version(rule.version)
+    references = _resolve_references(command, context, rule)
+    draft = _check_draft(command, context, rule)
+    definition = _definition(command, draft, references, rule.definition, context)
 
-    redefine(rule, definition, work)
-    rule.projects = named.projects
-    _name_environment(rule, work)
-    announce(rule, work, AlertRuleUpdated)
-    return Answer(200, show(rule, work))
-
-
-def delete_rule(ask: DeleteRule, work: Work) -> Answer:
-    """Watch it no more. A rule that found nothing leaves nothing behind; of others, incidents keep what they said."""
-    rule = rule_at(ask.alert_rule, work, in_project=ask.in_project)
-    work.require_version(rule.version)
-
-    end_incidents(rule, work)
-    rule.delete(at=work.at)
-    if work.world.last_found(rule.id) is None:
-        work.changes.rules.purged.append(rule.id)
-    else:
-        happened(rule, RuleActivityType.DELETED, work)
-    counts = work.world.rulebook.counts
-    if work.organization.id in counts:
-        counts[work.organization.id] -= 1
-    announce(rule, work, AlertRuleDeleted)
-    return Answer(204)
+    redefine(rule, definition, context)
+    rule.projects = references.projects
+    _add_environment(rule, context)
+    emit_rule_event(rule, context, AlertRuleUpdated)
+    return CommandResult(200, current_rule_json(rule, context))
 
 
-# --- what it names ----------------------------------------------------------------------------------------------
+@handles(DeleteRule, needs.rule, needs.incidents_of_rule, needs.project_of_path)
+def delete_rule(command: DeleteRule, context: CommandContext) -> CommandResult:
+    """Delete an alert rule and close its open incidents.
 
-
-def _named(ask: RuleWords, work: Work, rule: AlertRule | None) -> _Named:
-    """What the rule names, where it is left out as it stands.
-
-    :raises Refusal: some of it does not exist, or the actor does not reach it.
+    A rule that never opened an incident is purged; of another, its incidents keep a snapshot.
     """
-    wrongs: dict[str, JSON] = {}
+    rule = require_rule(command.alert_rule, context, in_project=command.in_project)
+    context.require_version(rule.version)
+
+    close_open_incidents(rule, context)
+    rule.delete(at=context.accepted_at)
+    if context.facts.last_generation_with_incident(rule.id) is None:
+        context.changes.rules.purged.append(rule.id)
+    else:
+        record_rule_activity(rule, RuleActivityType.DELETED, context)
+    counts = context.facts.rules.rule_counts
+    if context.organization.id in counts:
+        counts[context.organization.id] -= 1
+    emit_rule_event(rule, context, AlertRuleDeleted)
+    return CommandResult(204)
+
+
+# --- references -------------------------------------------------------------------------------------------------
+
+
+def _resolve_references(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> _References:
+    """Resolve what the command refers to; projects that it leaves out are those of the rule.
+
+    :raises Refusal: if something does not exist, or if the actor has no access to it.
+    """
+    errors: dict[str, JSON] = {}
     projects = frozenset[int]() if rule is None else rule.projects
-    if ask.in_project is not None:
-        project = project_at(ask.in_project, work)
-        require_project(project, work)
+    if command.in_project is not None:
+        project = require_project(command.in_project, context)
+        check_project_access(project, context)
         projects = frozenset({project.facts.id})
-    elif ask.projects:
-        found, wrong = projects_named(ask.projects, work)
+    elif command.projects:
+        found, error = find_projects(command.projects, context)
         projects = frozenset(project.facts.id for project in found)
-        wrongs |= {"projects": [wrong]} if wrong else {}
-    left_out, wrong = projects_named(ask.excluded_projects, work)
-    wrongs |= {"excludedProjects": [wrong]} if wrong else {}
+        errors |= {"projects": [error]} if error else {}
+    excluded, error = find_projects(command.excluded_projects, context)
+    errors |= {"excludedProjects": [error]} if error else {}
     owner = Owner()
     try:
         owner = resolve_owner(
-            ask.owner, MentionFacts(work.world, work.organization.id), organization=work.organization.id
+            command.owner, MentionFacts(context.facts, context.organization.id), organization=context.organization.id
         )
     except InvalidFields as invalid:
-        wrongs |= invalid.body
-    if wrongs:
-        raise InvalidFields(wrongs)
-    return _Named(projects, owner, tuple(sorted({project.slug for project in left_out})))
+        errors |= invalid.body
+    if errors:
+        raise InvalidFields(errors)
+    return _References(projects, owner, tuple(sorted({project.slug for project in excluded})))
 
 
-def _name_environment(rule: AlertRule, work: Work) -> None:
+def _add_environment(rule: AlertRule, context: CommandContext) -> None:
     if rule.definition.environment is not None:
-        work.changes.rules.environments.add((rule.organization_id, rule.definition.environment))
+        context.changes.rules.environments.add((rule.organization_id, rule.definition.environment))
 
 
-# --- what it says -----------------------------------------------------------------------------------------------
+# --- definition -------------------------------------------------------------------------------------------------
 
 
-def _saying(ask: RuleWords, work: Work, rule: AlertRule | None) -> RuleDraft:
-    """What of the rule has to fit together, after it was changed.
+def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> RuleDraft:
+    """Return the consistent fields of the rule as the command leaves them.
 
-    :raises InvalidFields: it does not, or the organization's plan does not include it.
+    :raises InvalidFields: if they are not consistent, or if the organization's plan does not include the dataset.
     """
-    saying = ask.saying(RuleDraft() if rule is None else saying_of(rule.definition))
-    is_metric = saying.dataset is Dataset.PERFORMANCEMETRICS
-    if is_metric and not work.organization.has(Feature.GENERIC_METRICS):
-        raise does_not_fit("This project does not have access to the `generic_metrics` dataset")
-    for sentence in (query_error(saying), event_types_error(saying), threshold_error(saying)):
-        if sentence:
-            raise does_not_fit(sentence)
-    return saying
+    draft = command.apply_to(RuleDraft() if rule is None else draft_of(rule.definition))
+    is_generic = draft.dataset is Dataset.PERFORMANCEMETRICS
+    if is_generic and not context.organization.has(Feature.GENERIC_METRICS):
+        raise rule_error("This project does not have access to the `generic_metrics` dataset")
+    for error in (query_error(draft), event_types_error(draft), threshold_error(draft)):
+        if error:
+            raise rule_error(error)
+    return draft
 
 
-def _definition(ask: RuleWords, saying: RuleDraft, named: _Named, standing: Definition, work: Work) -> Definition:
-    said = ask.model_fields_set
-    own = {
-        "name": ask.rule_name,
-        "environment": ask.environment,
-        "threshold_period": ask.threshold_period,
-        "activation_condition": ask.activation_condition,
-        "include_all_projects": ask.include_all_projects,
+def _definition(
+    command: RuleFields, draft: RuleDraft, references: _References, current: Definition, context: CommandContext
+) -> Definition:
+    sent = command.model_fields_set
+    plain = {
+        "name": command.rule_name,
+        "environment": command.environment,
+        "threshold_period": command.threshold_period,
+        "activation_condition": command.activation_condition,
+        "include_all_projects": command.include_all_projects,
     }
-    changes: dict[str, Any] = {name: value for name, value in own.items() if _FIELDS.get(name, name) in said}
-    if "owner" in said:
-        changes |= {"owner_user": named.owner.user, "owner_team": named.owner.team}
-    if "excluded_projects" in said:
-        changes["excluded_projects"] = named.excluded
-    # Blank leaves a description as it is, as it did in the API that we give back; null takes it away.
-    if "description" in said and ask.description != "":
-        changes["description"] = ask.description
-    # A rule stays of the kind that it was made.
-    if isinstance(ask, CreateRule):
-        changes["monitor_type"] = ask.monitor_type
+    changes: dict[str, Any] = {name: value for name, value in plain.items() if _FIELDS.get(name, name) in sent}
+    if "owner" in sent:
+        changes |= {"owner_user": references.owner.user, "owner_team": references.owner.team}
+    if "excluded_projects" in sent:
+        changes["excluded_projects"] = references.excluded
+    # As in Sentry's incident API, a blank description leaves the current one; null removes it.
+    if "description" in sent and command.description != "":
+        changes["description"] = command.description
     changes |= {
-        "query": ask.query,
-        "query_type": saying.query_type,
-        "dataset": saying.dataset.value,
-        "aggregate": saying.aggregate,
-        "event_types": tuple(each.value for each in saying.event_types),
-        "time_window": saying.time_window,
-        "threshold_type": saying.threshold_type,
-        "resolve_threshold": saying.stored_threshold(saying.resolve_threshold),
-        "comparison_delta": saying.comparison_delta,
+        "query": command.query,
+        "query_type": draft.query_type,
+        "dataset": draft.dataset.value,
+        "aggregate": draft.aggregate,
+        "event_types": tuple(each.value for each in draft.event_types),
+        "time_window": draft.time_window,
+        "threshold_type": draft.threshold_type,
+        "resolve_threshold": draft.stored_threshold(draft.resolve_threshold),
+        "comparison_delta": draft.comparison_delta,
     }
-    return standing.model_copy(update=changes).with_triggers(_triggers(ask, saying, standing, work))
+    return current.model_copy(update=changes).with_triggers(_triggers(command, draft, current, context))
 
 
 _FIELDS: Final = {"name": "rule_name"}
 
 
-def _triggers(ask: RuleWords, saying: RuleDraft, standing: Definition, work: Work) -> list[Trigger]:
-    left = {trigger.id: trigger for trigger in standing.triggers}
-    made = []
-    for spec in ask.triggers:
+def _triggers(command: RuleFields, draft: RuleDraft, current: Definition, context: CommandContext) -> list[Trigger]:
+    remaining = {trigger.id: trigger for trigger in current.triggers}
+    triggers = []
+    for spec in command.triggers:
         known = None
-        if spec.id is not None and (known := left.pop(spec.id, None)) is None:
-            raise does_not_fit("Trigger does not exist")
-        made.append(trigger_of(spec, known, saying, work))
-    return made
+        if spec.id is not None and (known := remaining.pop(spec.id, None)) is None:
+            raise rule_error("Trigger does not exist")
+        triggers.append(build_trigger(spec, known, draft, context))
+    return triggers

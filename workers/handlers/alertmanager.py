@@ -1,7 +1,7 @@
-"""What Prometheus Alertmanager says of a group of alerts, and the incident that follows it.
+"""Handler of Prometheus Alertmanager's notifications: the incident follows the state of its group of alerts.
 
-What is said is a state, not a change: said again it changes nothing, and what was missed is made up for by what is
-said next.
+A notification states the group's current state, so a repetition changes nothing and a lost one is made up for by the
+next.
 """
 
 from __future__ import annotations
@@ -10,47 +10,53 @@ from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_service
 from models.refusals import FIELD_REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
-from workers.batch.context import Answer, Work
-from workers.batch.facts import Project
-from workers.domain.incidents import Opening, change_status, open_incident
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.facts import LoadedProject
+from workers.batch.handler import handles
+from workers.domain.incidents import NewIncident, change_status, create_incident
 
 
-def receive_alerts(ask: ReceiveAlerts, work: Work) -> Answer:
-    """Open the incident of the group, give it another status, or close it; what stands already is left alone."""
-    require_service(work.actor)
-    is_firing = ask.state is AlertState.FIRING
-    projects = _projects(ask, work) if is_firing else []
-    incident = work.world.by_key.get((work.organization.id, ask.dedup_key))
+@handles(ReceiveAlerts, needs.new_incident, needs.incident_of_key, needs.project)
+def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandResult:
+    """Open the incident of the group, change its status or close it, unless it has the right status already."""
+    require_service(context.actor)
+    is_firing = command.state is AlertState.FIRING
+    projects = _projects(command, context) if is_firing else []
+    incident = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
     if incident is None:
-        return _open(ask, work, projects) if is_firing else Answer(200)
+        return _open(command, context, projects) if is_firing else CommandResult(200)
 
-    work.require_access(incident)
-    status = IncidentStatus.from_severity(ask.severity) if is_firing else IncidentStatus.CLOSED
+    context.require_access(incident)
+    status = IncidentStatus.from_severity(command.severity) if is_firing else IncidentStatus.CLOSED
     if status is not incident.status:
-        change_status(incident, status, work, by=StatusMethod.RULE_TRIGGERED)
-    return Answer(200, work.show(incident))
+        change_status(incident, status, context, by=StatusMethod.RULE_TRIGGERED)
+    return CommandResult(200, context.incident_json(incident))
 
 
-def _open(ask: ReceiveAlerts, work: Work, projects: list[Project]) -> Answer:
+def _open(command: ReceiveAlerts, context: CommandContext, projects: list[LoadedProject]) -> CommandResult:
     if not projects:
         raise InvalidFields({"project": [FIELD_REQUIRED]})
-    began = ask.starts_at or work.at
-    opening = Opening(
-        title=ask.title,
+    started = command.starts_at or context.accepted_at
+    new = NewIncident(
+        title=command.title,
         projects=projects,
-        date_started=began,
-        date_detected=began,
-        status=IncidentStatus.from_severity(ask.severity),
-        dedup_key=ask.dedup_key,
+        date_started=started,
+        date_detected=started,
+        status=IncidentStatus.from_severity(command.severity),
+        dedup_key=command.dedup_key,
     )
-    return Answer(201, work.show(open_incident(opening, work)))
+    return CommandResult(201, context.incident_json(create_incident(new, context)))
 
 
-def _projects(ask: ReceiveAlerts, work: Work) -> list[Project]:
-    """The project that the alerts name; a program reaches every one of its organization that is active."""
-    if ask.project is None:
+def _projects(command: ReceiveAlerts, context: CommandContext) -> list[LoadedProject]:
+    """Return the project that the alerts name, if they name one. A service has access to every active project.
+
+    :raises InvalidFields: if the organization has no such active project.
+    """
+    if command.project is None:
         return []
-    project = work.world.project_in_use(work.organization.id, ask.project)
+    project = context.facts.find_active_project(context.organization.id, command.project)
     if project is None:
         raise InvalidFields({"project": ["Invalid project"]})
     return [project]

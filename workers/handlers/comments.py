@@ -1,4 +1,4 @@
-"""What people say on an incident, say otherwise, and take back."""
+"""Handlers of comments: post, edit, delete."""
 
 from __future__ import annotations
 
@@ -7,92 +7,101 @@ from collections.abc import Sequence
 from models.enums import ActivityType, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
-from models.incidents.mentions import ResolvedMentions as People
-from models.incidents.mentions import resolve_mentions
+from models.incidents.mentions import ResolvedMentions, resolve_mentions
 from models.refusals import NotFound
 from models.serializers import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
-from workers.batch.context import Answer, Work
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import MentionFacts
+from workers.batch.handler import handles
 
 
-def post_comment(ask: PostComment, work: Work) -> Answer:
-    """Write the comment, subscribe its author and everyone mentioned, and announce both."""
-    incident = work.incident(ask.incident)
-    author = work.author
-    people = _people(ask.mentions, incident, work)
+@handles(PostComment, needs.incident, needs.mentions)
+def post_comment(command: PostComment, context: CommandContext) -> CommandResult:
+    """Add a comment, subscribe its author and the people mentioned, and emit CommentPosted and Mentioned."""
+    incident = context.require_incident(command.incident)
+    author = context.author
+    mentioned = _resolve(command.mentions, incident, context)
 
-    work.subscribe(incident, [author.id], SubscriptionReason.COMMENTED)
-    comment = work.record(
+    context.subscribe(incident, [author.id], SubscriptionReason.COMMENTED)
+    comment = context.record_activity(
         incident,
         ActivityType.COMMENT,
-        comment=ask.comment,
-        mentioned_users=people.users,
-        mentioned_teams=people.teams,
+        comment=command.comment,
+        mentioned_users=mentioned.users,
+        mentioned_teams=mentioned.teams,
     )
-    work.announce(incident, CommentPosted(activity=comment.id, comment=ask.comment))
-    _tell(people, incident, comment, work)
-    return Answer(201, activity_json(comment, identifier=incident.identifier, user=author))
+    context.emit(incident, CommentPosted(activity=comment.id, comment=command.comment))
+    _emit_mentioned(mentioned, incident, comment, context)
+    return CommandResult(201, activity_json(comment, identifier=incident.identifier, user=author))
 
 
-def edit_comment(ask: EditComment, work: Work) -> Answer:
-    """Replace the text in place; subscribe and announce only those who are mentioned for the first time."""
-    incident = work.incident(ask.incident)
-    comment = _own_comment(ask.id, incident, work)
-    work.require_version(comment.version)
-    people = _people(ask.mentions or (), incident, work)
-    newly = people.without(users=comment.mentioned_users, teams=comment.mentioned_teams)
+@handles(EditComment, needs.incident, needs.comment, needs.mentions)
+def edit_comment(command: EditComment, context: CommandContext) -> CommandResult:
+    """Replace a comment's text, and subscribe and notify the people whom it mentions for the first time."""
+    incident = context.require_incident(command.incident)
+    comment = _own_comment(command.id, incident, context)
+    context.require_version(comment.version)
+    mentioned = _resolve(command.mentions or (), incident, context)
+    newly_mentioned = mentioned.without(users=comment.mentioned_users, teams=comment.mentioned_teams)
 
-    comment.edit(ask.comment, users=people.users, teams=people.teams)
+    comment.edit(command.comment, users=mentioned.users, teams=mentioned.teams)
     incident.bump_version()
-    work.changes.edited[comment.id] = comment
-    work.announce(incident, CommentEdited(activity=comment.id, comment=ask.comment))
-    _tell(newly, incident, comment, work)
-    author = work.world.people.get(comment.user_id or 0)
-    return Answer(200, activity_json(comment, identifier=incident.identifier, user=author))
+    context.changes.edited_comments[comment.id] = comment
+    context.emit(incident, CommentEdited(activity=comment.id, comment=command.comment))
+    _emit_mentioned(newly_mentioned, incident, comment, context)
+    author = context.facts.people.get(comment.user_id or 0)
+    return CommandResult(200, activity_json(comment, identifier=incident.identifier, user=author))
 
 
-def delete_comment(ask: DeleteComment, work: Work) -> Answer:
-    """Take the comment back; subscriptions that came with it stay."""
-    incident = work.incident(ask.incident)
-    comment = _own_comment(ask.id, incident, work)
-    work.require_version(comment.version)
+@handles(DeleteComment, needs.incident, needs.comment)
+def delete_comment(command: DeleteComment, context: CommandContext) -> CommandResult:
+    """Delete a comment. The subscriptions that it caused remain."""
+    incident = context.require_incident(command.incident)
+    comment = _own_comment(command.id, incident, context)
+    context.require_version(comment.version)
 
     incident.bump_version()
-    del work.world.comments[comment.id]
-    work.changes.deleted.append(comment.id)
-    work.announce(incident, CommentDeleted(activity=comment.id))
-    return Answer(204)
+    del context.facts.comments[comment.id]
+    context.changes.deleted_comments.append(comment.id)
+    context.emit(incident, CommentDeleted(activity=comment.id))
+    return CommandResult(204)
 
 
-def _own_comment(id_: int, incident: Incident, work: Work) -> Activity:
-    """The comment, for its author or for an account with the superuser flag; for anyone else there is none."""
-    comment = work.world.comment(incident, id_)
-    if comment is None or not (work.author.is_superuser or comment.user_id == work.author.id):
+def _own_comment(id_: int, incident: Incident, context: CommandContext) -> Activity:
+    """Return the comment.
+
+    :raises NotFound: if the incident has no such comment, or if the actor is neither its author nor a superuser.
+    """
+    comment = context.facts.find_comment(incident, id_)
+    if comment is None or not (context.author.is_superuser or comment.user_id == context.author.id):
         raise NotFound
     return comment
 
 
-def _people(mentions: Sequence[str | None], incident: Incident, work: Work) -> People:
+def _resolve(mentions: Sequence[str | None], incident: Incident, context: CommandContext) -> ResolvedMentions:
     return resolve_mentions(
         mentions,
-        MentionFacts(work.world, work.organization.id),
-        organization=work.organization.id,
-        attached_teams=work.world.attached_teams(incident),
+        MentionFacts(context.facts, context.organization.id),
+        organization=context.organization.id,
+        attached_teams=context.facts.attached_teams(incident),
     )
 
 
-def _tell(people: People, incident: Incident, comment: Activity, work: Work) -> None:
-    work.subscribe(incident, sorted(people.users), SubscriptionReason.MENTION)
-    work.subscribe(incident, sorted(people.team_users), SubscriptionReason.TEAM_MENTION)
-    if people:
-        work.announce(
+def _emit_mentioned(
+    mentioned: ResolvedMentions, incident: Incident, comment: Activity, context: CommandContext
+) -> None:
+    context.subscribe(incident, sorted(mentioned.users), SubscriptionReason.MENTION)
+    context.subscribe(incident, sorted(mentioned.team_users), SubscriptionReason.TEAM_MENTION)
+    if mentioned:
+        context.emit(
             incident,
             Mentioned(
                 activity=comment.id,
                 comment=comment.comment or "",
-                users=tuple(sorted(people.users)),
-                teams=tuple(sorted(people.teams)),
+                users=tuple(sorted(mentioned.users)),
+                teams=tuple(sorted(mentioned.teams)),
             ),
         )

@@ -1,89 +1,96 @@
-"""The life of an incident: its opening, its changes of status, and who has seen it."""
+"""Handlers of incidents: open one, change its status, mark it as seen."""
 
 from __future__ import annotations
 
 from models.alert_rules.alert_rule import AlertRule
-from models.enums import JSON, IncidentStatus, StatusMethod, SubscriptionReason
+from models.enums import IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_project_member, require_person, require_status_scope
 from models.refusals import Conflict, Forbidden, InvalidFields
+from models.types import JSON
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
-from workers.batch.context import Answer, Work
-from workers.batch.facts import Project
-from workers.domain.incidents import Opening, change_status
-from workers.domain.incidents import open_incident as begin
-from workers.domain.rule_actions import close_otherwise
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.facts import LoadedProject
+from workers.batch.handler import handles
+from workers.domain.incidents import NewIncident, change_status, create_incident
+from workers.domain.rule_actions import resolve_manual_close
 
 
-def open_incident(ask: OpenIncident, work: Work) -> Answer:
-    """Open an incident, or answer the open one that has the same key."""
-    projects, rule = _projects_and_rule(ask, work)
-    if ask.dedup_key is not None:
-        standing = work.world.by_key.get((work.organization.id, ask.dedup_key))
-        if standing is not None:
-            work.require_access(standing)
-            return Answer(200, work.show(standing))
+@handles(OpenIncident, needs.new_incident, needs.incident_of_key, needs.projects, needs.rule)
+def open_incident(command: OpenIncident, context: CommandContext) -> CommandResult:
+    """Open an incident, or return the open one with the same deduplication key."""
+    projects, rule = _projects_and_rule(command, context)
+    if command.dedup_key is not None:
+        existing = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
+        if existing is not None:
+            context.require_access(existing)
+            return CommandResult(200, context.incident_json(existing))
 
-    started = ask.date_started or work.at
-    opening = Opening(
-        title=ask.title,
+    started = command.date_started or context.accepted_at
+    new = NewIncident(
+        title=command.title,
         projects=projects,
         date_started=started,
         date_detected=started,
-        status=IncidentStatus(ask.status),
-        dedup_key=ask.dedup_key,
+        status=IncidentStatus(command.status),
+        dedup_key=command.dedup_key,
         rule=rule,
     )
-    incident = begin(opening, work)
-    return Answer(201, work.show(incident))
+    incident = create_incident(new, context)
+    return CommandResult(201, context.incident_json(incident))
 
 
-def set_status(ask: SetStatus, work: Work) -> Answer:
-    """Close the incident, reopen it, or say how bad it is; the status it has already changes nothing."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    new = IncidentStatus(ask.status)
-    require_status_scope(work.actor, work.organization, new)
-    work.require_version(incident.version)
+@handles(SetStatus, needs.incident, needs.incident_details, needs.action_recipients)
+def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
+    """Close or reopen an incident, or change its severity; its current status is a no-op."""
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    new = IncidentStatus(command.status)
+    require_status_scope(context.actor, context.organization, new)
+    context.require_version(incident.version)
     if new is incident.status:
-        return Answer(200, work.show(incident))
-    if new is not IncidentStatus.CLOSED and work.world.holder_of_key(incident):
+        return CommandResult(200, context.incident_json(incident))
+    if new is not IncidentStatus.CLOSED and context.facts.other_holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    # Without a person it is tocsin itself: the rule that found the incident is no more what it was.
-    by = StatusMethod.MANUAL if work.actor.is_person else StatusMethod.RULE_UPDATED
-    change = change_status(incident, new, work, by=by, comment=ask.comment)
-    if work.actor.is_person:
+    # Without a person the actor is the system, which closes the incidents of a rule that was changed or deleted.
+    by = StatusMethod.MANUAL if context.actor.is_person else StatusMethod.RULE_UPDATED
+    change = change_status(incident, new, context, by=by, comment=command.comment)
+    if context.actor.is_person:
         reason = SubscriptionReason.CLOSED if new is IncidentStatus.CLOSED else SubscriptionReason.SUBSCRIBED
-        work.subscribe(incident, [work.author.id], reason)
+        context.subscribe(incident, [context.author.id], reason)
     if new is IncidentStatus.CLOSED:
-        close_otherwise(incident, change, work)
-    return Answer(200, work.show(incident))
+        resolve_manual_close(incident, change, context)
+    return CommandResult(200, context.incident_json(incident))
 
 
-def mark_seen(ask: MarkSeen, work: Work) -> Answer:
-    """Remember that the person has seen the incident, if they are on a team of one of its projects; else nothing."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    person = work.author
-    if any(is_project_member(work.actor, project.facts) for project in work.world.projects_of(incident)):
-        work.world.see(incident, person, work.at)
-        work.changes.seen[incident.id, person.id] = work.at
-        work.announce(incident, Seen(user=person.id))
-    return Answer(201, {})
+@handles(MarkSeen, needs.incident)
+def mark_seen(command: MarkSeen, context: CommandContext) -> CommandResult:
+    """Record that a person has seen the incident, if they are a member of one of its projects."""
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    person = context.author
+    if any(is_project_member(context.actor, project.facts) for project in context.facts.projects_of(incident)):
+        context.facts.record_seen(incident, person, context.accepted_at)
+        context.changes.seen[incident.id, person.id] = context.accepted_at
+        context.emit(incident, Seen(user=person.id))
+    return CommandResult(201, {})
 
 
-def _projects_and_rule(ask: OpenIncident, work: Work) -> tuple[list[Project], AlertRule | None]:
-    wrongs: dict[str, JSON] = {}
-    found = [work.world.project_in_use(work.organization.id, slug) for slug in dict.fromkeys(ask.projects)]
+def _projects_and_rule(command: OpenIncident, context: CommandContext) -> tuple[list[LoadedProject], AlertRule | None]:
+    errors: dict[str, JSON] = {}
+    found = [
+        context.facts.find_active_project(context.organization.id, slug) for slug in dict.fromkeys(command.projects)
+    ]
     projects = [project for project in found if project is not None]
-    rule = None if ask.alert_rule is None else work.rule(ask.alert_rule)
+    rule = None if command.alert_rule is None else context.find_rule(command.alert_rule)
     if len(projects) != len(found):
-        wrongs["projects"] = ["Invalid project"]
-    if ask.alert_rule is not None and (rule is None or not work.reaches(rule)):
-        wrongs["alertRule"] = ["Invalid alert rule"]
-    if wrongs:
-        raise InvalidFields(wrongs)
-    if not all(has_project_access(work.actor, work.organization, project.facts) for project in projects):
+        errors["projects"] = ["Invalid project"]
+    if command.alert_rule is not None and (rule is None or not context.can_read_rule(rule)):
+        errors["alertRule"] = ["Invalid alert rule"]
+    if errors:
+        raise InvalidFields(errors)
+    if not all(has_project_access(context.actor, context.organization, project.facts) for project in projects):
         raise Forbidden
     return projects, rule

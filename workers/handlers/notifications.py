@@ -1,15 +1,20 @@
-"""What people do with their inbox."""
+"""Handler of the inbox: mark items as read."""
 
 from __future__ import annotations
 
 from tasks.commands.notifications import ReadNotifications
-from workers.batch.context import Answer, Work
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 
 
-def read_notifications(ask: ReadNotifications, work: Work) -> Answer:
-    """Mark the person's own unread items as read, and say how many there were."""
-    unread = work.world.unread[work.author.id, work.organization.id]
-    wanted = unread & set(ask.ids) if ask.ids is not None else {id_ for id_ in unread if id_ <= (ask.up_to or 0)}
-    unread -= wanted
-    work.changes.read.extend(wanted)
-    return Answer(200, {"read": len(wanted)})
+@handles(ReadNotifications, needs.inbox)
+def read_notifications(command: ReadNotifications, context: CommandContext) -> CommandResult:
+    """Mark the person's unread items as read, by id or up to an id, and return how many there were."""
+    unread = context.facts.unread[context.author.id, context.organization.id]
+    selected = (
+        unread & set(command.ids) if command.ids is not None else {id_ for id_ in unread if id_ <= (command.up_to or 0)}
+    )
+    unread -= selected
+    context.changes.read_notifications.extend(selected)
+    return CommandResult(200, {"read": len(selected)})

@@ -1,4 +1,4 @@
-"""What a value does: the incident that it opens, makes worse or better, or closes, and whom the rule tells of that."""
+"""Handler of observations: evaluate a value, and open, change or close the incident of its rule accordingly."""
 
 from __future__ import annotations
 
@@ -16,135 +16,153 @@ from models.alert_rules.evaluation import (
     ignore,
     window_start,
 )
-from models.enums import JSON, Feature, IncidentStatus, StatusMethod
+from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
 from models.serializers import observed_json
+from models.types import JSON
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved
-from workers.batch.changes import Observed
-from workers.batch.context import Answer, Work
-from workers.batch.facts import Project
-from workers.batch.rule_facts import Hold
-from workers.domain.incidents import Change, Opening, change_status, open_incident
-from workers.domain.rule_actions import mark, take
+from workers.batch import needs
+from workers.batch.changes import NewObservation
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.facts import LoadedProject
+from workers.batch.handler import handles
+from workers.batch.rule_facts import TriggerState
+from workers.domain.incidents import NewIncident, StatusChange, change_status, create_incident
+from workers.domain.rule_actions import plan_deliveries, set_trigger_state
 
 
-def observe_metric(ask: ObserveMetric, work: Work) -> Answer:
-    """Note the value and do what it means; 201 with what fired and what was resolved, 200 if it was ignored."""
-    rule = _rule(ask, work)
-    project = _project(ask, rule, work)
-    case = _Case(ask, rule, project, work)
-    standing = work.world.open_of_rule(rule, project.facts.id)
-    verdict = case.judge(standing)
-    incident = standing
-    if verdict.transitions:
-        # What follows from a value is nobody's act, whoever sent it.
-        incident = _Case(ask, rule, project, work.by_tocsin_itself()).carry_out(verdict.transitions, standing)
-    case.note(verdict, incident)
-    shown = None if incident is None else work.show_listed(incident)
-    return Answer(201 if verdict.ignored is None else 200, observed_json(verdict, incident=shown))
+@handles(ObserveMetric, needs.rule, needs.project, needs.rule_progress, needs.new_incident, needs.action_recipients)
+def observe_metric(command: ObserveMetric, context: CommandContext) -> CommandResult:
+    """Evaluate a value: 201 with the triggers that it fired and resolved, 200 if it was ignored."""
+    rule = _require_rule(command, context)
+    project = _require_project(command, rule, context)
+    observed = _Observed(command, rule, project, context)
+    incident = context.facts.open_incident_of_rule(rule, project.facts.id)
+    evaluation = observed.evaluate(incident)
+    if evaluation.transitions:
+        # Its effects are the system's, whoever sent the value.
+        incident = _Observed(command, rule, project, context.as_system()).apply(evaluation.transitions, incident)
+    observed.record(evaluation, incident)
+    listed = None if incident is None else context.listed_incident_json(incident)
+    return CommandResult(201 if evaluation.ignored is None else 200, observed_json(evaluation, incident=listed))
 
 
-def _rule(ask: ObserveMetric, work: Work) -> AlertRule:
-    rule = work.rule(ask.alert_rule)
+def _require_rule(command: ObserveMetric, context: CommandContext) -> AlertRule:
+    rule = context.find_rule(command.alert_rule)
     if rule is None:
         raise NotFound
-    if not work.reaches(rule):
+    if not context.can_read_rule(rule):
         raise Forbidden
     return rule
 
 
-def _project(ask: ObserveMetric, rule: AlertRule, work: Work) -> Project:
-    project = work.world.project_in_use(work.organization.id, ask.project)
+def _require_project(command: ObserveMetric, rule: AlertRule, context: CommandContext) -> LoadedProject:
+    project = context.facts.find_active_project(context.organization.id, command.project)
     if project is None or project.facts.id not in rule.projects:
         raise InvalidFields({"project": ["Invalid project"]})
-    if not has_project_access(work.actor, work.organization, project.facts):
+    if not has_project_access(context.actor, context.organization, project.facts):
         raise Forbidden
     return project
 
 
-def _said(verdict: Evaluation) -> dict[str, JSON]:
-    said: dict[str, JSON] = {"fired": verdict.fired, "resolved": verdict.resolved}
-    return said if verdict.ignored is None else said | {"ignored": verdict.ignored.value}
+def _result(evaluation: Evaluation) -> dict[str, JSON]:
+    result: dict[str, JSON] = {"fired": evaluation.fired, "resolved": evaluation.resolved}
+    return result if evaluation.ignored is None else result | {"ignored": evaluation.ignored.value}
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
-    """A value and what it is a value of."""
+class _Observed:
+    """An observed value with its rule and project."""
 
-    ask: ObserveMetric
+    command: ObserveMetric
     rule: AlertRule
-    project: Project
-    work: Work
+    project: LoadedProject
+    context: CommandContext
 
-    def judge(self, incident: Incident | None) -> Evaluation:
-        said, book = self.rule.definition, self.work.world.rulebook
-        progress = book.progress_of(self.rule, self.project.facts.id)
-        if said.dataset == "transactions" and not self.work.organization.has(Feature.PERFORMANCE):
+    def evaluate(self, incident: Incident | None) -> Evaluation:
+        definition, rules = self.rule.definition, self.context.facts.rules
+        progress = rules.progress_of(self.rule, self.project.facts.id)
+        if definition.dataset == "transactions" and not self.context.organization.has(Feature.PERFORMANCE):
             return ignore(progress, Ignored.NOT_IN_PLAN)
-        ask = self.ask
-        seen = Observation(self.project.slug, ask.value, ask.timestamp, self.work.at, ask.comparison_value)
-        return evaluate(said, progress, book.standing_of(incident), seen)
+        command = self.command
+        observation = Observation(
+            self.project.slug, command.value, command.timestamp, self.context.accepted_at, command.comparison_value
+        )
+        return evaluate(definition, progress, rules.active_triggers_of(incident), observation)
 
-    def carry_out(self, steps: Sequence[TriggerTransition], incident: Incident | None) -> Incident | None:
-        """One step after the other, then the actions, once for where they led; the incident that it is about now."""
-        changes: dict[int, list[Change]] = {}
-        for step in steps:
+    def apply(self, transitions: Sequence[TriggerTransition], incident: Incident | None) -> Incident | None:
+        """Apply the transitions in order, then plan the actions of each incident; return the last incident."""
+        changes: dict[int, list[StatusChange]] = {}
+        for transition in transitions:
             if incident is None or not incident.is_open:
                 incident = self._open()
-            status = TriggerStatus.ACTIVE if step.fired else TriggerStatus.RESOLVED
-            mark(incident, step.trigger.id, Hold(step.trigger.label, status), self.work)
-            if step.severity is not None and step.severity is not incident.status:
-                changes.setdefault(incident.identifier, []).append(self._change(incident, step.severity))
-            self._announce(step, incident)
-        for identifier, made in changes.items():
-            self._tell(self.work.world.incidents[self.work.organization.id, identifier], made)
+            trigger, severity = transition.trigger, transition.severity
+            status = TriggerStatus.ACTIVE if transition.fired else TriggerStatus.RESOLVED
+            set_trigger_state(incident, trigger.id, TriggerState(trigger.label, status), self.context)
+            if severity is not None and severity is not incident.status:
+                changes.setdefault(incident.identifier, []).append(self._change_status(incident, severity))
+            self._emit(transition, incident)
+        for identifier, status_changes in changes.items():
+            changed = self.context.facts.incidents[self.context.organization.id, identifier]
+            self._plan_actions(changed, status_changes)
         return incident
 
     def _open(self) -> Incident:
-        opening = Opening(
+        new = NewIncident(
             title=self.rule.definition.name,
             projects=[self.project],
-            date_started=window_start(self.rule.definition, self.ask.timestamp),
-            date_detected=self.ask.timestamp,
+            date_started=window_start(self.rule.definition, self.command.timestamp),
+            date_detected=self.command.timestamp,
             rule=self.rule,
         )
-        return open_incident(opening, self.work)
+        return create_incident(new, self.context)
 
-    def _change(self, incident: Incident, new: IncidentStatus) -> Change:
-        closed_at = window_start(self.rule.definition, self.ask.timestamp)
-        return change_status(incident, new, self.work, by=StatusMethod.RULE_TRIGGERED, closed_at=closed_at)
+    def _change_status(self, incident: Incident, new: IncidentStatus) -> StatusChange:
+        closed_at = window_start(self.rule.definition, self.command.timestamp)
+        return change_status(incident, new, self.context, by=StatusMethod.RULE_TRIGGERED, closed_at=closed_at)
 
-    def _announce(self, step: TriggerTransition, incident: Incident) -> None:
-        what = TriggerFired if step.fired else TriggerResolved
-        event = what(step.trigger.id, step.trigger.label, self.project.slug, self.ask.value, self.ask.timestamp)
-        self.work.announce_of_rule(self.rule, event, incident=incident)
+    def _emit(self, transition: TriggerTransition, incident: Incident) -> None:
+        event_class = TriggerFired if transition.fired else TriggerResolved
+        event = event_class(
+            trigger=transition.trigger.id,
+            label=transition.trigger.label,
+            project=self.project.slug,
+            value=self.command.value,
+            timestamp=self.command.timestamp,
+        )
+        self.context.emit_for_rule(self.rule, event, incident=incident)
 
-    def _tell(self, incident: Incident, changes: Sequence[Change]) -> None:
+    def _plan_actions(self, incident: Incident, changes: Sequence[StatusChange]) -> None:
         old, last = changes[0].old, changes[-1]
         if old is not last.new:
-            was_critical = self.work.world.rulebook.was_critical(incident)
-            fan_out = select_on_change(self.rule.definition, old, last.new, was_critical=was_critical)
-            take(fan_out, self.rule, incident, last, self.work)
+            was_critical = self.context.facts.rules.was_critical(incident)
+            selection = select_on_change(self.rule.definition, old, last.new, was_critical=was_critical)
+            plan_deliveries(selection, self.rule, incident, last, self.context)
 
-    def note(self, verdict: Evaluation, incident: Incident | None) -> None:
-        """Where the rule stands now, and what the value did, for whoever asks why."""
-        place, progress, metrics = (self.rule.id, self.project.facts.id), verdict.progress, self.work.changes.metrics
-        self.work.world.rulebook.progress[place] = metrics.progress[place] = progress
-        counted = {
+    def record(self, evaluation: Evaluation, incident: Incident | None) -> None:
+        """Record the rule's progress on the project, and what the value did."""
+        rule_id, project_id, progress = self.rule.id, self.project.facts.id, evaluation.progress
+        changes = self.context.changes.observed
+        self.context.facts.rules.progress[rule_id, project_id] = progress
+        changes.progress[rule_id, project_id] = progress
+        counters = {
             trigger.label: {"alerts": counter.alerts, "resolves": counter.resolves}
             for trigger in self.rule.definition.triggers
             if (counter := progress.counters.get(trigger.id)) is not None
         }
-        result = _said(verdict) | {"incident": incident and str(incident.identifier), "counted": counted}
-        metrics.observed[*place, progress.observed % KEPT_OBSERVATIONS] = Observed(
-            *place,
-            progress.observed,
-            self.ask.timestamp,
-            self.ask.value,
-            self.ask.comparison_value,
-            result,
-            self.work.at,
+        result = _result(evaluation) | {"incident": incident and str(incident.identifier), "counted": counters}
+        slot = progress.observed % KEPT_OBSERVATIONS
+        changes.observations[rule_id, project_id, slot] = NewObservation(
+            rule_id=rule_id,
+            project_id=project_id,
+            slot=slot,
+            number=progress.observed,
+            timestamp=self.command.timestamp,
+            value=self.command.value,
+            comparison_value=self.command.comparison_value,
+            result=result,
+            accepted_at=self.context.accepted_at,
         )

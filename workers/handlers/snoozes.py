@@ -1,4 +1,4 @@
-"""Keeping an alert rule silent, and letting it speak again."""
+"""Handlers of snoozes: silence an alert rule, for a person or for everyone, and end that."""
 
 from __future__ import annotations
 
@@ -6,52 +6,69 @@ from models.alert_rules.alert_rule import AlertRule, Snooze
 from models.alert_rules.serializers import snooze_json
 from models.refusals import Gone, ListRefusal, NotFound
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
-from workers.batch.context import Answer, Work
-from workers.domain.alert_rules import project_at, require_access, require_project
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
+from workers.domain.alert_rules import check_project_access, check_rule_access, require_project
 
 
-def snooze_rule(ask: SnoozeRule, work: Work) -> Answer:
-    """Keep the rule silent; once for each person, and once for everyone."""
-    rule, author = _rule(ask, work), work.author
-    user = author.id if ask.target == "me" else None
-    if any(each.user_id == user and each.is_active(work.at) for each in work.world.rulebook.snoozes.get(rule.id, ())):
+@handles(SnoozeRule, needs.rule, needs.project_of_path)
+def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
+    """Snooze a rule for the author or for everyone. Each may have one snooze in force.
+
+    :raises Gone: if there is one already.
+    """
+    rule, author = _require_rule(command, context), context.author
+    user = author.id if command.target == "me" else None
+    if any(
+        each.user_id == user and each.is_active(context.accepted_at)
+        for each in context.facts.rules.snoozes.get(rule.id, ())
+    ):
         raise Gone("RuleSnooze already exists for this rule and scope.")
 
-    _forget(rule, user, work)
-    snooze = Snooze(rule.id, user, author.id, ask.until, work.at)
-    work.world.rulebook.hush(snooze)
-    work.changes.rules.snoozed[rule.id, user] = snooze
-    return Answer(201, snooze_json(snooze))
+    _remove_snooze(rule, user, context)
+    snooze = Snooze(rule.id, user, author.id, command.until, context.accepted_at)
+    context.facts.rules.snooze(snooze)
+    context.changes.rules.snoozes[rule.id, user] = snooze
+    return CommandResult(201, snooze_json(snooze))
 
 
-def unsnooze_rule(ask: UnsnoozeRule, work: Work) -> Answer:
-    """Let the rule speak again: to the person, to everyone, or both."""
-    rule, author = _rule(ask, work), work.author
+@handles(UnsnoozeRule, needs.rule, needs.project_of_path)
+def unsnooze_rule(command: UnsnoozeRule, context: CommandContext) -> CommandResult:
+    """End the snoozes of a rule: the author's, the one for everyone, or both.
+
+    :raises NotFound: if none of them is in force.
+    """
+    rule, author = _require_rule(command, context), context.author
     scopes: dict[str | None, set[int | None]] = {"me": {author.id}, "everyone": {None}, None: {author.id, None}}
-    standing = work.world.rulebook.snoozes.get(rule.id, ())
-    ended = {each.user_id for each in standing if each.user_id in scopes[ask.target] and each.is_active(work.at)}
+    snoozes = context.facts.rules.snoozes.get(rule.id, ())
+    ended = {
+        each.user_id
+        for each in snoozes
+        if each.user_id in scopes[command.target] and each.is_active(context.accepted_at)
+    }
     if not ended:
         raise NotFound
 
     for user in ended:
-        _forget(rule, user, work)
-    return Answer(204)
+        _remove_snooze(rule, user, context)
+    return CommandResult(204)
 
 
-def _rule(ask: SnoozeRule | UnsnoozeRule, work: Work) -> AlertRule:
-    rule = work.world.rulebook.rule(work.organization.id, ask.alert_rule)
-    if ask.in_project is not None:
-        project = project_at(ask.in_project, work)
-        require_project(project, work)
+def _require_rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -> AlertRule:
+    rule = context.facts.rules.find_rule(context.organization.id, command.alert_rule)
+    if command.in_project is not None:
+        project = require_project(command.in_project, context)
+        check_project_access(project, context)
         rule = rule if rule is not None and project.facts.id in rule.projects else None
     if rule is None:
         raise ListRefusal("Rule does not exist")
-    require_access(rule, work)
+    check_rule_access(rule, context)
     return rule
 
 
-def _forget(rule: AlertRule, user: int | None, work: Work) -> None:
-    """Take away whatever snooze there is, in force or over."""
-    work.world.rulebook.wake(rule.id, user)
-    work.changes.rules.snoozed.pop((rule.id, user), None)
-    work.changes.rules.woken.add((rule.id, user))
+def _remove_snooze(rule: AlertRule, user: int | None, context: CommandContext) -> None:
+    """Remove the snooze of a user (``None``: of everyone), in force or expired."""
+    context.facts.rules.unsnooze(rule.id, user)
+    context.changes.rules.snoozes.pop((rule.id, user), None)
+    context.changes.rules.ended_snoozes.add((rule.id, user))

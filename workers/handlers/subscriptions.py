@@ -1,4 +1,4 @@
-"""Who hears of an incident."""
+"""Handlers of subscriptions to incidents."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ from models.enums import SubscriptionReason
 from models.policy import require_person
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
-from workers.batch.context import Answer, Work
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 
 
-def subscribe(ask: Subscribe, work: Work) -> Answer:
-    """The person hears of the incident from now on; who did already keeps the reason they had."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    if not work.is_subscribed(incident):
-        work.subscribe(incident, [work.author.id], SubscriptionReason.SUBSCRIBED)
-        work.announce(incident, Subscribed(user=work.author.id))
-    return Answer(201, {})
+@handles(Subscribe, needs.incident, needs.incident_details)
+def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
+    """Subscribe a person to an incident. A subscription that exists keeps its reason."""
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    if not context.is_subscribed(incident):
+        context.subscribe(incident, [context.author.id], SubscriptionReason.SUBSCRIBED)
+        context.emit(incident, Subscribed(user=context.author.id))
+    return CommandResult(201, {})
 
 
-def unsubscribe(ask: Unsubscribe, work: Work) -> Answer:
-    """The person hears no more of the incident; no matter whether they did."""
-    incident = work.incident(ask.incident)
-    require_person(work.actor)
-    if work.is_subscribed(incident):
-        work.unsubscribe(incident, work.author.id)
-        work.announce(incident, Unsubscribed(user=work.author.id))
-    return Answer(200, {})
+@handles(Unsubscribe, needs.incident, needs.incident_details)
+def unsubscribe(command: Unsubscribe, context: CommandContext) -> CommandResult:
+    """Unsubscribe a person from an incident; it succeeds without a subscription, too."""
+    incident = context.require_incident(command.incident)
+    require_person(context.actor)
+    if context.is_subscribed(incident):
+        context.unsubscribe(incident, context.author.id)
+        context.emit(incident, Unsubscribed(user=context.author.id))
+    return CommandResult(200, {})

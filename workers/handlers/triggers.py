@@ -1,7 +1,7 @@
-"""The thresholds of alert rules, and whom they tell: changed one by one, beside the body of the rule.
+"""Handlers of single triggers and actions of an alert rule.
 
-Another threshold is another rule as far as incidents are concerned: what the rule holds open ends. Who is told of it
-may change without that.
+A change of its triggers starts a new generation of the rule, which closes its open incidents. A change of its actions
+does not.
 """
 
 from __future__ import annotations
@@ -20,96 +20,118 @@ from tasks.commands.triggers import (
     UpdateTrigger,
 )
 from tasks.events import AlertRuleUpdated
-from workers.batch.context import Answer, Work
+from workers.batch import needs
+from workers.batch.context import CommandContext, CommandResult
+from workers.batch.handler import handles
 from workers.domain.alert_rules import (
-    action_of,
     amend,
-    announce,
+    build_action,
+    build_trigger,
+    check_thresholds,
+    draft_of,
+    emit_rule_event,
     redefine,
-    require_thresholds,
-    rule_at,
-    saying_of,
-    trigger_at,
-    trigger_of,
+    require_rule,
+    require_trigger,
 )
 
 
-def create_trigger(ask: CreateTrigger, work: Work) -> Answer:
-    """Add a threshold."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_of(ask, None, saying_of(rule.definition), work)
-    _replace(rule, [*rule.definition.triggers, trigger], work)
-    return Answer(201, trigger_json(rule.id, rule.definition, trigger, work.world.rule_names))
+@handles(
+    CreateTrigger,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.excluded_projects,
+)
+def create_trigger(command: CreateTrigger, context: CommandContext) -> CommandResult:
+    """Add a trigger to a rule."""
+    rule = require_rule(command.alert_rule, context)
+    trigger = build_trigger(command, None, draft_of(rule.definition), context)
+    _set_triggers(rule, [*rule.definition.triggers, trigger], context)
+    return CommandResult(201, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
-def update_trigger(ask: UpdateTrigger, work: Work) -> Answer:
-    """Move a threshold, call it otherwise, or let it tell others."""
-    rule = rule_at(ask.alert_rule, work)
-    standing = trigger_at(rule, ask.id)
-    trigger = trigger_of(ask, standing, saying_of(rule.definition), work)
-    _replace(rule, [*_others(rule, standing), trigger], work)
-    return Answer(200, trigger_json(rule.id, rule.definition, trigger, work.world.rule_names))
+@handles(
+    UpdateTrigger,
+    needs.rule,
+    needs.incidents_of_rule,
+    needs.new_rule_ids,
+    needs.action_targets,
+    needs.excluded_projects,
+)
+def update_trigger(command: UpdateTrigger, context: CommandContext) -> CommandResult:
+    """Change a trigger's threshold, label, excluded projects or actions."""
+    rule = require_rule(command.alert_rule, context)
+    known = require_trigger(rule, command.id)
+    trigger = build_trigger(command, known, draft_of(rule.definition), context)
+    _set_triggers(rule, [*_others(rule, known), trigger], context)
+    return CommandResult(200, trigger_json(rule.id, rule.definition, trigger, context.facts.rule_references))
 
 
-def delete_trigger(ask: DeleteTrigger, work: Work) -> Answer:
-    """Take a threshold away."""
-    rule = rule_at(ask.alert_rule, work)
-    _replace(rule, _others(rule, trigger_at(rule, ask.id)), work)
-    return Answer(204)
+@handles(DeleteTrigger, needs.rule, needs.incidents_of_rule)
+def delete_trigger(command: DeleteTrigger, context: CommandContext) -> CommandResult:
+    """Delete a trigger."""
+    rule = require_rule(command.alert_rule, context)
+    _set_triggers(rule, _others(rule, require_trigger(rule, command.id)), context)
+    return CommandResult(204)
 
 
-def create_action(ask: CreateAction, work: Work) -> Answer:
-    """Tell somebody else as well."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    action = action_of(ask.action, None, work)
-    _tell(rule, trigger, [*trigger.actions, action], work)
-    return Answer(201, action_json(trigger.id, action, work.world.rule_names))
+@handles(CreateAction, needs.rule, needs.new_rule_ids, needs.action_targets)
+def create_action(command: CreateAction, context: CommandContext) -> CommandResult:
+    """Add an action to a trigger."""
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    action = build_action(command.action, None, context)
+    _set_actions(rule, trigger, [*trigger.actions, action], context)
+    return CommandResult(201, action_json(trigger.id, action, context.facts.rule_references))
 
 
-def update_action(ask: UpdateAction, work: Work) -> Answer:
-    """Tell somebody else instead."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    standing = _action_at(trigger, ask.id)
-    action = action_of(ask.action, standing, work)
-    _tell(rule, trigger, [*(each for each in trigger.actions if each.id != standing.id), action], work)
-    return Answer(200, action_json(trigger.id, action, work.world.rule_names))
+@handles(UpdateAction, needs.rule, needs.new_rule_ids, needs.action_targets)
+def update_action(command: UpdateAction, context: CommandContext) -> CommandResult:
+    """Replace an action of a trigger."""
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    known = _require_action(trigger, command.id)
+    action = build_action(command.action, known, context)
+    _set_actions(rule, trigger, [*(each for each in trigger.actions if each.id != known.id), action], context)
+    return CommandResult(200, action_json(trigger.id, action, context.facts.rule_references))
 
 
-def delete_action(ask: DeleteAction, work: Work) -> Answer:
-    """Tell somebody no more."""
-    rule = rule_at(ask.alert_rule, work)
-    trigger = trigger_at(rule, ask.trigger)
-    standing = _action_at(trigger, ask.id)
-    _tell(rule, trigger, (each for each in trigger.actions if each.id != standing.id), work)
-    return Answer(204)
+@handles(DeleteAction, needs.rule)
+def delete_action(command: DeleteAction, context: CommandContext) -> CommandResult:
+    """Delete an action from a trigger."""
+    rule = require_rule(command.alert_rule, context)
+    trigger = require_trigger(rule, command.trigger)
+    known = _require_action(trigger, command.id)
+    _set_actions(rule, trigger, (each for each in trigger.actions if each.id != known.id), context)
+    return CommandResult(204)
 
 
 def _others(rule: AlertRule, trigger: Trigger) -> list[Trigger]:
     return [each for each in rule.definition.triggers if each.id != trigger.id]
 
 
-def _replace(rule: AlertRule, triggers: list[Trigger], work: Work) -> None:
-    """Give the rule these triggers.
+def _set_triggers(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
+    """Start a generation of the rule with these triggers.
 
-    :raises Refusal: two have the same label, or a value would both alert and resolve.
+    :raises Refusal: if two have the same label, or if a value could both fire and resolve one.
     """
     if len({trigger.label for trigger in triggers}) < len(triggers):
         raise ListRefusal("This label is already in use for this alert rule")
     definition = rule.definition.with_triggers(triggers)
-    require_thresholds(definition)
-    redefine(rule, definition, work)
-    announce(rule, work, AlertRuleUpdated)
+    check_thresholds(definition)
+    redefine(rule, definition, context)
+    emit_rule_event(rule, context, AlertRuleUpdated)
 
 
-def _tell(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], work: Work) -> None:
+def _set_actions(rule: AlertRule, trigger: Trigger, actions: Iterable[Action], context: CommandContext) -> None:
     changed = trigger.model_copy(update={"actions": tuple(actions)})
-    amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), work)
-    announce(rule, work, AlertRuleUpdated)
+    amend(rule, rule.definition.with_triggers([*_others(rule, trigger), changed]), context)
+    emit_rule_event(rule, context, AlertRuleUpdated)
 
 
-def _action_at(trigger: Trigger, id_: int) -> Action:
+def _require_action(trigger: Trigger, id_: int) -> Action:
     found = next((action for action in trigger.actions if action.id == id_), None)
     if found is None:
         raise NotFound
