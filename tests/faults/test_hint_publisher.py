@@ -33,6 +33,7 @@ def test_a_hint_from_a_process_that_registers_the_tasks_is_not_rejected(broker: 
     # A worker's child publishes hints, too. Celery adds a registered task's time limits to each message.
     app = make_app(broker.settings)
     register_tasks(app, dict.fromkeys(Lane, lambda _hint: None))
+    app.finalize()
     publisher = HintPublisher(app)
 
     publisher.start()
