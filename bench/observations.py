@@ -30,7 +30,7 @@ from models.alert_rules.alert_rule import Definition, Trigger, alert_rule_projec
 from models.alert_rules.enums import QueryType, ThresholdType
 from models.directory.importer import import_directory
 from models.directory.tables import organizations, projects
-from models.enums import JSON
+from models.types import JSON
 from workers.stack.servers import embedded_servers
 
 TOKEN: Final = "bench-metrics"

@@ -9,8 +9,8 @@ from sqlalchemy.engine import Engine
 
 from models.database.engine import is_transient, make_engine
 from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
-from models.enums import JSON
 from models.refusals import InvalidFields, Unavailable
+from models.types import JSON
 
 TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 

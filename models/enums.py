@@ -8,9 +8,6 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import Final
 
-from models.types import JSON as JSON
-from models.types import MAX_ID as MAX_ID
-
 
 class IncidentStatus(IntEnum):
     """The status of an incident, with Sentry's numbers."""

@@ -20,7 +20,6 @@ from models.alert_rules.serializers import (
 )
 from models.directory.tables import Person
 from models.enums import (
-    JSON,
     ActivityType,
     CommandState,
     IncidentStatus,
@@ -33,6 +32,7 @@ from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.json_fields import DateTime, Id, SchemaKeywords, Uuid
 from models.timestamps import iso, iso_or_none
+from models.types import JSON
 
 # --- people and organizations ----------------------------------------------------------------------------------
 

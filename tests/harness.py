@@ -13,9 +13,10 @@ from sqlalchemy.engine import Connection, Engine
 from models import tables
 from models.base import new_id
 from models.database.engine import make_engine
-from models.enums import JSON, Lane
+from models.enums import Lane
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
+from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
 from workers.apply.applier import Applier, BatchResult

@@ -14,8 +14,9 @@ from typing import Annotated, Final
 from pydantic import BaseModel, BeforeValidator, FailFast, Field, PlainValidator, ValidationError
 
 from gateway.http.parsing import BODY_LIMIT_BYTES
-from models.enums import JSON, AlertState
+from models.enums import AlertState
 from models.refusals import FIELD_NOT_NULL, BodyTooLarge, InvalidFields
+from models.types import JSON
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.fields import (
     NOT_A_STRING,

@@ -19,7 +19,7 @@ from gateway.http.parsing import (
 )
 from gateway.http.responses import HttpResponse, json_response
 from gateway.ledger.acceptance import IdempotencyKey, Submission
-from models.enums import JSON, Lane
+from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_token_scope
 from models.refusals import (
@@ -30,6 +30,7 @@ from models.refusals import (
     InvalidFields,
     NotFound,
 )
+from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import NOT_A_STRING, not_an_object

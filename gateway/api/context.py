@@ -15,9 +15,9 @@ from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, Preference, parse_json, parse_prefer
 from gateway.http.request_log import RequestRecord
-from models.enums import JSON
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
+from models.types import JSON
 from tasks.commands.fields import identifier
 
 Input = TypeVar("Input")

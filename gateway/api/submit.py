@@ -29,10 +29,11 @@ from gateway.http.responses import HttpResponse
 from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome
 from models.base import new_id
-from models.enums import JSON, CallerKind, Lane
+from models.enums import CallerKind, Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_person, require_service
 from models.refusals import InvalidFields, Refusal
+from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import errors_by_field

@@ -18,8 +18,8 @@ import orjson
 from starlette.datastructures import QueryParams
 
 from gateway.http.responses import HttpResponse, json_response
-from models.enums import JSON, MAX_ID
 from models.refusals import MalformedRequest
+from models.types import JSON, MAX_ID
 
 MAX_PER_PAGE: Final = 100
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
-from models.enums import JSON, MAX_ID
 from models.refusals import BodyTooLarge, InvalidFields, MalformedRequest, Unauthenticated, UnsupportedMediaType
+from models.types import JSON, MAX_ID
 from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, not_an_object
 
 BODY_LIMIT_BYTES: Final = 64 * 1024

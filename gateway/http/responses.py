@@ -17,8 +17,8 @@ from typing import Final, Protocol
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from models.enums import JSON
 from models.refusals import Refusal
+from models.types import JSON
 
 JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"

@@ -30,12 +30,12 @@ from models.alert_rules.queries import (
 from models.alert_rules.serializers import RuleReferences, RuleSnapshot
 from models.directory.queries import PERSON_COLUMNS, TEAMS, person_from_row
 from models.directory.tables import projects, users
-from models.enums import JSON
 from models.incidents.incident import Incident, incidents
 from models.incidents.queries import INCIDENT_COLUMNS, incident_from_row
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
 from models.serializers import IncidentRule, incident_json
+from models.types import JSON
 
 
 class RuleListQuery(NamedTuple):

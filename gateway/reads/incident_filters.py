@@ -16,7 +16,7 @@ from dateutil import parser
 from starlette.datastructures import QueryParams
 
 from gateway.reads.projects import NamedProject
-from models.enums import MAX_ID, Feature, IncidentStatus
+from models.enums import Feature, IncidentStatus
 from models.policy import (
     Actor,
     OrganizationFacts,
@@ -26,6 +26,7 @@ from models.policy import (
     require_team_access,
 )
 from models.refusals import Forbidden, MalformedRequest, NotFound, StringRefusal
+from models.types import MAX_ID
 from tasks.commands.fields import identifier
 
 ALL_PROJECTS: Final = -1

@@ -35,8 +35,8 @@ from gateway.reads.incident_list_search import (
     search,
     search_scopes,
 )
-from models.enums import MAX_ID
 from models.incidents.incident import IS_OPEN
+from models.types import MAX_ID
 
 MERGED_PROJECTS: Final = 32
 """Up to this many projects are merged row by row; with more, a page of each project is read and those are merged."""

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 from gateway.http.pagination import Cursor
 from gateway.reads.incident_filters import IncidentFilter, RuleFilter, StatusFilter
 from models.alert_rules.enums import Dataset
-from models.enums import MAX_ID
 from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import LIFETIME, RULE_COLUMNS
+from models.types import MAX_ID
 
 RULE_COLUMN_LIST: Final = ", ".join(RULE_COLUMNS)
 COLUMNS: Final = f"incident_id, project_id, status, date_started, date_closed, folded_title, {RULE_COLUMN_LIST}"

@@ -14,7 +14,7 @@ from gateway.http.responses import HttpResponse, conditional_response
 from gateway.reads.incident_list import IncidentListItem
 from gateway.reads.queries import author_from_row
 from models.directory.queries import person_from_row
-from models.enums import JSON, IncidentStatus
+from models.enums import IncidentStatus
 from models.incidents.queries import activity_from_row
 from models.policy import INCIDENT, INCIDENTS, require_project_access
 from models.refusals import StringRefusal
@@ -26,6 +26,7 @@ from models.serializers import (
     incident_json,
     subscriber_json,
 )
+from models.types import JSON
 from tasks.commands import json_schema
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 

@@ -21,10 +21,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.reads.database import Rows, fetch_all
 from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
 from models.directory.tables import projects
-from models.enums import JSON
 from models.incidents.incident import incident_projects
 from models.policy import ProjectFacts
 from models.serializers import notification_json
+from models.types import JSON
 from tasks.events import NotificationCreated, cloud_event
 
 Snapshot = NewType("Snapshot", str)

@@ -15,9 +15,9 @@ from models.alert_rules import validation
 from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
 from models.alert_rules.enums import TARGETS, ActionType, QueryType, TargetType, ThresholdType
 from models.directory.tables import Person
-from models.enums import JSON
 from models.json_fields import DateTime, Id, SchemaKeywords
 from models.timestamps import iso, iso_or_none
+from models.types import JSON
 
 # --- what is serialized ----------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, NamedTuple, Protocol
 
-from models.enums import JSON, MAX_ID
 from models.refusals import FIELD_NOT_NULL, InvalidFields
+from models.types import JSON, MAX_ID
 
 UNPARSABLE: Final = "Could not parse actor. Format should be `type:id` where type is `team` or `user`."
 _FORM = re.compile(r"(?:(user|team):)?([0-9]+)")

@@ -11,11 +11,11 @@ from sqlalchemy import select, text, update
 from sqlalchemy.engine import Engine
 
 from models.alert_rules.alert_rule import Trigger, incident_triggers
-from models.enums import JSON
 from models.incidents.incident import incidents
 from models.messaging.command_ledger import commands
 from models.notifications.delivery import deliveries
 from models.notifications.notification import decisions
+from models.types import JSON
 from tasks.commands.observations import ObserveMetric
 from tests.builders import a_trigger, an_action, an_alert_rule
 from tests.handlers.acme import Acme

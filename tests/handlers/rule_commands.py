@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import select
 
 from models.alert_rules.alert_rule import alert_rule_activities, alert_rules
-from models.enums import JSON
 from models.incidents.incident import incidents
 from models.messaging.command_ledger import commands
 from models.messaging.outbox import events
+from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tests.builders import an_alert_rule, an_incident
 from tests.handlers.acme import Acme

@@ -8,11 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from models.alert_rules.alert_rule import AUTO_RESOLVED, alert_rule_generations, alert_rule_projects
-from models.enums import JSON, IncidentStatus, StatusMethod
+from models.enums import IncidentStatus, StatusMethod
 from models.incidents.activity import activities as incident_activities
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
 from models.notifications.delivery import deliveries
+from models.types import JSON
 from tests.builders import a_trigger, an_action
 from tests.handlers.acme import Acme
 from tests.handlers.rule_commands import (

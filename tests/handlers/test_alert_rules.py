@@ -7,7 +7,7 @@ from sqlalchemy import func, select, update
 
 from models.alert_rules.alert_rule import alert_rules, environments
 from models.directory.tables import organizations
-from models.enums import JSON
+from models.types import JSON
 from tests.handlers.acme import Acme
 from tests.handlers.rule_commands import (
     a_rule,

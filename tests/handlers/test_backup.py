@@ -16,8 +16,8 @@ from sqlalchemy.pool import NullPool
 
 from models.database.backup import MANIFEST, BackupError, count_rows_to_replace, restore_backup, write_backup
 from models.database.migrate import create_schema, current_revision, head_revision
-from models.enums import JSON
 from models.tables import METADATA
+from models.types import JSON
 from tasks.commands.comments import PostComment
 from tests.handlers.acme import Acme, versions
 from tests.harness import Harness

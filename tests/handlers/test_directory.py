@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from models.directory.importer import DirectoryError, export_directory, import_directory, read_document
 from models.directory.tables import hash_token, users
 from models.directory.tokens import DEFAULT_SCOPES
-from models.enums import MAX_ID, CallerKind
+from models.enums import CallerKind
+from models.types import MAX_ID
 from tests.conftest import Database
 
 DOCUMENT: dict[str, list[dict[str, Any]]] = {

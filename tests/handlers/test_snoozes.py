@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select
 
 from models.alert_rules.alert_rule import alert_rule_snoozes
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 from tests.builders import NOW
 from tests.handlers.acme import Acme

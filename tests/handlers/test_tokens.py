@@ -21,7 +21,8 @@ from models.directory.tokens import (
     list_tokens,
     revoke_token,
 )
-from models.enums import MAX_ID, CallerKind, OpsRole
+from models.enums import CallerKind, OpsRole
+from models.types import MAX_ID
 from tests.conftest import Database
 
 PERSONAL = TokenSpec(kind=CallerKind.USER, user="mem")

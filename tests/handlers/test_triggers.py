@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from models.alert_rules.alert_rule import Trigger, alert_rule_generations
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.alert_rules import RuleCommand
 from tasks.commands.triggers import (
     CreateAction,

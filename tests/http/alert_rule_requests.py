@@ -8,7 +8,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from models.enums import JSON
+from models.types import JSON
 from tests.builders import an_alert_rule
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import ACME, Gateway

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.enums import JSON
+from models.types import JSON
 from tests.http.alert_rule_requests import (
     INTEGER,
     NOT_NULL,

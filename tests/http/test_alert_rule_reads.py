@@ -8,7 +8,7 @@ from datetime import timedelta
 import httpx
 from sqlalchemy.engine import Engine
 
-from models.enums import JSON
+from models.types import JSON
 from tests.builders import NOW, an_incident
 from tests.handlers.acme import Acme
 from tests.http.alert_rule_requests import (

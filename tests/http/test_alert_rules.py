@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.engine import Engine
 
-from models.enums import JSON
+from models.types import JSON
 from tests.handlers.acme import Acme
 from tests.http.alert_rule_requests import (
     NOT_FOUND,

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Engine
 
 from models.alert_rules.alert_rule import Action, Trigger
 from models.alert_rules.enums import ActionType, TargetType
-from models.enums import JSON
+from models.types import JSON
 from tests.builders import NOW
 from tests.handlers.acme import Acme
 from tests.http.alert_rule_requests import (

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from gateway.api.alertmanager import parse_alert_group
-from models.enums import JSON, AlertState
+from models.enums import AlertState
 from models.refusals import BodyTooLarge, InvalidFields
+from models.types import JSON
 from tests.alertmanager import (
     ESCALATED,
     FIRING,

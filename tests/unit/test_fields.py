@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.comments import EditComment, PostComment
 from tasks.commands.fields import errors_by_field
 from tasks.commands.incidents import SetStatus

@@ -8,7 +8,7 @@ import jsonschema_rs
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from models.enums import JSON
+from models.types import JSON
 from tasks.commands.fields import (
     Boolean,
     IncidentReference,
