@@ -93,8 +93,8 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
 
 
 def broadcaster_of(gateway: Gateway) -> EventBroadcaster:
-    followed: EventBroadcaster = gateway.app.state.services.following
-    return followed
+    broadcaster: EventBroadcaster = gateway.app.state.services.broadcaster
+    return broadcaster
 
 
 def incident_of(engine: Engine, organization: int, identifier: int = 1) -> int:
