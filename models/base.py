@@ -101,6 +101,11 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
+def select_list(columns: Iterable[Column[Any]], alias: str) -> str:
+    """Return columns as the select list of a statement in SQL text: ``i.id, i.title``."""
+    return ", ".join(f"{alias}.{column.name}" for column in columns)
+
+
 @lru_cache(maxsize=256)
 def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> str:
     """Return an INSERT of any number of rows for psycopg, with one binary array parameter per column, named after it.

@@ -1,4 +1,4 @@
-"""Times on the wire: ISO 8601 in UTC."""
+"""Timestamps in JSON: ISO 8601 in UTC."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from typing import Final
 
 EARLIEST_OBSERVATION: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""No observed value is older: an incident begins a while before the value that found it."""
+"""The earliest timestamp of an observation; the incident that it opens begins before that."""
 
 
 def iso(moment: datetime) -> str:
-    """A time on the wire: ``2026-11-23T10:00:00Z``, with microseconds where they are not zero."""
+    """Format a timestamp: ``2026-11-23T10:00:00Z``, with microseconds unless they are zero."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def iso_or_none(moment: datetime | None) -> str | None:
-    """The same, where there may be none."""
+    """Format an optional timestamp as :func:`iso` does."""
     return None if moment is None else iso(moment)

@@ -58,22 +58,6 @@ class Page:
         """How many rows to ask for."""
         return self.size + 1
 
-    def keyset_clause(self, columns: Sequence[str], *, descending: bool = False) -> str:
-        """The SQL of this page: a condition on the columns (parameters ``key_0``, ``key_1``, …) and their order."""
-        falls = descending != self.cursor.backwards
-        order = ", ".join(f"{column} {'DESC' if falls else 'ASC'}" for column in columns)
-        limit = f"ORDER BY {order} LIMIT {self.limit}"
-        if self.cursor.key is None:
-            return f"{'AND false ' if self.cursor.backwards else ''}{limit}"
-        sign = ("<" if falls else ">") + ("=" if self.cursor.includes else "")
-        names = ", ".join(f"%(key_{place})s" for place in range(len(columns)))
-        return f"AND ({', '.join(columns)}) {sign} ({names}) {limit}"
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters of :meth:`after`."""
-        return {f"key_{place}": value for place, value in enumerate(self.cursor.key or ())}
-
 
 def cursor_int(value: JSON) -> int:
     """A number in a cursor.

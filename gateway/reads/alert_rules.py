@@ -1,4 +1,4 @@
-"""Alert rules as callers see them: the rows, and the names that stand for the ids in them."""
+"""Alert rules, and what the ids in them refer to; a fixed number of queries for any number of rules."""
 
 from __future__ import annotations
 
@@ -6,115 +6,113 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
+from sqlalchemy import ColumnElement, Numeric, cast, exists, func, literal, select, true
 from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
-from gateway.reads.database import QueryRunner
+from gateway.reads.database import QueryRunner, paginate
 from gateway.reads.incident_filters import selected_projects
-from gateway.reads.queries import INCIDENT_COLUMNS, PERSON_COLUMNS, PROJECTS, incident_of, person_from_row, project_of
-from models.alert_rules.alert_rule import AlertRule, Definition, Snooze
+from gateway.reads.projects import NamedProject, project_from_row, project_slugs, projects_of
+from models.alert_rules.alert_rule import AlertRule, Definition, RuleStatus, Snooze, alert_rule_projects, alert_rules
+from models.alert_rules.enums import Dataset
 from models.alert_rules.queries import (
     GENERATIONS,
-    RULE_COLUMNS,
     RULES,
     SNOOZES,
-    TEAMS,
-    definition_of,
-    people_in,
-    rule_of,
-    snooze_of,
-    teams_in,
+    definition_from_json,
+    rule_from_row,
+    snooze_from_row,
+    targeted_teams,
+    targeted_users,
 )
 from models.alert_rules.serializers import RuleReferences, RuleSnapshot
+from models.directory.queries import PERSON_COLUMNS, TEAMS, person_from_row
+from models.directory.tables import projects, users
 from models.enums import JSON
-from models.incidents.incident import Incident
+from models.incidents.incident import Incident, incidents
+from models.incidents.queries import INCIDENT_COLUMNS, incident_from_row
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
 from models.serializers import IncidentRule, incident_json
 
-_PEOPLE: Final = f"SELECT {PERSON_COLUMNS} FROM users u WHERE u.id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own columns
-_PROJECT_SLUGS: Final = "SELECT id, slug FROM projects WHERE id = ANY(%(ids)s::bigint[])"
-
-
-_LISTED: Final = """
-FROM alert_rules r
-WHERE r.organization_id = %(organization)s AND r.status <> 4
-  AND (%(monitor_type)s::numeric IS NULL OR (r.definition->>'monitor_type')::numeric = %(monitor_type)s::numeric)
-  AND (NOT %(only_events)s OR r.definition->>'dataset' = 'events')
-  AND EXISTS (
-      SELECT 1 FROM alert_rule_projects rp WHERE rp.rule_id = r.id AND rp.project_id = ANY(%(projects)s::bigint[])
-  )
-"""
-
-_LATEST: Final = f"""
-SELECT {INCIDENT_COLUMNS}, ARRAY(
-    SELECT p.slug FROM incident_projects ip JOIN projects p ON p.id = ip.project_id WHERE ip.incident_id = i.id
-    ORDER BY p.slug
-) AS slugs
-FROM alert_rules r
-CROSS JOIN LATERAL (
-    SELECT * FROM incidents
-    WHERE alert_rule_id = r.id AND alert_rule_generation = r.generation ORDER BY id DESC LIMIT 1
-) AS i
-WHERE r.id = ANY(%(ids)s::bigint[])
-"""  # noqa: S608 - our own columns
-
 
 class RuleListQuery(NamedTuple):
-    """Which rules a list asks for; ``projects`` are ids, ``monitor_type`` asks nothing where it is ``None``."""
+    """Which live rules a list contains.
+
+    ``projects`` are ids; a rule has to be on one of them. ``monitor_type=None`` selects every type; ``only_events``
+    leaves out rules of other datasets.
+    """
 
     organization: int
-    projects: list[int]
+    projects: Collection[int]
     monitor_type: int | None
     only_events: bool
 
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The query as conditions on ``alert_rules``."""
+        conditions = [
+            alert_rules.c.organization_id == self.organization,
+            alert_rules.c.status != RuleStatus.SNAPSHOT,
+            exists().where(
+                alert_rule_projects.c.rule_id == alert_rules.c.id,
+                alert_rule_projects.c.project_id.in_(self.projects),
+            ),
+        ]
+        if self.monitor_type is not None:
+            # Numeric, because the number requested may exceed every integer type.
+            stored = cast(alert_rules.c.definition["monitor_type"].astext, Numeric)
+            conditions.append(stored == literal(self.monitor_type, Numeric))
+        if self.only_events:
+            conditions.append(alert_rules.c.definition["dataset"].astext == Dataset.EVENTS)
+        return conditions
+
 
 class AlertRuleQueries:
-    """Reads rules, in a fixed number of queries for any number of them."""
+    """Queries of alert rules, their snoozes and their incidents."""
 
-    def __init__(self, reader: QueryRunner) -> None:
-        self._rows = reader.rows
+    def __init__(self, runner: QueryRunner) -> None:
+        self._rows = runner.rows
 
     async def incident_rules(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
-        """For each incident that a rule found, by its id: the rule as it was then."""
-        found = {each.id: each for each in incidents if each.alert_rule_id is not None}
-        if not found:
+        """Return the rule of each incident that has one, as it was when the incident began, by the incident's id."""
+        with_rule = {each.id: each for each in incidents if each.alert_rule_id is not None}
+        if not with_rule:
             return {}
-        rules = await self.rules({each.alert_rule_id or 0 for each in found.values()})
-        earlier = await self._earlier(rules, found.values())
-        editions = {}
-        for incident in found.values():
+        rules = await self.rules({each.alert_rule_id or 0 for each in with_rule.values()})
+        earlier = await self._earlier_generations(rules, with_rule.values())
+        snapshots = {}
+        for incident in with_rule.values():
             rule = rules[incident.alert_rule_id or 0]
-            editions[incident.id] = earlier.get(
-                (rule.id, incident.alert_rule_generation or 0), RuleSnapshot.current(rule)
-            )
+            key = (rule.id, incident.alert_rule_generation or 0)
+            snapshots[incident.id] = earlier.get(key, RuleSnapshot.current(rule))
         snoozes = await self.snoozes(rules)
-        names = await self.references(list(rules.values()), [each.definition for each in editions.values()])
-        silent = {
+        references = await self.references(list(rules.values()), [each.definition for each in snapshots.values()])
+        snoozed = {
             rule for rule in rules if any(each.user_id is None or each.user_id == viewer for each in snoozes[rule])
         }
-        return {id_: IncidentRule(edition, names, edition.rule.id in silent) for id_, edition in editions.items()}
+        return {
+            id_: IncidentRule(snapshot, references, snapshot.rule.id in snoozed) for id_, snapshot in snapshots.items()
+        }
 
     async def rule(self, organization: int, id_: int) -> tuple[AlertRule, list[ProjectFacts]]:
-        """A live rule, with the facts that decide who may read it.
+        """Return a live rule, with the facts that decide who may read it.
 
-        :raises NotFound: the organization has none of this id.
+        :raises NotFound: the organization has no live rule of this id.
         """
         rule = (await self.rules([id_])).get(id_)
         if rule is None or rule.organization_id != organization or not rule.is_live:
             raise NotFound
-        rows = await self._rows(PROJECTS, {"organization": organization})
-        return rule, [project.facts for row in rows if (project := project_of(row)).facts.id in rule.projects]
+        return rule, [each.facts for each in await self._projects(organization) if each.facts.id in rule.projects]
 
     async def project(self, organization: int, slug: str) -> ProjectFacts:
-        """A project in use, as the policy asks for it.
+        """Return the policy's facts of an active project.
 
-        :raises NotFound: the organization has none of this slug.
+        :raises NotFound: the organization has no active project of this slug.
         """
-        rows = await self._rows(PROJECTS, {"organization": organization})
-        found = next((project for row in rows if (project := project_of(row)).slug == slug), None)
+        found = next((each for each in await self._projects(organization) if each.slug == slug), None)
         if found is None or not found.facts.active:
             raise NotFound
         return found.facts
@@ -122,79 +120,99 @@ class AlertRuleQueries:
     async def selected_projects(
         self, query: QueryParams, actor: Actor, organization: OrganizationFacts
     ) -> tuple[int, ...]:
-        """The projects whose rules are asked for.
+        """Return the ids of the projects that the query parameters of a rule list select.
 
-        :raises Refusal: a name does not fit, or the caller does not reach what it names.
+        :raises Refusal: a parameter is invalid or names a project that the actor has no access to.
         """
-        rows = await self._rows(PROJECTS, {"organization": organization.id})
-        return selected_projects(query, actor, organization, [project_of(row) for row in rows])
+        return selected_projects(query, actor, organization, await self._projects(organization.id))
 
-    async def page(self, wish: RuleListQuery, page: Page) -> list[AlertRule]:
-        """Live rules on these projects, the youngest first, one page."""
-        rows = await self._rows(
-            f"SELECT {RULE_COLUMNS} {_LISTED} {page.keyset_clause(('r.date_added', 'r.id'), descending=True)}",
-            wish._asdict() | page.parameters,
-        )
-        return [rule_of(row) for row in rows]
+    async def page(self, query: RuleListQuery, page: Page) -> list[AlertRule]:
+        """Return a page of live rules, newest first."""
+        statement = select(alert_rules.c.id).where(*query.conditions)
+        rows = await self._rows(paginate(statement, page, alert_rules.c.date_added, alert_rules.c.id, descending=True))
+        rules = await self.rules([row.id for row in rows])
+        return [rules[row.id] for row in rows if row.id in rules]
 
-    async def count(self, wish: RuleListQuery) -> int:
-        """How many there are in all."""
-        count: int = (await self._rows(f"SELECT count(*) {_LISTED}", wish._asdict()))[0][0]
+    async def count(self, query: RuleListQuery) -> int:
+        """Count the rules of a list, over all its pages."""
+        rows = await self._rows(select(func.count().label("rules")).select_from(alert_rules).where(*query.conditions))
+        count: int = rows[0].rules
         return count
 
     async def latest_incidents(self, rules: Collection[AlertRule], viewer: int | None) -> dict[int, JSON]:
-        """The last thing that each rule found since it says what it says, by the rule's id; null where nothing is."""
-        rows = await self._rows(_LATEST, {"ids": [rule.id for rule in rules]}) if rules else ()
-        found = {row.alert_rule_id: (incident_of(row), row.slugs) for row in rows}
-        by = await self.incident_rules([incident for incident, _ in found.values()], viewer)
-        return {
-            rule.id: incident_json(found[rule.id][0], projects=found[rule.id][1], alert_rule=by[found[rule.id][0].id])
-            if rule.id in found
-            else None
-            for rule in rules
-        }
+        """Return the latest incident of each rule's current generation, by the rule's id; ``None`` without one."""
+        latest = (
+            select(*INCIDENT_COLUMNS)
+            .where(
+                incidents.c.alert_rule_id == alert_rules.c.id,
+                incidents.c.alert_rule_generation == alert_rules.c.generation,
+            )
+            .order_by(incidents.c.id.desc())
+            .limit(1)
+            .lateral("latest")
+        )
+        statement = (
+            select(*latest.c, project_slugs(latest.c.id))
+            .select_from(alert_rules.join(latest, true()))
+            .where(alert_rules.c.id.in_([rule.id for rule in rules]))
+        )
+        rows = await self._rows(statement) if rules else ()
+        found = {row.alert_rule_id: (incident_from_row(row), row.slugs) for row in rows}
+        rule_of_incident = await self.incident_rules([incident for incident, _ in found.values()], viewer)
+        shown: dict[int, JSON] = {rule.id: None for rule in rules}
+        for id_, (incident, slugs) in found.items():
+            shown[id_] = incident_json(incident, projects=slugs, alert_rule=rule_of_incident[incident.id])
+        return shown
 
     async def rules(self, ids: Collection[int]) -> dict[int, AlertRule]:
-        """Rules by id, whatever their status."""
+        """Return rules by id, deleted ones included."""
         rows = await self._rows(RULES, {"ids": list(ids)}) if ids else ()
-        return {row.id: rule_of(row) for row in rows}
+        return {row.id: rule_from_row(row) for row in rows}
 
     async def snoozes(self, rules: Collection[int]) -> dict[int, list[Snooze]]:
-        """The snoozes that hold now, by rule."""
-        holding: dict[int, list[Snooze]] = defaultdict(list)
+        """Return the snoozes that are active now, by rule id."""
+        active: dict[int, list[Snooze]] = defaultdict(list)
         now = datetime.now(UTC)
         for row in await self._rows(SNOOZES, {"ids": list(rules)}) if rules else ():
-            snooze = snooze_of(row)
+            snooze = snooze_from_row(row)
             if snooze.is_active(now):
-                holding[snooze.rule_id].append(snooze)
-        return holding
+                active[snooze.rule_id].append(snooze)
+        return active
 
     async def references(
         self, rules: Sequence[AlertRule], definitions: Iterable[Definition] = (), people: Iterable[int] = ()
     ) -> RuleReferences:
-        """What the ids in these rules, and in what they said earlier, stand for; and more people by id."""
-        said = [*definitions, *(rule.definition for rule in rules)]
+        """Return what the ids in these rules and earlier definitions refer to; ``people`` are more user ids."""
+        all_definitions = [*definitions, *(rule.definition for rule in rules)]
+        project_ids = set(chain.from_iterable(rule.projects for rule in rules))
         creators = {rule.created_by for rule in rules if rule.created_by is not None}
-        projects = await self._rows(_PROJECT_SLUGS, {"ids": list(set(chain(*(rule.projects for rule in rules))))})
-        teams = await self._rows(TEAMS, {"ids": list(teams_in(said))})
-        persons = await self._rows(_PEOPLE, {"ids": list(people_in(said) | creators | set(people))})
+        user_ids = targeted_users(all_definitions) | creators | set(people)
+        slugs = await self._rows(select(projects.c.id, projects.c.slug).where(projects.c.id.in_(project_ids)))
+        teams = await self._rows(TEAMS, {"ids": list(targeted_teams(all_definitions))})
+        persons = await self._rows(select(*PERSON_COLUMNS).where(users.c.id.in_(user_ids)))
         return RuleReferences(
-            projects={row.id: row.slug for row in projects},
+            projects={row.id: row.slug for row in slugs},
             teams={row.id: row.slug for row in teams},
             people={row.id: person_from_row(row) for row in persons},
         )
 
-    async def _earlier(
+    async def _projects(self, organization: int) -> list[NamedProject]:
+        return [project_from_row(row) for row in await self._rows(projects_of(organization))]
+
+    async def _earlier_generations(
         self, rules: dict[int, AlertRule], incidents: Iterable[Incident]
     ) -> dict[tuple[int, int], RuleSnapshot]:
-        began = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
-        past = [(rule, generation) for rule, generation in began if generation < rules[rule].generation]
-        if not past:
+        generations = {(each.alert_rule_id or 0, each.alert_rule_generation or 0) for each in incidents}
+        earlier = [(rule, generation) for rule, generation in generations if generation < rules[rule].generation]
+        if not earlier:
             return {}
-        asked = {"rules": [rule for rule, _ in past], "generations": [generation for _, generation in past]}
+        parameters: dict[str, Any] = {
+            "rules": [rule for rule, _ in earlier],
+            "generations": [generation for _, generation in earlier],
+        }
         return {
             (row.rule_id, row.generation): RuleSnapshot(
-                rules[row.rule_id], definition_of(row.definition), row.date_modified, is_snapshot=True
+                rules[row.rule_id], definition_from_json(row.definition), row.date_modified, is_snapshot=True
             )
-            for row in await self._rows(GENERATIONS, asked)
+            for row in await self._rows(GENERATIONS, parameters)
         }

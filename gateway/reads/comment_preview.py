@@ -1,36 +1,44 @@
-"""Who would be told by a comment, before anybody writes it.
+"""Who a comment would notify, computed before it is posted.
 
-The rules are those that post it and plan its news (:mod:`models.incidents.mentions`,
-:mod:`models.notifications.suppression`); here is read what they ask.
+Mentions are resolved and recipients decided by the code that posts a comment and plans its notifications
+(:mod:`models.incidents.mentions`, :mod:`models.notifications.suppression`); this module loads what that code needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, func, or_, select
 
 from gateway.reads.database import QueryRunner
-from gateway.reads.queries import PERSON_COLUMNS, person_from_row
-from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
-from models.directory.tables import Person
-from models.enums import CallerKind, DecisionOutcome, NotificationReason, Role
-from models.incidents.mentions import Kind, MentionedTeam, parse, resolve_mentions
+from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
+from models.directory.queries import PERSON_COLUMNS, person_from_row
+from models.directory.tables import Person, members, projects, team_members, teams, users
+from models.enums import CallerKind, DecisionOutcome, NotificationReason, ObjectStatus, Role
+from models.incidents.incident import incident_projects, incidents
+from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
+from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
+from models.incidents.subscription import subscriptions
 from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
 from models.policy import Actor, OrganizationFacts
 
 
 @dataclass(frozen=True, slots=True)
 class PreviewRecipient:
-    """Somebody who would be told, and why."""
+    """A person whom a comment would notify, and the reason."""
 
     person: Person
     reason: NotificationReason
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """Everyone and every team that mentions name, as :class:`models.incidents.mentions.Facts`."""
+class _Directory:
+    """The people and teams that mentions refer to: implements :class:`models.incidents.mentions.Facts`.
+
+    ``members`` holds every account that was found, with the teams it was ever on, ``None`` for non-members.
+    """
 
     names: Mapping[str, int]
     members: Mapping[int, frozenset[int] | None]
@@ -50,71 +58,94 @@ class _Named:
 
 
 class CommentPreview:
-    """Reads who would be told."""
+    """Computes the recipients of a comment that is not posted yet."""
 
-    def __init__(self, reader: QueryRunner) -> None:
-        self._rows = reader.rows
+    def __init__(self, runner: QueryRunner) -> None:
+        self._rows = runner.rows
 
     async def recipients(
         self, organization: OrganizationFacts, identifier: int, mentions: Sequence[str | None], *, author: int | None
     ) -> list[PreviewRecipient]:
-        """Everyone that a comment with these mentions would tell, by id.
+        """Return the people whom a comment with these mentions would notify, by user id.
 
-        :raises InvalidFields: posting it would be refused for its mentions.
+        :raises InvalidFields: a mention is invalid, as it would be in the comment itself.
         """
-        incident = {"organization": organization.id, "identifier": identifier}
-        projects = tuple(project_facts(row) for row in await self._rows(_PROJECTS, incident))
+        is_incident = and_(incidents.c.organization_id == organization.id, incidents.c.identifier == identifier)
+        project_rows = await self._rows(
+            select(*PROJECT_COLUMNS).select_from(incidents.join(incident_projects).join(projects)).where(is_incident)
+        )
+        facts = tuple(project_from_row(row).facts for row in project_rows)
         mentioned = resolve_mentions(
             mentions,
-            await self._named(organization, mentions),
+            await self._load_mentioned(organization, mentions),
             organization=organization.id,
-            attached_teams={team for project in projects for team in project.teams},
+            attached_teams={team for project in facts for team in project.teams},
         )
-        subscribers = [row.user_id for row in await self._rows(_SUBSCRIBERS, incident)]
+        subscribers = await self._rows(
+            select(subscriptions.c.user_id).join_from(subscriptions, incidents).where(is_incident)
+        )
         reasons = strongest_reasons(
             {
                 NotificationReason.MENTION: mentioned.users,
                 NotificationReason.TEAM_MENTION: mentioned.team_users,
-                NotificationReason.SUBSCRIBED: subscribers,
+                NotificationReason.SUBSCRIBED: [row.user_id for row in subscribers],
             }
         )
-        people = await self._rows(_PEOPLE, {"organization": organization.id, "ids": list(reasons)})
+        candidates = await self._rows(
+            select(*PERSON_COLUMNS, members.c.role, _active_teams().label("teams"))
+            .select_from(users.outerjoin(members, _is_member_of(organization)))
+            .where(users.c.id.in_(reasons))
+            .order_by(users.c.id)
+        )
         return [
             PreviewRecipient(person_from_row(row), reasons[row.id])
-            for row in people
+            for row in candidates
             if decide_notification(
                 Recipient(
-                    _actor_of(row),
+                    _actor_from_row(row),
                     reasons[row.id],
                     is_author=row.id == author,
                     organization=organization,
-                    projects=projects,
+                    projects=facts,
                 )
             ).outcome
             is DecisionOutcome.DELIVERED
         ]
 
-    async def _named(self, organization: OrganizationFacts, mentions: Sequence[str | None]) -> _Named:
-        targets = [target for each in mentions if each is not None and (target := parse(each))]
-        users = await self._rows(
-            _MENTIONED,
-            {
-                "organization": organization.id,
-                "ids": [target.id for target in targets if target.kind is Kind.USER],
-                "names": [target.name for target in targets if target.kind is Kind.NAME],
-            },
+    async def _load_mentioned(self, organization: OrganizationFacts, mentions: Sequence[str | None]) -> _Directory:
+        targets = [target for each in mentions if each is not None and (target := parse_mention(each))]
+        named = [target.name for target in targets if target.kind is MentionKind.NAME]
+        username, email = func.lower(users.c.username), func.lower(users.c.email)
+        people = await self._rows(
+            select(
+                users.c.id,
+                username.label("username"),
+                email.label("email"),
+                members.c.id.is_not(None).label("is_member"),
+                _teams_ever().label("teams_ever"),
+            )
+            .select_from(users.outerjoin(members, _is_member_of(organization)))
+            .where(
+                or_(
+                    users.c.id.in_([target.id for target in targets if target.kind is MentionKind.USER]),
+                    username.in_(named),
+                    email.in_(named),
+                )
+            )
+            .order_by(users.c.is_active, users.c.id.desc())
         )
-        teams = await self._rows(_TEAMS, {"ids": [target.id for target in targets if target.kind is Kind.TEAM]})
-        # The last to come wins: active accounts after inactive ones, older after younger, usernames after addresses.
-        names = {row.email: row.id for row in users} | {row.username: row.id for row in users}
-        return _Named(
+        team_ids = [target.id for target in targets if target.kind is MentionKind.TEAM]
+        team_rows = await self._rows(MENTIONED_TEAMS, {"ids": team_ids})
+        # Later rows win: active accounts over inactive ones, older over younger, usernames over e-mail addresses.
+        names = {row.email: row.id for row in people} | {row.username: row.id for row in people}
+        return _Directory(
             names,
-            {row.id: frozenset(row.teams_ever) if row.is_member else None for row in users},
-            {row.id: MentionedTeam(row.id, row.organization_id, frozenset(row.people)) for row in teams},
+            {row.id: frozenset(row.teams_ever) if row.is_member else None for row in people},
+            {row.id: mentioned_team_from_row(row) for row in team_rows},
         )
 
 
-def _actor_of(row: Any) -> Actor:
+def _actor_from_row(row: Any) -> Actor:
     return Actor(
         kind=CallerKind.USER,
         user_id=row.id,
@@ -123,43 +154,24 @@ def _actor_of(row: Any) -> Actor:
     )
 
 
-_PROJECTS: Final = f"""
-SELECT {PROJECT_COLUMNS}
-FROM incidents i
-JOIN incident_projects ip ON ip.incident_id = i.id
-JOIN projects p ON p.id = ip.project_id
-WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
-"""  # noqa: S608 - our own columns
+def _is_member_of(organization: OrganizationFacts) -> ColumnElement[bool]:
+    return and_(members.c.user_id == users.c.id, members.c.organization_id == organization.id)
 
-_SUBSCRIBERS: Final = """
-SELECT s.user_id FROM incident_subscriptions s JOIN incidents i ON i.id = s.incident_id
-WHERE i.organization_id = %(organization)s AND i.identifier = %(identifier)s
-"""
 
-_MENTIONED: Final = """
-SELECT u.id, lower(u.username) AS username, lower(u.email) AS email, m.id IS NOT NULL AS is_member,
-       ARRAY(SELECT tm.team_id FROM team_members tm WHERE tm.member_id = m.id) AS teams_ever
-FROM users u LEFT JOIN members m ON m.user_id = u.id AND m.organization_id = %(organization)s
-WHERE u.id = ANY(%(ids)s::bigint[]) OR lower(u.username) = ANY(%(names)s::text[])
-   OR lower(u.email) = ANY(%(names)s::text[])
-ORDER BY u.is_active, u.id DESC
-"""
+def _teams_ever() -> ColumnElement[list[int]]:
+    ids = select(team_members.c.team_id).where(team_members.c.member_id == members.c.id).correlate(members)
+    return func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))
 
-_TEAMS: Final = """
-SELECT t.id, t.organization_id, coalesce(array_agg(u.id) FILTER (WHERE tm.is_active AND u.is_active), '{}') AS people
-FROM teams t
-LEFT JOIN team_members tm ON tm.team_id = t.id
-LEFT JOIN members m ON m.id = tm.member_id AND m.organization_id = t.organization_id
-LEFT JOIN users u ON u.id = m.user_id
-WHERE t.id = ANY(%(ids)s::bigint[])
-GROUP BY t.id
-"""
 
-_PEOPLE: Final = f"""
-SELECT {PERSON_COLUMNS}, m.role, ARRAY(
-    SELECT t.id FROM team_members tm JOIN teams t ON t.id = tm.team_id AND t.status = 'active'
-    WHERE tm.member_id = m.id AND tm.is_active
-) AS teams
-FROM users u LEFT JOIN members m ON m.user_id = u.id AND m.organization_id = %(organization)s
-WHERE u.id = ANY(%(ids)s::bigint[]) ORDER BY u.id
-"""  # noqa: S608 - our own columns
+def _active_teams() -> ColumnElement[list[int]]:
+    ids = (
+        select(teams.c.id)
+        .join_from(team_members, teams)
+        .where(
+            teams.c.status == ObjectStatus.ACTIVE,
+            team_members.c.member_id == members.c.id,
+            team_members.c.is_active,
+        )
+        .correlate(members)
+    )
+    return func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))

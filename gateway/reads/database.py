@@ -1,13 +1,16 @@
-"""One way to read: within a time limit, once more on a broken connection, and "unavailable" for what can pass."""
+"""Run read statements: a time limit, one retry on a broken connection, and keyset pages."""
 
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import ColumnElement, Executable, Select, false, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from gateway.http.pagination import Page
 from models.database.engine import is_transient
 from models.refusals import Refusal, Unavailable
 
@@ -15,32 +18,58 @@ Rows = Sequence[Any]
 
 
 class QueryRunner:
-    """Runs single statements; ``seconds`` is for each, the repetition included."""
+    """Runs one statement at a time; ``seconds`` limits each statement, its retry included."""
 
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
         # One statement needs no transaction around it.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._seconds = seconds
 
-    async def rows(self, statement: str, parameters: Mapping[str, Any]) -> Rows:
-        """What the statement finds.
+    async def rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
+        """Run a statement, of SQLAlchemy Core or in psycopg's SQL text, and return all its rows.
 
-        :raises Unavailable: the database is away, or takes too long.
+        :raises Unavailable: the database is unreachable or did not answer in time.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 for attempt in (1, 2):
                     try:
                         async with self._engine.connect() as connection:
-                            return (await connection.exec_driver_sql(statement, dict(parameters))).all()
-                    except Exception as fault:
-                        # Once more: the connection may have broken while it lay in the pool.
-                        if attempt == 2 or not is_transient(fault):
+                            return await fetch_all(connection, statement, parameters)
+                    except Exception as error:
+                        # Retry once: the connection may have broken while it was idle in the pool.
+                        if attempt == 2 or not is_transient(error):
                             raise
         except Refusal:
             raise
-        except Exception as fault:
-            if is_transient(fault):
-                raise Unavailable("Temporarily unavailable; try again.") from fault
+        except Exception as error:
+            if is_transient(error):
+                raise Unavailable("Temporarily unavailable; try again.") from error
             raise
         raise AssertionError("unreachable")  # pragma: no cover
+
+
+async def fetch_all(
+    connection: AsyncConnection, statement: Executable | str, parameters: Mapping[str, Any] | None = None
+) -> Rows:
+    """Run a statement, of SQLAlchemy Core or in psycopg's SQL text, and return all its rows."""
+    if isinstance(statement, str):
+        return (await connection.exec_driver_sql(statement, dict(parameters or {}))).all()
+    return (await connection.execute(statement, parameters)).all()
+
+
+def paginate(statement: Select[Any], page: Page, *columns: ColumnElement[Any], descending: bool = False) -> Select[Any]:
+    """Order a statement by the columns of the cursor's key, and restrict it to the page and one row more.
+
+    The additional row shows whether another page follows. A page before the first one is empty.
+    """
+    is_descending = descending != page.cursor.backwards
+    order = [column.desc() if is_descending else column.asc() for column in columns]
+    paged = statement.order_by(*order).limit(page.limit)
+    if page.cursor.key is None:
+        return paged.where(false()) if page.cursor.backwards else paged
+    if is_descending:
+        is_beyond = operator.le if page.cursor.includes else operator.lt
+    else:
+        is_beyond = operator.ge if page.cursor.includes else operator.gt
+    return paged.where(is_beyond(tuple_(*columns), page.cursor.key))

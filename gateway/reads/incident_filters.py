@@ -1,6 +1,6 @@
-"""Which incidents a list asks for: its parameters, judged against what the caller may reach. No input, no output.
+"""Query parameters of the incident list, checked and turned into a filter; pure functions.
 
-Parameters are looked at in the order of the incident API that tocsin gives back, so that the first wrong one answers.
+Parameters are checked in the order of Sentry's incident API, so that the first invalid one decides the response.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from dateutil import parser
 from starlette.datastructures import QueryParams
 
+from gateway.reads.projects import NamedProject
 from models.enums import MAX_ID, Feature, IncidentStatus
 from models.policy import (
     Actor,
     OrganizationFacts,
-    ProjectFacts,
     TeamFacts,
     has_project_access,
     is_listed_by_default,
@@ -33,11 +33,11 @@ ALL_SLUGS: Final = "$all"
 MY_TEAMS: Final = "myteams"
 UNASSIGNED: Final = "unassigned"
 
-_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
 
 
 class StatusFilter(Enum):
-    """The statuses that a list can be cut down to, by their names in ``status``; another name cuts nothing."""
+    """Values of the query parameter ``status``; any other value selects every status."""
 
     OPEN = "open"
     CLOSED = "closed"
@@ -46,7 +46,7 @@ class StatusFilter(Enum):
 
     @property
     def statuses(self) -> tuple[IncidentStatus, ...]:
-        """The statuses meant."""
+        """The statuses that the value selects."""
         return _STATUSES[self]
 
 
@@ -56,19 +56,16 @@ _STATUSES: Final = {
     StatusFilter.WARNING: (IncidentStatus.WARNING,),
     StatusFilter.CRITICAL: (IncidentStatus.CRITICAL,),
 }
-_STANDINGS: Final = {standing.value: standing for standing in StatusFilter}
-
-
-class Project(NamedTuple):
-    """A project of the organization, by both of its names."""
-
-    slug: str
-    facts: ProjectFacts
+_STATUS_FILTERS: Final = {each.value: each for each in StatusFilter}
 
 
 @dataclass(frozen=True, slots=True)
 class RuleFilter:
-    """What is asked of an incident's alert rule. ``teams`` are owners; ``None`` asks for no owner at all."""
+    """Conditions on an incident's alert rule, as it was when the incident began.
+
+    ``with_snapshots`` includes incidents of earlier generations of ``alert_rule``. ``teams`` are ids of owners, with
+    ``or_unassigned`` also rules without one; ``None`` accepts every owner. ``only_events`` leaves out other datasets.
+    """
 
     environments: frozenset[str] = frozenset()
     alert_rule: int | None = None
@@ -78,8 +75,8 @@ class RuleFilter:
     only_events: bool = False
 
     @property
-    def names_none(self) -> bool:
-        """Whether it asks for a rule that no number can name, or for teams that nobody knows."""
+    def matches_nothing(self) -> bool:
+        """Whether no incident can match: the rule id is out of range, or none of the named teams exists."""
         if self.teams is not None and not self.teams and not self.or_unassigned:
             return True
         return self.alert_rule is not None and not 0 < self.alert_rule <= MAX_ID
@@ -87,10 +84,10 @@ class RuleFilter:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """Incidents on one of these projects that meet all of this. ``title`` is part of one; empty texts ask nothing.
+    """Which incidents a list contains: those on one of ``projects`` (ids) that meet every condition.
 
-    ``start`` drops what was closed before it, ``end`` what began after it. ``dedup_key`` asks for one incident: the
-    open one of this key, else the latest.
+    ``title`` is a substring, in any case; empty, it matches every title. ``start`` leaves out incidents closed before
+    it, ``end`` those that began after it. ``dedup_key`` selects the open incident of this key, else its latest one.
     """
 
     organization: int
@@ -104,48 +101,48 @@ class IncidentFilter:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing can match."""
-        return not self.projects or self.rule.names_none
+        """Whether no incident can match."""
+        return not self.projects or self.rule.matches_nothing
 
 
-def select(
+def parse_incident_filter(
     query: QueryParams,
     *,
     actor: Actor,
     organization: OrganizationFacts,
-    projects: Sequence[Project],
+    projects: Sequence[NamedProject],
     teams: Mapping[int, TeamFacts],
     environments: Collection[str] = (),
     has_other_datasets: bool = True,
     today: datetime,
 ) -> IncidentFilter:
-    """The incidents that the parameters ask for, if the caller may ask for them.
+    """Return the filter that the query parameters describe.
 
-    ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, wherever they are; ``environments`` the
-    names that alert rules of the organization use, ``has_other_datasets`` whether any of them watches something else
-    than events. Parts that a date leaves out are those of ``today``.
+    ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, of any organization; ``environments`` the
+    names that alert rules of the organization use; ``has_other_datasets``: whether any rule watches another
+    dataset than events. A date without a time or a year takes it from the start of ``today``.
 
-    :raises Refusal: a parameter does not fit, or names what the caller does not reach.
+    :raises Refusal: a parameter is invalid, or names something that the actor has no access to.
     """
-    chosen = selected_projects(query, actor, organization, projects)
-    asked = frozenset(query.getlist("environment"))
-    if not asked <= frozenset(environments):
+    project_ids = selected_projects(query, actor, organization, projects)
+    names = frozenset(query.getlist("environment"))
+    if not names <= frozenset(environments):
         raise NotFound
     alert_rule = int_parameter(query, "alertRule")
-    start, end = (_moment(query, name, today) for name in ("start", "end"))
+    start, end = (_timestamp(query, name, today) for name in ("start", "end"))
     owners, or_unassigned = _teams(query, actor, organization, teams)
     return IncidentFilter(
         organization=organization.id,
-        projects=chosen,
+        projects=project_ids,
         rule=RuleFilter(
-            environments=asked,
+            environments=names,
             alert_rule=alert_rule,
             with_snapshots=alert_rule is not None and query.get("includeSnapshots", "") != "",
             teams=owners,
             or_unassigned=or_unassigned,
             only_events=has_other_datasets and not organization.has(Feature.PERFORMANCE),
         ),
-        status=_STANDINGS.get(query.get("status", "")),
+        status=_STATUS_FILTERS.get(query.get("status", "")),
         start=start,
         end=end,
         title=_storable(query.get("title", "")),
@@ -154,60 +151,61 @@ def select(
 
 
 def team_ids(query: QueryParams) -> list[int]:
-    """The ids in ``team``, for their facts to be read."""
+    """Return the team ids in the query parameter ``team``."""
     return [id_ for each in query.getlist("team") if (id_ := identifier(each)) is not None]
 
 
 def selected_projects(
-    query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[Project]
+    query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[NamedProject]
 ) -> tuple[int, ...]:
-    """The projects that a list is about: those named, or those of the caller's teams.
+    """Return the ids of the projects that a list covers: those that the parameters name, or those of the actor's teams.
 
-    :raises Refusal: a name does not fit, or the caller does not reach what it names.
+    :raises Refusal: a parameter is invalid, or names a project that the actor has no access to.
     """
-    reached = {each.slug: each.facts.id for each in projects if has_project_access(actor, organization, each.facts)}
+    accessible = {each.slug: each.facts.id for each in projects if has_project_access(actor, organization, each.facts)}
     if slugs := set(filter(None, query.getlist("projectSlug"))):
-        return tuple(reached.values()) if ALL_SLUGS in slugs else _each_of(slugs, reached)
+        return tuple(accessible.values()) if ALL_SLUGS in slugs else _ids_of(slugs, accessible)
     if ids := {_project_id(each) for each in query.getlist("project")}:
-        return tuple(reached.values()) if ALL_PROJECTS in ids else _each_of(ids, {id_: id_ for id_ in reached.values()})
+        by_id = {id_: id_ for id_ in accessible.values()}
+        return tuple(accessible.values()) if ALL_PROJECTS in ids else _ids_of(ids, by_id)
     if "dedupKey" in query:
-        # A key names an incident: whoever reaches it finds it.
-        return tuple(reached.values())
+        # A dedup key names one incident, so every accessible project is searched.
+        return tuple(accessible.values())
     return tuple(each.facts.id for each in projects if is_listed_by_default(actor, organization, each.facts))
 
 
-def _each_of(names: Collection[Any], reached: Mapping[Any, int]) -> tuple[int, ...]:
-    if not reached.keys() >= set(names):
+def _ids_of(names: Collection[Any], accessible: Mapping[Any, int]) -> tuple[int, ...]:
+    if not accessible.keys() >= set(names):
         raise Forbidden
-    return tuple(sorted(reached[name] for name in names))
+    return tuple(sorted(accessible[name] for name in names))
 
 
 def _project_id(text: str) -> int:
-    if not (number := _WHOLE.fullmatch(text)):
+    if not (number := _INTEGER.fullmatch(text)):
         raise MalformedRequest("Invalid project parameter. Values must be numbers.")
     return int(number[1])
 
 
 def int_parameter(query: QueryParams, name: str) -> int | None:
-    """A parameter that is a whole number, if it was sent.
+    """Return an integer query parameter, ``None`` without it.
 
-    :raises Malformed: it is something else.
+    :raises MalformedRequest: the value is not an integer.
     """
     if name not in query:
         return None
-    if not (found := _WHOLE.fullmatch(query[name])):
+    if not (found := _INTEGER.fullmatch(query[name])):
         raise MalformedRequest(f"Invalid {name} parameter. The value must be a number.")
     return int(found[1])
 
 
-def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:
+def _timestamp(query: QueryParams, name: str, today: datetime) -> datetime | None:
     if name not in query:
         return None
     try:
-        said: datetime = parser.parse(
+        parsed: datetime = parser.parse(
             query[name], default=today.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
         )
-        return (said if said.tzinfo else said.replace(tzinfo=UTC)).astimezone(UTC)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, ArithmeticError):
         raise MalformedRequest(
             f"Invalid {name} parameter. The value must be a date, such as 2026-11-23T10:00:00Z."
@@ -217,21 +215,21 @@ def _moment(query: QueryParams, name: str, today: datetime) -> datetime | None:
 def _teams(
     query: QueryParams, actor: Actor, organization: OrganizationFacts, teams: Mapping[int, TeamFacts]
 ) -> tuple[frozenset[int] | None, bool]:
-    said = list(dict.fromkeys(query.getlist("team")))
-    if not said:
+    values = list(dict.fromkeys(query.getlist("team")))
+    if not values:
         return None, False
-    named = [each for each in said if each not in (MY_TEAMS, UNASSIGNED)]
+    named = [each for each in values if each not in (MY_TEAMS, UNASSIGNED)]
     for each in named:
         if not re.fullmatch("[0-9]+", each):
             raise StringRefusal(f"Invalid Team ID: {each}")
-    # Ids that no team has are passed over.
+    # Ids without a team are ignored.
     known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
     for team in known:
         require_team_access(actor, organization, team)
-    mine = actor.teams if MY_TEAMS in said else frozenset[int]()
-    return frozenset(team.id for team in known) | mine, UNASSIGNED in said
+    mine = actor.teams if MY_TEAMS in values else frozenset[int]()
+    return frozenset(team.id for team in known) | mine, UNASSIGNED in values
 
 
 def _storable(text: str) -> str:
-    # Nothing stored holds a NUL, and the database takes none.
+    # PostgreSQL takes no NUL in text, so no stored text contains one.
     return text.replace("\0", "\ufffd")

@@ -1,40 +1,40 @@
-"""The incident list: what a selection means, a page at a time, with what its readers want to see beside it."""
+"""The incident list: its filter, the keys of a page, and the incidents of the page with what they are shown with."""
 
-# ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from sqlalchemy import exists, or_, select, true
 from starlette.datastructures import QueryParams
 
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows
-from gateway.reads.incident_filters import IncidentFilter, select, team_ids
+from gateway.reads.incident_filters import IncidentFilter, parse_incident_filter, team_ids
 from gateway.reads.incident_list_pages import page_keys
-from gateway.reads.queries import (
-    ACTIVITY_COLUMNS,
-    INCIDENT_COLUMNS,
-    PERSON_COLUMNS,
-    PROJECTS,
-    activity_from_row,
-    author_from_row,
-    incident_of,
-    person_from_row,
-    project_of,
-)
-from models.directory.tables import Person
+from gateway.reads.projects import project_from_row, project_slugs, projects_of
+from gateway.reads.queries import AUTHOR_COLUMNS, author_from_row
+from models.alert_rules.alert_rule import alert_rule_generations, alert_rules, environments
+from models.alert_rules.enums import Dataset
+from models.directory.queries import PERSON_COLUMNS, TEAMS, person_from_row, team_facts_from_row
+from models.directory.tables import Person, users
 from models.enums import Feature
-from models.incidents.activity import Activity
-from models.incidents.incident import Incident
-from models.policy import Actor, OrganizationFacts, TeamFacts
+from models.incidents.activity import Activity, activities
+from models.incidents.incident import Incident, incident_seen, incidents
+from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, activity_from_row, incident_from_row
+from models.policy import Actor, OrganizationFacts
 
-MOST_ACTIVITIES: Final = 1_000
-"""Of a whole page, when activities are asked for with it."""
+MAX_ACTIVITIES: Final = 1_000
+"""How many activities a page shows in all, if they are requested."""
 
 
 class IncidentListItem(NamedTuple):
-    """An incident of a page. ``activities`` and ``seen_by`` are ``None`` unless they were asked for."""
+    """An incident of a page; ``projects`` are slugs.
+
+    ``activities``, newest first and each with its author, and ``seen_by``, most recent first, are ``None`` unless they
+    were requested.
+    """
 
     incident: Incident
     projects: list[str]
@@ -43,103 +43,107 @@ class IncidentListItem(NamedTuple):
 
 
 class IncidentList:
-    """Reads the list."""
+    """Queries of the incident list."""
 
-    def __init__(self, reader: QueryRunner) -> None:
-        self._rows = reader.rows
+    def __init__(self, runner: QueryRunner) -> None:
+        self._rows = runner.rows
 
     async def parse_filter(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
-        """The incidents that the parameters ask for.
+        """Return the filter that the query parameters describe.
 
-        :raises Refusal: a parameter does not fit, or names what the caller does not reach.
+        :raises Refusal: a parameter is invalid or names something that the actor has no access to.
         """
-        here = {"organization": organization.id}
-        projects = await self._rows(PROJECTS, here)
+        projects = await self._rows(projects_of(organization.id))
         ids = team_ids(query)
-        teams = await self._rows(_TEAMS, {"ids": ids}) if ids else ()
-        environments = await self._rows(_ENVIRONMENTS, here) if "environment" in query else ()
-        others = () if organization.has(Feature.PERFORMANCE) else await self._rows(_OTHER_DATASETS, here)
-        return select(
+        teams = await self._rows(TEAMS, {"ids": ids}) if ids else ()
+        return parse_incident_filter(
             query,
             actor=actor,
             organization=organization,
-            projects=[project_of(row) for row in projects],
-            teams={row.id: TeamFacts(row.id, row.organization_id, row.name, row.active) for row in teams},
-            environments=[row.name for row in environments],
-            has_other_datasets=bool(others),
+            projects=[project_from_row(row) for row in projects],
+            teams={row.id: team_facts_from_row(row) for row in teams},
+            environments=await self._environments(organization.id) if "environment" in query else (),
+            has_other_datasets=not organization.has(Feature.PERFORMANCE)
+            and await self._has_other_datasets(organization.id),
             today=datetime.now(UTC),
         )
 
-    async def keys(self, selection: IncidentFilter, page: Page) -> Rows:
-        """Which incidents are on the page, by ``date_started`` and ``incident_id``, one more than its size at most."""
-        asking = page_keys(selection, page)
+    async def keys(self, filter_: IncidentFilter, page: Page) -> Rows:
+        """Return the ``date_started`` and ``incident_id`` of a page's incidents, and of one more if there is one."""
+        statements = page_keys(filter_, page)
         try:
-            statement, parameters = next(asking)
+            statement, parameters = next(statements)
             while True:
-                statement, parameters = asking.send(await self._rows(statement, parameters))
+                statement, parameters = statements.send(await self._rows(statement, parameters))
         except StopIteration as end:
             found: Rows = end.value
             return found
 
     async def items(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
-        """The incidents of these keys by their ids, with what was asked for beside them."""
+        """Return the incidents of these keys, by id; incidents deleted since are missing."""
         if not keys:
             return {}
-        ids = {"ids": [key.incident_id for key in keys]}
-        incidents = await self._rows(_INCIDENTS, ids)
-        happened: dict[int, list[tuple[Activity, Person | None]]] = {row.id: [] for row in incidents}
-        for row in await self._rows(_ACTIVITIES, ids) if activities else ():
-            happened.setdefault(row.incident_id, []).append((activity_from_row(row), author_from_row(row)))
-        seen: dict[int, list[tuple[Person, datetime]]] = {row.id: [] for row in incidents}
-        for row in await self._rows(_SEEN, ids) if seen_by else ():
-            seen.setdefault(row.incident_id, []).append((person_from_row(row), row.last_seen))
+        ids = [key.incident_id for key in keys]
+        rows = await self._rows(select(*INCIDENT_COLUMNS, project_slugs(incidents.c.id)).where(incidents.c.id.in_(ids)))
+        activities_of = await self._activities(ids) if activities else None
+        viewers_of = await self._viewers(ids) if seen_by else None
         return {
             row.id: IncidentListItem(
-                incident_of(row),
+                incident_from_row(row),
                 row.slugs,
-                happened[row.id] if activities else None,
-                seen[row.id] if seen_by else None,
+                None if activities_of is None else activities_of[row.id],
+                None if viewers_of is None else viewers_of[row.id],
             )
-            for row in incidents
+            for row in rows
         }
 
+    async def _environments(self, organization: int) -> list[str]:
+        rows = await self._rows(select(environments.c.name).where(environments.c.organization_id == organization))
+        return [row.name for row in rows]
 
-# --- what is shown ---------------------------------------------------------------------------------------------
+    async def _has_other_datasets(self, organization: int) -> bool:
+        """Return whether any generation of any rule watches another dataset than events."""
+        earlier = exists().where(
+            alert_rule_generations.c.rule_id == alert_rules.c.id,
+            alert_rule_generations.c.definition["dataset"].astext != Dataset.EVENTS,
+        )
+        statement = (
+            select(alert_rules.c.id)
+            .where(alert_rules.c.organization_id == organization)
+            .where(or_(alert_rules.c.definition["dataset"].astext != Dataset.EVENTS, earlier))
+            .limit(1)
+        )
+        return bool(await self._rows(statement))
 
-_TEAMS: Final = """
-SELECT id, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
-"""
+    async def _activities(self, ids: list[int]) -> dict[int, list[tuple[Activity, Person | None]]]:
+        # No incident needs more rows than the whole page shows, so each is read along its index up to that number.
+        latest = (
+            select(*ACTIVITY_COLUMNS)
+            .where(activities.c.incident_id == incidents.c.id)
+            .order_by(activities.c.date_added.desc(), activities.c.id.desc())
+            .limit(MAX_ACTIVITIES)
+            .lateral("latest")
+        )
+        rows = await self._rows(
+            select(*latest.c, *AUTHOR_COLUMNS)
+            .select_from(incidents.join(latest, true()).outerjoin(users, users.c.id == latest.c.user_id))
+            .where(incidents.c.id.in_(ids))
+            .order_by(latest.c.date_added.desc(), latest.c.id.desc())
+            .limit(MAX_ACTIVITIES)
+        )
+        found: dict[int, list[tuple[Activity, Person | None]]] = defaultdict(list)
+        for row in rows:
+            found[row.incident_id].append((activity_from_row(row), author_from_row(row)))
+        return found
 
-_ENVIRONMENTS: Final = "SELECT name FROM environments WHERE organization_id = %(organization)s"
-
-_OTHER_DATASETS: Final = """
-SELECT 1 FROM alert_rules r WHERE r.organization_id = %(organization)s AND (
-    r.definition->>'dataset' <> 'events' OR EXISTS (
-        SELECT 1 FROM alert_rule_generations g WHERE g.rule_id = r.id AND g.definition->>'dataset' <> 'events'))
-LIMIT 1
-"""
-
-_INCIDENTS: Final = f"""
-SELECT {INCIDENT_COLUMNS}, ARRAY(
-    SELECT p.slug FROM incident_projects ip JOIN projects p ON p.id = ip.project_id WHERE ip.incident_id = i.id
-    ORDER BY p.slug
-) AS slugs
-FROM incidents i WHERE i.id = ANY(%(ids)s::bigint[])
-"""
-
-_ACTIVITIES: Final = f"""
-SELECT {ACTIVITY_COLUMNS}
-FROM unnest(%(ids)s::bigint[]) AS wanted(id)
-CROSS JOIN LATERAL (
-    SELECT * FROM incident_activities WHERE incident_id = wanted.id
-    ORDER BY date_added DESC, id DESC LIMIT {MOST_ACTIVITIES}
-) AS a
-LEFT JOIN users u ON u.id = a.user_id
-ORDER BY a.date_added DESC, a.id DESC LIMIT {MOST_ACTIVITIES}
-"""
-
-_SEEN: Final = f"""
-SELECT s.incident_id, s.last_seen, {PERSON_COLUMNS}
-FROM incident_seen s JOIN users u ON u.id = s.user_id
-WHERE s.incident_id = ANY(%(ids)s::bigint[]) ORDER BY s.last_seen DESC, u.id
-"""
+    async def _viewers(self, ids: list[int]) -> dict[int, list[tuple[Person, datetime]]]:
+        rows = await self._rows(
+            select(incident_seen.c.incident_id, incident_seen.c.last_seen, *PERSON_COLUMNS)
+            .join_from(incident_seen, users)
+            .where(incident_seen.c.incident_id.in_(ids))
+            .order_by(incident_seen.c.last_seen.desc(), users.c.id)
+        )
+        found: dict[int, list[tuple[Person, datetime]]] = defaultdict(list)
+        for row in rows:
+            found[row.incident_id].append((person_from_row(row), row.last_seen))
+        return found

@@ -1,258 +1,284 @@
-"""A part of a title, or a rule, found by an index that knows which three letters stand in which titles, and when.
+"""Search of titles and rules in the incident list: by trigrams, with an index that holds them per time bucket.
 
-The same index knows of each incident the rule that found it, in which generation, and the rule's team, environment and
-dataset. It has no order, and the order of the list knows nothing of all this. So the list is gone through era by era,
-from the cursor on: 32 days at a time, and where those hold too much to be sorted, 2 days, then 3 hours. An era is one
-look into the index: next to nothing if none of its incidents has what is asked, and else what is found there is what is
-shown.
+For each incident, the search index also holds keys of its rule, the rule's generation, and its team, environment and
+dataset. It has no order, and the indexes in list order have no keys. So a search goes through the list by time bucket,
+from the cursor on: 32 days at a time, split into buckets of 2 days and 3 hours where more incidents match than can be
+sorted. A bucket is one index access: nearly free if nothing in it matches, and proportional to its matches otherwise.
 
-Which of its letters a part is searched by is learned from titles nearby: those that are rare, alone or together. The
-index also knows the letters around each space, since two words may be common, and rare side by side.
+Which trigrams of a title are looked up is decided by a sample of titles nearby: those that are rare, alone or together.
+The index also holds the text around each space, since two words may be common and their combination rare.
+See docs/decisions/0017-title-search-in-time-buckets.md and 0018-rules-in-the-search-index.md.
 """
 
-# ruff: noqa: S608 - statements are put together from words of our own; what callers say goes along as parameters
+# ruff: noqa: S608 - the SQL is composed of our own fragments; callers' values are parameters
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from gateway.reads.incident_filters import IncidentFilter
-from gateway.reads.incident_list_ranges import GENERATION, OF_PROJECTS, OF_RULE, Part, conditions_of_rule
+from gateway.reads.incident_list_ranges import (
+    CURRENT_GENERATION,
+    IN_PROJECTS,
+    RULE_COLUMN_LIST,
+    Segment,
+    rule_conditions,
+)
+from models.alert_rules.enums import Dataset
+from models.incidents.incident import IS_OPEN
 from models.incidents.list_projection import (
     AROUND_SPACE,
     BEFORE_SPACE,
-    ERAS,
-    LETTERS,
-    TITLE_KEYS,
-    era_key,
-    letters_key,
-    long_key,
+    SEARCH_KEYS,
+    TIME_BUCKETS,
+    TRIGRAM_LENGTH,
+    bucket_key,
+    long_titles_key,
+    search_key,
 )
 
-MOST_LETTERS: Final = 12
-MOST_SPACES: Final = 4
-"""How many letters of a part are looked at, to find the rare ones, and how many spaces."""
+MAX_TRIGRAMS: Final = 12
+MAX_SPACES: Final = 4
+"""How many trigrams, and how many spaces, of a title are considered."""
 
-MOST_CHOSEN: Final = 3
+MAX_CHOSEN: Final = 3
+"""How many of them are looked up together."""
 
-SAMPLE: Final = 300
-"""How many titles are looked at for it."""
+SAMPLE_SIZE: Final = 300
+"""How many titles are sampled to choose them."""
 
-RARE: Final = 0.01
-"""Letters that fewer have together need no more beside them."""
+RARE_SHARE: Final = 0.01
+"""Trigrams that no larger share of the sample has in common are selective enough."""
 
-FEW: Final = 300
-"""What an era may hold and be sorted at once."""
+MAX_SORTED: Final = 300
+"""How many matches of a time bucket are sorted; a bucket with more is split."""
 
-MOST_NAMED: Final = 32
-"""Up to so many projects are searched one by one; of more, the organization is searched."""
+MAX_PROJECT_SCOPES: Final = 32
+"""Up to this many projects are searched one by one; with more, the organization is searched."""
 
-MOST_NAMES: Final = 160
-"""And for each of them up to so many teams or environments, all in all."""
-
-
-def can_search(selection: IncidentFilter) -> bool:
-    """Whether the index knows anything of what is asked."""
-    return len(selection.title) >= LETTERS or bool(facts_of(selection))
+MAX_SCOPED_KEYS: Final = 160
+"""The limit of projects times the teams or environments looked up in each."""
 
 
-def named(selection: IncidentFilter) -> list[int]:
-    """Whose letters are searched for, as the index knows them: each project's, or the organization's."""
-    widest = max((len(fact) for fact in facts_of(selection)), default=1)
-    if len(selection.projects) <= MOST_NAMED and len(selection.projects) * widest <= MOST_NAMES:
-        return [~project for project in selection.projects]
-    return [selection.organization]
+def can_search(filter_: IncidentFilter) -> bool:
+    """Return whether the search index holds anything that the filter names."""
+    return len(filter_.title) >= TRIGRAM_LENGTH or bool(rule_keys(filter_))
 
 
-# --- by which letters ------------------------------------------------------------------------------------------
+def search_scopes(filter_: IncidentFilter) -> list[int]:
+    """Return the scopes to search, as numbers of the index: ``~id`` of each project, or the organization's id."""
+    widest = max((len(alternatives) for alternatives in rule_keys(filter_)), default=1)
+    if len(filter_.projects) <= MAX_PROJECT_SCOPES and len(filter_.projects) * widest <= MAX_SCOPED_KEYS:
+        return [~project for project in filter_.projects]
+    return [filter_.organization]
 
 
-class Place(NamedTuple):
-    """Letters of the title that is asked for: from the one ``at`` on, counted from 1 as the database does."""
+# --- choice of trigrams ----------------------------------------------------------------------------------------
+
+
+class Trigram(NamedTuple):
+    """A part of the title in the filter: ``length`` characters from ``at`` on, counted from 1 as in SQL.
+
+    It has three characters, or more around a space.
+    """
 
     at: int
     length: int
 
     @property
-    def letters(self) -> str:
-        """Those, as SQL."""
+    def text(self) -> str:
+        """The characters, as an SQL expression."""
         return f"substr(lower(%(title)s), {self.at}, {self.length})"
 
 
-class Letters(NamedTuple):
-    """Letters to search by; ``or_long`` looks at the titles as well that have too many of them."""
+class Trigrams(NamedTuple):
+    """The trigrams to look up; ``or_long`` includes titles that are too long to be indexed."""
 
-    places: Sequence[Place]
+    chosen: Sequence[Trigram]
     or_long: bool
 
 
-def letters_of(selection: IncidentFilter, sample: Sequence[int], *, any_long: bool) -> Letters:
-    """The letters that the fewest of the sample have beside what is asked of the rule: the masks of rows nearby."""
-    known = _places(selection.title)
-    if not known:
-        return Letters([], or_long=False)
-    picked: list[int] = []
-    left = [each for each in sample if each >> len(known) & 1]
-    # Without a sample those that come first.
-    while not picked or ((len(left) > RARE * len(sample) or not sample) and len(picked) < min(MOST_CHOSEN, len(known))):
-        bits = (bit for bit in range(len(known)) if bit not in picked)
-        picked.append(min(bits, key=lambda bit: (_how_many(left, bit), _how_many(sample, bit))))
-        left = [each for each in left if each >> picked[-1] & 1]
-    return Letters([known[bit] for bit in picked], any_long)
+def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long: bool) -> Trigrams:
+    """Return the trigrams that the fewest sampled incidents of the filter's rule have together.
+
+    ``sample`` holds the :func:`sample_mask` of rows nearby.
+    """
+    candidates = _candidates(filter_.title)
+    if not candidates:
+        return Trigrams([], or_long=False)
+    chosen: list[int] = []
+    most = min(MAX_CHOSEN, len(candidates))
+    left = [mask for mask in sample if mask >> len(candidates) & 1]
+    # Without a sample the first candidates are chosen.
+    while not chosen or ((len(left) > RARE_SHARE * len(sample) or not sample) and len(chosen) < most):
+        bits = (bit for bit in range(len(candidates)) if bit not in chosen)
+        chosen.append(min(bits, key=lambda bit: (_count(left, bit), _count(sample, bit))))
+        left = [mask for mask in left if mask >> chosen[-1] & 1]
+    return Trigrams([candidates[bit] for bit in chosen], any_long)
 
 
-def mask(selection: IncidentFilter) -> str:
-    """Which of the title's letters a row has, a bit for each, and one for the rule that is asked for, as SQL."""
-    letters = [f"strpos(folded_title, {place.letters}) > 0" for place in _places(selection.title)]
-    of_rule = " AND ".join(conditions_of_rule(selection.rule)) or "true"
-    # What is not known counts for no.
-    bits = (f"coalesce({truth}, false)::int << {bit}" for bit, truth in enumerate([*letters, of_rule]))
+def sample_mask(filter_: IncidentFilter) -> str:
+    """Return the SQL of a bit mask: which candidate trigrams a title contains, and whether the rule matches (last)."""
+    in_title = [f"strpos(folded_title, {trigram.text}) > 0" for trigram in _candidates(filter_.title)]
+    of_rule = " AND ".join(rule_conditions(filter_.rule)) or "true"
+    # NULL counts as false.
+    bits = (f"coalesce({truth}, false)::int << {bit}" for bit, truth in enumerate([*in_title, of_rule]))
     return " | ".join(f"({bit})" for bit in bits)
 
 
-def _how_many(sample: Sequence[int], bit: int) -> int:
-    return sum(each >> bit & 1 for each in sample)
+def _count(sample: Sequence[int], bit: int) -> int:
+    return sum(mask >> bit & 1 for mask in sample)
 
 
-def _places(title: str) -> list[Place]:
-    """Around spaces, then at both ends and in the middle, then evenly between."""
-    last = len(title) - LETTERS
+def _candidates(title: str) -> list[Trigram]:
+    """Return trigrams around spaces, then at both ends and in the middle, then at even distances between them."""
+    last = len(title) - TRIGRAM_LENGTH
     if last < 0:
         return []
-    steps = max(1, min(MOST_LETTERS - 1, last))
+    steps = max(1, min(MAX_TRIGRAMS - 1, last))
     evenly = (last * step // steps for step in range(steps + 1))
     starts = dict.fromkeys((0, last, last // steps * (steps // 2), *evenly))
-    return [*_spaces(title)[:MOST_SPACES], *(Place(start + 1, LETTERS) for start in starts)]
+    return [*_around_spaces(title)[:MAX_SPACES], *(Trigram(start + 1, TRIGRAM_LENGTH) for start in starts)]
 
 
-def _spaces(title: str) -> list[Place]:
+def _around_spaces(title: str) -> list[Trigram]:
     if not title.isascii():
-        # The database's lower case may have more letters, and the space be elsewhere.
+        # Lower case in PostgreSQL may have another length, which would move the space.
         return []
     starts = range(len(title) - AROUND_SPACE + 1)
-    return [Place(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
+    return [Trigram(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
 
 
-# --- by what of the rule ---------------------------------------------------------------------------------------
+# --- keys of the rule ------------------------------------------------------------------------------------------
 
 
-def facts_of(selection: IncidentFilter) -> list[list[str]]:
-    """What is asked of the rule, as the index calls it: of each list of SQL texts one has to be true."""
-    wish, facts = selection.rule, []
-    if wish.alert_rule is not None:
-        generation = "" if wish.with_snapshots else f" || ':' || {GENERATION}"
-        facts.append([f"'rule:' || %(alert_rule)s::bigint{generation}"])
-    if wish.environments:
-        facts.append(
-            [f"'environment:' || (%(environments)s::text[])[{at + 1}]" for at in range(len(wish.environments))]
-        )
-    if wish.teams is not None:
-        owners = [f"'team:' || (%(teams)s::bigint[])[{at + 1}]" for at in range(len(wish.teams))]
-        facts.append([*owners, "'team:'"] if wish.or_unassigned else owners)
-    if wish.only_events:
-        facts.append(["'dataset:events'"])
-    return facts
+def rule_keys(filter_: IncidentFilter) -> list[list[str]]:
+    """Return the index keys of the filter's rule, as SQL texts: lists of alternatives, each of which has to match."""
+    rule, keys = filter_.rule, []
+    if rule.alert_rule is not None:
+        generation = "" if rule.with_snapshots else f" || ':' || {CURRENT_GENERATION}"
+        keys.append([f"'rule:' || %(alert_rule)s::bigint{generation}"])
+    if rule.environments:
+        keys.append([f"'environment:' || (%(environments)s::text[])[{at + 1}]" for at in range(len(rule.environments))])
+    if rule.teams is not None:
+        owners = [f"'team:' || (%(teams)s::bigint[])[{at + 1}]" for at in range(len(rule.teams))]
+        keys.append([*owners, "'team:'"] if rule.or_unassigned else owners)
+    if rule.only_events:
+        keys.append([f"'dataset:{Dataset.EVENTS}'"])
+    return keys
 
 
-# --- era by era ------------------------------------------------------------------------------------------------
+# --- time bucket by time bucket --------------------------------------------------------------------------------
 
 _ORGANIZATION: Final = "%(organization)s::bigint"
 
 
-class Keys(NamedTuple):
-    """What to look up, as SQL texts: all letters of one of the sets, and one of each list of facts."""
+class SearchKeys(NamedTuple):
+    """What to look up, as SQL texts: every trigram of one of the sets, and one of each list of rule keys."""
 
-    sets: Sequence[Sequence[str]]
-    facts: Sequence[Sequence[str]]
+    trigram_sets: Sequence[Sequence[str]]
+    rule_keys: Sequence[Sequence[str]]
 
-    def conditions(self, name: str, era: str, also: str) -> Iterator[str]:
-        """Those of each set; ``also`` is one more key, unless it is empty."""
-        facts = [[letters_key(each, name, era) for each in fact] for fact in self.facts]
-        alone = [fact[0] for fact in facts if len(fact) == 1] + [also] * bool(also)
-        one_of = [f"{TITLE_KEYS} && ARRAY[{', '.join(fact)}]" for fact in facts if len(fact) > 1]
-        for set_ in self.sets:
-            keys = ", ".join([*(letters_key(each, name, era) for each in set_), *alone])
-            yield " AND ".join([f"{TITLE_KEYS} @> ARRAY[{keys}]"] * bool(keys) + one_of)
+    def conditions(self, scope: str, bucket: str, bucket_condition: str) -> Iterator[str]:
+        """Yield an indexable condition for each set; ``bucket_condition`` is a key of a shorter bucket, or empty."""
+        alternatives = [[search_key(key, scope, bucket) for key in keys] for keys in self.rule_keys]
+        required = [keys[0] for keys in alternatives if len(keys) == 1] + [bucket_condition] * bool(bucket_condition)
+        one_of = [f"{SEARCH_KEYS} && ARRAY[{', '.join(keys)}]" for keys in alternatives if len(keys) > 1]
+        for trigrams in self.trigram_sets:
+            keys = ", ".join([*(search_key(each, scope, bucket) for each in trigrams), *required])
+            yield " AND ".join([f"{SEARCH_KEYS} @> ARRAY[{keys}]"] * bool(keys) + one_of)
 
 
 ANY_LONG: Final = f"""
-    WITH long AS MATERIALIZED (SELECT FROM incident_titles WHERE {TITLE_KEYS} @> ARRAY[{long_key(_ORGANIZATION)}])
+    WITH long AS MATERIALIZED (
+        SELECT FROM incident_titles WHERE {SEARCH_KEYS} @> ARRAY[{long_titles_key(_ORGANIZATION)}]
+    )
     SELECT count(*) > 0 FROM (SELECT FROM long LIMIT 1) AS one"""
-"""Whether there are titles with more letters than the index has room for."""
+"""Whether the organization has titles that are too long to be indexed."""
 
 
-def search(part: Part, letters: Letters) -> str:
-    """The incidents of a part that have the title and the rule, in their order; read no further than is needed.
+def search(segment: Segment, trigrams: Trigrams) -> str:
+    """Return the query of a segment's matching keys, in list order; it reads no further than its caller's LIMIT.
 
-    The statement counts on this: a nested loop keeps the order of its outer side, and one query after the other is what
-    ``UNION ALL`` is. Only where rows are sorted is it said.
+    The statement relies on PostgreSQL's execution order: a nested loop keeps the order of its outer side, and UNION ALL
+    runs its queries one after the other. ORDER BY is used only where rows have to be sorted.
     """
-    span, longest = part.span, ERAS[0]
-    era = f"SELECT {longest.of('date_started')} AS era FROM incident_listing WHERE organization_id = {_ORGANIZATION}"
-    # From one era that has incidents to the next: a gap costs nothing.
-    beyond = f"< to_timestamp({longest.seconds} * eras.era)"
-    if not span.falls:
-        beyond = f">= to_timestamp({longest.seconds} * (eras.era + 1))"
-    sets = [[place.letters for place in letters.places]] + [["''"]] * letters.or_long
-    keys = Keys(sets, facts_of(part.selection))
+    key_range, longest = segment.key_range, TIME_BUCKETS[0]
+    bucket = f"SELECT {longest.number_of('date_started')} AS bucket FROM incident_listing"
+    next_bucket = f"{bucket} WHERE organization_id = {_ORGANIZATION}"
+    # Step from one bucket with incidents to the next, so that a gap costs nothing.
+    beyond = f"< to_timestamp({longest.seconds} * buckets.bucket)"
+    if not key_range.is_descending:
+        beyond = f">= to_timestamp({longest.seconds} * (buckets.bucket + 1))"
+    # The empty text is the key of titles that are too long.
+    trigram_sets = [[trigram.text for trigram in trigrams.chosen]] + [["''"]] * trigrams.or_long
+    keys = SearchKeys(trigram_sets, rule_keys(segment.filter))
     return f"""
-        WITH RECURSIVE eras AS (
-            ({era} {span.condition} {span.order} LIMIT 1)
+        WITH RECURSIVE buckets AS (
+            ({next_bucket} {key_range.condition} {key_range.order} LIMIT 1)
             UNION ALL
-            SELECT next.era FROM eras CROSS JOIN LATERAL (
-                {era} {span.ahead.condition} AND date_started {beyond} {span.order} LIMIT 1
+            SELECT next.bucket FROM buckets CROSS JOIN LATERAL (
+                {next_bucket} {key_range.without_start.condition} AND date_started {beyond} {key_range.order} LIMIT 1
             ) AS next
         )
-        SELECT within.* FROM eras CROSS JOIN LATERAL ({_within(part, keys, "eras.era")}) AS within"""
+        SELECT within.* FROM buckets CROSS JOIN LATERAL ({_within(segment, keys, "buckets.bucket")}) AS within"""
 
 
-def _within(part: Part, keys: Keys, era: str, length: int = 0, deeper: str | None = None) -> str:
-    """What is found in an era of the longest kind; or ``deeper``, in one of the others."""
-    also = "" if deeper is None else era_key(ERAS[length], deeper, _ORGANIZATION)
-    found = _found(part, keys, era, also)
-    if length + 1 == len(ERAS):
-        return _page_of(found, part)
-    ratio, shorter = ERAS[length].seconds // ERAS[length + 1].seconds, f"shorter_{length}"
-    begin = f"{ratio} * {deeper or era}"
-    series = f"{begin} + {ratio - 1}, {begin}, -1" if part.span.falls else f"{begin}, {begin} + {ratio - 1}, 1"
+def _within(segment: Segment, keys: SearchKeys, bucket: str, level: int = 0, shorter: str | None = None) -> str:
+    """Return the query of a bucket's matches in order, which splits the bucket if they are too many.
+
+    ``bucket`` is the number of the longest bucket, ``shorter`` that of the bucket inside it at ``level``.
+    """
+    bucket_condition = "" if shorter is None else bucket_key(TIME_BUCKETS[level], shorter, _ORGANIZATION)
+    matches = _matches(segment, keys, bucket, bucket_condition)
+    if level + 1 == len(TIME_BUCKETS):
+        return _sorted(matches, segment)
+    ratio, name = TIME_BUCKETS[level].seconds // TIME_BUCKETS[level + 1].seconds, f"shorter_{level}"
+    first = f"{ratio} * {shorter or bucket}"
+    last = f"{first} + {ratio - 1}"
+    series = f"{last}, {first}, -1" if segment.key_range.is_descending else f"{first}, {last}, 1"
     return f"""
-        WITH found AS MATERIALIZED ({found}), many AS MATERIALIZED (
-            SELECT count(*) > {FEW} AS are_there FROM (SELECT FROM found LIMIT {FEW + 1}) AS first
+        WITH found AS MATERIALIZED ({matches}), many AS MATERIALIZED (
+            SELECT count(*) > {MAX_SORTED} AS are_there FROM (SELECT FROM found LIMIT {MAX_SORTED + 1}) AS first
         )
-        (SELECT few.* FROM ({_page_of("SELECT * FROM found", part)}) AS few WHERE NOT (SELECT are_there FROM many))
+        (SELECT few.* FROM ({_sorted("SELECT * FROM found", segment)}) AS few WHERE NOT (SELECT are_there FROM many))
         UNION ALL
-        (SELECT each.* FROM generate_series({series}) AS {shorter}(era)
-         CROSS JOIN LATERAL ({_within(part, keys, era, length + 1, f"{shorter}.era")}) AS each
+        (SELECT each.* FROM generate_series({series}) AS {name}(bucket)
+         CROSS JOIN LATERAL ({_within(segment, keys, bucket, level + 1, f"{name}.bucket")}) AS each
          WHERE (SELECT are_there FROM many))"""
 
 
-def _found(part: Part, keys: Keys, era: str, also: str) -> str:
-    """The incidents of an era that have one set of letters or the other, and what is asked of the rule."""
-    more = ", status, date_closed" if part.is_unfinished else ""
-    columns = f"incident_id, project_id, date_started, folded_title, {OF_RULE}{more}"
-    found = " UNION ALL ".join(
-        f"SELECT {columns} FROM {_titles(part)} {condition}" for condition in keys.conditions("name", era, also)
+def _matches(segment: Segment, keys: SearchKeys, bucket: str, bucket_condition: str) -> str:
+    """Return the query of a bucket's rows that the index finds, in no order and not yet checked."""
+    more = ", status, date_closed" if segment.is_open_only else ""
+    columns = f"incident_id, project_id, date_started, folded_title, {RULE_COLUMN_LIST}{more}"
+    matches = " UNION ALL ".join(
+        f"SELECT {columns} FROM {_searched_table(segment)} {condition}"
+        for condition in keys.conditions("scope", bucket, bucket_condition)
     )
-    return f"SELECT found.* FROM unnest(%(named)s::bigint[]) AS name CROSS JOIN LATERAL ({found}) AS found"
+    return f"SELECT found.* FROM unnest(%(scopes)s::bigint[]) AS scope CROSS JOIN LATERAL ({matches}) AS found"
 
 
-def _titles(part: Part) -> str:
-    # What is not closed has an index of its own: it would be lost among everything else.
-    return "incident_listing WHERE status <> 2 AND" if part.is_unfinished else "incident_titles WHERE"
+def _searched_table(segment: Segment) -> str:
+    # Open incidents have their own search index: they would be few among all that match.
+    return f"incident_listing WHERE {IS_OPEN} AND" if segment.is_open_only else "incident_titles WHERE"
 
 
-def _page_of(found: str, part: Part) -> str:
-    stands, listed = part.stands, ""
-    if not part.is_unfinished and stands.strip():
-        # One row, found by its key: a join that the database chooses might read them all.
-        stands, listed = (
+def _sorted(matches: str, segment: Segment) -> str:
+    """Return the query that checks matches against the filter and sorts their keys."""
+    condition, listed = segment.condition, ""
+    if not segment.is_open_only and condition.strip():
+        # The row of incident_listing is looked up by its key; as a join the planner might read the whole table.
+        condition, listed = (
             "",
             f"""CROSS JOIN LATERAL (
             SELECT FROM incident_listing AS l
-            WHERE (l.incident_id, l.project_id) = (f.incident_id, f.project_id) {part.stands} LIMIT 1
+            WHERE (l.incident_id, l.project_id) = (f.incident_id, f.project_id) {segment.condition} LIMIT 1
         ) AS listed""",
         )
+    key_range = segment.key_range
     return f"""
         SELECT DISTINCT f.date_started, f.incident_id FROM (
-            SELECT * FROM ({found}) AS all_found WHERE {OF_PROJECTS} {stands} AND {part.is_found} {part.span.condition}
-        ) AS f {listed} {part.span.order}"""
+            SELECT * FROM ({matches}) AS all_found
+            WHERE {IN_PROJECTS} {condition} AND {segment.matches} {key_range.condition}
+        ) AS f {listed} {key_range.order}"""

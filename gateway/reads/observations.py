@@ -1,58 +1,60 @@
-"""What was observed of a rule, and who may look: the last values of each of its projects, with what each did."""
+"""Observations of alert rules, and the projects that they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final, NamedTuple
+
+from sqlalchemy import select
 
 from gateway.http.pagination import Page
-from gateway.reads.database import QueryRunner, Rows
-from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
-from models.policy import ProjectFacts
+from gateway.reads.database import QueryRunner, Rows, paginate
+from gateway.reads.projects import PROJECT_COLUMNS, NamedProject, project_from_row
+from models.alert_rules.alert_rule import RuleStatus, alert_rule_observations, alert_rule_projects, alert_rules
+from models.directory.tables import projects
 from models.refusals import NotFound
-
-_PROJECTS: Final = f"""
-SELECT {PROJECT_COLUMNS}
-FROM alert_rules r
-LEFT JOIN alert_rule_projects rp ON rp.rule_id = r.id
-LEFT JOIN projects p ON p.id = rp.project_id
-WHERE r.organization_id = %(organization)s AND r.id = %(rule)s AND r.status <> 4
-ORDER BY p.slug
-"""  # noqa: S608 - our own columns
-
-_OBSERVATIONS: Final = """
-SELECT o.project_id, p.slug, o.number, o.timestamp, o.value, o.comparison_value, o.result, o.accepted_at
-FROM alert_rule_observations o JOIN projects p ON p.id = o.project_id
-WHERE o.rule_id = %(rule)s AND o.project_id = ANY(%(projects)s::bigint[])
-"""
-
-
-class RuleProject(NamedTuple):
-    """A project that a rule watches."""
-
-    slug: str
-    facts: ProjectFacts
 
 
 class ObservationQueries:
-    """Reads observations."""
+    """Queries of the observations that are kept of each rule and project."""
 
-    def __init__(self, reader: QueryRunner) -> None:
-        self._rows = reader.rows
+    def __init__(self, runner: QueryRunner) -> None:
+        self._rows = runner.rows
 
-    async def projects(self, organization: int, rule: int) -> list[RuleProject]:
-        """The projects of a live rule.
+    async def projects(self, organization: int, rule: int) -> list[NamedProject]:
+        """Return the projects of a live rule, by slug.
 
-        :raises NotFound: the organization has no such rule.
+        :raises NotFound: the organization has no live rule of this id.
         """
-        rows = await self._rows(_PROJECTS, {"organization": organization, "rule": rule})
+        rows = await self._rows(
+            select(*PROJECT_COLUMNS)
+            .select_from(alert_rules.outerjoin(alert_rule_projects).outerjoin(projects))
+            .where(
+                alert_rules.c.organization_id == organization,
+                alert_rules.c.id == rule,
+                alert_rules.c.status != RuleStatus.SNAPSHOT,
+            )
+            .order_by(projects.c.slug)
+        )
         if not rows:
             raise NotFound
-        return [RuleProject(row.slug, project_facts(row)) for row in rows if row.id is not None]
+        return [project_from_row(row) for row in rows if row.id is not None]
 
-    async def page(self, rule: int, projects: Collection[int], page: Page) -> Rows:
-        """The last values of a rule on these projects, newest first, one page."""
-        return await self._rows(
-            _OBSERVATIONS + page.keyset_clause(("o.accepted_at", "o.number", "o.project_id"), descending=True),
-            {"rule": rule, "projects": list(projects)} | page.parameters,
+    async def page(self, rule: int, project_ids: Collection[int], page: Page) -> Rows:
+        """Return a page of a rule's observations on these projects, newest first."""
+        observations = alert_rule_observations
+        statement = (
+            select(
+                observations.c.project_id,
+                projects.c.slug,
+                observations.c.number,
+                observations.c.timestamp,
+                observations.c.value,
+                observations.c.comparison_value,
+                observations.c.result,
+                observations.c.accepted_at,
+            )
+            .join_from(observations, projects)
+            .where(observations.c.rule_id == rule, observations.c.project_id.in_(project_ids))
         )
+        key = (observations.c.accepted_at, observations.c.number, observations.c.project_id)
+        return await self._rows(paginate(statement, page, *key, descending=True))

@@ -11,8 +11,10 @@ from gateway.api.submit import ask, require_incident
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse, read_answer
 from gateway.reads.incident_list import IncidentListItem
-from gateway.reads.queries import activity_from_row, author_from_row, person_from_row
+from gateway.reads.queries import author_from_row
+from models.directory.queries import person_from_row
 from models.enums import JSON, IncidentStatus
+from models.incidents.queries import activity_from_row
 from models.policy import INCIDENT, INCIDENTS, require_project_access
 from models.refusals import StringRefusal
 from models.serializers import IncidentRule, activity_json, incident_details, incident_json, person_brief

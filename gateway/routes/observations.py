@@ -9,7 +9,7 @@ from gateway.api.endpoint import TEXTS, Endpoint, Operation, Parameter
 from gateway.api.submit import ask
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse
-from gateway.reads.observations import RuleProject
+from gateway.reads.projects import NamedProject
 from models.enums import JSON
 from models.policy import ALERT_RULES, has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
@@ -49,14 +49,14 @@ def _rule(visit: RequestContext) -> int:
     return row_id(visit.parameters["rule"])
 
 
-async def _projects(visit: RequestContext) -> list[RuleProject]:
+async def _projects(visit: RequestContext) -> list[NamedProject]:
     """The rule's projects, for who reaches one of them."""
     projects = await visit.services.observations.projects(visit.organization.id, _rule(visit))
     require_project_access(visit.actor, visit.organization, [each.facts for each in projects])
     return projects
 
 
-async def _asked_for(visit: RequestContext) -> list[RuleProject]:
+async def _asked_for(visit: RequestContext) -> list[NamedProject]:
     projects = await _projects(visit)
     wanted = set(visit.query.getlist("project"))
     if not wanted <= {each.slug for each in projects}:

@@ -7,7 +7,7 @@ from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.http.pagination import Page, cursor_text, page_response, parse_page
 from gateway.http.responses import HttpResponse, read_answer
 from gateway.reads.database import Rows
-from gateway.reads.queries import person_from_row
+from models.directory.queries import person_from_row
 from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
 from models.serializers import member_json, organization_json, team_or_project_json
 

@@ -1,1 +1,1 @@
-"""Server-sent events."""
+"""Server-sent events: the feed of new events and its broadcaster."""

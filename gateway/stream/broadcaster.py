@@ -1,8 +1,8 @@
-"""Following: one look at the tables for all open streams of this process, then to each reader what is theirs.
+"""The broadcaster of server-sent events: one poll of the tables serves every open stream of this process.
 
-A look is one query, however many read; without readers there is none. Wake-ups over Valkey save a wait, and nothing
-but time depends on them. Who may see what is decided by the policy of the reads, from rows that are read for each
-look; who the readers are, from facts that are at most ``facts_seconds`` old.
+A poll is one query, however many streams are open; without streams there is none. Wake-ups over Valkey shorten the
+wait for the next poll and nothing depends on them. The policy of the reads decides who receives an event, from project
+rows that are read for each poll and from callers that are at most ``caller_ttl_seconds`` old.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator, Caller, Credential
-from gateway.stream.event_feed import EventFeed, Item, Snapshot, beginning_id
+from gateway.stream.event_feed import EventFeed, FeedItem, Snapshot, start_id
 from models.database.engine import is_transient
 from models.policy import (
     INBOX,
@@ -35,138 +35,146 @@ from tasks.broker import pubsub
 HEARTBEAT: Final = b":\n\n"
 RETRY: Final = "retry: 1000\n\n"
 
-STOPPING: Final = "the gateway stops"
-TOO_SLOW: Final = "you read too slowly; come back with Last-Event-ID"
-TOO_MUCH: Final = "too much happened at once; come back with Last-Event-ID"
-UNAVAILABLE: Final = "the database is away; come back with Last-Event-ID"
-NOT_ALLOWED: Final = "your right to read this has ended"
+STOPPING: Final = "the gateway is stopping"
+TOO_SLOW: Final = "the client reads too slowly; reconnect with Last-Event-ID"
+TOO_MANY: Final = "too many events at once; reconnect with Last-Event-ID"
+UNAVAILABLE: Final = "the database is unavailable; reconnect with Last-Event-ID"
+ACCESS_LOST: Final = "you no longer have access to this stream"
 
-PART_BYTES: Final = 64 * 1024
-"""How much is handed to a connection at a time: what waits longer is shared by all readers, this is not."""
+CHUNK_BYTES: Final = 64 * 1024
+"""How much is written to a connection at once. Queued frames are shared by all subscribers, a chunk is not."""
 
-REPLAYS_AT_ONCE: Final = 4
-ASKED_AT_ONCE: Final = 500
+MAX_CONCURRENT_REPLAYS: Final = 4
+MAX_CONCURRENT_LOOKUPS: Final = 500
 PAUSE_SECONDS: Final = 0.02
-"""Between two looks, so that a burst of wake-ups is answered by few of them."""
+"""The pause after a poll, so that a burst of wake-ups causes few polls."""
 
 log = structlog.get_logger(__name__)
 
 
-class Reader:
-    """One open stream: who reads, what waits to be sent, and why it ended if it has."""
+class StreamSubscriber:
+    """An open stream: its caller, the frames queued for it, and why it ended, if it has.
 
-    def __init__(self, following: EventBroadcaster, question: Credential, caller: Caller, incident: int | None) -> None:
-        self.question = question
+    ``incident`` (a row id) restricts it to one incident. ``joined_at`` is the snapshot from which it receives live
+    events; with ``is_resuming`` it first receives what became visible between ``last_id`` and that snapshot.
+    """
+
+    def __init__(
+        self, broadcaster: EventBroadcaster, credential: Credential, caller: Caller, incident: int | None
+    ) -> None:
+        self.credential = credential
         self.incident = incident
         self.ended: str | None = None
         self.last_id: UUID | None = None
         self.is_resuming = False
-        self.since = Snapshot("")
-        self._following = following
-        self._waiting: deque[bytes] = deque()
-        self._news = asyncio.Event()
-        self.learn(caller, at=asyncio.get_running_loop().time())
+        self.joined_at = Snapshot("")
+        self._broadcaster = broadcaster
+        self._queue: deque[bytes] = deque()
+        self._changed = asyncio.Event()
+        self.update_caller(caller, at=asyncio.get_running_loop().time())
 
-    def learn(self, caller: Caller, *, at: float) -> None:
-        """Who the reader is, as of now.
+    def update_caller(self, caller: Caller, *, at: float) -> None:
+        """Replace the caller by one that was authenticated at ``at``, on the event loop's clock.
 
-        :raises Refusal: they may not read streams of this organization any more.
+        :raises Refusal: the caller has no access to streams of this organization any more.
         """
         if caller.organization is None:
             raise NotFound
         _require(caller, INBOX)
-        self.caller, self.organization, self.known_at = caller, caller.organization, at
+        self.caller, self.organization, self.authenticated_at = caller, caller.organization, at
         self._reads_incidents = _may(caller, INCIDENT)
 
     @property
-    def person(self) -> int | None:
-        """Whose inbox they read."""
+    def user_id(self) -> int | None:
+        """The person whose inbox items are streamed; ``None`` for callers who do not act for a person."""
         return self.caller.actor.user_id
 
-    def sees(self, item: Item, projects: Collection[ProjectFacts]) -> bool:
-        """Whether this is for them: of an incident that they may read, and not of somebody else's inbox."""
+    def may_receive(self, item: FeedItem, projects: Collection[ProjectFacts]) -> bool:
+        """Return whether the caller may read the item; an inbox item only its owner may."""
         if self.incident not in (None, item.incident):
             return False
-        is_theirs = self._reads_incidents if item.person is None else item.person == self.person
-        return is_theirs and may_read(self.caller.actor, self.organization, projects)
+        may_read_kind = self._reads_incidents if item.user_id is None else item.user_id == self.user_id
+        return may_read_kind and may_read(self.caller.actor, self.organization, projects)
 
-    def offer(self, frame: bytes) -> None:
-        """Something for them; who lets too much wait is sent away."""
-        if len(self._waiting) >= self._following.max_queued_frames:
+    def enqueue(self, frame: bytes) -> None:
+        """Queue a frame; end the stream if its queue is full."""
+        if len(self._queue) >= self._broadcaster.max_queued_frames:
             self.end(TOO_SLOW)
         elif self.ended is None:
-            self._waiting.append(frame)
-            self._news.set()
+            self._queue.append(frame)
+            self._changed.set()
 
-    def end(self, why: str) -> None:
-        """Tell them no more. What was not sent yet they get when they come back."""
-        self._waiting.clear()
-        self.ended = self.ended or why
-        self._news.set()
+    def end(self, reason: str) -> None:
+        """End the stream and drop its queue: the client gets those events when it reconnects."""
+        self._queue.clear()
+        self.ended = self.ended or reason
+        self._changed.set()
 
     def close(self) -> None:
-        """They have gone."""
-        self._following.leave(self)
+        """Unsubscribe after the client has disconnected."""
+        self._broadcaster.unsubscribe(self)
 
-    def _next_part(self) -> bytes:
-        part = bytearray()
-        while self._waiting and len(part) < PART_BYTES:
-            part += self._waiting.popleft()
-        return bytes(part)
+    def _next_chunk(self) -> bytes:
+        chunk = bytearray()
+        while self._queue and len(chunk) < CHUNK_BYTES:
+            chunk += self._queue.popleft()
+        return bytes(chunk)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """What to send, until the end."""
-        # Who has heard nothing when the stream breaks comes back to where it began.
-        beginning = "" if self.is_resuming else f"id: {beginning_id(self.since)}\n"
-        yield f"{beginning}{RETRY}".encode()
+        """Yield what to send, until the stream ends."""
+        # A client that got no event before a disconnect resumes from the start of its stream.
+        start = "" if self.is_resuming else f"id: {start_id(self.joined_at)}\n"
+        yield f"{start}{RETRY}".encode()
         if self.is_resuming:
-            async for frame in self._following.owed(self):
+            async for frame in self._broadcaster.replay(self):
                 yield frame
         while self.ended is None:
-            if self._waiting:
-                yield self._next_part()
+            if self._queue:
+                yield self._next_chunk()
                 continue
-            self._news.clear()
+            self._changed.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._following.heartbeat_seconds):
-                    await self._news.wait()
+                async with asyncio.timeout(self._broadcaster.heartbeat_seconds):
+                    await self._changed.wait()
                 continue
-            await self._following.look_again_at([self])
+            await self._broadcaster.refresh_callers([self])
             yield HEARTBEAT
         yield f": {self.ended}\n\n".encode()
 
 
 class EventBroadcaster:
-    """Hands what happens to whoever reads. Its figures may be changed: a test need not wait for a heartbeat."""
+    """Distributes new events to the open streams. Tests shorten the intervals and limits that are its attributes."""
 
-    def __init__(self, engine: AsyncEngine, identity: Authenticator, *, wake_url: str | None, seconds: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, authenticator: Authenticator, *, wake_url: str | None, seconds: float
+    ) -> None:
         self.heartbeat_seconds = 15.0
         self.poll_seconds = 0.5
         self.caller_ttl_seconds = 1.0
         self.max_queued_frames = 1000
         self.max_rows_per_poll = 5000
         self._feed = EventFeed(engine)
-        self._identity = identity
+        self._authenticator = authenticator
         self._wake_url = wake_url
         self._seconds = seconds
-        self._readers: set[Reader] = set()
+        self._subscribers: set[StreamSubscriber] = set()
         self._seen = Snapshot("")
-        self._turn = asyncio.Lock()
-        self._woken = asyncio.Event()
-        self._replays = asyncio.Semaphore(REPLAYS_AT_ONCE)
+        self._poll_lock = asyncio.Lock()
+        self._wakeup = asyncio.Event()
+        self._replays = asyncio.Semaphore(MAX_CONCURRENT_REPLAYS)
         self._loops: list[asyncio.Task[None]] = []
         self._is_closing = False
 
     def start(self) -> None:
-        """Listen, and look."""
+        """Start to listen for wake-ups and to poll."""
         channels = [pubsub.EVENTS_CHANNEL, pubsub.INBOX_CHANNEL]
         listening = pubsub.subscribe(
-            self._wake_url, channels, lambda *_: self._woken.set(), on_listening=self._woken.set
+            self._wake_url, channels, lambda *_: self._wakeup.set(), on_listening=self._wakeup.set
         )
-        self._loops = [asyncio.create_task(listening), asyncio.create_task(self._look_for_ever())]
+        self._loops = [asyncio.create_task(listening), asyncio.create_task(self._poll_forever())]
 
     async def stop(self) -> None:
-        """End every stream, and looking."""
+        """End every stream, then stop polling."""
         self.close_streams()
         for loop in self._loops:
             loop.cancel()
@@ -174,164 +182,168 @@ class EventBroadcaster:
                 await loop
 
     def close_streams(self) -> None:
-        """End every stream: the process is about to end."""
+        """End every stream and accept no others, because the process is about to stop."""
         self._is_closing = True
-        for reader in self._readers:
-            reader.end(STOPPING)
+        for subscriber in self._subscribers:
+            subscriber.end(STOPPING)
 
     async def subscribe(
-        self, question: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
-    ) -> Reader:
-        """A new reader; ``incident`` (the row's id) narrows. Who resumes gets what came after ``last_id`` first.
+        self, credential: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
+    ) -> StreamSubscriber:
+        """Open a stream; ``incident`` (a row id) restricts it to one incident.
 
-        :raises Unavailable: the database cannot be asked.
-        :raises Refusal: they may not read here.
+        With ``is_resuming`` it first replays what came after ``last_id``, or a day of events if that is unknown.
+
+        :raises Unavailable: the database is unavailable, or the gateway is stopping.
+        :raises Refusal: the caller has no access to streams of this organization.
         """
         if self._is_closing:
             raise Unavailable
-        reader = Reader(self, question, caller, incident)
-        reader.last_id, reader.is_resuming = last_id, is_resuming
-        # Not during a look: what it finds it hands only to those who were there when it began.
-        async with self._turn:
-            if not self._readers:
+        subscriber = StreamSubscriber(self, credential, caller, incident)
+        subscriber.last_id, subscriber.is_resuming = last_id, is_resuming
+        # Not during a poll, whose events go only to the subscribers that it began with.
+        async with self._poll_lock:
+            if not self._subscribers:
                 try:
                     async with asyncio.timeout(self._seconds):
-                        self._seen = await self._feed.now()
-                except Exception as fault:
-                    if _is_passing(fault):
-                        raise Unavailable from fault
+                        self._seen = await self._feed.current_snapshot()
+                except Exception as error:
+                    if _may_pass(error):
+                        raise Unavailable from error
                     raise
-            reader.since = self._seen
-            self._readers.add(reader)
+            subscriber.joined_at = self._seen
+            self._subscribers.add(subscriber)
         if self._is_closing:
-            reader.end(STOPPING)
-        self._woken.set()
-        return reader
+            subscriber.end(STOPPING)
+        self._wakeup.set()
+        return subscriber
 
-    def leave(self, reader: Reader) -> None:
-        """This one reads no more."""
-        self._readers.discard(reader)
+    def unsubscribe(self, subscriber: StreamSubscriber) -> None:
+        """Forget a stream."""
+        self._subscribers.discard(subscriber)
 
     @property
     def stream_count(self) -> int:
-        """How many read."""
-        return len(self._readers)
+        """How many streams are open."""
+        return len(self._subscribers)
 
-    async def owed(self, reader: Reader) -> AsyncIterator[bytes]:
-        """What a reader who resumes has missed until they joined; later things come as to everyone."""
-        organization, until = reader.organization.id, reader.since
+    async def replay(self, subscriber: StreamSubscriber) -> AsyncIterator[bytes]:
+        """Yield the frames that a resuming subscriber missed before it joined; live events follow from its queue."""
+        organization, until = subscriber.organization.id, subscriber.joined_at
         after = None
         try:
             async with self._replays:
-                resumption = await self._feed.resumption(reader.last_id, organization, reader.person, until=until)
-            while reader.ended is None:
+                resumption = await self._feed.resumption(
+                    subscriber.last_id, organization, subscriber.user_id, until=until
+                )
+            while subscriber.ended is None:
                 async with self._replays:
-                    items, after = await self._feed.owed(
-                        resumption, after, organization, reader.person, reader.incident, until=until
+                    items, after = await self._feed.replay(
+                        resumption, after, organization, subscriber.user_id, subscriber.incident, until=until
                     )
-                    await self._recognize([reader])
+                    await self._refresh_callers([subscriber])
                     projects = await self._feed.projects({item.incident for item in items})
                 for item in items:
-                    if reader.ended is None and reader.sees(item, projects[item.incident]):
+                    if subscriber.ended is None and subscriber.may_receive(item, projects[item.incident]):
                         yield item.frame
                 if after is None:
                     return
-        except Exception as fault:
-            if not _is_passing(fault):
-                log.exception("following.replay_failed")
-            reader.end(UNAVAILABLE)
+        except Exception as error:
+            if not _may_pass(error):
+                log.exception("stream.replay_failed")
+            subscriber.end(UNAVAILABLE)
 
-    async def look_again_at(self, readers: Iterable[Reader]) -> None:
-        """Read anew who these are, where it was read too long ago; whose right has ended, their stream ends.
+    async def refresh_callers(self, subscribers: Iterable[StreamSubscriber]) -> None:
+        """Authenticate stale callers again, and end the streams of those who lost access.
 
-        A database that cannot be asked ends nothing: nothing is told in the meantime either.
+        While the database is unavailable every stream stays open: nothing can be sent in the meantime.
         """
         with suppress(Unavailable):
-            await self._recognize(readers)
+            await self._refresh_callers(subscribers)
 
-    # --- looking -----------------------------------------------------------------------------------------------
+    # --- polling -----------------------------------------------------------------------------------------------
 
-    async def _look_for_ever(self) -> None:
+    async def _poll_forever(self) -> None:
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self.poll_seconds if self._readers else None):
-                    await self._woken.wait()
-            self._woken.clear()
-            if self._readers:
+                async with asyncio.timeout(self.poll_seconds if self._subscribers else None):
+                    await self._wakeup.wait()
+            self._wakeup.clear()
+            if self._subscribers:
                 try:
-                    async with self._turn:
-                        await self._look()
-                except Exception as fault:
-                    # Nothing is lost: the next look begins at the same snapshot.
-                    if not _is_passing(fault):
-                        log.exception("following.look_failed")
+                    async with self._poll_lock:
+                        await self._poll()
+                except Exception as error:
+                    # Nothing is lost: the next poll starts at the same snapshot.
+                    if not _may_pass(error):
+                        log.exception("stream.poll_failed")
                     await asyncio.sleep(self.poll_seconds)
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _look(self) -> None:
-        readers = list(self._readers)
+    async def _poll(self) -> None:
+        subscribers = list(self._subscribers)
         async with asyncio.timeout(self._seconds):
-            news = await self._feed.read_since(
+            batch = await self._feed.read_since(
                 self._seen,
-                {reader.organization.id for reader in readers},
-                {reader.person for reader in readers if reader.person is not None},
-                most=self.max_rows_per_poll,
+                {subscriber.organization.id for subscriber in subscribers},
+                {subscriber.user_id for subscriber in subscribers if subscriber.user_id is not None},
+                limit=self.max_rows_per_poll,
             )
-        if news.is_too_much:
-            for reader in readers:
-                reader.end(TOO_MUCH)
-        elif news.items:
-            concerned = defaultdict(list)
-            for reader in readers:
-                concerned[reader.organization.id].append(reader)
-            for organization in {item.organization for item in news.items}:
-                await self._recognize(concerned[organization])
-            projects = await self._feed.projects({item.incident for item in news.items})
-            await _hand_out(news.items, concerned, projects)
-        self._seen = news.until
+        if batch.is_truncated:
+            for subscriber in subscribers:
+                subscriber.end(TOO_MANY)
+        elif batch.items:
+            by_organization = defaultdict(list)
+            for subscriber in subscribers:
+                by_organization[subscriber.organization.id].append(subscriber)
+            for organization in {item.organization for item in batch.items}:
+                await self._refresh_callers(by_organization[organization])
+            projects = await self._feed.projects({item.incident for item in batch.items})
+            await _distribute(batch.items, by_organization, projects)
+        self._seen = batch.until
 
-    async def _recognize(self, readers: Iterable[Reader]) -> None:
-        clock = asyncio.get_running_loop().time
-        asked_at = clock()
-        old = [reader for reader in readers if asked_at - reader.known_at >= self.caller_ttl_seconds]
-        questions = list({reader.question for reader in old})
-        answers: dict[Credential, Caller | Refusal] = {}
-        for start in range(0, len(questions), ASKED_AT_ONCE):
-            some = questions[start : start + ASKED_AT_ONCE]
-            answers |= zip(some, await asyncio.gather(*(self._who(question) for question in some)), strict=True)
-        for reader in old:
-            known = answers[reader.question]
+    async def _refresh_callers(self, subscribers: Iterable[StreamSubscriber]) -> None:
+        now = asyncio.get_running_loop().time()
+        stale = [each for each in subscribers if now - each.authenticated_at >= self.caller_ttl_seconds]
+        credentials = list({subscriber.credential for subscriber in stale})
+        callers: dict[Credential, Caller | Refusal] = {}
+        for start in range(0, len(credentials), MAX_CONCURRENT_LOOKUPS):
+            some = credentials[start : start + MAX_CONCURRENT_LOOKUPS]
+            callers |= zip(some, await asyncio.gather(*(self._authenticate(each) for each in some)), strict=True)
+        for subscriber in stale:
+            caller = callers[subscriber.credential]
             try:
-                if isinstance(known, Refusal):
-                    raise known
-                reader.learn(known, at=asked_at)
+                if isinstance(caller, Refusal):
+                    raise caller
+                subscriber.update_caller(caller, at=now)
             except Refusal:
-                reader.end(NOT_ALLOWED)
+                subscriber.end(ACCESS_LOST)
 
-    async def _who(self, question: Credential) -> Caller | Refusal:
+    async def _authenticate(self, credential: Credential) -> Caller | Refusal:
+        deadline = asyncio.get_running_loop().time() + self._seconds
         try:
-            return await self._identity.authenticate(
-                question, deadline=asyncio.get_running_loop().time() + self._seconds
-            )
+            return await self._authenticator.authenticate(credential, deadline=deadline)
         except Unavailable:
             raise
         except Refusal as refusal:
             return refusal
 
 
-async def _hand_out(
-    items: Iterable[Item], readers: Mapping[int, Collection[Reader]], projects: Mapping[int, Collection[ProjectFacts]]
+async def _distribute(
+    items: Iterable[FeedItem],
+    subscribers: Mapping[int, Collection[StreamSubscriber]],
+    projects: Mapping[int, Collection[ProjectFacts]],
 ) -> None:
     for item in items:
-        for reader in readers[item.organization]:
-            if reader.sees(item, projects[item.incident]):
-                reader.offer(item.frame)
-        # Thousands of readers take a while; the others are not to wait for all of it.
+        for subscriber in subscribers[item.organization]:
+            if subscriber.may_receive(item, projects[item.incident]):
+                subscriber.enqueue(item.frame)
+        # With thousands of subscribers this takes a while; let other requests run in between.
         await asyncio.sleep(0)
 
 
-def _is_passing(fault: Exception) -> bool:
-    return is_transient(fault) or isinstance(fault, Unavailable)
+def _may_pass(error: Exception) -> bool:
+    return is_transient(error) or isinstance(error, Unavailable)
 
 
 def _require(caller: Caller, permission: Permission) -> None:

@@ -1,39 +1,43 @@
-"""What there is to tell on a stream, read from the tables: events of incidents, and new items of inboxes.
+"""The event feed of the streams: events of incidents and new inbox items, read from their tables.
 
-Rows commit in another order than they are written in, so no id and no time can say how far a reader has come. A
-snapshot can: what is new is what is visible now and was not visible then. It misses nothing that commits late, and
-within an incident it keeps the order, because workers take an incident's lock before their transaction writes, and
-a transaction has its number from its first write. See docs/decisions/0006-following-by-snapshot.md.
+Rows become visible in another order than they were written in, so neither an id nor a time can mark how far a reader
+has come. A snapshot can: a row is new if it is visible now and was not visible in that snapshot. Rows that commit late
+are not missed. The order within an incident is kept, because a worker locks the incident before it writes and a
+transaction gets its number with its first write. See docs/decisions/0006-snapshot-cursors-for-streams.md.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple, NewType
 from uuid import UUID
 
 import orjson
+from sqlalchemy import Executable, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from models.directory.policy_facts import PROJECT_COLUMNS, project_facts
+from gateway.reads.database import Rows, fetch_all
+from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
+from models.directory.tables import projects
 from models.enums import JSON
+from models.incidents.incident import incident_projects
 from models.policy import ProjectFacts
 from models.serializers import notification_json
 from tasks.events import NotificationCreated, cloud_event
 
 Snapshot = NewType("Snapshot", str)
-"""What was visible at a moment, as the server writes it (``pg_snapshot``)."""
+"""Which transactions are visible at one moment, as PostgreSQL's ``pg_snapshot`` in text."""
 
-KEPT_HOURS: Final = 24
-"""How far back a stream can be taken up again."""
+REPLAY_HOURS: Final = 24
+"""How old the events of a resumed stream can be."""
 
-PAGE: Final = 500
+PAGE_SIZE: Final = 500
 
 
-class Place(NamedTuple):
-    """The place of a row among all: its transaction, and its own place in that."""
+class Position(NamedTuple):
+    """A row's position in the order of the feed: by transaction, then by subject and sequence within it."""
 
     written_by: int
     subject: str
@@ -41,91 +45,94 @@ class Place(NamedTuple):
 
 
 class Resumption(NamedTuple):
-    """Where a reader goes on: nothing below ``from_transaction`` is owed, nor what came with ``last`` before it."""
+    """Where a replay starts: at transaction ``from_transaction``, after ``last`` within the transaction of that row."""
 
     from_transaction: int
-    last: Place | None
+    last: Position | None
 
 
-class Item(NamedTuple):
-    """One thing to tell. ``person`` is whose inbox item it is; events have none. ``frame`` goes out as it is."""
+class FeedItem(NamedTuple):
+    """An event or an inbox item, as a frame ready to send; ``user_id`` owns the inbox item, ``None`` for events."""
 
     organization: int
     incident: int
-    person: int | None
+    user_id: int | None
     frame: bytes
 
 
-class News(NamedTuple):
-    """What became visible since a snapshot, and the snapshot to ask with next."""
+class FeedBatch(NamedTuple):
+    """What became visible since a snapshot, and the snapshot to continue from.
+
+    ``is_truncated`` means that there were more rows than the limit; ``items`` is empty then.
+    """
 
     until: Snapshot
-    items: list[Item]
-    is_too_much: bool
+    items: list[FeedItem]
+    is_truncated: bool
 
 
 _EVENTS: Final = """
 SELECT e.written_by, e.subject, e.sequence, e.organization_id, e.incident_id, e.id, e.type, e.body::text AS body,
-       NULL::bigint AS number, NULL::bigint AS person
+       NULL::bigint AS number, NULL::bigint AS user_id
 FROM events e WHERE e.incident_id IS NOT NULL"""
 
 _ITEMS: Final = """
 SELECT n.written_by, 'notifications/' || n.id AS subject, 1::bigint AS sequence, n.organization_id, n.incident_id,
-       NULL::uuid AS id, NULL::text AS type, NULL::text AS body, n.id AS number, n.user_id AS person
+       NULL::uuid AS id, NULL::text AS type, NULL::text AS body, n.id AS number, n.user_id
 FROM notifications n WHERE"""
 
-_YOUNG: Final = f"date_created > clock_timestamp() - interval '{KEPT_HOURS} hours'"
+_IS_RECENT: Final = f"date_created > clock_timestamp() - interval '{REPLAY_HOURS} hours'"
 
 _IS_NEW: Final = f"""organization_id = ANY(%(organizations)s::bigint[])
     AND written_by >= pg_snapshot_xmin(%(since)s::pg_snapshot)
     AND written_by < pg_snapshot_xmax(pg_current_snapshot())
-    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot) AND {_YOUNG}"""
+    AND NOT pg_visible_in_snapshot(written_by, %(since)s::pg_snapshot) AND {_IS_RECENT}"""
 
 _SINCE: Final = f"""
-SELECT pg_current_snapshot()::text AS until, news.*
+SELECT pg_current_snapshot()::text AS until, new.*
 FROM (SELECT 1) AS always LEFT JOIN LATERAL (
     {_EVENTS} AND {_IS_NEW}
     UNION ALL
-    {_ITEMS} user_id = ANY(%(people)s::bigint[]) AND {_IS_NEW}
-) AS news ON true
-ORDER BY news.written_by, news.subject, news.sequence
-LIMIT %(most)s
+    {_ITEMS} user_id = ANY(%(users)s::bigint[]) AND {_IS_NEW}
+) AS new ON true
+ORDER BY new.written_by, new.subject, new.sequence
+LIMIT %(limit)s
 """  # noqa: S608 - our own words
 
-# What was visible in the snapshot is final: pages of it stay what they are while others write.
-_IS_OWED: Final = f"""organization_id = %(organization)s AND written_by >= %(from)s::text::xid8
-    AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_YOUNG}
+# The rows visible in a snapshot never change, so its pages are stable while others write.
+_IS_MISSED: Final = f"""organization_id = %(organization)s AND written_by >= %(from)s::text::xid8
+    AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_IS_RECENT}
     AND (%(incident)s::bigint IS NULL OR incident_id = %(incident)s)"""
 
 
 def _page_of(rows: str) -> str:
     return f"""(
-    SELECT owed.* FROM ({rows} {_IS_OWED}) AS owed
-    WHERE (owed.written_by, owed.subject, owed.sequence) > (%(by)s::text::xid8, %(subject)s, %(sequence)s)
-        AND NOT (owed.written_by = %(last_by)s::text::xid8
-                 AND (owed.subject, owed.sequence) <= (%(last_subject)s, %(last_sequence)s))
-    ORDER BY owed.written_by, owed.subject, owed.sequence LIMIT {PAGE}
+    SELECT missed.* FROM ({rows} {_IS_MISSED}) AS missed
+    WHERE (missed.written_by, missed.subject, missed.sequence) > (%(by)s::text::xid8, %(subject)s, %(sequence)s)
+        AND NOT (missed.written_by = %(last_by)s::text::xid8
+                 AND (missed.subject, missed.sequence) <= (%(last_subject)s, %(last_sequence)s))
+    ORDER BY missed.written_by, missed.subject, missed.sequence LIMIT {PAGE_SIZE}
 )"""  # noqa: S608 - our own words
 
 
-# Each kind by its own index and no further than a page, then the two together.
+# Each kind is read along its own index and no further than a page; then the two are merged.
 _PAGE: Final = f"""
-{_page_of(f"{_EVENTS} AND")} UNION ALL {_page_of(f"{_ITEMS} user_id = %(person)s AND")}
-ORDER BY written_by, subject, sequence LIMIT {PAGE}
+{_page_of(f"{_EVENTS} AND")} UNION ALL {_page_of(f"{_ITEMS} user_id = %(user)s AND")}
+ORDER BY written_by, subject, sequence LIMIT {PAGE_SIZE}
 """
 
-# A number that the snapshot does not reach is another server's: the database was restored from there.
+# A transaction number beyond the snapshot is another server's: the database was restored from a backup of it.
 _LAST: Final = """
 SELECT last.* FROM (
     SELECT written_after, written_by, subject, sequence FROM events
     WHERE id = %(id)s AND organization_id = %(organization)s
     UNION ALL
     SELECT written_after, written_by, 'notifications/' || id, 1 FROM notifications
-    WHERE id = %(number)s AND organization_id = %(organization)s AND user_id = %(person)s
+    WHERE id = %(number)s AND organization_id = %(organization)s AND user_id = %(user)s
 ) AS last WHERE pg_visible_in_snapshot(last.written_by, %(until)s::pg_snapshot)
 """
 
-# Ids begin with the time, so the first event of the last day is one step in an index.
+# Ids start with the time, so one index access finds the first event of the last day.
 _HORIZON: Final = "SELECT written_after FROM events WHERE id >= %(oldest)s ORDER BY id LIMIT 1"
 
 _INBOX_ITEMS: Final = """
@@ -139,97 +146,97 @@ LEFT JOIN incident_activities a ON a.id = n.activity_id
 WHERE n.id = ANY(%(numbers)s::bigint[])
 """
 
-_PROJECTS: Final = f"""
-SELECT ip.incident_id AS incident, {PROJECT_COLUMNS}
-FROM incident_projects ip JOIN projects p ON p.id = ip.project_id
-WHERE ip.incident_id = ANY(%(incidents)s::bigint[])
-"""  # noqa: S608 - our own columns
-
 
 class EventFeed:
-    """Reads what is to be told; faults of the database come out as they are."""
+    """Queries of the feed; database errors are raised unchanged."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        # Each statement is a transaction of its own, hence sees by a snapshot of its own.
+        # Each statement is its own transaction and so has its own snapshot.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def now(self) -> Snapshot:
-        """What is visible now."""
-        return Snapshot((await self._rows("SELECT pg_current_snapshot()::text", {}))[0][0])
+    async def current_snapshot(self) -> Snapshot:
+        """Return the snapshot of this moment."""
+        rows = await self._rows("SELECT pg_current_snapshot()::text AS snapshot")
+        return Snapshot(rows[0].snapshot)
 
     async def read_since(
-        self, since: Snapshot, organizations: Collection[int], people: Collection[int], *, most: int
-    ) -> News:
-        """What became visible in these organizations, in order; of inboxes those of these people.
+        self, since: Snapshot, organizations: Collection[int], users: Collection[int], *, limit: int
+    ) -> FeedBatch:
+        """Return what became visible since a snapshot, in order: the organizations' events, the users' inbox items.
 
-        More than ``most`` rows are not handed out, only said to be too much.
+        With more than ``limit`` rows the batch is truncated and has no items.
         """
-        parameters = {"since": since, "organizations": list(organizations), "people": list(people), "most": most + 1}
+        parameters = {"since": since, "organizations": list(organizations), "users": list(users), "limit": limit + 1}
         rows = await self._rows(_SINCE, parameters)
-        is_too_much = len(rows) > most
-        told = [] if is_too_much else [row for row in rows if row.written_by is not None]
-        return News(Snapshot(rows[0].until), await self._items(told), is_too_much)
+        is_truncated = len(rows) > limit
+        new = [] if is_truncated else [row for row in rows if row.written_by is not None]
+        return FeedBatch(Snapshot(rows[0].until), await self._items(new), is_truncated)
 
-    async def resumption(
-        self, id_: UUID | None, organization: int, person: int | None, *, until: Snapshot
-    ) -> Resumption:
-        """Where a reader goes on whose last item was this one: at the latest a day ago, also after an unknown one."""
+    async def resumption(self, id_: UUID | None, organization: int, user: int | None, *, until: Snapshot) -> Resumption:
+        """Return where a replay starts for a client whose last event had this id; after an unknown id, a day ago."""
         lowest = _lowest_unfinished(until)
         horizon = await self._rows(_HORIZON, {"oldest": _oldest_id()})
         oldest = int(horizon[0].written_after) if horizon else lowest
         if id_ is None:
             return Resumption(oldest, None)
-        if id_.version == _BEGINNING:
-            begun = _number_of(id_)
-            # A number that lies ahead is another server's, as in _LAST.
-            return Resumption(max(oldest, begun) if begun <= lowest else oldest, None)
-        parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "person": person}
+        if id_.version == _START_VERSION:
+            started = _number_of(id_)
+            # A transaction number that lies ahead is another server's, as in _LAST.
+            return Resumption(max(oldest, started) if started <= lowest else oldest, None)
+        parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "user": user}
         found = await self._rows(_LAST, parameters | {"until": until})
         if not found:
             return Resumption(oldest, None)
         last = found[0]
-        place = Place(int(last.written_by), last.subject, last.sequence)
-        return Resumption(max(oldest, int(last.written_after)), place)
+        return Resumption(max(oldest, int(last.written_after)), _position_of(last))
 
-    async def owed(
+    async def replay(
         self,
         resumption: Resumption,
-        after: Place | None,
+        after: Position | None,
         organization: int,
-        person: int | None,
+        user: int | None,
         incident: int | None,
         *,
         until: Snapshot,
-    ) -> tuple[list[Item], Place | None]:
-        """A page of what was visible in a snapshot, after a place; and the place to go on, unless it was the last."""
-        begin, last = after or Place(0, "", 0), resumption.last or Place(0, "", 0)
+    ) -> tuple[list[FeedItem], Position | None]:
+        """Return a page of what was visible in the snapshot ``until``, and where the next page starts, if there is one.
+
+        ``incident`` (a row id) restricts the page to one incident.
+        """
+        start, last = after or Position(0, "", 0), resumption.last or Position(0, "", 0)
         rows = await self._rows(
             _PAGE,
             {
                 "organization": organization,
-                "person": person,
+                "user": user,
                 "incident": incident,
                 "until": until,
                 "from": str(resumption.from_transaction),
-                "by": str(begin.written_by),
-                "subject": begin.subject,
-                "sequence": begin.sequence,
+                "by": str(start.written_by),
+                "subject": start.subject,
+                "sequence": start.sequence,
                 "last_by": str(last.written_by),
                 "last_subject": last.subject,
                 "last_sequence": last.sequence,
             },
         )
-        end = Place(int(rows[-1].written_by), rows[-1].subject, rows[-1].sequence) if len(rows) == PAGE else None
+        end = _position_of(rows[-1]) if len(rows) == PAGE_SIZE else None
         return await self._items(rows), end
 
     async def projects(self, incidents: Collection[int]) -> dict[int, list[ProjectFacts]]:
-        """The projects of incidents, as the policy asks for them."""
+        """Return the policy's facts of each incident's projects, by the incident's row id."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
-        for row in await self._rows(_PROJECTS, {"incidents": list(incidents)}) if incidents else ():
-            facts[row.incident].append(project_facts(row))
+        statement = (
+            select(incident_projects.c.incident_id, *PROJECT_COLUMNS)
+            .join_from(incident_projects, projects)
+            .where(incident_projects.c.incident_id.in_(incidents))
+        )
+        for row in await self._rows(statement) if incidents else ():
+            facts[row.incident_id].append(project_from_row(row).facts)
         return facts
 
-    async def _items(self, rows: Sequence[Any]) -> list[Item]:
+    async def _items(self, rows: Rows) -> list[FeedItem]:
         numbers = [row.number for row in rows if row.number is not None]
         inbox = {}
         if numbers:
@@ -241,13 +248,17 @@ class EventFeed:
             elif row.number in inbox:
                 frame = _notification_frame(inbox[row.number])
             else:
-                continue  # its incident is gone by now
-            items.append(Item(row.organization_id, row.incident_id, row.person, frame))
+                continue  # its incident was deleted in the meantime
+            items.append(FeedItem(row.organization_id, row.incident_id, row.user_id, frame))
         return items
 
-    async def _rows(self, statement: str, parameters: dict[str, Any]) -> Sequence[Any]:
+    async def _rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
         async with self._engine.connect() as connection:
-            return (await connection.exec_driver_sql(statement, parameters)).all()
+            return await fetch_all(connection, statement, parameters)
+
+
+def _position_of(row: Any) -> Position:
+    return Position(int(row.written_by), row.subject, row.sequence)
 
 
 def _frame(id_: str, type_: str, body: str) -> bytes:
@@ -276,18 +287,17 @@ def _notification_frame(row: Any) -> bytes:
     return _frame(str(id_), event.type, orjson.dumps(body).decode())
 
 
-# --- ids that begin with the time ------------------------------------------------------------------------------
+# --- ids that start with the time ------------------------------------------------------------------------------
 
 _NUMBER_BITS: Final = (1 << 62) - 1
 
+_START_VERSION: Final = 8
+"""The UUID version of ids that mark the start of a stream and belong to no event."""
 
-_BEGINNING: Final = 8
-"""The version of ids that are of no event: they say where a stream began."""
 
-
-def beginning_id(begun: Snapshot) -> UUID:
-    """An id to come back with for a reader who has heard nothing yet since this snapshot."""
-    return UUID(int=_BEGINNING << 76 | 0b10 << 62 | _lowest_unfinished(begun))
+def start_id(snapshot: Snapshot) -> UUID:
+    """Return the id with which a client resumes that has received no event since this snapshot."""
+    return UUID(int=_START_VERSION << 76 | 0b10 << 62 | _lowest_unfinished(snapshot))
 
 
 def _lowest_unfinished(snapshot: Snapshot) -> int:
@@ -295,7 +305,7 @@ def _lowest_unfinished(snapshot: Snapshot) -> int:
 
 
 def notification_event_id(number: int, created: datetime) -> UUID:
-    """The id of the event that tells of an inbox item: a uuid7 with the item's number where others are random."""
+    """Return the event id of an inbox item: a UUIDv7 with the item's number in place of the random bits."""
     milliseconds = int(created.timestamp() * 1000)
     return UUID(int=milliseconds << 80 | 7 << 76 | 0b10 << 62 | number)
 
@@ -305,4 +315,4 @@ def _number_of(id_: UUID) -> int:
 
 
 def _oldest_id() -> UUID:
-    return UUID(int=int((time.time() - KEPT_HOURS * 3600) * 1000) << 80)
+    return UUID(int=int((time.time() - REPLAY_HOURS * 3600) * 1000) << 80)

@@ -1,4 +1,4 @@
-"""Which actions of a rule a change of status takes. No input, no output."""
+"""Which actions of an alert rule a status change of its incident triggers; pure functions."""
 
 from __future__ import annotations
 
@@ -18,40 +18,44 @@ class SelectedAction(NamedTuple):
 
 
 class ActionSelection(NamedTuple):
-    """Actions to take, and whether they tell of fire or of relief."""
+    """The actions to perform, and whether they announce a problem (FIRE) or its end (RESOLVE)."""
 
     method: DeliveryMethod
     selected: tuple[SelectedAction, ...]
 
 
-def all_actions(said: Definition) -> tuple[SelectedAction, ...]:
-    """The actions of all triggers; who is named by several is called once, and by a warning rather than otherwise."""
-    calls: dict[tuple[str, str, str], SelectedAction] = {}
-    for trigger in sorted(said.triggers, key=lambda each: each.label != WARNING):
+def all_actions(definition: Definition) -> tuple[SelectedAction, ...]:
+    """Return the actions of all triggers, one per target; of duplicates, that of the warning trigger."""
+    actions: dict[tuple[str, str, str], SelectedAction] = {}
+    for trigger in sorted(definition.triggers, key=lambda each: each.label != WARNING):
         for action in trigger.actions:
-            calls.setdefault((action.type, action.target_type, action.target), SelectedAction(trigger.label, action))
-    return tuple(calls.values())
+            key = (action.type, action.target_type, action.target)
+            actions.setdefault(key, SelectedAction(trigger.label, action))
+    return tuple(actions.values())
 
 
-def select_on_close(said: Definition) -> ActionSelection:
-    """What a close by hand, or of a rule that is no more, takes: every action, whether or not its trigger fired."""
-    return ActionSelection(DeliveryMethod.RESOLVE, all_actions(said))
+def select_on_close(definition: Definition) -> ActionSelection:
+    """Select every action: a person closed the incident, or its rule was changed or deleted."""
+    return ActionSelection(DeliveryMethod.RESOLVE, all_actions(definition))
 
 
 def select_on_change(
-    said: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool
+    definition: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool
 ) -> ActionSelection:
-    """What a change by the rule itself takes; those who are called for critical only hear of nothing less.
+    """Select the actions of a status change that an observation caused.
 
-    ``was_critical`` says whether the critical trigger ever fired in this incident.
+    Actions of the critical trigger are selected only if the incident is or was critical; ``was_critical``: whether that
+    trigger ever fired in the incident.
     """
     if new is IncidentStatus.CRITICAL:
-        return ActionSelection(DeliveryMethod.FIRE, all_actions(said))
+        return ActionSelection(DeliveryMethod.FIRE, all_actions(definition))
     if new is IncidentStatus.WARNING and old is not IncidentStatus.CRITICAL:
-        return ActionSelection(DeliveryMethod.FIRE, _milder(said))
-    heard_the_worst = was_critical or new is IncidentStatus.WARNING
-    return ActionSelection(DeliveryMethod.RESOLVE, all_actions(said) if heard_the_worst else _milder(said))
+        return ActionSelection(DeliveryMethod.FIRE, _without_critical(definition))
+    includes_critical = was_critical or new is IncidentStatus.WARNING
+    return ActionSelection(
+        DeliveryMethod.RESOLVE, all_actions(definition) if includes_critical else _without_critical(definition)
+    )
 
 
-def _milder(said: Definition) -> tuple[SelectedAction, ...]:
-    return tuple(call for call in all_actions(said) if call.label != CRITICAL)
+def _without_critical(definition: Definition) -> tuple[SelectedAction, ...]:
+    return tuple(selected for selected in all_actions(definition) if selected.label != CRITICAL)

@@ -1,8 +1,9 @@
-"""Alert rules: what is watched, when it is an incident, and who hears of it.
+"""Alert rules: what is watched, when it becomes an incident, and who is notified.
 
-A rule is one row that holds the whole of what it says. Changing that makes a new *generation*: the words of the one
-before are kept beside it, and incidents remember in which generation they began, so that nobody copies a rule nor
-moves an incident (docs/decisions, "A rule is one document with generations"). The numbers are Sentry's.
+A rule is one row that holds its whole definition as a document. A change that ends its incidents starts a new
+*generation*: earlier definitions are kept in a table of their own, and an incident refers to the generation in which it
+began. So a rule is never copied and an incident never moved (docs/decisions/0015-alert-rules-as-documents.md). The
+numbers of enums are Sentry's.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ from models.alert_rules.enums import ActionType, QueryType, TargetType, Threshol
 from models.base import METADATA, Timestamp, foreign_key, id_column
 
 MAX_RULES: Final = 1000
-"""How many live rules an organization may have."""
+"""The limit of live rules per organization."""
 
 RESOLUTION_MINUTES: Final = 1
-"""How finely a rule's values are measured."""
+"""The interval between a rule's values."""
 
 AUTO_RESOLVED: Final = (
     "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
 )
-"""What an incident says that ended because its rule did."""
+"""The comment on an incident that was closed because its rule was changed or deleted."""
 
 
 # --- states -----------------------------------------------------------------------------------------------------
 
 
 class RuleStatus(IntEnum):
-    """``PENDING`` is the normal life of a rule, ``SNAPSHOT`` one that is no more, or as it was."""
+    """A rule's status: ``PENDING`` is a rule in use, ``SNAPSHOT`` a deleted rule or an earlier generation."""
 
     PENDING = 0
     SNAPSHOT = 4
@@ -56,14 +57,14 @@ class RuleStatus(IntEnum):
 
 
 class TriggerStatus(IntEnum):
-    """Whether a trigger holds an incident open."""
+    """Whether a trigger holds its incident open."""
 
     ACTIVE = 0
     RESOLVED = 1
 
 
 class RuleActivityType(IntEnum):
-    """What happened to a rule."""
+    """What was done to a rule."""
 
     CREATED = 1
     DELETED = 2
@@ -71,15 +72,15 @@ class RuleActivityType(IntEnum):
     SNAPSHOT = 6
 
 
-# --- what a rule says ------------------------------------------------------------------------------------------
+# --- definitions ------------------------------------------------------------------------------------------------
 
 
-class _Words(BaseModel):
+class _FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Action(_Words):
-    """Whom a trigger tells. ``target`` is a user's or a team's id, or an address of the channel."""
+class Action(_FrozenModel):
+    """Whom a trigger notifies; ``target`` is the id of a user or team, or an address in the channel ``type``."""
 
     id: int
     type: ActionType
@@ -88,8 +89,8 @@ class Action(_Words):
     date_added: datetime
 
 
-class Trigger(_Words):
-    """A line that a value may cross. ``threshold`` is as stored: of a comparison rule it is a per cent of the past."""
+class Trigger(_FrozenModel):
+    """A threshold and its actions; in a comparison rule ``threshold`` is a percentage of the comparison value."""
 
     id: int
     label: str
@@ -99,8 +100,11 @@ class Trigger(_Words):
     excluded_projects: tuple[str, ...] = ()
 
 
-class Definition(_Words):
-    """Everything that a rule says. Times are in minutes; ``environment`` is a name; at most one owner is set."""
+class Definition(_FrozenModel):
+    """A rule's definition, which its row holds as JSON.
+
+    Times are in minutes; ``environment`` is a name; at most one owner is set; triggers are ordered by label.
+    """
 
     name: str
     query_type: QueryType
@@ -129,19 +133,19 @@ class Definition(_Words):
         return (action for trigger in self.triggers for action in trigger.actions)
 
     def trigger(self, id_: int) -> Trigger | None:
-        """The trigger of this id."""
+        """Return the trigger of this id, if there is one."""
         return next((trigger for trigger in self.triggers if trigger.id == id_), None)
 
     def with_triggers(self, triggers: Iterable[Trigger]) -> Definition:
-        """The same with other triggers, ordered by label: critical before warning."""
+        """Return a copy with other triggers, ordered by label: critical before warning."""
         return self.model_copy(update={"triggers": tuple(sorted(triggers, key=lambda each: (each.label, each.id)))})
 
 
 @dataclass(slots=True)
 class AlertRule:
-    """A rule as a batch works on it; ``projects`` are ids.
+    """An alert rule; ``projects`` are ids.
 
-    ``version`` moves with every change. ``generation`` moves with what ends the incidents of the one before.
+    ``version`` increases with every change, ``generation`` with changes that end the incidents of the one before.
     """
 
     id: int
@@ -158,34 +162,37 @@ class AlertRule:
 
     @property
     def is_live(self) -> bool:
-        """Whether it can still be found by its id."""
+        """Whether the rule is not deleted."""
         return self.status is not RuleStatus.SNAPSHOT
 
     def amend(self, definition: Definition, *, at: datetime) -> None:
-        """Say something else without ending anything: who hears of it, for example."""
+        """Change the definition without ending incidents, for example who is notified."""
         self.definition = definition
         self.version += 1
         self.date_modified = max(self.date_modified, at)
 
     def redefine(self, definition: Definition, *, at: datetime) -> None:
-        """Watch something else from now on: a new generation begins."""
+        """Change the definition and start a new generation, which ends the incidents of the one before."""
         self.amend(definition, at=at)
         self.generation += 1
 
     def delete(self, *, at: datetime) -> None:
-        """Be no more, for those who look for it; its incidents still say what it was."""
+        """Soft-delete the rule; incidents still show it."""
         self.amend(self.definition, at=at)
         self.status = RuleStatus.SNAPSHOT
 
     def next_event_sequence(self) -> int:
-        """The sequence number of the next event about this rule: 1, 2, 3, …"""
+        """Return the sequence number of the next event about this rule: 1, 2, 3, …"""
         self.event_sequence += 1
         return self.event_sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """A rule kept silent, for one person or (``user_id`` is ``None``) for everyone, by ``owner_id``."""
+    """A mute of a rule's notifications, for one person or (``user_id=None``) for everyone; ``owner_id`` created it.
+
+    ``until=None`` never expires.
+    """
 
     rule_id: int
     user_id: int | None
@@ -194,15 +201,18 @@ class Snooze:
     date_added: datetime
 
     def is_active(self, at: datetime) -> bool:
-        """It ends when its time is over, not when somebody clears it away."""
+        """Return whether the snooze has not expired; expired rows stay until they are replaced."""
         return self.until is None or at < self.until
 
 
-COOL_DOWN: Final = timedelta(minutes=10)
-"""For this long after a trigger opened an incident on a project it opens no other one."""
+COOLDOWN: Final = timedelta(minutes=10)
+"""How long a trigger that opened an incident on a project waits before it can open another one there."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
+
+IS_LIVE: Final = f"status <> {RuleStatus.SNAPSHOT:d}"
+"""Live rules in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
 
 alert_rules = Table(
     "alert_rules",
@@ -223,7 +233,7 @@ Index(
     alert_rules.c.organization_id,
     alert_rules.c.date_added,
     alert_rules.c.id,
-    postgresql_where=text("status <> 4"),
+    postgresql_where=text(IS_LIVE),
 )
 
 alert_rule_projects = Table(
@@ -242,7 +252,7 @@ alert_rule_generations = Table(
     Column("definition", JSONB, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
 )
-"""What a rule said in the generations before the one it is in."""
+"""The definitions of a rule's earlier generations."""
 
 alert_rule_activities = Table(
     "alert_rule_activities",
@@ -261,7 +271,7 @@ environments = Table(
     foreign_key("organization_id", "organizations.id", primary_key=True),
     Column("name", Text, primary_key=True),
 )
-"""An environment exists once a rule has named it."""
+"""The environments that rules have named."""
 
 alert_rule_snoozes = Table(
     "alert_rule_snoozes",
@@ -273,7 +283,7 @@ alert_rule_snoozes = Table(
     Column("until", Timestamp, nullable=True),
     Column("date_added", Timestamp, nullable=False),
 )
-# One for each person and one for everyone.
+# One per person, and one for everyone.
 Index(
     "alert_rule_snoozes_scope_key",
     alert_rule_snoozes.c.rule_id,
@@ -289,26 +299,26 @@ alert_rule_progress = Table(
     Column("generation", BigInteger, nullable=False),
     Column("observed", BigInteger, nullable=False, server_default="0"),
     Column("last_timestamp", Timestamp, nullable=True),
-    # Of each trigger, by id: how often in a row it was met and missed, and when it last opened an incident.
+    # By trigger id: consecutive breaches, consecutive resolving values, and when it last opened an incident.
     Column("counters", JSONB, nullable=False, server_default="{}"),
 )
-"""Where a rule stands on a project between two values."""
+"""A rule's state on a project between two values."""
 
 KEPT_OBSERVATIONS: Final = 500
-"""How many observations of a rule on a project are kept; the oldest makes room."""
+"""How many observations of a rule on a project are kept; a new one replaces the oldest."""
 
 alert_rule_observations = Table(
     "alert_rule_observations",
     METADATA,
     foreign_key("rule_id", "alert_rules.id", primary_key=True),
     foreign_key("project_id", "projects.id", primary_key=True),
-    # A ring: the number of the observation modulo KEPT_OBSERVATIONS.
+    # A ring buffer: the number of the observation modulo KEPT_OBSERVATIONS.
     Column("slot", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("timestamp", Timestamp, nullable=False),
     Column("value", Double, nullable=True),
     Column("comparison_value", Double, nullable=True),
-    # What it did: {"fired": […], "resolved": […], "incident": identifier or null, "ignored": reason or absent}.
+    # Its effect: {"fired": […], "resolved": […], "incident": identifier or null, "ignored": reason or absent}.
     Column("result", JSONB, nullable=False),
     Column("accepted_at", Timestamp, nullable=False),
 )
@@ -317,11 +327,11 @@ incident_triggers = Table(
     "incident_triggers",
     METADATA,
     foreign_key("incident_id", "incidents.id", primary_key=True),
-    # A trigger is a part of its rule's definition: it has no row that this could refer to.
+    # No foreign key: a trigger is part of its rule's definition and has no row.
     Column("trigger_id", BigInteger, primary_key=True, autoincrement=False),
     Column("label", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("date_added", Timestamp, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
 )
-"""Which triggers hold, or held, an incident open."""
+"""The triggers that hold, or held, an incident open."""

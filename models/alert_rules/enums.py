@@ -1,6 +1,6 @@
-"""The words of alert rules: what they watch, on which side they burn, whom they tell. Standard library only.
+"""Enums of alert rules; standard library only.
 
-Numbers and names are Sentry's, but for the channels that are tocsin's own.
+Numbers and names are Sentry's, except for tocsin's own channels.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Final
 
 
 class ThresholdType(IntEnum):
-    """On which side of the threshold it burns."""
+    """On which side of its threshold a value breaches it."""
 
     ABOVE = 0
     BELOW = 1
 
 
 class QueryType(IntEnum):
-    """What kind of data the query is about."""
+    """The kind of data that a rule queries."""
 
     ERROR = 0
     PERFORMANCE = 1
@@ -25,7 +25,7 @@ class QueryType(IntEnum):
 
 
 class Dataset(StrEnum):
-    """Where a rule's data lies. Refusals name the members, as Sentry's did, and everything else their values."""
+    """The dataset that a rule queries; as in Sentry, error messages contain the names, everything else the values."""
 
     EVENTS = "events"
     TRANSACTIONS = "transactions"
@@ -34,7 +34,7 @@ class Dataset(StrEnum):
 
     @property
     def query_type(self) -> QueryType:
-        """The kind of data that lies there."""
+        """The kind of data in the dataset."""
         return _QUERY_TYPES[self]
 
 
@@ -47,7 +47,7 @@ _QUERY_TYPES: Final = {
 
 
 class EventType(StrEnum):
-    """What a rule counts."""
+    """The type of events that a rule counts."""
 
     ERROR = "error"
     DEFAULT = "default"
@@ -59,25 +59,25 @@ EVENT_TYPES: Final[dict[QueryType, tuple[EventType, ...]]] = {
     QueryType.PERFORMANCE: (EventType.TRANSACTION,),
     QueryType.CRASH_RATE: (),
 }
-"""What can be counted in each kind of data; the first is meant where nothing is said."""
+"""The event types of each kind of data; the first is the default."""
 
 
 class MonitorType(IntEnum):
-    """When a rule watches."""
+    """Whether a rule is evaluated all the time or from an activation on."""
 
     CONTINUOUS = 0
     ACTIVATED = 1
 
 
 class ActivationCondition(IntEnum):
-    """What makes an activated rule watch."""
+    """What activates a rule."""
 
     RELEASE_CREATION = 0
     DEPLOY_CREATION = 1
 
 
 class ActionType(StrEnum):
-    """How an action reaches somebody."""
+    """The channel of an action."""
 
     EMAIL = "email"
     WEBHOOK = "webhook"
@@ -85,7 +85,7 @@ class ActionType(StrEnum):
 
 
 class TargetType(StrEnum):
-    """Whom an action reaches: an address of its channel, a person, or a team."""
+    """What an action targets: an address of its channel, a user, or a team."""
 
     SPECIFIC = "specific"
     USER = "user"
@@ -97,7 +97,8 @@ TARGETS: Final[dict[ActionType, tuple[TargetType, ...]]] = {
     ActionType.WEBHOOK: (TargetType.SPECIFIC,),
     ActionType.CHAT: (TargetType.SPECIFIC,),
 }
-"""What each kind of action can be aimed at."""
+"""The target types that each channel supports."""
 
 CRITICAL: Final = "critical"
 WARNING: Final = "warning"
+"""The labels of triggers."""

@@ -1,8 +1,8 @@
-"""What a value means to a rule: which triggers it fires or resolves, and why it did not. No input, no output.
+"""Evaluate an observed value against an alert rule: which triggers fire or resolve, or why the value is ignored.
 
-Facts in: what the rule says, where it stands on the project, which triggers hold an incident open, the value. Out
-comes a verdict: the steps in their order, the reason if the value was ignored, and where the rule stands now. The
-numbers and their order are Sentry's (docs/compatibility.md, chapter 8).
+Pure functions. The input is the rule's definition, its progress on the project, the triggers that hold an incident
+open, and the observation; the result is the transitions in order and the new progress. Numbers and order are Sentry's
+(docs/compatibility.md, chapter 8).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from models.alert_rules.alert_rule import COOL_DOWN, RESOLUTION_MINUTES, Definition, Trigger
+from models.alert_rules.alert_rule import COOLDOWN, RESOLUTION_MINUTES, Definition, Trigger
 from models.alert_rules.enums import CRITICAL, WARNING, QueryType, ThresholdType
 from models.enums import IncidentStatus
 
 
 class Ignored(StrEnum):
-    """Why a value did nothing."""
+    """Why a value changed nothing."""
 
     REPEATED = "repeated timestamp"
     OUT_OF_ORDER = "out of order"
@@ -32,9 +32,10 @@ class Ignored(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TriggerCounter:
-    """One trigger between two values: how often in a row it was met, and missed while it burned.
+    """A trigger's state between two values.
 
-    ``opened_at`` is when the newest incident that it held open was created.
+    ``alerts`` counts consecutive values that breached its threshold, ``resolves`` those that resolved it while active.
+    ``opened_at`` is when the latest incident that it held open was created.
     """
 
     alerts: int = 0
@@ -42,42 +43,42 @@ class TriggerCounter:
     opened_at: datetime | None = None
 
     def is_cooling(self, at: datetime) -> bool:
-        """Whether its last incident is too young for it to fire again."""
-        return self.opened_at is not None and at - self.opened_at <= COOL_DOWN
+        """Return whether its latest incident is too recent for it to fire again."""
+        return self.opened_at is not None and at - self.opened_at <= COOLDOWN
 
 
-_NEVER_MET: Final = TriggerCounter()
+_NEW_COUNTER: Final = TriggerCounter()
 NO_COUNTERS: Final[Mapping[int, TriggerCounter]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a rule stands on a project between two values; ``counters`` are by trigger id."""
+    """A rule's state on a project between two values: how many it ``observed``, and its ``counters`` by trigger id."""
 
     generation: int
     observed: int = 0
     last_timestamp: datetime | None = None
     counters: Mapping[int, TriggerCounter] = field(default_factory=lambda: NO_COUNTERS)
 
-    def after(self, timestamp: datetime | None, counters: Mapping[int, TriggerCounter]) -> Progress:
-        """Where it stands one value later."""
+    def advance(self, timestamp: datetime | None, counters: Mapping[int, TriggerCounter]) -> Progress:
+        """Return the progress after one more value."""
         return Progress(self.generation, self.observed + 1, timestamp, counters)
 
     def for_generation(self, generation: int) -> Progress:
-        """The same, if the rule still says what it said then; else everything is counted anew."""
+        """Return the progress in a generation; the counters of another generation are dropped."""
         return self if generation == self.generation else replace(self, generation=generation, counters=NO_COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveTriggers:
-    """The open incident of a rule on a project: when it was created (``None`` if there is none), what holds it open."""
+    """The open incident of a rule on a project: when it was created, if there is one, and the ids of its triggers."""
 
     opened_at: datetime | None = None
     active: frozenset[int] = frozenset()
 
 
 class Observation(NamedTuple):
-    """A value of a project. ``timestamp`` is what it is of, ``arrived_at`` when we heard of it."""
+    """A value observed on a project (a slug) at ``timestamp``; it was accepted at ``arrived_at``."""
 
     project: str
     value: float | None
@@ -87,7 +88,7 @@ class Observation(NamedTuple):
 
 
 class TriggerTransition(NamedTuple):
-    """A trigger fired, or was resolved. ``severity`` is what the incident comes to, ``None`` if that says nothing."""
+    """A trigger fired or was resolved; ``severity`` is the incident's new status, see :func:`severity`."""
 
     trigger: Trigger
     fired: bool
@@ -96,7 +97,7 @@ class TriggerTransition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a value does."""
+    """The result of a value: the new progress, and the transitions or the reason for having none."""
 
     progress: Progress
     transitions: tuple[TriggerTransition, ...] = ()
@@ -104,110 +105,121 @@ class Evaluation:
 
     @property
     def fired(self) -> list[str]:
-        """Labels of the triggers that fired."""
+        """The labels of the triggers that fired."""
         return [step.trigger.label for step in self.transitions if step.fired]
 
     @property
     def resolved(self) -> list[str]:
-        """Labels of the triggers that were resolved."""
+        """The labels of the triggers that were resolved."""
         return [step.trigger.label for step in self.transitions if not step.fired]
 
 
-def evaluate(said: Definition, progress: Progress, standing: ActiveTriggers, seen: Observation) -> Evaluation:
-    """What the value does, trigger by trigger, in ascending order of their thresholds."""
-    if (last := progress.last_timestamp) is not None and seen.timestamp <= last:
-        return ignore(progress, Ignored.REPEATED if seen.timestamp == last else Ignored.OUT_OF_ORDER)
-    if seen.value is None and said.query_type is QueryType.CRASH_RATE:
-        anew = {id_: TriggerCounter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
-        return Evaluation(progress.after(seen.timestamp, anew), ignored=Ignored.NO_VALUE)
-    measured = measure(said, seen)
+def evaluate(
+    definition: Definition, progress: Progress, active: ActiveTriggers, observation: Observation
+) -> Evaluation:
+    """Evaluate a value against every trigger, in ascending order of their thresholds."""
+    if (last := progress.last_timestamp) is not None and observation.timestamp <= last:
+        return ignore(progress, Ignored.REPEATED if observation.timestamp == last else Ignored.OUT_OF_ORDER)
+    if observation.value is None and definition.query_type is QueryType.CRASH_RATE:
+        reset = {id_: TriggerCounter(opened_at=each.opened_at) for id_, each in progress.counters.items()}
+        return Evaluation(progress.advance(observation.timestamp, reset), ignored=Ignored.NO_VALUE)
+    measured = measure(definition, observation)
     if measured is None:
         return ignore(progress, Ignored.NO_BASELINE)
-    round_ = _Round(said, standing.opened_at, set(standing.active), seen.arrived_at)
+    evaluator = _Evaluator(definition, active.opened_at, set(active.active), observation.arrived_at)
     counters = dict(progress.counters)
-    for trigger in sorted(said.triggers, key=lambda each: (each.threshold, each.id)):
-        if seen.project not in trigger.excluded_projects:
-            counters[trigger.id] = round_.pass_on(trigger, measured, counters.get(trigger.id, _NEVER_MET))
-    cooling = Ignored.COOLING_DOWN if round_.was_cooling and not round_.transitions else None
-    return Evaluation(progress.after(seen.timestamp, counters), tuple(round_.transitions), cooling)
+    for trigger in sorted(definition.triggers, key=lambda each: (each.threshold, each.id)):
+        if observation.project not in trigger.excluded_projects:
+            counters[trigger.id] = evaluator.apply_to(trigger, measured, counters.get(trigger.id, _NEW_COUNTER))
+    cooling = Ignored.COOLING_DOWN if evaluator.was_cooling and not evaluator.transitions else None
+    return Evaluation(progress.advance(observation.timestamp, counters), tuple(evaluator.transitions), cooling)
 
 
-def ignore(progress: Progress, why: Ignored) -> Evaluation:
-    """The value is noted, and that is all."""
-    return Evaluation(progress.after(progress.last_timestamp, progress.counters), ignored=why)
+def ignore(progress: Progress, reason: Ignored) -> Evaluation:
+    """Count a value without evaluating it."""
+    return Evaluation(progress.advance(progress.last_timestamp, progress.counters), ignored=reason)
 
 
 @dataclass(slots=True)
-class _Round:
-    """One value on its way through the triggers: what holds the incident open, as it goes."""
+class _Evaluator:
+    """Applies one value to the triggers in turn, and tracks which of them hold the incident open."""
 
-    said: Definition
+    definition: Definition
     opened_at: datetime | None
     active: set[int]
     at: datetime
     transitions: list[TriggerTransition] = field(default_factory=list)
     was_cooling: bool = False
 
-    def pass_on(self, trigger: Trigger, measured: float, counter: TriggerCounter) -> TriggerCounter:
-        """What the value does to one trigger; how it counts from now on."""
+    def apply_to(self, trigger: Trigger, measured: float, counter: TriggerCounter) -> TriggerCounter:
+        """Apply the value to a trigger and return its new counter."""
         is_active = trigger.id in self.active
-        alerts = counter.alerts + 1 if burns(self.said, trigger, measured) and not is_active else 0
-        resolves = counter.resolves + 1 if is_out(self.said, trigger, measured) and is_active else 0
+        alerts = counter.alerts + 1 if breaches(self.definition, trigger, measured) and not is_active else 0
+        resolves = counter.resolves + 1 if is_resolved_by(self.definition, trigger, measured) and is_active else 0
         counter = TriggerCounter(alerts, resolves, counter.opened_at)
-        if alerts >= self.said.threshold_period:
+        if alerts >= self.definition.threshold_period:
             return self._fire(trigger, counter)
-        return self._resolve(trigger, counter) if resolves >= self.said.threshold_period else counter
+        return self._resolve(trigger, counter) if resolves >= self.definition.threshold_period else counter
 
     def _fire(self, trigger: Trigger, counter: TriggerCounter) -> TriggerCounter:
         if counter.is_cooling(self.at):
-            # It goes on counting: once cooled down, the next hit is enough.
+            # The count goes on: after the cooldown, the next breach is enough.
             self.was_cooling = True
             return counter
         self.opened_at = self.opened_at or self.at
         self.active.add(trigger.id)
-        self.transitions.append(TriggerTransition(trigger, fired=True, severity=severity(self.said, self.active)))
+        self.transitions.append(TriggerTransition(trigger, fired=True, severity=severity(self.definition, self.active)))
         return TriggerCounter(opened_at=self.opened_at)
 
     def _resolve(self, trigger: Trigger, counter: TriggerCounter) -> TriggerCounter:
         self.active.discard(trigger.id)
         if not self.active:
             self.opened_at = None
-        self.transitions.append(TriggerTransition(trigger, fired=False, severity=severity(self.said, self.active)))
+        self.transitions.append(
+            TriggerTransition(trigger, fired=False, severity=severity(self.definition, self.active))
+        )
         return TriggerCounter(opened_at=counter.opened_at)
 
 
-def measure(said: Definition, seen: Observation) -> float | None:
-    """What is compared with thresholds: the value, or the per cent that it is of the past; ``None`` without a past."""
-    value = seen.value or 0.0
-    if said.comparison_delta is None:
-        return value
-    return value / seen.comparison_value * 100 if seen.comparison_value else None
+def measure(definition: Definition, observation: Observation) -> float | None:
+    """Return what is compared with thresholds: the value, or its percentage of the comparison value.
 
-
-def burns(said: Definition, trigger: Trigger, measured: float) -> bool:
-    """Whether the value is beyond the threshold."""
-    return _is_beyond(said, measured, trigger.threshold)
-
-
-def is_out(said: Definition, trigger: Trigger, measured: float) -> bool:
-    """Whether the value resolves the trigger: beyond the rule's own value for that, or back at the threshold.
-
-    The rule's own value is for its single trigger, or for the warning. Nothing that burns is out.
+    ``None`` if the rule compares and the comparison value is missing or zero.
     """
-    if burns(said, trigger, measured):
+    value = observation.value or 0.0
+    if definition.comparison_delta is None:
+        return value
+    return value / observation.comparison_value * 100 if observation.comparison_value else None
+
+
+def breaches(definition: Definition, trigger: Trigger, measured: float) -> bool:
+    """Return whether the value is beyond the trigger's threshold."""
+    return _is_beyond(definition, measured, trigger.threshold)
+
+
+def is_resolved_by(definition: Definition, trigger: Trigger, measured: float) -> bool:
+    """Return whether the value resolves the trigger; a value that breaches the threshold never does.
+
+    A rule's own resolve threshold applies to its only trigger, or to the warning; other triggers are resolved at their
+    threshold.
+    """
+    if breaches(definition, trigger, measured):
         return False
-    if said.resolve_threshold is None or not (len(said.triggers) == 1 or trigger.label == WARNING):
+    if definition.resolve_threshold is None or not (len(definition.triggers) == 1 or trigger.label == WARNING):
         return True
-    return _is_beyond(said, said.resolve_threshold, measured)
+    return _is_beyond(definition, definition.resolve_threshold, measured)
 
 
-def _is_beyond(said: Definition, value: float, line: float) -> bool:
-    return value > line if said.threshold_type is ThresholdType.ABOVE else value < line
+def _is_beyond(definition: Definition, value: float, threshold: float) -> bool:
+    return value > threshold if definition.threshold_type is ThresholdType.ABOVE else value < threshold
 
 
-def severity(said: Definition, active: set[int]) -> IncidentStatus | None:
-    """How bad it is while these triggers are active; closed without any, ``None`` if none of them says."""
-    labels = {trigger.label for trigger in said.triggers if trigger.id in active}
+def severity(definition: Definition, active: set[int]) -> IncidentStatus | None:
+    """Return the incident status that the active triggers (ids) amount to.
+
+    Without any it is CLOSED; ``None`` if none of their labels determines it.
+    """
+    labels = {trigger.label for trigger in definition.triggers if trigger.id in active}
     if not active:
         return IncidentStatus.CLOSED
     if CRITICAL in labels:
@@ -215,7 +227,7 @@ def severity(said: Definition, active: set[int]) -> IncidentStatus | None:
     return IncidentStatus.WARNING if WARNING in labels else None
 
 
-def window_start(said: Definition, timestamp: datetime) -> datetime:
-    """When that began, or ended, of which a value tells: its window, and the values before it that had to agree."""
-    minutes = said.time_window + RESOLUTION_MINUTES * (said.threshold_period - 1)
+def window_start(definition: Definition, timestamp: datetime) -> datetime:
+    """Return when the condition that a value completes began: before its window and the values that had to agree."""
+    minutes = definition.time_window + RESOLUTION_MINUTES * (definition.threshold_period - 1)
     return timestamp - timedelta(minutes=minutes)

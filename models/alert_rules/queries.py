@@ -1,42 +1,50 @@
-"""Reading alert rules: the statements that workers and gateway share, and what becomes of their rows."""
+"""Statements that read alert rules, and the entities built from their rows; shared by gateway and workers.
+
+SQL text, since workers load rules for every batch that names some.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, Final
 
-from models.alert_rules.alert_rule import Action, AlertRule, Definition, RuleStatus, Snooze
+from models.alert_rules.alert_rule import (
+    Action,
+    AlertRule,
+    Definition,
+    RuleStatus,
+    Snooze,
+    alert_rule_generations,
+    alert_rule_snoozes,
+    alert_rules,
+)
 from models.alert_rules.enums import TargetType
+from models.base import select_list
 
-RULE_COLUMNS: Final = """
-    r.id, r.organization_id, r.status, r.version, r.generation, r.event_sequence, r.created_by, r.definition,
-    r.date_added, r.date_modified,
+# ruff: noqa: S608 - the statements are made of our own columns; callers' values are parameters
+
+RULES: Final = f"""
+SELECT {select_list(alert_rules.c, "r")},
     ARRAY(SELECT rp.project_id FROM alert_rule_projects rp WHERE rp.rule_id = r.id) AS projects
+FROM alert_rules r WHERE r.id = ANY(%(ids)s::bigint[])
 """
-
-RULES: Final = f"SELECT {RULE_COLUMNS} FROM alert_rules r WHERE r.id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own columns
 """Rules by id, whatever their status."""
 
-GENERATIONS: Final = """
-SELECT g.rule_id, g.generation, g.definition, g.date_modified
+GENERATIONS: Final = f"""
+SELECT {select_list(alert_rule_generations.c, "g")}
 FROM unnest(%(rules)s::bigint[], %(generations)s::bigint[]) AS w(rule_id, generation)
 JOIN alert_rule_generations g ON g.rule_id = w.rule_id AND g.generation = w.generation
 """
-"""What rules said in earlier generations."""
+"""Definitions of earlier generations, by rule and generation."""
 
-SNOOZES: Final = """
-SELECT rule_id, user_id, owner_id, until, date_added FROM alert_rule_snoozes WHERE rule_id = ANY(%(ids)s::bigint[])
+SNOOZES: Final = f"""
+SELECT {select_list(alert_rule_snoozes.c, "s")} FROM alert_rule_snoozes s WHERE s.rule_id = ANY(%(ids)s::bigint[])
 """
-"""Every snooze of these rules, over or not."""
-
-TEAMS: Final = """
-SELECT id, slug, organization_id, name, status = 'active' AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
-"""
-"""What teams are called, and what the policy asks of them."""
+"""Every snooze of these rules, expired ones included."""
 
 
-def rule_of(row: Any) -> AlertRule:
-    """The rule in a row of :data:`RULE_COLUMNS`."""
+def rule_from_row(row: Any) -> AlertRule:
+    """Build the rule of a row of :data:`RULES`."""
     return AlertRule(
         id=row.id,
         organization_id=row.organization_id,
@@ -45,30 +53,36 @@ def rule_of(row: Any) -> AlertRule:
         generation=row.generation,
         event_sequence=row.event_sequence,
         created_by=row.created_by,
-        definition=definition_of(row.definition),
+        definition=definition_from_json(row.definition),
         date_added=row.date_added,
         date_modified=row.date_modified,
         projects=frozenset(row.projects),
     )
 
 
-def definition_of(stored: Any) -> Definition:
-    """A definition from its column."""
+def definition_from_json(stored: Any) -> Definition:
+    """Parse a definition from its parsed JSON column."""
     return Definition.model_validate(stored)
 
 
-def snooze_of(row: Any) -> Snooze:
-    """The snooze in a row of :data:`SNOOZES`."""
-    return Snooze(row.rule_id, row.user_id, row.owner_id, row.until, row.date_added)
+def snooze_from_row(row: Any) -> Snooze:
+    """Build the snooze of a row of :data:`SNOOZES`."""
+    return Snooze(
+        rule_id=row.rule_id,
+        user_id=row.user_id,
+        owner_id=row.owner_id,
+        until=row.until,
+        date_added=row.date_added,
+    )
 
 
-def people_in(definitions: Iterable[Definition]) -> set[int]:
-    """Ids of the people whom these actions reach."""
+def targeted_users(definitions: Iterable[Definition]) -> set[int]:
+    """Return the ids of users that actions of these definitions target."""
     return {int(action.target) for action in _actions(definitions) if action.target_type is TargetType.USER}
 
 
-def teams_in(definitions: Iterable[Definition]) -> set[int]:
-    """Ids of the teams whom these actions reach."""
+def targeted_teams(definitions: Iterable[Definition]) -> set[int]:
+    """Return the ids of teams that actions of these definitions target."""
     return {int(action.target) for action in _actions(definitions) if action.target_type is TargetType.TEAM}
 
 

@@ -1,7 +1,7 @@
-"""What the words of a rule must be to fit together. No input, no output.
+"""Consistency checks between the fields of an alert rule; pure functions that return an error text or ``None``.
 
-The order and the sentences are those of the incident API that tocsin gives back; so is the slack between whole numbers:
-"above 0" and "below 1" share no whole number, so a rule may alert and resolve there.
+The order and the texts are those of Sentry's alert rule API, and so is the tolerance for integers: "above 0" and
+"below 1" have no integer in common, so a rule may alert above 0 and resolve below 1.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Final
 
 from models.alert_rules.enums import CRITICAL, EVENT_TYPES, WARNING, Dataset, EventType, QueryType, ThresholdType
 
-ALL_OF_THE_PAST: Final = 100.0
-"""A value that equals the past is this per cent of it."""
+EQUAL_PERCENTAGE: Final = 100.0
+"""The percentage of a value that equals its comparison value."""
 
 TRIGGER_LABELS: Final = (CRITICAL, WARNING)
-"""How the triggers of a rule are labeled, in their order."""
+"""The labels of a rule's triggers, in order."""
 
 _CRASH_RATE_MINUTES: Final = (30, 60, 120, 240, 720, 1440)
 _FUNCTION: Final = re.compile(r"\w+\(.*\)(\s+as\s+\w+)?", re.IGNORECASE | re.DOTALL)
 _DIGITS: Final = 9
-"""Decimals that a threshold keeps when it is turned from a difference into a per cent of the past, and back."""
+"""Decimals of a threshold that is converted between a difference and a percentage."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleDraft:
-    """What of a rule has to fit together; ``thresholds`` are labels with what people wrote, differences included."""
+    """The fields of a rule that must be consistent, in user-facing units; ``thresholds`` are (label, value) pairs."""
 
     query_type: QueryType = QueryType.ERROR
     dataset: Dataset = Dataset.EVENTS
@@ -39,26 +39,26 @@ class RuleDraft:
     comparison_delta: int | None = None
     thresholds: tuple[tuple[str, float], ...] = ()
 
-    def stored(self, shown: float | None) -> float | None:
-        """A threshold as it is kept: for a comparison a per cent of the past, else as it was written."""
+    def stored_threshold(self, shown: float | None) -> float | None:
+        """Convert a threshold of the draft from user-facing to stored units."""
         return stored_threshold(self.threshold_type, is_comparison=self.comparison_delta is not None, shown=shown)
 
 
-def query_error(saying: RuleDraft) -> str | None:
-    """What is wrong with what is watched."""
-    kind = saying.query_type
-    if saying.dataset.query_type is not kind:
+def query_error(draft: RuleDraft) -> str | None:
+    """Return what is wrong with the dataset, the aggregate or the time window."""
+    kind = draft.query_type
+    if draft.dataset.query_type is not kind:
         known = sorted(dataset.name.lower() for dataset in Dataset if dataset.query_type is kind)
         return f"Invalid dataset for this query type. Valid datasets are {known}"
-    if not _FUNCTION.fullmatch(saying.aggregate):
+    if not _FUNCTION.fullmatch(draft.aggregate):
         return "Invalid Metric: Please pass a valid function for aggregation"
-    if saying.dataset is Dataset.METRICS and saying.time_window not in _CRASH_RATE_MINUTES:
+    if draft.dataset is Dataset.METRICS and draft.time_window not in _CRASH_RATE_MINUTES:
         return "Invalid Time Window: Allowed time windows for crash rate alerts are: 30min, 1h, 2h, 4h, 12h and 24h"
     return None
 
 
 def trigger_count_error(triggers: Sequence[object]) -> str | None:
-    """What is wrong with how many triggers there are."""
+    """Return what is wrong with the number of triggers."""
     if not triggers:
         return "Must include at least one trigger"
     if len(triggers) > len(TRIGGER_LABELS):
@@ -66,30 +66,30 @@ def trigger_count_error(triggers: Sequence[object]) -> str | None:
     return None
 
 
-def event_types_error(saying: RuleDraft) -> str | None:
-    """What is wrong with what is counted."""
-    known = EVENT_TYPES[saying.query_type]
-    if set(saying.event_types) <= set(known):
+def event_types_error(draft: RuleDraft) -> str | None:
+    """Return what is wrong with the event types."""
+    known = EVENT_TYPES[draft.query_type]
+    if set(draft.event_types) <= set(known):
         return None
     return f"Invalid event types for this dataset. Valid event types are {sorted(str(each) for each in known)}"
 
 
 def label_error(labels: Sequence[object]) -> str | None:
-    """What is wrong with how the triggers are called."""
-    for place, (label, expected) in enumerate(zip(labels, TRIGGER_LABELS, strict=False), start=1):
+    """Return what is wrong with the triggers' labels."""
+    for number, (label, expected) in enumerate(zip(labels, TRIGGER_LABELS, strict=False), start=1):
         if label != expected:
-            return f'Trigger {place} must be labeled "{expected}"'
+            return f'Trigger {number} must be labeled "{expected}"'
     return None
 
 
-def threshold_error(saying: RuleDraft) -> str | None:
-    """What is wrong with where it alerts and where it resolves: no value may do both."""
-    side = saying.threshold_type.name.lower()
-    sign = 1 if saying.threshold_type is ThresholdType.ABOVE else -1
-    stored = {label: saying.stored(shown) or 0.0 for label, shown in saying.thresholds}
-    resolve = saying.stored(saying.resolve_threshold)
+def threshold_error(draft: RuleDraft) -> str | None:
+    """Return what is wrong with the alert and resolve thresholds: no value may do both."""
+    side = draft.threshold_type.name.lower()
+    sign = 1 if draft.threshold_type is ThresholdType.ABOVE else -1
+    stored = {label: draft.stored_threshold(shown) or 0.0 for label, shown in draft.thresholds}
+    resolve = draft.stored_threshold(draft.resolve_threshold)
     for label, threshold in stored.items():
-        if resolve is not None and sign * resolve > sign * threshold + _slack(threshold, resolve):
+        if resolve is not None and sign * resolve > sign * threshold + _tolerance(threshold, resolve):
             return f"{label} alert threshold must be {side} resolution threshold"
     if CRITICAL in stored and WARNING in stored and sign * stored[CRITICAL] < sign * stored[WARNING]:
         return f"Critical trigger must have an alert threshold {side} warning trigger"
@@ -97,20 +97,20 @@ def threshold_error(saying: RuleDraft) -> str | None:
 
 
 def stored_threshold(threshold_type: ThresholdType, *, is_comparison: bool, shown: float | None) -> float | None:
-    """A threshold as it is kept; the other way round of :func:`shown_threshold`."""
+    """Convert a threshold from user-facing to stored units: in a comparison rule, to a percentage."""
     if shown is None or not is_comparison:
         return shown
     above = threshold_type is ThresholdType.ABOVE
-    return round(ALL_OF_THE_PAST + shown if above else ALL_OF_THE_PAST - shown, _DIGITS)
+    return round(EQUAL_PERCENTAGE + shown if above else EQUAL_PERCENTAGE - shown, _DIGITS)
 
 
 def shown_threshold(threshold_type: ThresholdType, *, is_comparison: bool, stored: float | None) -> float | None:
-    """A threshold as people write it: for a comparison the difference from the past."""
+    """Convert a threshold from stored to user-facing units: in a comparison rule, to a difference in per cent."""
     if stored is None or not is_comparison:
         return stored
     above = threshold_type is ThresholdType.ABOVE
-    return round(stored - ALL_OF_THE_PAST if above else ALL_OF_THE_PAST - stored, _DIGITS)
+    return round(stored - EQUAL_PERCENTAGE if above else EQUAL_PERCENTAGE - stored, _DIGITS)
 
 
-def _slack(threshold: float, resolve: float) -> int:
+def _tolerance(threshold: float, resolve: float) -> int:
     return 1 if threshold.is_integer() and resolve.is_integer() else 0

@@ -1,4 +1,4 @@
-"""What happened on an incident: comments, status changes, its detection and creation."""
+"""Activities of an incident: comments, status changes, its detection and creation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ activities = Table(
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("date_added", Timestamp, nullable=False),
     Column("notification_uuid", Uuid, nullable=False),
-    # Whom a comment has ever mentioned: {"users": [ids], "teams": [ids]}. An edit tells only who is new.
+    # Whom a comment has ever mentioned: {"users": [ids], "teams": [ids]}. An edit notifies only the newly mentioned.
     Column("mentions", JSONB, nullable=True),
 )
 Index("incident_activities_page_idx", activities.c.incident_id, activities.c.date_added, activities.c.id)
@@ -33,9 +33,9 @@ Index("incident_activities_page_idx", activities.c.incident_id, activities.c.dat
 
 @dataclass(slots=True)
 class Activity:
-    """One activity as a batch works on it. ``version`` counts the edits of a comment, from 1.
+    """An activity; ``user_id=None`` is tocsin itself. A comment's ``version`` counts its edits, from 1.
 
-    ``mentioned_users`` and ``mentioned_teams`` are whom a comment has ever mentioned.
+    ``mentioned_users`` and ``mentioned_teams`` are the ids that a comment has ever mentioned, earlier texts included.
     """
 
     id: int
@@ -51,7 +51,7 @@ class Activity:
     mentioned_teams: frozenset[int] = frozenset()
 
     def edit(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
-        """Say something else; whoever is mentioned now joins those mentioned before. The date stays."""
+        """Replace a comment's text and add to the people and teams that it has mentioned; the date stays."""
         self.comment = comment
         self.version += 1
         self.mentioned_users |= users

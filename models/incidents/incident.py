@@ -1,9 +1,10 @@
-"""Incidents, and what an incident can become."""
+"""Incidents: their tables, and how an incident changes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +21,9 @@ from sqlalchemy import (
 
 from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import IncidentStatus, IncidentType, StatusMethod
+
+IS_OPEN: Final = f"status <> {IncidentStatus.CLOSED:d}"
+"""Open incidents in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
 
 incidents = Table(
     "incidents",
@@ -39,7 +43,7 @@ incidents = Table(
     Column("date_added", Timestamp, nullable=False),
     Column("date_closed", Timestamp, nullable=True),
     Column("last_activity_at", Timestamp, nullable=False),
-    # The rule that found it, and what the rule said then: its generation.
+    # The rule that opened it, and the generation that the rule was in.
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
@@ -53,15 +57,15 @@ Index(
 Index(
     "incidents_open_alert_rule_idx",
     incidents.c.alert_rule_id,
-    postgresql_where=text("status <> 2 AND alert_rule_id IS NOT NULL"),
+    postgresql_where=text(f"{IS_OPEN} AND alert_rule_id IS NOT NULL"),
 )
-# Keys come from other systems and may be long: the digest is what is indexed.
+# Keys come from other systems and may be long, so a digest is indexed.
 Index(
     "incidents_open_dedup_key",
     incidents.c.organization_id,
     func.md5(incidents.c.dedup_key),
     unique=True,
-    postgresql_where=text("status <> 2 AND dedup_key IS NOT NULL"),
+    postgresql_where=text(f"{IS_OPEN} AND dedup_key IS NOT NULL"),
 )
 Index(
     "incidents_dedup_key_idx",
@@ -91,7 +95,7 @@ incident_seen = Table(
 
 @dataclass(slots=True)
 class Incident:
-    """An incident as a batch works on it; ``projects`` are ids."""
+    """An incident; ``projects`` are ids."""
 
     id: int
     organization_id: int
@@ -114,20 +118,18 @@ class Incident:
 
     @property
     def is_open(self) -> bool:
-        """Whether anyone still has to do something about it."""
+        """Whether the incident is not closed."""
         return self.status is not IncidentStatus.CLOSED
 
     def record_activity(self, *, accepted_at: datetime) -> datetime:
-        """The date of a new activity: when it was accepted, never before the one before it.
-
-        Callers send the version back in If-Match: what they may overwrite must move it.
-        """
+        """Record an activity and return its date: when it was accepted, but never before the previous activity."""
+        # Clients send the version back in If-Match: whatever they might overwrite must change it.
         self.last_activity_at = max(self.last_activity_at, accepted_at)
         self.version += 1
         return self.last_activity_at
 
     def set_status(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
-        """Change the status and return the old one; closing dates it, and only reopening as OPEN forgets that date."""
+        """Set the status and return the old one; closing sets ``date_closed``, and only reopening as OPEN clears it."""
         old, self.status, self.status_method = self.status, status, by
         if status is IncidentStatus.CLOSED:
             self.date_closed = at
@@ -136,10 +138,10 @@ class Incident:
         return old
 
     def bump_version(self) -> None:
-        """What was said on it has changed: no new activity, but a new version."""
+        """Increase the version because a comment was edited or deleted, which records no activity."""
         self.version += 1
 
     def next_event_sequence(self) -> int:
-        """The sequence number of the next event about this incident: 1, 2, 3, …"""
+        """Return the sequence number of the next event about this incident: 1, 2, 3, …"""
         self.event_sequence += 1
         return self.event_sequence

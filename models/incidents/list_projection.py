@@ -1,9 +1,9 @@
-"""The incident list as it is read: a row per incident and project, in the order and by the filters of the list.
+"""The projection that the incident list reads: a row per incident and project.
 
-Everything that the list filters by stands in one row, so that any combination of filters is one walk along an index,
-from the newest on. Parts of titles, and what the rules said that found the incidents, are searched for among rows of
-their own, which a change of status leaves alone. The rows are copies: triggers of the database write them with the
-incident (``migrations/versions/0005…``, ``0007…``), and nobody else does.
+A row holds everything that the list filters by, so that any combination of filters is one scan along an index in list
+order, newest first. Trigrams of titles and keys of rules are searched in a second table, which a change of status does
+not touch. Triggers of the database write both tables together with the incident (``migrations/versions/0005…``,
+``0007…``); nothing else does.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import BigInteger, Column, ForeignKeyConstraint, Index, SmallInteger, Table, Text, func, literal_column
 
 from models.base import METADATA, Timestamp
+from models.incidents.incident import IS_OPEN
 
 
 def _of_rule() -> tuple[Column[Any], ...]:
-    """What the rule that found an incident was, and said, in its generation: the same for as long as that lasts."""
+    """Return the columns of an incident's rule, as it was in the generation in which the incident began."""
     return (
         Column("alert_rule_id", BigInteger, nullable=True),
         Column("alert_rule_generation", BigInteger, nullable=True),
@@ -54,27 +55,27 @@ Index(
     "incident_listing_open_idx",
     incident_listing.c.project_id,
     *_IN_ORDER,
-    postgresql_where=literal_column("status <> 2"),
+    postgresql_where=literal_column(IS_OPEN),
 )
 Index(
     "incident_listing_unfinished_idx",
     incident_listing.c.organization_id,
     *_IN_ORDER,
-    postgresql_where=literal_column("status <> 2"),
+    postgresql_where=literal_column(IS_OPEN),
 )
 Index("incident_listing_status_idx", incident_listing.c.project_id, incident_listing.c.status, *_IN_ORDER)
 
-LIFE: Final = "tstzrange(date_started, greatest(date_closed, date_started), '[]')"
-"""From when to when a closed incident was open; only what is closed is indexed by it."""
+LIFETIME: Final = "tstzrange(date_started, greatest(date_closed, date_started), '[]')"
+"""When a closed incident was open; indexed for closed incidents only."""
 
 Index(
     "incident_listing_life_idx",
     incident_listing.c.project_id,
-    literal_column(LIFE),
+    literal_column(LIFETIME),
     postgresql_using="gist",
     postgresql_where=literal_column("date_closed IS NOT NULL"),
 )
-# For the release before, which searches by it; this one does not.
+# Used by the previous release only.
 Index(
     "incident_listing_search_idx",
     incident_listing.c.organization_id,
@@ -86,48 +87,52 @@ Index(
     postgresql_with={"gin_pending_list_limit": "256"},
 )
 
-# --- titles ----------------------------------------------------------------------------------------------------
+# --- search index ----------------------------------------------------------------------------------------------
 
-LETTERS: Final = 3
-"""How many letters in a row the index of titles knows."""
+TRIGRAM_LENGTH: Final = 3
+"""How many consecutive characters make a trigram."""
 
 BEFORE_SPACE: Final = 3
 AROUND_SPACE: Final = 8
-"""And it knows so many, those before a space included, the space itself and what follows."""
+"""Around each space of a title the index also holds this many characters, ``BEFORE_SPACE`` of them before the space."""
 
 
-class Era(NamedTuple):
-    """A stretch of time, all of the same length, numbered from 1970 on."""
+class TimeBucket(NamedTuple):
+    """A kind of time bucket; buckets of a kind have the same length and are numbered from 1970 on."""
 
     name: str
     seconds: int
 
-    def of(self, moment: str) -> str:
-        """The number of the era that a moment is in, as SQL."""
-        return f"floor(date_part('epoch', {moment} AT TIME ZONE 'UTC') / {self.seconds})::bigint"
+    def number_of(self, timestamp: str) -> str:
+        """Return the SQL of the number of the bucket that a timestamp (SQL, too) is in."""
+        return f"floor(date_part('epoch', {timestamp} AT TIME ZONE 'UTC') / {self.seconds})::bigint"
 
 
-ERAS: Final = (Era("32 days", 32 * 86_400), Era("2 days", 2 * 86_400), Era("3 hours", 3 * 3_600))
-"""Each within the one before. Letters are known by the first; of the others the index knows what is in them."""
+TIME_BUCKETS: Final = (
+    TimeBucket("32 days", 32 * 86_400),
+    TimeBucket("2 days", 2 * 86_400),
+    TimeBucket("3 hours", 3 * 3_600),
+)
+"""Each kind divides the one before. Trigrams are indexed by the longest; shorter buckets are keys of their own."""
 
 
-def letters_key(letters: str, name: str, era: str) -> str:
-    """What the index calls letters in an era, in titles of ``name``: an organization, or the ``~`` of a project.
+def search_key(text: str, scope: str, bucket: str) -> str:
+    """Return the SQL of the index key of a text in a bucket; ``scope`` is an organization's id, or ``~`` a project's.
 
-    Titles that have too many letters stand under none of them, but under the empty text. What the rule said is called
-    the same way: ``rule:5``, ``rule:5:2`` (its generation), ``environment:prod``, and of every incident ``team:21`` or
-    ``team:``, ``dataset:events`` or another.
+    The text is a trigram, or empty for titles with too many trigrams to be indexed, or names the rule: ``rule:5``,
+    ``rule:5:2`` (its generation), ``environment:prod``; every incident also has ``team:21``, or ``team:`` without an
+    owner, and ``dataset:events`` or another.
     """
-    return f"hashtextextended({letters}, hashint8extended({era}, {name}))"
+    return f"hashtextextended({text}, hashint8extended({bucket}, {scope}))"
 
 
-def era_key(era: Era, number: str, organization: str) -> str:
-    """What the index calls an era of an organization."""
-    return f"hashtextextended('{era.name}:' || ({number}), {organization})"
+def bucket_key(bucket: TimeBucket, number: str, organization: str) -> str:
+    """Return the SQL of the index key of an organization's bucket."""
+    return f"hashtextextended('{bucket.name}:' || ({number}), {organization})"
 
 
-def long_key(organization: str) -> str:
-    """What the index calls all titles of an organization that have too many letters."""
+def long_titles_key(organization: str) -> str:
+    """Return the SQL of the index key of an organization's titles that have too many trigrams to be indexed."""
     return f"hashtextextended('long', {organization})"
 
 
@@ -150,13 +155,13 @@ incident_titles = Table(
 
 _KEYED: Final = ("organization_id", "project_id", "date_started", "folded_title", *RULE_COLUMNS)
 
-TITLE_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
-"""Letters and rule in their era, once for the organization and once for the project; its shorter eras."""
+SEARCH_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
+"""The index keys of a row: trigrams and rule in their bucket, per organization and project, and the shorter buckets."""
 
-# A short list of rows still to be indexed keeps openings cheap; every search reads that list.
+# A short pending list keeps inserts cheap; every search has to read that list.
 for _table, _name, _where in (
     (incident_titles, "incident_titles_keys_idx", None),
-    (incident_listing, "incident_listing_unfinished_keys_idx", literal_column("status <> 2")),
+    (incident_listing, "incident_listing_unfinished_keys_idx", literal_column(IS_OPEN)),
 ):
     Index(
         _name,

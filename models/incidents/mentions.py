@@ -1,7 +1,7 @@
-"""Whom a comment mentions, or who owns a rule: the forms that takes, and who may be named where.
+"""Parse and resolve mentions in comments and owners of alert rules, and check who may be named.
 
-Pure: the gateway previews an audience with it, the worker decides with it. The rules and texts are those of the
-incident API that tocsin gives back; where its counting let an invalid mention hide behind a duplicate, sets decide.
+Pure functions, shared by the gateway's preview and the worker. Rules and texts are those of Sentry's incident API,
+with one difference: Sentry compares counts, so that a duplicate can hide an invalid mention; here sets are compared.
 """
 
 from __future__ import annotations
@@ -19,76 +19,76 @@ UNPARSABLE: Final = "Could not parse actor. Format should be `type:id` where typ
 _FORM = re.compile(r"(?:(user|team):)?([0-9]+)")
 
 
-class Kind(Enum):
-    """What a mention names."""
+class MentionKind(Enum):
+    """What a mention refers to."""
 
     USER = auto()
     TEAM = auto()
     NAME = auto()
 
 
-class Target(NamedTuple):
-    """A parsed mention: an id of a user or a team, or a username or e-mail address in lower case."""
+class MentionTarget(NamedTuple):
+    """A parsed mention: the id of a user or team, or a username or e-mail address in lower case."""
 
-    kind: Kind
+    kind: MentionKind
     id: int = 0
     name: str = ""
 
 
-def parse(mention: str) -> Target | None:
-    """``user:7``, ``team:7``, ``7``, a username or an e-mail address; ``None`` for what is none of these."""
+def parse_mention(mention: str) -> MentionTarget | None:
+    """Parse ``user:7``, ``team:7``, ``7``, a username or an e-mail address; ``None`` if it has no such form."""
     if form := _FORM.fullmatch(mention):
-        kind = Kind.TEAM if form[1] == "team" else Kind.USER
-        return Target(kind, id=min(int(form[2][:30]), MAX_ID)) if int(form[2][:30]) else None
+        kind = MentionKind.TEAM if form[1] == "team" else MentionKind.USER
+        return MentionTarget(kind, id=min(int(form[2][:30]), MAX_ID)) if int(form[2][:30]) else None
     if not mention.strip() or mention.startswith(("user:", "team:")):
         return None
-    return Target(Kind.NAME, name=mention.strip().lower())
+    return MentionTarget(MentionKind.NAME, name=mention.strip().lower())
 
 
 @dataclass(frozen=True, slots=True)
 class MentionedTeam:
-    """A team as mentions see it; ``people`` are its active members with an active account."""
+    """A team that a mention refers to; ``people`` are the ids of its active members with an active account."""
 
     id: int
     organization_id: int
     people: Set[int]
 
 
-class Facts(Protocol):
-    """What has to be known to judge mentions in one organization."""
+class MentionFacts(Protocol):
+    """The directory look-ups that mentions of one organization need."""
 
     def user_named(self, name: str) -> int | None:
-        """The user of this username or e-mail address, given in lower case."""
+        """Return the id of the user with this username or e-mail address, in lower case."""
 
     def user_exists(self, user: int) -> bool:
-        """Whether there is such an account."""
+        """Return whether the account exists."""
 
     def teams_ever(self, user: int) -> Set[int] | None:
-        """The teams on which the member has, or once had, a place; ``None`` for someone who is no member."""
+        """Return the ids of the teams that a member is or was on; ``None`` for people who are not members."""
 
     def team(self, team: int) -> MentionedTeam | None:
-        """The team of this id, in whatever organization."""
+        """Return the team of this id, of any organization."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedMentions:
-    """Who is mentioned: people by name, and teams with the people on them."""
+    """The people mentioned by name, and the mentioned teams with their people; all as ids."""
 
     users: frozenset[int] = frozenset()
     people_by_team: Mapping[int, Set[int]] = field(default_factory=dict)
 
     @property
     def teams(self) -> frozenset[int]:
-        """The teams."""
+        """The ids of the mentioned teams."""
         return frozenset(self.people_by_team)
 
     @property
     def team_users(self) -> frozenset[int]:
-        """Whoever is mentioned through a team and not by name."""
+        """The people who are mentioned through a team only."""
         return frozenset().union(*self.people_by_team.values()) - self.users
 
     def without(self, *, users: Set[int], teams: Set[int]) -> ResolvedMentions:
-        """Those who are mentioned for the first time, after these."""
+        """Return the mentions without users and teams that were mentioned before."""
         return ResolvedMentions(
             self.users - users,
             {team: people - users for team, people in self.people_by_team.items() if team not in teams},
@@ -99,79 +99,79 @@ class ResolvedMentions:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _Resolution:
     users: dict[int, None] = field(default_factory=dict)
     teams: dict[int, MentionedTeam] = field(default_factory=dict)
-    wrongs: dict[str, list[str]] = field(default_factory=dict)
+    errors: dict[str, list[str]] = field(default_factory=dict)
 
 
 def resolve_mentions(
-    mentions: Sequence[str | None], facts: Facts, *, organization: int, attached_teams: Set[int]
+    mentions: Sequence[str | None], facts: MentionFacts, *, organization: int, attached_teams: Set[int]
 ) -> ResolvedMentions:
-    """Who is meant, if everyone may be mentioned; ``attached_teams`` are those of the incident's projects.
+    """Resolve the mentions of a comment; ``attached_teams`` are the ids of the teams of the incident's projects.
 
-    :raises InvalidFields: with a text per index, or one text for the whole list.
+    :raises InvalidFields: a mention is invalid or not allowed; with a text per index, or one for the whole list.
     """
-    reading = _Reading()
+    resolution = _Resolution()
     for index, mention in enumerate(mentions):
-        if wrong := _read(mention, facts, organization, reading):
-            reading.wrongs[str(index)] = [wrong]
-    if reading.wrongs:
-        raise _invalid(reading.wrongs)
-    if any(attached_teams.isdisjoint(facts.teams_ever(user) or ()) for user in reading.users):
+        if error := _resolve(mention, facts, organization, resolution):
+            resolution.errors[str(index)] = [error]
+    if resolution.errors:
+        raise _invalid(resolution.errors)
+    if any(attached_teams.isdisjoint(facts.teams_ever(user) or ()) for user in resolution.users):
         raise _invalid(["Cannot mention a non team member"])
-    if not reading.teams.keys() <= attached_teams:
+    if not resolution.teams.keys() <= attached_teams:
         raise _invalid(["Mentioned team not found or not associated with project"])
-    return ResolvedMentions(frozenset(reading.users), {team.id: team.people for team in reading.teams.values()})
+    return ResolvedMentions(frozenset(resolution.users), {team.id: team.people for team in resolution.teams.values()})
 
 
 class Owner(NamedTuple):
-    """A user or a team that something belongs to; at most one is set."""
+    """The owner of a rule: a user, a team, or neither."""
 
     user: int | None = None
     team: int | None = None
 
 
-def resolve_owner(named: str | None, facts: Facts, *, organization: int) -> Owner:
-    """Who is named as the owner, in the forms of a mention.
+def resolve_owner(named: str | None, facts: MentionFacts, *, organization: int) -> Owner:
+    """Resolve the owner of a rule, which has the form of a mention; ``None`` means no owner.
 
-    :raises InvalidFields: nobody is, or nobody who may own something here.
+    :raises InvalidFields: the text is not a user or team of the organization.
     """
-    reading = _Reading()
-    if named is not None and (wrong := _read(named, facts, organization, reading)):
-        raise InvalidFields({"owner": [wrong]})
-    return Owner(next(iter(reading.users), None), next(iter(reading.teams), None))
+    resolution = _Resolution()
+    if named is not None and (error := _resolve(named, facts, organization, resolution)):
+        raise InvalidFields({"owner": [error]})
+    return Owner(next(iter(resolution.users), None), next(iter(resolution.teams), None))
 
 
-def _read(mention: str | None, facts: Facts, organization: int, reading: _Reading) -> str | None:
-    """Read one mention into ``reading``; return what is wrong with it."""
+def _resolve(mention: str | None, facts: MentionFacts, organization: int, resolution: _Resolution) -> str | None:
+    """Resolve one mention into ``resolution``; return what is wrong with it, ``None`` if nothing is."""
     if mention is None:
         return FIELD_NOT_NULL
-    target = parse(mention)
+    target = parse_mention(mention)
     if target is None:
         return UNPARSABLE
-    if target.kind is Kind.TEAM:
-        return _read_team(target.id, facts, organization, reading)
-    user = facts.user_named(target.name) if target.kind is Kind.NAME else target.id
+    if target.kind is MentionKind.TEAM:
+        return _resolve_team(target.id, facts, organization, resolution)
+    user = facts.user_named(target.name) if target.kind is MentionKind.NAME else target.id
     if user is None:
         return UNPARSABLE
     if not facts.user_exists(user):
         return "User does not exist"
     if facts.teams_ever(user) is None:
         return "User is not a member of this organization"
-    reading.users[user] = None
+    resolution.users[user] = None
     return None
 
 
-def _read_team(id_: int, facts: Facts, organization: int, reading: _Reading) -> str | None:
+def _resolve_team(id_: int, facts: MentionFacts, organization: int, resolution: _Resolution) -> str | None:
     team = facts.team(id_)
     if team is None:
         return "Team does not exist"
     if team.organization_id != organization:
         return "Team is not a member of this organization"
-    reading.teams[id_] = team
+    resolution.teams[id_] = team
     return None
 
 
-def _invalid(wrongs: JSON) -> InvalidFields:
-    return InvalidFields({"mentions": wrongs})
+def _invalid(errors: JSON) -> InvalidFields:
+    return InvalidFields({"mentions": errors})

@@ -1,4 +1,4 @@
-"""Who wants to hear of an incident, and how that arose."""
+"""Subscriptions of people to incidents, each with the reason that created it."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ subscriptions = Table(
     Column("reason", Text, nullable=False),
     Column("date_added", Timestamp, nullable=False),
 )
-# "My incidents" reads by person first.
+# For reads of one person's incidents.
 Index("incident_subscriptions_person_idx", subscriptions.c.user_id, subscriptions.c.incident_id)

@@ -1,1 +1,1 @@
-"""The history of the schema, as alembic revisions."""
+"""Alembic migrations of the schema."""

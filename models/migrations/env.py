@@ -1,4 +1,4 @@
-"""How alembic runs: online, one transaction a revision (or one for all), one host at a time."""
+"""Run the migrations: online, with a transaction for each revision or one for all. The caller holds the lock."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def _owner(value: JSON) -> str | None:
     if value is None:
         return None
     named = mention(whole_if_integral(value)) or ""
-    if mentions.parse(named) is None:
+    if mentions.parse_mention(named) is None:
         raise field_error(mentions.UNPARSABLE)
     return named
 

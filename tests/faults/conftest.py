@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tasks.app import make_app
+from tasks.broker.hint_publisher import HintPublisher
 from tests.brokers import BROKER_PARAMS, Broker, ValkeyBroker
 from tests.waiting import eventually
 from workers.stack.data_dir import DataDirectory
@@ -113,3 +115,12 @@ def running_worker(broker_url: str, folder: Path, *, prefetch: int = 1) -> Itera
 def worker(broker: Broker, tmp_path: Path) -> Iterator[HintWorker]:
     with running_worker(broker.url, tmp_path) as worker:
         yield worker
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> Iterator[HintPublisher]:
+    """A running hint publisher."""
+    publisher = HintPublisher(make_app(broker.settings))
+    publisher.start()
+    yield publisher
+    publisher.stop()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
-
 from models.enums import Lane
 from tasks.app import make_app
 from tasks.broker.hint_publisher import MAX_PENDING_SUBJECTS, HintPublisher
@@ -13,14 +9,6 @@ from tasks.broker.hints import Hint
 from tests.brokers import Broker
 from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
-
-
-@pytest.fixture
-def publisher(broker: Broker) -> Iterator[HintPublisher]:
-    publisher = HintPublisher(make_app(broker.settings))
-    publisher.start()
-    yield publisher
-    publisher.stop()
 
 
 def test_a_hint_reaches_the_task_of_its_lane(worker: HintWorker, publisher: HintPublisher) -> None:

@@ -159,11 +159,11 @@ def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
     dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # Small limits make a short list behave like a long one, and few projects like many.
-    monkeypatch.setattr(incident_list_pages, "WALK_ROWS", 6)
-    monkeypatch.setattr(incident_list_search, "FEW", 2)
+    monkeypatch.setattr(incident_list_pages, "SCAN_ROWS", 6)
+    monkeypatch.setattr(incident_list_search, "MAX_SORTED", 2)
     if many:
         monkeypatch.setattr(incident_list_pages, "MERGED_PROJECTS", 0)
-        monkeypatch.setattr(incident_list_search, "MOST_NAMED", 0)
+        monkeypatch.setattr(incident_list_search, "MAX_PROJECT_SCOPES", 0)
     statements: list[str] = []
 
     @settings(

@@ -142,7 +142,7 @@ class Wants:
                 self.shown.add((organization, address))
         if isinstance(message, (EditComment, DeleteComment)):
             self.comments.add(message.id)
-        for target in map(mentions.parse, filter(None, getattr(message, "mentions", ()) or ())):
+        for target in map(mentions.parse_mention, filter(None, getattr(message, "mentions", ()) or ())):
             self._add_target(target)
         self.projects.update((organization, slug) for slug in getattr(message, "projects", ()))
         if rule := getattr(message, "alert_rule", None):
@@ -171,7 +171,7 @@ class Wants:
             if spec.target_type != TargetType.SPECIFIC and (target := identifier(spec.target_identifier)):
                 told.add(target)
         if isinstance(message, RuleWords) and message.owner is not None:
-            self._add_target(mentions.parse(message.owner))
+            self._add_target(mentions.parse_mention(message.owner))
         if isinstance(message, CreateRule):
             self.counted.add(organization)
         if isinstance(message, _ENDING):
@@ -198,13 +198,13 @@ class Wants:
         elif address.startswith("dedup:"):
             self.keys.add((organization, address.removeprefix("dedup:")))
 
-    def _add_target(self, target: mentions.Target | None) -> None:
+    def _add_target(self, target: mentions.MentionTarget | None) -> None:
         match target:
-            case mentions.Target(kind=mentions.Kind.USER):
+            case mentions.MentionTarget(kind=mentions.MentionKind.USER):
                 self.users.add(target.id)
-            case mentions.Target(kind=mentions.Kind.TEAM):
+            case mentions.MentionTarget(kind=mentions.MentionKind.TEAM):
                 self.teams.add(target.id)
-            case mentions.Target(kind=mentions.Kind.NAME):
+            case mentions.MentionTarget(kind=mentions.MentionKind.NAME):
                 self.names.add(target.name)
 
 

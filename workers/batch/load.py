@@ -10,12 +10,22 @@ from typing import Any, Final
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
+from models.base import select_list
 from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
+from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
-from models.enums import ActivityType, CallerKind, IncidentStatus, IncidentType, Role, StatusMethod
+from models.enums import ActivityType, CallerKind, Role
 from models.incidents.activity import Activity
-from models.incidents.incident import Incident
+from models.incidents.incident import IS_OPEN, Incident
 from models.incidents.mentions import MentionedTeam
+from models.incidents.queries import (
+    ACTIVITY_COLUMNS,
+    INCIDENT_COLUMNS,
+    MENTIONED_TEAMS,
+    activity_from_row,
+    incident_from_row,
+    mentioned_team_from_row,
+)
 from models.policy import OrganizationFacts
 from workers.batch.facts import Member, Order, Project, Token, Wants, World
 from workers.batch.load_rules import load_rulebook
@@ -31,12 +41,10 @@ _ORGANIZATIONS: Final = f"""
 SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
-_INCIDENT_COLUMNS: Final = """
-    i.id, i.organization_id, i.identifier, i.title, i.status, i.status_method, i.type, i.dedup_key, i.version,
-    i.event_sequence, i.date_started, i.date_detected, i.date_added, i.date_closed, i.last_activity_at,
-    i.alert_rule_id, i.alert_rule_generation,
+_INCIDENT_COLUMNS: Final = f"""
+    {select_list(INCIDENT_COLUMNS, "i")},
     ARRAY(SELECT project_id FROM incident_projects WHERE incident_id = i.id) AS projects
-"""
+"""  # noqa: S608 - our own columns
 
 _INCIDENTS: Final = f"""
 SELECT {_INCIDENT_COLUMNS}
@@ -48,21 +56,21 @@ _INCIDENTS_BY_KEY: Final = f"""
 SELECT {_INCIDENT_COLUMNS}
 FROM unnest(%(organizations)s::bigint[], %(keys)s::text[]) AS w(organization_id, key)
 JOIN incidents i ON i.organization_id = w.organization_id AND md5(i.dedup_key) = md5(w.key) AND i.dedup_key = w.key
-    AND i.status <> 2
+    AND i.{IS_OPEN}
 """  # noqa: S608
 
 _INCIDENTS_OF_RULES: Final = f"""
 SELECT {_INCIDENT_COLUMNS}
 FROM unnest(%(organizations)s::bigint[], %(rules)s::bigint[], %(slugs)s::text[]) AS w(organization_id, rule_id, slug)
 JOIN projects p ON p.organization_id = w.organization_id AND p.slug = w.slug
-JOIN incidents i ON i.alert_rule_id = w.rule_id AND i.organization_id = w.organization_id AND i.status <> 2
+JOIN incidents i ON i.alert_rule_id = w.rule_id AND i.organization_id = w.organization_id AND i.{IS_OPEN}
 JOIN incident_projects ip ON ip.incident_id = i.id AND ip.project_id = p.id
 """  # noqa: S608
 
-_COMMENTS: Final = """
-SELECT id, incident_id, user_id, date_added, comment, version, mentions
-FROM incident_activities WHERE id = ANY(%(ids)s::bigint[]) AND type = 3
-"""
+_COMMENTS: Final = f"""
+SELECT {select_list(ACTIVITY_COLUMNS, "a")}
+FROM incident_activities a WHERE a.id = ANY(%(ids)s::bigint[]) AND a.type = %(type)s
+"""  # noqa: S608
 
 _PROJECTS: Final = f"""
 SELECT {PROJECT_COLUMNS}, p.organization_id FROM projects p
@@ -70,11 +78,12 @@ WHERE p.id = ANY(%(ids)s::bigint[])
    OR (p.organization_id, p.slug) IN (SELECT * FROM unnest(%(organizations)s::bigint[], %(slugs)s::text[]))
 """  # noqa: S608 - our own columns
 
-_PEOPLE: Final = """
-SELECT id, username, name, email, is_active, is_superuser, date_joined FROM users
-WHERE id = ANY(%(ids)s::bigint[]) OR lower(username) = ANY(%(names)s::text[]) OR lower(email) = ANY(%(names)s::text[])
-ORDER BY is_active, id DESC
-"""
+_PEOPLE: Final = f"""
+SELECT {select_list(PERSON_COLUMNS, "u")} FROM users u
+WHERE u.id = ANY(%(ids)s::bigint[]) OR lower(u.username) = ANY(%(names)s::text[])
+   OR lower(u.email) = ANY(%(names)s::text[])
+ORDER BY u.is_active, u.id DESC
+"""  # noqa: S608
 
 _MEMBERS: Final = """
 SELECT m.organization_id, m.user_id, m.role,
@@ -87,17 +96,6 @@ WHERE m.organization_id = ANY(%(organizations)s::bigint[]) AND m.user_id = ANY(%
 GROUP BY m.id
 """
 
-_TEAMS: Final = """
-SELECT t.id, t.organization_id,
-       coalesce(array_agg(u.id) FILTER (WHERE tm.is_active AND u.is_active), '{}') AS people
-FROM teams t
-LEFT JOIN team_members tm ON tm.team_id = t.id
-LEFT JOIN members m ON m.id = tm.member_id AND m.organization_id = t.organization_id
-LEFT JOIN users u ON u.id = m.user_id
-WHERE t.id = ANY(%(ids)s::bigint[])
-GROUP BY t.id
-"""
-
 _UNREAD: Final = """
 SELECT n.user_id, n.organization_id, n.id
 FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[]) AS w(user_id, organization_id)
@@ -105,12 +103,12 @@ JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organiza
 WHERE n.id = ANY(%(ids)s::bigint[]) OR n.id <= %(up_to)s
 """
 
-_SEEN: Final = """
-SELECT s.incident_id, s.last_seen, u.id, u.username, u.name, u.email, u.is_active, u.is_superuser, u.date_joined
+_SEEN: Final = f"""
+SELECT s.incident_id, s.last_seen, {select_list(PERSON_COLUMNS, "u")}
 FROM incident_seen s JOIN users u ON u.id = s.user_id
 WHERE s.incident_id = ANY(%(ids)s::bigint[])
 ORDER BY s.last_seen DESC, u.id
-"""
+"""  # noqa: S608
 
 _SUBSCRIBED: Final = """
 SELECT incident_id, user_id FROM incident_subscriptions
@@ -182,29 +180,20 @@ def _load_incidents(connection: Connection, wants: Wants) -> list[Incident]:
     if wants.incidents:
         organizations, identifiers = _columns(wants.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
-        found.update((row.id, _incident(row)) for row in rows)
+        found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows)
     # Whoever reopens an incident must know who has its key by now.
     held = {(each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open}
     if wants.keys or held:
         organizations, keys = _columns(wants.keys | held)
         rows = connection.exec_driver_sql(_INCIDENTS_BY_KEY, {"organizations": organizations, "keys": keys})
-        found.update((row.id, _incident(row)) for row in rows if row.id not in found)
+        found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
     if wants.observed:
         organizations, rules, slugs = (list(column) for column in zip(*set(wants.observed), strict=True))
         rows = connection.exec_driver_sql(
             _INCIDENTS_OF_RULES, {"organizations": organizations, "rules": rules, "slugs": slugs}
         )
-        found.update((row.id, _incident(row)) for row in rows if row.id not in found)
+        found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows if row.id not in found)
     return list(found.values())
-
-
-def _incident(row: Any) -> Incident:
-    incident = Incident(*row)
-    incident.projects = frozenset(incident.projects)
-    incident.status = IncidentStatus(incident.status)
-    incident.status_method = StatusMethod(incident.status_method)
-    incident.type = IncidentType(incident.type)
-    return incident
 
 
 def _count_steps(wants: Wants, rulebook: Rulebook) -> None:
@@ -223,18 +212,10 @@ def _load_comments(connection: Connection, wants: Wants) -> dict[int, Activity]:
     if not wants.comments:
         return {}
     return {
-        row.id: Activity(
-            id=row.id,
-            incident_id=row.incident_id,
-            user_id=row.user_id,
-            type=ActivityType.COMMENT,
-            date_added=row.date_added,
-            comment=row.comment,
-            version=row.version,
-            mentioned_users=frozenset((row.mentions or {}).get("users", ())),
-            mentioned_teams=frozenset((row.mentions or {}).get("teams", ())),
+        row.id: activity_from_row(row)
+        for row in connection.exec_driver_sql(
+            _COMMENTS, {"ids": list(wants.comments), "type": ActivityType.COMMENT.value}
         )
-        for row in connection.exec_driver_sql(_COMMENTS, {"ids": list(wants.comments)})
     }
 
 
@@ -253,7 +234,7 @@ def _load_people(connection: Connection, wants: Wants) -> tuple[dict[int, Person
     people: dict[int, Person] = {}
     names: dict[str, int] = {}
     rows = connection.exec_driver_sql(_PEOPLE, {"ids": list(wants.users), "names": list(wants.names)})
-    everyone = [Person(*row) for row in rows]
+    everyone = [person_from_row(row) for row in rows]
     # The last to come wins: active accounts after inactive ones, older after younger, usernames after addresses.
     for person in everyone:
         people[person.id] = person
@@ -275,8 +256,8 @@ def _load_members(connection: Connection, wants: Wants, people: Iterable[int]) -
 def _load_teams(connection: Connection, wants: Wants) -> dict[int, MentionedTeam]:
     if not wants.teams:
         return {}
-    rows = connection.exec_driver_sql(_TEAMS, {"ids": list(wants.teams)})
-    return {row.id: MentionedTeam(row.id, row.organization_id, frozenset(row.people)) for row in rows}
+    rows = connection.exec_driver_sql(MENTIONED_TEAMS, {"ids": list(wants.teams)})
+    return {row.id: mentioned_team_from_row(row) for row in rows}
 
 
 def _load_subscribed(connection: Connection, incidents: list[int], wants: Wants) -> set[tuple[int, int]]:
@@ -289,8 +270,8 @@ def _load_subscribed(connection: Connection, incidents: list[int], wants: Wants)
 def _load_seen(connection: Connection, incidents: list[int]) -> dict[int, list[tuple[Person, datetime]]]:
     seen: dict[int, list[tuple[Person, datetime]]] = defaultdict(list)
     if incidents:
-        for incident, last_seen, *person in connection.exec_driver_sql(_SEEN, {"ids": incidents}):
-            seen[incident].append((Person(*person), last_seen))
+        for row in connection.exec_driver_sql(_SEEN, {"ids": incidents}):
+            seen[row.incident_id].append((person_from_row(row), row.last_seen))
     return seen
 
 
@@ -305,8 +286,8 @@ def _load_unread(connection: Connection, wants: Wants) -> dict[tuple[int, int], 
             "ids": [id_ for *_, ids, _ in wants.inboxes for id_ in ids if 0 < id_ <= _BIGGEST],
             "up_to": min(max(up_to for *_, up_to in wants.inboxes), _BIGGEST),
         }
-        for user, organization, id_ in connection.exec_driver_sql(_UNREAD, parameters):
-            unread[user, organization].add(id_)
+        for row in connection.exec_driver_sql(_UNREAD, parameters):
+            unread[row.user_id, row.organization_id].add(row.id)
     return unread
 
 

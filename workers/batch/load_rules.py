@@ -10,21 +10,20 @@ from typing import Any, Final
 
 from sqlalchemy.engine import Connection
 
-from models.alert_rules.alert_rule import AlertRule, Definition, Snooze, TriggerStatus
+from models.alert_rules.alert_rule import IS_LIVE, AlertRule, Definition, Snooze, TriggerStatus
 from models.alert_rules.evaluation import Progress, TriggerCounter
 from models.alert_rules.queries import (
     GENERATIONS,
     RULES,
     SNOOZES,
-    TEAMS,
-    definition_of,
-    people_in,
-    rule_of,
-    snooze_of,
-    teams_in,
+    definition_from_json,
+    rule_from_row,
+    snooze_from_row,
+    targeted_teams,
+    targeted_users,
 )
-from models.incidents.incident import Incident
-from models.policy import TeamFacts
+from models.directory.queries import TEAMS, team_facts_from_row
+from models.incidents.incident import IS_OPEN, Incident
 from workers.batch.facts import Wants
 from workers.batch.rule_facts import Earlier, Hold, Rulebook, Team
 
@@ -37,6 +36,16 @@ _HOLDS: Final = """
 SELECT incident_id, trigger_id, label, status FROM incident_triggers WHERE incident_id = ANY(%(ids)s::bigint[])
 """
 
+_OPEN_INCIDENTS: Final = f"""
+SELECT alert_rule_id, identifier, alert_rule_generation FROM incidents
+WHERE alert_rule_id = ANY(%(ids)s::bigint[]) AND {IS_OPEN}
+"""  # noqa: S608 - our own words
+
+_LIVE_RULES: Final = f"""
+SELECT o.id, (SELECT count(*) FROM alert_rules WHERE organization_id = o.id AND {IS_LIVE}) AS live
+FROM unnest(%(ids)s::bigint[]) AS o(id)
+"""  # noqa: S608
+
 
 def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[Incident]) -> Rulebook:
     """The rules that are named, and those that found the incidents as they were then; names people in ``wants``."""
@@ -45,7 +54,7 @@ def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[In
     book = Rulebook()
     if ids:
         rows = connection.exec_driver_sql(RULES, {"ids": list(ids)})
-        book.rules = {row.id: rule_of(row) for row in rows}
+        book.rules = {row.id: rule_from_row(row) for row in rows}
         book.earlier = _load_earlier(connection, book.rules, incidents)
         book.snoozes = _load_snoozes(connection, book.rules)
     if wants.observed:
@@ -56,7 +65,7 @@ def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[In
         *(rule.definition for rule in book.rules.values()),
         *(each.definition for each in book.earlier.values()),
     ]
-    teams = teams_in(definitions)
+    teams = targeted_teams(definitions)
     book.teams = _load_teams(connection, teams | wants.told_teams)
     book.open_incidents = _load_open_incidents(connection, wants.ending)
     book.last_found = _load_last_found(connection, wants.ending)
@@ -70,7 +79,7 @@ def load_rulebook(connection: Connection, wants: Wants, incidents: Collection[In
 def _people_of(book: Rulebook, definitions: Iterable[Definition]) -> set[int]:
     snoozers = (each.owner_id for each in chain.from_iterable(book.snoozes.values()))
     creators = (rule.created_by for rule in book.rules.values())
-    return people_in(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
+    return targeted_users(definitions) | {id_ for id_ in chain(creators, snoozers) if id_ is not None}
 
 
 def _load_earlier(
@@ -83,13 +92,15 @@ def _load_earlier(
     rows = connection.exec_driver_sql(
         GENERATIONS, {"rules": [id_ for id_, _ in past], "generations": [generation for _, generation in past]}
     )
-    return {(row.rule_id, row.generation): Earlier(definition_of(row.definition), row.date_modified) for row in rows}
+    return {
+        (row.rule_id, row.generation): Earlier(definition_from_json(row.definition), row.date_modified) for row in rows
+    }
 
 
 def _load_snoozes(connection: Connection, rules: dict[int, AlertRule]) -> dict[int, list[Snooze]]:
     snoozes: dict[int, list[Snooze]] = defaultdict(list)
     for row in connection.exec_driver_sql(SNOOZES, {"ids": list(rules)}):
-        snoozes[row.rule_id].append(snooze_of(row))
+        snoozes[row.rule_id].append(snooze_from_row(row))
     return snoozes
 
 
@@ -123,7 +134,7 @@ def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]
     if not ids:
         return {}
     return {
-        row.id: Team(row.slug, TeamFacts(row.id, row.organization_id, row.name, row.active))
+        row.id: Team(row.slug, team_facts_from_row(row))
         for row in connection.exec_driver_sql(TEAMS, {"ids": list(ids)})
     }
 
@@ -131,11 +142,7 @@ def _load_teams(connection: Connection, ids: Collection[int]) -> dict[int, Team]
 def _load_open_incidents(connection: Connection, rules: Collection[int]) -> dict[int, dict[int, int | None]]:
     open_: dict[int, dict[int, int | None]] = defaultdict(dict)
     if rules:
-        rows = connection.exec_driver_sql(
-            "SELECT alert_rule_id, identifier, alert_rule_generation FROM incidents"
-            " WHERE alert_rule_id = ANY(%(ids)s::bigint[]) AND status <> 2",
-            {"ids": list(rules)},
-        )
+        rows = connection.exec_driver_sql(_OPEN_INCIDENTS, {"ids": list(rules)})
         for row in rows:
             open_[row.alert_rule_id][row.identifier] = row.alert_rule_generation
     return open_
@@ -155,9 +162,5 @@ def _load_last_found(connection: Connection, rules: Collection[int]) -> dict[int
 def _load_counts(connection: Connection, organizations: Collection[int]) -> dict[int, int]:
     if not organizations:
         return {}
-    rows = connection.exec_driver_sql(
-        "SELECT o.id, (SELECT count(*) FROM alert_rules WHERE organization_id = o.id AND status <> 4) AS live"
-        " FROM unnest(%(ids)s::bigint[]) AS o(id)",
-        {"ids": list(organizations)},
-    )
+    rows = connection.exec_driver_sql(_LIVE_RULES, {"ids": list(organizations)})
     return {row.id: row.live for row in rows}

@@ -122,7 +122,7 @@ def trigger_of(spec: TriggerSpec | CreateTrigger, known: Trigger | None, saying:
     :raises Refusal: somebody whom it shall tell cannot be told, or an action that it names is none of its own.
     """
     said = spec.model_fields_set
-    threshold = saying.stored(spec.alert_threshold)
+    threshold = saying.stored_threshold(spec.alert_threshold)
     trigger = known or Trigger(id=work.world.rulebook.new_ids.pop(), label="", threshold=0.0, date_added=work.at)
     changes: dict[str, object] = {}
     if "label" in said:

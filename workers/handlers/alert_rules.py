@@ -200,7 +200,7 @@ def _definition(ask: RuleWords, saying: RuleDraft, named: _Named, standing: Defi
         "event_types": tuple(each.value for each in saying.event_types),
         "time_window": saying.time_window,
         "threshold_type": saying.threshold_type,
-        "resolve_threshold": saying.stored(saying.resolve_threshold),
+        "resolve_threshold": saying.stored_threshold(saying.resolve_threshold),
         "comparison_delta": saying.comparison_delta,
     }
     return standing.model_copy(update=changes).with_triggers(_triggers(ask, saying, standing, work))

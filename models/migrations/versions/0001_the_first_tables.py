@@ -1,4 +1,4 @@
-"""The first tables.
+"""Create the first tables.
 
 Revision: 0001, after nothing. It works with the previous release still running.
 """

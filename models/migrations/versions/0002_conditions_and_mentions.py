@@ -1,4 +1,4 @@
-"""The version that a command means to change, and whom a comment has ever mentioned.
+"""Add the expected version of a command, and the people and teams that a comment has ever mentioned.
 
 Revision: 0002, after 0001. It works with the previous release still running.
 """

@@ -1,4 +1,4 @@
-"""Canaries, and usernames that are unique in any case.
+"""Add canaries, and make usernames unique in any case.
 
 Revision: 0003, after 0002. It works with the previous release still running.
 """
@@ -14,13 +14,13 @@ branch_labels = None
 depends_on = None
 
 
-# The previous release keeps usernames apart by a lock; from here on the database does.
+# The previous release keeps usernames unique with a lock; from this revision on the index does.
 ONE_USERNAME = "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))"
 
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
-        # An index that was broken off half built is of no use.
+        # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_username_lower_key")
         op.execute(ONE_USERNAME)
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS users_username_lower_idx")

@@ -1,8 +1,8 @@
-"""Events and notifications can be followed.
+"""Add the writing transaction to events and notifications, for streams.
 
-Each row knows the transaction that wrote it, so that a reader's cursor is a snapshot: what commits late is not missed.
+With it a snapshot can serve as the cursor of a stream, so that rows which commit late are not missed.
 
-Revision: 0004, after 0003. It works with the previous release still running: the server fills the columns in.
+Revision: 0004, after 0003. It works with the previous release still running: the columns have defaults.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ DEFAULTS = {"written_by": "pg_current_xact_id()", "written_after": "pg_snapshot_
 def upgrade() -> None:
     with op.get_context().autocommit_block():
         for table in TABLES:
-            # These defaults are the same throughout a statement: the rows that exist are not rewritten.
+            # The defaults are stable within a statement, so existing rows are not rewritten.
             for name, default in DEFAULTS.items():
                 op.execute(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS {name} xid8 DEFAULT {default} NOT NULL")
-            # An index that was broken off half built is of no use.
+            # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {table}_written_idx")
             op.execute(f"CREATE INDEX CONCURRENTLY {table}_written_idx ON {table} (organization_id, written_by)")
 

@@ -1,7 +1,7 @@
-"""The incident list: a row per incident and project, by which the list is filtered and ordered.
+"""Add the projection of the incident list: a row per incident and project, which the list filters and orders by.
 
-Revision: 0005, after 0004. It works with the previous release still running: triggers keep the rows, whoever writes
-the incident; what is there already is copied in small transactions. If it is interrupted it starts again.
+Revision: 0005, after 0004. It works with the previous release still running: triggers write the rows, whoever
+writes the incident; existing incidents are copied in small transactions. If interrupted, it can be run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH = 10_000
 
 EXTENSIONS = ("pg_trgm", "btree_gin", "btree_gist")
 
-# An incident's projects are inserted after it, many at once.
+# An incident's projects are inserted after the incident, many in one statement.
 WRITE_LISTING = """
 CREATE OR REPLACE FUNCTION write_incident_listing() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,7 +47,7 @@ TRIGGERS = (
     CREATE OR REPLACE TRIGGER incident_projects_listing AFTER INSERT ON incident_projects
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION write_incident_listing()
     """,
-    # Comments move an incident's version and nothing that the list knows: they do not come here.
+    # A comment changes only the incident's version, which the list does not contain: it does not fire the trigger.
     """
     CREATE OR REPLACE TRIGGER incidents_listing AFTER UPDATE ON incidents FOR EACH ROW
     WHEN ((OLD.status, OLD.date_started, OLD.date_closed, OLD.title)
@@ -56,7 +56,7 @@ TRIGGERS = (
     """,
 )
 
-# The lock on each incident lets no change slip between its reading and the row being there for the trigger.
+# The lock on each incident prevents a change between reading it and inserting the row that the trigger updates.
 COPY = """
 INSERT INTO incident_listing
     (incident_id, project_id, organization_id, status, date_started, date_closed, folded_title)

@@ -1,6 +1,6 @@
-"""Alert rules, what they observe, what they send; and the rule that found an incident.
+"""Add alert rules, their observations and deliveries, and the rule of an incident.
 
-Revision: 0006, after 0005. It works with the previous release still running. If it is interrupted it starts again.
+Revision: 0006, after 0005. It works with the previous release still running. If interrupted, it can be run again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def upgrade() -> None:
         _create_index("incidents_alert_rule_idx", ["alert_rule_id", "alert_rule_generation"], where=OF_A_RULE)
         _create_index("incidents_open_alert_rule_idx", ["alert_rule_id"], where=OPEN_OF_A_RULE)
     _create_tables()
-    # No incident has a rule yet, so there is nothing to look through.
+    # No incident has a rule yet, so there is nothing to validate.
     op.execute(
         "ALTER TABLE incidents ADD CONSTRAINT incidents_alert_rule_id_fkey"
         " FOREIGN KEY (alert_rule_id) REFERENCES alert_rules (id) NOT VALID"
@@ -33,7 +33,7 @@ def upgrade() -> None:
 
 
 def _create_index(name: str, columns: list[str], *, where: str) -> None:
-    # An index that was broken off half built is of no use.
+    # An interrupted CREATE INDEX CONCURRENTLY leaves an invalid index.
     op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     op.create_index(name, "incidents", columns, postgresql_where=sa.text(where), postgresql_concurrently=True)
 

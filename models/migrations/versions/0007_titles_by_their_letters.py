@@ -1,11 +1,10 @@
-"""Titles by their letters, incidents by the rules that found them: a row beside each row of the incident list that
-hardly ever changes.
+"""Add the search index of titles and rules: a second row for each row of the incident list, which rarely changes.
 
-Revision: 0007, after 0006. It works with the previous release still running: triggers of the list keep the rows; what is
-there already is copied in small transactions, then indexed. If it is interrupted it starts again.
+Revision: 0007, after 0006. It works with the previous release still running: triggers on the list write the rows;
+existing rows are copied in small transactions, then indexed. If interrupted, it can be run again.
 """
 
-# ruff: noqa: S608 - statements are put together from words of our own
+# ruff: noqa: S608 - the SQL is composed of our own fragments
 from __future__ import annotations
 
 from importlib import import_module
@@ -20,7 +19,7 @@ depends_on = None
 
 BATCH = 1_000
 
-# What the rule that found an incident said then: that of its generation, else what the rule says still.
+# The definition of an incident's rule in the incident's generation; the current one if no later generation exists.
 SAID = """
 LEFT JOIN alert_rules r ON r.id = i.alert_rule_id
 LEFT JOIN alert_rule_generations g ON g.rule_id = i.alert_rule_id AND g.generation = i.alert_rule_generation
@@ -49,7 +48,8 @@ BEGIN
 END $$
 """
 
-# A rule says the same for as long as a generation lasts. This is for who begins one after its first incident.
+# The rule columns are constant within a generation. This covers a generation whose rule is updated after its first
+# incident was written.
 FOLLOW_RULE = """
 CREATE OR REPLACE FUNCTION follow_alert_rule() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -62,11 +62,11 @@ BEGIN
 END $$
 """
 
-# Hashes keep an entry short; they are those of hash partitioning, the same on every version and platform. ~ keeps a
-# project apart from the organization of the same number. The letters around a space tell apart what is said of two
-# things: "disk full" where all speak of disks, and of what is full, but not of full disks. A title of more letters than
-# anybody reads would be more entries than anybody wants to wait for. What is said of the rule reads like no letters:
-# those are three, or have a space in fourth place.
+# Hashes keep index entries short; these are the hashes of hash partitioning, equal on every version and platform. The
+# operator ~ turns a project's id into a scope that no organization has. The text around a space finds combinations of
+# common words: "disk full" among titles of which many contain "disk" and many "full". Titles above a length limit get a
+# single key, since each trigram is an index entry. Keys of the rule cannot collide with trigrams, which have three
+# characters or a space in fourth place.
 TITLE_KEYS = """
 CREATE OR REPLACE FUNCTION title_keys(
     organization bigint, project bigint, started timestamptz, folded_title text,
@@ -137,7 +137,7 @@ TRIGGERS = (
     CREATE OR REPLACE TRIGGER incident_listing_titles AFTER INSERT ON incident_listing
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION write_incident_titles()
     """,
-    # A change of status does not come here.
+    # A change of status does not fire the trigger.
     """
     CREATE OR REPLACE TRIGGER incident_listing_titles_follow AFTER UPDATE ON incident_listing FOR EACH ROW
     WHEN ((OLD.date_started, OLD.folded_title, OLD.alert_rule_id, OLD.alert_rule_generation, OLD.owner_team,
@@ -146,7 +146,7 @@ TRIGGERS = (
                             NEW.owner_team, NEW.environment, NEW.dataset))
     EXECUTE FUNCTION follow_incident_listing()
     """,
-    # A change of whom the rule tells does not come here.
+    # A change of who is notified does not fire the trigger.
     """
     CREATE OR REPLACE TRIGGER alert_rules_listing AFTER UPDATE ON alert_rules FOR EACH ROW
     WHEN ((OLD.generation, OLD.definition->>'owner_team', OLD.definition->>'environment', OLD.definition->>'dataset')
@@ -173,7 +173,7 @@ SELECT max(id) FROM (
 ) AS batch
 """
 
-# The lock on each row lets no change slip between its reading and the copy being there for the trigger.
+# The lock on each row prevents a change between reading it and inserting the copy that the trigger updates.
 COPY = f"""
 INSERT INTO incident_titles ({TITLE})
 SELECT {TITLE} FROM incident_listing WHERE incident_id > :after AND incident_id <= :until
@@ -252,7 +252,7 @@ def _create_table() -> None:
 
 
 def _index_letters(name: str, table: str, where: sa.TextClause | None = None) -> None:
-    # A short list of rows still to be indexed keeps openings cheap; every search reads that list.
+    # A short pending list keeps inserts cheap; every search has to read that list.
     op.create_index(
         name,
         table,
@@ -262,7 +262,7 @@ def _index_letters(name: str, table: str, where: sa.TextClause | None = None) ->
         postgresql_where=where,
         postgresql_concurrently=True,
     )
-    # It knows thousands of letters: a few samples tell as much as many.
+    # A row has many keys, so a small sample is representative.
     op.execute(f"ALTER INDEX {name} ALTER COLUMN 1 SET STATISTICS 10")
 
 

@@ -1,4 +1,4 @@
-"""Commands keep the request that they came with, and events the request that they follow from.
+"""Add the request id and trace context of commands, and the request id of events.
 
 Revision: 0008, after 0007. It works with the previous release still running.
 """

@@ -1,1 +1,1 @@
-"""One file per revision."""
+"""The revisions, one module each."""

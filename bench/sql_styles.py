@@ -1,0 +1,154 @@
+"""``python -m bench.sql_styles``: what SQLAlchemy Core costs beside SQL text, for three statements of the hot path.
+
+Both run in turn on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as a function of
+the product would, and finds it in the compile cache. Figures are medians of rounds: elapsed, and CPU of this process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from statistics import median
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, BigInteger, Connection, Text, create_engine, func, insert, literal, select, true
+
+from bench.machine import machine, versions
+from bench.run import temporary
+from models.base import new_id
+from models.database.migrate import migrate
+from models.directory.tables import organizations
+from models.enums import CommandState, IncidentStatus, IncidentType, Lane, StatusMethod
+from models.incidents.incident import incident_projects, incidents
+from models.messaging import command_ledger as ledger
+from models.messaging.command_ledger import NewCommand, commands
+from models.settings import sqlalchemy_url
+from workers.batch.load import _INCIDENTS
+from workers.stack.servers import embedded_servers
+
+ROWS: Final = 20
+"""Commands of one INSERT, subjects of one claim, incidents of one load."""
+
+ROUNDS: Final = 60
+PER_ROUND: Final = 50
+
+
+Run = Callable[[], Sequence[Any]]
+Styles = tuple[str, Run, Run]
+"""A name, and the same work as text and as Core."""
+
+
+def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
+    """Insert commands: an array per column in text, a multi-row VALUES in Core."""
+    statement = insert(commands).returning(commands.c.id, commands.c.accepted_at, sort_by_parameter_order=True)
+
+    def text() -> Sequence[Any]:
+        parameters = ledger.accept_parameters([row._replace(id=new_id()) for row in rows])
+        return connection.exec_driver_sql(ledger.ACCEPT_COMMANDS, dict(parameters)).all()
+
+    def core() -> Sequence[Any]:
+        parameters = [row._asdict() | {"id": new_id(), "payload": {}} for row in rows]
+        return connection.execute(statement, parameters).all()
+
+    return f"accept: INSERT of {ROWS} commands", text, core
+
+
+def claim(connection: Connection, subjects: list[str]) -> Styles:
+    """Read the waiting commands of locked subjects."""
+    limits = [50] * len(subjects)
+
+    def core() -> Sequence[Any]:
+        arrays = func.unnest(literal(subjects, ARRAY(Text)), literal(limits, ARRAY(BigInteger)))
+        locked = arrays.table_valued("subject", "most").render_derived()
+        waiting = (
+            select(commands)
+            .where(commands.c.subject == locked.c.subject, commands.c.state == CommandState.ACCEPTED)
+            .order_by(commands.c.seq)
+            .limit(locked.c.most)
+            .lateral()
+        )
+        columns = [waiting.c[field.name] for field in fields(ledger.ClaimedCommand)]
+        not_due = func.coalesce(waiting.c.next_attempt_at > func.now(), False).label("not_due")
+        joined = select(*columns, not_due).select_from(locked.join(waiting, true()))
+        return connection.execute(joined.order_by(waiting.c.seq).limit(200)).all()
+
+    parameters = {"subjects": subjects, "most_of_each": limits, "most": 200}
+    text = partial(connection.exec_driver_sql, ledger._READ_SUBJECTS, parameters)
+    return f"claim: SELECT of {ROWS} subjects", lambda: text().all(), core
+
+
+def load(connection: Connection, organization: int) -> Styles:
+    """Read incidents by number, with the ids of their projects."""
+    parameters = {"organizations": [organization] * ROWS, "identifiers": list(range(1, ROWS + 1))}
+
+    def core() -> Sequence[Any]:
+        keys = func.unnest(*(literal(values, ARRAY(BigInteger)) for values in parameters.values()))
+        wanted = keys.table_valued("organization_id", "identifier").render_derived()
+        ids = select(incident_projects.c.project_id).where(incident_projects.c.incident_id == incidents.c.id)
+        projects = func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger)).label("projects")
+        is_wanted = incidents.c.organization_id == wanted.c.organization_id
+        statement = select(incidents, projects).where(is_wanted, incidents.c.identifier == wanted.c.identifier)
+        return connection.execute(statement).all()
+
+    return (f"load: SELECT of {ROWS} incidents", lambda: connection.exec_driver_sql(_INCIDENTS, parameters).all(), core)
+
+
+def measure(name: str, text: Run, core: Run) -> str:
+    """Run both styles in turn and return a row of the table."""
+    assert len(text()) == len(core()) == ROWS
+    elapsed: dict[Run, list[float]] = {text: [], core: []}
+    cpu: dict[Run, list[float]] = {text: [], core: []}
+    for _ in range(ROUNDS):
+        for run in (text, core):
+            started, started_cpu = time.perf_counter(), time.process_time()
+            for _ in range(PER_ROUND):
+                run()
+            elapsed[run].append((time.perf_counter() - started) / PER_ROUND * 1e6)
+            cpu[run].append((time.process_time() - started_cpu) / PER_ROUND * 1e6)
+    cells = " | ".join(f"{median(elapsed[run]):,.0f} ({median(cpu[run]):,.0f})" for run in (text, core))
+    ratio = median(slower / faster for slower, faster in zip(elapsed[core], elapsed[text], strict=True))
+    return f"| {name} | {cells} | {ratio:.2f} |"
+
+
+def fill(connection: Connection) -> tuple[int, list[NewCommand]]:
+    """Commit an organization with incidents, and a waiting command on each of the first of them."""
+    organization = connection.execute(
+        insert(organizations).values(slug="bench", name="Bench").returning(organizations.c.id)
+    ).scalar_one()
+    facts: dict[str, Any] = {"organization_id": organization, "status": IncidentStatus.OPEN}
+    facts |= {"status_method": StatusMethod.MANUAL, "type": IncidentType.DETECTED}
+    facts |= dict.fromkeys(("date_started", "date_detected", "date_added", "last_activity_at"), datetime.now(UTC))
+    numbered = [{"identifier": number, "title": f"Incident {number}"} for number in range(1, 2_001)]
+    connection.execute(insert(incidents), [each | facts for each in numbered])
+    names = [f"incident:{organization}:{number}" for number in range(1, ROWS + 1)]
+    caller = (organization, 1, 1, "user:1", "{}")
+    new = [NewCommand(new_id(), "comment.post", subject, Lane.COMMANDS, *caller) for subject in names]
+    connection.exec_driver_sql(ledger.ACCEPT_COMMANDS, dict(ledger.accept_parameters(new)))
+    connection.exec_driver_sql("ANALYZE")
+    connection.commit()
+    return organization, new
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    with ExitStack() as cleanup:
+        servers = cleanup.enter_context(embedded_servers(temporary(cleanup)))
+        engine = create_engine(sqlalchemy_url(servers.database_url))
+        cleanup.callback(engine.dispose)
+        migrate(engine)
+        connection = cleanup.enter_context(engine.connect())
+        organization, new = fill(connection)
+        print(machine() | versions(servers))
+        print("| statement | text, µs (CPU) | Core, µs (CPU) | Core : text |\n|---|---:|---:|---:|")
+        claimed = claim(connection, [row.subject for row in new])
+        for styles in (load(connection, organization), claimed, accept(connection, new)):
+            print(measure(*styles), flush=True)
+            connection.rollback()
+
+
+if __name__ == "__main__":
+    main()

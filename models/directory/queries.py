@@ -1,0 +1,36 @@
+"""People and teams as several packages read them: their columns or statement, and what is built from a row."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any, Final
+
+from models.directory.policy_facts import IS_ACTIVE
+from models.directory.tables import Person, users
+from models.policy import TeamFacts
+
+PERSON_COLUMNS: Final = tuple(users.c[field.name] for field in fields(Person))
+"""Every field of a :class:`~models.directory.tables.Person`."""
+
+TEAMS: Final = f"""
+SELECT id, slug, organization_id, name, {IS_ACTIVE} AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own condition
+"""Teams by id, with the facts that the policy needs; SQL text, since workers load it for every batch with rules."""
+
+
+def person_from_row(row: Any, *, id_column: str = "id") -> Person:
+    """Build the person of a row with :data:`PERSON_COLUMNS`; ``id_column`` names their id where ``id`` is another's."""
+    return Person(
+        id=getattr(row, id_column),
+        username=row.username,
+        name=row.name,
+        email=row.email,
+        is_active=row.is_active,
+        is_superuser=row.is_superuser,
+        date_joined=row.date_joined,
+    )
+
+
+def team_facts_from_row(row: Any) -> TeamFacts:
+    """Build the policy's facts of a row of :data:`TEAMS`."""
+    return TeamFacts(row.id, row.organization_id, row.name, row.active)

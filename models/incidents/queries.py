@@ -1,0 +1,79 @@
+"""The columns of incidents and activities, and the entities read from them.
+
+Shared by the gateway's reads and the workers' loads, so that an entity's columns are listed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
+from models.incidents.activity import Activity, activities
+from models.incidents.incident import Incident, incidents
+from models.incidents.mentions import MentionedTeam
+
+INCIDENT_COLUMNS: Final = tuple(incidents.c)
+"""Every field of an incident except ``projects``, which has its own table."""
+
+ACTIVITY_COLUMNS: Final = tuple(column for column in activities.c if column.name != "notification_uuid")
+"""Every field of an activity; ``mentions`` holds both ``mentioned_users`` and ``mentioned_teams``."""
+
+MENTIONED_TEAMS: Final = """
+SELECT t.id, t.organization_id,
+       coalesce(array_agg(u.id) FILTER (WHERE tm.is_active AND u.is_active), '{}') AS people
+FROM teams t
+LEFT JOIN team_members tm ON tm.team_id = t.id
+LEFT JOIN members m ON m.id = tm.member_id AND m.organization_id = t.organization_id
+LEFT JOIN users u ON u.id = m.user_id
+WHERE t.id = ANY(%(ids)s::bigint[])
+GROUP BY t.id
+"""
+"""Teams by id with their active members; SQL text, since workers load it for every batch."""
+
+
+def incident_from_row(row: Any, *, projects: Iterable[int] = ()) -> Incident:
+    """Build the incident of a row with :data:`INCIDENT_COLUMNS`; ``projects`` are ids."""
+    return Incident(
+        id=row.id,
+        organization_id=row.organization_id,
+        identifier=row.identifier,
+        title=row.title,
+        status=IncidentStatus(row.status),
+        status_method=StatusMethod(row.status_method),
+        type=IncidentType(row.type),
+        dedup_key=row.dedup_key,
+        version=row.version,
+        event_sequence=row.event_sequence,
+        date_started=row.date_started,
+        date_detected=row.date_detected,
+        date_added=row.date_added,
+        date_closed=row.date_closed,
+        last_activity_at=row.last_activity_at,
+        alert_rule_id=row.alert_rule_id,
+        alert_rule_generation=row.alert_rule_generation,
+        projects=frozenset(projects),
+    )
+
+
+def activity_from_row(row: Any) -> Activity:
+    """Build the activity of a row with :data:`ACTIVITY_COLUMNS`."""
+    mentions = row.mentions or {}
+    return Activity(
+        id=row.id,
+        incident_id=row.incident_id,
+        user_id=row.user_id,
+        type=ActivityType(row.type),
+        date_added=row.date_added,
+        value=row.value,
+        previous_value=row.previous_value,
+        comment=row.comment,
+        version=row.version,
+        mentioned_users=frozenset(mentions.get("users", ())),
+        mentioned_teams=frozenset(mentions.get("teams", ())),
+    )
+
+
+def mentioned_team_from_row(row: Any) -> MentionedTeam:
+    """Build the team of a row of :data:`MENTIONED_TEAMS`."""
+    return MentionedTeam(row.id, row.organization_id, frozenset(row.people))
