@@ -46,7 +46,7 @@ def test_an_event_of_an_earlier_release_is_planned(world: World, sample: Sample)
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
 def test_the_client_reads_an_event_of_an_earlier_release(sample: Sample) -> None:
-    event = Event.read(sample.body)
+    event = Event.from_json(sample.body)
 
     assert (event.id, event.type, event.subject) == (sample.body["id"], sample.type, sample.body["subject"])
     assert event.time == datetime.fromisoformat(sample.body["time"])

@@ -71,7 +71,7 @@ class World:
         entry = CATALOG[type_]
         identity = self.acme.by("ben") if entry.for_people else self.acme.by_service()
         command = entry.command_class.model_validate(payload)
-        subject = entry.subject_of(command, identity["organization"], identity["user"])
+        subject = str(entry.subject_of(command, identity["organization"], identity["user"]))
         return self._apply(type_, payload, subject, identity)
 
     def apply_unreadable(self) -> dict[str, Any]:
