@@ -39,7 +39,12 @@ RULE: dict[str, JSON] = {
 
 def a_request(**facts: Any) -> FactRequest:
     """Return a request for what every command needs, and for these facts."""
-    always: dict[str, Any] = {"token_ids": {TOKEN}, "organization_ids": {ORGANIZATION}, "user_ids": {USER}, "new_activity_ids": 1}
+    always: dict[str, Any] = {
+        "token_ids": {TOKEN},
+        "organization_ids": {ORGANIZATION},
+        "user_ids": {USER},
+        "new_activity_ids": 1,
+    }
     return FactRequest(**(always | facts))
 
 
