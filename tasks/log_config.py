@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import sys
 import threading
+from collections.abc import MutableMapping
 from enum import StrEnum
 from importlib.metadata import version
 from types import TracebackType
 from typing import Any, Final
 
+import orjson
 import structlog
 
 from tasks.settings import LogLevel
 
 _DEMOTED_LOGGERS: Final = ("alembic", "celery.app.trace", "celery.worker.strategy")
 """Libraries whose lines at info level count as debug: one per migration, and two per Celery task."""
+
+_STDERR: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -39,17 +45,13 @@ def configure_logging(level: LogLevel) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.PositionalArgumentsFormatter(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        # Not through the standard library: a line per request costs a tenth this way.
+        processors=[*shared, structlog.processors.format_exc_info, _render],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=StderrLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.addFilter(_demote_chatty_libraries)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -57,7 +59,7 @@ def configure_logging(level: LogLevel) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(default=str),
+                _render_text,
             ],
         )
     )
@@ -67,6 +69,50 @@ def configure_logging(level: LogLevel) -> None:
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash
+
+
+class StderrLogger:
+    """Write each line to file descriptor 2 in one system call, without a lock that a fork could copy while held."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def msg(self, line: bytes) -> None:
+        """Write one line; a closed or broken stderr is no reason to fail."""
+        _write_line(line)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+class _StderrHandler(logging.Handler):
+    """Write the records of libraries where our own lines go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            _write_line(self.format(record).encode())
+        except Exception:
+            self.handleError(record)
+
+
+def _write_line(line: bytes) -> None:
+    rest = memoryview(line + b"\n")
+    with contextlib.suppress(OSError):
+        while rest:
+            rest = rest[os.write(_STDERR, rest) :]
+
+
+def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(event, default=str)
+    except TypeError:
+        # Lone surrogates and integers beyond 64 bits.
+        return json.dumps(event, default=str).encode()
+
+
+def _render_text(logger: object, method: str, event: MutableMapping[str, Any]) -> str:
+    return _render(logger, method, event).decode()
 
 
 def log_process_started(kind: ProcessKind) -> None:

@@ -30,6 +30,8 @@ def tocsin(
 ) -> Tocsin:
     """Run the command line interface on a fresh database."""
     monkeypatch.chdir(tmp_path)
+    # It would configure the log of this whole test process.
+    monkeypatch.setattr("workers.cli.migrate.configure_logging", lambda _level: None)
     monkeypatch.setenv("DATABASE_URL", database.url)
 
     def run(*arguments: str) -> CliResult:
