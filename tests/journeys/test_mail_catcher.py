@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def stack(demo: Stack) -> Stack:
 
 def address(stack: Stack, name: str) -> str:
     """Return a URL that the demo printed under this name."""
-    (line,) = (line for line in stack.program.lines if line.startswith(f"{name} "))
+    (line,) = (line for line in stack.program.lines if re.match(rf"{name} +\w+://", line))
     return line.split()[1]
 
 
