@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import subprocess
 import sys
@@ -78,9 +79,8 @@ def stack(demo: Stack) -> Stack:
 
 def address(stack: Stack, name: str) -> str:
     """Return a URL that the demo printed under this name."""
-    lines = (line.split() for line in stack.program.lines)
-    (url,) = (words[1] for words in lines if words[:1] == [name] and "://" in words[1])
-    return url
+    (line,) = (line for line in stack.program.lines if re.match(rf"{name} +\w+://", line))
+    return line.split()[1]
 
 
 def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:

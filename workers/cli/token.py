@@ -63,7 +63,9 @@ def create(
     if user is None and not name.strip():
         raise typer.BadParameter(f"{given[0]} needs --name, the purpose of the token")
     if organization is None and (service or act_as):
-        raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a service: give --organization")
+        raise typer.BadParameter(
+            f"{'--act-as' if act_as else '--service'} needs the service's organization: add --organization"
+        )
     if ops is not None and scopes is not None:
         raise typer.BadParameter("--ops takes no --scopes: the role decides what an operator may do")
     facts = TokenSpec(
