@@ -113,7 +113,7 @@ class Authenticator:
         """Return the caller to whom a credential belongs. ``deadline`` is in event-loop time.
 
         :raises Unauthenticated: if the token is unknown, expired or revoked, or its user is inactive.
-        :raises Forbidden: if the caller may not act as the user.
+        :raises Forbidden: if the caller may not act for the user.
         :raises Unavailable: if the database does not respond in time.
         """
         return await self._batcher.submit(credential, deadline=deadline)

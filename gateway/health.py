@@ -36,7 +36,7 @@ class HealthCheck(NamedTuple):
 
     @property
     def status(self) -> HealthStatus:
-        """The status that the result gives the gateway."""
+        """The status that results from the check."""
         if self.is_healthy:
             return HealthStatus.OK
         return HealthStatus.FAILED if self.is_required else HealthStatus.DEGRADED

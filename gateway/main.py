@@ -1,4 +1,4 @@
-"""The gateway: application factory, server and entry point."""
+"""The gateway's application factory, server and entry point."""
 
 from __future__ import annotations
 

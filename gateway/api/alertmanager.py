@@ -40,8 +40,8 @@ DEFAULT_TITLE: Final = "Alert"
 def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
     """Return the command for an Alertmanager request body.
 
-    :raises InvalidFields: if the body is not valid in version 4. The exception lists the errors by field, but only
-        those of the first invalid alert.
+    :raises InvalidFields: if the body is not valid in version 4. The exception lists the errors by field. Of the
+        alerts, only the first invalid one is listed.
     :raises BodyTooLarge: if the command exceeds the size limit for a single command.
     """
     try:

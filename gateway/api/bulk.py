@@ -1,4 +1,4 @@
-"""Bulk requests: many commands in one list, which are accepted in order, and either all or none of them."""
+"""Bulk requests: lists of commands that are accepted together, in order, or not at all."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class RequestContext:
 
     @cached_property
     def query(self) -> QueryParams:
-        """The query parameters."""
+        """The request's query parameters."""
         return QueryParams(self.query_string)
 
     @property
@@ -79,7 +79,7 @@ class RequestContext:
 
     @property
     def if_none_match(self) -> str | None:
-        """The ETags that the caller already has."""
+        """The ETags that the caller already has, as the header ``If-None-Match`` lists them."""
         return self.headers.joined(b"if-none-match")
 
     def incident_number(self) -> int:

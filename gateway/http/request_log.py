@@ -96,7 +96,7 @@ def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
 
 def _is_traceparent(value: bytes) -> bool:
     found = _TRACEPARENT.fullmatch(value)
-    # Version 00 has exactly four fields; later versions may append more.
+    # Version 00 has exactly four fields. Later versions may append more.
     return found is not None and (found["rest"] is None or found["version"] != b"00")
 
 
