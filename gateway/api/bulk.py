@@ -1,4 +1,4 @@
-"""Many commands in one request: all are accepted or none, in the order of the list."""
+"""Bulk requests: lists of commands that are accepted together, in order, or not at all."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command of the list; ``source`` is its JSON as received, ``key`` its own idempotency key."""
+    """One command in the list. ``source`` is its JSON as received, and ``key`` is its own idempotency key."""
 
     entry: CatalogEntry
     command: Command
@@ -72,7 +72,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
 async def submit_items(
     context: RequestContext, items: Sequence[BulkItem], *, condition: str | None, header_key: str | None, body: JSON
 ) -> HttpResponse:
-    """Submit validated commands; ``body`` is the JSON that they were read from.
+    """Submit validated commands. ``body`` is the JSON from which they were read.
 
     Return 202 with the commands, or 200 if the caller waited and all of them are finished.
 
@@ -108,7 +108,7 @@ def _parse_list(body: Mapping[str, JSON]) -> list[JSON]:
 
 
 def _require_permissions(context: RequestContext, sources: Sequence[JSON]) -> None:
-    # Each type of command needs what its own endpoint needs. Items of unknown type are validation errors later.
+    # Each type of command needs the same permissions here as at its own endpoint. Unknown types are rejected later.
     named = (_entry_of(source) for source in sources if isinstance(source, dict))
     entries = {entry.command_class.name: entry for entry in named if entry is not None}.values()
     for entry in entries:
@@ -181,7 +181,7 @@ def _make_submission(
     header_key: str | None,
     body: JSON,
 ) -> tuple[list[int], Submission]:
-    """Return the submission, and for each item the index of its row: equal items with one key share a row."""
+    """Return the submission, and the index of each item's row. Equal items with the same key share a row."""
     rows: list[NewCommand] = []
     indexes: list[int] = []
     keys: dict[str, IdempotencyKey] = {}

@@ -1,4 +1,4 @@
-"""Webhooks in the formats of other systems."""
+"""Webhook endpoints that accept the formats of other systems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.commands.catalog import CATALOG
 
 
 async def receive_alerts(context: RequestContext) -> HttpResponse:
-    """Receive a group of alerts from Prometheus Alertmanager; 202 with the resulting command."""
+    """Receive a group of alerts from Prometheus Alertmanager. Return 202 with the command, or 200 if it is finished."""
     entry = CATALOG[ReceiveAlerts.name]
     require_may_submit(context, entry)
     key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
