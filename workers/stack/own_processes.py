@@ -48,7 +48,7 @@ class TocsinProcess(ManagedProcess):
                 return False
         return self._announced and self.is_running()
 
-    def reap(self) -> None:
+    def release(self) -> None:
         """Release the resources of a process that has ended."""
         self._close_pipe()
         super().release()

@@ -44,7 +44,7 @@ class Postgres(ManagedProcess):
     """The PostgreSQL server for a data directory."""
 
     stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions, writes a checkpoint
-    leash_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
+    parent_death_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
 
     def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
         """Set up the server, without starting it.
