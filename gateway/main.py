@@ -27,7 +27,7 @@ from gateway.routes import (
     alert_rules,
     commands,
     comments,
-    directory,
+    directory_document,
     documentation,
     health,
     incidents,
@@ -65,7 +65,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *triggers.ENDPOINTS,
     *snoozes.ENDPOINTS,
     *organizations.ENDPOINTS,
-    *directory.ENDPOINTS,
+    *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
 )
 

@@ -318,6 +318,20 @@ def require_service(actor: Actor) -> None:
         raise Forbidden
 
 
+def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:
+    """Require an actor who may submit this type of command at all.
+
+    People, and services that act for a person, may submit any command that is for people. A service that acts in its
+    own name may only submit commands that are for services.
+
+    :raises Forbidden: if the command is not for this kind of actor. API keys may not submit any command.
+    """
+    if not for_people:
+        require_service(actor)
+    elif not (for_services and actor.kind is CallerKind.SERVICE):
+        require_person(actor)
+
+
 def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
     """Whether a list that is not filtered by project includes this one.
 

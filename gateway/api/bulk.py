@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
 from gateway.api.context import RequestContext
-from gateway.api.submit import accept_and_wait, ledger_row, request_digest, require_may_submit, validate_command
+from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command
 from gateway.http.parsing import (
     BODY_LIMIT_BYTES,
     is_idempotency_key,
@@ -21,7 +21,7 @@ from gateway.http.responses import HttpResponse, json_response
 from gateway.ledger.acceptance import IdempotencyKey, Submission
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import require_token_scope
+from models.policy import require_may_submit, require_token_scope
 from models.refusals import (
     FIELD_NOT_NULL,
     FIELD_REQUIRED,
@@ -118,7 +118,7 @@ def _require_permissions(context: RequestContext, sources: Sequence[JSON]) -> No
         if feature is not None and not context.organization.has(feature):
             raise NotFound
     for entry in entries:
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
 
 
 def _entry_of(source: Mapping[str, JSON]) -> CatalogEntry | None:

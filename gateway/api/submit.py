@@ -18,20 +18,20 @@ from gateway.api.access import require_incident
 from gateway.api.command_response import command_response
 from gateway.api.context import RequestContext
 from gateway.http.parsing import (
-    DEFAULT_WAIT_SECONDS,
     expected_version,
     json_digest,
     parse_idempotency_key,
     parse_if_match,
     require_object,
 )
+from gateway.http.preferences import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
 from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome
 from models.base import new_id
-from models.enums import CallerKind, Lane
+from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import require_person, require_service
+from models.policy import require_may_submit
 from models.refusals import InvalidFields, Refusal
 from models.types import JSON
 from tasks.commands.base import Command
@@ -77,7 +77,7 @@ async def submit_command(
         command = validate_command(command_class, from_body | from_path)
         if require is not None:
             require(command)
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
     except Refusal:
         # Only a caller with access may learn what is wrong with the request. For a valid request, the worker makes
         # these checks, so it costs no read here.
@@ -85,7 +85,7 @@ async def submit_command(
             await require_incident(context, incident)
         if check_access is not None:
             await check_access(context)
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
         raise
     row = ledger_row(context, entry, command, lane=Lane.COMMANDS)
     if entry.is_conditional:
@@ -114,20 +114,6 @@ def validate_command(
         return command_class.model_validate(fields, context=dict(validation_context or {}))
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
-
-
-def require_may_submit(context: RequestContext, entry: CatalogEntry) -> None:
-    """Require a caller who may submit this type of command at all.
-
-    People, and services that act for a person, may submit any command that is for people. A service that acts in its
-    own name may only submit commands that are for services.
-
-    :raises Forbidden: if the command is not for this kind of caller. API keys may not submit any command.
-    """
-    if not entry.for_people:
-        require_service(context.actor)
-    elif not (entry.for_services and context.actor.kind is CallerKind.SERVICE):
-        require_person(context.actor)
 
 
 def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
