@@ -29,7 +29,7 @@ class TocsinProcess(ManagedProcess):
 
         :raises workers.stack.managed_process.StackError: the process cannot be started.
         """
-        self.reap()
+        self.release()
         self._announced = False
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
