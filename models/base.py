@@ -111,8 +111,8 @@ def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> 
     """Return an INSERT statement for psycopg that inserts any number of rows.
 
     Each column has one binary array parameter with the column's name. JSON columns take serialized JSON. Rows are
-    inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement (``ON CONFLICT
-    …``, ``RETURNING …``).
+    inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement, for
+    example ``RETURNING id``.
     """
     arrays = ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
     selected = ", ".join(
