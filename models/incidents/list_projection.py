@@ -166,7 +166,7 @@ incident_titles = Table(
 _KEYED: Final = ("organization_id", "project_id", "date_started", "folded_title", *RULE_COLUMNS)
 
 SEARCH_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
-"""The SQL expression for a row's index keys: trigrams and rule keys, per organization and project, and shorter buckets."""
+"""The SQL expression for a row's index keys: trigrams and rule keys, per organization and project, and time buckets."""
 
 # A pending list makes inserts cheap. It is short because every search has to read it.
 for _table, _name, _where in (

@@ -200,7 +200,7 @@ def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, 
 
 
 def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[str]:
-    """Lock those subjects that no other worker has locked until the transaction ends, and return them."""
+    """Lock and return the subjects that no other worker has locked. The locks last until the transaction ends."""
     rows = connection.exec_driver_sql(
         "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
         " WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))",
