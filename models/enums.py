@@ -111,7 +111,7 @@ class Feature(StrEnum):
 
 
 class CommandState(StrEnum):
-    """The state of a command. Every state but ``accepted`` is final, except that ops can requeue a ``dead`` command."""
+    """The state of a command. Every state except ``accepted`` is final."""
 
     ACCEPTED = "accepted"
     APPLIED = "applied"

@@ -43,7 +43,10 @@ class SettingsError(Exception):
 
 
 class Settings(BaseSettings):
-    """The base class of a package's settings, read from the environment or from ``.env`` in the working directory."""
+    """The base class of a package's settings.
+
+    Values are read from the environment, or else from ``.env`` in the working directory.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_prefix="TOCSIN_")
 

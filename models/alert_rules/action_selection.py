@@ -1,4 +1,4 @@
-"""Pure functions that select the actions of an alert rule that a change in its incident's status triggers."""
+"""Pure functions that select an alert rule's actions when the status of its incident changes."""
 
 from __future__ import annotations
 

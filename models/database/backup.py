@@ -54,7 +54,7 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a backup. ``sequences`` maps each sequence to the last value that it generated."""
+    """A description of a backup's contents. ``sequences`` maps each sequence to the last value that it generated."""
 
     format: int
     tocsin: str
@@ -206,7 +206,7 @@ def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback)
 
 
 def _clear(connection: Connection) -> dict[str, int]:
-    """Drop our tables, and return the last value that each of their sequences generated."""
+    """Drop tocsin's tables, and return the last value that each of their sequences generated."""
     existing = [name for name in (*METADATA.tables, "alembic_version") if name in _tables(connection, every=True)]
     generated = _sequences(connection)
     if existing:
@@ -294,7 +294,7 @@ def _tables(connection: Connection, *, every: bool = False) -> dict[str, list[st
 
 
 def _sequences(connection: Connection) -> dict[str, int]:
-    """Return the last value that each sequence generated, by sequence name, or 0 if there is none."""
+    """Return the last value that each sequence generated, by sequence name, or 0 if the sequence is unused."""
     rows = connection.exec_driver_sql(
         "SELECT sequencename, coalesce(last_value, 0) AS last FROM pg_sequences WHERE schemaname = current_schema()"
     )

@@ -55,7 +55,7 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
+    """Return whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError):

@@ -116,7 +116,7 @@ def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
 
 
 def _upgrade(connection: Connection) -> None:
-    # A restore does not call this function, because it may wait for locks indefinitely.
+    # Restores, which may wait for locks indefinitely, do not call this function.
     connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
     connection.commit()
     deadline = time.monotonic() + RETRY_LIMIT_SECONDS

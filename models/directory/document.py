@@ -101,7 +101,7 @@ class _SetOf:
 
 
 _Shape = _Check | _SetOf | Mapping[str, Any]
-"""A shape. The shape of an object maps each allowed key to the shape of the key's value."""
+"""The type of a shape. The shape of an object maps each allowed key to the shape of the key's value."""
 
 
 class _InvalidValue(Exception):

@@ -159,7 +159,10 @@ def _references(object_: DocumentObject, folded: Mapping[str, str]) -> Iterator[
 
 
 def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]]) -> dict[str, dict[Key, Row]]:
-    """Return the stored rows for the document's objects, and all rows to which either refers, by natural key."""
+    """Return the stored rows for the document's objects, by section and natural key.
+
+    The rows to which an object or one of these rows refers are also returned.
+    """
     needed: dict[str, set[Key]] = {section: {row.key for row in desired[section]} for section in SECTIONS}
     for section in SECTIONS:
         _add_references(needed, (row.values for row in desired[section]))

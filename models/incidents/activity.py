@@ -33,7 +33,7 @@ Index("incident_activities_page_idx", activities.c.incident_id, activities.c.dat
 
 @dataclass(slots=True)
 class Activity:
-    """An activity on an incident; if tocsin itself was the actor, ``user_id`` is ``None``.
+    """An activity on an incident. ``user_id`` is ``None`` if tocsin itself was the actor.
 
     A comment's ``version`` starts at 1 and increases with each edit. ``mentioned_users`` and ``mentioned_teams`` hold
     every id that the comment has ever mentioned, including in earlier texts.

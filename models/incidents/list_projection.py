@@ -116,16 +116,17 @@ TIME_BUCKETS: Final = (
     TimeBucket("2 days", 2 * 86_400),
     TimeBucket("3 hours", 3 * 3_600),
 )
-"""The kinds of time buckets; each kind divides the one before.
+"""The kinds of time buckets, longest first. Each kind's length is a divisor of the previous one's.
 
 Trigrams are indexed by bucket of the longest kind. Shorter buckets have keys of their own.
 """
 
 
 def search_key(text: str, scope: str, bucket: str) -> str:
-    """Return the SQL expression for the index key of a text in a time bucket; the parameters are SQL, too.
+    """Return the SQL expression for the index key of a text in a time bucket.
 
-    ``scope`` is an organization's id, or ``~`` followed by a project's id. The text is one of these:
+    The parameters are SQL expressions, too. ``scope`` is an organization's id, or ``~`` followed by a project's id. The
+    text is one of these:
 
     - a trigram, or the text around a space
     - an empty text, for a title that has too many trigrams to be indexed

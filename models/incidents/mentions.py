@@ -21,7 +21,7 @@ _FORM = re.compile(r"(?:(user|team):)?([0-9]+)")
 
 
 class MentionKind(Enum):
-    """What a mention consists of: the id of a user, the id of a team, or a name."""
+    """The form of a mention: the id of a user, the id of a team, or a name."""
 
     USER = auto()
     TEAM = auto()
@@ -59,7 +59,7 @@ class MentionFacts(Protocol):
     """The directory lookups that are needed to resolve mentions in an organization."""
 
     def user_named(self, name: str) -> int | None:
-        """Return the id of the user with this username or e-mail address; ``name`` must be in lower case."""
+        """Return the id of the user with this username or e-mail address. ``name`` must be in lower case."""
 
     def user_exists(self, user: int) -> bool:
         """Return whether a user with this id exists."""

@@ -106,7 +106,7 @@ def canary_status(connection: Connection) -> list[CanaryStatus]:
 
 
 def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list[Canary]:
-    """Insert and return a canary for each queue that has not had one for ``every_seconds``.
+    """Insert and return a canary for each queue that was not sent one in the last ``every_seconds`` seconds.
 
     Send the canaries' hints after the commit. The caller must hold the sweep's lock, so that no queue gets two
     canaries.
@@ -122,7 +122,7 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
 
 
 def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, worker: str) -> None:
-    """Record that a worker received these canaries, except any already received or never sent to that queue."""
+    """Record that a worker received these canaries, ignoring any already received or sent to another queue."""
     connection.exec_driver_sql(
         "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
         " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS r(queue, id)"

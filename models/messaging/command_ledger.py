@@ -217,7 +217,7 @@ class WaitingCommands(NamedTuple):
     """The waiting commands of some subjects.
 
     ``due`` is ordered by ``seq``. ``paused_at`` maps a subject to the ``seq`` of its first command that is not due yet.
-    Commands were read up to and including the ``seq`` in ``read_through``. More commands may follow it.
+    Commands were read up to and including the ``seq`` in ``read_through``. Later commands may be waiting, too.
     """
 
     due: list[ClaimedCommand]
@@ -334,7 +334,7 @@ def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error:
 
 
 def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
-    """Record the commands that a worker is about to apply; commit this before applying them."""
+    """Record the commands that a worker is about to apply. Commit the record before applying them."""
     connection.exec_driver_sql(
         "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
         " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"

@@ -103,7 +103,7 @@ PLANNING: Final = Stage("planned_at", "plan:")
 
 
 EventSubject = tuple[int, str]
-"""An organization id and a subject in the organization. Events with the same pair are processed in sequence."""
+"""An organization id and a subject in the organization. Events with the same pair are processed in order."""
 
 BEFORE_FIRST_SUBJECT: Final[EventSubject] = (0, "")
 """A pair that sorts before every other pair."""
