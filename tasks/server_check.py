@@ -14,8 +14,8 @@ from amqp.exceptions import AccessRefused, NotAllowed
 from redis.exceptions import AuthenticationError
 from sqlalchemy.exc import DBAPIError
 
-from models.database.diagnosis import NO_SCHEMA, explain_unusable_database
 from models.database.engine import make_engine
+from models.database.errors import NO_SCHEMA, explain_unusable_database
 from tasks.app import make_app
 from tasks.settings import BrokerSettings, ProcessSettings
 from tasks.startup import StartupError

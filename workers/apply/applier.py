@@ -19,16 +19,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.enums import CommandState
-from models.messaging.command_ledger import (
-    ClaimedCommand,
-    CommandOutcome,
-    clear_in_flight,
-    lock_worker,
-    record_in_flight,
-    record_outcomes,
-)
+from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
+from models.messaging.command_ledger import ClaimedCommand, CommandOutcome, record_outcomes
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command

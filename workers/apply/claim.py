@@ -14,14 +14,12 @@ from sqlalchemy.engine import Connection
 
 from models.base import new_id
 from models.enums import CommandState
+from models.messaging.attempts import FailedCommand, reap_orphaned, record_failed_attempt
 from models.messaging.command_ledger import (
     ClaimedCommand,
-    FailedCommand,
     WaitingCommands,
     lock_subjects,
     read_waiting_commands,
-    reap_orphaned,
-    record_failed_attempt,
     try_lock_subjects,
 )
 from models.messaging.outbox import NewEvent, write_events
