@@ -23,7 +23,7 @@ SEQUENCE_DIGITS: Final = 20
 class Event:
     """Base class of all events.
 
-    ``type`` is the name on the wire. The notifier only plans events for which ``notifies_people`` is true.
+    ``type`` is the name on the wire. The notifier plans only events for which ``notifies_people`` is true.
     """
 
     type: ClassVar[str]

@@ -10,7 +10,7 @@ from models.settings import DatabaseSettings, Settings
 
 
 class LogLevel(StrEnum):
-    """The least severe level that is logged."""
+    """The lowest level of severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"

@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 class HintPublisher:
-    """A publisher with a background thread, so that no caller waits for the broker.
+    """A publisher of hints with a background thread of its own, so that no caller waits for the broker.
 
     Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
     published is dropped, which is logged once per outage. A queue that already holds many hints gets no more of them.

@@ -2,7 +2,7 @@
 # mypy: disable-error-code="no-untyped-call"
 """Wake-ups over Valkey's publish/subscribe. They shorten waits, and only latency depends on them.
 
-Every waiting process also polls, which is all that it does without a URL or while Valkey is unreachable.
+Every waiting process also polls. Without a URL, or while Valkey is unreachable, it only polls.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class WakeupListener:
         return woken
 
     def wait_until_subscribed(self, timeout: float) -> bool:
-        """Block until the channels are subscribed, for at most ``timeout`` seconds, and return whether they are."""
+        """Block until the subscription is confirmed, for at most ``timeout`` seconds, and return whether it is."""
         return self._subscribed.wait(timeout)
 
     def _run(self, url: str) -> None:

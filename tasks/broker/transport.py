@@ -185,7 +185,7 @@ class _GuardedRabbitConnection(pyamqp.Connection):
 
 
 def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
-    """Return py-amqp's frame handler, changed to strip unreadable properties: such a message is then found invalid.
+    """Return py-amqp's frame handler, changed to strip unreadable properties, so that the message is found invalid.
 
     RabbitMQ forwards properties without reading them. A timestamp in the year 10^9 or a name that is not UTF-8 would
     break the connection of every worker to which the message is delivered.

@@ -92,7 +92,7 @@ class CreateAction(RuleCommand):
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """The action, as a sequence of one."""
+        """The command's only action."""
         return (self.action,)
 
 
