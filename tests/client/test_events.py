@@ -46,7 +46,7 @@ class Follower:
         assert not self._thread.is_alive()
 
 
-def test_follow_yields_events_in_order_after_the_last_id(
+def test_follow_yields_the_events_after_the_last_id_in_order(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     before = record_event(ledger, incident)

@@ -186,7 +186,7 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_values_and_comments_on_one_incident_leave_no_version_gap(
+def test_values_and_comments_on_one_incident_leave_no_gap_between_its_versions(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -231,7 +231,7 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
     ]  # fmt: skip
 
 
-def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(harness: Harness, watch: ObservedRule) -> None:
+def test_a_worker_that_dies_before_committing_leaves_no_partial_changes(harness: Harness, watch: ObservedRule) -> None:
     ids = harness.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
     apply_in_killed_process(harness, "metric.observe", lambda command: command.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
@@ -275,9 +275,7 @@ def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: 
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_does_not_wait_for_the_incident_of_another_rule(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
+def test_a_value_does_not_wait_for_another_rules_incident(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
     other = observed_rule(harness, acme)
     other.observe(60)
 
@@ -344,7 +342,7 @@ def test_a_value_waits_for_a_deferred_command_of_its_organization(
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
-def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
+def test_a_command_that_touches_another_subject_is_applied_only_in_its_own_subjects_batch(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
@@ -375,7 +373,7 @@ def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_value
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_reopening_an_incident_of_a_rule_waits_for_the_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_reopening_a_rules_incident_waits_for_the_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
     watch.observe(60)
     watch.observe(10)
     reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
@@ -385,7 +383,7 @@ def test_reopening_an_incident_of_a_rule_waits_for_the_rule(harness: Harness, ac
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_retried_value_is_applied_alone(harness: Harness, watch: ObservedRule) -> None:
+def test_a_retried_value_is_applied_in_a_batch_of_its_own(harness: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
     with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
@@ -395,7 +393,7 @@ def test_a_retried_value_is_applied_alone(harness: Harness, watch: ObservedRule)
     assert [done.finished for done in harness.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_take_few_transactions(harness: Harness, watch: ObservedRule) -> None:
+def test_a_thousand_values_for_one_rule_are_applied_in_few_transactions(harness: Harness, watch: ObservedRule) -> None:
     ids = harness.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )

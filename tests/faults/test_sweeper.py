@@ -62,7 +62,7 @@ def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sw
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:2")]
 
 
-def test_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
+def test_only_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "org:1")
 

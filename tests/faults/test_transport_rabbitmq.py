@@ -116,7 +116,7 @@ def a_hint(subject: str) -> Message:
     return message
 
 
-def test_most_malformed_envelopes_can_be_sent_on_rabbitmq() -> None:
+def test_most_malformed_envelopes_can_be_sent_over_rabbitmq() -> None:
     assert len(MALFORMED_MESSAGES) > 60
 
 
@@ -133,7 +133,7 @@ def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: Rabbi
     assert broker.depth(QUEUE) == 0
 
 
-def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_dead_letter_names_its_original_queue_and_is_logged(broker: RabbitBroker, worker: HintWorker) -> None:
     publish(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
@@ -149,7 +149,7 @@ def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBrok
     assert "transport.parked" in worker.log
 
 
-def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_call_in_a_callbacks_header_is_not_run(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
     publish(broker, forged, a_hint("org:2"))
@@ -188,7 +188,9 @@ def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBrok
     worker.wait_handled("org:2")
 
 
-def test_a_worker_survives_a_rabbitmq_outage_during_a_message(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_worker_survives_a_rabbitmq_outage_while_it_handles_a_message(
+    broker: RabbitBroker, worker: HintWorker
+) -> None:
     publish(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()

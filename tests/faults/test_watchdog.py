@@ -89,14 +89,14 @@ def test_waiting_work_with_a_queued_hint_counts_as_unclaimed(database: Database,
     assert not is_unclaimed(database, broker, Lane.BULK)
 
 
-def test_waiting_work_without_a_queued_hint_does_not_count(database: Database, broker: Broker) -> None:
+def test_waiting_work_without_a_queued_hint_does_not_count_as_unclaimed(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
 
     assert not is_unclaimed(database, broker)
 
 
-def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Broker) -> None:
+def test_a_queued_hint_without_stale_work_does_not_count_as_unclaimed_work(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
         # Recent, however slow the machine is.
@@ -106,7 +106,7 @@ def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Br
     assert not is_unclaimed(database, valkey)
 
 
-def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker) -> None:
+def test_work_that_is_not_due_does_not_count_as_unclaimed(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
         connection.execute(text("UPDATE commands SET next_attempt_at = now() + interval '1 minute'"))
@@ -116,7 +116,9 @@ def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker)
 
 
 @pytest.mark.parametrize("subject", ["incident:1:7", "incident:1:8", "org:1", "user:5", "incident:99:12345"])
-def test_work_locked_by_another_worker_does_not_count(database: Database, valkey: Broker, subject: str) -> None:
+def test_work_locked_by_another_worker_does_not_count_as_unclaimed(
+    database: Database, valkey: Broker, subject: str
+) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, subject)
     publish_hint(valkey, Lane.COMMANDS, subject)
@@ -143,7 +145,7 @@ def test_an_overdue_canary_counts_as_unclaimed_work(database: Database, valkey: 
     assert is_unclaimed(database, valkey, Lane.DELIVERIES)
 
 
-def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
+def test_checking_for_unclaimed_work_during_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
     broker.stop()
@@ -155,7 +157,7 @@ def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> 
 # --- time-out ----------------------------------------------------------------------------------------------------
 
 
-def test_the_watchdog_gives_up_after_a_fixed_number_of_checks() -> None:
+def test_the_watchdog_gives_up_after_a_fixed_number_of_checks_with_unclaimed_work() -> None:
     checks, gave_up = run_watchdog(lambda _: True)
 
     assert (checks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
@@ -174,7 +176,7 @@ def test_a_heartbeat_resets_the_watchdog() -> None:
     assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
-def test_a_check_without_waiting_work_resets_the_watchdog() -> None:
+def test_a_check_without_unclaimed_work_resets_the_watchdog() -> None:
     checks, gave_up = run_watchdog(lambda check: check != CHECKS_PER_TIMEOUT)
 
     assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)

@@ -98,7 +98,9 @@ def notification_count(stack: Stack, prefix: str) -> int:
 
 
 @pytest.mark.parametrize("process", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
-def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, process: str) -> None:
+def test_killing_a_process_under_load_neither_loses_nor_duplicates_anything(
+    system: System, stack: Stack, process: str
+) -> None:
     texts = [f"{process} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 

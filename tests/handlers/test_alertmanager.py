@@ -64,7 +64,9 @@ def test_firing_alerts_open_an_incident_with_the_status_of_their_severity(
     assert [incident.dedup_key for incident in alert_incidents(harness)] == [KEY]
 
 
-def test_the_incident_starts_with_the_alerts_and_its_activities_have_no_author(harness: Harness, acme: Acme) -> None:
+def test_the_incident_starts_when_its_alerts_started_and_its_activities_have_no_author(
+    harness: Harness, acme: Acme
+) -> None:
     _, body = harness.execute(firing(startsAt="2026-01-02T03:04:05.678901234Z"), **acme.by_service())
 
     assert body["dateStarted"] == body["dateDetected"] == "2026-01-02T03:04:05.678901Z"
@@ -201,7 +203,7 @@ def test_an_incident_of_an_inactive_project_is_left_unchanged(harness: Harness, 
 
 
 @pytest.mark.parametrize("state", ["firing", "resolved"])
-def test_only_a_service_in_its_own_name_may_send_alerts(harness: Harness, acme: Acme, state: str) -> None:
+def test_only_a_service_that_acts_as_itself_may_send_alerts(harness: Harness, acme: Acme, state: str) -> None:
     before = harness.row_counts()
 
     outcomes = [

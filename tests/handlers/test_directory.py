@@ -398,7 +398,7 @@ def test_a_duplicate_key_is_reported_with_its_path(connection: Connection) -> No
 @pytest.mark.parametrize(
     "content", ["", "{", '{"users": NaN}', "[" * 100_000, b"\xff\xfe\xfd", f'{{"a": {"9" * 5000}}}']
 )
-def test_invalid_json_is_refused_with_one_sentence(content: str | bytes) -> None:
+def test_invalid_json_is_refused_with_a_one_line_error(content: str | bytes) -> None:
     with pytest.raises(DirectoryError, match="the document is"):
         read_document(content)
 

@@ -63,7 +63,7 @@ def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
     assert queue_check(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 
-def test_without_a_relay_the_relay_is_reported_and_not_the_workers(tocsin: Tocsin, database: Database) -> None:
+def test_a_missing_relay_is_reported_and_not_mistaken_for_missing_workers(tocsin: Tocsin, database: Database) -> None:
     send_canaries(database, ago="120 seconds", received_on={*Lane})
 
     assert queue_check(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
@@ -72,7 +72,7 @@ def test_without_a_relay_the_relay_is_reported_and_not_the_workers(tocsin: Tocsi
 @pytest.mark.parametrize(
     ("name", "value"), [("TOCSIN_RATE", "plenty"), ("TOCSIN_PUBLIC_URL", "tocsin.test"), ("TOCSIN_LOG_LEVEL", "loud")]
 )
-def test_a_setting_that_a_process_would_reject_fails_the_check(
+def test_a_setting_that_a_process_would_reject_fails_the_configuration_check(
     tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -84,7 +84,7 @@ def test_a_setting_that_a_process_would_reject_fails_the_check(
     assert found["says"].startswith(f"{name} is invalid: ")
 
 
-def test_a_setting_shows_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_is_shown_with_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOCSIN_LOG_LEVEL", "warning")
 
     settings = json.loads(tocsin("doctor", "--json").out)["settings"]

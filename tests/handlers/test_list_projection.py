@@ -104,7 +104,7 @@ def test_a_row_holds_the_rule_as_it_was_in_the_incidents_generation(database: Da
     assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
-def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: Database) -> None:
+def test_a_row_is_updated_if_its_rule_generation_is_stored_after_the_incident(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
         for generation in (1, 3):
@@ -117,7 +117,7 @@ def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: 
     assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
-def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Harness) -> None:
+def test_a_row_holds_the_rule_as_it_was_between_two_updates_in_one_batch(harness: Harness) -> None:
     acme = Acme(harness.engine)
     with harness.engine.begin() as connection:
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])

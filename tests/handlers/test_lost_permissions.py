@@ -267,7 +267,7 @@ def test_every_command_has_a_sample_body(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_depends_on_more_than_its_token(command: str) -> None:
+def test_every_command_is_affected_by_several_losses_of_permission(command: str) -> None:
     losses = {name for name, loss in LOSSES.items() if any(request[1] == command for request in affected_by(loss))}
 
     assert len(losses) > 4
@@ -282,7 +282,7 @@ def test_every_command_is_applied_while_its_permission_holds(harness: Harness, a
 
 
 @pytest.mark.parametrize("loss_name", LOSSES)
-def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
+def test_a_command_whose_permission_is_lost_after_acceptance_is_refused_and_writes_nothing(
     harness: Harness, acme: Acme, loss_name: str
 ) -> None:
     loss = LOSSES[loss_name]
@@ -297,7 +297,9 @@ def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("loss_name", [loss_name for loss_name, loss in LOSSES.items() if unaffected_by(loss)])
-def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, loss_name: str) -> None:
+def test_commands_not_affected_by_a_loss_of_permission_are_applied(
+    harness: Harness, acme: Acme, loss_name: str
+) -> None:
     ids = accept(harness, acme, unaffected_by(LOSSES[loss_name]))
     apply_loss(harness, LOSSES[loss_name])
 
@@ -306,7 +308,7 @@ def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme
     assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
-def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
+def test_the_earliest_failing_check_decides_the_refusal(harness: Harness, acme: Acme) -> None:
     from_last_check_to_first = [
         "the projects of the incident or rule are deactivated",
         "the organization loses the feature",

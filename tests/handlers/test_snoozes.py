@@ -64,7 +64,7 @@ def test_a_rule_is_snoozed_for_oneself_or_for_everyone(
     assert (rule_row(harness, rule).version, published_events(harness, rule)) == (1, [])
 
 
-def test_a_snooze_may_have_an_end(harness: Harness, acme: Acme) -> None:
+def test_a_snooze_can_have_an_end_time(harness: Harness, acme: Acme) -> None:
     _, shown = harness.execute(snooze(a_rule(harness, acme), until="2036-01-02T03:04:05+01:00"), **acme.by("mem"))
 
     assert shown["until"] == "2036-01-02T02:04:05Z"
@@ -144,7 +144,9 @@ def test_the_last_command_of_a_batch_decides_the_snooze(harness: Harness, acme: 
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])
-def test_a_missing_rule_is_refused_with_the_text_of_snoozes(harness: Harness, acme: Acme, command: Any) -> None:
+def test_snoozing_or_unsnoozing_a_missing_rule_is_refused_with_a_specific_message(
+    harness: Harness, acme: Acme, command: Any
+) -> None:
     rule, elsewhere = a_rule(harness, acme), a_rule(harness, acme, organization="closed", project="c1")
     deleted = a_rule(harness, acme)
     harness.execute(delete_rule(deleted), **acme.by("mem"))

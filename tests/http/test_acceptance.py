@@ -85,7 +85,7 @@ def test_a_malformed_preference_is_ignored(gateway: Gateway, busy_worker: Worker
     assert "preference-applied" not in response.headers
 
 
-def test_the_outcome_is_found_without_pubsub(
+def test_the_outcome_is_returned_even_without_pubsub(
     acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
 ) -> None:
     with running_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
@@ -148,7 +148,9 @@ def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gatewa
     assert (resource["status"], resource["outcome"], resource["error"]) == ("dead", None, "it broke")
 
 
-def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
+def test_a_client_that_disconnects_does_not_cancel_its_command(
+    gateway: Gateway, ledger: Engine, worker: Worker
+) -> None:
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
@@ -159,7 +161,7 @@ def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: 
         assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
 
 
-def test_a_gateway_that_shuts_down_returns_where_the_outcome_will_be(
+def test_a_gateway_that_is_shutting_down_returns_the_location_of_the_outcome(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     responses: list[httpx.Response] = []

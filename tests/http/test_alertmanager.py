@@ -156,7 +156,7 @@ def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> Non
         ("dev-ops", {}),
     ],
 )
-def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
+def test_only_a_service_that_has_the_scope_and_acts_as_itself_may_post(
     gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
 ) -> None:
     response = gateway.post(ALERTS, body, by=by, **headers)

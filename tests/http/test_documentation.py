@@ -194,7 +194,7 @@ def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, bus
     assert response.headers["command-id"]
 
 
-def test_a_problem_document_with_zero_quality_is_not_sent(gateway: Gateway) -> None:
+def test_a_problem_document_is_not_sent_if_its_quality_value_is_zero(gateway: Gateway) -> None:
     response = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
 
     assert response.headers["content-type"] == "application/json"

@@ -155,7 +155,7 @@ RULE_FILTERS: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True], ids=["merged projects", "filtered projects"])
-def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
+def test_paging_in_either_direction_returns_each_row_of_a_plain_filter_once(
     dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # Small limits make a short list behave like a long one, and few projects like many.

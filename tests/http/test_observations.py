@@ -48,7 +48,7 @@ def accepted_count(ledger: Engine) -> int:
 # --- sending -----------------------------------------------------------------------------------------------------
 
 
-def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_the_response_contains_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
     assert response.status_code == 201

@@ -195,7 +195,7 @@ def test_options_requests_need_no_token(gateway: Gateway) -> None:
     assert "Idempotency-Key" in response.headers["access-control-allow-headers"]
 
 
-def test_pages_of_the_gateways_own_origin_may_call(gateway: Gateway) -> None:
+def test_requests_from_the_gateways_own_origin_are_allowed(gateway: Gateway) -> None:
     response = gateway.get(f"{ACME}/", Origin=gateway.url)
 
     assert response.status_code == 200

@@ -334,7 +334,7 @@ def test_a_stream_resumes_after_the_last_event(
         assert mem.ids == [str(ids[-1])]
 
 
-def test_resuming_within_a_transaction_replays_only_later_events(
+def test_resuming_after_an_event_replays_only_later_events_of_its_transaction(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with ledger.begin() as connection:

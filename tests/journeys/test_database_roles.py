@@ -168,7 +168,7 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
         ("ops", "UPDATE incidents SET status = 2"),
     ],
 )
-def test_no_role_can_do_the_work_of_another(urls: dict[str, str], role: str, statement: str) -> None:
+def test_no_role_can_do_another_roles_work(urls: dict[str, str], role: str, statement: str) -> None:
     with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
         connection.exec_driver_sql(statement)
 

@@ -39,7 +39,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         yield running
 
 
-def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
+def test_a_comment_posted_over_http_notifies_the_person_mentioned(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana:
         posted = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
@@ -52,7 +52,7 @@ def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -
         assert (command.status, command.outcome.body) == ("applied", posted.body)
 
 
-def test_items_are_marked_as_read_once(stack: Stack) -> None:
+def test_inbox_items_are_counted_only_the_first_time_they_are_marked_as_read(stack: Stack) -> None:
     with stack.client("dev-mem") as mem, stack.client("dev-ben") as ben:
         mem.post(f"{ACME}/incidents/2/comments/", json={"comment": "Ben?", "mentions": ["ben"]})
         inbox = eventually(lambda: ben.get(f"{ACME}/notifications/", params={"unread": "1"}).json())
@@ -78,7 +78,7 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
         assert written == texts
 
 
-def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
+def test_a_follower_receives_every_event_once_even_if_the_gateway_is_killed(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana, closing(ana.follow()) as events:
         received: list[Event] = []
         follower = threading.Thread(target=lambda: deque(map(received.append, _until(events, "that is all"))))

@@ -51,7 +51,7 @@ def test_no_package_has_an_import_cycle_parent_and_child_included() -> None:
     assert import_cycles(graph) == []
 
 
-def test_a_package_that_imports_a_child_which_imports_the_package_is_a_cycle() -> None:
+def test_a_package_and_a_child_that_import_each_other_form_a_cycle() -> None:
     graph = grimp.ImportGraph()
     for importer, imported in (("p", "p.child"), ("p.child.deep", "p")):
         graph.add_import(importer=importer, imported=imported)
@@ -59,7 +59,7 @@ def test_a_package_that_imports_a_child_which_imports_the_package_is_a_cycle() -
     assert [set(cycle) for cycle in import_cycles(graph)] == [{"p", "p.child"}]
 
 
-def test_two_siblings_that_import_each_other_are_a_cycle() -> None:
+def test_two_siblings_that_import_each_other_form_a_cycle() -> None:
     graph = grimp.ImportGraph()
     for importer, imported in (("p.a.x", "p.b"), ("p.b", "p.a.y")):
         graph.add_import(importer=importer, imported=imported)

@@ -94,7 +94,7 @@ def test_every_command_of_the_stack_is_in_the_image(image: Image, words: list[st
     assert all(word in output for word in words if word.startswith("--"))
 
 
-def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> None:
+def test_the_image_runs_as_an_unprivileged_user_in_an_empty_directory(image: Image) -> None:
     uid, _, gid = image.user.partition(":")
 
     assert (uid.isdecimal(), gid.isdecimal()) == (True, True)

@@ -61,7 +61,7 @@ def medians(page: Path) -> Iterator[float]:
         yield from map(number, row)
 
 
-def test_both_pages_quote_the_same_run() -> None:
+def test_both_pages_quote_the_same_benchmark_run() -> None:
     assert report(README) == report(OPERATIONS)
 
 

@@ -17,7 +17,7 @@ def test_records_its_process(number):
 """
 
 
-def test_a_group_of_tests_stays_in_one_process(tmp_path: Path) -> None:
+def test_a_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
 
     arguments = [

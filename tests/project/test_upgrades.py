@@ -60,7 +60,7 @@ def test_no_migration_breaks_the_previous_release(empty_database: Engine) -> Non
         "CREATE OR REPLACE TRIGGER t AFTER INSERT ON incidents EXECUTE FUNCTION f()",
     ],
 )
-def test_breaking_statements_are_found(statement: str) -> None:
+def test_statements_that_break_the_previous_release_are_found(statement: str) -> None:
     assert [breach.statement for breach in breaches("0009", [statement])] == [statement]
 
 
@@ -75,7 +75,7 @@ def test_breaking_statements_are_found(statement: str) -> None:
         ["UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008'"],
     ],
 )
-def test_additive_statements_pass(statements: list[str]) -> None:
+def test_additive_statements_are_allowed(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 

@@ -62,7 +62,7 @@ def answer_to(credential: CredentialFacts | None) -> Answer:
     return None
 
 
-def test_the_table_holds_every_combination_once() -> None:
+def test_the_table_contains_every_combination_once() -> None:
     everything = set(credentials(KINDS, ANY, ANY, ANY, ANY, ANY, ANY))
 
     assert len(COMBINATIONS) == len(everything)

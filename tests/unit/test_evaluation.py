@@ -141,7 +141,7 @@ def test_a_trigger_needs_as_many_consecutive_hits_as_its_threshold_period(
     assert ObservedProject(a_definition(resolve_threshold=40, threshold_period=3)).observe_all(values) == expected
 
 
-def test_each_step_reports_the_severity_after_it() -> None:
+def test_each_transition_reports_the_severity_that_results() -> None:
     project = ObservedProject(two_triggers())
 
     up, down = project.observe(120), project.observe(10)
@@ -153,7 +153,7 @@ def test_each_step_reports_the_severity_after_it() -> None:
     )  # fmt: skip
 
 
-def test_a_trigger_with_another_label_has_no_severity() -> None:
+def test_a_trigger_that_is_neither_warning_nor_critical_has_no_severity() -> None:
     definition = a_definition(a_trigger("critical", 100), a_trigger("curious", 50))
 
     assert [step.severity for step in ObservedProject(definition).observe(120).transitions] == [None, CRITICAL]
@@ -206,7 +206,7 @@ def test_a_comparison_is_a_percentage_of_the_past_value(value: float | None, pas
     assert bool(project.observe(value, comparison_value=past).fired) is fires
 
 
-def test_an_ignored_observation_only_advances_the_observation_number() -> None:
+def test_an_ignored_observation_changes_only_the_observation_number() -> None:
     evaluation = ignore(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
 
     assert (evaluation.ignored, evaluation.transitions) == (Ignored.NOT_IN_PLAN, ())
@@ -261,7 +261,7 @@ def test_a_trigger_that_was_not_active_in_a_recent_incident_fires_at_once() -> N
     assert project.observe_all([60, 120]) == ["+warning", "+critical"]
 
 
-def test_the_cooldown_is_not_reported_if_another_trigger_acts() -> None:
+def test_the_cooldown_is_not_reported_if_another_trigger_fires() -> None:
     project = ObservedProject(two_triggers(), pace=MINUTE)
     project.observe_all([60, 10])
 
@@ -285,7 +285,7 @@ def test_a_new_generation_resets_the_counters_but_not_the_last_timestamp() -> No
 
 
 @pytest.mark.parametrize(("window", "period", "minutes"), [(1, 1, 1), (10, 1, 10), (10, 3, 12), (1440, 20, 1459)])
-def test_an_incident_starts_one_window_and_the_earlier_hits_before_the_value(
+def test_an_incident_starts_one_time_window_before_the_first_consecutive_hit(
     window: int, period: int, minutes: int
 ) -> None:
     definition = a_definition(time_window=window, threshold_period=period)

@@ -347,7 +347,9 @@ def test_the_system_actor_passes_every_check(endpoint: str, method: str) -> None
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("endpoint", [name for name in ENDPOINTS if "alert rule" in name])
-def test_members_write_alert_rules_only_if_the_organization_allows_it(endpoint: str, method: str, role: str) -> None:
+def test_members_may_write_alert_rules_only_if_the_organization_allows_it(
+    endpoint: str, method: str, role: str
+) -> None:
     locked = an_organization(options=["event:admin"])
 
     outcome = outcome_of(policy.require_organization_access, a_person(role), locked, ENDPOINTS[endpoint][0], method)
@@ -426,7 +428,7 @@ AUTHORS = {
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_only_people_and_services_acting_for_them_are_authors(author: str) -> None:
+def test_only_people_and_services_that_act_for_them_are_authors(author: str) -> None:
     actor, expected = AUTHORS[author]
 
     assert outcome_of(policy.require_person, actor) == expected
@@ -434,7 +436,7 @@ def test_only_people_and_services_acting_for_them_are_authors(author: str) -> No
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(author: str) -> None:
+def test_comment_details_require_an_author_and_refuse_api_keys_with_a_specific_message(author: str) -> None:
     actor, expected = AUTHORS[author]
     texts = {"a key": "Key doesn't have permission to delete Note"}
 
@@ -445,7 +447,7 @@ def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(au
         assert refused.value.body == {"detail": texts.get(author, "You do not have permission to perform this action.")}
 
 
-def test_commands_for_services_refuse_everyone_else() -> None:
+def test_only_services_that_act_as_themselves_and_the_system_may_use_service_commands() -> None:
     outcomes = {name: outcome_of(policy.require_service, actor) for name, (actor, _) in AUTHORS.items()}
 
     assert outcomes == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}

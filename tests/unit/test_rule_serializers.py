@@ -109,7 +109,7 @@ def test_a_snapshot_names_its_original_rule_on_request() -> None:
     )
 
 
-def test_in_a_list_snooze_is_true_or_absent() -> None:
+def test_in_a_list_the_snooze_field_is_true_or_absent() -> None:
     snoozed, awake = (rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=each) for each in (True, False))
 
     assert snoozed["snooze"] is True
@@ -137,7 +137,7 @@ def test_details_show_who_snoozed_the_rule_and_for_whom(
     assert {name: value for name, value in details.items() if name.startswith("snooze")} == facts
 
 
-def test_details_add_what_is_counted_and_left_out() -> None:
+def test_rule_details_include_event_types_and_excluded_projects() -> None:
     details = rule_details_json(
         a_rule(event_types=("error", "default"), excluded_projects=("p2",)), NAMES, snoozes=[], viewer=None
     )

@@ -25,7 +25,7 @@ IN_PARIS = timezone(timedelta(hours=1))
         (NOON.astimezone(IN_PARIS), "2026-11-23T12:00:00Z"),
     ],
 )
-def test_a_timestamp_is_written_in_utc_with_microseconds_if_any(moment: datetime, written: str) -> None:
+def test_a_timestamp_is_written_in_utc_with_microseconds_unless_they_are_zero(moment: datetime, written: str) -> None:
     assert iso(moment) == written
 
 
