@@ -1,4 +1,4 @@
-"""Create, change, snooze and delete alert rules with the client, and send their values."""
+"""The client creates, updates, snoozes and deletes alert rules, and sends observed values."""
 
 from __future__ import annotations
 

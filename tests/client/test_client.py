@@ -1,4 +1,4 @@
-"""Post commands one by one and in bulk, wait for outcomes, and have one effect over faulty connections."""
+"""The client posts commands singly and in bulk, waits for outcomes, and applies each once over faulty connections."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_error_for_an_unreachable_server_contains_the_idempotency_key(connec
     assert unreachable.value.key == "mine"
 
 
-# --- one effect ------------------------------------------------------------------------------------------------
+# --- applied once ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [CUT_OFF, DROPPED, UNAVAILABLE, RATE_LIMITED])

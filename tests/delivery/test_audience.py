@@ -1,4 +1,4 @@
-"""Who is notified of a comment, and by which rule."""
+"""Who is notified of a comment, and why."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planning notifies once per activity and person, despite large audiences, crashes and duplicates."""
+"""Planning notifies each person once per activity, despite large audiences, crashes and duplicate events."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_concurrent_notifiers_create_each_notification_once(scene: Scene) -> Non
         for done in [threads.submit(scene.plan) for _ in range(3)]:
             done.result()
 
-    # A notifier skips a subject that another one has locked; plan what was skipped.
+    # A notifier skips subjects that another one has locked. Plan the skipped ones.
     scene.plan()
     assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
 
@@ -246,7 +246,7 @@ def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) ->
 
 
 def progress_of(scene: Scene) -> Callable[[], bool]:
-    """Return a condition that is true once events were planned since this call, or none are left."""
+    """Return a condition that is true once events have been planned since this call, or no unplanned event is left."""
     before = len(scene.unplanned())
     return lambda: len(scene.unplanned()) < before or not scene.unplanned()
 
@@ -293,7 +293,7 @@ def add_team_members(scene: Scene, size: int = TEAM) -> None:
 
 @contextmanager
 def running_notifier(notifier: Notifier) -> Iterator[None]:
-    """Run the notifier in a thread while the block lasts; enter the block once it has started."""
+    """Run the notifier in a thread for the duration of the block, which begins once the notifier has started."""
     stop, begun = threading.Event(), threading.Event()
     thread = threading.Thread(target=notifier.run, args=(stop, begun.set))
     thread.start()

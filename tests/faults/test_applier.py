@@ -1,4 +1,4 @@
-"""A command that fails, or kills its worker, does not affect the others."""
+"""A command that fails or kills its worker does not affect other commands."""
 
 from __future__ import annotations
 

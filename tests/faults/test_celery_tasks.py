@@ -1,4 +1,4 @@
-"""The Celery worker process: a killed child, a killed parent, and an orderly stop."""
+"""The Celery worker process survives a killed child, ends its child when killed, and stops in an orderly way."""
 
 from __future__ import annotations
 

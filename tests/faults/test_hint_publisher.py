@@ -1,4 +1,4 @@
-"""The hint publisher: merging, bounds, and broker outages."""
+"""The hint publisher merges hints, bounds its queue, and survives broker outages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_worker_rejects_no_published_hint(broker: Broker, worker: HintWorker, 
 
 
 def test_a_hint_from_a_process_that_registers_the_tasks_is_not_rejected(broker: Broker, worker: HintWorker) -> None:
-    # A worker's child publishes hints, too. Celery adds a registered task's time limits to each message.
+    # A worker's child also publishes hints. Celery adds a registered task's time limits to each message.
     app = make_app(broker.settings)
     register_tasks(app, dict.fromkeys(Lane, lambda _hint: None))
     app.finalize()

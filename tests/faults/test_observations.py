@@ -1,4 +1,4 @@
-"""Observations of many rules, with any failures of workers: each is applied once, in order, as a model predicts."""
+"""Observations are applied once and in order, as a reference model predicts, whichever workers fail."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def watch(harness: Harness, acme: Acme) -> ObservedRule:
 
 
 def observed_rule(harness: Harness, acme: Acme) -> ObservedRule:
-    """Return a rule whose warning above 50 notifies Mem and whose critical above 100 notifies Ana."""
+    """Return a rule that notifies Mem of values above 50 (warning) and Ana of values above 100 (critical)."""
     return ObservedRule(
         harness, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
@@ -64,7 +64,7 @@ class RuleModel:
     deliveries: list[tuple[int, str, int]] = field(default_factory=list)
 
     def observe(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
-        """Apply a value; return the HTTP status, the triggers that fired and resolved, and why it was ignored."""
+        """Apply a value; return the HTTP status, the fired and the resolved triggers, and why it was ignored."""
         if timestamp <= self.last:
             return 200, [], [], "repeated timestamp" if timestamp == self.last else "out of order"
         self.last = timestamp
@@ -111,7 +111,7 @@ class RuleModel:
 
 
 def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetime]]:
-    """Return values a minute apart, of which some arrive late and some twice."""
+    """Return values that are a minute apart; some arrive late and some twice."""
     values = [(rng.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
     again = rng.sample(values, count // 3)
     keys = [(index + rng.uniform(0, 4), each) for index, each in enumerate(values)]
@@ -121,7 +121,7 @@ def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetim
 
 @contextmanager
 def three_running_workers(harness: Harness) -> Iterator[None]:
-    """Run three workers while the block lasts."""
+    """Run three workers for the duration of the block."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
@@ -172,7 +172,7 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
 
 
 def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
-    """Assert that incidents, status changes, deliveries and events of a rule match the model."""
+    """Assert that the rule's incidents, status changes, deliveries and events match the model."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
     deliveries = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")

@@ -1,4 +1,4 @@
-"""Pub/sub wake-ups over Valkey, through outages."""
+"""Pub/sub wake-ups over Valkey, before and after outages."""
 
 from __future__ import annotations
 

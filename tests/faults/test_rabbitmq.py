@@ -1,6 +1,6 @@
-# kombu declares itself typed but is only partly annotated.
+# kombu is marked as typed but only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""RabbitMQ only: the declared topology, and queues that reject messages when full."""
+"""Tests specific to RabbitMQ: the declared topology, and queues that reject messages when full."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
 FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
-"""Arguments of a classic queue, whose length limit is exact."""
+"""Arguments for a classic queue, whose length limit is exact."""
 
 FULL_QUEUE = "a.full.queue"
 
 
 @pytest.fixture
 def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """A RabbitMQ with all exchanges and queues declared."""
+    """A RabbitMQ virtual host with all exchanges and queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
@@ -42,7 +42,7 @@ def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
 
 @pytest.fixture
 def subscriber(declared: RabbitBroker) -> Subscriber:
-    """A service without a queue limit, beside a queue that rejects all but three events."""
+    """A subscriber whose queue has no limit, beside a queue that rejects all but three events."""
     service = Subscriber(declared)
     service.subscribe("#")
     bind_queue(declared, FULL_QUEUE, FULL_QUEUE_ARGUMENTS)
@@ -249,7 +249,7 @@ def test_a_full_lane_does_not_block_hints_for_other_lanes(declared: RabbitBroker
     limit_queue_length(declared, Lane.BULK, 1)
     publisher = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
-        # Three messages each.
+        # Three messages for each lane.
         publisher.publish(lane, (f"incident:1:{number}" for number in range(1500)))
 
     publisher.start()

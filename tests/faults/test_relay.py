@@ -58,7 +58,7 @@ def test_several_relays_publish_each_subject_in_order_despite_late_commits(
         for _ in range(per_subject):
             with database.engine.begin() as connection:
                 an_event(connection, incident, EVENT)
-                # The id is assigned, and other transactions commit before this one.
+                # The event's id is assigned now, but other transactions commit before this one.
                 connection.exec_driver_sql(f"SELECT pg_sleep({rng.uniform(0, 0.01)})")
 
     with (

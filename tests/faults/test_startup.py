@@ -1,4 +1,4 @@
-"""A process that a server refuses ends with one sentence; one whose servers are unreachable waits for them."""
+"""A process that a server refuses ends with a one-line error; a process whose servers are unreachable waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD_ROLE = "with_password"
 
 
 def start(name: str, servers: EmbeddedServers, **settings: str) -> str:
-    """Start a process that a server refuses; return what it wrote to stderr before it ended with code 1."""
+    """Start a process that a server refuses, and assert that it exits with code 1; return its standard error."""
     ports = ("--port", str(free_port("127.0.0.1", 0))) if name == "gateway" else ()
 
     done = run_tocsin(name, *ports, **(servers.environment | settings))
@@ -40,7 +40,7 @@ def url_with(original: Database, **parts: Any) -> str:
 
 @pytest.fixture
 def password_role(database: Database, maintenance: Engine) -> Iterator[str]:
-    """A role that logs in with the password `right`; every other role is still trusted."""
+    """A role that must log in with the password `right`; every other role still needs no password."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD 'right'")
         hba = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())

@@ -109,6 +109,6 @@ def insert_stale_command(connection: Connection, subject: str, *, lane: Lane = L
 
 
 def hinted_subjects(broker: Broker, lane: Lane) -> set[str]:
-    """Return the subjects of all hints on this lane's queue."""
+    """Return the subjects of all hints in this lane's queue."""
     calls = [message.payload for message in broker.receive_all(lane.value)]
     return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

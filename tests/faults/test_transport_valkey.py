@@ -20,7 +20,7 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def broker(valkey: ValkeyBroker) -> ValkeyBroker:
-    """The broker of the worker."""
+    """The worker's broker."""
     return valkey
 
 
@@ -125,7 +125,7 @@ def test_a_worker_whose_acknowledgement_failed_continues_once_valkey_is_back(
 
 
 def test_a_worker_survives_a_valkey_outage_while_it_handles_a_message(valkey: ValkeyBroker, tmp_path: Path) -> None:
-    # With more than one prefetch slot it keeps polling, and so notices the outage at once.
+    # With more than one prefetch slot, the worker keeps polling and so notices the outage at once.
     with running_worker(valkey.url, tmp_path, prefetch=2) as worker:
         valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
         worker.wait_handled("wait:go")

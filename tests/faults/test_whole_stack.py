@@ -1,4 +1,4 @@
-"""Crashes in a whole stack: nothing accepted is lost or applied twice, and recovery is automatic."""
+"""Crashes in a complete stack: no accepted command is lost or applied twice, and recovery is automatic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class System:
     rabbitmq: RabbitBroker | None
 
     def kill(self, process: str) -> None:
-        """Kill a process with SIGKILL and wait for its restart."""
+        """Kill a process with SIGKILL and wait until it has been restarted."""
         if process == "broker" and self.rabbitmq:
             self.rabbitmq.stop()
             self.rabbitmq.start()
@@ -43,7 +43,7 @@ class System:
         self.stack.wait_for_restart(process, other_than=pid)
 
     def delete_queues(self) -> None:
-        """Delete every queue with the hints and events on it."""
+        """Delete every queue, with the hints and events in it."""
         if self.rabbitmq:
             self.rabbitmq.delete_queues()
         else:

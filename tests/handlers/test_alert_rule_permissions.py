@@ -1,4 +1,4 @@
-"""Authorization of alert rule commands when they are applied, and the order of their application."""
+"""Authorization of alert rule commands when they are applied, and the order in which they are applied."""
 
 from __future__ import annotations
 

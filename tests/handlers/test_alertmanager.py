@@ -1,4 +1,4 @@
-"""The handler of Alertmanager's alert groups: it opens, updates and closes incidents."""
+"""The handler for Alertmanager's alert groups, which opens, updates and closes incidents."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def set_status(status: int, number: str = "2") -> SetStatus:
 
 
 def alert_incidents(harness: Harness) -> list[Any]:
-    """Return the incidents with a dedup key, oldest first: incident 1 of the directory has none."""
+    """Return the incidents with a dedup key, oldest first. The directory's incident 1 has none."""
     with harness.engine.connect() as connection:
         query = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
         return list(connection.execute(query))
 
 
 def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
-    """Return type, value, previous value and user id of every activity, in order."""
+    """Return type, value, previous value and user id for every activity, in order."""
     with harness.engine.connect() as connection:
         rows = connection.execute(select(activities).order_by(activities.c.id))
         return [(row.type, row.value, row.previous_value, row.user_id) for row in rows]

@@ -1,4 +1,4 @@
-"""Canaries show whether a worker consumes a queue, and with which latency."""
+"""Canaries show whether a worker consumes a queue, and how long a message takes to reach it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connec
 
 
 def age_canaries(connection: Connection, time: str) -> None:
-    """Move the sending and receiving of all canaries into the past by a PostgreSQL interval."""
+    """Move the send and receive times of all canaries into the past by a PostgreSQL interval."""
     connection.execute(
         text("UPDATE canaries SET sent_at = sent_at - cast(:t AS interval), seen_at = seen_at - cast(:t AS interval)"),
         {"t": time},

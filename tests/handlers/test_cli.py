@@ -28,9 +28,9 @@ Tocsin = Callable[..., CliResult]
 def tocsin(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Tocsin:
-    """Run the command line interface on a fresh database."""
+    """A function that runs the command line on a fresh database; it returns the exit code and the output."""
     monkeypatch.chdir(tmp_path)
-    # It would configure the log of this whole test process.
+    # Configuring logging would affect the whole test process.
     monkeypatch.setattr("workers.cli.migrate.configure_logging", lambda _level: None)
     monkeypatch.setenv("DATABASE_URL", database.url)
 

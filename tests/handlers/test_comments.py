@@ -269,7 +269,7 @@ def test_a_comment_is_published_with_its_text_and_author(harness: Harness, acme:
 def test_a_duplicate_team_membership_does_not_hide_an_invalid_mention(
     harness: Harness, acme: Acme, mentions: list[str], text: str
 ) -> None:
-    # Both of Ben's teams are now on project p1, and team 22 is on both projects of the incident.
+    # Both of Ben's teams are now on project p1, and team 22 is on both of the incident's projects.
     acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
     with harness.engine.begin() as connection:
         a_team(connection, acme_id, id=24)

@@ -1,4 +1,4 @@
-"""Import and export of the directory document: atomic, keyed by slugs and usernames, and reversible."""
+"""Import and export of the directory document: imports are atomic and match rows by slug or username."""
 
 from __future__ import annotations
 
@@ -411,7 +411,7 @@ def test_ten_thousand_people_are_imported_within_the_statement_timeout(connectio
         "teams": [{"organization": "big", "slug": "all"}],
         "members": [{"organization": "big", "user": name, "teams": ["all"]} for name in people],
     }
-    # Importing row by row would take longer than this time-out.
+    # An import that inserts row by row would exceed this time-out.
     connection.execute(text("SET LOCAL statement_timeout = '5s'"))
 
     summary = import_directory(connection, document)

@@ -1,4 +1,4 @@
-"""The checks of settings and queues in `tocsin doctor`."""
+"""The checks for settings and queues in `tocsin doctor`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def broker(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queue_check(tocsin: Tocsin) -> tuple[bool, str]:
-    """Return the result and message of the queue check, with durations masked because they vary."""
+    """Return the result and the message of the queue check; durations are masked, because they vary."""
     (found,) = (check for check in json.loads(tocsin("doctor", "--json").out)["checks"] if check["check"] == "queues")
     return found["good"], re.sub(r"\d+ (m?s)\b", r"N \1", found["says"])
 
 
 def send_canaries(database: Database, *, ago: str, received_on: set[Lane]) -> None:
-    """Send a canary to every queue, and receive those on `received_on`, both at a time in the past."""
+    """Send a canary to every queue and receive those on `received_on`, both at a time `ago` in the past."""
     with database.engine.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
         mark_canaries_seen(connection, [canary for canary in sent if canary.queue in received_on], worker="somewhere/1")

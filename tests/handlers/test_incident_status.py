@@ -1,4 +1,4 @@
-"""The handler that sets the status of an incident: closing, reopening, changing the severity."""
+"""The handler that sets an incident's status: it closes, reopens, or changes the severity."""
 
 from __future__ import annotations
 

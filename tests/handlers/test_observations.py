@@ -1,4 +1,4 @@
-"""The handler of observations: incidents it opens, updates and closes, and deliveries it plans."""
+"""The handler for observations: the incidents it opens, updates and closes, and the deliveries it plans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.harness import Harness
 from workers.notify.notifier import Notifier
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-"""The acceptance time of an observation, in tests that depend on it."""
+"""The time at which an observation is accepted, in tests that depend on it."""
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ def test_without_the_feature_observing_is_404(harness: Harness, rule: ObservedRu
 
 @pytest.fixture
 def rule_with(harness: Harness, acme: Acme) -> Callable[..., ObservedRule]:
-    """Build a rule whose critical trigger has the given actions."""
+    """A function that builds a rule whose critical trigger has the given actions."""
     return lambda *actions: ObservedRule(harness, acme, a_trigger("critical", 100, *actions))
 
 

@@ -36,7 +36,7 @@ def an_expired_snooze(harness: Harness, rule: int, user: int | None) -> None:
 
 
 def stored_snoozes(harness: Harness) -> list[tuple[Any, ...]]:
-    """Return rule id, user id and owner id of every stored snooze."""
+    """Return rule id, user id and owner id for every stored snooze."""
     table = alert_rule_snoozes
     with harness.engine.connect() as connection:
         rows = connection.execute(select(table.c.rule_id, table.c.user_id, table.c.owner_id).order_by(table.c.id))
@@ -109,7 +109,7 @@ def test_a_snooze_expires_without_a_cleanup_job(harness: Harness, acme: Acme) ->
 @pytest.mark.parametrize(
     ("fields", "left"),
     [({}, [12]), ({"target": "me"}, [None, 12]), ({"target": "everyone"}, [11, 12])],
-    ids=["both", "me", "everyone"],
+    ids=["no target", "target me", "target everyone"],
 )
 def test_a_rule_is_unsnoozed(harness: Harness, acme: Acme, fields: dict[str, JSON], left: list[int | None]) -> None:
     rule = a_rule(harness, acme)

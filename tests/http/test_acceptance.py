@@ -1,4 +1,4 @@
-"""From a request to an accepted command, and the wait for its outcome."""
+"""A request becomes an accepted command, and the gateway waits for the command's outcome."""
 
 from __future__ import annotations
 

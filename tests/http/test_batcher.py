@@ -13,7 +13,7 @@ from models.refusals import Unavailable
 
 
 class FakeLedger:
-    """Doubles the numbers of a batch once it is released; negative numbers are errors."""
+    """A stand-in for the ledger: doubles the numbers in a batch once released; negative numbers cause an error."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

@@ -107,7 +107,7 @@ def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
 
 
 def check_against_schema(value: Any, schema: Any, document: Any) -> None:
-    """Assert that the value has all required fields and no undocumented ones, recursively."""
+    """Assert, recursively, that the value has all required fields and no undocumented ones."""
     if "$ref" in schema:
         return check_against_schema(
             value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document

@@ -59,7 +59,7 @@ def test_equal_json_in_another_notation_counts_as_the_same_request(gateway: Gate
         {"json": {"comment": "Something else."}},
         {"If_Match": '"1"'},
     ],
-    ids=["another address", "another body", "another condition"],
+    ids=["another path", "another body", "another If-Match"],
 )
 def test_another_request_with_a_used_key_is_refused(gateway: Gateway, ledger: Engine, other: dict[str, Any]) -> None:
     gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")

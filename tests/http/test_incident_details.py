@@ -81,7 +81,9 @@ def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> 
 
 
 @pytest.mark.parametrize(
-    "lost", ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"], ids=["inactive", "none"]
+    "lost",
+    ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"],
+    ids=["inactive project", "no project"],
 )
 @pytest.mark.parametrize("by", ["dev-mem", "dev-own", "dev-key", "dev-bot"])
 def test_an_incident_without_an_active_project_is_forbidden_to_everyone(

@@ -1,4 +1,4 @@
-"""The incident list, with a test for each rule of Sentry's incident API."""
+"""The incident list, with a test for each rule in Sentry's incident API."""
 
 from __future__ import annotations
 

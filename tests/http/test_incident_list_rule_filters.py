@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("named_first")
 
 @pytest.fixture
 def found(acme: Acme, ledger: Engine, opened: OpenIncident) -> int:
-    """The id of a rule of team t1 on prod: incident ``before`` is of its first generation, ``after`` of the current."""
+    """The id of a rule owned by team t1 in prod.
+
+    Incident ``before`` belongs to the rule's first generation, incident ``after`` to the current one."""
     organization = acme.organizations["acme"]
     was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
     with ledger.begin() as connection:

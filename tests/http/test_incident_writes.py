@@ -1,4 +1,4 @@
-"""Writes on an incident: closing, marking as seen, subscriptions and comments, with their permissions."""
+"""Writes to an incident: closing, marking as seen, subscriptions and comments, with the required permissions."""
 
 from __future__ import annotations
 

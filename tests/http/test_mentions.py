@@ -1,4 +1,4 @@
-"""Mentions in a comment: accepted forms, and the errors of invalid ones."""
+"""Mentions in a comment: the accepted forms, and the errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outages of PostgreSQL and the broker: responses meanwhile, and recovery afterwards."""
+"""Outages of PostgreSQL and the broker: responses during an outage, and recovery afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from workers.stack.servers import EmbeddedServers
 
 @pytest.fixture
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
-    """A gateway with the timeouts of production."""
+    """A gateway with the time-outs used in production."""
     with running_gateway(settings(), Timeouts()) as running:
         yield running
 
 
 @pytest.fixture
 def without_postgres(quiet_servers: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
-    """Return a function that kills PostgreSQL; the server is restarted after the test."""
+    """A function that kills PostgreSQL, which is restarted after the test."""
 
     def kill() -> None:
         sessions = psutil.Process(quiet_servers.postgres.pid).children()

@@ -103,9 +103,6 @@ def test_a_cursor_from_another_list_is_refused(gateway: Gateway, comments: list[
         assert gateway.get(f"{path}?cursor={cursor}").status_code == 400
 
 
-# --- ETags -------------------------------------------------------------------------------------------------------
-
-
 # --- the organization --------------------------------------------------------------------------------------------
 
 
@@ -113,6 +110,3 @@ def test_pages_of_slugs_hold_every_row_once(gateway: Gateway) -> None:
     found = [each["slug"] for page in pages(gateway, f"{ACME}/projects/?per_page=1") for each in page]
 
     assert found == ["p1", "p2"]
-
-
-# --- subscribers and the inbox -----------------------------------------------------------------------------------

@@ -28,13 +28,13 @@ def command_count(ledger: Engine) -> int:
 
 
 def response_count(gateway: Gateway, status: int) -> int:
-    """Return the number of responses with this status, from the metrics."""
+    """Return the number of responses with this status, as counted by the metrics."""
     lines = gateway.get("/metrics", by=None).text.splitlines()
     return sum(line.startswith("tocsin_http_answers_total{") and f'status="{status}"' in line for line in lines)
 
 
 def nested(levels: int) -> bytes:
-    # The object itself is the first level.
+    # The outer object is the first level.
     return b'{"comment": "x", "deep": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
@@ -53,8 +53,8 @@ def nested(levels: int) -> bytes:
         b"[" * 60_000,
         b" ",
     ],
-    ids=["broken", "double key", "double key inside", "NaN", "-Infinity", "no UTF-8", "byte order mark",
-         "endless number", "21 levels", "60,000 levels", "only a space"],
+    ids=["syntax error", "duplicate key", "nested duplicate key", "NaN", "-Infinity", "not UTF-8", "byte order mark",
+         "number of 5,000 digits", "21 levels", "60,000 levels", "only a space"],
 )  # fmt: skip
 def test_invalid_json_is_refused(gateway: Gateway, content: bytes) -> None:
     response = send(gateway, content)

@@ -1,4 +1,4 @@
-"""X-Request-Id and traceparent: from the request to the ledger, the events and the follow-up commands."""
+"""X-Request-Id and traceparent, from the request to the ledger and the events, and the log lines about requests."""
 
 from __future__ import annotations
 
@@ -152,12 +152,12 @@ def test_a_bulk_request_logs_one_line_with_its_number_of_commands(gateway: Gatew
 
 
 def requests_in(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    """Return the log lines of requests."""
+    """Return the log lines about requests."""
     return [line for line in lines if line["event"] == "request"]
 
 
 def trace_of(ledger: Engine, command_id: str) -> tuple[str | None, str | None]:
-    """Return the request id and the traceparent that the ledger keeps with a command."""
+    """Return the request id and the traceparent that the ledger stores with a command."""
     with ledger.connect() as connection:
         row = connection.execute(
             select(commands.c.request_id, commands.c.traceparent).where(commands.c.id == UUID(command_id))

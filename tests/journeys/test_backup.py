@@ -1,4 +1,4 @@
-"""Backup and restore, also under a running stack whose broker and processes are ahead of the restored database."""
+"""Backup and restore, also while a stack is running whose broker and processes are ahead of the restored database."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 @contextlib.contextmanager
 def paused_worker(stack: Stack) -> Iterator[None]:
-    """Suspend the worker's processes while the block lasts."""
+    """Suspend the worker's processes for the duration of the block."""
     worker = psutil.Process(stack.state["pids"]["worker-1"])
     family = [worker, *worker.children(recursive=True)]
     for process in family:

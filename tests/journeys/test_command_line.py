@@ -1,4 +1,4 @@
-"""The overview of the command line, its version, and its answer to a wrong command."""
+"""The command line's help and version, and the error for an unknown command."""
 
 from __future__ import annotations
 

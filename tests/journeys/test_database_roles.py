@@ -1,4 +1,4 @@
-"""A database role for each process: each can do its own work, and nothing else."""
+"""A database role for each process, which permits that process's work and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": 
 
 @pytest.fixture
 def urls(database: Database) -> Iterator[dict[str, str]]:
-    """The DATABASE_URL of each process, with a login role in its group role."""
+    """The DATABASE_URL for each process, with a login role that is a member of the process's role."""
     with database.engine.begin() as connection:
         create_roles(connection)
         grant_to_existing_roles(connection)

@@ -1,4 +1,4 @@
-"""The embedded servers: first start, crashes and restarts, private directories, and clean removal."""
+"""The embedded servers: first start, crashes, restarts, private directories, and complete removal."""
 
 from __future__ import annotations
 

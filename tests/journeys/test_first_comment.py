@@ -1,4 +1,4 @@
-"""The main path: a stack started from the command line, a comment, and the notification that follows."""
+"""The main use case: a stack is started from the command line, and a comment leads to a notification."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture(scope="module", params=broker_params(valkey_group="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """A stack with the demo on each kind of broker."""
+    """A demo stack, on each kind of broker."""
     if request.param == "valkey":
         yield request.getfixturevalue("demo")
         return
@@ -136,7 +136,7 @@ def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
 
 
 def run_in_shell(command: str, *, at: str) -> str:
-    """Run a line of the README in a shell against this stack; return its output."""
+    """Run a command line from the README in a shell against this stack; return the output."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
     words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
@@ -146,7 +146,7 @@ def run_in_shell(command: str, *, at: str) -> str:
 
 
 def field_names(response: str) -> set[str]:
-    """Return the names of headers and JSON fields in a response."""
+    """Return the names of a response's headers and JSON fields."""
     return set(re.findall(r'"(\w+)":', response)) | set(re.findall(r"^([\w-]+): ", response, re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""One request id leads through the logs of every process of a running stack."""
+"""A request id identifies a request's lines in the logs of every process in a running stack."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_log_line_is_json_and_begins_with_the_version(demo: Stack) -> None
 
 
 def steps_of(request_id: str, stack: Stack) -> dict[str, set[str]]:
-    """The events of the log lines that contain this id, by log file."""
+    """Return the events of the log lines that contain this request id, by log file."""
     found: dict[str, set[str]] = {}
     for name in STEPS:
         lines: list[dict[str, Any]] = [json.loads(line) for line in log_of(stack, name).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""docker-compose.yml describes a working stack: commands, settings, ports and health checks match the programs."""
+"""docker-compose.yml describes a working stack whose commands, settings, ports and health checks match the programs."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def local_settings(
 
 @pytest.fixture
 def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
-    """The URL of a RabbitMQ as in the file, or of the embedded Valkey if RabbitMQ is not installed."""
+    """The URL of a RabbitMQ like the one in the file, or of the embedded Valkey if RabbitMQ is not installed."""
     if find_rabbitmq_server() is None and "CI" not in os.environ:
         return servers.broker_url
     rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")

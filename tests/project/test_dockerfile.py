@@ -24,7 +24,7 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("image")
 
 HAS_SHARED_PYTHON = base_python() != Path(sys.executable)
-"""Whether other accounts can run the Python of the image; ours may be in a private directory."""
+"""Whether other accounts can run the image's Python, which may be in a private directory."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The packages of the wheel, and their names."""
+"""The packages in the wheel, and their names."""
 
 from __future__ import annotations
 

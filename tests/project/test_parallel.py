@@ -1,4 +1,4 @@
-"""Tests run in parallel, and those of one group in one process, where they share servers that are slow to start."""
+"""Tests run in parallel, except that tests in one group run in one process and share servers that are slow to start."""
 
 from __future__ import annotations
 

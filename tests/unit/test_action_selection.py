@@ -1,4 +1,4 @@
-"""Which actions of a rule a status change triggers."""
+"""The selection of the rule's actions that a status change triggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parsing Alertmanager's webhook payloads into commands: payloads of a real Alertmanager, and invalid ones."""
+"""Parsing Alertmanager's webhook payloads into commands: payloads from a real Alertmanager, and invalid ones."""
 
 from __future__ import annotations
 

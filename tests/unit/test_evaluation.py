@@ -35,7 +35,7 @@ ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
 
 @dataclass
 class ObservedProject:
-    """The state of a rule on one project. Timestamps are a minute apart, arrivals ``pace`` apart."""
+    """A rule on one project, with its evaluation state. Timestamps are a minute apart, arrivals ``pace`` apart."""
 
     definition: Definition
     pace: timedelta = HOUR
@@ -57,12 +57,12 @@ class ObservedProject:
         return evaluation
 
     def observe_all(self, values: Iterable[float | None]) -> list[str]:
-        """Return the summary of each value: ``+critical`` for fired, ``-critical`` for resolved."""
+        """Observe the values; return a summary of each: ``+critical`` for fired, ``-critical`` for resolved."""
         return [summary(self.observe(value)) for value in values]
 
 
 def active_after(before: ActiveTriggers, evaluation: Evaluation, at: datetime) -> ActiveTriggers:
-    """Return the active triggers after an evaluation, by the simplest possible model."""
+    """Return the triggers that are active after an evaluation, according to the simplest possible model."""
     active, opened_at = set(before.active), before.opened_at
     for step in evaluation.transitions:
         if step.fired:
@@ -91,14 +91,14 @@ def two_triggers(**fields: Any) -> Definition:
         # One trigger, critical above 100.
         (a_definition(), [100, 100.1, 101, 100], ["", "+critical", "", "-critical"]),
         (a_definition(threshold_type=BELOW), [100, 99.9, 99, 100], ["", "+critical", "", "-critical"]),
-        # With a resolve threshold, which the value must pass, not only reach.
+        # With a resolve threshold, which the value must pass and not only reach.
         (a_definition(resolve_threshold=40), [101, 100, 41, 40, 39], ["+critical", "", "", "", "-critical"]),
         (
             a_definition(threshold_type=BELOW, resolve_threshold=200),
             [99, 100, 200, 201],
             ["+critical", "", "", "-critical"],
         ),
-        # A resolve threshold of zero is not the same as none.
+        # A resolve threshold of zero differs from no resolve threshold.
         (a_definition(resolve_threshold=0), [101, 1, 0, -1], ["+critical", "", "", "-critical"]),
         # Valid for integers (alert above 0, resolve below 1): a fraction between them alerts and does not resolve.
         (a_definition(a_trigger(threshold=0), resolve_threshold=1), [0.5, 0.5, 0], ["+critical", "", "-critical"]),
@@ -128,7 +128,7 @@ def test_values_fire_and_resolve_triggers_at_their_thresholds(
     ("values", "expected"),
     [
         ([101, 101, 101], ["", "", "+critical"]),
-        # A miss resets the counter; so does a value that neither alerts nor resolves.
+        # A miss resets the counter, and so does a value that neither alerts nor resolves.
         ([101, 101, 50, 101, 101, 101], ["", "", "", "", "", "+critical"]),
         ([101, 101, 101, 10, 10, 10], ["", "", "+critical", "", "", "-critical"]),
         ([101, 101, 101, 10, 10, 50, 10, 10, 10], ["", "", "+critical", "", "", "", "", "", "-critical"]),

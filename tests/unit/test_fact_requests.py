@@ -38,7 +38,7 @@ RULE: dict[str, JSON] = {
 
 
 def a_request(**facts: Any) -> FactRequest:
-    """Return a request for what every command needs, and for these facts."""
+    """Return a request for the facts that every command needs, and for these facts."""
     always: dict[str, Any] = {
         "token_ids": {TOKEN},
         "organization_ids": {ORGANIZATION},

@@ -1,4 +1,4 @@
-"""Policy of the incident list: projects shown by default, and teams that may be filtered by."""
+"""The policy for the incident list: the projects it shows by default, and the teams by which it may be filtered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Authorization as generated tables: roles, scopes, endpoints, features, projects and the limits of tokens.
+"""Authorization, tested with generated tables: roles, scopes, endpoints, features, projects, and limits of tokens.
 
 The tables are written from Sentry's incident API, not from the code, and the expected results are derived from them.
 """
@@ -101,7 +101,7 @@ ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
     "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
 }
 WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
-"""Endpoints and methods that stay available to an organization without the feature."""
+"""Endpoints and methods that remain available to an organization without the feature."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
@@ -146,7 +146,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
 
 
 def scopes_of(role: str, *options: str) -> set[str]:
-    """Return the scopes of a role by the table; `options` are the optional scopes that members keep."""
+    """Return a role's scopes according to the table; `options` are the optional scopes that members keep."""
     return {
         row["scope"]
         for row in rows_of(ROLES)
@@ -283,7 +283,7 @@ def test_only_a_session_passes_the_token_check_without_scopes(
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 @pytest.mark.parametrize("role", [None, *ROLE_NAMES])
-@pytest.mark.parametrize("build_actor", [a_person, acting_for], ids=["user token", "service acting for"])
+@pytest.mark.parametrize("build_actor", [a_person, acting_for], ids=["user token", "service acting for a user"])
 def test_effective_scopes_are_the_intersection_of_token_and_role(
     build_actor: Callable[..., Actor], role: str | None, scope: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Validation of alert rules, and conversion of comparison thresholds between shown and stored values."""
+"""Validation of alert rules, and conversion between shown and stored comparison thresholds."""
 
 from __future__ import annotations
 

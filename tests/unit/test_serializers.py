@@ -1,4 +1,4 @@
-"""Serialization of shared parts of entities: enum values, timestamps, people and activities."""
+"""Serialization of the parts that entities share: enum values, timestamps, people and activities."""
 
 from __future__ import annotations
 
