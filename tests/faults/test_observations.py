@@ -258,7 +258,7 @@ def waits_for_lock(harness: Harness, subject: str, id_: UUID) -> bool:
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_subject_of_its_organization(harness: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_while_its_organizations_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
     assert waits_for_lock(harness, f"org:{watch.organization}", id_)
@@ -266,7 +266,7 @@ def test_a_value_waits_for_the_subject_of_its_organization(harness: Harness, wat
     assert states(harness, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_while_its_incidents_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
@@ -275,7 +275,9 @@ def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: 
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_does_not_wait_for_another_rules_incident(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_a_value_does_not_wait_while_another_rules_incident_is_locked(
+    harness: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     other = observed_rule(harness, acme)
     other.observe(60)
 
@@ -361,7 +363,7 @@ def test_a_command_that_touches_another_subject_is_applied_only_in_its_own_subje
     assert by_its_organization.id == comment
 
 
-def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_values(
+def test_opening_an_incident_for_a_rule_waits_for_earlier_values_and_while_the_rule_is_locked(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
@@ -373,7 +375,9 @@ def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_value
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_reopening_a_rules_incident_waits_for_the_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_reopening_a_rules_incident_waits_while_the_rule_is_locked(
+    harness: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     watch.observe(60)
     watch.observe(10)
     reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))

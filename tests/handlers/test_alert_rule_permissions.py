@@ -83,7 +83,7 @@ def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness,
         (["alerts:read", "project:read", "org:read"], 403, 403),
     ],
 )
-def test_applying_a_command_requires_the_scopes_of_its_endpoint_again(
+def test_a_commands_scopes_are_checked_again_for_its_endpoint_when_it_is_applied(
     harness: Harness, acme: Acme, scopes: list[str], organization_status: int, project_status: int
 ) -> None:
     with harness.engine.begin() as connection:

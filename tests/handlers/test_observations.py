@@ -141,7 +141,7 @@ def test_a_value_without_effect_returns_the_open_incident(rule: ObservedRule) ->
     assert "ignored" not in body
 
 
-def test_a_trigger_event_holds_the_rule_the_incident_and_the_value(rule: ObservedRule) -> None:
+def test_a_trigger_event_contains_the_rule_the_incident_and_the_value(rule: ObservedRule) -> None:
     rule.observe(60)
 
     [event] = rule.events(f"alert-rules/{rule.rule_id}")

@@ -74,7 +74,7 @@ def test_a_key_or_service_gets_default_scopes_unless_others_are_given(connection
     assert stored.scopes == sorted(DEFAULT_SCOPES[kind])
 
 
-def test_an_ops_token_has_only_a_role(connection: Connection) -> None:
+def test_an_ops_token_has_a_role_but_no_scopes_user_or_organization(connection: Connection) -> None:
     create_token(connection, TokenSpec(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
 
     stored = the_only_token(connection)

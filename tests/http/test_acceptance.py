@@ -126,7 +126,7 @@ def test_a_service_and_the_person_it_acts_for_may_both_read_the_command(gateway:
     assert gateway.get(location, by="dev-ana").json()["outcome"]["body"]["user"]["username"] == "ana"
 
 
-def test_a_service_opens_incidents_in_its_own_name(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_service_that_acts_as_itself_can_open_incidents(gateway: Gateway, busy_worker: Worker) -> None:
     response = gateway.post(f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, by="dev-bot")
 
     assert (response.status_code, response.json()["title"]) == (201, "Slow")

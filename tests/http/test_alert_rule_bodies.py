@@ -73,7 +73,7 @@ def test_the_user_tag_in_an_aggregate_is_returned_by_its_short_name(gateway: Gat
     assert create_rule(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
-def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
+def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_as_body(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
     triggers = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]

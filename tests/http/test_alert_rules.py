@@ -251,7 +251,7 @@ def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: W
     ]
 
 
-def test_unknown_fields_in_nested_objects_of_a_bulk_item_are_errors_too(gateway: Gateway, ledger: Engine) -> None:
+def test_unknown_fields_are_errors_even_in_nested_objects_of_a_bulk_item(gateway: Gateway, ledger: Engine) -> None:
     items = [
         {"type": "alert_rule.create", **RULE, "snubaQuery": 1},
         {"type": "alert_rule.create", **RULE, "triggers": [CRITICAL | {"dateCreated": "x", "alert_rule_id": 1}]},

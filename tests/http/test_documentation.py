@@ -186,7 +186,7 @@ def test_errors_are_problem_documents_on_request(
     }  # fmt: skip
 
 
-def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_refusal_by_the_worker_is_also_returned_as_a_problem_document(gateway: Gateway, busy_worker: Worker) -> None:
     response = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
 
     assert (response.status_code, response.headers["content-type"]) == (400, PROBLEM)

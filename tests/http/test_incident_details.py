@@ -65,7 +65,7 @@ def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Ac
     assert (body["alertRule"], body["discoverQuery"]) == (None, "")
 
 
-def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
+def test_seen_by_lists_the_most_recent_view_first(gateway: Gateway, ledger: Engine) -> None:
     for user, hour in ((11, 9), (13, 11), (12, 10)):
         execute(
             ledger,

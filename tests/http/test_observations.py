@@ -114,7 +114,7 @@ def test_an_invalid_observation_is_400_and_creates_no_command(
     assert accepted_count(ledger) == 0
 
 
-def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
+def test_the_error_for_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
     response = gateway.post(observations_of(rule), {})
 
     assert (response.status_code, response.json()) == (

@@ -174,7 +174,7 @@ def test_a_revoked_token_is_treated_as_unknown(gateway: Gateway, ledger: Any) ->
     assert (before.status_code, after.status_code, after.json()) == (200, 401, {"detail": "Invalid token"})
 
 
-def test_an_organization_is_found_by_its_id_too(gateway: Gateway, acme: Any) -> None:
+def test_an_organization_can_also_be_identified_by_its_id(gateway: Gateway, acme: Any) -> None:
     number = acme.organizations["acme"]
 
     assert gateway.get(f"/api/0/organizations/{number}/").json()["slug"] == "acme"

@@ -192,7 +192,7 @@ def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, led
         assert mem.ids == [str(shown)]
 
 
-def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_access_is_also_checked_when_a_stream_resumes(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     inaccessible = incident_of(ledger, acme.organizations["closed"])
     accessible = an_incident_of_another_project(ledger, acme)
@@ -434,7 +434,7 @@ def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
             assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_streams_work_without_pubsub(
+def test_streams_receive_events_even_without_pubsub(
     acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     with (

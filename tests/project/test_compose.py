@@ -78,7 +78,7 @@ def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> No
     assert all("healthcheck" in services()[other] for other in SERVERS)
 
 
-def test_every_host_in_a_setting_is_a_service() -> None:
+def test_every_host_named_in_a_setting_is_a_service() -> None:
     urls = [str(value) for service in own_services().values() for value in service["environment"].values()]
 
     hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}

@@ -102,7 +102,7 @@ def test_the_image_runs_as_an_unprivileged_user_in_an_empty_directory(image: Ima
     assert list(image_path(image, ".").iterdir()) == []
 
 
-def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) -> None:
+def test_the_image_contains_the_wheel_but_neither_source_nor_tools(image: Image) -> None:
     packages = next((image.root / "opt" / "tocsin" / "lib").glob("python3*/site-packages"))
     installed = {path.name.partition("-")[0] for path in packages.iterdir()}
 
@@ -129,7 +129,7 @@ def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
     assert f":{image.port}/" in " ".join(image.health)
 
 
-def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
+def test_the_build_context_contains_only_the_wheels_sources() -> None:
     assert set(context_entries()) == {
         "requirements.lock",
         "pyproject.toml",

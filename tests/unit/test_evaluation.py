@@ -238,7 +238,7 @@ def test_a_trigger_fires_again_only_ten_minutes_after_its_incident_was_created(
     assert again.ignored is (None if expected else Ignored.COOLING_DOWN)
 
 
-def test_values_that_arrive_during_the_cooldown_still_count() -> None:
+def test_values_that_arrive_during_the_cooldown_still_count_as_consecutive_hits() -> None:
     project = ObservedProject(a_definition(threshold_period=2), pace=timedelta(seconds=100))
     project.observe_all([101, 101, 1, 1])
 
@@ -246,7 +246,7 @@ def test_values_that_arrive_during_the_cooldown_still_count() -> None:
     assert summary(project.observe(101, arrived_at=START + HOUR)) == "+critical"
 
 
-def test_the_cooldown_starts_with_the_incident_and_not_with_the_trigger() -> None:
+def test_the_cooldown_starts_when_the_incident_opens_and_not_when_the_trigger_fires() -> None:
     project = ObservedProject(two_triggers())
     project.observe(60, arrived_at=START)
     project.observe(120, arrived_at=START + 9 * MINUTE)

@@ -137,7 +137,7 @@ def test_details_show_who_snoozed_the_rule_and_for_whom(
     assert {name: value for name, value in details.items() if name.startswith("snooze")} == facts
 
 
-def test_rule_details_include_event_types_and_excluded_projects() -> None:
+def test_details_add_event_types_and_excluded_projects() -> None:
     details = rule_details_json(
         a_rule(event_types=("error", "default"), excluded_projects=("p2",)), NAMES, snoozes=[], viewer=None
     )

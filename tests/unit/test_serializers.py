@@ -46,7 +46,7 @@ def test_every_status_has_a_display_label() -> None:
     assert [status.label for status in IncidentStatus] == ["Open", "Resolved", "Warning", "Critical"]
 
 
-def test_a_person_has_the_fields_of_sentrys_full_user_and_no_secrets() -> None:
+def test_a_person_has_the_fields_of_a_full_user_in_sentrys_api_and_no_secrets() -> None:
     person = person_json(Person(11, "mem", "Mem", "mem@x.test", True, False, NOON))
 
     assert person is not None
