@@ -1,1 +1,1 @@
-"""Benchmarks: tocsin against a plain Celery application, and tocsin's incident list and observations alone."""
+"""Benchmarks: tocsin compared with a plain Celery application, and measurements of tocsin alone."""

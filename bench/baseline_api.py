@@ -1,14 +1,14 @@
 """The baseline: FastAPI, an ORM session per request, and one Celery task and transaction per command.
 
-This is what a good engineer writes with the same libraries in a day, on its own tables. It does the work of posting a
-comment that mentions people, with fewer guarantees: no row is stored before the 202, so a broker that loses a message
-loses the command, and commands are not ordered.
+This is what a good engineer could write in a day with the same libraries. It has tables of its own, and does the same
+work for a comment that mentions people, with fewer guarantees: no row is stored before the 202, so a broker that loses
+a message loses the command, and commands are not applied in order.
 
 Run ``python -m bench.baseline_api api --port N`` and ``worker --processes N``, with ``BENCH_DATABASE_URL`` and
 ``BENCH_BROKER_URL`` in the environment.
 """
 
-# No postponed annotations here: FastAPI could not resolve names of an enclosing function in them.
+# No postponed annotations here: FastAPI could not resolve names from an enclosing function in them.
 
 import argparse
 import hashlib
@@ -44,14 +44,14 @@ from bench.baseline_worker import (
 
 
 class NewComment(BaseModel):
-    """The request body of a comment."""
+    """The request body for a new comment."""
 
     comment: str = Field(min_length=1, max_length=65536)
     mentions: list[str] = []
 
 
 def create_api(engine: Engine, celery: Celery) -> FastAPI:
-    """Create the web application, which checks whether the member may post and sends the task."""
+    """Create the web application, which checks whether the member may post, and sends the task."""
     api = FastAPI()
     sessions = sessionmaker(engine, expire_on_commit=False)
 
@@ -111,7 +111,7 @@ def create_api(engine: Engine, celery: Celery) -> FastAPI:
 def create_tables(
     engine: Engine, *, organization: str, tokens: Iterable[str], people: Iterable[int], incidents: int
 ) -> None:
-    """Create the tables, an organization whose people are all on the project's team, and incidents from 1 on."""
+    """Create the tables, an organization in which everyone is on the project's team, and incidents numbered from 1."""
     Base.metadata.create_all(engine)
     with Session(engine) as database, database.begin():
         acme = Organization(slug=organization, has_incidents=True, open_membership=True)

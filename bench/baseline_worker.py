@@ -1,4 +1,4 @@
-"""The worker of the baseline (:mod:`bench.baseline_api`), with an ORM session per task, and its tables."""
+"""The tables of the baseline (:mod:`bench.baseline_api`), and its worker, which opens an ORM session per task."""
 
 import enum
 import uuid
@@ -91,7 +91,7 @@ class User(Base):
 
 
 class Token(Base):
-    """A person's credential, stored as its SHA-256."""
+    """A person's credential, stored as a SHA-256 hash."""
 
     __tablename__ = "tokens"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -102,7 +102,7 @@ class Token(Base):
 
 
 class Team(Base):
-    """A team of an organization."""
+    """A team in an organization."""
 
     __tablename__ = "teams"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -158,7 +158,7 @@ class Subscription(Base):
 
 
 class ActivityType(enum.IntEnum):
-    """The kind of an activity."""
+    """The kinds of activity."""
 
     COMMENT = 3
 
@@ -177,7 +177,7 @@ class Activity(Base):
 
 
 class Event(Base):
-    """An outbox row, for a process that publishes events."""
+    """An outbox row, to be published by another process."""
 
     __tablename__ = "events"
     __table_args__ = (UniqueConstraint("subject", "sequence"),)
@@ -190,7 +190,7 @@ class Event(Base):
 
 
 class Notification(Base):
-    """An item of a person's inbox."""
+    """An item in a person's inbox."""
 
     __tablename__ = "notifications"
     __table_args__ = (UniqueConstraint("activity_id", "user_id"),)
@@ -216,7 +216,7 @@ class Outcome(Base):
 
 
 def create_celery(broker_url: str) -> Celery:
-    """Create the Celery application of the web application and of the worker."""
+    """Create the Celery application that the web application and the worker use."""
     app = Celery("baseline", broker=broker_url, set_as_current=False)
     app.conf.update(
         task_default_queue=QUEUE,
@@ -233,7 +233,7 @@ def create_celery(broker_url: str) -> Celery:
 
 
 class Refused(Exception):
-    """A refusal of a command; ``status`` is the HTTP status of its outcome."""
+    """The refusal of a command. ``status`` is the HTTP status of the command's outcome."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -251,7 +251,7 @@ def apply(
     mentions: list[str],
     accepted_at: str,
 ) -> None:
-    """Post a comment, or store the refusal as the outcome. The caller commits."""
+    """Post a comment and store the outcome, or store the refusal as the outcome. The caller commits."""
     id_ = uuid.UUID(command)
     if database.get(Outcome, id_) is not None:
         return  # the task was delivered again

@@ -1,7 +1,7 @@
 """Compare tocsin in this checkout with tocsin in another one, in alternating runs on the same machine.
 
 Each run is ``python -m bench.run --quick --only tocsin`` in its checkout, with the checkout's own benchmark, servers
-and processes. The other checkout may be an older commit; both use the Python environment of this one.
+and processes. The other checkout may be at an older commit. Both use the Python environment of this one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _APPLIED: Final = re.compile(r"^\| applied/s[^|]*\| ([\d,.]+) \|$", re.MULTILINE
 
 
 class Rates(NamedTuple):
-    """Commands per second of one run."""
+    """Commands per second in one run."""
 
     accepted: float
     applied: float
@@ -39,7 +39,7 @@ class Round(NamedTuple):
 
 
 class CheckoutError(Exception):
-    """A checkout that cannot be measured."""
+    """The reason why a checkout cannot be measured."""
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def main() -> int:
 def check_imports(checkout: Path) -> None:
     """Check that Python imports tocsin from the checkout, and not from an installed copy.
 
-    :raises CheckoutError: if it does not.
+    :raises CheckoutError: if Python imports another copy.
     """
     imported = run(checkout, "-c", "import gateway; print(gateway.__file__)").strip()
     if not Path(imported).is_relative_to(checkout):
@@ -71,7 +71,7 @@ def check_imports(checkout: Path) -> None:
 
 
 def measure_round(other: Path, number: int, rounds: int) -> Round:
-    """Measure each checkout once; alternate the order, so that neither always runs on the warmer machine."""
+    """Measure each checkout once, in alternating order, so that neither always runs on the warmer machine."""
     rates = {}
     checkouts = [("A", HERE), ("B", other)]
     for name, checkout in checkouts if number % 2 else reversed(checkouts):
@@ -93,9 +93,9 @@ def measure(checkout: Path) -> Rates:
 
 
 def run(checkout: Path, *arguments: str) -> str:
-    """Run this Python in a checkout, with the checkout's packages before installed ones, and return its output.
+    """Run this Python in a checkout, whose packages take precedence over installed ones, and return the output.
 
-    :raises CheckoutError: if it fails.
+    :raises CheckoutError: if the run fails.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(str(checkout / source) for source in SOURCES)}
     try:
@@ -115,7 +115,7 @@ def run(checkout: Path, *arguments: str) -> str:
 
 
 def report(other: Path, rounds: list[Round]) -> str:
-    """Return a Markdown table of the rates per round, with the medians of rates and ratios in the last line."""
+    """Return a Markdown table with the rates in each round, and with all medians in the last line."""
     cells = [(str(number), each) for number, each in enumerate(rounds, 1)]
     lines = [
         f"This checkout (A) compared with {other} (B):",

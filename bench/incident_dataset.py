@@ -1,9 +1,10 @@
-"""A million incidents of one organization, written into the tables by set-based SQL.
+"""A million incidents in one organization, written to the tables with set-based SQL.
 
-They span two years and an uneven distribution of projects: half of all are on the busiest project, one project has only
-old incidents, one has a hundred, one has none. Most were closed within hours; some recent and a few old ones are open.
-Titles share common words; some words are rare, and one occurs in the oldest incidents only. Six of seven incidents were
-opened by one of 300 alert rules, distributed unevenly, too; some rules have changed since.
+The incidents span two years and are distributed unevenly over projects: the busiest project has half of them, one
+project has only old incidents, one has a hundred, and one has none. Most incidents were closed within hours. Some
+recent ones and a few old ones are open. Most title words are common, some are rare, and one occurs only in the oldest
+incidents. Six of seven incidents were opened by one of 300 alert rules, likewise unevenly distributed. Some rules have
+changed since.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ PROJECTS: Final = {
     "silent": 19,
     "retired": 1,
 }
-"""Incidents per thousand by project slug. ``silent`` has only old incidents; ``retired`` is inactive."""
+"""Incidents per thousand, by project slug. ``silent`` has only old incidents. ``retired`` is inactive."""
 
 BATCH_SIZE: Final = 50_000
 
 RULE_COUNT: Final = 300
 TEAM_COUNT: Final = 20
 OLDEST_RULE: Final = 290
-"""The number of a rule that opened only incidents among the oldest 4 %, in an environment of its own."""
+"""The number of a rule that has its own environment and opened only incidents among the oldest 4 %."""
 CHANGED_RULE: Final = 2
-"""The number of a rule with three generations, each of which opened a third of its incidents."""
+"""The number of a rule with three generations, each of which opened a third of the rule's incidents."""
 SILENT_RULE: Final = 3
-"""The number of a rule whose current generation has opened no incident."""
+"""The number of a rule whose current generation has opened no incidents."""
 RARE_RULE: Final = 299
 """The number of a rule that opened about a dozen incidents."""
 
@@ -80,7 +81,7 @@ def directory(people: int = 50) -> dict[str, Any]:
 
 
 def rule(number: int, generation: int, teams: list[int]) -> Definition:
-    """Return a rule's definition in a generation. Four of five have an owning team; one of five uses transactions."""
+    """Return a rule's definition in a generation. Four in five rules have a team, one in five uses transactions."""
     is_oldest = number == OLDEST_RULE
     environment = "legacy" if is_oldest else (None, "production", "production", "staging")[number % 4]
     other_team = teams[number // 5 % (TEAM_COUNT - 1)] if number % 5 else None
@@ -106,12 +107,12 @@ _LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def generations(number: int) -> int:
-    """Return the number of generations of a rule."""
+    """Return how many generations a rule has."""
     return 3 if number in (CHANGED_RULE, SILENT_RULE) or number % 7 == 1 else 1
 
 
 def _write_rules(connection: Connection, organization: int) -> int:
-    """Write the rules and return the id of the first; the ids are consecutive."""
+    """Insert the rules and return the first rule's id. The ids are consecutive."""
     teams = list(connection.exec_driver_sql("SELECT id FROM teams ORDER BY id").scalars())
     insert = (
         "INSERT INTO alert_rules (organization_id, generation, definition, date_added, date_modified)"
@@ -141,7 +142,7 @@ def _write_rules(connection: Connection, organization: int) -> int:
     return int(ids[0])
 
 
-# Hashing makes the values of an incident reproducible, whatever the batch size.
+# Hashing makes an incident's values reproducible, whatever the batch size.
 _PSEUDO_RANDOM: Final = """
 CREATE OR REPLACE FUNCTION pg_temp.random(number int, seed int, bound int) RETURNS int LANGUAGE sql IMMUTABLE AS
 $$ SELECT (abs(hashint4extended(number, seed)) %% bound)::int $$
@@ -234,7 +235,7 @@ WHERE i.organization_id = %(organization)s AND i.identifier BETWEEN %(first)s AN
 
 
 def fill(engine: Engine, *, total: int) -> None:
-    """Write the organization, its rules, and ``total`` incidents with their projects, activities and seen rows."""
+    """Insert the organization, its rules, and ``total`` incidents with their projects, activities and seen rows."""
     with engine.begin() as connection:
         import_directory(connection, directory())
         organization = connection.exec_driver_sql("SELECT id FROM organizations").scalar_one()

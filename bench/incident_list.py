@@ -1,7 +1,7 @@
 """Measure the incident list on a million incidents, filter by filter, and save a report in ``bench/results``.
 
-For each filter, the first page and page 5,000 (or the last one), reached by their cursors: planning and execution by
-``EXPLAIN (ANALYZE)``, and the response time over HTTP through a gateway.
+For each filter, measure the first page and page 5,000 (or the last one), reached by their cursors: the planning and
+execution times by ``EXPLAIN (ANALYZE)``, and the response time over HTTP through a gateway.
 """
 
 from __future__ import annotations
@@ -68,13 +68,13 @@ PROJECTS: Final = {
 
 
 EVENTS_ONLY: Final = "events only"
-"""Prefix of filters that are read as in an organization without the performance feature."""
+"""Name prefix of filters that are measured as in an organization that lacks the performance feature."""
 
 
 def filters(now: datetime, rule: int, teams: Sequence[int]) -> dict[str, str]:
-    """Return the query string of every filter, by its selectivity; ``rule`` is the id of the first rule.
+    """Return a query string per filter, keyed by a name that states its selectivity. ``rule`` is the first rule's id.
 
-    The names stay as they are, so that reports can be compared.
+    Do not change the names: reports are compared by them.
     """
     hour, year = (f"{now - ago:%Y-%m-%dT%H:%M:%SZ}" for ago in (timedelta(hours=1), timedelta(days=365)))
     return {
@@ -174,9 +174,9 @@ def _filters_by_rule(rule: int, teams: Sequence[int], year: str) -> dict[str, st
 
 
 class PageFigures(NamedTuple):
-    """The cost of one page of the list: the median in PostgreSQL and over HTTP, and the plans of its statements.
+    """The cost of one page of the list: the median times in PostgreSQL and over HTTP, and its query plans.
 
-    ``fastest_ms`` and ``buffers`` (pages of tables and indexes read) show the cost on a machine without other load.
+    ``fastest_ms`` and ``buffers`` (the table and index pages read) show the cost on a machine without other load.
     """
 
     cursor: Cursor
@@ -188,7 +188,7 @@ class PageFigures(NamedTuple):
 
 
 def main() -> int:
-    """Write the incidents, measure, and save the report; return the exit code."""
+    """Write the incidents, measure the list, save the report, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.incident_list", description=__doc__)
     parser.add_argument("--incidents", type=int, default=1_000_000, help="number of incidents to write")
     parser.add_argument(
@@ -260,7 +260,7 @@ async def _parse_filter(engine: Engine, query: str, features: frozenset[Feature]
 
 
 def _far_key(database: Database, incident_filter: IncidentFilter) -> tuple[tuple[Any, ...] | None, int]:
-    """Return the key before the far page (``None`` if it is the first page), and the number of the far page."""
+    """Return the key before the far page (``None`` if that is the first page), and the far page's number."""
     found = _page_keys(database, incident_filter, Page(Cursor(), FAR_PAGE * PAGE_ROWS))
     pages = min(-(-len(found) // PAGE_ROWS), FAR_PAGE)
     before = found[(pages - 1) * PAGE_ROWS - 1] if pages > 1 else None
@@ -281,7 +281,7 @@ def _measure_page(
 
 
 def _explain(database: Database, incident_filter: IncidentFilter, page: Page) -> tuple[float, list[str]]:
-    """Return the milliseconds to plan and execute the page's statements, and the plans."""
+    """Return the milliseconds taken to plan and execute the page's statements, and the plans."""
     plans: list[str] = []
 
     def explain(statement: str, parameters: dict[str, Any]) -> None:
@@ -295,7 +295,7 @@ def _explain(database: Database, incident_filter: IncidentFilter, page: Page) ->
 
 _TIMES: Final = ("Planning Time", "Execution Time")
 _BUFFERS: Final = re.compile(r"Buffers: shared hit=(\d+)")
-"""The first match in a plan counts the whole statement; by the last run, every page is in memory."""
+"""The first match in a plan covers the whole statement. By the last run, every page is in memory."""
 
 
 def _page_keys(

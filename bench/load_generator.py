@@ -1,7 +1,8 @@
-"""The load generator: post comments that mention a person, from a separate process that uses little CPU.
+"""The load generator, a separate process that uses little CPU to post comments that mention a person.
 
-``python -m bench.load_generator`` reads a :class:`Load` as JSON from standard input and prints its figures as JSON. Its
-HTTP/1.1 is what the two systems need on loopback: keep-alive, ``Content-Length``, one request at a time per connection.
+``python -m bench.load_generator`` reads a :class:`Load` as JSON from standard input and prints measurements as JSON. It
+implements only as much HTTP/1.1 as the two systems need on loopback: keep-alive, ``Content-Length``, and one request at
+a time per connection.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ _POLL_SECONDS = 0.001
 
 @dataclass(frozen=True)
 class Load:
-    """What to post, how often, and how to observe its effect.
+    """A load: what to post, how often, and how to observe the effect.
 
-    ``people`` are user ids, those with tokens first. ``inbox_query`` finds the inbox row by the ``id`` in the response;
-    only mode ``latency`` runs it.
+    ``people`` are user ids, those with tokens first. ``inbox_query`` finds the inbox row by the ``id`` in the response.
+    It runs only in mode ``latency``.
     """
 
     mode: Literal["accept", "latency"]
@@ -48,7 +49,7 @@ class Load:
 
 @dataclass(frozen=True)
 class AcceptFigures:
-    """Concurrent requests: responses by status, and their latency under full load."""
+    """Measurements of concurrent requests: the number of responses by status, and the latency under full load."""
 
     seconds: float
     statuses: dict[str, int]
@@ -58,7 +59,10 @@ class AcceptFigures:
 
 @dataclass(frozen=True)
 class LatencyFigures:
-    """One request at a time: responses by status, milliseconds to the response, and to the visible inbox row."""
+    """Measurements of one request at a time.
+
+    They are the number of responses by status, and the milliseconds until the response and until the inbox row.
+    """
 
     statuses: dict[str, int]
     response_ms: dict[str, float]
@@ -66,9 +70,10 @@ class LatencyFigures:
 
 
 def requests(load: Load) -> Iterator[bytes]:
-    """Yield the bytes of each request: the incidents in turn, each with one author and one other mentioned person.
+    """Yield the bytes of each request, for the incidents in turn. Each has one author, who mentions one other person.
 
-    These two are its only subscribers, so every comment creates exactly one inbox row, in both systems and every round.
+    These two are the incident's only subscribers, so every comment creates exactly one inbox row, in both systems and
+    in every round.
     """
     prefer = f"Prefer: {load.prefer}\r\n" if load.prefer else ""
     for number in range(load.count):
@@ -90,7 +95,7 @@ def requests(load: Load) -> Iterator[bytes]:
 
 
 class _Run:
-    """The requests left to send, and the responses so far."""
+    """A run's remaining requests, and the responses received so far."""
 
     def __init__(self, load: Load) -> None:
         self.left = iter(list(requests(load)))
@@ -143,7 +148,7 @@ class _Connection(asyncio.Protocol):
 
 
 def response_length(received: bytes) -> int | None:
-    """Return the length of the response at the start of the bytes; ``None`` while its head is incomplete."""
+    """Return the length of the response at the start of the bytes, or ``None`` if its head is incomplete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return None
@@ -154,7 +159,7 @@ def response_length(received: bytes) -> int | None:
 
 
 async def measure_accept(load: Load) -> AcceptFigures:
-    """Post over all connections, each as fast as the responses arrive."""
+    """Post over all connections, on each as fast as its responses arrive."""
     run = _Run(load)
     loop = asyncio.get_running_loop()
     cpu_before, began = _cpu_seconds(), time.perf_counter()
@@ -170,7 +175,7 @@ async def measure_accept(load: Load) -> AcceptFigures:
 
 
 def measure_latency(load: Load) -> LatencyFigures:
-    """Post one comment at a time; wait for its inbox row before the next."""
+    """Post one comment at a time, and wait for its inbox row before posting the next."""
     statuses: Counter[str] = Counter()
     responses, inboxes = [], []
     with (
@@ -218,7 +223,7 @@ def _wait_for_row(database: psycopg.Connection[Any], query: str, id_: str, *, wi
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
-    """Return p50 and p99 in milliseconds; empty without measurements."""
+    """Return p50 and p99 in milliseconds, or an empty dictionary if there are no measurements."""
     if not seconds:
         return {}
     ranked = sorted(seconds)
@@ -231,7 +236,7 @@ def _cpu_seconds() -> float:
 
 
 def main() -> None:
-    """Run the load on standard input."""
+    """Read a load from standard input, run it, and print the measurements."""
     load = Load(**json.load(sys.stdin))
     figures = measure_latency(load) if load.mode == "latency" else uvloop.run(measure_accept(load))
     json.dump(asdict(figures), sys.stdout)

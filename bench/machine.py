@@ -19,12 +19,12 @@ LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "starlette", "fastapi",
 
 
 def environment(servers: EmbeddedServers) -> dict[str, dict[str, str]]:
-    """Return the facts that a report ends with, under ``machine`` and ``versions``."""
+    """Return the facts at the end of a report, under the keys ``machine`` and ``versions``."""
     return {"machine": _machine(), "versions": _versions(servers)}
 
 
 def environment_lines(result: dict[str, Any]) -> list[str]:
-    """Format the :func:`environment` in a result as a Markdown list."""
+    """Return the lines of a Markdown list with the :func:`environment` of a result."""
     return [
         "* " + ", ".join(f"{name} {value}" for name, value in result[kind].items()) for kind in ("machine", "versions")
     ]

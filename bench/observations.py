@@ -1,8 +1,8 @@
-"""Measure bulk requests with values of alert rules, and save a report in ``bench/results``.
+"""Measure bulk requests with values for alert rules, and save a report in ``bench/results``.
 
-Each request has 1,000 values. They are accepted with the workers stopped, then applied: values per second of either
-phase, and values per transaction. One run uses a single rule, another two hundred. Every rule has an open incident, so
-every outcome contains one.
+Each request has 1,000 values. They are accepted while the workers are stopped, and then applied. The report states the
+values per second in each phase, and the values per transaction. One run uses a single rule, another uses two hundred.
+Every rule has an open incident, so every outcome contains an incident.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ FROM commands WHERE type = 'metric.observe' AND accepted_at > :began_at AND fini
 
 
 class TocsinWithRules(Tocsin):
-    """tocsin with alert rules: warning above 50, critical above 100."""
+    """tocsin with alert rules that have two thresholds: warning above 50 and critical above 100."""
 
     def create_rules(self, count: int) -> list[int]:
-        """Create rules and return their ids."""
+        """Create ``count`` rules and return their ids."""
         with self.engine.begin() as connection:
             import_directory(connection, {"tokens": [_TOKEN]})
             organization = connection.execute(organizations.select()).one().id
@@ -64,13 +64,13 @@ class TocsinWithRules(Tocsin):
         return ids
 
     def observed_since(self, began_at: Any) -> Any:
-        """Return the progress of the values accepted since a database time."""
+        """Return the progress of the values accepted since ``began_at``, by the database's clock."""
         with self.engine.connect() as connection:
             return connection.execute(text(_PROGRESS), {"began_at": began_at}).one()
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.observations", description=__doc__)
     parser.add_argument("--requests", type=int, default=20, help="requests per load, of 1,000 values each")
     parser.add_argument(
@@ -135,7 +135,7 @@ def _measure(system: TocsinWithRules, rule_count: int, requests: int) -> dict[st
 
 
 def _bodies(rules: list[int]) -> Iterator[bytes]:
-    """Yield request bodies: the rules in turn, each value one second after the previous one."""
+    """Yield request bodies. The values take the rules in turn, and each is one second later than the one before."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in count():
         times = (start + timedelta(seconds=number * REQUEST_VALUES + index) for index in range(REQUEST_VALUES))
@@ -166,7 +166,7 @@ def _post(port: int, body: bytes) -> int:
 
 
 def _wait(system: TocsinWithRules, began_at: Any, values: int) -> Any:
-    """Wait until a number of values are applied and return the progress.
+    """Wait until ``values`` values have been applied, and return the progress.
 
     :raises TimeoutError: if this takes longer than ``WITHIN_SECONDS``.
     """

@@ -1,4 +1,4 @@
-"""Where a benchmark writes: a temporary data directory, progress on standard error, and its report."""
+"""The output of a benchmark: a temporary data directory, progress on standard error, and its report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def temporary_directory(cleanup: ExitStack) -> Path:
-    """Make a directory that ``cleanup`` removes."""
+    """Create a temporary directory that ``cleanup`` removes."""
     directory = Path(tempfile.mkdtemp(prefix="tocsin-bench-", dir="/tmp"))
     cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
     return directory
 
 
 def current_commit() -> str:
-    """Return the short hash of the measured commit, ``unknown`` outside a repository."""
+    """Return the short hash of the measured commit, or ``unknown`` outside a repository."""
     git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
     )

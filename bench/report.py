@@ -1,4 +1,4 @@
-"""The report of ``bench.run`` in Markdown: medians over the rounds, ratios, every round, and the environment."""
+"""The Markdown report of ``bench.run``: medians over the rounds, ratios, every round, and the environment."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ROWS: Final = (
     ("one at a time: POST → inbox p50, ms", ("wait", "inbox_ms", "p50")),
     ("one at a time: POST → inbox p99, ms", ("wait", "inbox_ms", "p99")),
 )
-"""Labels and where their figures are. ``bench.compare`` reads ``accepted/s`` and ``applied/s``."""
+"""The rows' labels, and the paths to their figures. ``bench.compare`` reads ``accepted/s`` and ``applied/s``."""
 
 
 def ratios(rounds: Sequence[Round]) -> dict[str, float]:
-    """Return tocsin's rates as multiples of the baseline's: the median of the ratios per round."""
+    """Return tocsin's rates as multiples of the baseline's: the median of the rounds' ratios."""
     rates = {
         "accept": ("accept", "per_second"),
         "apply": ("apply", "per_second"),
@@ -38,7 +38,7 @@ def ratios(rounds: Sequence[Round]) -> dict[str, float]:
 
 
 def page(result: dict[str, Any]) -> str:
-    """Return the report of a result."""
+    """Render a benchmark result as a Markdown page."""
     return "\n".join(_lines(result))
 
 

@@ -25,7 +25,7 @@ WARM_UP_COMMANDS = 200
 
 @dataclass(frozen=True)
 class Size:
-    """The extent of a run: rounds, commands per system and phase, and processes.
+    """The size of a run: rounds, commands per system and phase, and worker processes.
 
     The baseline gets fewer commands: its rates do not depend on their number.
     """
@@ -44,7 +44,7 @@ QUICK = Size(rounds=1, tocsin=6_000, baseline=1_000, waits=40)
 
 
 def main() -> int:
-    """Run the benchmark; return the exit code."""
+    """Run the benchmark and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small round, in less than a minute")
     parser.add_argument("--only", choices=["tocsin", "baseline"], help="measure one system and save nothing")
@@ -96,7 +96,7 @@ def _measure(servers: EmbeddedServers, size: Size, *, only: str | None) -> list[
 
 
 def _round(system: System, size: Size) -> dict[str, Any]:
-    """Accept commands with the workers stopped, start the workers and drain the backlog, then post one at a time."""
+    """Accept commands while the workers are stopped, let the workers drain the backlog, then post one at a time."""
     count = size.tocsin if system.name == "tocsin" else size.baseline
     try:
         system.start(system.serving_processes())

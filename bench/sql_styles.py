@@ -1,7 +1,7 @@
-"""Compare SQL text with SQLAlchemy Core for three statements of the hot path.
+"""Compare SQL text with SQLAlchemy Core for three statements on the hot path.
 
 Both run alternately on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as product
-code would, and finds it in the compile cache. Figures are medians of rounds: elapsed, and CPU time of this process.
+code would, and finds it in the compile cache. Figures are medians of rounds: elapsed time and CPU time of this process.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ PER_ROUND: Final = 50
 
 Run = Callable[[], Sequence[Any]]
 Styles = tuple[str, Run, Run]
-"""A name, and the same statement as text and in Core."""
+"""A statement's name, and functions that run it as text and in Core."""
 
 
 def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
-    """Insert commands: an array per column in text, a multi-row VALUES in Core."""
+    """Return the styles for inserting commands: an array per column in text, a multi-row VALUES in Core."""
     statement = insert(commands).returning(commands.c.id, commands.c.accepted_at, sort_by_parameter_order=True)
 
     def text() -> Sequence[Any]:
@@ -58,7 +58,7 @@ def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
 
 
 def claim(connection: Connection, subjects: list[str]) -> Styles:
-    """Read the waiting commands of locked subjects."""
+    """Return the styles for reading the waiting commands of locked subjects."""
     limits = [50] * len(subjects)
 
     def core() -> Sequence[Any]:
@@ -82,7 +82,7 @@ def claim(connection: Connection, subjects: list[str]) -> Styles:
 
 
 def load(connection: Connection, organization: int) -> Styles:
-    """Read incidents by number, with the ids of their projects."""
+    """Return the styles for reading incidents by number, with the ids of their projects."""
     parameters = {"organizations": [organization] * ROWS, "identifiers": list(range(1, ROWS + 1))}
 
     def core() -> Sequence[Any]:
@@ -98,7 +98,7 @@ def load(connection: Connection, organization: int) -> Styles:
 
 
 def measure(name: str, text: Run, core: Run) -> str:
-    """Run both styles alternately and return a row of the table."""
+    """Run both styles alternately and return the statement's row in the table."""
     assert len(text()) == len(core()) == ROWS
     elapsed: dict[Run, list[float]] = {text: [], core: []}
     cpu: dict[Run, list[float]] = {text: [], core: []}
@@ -115,7 +115,7 @@ def measure(name: str, text: Run, core: Run) -> str:
 
 
 def fill(connection: Connection) -> tuple[int, list[NewCommand]]:
-    """Write an organization with 2,000 incidents, and a waiting command on each of the first ``ROWS``; commit."""
+    """Insert and commit an organization with 2,000 incidents and a waiting command for each of the first ``ROWS``."""
     organization = connection.execute(
         insert(organizations).values(slug="bench", name="Bench").returning(organizations.c.id)
     ).scalar_one()

@@ -1,4 +1,4 @@
-"""The measured systems: each has its own database and processes, and the same work to do."""
+"""The measured systems. Each has its own database and processes, and all do the same work."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class HttpProcess(ManagedProcess):
     """A process that is ready as soon as GET /livez succeeds."""
 
     def __init__(self, name: str, command: list[str], port: int, *, log: Path, environment: Mapping[str, str]) -> None:
-        """Describe the process without starting it."""
+        """Set up the process, without starting it."""
         super().__init__(name, command, log=log, environment=environment)
         self._port = port
 
     def is_ready(self) -> bool:
-        """Whether GET /livez returns 200."""
+        """Return whether GET /livez returns 200."""
         connection = http.client.HTTPConnection(HOST, self._port, timeout=1)
         try:
             connection.request("GET", "/livez")
@@ -58,9 +58,9 @@ class HttpProcess(ManagedProcess):
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The commands of a round: how many are finished and in inboxes, and in how many seconds by the database's clock.
+    """The progress of a round: how many commands are finished and applied, and how many inbox rows exist.
 
-    Both times start at the first outcome.
+    ``finish_seconds`` and ``inbox_seconds`` start at the first outcome, by the database's clock.
     """
 
     finished: int
@@ -72,7 +72,7 @@ class Progress:
 
 @dataclasses.dataclass(frozen=True)
 class Applied:
-    """The final progress of a round, and by the wall clock the seconds until each stage was reached."""
+    """The final progress of a round, and the wall-clock seconds until each stage was reached."""
 
     progress: Progress
     finished_after: float
@@ -91,7 +91,7 @@ class System(ABC):
     _idle: ClassVar[str] = "SELECT true"
 
     def __init__(self, servers: EmbeddedServers, *, database: str, subjects: int, workers: int) -> None:
-        """Create the database, its tables, people and incidents."""
+        """Create the database with its tables, people and incidents."""
         self.port = free_port(HOST, 0)
         self.logs = servers.data_dir.logs
         self.workers = workers
@@ -138,7 +138,7 @@ class System(ABC):
         self.processes.clear()
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Return the CPU seconds used so far per kind of running process, children included."""
+        """Return the CPU seconds used so far by each kind of running process, including children."""
         used: dict[str, float] = {}
         for process in self.processes:
             if process.pid is not None:
@@ -147,7 +147,7 @@ class System(ABC):
         return used
 
     def load(self, **options: Any) -> Load:
-        """Return a load on this system for the generator."""
+        """Return a load for the generator to put on this system."""
         return Load(
             port=self.port,
             organization=ORGANIZATION,
@@ -165,12 +165,12 @@ class System(ABC):
             return connection.execute(text("SELECT clock_timestamp()")).scalar_one()
 
     def is_idle(self) -> bool:
-        """Whether no work is left."""
+        """Return whether no work is left."""
         with self.engine.connect() as connection:
             return bool(connection.execute(text(self._idle)).scalar_one())
 
     def progress_since(self, began_at: Any) -> Progress:
-        """Return the progress of the commands finished since a database time."""
+        """Return the progress of the commands finished since ``began_at``, by the database's clock."""
         with self.engine.connect() as connection:
             row = connection.execute(text(self._progress), {"began_at": began_at}).one()
         return Progress(
@@ -196,7 +196,7 @@ class Tocsin(System):
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Create the database, and the environment of the processes."""
+        """Create the database, and the environment for the processes."""
         super().__init__(servers, database="bench_tocsin", subjects=subjects, workers=workers)
         self._environment = {
             **os.environ,
@@ -209,7 +209,7 @@ class Tocsin(System):
         }
 
     def prepare(self) -> None:
-        """Migrate, import the directory, and insert incidents."""
+        """Migrate the database, import the directory, and insert incidents."""
         migrate(self.engine)
         with self.engine.begin() as connection:
             import_directory(connection, _directory())
@@ -221,7 +221,7 @@ class Tocsin(System):
             connection.execute(insert(incident_projects), [{"incident_id": id_, "project_id": project} for id_ in ids])
 
     def serving_processes(self) -> list[ManagedProcess]:
-        """Return gateway, relay and notifier."""
+        """Return the gateway, the relay and the notifier."""
         return [
             GatewayProcess(HOST, self.port, logs=self.logs, environment=self._environment),
             self._process("relay", "relay"),
@@ -254,9 +254,9 @@ class Baseline(System):
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Create the database, and the environment of the processes."""
+        """Create the database, and the environment for the processes."""
         super().__init__(servers, database="bench_baseline", subjects=subjects, workers=workers)
-        # A separate database number on the same Valkey.
+        # Another database on the same Valkey.
         broker = f"{servers.broker_url}?virtual_host=1"
         self._environment = {**os.environ, "BENCH_DATABASE_URL": self.sqlalchemy_url, "BENCH_BROKER_URL": broker}
 
@@ -279,7 +279,7 @@ class Baseline(System):
 
 
 def run_load(load: Load) -> dict[str, Any]:
-    """Run the load generator in a process of its own and return its figures."""
+    """Run the load generator in a separate process and return its measurements."""
     command = [sys.executable, "-m", "bench.load_generator"]
     generator = subprocess.run(
         command, input=json.dumps(dataclasses.asdict(load)), stdout=subprocess.PIPE, text=True, check=True
@@ -289,7 +289,7 @@ def run_load(load: Load) -> dict[str, Any]:
 
 
 def wait_until_applied(system: System, began_at: Any, count: int, *, within_seconds: float) -> Applied:
-    """Wait until ``count`` commands are finished and in inboxes, and no work is left.
+    """Wait until ``count`` commands are finished and their notifications are in the inboxes, with no work left.
 
     :raises TimeoutError: if this takes longer than ``within_seconds``.
     """

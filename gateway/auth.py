@@ -1,7 +1,7 @@
-"""Authentication: look up the caller of a request by their token.
+"""Authentication: the lookup of a request's caller by token.
 
-Nothing is cached: a directory import applies to every request that starts after it. Requests that arrive together are
-looked up in one query, equal ones only once.
+Nothing is cached, so a directory import applies to every request that starts after it. Credentials that arrive
+together are looked up in one query, and equal ones only once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ from tasks.commands.fields import identifier
 
 
 class Credential(NamedTuple):
-    """A token's digest, the organization in the path (slug or id), and the user to act as (0 for no possible user)."""
+    """A token's digest, the organization in the path (slug or id), and the id of the user to act for.
+
+    ``act_as`` is 0 if the ``Act-As`` header names no possible user, and ``None`` if there is no such header.
+    """
 
     token: bytes
     organization: str | None
@@ -32,7 +35,7 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. ``organization`` is the one in the path, if it exists."""
+    """An authenticated caller. ``organization`` is the organization that the path names, if it exists."""
 
     actor: Actor
     token_id: int
@@ -42,9 +45,9 @@ class Caller:
 
     @property
     def caller_key(self) -> str:
-        """The caller's name in the ledger: a person, a program, or a program acting for a person.
+        """The caller's key in the ledger, which names a person, a program, or a program that acts for a person.
 
-        It scopes idempotency keys and rate limits, and decides who may read a command.
+        Idempotency keys and rate limits apply per caller key, and the key decides who may read a command.
         """
         actor = self.actor
         if actor.kind is CallerKind.USER:
@@ -55,8 +58,8 @@ class Caller:
     def may_read_command_of(self, caller_key: str) -> bool:
         """Return whether this caller may read a command that ``caller_key`` submitted.
 
-        People and programs may read their own commands, both may read those of the program acting for the person, and
-        operators may read all.
+        People and programs may read their own commands. A command that a program submitted for a person may be read by
+        both. Operators may read every command.
         """
         if self.actor.kind is CallerKind.OPS:
             return True
@@ -97,7 +100,7 @@ ORDER BY a.position
 
 
 class Authenticator:
-    """Looks up callers, in batches."""
+    """A batched lookup of callers by their credentials."""
 
     def __init__(self, engine: AsyncEngine, *, timeout_seconds: float) -> None:
         # A single statement needs no explicit transaction.
@@ -107,16 +110,16 @@ class Authenticator:
         )
 
     async def authenticate(self, credential: Credential, *, deadline: float) -> Caller:
-        """Return the caller with a credential. ``deadline`` is a time of the event loop's clock.
+        """Return the caller to whom a credential belongs. ``deadline`` is in event-loop time.
 
         :raises Unauthenticated: if the token is unknown, expired or revoked, or its user is inactive.
-        :raises Forbidden: if the caller may not act as the user.
+        :raises Forbidden: if the caller may not act for the user.
         :raises Unavailable: if the database does not respond in time.
         """
         return await self._batcher.submit(credential, deadline=deadline)
 
     async def stop(self) -> None:
-        """Wait for the look-ups in flight."""
+        """Wait until the lookups in flight have finished."""
         await self._batcher.stop()
 
     async def _look_up(self, credentials: list[Credential]) -> Sequence[Caller | Exception]:
@@ -126,7 +129,7 @@ class Authenticator:
         except Exception as error:
             if not is_transient(error):
                 raise
-            # A pooled connection may have been broken for long. The pool has been emptied: the retry opens a new one.
+            # A pooled connection may have broken long ago. The pool has been emptied, so the retry opens a new one.
             try:
                 rows = await self._rows(unique)
             except Exception as second:
@@ -150,7 +153,7 @@ def _caller(credential: Credential, row: Any) -> Caller | Exception:
         require_valid_credential(_credential_facts(credential, row))
     except (Unauthenticated, Forbidden) as refusal:
         return refusal
-    # A service acts for members of its own organization: their role there does not count in another one.
+    # A service acts for members of its own organization. Their roles there do not count in another organization.
     is_member = row.role is not None and row.member_of == row.organization_id
     actor = Actor(
         kind=CallerKind(row.kind),
@@ -184,5 +187,5 @@ def _credential_facts(credential: Credential, row: Any) -> CredentialFacts | Non
 
 
 def _quoted(name: str) -> str:
-    # So that a token's name cannot contain the separators of a caller key.
+    # A token's name must not contain the separators that a caller key uses.
     return quote(name, safe="")

@@ -13,17 +13,18 @@ from typing import Generic, TypeVar
 from models.refusals import Unavailable
 
 MAX_QUEUED = 2000
-"""How many requests may wait for the next batch; further ones are refused."""
+"""The maximum number of requests that wait for the next batch. Further requests are refused."""
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
 class Batcher(Generic[Request, Result]):
-    """Collects requests and runs them in batches; ``run`` returns a result or an exception for each request, in order.
+    """A collector of requests that runs them in batches.
 
-    At most ``max_in_flight`` batches of at most ``max_size`` requests run at once. A batch that takes longer than
-    ``timeout_seconds`` is cancelled. A caller that is cancelled does not cancel its batch.
+    ``run`` returns a result or an exception for each request, in the order of the requests. At most ``max_in_flight``
+    batches of at most ``max_size`` requests run at once. A batch that takes longer than ``timeout_seconds`` is
+    cancelled. Cancelling a caller does not cancel its batch.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class Batcher(Generic[Request, Result]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, request: Request, *, deadline: float | None = None) -> Result:
-        """Run a request in the next batch and return its result. ``deadline`` is a time of the event loop's clock.
+        """Run a request in the next batch and return its result. ``deadline`` is in event-loop time.
 
-        :raises Unavailable: if too many requests wait, the batch times out or the deadline passes; the batch may still
-            have taken effect.
+        :raises Unavailable: if too many requests are waiting, the batch times out, or the deadline passes. The request
+            may still have taken effect.
         """
         if len(self._waiting) >= MAX_QUEUED:
             raise Unavailable
@@ -63,7 +64,7 @@ class Batcher(Generic[Request, Result]):
             timer.cancel()
 
     async def stop(self) -> None:
-        """Wait for the batches in flight."""
+        """Wait until the batches in flight have finished."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -84,7 +85,7 @@ class Batcher(Generic[Request, Result]):
         batch: list[tuple[Request, asyncio.Future[Result]]] = []
         while self._waiting and len(batch) < self._max_size:
             request, future = self._waiting.popleft()
-            # A request that was refused at its deadline must not take effect afterwards; a cancelled one may.
+            # A request that was refused at its deadline must not take effect afterwards. A cancelled one may.
             if future.cancelled() or not future.done():
                 batch.append((request, future))
         return batch
@@ -94,7 +95,7 @@ class Batcher(Generic[Request, Result]):
         try:
             results = await _within(self._timeout_seconds, self._run([request for request, _ in batch]))
         except Exception as error:
-            # Every request of the batch fails with the batch's error.
+            # Every request in the batch fails with the batch's error.
             results = [error] * len(batch)
         for (_, future), result in zip(batch, results, strict=True):
             if future.done():
@@ -106,7 +107,7 @@ class Batcher(Generic[Request, Result]):
 
 
 async def _within(seconds: float, work: Awaitable[Sequence[Result | Exception]]) -> Sequence[Result | Exception]:
-    # Not `wait_for`, which waits until the task has ended: a database driver may be slow to react to cancellation.
+    # Not `wait_for`: it waits until the task has ended, and a database driver may be slow to react to cancellation.
     task = asyncio.ensure_future(work)
     await asyncio.wait({task}, timeout=seconds)
     if task.done():

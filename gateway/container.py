@@ -1,4 +1,4 @@
-"""The collaborators of every request: built from settings, started and stopped with the application."""
+"""The gateway's shared objects, which are built from its settings and started and stopped with the application."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from tasks.broker.hint_publisher import HintPublisher
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long work may take before the response is 503; callers get it within 1 s.
+    """The time limits after which a request is refused with 503.
 
-    ``acceptance_seconds`` is from authentication to the commit, ``read_seconds`` for one read, ``pool_seconds`` until a
-    pooled connection is free.
+    ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command get
+    the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free pooled
+    connection.
     """
 
     acceptance_seconds: float = 0.8
@@ -41,7 +42,7 @@ class Timeouts:
 
 
 class Container:
-    """The gateway's collaborators. Reads have their own connection pool, so that slow ones do not delay commands."""
+    """The objects that requests share. Reads have their own connection pool, so slow reads do not delay commands."""
 
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:
         self.settings = settings
@@ -69,18 +70,18 @@ class Container:
         self.directory = DirectoryService(settings.database_url)
 
     def start(self) -> None:
-        """Start listening for outcomes and events and publishing hints; the servers may still be unavailable."""
+        """Start publishing hints and listening for outcomes and events, even if the servers are still unavailable."""
         self._hint_publisher.start()
         self.outcomes.start()
         self.broadcaster.start()
 
     def release(self) -> None:
-        """Respond to requests that wait for outcomes and end streams, so that the process can stop."""
+        """End all waits for outcomes and all streams, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
 
     async def stop(self) -> None:
-        """Finish work in flight, publish the remaining hints and close the connections."""
+        """Finish work in flight, publish the remaining hints, and close all connections."""
         await self.broadcaster.stop()
         await self.authenticator.stop()
         await self.acceptor.stop()

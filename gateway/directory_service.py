@@ -1,4 +1,4 @@
-"""Directory import and export for HTTP, in threads: a large document takes seconds."""
+"""Directory import and export for HTTP, run in threads because a large document takes seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 
 
 class DirectoryService:
-    """Imports and exports the directory, on its own connections."""
+    """A service that imports and exports the directory over its own database connections."""
 
     def __init__(self, database_url: str) -> None:
         self._engine: Engine = make_engine(
@@ -24,27 +24,27 @@ class DirectoryService:
         )
 
     async def import_document(self, document: bytes) -> ImportSummary:
-        """Import a document and return how many entries were created, changed and left unchanged.
+        """Import a document and return the numbers of entries that were created, changed and left unchanged.
 
-        :raises InvalidFields: if the document is invalid; has every error.
+        :raises InvalidFields: if the document is invalid. The exception lists every error.
         :raises Unavailable: if the database is unavailable.
         """
         return await asyncio.to_thread(self._import, document)
 
     async def export_document(self) -> JSON:
-        """Return the stored directory as a document, without tokens.
+        """Return the stored directory as a document that omits tokens.
 
         :raises Unavailable: if the database is unavailable.
         """
         return await asyncio.to_thread(self._export)
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the database connections."""
         self._engine.dispose()
 
     def _import(self, document: bytes) -> ImportSummary:
         try:
-            # An empty body is an empty object, as for every endpoint.
+            # An empty body counts as an empty object, as it does at every endpoint.
             directory = read_document(document or b"{}")
             with self._engine.begin() as connection:
                 return import_directory(connection, directory)

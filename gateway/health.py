@@ -1,4 +1,4 @@
-"""Readiness checks: can this gateway accept commands, and if not, why?"""
+"""Readiness checks, which tell whether this gateway can accept commands and, if it cannot, why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CANARIES_SECONDS: Final = 1.0
 
 
 class HealthStatus(StrEnum):
-    """The status of a check; ``FAILED`` means that commands cannot be accepted."""
+    """The status of a check. ``FAILED`` means that commands cannot be accepted."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -27,7 +27,7 @@ class HealthStatus(StrEnum):
 
 
 class HealthCheck(NamedTuple):
-    """The result of one check; a required one has to be healthy for commands to be accepted."""
+    """The result of one check. Commands can be accepted only while every required check is healthy."""
 
     name: str
     is_healthy: bool
@@ -36,14 +36,14 @@ class HealthCheck(NamedTuple):
 
     @property
     def status(self) -> HealthStatus:
-        """What the result means for the gateway."""
+        """The status that results from the check."""
         if self.is_healthy:
             return HealthStatus.OK
         return HealthStatus.FAILED if self.is_required else HealthStatus.DEGRADED
 
 
 async def run_checks(container: Container, *, with_broker: bool) -> list[HealthCheck]:
-    """Check the database and its schema and, if ``with_broker``, the broker and its queues."""
+    """Check the database and its schema and, if ``with_broker`` is true, the broker and its queues."""
     pending: list[Awaitable[list[HealthCheck]]] = [_database(container)]
     if with_broker:
         pending.append(_broker(container))
@@ -51,7 +51,7 @@ async def run_checks(container: Container, *, with_broker: bool) -> list[HealthC
 
 
 async def read_canaries(container: Container) -> list[CanaryStatus]:
-    """Return the canary status of every queue; empty while the database is unavailable."""
+    """Return the canary status of every queue, or an empty list while the database is unavailable."""
     try:
         async with asyncio.timeout(CANARIES_SECONDS):
             return await container.queries.canaries()
@@ -66,10 +66,10 @@ async def _database(container: Container) -> list[HealthCheck]:
     except Unavailable:
         return [HealthCheck("database", is_healthy=False, is_required=True, detail="PostgreSQL does not respond")]
     except Exception:
-        # The server responds, but has no table of revisions.
+        # The server responds, but the database has no table of schema revisions.
         revision = None
     known = await asyncio.to_thread(_revisions)
-    # A newer release may have migrated already: migrations keep the previous release working.
+    # A newer release may already have migrated the database. Migrations keep the previous release working.
     is_current = revision == known[0] or (revision is not None and revision not in known)
     detail = f"at {revision}" if is_current else f"at {revision or 'nothing'}, needs {known[0]}: run `tocsin migrate`"
     return [
@@ -87,7 +87,7 @@ async def _broker(container: Container) -> list[HealthCheck]:
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
     return [
         HealthCheck("broker", is_healthy=True, is_required=False, detail="responds"),
-        # Without its queue a hint is lost: commands wait for the sweeper, and the sweeper's hints for the queue.
+        # A hint without a queue is lost. Its commands wait until the sweeper publishes a hint and the queue exists.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]
 

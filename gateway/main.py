@@ -1,4 +1,4 @@
-"""The gateway: application factory, server and entry point."""
+"""The gateway's application factory, server and entry point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gateway.routes import (
     alert_rules,
     commands,
     comments,
-    directory,
+    directory_document,
     documentation,
     health,
     incidents,
@@ -50,7 +50,7 @@ from tasks.startup import StartupError, free_port
 from tasks.watchdog import CHECKS_PER_TIMEOUT, Watchdog, exit_stuck_process
 
 STOP_SECONDS: Final = 5
-"""How long requests in flight may take after the process receives SIGTERM."""
+"""How long requests in flight may still take after the process has received SIGTERM."""
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     # Busiest first: Starlette tries routes in this order.
@@ -65,13 +65,13 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     *triggers.ENDPOINTS,
     *snoozes.ENDPOINTS,
     *organizations.ENDPOINTS,
-    *directory.ENDPOINTS,
+    *directory_document.ENDPOINTS,
     *stream.ENDPOINTS,
 )
 
 
 def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
-    """Return the gateway as an ASGI application; it starts even while its servers are unavailable."""
+    """Return the gateway as an ASGI application, which starts even if its servers are unavailable."""
     container = Container(settings, timeouts or Timeouts())
 
     @asynccontextmanager
@@ -95,9 +95,9 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
 
 
 def run(host: str, port: int, *, patience_seconds: float) -> None:
-    """Serve until SIGTERM or Ctrl-C; exit with one sentence if the settings are invalid.
+    """Serve until SIGTERM or Ctrl-C, or exit with a one-sentence error if the gateway cannot start.
 
-    After ``patience_seconds`` without a response on its own port the process ends itself: see :mod:`gateway.watchdog`.
+    If the process gets no response on its own port for ``patience_seconds``, it ends itself (:mod:`gateway.watchdog`).
     """
     try:
         check_setting_names(os.environ, dotenv=Path(".env"))
@@ -138,7 +138,7 @@ class GatewayServer(uvicorn.Server):
         self._watch = watch
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Start to listen, then start the watchdog."""
+        """Start listening, then start the watchdog."""
         await super().startup(sockets)  # type: ignore[arg-type]
         if self._watch and self.started:
             self._watch.start()

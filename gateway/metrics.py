@@ -1,4 +1,4 @@
-"""Metrics of the gateway for Prometheus."""
+"""The gateway's metrics for Prometheus."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Metrics:
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def track_streams(self, streams: Callable[[], float]) -> None:
-        """Export the number of open streams, read from ``streams`` at every scrape."""
+        """Export the number of open streams, which is read by calling ``streams`` at every scrape."""
         Gauge("tocsin_streams", "Open event streams", registry=self._registry).set_function(streams)
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:
@@ -57,7 +57,7 @@ class Metrics:
         histogram.observe(seconds)
 
     def set_canaries(self, statuses: Iterable[CanaryStatus]) -> None:
-        """Export these canaries only: a queue whose canary is unknown has no value instead of an old one."""
+        """Export these canary statuses and drop all earlier ones, so that no queue keeps an outdated value."""
         self._canary_age.clear()
         self._canary_transit.clear()
         for status in statuses:

@@ -1,4 +1,4 @@
-"""Rate limit of commands per caller: a token bucket that refills at the rate and holds a burst."""
+"""The rate limit for each caller's commands: a token bucket that refills at the configured rate and holds a burst."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Final
 from models.refusals import TooManyRequests
 
 BURST_SECONDS: Final = 5
-"""A bucket holds what the rate allows in this many seconds."""
+"""A bucket holds as many commands as the rate allows in this many seconds."""
 
 _PRUNE_ABOVE: Final = 10_000
 
 
 class RateLimiter:
-    """Allows ``rate`` commands per second for each caller, and bursts of ``BURST_SECONDS`` times as many.
+    """A limiter that allows each caller ``rate`` commands per second, and bursts of ``BURST_SECONDS`` times as many.
 
-    Each process counts for itself. ``clock`` returns seconds.
+    Each process counts separately. ``clock`` returns a time in seconds.
     """
 
     def __init__(self, rate: int, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
         self._clock = clock
-        # When each caller's bucket will be full again; the buckets of other callers are full.
+        # When each caller's bucket will be full again. A caller who is not listed has a full bucket.
         self._full_at: dict[str, float] = {}
 
     def acquire(self, caller: str, commands: int = 1) -> None:
-        """Take commands from a caller's bucket.
+        """Take a number of commands from a caller's bucket.
 
-        :raises TooManyRequests: if the bucket does not hold that many; then none are taken.
+        :raises TooManyRequests: if the bucket does not hold that many. In that case, none are taken.
         """
         now = self._clock()
         full_at = max(self._full_at.get(caller, now), now) + commands / self._rate

@@ -1,4 +1,4 @@
-"""Settings of the gateway."""
+"""Settings for the gateway."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from tasks.settings import ProcessSettings
 
 
 class GatewaySettings(ProcessSettings):
-    """Settings of the gateway, with those that every process reads.
+    """Settings for the gateway, including those that every process reads.
 
-    ``rate`` is commands per second for each caller. ``origins`` are separated by commas; ``*`` allows any web page.
+    ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in
+    which ``*`` allows any web page.
     """
 
     rate: int = Field(default=1000, ge=1)
@@ -26,10 +27,10 @@ class GatewaySettings(ProcessSettings):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """The origins of other sites whose pages may call the API."""
+        """The origins of the other sites whose pages may call the API."""
         return frozenset(origin.strip().rstrip("/").lower() for origin in self.origins.split(",") if origin.strip())
 
     @property
     def public_origin(self) -> str | None:
-        """The origin of the gateway's public URL."""
+        """The origin of the gateway's public URL, if that URL is set."""
         return "/".join(self.public_url.split("/")[:3]).lower() if self.public_url else None

@@ -1,7 +1,7 @@
-"""The gateway's liveness probe for its watchdog: is its own port still served?
+"""The probe with which the gateway's watchdog checks that the gateway still serves its own port.
 
-It is not if the event loop is blocked or has lost the listening socket. A health check only reports that; the watchdog
-(:mod:`tasks.watchdog`) ends the process, so that the supervisor restarts it.
+A gateway no longer does so if its event loop is blocked or has lost the listening socket. A health check would only
+report this. The watchdog (:mod:`tasks.watchdog`) ends the process, so that the supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import http.client
 
 
 def is_unresponsive(host: str, port: int, *, within_seconds: float) -> bool:
-    """Return whether a request for ``/livez`` gets no response in time; its status does not matter."""
-    # A gateway that listens on 0.0.0.0 or :: can be reached there, too: connecting to them means localhost.
+    """Return whether a request for ``/livez`` gets no response in time. The response's status does not matter."""
+    # A gateway that listens on 0.0.0.0 or :: can be reached there, too: connecting to either one means localhost.
     connection = http.client.HTTPConnection(host, port, timeout=within_seconds)
     try:
         connection.request("GET", "/livez")

@@ -1,1 +1,1 @@
-"""The words, the rules, the tables."""
+"""The domain model that all processes share: enums, refusals, policy, entities and tables."""

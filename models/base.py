@@ -1,4 +1,4 @@
-"""The metadata of all tables, column constructors, ids, and set-based inserts."""
+"""Building blocks for tables: shared metadata, column constructors, ids and set-based inserts."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ METADATA = MetaData(
         "pk": "%(table_name)s_pkey",
     }
 )
-"""The metadata of every table; importing :mod:`models.tables` completes it."""
+"""The metadata of every table. Importing :mod:`models.tables` completes it."""
 
 Timestamp = DateTime(timezone=True)
-"""The column type of a point in time: ``timestamptz``, to the microsecond."""
+"""The column type for points in time: ``timestamptz``, with microsecond precision."""
 
 TextList = ARRAY(Text)
 
@@ -47,43 +47,43 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy do
 
 
 def id_column() -> Column[int]:
-    """Return a primary key that the server generates, unless the insert gives an id of another system."""
+    """Return a primary key column. The server generates the id unless the insert supplies one from another system."""
     return Column("id", BigInteger, Identity(always=False), primary_key=True)
 
 
 def foreign_key(name: str, target: str, *, nullable: bool = False, primary_key: bool = False) -> Column[int]:
-    """Return a foreign key to ``table.column`` whose row is deleted with its target."""
+    """Return a foreign key to ``table.column``. Deleting the target row also deletes the rows that refer to it."""
     return Column(name, BigInteger, ForeignKey(target, ondelete="CASCADE"), nullable=nullable, primary_key=primary_key)
 
 
 def timestamp_column(name: str, *, nullable: bool = False) -> Column[datetime]:
-    """Return a column for a point in time; unless nullable, it defaults to the server's current time."""
+    """Return a column for a point in time. Unless it is nullable, it defaults to the server's current time."""
     if nullable:
         return Column(name, Timestamp, nullable=True)
     return Column(name, Timestamp, nullable=False, server_default=func.clock_timestamp())
 
 
 def enum_check(column: str, values: Iterable[str]) -> CheckConstraint:
-    """Return a constraint that the column has one of the values."""
+    """Return a constraint that limits the column to the values."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
 class TransactionId(UserDefinedType[int]):
-    """The column type of a 64-bit transaction id: ``xid8``."""
+    """The column type for 64-bit transaction ids: ``xid8``."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: object) -> str:
-        """Return the name of the type in SQL."""
+        """Return the type's name in SQL."""
         return "xid8"
 
 
 def transaction_columns() -> tuple[Column[int], Column[int]]:
-    """Return the columns by which a reader resumes without missing rows that commit late.
+    """Return the columns that let a reader resume without missing rows that are committed late.
 
-    ``written_by`` is the id of the transaction that wrote the row; every transaction with an id below
-    ``written_after`` had ended by then.
+    ``written_by`` is the id of the transaction that wrote the row. Every transaction with an id below
+    ``written_after`` had already ended when the row was written.
     """
     return (
         Column("written_by", TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),
@@ -97,21 +97,22 @@ def transaction_columns() -> tuple[Column[int], Column[int]]:
 
 
 def new_id() -> UUID:
-    """Return a UUIDv7: globally unique, and ordered by the time of its creation."""
+    """Return a new UUIDv7, which is globally unique and sorts by creation time."""
     return uuid_utils.compat.uuid7()
 
 
 def select_list(columns: Iterable[Column[Any]], alias: str) -> str:
-    """Return columns as the select list of a statement in SQL text: ``i.id, i.title``."""
+    """Return the columns as a select list in SQL, for example ``i.id, i.title``."""
     return ", ".join(f"{alias}.{column.name}" for column in columns)
 
 
 @lru_cache(maxsize=256)
 def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> str:
-    """Return an INSERT of any number of rows for psycopg, with one binary array parameter per column, named after it.
+    """Return an INSERT statement for psycopg that inserts any number of rows.
 
-    JSON columns take serialized JSON. Rows are inserted, and identities generated, in the order of the arrays.
-    ``tail`` is appended to the statement (``ON CONFLICT …``, ``RETURNING …``).
+    Each column has one binary array parameter with the column's name. JSON columns take serialized JSON. Rows are
+    inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement, for
+    example ``RETURNING id``.
     """
     arrays = ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
     selected = ", ".join(
@@ -126,14 +127,14 @@ def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> 
 
 
 def column_arrays(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
-    """Transpose rows to the array parameters of :func:`insert_statement`, by column name."""
+    """Transpose rows into the array parameters for :func:`insert_statement`, by column name."""
     return {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
 def insert_rows(
     connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]], tail: str = ""
 ) -> None:
-    """Insert rows with one statement, see :func:`insert_statement`; without rows, no statement is executed."""
+    """Insert the rows with a single :func:`insert_statement`. Do nothing if there are no rows."""
     listed = list(rows)
     if listed:
         connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, listed)))

@@ -1,6 +1,6 @@
-"""Closed sets of values: statuses, roles, kinds, reasons. Standard library only.
+"""Enums for statuses, roles, kinds and reasons. This module uses only the standard library.
 
-Names and numbers are part of the wire contract. Where they come from another system, the docstring names it.
+Names and numbers are part of the wire contract. If they come from another system, the docstring names that system.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class IncidentStatus(IntEnum):
-    """The status of an incident, with Sentry's numbers."""
+    """An incident's status, numbered as in Sentry."""
 
     OPEN = 1
     CLOSED = 2
@@ -19,12 +19,12 @@ class IncidentStatus(IntEnum):
 
     @property
     def label(self) -> str:
-        """The display name of the status."""
+        """The status's display name."""
         return _STATUS_LABELS[self]
 
     @classmethod
     def from_severity(cls, severity: str | None) -> IncidentStatus:
-        """Map an alert's ``severity`` label to a status; a missing or unknown severity maps to ``OPEN``."""
+        """Return the status for an alert's ``severity`` label, or ``OPEN`` if the severity is missing or unknown."""
         return _SEVERITIES.get(severity or "", cls.OPEN)
 
 
@@ -38,7 +38,7 @@ _SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentSta
 
 
 class StatusMethod(IntEnum):
-    """What set an incident's status: a person, or its alert rule."""
+    """The origin of an incident's status: a person, a change to the alert rule, or an alert."""
 
     MANUAL = 1
     RULE_UPDATED = 2
@@ -46,14 +46,14 @@ class StatusMethod(IntEnum):
 
 
 class AlertState(StrEnum):
-    """The state of a Prometheus alert, in Alertmanager's words."""
+    """The state of a Prometheus alert, named as in Alertmanager."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
 
 
 class IncidentType(IntEnum):
-    """What created an incident: a direct request (``DETECTED``) or an alert rule."""
+    """The origin of an incident: a direct request (``DETECTED``) or an alert rule (``ALERT_TRIGGERED``)."""
 
     DETECTED = 0
     ALERT_TRIGGERED = 2
@@ -69,7 +69,7 @@ class ActivityType(IntEnum):
 
 
 class ObjectStatus(StrEnum):
-    """Whether a project or a team is in use."""
+    """The status of a project or a team: in use or not."""
 
     ACTIVE = "active"
     INACTIVE = "inactive"
@@ -85,7 +85,7 @@ class Role(StrEnum):
 
 
 class OpsRole(StrEnum):
-    """The role of an ops token; each role includes the ones before it."""
+    """The role of an ops token. Each role includes the privileges of those before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -93,7 +93,7 @@ class OpsRole(StrEnum):
 
 
 class CallerKind(StrEnum):
-    """The kind of a caller's credential; ``system`` is tocsin itself and has no token."""
+    """The kind of a caller's credential. ``system`` is tocsin itself, which has no token."""
 
     USER = "user"
     KEY = "key"
@@ -103,7 +103,7 @@ class CallerKind(StrEnum):
 
 
 class Feature(StrEnum):
-    """A feature that an organization's plan may include."""
+    """A feature that an organization's plan can include."""
 
     INCIDENTS = "organizations:incidents"
     PERFORMANCE = "organizations:performance-view"
@@ -111,7 +111,7 @@ class Feature(StrEnum):
 
 
 class CommandState(StrEnum):
-    """The state of a command; every state but ``accepted`` is final, except that ops may requeue a ``dead`` command."""
+    """The state of a command. Every state except ``accepted`` is final."""
 
     ACCEPTED = "accepted"
     APPLIED = "applied"
@@ -121,7 +121,7 @@ class CommandState(StrEnum):
 
 
 class Lane(StrEnum):
-    """The Celery queue of a hint. It decides which worker process wakes up, and nothing else."""
+    """The Celery queue for a hint. It determines only which worker process is woken up."""
 
     COMMANDS = "commands"
     BULK = "bulk"
@@ -134,7 +134,7 @@ class Lane(StrEnum):
 
 
 class SubscriptionReason(StrEnum):
-    """Why a person is subscribed to an incident."""
+    """The reason for a person's subscription to an incident."""
 
     MENTION = "mention"
     TEAM_MENTION = "team_mention"
@@ -144,7 +144,7 @@ class SubscriptionReason(StrEnum):
 
 
 class NotificationReason(StrEnum):
-    """Why a person is notified, strongest first."""
+    """The reason for notifying a person, strongest first."""
 
     MENTION = "mention"
     TEAM_MENTION = "team_mention"
@@ -152,7 +152,7 @@ class NotificationReason(StrEnum):
 
     @property
     def strength(self) -> int:
-        """The rank of the reason: of several reasons to notify a person, the highest is used."""
+        """The reason's rank. If there are several reasons to notify a person, the highest-ranking one is used."""
         return -list(NotificationReason).index(self)
 
 
@@ -163,7 +163,7 @@ class Channel(StrEnum):
 
 
 class DecisionOutcome(StrEnum):
-    """The outcome of a notification decision, for one person on one channel."""
+    """The outcome of the decision whether to notify a person on a channel."""
 
     DELIVERED = "delivered"
     PENDING = "pending"

@@ -1,8 +1,8 @@
-"""Field types of entities in JSON. An entity is a ``TypedDict`` beside the serializer that builds it.
+"""Field types for entities in JSON. Each entity is a ``TypedDict``, declared beside the serializer that builds it.
 
-Each declaration is used twice: the type checker compares the serializer with it, field by field, and
-:mod:`gateway.openapi.entity_schema` derives the entity's OpenAPI schema from it. A serializer's result is a plain
-``dict``, so that the declaration costs nothing when lists are rendered.
+Each declaration is used twice: the type checker checks the serializer against it, field by field, and
+:mod:`gateway.openapi.entity_schema` derives the entity's OpenAPI schema from it. A serializer returns a plain ``dict``,
+so the declaration adds no cost when lists are rendered.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated
 
 @dataclass(frozen=True, slots=True)
 class SchemaKeywords:
-    """What the JSON Schema of an annotated type says in addition to its Python type; ``enum`` lists the values."""
+    """JSON Schema keywords for an annotated type that do not follow from its Python type. ``enum`` holds the values."""
 
     format: str | None = None
     pattern: str | None = None

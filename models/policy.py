@@ -1,7 +1,7 @@
-"""The authorization policy: pure functions of facts that their callers have loaded.
+"""The authorization policy: pure functions that decide from facts that their callers have loaded.
 
-The gateway checks before it accepts a command and for reads, the worker checks again when it applies the command, and
-the notifier checks every recipient. The numbers in the docstrings are the steps of the request pipeline
+The gateway checks every read, and every command before it is accepted. The worker checks again when it applies the
+command, and the notifier checks every recipient. The step numbers in the docstrings are those of the request pipeline
 (docs/messages.md, "Order of checks").
 """
 
@@ -21,7 +21,7 @@ NO_SCOPES: Final[frozenset[str]] = frozenset()
 
 @dataclass(frozen=True, slots=True)
 class OrganizationFacts:
-    """The attributes of an organization that decide access."""
+    """The attributes of an organization that determine access."""
 
     id: int
     slug: str
@@ -37,9 +37,10 @@ class OrganizationFacts:
 
 @dataclass(frozen=True, slots=True)
 class ProjectFacts:
-    """The attributes of a project that decide access.
+    """The attributes of a project that determine access.
 
-    ``teams`` are the ids of the teams attached to it, active or not: an actor's own teams are always active ones.
+    ``teams`` holds the ids of all teams attached to the project. Inactive teams grant no access, because an actor's own
+    teams are always active.
     """
 
     id: int
@@ -49,11 +50,11 @@ class ProjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The person, service, API key or tocsin itself on whose behalf something is done in one organization.
+    """The person, service or API key on whose behalf something is done in an organization, or tocsin itself.
 
-    ``scopes`` are the token's own; ``None`` stands for a session, which is a user token without scopes. ``role`` is
-    the person's role in the organization, ``None`` if they are not a member. ``teams`` are the active teams that they
-    actively belong to. A service that acts for a member has the kind ``service`` and the member's ``user_id``.
+    ``scopes`` are those of the token. A user token whose scopes are ``None`` is a session. ``role`` is the person's
+    role in the organization, or ``None`` if they are not a member. ``teams`` holds the ids of the active teams of which
+    they are active members. A service that acts for a member has the kind ``service`` and the member's ``user_id``.
     """
 
     kind: CallerKind
@@ -70,21 +71,21 @@ class Actor:
 
     @property
     def is_session(self) -> bool:
-        """Whether only the role limits the actor, not the scopes of a token."""
+        """Whether the actor is limited only by a role, not by a token's scopes."""
         return self.kind is CallerKind.USER and self.scopes is None
 
 
 SYSTEM: Final = Actor(kind=CallerKind.SYSTEM)
-"""tocsin itself. It passes every permission check: it only carries out consequences of permitted changes."""
+"""tocsin itself. It passes every permission check, because it only carries out consequences of permitted changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class CredentialFacts:
-    """The attributes of a token that decide whether it is valid for a request or a command.
+    """The attributes of a token that determine whether it is valid for a request or a command.
 
     ``user_active`` and ``is_member`` describe the user that the token belongs to or acts for: whether the account
-    exists and is active, and whether it is a member of the service's organization. ``acts_for_user`` is whether the
-    request names a user to act for, ``may_act_for_users`` whether the token has that right.
+    exists and is active, and whether it is a member of the service's organization. ``acts_for_user`` says whether the
+    request names a user to act for, and ``may_act_for_users`` whether the token may act for users.
     """
 
     kind: CallerKind
@@ -97,10 +98,10 @@ class CredentialFacts:
 
 
 def require_valid_credential(credential: CredentialFacts | None) -> None:
-    """Require a token that is known and valid, and entitled to act for the user it names, if any (step 3).
+    """Require a known and valid token that may act for the user whom the request names, if any (step 3).
 
     :raises Unauthenticated: when the token is unknown (``None``), revoked or expired, or its own user is inactive.
-    :raises Forbidden: when the token may not act for the user.
+    :raises Forbidden: when the token may not act for that user.
     """
     if credential is None or credential.revoked:
         raise Unauthenticated("Invalid token")
@@ -119,7 +120,7 @@ def require_valid_credential(credential: CredentialFacts | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """The scopes that a family of endpoints requires, by HTTP method; any one scope of the set suffices.
+    """The scopes that a group of endpoints requires, by HTTP method. Any one scope of the set suffices.
 
     ``without_feature`` holds the methods that remain allowed when the organization's plan loses the feature.
     """
@@ -130,7 +131,7 @@ class Permission:
     without_feature: frozenset[str] = frozenset()
 
     def required_feature(self, method: str) -> Feature | None:
-        """The feature that the organization's plan must include for this method."""
+        """Return the feature that the organization's plan must include for this method, if any."""
         return None if method in self.without_feature else self.feature
 
 
@@ -142,7 +143,7 @@ _ORGANIZATION_READ = _scopes("org:read", "org:write", "org:admin")
 _INCIDENT_WRITE = _scopes("org:write", "org:admin", "project:read", "project:write", "project:admin")
 _INCIDENT_READ = _INCIDENT_WRITE | {"org:read"}
 _OPEN = _scopes("org:write", "org:admin", "project:write", "project:admin")
-"""The scopes that allow opening an incident and setting any status but closed."""
+"""The scopes that allow opening an incident and setting any status except closed."""
 
 INCIDENT: Final = Permission(
     "incident",
@@ -156,12 +157,12 @@ _PROJECT_RULE_WRITE = _scopes("project:write", "project:admin", "alerts:write")
 _PROJECT_RULE_READ = _PROJECT_RULE_WRITE | {"project:read", "alerts:read"}
 _CHANGES: Final = ("POST", "PUT", "DELETE")
 _DOWNGRADED: Final = _scopes("DELETE")
-"""An organization whose plan lost the feature may still delete its rules."""
+"""The methods that remain allowed without the feature, so that an organization can still delete its rules."""
 
 _OF_ORGANIZATION = {"GET": _RULE_READ} | dict.fromkeys(_CHANGES, _RULE_WRITE)
 _OF_PROJECT = {"GET": _PROJECT_RULE_READ} | dict.fromkeys(_CHANGES, _PROJECT_RULE_WRITE)
 ALERT_RULES: Final = Permission("alert rules", _OF_ORGANIZATION, Feature.INCIDENTS)
-"""The list of rules, their triggers and their observations. Every method requires the feature."""
+"""The permission for the list of rules, their triggers and their observations. Every method requires the feature."""
 ALERT_RULE: Final = Permission("alert rule", _OF_ORGANIZATION, Feature.INCIDENTS, without_feature=_DOWNGRADED)
 PROJECT_ALERT_RULES: Final = Permission("project's alert rules", _OF_PROJECT, Feature.INCIDENTS)
 PROJECT_ALERT_RULE: Final = Permission(
@@ -185,7 +186,7 @@ PROJECTS: Final = Permission(
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
 COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
-"""The bulk endpoint; every item is also checked against the permission of its own endpoint."""
+"""The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""
 
 
 @lru_cache(maxsize=64)
@@ -198,10 +199,11 @@ def _role_scopes(role: Role, *, alerts_member_write: bool, events_member_admin: 
 
 
 def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset[str]:
-    """Return the actor's scopes in the organization: those of the role that the token also carries.
+    """Return the actor's scopes in the organization: those that both the role and the token include.
 
-    A key of the organization has every scope: step 4 already limits it to its own. A service without scopes has none,
-    whether or not it acts for a member, because only a session is limited by the role alone.
+    One of the organization's API keys has every scope here, because step 4 has already limited it to its own scopes. A
+    service token without scopes has none, even if it acts for a member, because only a session is limited by the role
+    alone.
     """
     if actor.is_person:
         if actor.role is None:
@@ -220,7 +222,7 @@ def effective_scopes(actor: Actor, organization: OrganizationFacts) -> frozenset
 
 
 def require_token_scope(actor: Actor, permission: Permission, method: str) -> None:
-    """Require one of the permission's scopes for the method among the token's own (step 4). Sessions pass.
+    """Require that the token has one of the permission's scopes for the method (step 4). Sessions pass.
 
     :raises Forbidden: when the token has none of the scopes, or the permission does not allow the method.
     """
@@ -233,7 +235,7 @@ def require_token_scope(actor: Actor, permission: Permission, method: str) -> No
 def require_organization_access(
     actor: Actor, organization: OrganizationFacts, permission: Permission, method: str
 ) -> None:
-    """Require a scope in the organization (step 8), then the feature in its plan (step 9).
+    """Require one of the permission's scopes in the organization (step 8), then the feature in its plan (step 9).
 
     :raises Forbidden: when the actor has none of the permission's scopes in this organization.
     :raises NotFound: when the organization's plan does not include the feature.
@@ -248,7 +250,7 @@ def require_organization_access(
 
 
 def has_project_access(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether the actor has access to the project. Inactive projects are inaccessible to everyone."""
+    """Whether the actor has access to the project. Nobody has access to an inactive project."""
     if not project.active:
         return False
     if actor.kind is CallerKind.SYSTEM:
@@ -261,7 +263,7 @@ def has_project_access(actor: Actor, organization: OrganizationFacts, project: P
 
 
 def is_project_member(actor: Actor, project: ProjectFacts) -> bool:
-    """Whether the actor belongs to an active team attached to the project, which is stricter than having access."""
+    """Whether the actor belongs to an active team of the project. This is stricter than having access."""
     return not actor.teams.isdisjoint(project.teams)
 
 
@@ -280,7 +282,7 @@ def require_project_access(actor: Actor, organization: OrganizationFacts, projec
 
 
 def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
-    """Require a write scope for setting this status; everyone who may change an incident may close it.
+    """Require a write scope to set the status, unless it is closed: everyone who may change an incident may close it.
 
     :raises Forbidden: when the status is not closed and the actor has no write scope.
     """
@@ -291,7 +293,7 @@ def require_status_scope(actor: Actor, organization: OrganizationFacts, status: 
 
 
 def require_comment_author(actor: Actor) -> None:
-    """Require a person as the author of a comment (step 6), with Sentry's own message for API keys.
+    """Require that a comment's author is a person (step 6). API keys are refused with the message that Sentry uses.
 
     :raises Forbidden: when the actor is neither a person nor a service acting for one.
     """
@@ -301,7 +303,7 @@ def require_comment_author(actor: Actor) -> None:
 
 
 def require_person(actor: Actor) -> None:
-    """Require a person, or a service that acts for one: the change will carry the person's name.
+    """Require a person, or a service that acts for one, because the change is attributed to a person.
 
     :raises Forbidden: when the actor is an API key, or a service that acts for nobody.
     """
@@ -310,7 +312,7 @@ def require_person(actor: Actor) -> None:
 
 
 def require_service(actor: Actor) -> None:
-    """Require a service that acts in its own name.
+    """Require a service that acts as itself, not for a person.
 
     :raises Forbidden: when the actor is a person, an API key, or a service that acts for a person.
     """
@@ -318,11 +320,25 @@ def require_service(actor: Actor) -> None:
         raise Forbidden
 
 
-def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether a list that is not filtered by project includes this one.
+def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:
+    """Require an actor who may submit this type of command at all.
 
-    People see the projects of their teams, services every project. API keys belong to no team, so they must name
-    projects.
+    People, and services that act for a person, may submit any command that is for people. A service that acts in its
+    own name may only submit commands that are for services.
+
+    :raises Forbidden: if the command is not for this kind of actor. API keys may not submit any command.
+    """
+    if not for_people:
+        require_service(actor)
+    elif not (for_services and actor.kind is CallerKind.SERVICE):
+        require_person(actor)
+
+
+def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
+    """Whether a list that is not filtered by project includes this project.
+
+    People see their teams' projects, and services see every project. API keys do not belong to a team, so they must
+    filter the list by project.
     """
     if not has_project_access(actor, organization, project):
         return False
@@ -331,7 +347,7 @@ def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project:
 
 @dataclass(frozen=True, slots=True)
 class TeamFacts:
-    """The attributes of a team that decide access; ``name`` appears in the refusal."""
+    """The attributes of a team that determine access. ``name`` appears in the refusal."""
 
     id: int
     organization_id: int
@@ -340,15 +356,15 @@ class TeamFacts:
 
 
 def require_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> None:
-    """Require access to the team, as filtering a list by a team does.
+    """Require access to a team by which the actor filters a list.
 
-    :raises Forbidden: when the team is inactive, belongs to another organization, or is out of the actor's reach.
+    :raises Forbidden: when the team is inactive, belongs to another organization, or is not accessible to the actor.
     """
     if not has_team_access(actor, organization, team):
         raise Forbidden(f"Error: You do not have permission to access {team.name}")
 
 
 def has_team_access(actor: Actor, organization: OrganizationFacts, team: TeamFacts) -> bool:
-    """Whether the actor would have access to a project of this team alone."""
+    """Whether the actor would have access to a project that is attached only to this team."""
     project = ProjectFacts(id=0, active=team.active, teams=frozenset({team.id}))
     return team.organization_id == organization.id and has_project_access(actor, organization, project)

@@ -1,8 +1,8 @@
-"""The refusals: every expected negative answer.
+"""Refusals: one exception class for each kind of expected negative answer.
 
 A refusal is final. It carries the HTTP status and the JSON body that the caller receives, whether the gateway raises
 it before a command is accepted or the worker records it as the command's outcome. Any other exception is an error: the
-command is retried, then parked as a dead letter.
+command is retried and, if the last attempt fails, becomes dead.
 
     Refusal
     ├── Unauthenticated 401       ├── Conflict 409
@@ -28,7 +28,7 @@ FIELD_NOT_NULL: Final = "This field may not be null."
 
 
 class Refusal(Exception):
-    """An expected negative answer: ``status`` is the HTTP status, ``body`` the JSON body."""
+    """An expected negative answer to a caller, with an HTTP ``status`` and a JSON ``body``."""
 
     status: ClassVar[int]
 
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers that HTTP requires of this response."""
+        """The headers that HTTP requires in the response."""
         return {}
 
 
@@ -52,12 +52,12 @@ class Unauthenticated(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The authentication scheme (RFC 9110 §11.6.1)."""
+        """The ``WWW-Authenticate`` header, which names the authentication scheme (RFC 9110 §11.6.1)."""
         return {"WWW-Authenticate": "Bearer"}
 
 
 class Forbidden(Refusal):
-    """403: the caller is authenticated and lacks the permission."""
+    """403: the caller is authenticated but lacks the required permission."""
 
     status = 403
 
@@ -85,7 +85,7 @@ class MethodNotAllowed(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The methods that the endpoint supports (RFC 9110 §15.5.6)."""
+        """The ``Allow`` header, which lists the methods that the endpoint supports (RFC 9110 §15.5.6)."""
         return {"Allow": ", ".join(self.allowed)}
 
 
@@ -99,7 +99,7 @@ class MalformedRequest(Refusal):
 
 
 class InvalidFields(Refusal):
-    """400: the request was parsed and has invalid values; the body lists the errors by field."""
+    """400: the request can be parsed but contains invalid values. The body lists the errors by field."""
 
     status = 400
 
@@ -108,7 +108,7 @@ class InvalidFields(Refusal):
 
 
 class StringRefusal(Refusal):
-    """400 with a bare JSON string as its body, where Sentry's incident API has one."""
+    """400 with a bare JSON string as its body, for the errors that have one in Sentry's incident API."""
 
     status = 400
 
@@ -117,7 +117,7 @@ class StringRefusal(Refusal):
 
 
 class ListRefusal(Refusal):
-    """400 with a JSON array of one string as its body, where Sentry's incident API has one."""
+    """400 with a one-string JSON array as its body, for the errors that have one in Sentry's incident API."""
 
     status = 400
 
@@ -126,7 +126,7 @@ class ListRefusal(Refusal):
 
 
 class Gone(Refusal):
-    """410: the requested change was already made."""
+    """410: the requested change has already been made."""
 
     status = 410
 
@@ -135,7 +135,7 @@ class Gone(Refusal):
 
 
 class Conflict(Refusal):
-    """409: the change contradicts the current state of the resource."""
+    """409: the change conflicts with the resource's current state."""
 
     status = 409
 
@@ -144,7 +144,7 @@ class Conflict(Refusal):
 
 
 class StaleVersion(Refusal):
-    """412: the resource changed after the caller read the version in ``If-Match``."""
+    """412: the resource has changed since the version that the caller sent in ``If-Match``."""
 
     status = 412
 
@@ -153,7 +153,7 @@ class StaleVersion(Refusal):
 
 
 class BodyTooLarge(Refusal):
-    """413: the body exceeds the endpoint's ``limit``, in bytes."""
+    """413: the body exceeds the endpoint's ``limit``, which is in bytes."""
 
     status = 413
 
@@ -162,7 +162,7 @@ class BodyTooLarge(Refusal):
 
 
 class UnsupportedMediaType(Refusal):
-    """415: the body is not JSON."""
+    """415: the request body is not JSON."""
 
     status = 415
 
@@ -171,7 +171,7 @@ class UnsupportedMediaType(Refusal):
 
 
 class IdempotencyKeyReused(Refusal):
-    """422: the ``Idempotency-Key`` was already used for another request."""
+    """422: the ``Idempotency-Key`` was already used for a different request."""
 
     status = 422
 
@@ -180,7 +180,7 @@ class IdempotencyKeyReused(Refusal):
 
 
 class TooManyRequests(Refusal):
-    """429: the caller exceeds its rate limit; ``retry_after`` is in seconds."""
+    """429: the caller has exceeded its rate limit. ``retry_after`` is in seconds."""
 
     status = 429
 
@@ -190,7 +190,7 @@ class TooManyRequests(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The number of seconds after which the caller may retry."""
+        """The ``Retry-After`` header: the number of seconds after which the caller may retry."""
         return {"Retry-After": str(self.retry_after)}
 
 
@@ -204,5 +204,5 @@ class Unavailable(Refusal):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The number of seconds after which the caller may retry."""
+        """The ``Retry-After`` header: the number of seconds after which the caller may retry."""
         return {"Retry-After": "1"}

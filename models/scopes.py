@@ -1,4 +1,4 @@
-"""The scopes of each role, with Sentry's names."""
+"""The scopes that each role grants, named as in Sentry."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ ROLE_SCOPES: Final[dict[Role, frozenset[str]]] = {
     Role.MANAGER: MANAGER_SCOPES,
     Role.OWNER: OWNER_SCOPES,
 }
-"""The scopes of each role, before the organization's options restrict them."""
+"""The scopes that each role grants, before the organization's options restrict them."""
 
 GLOBAL_ROLES: Final = frozenset({Role.MANAGER, Role.OWNER})
-"""Roles with access to every project, whether or not the organization has open membership."""
+"""The roles that have access to every project, even if the organization does not have open membership."""
 
 ALL_SCOPES: Final = OWNER_SCOPES | {"org:ci", "openid", "profile", "email"}
 """Every scope that a token may have."""

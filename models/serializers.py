@@ -1,6 +1,7 @@
-"""Entities in JSON, as callers see them: for command outcomes and events in the worker and for reads in the gateway.
+"""Serializers for entities in JSON, as callers see them.
 
-Ids are strings; timestamps are ISO 8601 in UTC, with microseconds unless they are zero.
+The worker uses them for command outcomes and events, the gateway for reads. Ids are strings. Timestamps are ISO 8601 in
+UTC, with microseconds unless they are zero.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class UserBriefJson(TypedDict):
 
 
 class EmailJson(TypedDict):
-    """An email address of a user."""
+    """A user's e-mail address."""
 
     id: Id
     email: str
@@ -55,7 +56,7 @@ class EmailJson(TypedDict):
 
 
 class AvatarJson(TypedDict):
-    """The avatar of a user."""
+    """A user's avatar."""
 
     avatarType: str
     avatarUuid: str | None
@@ -86,7 +87,7 @@ def person_brief_json(person: Person) -> UserBriefJson:
 
 
 def person_json(person: Person) -> UserJson:
-    """Serialize a person as Sentry's user object; tocsin stores no passwords, avatars or logins."""
+    """Serialize a person as Sentry's user object. tocsin does not store passwords, avatars or logins."""
     return {
         **person_brief_json(person),
         "avatarUrl": None,
@@ -106,7 +107,7 @@ def person_json(person: Person) -> UserJson:
 
 
 class OrganizationOptionsJson(TypedDict):
-    """The settings of an organization that the policy depends on."""
+    """The organization settings on which the policy depends."""
 
     open_membership: bool
     alerts_member_write: bool
@@ -114,7 +115,7 @@ class OrganizationOptionsJson(TypedDict):
 
 
 class OrganizationJson(TypedDict):
-    """An organization; ``features`` are sorted."""
+    """An organization, with its features sorted."""
 
     id: Id
     slug: str
@@ -153,7 +154,7 @@ def team_or_project_json(row: Mapping[str, Any]) -> TeamOrProjectJson:
 
 
 class MemberJson(TypedDict):
-    """A member of an organization; ``teams`` are sorted slugs."""
+    """A member of an organization. ``teams`` holds sorted slugs."""
 
     id: Id
     role: Role
@@ -162,7 +163,7 @@ class MemberJson(TypedDict):
 
 
 def member_json(member_id: int, *, role: Role, person: Person, teams: Iterable[str]) -> MemberJson:
-    """Serialize a member of an organization; ``teams`` are slugs."""
+    """Serialize a member of an organization. ``teams`` holds slugs."""
     return {"id": str(member_id), "role": role, "user": person_brief_json(person), "teams": sorted(teams)}
 
 
@@ -170,7 +171,7 @@ def member_json(member_id: int, *, role: Role, person: Person, teams: Iterable[s
 
 
 class ActivityJson(TypedDict):
-    """An activity on an incident; ``user`` is null if tocsin itself was the actor."""
+    """An activity on an incident. ``user`` is null if tocsin itself was the actor."""
 
     id: Id
     incidentIdentifier: Id
@@ -184,7 +185,7 @@ class ActivityJson(TypedDict):
 
 
 def activity_json(activity: Activity, *, identifier: int, user: Person | None) -> ActivityJson:
-    """Serialize an activity; ``user`` is its author, ``None`` for tocsin itself."""
+    """Serialize an activity. ``user`` is its author, or ``None`` for tocsin itself."""
     return {
         "id": str(activity.id),
         "incidentIdentifier": str(identifier),
@@ -199,19 +200,22 @@ def activity_json(activity: Activity, *, identifier: int, user: Person | None) -
 
 
 class IncidentRule(NamedTuple):
-    """The alert rule of an incident, at the generation that opened it; ``is_snoozed`` for the reader, now."""
+    """An incident's alert rule, at the generation that opened the incident.
+
+    ``is_snoozed`` says whether the rule is currently snoozed for the reader.
+    """
 
     snapshot: RuleSnapshot
     references: RuleReferences
     is_snoozed: bool
 
     def to_json(self, *, shows_original: bool) -> AlertRuleJson:
-        """Serialize the rule for its incident."""
+        """Serialize the rule as part of its incident."""
         return rule_json(self.snapshot, self.references, is_snoozed=self.is_snoozed, shows_original=shows_original)
 
 
 class SeenByJson(UserJson):
-    """A user who has seen an incident, and when last."""
+    """A user who has seen an incident, with the time at which they last saw it."""
 
     lastSeen: DateTime
 
@@ -235,7 +239,7 @@ class _IncidentFields(TypedDict):
 
 
 class IncidentJson(_IncidentFields):
-    """An incident in a list; ``seenBy``, most recent first, and ``activities`` are null unless they were requested."""
+    """An incident in a list. ``seenBy`` (most recent first) and ``activities`` are null unless they were requested."""
 
     seenBy: list[SeenByJson] | None
     hasSeen: bool | None
@@ -251,13 +255,13 @@ class IncidentDetailsJson(_IncidentFields):
 
 
 class ExpandedAlertRuleJson(AlertRuleJson):
-    """An alert rule in a list; ``latestIncident`` is present only if the query expands it."""
+    """An alert rule in a list. ``latestIncident`` is present only if the ``expand`` query parameter names it."""
 
     latestIncident: NotRequired[IncidentJson | None]
 
 
 class ExpandedAlertRuleDetailsJson(AlertRuleDetailsJson):
-    """A single alert rule; ``latestIncident`` is present only if the query expands it."""
+    """A single alert rule. ``latestIncident`` is present only if the ``expand`` query parameter names it."""
 
     latestIncident: NotRequired[IncidentJson | None]
 
@@ -274,7 +278,7 @@ def incident_json(
 ) -> IncidentJson:
     """Serialize an incident for a list.
 
-    ``projects`` are slugs, ``seen_by`` is ordered with the most recent first, ``viewer`` is the reader's user id.
+    ``projects`` holds slugs, ``seen_by`` is ordered with the most recent first, and ``viewer`` is the reader's user id.
     """
     return {
         "id": str(incident.id),
@@ -307,7 +311,7 @@ def incident_details_json(
     is_subscribed: bool,
     alert_rule: IncidentRule | None,
 ) -> IncidentDetailsJson:
-    """Serialize a single incident; parameters as for :func:`incident_json`."""
+    """Serialize a single incident. The parameters are as for :func:`incident_json`."""
     return {
         **incident_json(incident, projects=projects, alert_rule=alert_rule, shows_original=True),
         "seenBy": _seen_by_json(seen_by),
@@ -322,7 +326,7 @@ def _seen_by_json(seen_by: Sequence[tuple[Person, datetime]]) -> list[SeenByJson
 
 
 def incident_in_event(incident: Incident) -> dict[str, JSON]:
-    """Serialize an incident for the data of an event."""
+    """Serialize an incident for an event's data."""
     return {
         "id": str(incident.id),
         "identifier": str(incident.identifier),
@@ -333,14 +337,14 @@ def incident_in_event(incident: Incident) -> dict[str, JSON]:
 
 
 class SubscriberJson(TypedDict):
-    """A subscriber of an incident."""
+    """A subscriber to an incident."""
 
     user: UserBriefJson
     reason: SubscriptionReason
 
 
 def subscriber_json(person: Person, reason: SubscriptionReason) -> SubscriberJson:
-    """Serialize a subscriber of an incident."""
+    """Serialize a subscriber to an incident."""
     return {"user": person_brief_json(person), "reason": reason}
 
 
@@ -360,7 +364,7 @@ def preview_recipient_json(person: Person, reason: NotificationReason) -> Previe
 
 
 class ObservedJson(TypedDict):
-    """The result of an observation: labels of the triggers that fired and resolved, and the incident now."""
+    """The result of an observation: the labels of the triggers that fired or were resolved, and the rule's incident."""
 
     fired: list[str]
     resolved: list[str]
@@ -369,7 +373,7 @@ class ObservedJson(TypedDict):
 
 
 def observed_json(evaluation: Evaluation, *, incident: IncidentJson | None) -> ObservedJson:
-    """Serialize the result of an observation; ``incident`` is the rule's incident after it."""
+    """Serialize the result of an observation. ``incident`` is the rule's incident after the observation."""
     serialized: ObservedJson = {"fired": evaluation.fired, "resolved": evaluation.resolved, "incident": incident}
     if evaluation.ignored is not None:
         serialized["ignored"] = evaluation.ignored
@@ -377,7 +381,7 @@ def observed_json(evaluation: Evaluation, *, incident: IncidentJson | None) -> O
 
 
 class TriggerCountJson(TypedDict):
-    """How many times in a row a trigger's threshold was met, and was not met while the trigger was active."""
+    """The counts of consecutive values that breached a trigger's threshold, or resolved it while it was active."""
 
     alerts: int
     resolves: int
@@ -432,14 +436,14 @@ class EventReferenceJson(TypedDict):
 
 
 class IncidentReferenceJson(TypedDict):
-    """The incident of a notification."""
+    """The incident that a notification refers to."""
 
     identifier: Id
     title: str
 
 
 class ActivityReferenceJson(TypedDict):
-    """The activity of a notification."""
+    """The activity that a notification refers to."""
 
     id: Id
 
@@ -474,7 +478,7 @@ def notification_json(row: Any) -> NotificationJson:
 
 
 def _notification_text(row: Any) -> str:
-    # The comment as it is now, so that edits show in notifications that were sent before.
+    # The current comment, so that an edit also changes notifications that were sent before it.
     if row.activity_type == ActivityType.STATUS_CHANGE and not row.comment:
         old, new = (IncidentStatus(int(value)).label for value in (row.previous_value, row.value))
         return f"changed status from {old} to {new}"
@@ -485,14 +489,14 @@ def _notification_text(row: Any) -> str:
 
 
 class OutcomeJson(TypedDict):
-    """The outcome of a command: HTTP status and response body."""
+    """A command's outcome: the HTTP status and the response body."""
 
     status: int
     body: Any
 
 
 class CommandJson(TypedDict):
-    """A command and, once it is finished, its outcome; ``organization`` is a slug."""
+    """A command and, once it is finished, its outcome. ``organization`` is a slug."""
 
     id: Uuid
     type: str
@@ -507,7 +511,7 @@ class CommandJson(TypedDict):
 
 
 def command_json(command: Mapping[str, Any], *, organization: str | None) -> CommandJson:
-    """Serialize a command from its row in the ledger; ``organization`` is a slug."""
+    """Serialize a command from its row in the ledger. ``organization`` is a slug."""
     is_finished = command["outcome_status"] is not None
     return {
         "id": str(command["id"]),

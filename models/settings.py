@@ -1,6 +1,6 @@
-"""The base of all settings, and the list of every setting's name.
+"""The base class of all settings, and the name and purpose of every setting.
 
-Each package's own ``settings.py`` subclasses :class:`Settings`; an entry point builds the object once and passes it
+Each package's own ``settings.py`` subclasses :class:`Settings`. An entry point builds the object once and passes it
 down. No module reads the environment when it is imported.
 """
 
@@ -32,18 +32,21 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }
-"""The purpose of every setting by name, as printed by `tocsin doctor`. Any other ``TOCSIN_`` name is an error."""
+"""The purpose of each setting, by name, as printed by `tocsin doctor`. Any other ``TOCSIN_`` name is an error."""
 
 SECRET_SETTING_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TOCSIN_SECRET", "TOCSIN_SMTP_URL"})
-"""Settings whose secret part is masked when they are printed."""
+"""The settings whose secret parts are masked in output."""
 
 
 class SettingsError(Exception):
-    """A setting is unknown, missing or invalid; the message names it and says what to do."""
+    """A setting is unknown, missing or invalid. The message names the setting and says what to do."""
 
 
 class Settings(BaseSettings):
-    """The base of a package's settings, read from the environment, then from ``.env`` in the working directory."""
+    """The base class of a package's settings.
+
+    Values are read from the environment, or else from ``.env`` in the working directory.
+    """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_prefix="TOCSIN_")
 
@@ -64,7 +67,7 @@ class Settings(BaseSettings):
 
 
 class DatabaseSettings(Settings):
-    """The settings of a process that needs only the database."""
+    """Settings for a process that needs only the database."""
 
     database_url: str = Field(validation_alias="DATABASE_URL")
 
@@ -75,9 +78,9 @@ class DatabaseSettings(Settings):
 
 
 def sqlalchemy_url(url: str) -> str:
-    """Return a PostgreSQL URL in the form that makes SQLAlchemy use psycopg.
+    """Return the PostgreSQL URL in the form that makes SQLAlchemy use psycopg.
 
-    :raises ValueError: when it is not the URL of a PostgreSQL database.
+    :raises ValueError: when the URL is not that of a PostgreSQL database.
     """
     for scheme in ("postgresql+psycopg://", "postgresql://", "postgres://"):
         if url.startswith(scheme):
@@ -88,7 +91,7 @@ def sqlalchemy_url(url: str) -> str:
 def check_setting_names(environment: Mapping[str, str], *, dotenv: Path = Path(".env")) -> None:
     """Check that every ``TOCSIN_`` name in the environment and in ``.env`` is a known setting.
 
-    :raises SettingsError: when a name is unknown; the message suggests the closest known one.
+    :raises SettingsError: when a name is unknown. The message suggests the closest known name.
     """
     for name in [*environment, *dotenv_values(dotenv)]:
         if name.startswith("TOCSIN_") and name not in SETTING_NAMES:
@@ -98,6 +101,6 @@ def check_setting_names(environment: Mapping[str, str], *, dotenv: Path = Path("
 
 
 def environment_name(settings: type[Settings], field: str) -> str:
-    """Return the name of the environment variable that a field of the settings is read from."""
+    """Return the name of the environment variable from which a settings field is read."""
     alias = settings.model_fields[field].validation_alias if field in settings.model_fields else field
     return alias if isinstance(alias, str) else f"TOCSIN_{field.upper()}"

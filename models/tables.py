@@ -1,4 +1,4 @@
-"""Import every module that defines tables, so that ``METADATA`` is complete for Alembic and for tests."""
+"""All modules that define tables, imported so that ``METADATA`` is complete for Alembic and for the tests."""
 
 from __future__ import annotations
 

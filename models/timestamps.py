@@ -1,4 +1,4 @@
-"""Timestamps in JSON: ISO 8601 in UTC."""
+"""Functions that format timestamps for JSON: ISO 8601, in UTC."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 EARLIEST_OBSERVATION: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The earliest timestamp of an observation; the incident that it opens begins before that."""
+"""The earliest timestamp allowed for an observation. An incident that the observation opens begins even earlier."""
 
 
 def iso(moment: datetime) -> str:
-    """Format a timestamp: ``2026-11-23T10:00:00Z``, with microseconds unless they are zero."""
+    """Format a timestamp like ``2026-11-23T10:00:00Z``, with microseconds unless they are zero."""
     return moment.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 

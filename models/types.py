@@ -8,4 +8,4 @@ JSON = Any
 """A parsed JSON value that has not been validated."""
 
 MAX_ID: Final = 2**63 - 1
-"""The largest value of a ``bigint`` id column; no row has a larger id."""
+"""The largest value that a ``bigint`` id column can hold. No row has a larger id."""

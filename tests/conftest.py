@@ -47,7 +47,7 @@ _BROKER_FIXTURES = {"broker", "valkey", "rabbitmq", "rabbitmq_node", "system"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the servers they need."""
+    """Mark tests by the servers they need, and run the fault tests one after another in one process."""
     tests = Path(__file__).parent
     for item in items:
         # The packages' doctests also pass through this hook.
@@ -59,6 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("postgres")
         if fixtures & _SLOW_FIXTURES:
             item.add_marker("slow")
+        if folder == "faults" and not any(item.iter_markers("xdist_group")):
+            item.add_marker(pytest.mark.xdist_group("faults"))
         if not any(item.iter_markers("broker")) and not any(item.iter_markers("postgres")) and folder != "project":
             item.add_marker("unit")
 

@@ -1,1 +1,1 @@
-"""Handling of API requests: endpoint declarations, the pipeline of checks, command submission and responses."""
+"""The handling of API requests: endpoint declarations, the pipeline of checks, command submission and responses."""

@@ -1,4 +1,4 @@
-"""Access to what a request's path names: checks 10 (it exists) and 11 (the caller may access it).
+"""Checks 10 and 11: the resource that a request's path names exists (10), and the caller may access it (11).
 
 Checks 1 to 9 are the same for every endpoint and belong to :mod:`gateway.api.pipeline`.
 """
@@ -12,20 +12,21 @@ from models.refusals import NotFound
 
 
 async def require_incident(context: RequestContext, number: int) -> None:
-    """Require access to one of the incident's projects.
+    """Require that the caller has access to at least one of the incident's projects.
 
     :raises NotFound: if the organization has no incident with this number.
-    :raises Forbidden: if the caller has access to none of its projects.
+    :raises Forbidden: if the caller has access to none of the incident's projects.
     """
     projects = await context.container.queries.incident_projects(context.organization.id, number)
     require_project_access(context.actor, context.organization, projects)
 
 
 async def require_rule(context: RequestContext) -> AlertRule:
-    """Return the alert rule in the path; if the path names a project, the rule has to belong to it.
+    """Return the alert rule in the path. If the path names a project, the rule must belong to that project.
 
     :raises NotFound: if there is no such rule or project.
-    :raises Forbidden: if the caller has access to none of the rule's projects, or not to the project in the path.
+    :raises Forbidden: if the caller has access to none of the rule's projects or, if the path names a project, no
+        access to that one.
     """
     organization, rules = context.organization, context.container.rules
     in_project = "project" in context.path_parameters
@@ -41,7 +42,7 @@ async def require_project(context: RequestContext) -> ProjectFacts:
     """Return the project in the path.
 
     :raises NotFound: if there is no such active project.
-    :raises Forbidden: if the caller has no access to it.
+    :raises Forbidden: if the caller has no access to the project.
     """
     project = await context.container.rules.project(context.organization.id, context.project_slug())
     require_project_access(context.actor, context.organization, [project])

@@ -1,8 +1,8 @@
-"""Parse a webhook request of Prometheus Alertmanager (version 4) into a command.
+"""The parser that turns a webhook request from Prometheus Alertmanager (version 4) into a command.
 
-One request holds one group: the alerts that a route of Alertmanager groups by ``group_by``. A group has one incident,
-identified by ``groupKey``. The group is firing while any of its alerts is. A label that the alerts do not have in
-common is taken from the first alert that is firing.
+One request holds one group: alerts that a route in Alertmanager has grouped by its ``group_by`` labels. Each group has
+one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is. A label that the
+alerts do not share is taken from the first firing alert.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from tasks.commands.fields import (
 
 VERSION: Final = "4"
 DEFAULT_TITLE: Final = "Alert"
-"""The title of an incident whose alerts share neither a summary nor a name."""
+"""The title of an incident whose alerts have no summary and no name."""
 
 
 def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
-    """Return the command that an Alertmanager request body stands for.
+    """Return the command for an Alertmanager request body.
 
-    :raises InvalidFields: if it is not a valid version 4 body; has the errors by field, and of the alerts only the
-        first invalid one.
-    :raises BodyTooLarge: if the command exceeds the limit of a single command.
+    :raises InvalidFields: if the body is not valid in version 4. The exception lists the errors by field. Of the
+        alerts, only the first invalid one is listed.
+    :raises BodyTooLarge: if the command exceeds the size limit for a single command.
     """
     try:
         group = _Group.model_validate(body)
@@ -107,7 +107,7 @@ class _Group(BaseModel):
     group_labels: _Labels = Field(default_factory=dict, alias="groupLabels")
     common_labels: _Labels = Field(default_factory=dict, alias="commonLabels")
     common_annotations: _Labels = Field(default_factory=dict, alias="commonAnnotations")
-    # A body may hold thousands of alerts: validation stops at the first invalid one.
+    # A body may hold thousands of alerts, so validation stops at the first invalid one.
     alerts: Annotated[list[Annotated[_Alert, BeforeValidator(_object)]], FailFast(), BeforeValidator(non_empty_array)]
 
     @cached_property

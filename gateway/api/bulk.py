@@ -1,4 +1,4 @@
-"""Many commands in one request: all are accepted or none, in the order of the list."""
+"""Bulk requests: lists of commands that are accepted together, in order, or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from gateway.api.command_response import accepted_json, command_headers, finished_json, pending_headers
 from gateway.api.context import RequestContext
-from gateway.api.submit import accept_and_wait, ledger_row, request_digest, require_may_submit, validate_command
+from gateway.api.submit import accept_and_wait, ledger_row, request_digest, validate_command
 from gateway.http.parsing import (
     BODY_LIMIT_BYTES,
     is_idempotency_key,
@@ -21,7 +21,7 @@ from gateway.http.responses import HttpResponse, json_response
 from gateway.ledger.acceptance import IdempotencyKey, Submission
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import require_token_scope
+from models.policy import require_may_submit, require_token_scope
 from models.refusals import (
     FIELD_NOT_NULL,
     FIELD_REQUIRED,
@@ -43,7 +43,7 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command of the list; ``source`` is its JSON as received, ``key`` its own idempotency key."""
+    """One command in the list. ``source`` is its JSON as received, and ``key`` is its own idempotency key."""
 
     entry: CatalogEntry
     command: Command
@@ -72,7 +72,7 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
 async def submit_items(
     context: RequestContext, items: Sequence[BulkItem], *, condition: str | None, header_key: str | None, body: JSON
 ) -> HttpResponse:
-    """Submit validated commands; ``body`` is the JSON that they were read from.
+    """Submit validated commands. ``body`` is the JSON from which they were read.
 
     Return 202 with the commands, or 200 if the caller waited and all of them are finished.
 
@@ -108,7 +108,7 @@ def _parse_list(body: Mapping[str, JSON]) -> list[JSON]:
 
 
 def _require_permissions(context: RequestContext, sources: Sequence[JSON]) -> None:
-    # Each type of command needs what its own endpoint needs. Items of unknown type are validation errors later.
+    # Each type of command needs the same permissions here as at its own endpoint. Unknown types are rejected later.
     named = (_entry_of(source) for source in sources if isinstance(source, dict))
     entries = {entry.command_class.name: entry for entry in named if entry is not None}.values()
     for entry in entries:
@@ -118,7 +118,7 @@ def _require_permissions(context: RequestContext, sources: Sequence[JSON]) -> No
         if feature is not None and not context.organization.has(feature):
             raise NotFound
     for entry in entries:
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
 
 
 def _entry_of(source: Mapping[str, JSON]) -> CatalogEntry | None:
@@ -181,7 +181,7 @@ def _make_submission(
     header_key: str | None,
     body: JSON,
 ) -> tuple[list[int], Submission]:
-    """Return the submission, and for each item the index of its row: equal items with one key share a row."""
+    """Return the submission, and the index of each item's row. Equal items with the same key share a row."""
     rows: list[NewCommand] = []
     indexes: list[int] = []
     keys: dict[str, IdempotencyKey] = {}

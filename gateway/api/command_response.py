@@ -1,4 +1,4 @@
-"""From accepted commands to a response: the outcome if it is known, otherwise 202 and where to read it."""
+"""Responses to accepted commands: the outcome if it is known, otherwise 202 and where the outcome can be read."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from models.serializers import CommandJson, command_json
 
 
 def command_response(context: RequestContext, accepted: AcceptedCommand, outcome: Outcome | None) -> HttpResponse:
-    """Return the outcome of a command as the response; 202 with the command if it is not finished."""
+    """Return a command's outcome as a response, or 202 with the command if it is not finished."""
     headers = command_headers(context, [accepted])
     if outcome is None:
         return json_response(202, accepted_json(context, accepted), headers | pending_headers([accepted]))
     problem = accepts_problem_json(context.headers.joined(b"accept"))
     if outcome.status is None:
-        # The command is dead or discarded. Its id is the error id, by which operators find it.
+        # The command is dead or discarded. Its id serves as the error id, by which operators find it.
         return error_response(500, {"detail": "Internal Error", "errorId": str(outcome.id)}, headers, problem=problem)
     if outcome.body is None:
         return HttpResponse(outcome.status, headers=headers)
@@ -38,7 +38,7 @@ def command_response(context: RequestContext, accepted: AcceptedCommand, outcome
 
 
 def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
-    """Return the headers of every response to accepted commands; ``Command-Id`` only if there is exactly one."""
+    """Return the headers for any response to accepted commands, with ``Command-Id`` only if there is exactly one."""
     headers = {}
     if len(accepted) == 1:
         headers["Command-Id"] = str(accepted[0].id)
@@ -50,7 +50,7 @@ def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]
 
 
 def pending_headers(accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
-    """Return the further headers of a 202: when to read the outcome and, for a single command, where."""
+    """Return the additional headers for a 202: when to read the outcome and, for a single command, where."""
     headers = {"Retry-After": "1"}
     if len(accepted) == 1:
         headers["Location"] = f"/api/0/commands/{accepted[0].id}/"

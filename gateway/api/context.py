@@ -1,4 +1,4 @@
-"""The context of one request: parameters, body, caller, organization."""
+"""The context of one request: its parameters, body, caller and organization."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from starlette.datastructures import QueryParams
 
 from gateway.auth import Caller, Credential
 from gateway.container import Container
-from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, Preference, parse_json, parse_prefer
+from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, parse_json
+from gateway.http.preferences import Preference, parse_prefer
 from gateway.http.request_log import RequestRecord
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound
@@ -26,11 +27,11 @@ Result = TypeVar("Result")
 
 @dataclass
 class RequestContext:
-    """A request that has passed the checks of the pipeline.
+    """A request that has passed the pipeline's checks.
 
-    ``path_parameters`` are decoded. ``act_as`` is the user id in ``Act-As``, 0 if the header names no possible user.
-    ``credential`` is what ``caller`` was looked up by. ``deadline`` is the event loop's time by which a command has to
-    be accepted. ``record`` holds the request id and what the request log will contain.
+    ``path_parameters`` are decoded. ``act_as`` is the user id in ``Act-As``, or 0 if the header names no possible user.
+    ``credential`` is the credential by which ``caller`` was looked up. ``deadline`` is the event-loop time by which a
+    command must be accepted. ``record`` holds the request id and the details that the request's log line will contain.
     """
 
     container: Container
@@ -49,14 +50,14 @@ class RequestContext:
 
     @property
     def actor(self) -> Actor:
-        """The caller as the policy sees them."""
+        """The caller as an actor, on whom the policy decides."""
         return self.caller.actor
 
     @property
     def organization(self) -> OrganizationFacts:
         """The organization in the path.
 
-        :raises NotFound: if it does not exist, or the path has none.
+        :raises NotFound: if the organization does not exist, or the path names none.
         """
         if self.caller.organization is None:
             raise NotFound
@@ -64,12 +65,12 @@ class RequestContext:
 
     @cached_property
     def query(self) -> QueryParams:
-        """The query parameters."""
+        """The request's query parameters."""
         return QueryParams(self.query_string)
 
     @property
     def url(self) -> str:
-        """The absolute URL without query parameters."""
+        """The request's absolute URL, without query parameters."""
         return f"{self.base_url}{quote(self.path)}"
 
     @property
@@ -79,13 +80,13 @@ class RequestContext:
 
     @property
     def if_none_match(self) -> str | None:
-        """The ETags that the caller already has."""
+        """The ETags that the caller already has, as the header ``If-None-Match`` lists them."""
         return self.headers.joined(b"if-none-match")
 
     def incident_number(self) -> int:
         """Return the incident number in the path.
 
-        :raises NotFound: if it is not a possible number.
+        :raises NotFound: if the text in the path cannot be an incident number.
         """
         number = identifier(self.path_parameters["identifier"])
         if number is None:
@@ -95,7 +96,7 @@ class RequestContext:
     def row_id(self, name: str) -> int:
         """Return the id in the path parameter ``name``.
 
-        :raises NotFound: if it is not a possible id.
+        :raises NotFound: if the text in the path cannot be an id.
         """
         id_ = identifier(self.path_parameters[name])
         if not id_:
@@ -105,7 +106,7 @@ class RequestContext:
     def project_slug(self) -> str:
         """Return the project slug in the path.
 
-        :raises NotFound: if it is not a possible slug.
+        :raises NotFound: if the text in the path cannot be a slug.
         """
         slug = self.path_parameters["project"]
         if "\0" in slug or slug != slug.strip():
@@ -115,10 +116,10 @@ class RequestContext:
     async def json_body(self) -> JSON:
         """Parse the body as JSON.
 
-        :raises MalformedRequest: if it is not JSON.
+        :raises MalformedRequest: if the body is not JSON.
         """
         return await self.offload(parse_json, self.body)
 
     async def offload(self, work: Callable[[Input], Result], value: Input) -> Result:
-        """Run ``work(value)``, in a thread if the body is large, so that the event loop is not blocked."""
+        """Return ``work(value)``, run in a thread if the body is large, so that the event loop is not blocked."""
         return work(value) if len(self.body) <= BODY_LIMIT_BYTES else await asyncio.to_thread(work, value)

@@ -1,4 +1,4 @@
-"""The declaration of endpoints: path, permission and operations, with what the OpenAPI document needs to know."""
+"""Declarations of endpoints: their paths, permissions and operations, and their descriptions for OpenAPI."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.commands.base import Command
 Handler = Callable[[RequestContext], Awaitable[HttpResponse]]
 
 REPEATABLE_TEXT: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": "string"}}
-"""The schema of a query parameter that may be repeated."""
+"""The schema for a text query parameter that may be repeated."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A query parameter, as described in the OpenAPI document; ``schema`` is a string by default."""
+    """A query parameter, as described in the OpenAPI document. The default ``schema`` is that of a string."""
 
     name: str
     description: str
@@ -30,17 +30,17 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Operation:
-    """One HTTP method of an endpoint. Only ``handle`` affects requests; the rest describes it for OpenAPI.
+    """One HTTP method of an endpoint. Only ``handle`` affects requests. The rest describes the method for OpenAPI.
 
-    :param responses: component name of the body by success status, ``None`` if the response has no body.
+    :param responses: the component name of the response body by success status, or ``None`` if there is no body.
     :param command_class: the command that the request body describes.
-    :param path_fields: fields of that command that the path determines, on the wire's names.
-    :param narrowed: schemas of fields for which this operation accepts less than the command does.
-    :param body: component name of the request body, if it is not that of ``command_class``.
+    :param path_fields: the command's fields that the path determines, by their names on the wire.
+    :param narrowed: schemas for the fields in which this operation accepts less than the command does.
+    :param body: the component name of the request body, if it is not that of ``command_class``.
     :param headers: response headers in addition to those that follow from the flags.
     :param refusals: refusal statuses in addition to the usual ones.
-    :param can_wait: the operation reads ``Prefer: wait``, although it is not a command.
-    :param has_etag: the response has an ETag, and ``If-None-Match`` is read.
+    :param can_wait: whether the operation reads ``Prefer: wait`` even though it is not a command.
+    :param has_etag: whether the response has an ETag and ``If-None-Match`` is read.
     """
 
     handle: Handler
@@ -64,11 +64,11 @@ class Operation:
 class Endpoint:
     """A path with its operations by HTTP method.
 
-    :param tag: groups endpoints in the OpenAPI document.
-    :param permission: what the caller needs in the organization that the path names.
-    :param ops_role: the least role of the operator who may call an endpoint outside of organizations.
-    :param precondition: check 6: judges the caller before the organization is looked at; raises the refusal.
-    :param body_limit: the largest request body in bytes.
+    :param tag: the tag that groups endpoints in the OpenAPI document.
+    :param permission: the permission that the caller needs in the organization that the path names.
+    :param ops_role: the lowest operator role that may call the endpoint, if it is outside any organization.
+    :param precondition: check 6, a check of the caller alone, which raises a refusal if it fails.
+    :param body_limit: the maximum size of a request body in bytes.
     """
 
     path: str

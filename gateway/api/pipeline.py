@@ -1,11 +1,11 @@
-"""The checks that every request passes before its operation handles it, in a fixed order.
+"""The checks that every request must pass, in a fixed order, before its operation handles it.
 
-1. OPTIONS is answered. 2. The origin is allowed. 3. The credential is valid; the body's size and media type are
-accepted. 4. The token has a scope for the permission, or the operator the role. 5. The method is supported. 6. The
-endpoint's precondition holds. 7. The organization exists and is accessible. 8. The scopes suffice in it. 9. Its plan
-includes the feature.
+1. OPTIONS is answered. 2. The origin is allowed. 3. The credential is valid, and the body's size and media type are
+accepted. 4. The token has a scope for the permission, or the operator has the required role. 5. The method is
+supported. 6. The endpoint's precondition holds. 7. The organization exists and is accessible. 8. The caller's scopes
+suffice in the organization. 9. The organization's plan includes the required feature.
 
-The earliest failing check decides the response. Checks 10 and 11 depend on the path: :mod:`gateway.api.access`.
+The first check that fails decides the response. Checks 10 and 11 depend on the path (:mod:`gateway.api.access`).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class EndpointPipeline:
         self._methods = (*endpoint.operations, *(["HEAD"] if "GET" in endpoint.operations else []), "OPTIONS")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to one request; every error becomes a response."""
+        """Respond to one request. Every error becomes a response."""
         started = time.perf_counter()
         record_of(scope).route = self._endpoint.path
         headers = Headers(scope["headers"])
@@ -88,7 +88,7 @@ class EndpointPipeline:
         record.caller = caller.caller_key
         authenticated_at = clock()
         body = await read_body(headers, receive, limit=self._endpoint.body_limit)
-        # The deadline bounds the gateway's own work, not the time in which the caller sends the body.
+        # The deadline limits the gateway's own work, but not the time that the caller takes to send the body.
         deadline += clock() - authenticated_at
         if body:
             require_json_type(headers)
@@ -146,7 +146,7 @@ class EndpointPipeline:
         )
 
     def _method_label(self, scope: Scope) -> str:
-        # Callers may send any word as a method: unknown ones share a label, so that metrics stay bounded.
+        # Callers may send any word as a method. Unknown methods share a label, so that the number of labels is limited.
         method: str = scope["method"]
         return method if method in self._methods else "other"
 
@@ -161,7 +161,7 @@ def _add_cors_headers(response: HttpResponse, origin: str | None, *, is_allowed:
 
 
 def _possible_name(scope: Scope) -> str | None:
-    # PostgreSQL stores no NUL: a name that contains one belongs to no organization.
+    # PostgreSQL cannot store NUL characters, so a name that contains one belongs to no organization.
     organization: str | None = scope["path_params"].get("organization")
     return None if organization is None or "\0" in organization else organization
 

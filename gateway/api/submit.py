@@ -1,7 +1,7 @@
-"""From a request to a command in the ledger: parse, validate, check who may submit it, accept it and wait.
+"""Command submission: the steps from a request to a command in the ledger, and the wait for its outcome.
 
-What the caller receives afterwards is in :mod:`gateway.api.command_response`. Everything that depends on the state of
-incidents and rules is decided by the worker; here only the command's form is checked.
+The response is built in :mod:`gateway.api.command_response`. Only the command's form and its caller's right to submit
+it are checked here. The worker decides everything that depends on the state of incidents and rules.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from gateway.api.access import require_incident
 from gateway.api.command_response import command_response
 from gateway.api.context import RequestContext
 from gateway.http.parsing import (
-    DEFAULT_WAIT_SECONDS,
     expected_version,
     json_digest,
     parse_idempotency_key,
     parse_if_match,
     require_object,
 )
+from gateway.http.preferences import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
 from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome
 from models.base import new_id
-from models.enums import CallerKind, Lane
+from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
-from models.policy import require_person, require_service
+from models.policy import require_may_submit
 from models.refusals import InvalidFields, Refusal
 from models.types import JSON
 from tasks.commands.base import Command
@@ -39,7 +39,7 @@ from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import errors_by_field
 
 AccessCheck = Callable[[RequestContext], Awaitable[object]]
-"""Checks 10 and 11 of an endpoint; raises the refusal."""
+"""A function that makes an endpoint's checks 10 and 11, and raises a refusal if one of them fails."""
 
 NO_FIELDS: Final[Mapping[str, JSON]] = MappingProxyType({})
 
@@ -59,11 +59,11 @@ async def submit_command(
 
     Return the command's outcome, or 202 with the command if it is not finished within the caller's wait time.
 
-    :param incident: number of the incident in the path.
-    :param path_fields: further fields of the command that the path determines.
+    :param incident: the number of the incident in the path.
+    :param path_fields: the command's other fields that the path determines.
     :param has_body: if false, the body is parsed but ignored, and the path determines every field.
-    :param body_field: the field that the whole body is the value of; otherwise the body holds the fields.
-    :param require: a further check of the validated command by this endpoint; raises the refusal.
+    :param body_field: the name of the one field whose value is the whole body. By default, the body holds the fields.
+    :param require: the endpoint's own check of the validated command, which raises a refusal if it fails.
     :param check_access: checks 10 and 11, if the path names something other than an incident.
     :raises Refusal: if the command is not accepted.
     """
@@ -77,15 +77,15 @@ async def submit_command(
         command = validate_command(command_class, from_body | from_path)
         if require is not None:
             require(command)
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
     except Refusal:
-        # Only a caller with access learns what is wrong with the request. This read is made only for malformed ones:
-        # for the others the worker makes these checks.
+        # Only a caller with access may learn what is wrong with the request. For a valid request, the worker makes
+        # these checks, so it costs no read here.
         if incident is not None:
             await require_incident(context, incident)
         if check_access is not None:
             await check_access(context)
-        require_may_submit(context, entry)
+        require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
         raise
     row = ledger_row(context, entry, command, lane=Lane.COMMANDS)
     if entry.is_conditional:
@@ -106,9 +106,9 @@ def _body_fields(body: JSON, command_class: type[Command], body_field: str | Non
 def validate_command(
     command_class: type[Command], fields: Mapping[str, JSON], validation_context: Mapping[str, bool] | None = None
 ) -> Command:
-    """Return the command with these fields; ``validation_context`` sets how strictly nested objects are read.
+    """Return the command with these fields. ``validation_context`` sets how strictly nested objects are checked.
 
-    :raises InvalidFields: if the fields are not valid; its body has the errors by field.
+    :raises InvalidFields: if a field is invalid. The exception's body lists the errors by field.
     """
     try:
         return command_class.model_validate(fields, context=dict(validation_context or {}))
@@ -116,22 +116,8 @@ def validate_command(
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
 
 
-def require_may_submit(context: RequestContext, entry: CatalogEntry) -> None:
-    """Require a caller who may submit this type of command at all.
-
-    People may submit a command unless it is for services only; services need a command marked for them.
-
-    :raises Forbidden: if the caller is an API key, or a service without a person for whom it acts; or if the command
-        is for services only and the caller is not one.
-    """
-    if not entry.for_people:
-        require_service(context.actor)
-    elif not (entry.for_services and context.actor.kind is CallerKind.SERVICE):
-        require_person(context.actor)
-
-
 def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
-    """Return the command as a row of the ledger."""
+    """Return the command as a row for the ledger."""
     organization = context.organization.id
     user = context.actor.user_id
     return NewCommand(
@@ -150,16 +136,17 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
 
 
 def request_digest(context: RequestContext, condition: str | None, body: JSON) -> str:
-    """Return the digest that equal requests share: of method, path, ``Act-As``, ``If-Match`` and the JSON body."""
+    """Return a digest of the method, path, ``Act-As``, ``If-Match`` and JSON body, which equal requests share."""
     return json_digest(context.method, context.path, context.act_as, condition, body)
 
 
 async def accept_and_wait(
     context: RequestContext, submission: Submission, *, default_wait_seconds: int
 ) -> tuple[tuple[AcceptedCommand, ...], dict[UUID, Outcome] | None]:
-    """Accept commands, then wait for their outcomes as long as the caller prefers, or else the default.
+    """Accept commands, then wait for their outcomes as long as the caller prefers, or for the default time.
 
-    Return the accepted commands, and their outcomes by command id; ``None`` if some are not finished in time.
+    Return the accepted commands and their outcomes by command id, or ``None`` instead of the outcomes if any command
+    is not finished in time.
 
     :raises Refusal: if none of the commands is accepted.
     """
@@ -168,12 +155,12 @@ async def accept_and_wait(
     seconds = context.preference.effective_wait_seconds(default=default_wait_seconds)
     if seconds <= 0:
         return await _accept(context, submission), None
-    # The wait begins before acceptance: a worker may finish a command before this coroutine continues.
+    # The wait begins before acceptance, because a worker may finish a command before this coroutine continues.
     with container.outcomes.expect(row.id for row in submission.rows) as wait:
         accepted = await _accept(context, submission)
         if wait.ids.issuperset(each.id for each in accepted):
             return accepted, await wait.outcomes(seconds=seconds)
-    # Replays: an earlier request with the same key brought commands with other ids.
+    # Some commands are replays: an earlier request with the same key submitted them, with other ids.
     with container.outcomes.expect(each.id for each in accepted) as wait:
         container.outcomes.refresh(wait.ids)
         return accepted, await wait.outcomes(seconds=seconds)

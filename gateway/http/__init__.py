@@ -1,1 +1,1 @@
-"""HTTP without knowledge of the domain: parsing, responses, pagination, request log."""
+"""HTTP parsing, responses, pagination and the request log, without any knowledge of the domain."""

@@ -1,6 +1,6 @@
-"""Keyset pagination, in the ``Link`` header format of Sentry's API.
+"""Keyset pagination in the ``Link`` header format that Sentry's API uses.
 
-A cursor holds the sort key of a row, so that a page costs the same however far it is from the start.
+A cursor holds a row's sort key, so that every page costs the same, however far it is from the start.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from models.types import JSON, MAX_ID
 MAX_PER_PAGE: Final = 100
 
 Key = tuple[Any, ...]
-"""The sort key of a row: the values of its sort columns, of which the last is unique."""
+"""A row's sort key: the values of the sort columns, the last of which is unique."""
 
 Serializer = Callable[[Any], JSON]
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A position in a list and a reading direction; without a key, the start of the list in that direction.
+    """A position in a list, with a reading direction.
 
-    ``includes`` means that the page contains the row with the key itself.
+    A cursor without a key stands for the start of the list in that direction. ``includes`` means that the page contains
+    the row with the cursor's key, too.
     """
 
     key: Key | None = None
@@ -41,26 +42,26 @@ class Cursor:
     includes: bool = False
 
     def encode(self) -> str:
-        """Encode the cursor as the opaque text that callers receive."""
+        """Return the cursor as the opaque text that callers receive."""
         parts = [int(self.backwards), int(self.includes), None if self.key is None else list(self.key)]
         return base64.urlsafe_b64encode(orjson.dumps(parts)).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A requested page: at most ``size`` rows from the cursor on."""
+    """A requested page, which holds at most ``size`` rows from the cursor on."""
 
     cursor: Cursor
     size: int
 
     @property
     def limit(self) -> int:
-        """The number of rows to read: one more than the page shows tells whether another page follows."""
+        """The number of rows to read: one more than the page shows, to tell whether another page follows."""
         return self.size + 1
 
 
 def cursor_int(value: JSON) -> int:
-    """Return an integer of a cursor's key.
+    """Return the value if it is an integer, as a cursor's key requires.
 
     :raises ValueError: if the value is not an integer that PostgreSQL can store.
     """
@@ -70,9 +71,9 @@ def cursor_int(value: JSON) -> int:
 
 
 def cursor_text(value: JSON) -> str:
-    """Return a text of a cursor's key.
+    """Return the value if it is text, as a cursor's key requires.
 
-    :raises ValueError: if the value is not a text that PostgreSQL can store.
+    :raises ValueError: if the value is not text that PostgreSQL can store.
     """
     if not isinstance(value, str) or "\0" in value:
         raise ValueError
@@ -80,7 +81,7 @@ def cursor_text(value: JSON) -> str:
 
 
 def cursor_time(value: JSON) -> datetime:
-    """Return a timestamp of a cursor's key; without an offset it is in UTC.
+    """Parse a timestamp from a cursor's key. A timestamp without an offset is in UTC.
 
     :raises ValueError: if the value is not an ISO 8601 timestamp.
     """
@@ -93,7 +94,8 @@ def parse_page(
 ) -> Page:
     """Return the page that the query parameters ``per_page`` and ``cursor`` request.
 
-    ``default`` is the page size without ``per_page``; ``key_parsers`` validate the values of the cursor's key in order.
+    ``default`` is the page size if ``per_page`` is absent. ``key_parsers`` parse the values of the cursor's key, in
+    order.
 
     :raises MalformedRequest: if ``per_page`` or ``cursor`` is invalid.
     """
@@ -109,9 +111,9 @@ def page_response(
     url: str,
     query: QueryParams,
 ) -> HttpResponse:
-    """Return the rows of a page as a response with a ``Link`` header.
+    """Return a page's rows as a response with a ``Link`` header.
 
-    ``rows`` are up to ``page.limit`` rows in the order in which the page was read.
+    ``rows`` holds up to ``page.limit`` rows, in the order in which they were read.
     """
     has_more = len(rows) > page.size
     shown = list(rows[: page.size])
@@ -119,8 +121,8 @@ def page_response(
     if backwards:
         shown.reverse()
     before, after = _neighbours(page.cursor, [key_of(row) for row in shown])
-    # In the reading direction the extra row tells whether there is more; in the other direction there is the row that
-    # the cursor came from.
+    # In the reading direction, the extra row tells whether there are more rows. In the other direction, there is at
+    # least the row that the cursor came from.
     has_before = has_more if backwards else page.cursor.key is not None
     has_after = page.cursor.key is not None if backwards else has_more
     links = (_link(url, query, "previous", before, has=has_before), _link(url, query, "next", after, has=has_after))
@@ -128,7 +130,7 @@ def page_response(
 
 
 def slice_page(rows: Sequence[Any], page: Page, *, key_of: Callable[[Any], Key], descending: bool = False) -> list[Any]:
-    """Return the rows of a page from all rows in key order: for lists that are computed and not queried."""
+    """Return a page's rows, chosen from all rows in key order: for lists that are computed instead of queried."""
     at, backwards = page.cursor.key, page.cursor.backwards
     ordered = list(reversed(rows)) if backwards else list(rows)
     if at is None:
@@ -141,7 +143,7 @@ def slice_page(rows: Sequence[Any], page: Page, *, key_of: Callable[[Any], Key],
 def _neighbours(cursor: Cursor, keys: Sequence[Key]) -> tuple[Cursor, Cursor]:
     if keys:
         return Cursor(keys[0], backwards=True), Cursor(keys[-1])
-    # An empty page: one neighbour is this position, the other begins with the row that the cursor came from.
+    # The page is empty: one neighbour is at this position, and the other begins with the row that the cursor came from.
     here, back = cursor, Cursor(cursor.key, backwards=not cursor.backwards, includes=not cursor.includes)
     return (here, back) if cursor.backwards else (back, here)
 

@@ -1,4 +1,4 @@
-"""Parse what a request contains: headers, preferences, conditions, JSON bodies. Strict, and without I/O of its own."""
+"""Strict parsers for request headers, preferences, conditions and JSON bodies, which do no I/O of their own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final
 
 from starlette.types import Receive
@@ -17,21 +15,19 @@ from models.types import JSON, MAX_ID
 from tasks.commands.fields import OBJECT_ERRORS_KEY, identifier, not_an_object
 
 BODY_LIMIT_BYTES: Final = 64 * 1024
-"""The largest request body, and the largest item of a body that holds many."""
+"""The maximum size of a request body, and of each item in a body that holds many items."""
 
 LARGE_BODY_LIMIT_BYTES: Final = 8 * 1024 * 1024
-"""The largest request body that holds many items."""
+"""The maximum size of a request body that holds many items."""
 
 MAX_NESTING: Final = 20
-MAX_WAIT_SECONDS: Final = 30
-DEFAULT_WAIT_SECONDS: Final = 10
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[!-~]{1,255}")
 _IF_MATCH: Final = re.compile(r'"[0-9]{1,19}(-[!#-~]*)?"')
 
 
 class Headers:
-    """The headers of a request by lower-case name; knows which ones were sent more than once."""
+    """A request's headers by lower-case name, including those that were sent more than once."""
 
     __slots__ = ("_repeated", "_values")
 
@@ -45,7 +41,7 @@ class Headers:
                 self._values[name] = value
 
     def get(self, name: bytes) -> str | None:
-        """Return the value of a header, the first if it is repeated, ``None`` if it is absent."""
+        """Return a header's value: the first one if the header is repeated, ``None`` if it is absent."""
         value = self._values.get(name)
         return None if value is None else value.decode("latin-1").strip(" \t")
 
@@ -54,7 +50,7 @@ class Headers:
         return name in self._repeated
 
     def joined(self, name: bytes) -> str | None:
-        """Return the value of a header that holds a list, its repetitions joined by commas."""
+        """Return the value of a header that holds a list. The values of a repeated header are joined by commas."""
         if name in self._repeated:
             return ", ".join(value.decode("latin-1") for value in self._repeated[name])
         return self.get(name)
@@ -62,7 +58,7 @@ class Headers:
     def single(self, name: bytes, display_name: str) -> str | None:
         """Return the value of a header that may be sent only once.
 
-        :raises MalformedRequest: if it is repeated.
+        :raises MalformedRequest: if the header is repeated.
         """
         if name in self._repeated:
             raise MalformedRequest(f"{display_name} may be sent only once.")
@@ -73,9 +69,9 @@ class Headers:
 
 
 def parse_bearer_token(headers: Headers) -> bytes:
-    """Return the SHA-256 digest of the bearer token, by which tokens are stored.
+    """Return the bearer token's SHA-256 digest, which is stored instead of the token.
 
-    :raises Unauthenticated: if there is no bearer token, or more than one credential.
+    :raises Unauthenticated: if there is no bearer token, or if there is more than one credential.
     """
     if headers.is_repeated(b"authorization"):
         raise Unauthenticated("Invalid token")
@@ -86,59 +82,25 @@ def parse_bearer_token(headers: Headers) -> bytes:
 
 
 def parse_act_as(headers: Headers) -> int | None:
-    """Return the user id in ``Act-As: user:ID``; ``None`` without the header, 0 if it names no possible user."""
+    """Return the user id in ``Act-As: user:ID``.
+
+    Return ``None`` if the header is absent, and 0 if it names no possible user.
+    """
     value = headers.get(b"act-as")
     if value is None:
         return None
     kind, _, number = value.partition(":")
-    # No user has the id 0, so that a malformed header is refused like the id of somebody who is not a member.
+    # No user has the id 0, so a malformed header is refused like the id of a user who is not a member.
     return (identifier(number) if kind == "user" and not headers.is_repeated(b"act-as") else None) or 0
-
-
-# --- preferences -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Preference:
-    """How long the caller wants to wait for an outcome; ``wait_seconds`` is ``None`` if that was not stated."""
-
-    respond_async: bool = False
-    wait_seconds: int | None = None
-
-    def effective_wait_seconds(self, *, default: int) -> int:
-        """Return how long to wait, where ``default`` applies if the caller has no preference."""
-        if self.wait_seconds is not None:
-            return self.wait_seconds
-        return 0 if self.respond_async else default
-
-    @property
-    def applied_header(self) -> str | None:
-        """The value of ``Preference-Applied``, ``None`` if no preference was applied."""
-        applied = ["respond-async"] if self.respond_async else []
-        if self.wait_seconds is not None:
-            applied.append(f"wait={self.wait_seconds}")
-        return ", ".join(applied) or None
-
-
-@lru_cache(maxsize=256)
-def parse_prefer(header: str | None) -> Preference:
-    """Parse ``Prefer`` (RFC 7240). Unknown and malformed preferences are ignored; the first of repeated ones counts."""
-    preferences: dict[str, str] = {}
-    for each in (header or "").split(","):
-        name, _, value = each.partition(";")[0].partition("=")
-        preferences.setdefault(name.strip().lower(), value.strip().strip('"'))
-    wait = preferences.get("wait", "")
-    seconds = min(int(wait[:9]), MAX_WAIT_SECONDS) if re.fullmatch(r"[0-9]+", wait) else None
-    return Preference(respond_async=preferences.get("respond-async") == "", wait_seconds=seconds)
 
 
 # --- conditions and idempotency keys ---------------------------------------------------------------------------
 
 
 def parse_idempotency_key(headers: Headers) -> str | None:
-    """Return the value of ``Idempotency-Key``, ``None`` if it is absent.
+    """Return the value of ``Idempotency-Key``, or ``None`` if the header is absent.
 
-    :raises MalformedRequest: if it is not 1 to 255 visible ASCII characters, or repeated.
+    :raises MalformedRequest: if the value is not 1 to 255 visible ASCII characters, or if the header is repeated.
     """
     key = headers.single(b"idempotency-key", "Idempotency-Key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
@@ -152,9 +114,10 @@ def is_idempotency_key(value: JSON) -> bool:
 
 
 def parse_if_match(headers: Headers) -> str | None:
-    """Return the value of ``If-Match``, ``None`` if it is absent.
+    """Return the value of ``If-Match``, or ``None`` if the header is absent.
 
-    :raises MalformedRequest: if it is neither ``*`` nor ``"<version>"`` nor one of our ETags, or repeated.
+    :raises MalformedRequest: if the value is not ``*``, ``"<version>"`` or one of our ETags, or if the header is
+        repeated.
     """
     tag = headers.single(b"if-match", "If-Match")
     if tag is not None and tag != "*" and not _IF_MATCH.fullmatch(tag):
@@ -163,7 +126,7 @@ def parse_if_match(headers: Headers) -> str | None:
 
 
 def expected_version(condition: str | None) -> int | None:
-    """Return the version in an ``If-Match`` value; ``None`` if every version matches."""
+    """Return the version in an ``If-Match`` value, or ``None`` if every version matches."""
     if condition is None or condition == "*":
         return None
     return min(int(condition.strip('"').partition("-")[0]), MAX_ID)
@@ -173,10 +136,10 @@ def expected_version(condition: str | None) -> int | None:
 
 
 async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
-    """Read the request body, at most ``limit`` bytes.
+    """Read the request body, which may have at most ``limit`` bytes.
 
-    :raises BodyTooLarge: if it exceeds the limit.
-    :raises MalformedRequest: if the client disconnects before its end.
+    :raises BodyTooLarge: if the body exceeds the limit.
+    :raises MalformedRequest: if the client disconnects before the body is complete.
     """
     length = headers.get(b"content-length")
     if length is None and headers.get(b"transfer-encoding") is None:
@@ -198,9 +161,9 @@ async def read_body(headers: Headers, receive: Receive, *, limit: int) -> bytes:
 
 
 def require_json_type(headers: Headers) -> None:
-    """Require a JSON media type; a body without ``Content-Type`` counts as JSON.
+    """Require a JSON media type. A body without ``Content-Type`` counts as JSON.
 
-    :raises UnsupportedMediaType: if the media type is another one.
+    :raises UnsupportedMediaType: if the body has any other media type.
     """
     content_type = headers.get(b"content-type")
     if content_type is None:
@@ -211,10 +174,10 @@ def require_json_type(headers: Headers) -> None:
 
 
 def parse_json(body: bytes) -> JSON:
-    """Parse a body as JSON; an empty body is an empty object.
+    """Parse a body as JSON. An empty body counts as an empty object.
 
-    :raises MalformedRequest: if it is not UTF-8 or not JSON, is nested deeper than ``MAX_NESTING`` levels, or has a
-        duplicate key in an object.
+    :raises MalformedRequest: if the body is not UTF-8 or not JSON, is nested deeper than ``MAX_NESTING`` levels, or
+        contains an object with a duplicate key.
     """
     if not body:
         return {}
@@ -232,9 +195,9 @@ def parse_json(body: bytes) -> JSON:
 
 
 def require_object(value: JSON, *, errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
-    """Return the value if it is an object; ``errors_key`` is the key of errors of the object as a whole.
+    """Return the value if it is an object. ``errors_key`` is the key for errors about the object as a whole.
 
-    :raises InvalidFields: if it is not an object.
+    :raises InvalidFields: if the value is not an object.
     """
     if not isinstance(value, dict):
         raise InvalidFields({errors_key: [not_an_object(value)]})
@@ -242,13 +205,13 @@ def require_object(value: JSON, *, errors_key: str = OBJECT_ERRORS_KEY) -> dict[
 
 
 def json_size(value: JSON) -> int:
-    """Return the size in bytes of a value's shortest JSON text."""
+    """Return the size of a value's shortest JSON text in bytes."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def json_digest(*values: JSON) -> str:
-    """Return a digest that is the same for equal values, whatever the order of keys in their JSON texts."""
+    """Return a digest that is the same for equal values, whatever the order of the keys in their JSON texts."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
@@ -267,7 +230,7 @@ def _reject_constant(name: str) -> JSON:
 
 
 def _is_deeper(value: JSON, levels: int) -> bool:
-    # Breadth first: recursion could exhaust the stack.
+    # Search breadth-first, because recursion could exhaust the stack.
     layer, depth = [value], 0
     while layer := [each for each in layer if isinstance(each, (dict, list))]:
         depth += 1

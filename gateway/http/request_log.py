@@ -1,4 +1,4 @@
-"""Request ids and the request log: every response carries an id, and every request leaves one line."""
+"""Request ids and the request log: every response carries a request id, and every request logs one line."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _TRACEPARENT: Final = re.compile(
 )
 _SCOPE_KEY: Final = "tocsin.request"
 _QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
-"""Routes that probes and scrapers call every few seconds: logged at debug level."""
+"""Routes that probes and scrapers call every few seconds, and that are therefore logged at debug level."""
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """What the log line of a request contains in addition to method, status and duration.
+    """The contents of a request's log line other than method, status and duration.
 
-    ``route`` is the path template of the endpoint and ``caller`` the caller's key, both ``None`` if the request was
-    refused before they were known. ``command_ids`` are the commands that it submitted or replayed.
+    ``route`` is the endpoint's path template and ``caller`` is the caller's key. Each is ``None`` if the request was
+    refused before it was known. ``command_ids`` lists the commands that the request submitted or replayed.
     """
 
     trace: Trace
@@ -41,17 +41,17 @@ class RequestRecord:
 
 
 class RequestLog:
-    """ASGI middleware that assigns each request an id, returns it as ``X-Request-Id``, and logs one line at its end.
+    """ASGI middleware that gives each request an id, returns the id as ``X-Request-Id``, and logs a line per request.
 
-    The id is the caller's, if it is sent once and has at most 128 visible ASCII characters; otherwise a new one. While
-    the request is handled, the log context holds it as ``request_id``.
+    The caller's own id is used if it is sent only once and has at most 128 characters, all of them visible ASCII.
+    Otherwise a new id is generated. While a request is handled, the log context holds its id as ``request_id``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Handle one request and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -75,15 +75,15 @@ class RequestLog:
 
 
 def record_of(scope: Scope) -> RequestRecord:
-    """Return the record of the request that this scope belongs to."""
+    """Return the record for the request that this scope belongs to."""
     record = scope.get(_SCOPE_KEY)
     return record if isinstance(record, RequestRecord) else RequestRecord(read_trace(scope["headers"]))
 
 
 def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
-    """Read ``X-Request-Id`` and ``traceparent`` (W3C Trace Context); a malformed or repeated one counts as absent.
+    """Read the headers ``X-Request-Id`` and ``traceparent`` (W3C Trace Context).
 
-    The result always has a request id.
+    A malformed or repeated header counts as absent. If there is no valid request id, a new one is generated.
     """
     ids = [value for name, value in headers if name == b"x-request-id"]
     parents = [value for name, value in headers if name == b"traceparent"]
@@ -96,12 +96,12 @@ def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
 
 def _is_traceparent(value: bytes) -> bool:
     found = _TRACEPARENT.fullmatch(value)
-    # Version 00 has exactly four fields; later versions may append more.
+    # Version 00 has exactly four fields. Later versions may append more.
     return found is not None and (found["rest"] is None or found["version"] != b"00")
 
 
 def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
-    # Routes outside of the API have no path parameters: their path is their route.
+    # Routes outside the API have no path parameters, so their path is their route.
     route = record.route or (scope["path"] if status not in (None, 404) else None)
     ids = record.command_ids
     log.log(
@@ -109,7 +109,7 @@ def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seco
         "request",
         method=scope["method"],
         route=route,
-        # Without a status the client disconnected before the response started.
+        # There is no status if the client disconnected before the response started.
         status=status,
         ms=round(seconds * 1000, 1),
         caller=record.caller,

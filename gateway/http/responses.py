@@ -1,7 +1,7 @@
-"""Responses: status, headers and body, from JSON values, streams and refusals.
+"""HTTP responses, which are built from JSON values, streams and refusals.
 
-A refusal has the same status and facts in both formats of an error: the body of Sentry's incident API, or RFC 9457
-for callers who accept ``application/problem+json``.
+An error has one of two formats, with the same status and facts: that of Sentry's incident API or, for callers who
+accept ``application/problem+json``, that of RFC 9457.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ JSON_TYPE: Final = "application/json"
 PROBLEM_TYPE: Final = "application/problem+json"
 
 STREAM_WRITE_TIMEOUT_SECONDS: Final = 60
-"""How long a client may leave a chunk of a stream unread."""
+"""How long a client may take to read a chunk of a stream."""
 
 
 # --- responses -------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ class HttpResponse:
     async def send(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the response."""
         headers = _encode_headers(self.headers)
-        # 204 and 304 have no body, and so neither its type nor its length.
+        # 204 and 304 have no body, so they have no headers that describe one.
         if self.status not in (204, 304):
             headers.append((b"content-type", self.media_type.encode("latin-1")))
             headers.append((b"content-length", str(len(self.body)).encode()))
@@ -51,13 +51,13 @@ class HttpResponse:
 
 
 class StreamSource(Protocol):
-    """The chunks of a streamed response; :meth:`close` is called once, whether or not they were read to the end."""
+    """The chunks of a streamed response. :meth:`close` is called once, even if the chunks were not read to the end."""
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """Iterate over the chunks."""
 
     def close(self) -> None:
-        """Release what the stream holds."""
+        """Release the stream's resources."""
 
 
 @dataclass(slots=True)
@@ -105,12 +105,12 @@ def _encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def encode_json(value: JSON) -> bytes:
-    """Encode a value as JSON; results of :func:`raw_json` inside it are copied unchanged."""
+    """Encode a value as JSON. Results of :func:`raw_json` inside the value are copied unchanged."""
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
 def raw_json(text: str | None) -> JSON:
-    """Return a value that stands for JSON text from the database, which is passed on without being parsed."""
+    """Wrap JSON text from the database in a value that :func:`encode_json` copies without parsing it."""
     return None if text is None else orjson.Fragment(text)
 
 
@@ -120,9 +120,9 @@ def json_response(status: int, value: JSON, headers: Mapping[str, str] | None = 
 
 
 def conditional_response(value: JSON, *, version: int, if_none_match: str | None) -> HttpResponse:
-    """Return a resource with its ETag, or 304 if the caller already has it.
+    """Return a response with a resource and its ETag, or 304 if the caller already has the resource.
 
-    The ETag is ``"<version>-<digest of the body>"``; its version can be sent in ``If-Match``.
+    The ETag is ``"<version>-<digest of the body>"``. Callers can send it, or only the version, in ``If-Match``.
     """
     body = encode_json(value)
     tag = f'"{version}-{hashlib.blake2b(body, digest_size=8).hexdigest()}"'
@@ -141,19 +141,19 @@ def _matches(if_none_match: str, tag: str) -> bool:
 
 
 def refusal_response(refusal: Refusal, *, problem: bool) -> HttpResponse:
-    """Return a refusal as a response; as RFC 9457 if ``problem`` is true."""
+    """Return a refusal as a response, in the format of RFC 9457 if ``problem`` is true."""
     return error_response(refusal.status, refusal.body, refusal.headers, problem=problem)
 
 
 def error_response(status: int, body: JSON, headers: Mapping[str, str] | None = None, *, problem: bool) -> HttpResponse:
-    """Return an error as a response; as RFC 9457 if ``problem`` is true."""
+    """Return an error as a response, in the format of RFC 9457 if ``problem`` is true."""
     if not problem:
         return json_response(status, body, headers)
     return HttpResponse(status, encode_json(problem_details(status, body)), dict(headers or {}), PROBLEM_TYPE)
 
 
 def accepts_problem_json(accept: str | None) -> bool:
-    """Return whether ``Accept`` lists ``application/problem+json`` with a weight other than 0."""
+    """Return whether an ``Accept`` header lists ``application/problem+json`` with a weight other than 0."""
     for each in (accept or "").split(","):
         name, _, parameters = each.partition(";")
         if name.strip().lower() == PROBLEM_TYPE:
@@ -173,7 +173,7 @@ def problem_details(status: int, body: JSON) -> dict[str, JSON]:
         "errors": [],
     }
     if isinstance(body, dict) and "detail" in body:
-        # Other members of the body (an error id, the errors of a document) become extension members.
+        # The body's other members (an error id or a document's errors) become extension members.
         return problem | {name: value for name, value in body.items() if name != "detail"}
     if not isinstance(body, str):
         problem["errors"] = [{"pointer": pointer, "detail": text} for pointer, text in _pointers(body, "#")]
@@ -193,7 +193,7 @@ def _detail_of(body: JSON) -> str:
 def _pointers(value: JSON, pointer: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            # Errors of an object as a whole point to the object.
+            # Errors about an object as a whole point to the object.
             is_whole = name in ("non_field_errors", "nonFieldErrors")
             yield from _pointers(inner, pointer if is_whole else f"{pointer}/{_escape(str(name))}")
     elif isinstance(value, Sequence) and not isinstance(value, str):

@@ -1,1 +1,1 @@
-"""Acceptance of commands into the ledger, and waits for their outcomes."""
+"""The acceptance of commands into the ledger, and the wait for their outcomes."""

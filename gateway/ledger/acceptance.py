@@ -1,7 +1,7 @@
-"""Accept commands into the ledger: concurrent requests share one insert, one commit and one hint per lane.
+"""The acceptance of commands into the ledger: concurrent requests share one insert, one commit and one hint per lane.
 
-Requests that arrive while a commit is in flight form the next batch. Idempotency keys are written in the transaction of
-the commands that they cover, so that two gateways agree on which request came first.
+Requests that arrive while a commit is in flight form the next batch. Idempotency keys are written in the same
+transaction as the commands that they cover, so that two gateways agree on which request came first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
 MAX_BATCH_SIZE: Final = 500
 ATTEMPTS: Final = 3
-"""How often a batch is tried, if it fails with a deadlock or a broken connection."""
+"""How many times a batch is attempted if it fails with a deadlock or a broken connection."""
 
 _UNIQUE_VIOLATION: Final = "23505"
 
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """A caller's key: a digest of the request, and the indexes of its commands that the key covers."""
+    """A caller's idempotency key, with a digest of the request and the indexes of the commands that the key covers."""
 
     name: str
     digest: str
@@ -46,19 +46,19 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """The commands of one request; all or none are accepted. ``rows`` is not empty."""
+    """The commands in one request, of which all or none are accepted. ``rows`` is never empty."""
 
     rows: tuple[NewCommand, ...]
     keys: tuple[IdempotencyKey, ...] = ()
 
     @property
     def caller(self) -> str:
-        """The key of the caller, who scopes the idempotency keys."""
+        """The caller key, within which idempotency keys are unique."""
         return self.rows[0].caller
 
 
 class AcceptedCommand(NamedTuple):
-    """A command in the ledger; ``is_replay`` means that an earlier request with the same key brought it there."""
+    """A command in the ledger. ``is_replay`` means that an earlier request with the same key submitted it."""
 
     id: UUID
     type: str
@@ -67,10 +67,10 @@ class AcceptedCommand(NamedTuple):
 
 
 class HintSink(Protocol):
-    """Publishes hints to the workers; neither blocks nor raises."""
+    """A publisher of hints to the workers, which neither blocks nor raises exceptions."""
 
     def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
-        """Hint that these subjects have commands to apply."""
+        """Publish a hint that these subjects have commands to apply."""
 
 
 _Commands = tuple[AcceptedCommand, ...]
@@ -94,11 +94,11 @@ _READ_COMMANDS: Final = "SELECT id, type, accepted_at FROM commands WHERE id = A
 
 
 class CommandAcceptor:
-    """Accepts submissions; when :meth:`accept` returns, the commands are committed."""
+    """An acceptor of submissions. When :meth:`accept` returns, their commands are committed."""
 
     def __init__(self, engine: AsyncEngine, hints: HintSink, *, timeout_seconds: float, max_in_flight: int = 1) -> None:
         self._engine = engine
-        # Without keys the insert is a single statement, which needs no explicit transaction.
+        # Without idempotency keys, the insert is a single statement, which needs no explicit transaction.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._hints = hints
         self._batcher: Batcher[Submission, _Commands] = Batcher(
@@ -106,17 +106,17 @@ class CommandAcceptor:
         )
 
     async def accept(self, submission: Submission, *, deadline: float) -> tuple[AcceptedCommand, ...]:
-        """Accept a submission, or find the commands that an equal request with the same key brought.
+        """Accept a submission, or find the commands that an equal request with the same key submitted earlier.
 
-        ``deadline`` is a time of the event loop's clock.
+        ``deadline`` is in event-loop time.
 
-        :raises IdempotencyKeyReused: if a key covers another request; nothing is accepted.
-        :raises Unavailable: if the database does not respond in time; the commands may still have been accepted.
+        :raises IdempotencyKeyReused: if a key covers a different request. In that case, nothing is accepted.
+        :raises Unavailable: if the database does not respond in time. The commands may still have been accepted.
         """
         return await self._batcher.submit(submission, deadline=deadline)
 
     async def stop(self) -> None:
-        """Wait for the batches in flight."""
+        """Wait until the batches in flight have finished."""
         await self._batcher.stop()
 
     async def _accept_batch(self, submissions: list[Submission]) -> Sequence[_Result]:
@@ -141,7 +141,7 @@ class CommandAcceptor:
                     continue
                 if len(submissions) == 1:
                     return [error]
-                # The database rejects one of them. One by one, the others succeed.
+                # The database rejects one of the submissions. One by one, the others succeed.
                 return [(await self._accept_together([submission]))[0] for submission in submissions]
             except Exception as error:
                 raise (Unavailable() if is_transient(error) else error) from error
@@ -180,7 +180,8 @@ class CommandAcceptor:
         rows = [row for decision in decisions for row in decision.rows]
         new_ids = {row.id for row in rows}
         replayed = [id_ for decision in decisions for id_ in decision.ids if id_ not in new_ids]
-        # If the connection broke during the commit, it may have succeeded: a retry looks for its own commands first.
+        # If the connection broke during the commit, the commit may have succeeded, so a retry first looks for its own
+        # commands.
         known = await _read(connection, [*replayed, *(new_ids if is_retry else ())])
         missing = [row for row in rows if row.id not in known]
         dates = await _insert(connection, missing) if missing else {}
@@ -199,10 +200,10 @@ class CommandAcceptor:
 
 
 class _KeyGroups:
-    """Which submissions of a batch can be accepted together, by index.
+    """A batch's submissions, by index, grouped by whether they can be accepted together.
 
-    ``leaders`` have no key in common. ``followers`` have the same keys and digests as their leader, and get its
-    commands. The rest is for ``later``: they share a key with a leader, but not all of them.
+    ``leaders`` have no keys in common. ``followers`` have exactly the same keys and digests as their leader, and get
+    its commands. All others are left for ``later``, because they share only some keys with a leader.
     """
 
     def __init__(self, submissions: Sequence[Submission], indexes: Iterable[int]) -> None:
@@ -242,10 +243,10 @@ _StoredKeys = Mapping[tuple[str, str], _StoredKey]
 
 @dataclass(slots=True)
 class _Decision:
-    """What to do for one submission: the rows to insert and the ids to return, or a refusal.
+    """The decision on one submission: which rows to insert and which ids to return, or which refusal to raise.
 
-    ``release`` are names of claimed keys to delete again, ``redirect`` claimed keys that cover other commands than
-    they were claimed for.
+    ``release`` holds the names of claimed keys to delete again. ``redirect`` holds claimed keys that will cover other
+    commands than those for which they were claimed.
     """
 
     rows: tuple[NewCommand, ...] = ()
@@ -275,13 +276,13 @@ def _decide(submission: Submission, stored: _StoredKeys) -> _Decision:
         for index, id_ in zip(key.indexes, known.ids, strict=True):
             ids[index] = id_
     rows = tuple(row for row, id_ in zip(submission.rows, ids, strict=True) if row.id == id_)
-    # A new key has to cover the earlier commands that its request is answered with.
+    # A new key must cover the earlier commands that are returned for its request.
     redirect = [key for key in claimed if any(ids[index] != submission.rows[index].id for index in key.indexes)]
     return _Decision(rows=rows, ids=tuple(ids), redirect=redirect)
 
 
 async def _claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> _StoredKeys:
-    """Insert the keys that do not exist yet; return all of them as they are stored now."""
+    """Insert the keys that do not exist yet, and return all of the submissions' keys as they are now stored."""
     # Sorted, so that two gateways rarely deadlock.
     rows = sorted(
         (submission.caller, key.name, key.digest, _ids_json(submission, key.indexes))
@@ -291,7 +292,8 @@ async def _claim_keys(connection: AsyncConnection, submissions: Sequence[Submiss
     if not rows:
         return {}
     await connection.exec_driver_sql(_INSERT_KEYS, dict(column_arrays(_KEY_COLUMNS, rows)))
-    # A separate statement: its snapshot includes what other transactions committed while the insert waited for them.
+    # This is a separate statement, so that its snapshot includes the keys that other transactions committed while the
+    # insert waited for them.
     names = {"callers": [row[0] for row in rows], "keys": [row[1] for row in rows]}
     stored = await connection.exec_driver_sql(_READ_KEYS, names)
     return {

@@ -1,7 +1,7 @@
-"""Wait for the outcomes of commands.
+"""The wait for commands' outcomes.
 
-Workers publish the ids of finished commands over Valkey; ids that arrive together are read in one query. A wake-up may
-be lost, so all awaited commands are also polled: ten times a second while no wake-ups arrive, otherwise twice.
+Workers publish the ids of finished commands over Valkey. Outcomes whose ids arrive together are read in one query. A
+wake-up may be lost, so all awaited commands are also polled: twice a second while wake-ups arrive, otherwise ten times.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from tasks.broker import pubsub
 
 POLL_SECONDS: Final = 0.1
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
-"""While wake-ups arrive, one of this many polls reads; they count as arriving for as many polls after the last one."""
+"""While wake-ups arrive, only one in this many polls reads. They count as arriving until this many polls have passed
+without one."""
 
 log = structlog.get_logger(__name__)
 
 
 class Outcome(NamedTuple):
-    """A finished command; ``body`` is JSON text, ``status`` is ``None`` if the command is dead or discarded."""
+    """A finished command. ``body`` is JSON text, and ``status`` is ``None`` if the command is dead or discarded."""
 
     id: UUID
     type: str
@@ -52,7 +53,7 @@ FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND state <> 'accepted'
 
 
 class OutcomeWaiter:
-    """Delivers outcomes to the requests that wait for them."""
+    """The reader of outcomes, which delivers each one to the requests that wait for it."""
 
     def __init__(self, engine: AsyncEngine, *, wake_url: str | None, timeout_seconds: float) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -67,7 +68,7 @@ class OutcomeWaiter:
         self._is_closing = False
 
     def start(self) -> None:
-        """Start to listen for wake-ups and to poll."""
+        """Start listening for wake-ups and polling."""
         listening = pubsub.subscribe(
             self._wake_url, [pubsub.OUTCOMES_CHANNEL], self._on_wakeup, on_listening=self._refresh_all
         )
@@ -89,11 +90,11 @@ class OutcomeWaiter:
             wait.release()
 
     def expect(self, ids: Iterable[UUID]) -> OutcomeWait:
-        """Return a wait for these commands. Enter it before they are accepted, so that no wake-up is missed."""
+        """Return a wait for these commands. Enter it before the commands are accepted, so that no wake-up is missed."""
         return OutcomeWait(self, ids)
 
     def refresh(self, ids: Iterable[UUID]) -> None:
-        """Read the outcomes of these commands now, in the background: they may have finished long ago."""
+        """Read these commands' outcomes now, in the background, because the commands may have finished long ago."""
         task = asyncio.get_running_loop().create_task(self._refresh(tuple(ids)))
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
@@ -138,7 +139,7 @@ class OutcomeWaiter:
         try:
             await self._reader.submit(ids)
         except Unavailable:
-            # The next poll tries again. A request whose wait ends before gets 202 and reads the command later.
+            # The next poll tries again. A caller whose wait ends earlier gets 202 and can read the command later.
             return
         except Exception:
             log.exception("outcomes.unreadable", commands=len(ids))
@@ -162,7 +163,7 @@ class OutcomeWaiter:
 
 
 class OutcomeWait:
-    """One request's wait for its commands, as a context manager."""
+    """One request's wait for the outcomes of its commands, as a context manager."""
 
     def __init__(self, waiter: OutcomeWaiter, ids: Iterable[UUID]) -> None:
         self.ids = frozenset(ids)
@@ -180,17 +181,17 @@ class OutcomeWait:
         self._waiter._leave(self)
 
     def record(self, outcome: Outcome) -> None:
-        """Record the outcome of one of the commands."""
+        """Record the outcome of one of the awaited commands."""
         self._outcomes[outcome.id] = outcome
         if len(self._outcomes) == len(self.ids):
             self._is_over.set()
 
     def release(self) -> None:
-        """End the wait, whether or not all commands are finished."""
+        """End the wait, even if some commands are not finished."""
         self._is_over.set()
 
     async def outcomes(self, *, seconds: float) -> dict[UUID, Outcome] | None:
-        """Wait and return the outcomes of all commands; ``None`` if some are not finished after ``seconds``."""
+        """Return the outcomes of all commands, or ``None`` if any of them is not finished after ``seconds``."""
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_over.wait(), seconds)

@@ -1,1 +1,1 @@
-"""The OpenAPI document, built from the endpoint table, the command classes and the entities' declarations."""
+"""The OpenAPI document, which is built from the endpoint table, the command classes and the entity declarations."""

@@ -1,7 +1,7 @@
-"""The components of the OpenAPI document: entities, request bodies and errors.
+"""The OpenAPI document's components: entities, request bodies and errors.
 
-Entity schemas are derived from the declarations that serializers build, request bodies from the command classes. The
-rest is written here.
+Entity schemas are derived from the types that serializers return, and request bodies from the command classes. The
+other schemas are written here.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ _ENTITY_TYPES: Final[Mapping[str, type]] = {
     "Project": serializers.TeamOrProjectJson,
     "Notification": serializers.NotificationJson,
 }
-"""The entities of responses, by component name."""
+"""The entities that responses contain, by component name."""
 
 _COMPONENT_NAMES: Final[ComponentNames] = {entity: name for name, entity in _ENTITY_TYPES.items()} | {
-    # Whether a rule is expanded depends on the query, not on where it appears.
+    # Whether a rule is expanded depends on the query, not on where the rule appears.
     rule_serializers.AlertRuleJson: "AlertRule"
 }
 
@@ -152,7 +152,7 @@ _OTHER_SCHEMAS: Final[Json] = {
 
 
 def build_schemas(endpoints: Sequence[Endpoint]) -> Json:
-    """Return every schema that the document refers to, by component name."""
+    """Return all schemas that the document refers to, by component name."""
     entities = {name: entity_schema(entity, _COMPONENT_NAMES) for name, entity in _ENTITY_TYPES.items()}
     bodies = {
         operation.body or operation.command_class.__name__: _command_body(
@@ -166,12 +166,12 @@ def build_schemas(endpoints: Sequence[Endpoint]) -> Json:
 
 
 def body_name(operation: Operation) -> str | None:
-    """Return the component name of an operation's request body, ``None`` if it takes no body."""
+    """Return the component name of an operation's request body, or ``None`` if the operation takes no body."""
     return operation.body or (operation.command_class.__name__ if operation.command_class else None)
 
 
 def requires_body(schema: Mapping[str, Any]) -> bool:
-    """Return whether the schema rejects an empty object, which a missing body counts as."""
+    """Return whether the schema rejects an empty object and thus a missing body, which counts as one."""
     alternatives = schema.get("anyOf", ())
     return bool(schema.get("required")) or (bool(alternatives) and all(requires_body(each) for each in alternatives))
 
@@ -189,7 +189,7 @@ def _bulk_body() -> Json:
 
 
 def _closed(schema: Any) -> Any:
-    # In a bulk request unknown fields are errors, also in nested objects.
+    # In a bulk request, unknown fields are errors, even in nested objects.
     if isinstance(schema, list):
         return [_closed(each) for each in schema]
     if not isinstance(schema, dict):

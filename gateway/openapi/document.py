@@ -1,4 +1,4 @@
-"""Build the OpenAPI document from the endpoint table that the gateway serves."""
+"""The builder of the OpenAPI document, which describes the endpoint table that the gateway serves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DESCRIPTION: Final = (
 
 
 def build_document(endpoints: Sequence[Endpoint]) -> Json:
-    """Return the document as JSON."""
+    """Return the OpenAPI document for these endpoints as a JSON object."""
     schemas = components.build_schemas(endpoints)
     paths: Json = {
         endpoint.path: {

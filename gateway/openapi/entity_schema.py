@@ -1,4 +1,4 @@
-"""Derive the JSON Schema of an entity from its ``TypedDict`` (:mod:`models.json_fields`)."""
+"""JSON Schemas for entities, derived from their ``TypedDict`` declarations (:mod:`models.json_fields`)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from models.json_fields import SchemaKeywords
 
 Json = dict[str, Any]
 ComponentNames = Mapping[type, str]
-"""The types that are components of the OpenAPI document; other types that refer to one use a ``$ref``."""
+"""The component names of the types that are components of the OpenAPI document. Fields refer to them by ``$ref``."""
 
 _SCALARS: Final[Mapping[Any, Json]] = {
     Any: {},
@@ -35,14 +35,14 @@ _SCALARS: Final[Mapping[Any, Json]] = {
 
 
 def component_reference(name: str) -> Json:
-    """Return a reference to a component of the OpenAPI document."""
+    """Return a reference to a component in the OpenAPI document."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def entity_schema(entity: type, names: ComponentNames) -> Json:
-    """Return the object schema of a ``TypedDict``; fields that are not ``NotRequired`` are required.
+    """Return the object schema for a ``TypedDict``. All fields are required, except those marked ``NotRequired``.
 
-    :raises TypeError: if a field has a type that no schema is defined for.
+    :raises TypeError: if a field has a type for which no schema is defined.
     """
     hints = get_type_hints(entity, include_extras=True)
     return {

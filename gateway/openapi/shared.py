@@ -1,4 +1,4 @@
-"""Parts of the OpenAPI document that operations share: statuses, headers, parameters, and links between operations."""
+"""The parts of the OpenAPI document that operations share: statuses, headers, parameters and links."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSALS: Final = {
     503: "The request cannot be accepted now; repeat it with the same Idempotency-Key.",
 }
 OUTCOME_STATUSES: Final = frozenset({400, 403, 404, 409, 410, 412, 500})
-"""Refusals and errors that can be the outcome of an accepted command."""
+"""The error statuses with which an accepted command can end."""
 
 
 def _response_header(description: str, **schema: Any) -> Json:
@@ -60,7 +60,7 @@ STREAM_HEADERS: Final[Json] = {
     "X-Accel-Buffering": _response_header("Not to be buffered by proxies.", const="no") | {"required": True},
 }
 CORS_HEADERS: Final = ("Access-Control-Allow-Origin", "Access-Control-Expose-Headers", "Vary")
-"""Response headers of a request with an ``Origin``."""
+"""The headers of a response to a request with an ``Origin`` header."""
 
 EVERY_RESPONSE_HEADERS: Final = ("X-Request-Id",)
 
@@ -132,7 +132,7 @@ LINKS: Final[Json] = {
         "wake": _link("unsnooze_rule", "Unsnooze it.", **_SAME_RULE, project="$request.path.project"),
     },
 }
-"""Operations that can follow an operation, with the parameters taken from its response."""
+"""The operations that can follow each operation, with parameters from its request and its response."""
 
 COMMAND_LINKS: Final[Json] = {
     "command": {

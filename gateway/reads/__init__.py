@@ -1,1 +1,1 @@
-"""Queries of the read endpoints, filtered for the caller."""
+"""Queries for the read endpoints, limited to what the caller may read."""

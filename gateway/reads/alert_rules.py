@@ -1,4 +1,4 @@
-"""Alert rules, and what the ids in them refer to; a fixed number of queries for any number of rules."""
+"""Queries for alert rules and the entities they refer to: a fixed number of queries for any number of rules."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ from models.types import JSON
 
 
 class RuleListQuery(NamedTuple):
-    """Which live rules a list contains.
+    """A selection of live alert rules for a list.
 
-    ``projects`` are ids; a rule has to be on one of them. ``monitor_type=None`` selects every type; ``only_events``
-    leaves out rules of other datasets.
+    A rule must be on one of ``projects``, which are ids. If ``monitor_type`` is ``None``, rules of every type are
+    selected. ``only_events`` excludes rules that watch a dataset other than events.
     """
 
     organization: int
@@ -52,7 +52,7 @@ class RuleListQuery(NamedTuple):
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The query as conditions on ``alert_rules``."""
+        """The selection as SQL conditions on ``alert_rules``."""
         conditions = [
             alert_rules.c.organization_id == self.organization,
             alert_rules.c.status != RuleStatus.SNAPSHOT,
@@ -62,7 +62,7 @@ class RuleListQuery(NamedTuple):
             ),
         ]
         if self.monitor_type is not None:
-            # Numeric, because the number requested may exceed every integer type.
+            # Numeric, because the requested number may be too large for any integer type.
             stored = cast(alert_rules.c.definition["monitor_type"].astext, Numeric)
             conditions.append(stored == literal(self.monitor_type, Numeric))
         if self.only_events:
@@ -71,13 +71,13 @@ class RuleListQuery(NamedTuple):
 
 
 class AlertRuleQueries:
-    """Queries of alert rules, their snoozes and their incidents."""
+    """Queries for alert rules, their snoozes and their incidents."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
 
     async def incident_rules(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
-        """Return the rule of each incident that has one, as it was when the incident began, by the incident's id."""
+        """Return the rule of each incident that has one, as it was when the incident began, by incident id."""
         with_rule = {each.id: each for each in incidents if each.alert_rule_id is not None}
         if not with_rule:
             return {}
@@ -98,9 +98,9 @@ class AlertRuleQueries:
         }
 
     async def rule(self, organization: int, id_: int) -> tuple[AlertRule, list[ProjectFacts]]:
-        """Return a live rule, with the facts that decide who may read it.
+        """Return a live rule, and the facts about its projects that decide who may read the rule.
 
-        :raises NotFound: the organization has no live rule of this id.
+        :raises NotFound: the organization has no live rule with this id.
         """
         rule = (await self.rules([id_])).get(id_)
         if rule is None or rule.organization_id != organization or not rule.is_live:
@@ -108,9 +108,9 @@ class AlertRuleQueries:
         return rule, [each.facts for each in await self._projects(organization) if each.facts.id in rule.projects]
 
     async def project(self, organization: int, slug: str) -> ProjectFacts:
-        """Return the policy's facts of an active project.
+        """Return the facts that the policy needs about an active project.
 
-        :raises NotFound: the organization has no active project of this slug.
+        :raises NotFound: the organization has no active project with this slug.
         """
         found = next((each for each in await self._projects(organization) if each.slug == slug), None)
         if found is None or not found.facts.active:
@@ -120,9 +120,9 @@ class AlertRuleQueries:
     async def selected_projects(
         self, query: QueryParams, actor: Actor, organization: OrganizationFacts
     ) -> tuple[int, ...]:
-        """Return the ids of the projects that the query parameters of a rule list select.
+        """Return the ids of the projects that the query parameters select for a list of rules.
 
-        :raises Refusal: a parameter is invalid or names a project that the actor has no access to.
+        :raises Refusal: a parameter is invalid, or names a project that the actor has no access to.
         """
         return selected_projects(query, actor, organization, await self._projects(organization.id))
 
@@ -134,13 +134,13 @@ class AlertRuleQueries:
         return [rules[row.id] for row in rows if row.id in rules]
 
     async def count(self, query: RuleListQuery) -> int:
-        """Count the rules of a list, over all its pages."""
+        """Return the total number of rules in the list, over all pages."""
         rows = await self._rows(select(func.count().label("rules")).select_from(alert_rules).where(*query.conditions))
         count: int = rows[0].rules
         return count
 
     async def latest_incidents(self, rules: Collection[AlertRule], viewer: int | None) -> dict[int, JSON]:
-        """Return the latest incident of each rule's current generation, by the rule's id; ``None`` without one."""
+        """Return the latest incident in each rule's current generation, or ``None`` if there is none, by rule id."""
         latest = (
             select(*INCIDENT_COLUMNS)
             .where(
@@ -165,12 +165,12 @@ class AlertRuleQueries:
         return shown
 
     async def rules(self, ids: Collection[int]) -> dict[int, AlertRule]:
-        """Return rules by id, deleted ones included."""
+        """Return the rules with these ids, by id. Deleted rules are included."""
         rows = await self._rows(RULES, {"ids": list(ids)}) if ids else ()
         return {row.id: rule_from_row(row) for row in rows}
 
     async def snoozes(self, rules: Collection[int]) -> dict[int, list[Snooze]]:
-        """Return the snoozes that are active now, by rule id."""
+        """Return these rules' currently active snoozes, by rule id."""
         active: dict[int, list[Snooze]] = defaultdict(list)
         now = datetime.now(UTC)
         for row in await self._rows(SNOOZES, {"ids": list(rules)}) if rules else ():
@@ -182,7 +182,7 @@ class AlertRuleQueries:
     async def references(
         self, rules: Sequence[AlertRule], definitions: Iterable[Definition] = (), people: Iterable[int] = ()
     ) -> RuleReferences:
-        """Return what the ids in these rules and earlier definitions refer to; ``people`` are more user ids."""
+        """Return the entities that these rules and earlier definitions refer to by id. ``people`` adds user ids."""
         all_definitions = [*definitions, *(rule.definition for rule in rules)]
         project_ids = set(chain.from_iterable(rule.projects for rule in rules))
         creators = {rule.created_by for rule in rules if rule.created_by is not None}

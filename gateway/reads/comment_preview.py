@@ -1,7 +1,7 @@
-"""Who a comment would notify, computed before it is posted.
+"""The preview of a comment, which lists the people whom the comment would notify.
 
-Mentions are resolved and recipients decided by the code that posts a comment and plans its notifications
-(:mod:`models.incidents.mentions`, :mod:`models.notifications.suppression`); this module loads what that code needs.
+Mentions are resolved, and recipients are chosen, by the same code as when a comment is posted
+(:mod:`models.incidents.mentions`, :mod:`models.notifications.suppression`). This module loads the facts for that code.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from models.policy import Actor, OrganizationFacts
 
 @dataclass(frozen=True, slots=True)
 class PreviewRecipient:
-    """A person whom a comment would notify, and the reason."""
+    """A person whom a comment would notify, and the reason for the notification."""
 
     person: Person
     reason: NotificationReason
@@ -35,9 +35,10 @@ class PreviewRecipient:
 
 @dataclass(frozen=True, slots=True)
 class _Directory:
-    """The people and teams that mentions refer to: implements :class:`models.incidents.mentions.Facts`.
+    """The people and teams that mentions refer to, as :class:`models.incidents.mentions.Facts`.
 
-    ``members`` holds every account that was found, with the teams it was ever on, ``None`` for non-members.
+    ``members`` maps the id of every account found to the teams that the account was ever on, or to ``None`` if the
+    account is not a member.
     """
 
     names: Mapping[str, int]
@@ -58,7 +59,7 @@ class _Directory:
 
 
 class CommentPreview:
-    """Computes the recipients of a comment that is not posted yet."""
+    """A preview of the recipients of a comment that has not been posted yet."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
@@ -66,9 +67,9 @@ class CommentPreview:
     async def recipients(
         self, organization: OrganizationFacts, identifier: int, mentions: Sequence[str | None], *, author: int | None
     ) -> list[PreviewRecipient]:
-        """Return the people whom a comment with these mentions would notify, by user id.
+        """Return the people whom a comment with these mentions would notify, in the order of their user ids.
 
-        :raises InvalidFields: a mention is invalid, as it would be in the comment itself.
+        :raises InvalidFields: a mention is invalid, and the comment itself would be refused for it, too.
         """
         is_incident = and_(incidents.c.organization_id == organization.id, incidents.c.identifier == identifier)
         project_rows = await self._rows(

@@ -1,4 +1,4 @@
-"""Run read statements: a time limit, one retry on a broken connection, and keyset pages."""
+"""The execution of read statements, with a time limit, one retry after a broken connection, and keyset pagination."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Rows = Sequence[Any]
 
 
 class QueryRunner:
-    """Runs one statement at a time; ``seconds`` limits each statement, its retry included."""
+    """A runner of read statements. ``seconds`` limits the time for each statement, including its retry."""
 
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
-        # One statement needs no transaction around it.
+        # A single statement needs no explicit transaction.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._seconds = seconds
 
     async def rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
-        """Run a statement, of SQLAlchemy Core or in psycopg's SQL text, and return all its rows.
+        """Run a statement (from SQLAlchemy Core, or SQL text for psycopg) and return all its rows.
 
-        :raises Unavailable: the database is unreachable or did not answer in time.
+        :raises Unavailable: the database is unreachable or does not respond in time.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -52,16 +52,16 @@ class QueryRunner:
 async def fetch_all(
     connection: AsyncConnection, statement: Executable | str, parameters: Mapping[str, Any] | None = None
 ) -> Rows:
-    """Run a statement, of SQLAlchemy Core or in psycopg's SQL text, and return all its rows."""
+    """Run a statement (from SQLAlchemy Core, or SQL text for psycopg) and return all its rows."""
     if isinstance(statement, str):
         return (await connection.exec_driver_sql(statement, dict(parameters or {}))).all()
     return (await connection.execute(statement, parameters)).all()
 
 
 def paginate(statement: Select[Any], page: Page, *columns: ColumnElement[Any], descending: bool = False) -> Select[Any]:
-    """Order a statement by the columns of the cursor's key, and restrict it to the page and one row more.
+    """Order a statement by the columns of the cursor's key, and limit it to the page and one more row.
 
-    The additional row shows whether another page follows. A page before the first one is empty.
+    The additional row shows whether another page follows. The page before the first one is empty.
     """
     is_descending = descending != page.cursor.backwards
     order = [column.desc() if is_descending else column.asc() for column in columns]

@@ -1,6 +1,6 @@
-"""Query parameters of the incident list, checked and turned into a filter; pure functions.
+"""The incident list's query parameters, which pure functions check and turn into a filter.
 
-Parameters are checked in the order of Sentry's incident API, so that the first invalid one decides the response.
+Parameters are checked in the same order as in Sentry's incident API, and the first invalid one decides the response.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
 
 
 class StatusFilter(Enum):
-    """Values of the query parameter ``status``; any other value selects every status."""
+    """A value of the query parameter ``status``. Any other value selects every status."""
 
     OPEN = "open"
     CLOSED = "closed"
@@ -47,7 +47,7 @@ class StatusFilter(Enum):
 
     @property
     def statuses(self) -> tuple[IncidentStatus, ...]:
-        """The statuses that the value selects."""
+        """The incident statuses that the value selects."""
         return _STATUSES[self]
 
 
@@ -64,8 +64,9 @@ _STATUS_FILTERS: Final = {each.value: each for each in StatusFilter}
 class RuleFilter:
     """Conditions on an incident's alert rule, as it was when the incident began.
 
-    ``with_snapshots`` includes incidents of earlier generations of ``alert_rule``. ``teams`` are ids of owners, with
-    ``or_unassigned`` also rules without one; ``None`` accepts every owner. ``only_events`` leaves out other datasets.
+    ``with_snapshots`` includes incidents from earlier generations of ``alert_rule``. ``teams`` holds the ids of the
+    teams that may own the rule, or is ``None`` if any owner will do. ``or_unassigned`` also accepts rules without an
+    owner. ``only_events`` excludes rules that watch a dataset other than events.
     """
 
     environments: frozenset[str] = frozenset()
@@ -85,10 +86,11 @@ class RuleFilter:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """Which incidents a list contains: those on one of ``projects`` (ids) that meet every condition.
+    """A filter for the incident list, which selects incidents on any of ``projects`` (ids) that meet every condition.
 
-    ``title`` is a substring, in any case; empty, it matches every title. ``start`` leaves out incidents closed before
-    it, ``end`` those that began after it. ``dedup_key`` selects the open incident of this key, else its latest one.
+    ``title`` is a case-insensitive substring. If it is empty, every title matches. ``start`` excludes incidents that
+    were closed before it, and ``end`` those that began after it. ``dedup_key`` selects the open incident with this key
+    or, if there is none, the latest one.
     """
 
     organization: int
@@ -119,9 +121,9 @@ def parse_incident_filter(
 ) -> IncidentFilter:
     """Return the filter that the query parameters describe.
 
-    ``projects`` are the organization's; ``teams`` those of :func:`team_ids`, of any organization; ``environments`` the
-    names that alert rules of the organization use; ``has_other_datasets``: whether any rule watches another
-    dataset than events. A date without a time or a year takes it from the start of ``today``.
+    ``projects`` are the organization's projects. ``teams`` are those found for :func:`team_ids`, in any organization.
+    ``environments`` are the names that the organization's alert rules use. ``has_other_datasets`` tells whether any
+    rule watches a dataset other than events. Parts that a date omits are taken from the start of ``today``.
 
     :raises Refusal: a parameter is invalid, or names something that the actor has no access to.
     """
@@ -159,7 +161,7 @@ def team_ids(query: QueryParams) -> list[int]:
 def selected_projects(
     query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[NamedProject]
 ) -> tuple[int, ...]:
-    """Return the ids of the projects that a list covers: those that the parameters name, or those of the actor's teams.
+    """Return the ids of the projects in a list: those that the query parameters name, or else the actor's default ones.
 
     :raises Refusal: a parameter is invalid, or names a project that the actor has no access to.
     """
@@ -170,7 +172,7 @@ def selected_projects(
         by_id = {id_: id_ for id_ in accessible.values()}
         return tuple(accessible.values()) if ALL_PROJECTS in ids else _ids_of(ids, by_id)
     if "dedupKey" in query:
-        # A dedup key names one incident, so every accessible project is searched.
+        # A deduplication key identifies one incident, so every accessible project is searched.
         return tuple(accessible.values())
     return tuple(each.facts.id for each in projects if is_listed_by_default(actor, organization, each.facts))
 
@@ -188,7 +190,7 @@ def _project_id(text: str) -> int:
 
 
 def int_parameter(query: QueryParams, name: str) -> int | None:
-    """Return an integer query parameter, ``None`` without it.
+    """Return the value of an integer query parameter, or ``None`` if the parameter is absent.
 
     :raises MalformedRequest: the value is not an integer.
     """
@@ -223,7 +225,7 @@ def _teams(
     for each in named:
         if not re.fullmatch("[0-9]+", each):
             raise StringRefusal(f"Invalid Team ID: {each}")
-    # Ids without a team are ignored.
+    # Ids that belong to no team are ignored.
     known = [teams[id_] for each in named if (id_ := identifier(each)) is not None and id_ in teams]
     for team in known:
         require_team_access(actor, organization, team)
@@ -232,5 +234,5 @@ def _teams(
 
 
 def _storable(text: str) -> str:
-    # PostgreSQL takes no NUL in text, so no stored text contains one.
+    # PostgreSQL cannot store NUL characters, so no stored text contains one.
     return text.replace("\0", "\ufffd")

@@ -1,4 +1,4 @@
-"""The incident list: its filter, the keys of a page, and the incidents of the page with what they are shown with."""
+"""Queries for the incident list: its filter, the keys on a page, and the page's incidents with related entities."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, activit
 from models.policy import Actor, OrganizationFacts
 
 MAX_ACTIVITIES: Final = 1_000
-"""How many activities a page shows in all, if they are requested."""
+"""The maximum number of activities on a page, over all its incidents, if activities are requested."""
 
 
 class IncidentListItem(NamedTuple):
-    """An incident of a page; ``projects`` are slugs.
+    """An incident on a page. ``projects`` are slugs.
 
-    ``activities``, newest first and each with its author, and ``seen_by``, most recent first, are ``None`` unless they
-    were requested.
+    ``activities`` are listed newest first, each with its author. ``seen_by`` is listed most recent first. Both are
+    ``None`` unless they were requested.
     """
 
     incident: Incident
@@ -43,7 +43,7 @@ class IncidentListItem(NamedTuple):
 
 
 class IncidentList:
-    """Queries of the incident list."""
+    """Queries for the incident list."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
@@ -51,7 +51,7 @@ class IncidentList:
     async def parse_filter(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
         """Return the filter that the query parameters describe.
 
-        :raises Refusal: a parameter is invalid or names something that the actor has no access to.
+        :raises Refusal: a parameter is invalid, or names something that the actor has no access to.
         """
         projects = await self._rows(projects_of(organization.id))
         ids = team_ids(query)
@@ -69,7 +69,7 @@ class IncidentList:
         )
 
     async def keys(self, filter_: IncidentFilter, page: Page) -> Rows:
-        """Return the ``date_started`` and ``incident_id`` of a page's incidents, and of one more if there is one."""
+        """Return the keys of a page's incidents (``date_started``, ``incident_id``), and one more if others follow."""
         statements = page_keys(filter_, page)
         try:
             statement, parameters = next(statements)
@@ -80,7 +80,7 @@ class IncidentList:
             return found
 
     async def items(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
-        """Return the incidents of these keys, by id; incidents deleted since are missing."""
+        """Return the incidents with these keys, by id. Incidents that have been deleted since are missing."""
         if not keys:
             return {}
         ids = [key.incident_id for key in keys]
@@ -102,7 +102,7 @@ class IncidentList:
         return [row.name for row in rows]
 
     async def _has_other_datasets(self, organization: int) -> bool:
-        """Return whether any generation of any rule watches another dataset than events."""
+        """Return whether any rule, in any generation, watches a dataset other than events."""
         earlier = exists().where(
             alert_rule_generations.c.rule_id == alert_rules.c.id,
             alert_rule_generations.c.definition["dataset"].astext != Dataset.EVENTS,
@@ -116,7 +116,7 @@ class IncidentList:
         return bool(await self._rows(statement))
 
     async def _activities(self, ids: list[int]) -> dict[int, list[tuple[Activity, Person | None]]]:
-        # No incident needs more rows than the whole page shows, so each is read along its index up to that number.
+        # No incident can show more activities than the whole page, so each incident's are read only up to that number.
         latest = (
             select(*ACTIVITY_COLUMNS)
             .where(activities.c.incident_id == incidents.c.id)

@@ -1,8 +1,8 @@
-"""Statements that find the keys of an incident list page, at the same cost for the first page and the five-thousandth.
+"""Statements that find the keys on a page of the incident list, at the same cost for page 1 as for page 5,000.
 
-The rows of :mod:`models.incidents.list_projection` are indexed in list order, per project. A page is read along that
-order from the cursor on, merged over the projects. A title or rule filter is first applied to the next rows in order,
-which fills a page if matches are common; otherwise the search index finds them
+The rows of :mod:`models.incidents.list_projection` are indexed in list order for each project. A page is read from the
+cursor on in that order, and the projects' rows are merged. A filter by title or rule is first applied to the next rows
+in order, which fills the page if matches are common. Otherwise the search index finds the matches
 (:mod:`~gateway.reads.incident_list_search`).
 """
 
@@ -39,20 +39,21 @@ from models.incidents.incident import IS_OPEN
 from models.types import MAX_ID
 
 MERGED_PROJECTS: Final = 32
-"""Up to this many projects are merged row by row; with more, a page of each project is read and those are merged."""
+"""Up to this many projects are merged row by row. With more projects, a page is read from each and these are merged."""
 
 SCAN_ROWS: Final = 1_000
-"""How many rows in list order are checked for a title or rule before the search index is used."""
+"""How many rows, in list order, are checked against the title or rule before the search index is used."""
 
 
 Statement = tuple[str, dict[str, Any]]
-"""SQL text and its parameters."""
+"""The text of an SQL statement, with its parameters."""
 
 
 def page_keys(filter_: IncidentFilter, page: Page) -> Generator[Statement, Rows, Rows]:
-    """Yield the statements that find a page, each after receiving the rows of the one before; return the page's keys.
+    """Yield the statements that find a page, receive each one's rows in return, and finally return the page's keys.
 
-    A key is a row with ``date_started`` and ``incident_id``. There is one more than the page's size if there are more.
+    A key is a row with ``date_started`` and ``incident_id``. One more key than the page shows is returned if there are
+    more.
     """
     if filter_.is_empty or (page.cursor.key is None and page.cursor.backwards):
         return []
@@ -71,11 +72,11 @@ def page_keys(filter_: IncidentFilter, page: Page) -> Generator[Statement, Rows,
 def _segment_keys(
     segment: Segment, page: Page, parameters: dict[str, Any], trigrams: Trigrams | None
 ) -> Generator[Statement, Rows, tuple[Rows, Trigrams | None]]:
-    """Find a page of a segment's keys. Once ``trigrams`` are chosen, later segments are searched without a scan."""
+    """Find a page of a segment's keys, without a scan if an earlier segment has already determined ``trigrams``."""
     if not segment.needs_search:
         return (yield _page_of(_rows_in_order(segment, limit=page.limit), segment.key_range, page), parameters), None
     if not can_search(segment.filter):
-        # Titles shorter than a trigram are in no index: the whole list is scanned.
+        # No index covers a title that is shorter than a trigram, so the whole list is scanned.
         stream, is_selected = _scanned_rows(segment, limit=None)
         condition = f"{MATCHES_TITLE} AND {is_selected}"
         return (yield _page_of(f"{stream} OFFSET 0", segment.key_range, page, condition), parameters), None
@@ -88,9 +89,10 @@ def _segment_keys(
 
 
 def _scan(segment: Segment, page: Page) -> str:
-    """Return the statement that filters the next rows in order; its result has at least one row.
+    """Return the statement that filters the next rows in order. Its result has at least one row.
 
-    If the scan stopped early (``is_cut``), the row holds a sample of the scanned titles and whether ``any_long`` exist.
+    If the scan stopped before the page was full (``is_cut``), each row holds a sample of the scanned rows and whether
+    the organization has any titles that are too long to be indexed (``any_long``).
     """
     stream, is_selected = _scanned_rows(segment, limit=SCAN_ROWS)
     return f"""
@@ -113,17 +115,17 @@ def _scan(segment: Segment, page: Page) -> str:
 
 
 def _search(segment: Segment, page: Page, trigrams: Trigrams) -> str:
-    """Return the statement that finds a page of keys with the search index."""
+    """Return the statement that uses the search index to find a page of keys."""
     keys = f"(SELECT * FROM ({search(segment, trigrams)}) AS s LIMIT {page.limit})"
     if segment.has_closed_since_start:
-        # They are few, so they are filtered row by row.
+        # There are few such incidents, so they are filtered row by row.
         closed = f"SELECT date_started, incident_id FROM ({segment.closed_since_start}) AS s WHERE {segment.matches}"
         keys = f"{keys} UNION ALL {closed}" if segment.has_rows else closed
     return _page_of(keys, segment.key_range, page)
 
 
 def _by_dedup_key(filter_: IncidentFilter, page: Page) -> str:
-    """Return the statement that finds the open incident of a dedup key, else the latest, if it matches the filter."""
+    """Return the statement that finds the matching incident with a dedup key: an open one, or else the latest."""
     segment = Segment(filter_, key_range_from(filter_, Cursor()), filter_.status)
     of_key = f"""
         SELECT i.id AS incident_id, i.date_started, i.status FROM incidents i
@@ -139,7 +141,7 @@ def _by_dedup_key(filter_: IncidentFilter, page: Page) -> str:
 
 
 def _page_of(source: str, key_range: KeyRange, page: Page, condition: str = "true") -> str:
-    # An incident has a row for each of its projects.
+    # DISTINCT, because an incident has a row for each of its projects.
     return f"""SELECT DISTINCT date_started, incident_id FROM ({source}) AS p WHERE {condition}
         {key_range.order} LIMIT {page.limit}"""
 
@@ -148,9 +150,9 @@ def _page_of(source: str, key_range: KeyRange, page: Page, condition: str = "tru
 
 
 def _rows_in_order(segment: Segment, *, limit: int | None) -> str:
-    """Return the query of a segment's rows.
+    """Return the query for a segment's rows.
 
-    Each project contributes ``limit`` rows at most, which bounds the work and makes PostgreSQL keep the index's order.
+    Each project contributes at most ``limit`` rows, which limits the work and makes PostgreSQL keep the index order.
     """
     if len(segment.filter.projects) <= MERGED_PROJECTS:
         return _merged(segment, limit=limit)
@@ -158,10 +160,10 @@ def _rows_in_order(segment: Segment, *, limit: int | None) -> str:
 
 
 def _scanned_rows(segment: Segment, *, limit: int | None) -> tuple[str, str]:
-    """Return the query of rows to scan in order, and the condition that selects the segment's among them."""
+    """Return the query for the rows to scan in order, and the condition that selects the segment's rows among them."""
     if len(segment.filter.projects) <= MERGED_PROJECTS:
         return _merged(segment, limit=limit), "true"
-    # With many projects the organization's index is scanned, since most of its rows are theirs.
+    # With many projects, the organization's index is scanned, because most of its rows belong to those projects.
     key_range = segment.key_range
     of_organization = f"SELECT {COLUMNS} FROM incident_listing WHERE organization_id = %(organization)s"
     if not segment.is_open_only:
@@ -174,7 +176,7 @@ def _scanned_rows(segment: Segment, *, limit: int | None) -> tuple[str, str]:
 
 
 def _merged(segment: Segment, *, limit: int | None) -> str:
-    # The ids are literals, not caller's text: each branch is planned for its project and read along its own index.
+    # The ids are literals, so that each branch is planned for its project. They are integers, never a caller's text.
     branches = [_branch(segment, str(project), limit) for project in segment.filter.projects if segment.has_rows]
     return " UNION ALL ".join(branches + _closed_since_start(segment))
 

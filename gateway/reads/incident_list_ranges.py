@@ -1,10 +1,10 @@
-"""Key ranges and conditions of the incident list: the SQL fragments that its statements are composed of.
+"""Key ranges and conditions for the incident list: the SQL fragments from which its statements are composed.
 
 The rows are those of :mod:`models.incidents.list_projection`, ordered by ``(date_started, incident_id)``.
 
 A filter with ``start`` splits the list into two segments. Incidents that began after ``start`` cannot have been closed
-before it, so their segment needs no condition on ``date_closed``. Of those that began earlier, only the few match that
-were still open at ``start``: incidents open today, and closed ones, which an index on their lifetimes finds.
+before it, so their segment can be read in key order. Of the incidents that began earlier, only the few that were still
+open at ``start`` match: those that are open today, and closed ones, which an index on lifetimes finds.
 """
 
 # ruff: noqa: S608 - the SQL is composed of our own fragments; callers' values are parameters
@@ -32,7 +32,7 @@ CURRENT_GENERATION: Final = "(SELECT generation FROM alert_rules WHERE id = %(al
 
 
 class Bound(NamedTuple):
-    """A bound of a key range; ``name`` is the prefix of its two parameters."""
+    """A bound of a key range. ``name`` is the prefix of the bound's two query parameters."""
 
     at: datetime
     id: int
@@ -41,7 +41,7 @@ class Bound(NamedTuple):
 
 
 class KeyRange(NamedTuple):
-    """A range of keys and a scan direction. Each side has one bound at most: an index scan starts at one bound only."""
+    """A range of keys, with a scan direction. It has one bound per side at most: an index scan starts at only one."""
 
     upper: Bound | None
     lower: Bound | None
@@ -49,28 +49,28 @@ class KeyRange(NamedTuple):
 
     @property
     def is_empty(self) -> bool:
-        """Whether no key can be in the range."""
+        """Whether the range cannot contain any key."""
         return self.upper is not None and self.lower is not None and self.upper[:2] < self.lower[:2]
 
     @property
     def condition(self) -> str:
-        """The condition on a row, starting with AND; empty without bounds."""
+        """The SQL condition for the range, starting with AND, or an empty text if the range has no bounds."""
         bounds = ((self.upper, "<"), (self.lower, ">"))
         return " ".join(_bound_condition(bound, operator) for bound, operator in bounds if bound)
 
     @property
     def order(self) -> str:
-        """The ORDER BY clause of the scan direction."""
+        """The ORDER BY clause for the scan direction."""
         return f"ORDER BY date_started {self.direction}, incident_id {self.direction}"
 
     @property
     def direction(self) -> str:
-        """The scan direction: ASC or DESC."""
+        """The scan direction as an SQL keyword: ASC or DESC."""
         return "DESC" if self.is_descending else "ASC"
 
     @property
     def without_start(self) -> KeyRange:
-        """The range without the bound that its scan starts at, for steps that have passed it."""
+        """The range without its starting bound, for scan steps that are already past it."""
         return self._replace(upper=None) if self.is_descending else self._replace(lower=None)
 
     def above(self, bound: Bound) -> KeyRange:
@@ -86,10 +86,11 @@ class KeyRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A key range of the filtered list, with the conditions on its rows.
+    """A key range in the filtered list, with the conditions on its rows.
 
-    ``status`` applies to the rows that are read in key order (``has_rows``). With ``has_closed_since_start`` the
-    segment also contains incidents that were closed after ``start``, which no index returns in key order.
+    ``status`` applies to the rows that are read in key order, if there are any (``has_rows``). If
+    ``has_closed_since_start`` is true, the segment also contains incidents that were closed after ``start``, which no
+    index returns in key order.
     """
 
     filter: IncidentFilter
@@ -100,12 +101,12 @@ class Segment:
 
     @property
     def is_open_only(self) -> bool:
-        """Whether every row read in key order is of an open incident; there are few of them."""
+        """Whether only open incidents are read in key order. These are few and have indexes of their own."""
         return self.status not in (None, StatusFilter.CLOSED)
 
     @property
     def condition(self) -> str:
-        """The status and lifetime conditions on rows that are read in key order, starting with AND; may be empty."""
+        """The status and lifetime conditions on rows that are read in key order, starting with AND, or a blank text."""
         match self.status:
             case None:
                 status = ""
@@ -118,7 +119,7 @@ class Segment:
 
     @property
     def needs_search(self) -> bool:
-        """Whether the filter has a title or a rule, which no index in key order covers."""
+        """Whether the filter has a title or rule condition, which no index in key order covers."""
         return bool(self.filter.title or rule_conditions(self.filter.rule))
 
     @property
@@ -128,8 +129,8 @@ class Segment:
 
     @property
     def closed_since_start(self) -> str:
-        """The query of incidents that are closed now and were open at ``start``."""
-        # OFFSET 0 makes the index on lifetimes the first step; the other conditions would tempt to other indexes.
+        """The query for incidents that are closed now but were open at ``start``."""
+        # OFFSET 0 makes the index on lifetimes the first step. Otherwise the planner might choose another index.
         return f"""
             SELECT {COLUMNS} FROM (
                 SELECT * FROM incident_listing
@@ -138,13 +139,13 @@ class Segment:
             WHERE NOT ({IS_OPEN}) AND date_closed >= %(start)s {self.key_range.condition}"""
 
     def project_rows(self, project: str) -> str:
-        """Return the query of a project's rows, which an index returns in key order; ``project`` is SQL."""
+        """Return the query for a project's rows, which an index returns in key order. ``project`` is SQL."""
         condition = f"{self.condition} {self.key_range.condition}"
         return f"SELECT {COLUMNS} FROM incident_listing WHERE project_id = {project} {condition}"
 
 
 def key_range_from(filter_: IncidentFilter, cursor: Cursor) -> KeyRange:
-    """Return the keys from the cursor on, in its direction and not after the filter's ``end``."""
+    """Return the range of keys from the cursor on, in the cursor's direction and not after the filter's ``end``."""
     end = None if filter_.end is None else Bound(filter_.end, MAX_ID, True, "end")
     key_range = KeyRange(end, None, is_descending=not cursor.backwards)
     if cursor.key is None:
@@ -154,7 +155,7 @@ def key_range_from(filter_: IncidentFilter, cursor: Cursor) -> KeyRange:
 
 
 def segments(filter_: IncidentFilter, cursor: Cursor) -> Iterator[Segment]:
-    """Yield the segments of the filtered list from the cursor on, in its direction."""
+    """Yield the filtered list's segments from the cursor on, in the cursor's direction."""
     key_range = key_range_from(filter_, cursor)
     if filter_.start is None:
         yield Segment(filter_, key_range, filter_.status)
@@ -173,7 +174,7 @@ def segments(filter_: IncidentFilter, cursor: Cursor) -> Iterator[Segment]:
 
 
 def rule_conditions(filter_: RuleFilter) -> list[str]:
-    """Return the conditions on the rule columns of a row, which hold the rule as it was when the incident began."""
+    """Return the conditions on a row's rule columns, which hold the rule as it was when the incident began."""
     conditions = []
     if filter_.alert_rule is not None:
         conditions.append("alert_rule_id = %(alert_rule)s")

@@ -1,12 +1,13 @@
-"""Search of titles and rules in the incident list: by trigrams, with an index that holds them per time bucket.
+"""The search for titles and rules in the incident list, with an index that holds trigrams per time bucket.
 
-For each incident, the search index also holds keys of its rule, the rule's generation, and its team, environment and
-dataset. It has no order, and the indexes in list order have no keys. So a search goes through the list by time bucket,
-from the cursor on: 32 days at a time, split into buckets of 2 days and 3 hours where more incidents match than can be
-sorted. A bucket is one index access: nearly free if nothing in it matches, and proportional to its matches otherwise.
+For each incident, the search index also holds keys for its rule, the rule's generation, and its team, environment and
+dataset. The search index has no order, and the indexes in list order do not hold these keys. A search therefore goes
+through the list bucket by bucket, from the cursor on: 32 days at a time, split into 2 days and then 3 hours if more
+incidents match than can be sorted. A bucket is one index access, whose cost grows with the number of matches and is
+almost zero without any.
 
-Which trigrams of a title are looked up is decided by a sample of titles nearby: those that are rare, alone or together.
-The index also holds the text around each space, since two words may be common and their combination rare.
+A sample of nearby titles decides which of a title's trigrams are looked up: those that are rare, alone or together. The
+index also holds the text around each space, because two common words may be rare in combination.
 See docs/decisions/0017-title-search-in-time-buckets.md and 0018-rules-in-the-search-index.md.
 """
 
@@ -38,35 +39,37 @@ from models.incidents.list_projection import (
 )
 
 MAX_TRIGRAMS: Final = 12
+"""The maximum number of evenly spaced trigrams in a title that are considered."""
+
 MAX_SPACES: Final = 4
-"""How many trigrams, and how many spaces, of a title are considered."""
+"""The maximum number of spaces in a title around which the text is considered as well."""
 
 MAX_CHOSEN: Final = 3
-"""How many of them are looked up together."""
+"""The maximum number of trigrams that are looked up together."""
 
 SAMPLE_SIZE: Final = 300
-"""How many titles are sampled to choose them."""
+"""The maximum number of titles that are sampled in order to choose trigrams."""
 
 RARE_SHARE: Final = 0.01
-"""Trigrams that no larger share of the sample has in common are selective enough."""
+"""Trigrams are selective enough if at most this share of the sample contains all of them."""
 
 MAX_SORTED: Final = 300
-"""How many matches of a time bucket are sorted; a bucket with more is split."""
+"""The maximum number of matches in a time bucket that are sorted. A bucket with more matches is split."""
 
 MAX_PROJECT_SCOPES: Final = 32
-"""Up to this many projects are searched one by one; with more, the organization is searched."""
+"""Up to this many projects are searched one by one. With more projects, the whole organization is searched."""
 
 MAX_SCOPED_KEYS: Final = 160
-"""The limit of projects times the teams or environments looked up in each."""
+"""The maximum product of the number of projects and the number of teams or environments looked up in each."""
 
 
 def can_search(filter_: IncidentFilter) -> bool:
-    """Return whether the search index holds anything that the filter names."""
+    """Return whether the search index covers the filter's title or rule."""
     return len(filter_.title) >= TRIGRAM_LENGTH or bool(rule_keys(filter_))
 
 
 def search_scopes(filter_: IncidentFilter) -> list[int]:
-    """Return the scopes to search, as numbers of the index: ``~id`` of each project, or the organization's id."""
+    """Return the scopes to search, as numbers in the index: each project's ``~id``, or the organization's id."""
     widest = max((len(alternatives) for alternatives in rule_keys(filter_)), default=1)
     if len(filter_.projects) <= MAX_PROJECT_SCOPES and len(filter_.projects) * widest <= MAX_SCOPED_KEYS:
         return [~project for project in filter_.projects]
@@ -77,9 +80,9 @@ def search_scopes(filter_: IncidentFilter) -> list[int]:
 
 
 class Trigram(NamedTuple):
-    """A part of the title in the filter: ``length`` characters from ``at`` on, counted from 1 as in SQL.
+    """A part of the filter's title: ``length`` characters from position ``at`` on, which counts from 1 as in SQL.
 
-    It has three characters, or more around a space.
+    The part has three characters, or more if it surrounds a space.
     """
 
     at: int
@@ -87,21 +90,21 @@ class Trigram(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The characters, as an SQL expression."""
+        """The trigram's characters, as an SQL expression."""
         return f"substr(lower(%(title)s), {self.at}, {self.length})"
 
 
 class Trigrams(NamedTuple):
-    """The trigrams to look up; ``or_long`` includes titles that are too long to be indexed."""
+    """The trigrams to look up. ``or_long`` also finds all titles that are too long to be indexed."""
 
     chosen: Sequence[Trigram]
     or_long: bool
 
 
 def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long: bool) -> Trigrams:
-    """Return the trigrams that the fewest sampled incidents of the filter's rule have together.
+    """Return a combination of trigrams that few of the sampled incidents with a matching rule contain.
 
-    ``sample`` holds the :func:`sample_mask` of rows nearby.
+    ``sample`` holds the values of :func:`sample_mask` for nearby rows.
     """
     candidates = _candidates(filter_.title)
     if not candidates:
@@ -109,7 +112,7 @@ def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long:
     chosen: list[int] = []
     most = min(MAX_CHOSEN, len(candidates))
     left = [mask for mask in sample if mask >> len(candidates) & 1]
-    # Without a sample the first candidates are chosen.
+    # If there is no sample, the first candidates are chosen.
     while not chosen or ((len(left) > RARE_SHARE * len(sample) or not sample) and len(chosen) < most):
         bits = (bit for bit in range(len(candidates)) if bit not in chosen)
         chosen.append(min(bits, key=lambda bit: (_count(left, bit), _count(sample, bit))))
@@ -118,7 +121,7 @@ def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long:
 
 
 def sample_mask(filter_: IncidentFilter) -> str:
-    """Return the SQL of a bit mask: which candidate trigrams a title contains, and whether the rule matches (last)."""
+    """Return SQL for a bit mask: one bit for each candidate trigram in a row's title, and the last for its rule."""
     in_title = [f"strpos(folded_title, {trigram.text}) > 0" for trigram in _candidates(filter_.title)]
     of_rule = " AND ".join(rule_conditions(filter_.rule)) or "true"
     # NULL counts as false.
@@ -131,7 +134,7 @@ def _count(sample: Sequence[int], bit: int) -> int:
 
 
 def _candidates(title: str) -> list[Trigram]:
-    """Return trigrams around spaces, then at both ends and in the middle, then at even distances between them."""
+    """Return the trigrams around spaces, then those at both ends and in the middle, then evenly spaced ones."""
     last = len(title) - TRIGRAM_LENGTH
     if last < 0:
         return []
@@ -143,7 +146,7 @@ def _candidates(title: str) -> list[Trigram]:
 
 def _around_spaces(title: str) -> list[Trigram]:
     if not title.isascii():
-        # Lower case in PostgreSQL may have another length, which would move the space.
+        # Conversion to lower case in PostgreSQL may change the length, which would move the space.
         return []
     starts = range(len(title) - AROUND_SPACE + 1)
     return [Trigram(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
@@ -153,7 +156,7 @@ def _around_spaces(title: str) -> list[Trigram]:
 
 
 def rule_keys(filter_: IncidentFilter) -> list[list[str]]:
-    """Return the index keys of the filter's rule, as SQL texts: lists of alternatives, each of which has to match."""
+    """Return the index keys for the filter's rule conditions, as SQL: a list of alternative keys for each condition."""
     rule, keys = filter_.rule, []
     if rule.alert_rule is not None:
         generation = "" if rule.with_snapshots else f" || ':' || {CURRENT_GENERATION}"
@@ -174,13 +177,13 @@ _ORGANIZATION: Final = "%(organization)s::bigint"
 
 
 class SearchKeys(NamedTuple):
-    """What to look up, as SQL texts: every trigram of one of the sets, and one of each list of rule keys."""
+    """The keys to look up, as SQL: all trigrams in any one of the sets, and any one key from each list of rule keys."""
 
     trigram_sets: Sequence[Sequence[str]]
     rule_keys: Sequence[Sequence[str]]
 
     def conditions(self, scope: str, bucket: str, bucket_condition: str) -> Iterator[str]:
-        """Yield an indexable condition for each set; ``bucket_condition`` is a key of a shorter bucket, or empty."""
+        """Yield an indexable condition per trigram set. ``bucket_condition`` is a shorter bucket's key, or empty."""
         alternatives = [[search_key(key, scope, bucket) for key in keys] for keys in self.rule_keys]
         required = [keys[0] for keys in alternatives if len(keys) == 1] + [bucket_condition] * bool(bucket_condition)
         one_of = [f"{SEARCH_KEYS} && ARRAY[{', '.join(keys)}]" for keys in alternatives if len(keys) > 1]
@@ -194,13 +197,13 @@ ANY_LONG: Final = f"""
         SELECT FROM incident_titles WHERE {SEARCH_KEYS} @> ARRAY[{long_titles_key(_ORGANIZATION)}]
     )
     SELECT count(*) > 0 FROM (SELECT FROM long LIMIT 1) AS one"""
-"""Whether the organization has titles that are too long to be indexed."""
+"""SQL that tells whether the organization has titles that are too long to be indexed."""
 
 
 def search(segment: Segment, trigrams: Trigrams) -> str:
-    """Return the query of a segment's matching keys, in list order; it reads no further than its caller's LIMIT.
+    """Return the query for a segment's matching keys, in list order. It stops as soon as its caller's LIMIT is reached.
 
-    The statement relies on PostgreSQL's execution order: a nested loop keeps the order of its outer side, and UNION ALL
+    The query relies on PostgreSQL's execution order: a nested loop keeps the order of its outer side, and UNION ALL
     runs its queries one after the other. ORDER BY is used only where rows have to be sorted.
     """
     key_range, longest = segment.key_range, TIME_BUCKETS[0]
@@ -210,7 +213,7 @@ def search(segment: Segment, trigrams: Trigrams) -> str:
     beyond = f"< to_timestamp({longest.seconds} * buckets.bucket)"
     if not key_range.is_descending:
         beyond = f">= to_timestamp({longest.seconds} * (buckets.bucket + 1))"
-    # The empty text is the key of titles that are too long.
+    # The empty text is the key for titles that are too long.
     trigram_sets = [[trigram.text for trigram in trigrams.chosen]] + [["''"]] * trigrams.or_long
     keys = SearchKeys(trigram_sets, rule_keys(segment.filter))
     return f"""
@@ -225,9 +228,9 @@ def search(segment: Segment, trigrams: Trigrams) -> str:
 
 
 def _within(segment: Segment, keys: SearchKeys, bucket: str, level: int = 0, shorter: str | None = None) -> str:
-    """Return the query of a bucket's matches in order, which splits the bucket if they are too many.
+    """Return the query for a bucket's matches in order, which splits the bucket if there are too many matches.
 
-    ``bucket`` is the number of the longest bucket, ``shorter`` that of the bucket inside it at ``level``.
+    ``bucket`` is the number of the longest bucket, and ``shorter`` is that of the bucket inside it at ``level``.
     """
     bucket_condition = "" if shorter is None else bucket_key(TIME_BUCKETS[level], shorter, _ORGANIZATION)
     matches = _matches(segment, keys, bucket, bucket_condition)
@@ -249,7 +252,7 @@ def _within(segment: Segment, keys: SearchKeys, bucket: str, level: int = 0, sho
 
 
 def _matches(segment: Segment, keys: SearchKeys, bucket: str, bucket_condition: str) -> str:
-    """Return the query of a bucket's rows that the index finds, in no order and not yet checked."""
+    """Return the query for the rows that the index finds in a bucket. They are neither sorted nor checked yet."""
     more = ", status, date_closed" if segment.is_open_only else ""
     columns = f"incident_id, project_id, date_started, folded_title, {RULE_COLUMN_LIST}{more}"
     matches = " UNION ALL ".join(
@@ -260,7 +263,7 @@ def _matches(segment: Segment, keys: SearchKeys, bucket: str, bucket_condition: 
 
 
 def _searched_table(segment: Segment) -> str:
-    # Open incidents have their own search index: they would be few among all that match.
+    # Open incidents have their own search index, because they would be few among all matches.
     return f"incident_listing WHERE {IS_OPEN} AND" if segment.is_open_only else "incident_titles WHERE"
 
 
@@ -268,7 +271,7 @@ def _sorted(matches: str, segment: Segment) -> str:
     """Return the query that checks matches against the filter and sorts their keys."""
     condition, listed = segment.condition, ""
     if not segment.is_open_only and condition.strip():
-        # The row of incident_listing is looked up by its key; as a join the planner might read the whole table.
+        # The row in incident_listing is looked up by its key. For a join, the planner might read the whole table.
         condition, listed = (
             "",
             f"""CROSS JOIN LATERAL (

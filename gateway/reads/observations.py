@@ -1,4 +1,4 @@
-"""Observations of alert rules, and the projects that they belong to."""
+"""Queries for alert rules' observations, and for the projects to which they belong."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from models.refusals import NotFound
 
 
 class ObservationQueries:
-    """Queries of the observations that are kept of each rule and project."""
+    """Queries for the observations that are kept for each rule and project."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
 
     async def projects(self, organization: int, rule: int) -> list[NamedProject]:
-        """Return the projects of a live rule, by slug.
+        """Return a live rule's projects, in the order of their slugs.
 
-        :raises NotFound: the organization has no live rule of this id.
+        :raises NotFound: the organization has no live rule with this id.
         """
         rows = await self._rows(
             select(*PROJECT_COLUMNS)
@@ -40,7 +40,7 @@ class ObservationQueries:
         return [project_from_row(row) for row in rows if row.id is not None]
 
     async def page(self, rule: int, project_ids: Collection[int], page: Page) -> Rows:
-        """Return a page of a rule's observations on these projects, newest first."""
+        """Return a page of a rule's observations in these projects, newest first."""
         observations = alert_rule_observations
         statement = (
             select(

@@ -1,4 +1,4 @@
-"""Projects as the policy needs them: their columns, and who has access to them."""
+"""Columns and conditions for projects, with the facts by which the policy decides who has access to them."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PROJECT_COLUMNS: Final = (
     (projects.c.status == ObjectStatus.ACTIVE).label("active"),
     func.array(_TEAMS, type_=ARRAY(BigInteger)).label("teams"),
 )
-"""The columns of :data:`models.directory.policy_facts.PROJECT_COLUMNS` for statements in Core."""
+"""The columns of :data:`models.directory.policy_facts.PROJECT_COLUMNS`, for SQLAlchemy Core statements."""
 
 
 def project_from_row(row: Any) -> NamedProject:
-    """Build the project of a row with :data:`PROJECT_COLUMNS`."""
+    """Build a project from a row that has :data:`PROJECT_COLUMNS`."""
     return NamedProject(row.slug, project_facts(row))
 
 
 def project_slugs(incident_id: ColumnElement[int]) -> ColumnElement[Sequence[str]]:
-    """Return the slugs of an incident's projects, in alphabetical order, as the column ``slugs``."""
+    """Return a column, ``slugs``, that holds the slugs of an incident's projects in alphabetical order."""
     slugs = (
         select(projects.c.slug)
         .join_from(incident_projects, projects)
@@ -51,14 +51,14 @@ def project_slugs(incident_id: ColumnElement[int]) -> ColumnElement[Sequence[str
 
 
 def projects_of(organization: int) -> Select[Any]:
-    """Select the projects of an organization, by id."""
+    """Return the statement that selects an organization's projects, in the order of their ids."""
     return select(*PROJECT_COLUMNS).where(projects.c.organization_id == organization).order_by(projects.c.id)
 
 
 def is_accessible(actor: Actor, organization: OrganizationFacts) -> ColumnElement[bool]:
-    """Return the policy's project access as a condition on ``projects``, for lists that the database pages."""
+    """Return the SQL condition on ``projects`` that the actor has access, for lists that the database paginates."""
     is_active = projects.c.status == ObjectStatus.ACTIVE
-    # An actor with access to a project without teams has access to every active project.
+    # An actor who has access to a project without teams has access to every active project.
     if has_project_access(actor, organization, ProjectFacts(id=0, active=True, teams=frozenset())):
         return is_active
     is_on_a_team = exists().where(project_teams.c.project_id == projects.c.id, project_teams.c.team_id.in_(actor.teams))

@@ -1,6 +1,6 @@
-"""Read queries of the gateway, restricted to what the caller may read.
+"""The gateway's read queries, which are limited to what the caller may read.
 
-The policy decides who may read what. Where the database pages a list, its verdict is part of the statement
+The policy decides who may read what. If the database paginates a list, that decision is a condition in the statement
 (:func:`~gateway.reads.projects.is_accessible`).
 """
 
@@ -43,11 +43,11 @@ AUTHOR_COLUMNS: Final = (
     users.c.id.label("author_id"),
     *(column for column in PERSON_COLUMNS if column is not users.c.id),
 )
-"""The author beside an activity, whose ``id`` is another."""
+"""The author's columns in a row that also holds an activity. The author's id is named ``author_id`` there."""
 
 
 class IncidentDetails(NamedTuple):
-    """An incident with what its page shows; ``projects`` are slugs, ``seen_by`` is most recent first."""
+    """An incident with its details. ``projects`` are slugs, and ``seen_by`` is listed most recent first."""
 
     incident: Incident
     projects: list[str]
@@ -56,22 +56,22 @@ class IncidentDetails(NamedTuple):
 
 
 class Queries:
-    """Queries of incidents, inboxes, the directory and the ledger; each returns rows or entities."""
+    """Queries for incidents, inboxes, the directory and the ledger. Each returns rows or entities."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
 
     async def incident_projects(self, organization: int, identifier: int) -> list[ProjectFacts]:
-        """Return the facts of an incident's projects, for the policy (checks 10 and 11).
+        """Return the facts that the policy needs about an incident's projects (checks 10 and 11).
 
-        :raises NotFound: the organization has no incident of this number.
+        :raises NotFound: the organization has no incident with this number.
         """
         return _facts(await self._incident_projects(organization, identifier))
 
     async def incident_id(self, organization: int, identifier: int) -> int:
-        """Return the row id of an incident.
+        """Return an incident's row id.
 
-        :raises NotFound: the organization has no incident of this number.
+        :raises NotFound: the organization has no incident with this number.
         """
         rows = await self._rows(select(incidents.c.id).where(_is_incident(organization, identifier)))
         if not rows:
@@ -82,9 +82,9 @@ class Queries:
     async def incident(
         self, organization: int, identifier: int, viewer: int | None
     ) -> tuple[IncidentDetails, list[ProjectFacts]]:
-        """Return an incident's details, with the facts that decide who may read them.
+        """Return an incident's details, and the facts about its projects that decide who may read them.
 
-        :raises NotFound: the organization has no incident of this number.
+        :raises NotFound: the organization has no incident with this number.
         """
         found = await self._rows(select(*INCIDENT_COLUMNS).where(_is_incident(organization, identifier)))
         project_rows = await self._incident_projects(organization, identifier)
@@ -122,9 +122,9 @@ class Queries:
         )
 
     async def subscribers(self, organization: OrganizationFacts, identifier: int, page: Page) -> Rows:
-        """Return a page of an incident's subscribers who may read it now, with the ``reason`` of each subscription.
+        """Return a page of an incident's subscribers who may still read it, each with the subscription's ``reason``.
 
-        :raises NotFound: the organization has no incident of this number.
+        :raises NotFound: the organization has no incident with this number.
         """
         incident = await self.incident_id(organization.id, identifier)
         statement = (
@@ -151,7 +151,7 @@ class Queries:
     async def members(self, organization: int, text: str, page: Page) -> Rows:
         """Return a page of active members whose name, username or e-mail address contains the text.
 
-        A row holds the person, ``member_id``, ``role`` and the slugs of their active ``teams``.
+        Each row holds the person's columns, ``member_id``, ``role``, and the slugs of the person's active ``teams``.
         """
         statement = (
             select(members.c.id.label("member_id"), members.c.role, *PERSON_COLUMNS, _team_slugs().label("teams"))
@@ -180,7 +180,7 @@ class Queries:
         return await self._rows(paginate(statement, page, projects.c.slug))
 
     async def inbox(self, actor: Actor, organization: OrganizationFacts, page: Page, *, unread: bool) -> Rows:
-        """Return a page of a person's inbox, newest first: items of incidents that they may read now."""
+        """Return a page of a person's inbox, newest first, limited to incidents that the person may still read."""
         statement = (
             select(
                 notifications.c.id,
@@ -207,7 +207,7 @@ class Queries:
         return await self._rows(paginate(statement, page, notifications.c.id, descending=True))
 
     async def unread_count(self, actor: Actor, organization: OrganizationFacts) -> int:
-        """Count the unread items of a person's inbox."""
+        """Return the number of unread items in a person's inbox, limited to incidents the person may still read."""
         rows = await self._rows(
             select(func.count().label("unread"))
             .select_from(notifications)
@@ -217,7 +217,7 @@ class Queries:
         return count
 
     async def command(self, id_: UUID) -> Any:
-        """Return a command's row with its outcome as text and its organization's ``slug``, or ``None``."""
+        """Return a command's row, with its outcome as text and its organization's ``slug``, or ``None``."""
         rows = await self._rows(
             select(
                 commands.c.id,
@@ -238,11 +238,11 @@ class Queries:
         return rows[0] if rows else None
 
     async def canaries(self) -> list[CanaryStatus]:
-        """Return the state of every queue's canaries."""
+        """Return the canary status of every queue."""
         return [canary_status_from_row(row) for row in await self._rows(CANARY_STATUS, ALL_QUEUES)]
 
     async def schema_revision(self) -> str | None:
-        """Return the database's schema revision, ``None`` before the first migration."""
+        """Return the database's schema revision, or ``None`` if its table of revisions is empty."""
         rows = await self._rows("SELECT version_num FROM alembic_version")
         return rows[0].version_num if rows else None
 
@@ -259,7 +259,7 @@ class Queries:
 
 
 def author_from_row(row: Any) -> Person | None:
-    """Build the author of a row with :data:`AUTHOR_COLUMNS`; ``None`` if tocsin itself acted."""
+    """Build the author from a row that has :data:`AUTHOR_COLUMNS`, or return ``None`` if tocsin itself acted."""
     return None if row.author_id is None else person_from_row(row, id_column="author_id")
 
 
@@ -272,7 +272,7 @@ def _is_incident(organization: int, identifier: int) -> ColumnElement[bool]:
 
 
 def _is_on_a_team_of(incident: int) -> ColumnElement[bool]:
-    """Return whether a member of the statement is on an active team of one of the incident's active projects."""
+    """Return the SQL condition that a member is on an active team of one of the incident's active projects."""
     memberships = incident_projects.join(projects).join(project_teams).join(teams).join(team_members)
     return exists(
         select(literal_column("1"))
@@ -301,7 +301,7 @@ def _team_slugs() -> ColumnElement[list[str]]:
 
 
 def _is_readable_item(actor: Actor, organization: OrganizationFacts) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of inbox items of the actor whose incident they may read."""
+    """Return the conditions that select the actor's inbox items, limited to incidents the actor may read."""
     on_a_project: Select[Any] = (
         select(literal_column("1"))
         .join_from(incident_projects, projects)
@@ -315,6 +315,6 @@ def _is_readable_item(actor: Actor, organization: OrganizationFacts) -> tuple[Co
 
 
 def _contains(text: str, *columns: ColumnElement[str]) -> ColumnElement[bool]:
-    # PostgreSQL takes no NUL in text, so no name holds one.
+    # PostgreSQL cannot store NUL characters, so no name contains one.
     part = text.strip().lower().replace("\0", "\ufffd")
     return or_(*(func.strpos(func.lower(column), part) > 0 for column in columns))

@@ -1,1 +1,1 @@
-"""Thin HTTP endpoints, one module per resource; each declares its endpoints in ``ENDPOINTS``."""
+"""Thin HTTP endpoints, in one module per resource. Each module declares its endpoints in ``ENDPOINTS``."""

@@ -1,7 +1,7 @@
-"""Alert rules: list, read, create, update, delete.
+"""Endpoints that list, read, create, update and delete alert rules.
 
-Each endpoint exists under the organization and under a project, with different permissions. Under a project only its
-rules are found, and a new rule belongs to it.
+They exist both under the organization and under each project, with different permissions. Under a project, only that
+project's rules are found, and a new rule belongs to the project.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PAGE: Final = 25
 
 
 async def list_rules(context: RequestContext) -> HttpResponse:
-    """List alert rules of the caller's teams or of the given projects, newest first."""
+    """List the alert rules in the given projects (by default, those of the caller's teams), newest first."""
     rules = context.container.rules
     return await _list(context, await rules.selected_projects(context.query, context.actor, context.organization))
 
 
 async def list_project_rules(context: RequestContext) -> HttpResponse:
-    """List alert rules of a project, newest first."""
+    """List a project's alert rules, newest first."""
     project = await require_project(context)
     return await _list(context, (project.id,))
 
@@ -86,7 +86,7 @@ async def read_rule(context: RequestContext) -> HttpResponse:
 
 
 async def read_project_rule(context: RequestContext) -> HttpResponse:
-    """Read an alert rule of a project."""
+    """Read one of a project's alert rules."""
     return await read_rule(context)
 
 
@@ -98,7 +98,7 @@ async def _expanded(context: RequestContext, rules: Sequence[AlertRule]) -> dict
 
 
 async def list_available_actions(_context: RequestContext) -> HttpResponse:
-    """List the types of action that a trigger may have."""
+    """List the types of actions that a trigger may have."""
     return json_response(200, available_actions_json())
 
 
@@ -106,36 +106,36 @@ async def list_available_actions(_context: RequestContext) -> HttpResponse:
 
 
 async def create_rule(context: RequestContext) -> HttpResponse:
-    """Create an alert rule; 201 with the rule."""
+    """Create an alert rule and return 201 with the rule."""
     return await submit_command(context, CreateRule)
 
 
 async def update_rule(context: RequestContext) -> HttpResponse:
-    """Update an alert rule; 200 with the rule. Fields that the body omits stay unchanged."""
+    """Update an alert rule and return 200 with the rule. Fields that the body omits stay unchanged."""
     return await submit_command(context, UpdateRule, path_fields=_path_fields(context), check_access=require_rule)
 
 
 async def delete_rule(context: RequestContext) -> HttpResponse:
-    """Delete an alert rule; 204."""
+    """Delete an alert rule and return 204."""
     return await submit_command(
         context, DeleteRule, path_fields=_path_fields(context), has_body=False, check_access=require_rule
     )
 
 
 async def create_project_rule(context: RequestContext) -> HttpResponse:
-    """Create an alert rule of a project; 201 with the rule."""
+    """Create an alert rule in a project and return 201 with the rule."""
     return await submit_command(
         context, CreateRule, path_fields={"inProject": context.project_slug()}, check_access=require_project
     )
 
 
 async def update_project_rule(context: RequestContext) -> HttpResponse:
-    """Update an alert rule of a project; 200 with the rule."""
+    """Update one of a project's alert rules and return 200 with the rule."""
     return await update_rule(context)
 
 
 async def delete_project_rule(context: RequestContext) -> HttpResponse:
-    """Delete an alert rule of a project; 204."""
+    """Delete one of a project's alert rules and return 204."""
     return await delete_rule(context)
 
 
@@ -173,7 +173,7 @@ _deletion = partial(Operation, responses={204: None}, is_command=True)
 _endpoint = partial(Endpoint, tag="alert rules")
 
 ENDPOINTS = (
-    # Before the endpoint of a single rule, whose path it matches.
+    # This endpoint comes before that of a single rule, whose path pattern it matches.
     _endpoint(
         "/api/0/organizations/{organization}/alert-rules/available-actions/",
         {"GET": Operation(list_available_actions, "List available actions", {200: "AvailableActions"})},

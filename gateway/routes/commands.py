@@ -1,4 +1,4 @@
-"""Commands as a resource: many in one request, and the state of one."""
+"""Endpoints that submit many commands in one request, and that read the state of one command."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.serializers import command_json
 
 
 async def read_command(context: RequestContext) -> HttpResponse:
-    """Read a command; with ``Prefer: wait``, wait until it is finished."""
+    """Read a command. With ``Prefer: wait``, wait for it to finish, up to the given time."""
     id_ = _id_of(context.path_parameters["command"])
     row = await context.container.queries.command(id_)
     if row is None or not context.caller.may_read_command_of(row.caller):
@@ -25,7 +25,7 @@ async def read_command(context: RequestContext) -> HttpResponse:
     seconds = context.preference.wait_seconds
     if seconds and row.state == CommandState.ACCEPTED:
         with context.container.outcomes.expect([id_]) as wait:
-            # It may have finished between the read and the wait.
+            # The command may have finished between the read and the wait.
             context.container.outcomes.refresh([id_])
             await wait.outcomes(seconds=seconds)
         row = await context.container.queries.command(id_)

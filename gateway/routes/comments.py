@@ -1,4 +1,4 @@
-"""Comments on incidents: post, edit, delete, and preview whom one would notify."""
+"""Endpoints that post, edit and delete comments on incidents, and that preview whom a comment would notify."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PREVIEW_PAGE = 100
 
 
 async def post_comment(context: RequestContext) -> HttpResponse:
-    """Post a comment; 201 with the activity."""
+    """Post a comment and return 201 with the activity."""
     return await submit_command(context, PostComment, incident=context.incident_number())
 
 
 async def edit_comment(context: RequestContext) -> HttpResponse:
-    """Edit one's own comment; 200 with the activity."""
+    """Edit one of the caller's own comments and return 200 with the activity."""
     return await submit_command(context, EditComment, incident=context.incident_number(), path_fields=_comment(context))
 
 
 async def delete_comment(context: RequestContext) -> HttpResponse:
-    """Delete one's own comment; 204."""
+    """Delete one of the caller's own comments and return 204."""
     return await submit_command(
         context, DeleteComment, incident=context.incident_number(), path_fields=_comment(context), has_body=False
     )
@@ -38,7 +38,7 @@ def _comment(context: RequestContext) -> dict[str, str]:
 
 
 async def preview_comment(context: RequestContext) -> HttpResponse:
-    """List the people whom a comment with these mentions would notify; nothing is posted."""
+    """List the people whom a comment with these mentions would notify, without posting it."""
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=PREVIEW_PAGE)
@@ -59,7 +59,7 @@ async def preview_comment(context: RequestContext) -> HttpResponse:
 
 
 ENDPOINTS = (
-    # Before the endpoint of a single comment, whose path it matches.
+    # This endpoint comes before that of a single comment, whose path pattern it matches.
     Endpoint(
         "/api/0/organizations/{organization}/incidents/{identifier}/comments/preview/",
         {

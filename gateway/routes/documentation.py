@@ -1,4 +1,4 @@
-"""The OpenAPI document, and a Swagger UI page that needs no internet access."""
+"""Routes for the OpenAPI document, and for a Swagger UI page that needs no internet access."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PAGE: Final = """<!DOCTYPE html>
 
 
 def routes(endpoints: Sequence[Endpoint]) -> list[Route | Mount]:
-    """Return the routes; the document is built on the first request."""
+    """Return the documentation routes. The OpenAPI document is built when it is first requested."""
 
     @cache
     def document() -> bytes:

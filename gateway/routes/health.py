@@ -1,4 +1,4 @@
-"""Liveness, readiness, version and metrics, for probes and scrapers."""
+"""Routes for liveness, readiness, version and metrics, which serve probes and scrapers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gateway.health import HealthStatus, read_canaries, run_checks
 
 
 def routes(container: Container) -> list[Route]:
-    """Return the routes, which need no token."""
+    """Return the health routes, which require no token."""
 
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"})

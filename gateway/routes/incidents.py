@@ -1,4 +1,4 @@
-"""Incidents: open, list, read, close, mark as seen; their activity and subscribers."""
+"""Endpoints that open, list, read and close incidents, mark them as seen, and list their activity and subscribers."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SUBSCRIBER_PAGE = 100
 
 
 async def open_incident(context: RequestContext) -> HttpResponse:
-    """Open an incident; 201 with the incident, or 200 with an open one that has the same dedupKey."""
+    """Open an incident and return 201 with it, or return 200 with an open incident that has the same dedupKey."""
     return await submit_command(context, OpenIncident)
 
 
 async def list_incidents(context: RequestContext) -> HttpResponse:
-    """List incidents of the caller's teams or of the given projects, latest start first."""
+    """List the incidents in the given projects (by default, those of the caller's teams), latest start first."""
     incident_list, query, viewer = context.container.incident_list, context.query, context.actor.user_id
     incident_filter = await incident_list.parse_filter(query, context.actor, context.organization)
     page = parse_page(query, default=LIST_PAGE, key_parsers=(cursor_time, cursor_int))
@@ -71,7 +71,7 @@ async def list_incidents(context: RequestContext) -> HttpResponse:
 
 
 def _with_latest_incident(incident: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
-    """Add the rule's latest incident if the query asks for it."""
+    """Add its rule's latest incident to an incident, if the query asks for that."""
     rule = incident["alertRule"]
     if rule is None or int(rule["id"]) not in latest:
         return incident
@@ -114,12 +114,12 @@ async def read_incident(context: RequestContext) -> HttpResponse:
 
 
 async def close_incident(context: RequestContext) -> HttpResponse:
-    """Close an incident; 200 with the incident. Other statuses are set through `commands/`."""
+    """Close an incident and return 200 with the incident. Other statuses are set through `commands/`."""
     return await submit_command(context, SetStatus, incident=context.incident_number(), require=_require_closed)
 
 
 async def mark_seen(context: RequestContext) -> HttpResponse:
-    """Mark an incident as seen by the caller; 201 even if that is not recorded."""
+    """Mark an incident as seen by the caller and return 201. Only members of the incident's projects are recorded."""
     return await submit_command(context, MarkSeen, incident=context.incident_number(), has_body=False)
 
 
@@ -129,7 +129,7 @@ def _require_closed(command: SetStatus) -> None:
 
 
 async def list_activity(context: RequestContext) -> HttpResponse:
-    """List the activity on an incident, newest first unless `desc` says otherwise."""
+    """List an incident's activity, newest first unless `desc` says otherwise."""
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=ACTIVITY_PAGE, key_parsers=(cursor_time, cursor_int))
@@ -146,7 +146,7 @@ async def list_activity(context: RequestContext) -> HttpResponse:
 
 
 async def list_subscribers(context: RequestContext) -> HttpResponse:
-    """List the subscribers of an incident and why each is subscribed."""
+    """List an incident's subscribers, and why each is subscribed."""
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=SUBSCRIBER_PAGE)

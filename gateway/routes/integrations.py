@@ -1,4 +1,4 @@
-"""Webhooks in the formats of other systems."""
+"""Webhook endpoints that accept the formats of other systems."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from gateway.api.alertmanager import parse_alert_group
 from gateway.api.bulk import BulkItem, submit_items
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
-from gateway.api.submit import require_may_submit
 from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES, parse_idempotency_key, parse_if_match, require_object
 from gateway.http.responses import HttpResponse
-from models.policy import INCIDENTS
+from models.policy import INCIDENTS, require_may_submit
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG
 
 
 async def receive_alerts(context: RequestContext) -> HttpResponse:
-    """Receive a group of alerts from Prometheus Alertmanager; 202 with the resulting command."""
+    """Receive a group of alerts from Prometheus Alertmanager. Return 202 with the command, or 200 if it is finished."""
     entry = CATALOG[ReceiveAlerts.name]
-    require_may_submit(context, entry)
+    require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
     key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
     body = require_object(await context.json_body())
     item = BulkItem(entry, await context.offload(parse_alert_group, body), key=None, source=body)

@@ -1,4 +1,4 @@
-"""The caller's inbox in an organization: list, count, mark as read."""
+"""Endpoints that list and count the notifications in the caller's inbox, and mark them as read."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ async def list_notifications(context: RequestContext) -> HttpResponse:
 
 
 async def count_notifications(context: RequestContext) -> HttpResponse:
-    """Count the caller's unread notifications."""
+    """Return the number of the caller's unread notifications."""
     require_person(context.actor)
     count = await context.container.queries.unread_count(context.actor, context.organization)
     return conditional_response({"unread": count}, version=0, if_none_match=context.if_none_match)
 
 
 async def read_notifications(context: RequestContext) -> HttpResponse:
-    """Mark notifications as read; 200 with the number of those that were unread."""
+    """Mark notifications as read and return 200 with the number of those that were unread."""
     return await submit_command(context, ReadNotifications)
 
 

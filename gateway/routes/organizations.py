@@ -1,4 +1,4 @@
-"""An organization and its members, teams and projects; clients complete mentions from them."""
+"""Endpoints for an organization and its members, teams and projects, which clients also use to complete mentions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def read_organization(context: RequestContext) -> HttpResponse:
 
 
 async def list_members(context: RequestContext) -> HttpResponse:
-    """List active members of the organization."""
+    """List the organization's active members."""
     page = parse_page(context.query, default=PAGE)
     rows = await context.container.queries.members(context.organization.id, _name_query(context), page)
     return page_response(
@@ -35,7 +35,7 @@ async def list_members(context: RequestContext) -> HttpResponse:
 
 
 async def list_teams(context: RequestContext) -> HttpResponse:
-    """List active teams of the organization."""
+    """List the organization's active teams."""
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text,))
     return _slug_page(
         context, page, await context.container.queries.teams(context.organization.id, _name_query(context), page)

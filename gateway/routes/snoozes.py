@@ -1,4 +1,4 @@
-"""Snooze and unsnooze an alert rule, under one of its projects."""
+"""Endpoints that snooze and unsnooze an alert rule, under one of its projects."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 
 
 async def snooze_rule(context: RequestContext) -> HttpResponse:
-    """Snooze a rule for the caller or for everyone; 201 with the snooze, 410 if that snooze is already active."""
+    """Snooze a rule for the caller or for everyone. Return 201 with the snooze, or 410 if one is already active."""
     return await submit_command(context, SnoozeRule, path_fields=_path_fields(context), check_access=require_project)
 
 
 async def unsnooze_rule(context: RequestContext) -> HttpResponse:
-    """End the caller's snooze and that for everyone, or the one that the body selects; 204."""
+    """End both the caller's snooze and the one for everyone, or only the one that the body selects. Return 204."""
     return await submit_command(context, UnsnoozeRule, path_fields=_path_fields(context), check_access=require_project)
 
 

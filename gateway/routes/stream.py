@@ -1,4 +1,4 @@
-"""The event stream: server-sent events."""
+"""The endpoint for the stream of server-sent events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEADERS = {
 
 
 async def follow_events(context: RequestContext) -> HttpResponse:
-    """Stream the caller's notifications and the events of incidents that they may read, in order."""
+    """Stream the caller's notifications and the events on incidents that the caller may read, in order."""
     last = context.headers.get(b"last-event-id")
     subscriber = await context.container.broadcaster.subscribe(
         context.credential,

@@ -1,4 +1,4 @@
-"""Subscribe to an incident and unsubscribe from it."""
+"""Endpoints that subscribe the caller to an incident and unsubscribe the caller from it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tasks.commands.subscriptions import Subscribe, Unsubscribe
 
 
 async def subscribe(context: RequestContext) -> HttpResponse:
-    """Subscribe to an incident; 201, even if the caller was already subscribed."""
+    """Subscribe the caller to an incident and return 201, even if the caller was already subscribed."""
     return await submit_command(context, Subscribe, incident=context.incident_number(), has_body=False)
 
 
 async def unsubscribe(context: RequestContext) -> HttpResponse:
-    """Unsubscribe from an incident; 200, even if the caller was not subscribed."""
+    """Unsubscribe the caller from an incident and return 200, even if the caller was not subscribed."""
     return await submit_command(context, Unsubscribe, incident=context.incident_number(), has_body=False)
 
 

@@ -1,4 +1,4 @@
-"""Triggers of an alert rule and their actions, one at a time; the rule itself contains all of them."""
+"""Endpoints for an alert rule's triggers and their actions, one at a time. The rule itself contains all of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGE: Final = 25
 
 
 async def list_triggers(context: RequestContext) -> HttpResponse:
-    """List the triggers of an alert rule, by label in descending order."""
+    """List an alert rule's triggers, in descending order of their labels."""
     rule = await require_rule(context)
     references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
@@ -59,7 +59,7 @@ async def read_trigger(context: RequestContext) -> HttpResponse:
 
 
 async def list_actions(context: RequestContext) -> HttpResponse:
-    """List the actions of a trigger, by type."""
+    """List a trigger's actions, in the order of their types."""
     rule, trigger = await _require_trigger(context)
     references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
@@ -107,19 +107,19 @@ async def _require_action(context: RequestContext) -> tuple[AlertRule, Trigger, 
 
 
 async def create_trigger(context: RequestContext) -> HttpResponse:
-    """Create a trigger; 201 with the trigger."""
+    """Create a trigger and return 201 with the trigger."""
     return await submit_command(context, CreateTrigger, path_fields=_path_fields(context), check_access=require_rule)
 
 
 async def update_trigger(context: RequestContext) -> HttpResponse:
-    """Update a trigger; 200 with the trigger. Fields that the body omits stay unchanged."""
+    """Update a trigger and return 200 with the trigger. Fields that the body omits stay unchanged."""
     return await submit_command(
         context, UpdateTrigger, path_fields=_path_fields(context, id="trigger"), check_access=_require_trigger
     )
 
 
 async def delete_trigger(context: RequestContext) -> HttpResponse:
-    """Delete a trigger; 204."""
+    """Delete a trigger and return 204."""
     return await submit_command(
         context,
         DeleteTrigger,
@@ -130,7 +130,7 @@ async def delete_trigger(context: RequestContext) -> HttpResponse:
 
 
 async def create_action(context: RequestContext) -> HttpResponse:
-    """Create an action; 201 with the action."""
+    """Create an action and return 201 with the action."""
     path_fields = _path_fields(context, trigger="trigger")
     return await submit_command(
         context, CreateAction, path_fields=path_fields, body_field="action", check_access=_require_trigger
@@ -138,7 +138,7 @@ async def create_action(context: RequestContext) -> HttpResponse:
 
 
 async def update_action(context: RequestContext) -> HttpResponse:
-    """Update an action; 200 with the action."""
+    """Update an action and return 200 with the action."""
     path_fields = _path_fields(context, trigger="trigger", id="action")
     return await submit_command(
         context, UpdateAction, path_fields=path_fields, body_field="action", check_access=_require_action
@@ -146,7 +146,7 @@ async def update_action(context: RequestContext) -> HttpResponse:
 
 
 async def delete_action(context: RequestContext) -> HttpResponse:
-    """Delete an action; 204."""
+    """Delete an action and return 204."""
     path_fields = _path_fields(context, trigger="trigger", id="action")
     return await submit_command(
         context, DeleteAction, path_fields=path_fields, has_body=False, check_access=_require_action
@@ -161,7 +161,7 @@ def _path_fields(context: RequestContext, **fields: str) -> dict[str, Any]:
 
 _TRIGGERS = "/api/0/organizations/{organization}/alert-rules/{rule}/triggers/"
 _ACTIONS = f"{_TRIGGERS}{{trigger}}/actions/"
-# All methods need the plan's feature; only whole rules may be deleted without it.
+# All methods need the plan's feature. Only whole rules may be deleted without it.
 _endpoint = partial(Endpoint, tag="alert rules", permission=ALERT_RULES)
 
 ENDPOINTS = (

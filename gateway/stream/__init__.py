@@ -1,1 +1,1 @@
-"""Server-sent events: the feed of new events and its broadcaster."""
+"""Server-sent events: the feed of new events, and the broadcaster that sends them to open streams."""

@@ -1,8 +1,9 @@
-"""The broadcaster of server-sent events: one poll of the tables serves every open stream of this process.
+"""The broadcaster of server-sent events: each poll of the tables serves all open streams in this process.
 
-A poll is one query, however many streams are open; without streams there is none. Wake-ups over Valkey shorten the
-wait for the next poll and nothing depends on them. The policy of the reads decides who receives an event, from project
-rows that are read for each poll and from callers that are at most ``caller_ttl_seconds`` old.
+New events are found in one query, however many streams are open. If none are open, there are no polls. Wake-ups over
+Valkey shorten the wait for the next poll, but nothing depends on them. The same policy as for reads decides who
+receives an event. It uses project rows that are read for each poll, and callers who were authenticated at most
+``caller_ttl_seconds`` ago.
 """
 
 from __future__ import annotations
@@ -42,21 +43,22 @@ UNAVAILABLE: Final = "the database is unavailable; reconnect with Last-Event-ID"
 ACCESS_LOST: Final = "you no longer have access to this stream"
 
 CHUNK_BYTES: Final = 64 * 1024
-"""How much is written to a connection at once. Queued frames are shared by all subscribers, a chunk is not."""
+"""Queued frames are joined into a chunk until it has this size. Subscribers share queued frames, but not chunks."""
 
 MAX_CONCURRENT_REPLAYS: Final = 4
 MAX_CONCURRENT_LOOKUPS: Final = 500
 PAUSE_SECONDS: Final = 0.02
-"""The pause after a poll, so that a burst of wake-ups causes few polls."""
+"""The pause after each poll, so that a burst of wake-ups causes only a few polls."""
 
 log = structlog.get_logger(__name__)
 
 
 class StreamSubscriber:
-    """An open stream: its caller, the frames queued for it, and why it ended, if it has.
+    """An open stream, with its caller and its queued frames and, once it has ended, the reason for that.
 
-    ``incident`` (a row id) restricts it to one incident. ``joined_at`` is the snapshot from which it receives live
-    events; with ``is_resuming`` it first receives what became visible between ``last_id`` and that snapshot.
+    ``incident`` (a row id) limits the stream to one incident. ``joined_at`` is the snapshot from which on the stream
+    receives live events. If ``is_resuming`` is true, the stream first receives the events that became visible between
+    ``last_id`` and that snapshot.
     """
 
     def __init__(
@@ -74,9 +76,9 @@ class StreamSubscriber:
         self.update_caller(caller, at=asyncio.get_running_loop().time())
 
     def update_caller(self, caller: Caller, *, at: float) -> None:
-        """Replace the caller by one that was authenticated at ``at``, on the event loop's clock.
+        """Replace the caller with one authenticated at ``at`` (event-loop time).
 
-        :raises Refusal: the caller has no access to streams of this organization any more.
+        :raises Refusal: the caller no longer has access to this organization's streams.
         """
         if caller.organization is None:
             raise NotFound
@@ -86,18 +88,18 @@ class StreamSubscriber:
 
     @property
     def user_id(self) -> int | None:
-        """The person whose inbox items are streamed; ``None`` for callers who do not act for a person."""
+        """The id of the person whose inbox items are streamed, or ``None`` if the caller does not act for a person."""
         return self.caller.actor.user_id
 
     def may_receive(self, item: FeedItem, projects: Collection[ProjectFacts]) -> bool:
-        """Return whether the caller may read the item; an inbox item only its owner may."""
+        """Return whether the stream covers an item that the caller may read. Only its owner may read an inbox item."""
         if self.incident not in (None, item.incident):
             return False
         may_read_kind = self._reads_incidents if item.user_id is None else item.user_id == self.user_id
         return may_read_kind and may_read(self.caller.actor, self.organization, projects)
 
     def enqueue(self, frame: bytes) -> None:
-        """Queue a frame; end the stream if its queue is full."""
+        """Queue a frame, or end the stream if its queue is full."""
         if len(self._queue) >= self._broadcaster.max_queued_frames:
             self.end(TOO_SLOW)
         elif self.ended is None:
@@ -105,7 +107,7 @@ class StreamSubscriber:
             self._changed.set()
 
     def end(self, reason: str) -> None:
-        """End the stream and drop its queue: the client gets those events when it reconnects."""
+        """End the stream and drop its queued frames, which the client will receive when it reconnects."""
         self._queue.clear()
         self.ended = self.ended or reason
         self._changed.set()
@@ -121,8 +123,8 @@ class StreamSubscriber:
         return bytes(chunk)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """Yield what to send, until the stream ends."""
-        # A client that got no event before a disconnect resumes from the start of its stream.
+        """Yield the bytes to send, until the stream ends."""
+        # A client that received no event before it was disconnected resumes from the start of its stream.
         start = "" if self.is_resuming else f"id: {start_id(self.joined_at)}\n"
         yield f"{start}{RETRY}".encode()
         if self.is_resuming:
@@ -143,7 +145,7 @@ class StreamSubscriber:
 
 
 class EventBroadcaster:
-    """Distributes new events to the open streams. Tests shorten the intervals and limits that are its attributes."""
+    """A broadcaster of new events to open streams. Its intervals and limits are attributes, which tests shorten."""
 
     def __init__(
         self, engine: AsyncEngine, authenticator: Authenticator, *, wake_url: str | None, seconds: float
@@ -166,7 +168,7 @@ class EventBroadcaster:
         self._is_closing = False
 
     def start(self) -> None:
-        """Start to listen for wake-ups and to poll."""
+        """Start listening for wake-ups and polling."""
         channels = [pubsub.EVENTS_CHANNEL, pubsub.INBOX_CHANNEL]
         listening = pubsub.subscribe(
             self._wake_url, channels, lambda *_: self._wakeup.set(), on_listening=self._wakeup.set
@@ -182,7 +184,7 @@ class EventBroadcaster:
                 await loop
 
     def close_streams(self) -> None:
-        """End every stream and accept no others, because the process is about to stop."""
+        """End every stream and accept no new ones, because the process is about to stop."""
         self._is_closing = True
         for subscriber in self._subscribers:
             subscriber.end(STOPPING)
@@ -190,18 +192,19 @@ class EventBroadcaster:
     async def subscribe(
         self, credential: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
     ) -> StreamSubscriber:
-        """Open a stream; ``incident`` (a row id) restricts it to one incident.
+        """Open a stream, which ``incident`` (a row id) limits to one incident.
 
-        With ``is_resuming`` it first replays what came after ``last_id``, or a day of events if that is unknown.
+        If ``is_resuming`` is true, the stream first replays the events after ``last_id``, or those of the last day if
+        that id is unknown.
 
         :raises Unavailable: the database is unavailable, or the gateway is stopping.
-        :raises Refusal: the caller has no access to streams of this organization.
+        :raises Refusal: the caller has no access to this organization's streams.
         """
         if self._is_closing:
             raise Unavailable
         subscriber = StreamSubscriber(self, credential, caller, incident)
         subscriber.last_id, subscriber.is_resuming = last_id, is_resuming
-        # Not during a poll, whose events go only to the subscribers that it began with.
+        # A stream must not join during a poll, whose events go only to the subscribers with which it began.
         async with self._poll_lock:
             if not self._subscribers:
                 try:
@@ -219,16 +222,16 @@ class EventBroadcaster:
         return subscriber
 
     def unsubscribe(self, subscriber: StreamSubscriber) -> None:
-        """Forget a stream."""
+        """Remove a stream, so that it receives no more events."""
         self._subscribers.discard(subscriber)
 
     @property
     def stream_count(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return len(self._subscribers)
 
     async def replay(self, subscriber: StreamSubscriber) -> AsyncIterator[bytes]:
-        """Yield the frames that a resuming subscriber missed before it joined; live events follow from its queue."""
+        """Yield the frames that a resuming subscriber missed before it joined. Live events are in its queue."""
         organization, until = subscriber.organization.id, subscriber.joined_at
         after = None
         try:
@@ -254,9 +257,9 @@ class EventBroadcaster:
             subscriber.end(UNAVAILABLE)
 
     async def refresh_callers(self, subscribers: Iterable[StreamSubscriber]) -> None:
-        """Authenticate stale callers again, and end the streams of those who lost access.
+        """Authenticate stale callers again, and end the streams of callers who have lost access.
 
-        While the database is unavailable every stream stays open: nothing can be sent in the meantime.
+        While the database is unavailable, all streams stay open, because no events can be sent in the meantime.
         """
         with suppress(Unavailable):
             await self._refresh_callers(subscribers)
@@ -338,7 +341,7 @@ async def _distribute(
         for subscriber in subscribers[item.organization]:
             if subscriber.may_receive(item, projects[item.incident]):
                 subscriber.enqueue(item.frame)
-        # With thousands of subscribers this takes a while; let other requests run in between.
+        # With thousands of subscribers, this takes a while, so other requests may run in between.
         await asyncio.sleep(0)
 
 

@@ -1,9 +1,10 @@
-"""The event feed of the streams: events of incidents and new inbox items, read from their tables.
+"""The event feed for the streams: incident events and new inbox items, read from their tables.
 
-Rows become visible in another order than they were written in, so neither an id nor a time can mark how far a reader
-has come. A snapshot can: a row is new if it is visible now and was not visible in that snapshot. Rows that commit late
-are not missed. The order within an incident is kept, because a worker locks the incident before it writes and a
-transaction gets its number with its first write. See docs/decisions/0006-snapshot-cursors-for-streams.md.
+Rows become visible in a different order from that in which they were written, so neither an id nor a time can mark how
+far a reader has come. A snapshot can: a row is new if it is visible now but was not visible in that snapshot. Rows that
+are committed late are thus not missed. The order within an incident is kept, because a worker locks the incident before
+it writes, and a transaction gets its number with its first write. See
+docs/decisions/0006-snapshot-cursors-for-streams.md.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from models.types import JSON
 from tasks.events import NotificationCreated, cloud_event
 
 Snapshot = NewType("Snapshot", str)
-"""Which transactions are visible at one moment, as PostgreSQL's ``pg_snapshot`` in text."""
+"""The transactions that are visible at one moment, as the text of a PostgreSQL ``pg_snapshot``."""
 
 REPLAY_HOURS: Final = 24
-"""How old the events of a resumed stream can be."""
+"""The maximum age of the events that a resumed stream replays."""
 
 PAGE_SIZE: Final = 500
 
 
 class Position(NamedTuple):
-    """A row's position in the order of the feed: by transaction, then by subject and sequence within it."""
+    """A row's position in the feed, which is ordered by transaction and, within one, by subject and sequence."""
 
     written_by: int
     subject: str
@@ -45,14 +46,14 @@ class Position(NamedTuple):
 
 
 class Resumption(NamedTuple):
-    """Where a replay starts: at transaction ``from_transaction``, after ``last`` within the transaction of that row."""
+    """The start of a replay: at ``from_transaction``, skipping the rows up to ``last`` in that row's transaction."""
 
     from_transaction: int
     last: Position | None
 
 
 class FeedItem(NamedTuple):
-    """An event or an inbox item, as a frame ready to send; ``user_id`` owns the inbox item, ``None`` for events."""
+    """An event or an inbox item, as a frame to send. ``user_id`` is the inbox item's owner, and ``None`` for events."""
 
     organization: int
     incident: int
@@ -61,9 +62,9 @@ class FeedItem(NamedTuple):
 
 
 class FeedBatch(NamedTuple):
-    """What became visible since a snapshot, and the snapshot to continue from.
+    """The items that have become visible since a snapshot, and the snapshot from which to continue.
 
-    ``is_truncated`` means that there were more rows than the limit; ``items`` is empty then.
+    ``is_truncated`` means that there were more rows than the limit. In that case, ``items`` is empty.
     """
 
     until: Snapshot
@@ -99,7 +100,7 @@ ORDER BY new.written_by, new.subject, new.sequence
 LIMIT %(limit)s
 """  # noqa: S608 - our own words
 
-# The rows visible in a snapshot never change, so its pages are stable while others write.
+# The set of rows that are visible in a snapshot never changes, so its pages are stable while others write.
 _IS_MISSED: Final = f"""organization_id = %(organization)s AND written_by >= %(from)s::text::xid8
     AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot) AND {_IS_RECENT}
     AND (%(incident)s::bigint IS NULL OR incident_id = %(incident)s)"""
@@ -115,13 +116,13 @@ def _page_of(rows: str) -> str:
 )"""  # noqa: S608 - our own words
 
 
-# Each kind is read along its own index and no further than a page; then the two are merged.
+# At most a page of each kind is read, along the kind's own index. Then the two are merged.
 _PAGE: Final = f"""
 {_page_of(f"{_EVENTS} AND")} UNION ALL {_page_of(f"{_ITEMS} user_id = %(user)s AND")}
 ORDER BY written_by, subject, sequence LIMIT {PAGE_SIZE}
 """
 
-# A transaction number beyond the snapshot is another server's: the database was restored from a backup of it.
+# A transaction number beyond the snapshot comes from another server, of which this database is a restored backup.
 _LAST: Final = """
 SELECT last.* FROM (
     SELECT written_after, written_by, subject, sequence FROM events
@@ -132,7 +133,7 @@ SELECT last.* FROM (
 ) AS last WHERE pg_visible_in_snapshot(last.written_by, %(until)s::pg_snapshot)
 """
 
-# Ids start with the time, so one index access finds the first event of the last day.
+# Ids start with the time, so one index access finds the first event from the last day.
 _HORIZON: Final = "SELECT written_after FROM events WHERE id >= %(oldest)s ORDER BY id LIMIT 1"
 
 _INBOX_ITEMS: Final = """
@@ -148,23 +149,23 @@ WHERE n.id = ANY(%(numbers)s::bigint[])
 
 
 class EventFeed:
-    """Queries of the feed; database errors are raised unchanged."""
+    """Queries for the feed, which raise database errors unchanged."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        # Each statement is its own transaction and so has its own snapshot.
+        # Each statement is a transaction of its own, and so has its own snapshot.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
     async def current_snapshot(self) -> Snapshot:
-        """Return the snapshot of this moment."""
+        """Return the database's current snapshot."""
         rows = await self._rows("SELECT pg_current_snapshot()::text AS snapshot")
         return Snapshot(rows[0].snapshot)
 
     async def read_since(
         self, since: Snapshot, organizations: Collection[int], users: Collection[int], *, limit: int
     ) -> FeedBatch:
-        """Return what became visible since a snapshot, in order: the organizations' events, the users' inbox items.
+        """Return the organizations' events and the users' inbox items that became visible after a snapshot, in order.
 
-        With more than ``limit`` rows the batch is truncated and has no items.
+        If there are more than ``limit`` rows, the batch is truncated and has no items.
         """
         parameters = {"since": since, "organizations": list(organizations), "users": list(users), "limit": limit + 1}
         rows = await self._rows(_SINCE, parameters)
@@ -173,7 +174,7 @@ class EventFeed:
         return FeedBatch(Snapshot(rows[0].until), await self._items(new), is_truncated)
 
     async def resumption(self, id_: UUID | None, organization: int, user: int | None, *, until: Snapshot) -> Resumption:
-        """Return where a replay starts for a client whose last event had this id; after an unknown id, a day ago."""
+        """Return where a replay starts for a client whose last event had this id. If it is unknown, start a day ago."""
         lowest = _lowest_unfinished(until)
         horizon = await self._rows(_HORIZON, {"oldest": _oldest_id()})
         oldest = int(horizon[0].written_after) if horizon else lowest
@@ -181,7 +182,7 @@ class EventFeed:
             return Resumption(oldest, None)
         if id_.version == _START_VERSION:
             started = _number_of(id_)
-            # A transaction number that lies ahead is another server's, as in _LAST.
+            # A transaction number that lies ahead comes from another server, as in _LAST.
             return Resumption(max(oldest, started) if started <= lowest else oldest, None)
         parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "user": user}
         found = await self._rows(_LAST, parameters | {"until": until})
@@ -200,9 +201,9 @@ class EventFeed:
         *,
         until: Snapshot,
     ) -> tuple[list[FeedItem], Position | None]:
-        """Return a page of what was visible in the snapshot ``until``, and where the next page starts, if there is one.
+        """Return a page of the items to replay, and the position after which the next page starts, if there is one.
 
-        ``incident`` (a row id) restricts the page to one incident.
+        All items were visible in the snapshot ``until``. ``incident`` (a row id) limits the page to one incident.
         """
         start, last = after or Position(0, "", 0), resumption.last or Position(0, "", 0)
         rows = await self._rows(
@@ -225,7 +226,7 @@ class EventFeed:
         return await self._items(rows), end
 
     async def projects(self, incidents: Collection[int]) -> dict[int, list[ProjectFacts]]:
-        """Return the policy's facts of each incident's projects, by the incident's row id."""
+        """Return the facts that the policy needs about each incident's projects, by the incident's row id."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
         statement = (
             select(incident_projects.c.incident_id, *PROJECT_COLUMNS)
@@ -248,7 +249,7 @@ class EventFeed:
             elif row.number in inbox:
                 frame = _notification_frame(inbox[row.number])
             else:
-                continue  # its incident was deleted in the meantime
+                continue  # The incident has been deleted in the meantime.
             items.append(FeedItem(row.organization_id, row.incident_id, row.user_id, frame))
         return items
 
@@ -292,11 +293,11 @@ def _notification_frame(row: Any) -> bytes:
 _NUMBER_BITS: Final = (1 << 62) - 1
 
 _START_VERSION: Final = 8
-"""The UUID version of ids that mark the start of a stream and belong to no event."""
+"""The UUID version of the ids that mark the start of a stream instead of an event."""
 
 
 def start_id(snapshot: Snapshot) -> UUID:
-    """Return the id with which a client resumes that has received no event since this snapshot."""
+    """Return the id with which a client resumes if it has received no event since this snapshot."""
     return UUID(int=_START_VERSION << 76 | 0b10 << 62 | _lowest_unfinished(snapshot))
 
 

@@ -1,1 +1,1 @@
-"""Alert rules: tables, entities, validation, evaluation."""
+"""Alert rules: tables, entities, validation and evaluation."""

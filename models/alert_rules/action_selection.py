@@ -1,4 +1,4 @@
-"""Which actions of an alert rule a status change of its incident triggers; pure functions."""
+"""Pure functions that select an alert rule's actions when the status of its incident changes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from models.notifications.delivery import DeliveryMethod
 
 
 class SelectedAction(NamedTuple):
-    """An action, and the label of the trigger that it belongs to."""
+    """An action, with the label of the trigger to which it belongs."""
 
     label: str
     action: Action
 
 
 class ActionSelection(NamedTuple):
-    """The actions to perform, and whether they announce a problem (FIRE) or its end (RESOLVE)."""
+    """The actions to perform, and whether the incident became more severe (``FIRE``) or less severe (``RESOLVE``)."""
 
     method: DeliveryMethod
     selected: tuple[SelectedAction, ...]
 
 
 def all_actions(definition: Definition) -> tuple[SelectedAction, ...]:
-    """Return the actions of all triggers, one per target; of duplicates, that of the warning trigger."""
+    """Return the actions of all triggers, one per target, preferring the warning trigger's among duplicates."""
     actions: dict[tuple[str, str, str], SelectedAction] = {}
     for trigger in sorted(definition.triggers, key=lambda each: each.label != WARNING):
         for action in trigger.actions:
@@ -35,17 +35,17 @@ def all_actions(definition: Definition) -> tuple[SelectedAction, ...]:
 
 
 def select_on_close(definition: Definition) -> ActionSelection:
-    """Select every action: a person closed the incident, or its rule was changed or deleted."""
+    """Select every action, because a person closed the incident or its rule was changed or deleted."""
     return ActionSelection(DeliveryMethod.RESOLVE, all_actions(definition))
 
 
 def select_on_change(
     definition: Definition, old: IncidentStatus, new: IncidentStatus, *, was_critical: bool
 ) -> ActionSelection:
-    """Select the actions of a status change that an observation caused.
+    """Select the actions for a status change that an observation caused.
 
-    Actions of the critical trigger are selected only if the incident is or was critical; ``was_critical``: whether that
-    trigger ever fired in the incident.
+    The critical trigger's actions are selected only if the incident is or was critical. ``was_critical`` says whether
+    that trigger has ever fired in the incident.
     """
     if new is IncidentStatus.CRITICAL:
         return ActionSelection(DeliveryMethod.FIRE, all_actions(definition))

@@ -1,9 +1,9 @@
-"""Alert rules: what is watched, when it becomes an incident, and who is notified.
+"""Alert rules: which values they observe, when they open an incident, and whom they notify.
 
-A rule is one row that holds its whole definition as a document. A change that ends its incidents starts a new
-*generation*: earlier definitions are kept in a table of their own, and an incident refers to the generation in which it
-began. So a rule is never copied and an incident never moved (docs/decisions/0015-alert-rules-as-documents.md). The
-numbers of enums are Sentry's.
+A rule is a single row that holds the whole definition as a document. A change that ends the rule's incidents starts a
+new *generation*. Earlier definitions are kept in a separate table, and an incident refers to the generation in which it
+began. Therefore a rule is never copied, and an incident never moves to another rule
+(docs/decisions/0015-alert-rules-as-documents.md). Enums have the same numbers as in Sentry.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from models.alert_rules.enums import ActionType, QueryType, TargetType, Threshol
 from models.base import METADATA, Timestamp, foreign_key, id_column
 
 MAX_RULES: Final = 1000
-"""The limit of live rules per organization."""
+"""The maximum number of live rules per organization."""
 
 RESOLUTION_MINUTES: Final = 1
-"""The interval between a rule's values."""
+"""The interval between a rule's observed values, in minutes."""
 
 AUTO_RESOLVED: Final = (
     "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
@@ -49,7 +49,7 @@ AUTO_RESOLVED: Final = (
 
 
 class RuleStatus(IntEnum):
-    """A rule's status: ``PENDING`` is a rule in use, ``SNAPSHOT`` a deleted rule or an earlier generation."""
+    """A rule's status. ``PENDING`` is a rule in use, and ``SNAPSHOT`` is a deleted rule or an earlier generation."""
 
     PENDING = 0
     SNAPSHOT = 4
@@ -57,14 +57,14 @@ class RuleStatus(IntEnum):
 
 
 class TriggerStatus(IntEnum):
-    """Whether a trigger holds its incident open."""
+    """A trigger's status: ``ACTIVE`` while it keeps its incident open."""
 
     ACTIVE = 0
     RESOLVED = 1
 
 
 class RuleActivityType(IntEnum):
-    """What was done to a rule."""
+    """The kind of change that an entry in a rule's activity log records."""
 
     CREATED = 1
     DELETED = 2
@@ -80,7 +80,10 @@ class _FrozenModel(BaseModel):
 
 
 class Action(_FrozenModel):
-    """Whom a trigger notifies; ``target`` is the id of a user or team, or an address in the channel ``type``."""
+    """A notification that a trigger sends.
+
+    ``target`` is the id of a user or a team, or an address on the channel ``type``.
+    """
 
     id: int
     type: ActionType
@@ -90,7 +93,7 @@ class Action(_FrozenModel):
 
 
 class Trigger(_FrozenModel):
-    """A threshold and its actions; in a comparison rule ``threshold`` is a percentage of the comparison value."""
+    """A threshold and its actions. In a comparison rule, ``threshold`` is a percentage of the comparison value."""
 
     id: int
     label: str
@@ -101,9 +104,9 @@ class Trigger(_FrozenModel):
 
 
 class Definition(_FrozenModel):
-    """A rule's definition, which its row holds as JSON.
+    """A rule's definition, which is stored in its row as JSON.
 
-    Times are in minutes; ``environment`` is a name; at most one owner is set; triggers are ordered by label.
+    Times are in minutes. ``environment`` is a name, at most one owner is set, and triggers are ordered by label.
     """
 
     name: str
@@ -133,19 +136,19 @@ class Definition(_FrozenModel):
         return (action for trigger in self.triggers for action in trigger.actions)
 
     def trigger(self, id_: int) -> Trigger | None:
-        """Return the trigger of this id, if there is one."""
+        """Return the trigger with this id, if there is one."""
         return next((trigger for trigger in self.triggers if trigger.id == id_), None)
 
     def with_triggers(self, triggers: Iterable[Trigger]) -> Definition:
-        """Return a copy with other triggers, ordered by label: critical before warning."""
+        """Return a copy that has these triggers instead, ordered by label: critical before warning."""
         return self.model_copy(update={"triggers": tuple(sorted(triggers, key=lambda each: (each.label, each.id)))})
 
 
 @dataclass(slots=True)
 class AlertRule:
-    """An alert rule; ``projects`` are ids.
+    """An alert rule. ``projects`` holds ids.
 
-    ``version`` increases with every change, ``generation`` with changes that end the incidents of the one before.
+    ``version`` increases with every change, ``generation`` only with changes that end the rule's incidents.
     """
 
     id: int
@@ -162,22 +165,22 @@ class AlertRule:
 
     @property
     def is_live(self) -> bool:
-        """Whether the rule is not deleted."""
+        """Whether the rule has not been deleted."""
         return self.status is not RuleStatus.SNAPSHOT
 
     def amend(self, definition: Definition, *, at: datetime) -> None:
-        """Change the definition without ending incidents, for example who is notified."""
+        """Change the definition without ending the rule's incidents, for example to notify other people."""
         self.definition = definition
         self.version += 1
         self.date_modified = max(self.date_modified, at)
 
     def redefine(self, definition: Definition, *, at: datetime) -> None:
-        """Change the definition and start a new generation, which ends the incidents of the one before."""
+        """Change the definition and start a new generation, which ends the incidents of the previous one."""
         self.amend(definition, at=at)
         self.generation += 1
 
     def delete(self, *, at: datetime) -> None:
-        """Soft-delete the rule; incidents still show it."""
+        """Mark the rule as deleted. Its incidents still show it."""
         self.amend(self.definition, at=at)
         self.status = RuleStatus.SNAPSHOT
 
@@ -189,9 +192,9 @@ class AlertRule:
 
 @dataclass(frozen=True, slots=True)
 class Snooze:
-    """A mute of a rule's notifications, for one person or (``user_id=None``) for everyone; ``owner_id`` created it.
+    """A snooze that mutes a rule's notifications for one person, or for everyone if ``user_id`` is ``None``.
 
-    ``until=None`` never expires.
+    ``owner_id`` is the creator. If ``until`` is ``None``, the snooze never expires.
     """
 
     rule_id: int
@@ -201,18 +204,18 @@ class Snooze:
     date_added: datetime
 
     def is_active(self, at: datetime) -> bool:
-        """Return whether the snooze has not expired; expired rows stay until they are replaced."""
+        """Return whether the snooze has not expired yet. Expired rows are kept until they are replaced."""
         return self.until is None or at < self.until
 
 
 COOLDOWN: Final = timedelta(minutes=10)
-"""How long a trigger that opened an incident on a project waits before it can open another one there."""
+"""The minimum age of a trigger's latest incident on a project before the trigger can fire there again."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------
 
 IS_LIVE: Final = f"status <> {RuleStatus.SNAPSHOT:d}"
-"""Live rules in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
+"""The SQL condition for live rules. It is a literal, because a partial index requires its predicate in the SQL."""
 
 alert_rules = Table(
     "alert_rules",
@@ -271,7 +274,7 @@ environments = Table(
     foreign_key("organization_id", "organizations.id", primary_key=True),
     Column("name", Text, primary_key=True),
 )
-"""The environments that rules have named."""
+"""Every environment that a rule has named."""
 
 alert_rule_snoozes = Table(
     "alert_rule_snoozes",
@@ -283,7 +286,7 @@ alert_rule_snoozes = Table(
     Column("until", Timestamp, nullable=True),
     Column("date_added", Timestamp, nullable=False),
 )
-# One per person, and one for everyone.
+# At most one snooze per person, and one for everyone.
 Index(
     "alert_rule_snoozes_scope_key",
     alert_rule_snoozes.c.rule_id,
@@ -299,26 +302,26 @@ alert_rule_progress = Table(
     Column("generation", BigInteger, nullable=False),
     Column("observed", BigInteger, nullable=False, server_default="0"),
     Column("last_timestamp", Timestamp, nullable=True),
-    # By trigger id: consecutive breaches, consecutive resolving values, and when it last opened an incident.
+    # By trigger id: consecutive breaches, consecutive resolving values, and the time of the trigger's latest incident.
     Column("counters", JSONB, nullable=False, server_default="{}"),
 )
-"""A rule's state on a project between two values."""
+"""A rule's evaluation state for a project, kept from one observed value to the next."""
 
 KEPT_OBSERVATIONS: Final = 500
-"""How many observations of a rule on a project are kept; a new one replaces the oldest."""
+"""The number of observations kept per rule and project. A new observation replaces the oldest."""
 
 alert_rule_observations = Table(
     "alert_rule_observations",
     METADATA,
     foreign_key("rule_id", "alert_rules.id", primary_key=True),
     foreign_key("project_id", "projects.id", primary_key=True),
-    # A ring buffer: the number of the observation modulo KEPT_OBSERVATIONS.
+    # The slot in a ring buffer: the observation's number modulo KEPT_OBSERVATIONS.
     Column("slot", Integer, primary_key=True),
     Column("number", BigInteger, nullable=False),
     Column("timestamp", Timestamp, nullable=False),
     Column("value", Double, nullable=True),
     Column("comparison_value", Double, nullable=True),
-    # Its effect: {"fired": […], "resolved": […], "incident": identifier or null, "ignored": reason or absent}.
+    # {"fired": […], "resolved": […], "incident": identifier or null, "counted": {…}, "ignored": reason or absent}
     Column("result", JSONB, nullable=False),
     Column("accepted_at", Timestamp, nullable=False),
 )
@@ -327,11 +330,11 @@ incident_triggers = Table(
     "incident_triggers",
     METADATA,
     foreign_key("incident_id", "incidents.id", primary_key=True),
-    # No foreign key: a trigger is part of its rule's definition and has no row.
+    # No foreign key: a trigger is part of its rule's definition and has no row of its own.
     Column("trigger_id", BigInteger, primary_key=True, autoincrement=False),
     Column("label", Text, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("date_added", Timestamp, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
 )
-"""The triggers that hold, or held, an incident open."""
+"""The triggers that keep, or have kept, an incident open."""

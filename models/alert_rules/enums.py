@@ -1,4 +1,4 @@
-"""Enums of alert rules; standard library only.
+"""Enums for alert rules. This module uses only the standard library.
 
 Numbers and names are Sentry's, except for tocsin's own channels.
 """
@@ -10,7 +10,7 @@ from typing import Final
 
 
 class ThresholdType(IntEnum):
-    """On which side of its threshold a value breaches it."""
+    """The side of a threshold on which a value breaches the threshold."""
 
     ABOVE = 0
     BELOW = 1
@@ -25,7 +25,7 @@ class QueryType(IntEnum):
 
 
 class Dataset(StrEnum):
-    """The dataset that a rule queries; as in Sentry, error messages contain the names, everything else the values."""
+    """The dataset that a rule queries. As in Sentry, error messages contain its name, everything else its value."""
 
     EVENTS = "events"
     TRANSACTIONS = "transactions"
@@ -34,7 +34,7 @@ class Dataset(StrEnum):
 
     @property
     def query_type(self) -> QueryType:
-        """The kind of data in the dataset."""
+        """The kind of data that the dataset contains."""
         return _QUERY_TYPES[self]
 
 
@@ -59,18 +59,18 @@ EVENT_TYPES: Final[dict[QueryType, tuple[EventType, ...]]] = {
     QueryType.PERFORMANCE: (EventType.TRANSACTION,),
     QueryType.CRASH_RATE: (),
 }
-"""The event types of each kind of data; the first is the default."""
+"""The event types for each kind of data, starting with the default."""
 
 
 class MonitorType(IntEnum):
-    """Whether a rule is evaluated all the time or from an activation on."""
+    """Whether a rule is evaluated continuously or only after an activation."""
 
     CONTINUOUS = 0
     ACTIVATED = 1
 
 
 class ActivationCondition(IntEnum):
-    """What activates a rule."""
+    """The event that activates a rule."""
 
     RELEASE_CREATION = 0
     DEPLOY_CREATION = 1
@@ -85,7 +85,7 @@ class ActionType(StrEnum):
 
 
 class TargetType(StrEnum):
-    """What an action targets: an address of its channel, a user, or a team."""
+    """The kind of target that an action has: an address on its channel, a user, or a team."""
 
     SPECIFIC = "specific"
     USER = "user"
@@ -101,4 +101,4 @@ TARGETS: Final[dict[ActionType, tuple[TargetType, ...]]] = {
 
 CRITICAL: Final = "critical"
 WARNING: Final = "warning"
-"""The labels of triggers."""
+"""The labels that a trigger can have."""

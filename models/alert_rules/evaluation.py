@@ -1,8 +1,8 @@
-"""Evaluate an observed value against an alert rule: which triggers fire or resolve, or why the value is ignored.
+"""Evaluation of an observed value against an alert rule: which triggers fire or are resolved, or why it is ignored.
 
-Pure functions. The input is the rule's definition, its progress on the project, the triggers that hold an incident
-open, and the observation; the result is the transitions in order and the new progress. Numbers and order are Sentry's
-(docs/compatibility.md, chapter 8).
+The functions are pure. Their input is the rule's definition, its progress on the project, the triggers that keep an
+incident open, and the observation. The result is the transitions in order and the new progress. Numbers and order are
+those of Sentry (docs/compatibility.md, chapter 8).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from models.enums import IncidentStatus
 
 
 class Ignored(StrEnum):
-    """Why a value changed nothing."""
+    """The reason why a value was ignored."""
 
     REPEATED = "repeated timestamp"
     OUT_OF_ORDER = "out of order"
@@ -32,10 +32,10 @@ class Ignored(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TriggerCounter:
-    """A trigger's state between two values.
+    """A trigger's state, kept from one observed value to the next.
 
-    ``alerts`` counts consecutive values that breached its threshold, ``resolves`` those that resolved it while active.
-    ``opened_at`` is when the latest incident that it held open was created.
+    ``alerts`` counts consecutive values that breached the trigger's threshold, and ``resolves`` those that resolved the
+    trigger while it was active. ``opened_at`` is when the latest incident that the trigger kept open was created.
     """
 
     alerts: int = 0
@@ -43,7 +43,7 @@ class TriggerCounter:
     opened_at: datetime | None = None
 
     def is_cooling(self, at: datetime) -> bool:
-        """Return whether its latest incident is too recent for it to fire again."""
+        """Return whether the trigger's latest incident is too recent for the trigger to fire again."""
         return self.opened_at is not None and at - self.opened_at <= COOLDOWN
 
 
@@ -53,7 +53,10 @@ NO_COUNTERS: Final[Mapping[int, TriggerCounter]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A rule's state on a project between two values: how many it ``observed``, and its ``counters`` by trigger id."""
+    """A rule's evaluation state for a project, kept from one observed value to the next.
+
+    ``observed`` is the number of values so far, and ``counters`` holds the counters by trigger id.
+    """
 
     generation: int
     observed: int = 0
@@ -65,20 +68,24 @@ class Progress:
         return Progress(self.generation, self.observed + 1, timestamp, counters)
 
     def for_generation(self, generation: int) -> Progress:
-        """Return the progress in a generation; the counters of another generation are dropped."""
+        """Return the progress for a generation, dropping the counters if they belong to another generation."""
         return self if generation == self.generation else replace(self, generation=generation, counters=NO_COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveTriggers:
-    """The open incident of a rule on a project: when it was created, if there is one, and the ids of its triggers."""
+    """The triggers that keep a rule's incident on a project open.
+
+    ``active`` holds the ids of the triggers. ``opened_at`` is when the incident was created, or ``None`` if none is
+    open.
+    """
 
     opened_at: datetime | None = None
     active: frozenset[int] = frozenset()
 
 
 class Observation(NamedTuple):
-    """A value observed on a project (a slug) at ``timestamp``; it was accepted at ``arrived_at``."""
+    """A value that was observed on a project (a slug) at ``timestamp`` and accepted at ``arrived_at``."""
 
     project: str
     value: float | None
@@ -88,7 +95,7 @@ class Observation(NamedTuple):
 
 
 class TriggerTransition(NamedTuple):
-    """A trigger fired or was resolved; ``severity`` is the incident's new status, see :func:`severity`."""
+    """The firing or resolution of a trigger. ``severity`` is the incident's new status, see :func:`severity`."""
 
     trigger: Trigger
     fired: bool
@@ -97,7 +104,7 @@ class TriggerTransition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of a value: the new progress, and the transitions or the reason for having none."""
+    """The result of evaluating a value: the new progress, and the transitions or the reason why it was ignored."""
 
     progress: Progress
     transitions: tuple[TriggerTransition, ...] = ()
@@ -117,7 +124,7 @@ class Evaluation:
 def evaluate(
     definition: Definition, progress: Progress, active: ActiveTriggers, observation: Observation
 ) -> Evaluation:
-    """Evaluate a value against every trigger, in ascending order of their thresholds."""
+    """Evaluate a value against every trigger, in ascending order of threshold."""
     if (last := progress.last_timestamp) is not None and observation.timestamp <= last:
         return ignore(progress, Ignored.REPEATED if observation.timestamp == last else Ignored.OUT_OF_ORDER)
     if observation.value is None and definition.query_type is QueryType.CRASH_RATE:
@@ -136,13 +143,13 @@ def evaluate(
 
 
 def ignore(progress: Progress, reason: Ignored) -> Evaluation:
-    """Count a value without evaluating it."""
+    """Return the result for a value that is counted but not evaluated."""
     return Evaluation(progress.advance(progress.last_timestamp, progress.counters), ignored=reason)
 
 
 @dataclass(slots=True)
 class _Evaluator:
-    """Applies one value to the triggers in turn, and tracks which of them hold the incident open."""
+    """An evaluator that applies one value to each trigger in turn and tracks which triggers keep the incident open."""
 
     definition: Definition
     opened_at: datetime | None
@@ -163,7 +170,7 @@ class _Evaluator:
 
     def _fire(self, trigger: Trigger, counter: TriggerCounter) -> TriggerCounter:
         if counter.is_cooling(self.at):
-            # The count goes on: after the cooldown, the next breach is enough.
+            # The counter keeps counting, so that the first breach after the cooldown is enough to fire.
             self.was_cooling = True
             return counter
         self.opened_at = self.opened_at or self.at
@@ -182,9 +189,9 @@ class _Evaluator:
 
 
 def measure(definition: Definition, observation: Observation) -> float | None:
-    """Return what is compared with thresholds: the value, or its percentage of the comparison value.
+    """Return the number to compare with thresholds: the value, or its percentage of the comparison value.
 
-    ``None`` if the rule compares and the comparison value is missing or zero.
+    Return ``None`` for a comparison rule if the comparison value is missing or zero.
     """
     value = observation.value or 0.0
     if definition.comparison_delta is None:
@@ -198,10 +205,10 @@ def breaches(definition: Definition, trigger: Trigger, measured: float) -> bool:
 
 
 def is_resolved_by(definition: Definition, trigger: Trigger, measured: float) -> bool:
-    """Return whether the value resolves the trigger; a value that breaches the threshold never does.
+    """Return whether the value resolves the trigger. A value that breaches the threshold never does.
 
-    A rule's own resolve threshold applies to its only trigger, or to the warning; other triggers are resolved at their
-    threshold.
+    If the rule has a resolve threshold, it applies to the rule's only trigger, or to the warning trigger. Any other
+    trigger is resolved by every value that does not breach its threshold.
     """
     if breaches(definition, trigger, measured):
         return False
@@ -215,9 +222,9 @@ def _is_beyond(definition: Definition, value: float, threshold: float) -> bool:
 
 
 def severity(definition: Definition, active: set[int]) -> IncidentStatus | None:
-    """Return the incident status that the active triggers (ids) amount to.
+    """Return the incident status that results from the active triggers, which are given by id.
 
-    Without any it is CLOSED; ``None`` if none of their labels determines it.
+    The status is ``CLOSED`` if there are none, and ``None`` if none of their labels determines one.
     """
     labels = {trigger.label for trigger in definition.triggers if trigger.id in active}
     if not active:
@@ -228,6 +235,9 @@ def severity(definition: Definition, active: set[int]) -> IncidentStatus | None:
 
 
 def window_start(definition: Definition, timestamp: datetime) -> datetime:
-    """Return when the condition that a value completes began: before its window and the values that had to agree."""
+    """Return when a condition that is met by the value at ``timestamp`` began.
+
+    It began with the time window of the first of the ``threshold_period`` consecutive values that meet the condition.
+    """
     minutes = definition.time_window + RESOLUTION_MINUTES * (definition.threshold_period - 1)
     return timestamp - timedelta(minutes=minutes)

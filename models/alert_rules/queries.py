@@ -1,6 +1,7 @@
-"""Statements that read alert rules, and the entities built from their rows; shared by gateway and workers.
+"""Statements that read alert rules, and functions that build entities from the rows.
 
-SQL text, since workers load rules for every batch that names some.
+The gateway and the workers share them. The statements are plain SQL, which is fast to execute, because workers load
+rules for every batch that refers to any.
 """
 
 from __future__ import annotations
@@ -28,23 +29,23 @@ SELECT {select_list(alert_rules.c, "r")},
     ARRAY(SELECT rp.project_id FROM alert_rule_projects rp WHERE rp.rule_id = r.id) AS projects
 FROM alert_rules r WHERE r.id = ANY(%(ids)s::bigint[])
 """
-"""Rules by id, whatever their status."""
+"""The rules with these ids, whatever their status."""
 
 GENERATIONS: Final = f"""
 SELECT {select_list(alert_rule_generations.c, "g")}
 FROM unnest(%(rules)s::bigint[], %(generations)s::bigint[]) AS w(rule_id, generation)
 JOIN alert_rule_generations g ON g.rule_id = w.rule_id AND g.generation = w.generation
 """
-"""Definitions of earlier generations, by rule and generation."""
+"""The definitions of these earlier generations, by rule and generation."""
 
 SNOOZES: Final = f"""
 SELECT {select_list(alert_rule_snoozes.c, "s")} FROM alert_rule_snoozes s WHERE s.rule_id = ANY(%(ids)s::bigint[])
 """
-"""Every snooze of these rules, expired ones included."""
+"""Every snooze of these rules, including expired ones."""
 
 
 def rule_from_row(row: Any) -> AlertRule:
-    """Build the rule of a row of :data:`RULES`."""
+    """Build a rule from a row of :data:`RULES`."""
     return AlertRule(
         id=row.id,
         organization_id=row.organization_id,
@@ -61,12 +62,12 @@ def rule_from_row(row: Any) -> AlertRule:
 
 
 def definition_from_json(stored: Any) -> Definition:
-    """Parse a definition from its parsed JSON column."""
+    """Build a definition from the parsed value of its JSON column."""
     return Definition.model_validate(stored)
 
 
 def snooze_from_row(row: Any) -> Snooze:
-    """Build the snooze of a row of :data:`SNOOZES`."""
+    """Build a snooze from a row of :data:`SNOOZES`."""
     return Snooze(
         rule_id=row.rule_id,
         user_id=row.user_id,
@@ -77,12 +78,12 @@ def snooze_from_row(row: Any) -> Snooze:
 
 
 def targeted_users(definitions: Iterable[Definition]) -> set[int]:
-    """Return the ids of users that actions of these definitions target."""
+    """Return the ids of the users whom the definitions' actions target."""
     return {int(action.target) for action in _actions(definitions) if action.target_type is TargetType.USER}
 
 
 def targeted_teams(definitions: Iterable[Definition]) -> set[int]:
-    """Return the ids of teams that actions of these definitions target."""
+    """Return the ids of the teams that the definitions' actions target."""
     return {int(action.target) for action in _actions(definitions) if action.target_type is TargetType.TEAM}
 
 

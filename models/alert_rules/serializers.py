@@ -1,7 +1,8 @@
-"""Alert rules in JSON, as callers see them: for command outcomes in the worker and for reads in the gateway.
+"""Serializers for alert rules in JSON, as callers see them.
 
-Ids are strings, except ``createdBy.id`` and ``originalAlertRuleId``, which are numbers in Sentry's incident API.
-Thresholds of comparison rules are stored as a percentage of the comparison value and shown as the difference from it.
+The worker uses them for command outcomes, the gateway for reads. Ids are strings, except ``createdBy.id`` and
+``originalAlertRuleId``, which are numbers in Sentry's incident API. A comparison rule's thresholds are stored as
+percentages of the comparison value and shown as differences from it.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from models.json_fields import DateTime, Id, SchemaKeywords
 from models.timestamps import iso, iso_or_none
 from models.types import JSON
 
-# --- what is serialized ----------------------------------------------------------------------------------------
+# --- input of the serializers ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class RuleReferences:
-    """What rules refer to by id: slugs of projects and teams, and people."""
+    """The objects to which rules refer, by id: slugs of projects and teams, and people."""
 
     projects: Mapping[int, str] = field(default_factory=dict)
     teams: Mapping[int, str] = field(default_factory=dict)
@@ -32,7 +33,7 @@ class RuleReferences:
 
 
 class RuleSnapshot(NamedTuple):
-    """A rule at one of its generations; ``is_snapshot`` is false for the current one."""
+    """A rule at one of its generations. ``is_snapshot`` is false for the current generation."""
 
     rule: AlertRule
     definition: Definition
@@ -49,7 +50,7 @@ class RuleSnapshot(NamedTuple):
 
 
 class CreatorJson(TypedDict):
-    """The person who created an alert rule; the id is a number."""
+    """The person who created an alert rule, with a numeric id."""
 
     id: int
     name: str
@@ -57,7 +58,7 @@ class CreatorJson(TypedDict):
 
 
 class TriggerActionJson(TypedDict):
-    """An action of a trigger; fields of integrations that tocsin does not have are null."""
+    """A trigger's action. Fields for integrations that tocsin does not have are null."""
 
     id: Id
     alertRuleTriggerId: Id
@@ -117,7 +118,7 @@ class _AlertRuleFields(TypedDict):
 
 
 class AlertRuleJson(_AlertRuleFields):
-    """An alert rule in a list or inside an incident; ``snooze`` is present only while the reader's snooze is active."""
+    """An alert rule in a list or an incident. ``snooze`` is present only while the rule is snoozed for the reader."""
 
     snooze: NotRequired[Literal[True]]
 
@@ -128,7 +129,7 @@ class _SnoozeDetails(TypedDict):
 
 
 class AlertRuleDetailsJson(_AlertRuleFields, _SnoozeDetails):
-    """A single alert rule; ``snoozeForEveryone`` and ``snoozeCreatedBy`` are present only while it is snoozed."""
+    """A single alert rule. ``snoozeForEveryone`` and ``snoozeCreatedBy`` are present only while the rule is snoozed."""
 
     excludedProjects: list[str]
     eventTypes: list[str]
@@ -181,7 +182,7 @@ def rule_json(
 def rule_details_json(
     rule: AlertRule, references: RuleReferences, *, snoozes: Iterable[Snooze], viewer: int | None
 ) -> AlertRuleDetailsJson:
-    """Serialize a single rule for the user ``viewer``; ``snoozes`` are the rule's active ones."""
+    """Serialize a single rule for the user ``viewer``. ``snoozes`` holds the rule's active snoozes."""
     effective = [each for each in snoozes if each.user_id is None or each.user_id == viewer]
     return {
         **rule_json(RuleSnapshot.current(rule), references, is_snoozed=bool(effective)),
@@ -224,7 +225,7 @@ def action_json(trigger_id: int, action: Action, references: RuleReferences) -> 
 
 
 def discover_query(definition: Definition) -> str:
-    """Return the event search that matches what the rule counts: its event types and, if it has one, its query."""
+    """Return the search for the events that the rule counts: those of its event types that match its query, if any."""
     types = list(definition.event_types) or _DEFAULT_EVENT_TYPES.get(definition.query_type, [])
     type_terms = " OR ".join(f"event.type:{each}" for each in types)
     if not type_terms or not definition.query:
@@ -241,7 +242,7 @@ def shown_threshold(definition: Definition, stored: float | None) -> float | Non
 
 
 def shown_threshold(definition: Definition, stored: float | None) -> float | None:
-    """Return a stored threshold of the rule in user-facing units."""
+    """Return a rule's stored threshold in user-facing units."""
     is_comparison = definition.comparison_delta is not None
     return validation.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
 
@@ -271,14 +272,14 @@ def _description(action: Action, references: RuleReferences) -> str:
 
 
 class AvailableActionJson(TypedDict):
-    """A type of action and the types of target that it supports."""
+    """An action type, with the target types that it supports."""
 
     type: ActionType
     allowedTargetTypes: list[TargetType]
 
 
 def available_actions_json() -> list[AvailableActionJson]:
-    """Serialize the types of action that a trigger may have."""
+    """Serialize the action types that a trigger may have."""
     return [{"type": type_, "allowedTargetTypes": list(targets)} for type_, targets in TARGETS.items()]
 
 
@@ -297,7 +298,7 @@ class SnoozeJson(TypedDict):
 
 
 def snooze_json(snooze: Snooze) -> SnoozeJson:
-    """Serialize a new snooze, whose owner is known."""
+    """Serialize a new snooze. Its owner must be known."""
     return {
         "ownerId": str(snooze.owner_id),
         "userId": "everyone" if snooze.user_id is None else str(snooze.user_id),

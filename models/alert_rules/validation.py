@@ -1,6 +1,6 @@
-"""Consistency checks between the fields of an alert rule; pure functions that return an error text or ``None``.
+"""Consistency checks for the fields of an alert rule: pure functions that return an error message or ``None``.
 
-The order and the texts are those of Sentry's alert rule API, and so is the tolerance for integers: "above 0" and
+The order and the messages are those of Sentry's alert rule API, and so is the tolerance for integers: "above 0" and
 "below 1" have no integer in common, so a rule may alert above 0 and resolve below 1.
 """
 
@@ -14,20 +14,20 @@ from typing import Final
 from models.alert_rules.enums import CRITICAL, EVENT_TYPES, WARNING, Dataset, EventType, QueryType, ThresholdType
 
 EQUAL_PERCENTAGE: Final = 100.0
-"""The percentage of a value that equals its comparison value."""
+"""The percentage at which a value equals its comparison value."""
 
 TRIGGER_LABELS: Final = (CRITICAL, WARNING)
-"""The labels of a rule's triggers, in order."""
+"""The labels of a rule's triggers, in the required order."""
 
 _CRASH_RATE_MINUTES: Final = (30, 60, 120, 240, 720, 1440)
 _FUNCTION: Final = re.compile(r"\w+\(.*\)(\s+as\s+\w+)?", re.IGNORECASE | re.DOTALL)
 _DIGITS: Final = 9
-"""Decimals of a threshold that is converted between a difference and a percentage."""
+"""The number of decimal places in a threshold that was converted between a difference and a percentage."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleDraft:
-    """The fields of a rule that must be consistent, in user-facing units; ``thresholds`` are (label, value) pairs."""
+    """The fields of a rule that must be consistent, in user-facing units. ``thresholds`` holds (label, value) pairs."""
 
     query_type: QueryType = QueryType.ERROR
     dataset: Dataset = Dataset.EVENTS
@@ -40,12 +40,12 @@ class RuleDraft:
     thresholds: tuple[tuple[str, float], ...] = ()
 
     def stored_threshold(self, shown: float | None) -> float | None:
-        """Convert a threshold of the draft from user-facing to stored units."""
+        """Convert one of the draft's thresholds from user-facing to stored units."""
         return stored_threshold(self.threshold_type, is_comparison=self.comparison_delta is not None, shown=shown)
 
 
 def query_error(draft: RuleDraft) -> str | None:
-    """Return what is wrong with the dataset, the aggregate or the time window."""
+    """Return an error message if the dataset, the aggregate or the time window is invalid."""
     kind = draft.query_type
     if draft.dataset.query_type is not kind:
         known = sorted(dataset.name.lower() for dataset in Dataset if dataset.query_type is kind)
@@ -58,7 +58,7 @@ def query_error(draft: RuleDraft) -> str | None:
 
 
 def trigger_count_error(triggers: Sequence[object]) -> str | None:
-    """Return what is wrong with the number of triggers."""
+    """Return an error message if the number of triggers is invalid."""
     if not triggers:
         return "Must include at least one trigger"
     if len(triggers) > len(TRIGGER_LABELS):
@@ -67,7 +67,7 @@ def trigger_count_error(triggers: Sequence[object]) -> str | None:
 
 
 def event_types_error(draft: RuleDraft) -> str | None:
-    """Return what is wrong with the event types."""
+    """Return an error message if the event types are invalid for the kind of data."""
     known = EVENT_TYPES[draft.query_type]
     if set(draft.event_types) <= set(known):
         return None
@@ -75,7 +75,7 @@ def event_types_error(draft: RuleDraft) -> str | None:
 
 
 def label_error(labels: Sequence[object]) -> str | None:
-    """Return what is wrong with the triggers' labels."""
+    """Return an error message if the triggers' labels are invalid or in the wrong order."""
     for number, (label, expected) in enumerate(zip(labels, TRIGGER_LABELS, strict=False), start=1):
         if label != expected:
             return f'Trigger {number} must be labeled "{expected}"'
@@ -83,7 +83,7 @@ def label_error(labels: Sequence[object]) -> str | None:
 
 
 def threshold_error(draft: RuleDraft) -> str | None:
-    """Return what is wrong with the alert and resolve thresholds: no value may do both."""
+    """Return an error message if a value could both alert and resolve, or if the alert thresholds are out of order."""
     side = draft.threshold_type.name.lower()
     sign = 1 if draft.threshold_type is ThresholdType.ABOVE else -1
     stored = {label: draft.stored_threshold(shown) or 0.0 for label, shown in draft.thresholds}
@@ -105,7 +105,7 @@ def stored_threshold(threshold_type: ThresholdType, *, is_comparison: bool, show
 
 
 def shown_threshold(threshold_type: ThresholdType, *, is_comparison: bool, stored: float | None) -> float | None:
-    """Convert a threshold from stored to user-facing units: in a comparison rule, to a difference in per cent."""
+    """Convert a threshold from stored to user-facing units: in a comparison rule, to a difference in percent."""
     if stored is None or not is_comparison:
         return stored
     above = threshold_type is ThresholdType.ABOVE

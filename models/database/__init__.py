@@ -1,1 +1,1 @@
-"""Engines, migrations, grants and backups."""
+"""Database engines, migrations, grants and backups."""

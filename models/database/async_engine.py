@@ -1,4 +1,7 @@
-"""The gateway's asynchronous engines, in a module of their own because SQLAlchemy's asyncio imports its whole ORM."""
+"""Asynchronous engines for the gateway.
+
+This module is separate because SQLAlchemy's asyncio extension imports the whole ORM.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 def make_async_engine(
     url: str, *, application: str, pool_size: int, pool_timeout: float, custom_plans: bool = False
 ) -> AsyncEngine:
-    """Create an asynchronous engine whose sessions use UTC; ``pool_timeout`` is in seconds.
+    """Create an asynchronous engine whose sessions use UTC. ``pool_timeout`` is in seconds.
 
-    With ``custom_plans``, PostgreSQL plans every execution for its own parameters: for some statements, a generic plan
-    would be slow with some parameters.
+    If ``custom_plans`` is true, PostgreSQL plans each execution for its actual parameters, because for some statements
+    a generic plan would be slow with certain parameters.
     """
     plans = " -c plan_cache_mode=force_custom_plan" if custom_plans else ""
     return create_async_engine(

@@ -1,8 +1,9 @@
 """Back up the whole database to one file, and restore it.
 
-The file is a zip archive with the `COPY` output of every table, all from one snapshot, and a manifest with the schema
-revision, the sequences and a digest of every table. Common tools can inspect it, and a truncated file is not a valid
-archive. A restore is one transaction: other processes wait for it, then continue with the restored data.
+The file is a zip archive that contains the `COPY` output of every table, all from one snapshot, and a manifest with the
+schema revision, the sequences and a digest of every table. Common tools can inspect the file, and a truncated file is
+not a valid archive. A restore is a single transaction. Other processes wait until it ends, then continue with the
+restored data.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ MANIFEST: Final = "manifest.json"
 CHUNK_BYTES: Final = 1 << 18
 
 ProgressCallback = Callable[[str, int], None]
-"""Called for each chunk with the name of the table and the size of the chunk in bytes."""
+"""A function that is called for each chunk, with the table's name and the chunk's size in bytes."""
 
 
 class BackupError(Exception):
-    """The backup or the database is unsuitable; the message says why and what to do. Nothing was changed."""
+    """The backup or the database is unsuitable, and nothing was changed. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class TableCopy:
-    """A table in a backup; ``bytes`` and ``sha256`` refer to its uncompressed rows."""
+    """A table in a backup. ``bytes`` and ``sha256`` refer to its uncompressed rows."""
 
     columns: list[str]
     rows: int
@@ -53,7 +54,7 @@ class TableCopy:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of a backup. ``sequences`` has the last value that each sequence generated."""
+    """A description of a backup's contents. ``sequences`` maps each sequence to the last value that it generated."""
 
     format: int
     tocsin: str
@@ -85,7 +86,7 @@ def write_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
             for name, columns in _tables(connection).items():
                 manifest.tables[name] = _copy_out(connection, archive, name, columns, on_progress)
-            # Sequences are not part of the snapshot. Read last, they are ahead of every row above.
+            # Sequences are not part of the snapshot. They are read last, so they have passed every id copied above.
             manifest.sequences.update(_sequences(connection))
             archive.writestr(MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
     return manifest
@@ -93,7 +94,7 @@ def write_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -
 
 @contextlib.contextmanager
 def _draft_of(path: Path) -> Iterator[Any]:
-    """Yield a temporary file beside ``path`` that replaces it once it is complete and flushed to disk."""
+    """Yield a temporary file beside ``path``, then flush the file to disk and rename it to ``path``."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as draft:
         try:
             yield draft
@@ -186,9 +187,9 @@ def count_rows_to_replace(engine: Engine) -> int:
 
 
 def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -> Manifest:
-    """Replace the contents of the database by a backup, all or nothing, then migrate the schema to head.
+    """Replace the contents of the database with a backup, all or nothing, then migrate the schema to head.
 
-    :raises BackupError: when the file is damaged; nothing was changed.
+    :raises BackupError: when the file is unsuitable or damaged. Nothing was changed.
     """
     manifest = read_manifest(path)
     with schema_lock(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
@@ -205,7 +206,7 @@ def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback)
 
 
 def _clear(connection: Connection) -> dict[str, int]:
-    """Drop our tables, and return the last value that each of their sequences generated."""
+    """Drop tocsin's tables, and return the last value that each of their sequences generated."""
     existing = [name for name in (*METADATA.tables, "alembic_version") if name in _tables(connection, every=True)]
     generated = _sequences(connection)
     if existing:
@@ -247,7 +248,7 @@ def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy,
 
 @contextlib.contextmanager
 def _without_constraints(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
-    """Drop foreign keys and disable triggers, so that tables can be filled in any order; then restore both.
+    """Drop foreign keys and disable triggers while tables are filled in any order, then restore both.
 
     Adding the foreign keys again validates every row.
     """
@@ -281,7 +282,7 @@ def _move_sequences(connection: Connection, saved: dict[str, int], generated: di
 
 
 def _tables(connection: Connection, *, every: bool = False) -> dict[str, list[str]]:
-    """Return the columns of every table, by table; Alembic's own table is included only with ``every``."""
+    """Return each table's columns, by table name. Alembic's own table is included only if ``every`` is true."""
     rows = connection.exec_driver_sql(
         "SELECT c.relname, array_agg(a.attname::text ORDER BY a.attnum) AS columns FROM pg_class c"
         " JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''"
@@ -293,7 +294,7 @@ def _tables(connection: Connection, *, every: bool = False) -> dict[str, list[st
 
 
 def _sequences(connection: Connection) -> dict[str, int]:
-    """Return the last value that each sequence generated, 0 if none."""
+    """Return the last value that each sequence generated, by sequence name, or 0 if the sequence is unused."""
     rows = connection.exec_driver_sql(
         "SELECT sequencename, coalesce(last_value, 0) AS last FROM pg_sequences WHERE schemaname = current_schema()"
     )
@@ -317,6 +318,6 @@ def _names(names: Any) -> sql.Composed:
 
 
 def _cursor(connection: Connection) -> Any:
-    """Return a psycopg cursor in the same transaction, because SQLAlchemy does not support COPY."""
+    """Return a psycopg cursor in the connection's transaction, because SQLAlchemy does not support COPY."""
     driver: Any = connection.connection.driver_connection
     return driver.cursor()

@@ -1,4 +1,4 @@
-"""Errors of the database that only an operator can resolve, as one sentence each."""
+"""One-sentence explanations of database errors that only an operator can resolve."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
 
 _UNDEFINED_TABLE: Final = "42P01"
 
-# libpq passes no SQLSTATE on for a failed connection attempt, so its text decides. What is not listed here, such as
-# "the database system is starting up" or "too many clients already", may pass.
+# libpq does not report an SQLSTATE for a failed connection attempt, so the message text is matched. Errors that are not
+# listed here, such as "the database system is starting up" or "too many clients already", may be temporary.
 _LOGIN_REFUSED: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
     r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied for database"
@@ -23,7 +23,7 @@ _LOGIN_REFUSED: Final = re.compile(
 
 
 def explain_unusable_database(error: DBAPIError) -> str | None:
-    """Return the sentence for a refused login, an unknown database or a missing schema; None for any other error."""
+    """Explain a refused login, an unknown database or a missing schema. Return ``None`` for any other error."""
     if sqlstate(error) == _UNDEFINED_TABLE:
         return NO_SCHEMA
     if isinstance(error, OperationalError):

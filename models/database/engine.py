@@ -1,6 +1,6 @@
-"""Synchronous engines, and which database errors are transient.
+"""Synchronous engines, and the classification of transient database errors.
 
-An entry point creates its engine after it has forked, and passes it down.
+An entry point creates its engine after forking and passes it down.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
 
 
 def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None = None, pool_size: int = 4) -> Engine:
-    """Create a synchronous engine whose sessions use UTC; call it after forking.
+    """Create a synchronous engine whose sessions use UTC. Call this function after forking.
 
-    ``application`` is the connections' name in ``pg_stat_activity``, ``timeouts`` are PostgreSQL settings by name.
+    ``application`` names the connections in ``pg_stat_activity``. ``timeouts`` maps PostgreSQL settings to values.
     """
     options = "".join(f" -c {name}={value}" for name, value in (timeouts or {}).items())
     return create_engine(
@@ -55,7 +55,7 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same operation may succeed later, as after connection errors, timeouts and serialization failures."""
+    """Return whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError):
@@ -69,5 +69,5 @@ def is_transient(error: BaseException) -> bool:
 
 
 def sqlstate(error: DBAPIError) -> str | None:
-    """Return the SQLSTATE of a database error, ``None`` if the server did not send one."""
+    """Return the SQLSTATE of a database error, or ``None`` if the server did not send one."""
     return getattr(error.orig, "sqlstate", None)

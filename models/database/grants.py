@@ -1,7 +1,7 @@
-"""Database roles with the least privileges for each process.
+"""Database roles that give each process only the privileges that it needs.
 
-The roles cannot log in: a deployment grants each to the login role of one process. They are optional: `tocsin migrate
---roles` creates them, and from then on every migration grants them exactly what they need.
+The roles cannot log in: a deployment grants each of them to the login role of one process. They are optional: `tocsin
+migrate --roles` creates them, and from then on every migration grants them exactly the privileges they need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INBOX: Final = ("notifications", "notification_decisions")
 
 
 class Grant(NamedTuple):
-    """A privilege on tables; it may be limited to columns, as in ``UPDATE (planned_at)``."""
+    """A privilege on tables, which may be limited to columns, as in ``UPDATE (planned_at)``."""
 
     privilege: str
     tables: tuple[str, ...]
@@ -32,7 +32,7 @@ class Grant(NamedTuple):
 
 _DIRECTORY_CHANGES: Final = (
     Grant("INSERT, UPDATE", DIRECTORY),
-    # An import deletes these; rows that refer to them are deleted by their foreign keys.
+    # An import deletes rows of these tables. Rows that refer to them are deleted by cascade, which needs no privilege.
     Grant("DELETE", ("members", "project_teams")),
 )
 
@@ -47,7 +47,7 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         Grant("INSERT, UPDATE", ("commands",)),
         Grant("INSERT, UPDATE, DELETE", (*INCIDENTS, *ALERT_RULES, "batches_in_hand")),
         Grant("INSERT, UPDATE", ("deliveries",)),
-        # Whom the action of a rule notifies, or why not.
+        # Records whom a rule's action notifies, or why it does not notify them.
         Grant("INSERT", ("notification_decisions",)),
         Grant("UPDATE", ("canaries",)),
         # Database triggers maintain these, with the privileges of the role that changes the incident.
@@ -73,14 +73,14 @@ GRANTS: Final[dict[str, tuple[Grant, ...]]] = {
         *_DIRECTORY_CHANGES,
     ),
 }
-"""What each role may change. Each may also read every table except those in :data:`UNREADABLE_TABLES`."""
+"""The privileges of each role. Each role may also read every table except those in :data:`UNREADABLE_TABLES`."""
 
 UNREADABLE_TABLES: Final[dict[str, tuple[str, ...]]] = {"tocsin_relay": ("tokens",), "tocsin_notifier": ("tokens",)}
-"""The tables that a role may not read."""
+"""The tables that each role may not read. A role that is not listed may read every table."""
 
 
 def create_roles(connection: Connection) -> list[str]:
-    """Create the roles that do not exist, and return their names."""
+    """Create the roles that do not exist yet, and return their names."""
     missing = [role for role in GRANTS if role not in _existing(connection)]
     for role in missing:
         connection.exec_driver_sql(f"CREATE ROLE {role} NOLOGIN")
@@ -94,7 +94,7 @@ def grant_to_existing_roles(connection: Connection) -> None:
     for role in roles:
         connection.exec_driver_sql(f"REVOKE ALL ON ALL TABLES IN SCHEMA {_schema(connection)} FROM {role}")
         connection.exec_driver_sql(f"GRANT USAGE ON SCHEMA {_schema(connection)} TO {role}")
-        # Ids are generated before the rows are inserted, and an import advances sequences past the ids it was given.
+        # Ids are generated before rows are inserted, and an import advances sequences past the ids in its document.
         connection.exec_driver_sql(f"GRANT USAGE, UPDATE ON ALL SEQUENCES IN SCHEMA {_schema(connection)} TO {role}")
         _grant(connection, role, "SELECT", (table for table in tables if table not in UNREADABLE_TABLES.get(role, ())))
         for privilege, names in GRANTS[role]:

@@ -21,14 +21,14 @@ from models.database.engine import sqlstate
 from models.database.grants import grant_to_existing_roles
 
 LOCK_TIMEOUT_MILLISECONDS: Final = 500
-"""How long a migration may wait for the lock of a table: other statements on the table queue behind it, and the
-gateway has 0.9 s to accept a command."""
+"""How long a migration may wait for a table lock. The limit is short because other statements on the table queue behind
+the migration, and the gateway must accept a command within 0.9 s."""
 
 RETRY_LIMIT_SECONDS: Final = 60.0
-"""How long a migration is retried when it does not get the lock of a table."""
+"""How long a migration is retried while it cannot get a table lock."""
 
 RETRY_PAUSE_SECONDS: Final = 1.0
-"""The pause before each retry, in which other statements get the lock."""
+"""The pause before each retry, during which other statements can get the lock."""
 
 SCHEMA_LOCK_POLL_SECONDS: Final = 0.2
 
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 
 def head_revision() -> str:
-    """Return the revision that this release expects."""
+    """Return the schema revision that this release expects."""
     revision = _scripts().get_current_head()
     if revision is None:  # pragma: no cover - the wheel always carries revisions
         raise LookupError("no migrations are packaged")
@@ -46,27 +46,27 @@ def head_revision() -> str:
 
 
 def known_revisions() -> list[str]:
-    """Return every revision that this release knows, newest first."""
+    """Return every schema revision that this release knows, newest first."""
     return [script.revision for script in _scripts().walk_revisions()]
 
 
 def current_revision(engine: Engine) -> str | None:
-    """Return the database's revision, ``None`` if it is empty."""
+    """Return the database's schema revision, or ``None`` if the database is empty."""
     with engine.connect() as connection:
         return revision_of(connection)
 
 
 def revision_of(connection: Connection) -> str | None:
-    """Return the revision that the transaction sees, ``None`` in an empty database."""
+    """Return the schema revision that the transaction sees, or ``None`` if the database is empty."""
     return MigrationContext.configure(connection).get_current_revision()
 
 
 def migrate(engine: Engine) -> tuple[str | None, str]:
     """Migrate the schema to head, and return the revisions before and after.
 
-    Concurrent calls wait for each other. Each migration commits on its own.
+    Concurrent calls wait for one another. Each migration is committed separately.
 
-    :raises sqlalchemy.exc.OperationalError: when a table was locked for a whole minute; earlier migrations remain.
+    :raises sqlalchemy.exc.OperationalError: when a table stays locked for a minute. Earlier migrations remain applied.
     """
     with schema_lock(engine), engine.connect() as connection:
         before = revision_of(connection)
@@ -80,12 +80,12 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
 
 def create_schema(connection: Connection, revision: str) -> None:
-    """Create the schema of a revision in the caller's transaction, including indexes that are built concurrently."""
+    """Create a revision's schema in the caller's transaction, where no index can be built concurrently."""
 
     def drop_concurrently(
         _c: object, _cursor: object, statement: str, parameters: object, *_rest: object
     ) -> tuple[str, object]:
-        # The tables are empty and invisible to other transactions, so building indexes concurrently has no benefit.
+        # The tables are empty and invisible to other transactions, so building indexes concurrently would not help.
         return statement.replace("INDEX CONCURRENTLY ", "INDEX "), parameters
 
     event.listen(connection, "before_cursor_execute", drop_concurrently, retval=True)
@@ -104,11 +104,11 @@ def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: boo
 
 @contextlib.contextmanager
 def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
-    """Hold the schema lock, either exclusively to change the schema, or ``shared`` to keep others from changing it."""
+    """Hold the schema lock: exclusively to change the schema, or ``shared`` to prevent others from changing it."""
     function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     with engine.connect() as lock:
-        # Polled, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for every
-        # snapshot. A transaction of its own holds the lock until the caller's has committed.
+        # The lock is polled, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for
+        # every snapshot. A separate transaction holds the lock until the caller's transaction has been committed.
         while not lock.exec_driver_sql(f"SELECT {function}(hashtextextended('migrate', 0))").scalar_one():
             lock.rollback()
             time.sleep(SCHEMA_LOCK_POLL_SECONDS)
@@ -116,7 +116,7 @@ def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
 
 
 def _upgrade(connection: Connection) -> None:
-    # Restoring a backup does not come here: it may wait for locks indefinitely.
+    # Restores, which may wait for locks indefinitely, do not call this function.
     connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MILLISECONDS}")
     connection.commit()
     deadline = time.monotonic() + RETRY_LIMIT_SECONDS
@@ -139,7 +139,7 @@ _WRITTEN_LATER: Final = "written_by >= pg_snapshot_xmax(pg_current_snapshot())"
 
 
 def _reset_transaction_ids(connection: Connection) -> None:
-    """Replace transaction ids that this server has not reached yet, as in a restored database, by the current one."""
+    """Replace transaction ids that this server has not reached yet, as after a restore, with the current one."""
     for table in ("events", "notifications"):
         newest = f"SELECT {_WRITTEN_LATER} FROM {table} ORDER BY id DESC LIMIT 1"  # noqa: S608 - our own tables
         if connection.exec_driver_sql(newest).scalar():

@@ -1,1 +1,1 @@
-"""Who exists: organizations, people, teams, projects, tokens; import and export."""
+"""The directory of organizations, people, teams, projects and tokens, with its import and export."""

@@ -23,7 +23,7 @@ from models.types import JSON, MAX_ID
 
 
 class DirectoryError(Exception):
-    """The document cannot be imported; ``errors`` has a line for each error, and nothing was changed."""
+    """The document cannot be imported, and nothing was changed. ``errors`` has one line for each error."""
 
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("; ".join(errors))
@@ -32,19 +32,19 @@ class DirectoryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DocumentObject:
-    """An object of the document: its path, and its valid values by key."""
+    """An object in the directory document: its path, and its valid values by key."""
 
     path: str
     values: Mapping[str, Any]
 
 
 def read_document(text: str | bytes) -> JSON:
-    """Parse the text of a document, remembering duplicate keys for the validation.
+    """Parse the text of a directory document, and record duplicate keys for :func:`check_document`.
 
     :raises DirectoryError: when the text is not JSON.
     """
     try:
-        # Given bytes, json would also accept UTF-16 and UTF-32.
+        # Bytes are decoded first, because json would also accept UTF-16 and UTF-32.
         text = text if isinstance(text, str) else text.decode("utf-8")
         return json.loads(text, object_pairs_hook=_Object, parse_constant=_refuse_constant)
     except RecursionError:
@@ -54,7 +54,7 @@ def read_document(text: str | bytes) -> JSON:
 
 
 def check_document(document: JSON) -> tuple[dict[str, list[DocumentObject]], list[str]]:
-    """Return the objects of the document by section, and its errors, each with its path."""
+    """Return the document's objects by section, and its errors, each with the path of the invalid value."""
     errors: list[str] = []
     parsed: dict[str, list[DocumentObject]] = {section: [] for section in SECTIONS}
     if not isinstance(document, dict):
@@ -71,14 +71,14 @@ def check_document(document: JSON) -> tuple[dict[str, list[DocumentObject]], lis
 
 
 def quote(value: JSON) -> str:
-    """Return a value of the document as JSON, truncated to 80 characters and without control characters."""
+    """Return a value as JSON for an error message, truncated to 80 characters, with control characters escaped."""
     text = json.dumps(value, ensure_ascii=False)
     text = text if len(text) <= 80 else text[:77] + "…"
     return "".join(c if _is_plain(c) else f"\\u{ord(c):04x}" for c in text)
 
 
 def _check_section(section: str, objects: list[JSON], errors: list[str]) -> Iterator[DocumentObject]:
-    """Yield the objects that have a natural key, and so can be matched with a stored row."""
+    """Yield the objects that have a complete natural key, so that each can be matched with a stored row."""
     for number, value in enumerate(objects):
         path = f"{section}[{number}]"
         for values in _checked(SECTIONS[section], value, path, errors):
@@ -95,21 +95,21 @@ _Check = Callable[[JSON], Any]
 
 @dataclass(frozen=True, slots=True)
 class _SetOf:
-    """A list without a meaningful order or repetitions: each item is kept with the index of its first occurrence."""
+    """The shape of a list used as a set. Each item is kept with the index of its first occurrence."""
 
     check: _Check
 
 
 _Shape = _Check | _SetOf | Mapping[str, Any]
-"""The shape of an object maps each allowed key to the shape of its value."""
+"""The type of a shape. The shape of an object maps each allowed key to the shape of the key's value."""
 
 
 class _InvalidValue(Exception):
-    """A value is invalid; the message continues a sentence that begins with the value."""
+    """A value is invalid. The message completes a sentence that begins with the value."""
 
 
 def _checked(shape: _Shape, value: JSON, path: str, errors: list[str]) -> list[Any]:
-    """Return the valid value as the only item of a list, or an empty list after reporting the error."""
+    """Return a list that contains the value if it is valid. Otherwise, add an error and return an empty list."""
     try:
         if isinstance(shape, _SetOf):
             return [_check_set(shape, value, path, errors)]
@@ -191,7 +191,7 @@ def _or_null(check_value: _Check) -> _Check:
 
 
 def _email(value: JSON) -> str:
-    """Accept an e-mail address, or an empty string for a person who does not receive mail."""
+    """Validate an e-mail address, or an empty string for a person who does not receive mail."""
     if not isinstance(value, str) or not _EMAIL.fullmatch(value) or not all(map(_is_plain, value)):
         raise _InvalidValue("is not an e-mail address")
     return value
@@ -211,7 +211,7 @@ def _slug(value: JSON) -> str:
 
 
 def _token(value: JSON) -> str:
-    """Replace a token by its hash."""
+    """Validate a token and return its hash in hexadecimal."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]{1,255}", value):
         raise _InvalidValue("is not a token: tokens are 1 to 255 visible ASCII characters")
     return hash_token(value).hex()
@@ -262,7 +262,7 @@ SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
         "role": _one_of(OpsRole, "is not an ops role"),
     },
 }
-"""The shape of each section's objects; a section refers only to sections before it."""
+"""The shape of each section's objects. A section refers only to sections before it."""
 
 NATURAL_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "organizations": ("slug",),
@@ -272,11 +272,11 @@ NATURAL_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "members": ("organization", "user"),
     "tokens": ("token",),
 }
-"""The keys that together identify a row of each section: its natural key."""
+"""The natural key of each section: the keys that together identify a row."""
 
 
 class _Object(dict[str, JSON]):
-    """A JSON object that remembers which keys occurred more than once."""
+    """A JSON object that records which keys occurred more than once."""
 
     def __init__(self, pairs: list[tuple[str, JSON]]) -> None:
         super().__init__(pairs)

@@ -1,8 +1,8 @@
 """Import and export the directory as one document.
 
-An import is an upsert by natural key, all or nothing. It reads the stored rows, computes in memory what becomes of
-each, and writes each section with one statement. Unless the whole document is valid, nothing is written and no
-sequence advances.
+An import is an upsert by natural key, all or nothing. It reads the stored rows, computes in memory how each row
+changes, and writes each section with a fixed number of statements. Unless the whole document is valid, nothing is
+written and no sequence advances.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from models.types import JSON
 __all__ = ["DirectoryError", "ImportSummary", "export_directory", "import_directory", "read_document"]
 
 ImportSummary = dict[str, dict[str, int]]
-"""By section, how many objects an import ``created``, ``changed`` and left ``unchanged``."""
+"""The numbers of objects that an import ``created``, ``changed`` or left ``unchanged``, by section."""
 
 Key = tuple[str, ...]
-"""A natural key. Usernames in it are in lower case, because they are compared case-insensitively."""
+"""A natural key. Usernames in the key are in lower case, because they are compared case-insensitively."""
 
 
 def import_directory(connection: Connection, document: JSON) -> ImportSummary:
     """Import the document in the caller's transaction.
 
-    :raises DirectoryError: when the document is invalid; it lists every error, and nothing was changed.
+    :raises DirectoryError: when the document is invalid. The exception lists every error, and nothing was changed.
     """
     objects, errors = check_document(document)
     lock_directory(connection)
@@ -63,7 +63,7 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
         errors += _duplicate_keys(desired[section])
         errors += _unknown_references(desired[section], desired, stored)
         errors += _id_conflicts(section, plans[section], taken_ids(connection, section, _given_ids(plans[section])))
-    # A token with an invalid value is not checked further: it may seem to lack what the document gives it.
+    # A token with an invalid value is not checked further, because that value would seem to be missing.
     valid = [plan for plan in plans["tokens"] if not any(error.startswith(f"{plan.desired.path}.") for error in errors)]
     errors += [error for plan in valid for error in _token_errors(plan)]
     if errors:
@@ -73,14 +73,14 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
 
 
 def export_directory(connection: Connection) -> dict[str, list[Row]]:
-    """Return the stored directory as a document that can be imported, without tokens: their secrets are not stored."""
+    """Return the stored directory as an importable document. It has no tokens, because their secrets are not stored."""
     lock_directory(connection)
     return {section: stored_rows(connection, section) for section in SECTIONS if section != "tokens"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A path in the document that refers to a row of another section, and the error if that row does not exist."""
+    """A reference from a path in the document to a row of another section, and the error if the row does not exist."""
 
     path: str
     section: str
@@ -90,7 +90,7 @@ class _Reference:
 
 @dataclass(frozen=True, slots=True)
 class _DesiredRow:
-    """An object of the document, with the natural key of its row and its references to other rows."""
+    """An object in the document, with its row's natural key and its references to other rows."""
 
     path: str
     key: Key
@@ -100,7 +100,7 @@ class _DesiredRow:
 
 @dataclass(frozen=True, slots=True)
 class _RowPlan:
-    """What becomes of an object's row: the stored row, ``None`` if there is none, and the row to write."""
+    """The plan for an object's row: the stored row, or ``None`` if there is none, and the row to write."""
 
     desired: _DesiredRow
     stored: Row | None
@@ -123,7 +123,7 @@ class _RowPlan:
 def _desired_rows(
     connection: Connection, objects: Mapping[str, Sequence[DocumentObject]]
 ) -> dict[str, list[_DesiredRow]]:
-    """Return the objects with their keys and references, with usernames in lower case."""
+    """Return the objects with their keys and references, in which usernames are in lower case."""
     all_values = [object_.values for section in SECTIONS for object_ in objects[section]]
     folded = fold_usernames(connection, {values[part] for values in all_values for part in _PEOPLE if part in values})
     desired: dict[str, list[_DesiredRow]] = {section: [] for section in SECTIONS}
@@ -159,7 +159,10 @@ def _references(object_: DocumentObject, folded: Mapping[str, str]) -> Iterator[
 
 
 def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]]) -> dict[str, dict[Key, Row]]:
-    """Return the stored rows of the document's objects, and all rows that either refer to, by natural key."""
+    """Return the stored rows for the document's objects, by section and natural key.
+
+    The rows to which an object or one of these rows refers are also returned.
+    """
     needed: dict[str, set[Key]] = {section: {row.key for row in desired[section]} for section in SECTIONS}
     for section in SECTIONS:
         _add_references(needed, (row.values for row in desired[section]))
@@ -207,7 +210,7 @@ def _plan(section: str, desired: _DesiredRow, stored: Row | None) -> _RowPlan:
 
 
 def _new_row(section: str, values: Mapping[str, Any]) -> Row:
-    """Return the defaults of a new row that the document gives these values."""
+    """Return the default values for a new row, given its values in the document."""
     row: Row = dict(_DEFAULTS[section])
     if section == "tokens":
         row["kind"] = CallerKind.USER if "user" in values else None
@@ -251,7 +254,7 @@ def _given_ids(plans: Sequence[_RowPlan]) -> list[int]:
 
 
 def _id_conflicts(section: str, plans: Sequence[_RowPlan], taken: set[int]) -> Iterator[str]:
-    """Yield an error for each id that belongs to another row, and for each change of a row's id."""
+    """Yield an error for each id that belongs to another row, and for each change to a row's id."""
     first: dict[int, str] = {}
     for plan in plans:
         if "id" not in plan.desired.values:
@@ -291,7 +294,7 @@ def _token_errors(plan: _RowPlan) -> Iterator[str]:
 
 
 def _name(row: _DesiredRow) -> str:
-    """Return the name of a row for an error message, which never contains a token."""
+    """Return a name for the row in an error message. The name never contains a token."""
     return "this token" if row.path.startswith("tokens") else " in ".join(quote(part) for part in reversed(row.key))
 
 

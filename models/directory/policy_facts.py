@@ -1,4 +1,4 @@
-"""The columns and constructors of the organizations and projects that the policy decides about."""
+"""Columns and constructors for the facts about organizations and projects that the policy needs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from models.enums import ObjectStatus
 from models.policy import OrganizationFacts, ProjectFacts
 
 IS_ACTIVE: Final = f"status = '{ObjectStatus.ACTIVE}'"
-"""The SQL condition of a project or a team that is in use."""
+"""The SQL condition for projects or teams that are in use."""
 
 ORGANIZATION_COLUMNS: Final = """o.id AS organization_id, o.slug, o.features, o.open_membership,
        o.alerts_member_write, o.events_member_admin"""
-"""What :func:`organization_facts` needs of ``organizations o``."""
+"""The columns that :func:`organization_facts` needs from ``organizations o``."""
 
 PROJECT_COLUMNS: Final = f"""p.id, p.slug, p.{IS_ACTIVE} AS active,
        ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams"""  # noqa: S608 - our own condition
-"""What :func:`project_facts` needs of ``projects p``, and the project's slug."""
+"""The columns that :func:`project_facts` needs from ``projects p``, and the project's slug."""
 
 
 def organization_facts(row: Any) -> OrganizationFacts:
-    """Return the organization of a row that has :data:`ORGANIZATION_COLUMNS`."""
+    """Build the policy's facts about an organization from a row with :data:`ORGANIZATION_COLUMNS`."""
     return OrganizationFacts(
         id=row.organization_id,
         slug=row.slug,
@@ -32,5 +32,5 @@ def organization_facts(row: Any) -> OrganizationFacts:
 
 
 def project_facts(row: Any) -> ProjectFacts:
-    """Return the project of a row that has :data:`PROJECT_COLUMNS`."""
+    """Build the policy's facts about a project from a row with :data:`PROJECT_COLUMNS`."""
     return ProjectFacts(id=row.id, active=row.active, teams=frozenset(row.teams))

@@ -1,4 +1,4 @@
-"""People and teams as several packages read them: their columns or statement, and what is built from a row."""
+"""Columns and statements for reading people and teams, and functions that build entities from the rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from models.directory.tables import Person, users
 from models.policy import TeamFacts
 
 PERSON_COLUMNS: Final = tuple(users.c[field.name] for field in fields(Person))
-"""Every field of a :class:`~models.directory.tables.Person`."""
+"""The columns for every field of a :class:`~models.directory.tables.Person`."""
 
 TEAMS: Final = f"""
 SELECT id, slug, organization_id, name, {IS_ACTIVE} AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own condition
-"""Teams by id, with the facts that the policy needs; SQL text, since workers load it for every batch with rules."""
+"""The teams with these ids, with the facts that the policy needs.
+
+It is plain SQL, because workers execute it for every batch with rules.
+"""
 
 
 def person_from_row(row: Any, *, id_column: str = "id") -> Person:
-    """Build the person of a row with :data:`PERSON_COLUMNS`; ``id_column`` names their id where ``id`` is another's."""
+    """Build a person from a row with :data:`PERSON_COLUMNS`.
+
+    ``id_column`` names the column that holds the person's id, in case ``id`` is the id of something else.
+    """
     return Person(
         id=getattr(row, id_column),
         username=row.username,
@@ -32,5 +38,5 @@ def person_from_row(row: Any, *, id_column: str = "id") -> Person:
 
 
 def team_facts_from_row(row: Any) -> TeamFacts:
-    """Build the policy's facts of a row of :data:`TEAMS`."""
+    """Build the policy's facts about a team from a row of :data:`TEAMS`."""
     return TeamFacts(row.id, row.organization_id, row.name, row.active)

@@ -1,4 +1,4 @@
-"""Read and write the rows of the directory, one section at a time, in the form of its document."""
+"""Read and write the directory's rows, one section at a time, in the form of the directory document."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from models.directory.document import DirectoryError
 from models.types import MAX_ID
 
 Row = dict[str, Any]
-"""A row as a complete object of the document, with its id; it refers to other rows by slug or username."""
+"""A row as a complete object of the document, including its id. It refers to other rows by slug or username."""
 
 Ids = Mapping[str, Mapping[tuple[str, ...], int]]
-"""The ids of rows by section and natural key."""
+"""The ids of the rows, by section and natural key."""
 
 TABLES: Final[Mapping[str, Table]] = {
     "organizations": tables.organizations,
@@ -30,7 +30,7 @@ TABLES: Final[Mapping[str, Table]] = {
 
 OPTIONS: Final = ("open_membership", "alerts_member_write", "events_member_admin")
 
-# The parameters are arrays of the values of each part of the natural key; NULL selects every row.
+# Each parameter is an array of values for one part of the natural key. NULL selects every row.
 _STORED: Final = {
     "organizations": """
         SELECT o.id, o.slug, o.name, o.features,
@@ -79,7 +79,7 @@ _STORED: Final = {
 
 
 def stored_rows(connection: Connection, section: str, parts: Mapping[str, Iterable[str]] | None = None) -> list[Row]:
-    """Return the section's rows whose natural key has these values in each part; without ``parts``, all rows.
+    """Return the section's rows whose natural key has these values in each part, or all rows if there are no ``parts``.
 
     The parts are matched independently of each other, so rows with other combinations of the values are returned, too.
     """
@@ -89,22 +89,22 @@ def stored_rows(connection: Connection, section: str, parts: Mapping[str, Iterab
 
 
 def taken_ids(connection: Connection, section: str, ids: Sequence[int]) -> set[int]:
-    """Return those of the ids that already belong to a row of the section."""
+    """Return the ids that already belong to a row of the section."""
     query = f"SELECT id FROM {TABLES[section].name} WHERE id = ANY(%(ids)s::bigint[])"  # noqa: S608 - our own names
     return set(connection.exec_driver_sql(query, {"ids": list(ids)}).scalars())
 
 
 def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """Return usernames in lower case, as PostgreSQL computes it, by the given name."""
+    """Return each username in lower case, as PostgreSQL computes it, by the original username."""
     query = "SELECT name, lower(name) AS folded FROM unnest(%(names)s::text[]) AS name"
     rows = connection.exec_driver_sql(query, {"names": list(set(names))})
     return {row.name: row.folded for row in rows}
 
 
 def assign_ids(connection: Connection, section: str, rows: Sequence[Row]) -> None:
-    """Assign an id to each row without one, after advancing the section's sequence past the given ids.
+    """Assign an id to each row that does not have one, after advancing the section's sequence past the given ids.
 
-    :raises DirectoryError: when no ids are left after the given ones.
+    :raises DirectoryError: when there are not enough ids left after the given ones.
     """
     sequence = f"{TABLES[section].name}_id_seq"
     given = max((row["id"] for row in rows if "id" in row), default=0)
@@ -127,7 +127,7 @@ def assign_ids(connection: Connection, section: str, rows: Sequence[Row]) -> Non
 
 
 def write_rows(connection: Connection, section: str, rows: Sequence[Row], ids: Ids) -> None:
-    """Insert rows, or update those whose id exists."""
+    """Insert the rows, or update those whose id already exists."""
     if not rows:
         return
     records = [_COLUMNS[section](row, ids) | {"id": row["id"]} for row in rows]
@@ -160,7 +160,7 @@ def write_project_teams(connection: Connection, teams: Sequence[Row], ids: Ids) 
 
 
 def write_team_members(connection: Connection, members: Sequence[Row], ids: Ids) -> None:
-    """Make each member an active member of exactly the teams listed; other memberships become inactive, not deleted."""
+    """Make each member an active member of exactly the listed teams. Other memberships become inactive, not deleted."""
     pairs = [
         (ids["teams"][member["organization"], team], member["id"]) for member in members for team in member["teams"]
     ]
@@ -179,7 +179,7 @@ def write_team_members(connection: Connection, members: Sequence[Row], ids: Ids)
 
 
 def remove_members(connection: Connection, members: Sequence[Row]) -> None:
-    """Delete these memberships of organizations."""
+    """Delete these members from their organizations."""
     connection.exec_driver_sql(
         "DELETE FROM members WHERE id = ANY(%(ids)s::bigint[])", {"ids": [member["id"] for member in members]}
     )

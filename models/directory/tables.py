@@ -1,4 +1,4 @@
-"""The tables of the directory: organizations, users, projects, teams, members, tokens."""
+"""The directory's tables: organizations, users, projects, teams, members and tokens."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ users = Table(
     Column("timezone", Text, nullable=False, server_default="UTC"),
     timestamp_column("date_joined"),
 )
-# Mentions refer to people by username or e-mail address, case-insensitively; usernames are unique in this sense.
+# Mentions refer to people by username or e-mail address, case-insensitively. Usernames are unique in this sense.
 Index("users_username_lower_key", func.lower(users.c.username), unique=True)
 Index("users_email_lower_idx", func.lower(users.c.email))
 
@@ -107,7 +107,7 @@ team_members = Table(
 Index("team_members_member_id_idx", team_members.c.member_id)
 
 TOKEN_KINDS: Final = (CallerKind.USER, CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS)
-"""The kinds of tokens: those of all callers but tocsin itself."""
+"""The kinds of tokens: one for each kind of caller except tocsin itself."""
 
 tokens = Table(
     "tokens",
@@ -148,5 +148,5 @@ class Person:
 
 
 def hash_token(token: str) -> bytes:
-    """Return the hash that is stored of a token: SHA-256, since 256 random bits need no slow hash."""
+    """Return the SHA-256 hash that is stored for a token. A token with 256 random bits does not need a slow hash."""
     return hashlib.sha256(token.encode()).digest()

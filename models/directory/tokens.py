@@ -1,4 +1,4 @@
-"""Create, list and revoke tokens. A token is shown once, when it is created; only its hash is stored."""
+"""Create, list and revoke tokens. A token is shown only once, when it is created. Only its hash is stored."""
 
 from __future__ import annotations
 
@@ -21,18 +21,21 @@ DEFAULT_SCOPES: Final[dict[CallerKind, frozenset[str]]] = {
     CallerKind.KEY: _READ_SCOPES,
     CallerKind.SERVICE: _READ_SCOPES | {"project:write", "alerts:write"},
 }
-"""The scopes of a new API key or service token by default. A user token without scopes is a session."""
+"""The default scopes for a new API key or service token. A user token without scopes is a session."""
 
 MAX_LIFETIME: Final = timedelta(days=36_500)
 
 
 class TokenError(Exception):
-    """A token cannot be created or found; the message is one sentence that says why."""
+    """A token cannot be created or does not exist. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpec:
-    """The attributes of a token to create; ``user`` is a username, ``organization`` a slug, as the kind requires."""
+    """The attributes of a token to create.
+
+    The kind decides which of ``user`` (a username) and ``organization`` (a slug) must be set.
+    """
 
     kind: CallerKind
     user: str | None = None
@@ -44,14 +47,14 @@ class TokenSpec:
 
 
 class IssuedToken(NamedTuple):
-    """A new token. ``secret`` is the token that its holder sends; it is not stored."""
+    """A new token. ``secret`` is the text that its holder sends in requests. It is not stored."""
 
     id: int
     secret: str
 
 
 class StoredToken(NamedTuple):
-    """A stored token, without its secret; ``user`` is a username, ``organization`` a slug."""
+    """A stored token, without its secret. ``user`` is a username, and ``organization`` is a slug."""
 
     id: int
     kind: str
@@ -69,7 +72,7 @@ class StoredToken(NamedTuple):
 def create_token(connection: Connection, spec: TokenSpec, *, expires_in: timedelta | None = None) -> IssuedToken:
     """Create a token of 256 random bits and store its hash.
 
-    :raises TokenError: when the attributes are inconsistent, or the user or the organization does not exist.
+    :raises TokenError: when the attributes are invalid or inconsistent, or the user or the organization does not exist.
     """
     for error in token_errors(spec):
         raise TokenError(error.message)
@@ -121,7 +124,7 @@ def list_tokens(connection: Connection) -> list[StoredToken]:
 
 
 def revoke_token(connection: Connection, token_id: int) -> datetime:
-    """Revoke a token and return the time of its revocation, which is the earlier one if it was already revoked.
+    """Revoke a token and return when it was revoked. Revoking it again does not change the time.
 
     :raises TokenError: when the token does not exist.
     """
@@ -137,14 +140,14 @@ def revoke_token(connection: Connection, token_id: int) -> datetime:
 
 
 class TokenFieldError(NamedTuple):
-    """An attribute that is inconsistent with the others: its key in the directory document, and why."""
+    """An error in an attribute of a token: the attribute's key in the directory document, and what is wrong with it."""
 
     key: str
     message: str
 
 
 def token_errors(spec: TokenSpec) -> Iterator[TokenFieldError]:
-    """Yield what is inconsistent in the attributes of a token."""
+    """Yield an error for each attribute of a token that is invalid or inconsistent with the others."""
     kind, has_organization = spec.kind, spec.kind in {CallerKind.KEY, CallerKind.SERVICE}
     yield from _presence_error(kind, "user", "a user", is_given=bool(spec.user), is_needed=kind is CallerKind.USER)
     yield from _presence_error(
@@ -164,7 +167,7 @@ def token_errors(spec: TokenSpec) -> Iterator[TokenFieldError]:
 
 
 def lock_directory(connection: Connection) -> None:
-    """Lock the directory for writing until the transaction ends, because ids are generated past the given ones."""
+    """Lock the directory until the transaction ends, so that generated ids cannot collide with the ids in an import."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('directory', 0))")
 
 

@@ -1,1 +1,1 @@
-"""Incidents, their activities and subscriptions, and the projection of their list."""
+"""Incidents, their activities and subscriptions, and the projection for the incident list."""

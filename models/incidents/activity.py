@@ -1,4 +1,4 @@
-"""Activities of an incident: comments, status changes, its detection and creation."""
+"""An incident's activities: comments, status changes, detection and creation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ activities = Table(
     Column("version", BigInteger, nullable=False, server_default="1"),
     Column("date_added", Timestamp, nullable=False),
     Column("notification_uuid", Uuid, nullable=False),
-    # Whom a comment has ever mentioned: {"users": [ids], "teams": [ids]}. An edit notifies only the newly mentioned.
+    # Everyone that a comment has mentioned: {"users": [ids], "teams": [ids]}. An edit notifies only new mentions.
     Column("mentions", JSONB, nullable=True),
 )
 Index("incident_activities_page_idx", activities.c.incident_id, activities.c.date_added, activities.c.id)
@@ -33,9 +33,10 @@ Index("incident_activities_page_idx", activities.c.incident_id, activities.c.dat
 
 @dataclass(slots=True)
 class Activity:
-    """An activity; ``user_id=None`` is tocsin itself. A comment's ``version`` counts its edits, from 1.
+    """An activity on an incident. ``user_id`` is ``None`` if tocsin itself was the actor.
 
-    ``mentioned_users`` and ``mentioned_teams`` are the ids that a comment has ever mentioned, earlier texts included.
+    A comment's ``version`` starts at 1 and increases with each edit. ``mentioned_users`` and ``mentioned_teams`` hold
+    every id that the comment has ever mentioned, including in earlier texts.
     """
 
     id: int
@@ -51,7 +52,7 @@ class Activity:
     mentioned_teams: frozenset[int] = frozenset()
 
     def edit(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
-        """Replace a comment's text and add to the people and teams that it has mentioned; the date stays."""
+        """Replace a comment's text, and add to the users and teams that it has mentioned. The date does not change."""
         self.comment = comment
         self.version += 1
         self.mentioned_users |= users

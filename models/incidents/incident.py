@@ -1,4 +1,4 @@
-"""Incidents: their tables, and how an incident changes."""
+"""The tables for incidents, and the entity with the operations that change an incident."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import IncidentStatus, IncidentType, StatusMethod
 
 IS_OPEN: Final = f"status <> {IncidentStatus.CLOSED:d}"
-"""Open incidents in SQL text. A literal, because a partial index is used only if a statement repeats its predicate."""
+"""The SQL condition for open incidents. It is a literal, because a partial index requires its predicate in the SQL."""
 
 incidents = Table(
     "incidents",
@@ -43,7 +43,7 @@ incidents = Table(
     Column("date_added", Timestamp, nullable=False),
     Column("date_closed", Timestamp, nullable=True),
     Column("last_activity_at", Timestamp, nullable=False),
-    # The rule that opened it, and the generation that the rule was in.
+    # The rule that opened the incident, and its generation at that time.
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
@@ -95,7 +95,7 @@ incident_seen = Table(
 
 @dataclass(slots=True)
 class Incident:
-    """An incident; ``projects`` are ids."""
+    """An incident. ``projects`` holds ids."""
 
     id: int
     organization_id: int
@@ -122,14 +122,17 @@ class Incident:
         return self.status is not IncidentStatus.CLOSED
 
     def record_activity(self, *, accepted_at: datetime) -> datetime:
-        """Record an activity and return its date: when it was accepted, but never before the previous activity."""
-        # Clients send the version back in If-Match: whatever they might overwrite must change it.
+        """Record an activity and return its date: the time of acceptance, but never before the previous activity."""
+        # Clients send the version back in If-Match, so every change that they might overwrite must increase it.
         self.last_activity_at = max(self.last_activity_at, accepted_at)
         self.version += 1
         return self.last_activity_at
 
     def set_status(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
-        """Set the status and return the old one; closing sets ``date_closed``, and only reopening as OPEN clears it."""
+        """Set the status and return the old one.
+
+        Closing sets ``date_closed``. Only reopening with the status ``OPEN`` clears it.
+        """
         old, self.status, self.status_method = self.status, status, by
         if status is IncidentStatus.CLOSED:
             self.date_closed = at
@@ -138,7 +141,7 @@ class Incident:
         return old
 
     def bump_version(self) -> None:
-        """Increase the version because a comment was edited or deleted, which records no activity."""
+        """Increase the version after a comment was edited or deleted, which does not record an activity."""
         self.version += 1
 
     def next_event_sequence(self) -> int:

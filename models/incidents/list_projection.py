@@ -1,9 +1,9 @@
-"""The projection that the incident list reads: a row per incident and project.
+"""The projection for the incident list: one row per incident and project.
 
-A row holds everything that the list filters by, so that any combination of filters is one scan along an index in list
-order, newest first. Trigrams of titles and keys of rules are searched in a second table, which a change of status does
-not touch. Triggers of the database write both tables together with the incident (``migrations/versions/0005…``,
-``0007…``); nothing else does.
+A row holds everything that the list filters by, so that any combination of filters is a single index scan in list
+order, newest first. Title trigrams and rule keys are searched in a second table, which status changes do not touch.
+Both tables are written only by database triggers, together with the incident (``migrations/versions/0005…``,
+``0007…``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.incidents.incident import IS_OPEN
 
 
 def _of_rule() -> tuple[Column[Any], ...]:
-    """Return the columns of an incident's rule, as it was in the generation in which the incident began."""
+    """Return columns for an incident's rule, as it was in the generation in which the incident began."""
     return (
         Column("alert_rule_id", BigInteger, nullable=True),
         Column("alert_rule_generation", BigInteger, nullable=True),
@@ -66,7 +66,7 @@ Index(
 Index("incident_listing_status_idx", incident_listing.c.project_id, incident_listing.c.status, *_IN_ORDER)
 
 LIFETIME: Final = "tstzrange(date_started, greatest(date_closed, date_started), '[]')"
-"""When a closed incident was open; indexed for closed incidents only."""
+"""The SQL expression for the time during which a closed incident was open. Only closed incidents are indexed by it."""
 
 Index(
     "incident_listing_life_idx",
@@ -75,7 +75,7 @@ Index(
     postgresql_using="gist",
     postgresql_where=literal_column("date_closed IS NOT NULL"),
 )
-# Used by the previous release only.
+# Only the previous release uses this index.
 Index(
     "incident_listing_search_idx",
     incident_listing.c.organization_id,
@@ -90,21 +90,24 @@ Index(
 # --- search index ----------------------------------------------------------------------------------------------
 
 TRIGRAM_LENGTH: Final = 3
-"""How many consecutive characters make a trigram."""
+"""The number of consecutive characters in a trigram."""
 
 BEFORE_SPACE: Final = 3
 AROUND_SPACE: Final = 8
-"""Around each space of a title the index also holds this many characters, ``BEFORE_SPACE`` of them before the space."""
+"""The length of the text that is indexed for each space in a title.
+
+The text begins ``BEFORE_SPACE`` characters before the space.
+"""
 
 
 class TimeBucket(NamedTuple):
-    """A kind of time bucket; buckets of a kind have the same length and are numbered from 1970 on."""
+    """A kind of time bucket. All buckets of a kind have the same length and are numbered from 1970 onwards."""
 
     name: str
     seconds: int
 
     def number_of(self, timestamp: str) -> str:
-        """Return the SQL of the number of the bucket that a timestamp (SQL, too) is in."""
+        """Return the SQL expression for the number of the bucket that contains the SQL expression ``timestamp``."""
         return f"floor(date_part('epoch', {timestamp} AT TIME ZONE 'UTC') / {self.seconds})::bigint"
 
 
@@ -113,26 +116,34 @@ TIME_BUCKETS: Final = (
     TimeBucket("2 days", 2 * 86_400),
     TimeBucket("3 hours", 3 * 3_600),
 )
-"""Each kind divides the one before. Trigrams are indexed by the longest; shorter buckets are keys of their own."""
+"""The kinds of time buckets, longest first. Each kind's length is a divisor of the previous one's.
+
+Trigrams are indexed by bucket of the longest kind. Shorter buckets have keys of their own.
+"""
 
 
 def search_key(text: str, scope: str, bucket: str) -> str:
-    """Return the SQL of the index key of a text in a bucket; ``scope`` is an organization's id, or ``~`` a project's.
+    """Return the SQL expression for the index key of a text in a time bucket.
 
-    The text is a trigram, or empty for titles with too many trigrams to be indexed, or names the rule: ``rule:5``,
-    ``rule:5:2`` (its generation), ``environment:prod``; every incident also has ``team:21``, or ``team:`` without an
-    owner, and ``dataset:events`` or another.
+    The parameters are SQL expressions, too. ``scope`` is an organization's id, or ``~`` followed by a project's id. The
+    text is one of these:
+
+    - a trigram, or the text around a space
+    - an empty text, for a title that has too many trigrams to be indexed
+    - ``rule:5``, ``rule:5:2`` (the rule's generation) or ``environment:prod``, if the incident has them
+    - ``team:21``, or ``team:`` if no team owns the rule
+    - ``dataset:events`` or another dataset
     """
     return f"hashtextextended({text}, hashint8extended({bucket}, {scope}))"
 
 
 def bucket_key(bucket: TimeBucket, number: str, organization: str) -> str:
-    """Return the SQL of the index key of an organization's bucket."""
+    """Return the SQL expression for the index key of an organization's time bucket."""
     return f"hashtextextended('{bucket.name}:' || ({number}), {organization})"
 
 
 def long_titles_key(organization: str) -> str:
-    """Return the SQL of the index key of an organization's titles that have too many trigrams to be indexed."""
+    """Return the SQL expression for the index key of an organization's titles that are too long to index by trigram."""
     return f"hashtextextended('long', {organization})"
 
 
@@ -156,9 +167,9 @@ incident_titles = Table(
 _KEYED: Final = ("organization_id", "project_id", "date_started", "folded_title", *RULE_COLUMNS)
 
 SEARCH_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
-"""The index keys of a row: trigrams and rule in their bucket, per organization and project, and the shorter buckets."""
+"""The SQL expression for a row's index keys: trigrams and rule keys, per organization and project, and time buckets."""
 
-# A short pending list keeps inserts cheap; every search has to read that list.
+# A pending list makes inserts cheap. It is short because every search has to read it.
 for _table, _name, _where in (
     (incident_titles, "incident_titles_keys_idx", None),
     (incident_listing, "incident_listing_unfinished_keys_idx", literal_column(IS_OPEN)),

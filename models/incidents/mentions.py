@@ -1,7 +1,8 @@
 """Parse and resolve mentions in comments and owners of alert rules, and check who may be named.
 
-Pure functions, shared by the gateway's preview and the worker. Rules and texts are those of Sentry's incident API,
-with one difference: Sentry compares counts, so that a duplicate can hide an invalid mention; here sets are compared.
+The functions are pure. The gateway's preview and the worker share them. Rules and messages are those of Sentry's
+incident API, with one difference: Sentry compares counts, so that a duplicate can hide an invalid mention. This module
+compares sets.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FORM = re.compile(r"(?:(user|team):)?([0-9]+)")
 
 
 class MentionKind(Enum):
-    """What a mention refers to."""
+    """The form of a mention: the id of a user, the id of a team, or a name."""
 
     USER = auto()
     TEAM = auto()
@@ -36,7 +37,7 @@ class MentionTarget(NamedTuple):
 
 
 def parse_mention(mention: str) -> MentionTarget | None:
-    """Parse ``user:7``, ``team:7``, ``7``, a username or an e-mail address; ``None`` if it has no such form."""
+    """Parse ``user:7``, ``team:7``, ``7``, a username or an e-mail address. Return ``None`` for any other text."""
     if form := _FORM.fullmatch(mention):
         kind = MentionKind.TEAM if form[1] == "team" else MentionKind.USER
         return MentionTarget(kind, id=min(int(form[2][:30]), MAX_ID)) if int(form[2][:30]) else None
@@ -47,7 +48,7 @@ def parse_mention(mention: str) -> MentionTarget | None:
 
 @dataclass(frozen=True, slots=True)
 class MentionedTeam:
-    """A team that a mention refers to; ``people`` are the ids of its active members with an active account."""
+    """A team that a mention refers to. ``people`` holds the ids of its active members whose accounts are active."""
 
     id: int
     organization_id: int
@@ -55,24 +56,24 @@ class MentionedTeam:
 
 
 class MentionFacts(Protocol):
-    """The directory look-ups that mentions of one organization need."""
+    """The directory lookups that are needed to resolve mentions in an organization."""
 
     def user_named(self, name: str) -> int | None:
-        """Return the id of the user with this username or e-mail address, in lower case."""
+        """Return the id of the user with this username or e-mail address. ``name`` must be in lower case."""
 
     def user_exists(self, user: int) -> bool:
-        """Return whether the account exists."""
+        """Return whether a user with this id exists."""
 
     def teams_ever(self, user: int) -> Set[int] | None:
-        """Return the ids of the teams that a member is or was on; ``None`` for people who are not members."""
+        """Return the ids of all current and former teams of a member, or ``None`` if the user is not a member."""
 
     def team(self, team: int) -> MentionedTeam | None:
-        """Return the team of this id, of any organization."""
+        """Return the team with this id, whatever its organization."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedMentions:
-    """The people mentioned by name, and the mentioned teams with their people; all as ids."""
+    """The users mentioned individually, and the mentioned teams with their people, all by id."""
 
     users: frozenset[int] = frozenset()
     people_by_team: Mapping[int, Set[int]] = field(default_factory=dict)
@@ -84,11 +85,11 @@ class ResolvedMentions:
 
     @property
     def team_users(self) -> frozenset[int]:
-        """The people who are mentioned through a team only."""
+        """The ids of the people who are mentioned only through a team."""
         return frozenset().union(*self.people_by_team.values()) - self.users
 
     def without(self, *, users: Set[int], teams: Set[int]) -> ResolvedMentions:
-        """Return the mentions without users and teams that were mentioned before."""
+        """Return the mentions that remain when these users and teams are removed."""
         return ResolvedMentions(
             self.users - users,
             {team: people - users for team, people in self.people_by_team.items() if team not in teams},
@@ -108,9 +109,10 @@ class _Resolution:
 def resolve_mentions(
     mentions: Sequence[str | None], facts: MentionFacts, *, organization: int, attached_teams: Set[int]
 ) -> ResolvedMentions:
-    """Resolve the mentions of a comment; ``attached_teams`` are the ids of the teams of the incident's projects.
+    """Resolve a comment's mentions. ``attached_teams`` holds the ids of the teams attached to the incident's projects.
 
-    :raises InvalidFields: a mention is invalid or not allowed; with a text per index, or one for the whole list.
+    :raises InvalidFields: when a mention is invalid or not allowed. The error has one message per index, or one for the
+    list.
     """
     resolution = _Resolution()
     for index, mention in enumerate(mentions):
@@ -133,9 +135,9 @@ class Owner(NamedTuple):
 
 
 def resolve_owner(named: str | None, facts: MentionFacts, *, organization: int) -> Owner:
-    """Resolve the owner of a rule, which has the form of a mention; ``None`` means no owner.
+    """Resolve a rule's owner, which is written like a mention. ``None`` means that the rule has no owner.
 
-    :raises InvalidFields: the text is not a user or team of the organization.
+    :raises InvalidFields: when the text does not name a user or a team of the organization.
     """
     resolution = _Resolution()
     if named is not None and (error := _resolve(named, facts, organization, resolution)):
@@ -144,7 +146,7 @@ def resolve_owner(named: str | None, facts: MentionFacts, *, organization: int) 
 
 
 def _resolve(mention: str | None, facts: MentionFacts, organization: int, resolution: _Resolution) -> str | None:
-    """Resolve one mention into ``resolution``; return what is wrong with it, ``None`` if nothing is."""
+    """Resolve one mention and add it to ``resolution``, or return an error message if the mention is invalid."""
     if mention is None:
         return FIELD_NOT_NULL
     target = parse_mention(mention)

@@ -1,6 +1,6 @@
-"""The columns of incidents and activities, and the entities read from them.
+"""Columns for reading incidents and activities, and functions that build entities from the rows.
 
-Shared by the gateway's reads and the workers' loads, so that an entity's columns are listed once.
+The gateway's reads and the workers' loads share them, so that an entity's columns are listed only once.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from models.incidents.incident import Incident, incidents
 from models.incidents.mentions import MentionedTeam
 
 INCIDENT_COLUMNS: Final = tuple(incidents.c)
-"""Every field of an incident except ``projects``, which has its own table."""
+"""The columns for every field of an incident except ``projects``, which has its own table."""
 
 ACTIVITY_COLUMNS: Final = tuple(column for column in activities.c if column.name != "notification_uuid")
-"""Every field of an activity; ``mentions`` holds both ``mentioned_users`` and ``mentioned_teams``."""
+"""The columns for every field of an activity. ``mentions`` holds both ``mentioned_users`` and ``mentioned_teams``."""
 
 MENTIONED_TEAMS: Final = """
 SELECT t.id, t.organization_id,
@@ -29,11 +29,11 @@ LEFT JOIN users u ON u.id = m.user_id
 WHERE t.id = ANY(%(ids)s::bigint[])
 GROUP BY t.id
 """
-"""Teams by id with their active members; SQL text, since workers load it for every batch."""
+"""The teams with these ids, with their active members. It is plain SQL, because workers execute it for every batch."""
 
 
 def incident_from_row(row: Any, *, projects: Iterable[int] = ()) -> Incident:
-    """Build the incident of a row with :data:`INCIDENT_COLUMNS`; ``projects`` are ids."""
+    """Build an incident from a row with :data:`INCIDENT_COLUMNS`. ``projects`` holds ids."""
     return Incident(
         id=row.id,
         organization_id=row.organization_id,
@@ -57,7 +57,7 @@ def incident_from_row(row: Any, *, projects: Iterable[int] = ()) -> Incident:
 
 
 def activity_from_row(row: Any) -> Activity:
-    """Build the activity of a row with :data:`ACTIVITY_COLUMNS`."""
+    """Build an activity from a row with :data:`ACTIVITY_COLUMNS`."""
     mentions = row.mentions or {}
     return Activity(
         id=row.id,
@@ -75,5 +75,5 @@ def activity_from_row(row: Any) -> Activity:
 
 
 def mentioned_team_from_row(row: Any) -> MentionedTeam:
-    """Build the team of a row of :data:`MENTIONED_TEAMS`."""
+    """Build a team from a row of :data:`MENTIONED_TEAMS`."""
     return MentionedTeam(row.id, row.organization_id, frozenset(row.people))

@@ -1,4 +1,4 @@
-"""Subscriptions of people to incidents, each with the reason that created it."""
+"""The table for people's subscriptions to incidents, each with its reason."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ subscriptions = Table(
     Column("reason", Text, nullable=False),
     Column("date_added", Timestamp, nullable=False),
 )
-# For reads of one person's incidents.
+# For queries that read one person's incidents.
 Index("incident_subscriptions_person_idx", subscriptions.c.user_id, subscriptions.c.incident_id)

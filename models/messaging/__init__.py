@@ -1,1 +1,1 @@
-"""The command ledger, the outbox of events, and queries about what is waiting in them."""
+"""The command ledger, the event outbox, canaries, and queries for waiting commands."""

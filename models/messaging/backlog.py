@@ -1,6 +1,6 @@
-"""Queries about commands that wait too long in the ledger.
+"""Queries for commands that have been waiting too long in the ledger.
 
-Each query reads a bounded number of rows, however many commands wait.
+Each query reads a bounded number of rows, however many commands are waiting.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from models.enums import Lane
 from models.messaging.command_ledger import IS_WAITING
 
-# Reads only the first waiting command of each subject, with one index lookup each; the rows behind it cost nothing.
+# Reads only the first waiting command of each subject, with one index lookup. The commands behind it add no cost.
 _OVERDUE_SUBJECTS: Final = f"""
 WITH RECURSIVE heads AS (
     (SELECT c.subject, c.lane, coalesce(c.next_attempt_at, c.accepted_at + make_interval(secs => %(older)s)) AS due
@@ -28,7 +28,10 @@ SELECT lane, subject, due < clock_timestamp() AS is_overdue FROM heads LIMIT %(m
 
 
 class OverdueSubjects(NamedTuple):
-    """Subjects that need a hint, each with its lane, and the subject to continue after, ``""`` at the end."""
+    """The subjects that need a hint, each with its lane.
+
+    ``after`` is the subject after which to continue, or ``""`` at the end.
+    """
 
     subjects: list[tuple[Lane, str]]
     after: str
@@ -37,16 +40,16 @@ class OverdueSubjects(NamedTuple):
 def find_overdue_subjects(
     connection: Connection, *, older_than: float, after: str = "", most: int = 2000
 ) -> OverdueSubjects:
-    """Return the subjects that need a hint, among the next ``most`` subjects in alphabetical order.
+    """Return the subjects that need a hint, among the next ``most`` subjects after ``after`` in alphabetical order.
 
-    A subject needs one if its first command has waited ``older_than`` seconds, or if its retry is due.
+    A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """
     rows = connection.exec_driver_sql(_OVERDUE_SUBJECTS, {"older": older_than, "after": after, "most": most}).all()
     subjects = [(Lane(row.lane), row.subject) for row in rows if row.is_overdue]
     return OverdueSubjects(subjects, rows[-1].subject if len(rows) == most else "")
 
 
-# Reads pg_locks instead of trying the locks: a lock held even for a moment would turn away a worker.
+# Reads pg_locks instead of trying the locks: even a briefly held lock would keep a worker from claiming the subject.
 _STALLED_LANES: Final = f"""
 SELECT DISTINCT head.lane FROM (
     SELECT DISTINCT ON (oldest.subject) oldest.* FROM (
@@ -64,7 +67,7 @@ AND hashtextextended('apply:' || head.subject, 0) NOT IN (
 
 
 def find_stalled_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
-    """Return the lanes of subjects that have been due for ``older_than`` seconds and that no worker has locked.
+    """Return the lanes with subjects that have been due for ``older_than`` seconds and that no worker has locked.
 
     Only the oldest ``window`` waiting commands are considered.
     """

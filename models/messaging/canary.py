@@ -1,7 +1,7 @@
-"""Canaries: test messages sent through every queue each half minute, to verify that a worker consumes it.
+"""Canaries: test messages sent through every queue every 30 seconds, to verify that a worker consumes it.
 
-A canary is a row, and a hint that names it. It is not a command: a command proves nothing about its queue, because any
-worker that is awake claims it, whatever queue its hint was sent to.
+A canary consists of a row and a hint that refers to the row. It is not a command, because a command would prove nothing
+about its queue: any worker that is awake may claim it, whatever queue its hint was sent to.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from models.base import METADATA, timestamp_column
 from models.enums import Lane
 
 RETENTION_HOURS: Final = 1
-"""How long canaries are kept; the last received canary of each queue is kept longer."""
+"""The number of hours for which canaries are kept. The last canary received on each queue is kept longer."""
 
 canaries = Table(
     "canaries",
@@ -31,7 +31,7 @@ Index("canaries_queue_sent_at_idx", canaries.c.queue, canaries.c.sent_at)
 
 
 class Canary(NamedTuple):
-    """A canary that was sent to a queue; its subject in a hint is ``canary:17``."""
+    """A canary that was sent to a queue. Its subject in a hint has the form ``canary:17``."""
 
     queue: Lane
     id: int
@@ -43,7 +43,7 @@ class Canary(NamedTuple):
 
     @classmethod
     def from_subjects(cls, queue: Lane, subjects: Iterable[str]) -> list[Self]:
-        """Return the canaries among the subjects of a hint on this queue; malformed subjects are ignored.
+        """Return the canaries among the subjects of a hint from this queue, ignoring malformed subjects.
 
         >>> Canary.from_subjects(Lane.BULK, ["incident:1:7", "canary:17", "canary:x"])
         [Canary(queue=<Lane.BULK: 'bulk'>, id=17)]
@@ -53,16 +53,16 @@ class Canary(NamedTuple):
 
 
 _PREFIX: Final = "canary:"
-# Every number with fewer digits is a bigint; a forged hint may contain anything.
+# Every number with fewer digits fits into a bigint. A forged hint may contain larger numbers.
 _DIGITS: Final = 19
 
 
 class CanaryStatus(NamedTuple):
     """The health of a queue, as measured by its canaries.
 
-    ``sent_seconds`` is the time since the latest canary was sent, ``age_seconds`` the time since one was last
-    received, or since the first was sent if none was ever received. ``way_seconds`` is the latency of the last one
-    received, and ``worker`` the worker that received it.
+    ``sent_seconds`` is the time since the latest canary was sent. ``age_seconds`` is the time since a canary was last
+    received or, if none has ever been received, since the first one was sent. ``way_seconds`` is the latency of the
+    last canary received, and ``worker`` is the worker that received it.
     """
 
     queue: Lane
@@ -89,26 +89,27 @@ LEFT JOIN LATERAL (
 WHERE sent.latest IS NOT NULL
 ORDER BY q.turn
 """
-"""One row per requested queue that ever had a canary, in the requested order: the fields of :class:`CanaryStatus`."""
+"""The fields of :class:`CanaryStatus`, for each requested queue that has had a canary, in the requested order."""
 
 ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
-"""The parameters of :data:`CANARY_STATUS` for every queue."""
+"""The parameters for :data:`CANARY_STATUS` that select every queue."""
 
 
 def canary_status_from_row(row: Any) -> CanaryStatus:
-    """Return the status in a row of :data:`CANARY_STATUS`."""
+    """Build a status from a row of :data:`CANARY_STATUS`."""
     return CanaryStatus(**row._asdict() | {"queue": Lane(row.queue)})
 
 
 def canary_status(connection: Connection) -> list[CanaryStatus]:
-    """Return the status of every queue that ever had a canary."""
+    """Return the status of every queue that has had a canary."""
     return [canary_status_from_row(row) for row in connection.exec_driver_sql(CANARY_STATUS, ALL_QUEUES)]
 
 
 def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list[Canary]:
-    """Insert a canary for each queue whose latest one is at least this old, and return them.
+    """Insert and return a canary for each queue that was not sent one in the last ``every_seconds`` seconds.
 
-    Send their hints after the commit. Callers must hold the sweep's lock, so that no queue gets two.
+    Send the canaries' hints after the commit. The caller must hold the sweep's lock, so that no queue gets two
+    canaries.
     """
     rows = connection.exec_driver_sql(
         "INSERT INTO canaries (queue) SELECT q.queue FROM unnest(%(queues)s::text[]) AS q(queue)"
@@ -121,7 +122,7 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
 
 
 def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, worker: str) -> None:
-    """Record that a worker received these canaries, ignoring those already received or never sent to their queue."""
+    """Record that a worker received these canaries, ignoring any already received or sent to another queue."""
     connection.exec_driver_sql(
         "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
         " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS r(queue, id)"
@@ -135,7 +136,7 @@ def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, wo
 
 
 def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
-    """Return the queues whose latest canary was sent over ``older_than`` seconds ago and not received."""
+    """Return the queues whose latest canary was sent over ``older_than`` seconds ago and has not been received."""
     rows = connection.exec_driver_sql(
         "SELECT queue FROM (SELECT DISTINCT ON (queue) queue, sent_at, seen_at FROM canaries"
         " WHERE queue = ANY(%(queues)s::text[]) ORDER BY queue, sent_at DESC) AS latest"

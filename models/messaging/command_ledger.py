@@ -1,8 +1,8 @@
 """The command ledger: every accepted command, in order, with its outcome.
 
-A row of the ledger is the commitment to apply a command; a message on a queue is only a hint that a row is waiting.
-The statements of this module cover the life of a row: accept, claim, record the outcome, retry, and count the attempts
-of a worker that died. docs/decisions/0001-ledger-and-hints.md has the measurements.
+A row in the ledger is the commitment to apply a command. A message on a queue is only a hint that a row is waiting. The
+statements in this module cover the life of a row: accept, claim, record the outcome, retry, and count the attempts of a
+worker that died. docs/decisions/0001-ledger-and-hints.md has the measurements.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from models.types import JSON
 
 MAX_ATTEMPTS: Final = 5
 RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
-"""How long a command waits after its 1st, 2nd, 3rd and 4th failed attempt. After the 5th it is dead."""
+"""How long a command waits after its first, second, third and fourth failed attempt. After the fifth, it is dead."""
 
 IS_WAITING: Final = f"state = '{CommandState.ACCEPTED}'"
-"""The SQL condition of a command that has no outcome yet.
+"""The SQL condition for commands that have no outcome yet.
 
-A literal, not a bound value: with a bound value, PostgreSQL's generic plan could not use the partial indexes.
+It is a literal, not a bound value: with a bound value, PostgreSQL's generic plan could not use the partial indexes.
 """
 
 commands = Table(
@@ -84,7 +84,7 @@ in_flight_batches = Table(
     METADATA,
     Column("worker", Text, primary_key=True),
     Column("commands", JSONB, nullable=False),
-    # A batch that a restart of the server interrupted is not the commands' fault, so it is not counted as an attempt.
+    # A batch that was interrupted by a restart of the database server is not counted as an attempt.
     timestamp_column("server_started"),
     timestamp_column("since"),
 )
@@ -94,9 +94,9 @@ in_flight_batches = Table(
 
 
 class NewCommand(NamedTuple):
-    """A command to insert. ``payload`` is serialized JSON; ``caller`` identifies who may read the outcome.
+    """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies who may read the outcome.
 
-    ``expected_version`` is the version of the resource that the caller last read, ``None`` if any version will do.
+    ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version.
     """
 
     id: UUID
@@ -114,16 +114,16 @@ class NewCommand(NamedTuple):
 
 
 ACCEPT_COMMANDS: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
-"""Insert commands; their ``seq`` increases in the order of the arrays."""
+"""The statement that inserts commands. Their ``seq`` increases in the order of the arrays."""
 
 
 def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
-    """Return the parameters of :data:`ACCEPT_COMMANDS`."""
+    """Return the parameters for :data:`ACCEPT_COMMANDS`."""
     return column_arrays(NewCommand._fields, rows)
 
 
 def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
-    """Accept follow-up commands in the transaction of the change that causes them."""
+    """Accept follow-up commands in the same transaction as the change that causes them."""
     if rows:
         connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
 
@@ -133,7 +133,7 @@ def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedCommand:
-    """A command that a worker has claimed; ``payload`` is parsed JSON."""
+    """A command that a worker has claimed. ``payload`` is parsed JSON."""
 
     id: UUID
     seq: int
@@ -151,7 +151,7 @@ class ClaimedCommand:
 
     @property
     def trace(self) -> Trace:
-        """The ids of the request that the command came with."""
+        """The ids of the request from which the command results."""
         return Trace(self.request_id, self.traceparent)
 
 
@@ -188,9 +188,10 @@ LIMIT %(most)s
 
 
 def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, window: int = 1000) -> list[str]:
-    """Lock up to ``share`` subjects with waiting commands until the transaction ends: hinted ones first, then oldest.
+    """Lock up to ``share`` subjects with waiting commands until the transaction ends, and return them.
 
-    Read their commands in a **later** statement: the snapshot of this one is older than its locks.
+    Hinted subjects come first, then those with the oldest commands. Read the commands in a **later** statement, because
+    this statement's snapshot is older than its locks.
     """
     rows = connection.exec_driver_sql(
         _LOCK_SUBJECTS, {"hinted": list(hinted), "window": window, "candidates": 4 * share, "share": share}
@@ -199,7 +200,7 @@ def lock_subjects(connection: Connection, hinted: Sequence[str], *, share: int, 
 
 
 def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[str]:
-    """Lock the subjects that no other worker has locked, until the transaction ends, and return them."""
+    """Lock and return the subjects that no other worker has locked. The locks last until the transaction ends."""
     rows = connection.exec_driver_sql(
         "SELECT s.subject FROM unnest(%(subjects)s::text[]) AS s(subject)"
         " WHERE pg_try_advisory_xact_lock(hashtextextended('apply:' || s.subject, 0))",
@@ -215,8 +216,8 @@ AFTER_LAST_SEQ: Final = 2**63
 class WaitingCommands(NamedTuple):
     """The waiting commands of some subjects.
 
-    ``due`` is in order of ``seq``. ``paused_at`` has, by subject, the ``seq`` of its first command that is not due
-    yet. Commands were read up to the ``seq`` ``read_through``; there may be more after it.
+    ``due`` is ordered by ``seq``. ``paused_at`` maps a subject to the ``seq`` of its first command that is not due yet.
+    Commands were read up to and including the ``seq`` in ``read_through``. Later commands may be waiting, too.
     """
 
     due: list[ClaimedCommand]
@@ -225,9 +226,9 @@ class WaitingCommands(NamedTuple):
 
 
 def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
-    """Read the commands of locked subjects that are due, up to the first of each subject that is not.
+    """Read the due commands of locked subjects, up to the first command of each subject that is not due.
 
-    ``subjects`` has the maximum number of commands to read by subject, ``most`` the maximum of all together.
+    ``subjects`` maps each subject to the maximum number of commands to read, and ``most`` is the maximum in total.
     """
     rows = connection.exec_driver_sql(
         _READ_SUBJECTS,
@@ -247,7 +248,7 @@ def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *
 
 
 class CommandOutcome(NamedTuple):
-    """The final outcome of a command; ``body`` is serialized JSON, ``None`` for a response without a body."""
+    """The final outcome of a command. ``body`` is serialized JSON, or ``None`` for a response without a body."""
 
     id: UUID
     state: CommandState
@@ -265,7 +266,7 @@ WHERE c.id = o.id AND c.{IS_WAITING}
 
 
 class CommandAlreadyFinished(Exception):
-    """Another process finished a command of this batch, so the batch must be rolled back."""
+    """Another process has finished a command of this batch, so the batch must be rolled back."""
 
 
 def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
@@ -282,7 +283,7 @@ def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) 
 
 
 class FailedCommand(NamedTuple):
-    """A command after a failed attempt; ``state`` is ``dead`` after the fifth."""
+    """A command after a failed attempt. ``state`` is ``dead`` after the fifth attempt."""
 
     id: UUID
     type: str
@@ -295,7 +296,7 @@ class FailedCommand(NamedTuple):
 
     @property
     def trace(self) -> Trace:
-        """The ids of the request that the command came with."""
+        """The ids of the request from which the command results."""
         return Trace(self.request_id, self.traceparent)
 
 
@@ -312,7 +313,10 @@ RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
 
 
 def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
-    """Count a failed attempt of each waiting command; it is retried after a delay, or is dead."""
+    """Count a failed attempt for each command that is still waiting, and return these commands.
+
+    Each command is retried after a delay, or is dead after its last attempt.
+    """
     rows = connection.exec_driver_sql(
         _RECORD_FAILED_ATTEMPT,
         {
@@ -330,7 +334,7 @@ def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error:
 
 
 def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
-    """Record the commands that a worker is about to apply; commit this before applying them."""
+    """Record the commands that a worker is about to apply. Commit the record before applying them."""
     connection.exec_driver_sql(
         "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
         " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
@@ -346,7 +350,7 @@ def clear_in_flight(connection: Connection, worker: str) -> None:
 
 
 def lock_worker(connection: Connection, worker: str) -> None:
-    """Lock the worker's record until the transaction ends, so that :func:`reap_orphaned` leaves it alone."""
+    """Lock the worker's record until the transaction ends, so that :func:`reap_orphaned` does not delete it."""
     connection.exec_driver_sql(
         "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
     )
@@ -356,8 +360,8 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """Delete the records that other workers left unlocked, and return the ids of their commands.
 
     A worker holds its lock while it applies a batch. An unlocked record was left by a process that died, or that has
-    committed its batch; in the latter case its commands have outcomes, and counting an attempt changes nothing.
-    Batches that a restart of the database server interrupted are not returned.
+    committed its batch. In the latter case the commands have outcomes, so that counting an attempt has no effect.
+    Batches that were interrupted by a restart of the database server are deleted, but not returned.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("
@@ -373,7 +377,7 @@ def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
 
 
 def prune_idempotency_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
-    """Delete the oldest ``most`` idempotency keys of this age or older, and return the number deleted."""
+    """Delete up to ``most`` idempotency keys older than ``older_than_hours``, oldest first, and return their number."""
     return connection.exec_driver_sql(
         "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("
         " SELECT ctid FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)"

@@ -1,4 +1,4 @@
-"""The outbox: every event, numbered within its subject, written in the transaction of the change it announces."""
+"""The outbox of events, each numbered within its subject and written in the transaction of the change it announces."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ events = Table(
     Column("body", JSONType, nullable=False),
     timestamp_column("date_created"),
     timestamp_column("announced_at", nullable=True),
-    # Events that notify nobody are inserted as planned.
+    # Set on insertion if the event notifies nobody.
     timestamp_column("planned_at", nullable=True),
     Column("request_id", Text, nullable=True),
     *transaction_columns(),
@@ -48,7 +48,7 @@ for _stage in ("announced_at", "planned_at"):
 
 
 class NewEvent(NamedTuple):
-    """An event to insert. ``body`` is serialized JSON; ``planned_at`` is set if the event notifies nobody."""
+    """An event to insert. ``body`` is serialized JSON, and ``planned_at`` is set if the event notifies nobody."""
 
     id: UUID
     organization_id: int
@@ -67,13 +67,13 @@ _INSERT: Final = insert_statement(events, NewEvent._fields)
 
 
 def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
-    """Insert events in the transaction of the change that they announce."""
+    """Insert events in the same transaction as the change that they announce."""
     if rows:
         connection.exec_driver_sql(_INSERT, dict(column_arrays(NewEvent._fields, rows)))
 
 
 class WaitingEvent(NamedTuple):
-    """An event that a stage has not processed yet; ``body`` is serialized JSON."""
+    """An event that a stage has not processed yet. ``body`` is serialized JSON."""
 
     id: UUID
     organization_id: int
@@ -89,7 +89,10 @@ class WaitingEvent(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A stage that processes every event once: the column that marks its progress, and the prefix of its locks."""
+    """A stage that processes every event once.
+
+    ``column`` marks the events that the stage has processed, and ``lock`` is the prefix of its locks' names.
+    """
 
     column: str
     lock: str
@@ -100,10 +103,10 @@ PLANNING: Final = Stage("planned_at", "plan:")
 
 
 EventSubject = tuple[int, str]
-"""An organization id and a subject in it; the events of one such pair are processed in order of their sequence."""
+"""An organization id and a subject in the organization. Events with the same pair are processed in order."""
 
 BEFORE_FIRST_SUBJECT: Final[EventSubject] = (0, "")
-"""A pair that sorts before every other."""
+"""A pair that sorts before every other pair."""
 
 
 def claim_events(
@@ -117,13 +120,13 @@ def claim_events(
 ) -> list[WaitingEvent]:
     """Lock up to ``subjects`` subjects with waiting events until the transaction ends, and return these events.
 
-    They come in order of organization, subject and sequence, at most ``per_subject`` of each subject. ``after`` is
-    the last subject of the previous round, so that every subject gets its turn however many events wait on one.
-    ``excluded`` holds the ids of events to skip.
+    The events are ordered by organization, subject and sequence, with at most ``per_subject`` events per subject.
+    ``after`` is the last subject of the previous round, so that every subject gets its turn, however many events are
+    waiting in one of them. ``excluded`` holds the ids of events to skip.
 
-    Locking and reading are two statements, as for commands, because the second one's snapshot must be younger than
-    the locks. Neither a cursor ``id > last`` (it misses events that commit late) nor SKIP LOCKED on rows (it breaks
-    the order within a subject) would do.
+    Locking and reading are two statements, as for commands, because the second statement's snapshot must be newer than
+    the locks. A cursor ``id > last`` would miss events that are committed late, and SKIP LOCKED on rows would break the
+    order within a subject.
     """
     locked = connection.exec_driver_sql(
         _LOCK_SUBJECTS.format(column=stage.column),
@@ -150,7 +153,7 @@ def claim_events(
     return [WaitingEvent(**row._asdict()) for row in rows]
 
 
-# Steps from subject to subject through the partial index, so the cost depends on the subjects, not on their events.
+# Steps from subject to subject through the partial index, so the cost depends on subjects, not on their events.
 _LOCK_SUBJECTS: Final = """
 WITH RECURSIVE waiting AS (
     (

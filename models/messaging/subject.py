@@ -1,7 +1,7 @@
-"""Subjects: what commands are ordered by.
+"""Subjects, which determine the order of commands.
 
-Commands of one subject are applied in the order of their acceptance. A subject's text is stored with its commands,
-travels in hints and is hashed for the advisory lock; only this module knows how that text is formed.
+Commands with the same subject are applied in the order in which they were accepted. A subject's text is stored with its
+commands, sent in hints, and hashed for the advisory lock. Only this module defines the format of that text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 
 class SubjectKind(StrEnum):
-    """The kinds of subjects, each by the prefix of its text."""
+    """The kind of a subject. Its value is the prefix of the subject's text."""
 
     INCIDENT = "incident"
     RULE = "rule"
@@ -22,7 +22,7 @@ class SubjectKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A subject. Two subjects with the same text are equal.
+    """The object within which commands are ordered. Two subjects with the same text are equal.
 
     >>> str(Subject.incident(12, 7))
     'incident:12:7'
@@ -35,27 +35,27 @@ class Subject:
 
     @classmethod
     def incident(cls, organization_id: int, identifier: int) -> Subject:
-        """Return the subject of an incident, by its number in the organization; the incident need not exist."""
+        """Return the subject for the incident with this number in the organization. The incident need not exist."""
         return cls(SubjectKind.INCIDENT, (organization_id, identifier))
 
     @classmethod
     def rule(cls, rule_id: int) -> Subject:
-        """Return the subject of an alert rule."""
+        """Return the subject for an alert rule."""
         return cls(SubjectKind.RULE, (rule_id,))
 
     @classmethod
     def user(cls, user_id: int) -> Subject:
-        """Return the subject of a user, which orders the commands about their inbox."""
+        """Return the subject for a user, which orders the commands about the user's inbox."""
         return cls(SubjectKind.USER, (user_id,))
 
     @classmethod
     def organization(cls, organization_id: int) -> Subject:
-        """Return the subject of an organization, which orders the commands that create something in it."""
+        """Return the subject for an organization, which orders the commands that create objects in the organization."""
         return cls(SubjectKind.ORGANIZATION, (organization_id,))
 
     @classmethod
     def parse(cls, text: str) -> Subject | None:
-        """Parse the stored text; return ``None`` if it is not the text of a subject."""
+        """Parse a subject's text. Return ``None`` if the text does not denote a subject."""
         prefix, *ids = text.split(":")
         if len(ids) != _ID_COUNTS.get(prefix) or not all(id_.isdecimal() for id_ in ids):
             return None

@@ -1,4 +1,4 @@
-"""The ids that connect a request with its commands, their events and follow-up commands."""
+"""The ids that connect a request with its commands, and with the resulting events and follow-up commands."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Trace(NamedTuple):
-    """The request that a command or an event results from.
+    """The ids of the request from which a command or an event results.
 
     ``request_id`` is the value of the ``X-Request-Id`` header, at most 128 visible ASCII characters. ``traceparent`` is
-    the header of W3C Trace Context as the caller sent it. Both are ``None`` for what tocsin does on its own.
+    the W3C Trace Context header as the caller sent it. Both are ``None`` if tocsin acted on its own.
     """
 
     request_id: str | None = None
@@ -21,5 +21,5 @@ NO_TRACE = Trace()
 
 
 def request_ids(ids: Iterable[str | None]) -> list[str]:
-    """Return the distinct request ids in order of appearance, for a log line about many commands or events."""
+    """Return the distinct request ids in order of first appearance, for a log line about many commands or events."""
     return list(dict.fromkeys(id_ for id_ in ids if id_ is not None))

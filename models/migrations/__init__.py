@@ -1,1 +1,1 @@
-"""Alembic migrations of the schema."""
+"""The Alembic migrations for the database schema."""

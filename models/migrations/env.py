@@ -1,4 +1,4 @@
-"""Run the migrations: online, with a transaction for each revision or one for all. The caller holds the lock."""
+"""Run the migrations online, each in its own transaction or all in one. The caller holds the schema lock."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """${message}.
 
-Revision: ${up_revision}, after ${down_revision or "nothing"}. It works with the previous release still running.
+Revision: ${up_revision}, after ${down_revision or "nothing"}. It can be applied while the previous release is running.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The table of deliveries: messages to send to a person or an address outside tocsin.
+"""The table for deliveries: messages to be sent to a person or an address outside tocsin.
 
-A row is inserted in the transaction of the change that fires a rule's action. It is sent later, after the recipient's
-access has been checked again.
+A row is inserted in the same transaction as the change that triggers a rule's action. The message is sent later, after
+the recipient's access has been checked again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.base import METADATA, foreign_key, timestamp_column
 
 
 class DeliveryMethod(StrEnum):
-    """Whether the incident became more severe (``fire``) or less severe (``resolve``)."""
+    """The direction of the incident's change: more severe (``fire``) or less severe (``resolve``)."""
 
     FIRE = "fire"
     RESOLVE = "resolve"
@@ -50,7 +50,7 @@ deliveries = Table(
     timestamp_column("due_at"),
     timestamp_column("date_created"),
 )
-# However often an action is executed, a person or an address is notified once per change and project.
+# However often an action is executed, a person or an address is notified at most once per change and project.
 Index(
     "deliveries_once_key",
     deliveries.c.activity_id,

@@ -1,4 +1,4 @@
-"""The tables of inbox items, and of the decisions to notify a person or not."""
+"""The tables for inbox items and for the decisions whether to notify a person."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ notifications = Table(
     foreign_key("organization_id", "organizations.id"),
     foreign_key("user_id", "users.id"),
     foreign_key("incident_id", "incidents.id"),
-    # Not a foreign key: when a comment is deleted, its inbox item stays and is marked as retracted.
+    # Not a foreign key: when a comment is deleted, its inbox item is kept and marked as retracted.
     Column("activity_id", BigInteger, nullable=False),
     Column("event_id", Uuid, nullable=False),
     Column("event_type", Text, nullable=False),

@@ -11,7 +11,7 @@ from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
 
 
 def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:
-    """Return the strongest reason of each person in an audience, by user id, without regard to their access."""
+    """Return the strongest reason to notify each person in an audience, by user id. Access is not checked."""
     reasons: dict[int, NotificationReason] = {}
     for reason in sorted(audience, key=lambda reason: reason.strength):
         # Stronger reasons come later and overwrite weaker ones.
@@ -21,7 +21,7 @@ def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> d
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """A person who may be notified about an incident; a person with an inactive account has no role."""
+    """A person who may be notified about an incident. A person with an inactive account has no role."""
 
     person: Actor
     reason: NotificationReason
@@ -31,14 +31,14 @@ class Recipient:
 
 
 class NotificationDecision(NamedTuple):
-    """A decision, and the rule behind it: the name of the suppression, or the reason of the notification."""
+    """The decision whether to notify a person. ``rule`` names the suppression or the reason for the notification."""
 
     outcome: DecisionOutcome
     rule: str
 
 
 NO_ACCESS: Final = "no_access"
-"""The suppression of people who lost access to the incident; they are also unsubscribed."""
+"""The name of the suppression for people who have no access to the incident. They are also unsubscribed."""
 
 
 def _lacks_access(recipient: Recipient) -> bool:
@@ -50,11 +50,11 @@ def _is_author(recipient: Recipient) -> bool:
 
 
 SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, "author": _is_author}
-"""The conditions under which a person is not notified, by name; the first that holds is recorded."""
+"""The conditions under which a person is not notified, by name. The first condition that holds is recorded."""
 
 
 def decide_notification(recipient: Recipient) -> NotificationDecision:
-    """Decide whether a person is notified, and by which rule."""
+    """Decide whether to notify a person, and by which rule."""
     for rule, applies in SUPPRESSIONS.items():
         if applies(recipient):
             return NotificationDecision(DecisionOutcome.SUPPRESSED, rule)

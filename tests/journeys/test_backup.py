@@ -161,7 +161,7 @@ def test_a_restore_requires_confirmation_before_it_discards_data(database: Datab
     ("words", "message"),
     [
         (("restore", "/nowhere/at-all"), "cannot be read"),
-        (("restore", __file__), "no backup of tocsin"),
+        (("restore", __file__), "is not a backup of tocsin"),
         (("backup", "/nowhere/at-all"), "cannot be written"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import smtplib
 import subprocess
 import sys
@@ -78,7 +79,7 @@ def stack(demo: Stack) -> Stack:
 
 def address(stack: Stack, name: str) -> str:
     """Return the URL that the demo printed under this name."""
-    (line,) = (line for line in stack.program.lines if line.startswith(f"{name} "))
+    (line,) = (line for line in stack.program.lines if re.match(rf"{name} +\w+://", line))
     return line.split()[1]
 
 
@@ -91,7 +92,7 @@ def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
     with smtplib.SMTP("127.0.0.1", int(url.rsplit(":", 1)[1])) as server:
         server.send_message(message)
 
-    (mail,) = httpx.get(f"{address(stack, 'caught')}mails").json()
+    (mail,) = httpx.get(f"{address(stack, 'catcher')}mails").json()
 
     assert (mail["sender"], mail["to"], mail["subject"]) == ("mem@x.test", ["ana@x.test"], "Grüße")
     assert mail["text"].strip() == "Kannst du schauen?"
@@ -101,7 +102,7 @@ def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
 def test_a_webhook_posted_to_the_demo_is_echoed_and_can_be_read_back(stack: Stack) -> None:
     echo = httpx.post(f"{address(stack, 'webhooks')}/mine", content=b'{"a": 1}', headers={"webhook-id": "msg_1"})
 
-    (call,) = httpx.get(f"{address(stack, 'caught')}webhooks").json()
+    (call,) = httpx.get(f"{address(stack, 'catcher')}webhooks").json()
 
     assert echo.json() == call
     assert (call["path"], call["body"]) == ("/hook/mine", '{"a": 1}')
@@ -112,7 +113,7 @@ def test_a_killed_catcher_is_restarted_on_the_same_port(stack: Stack) -> None:
     pid = stack.kill("catcher")
     stack.wait_for_restart("catcher", other_than=pid)
 
-    assert httpx.get(address(stack, "caught")).status_code == 200
+    assert httpx.get(address(stack, "catcher")).status_code == 200
 
 
 def test_the_last_line_of_the_demo_is_the_ready_message(stack: Stack) -> None:

@@ -199,18 +199,18 @@ class MentionFacts:
     organization_id: int
 
     def user_named(self, name: str) -> int | None:
-        """See :class:`models.incidents.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.MentionFacts`."""
         return self.facts.user_ids_by_name.get(name)
 
     def user_exists(self, user: int) -> bool:
-        """See :class:`models.incidents.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.MentionFacts`."""
         return user in self.facts.people
 
     def teams_ever(self, user: int) -> Set[int] | None:
-        """See :class:`models.incidents.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.MentionFacts`."""
         member = self.facts.members.get((self.organization_id, user))
         return None if member is None else member.teams_ever
 
     def team(self, team: int) -> MentionedTeam | None:
-        """See :class:`models.incidents.mentions.Facts`."""
+        """See :class:`models.incidents.mentions.MentionFacts`."""
         return self.facts.mentioned_teams.get(team)

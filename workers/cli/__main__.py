@@ -1,4 +1,4 @@
-"""Entry point of `python -m workers.cli`."""
+"""Entry point for `python -m workers.cli`."""
 
 from workers.cli import main
 

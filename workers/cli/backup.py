@@ -38,7 +38,7 @@ def backup(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a consistent snapshot of the whole database to FILE; the processes keep running."""
+    """Write a consistent snapshot of the whole database to FILE while the processes keep running."""
     try:
         with _open_engine(data) as engine:
             manifest = write_backup(engine, file.absolute(), on_progress=_progress("backed up"))
@@ -58,7 +58,7 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the content of the database with FILE, all or nothing, then upgrade the schema to this release."""
+    """Replace the database's content with that of FILE, all or nothing, and upgrade the schema to this release."""
     try:
         manifest = read_manifest(file)
         with _open_engine(data, fresh=True) as engine:
@@ -71,9 +71,9 @@ def restore(
 
 @contextlib.contextmanager
 def _open_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engine]:
-    """Yield an engine; for a stopped stack, run its embedded servers while the block runs.
+    """Yield an engine. If the stack is stopped, run its embedded servers while the block runs.
 
-    With ``fresh``, a data directory without a stack is accepted, to restore into.
+    If ``fresh`` is set, this includes a data directory that has never held a stack, so that it can be restored into.
     """
     directory = resolve_data_dir(data)
     configured = "DATABASE_URL" in StackSettings.from_environment().environment
@@ -97,7 +97,7 @@ def _confirm(rows: int, *, yes: bool) -> None:
 
 
 def _progress(verb: str) -> Callable[[str, int], None]:
-    """Return a callback that prints the progress to stderr once a second."""
+    """Return a callback that prints the progress to stderr, at most once a second."""
     total, due = 0, time.monotonic() + PROGRESS_SECONDS
 
     def report(table: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""The parts that all commands share: running them, common options, output, and finding the stack."""
+"""Helpers for all commands: running a command, common options, output, and finding the stack."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
-"""The base class of the errors that a wrong option or argument raises; typer does not export it."""
+"""The base class of the errors for wrong options and arguments, which typer does not export."""
 
 
 def run(name: str, target: str, words: list[str]) -> int:
-    """Import a command, run it and return its exit code; an expected error is one sentence on stderr."""
+    """Import a command, run it, and return its exit code. An expected error is printed to stderr as one sentence."""
     try:
         result = _load(name, target)(words, prog_name=f"tocsin {name}", standalone_mode=False)
     except _UsageError as error:
@@ -58,16 +58,16 @@ def print_json(value: object) -> None:
 
 
 def resolve_data_dir(data: Path | None) -> Path:
-    """Return the data directory: the option, else TOCSIN_DATA, else ``.tocsin`` in the working directory."""
+    """Return the data directory: the option, or TOCSIN_DATA, or ``.tocsin`` in the working directory."""
     from workers.stack.settings import StackSettings
 
     return data or StackSettings.from_environment().data
 
 
 def use_stack_environment(data: Path | None) -> None:
-    """Set this process's environment to the configured servers, or to those of the stack that runs in `data`.
+    """Add the servers' URLs to this process's environment: configured ones, or those of the stack that runs in `data`.
 
-    :raises StackError: no database is configured, and no stack runs there.
+    :raises StackError: no database is configured, and no stack runs in `data`.
     """
     from workers.stack.discovery import resolve_environment
 

@@ -1,4 +1,4 @@
-"""The database of a command, with its errors as sentences."""
+"""Database access for commands, with each database error reported as one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.cli.errors import CliError
 
 @contextlib.contextmanager
 def open_engine(data: Path | None) -> Iterator[Engine]:
-    """Yield an engine for the configured database, or for that of the stack that runs in `data`.
+    """Yield an engine for the configured database, or for the database of the stack that runs in `data`.
 
     :raises CliError: the database is unreachable, or a statement fails.
     """
@@ -34,7 +34,7 @@ def open_engine(data: Path | None) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def transaction(data: Path | None) -> Iterator[Connection]:
-    """Yield a connection in a transaction on that database, which commits unless the block raises."""
+    """Yield a connection, like :func:`open_engine`, in a transaction that commits unless the block raises."""
     with open_engine(data) as engine, engine.begin() as connection:
         yield connection
 

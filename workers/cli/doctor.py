@@ -37,16 +37,19 @@ LOW_DISK_BYTES = 1 << 30
 CLOCK_SECONDS = 1.0
 
 STALE_SECONDS = 90.0
-"""A queue whose last canary was seen longer ago than this has no worker; canaries are sent every 30 s."""
+"""A queue has no worker if its last canary was consumed longer ago than this. Canaries are sent every 30 s."""
 
 
 class CheckFailed(Exception):
-    """A check failed; the text gives the problem and the fix."""
+    """The failure of a check. The text states the problem and the fix."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check; `says` is the finding, or the problem with its fix. --json prints these field names."""
+    """The result of one check, which ``--json`` prints with these field names.
+
+    ``says`` is the finding if the check succeeded, otherwise the problem and its fix.
+    """
 
     check: str
     good: bool
@@ -73,7 +76,7 @@ def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
 
 
 def mask_secret(name: str, value: str) -> str:
-    """Return the value of a setting with its secret parts masked."""
+    """Return a setting's value with its secret parts masked."""
     if name not in SECRET_SETTING_NAMES:
         return value
     if "://" not in value:
@@ -90,12 +93,15 @@ def _run_check(name: str, check: Callable[[], str]) -> CheckResult:
 
 
 def _settings_classes() -> list[type[Settings]]:
-    """Return the settings class of every package, found by entry point, because packages must not import each other."""
+    """Return the settings classes of all packages.
+
+    They are found by entry point, because packages must not import each other.
+    """
     return [entry.load() for entry in entry_points(group="tocsin.settings")]
 
 
 def _effective_settings() -> dict[str, str]:
-    """Return the settings in effect by variable name, defaults included, with masked secrets."""
+    """Return the effective settings by variable name, including defaults, with secrets masked."""
     defaults = {
         environment_name(settings, name): str(int(field.default) if isinstance(field.default, bool) else field.default)
         for settings in _settings_classes()
@@ -245,7 +251,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "queues": _queues,
     "clocks": _clocks,
 }
-"""The checks that need a valid configuration, in their order."""
+"""The checks that need a valid configuration, in the order in which they run."""
 
 
 def _query(statement: str) -> str:

@@ -1,7 +1,7 @@
-"""The error of a `tocsin` command."""
+"""The error that a `tocsin` command raises."""
 
 from __future__ import annotations
 
 
 class CliError(Exception):
-    """The command failed in an expected way; the text is one sentence that gives the reason and the fix."""
+    """An expected failure of a command. The text is one sentence that states the reason and the fix."""

@@ -1,4 +1,4 @@
-"""`tocsin reset`: delete the data of a stack, and nothing else."""
+"""`tocsin reset`: delete a stack's data, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete the data of a stack in DIR; other files there stay."""
+    """Delete a stack's data in DIR, leaving any other files in place."""
     directory = DataDirectory(data)
     try:
         if not directory.is_initialized:

@@ -29,7 +29,7 @@ def tap(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print events as they are published, until Ctrl-C; with --json one CloudEvent per line."""
+    """Print events as they are published, until Ctrl-C. With --json, print one CloudEvent per line."""
     use_stack_environment(data)
     connection = make_app(BrokerSettings.from_environment()).connection_for_read()
     try:
@@ -48,7 +48,7 @@ def _listen(connection: Connection, name: str, keys: list[str], *, as_json: bool
         message.ack()
 
     channel = connection.channel()
-    # The queue is deleted with the connection, and bounded: a paused terminal must not fill the broker.
+    # The queue is deleted when the connection ends, and bounded, so that a paused terminal does not fill the broker.
     queues = [
         Queue(name, EVENTS_EXCHANGE, key, durable=False, exclusive=True, auto_delete=True, queue_arguments=_NEWEST)(
             channel

@@ -26,7 +26,7 @@ token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptio
 
 @token.callback()
 def about() -> None:
-    """Credentials of people, of organizations' services, and of operators."""
+    """Tokens for people, organizations and operators."""
 
 
 @token.command("create")
@@ -54,7 +54,7 @@ def create(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create a token and print it, this once."""
+    """Create a token and print its secret, which is never shown again."""
     given = [
         option for option, value in {"--user": user, "--organization": organization, "--ops": ops}.items() if value
     ]
@@ -63,7 +63,9 @@ def create(
     if user is None and not name.strip():
         raise typer.BadParameter(f"{given[0]} needs --name, the purpose of the token")
     if organization is None and (service or act_as):
-        raise typer.BadParameter(f"{'--act-as' if act_as else '--service'} is for a service: give --organization")
+        raise typer.BadParameter(
+            f"{'--act-as' if act_as else '--service'} needs the service's organization: add --organization"
+        )
     if ops is not None and scopes is not None:
         raise typer.BadParameter("--ops takes no --scopes: the role decides what an operator may do")
     facts = TokenSpec(
@@ -125,7 +127,7 @@ def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind
 
 
 def _print_token(issued: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
-    """Print only the secret to standard output, so that a script can read it, and the rest to stderr."""
+    """Print the secret alone to stdout, so that a script can read it, and the rest to stderr; or print all as JSON."""
     if as_json:
         print_json({"id": issued.id, "kind": facts.kind, "token": issued.secret})
         return

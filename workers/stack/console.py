@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Console:
-    """Prints unbuffered, unwrapped lines; a closed standard output is ignored."""
+    """A printer of unbuffered, unwrapped lines. It prints nothing if standard output is closed."""
 
     def print(self, line: str) -> None:
         """Print one line."""

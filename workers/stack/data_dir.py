@@ -1,4 +1,4 @@
-"""The data directory of a stack: its files, their permissions, and the lock that admits one stack at a time."""
+"""A stack's data directory: its files, their permissions, and the lock that admits one stack at a time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from typing import IO
 from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
 ROOT_DIRECTORY = Path("/var/lib/tocsin")
-"""Root's place for files that another account must access if it cannot enter the data directory."""
+"""Where root stores files for another account that cannot enter the data directory."""
 
 MARKER = "TOCSIN"
 OWNED_NAMES = (
     "postgres", "postgres.new", "postgres.lock", "valkey", "valkey.lock", "programs", "run", "logs", "demo",
     "secret", "stack.json", "lock", MARKER,
 )  # fmt: skip
-"""Everything that tocsin creates in a data directory; `tocsin reset` removes nothing else."""
+"""The names of everything that tocsin creates in a data directory. `tocsin reset` removes nothing else."""
 
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 _LONGEST_SOCKET = "/valkey/valkey.sock"
@@ -37,23 +37,23 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./-]+")
 
 
 class DataDirectory:
-    """A data directory and its files."""
+    """A stack's data directory and the files in it."""
 
     def __init__(self, path: Path) -> None:
-        """Refer to the directory; nothing is created yet."""
+        """Set the path, without creating the directory."""
         self.path = path.absolute()
         self.logs = self.path / "logs"
         self.programs = self.path / "programs"
 
     @property
     def is_initialized(self) -> bool:
-        """Whether a stack has been started in it before."""
+        """Whether a stack has ever been started in this directory."""
         return (self.path / MARKER).is_file()
 
     def create(self) -> None:
         """Create the directory, or prepare an existing one.
 
-        :raises StackError: it is not a directory, it is not writable, or the disk is full.
+        :raises StackError: the path is not a directory, the directory is not writable, or the disk is full.
         """
         try:
             fresh = not self.path.exists() or self.is_initialized or not any(self.path.iterdir())
@@ -70,10 +70,10 @@ class DataDirectory:
     def locked(self) -> Iterator[None]:
         """Hold the lock that keeps other stacks out of this directory.
 
-        :raises StackError: another stack holds it.
+        :raises StackError: another stack holds the lock.
         """
         with (self.path / "lock").open("a+") as lock:
-            if not _try_lock(lock, within_seconds=0.5):  # a reader of stack.json holds it for a moment
+            if not _try_lock(lock, within_seconds=0.5):  # a reader of stack.json holds the lock for a moment
                 lock.seek(0)
                 raise StackError(
                     f"tocsin already runs in {self.path} (pid {lock.read().strip() or 'unknown'}): "
@@ -93,14 +93,14 @@ class DataDirectory:
             return not _try_lock(lock)
 
     def secret(self) -> str:
-        """Return the secret of this stack, which is created on first use."""
+        """Return the stack's secret, which is created on first use."""
         path = self.path / "secret"
         if not path.exists():
             write_private(path, secrets.token_urlsafe(32))
         return path.read_text().strip()
 
     def server_directory(self, name: str, account: pwd.struct_passwd | None) -> Path:
-        """Return a directory that `account` can enter: in the data directory, or linked from there if need be."""
+        """Return a server's directory that `account` can enter: in the data directory, or linked from it if needed."""
         link = self.path / name
         if link.is_symlink():
             if not link.resolve().parent.is_dir():  # never start without the data that was there
@@ -113,9 +113,10 @@ class DataDirectory:
         return own
 
     def socket_directory(self, account: pwd.struct_passwd | None) -> Path:
-        """Return a private directory for sockets that `account` can enter, with a short path of plain characters.
+        """Return a private directory for sockets, which `account` can enter.
 
-        It is ``run`` in the data directory, or a temporary directory linked from there if that does not qualify.
+        Its path is short and has no special characters. It is ``run`` in the data directory, or a temporary
+        directory linked from there if ``run`` does not qualify.
         """
         run = self.path / "run"
         if run.is_symlink() and not _is_own_directory(run.resolve()):
@@ -131,14 +132,14 @@ class DataDirectory:
         return directory
 
     def remove_socket_directory(self) -> None:
-        """Remove the directory of the sockets, after every process has stopped."""
+        """Remove the socket directory. Every process must have stopped."""
         self._remove("run")
 
     def remove(self) -> None:
-        """Remove everything that tocsin created, linked directories included; other files stay."""
+        """Remove everything that tocsin created, including linked directories, and leave any other files in place."""
         for path in self.path.glob("*.lock"):
             with path.open() as lock:
-                _try_lock(lock, within_seconds=10)  # servers of a killed stack may still be ending
+                _try_lock(lock, within_seconds=10)  # servers of a killed stack may still be shutting down
         for name in OWNED_NAMES:
             self._remove(name)
         with contextlib.suppress(OSError):
@@ -165,9 +166,9 @@ class DataDirectory:
 
 
 def server_account() -> pwd.struct_passwd | None:
-    """Return the account to run PostgreSQL as: `nobody` for root, otherwise None for the current user.
+    """Return the account to run PostgreSQL as: `nobody` if the current user is root, otherwise None (the current user).
 
-    :raises StackError: root has no such account.
+    :raises StackError: the current user is root, and there is no account `nobody`.
     """
     if os.geteuid() != 0:
         return None
@@ -178,7 +179,7 @@ def server_account() -> pwd.struct_passwd | None:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Whether `account` can enter the directory; a child process tries it, since modes alone do not decide that."""
+    """Return whether `account` can enter the directory. A child process tries it: modes alone do not decide this."""
     test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     return subprocess.run(test, **child_identity(account), check=False).returncode == 0
 
@@ -189,7 +190,7 @@ def data_missing_error(path: Path) -> StackError:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file atomically that only its owner can read."""
+    """Write a file atomically, readable only by its owner."""
     draft = path.with_name(f"{path.name}.new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

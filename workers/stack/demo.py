@@ -17,17 +17,17 @@ from models.settings import sqlalchemy_url
 from workers.stack.up import Stack
 
 DIRECTORY: Final = Path(__file__).with_name("demo.json")
-"""The demo's organizations, people and projects; its tokens are public."""
+"""The document with the demo's organizations, people and projects. Its tokens are public."""
 
 INCIDENTS: Final = (
     OpenIncident("Checkout answers slowly", ["p1"], status=10, dedup_key="demo-checkout"),
     OpenIncident("Card payments fail", ["p2"], status=20, dedup_key="demo-payments"),
     OpenIncident("Search index is a day old", ["p1"], status=1, dedup_key="demo-search"),
 )
-"""The demo's incidents, opened by its bot over HTTP; their keys prevent duplicates on the next start."""
+"""The incidents that the demo's bot opens over HTTP. Their keys prevent duplicates at the next start."""
 
 ALERTS: Final = Path(__file__).with_name("demo_alerts.json")
-"""A recorded notification of Alertmanager about a slow database (docs/alertmanager.md), posted as if it were new."""
+"""A recorded Alertmanager notification about a slow database (docs/alertmanager.md), posted as if it were new."""
 
 RULE: Final = CreateAlertRule(
     "Errors on checkout",
@@ -39,13 +39,13 @@ RULE: Final = CreateAlertRule(
     query="level:error",
     resolve_threshold=40,
 )
-"""The demo's alert rule; its first observation lies between the two thresholds."""
+"""The demo's alert rule. Its first observed value lies between the two thresholds."""
 
 PATIENCE_SECONDS: Final = 15.0
 
 
 def prepare(stack: Stack) -> None:
-    """Import the demo's directory."""
+    """Import the demo's organizations, people and projects."""
     engine = make_engine(sqlalchemy_url(stack.environment["DATABASE_URL"]), application="tocsin-demo", pool_size=1)
     with engine.begin() as connection:
         import_directory(connection, read_document(DIRECTORY.read_text()))
@@ -53,7 +53,10 @@ def prepare(stack: Stack) -> None:
 
 
 def ready_message(stack: Stack) -> list[str]:
-    """Open incidents from every source; return lines with commands to paste: Mem mentions Ana, who reads her inbox."""
+    """Open incidents from every source, and return the lines to print: any failures, then commands to paste.
+
+    The commands let Mem mention Ana, and Ana read her inbox.
+    """
     notes = _open_incidents(stack) or _post_alerts(stack) or _create_rule(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
     body = '{"comment": "Ana, can you look?", "mentions": ["user:12"]}'
@@ -89,7 +92,7 @@ def _post_alerts(stack: Stack) -> list[str]:
 
 
 def _create_rule(stack: Stack) -> list[str]:
-    """Create the alert rule, unless it exists, and post its first observation, which opens an incident."""
+    """Unless the alert rule exists, create it and post its first value, which opens an incident."""
     bot = partial(Tocsin, stack.url, "dev-bot", organization="acme", patience_seconds=PATIENCE_SECONDS)
     try:
         with bot() as service, bot(act_as=14) as owner:

@@ -1,4 +1,4 @@
-"""Discovery of a running stack: ``stack.json`` in the data directory holds its settings and process ids."""
+"""Discovery of a running stack through ``stack.json``, a file in its data directory with its URLs and process ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.stack.settings import StackSettings
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A running stack: the address of its gateway, the settings of its servers, and its process ids by name."""
+    """A running stack: the gateway's address, the settings for its processes, and the process ids by process name."""
 
     url: str
     host: str
@@ -23,17 +23,17 @@ class RunningStack:
 
 
 def publish(data_dir: DataDirectory, running: RunningStack) -> None:
-    """Write the file, readable by its owner only."""
+    """Write ``stack.json``, readable only by its owner."""
     write_private(data_dir.path / "stack.json", json.dumps(asdict(running), indent=2) + "\n")
 
 
 def unpublish(data_dir: DataDirectory) -> None:
-    """Remove the file."""
+    """Remove ``stack.json``."""
     (data_dir.path / "stack.json").unlink(missing_ok=True)
 
 
 def find_running_stack(data: Path) -> RunningStack | None:
-    """Return the stack that runs in the directory `data`, or None; the file of a killed stack is ignored.
+    """Return the stack that runs in the directory `data`, or None. The file of a killed stack is ignored.
 
     :raises StackError: the directory is not readable.
     """
@@ -49,9 +49,9 @@ def find_running_stack(data: Path) -> RunningStack | None:
 
 
 def resolve_environment(data: Path, settings: StackSettings | None = None) -> dict[str, str]:
-    """Return the URLs of the servers: those configured, the others from the stack that runs in the directory `data`.
+    """Return the servers' URLs by variable name: configured ones, and the others from the stack that runs in `data`.
 
-    :raises StackError: no database is configured, and no stack runs there.
+    :raises StackError: no database is configured, and no stack runs in `data`.
     """
     configured = (settings or StackSettings.from_environment()).environment
     running = find_running_stack(data)

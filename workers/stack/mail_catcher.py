@@ -1,7 +1,8 @@
 """The demo's mail catcher and webhook echo, which keep what they receive in memory.
 
-It receives mail by SMTP and webhooks by POST below ``/hook``. ``/`` is a page that shows both, ``/mails`` and
-``/webhooks`` return them as JSON, newest first. It listens on loopback only and keeps the last :data:`KEPT` of each.
+The catcher receives mail over SMTP, and webhooks as POST requests below ``/hook``. The page ``/`` shows both, and
+``/mails`` and ``/webhooks`` return them as JSON, newest first. The catcher listens on loopback only. It keeps the last
+:data:`KEPT` mails and the last :data:`KEPT` webhooks.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ HOST: Final = "127.0.0.1"
 
 KEPT: Final = 100
 MAX_BYTES: Final = 256 * 1024
-"""The maximum size of a mail or of a webhook's body."""
+"""The maximum size of a mail, and of a webhook's body."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -44,7 +45,7 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMail:
-    """A received mail: ``sender`` and ``to`` come from the SMTP envelope, ``headers`` from the message, in order."""
+    """A received mail. ``sender`` and ``to`` come from the SMTP envelope. ``headers`` are the message's, in order."""
 
     at: str
     sender: str
@@ -65,21 +66,21 @@ class ReceivedWebhook:
     body: str
 
 
-# Without slots: aiosmtpd reads every attribute, which fails for one that slots add before Python 3.11.3.
+# No slots: aiosmtpd reads every attribute, and before Python 3.11.3 slots add one that cannot be read.
 @dataclass(frozen=True)
 class Inbox:
-    """What has been received, newest first, and the handlers that receive and show it."""
+    """The received mails and webhooks, newest first, and the handlers that receive and show them."""
 
     mails: deque[ReceivedMail] = field(default_factory=lambda: deque(maxlen=KEPT))
     webhooks: deque[ReceivedWebhook] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd
-        """Store a mail; aiosmtpd calls this method by its name."""
+        """Store a mail. aiosmtpd calls this method by its name."""
         self.mails.appendleft(_mail(envelope))
         return "250 Caught"
 
     async def receive_webhook(self, request: Request) -> Response:
-        """Store a webhook and return it as JSON; respond 413 if its body is too large."""
+        """Store a webhook and return it as JSON, or respond with 413 if its body is too large."""
         body = b""
         async for chunk in request.stream():
             body += chunk
@@ -92,7 +93,7 @@ class Inbox:
         return JSONResponse(asdict(webhook), headers=_HEADERS)
 
     async def show(self, _: Request) -> Response:
-        """Return the page that shows everything."""
+        """Return the page that shows the mails and webhooks."""
         return HTMLResponse(
             _PAGES.get_template("caught.html").render(mails=self.mails, calls=self.webhooks), 200, _HEADERS
         )
@@ -111,7 +112,7 @@ _PAGES: Final = Environment(loader=FileSystemLoader(Path(__file__).parent), auto
 
 def run(*, smtp_port: int, http_port: int) -> None:
     """Receive mail and webhooks until SIGTERM or Ctrl-C."""
-    # uvloop was seen to lose its SMTP port: docs/decisions/0019-gateway-watchdog.md.
+    # uvloop has been seen to lose the SMTP port: docs/decisions/0019-gateway-watchdog.md.
     config = uvicorn.Config(
         _application(Inbox(), smtp_port),
         host=HOST,
@@ -149,7 +150,7 @@ def _application(inbox: Inbox, smtp_port: int) -> Starlette:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, with an announcement that it listens."""
+    """A uvicorn server that announces when it is ready."""
 
     async def startup(self, sockets: list[Any] | None = None) -> None:
         await super().startup(sockets)

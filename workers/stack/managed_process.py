@@ -26,16 +26,16 @@ _POLL_SECONDS = 0.02
 
 
 class StackError(Exception):
-    """An expected failure of the stack; the text is one sentence that gives the reason and the fix."""
+    """An expected failure of the stack. The text is one sentence that states the reason and the fix."""
 
 
 def disk_full_error(path: Path) -> StackError:
-    """Return the error for a disk without free space."""
+    """Return the error for a full disk."""
     return StackError(f"the disk that holds {path} is full: free some space, or choose another directory with --data")
 
 
 class ManagedProcess:
-    """A program with its environment and its log; subclasses define its preparation and its readiness."""
+    """A program that runs as a child process. Subclasses define how it is prepared and when it is ready."""
 
     stop_signal = signal.SIGTERM
     parent_death_signal = signal.SIGKILL
@@ -50,7 +50,7 @@ class ManagedProcess:
         account: pwd.struct_passwd | None = None,
         lock_file: Path | None = None,
     ) -> None:
-        """Describe the process; nothing is started yet.
+        """Set up the process, without starting it.
 
         :param account: the account to run as; None for the current user.
         :param lock_file: a file that the process keeps locked as long as it lives.
@@ -67,23 +67,23 @@ class ManagedProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id, or None if it is not running."""
+        """The process id, or None if the process is not running."""
         return self.popen.pid if self.popen and self.is_running() else None
 
     def start(self) -> None:
         """Start the program, without waiting until it is ready.
 
-        :raises StackError: it cannot be started.
+        :raises StackError: the program cannot be started.
         """
         self.release()
         self._start()
 
     def is_ready(self) -> bool:
-        """Whether it is ready for use; a plain program is ready as soon as it runs."""
+        """Return whether the process is ready for use: in this class, whether it is running."""
         return self.is_running()
 
     def is_running(self) -> bool:
-        """Whether the process is running."""
+        """Return whether the process is running."""
         return self.popen is not None and self.popen.poll() is None
 
     def describe_exit(self) -> str:
@@ -98,9 +98,9 @@ class ManagedProcess:
         return f"ended with exit code {code}"
 
     def wait_ready(self, within_seconds: float = 60.0) -> None:
-        """Wait until it is ready.
+        """Wait until the process is ready.
 
-        :raises StackError: it ended, or was not ready in time.
+        :raises StackError: the process ended, or was not ready in time.
         """
         deadline = time.monotonic() + within_seconds
         while not self.is_ready():
@@ -111,7 +111,7 @@ class ManagedProcess:
             time.sleep(_POLL_SECONDS)
 
     def failure(self, what: str) -> StackError:
-        """Return the error for a process that does not become ready, with the end of its log."""
+        """Return an error that says `what` the process did, and quotes the end of its log."""
         tail = self.last_lines()
         if any(os.strerror(errno.ENOSPC) in line for line in tail):
             return disk_full_error(self.log)
@@ -123,7 +123,7 @@ class ManagedProcess:
         self.signal(self.stop_signal)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Stop it in an orderly way, and kill it after `grace_seconds`; do nothing if it was never started."""
+        """Stop the process in an orderly way, or kill it after `grace_seconds`. Do nothing if it was never started."""
         if self.popen is None:
             return
         self.request_stop()
@@ -134,7 +134,7 @@ class ManagedProcess:
         self.release()
 
     def kill(self) -> None:
-        """Kill it and the processes it started with SIGKILL, and wait until it has ended."""
+        """Send SIGKILL to the process and to those that it started, and wait until it has ended."""
         if self.popen is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
@@ -152,7 +152,7 @@ class ManagedProcess:
             self._watcher = None
 
     def last_lines(self, count: int = 8) -> list[str]:
-        """Return the last lines of its log since its last start."""
+        """Return the last lines that the process has logged since its last start."""
         if self._log_start is None:
             return []
         try:
@@ -185,7 +185,7 @@ class ManagedProcess:
 
     @contextlib.contextmanager
     def _hold_lock_file(self) -> Iterator[tuple[int, ...]]:
-        """Lock the file and yield its descriptor; the child inherits it and keeps the lock until it ends."""
+        """Lock the lock file and yield its descriptor. The child inherits it, and so holds the lock until it ends."""
         if self.lock_file is None:
             yield ()
             return
@@ -198,7 +198,7 @@ class ManagedProcess:
         """Kill processes that a killed predecessor has left running."""
 
     def clear_leftovers(self) -> None:
-        """Remove files that a killed predecessor has left; called once none is running."""
+        """Remove files that a killed predecessor has left behind. Called when no predecessor is running."""
 
     def _wait_for(self, lock: int, within_seconds: float = 10.0) -> None:
         deadline = time.monotonic() + within_seconds
@@ -231,7 +231,7 @@ class ManagedProcess:
 
 
 class ChildIdentity(TypedDict, total=False):
-    """The arguments of Popen that determine the account of a child process."""
+    """The Popen arguments that determine the account and the working directory of a child process."""
 
     user: int
     group: int
@@ -240,7 +240,7 @@ class ChildIdentity(TypedDict, total=False):
 
 
 def child_identity(account: pwd.struct_passwd | None) -> ChildIdentity:
-    """Return the arguments of Popen to run as `account` in the root directory; none for the current user."""
+    """Return the Popen arguments to run as `account` in the root directory, or none for the current user."""
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": "/"}

@@ -1,4 +1,4 @@
-"""tocsin's processes as managed processes, started by the commands that an operator would type."""
+"""tocsin's processes as managed processes, started with the commands that an operator would type."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, n
 
 
 class TocsinProcess(ManagedProcess):
-    """A process that announces its readiness through a pipe (:mod:`workers.runtime.readiness`)."""
+    """A tocsin process that announces its readiness through a pipe (:mod:`workers.runtime.readiness`)."""
 
     def __init__(self, name: str, command: list[str], *, log: Path, environment: Mapping[str, str]) -> None:
-        """Describe the process; nothing is started yet."""
+        """Set up the process, without starting it."""
         super().__init__(name, command, log=log, environment=environment)
         self._pipe: int | None = None
         self._announced = False
@@ -27,9 +27,9 @@ class TocsinProcess(ManagedProcess):
     def start(self) -> None:
         """Start the process.
 
-        :raises workers.stack.managed_process.StackError: it cannot be started.
+        :raises workers.stack.managed_process.StackError: the process cannot be started.
         """
-        self.reap()
+        self.release()
         self._announced = False
         self._pipe, write_end = os.pipe()
         os.set_blocking(self._pipe, False)
@@ -40,7 +40,7 @@ class TocsinProcess(ManagedProcess):
             os.close(write_end)
 
     def is_ready(self) -> bool:
-        """Whether the process has announced that it is ready."""
+        """Return whether the process has announced that it is ready, and is still running."""
         if self._pipe is not None and not self._announced:
             try:
                 self._announced = bool(os.read(self._pipe, 64))
@@ -48,7 +48,7 @@ class TocsinProcess(ManagedProcess):
                 return False
         return self._announced and self.is_running()
 
-    def reap(self) -> None:
+    def release(self) -> None:
         """Release the resources of a process that has ended."""
         self._close_pipe()
         super().release()
@@ -63,13 +63,13 @@ class GatewayProcess(ManagedProcess):
     """The gateway, which is ready when it responds to HTTP."""
 
     def __init__(self, host: str, port: int, *, logs: Path, environment: Mapping[str, str]) -> None:
-        """Describe the process; nothing is started yet."""
+        """Set up the process, without starting it."""
         command = tocsin("gateway", "--host", host, "--port", str(port))
         super().__init__("gateway", command, log=logs / "gateway.log", environment=environment)
         self._address = (_LOOPBACK_OF.get(host, host), port)
 
     def is_ready(self) -> bool:
-        """Whether it responds to GET /livez with 200."""
+        """Return whether the gateway responds to GET /livez with 200."""
         if not self.is_running():
             return False
         connection = http.client.HTTPConnection(*self._address, timeout=1)
@@ -85,7 +85,7 @@ class GatewayProcess(ManagedProcess):
 def own_processes(
     host: str, port: int, workers: int, *, logs: Path, environment: Mapping[str, str]
 ) -> list[ManagedProcess]:
-    """Return all of tocsin's processes, in their start order."""
+    """Return all of tocsin's processes, in the order in which they start."""
     names = [(f"worker-{number}", "worker") for number in range(1, workers + 1)]
     names += [("relay", "relay"), ("notifier", "notifier")]
     return [
@@ -95,7 +95,7 @@ def own_processes(
 
 
 def tocsin(*words: str) -> list[str]:
-    """Return the command line of a `tocsin` command, as process lists should show it."""
+    """Return the command line for a `tocsin` command, as process lists should show it."""
     script = Path(sysconfig.get_path("scripts")) / "tocsin"
     program = [str(script)] if script.is_file() else ["-m", "workers.cli"]
     return [sys.executable, *program, *words]

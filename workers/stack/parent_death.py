@@ -1,7 +1,7 @@
-"""Signals a child process when its parent dies, even by SIGKILL.
+"""Signals to child processes when their parent dies, even if the parent is killed with SIGKILL.
 
-Linux does so itself (PR_SET_PDEATHSIG), but on the death of the *thread* that started the child. For other threads than
-the main one, and on other systems, a watcher process waits at a pipe that only the parent keeps open.
+Linux can send such a signal itself (PR_SET_PDEATHSIG), but sends it when the *thread* that started the child ends. For
+threads other than the main one, and on other systems, a watcher process waits on a pipe that only the parent has open.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _WATCH = 'read -r _; kill -s "$1" "$2" 2>/dev/null'
 
 
 def make_preexec(death_signal: signal.Signals) -> Callable[[], None] | None:
-    """Return a function for Popen's ``preexec_fn``, or None if a watcher is needed."""
+    """Return a ``preexec_fn`` for Popen that requests `death_signal`, or None if a watcher is needed."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -34,7 +34,10 @@ def make_preexec(death_signal: signal.Signals) -> Callable[[], None] | None:
 
 
 def start_watcher(pid: int, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a process that sends `death_signal` to `pid` when this process dies; stop it when the child has ended."""
+    """Start a watcher that sends `death_signal` to the child `pid` when this process dies.
+
+    The watcher must be stopped when the child has ended.
+    """
     return subprocess.Popen(
         ["/bin/sh", "-c", _WATCH, "tocsin-parent-watcher", death_signal.name.removeprefix("SIG"), str(pid)],
         stdin=subprocess.PIPE,

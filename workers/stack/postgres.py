@@ -1,7 +1,7 @@
 """The embedded PostgreSQL, which listens on a Unix socket only.
 
-Started by root it runs as `nobody`, in directories that `nobody` can enter; no permission outside the data directory is
-changed. It trusts every connection, because only the owner can enter the private directory of the socket.
+If root starts the server, it runs as `nobody`, in directories that `nobody` can enter. No permission outside the data
+directory is changed. The server trusts every connection, because only its account can enter the socket's directory.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ _NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}
 
 
 class Postgres(ManagedProcess):
-    """The PostgreSQL server of a data directory."""
+    """The PostgreSQL server for a data directory."""
 
     stop_signal = signal.SIGINT  # "fast" shutdown: ends sessions, writes a checkpoint
-    leash_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
+    parent_death_signal = signal.SIGQUIT  # "immediate" shutdown: the next start recovers from the WAL
 
     def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
-        """Describe the server; ``durable=False`` is for tests and loses data if the operating system crashes."""
+        """Set up the server, without starting it.
+
+        ``durable=False`` is for tests: data is lost if the operating system crashes.
+        """
         account = server_account()
         self._data_dir = data_dir
         self._settings = _SETTINGS if durable else _SETTINGS | _NOT_DURABLE
@@ -64,7 +67,7 @@ class Postgres(ManagedProcess):
 
     @property
     def url(self) -> str:
-        """Its URL, which SQLAlchemy and libpq both accept."""
+        """The server's URL for libpq. SQLAlchemy needs the scheme ``postgresql+psycopg`` instead."""
         return f"postgresql://{USER}@/{DATABASE}?host={self.sockets}"
 
     @property
@@ -97,7 +100,7 @@ class Postgres(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether it responds to a query."""
+        """Return whether the server responds to a query."""
         import psycopg
 
         if not self.is_running():
@@ -110,14 +113,14 @@ class Postgres(ManagedProcess):
         return True
 
     def end_orphans(self) -> None:
-        """Kill the sessions of a killed server, whose long queries would delay the next start."""
+        """Kill the sessions that a killed server has left behind. Their long queries would delay the next start."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (process / "cwd").readlink() == self.data and (process / "exe").readlink().name == "postgres":
                     os.kill(int(process.name), signal.SIGKILL)
 
     def clear_leftovers(self) -> None:
-        """Remove the lock files of a killed server: our lock proves that it has ended, and its pid may be reused."""
+        """Remove a killed server's lock files: our lock proves that it has ended, and its pid may have been reused."""
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
 
@@ -130,7 +133,7 @@ class Postgres(ManagedProcess):
             )
 
     def _create_cluster(self, programs: Path) -> None:
-        """Create it under another name first, so that an incomplete cluster is never used."""
+        """Create the cluster under another name, then rename it, so that an incomplete cluster is never used."""
         draft = self.data.with_name("postgres.new")
         if draft.exists():
             shutil.rmtree(draft)

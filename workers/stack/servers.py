@@ -13,32 +13,32 @@ from workers.stack.valkey import Valkey
 
 
 class EmbeddedServers:
-    """The two servers of a data directory; they keep their URLs across restarts."""
+    """PostgreSQL and Valkey for a data directory. Their URLs stay the same across restarts."""
 
     def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
-        """Describe the servers; nothing is started yet."""
+        """Set up the servers, without starting them."""
         self.data_dir = data_dir
         self.postgres = Postgres(data_dir, durable=durable)
         self.valkey = Valkey(data_dir)
 
     @property
     def database_url(self) -> str:
-        """The URL of PostgreSQL, for libpq and, with the scheme ``postgresql+psycopg``, for SQLAlchemy."""
+        """PostgreSQL's URL for libpq. SQLAlchemy needs the scheme ``postgresql+psycopg`` instead."""
         return self.postgres.url
 
     @property
     def broker_url(self) -> str:
-        """The URL of Valkey for kombu and Celery."""
+        """Valkey's URL for kombu and Celery."""
         return self.valkey.broker_url
 
     @property
     def redis_url(self) -> str:
-        """The URL of Valkey for redis-py."""
+        """Valkey's URL for redis-py."""
         return self.valkey.redis_url
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings that name these servers."""
+        """The environment variables that hold these servers' URLs."""
         return {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
 
     def start_postgres(self) -> None:
@@ -82,7 +82,7 @@ class EmbeddedServers:
 def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Iterator[EmbeddedServers]:
     """Run both servers in the directory `data`, or in a temporary one that is removed afterwards.
 
-    :raises workers.stack.managed_process.StackError: they cannot be started.
+    :raises workers.stack.managed_process.StackError: a server cannot be started.
     """
     data_dir = DataDirectory(data or Path(tempfile.mkdtemp(prefix="tocsin-", dir="/tmp")))
     servers = EmbeddedServers(data_dir, durable=durable)

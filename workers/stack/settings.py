@@ -1,4 +1,4 @@
-"""Settings of `tocsin up`: the configured servers and the data directory."""
+"""Settings for `tocsin up`: the configured servers and the data directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StackSettings(Settings):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The configured URLs by variable name; a Redis broker also serves wake-ups."""
+        """The configured URLs by variable name. A Redis broker also serves wake-ups, unless ``REDIS_URL`` is set."""
         urls = {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
         if self.broker_url and self.broker_url.startswith("redis"):
             urls["REDIS_URL"] = self.redis_url or self.broker_url.replace("redis+socket://", "unix://")

@@ -1,6 +1,6 @@
-"""The supervisor: starts processes tier by tier, restarts those that die, and stops them in reverse order.
+"""The supervisor, which starts processes tier by tier, restarts those that die, and stops them in reverse order.
 
-The processes of a tier do not depend on each other; the next tier starts when all of them are ready.
+Processes in the same tier do not depend on each other. The next tier starts when all of them are ready.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ READY_SECONDS = 60.0
 """How long a process may take to become ready."""
 
 SHORT_LIFE_SECONDS = 5.0
-"""A process that ran for less than this, and was not killed from outside, is restarted with a delay."""
+"""A process that dies within this time of becoming ready, and was not killed by SIGKILL, is restarted with delays that
+grow with each failure."""
 
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -26,14 +27,14 @@ _POLL_SECONDS = 0.05
 
 
 class StopRequested(Exception):
-    """A signal requested the stop of the stack while it was starting."""
+    """A signal's request to stop, received while the stack is starting."""
 
 
 class Supervisor:
-    """Starts, monitors and stops processes, all in the calling thread."""
+    """A supervisor that starts, monitors and stops processes, all in the calling thread."""
 
     def __init__(self, console: Console, *, changed: Callable[[], None] = lambda: None) -> None:
-        """``changed`` is called whenever a process has been started or restarted."""
+        """Set up the supervisor. ``changed`` is called when a tier is ready, and when a restarted process is ready."""
         self.tiers: list[list[ManagedProcess]] = []
         self._console = console
         self._changed = changed
@@ -42,24 +43,24 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process ids of the running processes by name."""
+        """The ids of the running processes by process name."""
         return {process.name: process.pid for tier in self.tiers for process in tier if process.pid}
 
     @property
     def stopping(self) -> bool:
-        """Whether a signal has requested the stop."""
+        """Whether a signal has requested a stop."""
         return self._stop_requests > 0
 
     def handle_signals(self) -> None:
-        """Install handlers: SIGTERM, SIGINT and SIGHUP request the stop, a second one a stop without grace."""
+        """Install handlers: SIGTERM, SIGINT and SIGHUP request a stop, and a second signal a stop without grace."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._request_stop)
 
     def start(self, processes: Iterable[ManagedProcess]) -> None:
-        """Start the processes as a tier, wait until all are ready, and print a line for each.
+        """Start the processes as the next tier, wait until all are ready, and print a line for each.
 
         :raises StackError: a process does not become ready.
-        :raises StopRequested: a signal requested the stop.
+        :raises StopRequested: a signal requested a stop.
         """
         tier: list[ManagedProcess] = []
         self.tiers.append(tier)
@@ -79,8 +80,8 @@ class Supervisor:
     def run(self, process: ManagedProcess) -> None:
         """Run a process until it ends.
 
-        :raises StackError: it fails.
-        :raises StopRequested: a signal requested the stop.
+        :raises StackError: the process fails.
+        :raises StopRequested: a signal requested a stop.
         """
         began = time.monotonic()
         process.start()
@@ -96,7 +97,7 @@ class Supervisor:
         self._console.print(f"{process.name} done after {time.monotonic() - began:.1f} s")
 
     def watch(self) -> None:
-        """Restart processes that die, until a signal requests the stop."""
+        """Restart processes that die, until a signal requests a stop."""
         while not self._stop_requests:
             for tier in self.tiers:
                 for process in tier:
@@ -104,7 +105,7 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop all tiers, the last one first: in an orderly way, then by SIGKILL. It takes less than 15 s."""
+        """Stop all tiers in reverse order, first in an orderly way, then with SIGKILL. This takes less than 15 s."""
         for number, tier in enumerate(reversed(self.tiers)):
             self._stop_tier(tier, GRACE_SECONDS if number == 0 else _LOWER_TIER_GRACE_SECONDS)
         self.tiers.clear()
@@ -139,7 +140,7 @@ class Supervisor:
 
 
 class _Monitor:
-    """The state of one process between two checks, and its restarts."""
+    """One supervised process: its state between two checks, and its restarts."""
 
     def __init__(self, process: ManagedProcess, began: float) -> None:
         self.process = process
@@ -154,7 +155,7 @@ class _Monitor:
         return time.monotonic() - self.began
 
     def check(self, console: Console, changed: Callable[[], None]) -> None:
-        """Check once: detect that the process died, restart it when due, detect that it is ready again."""
+        """Check the process once: detect its death, restart it when due, and detect that it is ready again."""
         now = time.monotonic()
         if self._next_start is not None:
             if now >= self._next_start:

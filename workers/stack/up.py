@@ -1,4 +1,4 @@
-"""`tocsin up`: starts every server that is not configured, then tocsin's processes."""
+"""The stack of `tocsin up`: every server that is not configured, and then tocsin's processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from workers.stack.valkey import Valkey
 
 @dataclass(frozen=True)
 class StackOptions:
-    """The options of the command line."""
+    """Command-line options for a stack."""
 
     data: Path
     host: str
@@ -34,14 +34,14 @@ class StackExtension(Protocol):
     """An addition to a stack, such as :mod:`workers.stack.demo`."""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Prepare the stack, after the database is migrated and before tocsin's processes start."""
+        """Prepare the stack, after the database has been migrated and before tocsin's processes start."""
 
     def ready_message(self, stack: Stack, /) -> list[str]:
         """Return lines to print once everything is ready."""
 
 
 class Stack:
-    """One run of the stack; an extension may change its ``environment`` and start processes with its ``supervisor``."""
+    """One run of the stack. An extension may change ``environment``, and start processes with ``supervisor``."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Stack:
         console: Console,
         extensions: Sequence[StackExtension] = (),
     ) -> None:
-        """Describe the stack; nothing is started yet."""
+        """Set up the stack, without starting it."""
         self.options = options
         self.settings = settings
         self.console = console
@@ -62,14 +62,14 @@ class Stack:
 
     @property
     def url(self) -> str:
-        """The base URL of the gateway."""
+        """The gateway's base URL."""
         host = f"[{self.options.host}]" if ":" in self.options.host else self.options.host
         return f"http://{host}:{self.port}"
 
     def run(self) -> None:
-        """Start the stack, supervise it until a signal requests the stop, and stop it.
+        """Start the stack, supervise it until a signal requests a stop, and then stop it.
 
-        :raises StackError: it cannot start; everything that was started has been stopped.
+        :raises StackError: the stack cannot start. Everything that was started has been stopped.
         :raises StartupError: the gateway's port is in use.
         """
         self.port = free_port(self.options.host, self.options.port)

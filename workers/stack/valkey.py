@@ -1,6 +1,6 @@
 """The embedded Valkey, which listens on a Unix socket only.
 
-It carries hints and wake-ups, so it may lose the last second of writes in a crash. It never evicts keys.
+The server carries only hints and wake-ups, so a crash may lose the last second of writes. It never evicts keys.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SETTINGS = {
 
 
 class Valkey(ManagedProcess):
-    """The Valkey server of a data directory."""
+    """The Valkey server for a data directory."""
 
     def __init__(self, data_dir: DataDirectory) -> None:
-        """Describe the server; nothing is started yet."""
+        """Set up the server, without starting it."""
         self._data_dir = data_dir
         self.socket = data_dir.path / "run" / "valkey" / "valkey.sock"
         super().__init__(
@@ -41,18 +41,18 @@ class Valkey(ManagedProcess):
 
     @property
     def broker_url(self) -> str:
-        """Its URL for kombu."""
+        """The server's URL for kombu."""
         return f"redis+socket://{self.socket}"
 
     @property
     def redis_url(self) -> str:
-        """Its URL for redis-py."""
+        """The server's URL for redis-py."""
         return f"unix://{self.socket}"
 
     def start(self) -> None:
         """Start the server.
 
-        :raises StackError: it cannot be started.
+        :raises StackError: the server cannot be started.
         """
         data = self._data_dir.path / "valkey"
         try:
@@ -67,7 +67,7 @@ class Valkey(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Whether it responds to PING, which it does not while it loads its data."""
+        """Return whether the server responds to PING, which it does not do while it loads its data."""
         if not self.is_running():
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
@@ -80,5 +80,5 @@ class Valkey(ManagedProcess):
                 return False
 
     def clear_leftovers(self) -> None:
-        """Remove the socket of a killed server."""
+        """Remove a killed server's socket."""
         self.socket.unlink(missing_ok=True)

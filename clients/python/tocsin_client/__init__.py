@@ -1,7 +1,7 @@
-"""Client for tocsin: post commands, wait for their outcomes, and follow events.
+"""A client for tocsin that posts commands, waits for their outcomes, and follows events.
 
 :class:`Tocsin` blocks; :class:`AsyncTocsin` has the same methods as coroutines. Every post carries an
-``Idempotency-Key`` and is retried with that key until a server responds, so it has one effect however often the
+``Idempotency-Key`` and is retried with that key until a server responds, so it has one effect, however often the
 connection breaks.
 """
 

@@ -1,6 +1,6 @@
 """The client side of tocsin's HTTP API without I/O: what to send, when to retry, and how to read the responses.
 
-A flow is a generator. It yields a :class:`Request` or a :class:`Pause`, is sent the :class:`Response` or
+A flow is a generator. It yields a :class:`Request` or a :class:`Pause`, receives the :class:`Response` to a request or
 :class:`NoResponse`, and returns its result. The two clients differ only in how they perform these steps.
 """
 
@@ -22,13 +22,13 @@ from tocsin_client.errors import Failed, Refused, TimedOut, Unreachable
 from tocsin_client.results import CommandRecord, Event, Outcome
 
 MAX_WAIT_SECONDS: Final = 30
-"""How long one request may wait for an outcome, by the server's rules."""
+"""The longest time for which the server lets one request wait for an outcome."""
 
 RESPONSE_MARGIN_SECONDS: Final = 10.0
 """How much longer than the requested wait a response may take."""
 
 STREAM_TIMEOUT_SECONDS: Final = 45.0
-"""Three heartbeats: an event stream without data for longer is broken."""
+"""Three heartbeat intervals. An event stream that sends no data for longer is broken."""
 
 FIRST_BACKOFF_SECONDS: Final = 0.2
 MAX_BACKOFF_SECONDS: Final = 10.0
@@ -36,7 +36,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 MAX_REMEMBERED_EVENTS: Final = 10_000
 
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-"""Statuses of requests that the gateway has not accepted."""
+"""Statuses of responses to requests that the gateway has not accepted."""
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class NoResponse:
-    """The connection failed before the response was complete."""
+    """A connection failure before the response was complete."""
 
     reason: str
 
@@ -81,7 +81,10 @@ Flow = Generator[Step, Reply, T]
 
 
 class FlowRun(Generic[T]):
-    """The execution of a flow: perform ``step``, resume with its reply, until ``step`` is ``None``; then ``result``."""
+    """The execution of a flow.
+
+    Perform ``step`` and resume with its reply until ``step`` is ``None``. Then ``result`` is set.
+    """
 
     step: Step | None
     result: T
@@ -101,7 +104,7 @@ class FlowRun(Generic[T]):
 
 @dataclass(frozen=True)
 class HttpProtocol:
-    """Flows of one caller in one organization.
+    """The flows for one caller in one organization.
 
     ``act_as`` is the id of the member for whom a service acts. ``patience_seconds`` limits the retries of one request.
     """
@@ -112,7 +115,7 @@ class HttpProtocol:
     patience_seconds: float = 60.0
     clock: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-    """A random number from 0 to 1."""
+    """Returns a random number from 0 to 1."""
 
     def post(self, command: Command, *, key: str | None, wait: float) -> Flow[Outcome]:
         """Submit a command and wait up to ``wait`` seconds for its outcome."""
@@ -133,7 +136,7 @@ class HttpProtocol:
         return (yield from self.record(response.headers["command-id"]))
 
     def bulk(self, commands: Sequence[Command], *, key: str | None, wait: float | None) -> Flow[list[CommandRecord]]:
-        """Submit many commands in one request, all or none; with ``wait``, wait until every one has an outcome."""
+        """Submit many commands in one request, all or none. If ``wait`` is set, wait until each has an outcome."""
         key = key or new_key()
         body = {"commands": [command.bulk_item() for command in commands]}
         deadline = self.clock() + (wait or 0)
@@ -149,7 +152,7 @@ class HttpProtocol:
                 raise TimedOut([record.id for record in records])
 
     def record(self, id_: str, *, wait: float | None = None) -> Flow[CommandRecord]:
-        """Read a command's record; with ``wait``, up to that many seconds later if it has no outcome yet."""
+        """Read a command's record, waiting up to ``wait`` seconds if the command has no outcome yet."""
         request = self._request("GET", f"/api/0/commands/{quote(id_, safe='')}/", wait=wait)
         response = yield from self._send(request)
         return CommandRecord.from_json(_checked_body(response))
@@ -165,22 +168,22 @@ class HttpProtocol:
                 raise TimedOut([id_])
 
     def read(self, path: str, query: Mapping[str, Any]) -> Flow[Any]:
-        """Read a resource of the organization and return its JSON."""
+        """Read one of the organization's resources and return its JSON."""
         parameters = "&".join(f"{quote(name, safe='')}={quote(str(value), safe='')}" for name, value in query.items())
         request = self._request("GET", self.path(path) + (f"?{parameters}" if parameters else ""))
         return _checked_body((yield from self._send(request)))
 
     def path(self, suffix: str) -> str:
-        """Return the path of a resource of the organization."""
+        """Return the path of one of the organization's resources."""
         return f"/api/0/organizations/{quote(self.organization, safe='')}/{suffix}"
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that every request carries: the credentials and the accepted type."""
+        """Return the headers that every request carries: the credentials and the accepted media type."""
         headers = {"Authorization": f"Bearer {self.token}", "Accept": "application/json"}
         return headers if self.act_as is None else headers | {"Act-As": f"user:{self.act_as}"}
 
     def backoff(self, attempt: int, *, at_least: float = 0.0) -> float:
-        """Return the seconds to wait after an attempt (counted from 0): exponential, with jitter."""
+        """Return the seconds to wait after an attempt (counted from 0), growing exponentially, with jitter."""
         longest = min(FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)
         return at_least + longest * (0.5 + self.jitter() / 2)
 
@@ -210,7 +213,7 @@ class HttpProtocol:
         return Request(method, path, headers, seconds + RESPONSE_MARGIN_SECONDS, content)
 
     def _send(self, request: Request) -> Flow[Response]:
-        """Send a request, and retry it until a server responds or the patience ends."""
+        """Send a request, and retry it until a server accepts or refuses it, or patience runs out."""
         deadline = self.clock() + self.patience_seconds
         for attempt in count():
             reply = yield request
@@ -224,7 +227,7 @@ class HttpProtocol:
 
 
 class EventCursor:
-    """The position of a follower in the event stream: where to resume, and which events it has had."""
+    """A follower's position in the event stream: where to resume, and which events have been received."""
 
     def __init__(self, protocol: HttpProtocol, *, incident: int | str | None, last_id: str | None) -> None:
         self._protocol = protocol
@@ -242,7 +245,7 @@ class EventCursor:
         return Request("GET", self._protocol.path("events/") + query, headers, STREAM_TIMEOUT_SECONDS)
 
     def opens(self, response: Response) -> bool:
-        """Whether the response is a stream; if not, the request is worth a retry.
+        """Return whether the response is an event stream. If not, the request should be retried.
 
         :raises Refused: if the caller may not follow these events.
         """
@@ -253,7 +256,7 @@ class EventCursor:
         return True
 
     def advance(self, id_: str, data: str) -> Event | None:
-        """Move past a message of the stream and return its event, unless it has none or a known one."""
+        """Move past a message in the stream and return its event, or ``None`` if it has no event or a known one."""
         self._last_id = id_ or self._last_id
         if not data or id_ in self._seen_ids:
             return None
@@ -297,7 +300,7 @@ def _checked_body(response: Response) -> Any:
 
 
 def _single_response(response: Response) -> Response:
-    """Convert the response to a bulk request of one command to that of the command's own endpoint."""
+    """Convert the response to a bulk request with one command into the response of the command's own endpoint."""
     if response.status not in (200, 202):
         return response
     resource = response.body["commands"][0]

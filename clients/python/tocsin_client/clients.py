@@ -1,4 +1,4 @@
-"""The two clients. :class:`Tocsin` blocks its thread, :class:`AsyncTocsin` awaits; all but the I/O is shared."""
+"""The two clients: :class:`Tocsin` blocks its thread, :class:`AsyncTocsin` awaits. They share all but the I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
 
 class _Method(Protocol[P, T_co]):
-    """A method of both clients: :class:`Tocsin` returns its result, :class:`AsyncTocsin` a coroutine of it."""
+    """A method of both clients. In :class:`Tocsin` it returns a result, in :class:`AsyncTocsin` a coroutine for it."""
 
     @overload
     def __get__(self, client: Tocsin, owner: type) -> Callable[P, T_co]: ...
@@ -31,7 +31,7 @@ class _Method(Protocol[P, T_co]):
 
 
 def _run_flow(make_flow: Callable[Concatenate[Any, P], Flow[T]]) -> _Method[P, T]:
-    """Make a method from a function that returns a flow: it runs the flow with the I/O of its client."""
+    """Turn a function that returns a flow into a method that runs the flow with its client's I/O."""
 
     @wraps(make_flow)
     def method(client: Tocsin | AsyncTocsin, *args: P.args, **kwargs: P.kwargs) -> T | Coroutine[Any, Any, T]:
@@ -53,10 +53,11 @@ class _Client(Generic[Http]):
         patience_seconds: float = 60.0,
         http: Http | None = None,
     ) -> None:
-        """Make a client for one organization (its slug).
+        """Set up a client for one organization, given by its slug.
 
         ``act_as`` is the id of the member for whom a service acts. A request that no server accepts is retried for
-        ``patience_seconds``. ``http`` is the HTTP client to use and to close, for example one with TLS settings.
+        ``patience_seconds``. ``http`` is the HTTP client to use, for example one with TLS settings; :meth:`close`
+        closes it.
         """
         self._protocol = HttpProtocol(token, organization, act_as, patience_seconds)
         self._base_url = base_url.rstrip("/")
@@ -66,31 +67,31 @@ class _Client(Generic[Http]):
     def post(self, command: Command, *, key: str | None = None, wait: float = 30.0) -> Flow[Outcome]:
         """Submit a command and wait up to ``wait`` seconds for its outcome.
 
-        The request carries an idempotency key, ``key`` or a new one, and is retried with it until a server accepts it,
-        so the command has one effect.
+        The request carries an idempotency key, which is ``key`` or a new one, and is retried with that key until a
+        server accepts it, so the command has one effect.
 
-        :raises Refused: if the request is refused, or the command when it is applied.
-        :raises Failed: if the command is dead: it failed in every attempt.
-        :raises TimedOut: if the command is accepted, but has no outcome yet.
+        :raises Refused: if the request is refused, or if the command is refused when it is applied.
+        :raises Failed: if the server fails, for example because every attempt to apply the command failed.
+        :raises TimedOut: if the command has been accepted, but has no outcome yet.
         :raises Unreachable: if no server accepted the request.
         """
         return self._protocol.post(command, key=key, wait=wait)
 
     @_run_flow
     def submit(self, command: Command, *, key: str | None = None) -> Flow[CommandRecord]:
-        """Submit a command and return as soon as it is accepted; keys and errors are those of :meth:`post`."""
+        """Submit a command and return its record once it is accepted. ``key`` and errors are as in :meth:`post`."""
         return self._protocol.submit(command, key=key)
 
     @_run_flow
     def bulk(
         self, commands: Sequence[Command], *, key: str | None = None, wait: float | None = None
     ) -> Flow[list[CommandRecord]]:
-        """Submit up to 1,000 commands, all or none, to be applied in order; return their records in that order.
+        """Submit up to 1,000 commands, all or none, to be applied in order, and return their records in that order.
 
-        With ``wait``, wait up to that many seconds until every command has an outcome, and check each record's
-        ``status`` and ``outcome``: a command that was rejected or failed raises nothing here.
+        If ``wait`` is set, wait up to that many seconds until every command has an outcome. A command that was rejected
+        or failed does not raise an error here, but is shown by the ``status`` and ``outcome`` of its record.
 
-        :raises Refused: if the request is refused; no command is accepted then.
+        :raises Refused: if the request is refused. No command has been accepted then.
         :raises TimedOut: if some commands have no outcome after ``wait`` seconds.
         :raises Unreachable: if no server accepted the request.
         """
@@ -98,25 +99,25 @@ class _Client(Generic[Http]):
 
     @_run_flow
     def wait(self, command: CommandRecord | str, *, seconds: float = 30.0) -> Flow[Outcome]:
-        """Wait for the outcome of an accepted command (its record or id); errors are those of :meth:`post`."""
+        """Wait for the outcome of an accepted command, given by its record or id. Errors are as in :meth:`post`."""
         return self._protocol.wait(_id_of(command), seconds=seconds)
 
     @_run_flow
     def record(self, command: CommandRecord | str) -> Flow[CommandRecord]:
-        """Return the current record of a command (its record or id)."""
+        """Return the current record of a command, given by its id or an earlier record."""
         return self._protocol.record(_id_of(command))
 
     @_run_flow
     def read(self, path: str, /, **query: str | int) -> Flow[Any]:
         """Return the JSON of a resource; ``path`` is relative to the organization, for example ``incidents/1/``.
 
-        :raises Refused: if the caller may not read it, or it does not exist.
+        :raises Refused: if the resource does not exist, or the caller may not read it.
         :raises Unreachable: if no server responded.
         """
         return self._protocol.read(path, query)
 
     def _arguments(self, request: Request) -> dict[str, Any]:
-        """Return the arguments of ``httpx2.Client.request`` and ``stream``."""
+        """Return the request's arguments for ``httpx2.Client.request`` and ``stream``."""
         return {
             "method": request.method,
             "url": self._base_url + request.path,
@@ -134,9 +135,9 @@ class Tocsin(_Client[httpx2.Client]):
     def follow(self, *, incident: int | str | None = None, last_id: str | None = None) -> Generator[Event, None, None]:
         """Yield every event once, as it happens, and reconnect after an interruption.
 
-        ``incident`` selects the events of one incident (its number). ``last_id`` is the id of the last event already
-        handled; without it, the stream starts with the next event. Close the generator (``contextlib.closing``) to
-        release its connection.
+        ``incident`` selects the events of one incident, given by its number. ``last_id`` is the id of the last event
+        already handled. If it is not set, the stream starts with the next event. Close the generator
+        (``contextlib.closing``) to release its connection.
 
         :raises Refused: if the caller may not follow these events, or loses access.
         """
@@ -190,7 +191,7 @@ class AsyncTocsin(_Client[httpx2.AsyncClient]):
     async def follow(
         self, *, incident: int | str | None = None, last_id: str | None = None
     ) -> AsyncGenerator[Event, None]:
-        """Yield every event once, as :meth:`Tocsin.follow` does; close the generator with ``contextlib.aclosing``."""
+        """Yield every event once, as :meth:`Tocsin.follow` does. Close the generator with ``contextlib.aclosing``."""
         cursor = EventCursor(self._protocol, incident=incident, last_id=last_id)
         while True:
             try:

@@ -13,14 +13,14 @@ class Command:
     """Base class of all commands.
 
     ``type`` is the command's name in the API. ``route`` is the method and the path template of its own endpoint,
-    relative to the organization; a command without one is posted to ``commands/``.
+    relative to the organization. A command without a route is posted to ``commands/``.
     """
 
     type: ClassVar[str]
     route: ClassVar[tuple[str, str] | None] = None
 
     def payload(self) -> dict[str, Any]:
-        """Return the command's JSON fields in camel case, without the optional ones that are not set."""
+        """Return the command's JSON fields in camel case, omitting optional fields that are not set."""
         return _payload(self)
 
     def bulk_item(self) -> dict[str, Any]:
@@ -30,19 +30,19 @@ class Command:
 
 @dataclass(frozen=True)
 class RawCommand(Command):
-    """A command without a class of its own: ``RawCommand("trigger.delete", {"alertRule": "3", "id": "5"})``."""
+    """A command that has no class of its own: ``RawCommand("trigger.delete", {"alertRule": "3", "id": "5"})``."""
 
     type: str  # type: ignore[misc] # an instance attribute here, a class attribute in other commands
     json: Mapping[str, Any] = field(default_factory=dict)
 
     def payload(self) -> dict[str, Any]:
-        """Return the JSON fields that the command was made with."""
+        """Return the JSON fields that were passed to the constructor."""
         return dict(self.json)
 
 
 @dataclass(frozen=True)
 class OpenIncident(Command):
-    """Open an incident on projects (slugs), unless one with the same ``dedup_key`` is open: then return that one."""
+    """Open an incident on projects (slugs), unless one with the same ``dedup_key`` is open, which is then returned."""
 
     type: ClassVar[str] = "incident.open"
     route: ClassVar[tuple[str, str] | None] = ("POST", "incidents/")
@@ -97,7 +97,7 @@ class Unsubscribe(_IncidentCommand):
 
 @dataclass(frozen=True)
 class PostComment(_IncidentCommand):
-    """Comment on an incident and notify ``mentions``: ``"user:12"``, ``"team:1"`` or a username each."""
+    """Comment on an incident and notify all ``mentions``, each of them ``"user:12"``, ``"team:1"`` or a username."""
 
     type: ClassVar[str] = "comment.post"
     route: ClassVar[tuple[str, str] | None] = ("POST", "incidents/{incident}/comments/")
@@ -108,9 +108,9 @@ class PostComment(_IncidentCommand):
 
 @dataclass(frozen=True)
 class EditComment(_IncidentCommand):
-    """Edit the caller's own comment and notify people mentioned for the first time.
+    """Edit one of the caller's own comments and notify people who are mentioned for the first time.
 
-    Without ``mentions``, the comment keeps those it has.
+    If ``mentions`` is not set, the comment keeps its mentions.
     """
 
     type: ClassVar[str] = "comment.edit"
@@ -123,7 +123,7 @@ class EditComment(_IncidentCommand):
 
 @dataclass(frozen=True)
 class DeleteComment(_IncidentCommand):
-    """Delete the caller's own comment."""
+    """Delete one of the caller's own comments."""
 
     type: ClassVar[str] = "comment.delete"
     route: ClassVar[tuple[str, str] | None] = ("DELETE", "incidents/{incident}/comments/{id}/")
@@ -143,7 +143,7 @@ class ReadNotifications(Command):
 
 
 def _payload(instance: Any) -> dict[str, Any]:
-    """Return the JSON fields of a command or of a nested value; ``None`` becomes null in required fields only."""
+    """Return the JSON fields of a command or a nested value. ``None`` becomes null in required fields only."""
     values = ((each, getattr(instance, each.name)) for each in fields(instance))
     return {
         _camel_case(each.name): _json(value) for each, value in values if value is not None or each.default is MISSING

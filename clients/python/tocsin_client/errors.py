@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 
 class TocsinError(Exception):
-    """Base class of all errors of this package."""
+    """Base class of all errors in this package."""
 
 
 class Refused(TocsinError):
-    """tocsin refused the request or the command. The refusal is final: a retry gets the same response.
+    """A refusal of the request or of the command. It is final: a retry gets the same response.
 
     ``status`` and ``body`` are those of the HTTP response. ``command_id`` is set if the command had been accepted and
     was refused when a worker applied it.
@@ -27,16 +27,16 @@ class Refused(TocsinError):
 
     @property
     def field_errors(self) -> dict[str, Any]:
-        """The messages per invalid field; empty if the refusal is not about fields."""
+        """The messages by invalid field, or an empty dictionary if the refusal is not about fields."""
         if not isinstance(self.body, dict) or "detail" in self.body:
             return {}
         return dict(self.body)
 
 
 class Failed(TocsinError):
-    """The server failed: the command is dead or was discarded, or the gateway responded with an error (5xx).
+    """A failure of the server: the command is dead or was discarded, or the gateway responded with an error (5xx).
 
-    ``command`` is the command's record, if the server returned one. Operators of the server see dead commands.
+    ``command`` is the command's record, if the server returned one. The server's operators can see dead commands.
     """
 
     def __init__(self, error: str, *, command: CommandRecord | None = None, command_id: str | None = None) -> None:
@@ -46,9 +46,9 @@ class Failed(TocsinError):
 
 
 class Unreachable(TocsinError):
-    """No server accepted the request within ``patience_seconds``.
+    """The end of all retries: no server accepted the request within ``patience_seconds``.
 
-    A command may have been accepted nevertheless. Post it again with the same ``key``: then it has one effect.
+    The command may have been accepted nevertheless. Posted again with the same ``key``, it still has one effect.
     """
 
     def __init__(self, reason: str, *, key: str | None = None) -> None:
@@ -57,7 +57,10 @@ class Unreachable(TocsinError):
 
 
 class TimedOut(TocsinError):
-    """The commands are accepted and will be applied, but have no outcome yet: wait for ``command_ids`` later."""
+    """A wait that ended too early: the commands will be applied, but have no outcome yet.
+
+    Wait for those in ``command_ids`` later.
+    """
 
     def __init__(self, command_ids: list[str]) -> None:
         super().__init__(f"accepted, but not finished in time: {', '.join(command_ids[:3])}")

@@ -23,7 +23,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
-    """A command's record in the ledger. ``status`` is accepted, applied, rejected, dead or discarded."""
+    """A command's record in the ledger. ``status`` is one of accepted, applied, rejected, dead or discarded."""
 
     id: str
     type: str

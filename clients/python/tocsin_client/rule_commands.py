@@ -12,7 +12,7 @@ from tocsin_client.commands import Command
 
 @dataclass(frozen=True)
 class Action:
-    """A recipient of a trigger: ``Action("email", "team", 3)``, ``Action("webhook", "specific", "https://…")``."""
+    """A recipient to notify: ``Action("email", "team", 3)``, ``Action("webhook", "specific", "https://…")``."""
 
     type: str
     """``email``, ``webhook`` or ``chat``."""
@@ -35,9 +35,9 @@ class Trigger:
 class _OptionalRuleFields(Command):
     resolve_threshold: float | None = None
     threshold_period: int | None = None
-    """Number of consecutive values that must cross a threshold; 1 by default."""
+    """The number of consecutive values that must cross a threshold, 1 by default."""
     comparison_delta: int | None = None
-    """Minutes. If set, a value counts as its percentage of the value this long ago."""
+    """In minutes. If set, thresholds apply to the value as a percentage of the value this long ago."""
     dataset: str | None = None
     query_type: int | None = None
     event_types: Sequence[str] | None = None
@@ -49,7 +49,7 @@ class _OptionalRuleFields(Command):
 
 @dataclass(frozen=True)
 class CreateAlertRule(_OptionalRuleFields):
-    """Create a rule for a metric of one project (its slug). The outcome's body is the rule."""
+    """Create a rule for a metric of one project, given by its slug. The outcome's body is the rule."""
 
     type: ClassVar[str] = "alert_rule.create"
     route: ClassVar[tuple[str, str] | None] = ("POST", "alert-rules/")
@@ -59,9 +59,9 @@ class CreateAlertRule(_OptionalRuleFields):
     aggregate: str
     """For example ``count()``."""
     time_window: int
-    """Minutes."""
+    """In minutes."""
     threshold_type: int
-    """0: values above a threshold trigger the rule; 1: values below it do."""
+    """0 if values above a threshold trigger the rule, 1 if values below it do."""
     triggers: Sequence[Trigger]
     query: str = ""
 
@@ -77,9 +77,9 @@ class UpdateAlertRule(_OptionalRuleFields):
     aggregate: str
     query: str
     time_window: int
-    """Minutes."""
+    """In minutes."""
     threshold_type: int
-    """0: values above a threshold trigger the rule; 1: values below it do."""
+    """0 if values above a threshold trigger the rule, 1 if values below it do."""
     triggers: Sequence[Trigger]
     name: str | None = None
     projects: Sequence[str] | None = None
@@ -97,7 +97,7 @@ class DeleteAlertRule(Command):
 
 @dataclass(frozen=True)
 class SnoozeAlertRule(Command):
-    """Suppress a rule's notifications for ``target`` (``me`` or ``everyone``), until a time or until unsnoozed."""
+    """Suppress a rule's notifications for ``target`` (``me`` or ``everyone``), at most until ``until``."""
 
     type: ClassVar[str] = "alert_rule.snooze"
 
@@ -108,7 +108,7 @@ class SnoozeAlertRule(Command):
 
 @dataclass(frozen=True)
 class UnsnoozeAlertRule(Command):
-    """End a rule's snooze for ``target`` (``me`` or ``everyone``); without a target, end both."""
+    """End a rule's snooze for ``target`` (``me`` or ``everyone``), or both snoozes if no target is set."""
 
     type: ClassVar[str] = "alert_rule.unsnooze"
 
@@ -118,10 +118,10 @@ class UnsnoozeAlertRule(Command):
 
 @dataclass(frozen=True)
 class ObserveMetric(Command):
-    """Submit a value of a rule's metric on a project (its slug); ``None`` means that nothing was counted.
+    """Submit a value of a rule's metric for a project, given by its slug. ``None`` means that nothing was counted.
 
     The outcome's body lists the triggers that ``fired`` and ``resolved``, or the reason why the value was ``ignored``,
-    and the rule's ``incident``.
+    and contains the rule's ``incident``.
     """
 
     type: ClassVar[str] = "metric.observe"
@@ -132,4 +132,4 @@ class ObserveMetric(Command):
     value: float | None
     timestamp: datetime
     comparison_value: float | None = None
-    """The value ``comparison_delta`` minutes earlier, for a rule that compares."""
+    """The value ``comparison_delta`` minutes earlier, for a rule that has a ``comparison_delta``."""

@@ -1,6 +1,6 @@
 """Create the first tables.
 
-Revision: 0001, after nothing. It works with the previous release still running.
+Revision: 0001, after nothing. It can be applied while the previous release is running.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Add the expected version of a command, and the people and teams that a comment has ever mentioned.
 
-Revision: 0002, after 0001. It works with the previous release still running.
+Revision: 0002, after 0001. It can be applied while the previous release is running.
 """
 
 from __future__ import annotations

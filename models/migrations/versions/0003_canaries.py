@@ -1,6 +1,6 @@
-"""Add canaries, and make usernames unique in any case.
+"""Add canaries, and make usernames unique regardless of case.
 
-Revision: 0003, after 0002. It works with the previous release still running.
+Revision: 0003, after 0002. It can be applied while the previous release is running.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ branch_labels = None
 depends_on = None
 
 
-# The previous release keeps usernames unique with a lock; from this revision on the index does.
+# The previous release keeps usernames unique with a lock. From this revision on, an index does.
 ONE_USERNAME = "CREATE UNIQUE INDEX CONCURRENTLY users_username_lower_key ON users (lower(username))"
 
 

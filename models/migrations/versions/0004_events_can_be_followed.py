@@ -1,8 +1,8 @@
-"""Add the writing transaction to events and notifications, for streams.
+"""Add the id of the writing transaction to events and notifications, for streams.
 
-With it a snapshot can serve as the cursor of a stream, so that rows which commit late are not missed.
+It allows a stream to use a snapshot as its cursor, so that rows that are committed late are not missed.
 
-Revision: 0004, after 0003. It works with the previous release still running: the columns have defaults.
+Revision: 0004, after 0003. It can be applied while the previous release is running: the columns have defaults.
 """
 
 from __future__ import annotations

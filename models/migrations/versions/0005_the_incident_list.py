@@ -1,7 +1,7 @@
-"""Add the projection of the incident list: a row per incident and project, which the list filters and orders by.
+"""Add the projection for the incident list: one row per incident and project, which the list filters and sorts by.
 
-Revision: 0005, after 0004. It works with the previous release still running: triggers write the rows, whoever
-writes the incident; existing incidents are copied in small transactions. If interrupted, it can be run again.
+Revision: 0005, after 0004. It can be applied while the previous release is running: triggers write the rows, whichever
+release writes the incident. Existing incidents are copied in small transactions. If interrupted, it can be run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ BATCH = 10_000
 
 EXTENSIONS = ("pg_trgm", "btree_gin", "btree_gist")
 
-# An incident's projects are inserted after the incident, many in one statement.
+# An incident's projects are inserted after the incident, many per statement.
 WRITE_LISTING = """
 CREATE OR REPLACE FUNCTION write_incident_listing() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,7 +1,7 @@
-"""Add the search index of titles and rules: a second row for each row of the incident list, which rarely changes.
+"""Add the search index for titles and rules: a second, rarely changing row for each row of the incident list.
 
-Revision: 0007, after 0006. It works with the previous release still running: triggers on the list write the rows;
-existing rows are copied in small transactions, then indexed. If interrupted, it can be run again.
+Revision: 0007, after 0006. It can be applied while the previous release is running: triggers on the list write the
+rows. Existing rows are copied in small transactions, then indexed. If interrupted, it can be run again.
 """
 
 # ruff: noqa: S608 - the SQL is composed of our own fragments
@@ -19,7 +19,7 @@ depends_on = None
 
 BATCH = 1_000
 
-# The definition of an incident's rule in the incident's generation; the current one if no later generation exists.
+# The definition of an incident's rule in the incident's generation, or the current one if no later one exists.
 SAID = """
 LEFT JOIN alert_rules r ON r.id = i.alert_rule_id
 LEFT JOIN alert_rule_generations g ON g.rule_id = i.alert_rule_id AND g.generation = i.alert_rule_generation
@@ -62,11 +62,11 @@ BEGIN
 END $$
 """
 
-# Hashes keep index entries short; these are the hashes of hash partitioning, equal on every version and platform. The
-# operator ~ turns a project's id into a scope that no organization has. The text around a space finds combinations of
-# common words: "disk full" among titles of which many contain "disk" and many "full". Titles above a length limit get a
-# single key, since each trigram is an index entry. Keys of the rule cannot collide with trigrams, which have three
-# characters or a space in fourth place.
+# Hashes keep index entries short. These are the hash functions for hash partitioning, which do not change between
+# versions. The operator ~ turns a project's id into a scope that no organization has. The text around a space finds
+# combinations of common words, such as "disk full" among titles of which many contain "disk" and many contain "full".
+# Titles above a length limit get a single key, because each trigram is an index entry. Rule keys cannot collide with
+# trigrams, which have three characters, or with text around a space, whose fourth character is a space.
 TITLE_KEYS = """
 CREATE OR REPLACE FUNCTION title_keys(
     organization bigint, project bigint, started timestamptz, folded_title text,
@@ -137,7 +137,7 @@ TRIGGERS = (
     CREATE OR REPLACE TRIGGER incident_listing_titles AFTER INSERT ON incident_listing
     REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION write_incident_titles()
     """,
-    # A change of status does not fire the trigger.
+    # A change to the status does not fire the trigger.
     """
     CREATE OR REPLACE TRIGGER incident_listing_titles_follow AFTER UPDATE ON incident_listing FOR EACH ROW
     WHEN ((OLD.date_started, OLD.folded_title, OLD.alert_rule_id, OLD.alert_rule_generation, OLD.owner_team,
@@ -146,7 +146,7 @@ TRIGGERS = (
                             NEW.owner_team, NEW.environment, NEW.dataset))
     EXECUTE FUNCTION follow_incident_listing()
     """,
-    # A change of who is notified does not fire the trigger.
+    # A change to the recipients does not fire the trigger.
     """
     CREATE OR REPLACE TRIGGER alert_rules_listing AFTER UPDATE ON alert_rules FOR EACH ROW
     WHEN ((OLD.generation, OLD.definition->>'owner_team', OLD.definition->>'environment', OLD.definition->>'dataset')
@@ -252,7 +252,7 @@ def _create_table() -> None:
 
 
 def _index_letters(name: str, table: str, where: sa.TextClause | None = None) -> None:
-    # A short pending list keeps inserts cheap; every search has to read that list.
+    # A pending list makes inserts cheap. It is short because every search has to read it.
     op.create_index(
         name,
         table,

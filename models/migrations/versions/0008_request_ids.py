@@ -1,6 +1,6 @@
-"""Add the request id and trace context of commands, and the request id of events.
+"""Add the request id and trace context to commands, and the request id to events.
 
-Revision: 0008, after 0007. It works with the previous release still running.
+Revision: 0008, after 0007. It can be applied while the previous release is running.
 """
 
 from __future__ import annotations

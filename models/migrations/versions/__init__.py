@@ -1,1 +1,1 @@
-"""The revisions, one module each."""
+"""The schema revisions, one module per revision."""

@@ -1,4 +1,4 @@
-"""The directory as one document, for operators."""
+"""Endpoints with which operators import and export the directory as one document."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from models.enums import OpsRole
 
 
 async def import_directory(context: RequestContext) -> HttpResponse:
-    """Import a directory document, all or nothing; it applies to every later request."""
+    """Import a directory document, either completely or not at all. It applies to every later request."""
     return json_response(200, await context.container.directory.import_document(context.body))
 
 
 async def export_directory(context: RequestContext) -> HttpResponse:
-    """Export the directory as a document that can be imported."""
+    """Export the directory as a document that can be imported again."""
     return json_response(200, await context.container.directory.export_document())
 
 
