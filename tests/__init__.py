@@ -1,1 +1,1 @@
-"""The test suite, one folder per kind of test. Shared builders, brokers and fixtures are in this folder."""
+"""The test suite, one package per kind of test. Shared builders, brokers and fixtures are in this package."""

@@ -1,4 +1,6 @@
-"""Webhook payloads of a real Alertmanager (Debian's 0.25), grouped by alertname and project; its URL is made up."""
+"""Webhook payloads from a real Alertmanager (Debian's 0.25), grouped by alertname and project.
+
+Only the Alertmanager's URL in them is made up."""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any, Final
 _SENT: Final[dict[str, Any]] = json.loads(Path(__file__).with_suffix(".json").read_text())
 
 FIRING, ESCALATED, PARTLY_RESOLVED, RESOLVED, GROUPED_BY_ALL_LABELS, WITHOUT_PROJECT, WITHOUT_NAME = ALL = tuple(_SENT)
-"""Names of the payloads. The first four are the life of one alert group, in order."""
+"""Names of the payloads. The first four follow one alert group from firing to resolved, in order."""
 
 GROUP_KEY: Final = '{}:{alertname="HighLatency", project="p1"}'
 """The ``groupKey`` of the first four payloads."""

@@ -1,6 +1,6 @@
-# kombu ships type hints for only a part of its functions.
+# kombu ships type hints for only some of its functions.
 # mypy: disable-error-code="no-untyped-call"
-"""Valkey and RabbitMQ behind one interface for tests: inspect queues, stop and restart the broker."""
+"""One interface to Valkey and RabbitMQ for tests, which inspect queues and stop and restart the broker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdi
 """Both brokers, as ``params`` of a fixture. All RabbitMQ tests run in one process and share its node."""
 
 QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}
-"""Arguments of a queue that survives a SIGKILL of RabbitMQ. Valkey ignores them."""
+"""Arguments for a queue that survives a SIGKILL of RabbitMQ. Valkey ignores them."""
 
 UNREACHABLE_BROKER: Final = "redis+socket:///nowhere/valkey.sock"
 """A BROKER_URL that nothing listens on, for processes that must work without a broker."""
@@ -36,7 +36,7 @@ def broker_params(*, valkey_group: str) -> list[Any]:
 
 
 def broker_settings(broker_url: str, **variables: str) -> BrokerSettings:
-    """Return the settings for a BROKER_URL and more environment variables."""
+    """Return the broker settings for a BROKER_URL and additional environment variables."""
     return BrokerSettings.model_validate({"BROKER_URL": broker_url} | variables)
 
 
@@ -50,7 +50,7 @@ class ReceivedMessage(NamedTuple):
 
 
 class Broker(ABC):
-    """The broker of one test, empty at first."""
+    """The broker for one test, empty at first."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -60,7 +60,7 @@ class Broker(ABC):
         return broker_settings(self.url)
 
     def connection(self) -> Connection:
-        """Open a connection with the settings that the product uses."""
+        """Open a connection with the production settings."""
         connection: Connection = make_app(self.settings).connection_for_write()
         return connection
 
@@ -74,7 +74,7 @@ class Broker(ABC):
 
     @abstractmethod
     def parked_count(self) -> int:
-        """Return how many malformed messages the transport has parked."""
+        """Return the number of malformed messages that the transport has parked."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -142,7 +142,7 @@ class RabbitBroker(Broker):
         received: list[Any] = []
         with self.connection() as connection:
             channel = connection.default_channel
-            # Without this limit, messages that arrive meanwhile would be consumed, too, and lost.
+            # Without this limit, messages that arrive in the meantime would also be consumed, and lost.
             channel.basic_qos(0, count, False)
             channel.basic_consume(queue, callback=received.append)
             while len(received) < count:

@@ -1,6 +1,6 @@
 """Builders that insert rows with realistic defaults directly into the tables.
 
-Every builder takes a connection first and returns the id of the new row. Names that a test does not give are numbered
+Every builder takes a connection first and returns the id of the new row. Names that a test does not set are numbered
 and therefore unique. Extra keyword arguments are column values.
 """
 
@@ -56,7 +56,9 @@ def a_member(
     inactive_teams: Iterable[int] = (),
     **facts: Any,
 ) -> int:
-    """Insert a user and make it a member; return the user's id. Memberships of `inactive_teams` are deactivated."""
+    """Insert a user who is a member of the organization; return the user's id.
+
+    Memberships in `inactive_teams` are inactive."""
     user = a_user(connection, **facts)
     add_member(connection, organization, user, role=role, teams=teams, inactive_teams=inactive_teams)
     return user
@@ -100,7 +102,7 @@ def an_incident(
     subscribers: Iterable[int] = (),
     **facts: Any,
 ) -> int:
-    """Insert an open incident; without `projects`, on a new project."""
+    """Insert an open incident, on a new project unless `projects` are given; return its id."""
     number = next(_numbers)
     incident = _insert(
         connection,
@@ -139,7 +141,7 @@ def a_comment(
     mentioning: Sequence[int] = (),
     mentioning_teams: Sequence[int] = (),
 ) -> int:
-    """Insert a comment with the events that its handler emits; return the activity's id. Subscribes nobody."""
+    """Insert a comment with the events that its handler emits, but subscribe nobody; return the activity's id."""
     activity = _insert(
         connection,
         activities,
@@ -162,7 +164,7 @@ def a_comment(
 def an_event(
     connection: Connection, incident: int, event: Event, *, by: int | None = None, sequence: int | None = None
 ) -> UUID:
-    """Insert an event about an incident, by default with the next number of its sequence."""
+    """Insert an event about an incident, by default with the incident's next sequence number."""
     row = connection.execute(
         select(incidents.c.identifier, incidents.c.organization_id, incidents.c.event_sequence, organizations.c.slug)
         .join(organizations, organizations.c.id == incidents.c.organization_id)
@@ -210,7 +212,7 @@ def an_alert_rule(
     triggers: Iterable[Trigger] | None = None,
     **facts: Any,
 ) -> int:
-    """Insert an alert rule; without `projects`, on a new project.
+    """Insert an alert rule, on a new project unless `projects` are given; return its id.
 
     `facts` are columns of the table or, failing that, fields of the definition.
     """
@@ -232,7 +234,7 @@ def an_alert_rule(
 
 
 def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **fields: Any) -> Definition:
-    """Return a rule's definition, by default: more than 100 errors are critical, without actions."""
+    """Return a rule's definition; by default, more than 100 errors are critical and there are no actions."""
     defaults: dict[str, Any] = {
         "name": "Errors", "query_type": QueryType.ERROR, "dataset": "events", "query": "level:error",
         "aggregate": "count()", "event_types": ("error",), "time_window": 10, "environment": None,
@@ -244,7 +246,7 @@ def a_definition(*own: Trigger, triggers: Iterable[Trigger] | None = None, **fie
 
 
 FIRST_BUILT_ID = 1_000_000
-"""The lowest id of built triggers and actions, above every id that the product assigns in a test."""
+"""The lowest id for the triggers and actions built here, above every id that the product assigns in a test."""
 
 
 def a_trigger(label: str = "critical", threshold: float = 100.0, *actions: Action, **facts: Any) -> Trigger:
@@ -269,7 +271,7 @@ def an_accepted_command(
     retry_in: timedelta | None = None,
     **facts: Any,
 ) -> UUID:
-    """Insert an accepted command; with `retry_in`, its next attempt is due only then."""
+    """Insert an accepted command; with `retry_in`, its next attempt is due only after that time."""
     id_ = new_id()
     row = NewCommand(
         id=id_,

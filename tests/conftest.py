@@ -27,7 +27,7 @@ from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
 from workers.stack.servers import EmbeddedServers, embedded_servers
 
-# Collecting thousands of tests allocates objects that all stay alive; garbage collection would only double the time.
+# Collecting thousands of tests allocates objects that all stay alive. Garbage collection would only double the time.
 gc.disable()
 
 _EMPTY_TEMPLATE = "empty"
@@ -36,7 +36,7 @@ _numbers = count(1)
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run three workers per two cores, because many tests wait for other processes; at most eight."""
+    """Run three workers per two cores, but at most eight: many tests wait for other processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores * 3 // 2, 8)
 
@@ -47,10 +47,10 @@ _BROKER_FIXTURES = {"broker", "valkey", "rabbitmq", "rabbitmq_node", "system"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the servers that they need, and run the fault tests one after the other in one process."""
+    """Mark tests by the servers they need, and run the fault tests one after another in one process."""
     tests = Path(__file__).parent
     for item in items:
-        # Doctests of the packages are collected with this file, too.
+        # The packages' doctests also pass through this hook.
         folder = item.path.relative_to(tests).parts[0] if item.path.is_relative_to(tests) else ""
         fixtures = set(getattr(item, "fixturenames", ()))
         if fixtures & _BROKER_FIXTURES:
@@ -73,7 +73,7 @@ def pytest_collection_finish() -> None:
 
 @dataclass(frozen=True)
 class Database:
-    """The migrated database of one test. ``url`` has the form of DATABASE_URL."""
+    """The migrated database for one test. ``url`` has the format of DATABASE_URL."""
 
     url: str
     engine: Engine
@@ -90,7 +90,7 @@ def servers() -> Iterator[EmbeddedServers]:
 def maintenance(servers: EmbeddedServers) -> Engine:
     """An autocommit engine that creates and drops databases.
 
-    It has created two templates: a migrated, empty one, and one with the directory of :class:`Acme`.
+    Two template databases exist: one that is migrated but empty, and one with the directory of :class:`Acme`.
     """
     engine = create_engine(_with_driver(servers.database_url), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     _execute(engine, f"CREATE DATABASE {_EMPTY_TEMPLATE}")
@@ -108,7 +108,7 @@ class BackgroundTasks:
         self._futures: list[Future[None]] = []
 
     def submit(self, work: Callable[..., None], *arguments: object) -> None:
-        """Run `work` after the tasks submitted before it."""
+        """Queue `work` to run after all tasks submitted before it."""
         self._futures.append(self._executor.submit(work, *arguments))
 
     def wait(self) -> None:
@@ -120,7 +120,7 @@ class BackgroundTasks:
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[BackgroundTasks]:
-    """Tasks that run while the next tests do; an error in one fails the session's teardown."""
+    """Tasks that run in the background of the next tests; an error in one fails the session's teardown."""
     with ThreadPoolExecutor(1) as executor:
         tasks = BackgroundTasks(executor)
         yield tasks
@@ -129,33 +129,33 @@ def background() -> Iterator[BackgroundTasks]:
 
 @pytest.fixture
 def quiet_servers(servers: EmbeddedServers, background: BackgroundTasks) -> EmbeddedServers:
-    """The servers after all background tasks have ended, for tests that stop them or measure them."""
+    """The servers once all background tasks have ended, for tests that stop the servers or measure their work."""
     background.wait()
     return servers
 
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest, maintenance: Engine, background: BackgroundTasks) -> Iterator[Database]:
-    """A fresh migrated database; with the directory of :class:`Acme` if the test uses the fixture ``acme``."""
+    """A fresh, migrated database, with the directory of :class:`Acme` if the test uses the fixture ``acme``."""
     name, template = f"test_{next(_numbers)}", _ACME_TEMPLATE if "acme" in request.fixturenames else _EMPTY_TEMPLATE
     _execute(maintenance, f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     url = maintenance.url.set(database=name)
     engine = create_engine(url)
     yield Database(url.set(drivername="postgresql").render_as_string(hide_password=False), engine)
     engine.dispose()
-    # While a session is still connected, the server waits 0.1 s before it checks again.
+    # If a session is still connected, DROP DATABASE waits 0.1 s before it checks again.
     background.submit(_drop, maintenance, name)
 
 
 @pytest.fixture
 def harness(database: Database) -> Harness:
-    """A harness on an empty database, or on that of :class:`Acme` if the test uses the fixture ``acme``."""
+    """A harness on an empty database, or on one with :class:`Acme` if the test uses the fixture ``acme``."""
     return Harness(database.url, database.engine)
 
 
 @pytest.fixture
 def acme(harness: Harness) -> Acme:
-    """The small organization, in the harness's database."""
+    """The organization acme, in the harness's database."""
     return Acme(harness.engine)
 
 
@@ -180,7 +180,9 @@ def rabbitmq(rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
 
 
 def _memory_directory(cleanup: ExitStack) -> Path | None:
-    """Create a directory in memory, where copying a database is ten times as fast; ``None`` without 1 GiB free."""
+    """Create a directory in memory; return ``None`` if less than 1 GiB is free.
+
+    Copying a database there is ten times as fast."""
     memory = Path("/dev/shm")
     if not memory.is_dir() or shutil.disk_usage(memory).free < 1 << 30:
         return None

@@ -1,4 +1,4 @@
-"""Accept and apply commands on a real database, in the test's process and without a broker."""
+"""A harness that accepts and applies commands on a real database, in the test's process and without a broker."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from workers.apply.applier import Applier, BatchResult
 
 @dataclass
 class Harness:
-    """Accepts commands as a gateway does and applies them with a worker's :class:`Applier`.
+    """A gateway and a worker in one: accepts commands into the ledger and applies them with an :class:`Applier`.
 
-    ``results`` are the results of the committed batches.
+    ``results`` holds the result of each committed batch.
     """
 
     url: str
@@ -43,7 +43,7 @@ class Harness:
         subject: str | None = None,
         expected_version: int | None = None,
     ) -> UUID:
-        """Insert a command into the ledger; return its id."""
+        """Insert a command into the ledger; return the command's id."""
         row = _row(command, organization=organization, token=token, user=user)
         row = row._replace(subject=subject or row.subject, expected_version=expected_version)
         with self.engine.begin() as connection:
@@ -53,7 +53,7 @@ class Harness:
     def accept_all(
         self, submitted: Sequence[Command], *, organization: int, token: int | None, user: int | None = None
     ) -> list[UUID]:
-        """Insert commands into the ledger in one statement, as a bulk request does; return their ids in order."""
+        """Insert commands into the ledger in one statement, as for a bulk request; return the ids in order."""
         rows = [_row(command, organization=organization, token=token, user=user) for command in submitted]
         with self.engine.begin() as connection:
             accept_commands(connection, rows)
@@ -73,14 +73,14 @@ class Harness:
         )
 
     def apply(self) -> None:
-        """Apply every command that is due, in as many batches as that takes."""
+        """Apply every command that is due, in as many batches as necessary."""
         tasks: list[tuple[str, ...]] = [()]
         applier = self.applier(request_continuation=lambda: tasks.append(()))
         while tasks:
             applier.drain(tasks.pop())
 
     def ledger_row(self, id_: UUID) -> dict[str, Any]:
-        """Return the ledger's row of a command."""
+        """Return a command's row in the ledger."""
         with self.engine.connect() as connection:
             return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
 
@@ -92,12 +92,12 @@ class Harness:
         return row["outcome_status"], row["outcome_body"]
 
     def subscribers(self) -> dict[int, str]:
-        """Return the reason of every subscription, by user id."""
+        """Return the reason for every subscription, by user id."""
         with self.engine.connect() as connection:
             return {row.user_id: row.reason for row in connection.execute(select(subscriptions))}
 
     def row_counts(self) -> dict[str, int]:
-        """Return the number of rows in every table of incident data."""
+        """Return the number of rows in every table of incident data, by table."""
         data = (
             tables.incident.incidents,
             tables.activity.activities,

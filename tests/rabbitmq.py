@@ -1,7 +1,7 @@
 """A private RabbitMQ node that tests may fill, disconnect, kill and restart.
 
-It shares only the installed program with the machine: files, ports, cookie and name server are its own. A RabbitMQ
-that already runs on the machine may hold queues of the same names, if its owner uses tocsin.
+The node uses the installed program, but its own files, ports, cookie and name server: a RabbitMQ that already runs on
+the machine may have queues with the same names, if its owner uses tocsin.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
 
 
 def find_rabbitmq_server() -> Path | None:
-    """Return the server's start script, or ``None`` if it is not installed.
+    """Return the path of the server's start script, or ``None`` if RabbitMQ is not installed.
 
     Debian's wrapper in the PATH is avoided, because it switches to another account.
     """
@@ -72,7 +72,7 @@ class RabbitMQ(ManagedProcess):
                 "RABBITMQ_LOG_BASE": str(directory),
                 "RABBITMQ_SCHEMA_DIR": str(directory / "schema"),
                 "RABBITMQ_GENERATED_CONFIG_DIR": str(directory / "config"),
-                # Makes the start script exec the server instead of staying as its parent.
+                # Makes the start script exec the server instead of remaining as its parent.
                 "RUNNING_UNDER_SYSTEMD": "1",
             },
         )
@@ -88,7 +88,7 @@ class RabbitMQ(ManagedProcess):
 
     @contextmanager
     def running(self) -> Iterator[RabbitMQ]:
-        """Run the node and its name server while the block lasts."""
+        """Run the node and its name server for the duration of the block."""
         with ExitStack() as undo:
             for process in (self._names, self):
                 undo.callback(process.kill)
@@ -98,7 +98,7 @@ class RabbitMQ(ManagedProcess):
             yield self
 
     def is_ready(self) -> bool:
-        """Whether the node accepts AMQP connections and its management API answers."""
+        """Return whether the node accepts AMQP connections and its management API responds."""
         try:
             with socket.create_connection(("127.0.0.1", self._ports["amqp"]), timeout=1):
                 return self._client.get("/overview").is_success
@@ -106,7 +106,7 @@ class RabbitMQ(ManagedProcess):
             return False
 
     def crash(self) -> None:
-        """Flush all declarations to disk and kill the node with SIGKILL.
+        """Flush all declarations to disk, then kill the node with SIGKILL.
 
         RabbitMQ writes the name of a new quorum queue to disk within a second. A queue whose name was not written
         never elects a leader again (docs/operations.md, "leader not known").
@@ -136,7 +136,7 @@ class RabbitMQ(ManagedProcess):
             self.management_request("DELETE", f"/vhosts/{host}")
 
     def management_request(self, method: str, path: str, json: Any = None) -> Any:
-        """Send a request to the management API below ``/api``; return the decoded JSON, ``None`` without a body.
+        """Send a request to the management API below ``/api``; return the decoded JSON, or ``None`` without a body.
 
         :raises httpx.HTTPStatusError: when the status is an error.
         """

@@ -1,4 +1,4 @@
-"""Request bodies of an alert rule on project p1 and of its triggers."""
+"""Request bodies for an alert rule on project p1 and for the rule's triggers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TLS-terminating proxy for servers built without TLS, like a load balancer or a sidecar."""
+"""A proxy that terminates TLS for servers built without it, like a load balancer or a sidecar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wait for conditions instead of sleeping for fixed times."""
+"""Helpers that wait for a condition instead of sleeping for a fixed time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ GROWTH: Final = 1.4
 def eventually(condition: Callable[[], T], within_seconds: float = 30) -> T:
     """Poll `condition` until it returns a true value, and return that value.
 
-    :raises AssertionError: when the time is over.
+    :raises AssertionError: when the condition is still false after `within_seconds`.
     """
     deadline = time.monotonic() + within_seconds
     pause = FIRST_PAUSE_SECONDS
     while not (result := condition()):
         assert time.monotonic() < deadline, f"still false after {within_seconds} s: {condition}"
         time.sleep(pause)
-        # Polling takes CPU time away from the processes under test.
+        # Polling takes CPU time from the processes under test.
         pause = min(GROWTH * pause, LONGEST_PAUSE_SECONDS)
     return result

@@ -1,1 +1,1 @@
-"""Tests of the Python client against real gateways, also over faulty connections."""
+"""Tests for the Python client against real gateways, also over faulty connections."""

@@ -17,7 +17,7 @@ __all__ = ["acme", "busy_worker", "gateway", "ledger", "settings", "worker"]
 
 
 class BlockingAdapter:
-    """The interface of :class:`Tocsin` on an :class:`AsyncTocsin`, which runs in an event loop of its own."""
+    """An :class:`AsyncTocsin` in its own event loop, behind the interface of :class:`Tocsin`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._runner = asyncio.Runner()
@@ -56,7 +56,7 @@ Connect = Callable[..., Any]
 
 @pytest.fixture(params=[Tocsin, BlockingAdapter], ids=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """Make clients of either kind; they are closed after the test."""
+    """A function that creates clients, synchronous or asynchronous by parameter; they are closed after the test."""
     with ExitStack() as clients:
 
         def make_client(url: str, token: str = "dev-mem", **kwargs: Any) -> Any:

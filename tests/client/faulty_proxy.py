@@ -21,7 +21,7 @@ _RESPONSES = {
 
 
 class FaultyProxy:
-    """A proxy that applies the next of ``faults`` to each connection, and forwards the connections after them."""
+    """A proxy that applies one of ``faults`` to each connection, in order, and forwards all later connections."""
 
     def __init__(self, url: str, faults: Iterable[str]) -> None:
         self._faults = iter(faults)
@@ -30,7 +30,7 @@ class FaultyProxy:
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._clients: set[socket.socket] = set()
         self.connections: list[str | None] = []
-        """The fault of each connection so far, ``None`` if it was forwarded."""
+        """The fault applied to each connection so far; ``None`` if the connection was forwarded."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def forward_to(self, url: str) -> None:

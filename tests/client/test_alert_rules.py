@@ -1,4 +1,4 @@
-"""Create, change, snooze and delete alert rules with the client, and send their values."""
+"""The client creates, updates, snoozes and deletes alert rules, and sends observed values."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_created_rule_has_the_fields_of_its_command(mem: Any) -> None:
     assert [(action["type"], action["targetIdentifier"]) for action in critical["actions"]] == [("email", "12")]
 
 
-def test_values_open_and_close_the_incident_of_a_rule(mem: Any, bot: Any) -> None:
+def test_observed_values_open_and_close_a_rules_incident(mem: Any, bot: Any) -> None:
     rule = mem.post(ERRORS).body["id"]
 
     high = bot.post(ObserveMetric(rule, "p1", 120, NOON))

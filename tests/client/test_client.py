@@ -1,4 +1,4 @@
-"""Post commands one by one and in bulk, wait for outcomes, and have one effect over faulty connections."""
+"""The client posts commands singly and in bulk, waits for outcomes, and applies each once over faulty connections."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_command_without_an_endpoint_of_its_own_is_posted_in_bulk(mem: Any, bu
     assert (outcome.status, outcome.body["comment"]) == (201, "Again.")
 
 
-def test_an_incident_can_be_named_by_its_deduplication_key(
+def test_a_command_can_identify_its_incident_by_deduplication_key(
     connect: Connect, gateway: Gateway, busy_worker: Worker
 ) -> None:
     bot = connect(gateway.url, "dev-bot")
@@ -80,7 +80,7 @@ def test_submit_returns_at_once_and_the_outcome_can_be_awaited_later(mem: Any, w
     assert mem.record(record).status == "applied"
 
 
-def test_a_command_that_times_out_is_accepted_nevertheless(mem: Any, worker: Worker) -> None:
+def test_a_command_is_still_applied_if_waiting_for_its_outcome_times_out(mem: Any, worker: Worker) -> None:
     with pytest.raises(TimedOut) as timed_out:
         mem.post(LOOK, wait=0)
     worker.apply()
@@ -107,7 +107,7 @@ def test_every_incident_command_is_applied(mem: Any, busy_worker: Worker) -> Non
     assert outcomes[4].body["status"] == 2
 
 
-def test_read_returns_the_json_of_a_resource(mem: Any) -> None:
+def test_read_returns_a_resource_as_decoded_json(mem: Any) -> None:
     assert mem.read("incidents/1/")["identifier"] == "1"
     assert [member["user"]["username"] for member in mem.read("members/", query="ana")] == ["ana"]
 
@@ -128,7 +128,7 @@ def test_a_refusal_names_the_invalid_fields(mem: Any) -> None:
     assert refused.value.command_id is None
 
 
-def test_a_refusal_of_an_accepted_command_names_the_command(mem: Any, busy_worker: Worker) -> None:
+def test_the_refusal_of_an_accepted_command_contains_the_command_id(mem: Any, busy_worker: Worker) -> None:
     with pytest.raises(Refused) as refused:
         mem.post(PostComment(99, "Anybody?"))
 
@@ -141,14 +141,14 @@ def test_a_bad_token_is_refused(connect: Connect, gateway: Gateway) -> None:
         connect(gateway.url, "nobody").post(LOOK)
 
 
-def test_a_redirect_is_a_refusal_and_is_not_followed(connect: Connect, gateway: Gateway) -> None:
+def test_a_redirect_is_not_followed_but_raised_as_a_refusal(connect: Connect, gateway: Gateway) -> None:
     with pytest.raises(Refused) as refused:
         connect(gateway.url).read("incidents/1")
 
     assert refused.value.status in (307, 404)
 
 
-def test_a_key_of_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
+def test_reusing_the_idempotency_key_of_another_request_is_refused(mem: Any, busy_worker: Worker) -> None:
     mem.post(LOOK, key="mine")
 
     with pytest.raises(Refused, match="422"):
@@ -166,7 +166,7 @@ def test_waiting_for_a_dead_command_raises_failed(mem: Any, ledger: Engine) -> N
     assert failed.value.command == mem.record(record)
 
 
-def test_an_unreachable_server_raises_with_the_idempotency_key(connect: Connect) -> None:
+def test_the_error_for_an_unreachable_server_contains_the_idempotency_key(connect: Connect) -> None:
     client = connect("http://127.0.0.1:9", patience_seconds=0.5)
 
     with pytest.raises(Unreachable, match="ConnectError") as unreachable:
@@ -175,11 +175,11 @@ def test_an_unreachable_server_raises_with_the_idempotency_key(connect: Connect)
     assert unreachable.value.key == "mine"
 
 
-# --- one effect ------------------------------------------------------------------------------------------------
+# --- applied once ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [CUT_OFF, DROPPED, UNAVAILABLE, RATE_LIMITED])
-def test_a_post_over_a_faulty_connection_has_one_effect(
+def test_a_post_over_a_faulty_connection_is_applied_once(
     connect: Connect, gateway: Gateway, busy_worker: Worker, ledger: Engine, fault: str
 ) -> None:
     with faulty_proxy(gateway.url, fault, fault) as proxy:
@@ -222,7 +222,7 @@ def test_bulk_without_wait_returns_accepted_commands(mem: Any, worker: Worker, a
     assert len(timed_out.value.command_ids) == 1
 
 
-def test_an_invalid_bulk_item_is_named_by_its_index(mem: Any) -> None:
+def test_the_error_for_an_invalid_bulk_item_contains_its_index(mem: Any) -> None:
     with pytest.raises(Refused) as refused:
         mem.bulk([LOOK, RawCommand("no.such", {})])
 

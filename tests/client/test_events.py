@@ -1,4 +1,4 @@
-"""Follow events with the client: every event once, across restarts and broken connections."""
+"""The client follows events and receives each once, across restarts and broken connections."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Follower:
         assert not self._thread.is_alive()
 
 
-def test_follow_yields_events_in_order_after_the_last_id(
+def test_follow_yields_the_events_after_the_last_id_in_order(
     connect: Connect, gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     before = record_event(ledger, incident)
@@ -102,7 +102,7 @@ def test_a_gateway_restart_neither_loses_nor_repeats_events(
         client = connect(proxy.url)
         follower = Follower(client.follow())
         eventually(lambda: broadcaster_of(old).stream_count)
-        # The gateway stops before the client has received an event: the next one must not be lost either.
+        # The gateway stops before the client has received any event. The next event must not be lost either.
         old.stop()
         ids = [str(record_event(ledger, incident, "during the restart"))]
         with running_gateway(second) as new:

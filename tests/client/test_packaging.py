@@ -1,4 +1,4 @@
-"""The client as a distribution: its README, and its wheel without the server."""
+"""The client's distribution: the README's examples run, and the wheel works without the server."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_wheel_works_without_the_server(wheel: Path, tmp_path: Path) -> None
     script = (
         "import sys, importlib.util\n"
         f"sys.path.insert(0, {str(wheel)!r})\n"
-        # Finders of editable installs would find the server.
+        # An editable install's finder would find the server.
         "sys.meta_path = [each for each in sys.meta_path if 'editable' not in repr(each)]\n"
         "import tocsin_client\n"
         f"assert tocsin_client.__file__.startswith({str(wheel)!r}), tocsin_client.__file__\n"

@@ -1,1 +1,1 @@
-"""Who is notified of what, and by which rule: the notifier with its planner and audiences."""
+"""Tests for the notifier, its planner and its audiences: who is notified of what, and why."""

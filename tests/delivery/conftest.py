@@ -1,4 +1,4 @@
-"""Fixtures of an organization with an incident, whose notifications tests plan."""
+"""Fixtures for tests that plan notifications: an organization with an incident."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.notify.notifier import Notifier
 
 @dataclass
 class Scene:
-    """An organization with a project, its team, an incident, and a member of the team as author of comments."""
+    """An organization with a project, the project's team, an incident, and a team member who writes the comments."""
 
     engine: Engine
     organization: int
@@ -27,7 +27,7 @@ class Scene:
     author: int
 
     def post_comment(self, **comment: Any) -> int:
-        """Insert a comment by the author with its events; return the activity's id."""
+        """Insert a comment by the author, with the comment's events; return the activity's id."""
         with self.engine.begin() as connection:
             return a_comment(connection, self.incident, by=self.author, **comment)
 
@@ -40,11 +40,11 @@ class Scene:
             pass
 
     def notified(self) -> dict[int, str]:
-        """Return the reason of every person's inbox item, by user id."""
+        """Return the reason for each person's inbox item, by user id."""
         return {row.user_id: row.reason for row in self.rows("SELECT user_id, reason FROM notifications")}
 
     def decisions(self) -> dict[int, tuple[str, str]]:
-        """Return outcome and rule of every decision, by user id."""
+        """Return the outcome and the rule of every notification decision, by user id."""
         rows = self.rows("SELECT user_id, outcome, rule FROM notification_decisions")
         return {row.user_id: (row.outcome, row.rule) for row in rows}
 
@@ -78,6 +78,6 @@ def scene(database: Database) -> Scene:
 
 @pytest.fixture
 def closed_scene(database: Database) -> Scene:
-    """A scene in an organization whose members have access only to the projects of their teams."""
+    """A scene in an organization whose members can access only their own teams' projects."""
     with database.engine.begin() as connection:
         return a_scene(connection, database.engine, open_membership=False)

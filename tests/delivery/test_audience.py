@@ -1,4 +1,4 @@
-"""Who is notified of a comment, and by which rule."""
+"""Who is notified of a comment, and why."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_author_is_never_notified_of_their_own_comment(scene: Scene) -> None
     assert scene.decisions() == {scene.author: ("suppressed", "author")}
 
 
-def test_the_strongest_reason_wins_and_makes_one_item(scene: Scene) -> None:
+def test_a_person_notified_for_several_reasons_gets_one_item_with_the_strongest(scene: Scene) -> None:
     ana = a_person(scene, teams=[scene.team], subscribed=True)
     ben = a_person(scene, teams=[scene.team], subscribed=True)
     scene.post_comment(mentioning=[ana, ana], mentioning_teams=[scene.team, scene.team])
@@ -93,7 +93,7 @@ def test_the_strongest_reason_wins_and_makes_one_item(scene: Scene) -> None:
     assert len(scene.rows("SELECT 1 FROM notifications")) == 2
 
 
-def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> None:
+def test_an_inbox_item_refers_to_the_comment_whatever_its_reason(scene: Scene) -> None:
     ana = a_person(scene)
     activity = scene.post_comment(mentioning=[ana])
 
@@ -102,7 +102,7 @@ def test_the_item_refers_to_the_comment_whatever_the_reason(scene: Scene) -> Non
     assert scene.rows("SELECT event_type, activity_id FROM notifications") == [(CommentPosted.type, activity)]
 
 
-def test_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
+def test_a_person_with_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         a_member(connection, scene.organization, inactive_teams=[scene.team])
     scene.post_comment(mentioning_teams=[scene.team])
@@ -112,7 +112,7 @@ def test_an_inactive_team_membership_is_not_notified(scene: Scene) -> None:
     assert scene.notified() == {}
 
 
-def test_an_inactive_member_of_a_mentioned_team_gets_no_decision(scene: Scene) -> None:
+def test_an_inactive_user_on_a_mentioned_team_is_not_notified(scene: Scene) -> None:
     a_person(scene, teams=[scene.team], is_active=False)
     scene.post_comment(mentioning_teams=[scene.team])
 
@@ -122,7 +122,7 @@ def test_an_inactive_member_of_a_mentioned_team_gets_no_decision(scene: Scene) -
     assert scene.unplanned() == set()
 
 
-def test_a_mentioned_team_of_another_organization_notifies_nobody(scene: Scene) -> None:
+def test_mentioning_a_team_of_another_organization_notifies_nobody(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         other = an_organization(connection)
         team = a_team(connection, other)
@@ -135,7 +135,7 @@ def test_a_mentioned_team_of_another_organization_notifies_nobody(scene: Scene) 
     assert scene.notified() == {}
 
 
-def test_an_inactive_subscriber_is_suppressed_and_unsubscribed(scene: Scene) -> None:
+def test_an_inactive_subscriber_is_unsubscribed_and_not_notified(scene: Scene) -> None:
     ana = a_person(scene, subscribed=True, is_active=False)
     scene.post_comment()
 
@@ -145,7 +145,7 @@ def test_an_inactive_subscriber_is_suppressed_and_unsubscribed(scene: Scene) -> 
     assert unsubscribed(scene) == [ana]
 
 
-def test_a_subscriber_who_left_the_organization_is_suppressed_and_unsubscribed(scene: Scene) -> None:
+def test_a_subscriber_who_left_the_organization_is_unsubscribed_and_not_notified(scene: Scene) -> None:
     with scene.engine.begin() as connection:
         ana = a_user(connection)
         a_subscription(connection, scene.incident, ana)
@@ -170,7 +170,7 @@ def test_in_a_closed_organization_only_people_with_project_access_are_notified(c
     assert unsubscribed(closed_scene) == [outsider]
 
 
-def test_access_to_one_project_of_the_incident_is_enough(closed_scene: Scene) -> None:
+def test_access_to_one_of_the_incidents_projects_is_enough_to_be_notified(closed_scene: Scene) -> None:
     with closed_scene.engine.begin() as connection:
         elsewhere = a_project(connection, closed_scene.organization)
         closed_scene.incident = an_incident(
@@ -206,7 +206,7 @@ def test_an_author_without_access_is_unsubscribed(scene: Scene) -> None:
     assert unsubscribed(scene) == [scene.author]
 
 
-def test_a_person_without_a_subscription_is_not_unsubscribed(scene: Scene) -> None:
+def test_a_mentioned_person_who_is_not_subscribed_gets_no_unsubscribe_command(scene: Scene) -> None:
     ana = a_person(scene, is_active=False)
     scene.post_comment(mentioning=[ana])
 
@@ -216,7 +216,7 @@ def test_a_person_without_a_subscription_is_not_unsubscribed(scene: Scene) -> No
     assert unsubscribed(scene) == []
 
 
-def test_two_comments_unsubscribe_a_person_once(scene: Scene) -> None:
+def test_a_person_without_access_is_unsubscribed_only_once_for_two_comments(scene: Scene) -> None:
     ana = a_person(scene, subscribed=True, is_active=False)
     scene.post_comment()
     scene.post_comment()
@@ -246,7 +246,7 @@ def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> No
     ]
 
 
-def test_an_event_without_a_person_as_actor_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
+def test_an_event_whose_actor_is_not_a_person_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
     a_person(scene, subscribed=True)
     a_person(scene, subscribed=True, is_active=False)
     with scene.engine.begin() as connection:
@@ -270,7 +270,7 @@ def test_a_mentioned_account_that_was_deleted_is_skipped(scene: Scene) -> None:
     assert scene.unplanned() == set()
 
 
-def test_a_subscription_made_before_planning_counts(scene: Scene) -> None:
+def test_a_person_who_subscribes_before_a_comment_is_planned_is_notified_of_it(scene: Scene) -> None:
     scene.post_comment()
     ana = a_person(scene, subscribed=True)
 

@@ -70,7 +70,7 @@ def test_a_status_change_without_an_author_notifies_nobody(scene: Scene) -> None
     assert scene.unplanned() == set()
 
 
-def test_an_edit_notifies_only_the_newly_mentioned(scene: Scene) -> None:
+def test_an_edit_notifies_only_newly_mentioned_people(scene: Scene) -> None:
     person, other = a_subscriber(scene), a_subscriber(scene)
     comment = scene.post_comment(mentioning=[person])
     scene.plan()
@@ -83,7 +83,7 @@ def test_an_edit_notifies_only_the_newly_mentioned(scene: Scene) -> None:
     assert len(items(scene)) == 2
 
 
-def test_the_item_of_an_edit_refers_to_the_edit(scene: Scene) -> None:
+def test_an_inbox_item_created_by_an_edit_refers_to_the_edit(scene: Scene) -> None:
     comment = scene.post_comment()
     scene.plan()
     with scene.engine.begin() as connection:
@@ -115,7 +115,7 @@ def delete_comment(scene: Scene, comment: int) -> None:
     record_events(scene, CommentDeleted(comment), by=scene.author)
 
 
-def test_deleting_a_comment_retracts_its_items(scene: Scene) -> None:
+def test_deleting_a_comment_retracts_its_inbox_items(scene: Scene) -> None:
     a_subscriber(scene)
     kept, gone = scene.post_comment(), scene.post_comment()
     scene.plan()
@@ -127,7 +127,7 @@ def test_deleting_a_comment_retracts_its_items(scene: Scene) -> None:
     assert {row.activity_id: row.retracted for row in rows} == {kept: False, gone: True}
 
 
-def test_a_comment_deleted_before_planning_leaves_one_retracted_item(scene: Scene) -> None:
+def test_a_comment_deleted_before_planning_creates_only_a_retracted_inbox_item(scene: Scene) -> None:
     a_subscriber(scene)
     delete_comment(scene, scene.post_comment())
 

@@ -1,4 +1,4 @@
-"""Planning notifies once per activity and person, despite large audiences, crashes and duplicates."""
+"""Planning notifies each person once per activity, despite large audiences, crashes and duplicate events."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def test_an_event_planned_twice_notifies_once(scene: Scene) -> None:
     assert scene.rows("SELECT user_id FROM notifications") == [(ana,)]
 
 
-def test_concurrent_notifiers_notify_once(scene: Scene) -> None:
+def test_concurrent_notifiers_create_each_notification_once(scene: Scene) -> None:
     ana = post_comments(scene, 300)
 
     with ThreadPoolExecutor() as threads:
         for done in [threads.submit(scene.plan) for _ in range(3)]:
             done.result()
 
-    # A notifier skips a subject that another one has locked; plan what was skipped.
+    # A notifier skips subjects that another one has locked. Plan the skipped ones.
     scene.plan()
     assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
 
@@ -109,7 +109,7 @@ def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
     assert scene.notified() == {ana: "mention"}
 
 
-def test_a_long_backlog_is_planned_with_the_events_of_each_activity_together(scene: Scene) -> None:
+def test_a_long_backlog_is_planned_without_separating_the_events_of_an_activity(scene: Scene) -> None:
     ana = post_comments(scene, EVENTS_PER_SUBJECT + 7, on_one_incident=True)
 
     scene.plan()
@@ -152,7 +152,9 @@ def test_a_poison_event_is_retried_only_after_a_pause(scene: Scene) -> None:
     assert [notifier.plan_batch() for _ in range(3)] == [True, False, False]
 
 
-def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_event_is_planned_and_marked_as_planned_in_one_transaction(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     post_comments(scene, 3)
 
     def die(*_: Any) -> None:
@@ -169,7 +171,9 @@ def test_planning_and_marking_are_one_transaction(scene: Scene, monkeypatch: pyt
     assert scene.rows("SELECT count(*) FROM notifications") == [(3,)]
 
 
-def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: EmbeddedServers) -> None:
+def test_killing_the_notifier_neither_loses_nor_duplicates_notifications(
+    scene: Scene, servers: EmbeddedServers
+) -> None:
     database_url = psycopg_url(scene)
     crowd = 50
     add_team_members(scene, crowd)
@@ -189,14 +193,14 @@ def test_a_killed_notifier_loses_and_duplicates_nothing(scene: Scene, servers: E
     assert scene.rows("SELECT count(*) FROM notifications") == [(comments * crowd,)]
 
 
-def test_people_are_notified_while_the_bus_is_down(scene: Scene) -> None:
+def test_people_are_notified_even_if_the_event_bus_is_down(scene: Scene) -> None:
     with running_notifier(Notifier(scene.engine, broker_settings(UNREACHABLE_BROKER))):
         ana = post_comments(scene, 1)
 
         eventually(lambda: ana in scene.notified())
 
 
-def test_malformed_bus_messages_do_not_stop_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
+def test_malformed_messages_on_the_event_bus_do_not_stop_the_notifier(scene: Scene, servers: EmbeddedServers) -> None:
     settings = broker_settings(servers.broker_url)
     valkey = redis.Redis.from_url(servers.redis_url)
     bus = EventBus(settings)
@@ -211,7 +215,7 @@ def test_malformed_bus_messages_do_not_stop_the_notifier(scene: Scene, servers: 
         eventually(lambda: ana in scene.notified())
 
 
-def test_a_message_on_the_bus_wakes_the_notifier(
+def test_a_message_on_the_event_bus_wakes_the_notifier(
     scene: Scene, servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.runtime.polling.POLL_SECONDS", 3600)
@@ -242,7 +246,7 @@ def post_comments(scene: Scene, count: int, *, on_one_incident: bool = False) ->
 
 
 def progress_of(scene: Scene) -> Callable[[], bool]:
-    """Return a condition that is true once events were planned since this call, or none are left."""
+    """Return a condition that is true once events have been planned since this call, or no unplanned event is left."""
     before = len(scene.unplanned())
     return lambda: len(scene.unplanned()) < before or not scene.unplanned()
 
@@ -289,7 +293,7 @@ def add_team_members(scene: Scene, size: int = TEAM) -> None:
 
 @contextmanager
 def running_notifier(notifier: Notifier) -> Iterator[None]:
-    """Run the notifier in a thread while the block lasts; enter the block once it has started."""
+    """Run the notifier in a thread for the duration of the block, which begins once the notifier has started."""
     stop, begun = threading.Event(), threading.Event()
     thread = threading.Thread(target=notifier.run, args=(stop, begun.set))
     thread.start()

@@ -1,1 +1,1 @@
-"""Failures: killed processes, restarted servers, and duplicate, lost or malformed messages."""
+"""Tests of failures: killed processes, restarted servers, and duplicate, lost or malformed messages."""

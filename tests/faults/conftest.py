@@ -1,4 +1,4 @@
-"""Brokers and a worker that can be killed and restarted."""
+"""Fixtures for brokers and a worker that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class HintWorker:
 
     @property
     def handled(self) -> list[str]:
-        """The subjects received so far, in order."""
+        """The subjects of the hints received so far, in order."""
         path = self.folder / "handled"
         return path.read_text().split("\n")[:-1] if path.exists() else []
 
     @property
     def child(self) -> int:
-        """The id of the child process that runs the tasks."""
+        """The process id of the child that runs the tasks."""
         path = self.folder / "child"
-        # The worker reports ready before its child has started.
+        # The worker reports that it is ready before its child has started.
         eventually(path.exists)
         return int(path.read_text())
 
@@ -96,7 +96,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """An empty broker; each test that uses it runs on every kind of broker."""
+    """An empty broker; each test that uses it runs once per kind of broker."""
     found: Broker = request.getfixturevalue(request.param)
     return found
 

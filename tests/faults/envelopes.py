@@ -1,4 +1,4 @@
-"""Celery message envelopes, and the ways in which one can be malformed."""
+"""Celery message envelopes, valid ones and ones that are malformed in every way we know."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORGED_CALL = {
 
 
 def an_envelope(subject: str = FORGED, *, body: Any = None, **headers: Any) -> dict[str, Any]:
-    """Return a valid envelope; by default its hint has a subject that must never be handled."""
+    """Return a valid envelope; its hint's default subject must never be handled."""
     call = [Hint((subject,)).to_args(), {}, dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))]
     text = json.dumps(call if body is None else body)
     return {
@@ -67,7 +67,7 @@ def an_envelope(subject: str = FORGED, *, body: Any = None, **headers: Any) -> d
 
 
 def raw(envelope: object) -> bytes:
-    """Return an envelope as it is stored in a list on Valkey."""
+    """Return an envelope in the form in which Valkey stores it in a list."""
     return json.dumps(envelope).encode()
 
 

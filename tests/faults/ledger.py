@@ -1,4 +1,4 @@
-"""Commands in the ledger: their states, elapsed back-off, and a process that is killed while it applies them."""
+"""Helpers for commands in the ledger: read their states, end their back-off, and kill a process that applies them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a relay or a notifier as a process that tests can kill: ``python -m tests.faults.loop_process relay``."""
+"""Run a relay or a notifier as a process that a test can kill: ``python -m tests.faults.loop_process relay``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""A reference model of incidents: commands are applied one at a time, in memory, in the order of their submission.
+"""A reference model of incidents, which applies commands one at a time, in memory, in the order of submission.
 
-It has no tables, batches or queues. Whatever happens to hints and workers, the real system must reach the same state.
+The model has no tables, batches or queues. Whatever happens to hints and workers, the real system must reach the same
+state.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Model:
     def __init__(self) -> None:
         self.incidents: list[Incident] = []
         self.mentioned: set[tuple[int, int]] = set()
-        """Pairs of a comment, by the command that posted it, and a person mentioned in it other than its author."""
+        """Pairs of the index of a command that posted a comment, and a person mentioned in it other than its author."""
 
     def find(self, reference: str) -> Incident | None:
         """Return the incident with this number, or the open one with this dedup key."""

@@ -1,6 +1,6 @@
-# kombu declares itself typed but is only partly annotated.
+# kombu is marked as typed but only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""Events to publish, relays in threads, and a subscriber that receives the events."""
+"""Helpers for tests of the relay: events to publish, relays in threads, and a subscriber that receives the events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EVENT = IncidentOpened(projects=("backend",))
 
 @dataclass
 class Subscriber:
-    """Another service, with its own queue."""
+    """A subscriber to events, such as another service, with its own queue."""
 
     broker: Broker
     messages: list[ReceivedMessage] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Subscriber:
         return self.broker.settings
 
     def subscribe(self, routing_key: str, **limits: object) -> None:
-        """Bind a queue to a routing key; ``limits`` are additional queue arguments."""
+        """Bind the subscriber's queue to a routing key; ``limits`` are additional queue arguments."""
         arguments = QUORUM_ARGUMENTS | limits
         with self.broker.connection() as connection:
             declare(connection)
@@ -71,7 +71,9 @@ def insert_events(engine: Engine, *, subjects: int, per_subject: int) -> None:
 
 @contextmanager
 def writing_events(engine: Engine) -> Iterator[Callable[[], int]]:
-    """Write subjects of five events each while the block lasts; yield a function that then returns their number."""
+    """Write subjects with five events each for the duration of the block.
+
+    Yield a function that, after the block, returns the number of subjects written."""
     stop = threading.Event()
 
     def write() -> int:
@@ -100,7 +102,7 @@ def unpublished_count(engine: Engine) -> int:
 
 
 def assert_complete(subscriber: Subscriber, *, subjects: int, per_subject: int) -> None:
-    """Assert that every subject is complete and, without duplicates, in order."""
+    """Assert that the subscriber received all events of every subject, in order if duplicates are ignored."""
     received = subscriber.sequences()
     assert len(received) == subjects
     assert all(list(dict.fromkeys(numbers)) == list(range(1, per_subject + 1)) for numbers in received.values())
@@ -108,7 +110,7 @@ def assert_complete(subscriber: Subscriber, *, subjects: int, per_subject: int) 
 
 @contextmanager
 def running_relays(*relays: Relay) -> Iterator[None]:
-    """Run relays in threads while the block lasts, from the time when all of them are ready."""
+    """Run relays in threads for the duration of the block, which begins once all of them are ready."""
     stop = threading.Event()
     ready = [threading.Event() for _ in relays]
     threads = [

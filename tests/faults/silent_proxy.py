@@ -15,7 +15,7 @@ from tests.tls import Connect
 
 BRPOP: Final = b"BRPOP"
 BASIC_CONSUME: Final = b"\x00\x3c\x00\x14"
-"""The bytes that start consuming: a command of Valkey, and the method basic.consume (60, 20) of RabbitMQ."""
+"""The bytes by which a client starts consuming: a Valkey command, and RabbitMQ's method basic.consume (60, 20)."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class SilentProxy:
 
 @contextmanager
 def running_proxy(proxy: SilentProxy) -> Iterator[SilentProxy]:
-    """Run the proxy in its own thread while the block lasts."""
+    """Run the proxy in its own thread for the duration of the block."""
     started, loop, stopped = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(proxy.serve(started, stopped),))
     thread.start()
@@ -85,7 +85,7 @@ def running_proxy(proxy: SilentProxy) -> Iterator[SilentProxy]:
 
 
 def silent_proxy_to(broker: Broker) -> SilentProxy:
-    """Return a proxy to this broker, not running yet."""
+    """Return a proxy for this broker that is not running yet."""
     url = urlsplit(broker.url)
     if url.scheme == "amqp":
         template = broker.url.replace(f":{url.port}/", ":{port}/")

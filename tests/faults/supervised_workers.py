@@ -1,6 +1,7 @@
 """Run two workers under a supervisor: ``python -m tests.faults.supervised_workers LOGS ENVIRONMENT``.
 
-The worker ``busy`` consumes the lanes commands and bulk, the worker ``idle`` deliveries. ``ENVIRONMENT`` is JSON.
+The worker ``busy`` consumes the lanes commands and bulk; the worker ``idle`` consumes the lane deliveries.
+``ENVIRONMENT`` is a JSON object of settings.
 """
 
 from __future__ import annotations

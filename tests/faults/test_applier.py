@@ -1,4 +1,4 @@
-"""A command that fails, or kills its worker, does not affect the others."""
+"""A command that fails or kills its worker does not affect other commands."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_dead_command_emits_an_event(harness: Harness, acme: Acme) -> None:
     assert [tuple(row) for row in rows] == [("command.dead", f"commands/{id_}")]
 
 
-def test_three_workers_on_few_subjects_apply_everything_once_and_in_order(harness: Harness, acme: Acme) -> None:
+def test_three_workers_apply_the_commands_for_one_incident_once_and_in_order(harness: Harness, acme: Acme) -> None:
     total = 300
     ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(total)]
 

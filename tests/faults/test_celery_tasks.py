@@ -1,4 +1,4 @@
-"""The Celery worker process: a killed child, a killed parent, and an orderly stop."""
+"""The Celery worker process survives a killed child, ends its child when killed, and stops in an orderly way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
 
 
-def test_a_killed_child_is_replaced_and_work_continues(worker: HintWorker, publisher: HintPublisher) -> None:
+def test_a_killed_child_process_is_replaced_and_work_continues(worker: HintWorker, publisher: HintPublisher) -> None:
     child = worker.child
     publisher.publish(Lane.COMMANDS, ["wait:never"])
     worker.wait_handled("wait:never")
@@ -26,7 +26,7 @@ def test_a_killed_child_is_replaced_and_work_continues(worker: HintWorker, publi
     assert worker.handled.count("wait:never") == 1
 
 
-def test_the_child_dies_with_a_killed_worker(worker: HintWorker) -> None:
+def test_killing_a_worker_also_ends_its_child_process(worker: HintWorker) -> None:
     child = worker.child
 
     os.kill(worker.process.pid, signal.SIGKILL)

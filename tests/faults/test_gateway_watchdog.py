@@ -53,19 +53,19 @@ def test_a_gateway_that_hangs_exits(serving: tuple[Program, int]) -> None:
     assert "watchdog.stuck" in gateway.lines[-1]
 
 
-def test_a_gateway_that_is_stopped_is_not_stuck(serving: tuple[Program, int]) -> None:
+def test_a_gateway_stopped_by_sigterm_does_not_exit_as_stuck(serving: tuple[Program, int]) -> None:
     gateway, _ = serving
 
     assert gateway.stop(signal.SIGTERM) == -signal.SIGTERM
 
 
-def test_a_gateway_that_responds_is_not_stuck(database: Database, servers: EmbeddedServers) -> None:
+def test_a_gateway_that_responds_is_not_considered_stuck(database: Database, servers: EmbeddedServers) -> None:
     urls = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
     settings = GatewaySettings.model_validate(urls)
     with running_gateway(settings) as gateway:
         assert not is_unresponsive("127.0.0.1", httpx.URL(gateway.url).port or 0, within_seconds=WITHIN_SECONDS)
 
 
-def test_a_gateway_that_accepts_connections_and_never_responds_is_stuck() -> None:
+def test_a_gateway_that_accepts_connections_but_never_responds_is_considered_stuck() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert is_unresponsive("127.0.0.1", silent.getsockname()[1], within_seconds=0.1)

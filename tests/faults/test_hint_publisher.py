@@ -1,4 +1,4 @@
-"""The hint publisher: merging, bounds, and broker outages."""
+"""The hint publisher merges hints, bounds its queue, and survives broker outages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.faults.conftest import HintWorker
 from tests.waiting import eventually
 
 
-def test_a_hint_reaches_the_task_of_its_lane(worker: HintWorker, publisher: HintPublisher) -> None:
+def test_a_hint_is_delivered_to_its_lanes_task(worker: HintWorker, publisher: HintPublisher) -> None:
     publisher.publish(Lane.COMMANDS, ["incident:12:7", "org:12"])
 
     worker.wait_handled("org:12")
@@ -20,7 +20,7 @@ def test_a_hint_reaches_the_task_of_its_lane(worker: HintWorker, publisher: Hint
     assert worker.handled == ["incident:12:7", "org:12"]
 
 
-def test_published_hints_are_never_rejected(broker: Broker, worker: HintWorker, publisher: HintPublisher) -> None:
+def test_a_worker_rejects_no_published_hint(broker: Broker, worker: HintWorker, publisher: HintPublisher) -> None:
     publisher.publish(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2000)))
 
     worker.wait_handled("incident:1:1999")
@@ -30,7 +30,7 @@ def test_published_hints_are_never_rejected(broker: Broker, worker: HintWorker, 
 
 
 def test_a_hint_from_a_process_that_registers_the_tasks_is_not_rejected(broker: Broker, worker: HintWorker) -> None:
-    # A worker's child publishes hints, too. Celery adds a registered task's time limits to each message.
+    # A worker's child also publishes hints. Celery adds a registered task's time limits to each message.
     app = make_app(broker.settings)
     register_tasks(app, dict.fromkeys(Lane, lambda _hint: None))
     app.finalize()
@@ -70,7 +70,7 @@ def test_stopping_publishes_pending_hints(broker: Broker) -> None:
     assert broker.depth(Lane.DELIVERIES) == 1
 
 
-def test_hints_of_many_callers_are_merged_into_few_messages(broker: Broker) -> None:
+def test_hints_from_many_callers_are_merged_into_few_messages(broker: Broker) -> None:
     publisher = HintPublisher(make_app(broker.settings))
     for number in range(300):
         publisher.publish(Lane.COMMANDS, ["org:1", f"incident:1:{number}"])
@@ -91,7 +91,7 @@ def test_no_hint_is_added_to_a_full_queue(broker: Broker) -> None:
     assert broker.depth(Lane.COMMANDS) == 1
 
 
-def test_invalid_subjects_do_not_affect_valid_ones(worker: HintWorker, publisher: HintPublisher) -> None:
+def test_invalid_subjects_are_dropped_and_valid_ones_published(worker: HintWorker, publisher: HintPublisher) -> None:
     publisher.publish(Lane.COMMANDS, ["", "incident:1:١٢", "x" * 201, "org:1"])
 
     worker.wait_handled("org:1")
@@ -99,7 +99,7 @@ def test_invalid_subjects_do_not_affect_valid_ones(worker: HintWorker, publisher
     assert worker.handled == ["org:1"]
 
 
-def test_pending_subjects_are_bounded(broker: Broker) -> None:
+def test_the_number_of_pending_subjects_is_bounded(broker: Broker) -> None:
     publisher = HintPublisher(make_app(broker.settings))
     publisher.publish(Lane.COMMANDS, (f"incident:1:{number}" for number in range(2 * MAX_PENDING_SUBJECTS)))
 

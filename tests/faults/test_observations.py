@@ -1,4 +1,4 @@
-"""Observations of many rules, with any failures of workers: each is applied once, in order, as a model predicts."""
+"""Observations are applied once and in order, as a reference model predicts, whichever workers fail."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def watch(harness: Harness, acme: Acme) -> ObservedRule:
 
 
 def observed_rule(harness: Harness, acme: Acme) -> ObservedRule:
-    """Return a rule whose warning above 50 notifies Mem and whose critical above 100 notifies Ana."""
+    """Return a rule that notifies Mem of values above 50 (warning) and Ana of values above 100 (critical)."""
     return ObservedRule(
         harness, acme, a_trigger("critical", 100, an_action(ANA)), a_trigger("warning", 50, an_action(MEM))
     )
@@ -64,7 +64,7 @@ class RuleModel:
     deliveries: list[tuple[int, str, int]] = field(default_factory=list)
 
     def observe(self, value: float, timestamp: datetime) -> tuple[int, list[str], list[str], str | None]:
-        """Apply a value; return the HTTP status, the triggers that fired and resolved, and why it was ignored."""
+        """Apply a value; return the HTTP status, the fired and the resolved triggers, and why it was ignored."""
         if timestamp <= self.last:
             return 200, [], [], "repeated timestamp" if timestamp == self.last else "out of order"
         self.last = timestamp
@@ -111,7 +111,7 @@ class RuleModel:
 
 
 def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetime]]:
-    """Return values a minute apart, of which some arrive late and some twice."""
+    """Return values that are a minute apart; some arrive late and some twice."""
     values = [(rng.choice([10, 30, 60, 80, 120, 150]), START + timedelta(minutes=at)) for at in range(count)]
     again = rng.sample(values, count // 3)
     keys = [(index + rng.uniform(0, 4), each) for index, each in enumerate(values)]
@@ -121,7 +121,7 @@ def shuffled_values(rng: random.Random, count: int) -> list[tuple[float, datetim
 
 @contextmanager
 def three_running_workers(harness: Harness) -> Iterator[None]:
-    """Run three workers while the block lasts."""
+    """Run three workers for the duration of the block."""
     stopped = threading.Event()
 
     def work(name: str) -> None:
@@ -172,7 +172,7 @@ def test_shuffled_and_repeated_values_on_three_workers_match_the_reference_model
 
 
 def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
-    """Assert that incidents, status changes, deliveries and events of a rule match the model."""
+    """Assert that the rule's incidents, status changes, deliveries and events match the model."""
     found = watch.incidents()
     assert (len(found), watch.status_changes()) == (model.incidents, model.changes)
     deliveries = watch.rows("SELECT user_id, method, status FROM deliveries WHERE rule_id = :rule ORDER BY id")
@@ -186,7 +186,7 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_values_and_comments_on_one_incident_leave_no_version_gap(
+def test_values_and_comments_on_one_incident_leave_no_gap_between_its_versions(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -231,7 +231,7 @@ def test_a_value_that_kills_its_worker_is_dead_after_five_attempts_and_the_other
     ]  # fmt: skip
 
 
-def test_a_worker_that_dies_before_its_commit_leaves_nothing_behind(harness: Harness, watch: ObservedRule) -> None:
+def test_a_worker_that_dies_before_committing_leaves_no_partial_changes(harness: Harness, watch: ObservedRule) -> None:
     ids = harness.accept_all([watch.observation(value) for value in (60, 120, 10)], **watch.by_service())
     apply_in_killed_process(harness, "metric.observe", lambda command: command.value == 10)
     before = (watch.incidents(), watch.deliveries(), watch.observation_results())
@@ -258,7 +258,7 @@ def waits_for_lock(harness: Harness, subject: str, id_: UUID) -> bool:
     return bool(row["state"] == "accepted")
 
 
-def test_a_value_waits_for_the_subject_of_its_organization(harness: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_while_its_organizations_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
     id_ = watch.accept(60)
 
     assert waits_for_lock(harness, f"org:{watch.organization}", id_)
@@ -266,7 +266,7 @@ def test_a_value_waits_for_the_subject_of_its_organization(harness: Harness, wat
     assert states(harness, [id_]) == ["applied"]
 
 
-def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: ObservedRule) -> None:
+def test_a_value_waits_while_its_incidents_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
     watch.observe(60)
     id_ = watch.accept(10)
 
@@ -275,7 +275,7 @@ def test_a_value_waits_for_the_subject_of_its_incident(harness: Harness, watch: 
     assert watch.status_changes()[-1] == (10, 2)
 
 
-def test_a_value_does_not_wait_for_the_incident_of_another_rule(
+def test_a_value_does_not_wait_while_another_rules_incident_is_locked(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     other = observed_rule(harness, acme)
@@ -344,7 +344,7 @@ def test_a_value_waits_for_a_deferred_command_of_its_organization(
     assert [row.identifier for row in watch.incidents()] == [3]
 
 
-def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
+def test_a_command_that_touches_another_subject_is_applied_only_in_its_own_subjects_batch(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
@@ -363,7 +363,7 @@ def test_a_command_that_touches_a_further_subject_waits_for_its_own_batch(
     assert by_its_organization.id == comment
 
 
-def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_values(
+def test_opening_an_incident_for_a_rule_waits_for_earlier_values_and_while_the_rule_is_locked(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)
@@ -375,7 +375,9 @@ def test_opening_an_incident_for_a_rule_waits_for_the_rule_and_for_earlier_value
     assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
 
 
-def test_reopening_an_incident_of_a_rule_waits_for_the_rule(harness: Harness, acme: Acme, watch: ObservedRule) -> None:
+def test_reopening_a_rules_incident_waits_while_the_rule_is_locked(
+    harness: Harness, acme: Acme, watch: ObservedRule
+) -> None:
     watch.observe(60)
     watch.observe(10)
     reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
@@ -385,7 +387,7 @@ def test_reopening_an_incident_of_a_rule_waits_for_the_rule(harness: Harness, ac
     assert [row.status for row in watch.incidents()] == [1]
 
 
-def test_a_retried_value_is_applied_alone(harness: Harness, watch: ObservedRule) -> None:
+def test_a_retried_value_is_applied_in_a_batch_of_its_own(harness: Harness, watch: ObservedRule) -> None:
     first, second = watch.accept(60), watch.accept(120)
     with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == first).values(attempts=1))
@@ -395,7 +397,7 @@ def test_a_retried_value_is_applied_alone(harness: Harness, watch: ObservedRule)
     assert [done.finished for done in harness.results] == [[first], [second]]
 
 
-def test_a_thousand_values_of_one_rule_take_few_transactions(harness: Harness, watch: ObservedRule) -> None:
+def test_a_thousand_values_for_one_rule_are_applied_in_few_transactions(harness: Harness, watch: ObservedRule) -> None:
     ids = harness.accept_all(
         [watch.observation(60 if number % 2 else 10) for number in range(1000)], **watch.by_service()
     )

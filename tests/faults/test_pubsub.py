@@ -1,4 +1,4 @@
-"""Pub/sub wake-ups over Valkey, through outages."""
+"""Pub/sub wake-ups over Valkey, before and after outages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def listener(valkey: ValkeyBroker) -> Iterator[WakeupListener]:
     listener.stop()
 
 
-def test_a_wake_up_ends_the_wait(valkey: ValkeyBroker, listener: WakeupListener) -> None:
+def test_a_wake_up_message_wakes_a_waiting_listener(valkey: ValkeyBroker, listener: WakeupListener) -> None:
     WakeupPublisher(valkey.url).publish(EVENTS_CHANNEL)
 
     assert listener.wait(WITHIN_SECONDS)
@@ -60,7 +60,7 @@ def test_publishing_during_a_valkey_outage_is_not_an_error(valkey: ValkeyBroker)
     publisher.publish(EVENTS_CHANNEL)
 
 
-def test_without_a_url_the_wait_times_out() -> None:
+def test_a_listener_without_a_url_waits_until_the_timeout() -> None:
     listener = WakeupListener(None, [EVENTS_CHANNEL])
     listener.start()
     WakeupPublisher(None).publish(EVENTS_CHANNEL)
@@ -70,7 +70,7 @@ def test_without_a_url_the_wait_times_out() -> None:
     listener.stop()
 
 
-def test_stopping_ends_the_wait(listener: WakeupListener) -> None:
+def test_stopping_a_listener_ends_its_wait(listener: WakeupListener) -> None:
     listener.stop()
 
     assert listener.wait(WITHIN_SECONDS)

@@ -1,6 +1,6 @@
-# kombu declares itself typed but is only partly annotated.
+# kombu is marked as typed but only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
-"""RabbitMQ only: the declared topology, and queues that reject messages when full."""
+"""Tests specific to RabbitMQ: the declared topology, and queues that reject messages when full."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("rabbitmq")
 
 FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
-"""Arguments of a classic queue, whose length limit is exact."""
+"""Arguments for a classic queue, whose length limit is exact."""
 
 FULL_QUEUE = "a.full.queue"
 
 
 @pytest.fixture
 def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """A RabbitMQ with all exchanges and queues declared."""
+    """A RabbitMQ virtual host with all exchanges and queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
@@ -42,7 +42,7 @@ def declared(rabbitmq: RabbitBroker) -> RabbitBroker:
 
 @pytest.fixture
 def subscriber(declared: RabbitBroker) -> Subscriber:
-    """A service without a queue limit, beside a queue that rejects all but three events."""
+    """A subscriber whose queue has no limit, beside a queue that rejects all but three events."""
     service = Subscriber(declared)
     service.subscribe("#")
     bind_queue(declared, FULL_QUEUE, FULL_QUEUE_ARGUMENTS)
@@ -52,7 +52,7 @@ def subscriber(declared: RabbitBroker) -> Subscriber:
 # --- topology ----------------------------------------------------------------------------------------------------
 
 
-def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared: RabbitBroker) -> None:
+def test_every_queue_is_replicated_and_bounded_and_dead_letters_at_least_once(declared: RabbitBroker) -> None:
     queues = {queue["name"]: queue["arguments"] for queue in declared.queues()}
     dead = queues.pop(DEAD_QUEUE)
 
@@ -70,7 +70,7 @@ def test_every_queue_is_replicated_and_bounded_and_loses_no_dead_letter(declared
     assert dead["x-queue-type"] == "quorum"
 
 
-def test_the_events_exchange_is_a_durable_topic(declared: RabbitBroker) -> None:
+def test_the_events_exchange_is_a_durable_topic_exchange(declared: RabbitBroker) -> None:
     exchange = declared.node.management_request("GET", f"/exchanges/{declared.host}/{EVENTS_EXCHANGE.name}")
 
     assert (exchange["type"], exchange["durable"], exchange["auto_delete"]) == ("topic", True, False)
@@ -82,7 +82,7 @@ def test_publishers_wait_for_confirms_with_a_timeout(rabbitmq: RabbitBroker) -> 
     assert (options["confirm_publish"], options["read_timeout"]) == (True, 5)
 
 
-def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbitmq: RabbitBroker) -> None:
+def test_checking_the_topology_declares_nothing_and_finds_no_error_once_it_is_declared(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         [missing] = topology_errors(connection)
         found_after = rabbitmq.queues()
@@ -102,7 +102,7 @@ def test_a_declared_topology_has_no_errors_and_checking_it_changes_nothing(rabbi
         ({"x-queue-type": "stream"}, "x-queue-type"),
     ],
 )
-def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
+def test_the_error_for_a_queue_with_wrong_arguments_states_the_difference_and_the_fix(
     rabbitmq: RabbitBroker, arguments: dict[str, object], difference: str
 ) -> None:
     with rabbitmq.connection() as connection:
@@ -115,7 +115,7 @@ def test_a_queue_with_other_arguments_is_named_with_its_difference_and_the_fix(
     assert difference in found or "x-dead-letter" in found or "x-max-length" in found
 
 
-def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
+def test_an_existing_exchange_of_the_wrong_type_is_named_in_the_error(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         Exchange(EVENTS_EXCHANGE.name, type="direct", durable=True)(connection.default_channel).declare()
 
@@ -125,7 +125,7 @@ def test_an_exchange_of_another_type_is_named(rabbitmq: RabbitBroker) -> None:
     assert found.endswith("restart `tocsin relay` and the services whose queues were bound to it")
 
 
-def test_missing_permissions_are_named(declared: RabbitBroker) -> None:
+def test_missing_permissions_are_reported_with_the_command_that_grants_them(declared: RabbitBroker) -> None:
     rights = f"/permissions/{declared.host}/guest"
     declared.node.management_request("PUT", rights, {"configure": "^tocsin", "write": ".*", "read": ".*"})
 
@@ -185,7 +185,7 @@ def test_readiness_reports_missing_queues_as_degraded(
 # --- full queues -------------------------------------------------------------------------------------------------
 
 
-def test_a_full_queue_does_not_block_events_for_others(database: Database, subscriber: Subscriber) -> None:
+def test_a_full_queue_does_not_block_events_for_other_queues(database: Database, subscriber: Subscriber) -> None:
     insert_events(database.engine, subjects=150, per_subject=2)
 
     def received() -> list[list[int]]:
@@ -211,7 +211,9 @@ def test_events_refused_by_a_full_queue_are_published_again_once_there_is_room(
     assert len({*first, *rest}) == 5
 
 
-def test_a_queue_that_stays_full_is_given_up_after_a_few_attempts(database: Database, subscriber: Subscriber) -> None:
+def test_publishing_to_a_queue_that_stays_full_is_abandoned_after_a_few_attempts(
+    database: Database, subscriber: Subscriber
+) -> None:
     insert_events(database.engine, subjects=5, per_subject=1)
     relay = Relay(database.engine, subscriber.settings, refused_events=RefusedEvents(delays_seconds=(0, 0)))
 
@@ -234,7 +236,7 @@ def test_the_number_of_refused_events_kept_for_retry_is_bounded(database: Databa
     assert unpublished_count(database.engine) == 4
 
 
-def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
+def test_the_notifiers_queue_is_purged_before_it_becomes_full(declared: RabbitBroker) -> None:
     bus = EventBus(declared.settings, max_unread=50)
 
     for _ in range(4):
@@ -243,11 +245,11 @@ def test_the_notifiers_queue_is_never_full(declared: RabbitBroker) -> None:
     assert declared.depth(NOTIFIER_QUEUE) == 80
 
 
-def test_a_full_lane_does_not_block_hints_for_others(declared: RabbitBroker) -> None:
+def test_a_full_lane_does_not_block_hints_for_other_lanes(declared: RabbitBroker) -> None:
     limit_queue_length(declared, Lane.BULK, 1)
     publisher = HintPublisher(make_app(declared.settings))
     for lane in (Lane.BULK, Lane.COMMANDS, Lane.DELIVERIES):
-        # Three messages each.
+        # Three messages for each lane.
         publisher.publish(lane, (f"incident:1:{number}" for number in range(1500)))
 
     publisher.start()

@@ -1,4 +1,4 @@
-"""Any sequence of commands, with any failures of hints and workers, ends in the state of the reference model."""
+"""Any sequence of commands leads to the state of the reference model, whichever hints are lost and workers fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from workers.notify.notifier import Notifier
 
 PEOPLE = ("mem", "ana", "adm", "own", "out")
 KEYS = st.sampled_from([None, "disk", "pool"])
-# Mostly people with permission, so that refusals stay rare.
+# Mostly people with permission, to keep refusals rare.
 WHO = st.sampled_from([*PEOPLE, "mem", "ana", "adm", "adm"])
 MENTIONED = st.lists(st.sampled_from(["mem", "ana", "adm", "own"]), max_size=2, unique=True)
 TEXTS = st.sampled_from(["Look", "Look again", "Never mind"])
@@ -37,7 +37,7 @@ TEXTS = st.sampled_from(["Look", "Look again", "Never mind"])
 PICK = st.integers(0, 1_000_000)
 VERSIONS = st.sampled_from(["any", "current", "stale"])
 MAX_CRASHES = 3
-"""Fewer than the attempts after which a command is dead."""
+"""The most crashes per command: fewer than the attempts after which a command is dead."""
 
 _numbers = count(1)
 
@@ -55,7 +55,7 @@ def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(harnes
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
-            # With concurrent workers a failure rarely repeats, so shrinking is pointless.
+            # With concurrent workers, a failure is rarely reproducible, so shrinking is pointless.
             phases=[Phase.generate],
         ),
     )
@@ -235,7 +235,7 @@ class CommandMachine(RuleBasedStateMachine):
             self._new_worker().drain(())
             if not self._waiting_subjects():
                 break
-            # End all back-off.
+            # Make every deferred command due.
             with self.engine.begin() as connection:
                 connection.execute(text("UPDATE commands SET next_attempt_at = NULL WHERE state = 'accepted'"))
         notifier = Notifier(self.engine, broker_settings(UNREACHABLE_BROKER))
@@ -326,13 +326,13 @@ class CommandMachine(RuleBasedStateMachine):
         self.submitted.append((id_, expected))
 
     def _references(self) -> list[str]:
-        """Return the references that a caller may know: incident numbers and dedup keys."""
+        """Return the references to incidents that a caller may know: numbers and dedup keys."""
         rows = self._rows("SELECT identifier FROM incidents WHERE organization_id = :organization ORDER BY identifier")
         numbers = [str(row.identifier) for row in rows]
         return [*numbers, "dedup:disk", "dedup:pool"]
 
     def _known_comments(self) -> list[tuple[Incident, int, str]]:
-        """Return comments whose id a caller may know, including deleted ones."""
+        """Return the comments whose ids a caller may know, including deleted ones."""
         return [
             (incident, posted_by, str(id_))
             for posted_by in range(len(self.submitted))

@@ -58,7 +58,7 @@ def test_several_relays_publish_each_subject_in_order_despite_late_commits(
         for _ in range(per_subject):
             with database.engine.begin() as connection:
                 an_event(connection, incident, EVENT)
-                # The id is assigned, and other transactions commit before this one.
+                # The event's id is assigned now, but other transactions commit before this one.
                 connection.exec_driver_sql(f"SELECT pg_sleep({rng.uniform(0, 0.01)})")
 
     with (
@@ -73,7 +73,7 @@ def test_several_relays_publish_each_subject_in_order_despite_late_commits(
     assert all(numbers == list(range(1, per_subject + 1)) for numbers in received.values())
 
 
-def test_a_subject_with_more_events_than_a_round_is_published_in_order(
+def test_a_subject_with_more_events_than_fit_in_a_batch_is_published_in_order(
     database: Database, subscriber: Subscriber
 ) -> None:
     per_subject = 2 * EVENTS_PER_SUBJECT + 3
@@ -114,7 +114,7 @@ def test_a_busy_subject_does_not_starve_the_others(database: Database) -> None:
 # --- at least once -----------------------------------------------------------------------------------------------
 
 
-def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_order(
+def test_events_are_published_again_in_order_if_the_relay_dies_before_marking_them(
     database: Database, subscriber: Subscriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     insert_events(database.engine, subjects=1, per_subject=5)
@@ -132,7 +132,7 @@ def test_a_relay_that_dies_between_publishing_and_marking_publishes_again_in_ord
     assert [event["sequence"][-1] for event in subscriber.received()] == list("1234512345")
 
 
-def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
+def test_killing_a_relay_under_load_loses_no_event_and_keeps_the_order(
     database: Database, subscriber: Subscriber
 ) -> None:
     insert_events(database.engine, subjects=300, per_subject=5)
@@ -148,7 +148,7 @@ def test_a_relay_killed_under_load_loses_nothing_and_keeps_the_order(
     assert_complete(subscriber, subjects=300, per_subject=5)
 
 
-def test_a_broker_restart_under_load_loses_nothing(database: Database, subscriber: Subscriber) -> None:
+def test_a_broker_restart_under_load_loses_no_event(database: Database, subscriber: Subscriber) -> None:
     with running_relays(Relay(database.engine, subscriber.settings)):
         with writing_events(database.engine) as subject_count:
             eventually(lambda: subscriber.broker.depth(SUBSCRIBER_QUEUE) >= 50)
@@ -160,7 +160,9 @@ def test_a_broker_restart_under_load_loses_nothing(database: Database, subscribe
     assert_complete(subscriber, subjects=subject_count(), per_subject=5)
 
 
-def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) -> None:
+def test_events_stay_unpublished_during_a_broker_outage_and_are_published_afterwards(
+    database: Database, broker: Broker
+) -> None:
     insert_events(database.engine, subjects=3, per_subject=2)
     relay = Relay(database.engine, broker.settings)
     broker.stop()
@@ -174,7 +176,7 @@ def test_events_wait_during_a_broker_outage(database: Database, broker: Broker) 
     assert unpublished_count(database.engine) == 0
 
 
-def test_a_postgresql_restart_under_load_loses_nothing(
+def test_a_postgresql_restart_under_load_loses_no_event(
     database: Database, subscriber: Subscriber, quiet_servers: EmbeddedServers
 ) -> None:
     insert_events(database.engine, subjects=100, per_subject=10)
@@ -193,7 +195,9 @@ def test_a_postgresql_restart_under_load_loses_nothing(
 # --- messages on the broker --------------------------------------------------------------------------------------
 
 
-def test_a_message_is_the_cloud_event_routed_by_its_type(database: Database, subscriber: Subscriber) -> None:
+def test_a_message_is_a_cloud_event_with_its_type_as_the_routing_key(
+    database: Database, subscriber: Subscriber
+) -> None:
     insert_events(database.engine, subjects=1, per_subject=1)
 
     publish_all(Relay(database.engine, subscriber.settings))
@@ -218,7 +222,7 @@ def test_on_valkey_an_unread_queue_keeps_only_the_newest_events(valkey: ValkeyBr
     assert subscriber.received() == list(range(200, 300))
 
 
-def test_a_queue_receives_only_the_types_it_is_bound_to(broker: Broker) -> None:
+def test_a_queue_receives_only_the_event_types_it_is_bound_to(broker: Broker) -> None:
     subscriber = Subscriber(broker)
     subscriber.subscribe("command.*")
 

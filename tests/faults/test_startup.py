@@ -1,4 +1,4 @@
-"""A process that a server refuses ends with one sentence; one whose servers are unreachable waits for them."""
+"""A process that a server refuses ends with a one-line error; a process whose servers are unreachable waits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PASSWORD_ROLE = "with_password"
 
 
 def start(name: str, servers: EmbeddedServers, **settings: str) -> str:
-    """Start a process that a server refuses; return what it wrote to stderr before it ended with code 1."""
+    """Start a process that a server refuses, and assert that it exits with code 1; return its standard error."""
     ports = ("--port", str(free_port("127.0.0.1", 0))) if name == "gateway" else ()
 
     done = run_tocsin(name, *ports, **(servers.environment | settings))
@@ -40,7 +40,7 @@ def url_with(original: Database, **parts: Any) -> str:
 
 @pytest.fixture
 def password_role(database: Database, maintenance: Engine) -> Iterator[str]:
-    """A role that logs in with the password `right`; every other role is still trusted."""
+    """A role that must log in with the password `right`; every other role still needs no password."""
     with maintenance.connect() as connection:
         connection.exec_driver_sql(f"CREATE ROLE {PASSWORD_ROLE} LOGIN PASSWORD 'right'")
         hba = Path(connection.exec_driver_sql("SHOW hba_file").scalar_one())
@@ -67,7 +67,7 @@ def valkey_password(valkey: ValkeyBroker) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_wrong_database_password_ends_a_process_with_one_sentence(
+def test_a_wrong_database_password_ends_a_process_with_a_one_line_error(
     name: str, database: Database, password_role: str, servers: EmbeddedServers
 ) -> None:
     url = url_with(database, username=password_role, password="wrong")
@@ -79,11 +79,11 @@ def test_a_wrong_database_password_ends_a_process_with_one_sentence(
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_a_missing_schema_ends_a_process_with_one_sentence(name: str, servers: EmbeddedServers) -> None:
+def test_a_missing_schema_ends_a_process_with_a_one_line_error(name: str, servers: EmbeddedServers) -> None:
     assert start(name, servers) == "the database has no schema: run `tocsin migrate`\n"
 
 
-def test_an_unknown_role_or_database_ends_a_process_with_one_sentence(
+def test_an_unknown_role_or_database_ends_a_process_with_a_one_line_error(
     database: Database, servers: EmbeddedServers
 ) -> None:
     unknown_role = start("relay", servers, DATABASE_URL=url_with(database, username="nobody"))
@@ -95,7 +95,7 @@ def test_an_unknown_role_or_database_ends_a_process_with_one_sentence(
     )
 
 
-def test_a_password_that_valkey_refuses_ends_a_process_with_one_sentence(
+def test_a_missing_or_wrong_valkey_password_ends_a_process_with_a_one_line_error(
     database: Database, servers: EmbeddedServers, valkey: ValkeyBroker, valkey_password: str
 ) -> None:
     without = start("relay", servers, DATABASE_URL=database.url, BROKER_URL=valkey.url)
@@ -111,7 +111,7 @@ def test_a_password_that_valkey_refuses_ends_a_process_with_one_sentence(
     assert wrong.endswith("): correct BROKER_URL or its permissions\n")
 
 
-def test_a_user_that_rabbitmq_refuses_is_an_error_at_startup(rabbitmq: RabbitBroker) -> None:
+def test_a_wrong_rabbitmq_password_is_an_error_at_startup(rabbitmq: RabbitBroker) -> None:
     url = make_url(rabbitmq.url).set(password="wrong").render_as_string(hide_password=False)
 
     with pytest.raises(
@@ -120,7 +120,7 @@ def test_a_user_that_rabbitmq_refuses_is_an_error_at_startup(rabbitmq: RabbitBro
         check_broker(broker_settings(url))
 
 
-def test_a_port_in_use_ends_the_gateway_with_one_sentence(database: Database, servers: EmbeddedServers) -> None:
+def test_a_port_in_use_ends_the_gateway_with_a_one_line_error(database: Database, servers: EmbeddedServers) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
         done = run_tocsin("gateway", "--port", str(port), **(servers.environment | {"DATABASE_URL": database.url}))

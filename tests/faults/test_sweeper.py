@@ -62,7 +62,7 @@ def test_a_hinted_command_is_not_hinted_again_for_a_while(database: Database, sw
     assert sweeper.sweep() == [(Lane.COMMANDS, "org:2")]
 
 
-def test_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
+def test_only_one_relay_sweeps_at_a_time(database: Database, sweeper: Sweeper) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "org:1")
 
@@ -109,6 +109,6 @@ def insert_stale_command(connection: Connection, subject: str, *, lane: Lane = L
 
 
 def hinted_subjects(broker: Broker, lane: Lane) -> set[str]:
-    """Return the subjects of all hints on this lane's queue."""
+    """Return the subjects of all hints in this lane's queue."""
     calls = [message.payload for message in broker.receive_all(lane.value)]
     return {subject for args, _, _ in calls for subject in hints.Hint.parse(args).subjects}

@@ -1,4 +1,4 @@
-# kombu declares itself typed but is only partly annotated.
+# kombu is marked as typed but only partly annotated.
 # mypy: disable-error-code="no-untyped-call"
 """Malformed messages on RabbitMQ are dead-lettered, and the worker survives them and outages."""
 
@@ -37,7 +37,7 @@ class WithRawProperties(Message):  # type: ignore[misc]
 
 
 def with_header(value: bytes) -> WithRawProperties:
-    """Return a message with one header of this encoded type and value."""
+    """Return a message with one header, whose type and value are already encoded."""
     return WithRawProperties(0x2000, table(value))
 
 
@@ -63,11 +63,11 @@ UNREADABLE = {
     "a decimal of 10^255": with_header(b"D\xff\x00\x00\x00\x01"),
     "tables in tables": with_header(nested(3000)),
 }
-"""Properties that RabbitMQ forwards and py-amqp cannot decode, or decodes differently."""
+"""Messages whose properties RabbitMQ forwards but py-amqp cannot decode, or decodes differently."""
 
 
 def as_amqp(envelope: bytes) -> Message | None:
-    """Convert an envelope to a RabbitMQ message; return ``None`` if only parts that RabbitMQ writes are malformed."""
+    """Convert an envelope to a RabbitMQ message; return ``None`` if only parts written by RabbitMQ are malformed."""
     try:
         parts = json.loads(envelope)
     except (ValueError, RecursionError):
@@ -98,7 +98,7 @@ MALFORMED_MESSAGES = [message for envelope in MALFORMED.values() if (message := 
 
 @pytest.fixture
 def broker(rabbitmq: RabbitBroker) -> RabbitBroker:
-    """The broker of the worker, with its queues declared."""
+    """The worker's broker, with its queues declared."""
     with rabbitmq.connection() as connection:
         declare(connection)
     return rabbitmq
@@ -116,7 +116,7 @@ def a_hint(subject: str) -> Message:
     return message
 
 
-def test_most_malformed_envelopes_can_be_sent_on_rabbitmq() -> None:
+def test_most_malformed_envelopes_can_be_sent_over_rabbitmq() -> None:
     assert len(MALFORMED_MESSAGES) > 60
 
 
@@ -133,7 +133,7 @@ def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: Rabbi
     assert broker.depth(QUEUE) == 0
 
 
-def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_dead_letter_names_its_original_queue_and_is_logged(broker: RabbitBroker, worker: HintWorker) -> None:
     publish(broker, Message(b"hello"))
 
     eventually(lambda: broker.depth(DEAD_QUEUE) == 1)
@@ -149,7 +149,7 @@ def test_a_dead_letter_names_its_queue_and_the_log_the_reason(broker: RabbitBrok
     assert "transport.parked" in worker.log
 
 
-def test_a_header_named_callbacks_runs_nothing(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_call_in_a_callbacks_header_is_not_run(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
     publish(broker, forged, a_hint("org:2"))
@@ -172,7 +172,7 @@ def test_a_message_that_exceeds_the_delivery_limit_is_dead_lettered(broker: Rabb
 
 
 def deliver_and_drop(broker: RabbitBroker) -> bool:
-    """Receive a message and disconnect without acknowledging it; return whether there was one."""
+    """Receive a message and disconnect without acknowledging it; return whether a message was available."""
     with broker.connection() as connection:
         return connection.default_channel.basic_get(QUEUE) is not None
 
@@ -188,7 +188,9 @@ def test_a_worker_declares_deleted_queues_again_and_continues(broker: RabbitBrok
     worker.wait_handled("org:2")
 
 
-def test_a_worker_survives_a_rabbitmq_outage_during_a_message(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_worker_survives_a_rabbitmq_outage_while_it_handles_a_message(
+    broker: RabbitBroker, worker: HintWorker
+) -> None:
     publish(broker, a_hint("wait:go"))
     worker.wait_handled("wait:go")
     broker.stop()

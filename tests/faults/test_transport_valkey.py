@@ -20,11 +20,11 @@ from tests.waiting import eventually
 
 @pytest.fixture
 def broker(valkey: ValkeyBroker) -> ValkeyBroker:
-    """The broker of the worker."""
+    """The worker's broker."""
     return valkey
 
 
-def test_our_own_envelope_is_valid() -> None:
+def test_a_well_formed_envelope_is_accepted() -> None:
     assert rejection_reason(raw(an_envelope("org:1")), queue=QUEUE) is None
 
 
@@ -56,7 +56,9 @@ def test_no_malformed_envelope_stops_a_worker_or_runs_a_forged_task(valkey: Valk
     eventually(lambda: valkey.client.hlen("unacked") == 0)
 
 
-def test_a_parked_message_keeps_its_bytes_and_the_reason(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_malformed_message_is_parked_with_its_original_bytes_and_the_reason(
+    valkey: ValkeyBroker, worker: HintWorker
+) -> None:
     valkey.client.lpush(QUEUE, b"hello")
 
     eventually(lambda: valkey.client.llen(PARKED) == 1)
@@ -78,7 +80,7 @@ def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: Hi
     assert valkey.client.llen(PARKED) == MAX_PARKED
 
 
-def test_a_header_named_callbacks_runs_nothing(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_call_in_a_callbacks_header_is_not_run(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("org:1", body=[_hint("org:1"), {}, {}], callbacks=[FORGED_CALL])))
     valkey.client.lpush(QUEUE, raw(an_envelope("org:2")))
 
@@ -97,7 +99,7 @@ def test_a_forged_unacknowledged_entry_is_removed(valkey: ValkeyBroker, worker: 
     worker.wait_handled("org:1")
 
 
-def test_a_worker_survives_a_queue_key_of_another_type(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_worker_survives_a_queue_key_that_is_not_a_list(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.set(QUEUE, "hello")
     eventually(lambda: "Connection to broker lost" in worker.log)
 
@@ -107,7 +109,7 @@ def test_a_worker_survives_a_queue_key_of_another_type(valkey: ValkeyBroker, wor
     worker.wait_handled("org:1")
 
 
-def test_a_worker_whose_acknowledgement_failed_continues_when_valkey_is_back(
+def test_a_worker_whose_acknowledgement_failed_continues_once_valkey_is_back(
     valkey: ValkeyBroker, worker: HintWorker
 ) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
@@ -122,8 +124,8 @@ def test_a_worker_whose_acknowledgement_failed_continues_when_valkey_is_back(
     worker.wait_handled("org:1")
 
 
-def test_a_worker_survives_a_valkey_outage_during_a_message(valkey: ValkeyBroker, tmp_path: Path) -> None:
-    # With more than one prefetch slot it keeps polling, and so notices the outage at once.
+def test_a_worker_survives_a_valkey_outage_while_it_handles_a_message(valkey: ValkeyBroker, tmp_path: Path) -> None:
+    # With more than one prefetch slot, the worker keeps polling and so notices the outage at once.
     with running_worker(valkey.url, tmp_path, prefetch=2) as worker:
         valkey.client.lpush(QUEUE, raw(an_envelope("wait:go")))
         worker.wait_handled("wait:go")
@@ -137,7 +139,7 @@ def test_a_worker_survives_a_valkey_outage_during_a_message(valkey: ValkeyBroker
         worker.wait_handled("org:1")
 
 
-def test_acknowledging_on_a_collected_connection_is_a_connection_error(
+def test_acknowledging_on_a_closed_connection_raises_a_connection_error(
     valkey: ValkeyBroker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""The worker's watchdog: a stuck worker exits and is restarted; any other keeps running."""
+"""The worker's watchdog: a stuck worker exits and is restarted, and any other worker keeps running."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_worker_with_a_dead_broker_connection_is_restarted_and_the_work_is_don
         proxy.is_silent = False
 
         assert supervisor.read_until("is back").endswith(f"(it ended with exit code {EXIT_STUCK})")
-        # The new worker may have connected while the proxy was still silent; then it is restarted once more.
+        # The new worker may have connected while the proxy was still silent. In that case it is restarted once more.
         eventually(lambda: harness.ledger_row(id_)["state"] == "applied", within_seconds=60)
 
 
@@ -89,24 +89,24 @@ def test_waiting_work_with_a_queued_hint_counts_as_unclaimed(database: Database,
     assert not is_unclaimed(database, broker, Lane.BULK)
 
 
-def test_waiting_work_without_a_queued_hint_does_not_count(database: Database, broker: Broker) -> None:
+def test_waiting_work_without_a_queued_hint_does_not_count_as_unclaimed(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
 
     assert not is_unclaimed(database, broker)
 
 
-def test_a_hint_without_stale_work_does_not_count(database: Database, valkey: Broker) -> None:
+def test_a_queued_hint_without_stale_work_does_not_count_as_unclaimed_work(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         an_accepted_command(connection, subject="incident:1:7")
-        # Recent, however slow the machine is.
+        # The command stays recent, however slow the machine is.
         connection.execute(text("UPDATE commands SET accepted_at = now() + interval '1 minute'"))
     publish_hint(valkey, Lane.COMMANDS, "incident:1:7")
 
     assert not is_unclaimed(database, valkey)
 
 
-def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker) -> None:
+def test_work_that_is_not_due_does_not_count_as_unclaimed(database: Database, valkey: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
         connection.execute(text("UPDATE commands SET next_attempt_at = now() + interval '1 minute'"))
@@ -116,7 +116,9 @@ def test_work_that_is_not_due_does_not_count(database: Database, valkey: Broker)
 
 
 @pytest.mark.parametrize("subject", ["incident:1:7", "incident:1:8", "org:1", "user:5", "incident:99:12345"])
-def test_work_locked_by_another_worker_does_not_count(database: Database, valkey: Broker, subject: str) -> None:
+def test_work_locked_by_another_worker_does_not_count_as_unclaimed(
+    database: Database, valkey: Broker, subject: str
+) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, subject)
     publish_hint(valkey, Lane.COMMANDS, subject)
@@ -143,7 +145,7 @@ def test_an_overdue_canary_counts_as_unclaimed_work(database: Database, valkey: 
     assert is_unclaimed(database, valkey, Lane.DELIVERIES)
 
 
-def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
+def test_checking_for_unclaimed_work_during_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> None:
     with database.engine.begin() as connection:
         insert_stale_command(connection, "incident:1:7")
     broker.stop()
@@ -155,7 +157,7 @@ def test_a_broker_outage_raises_an_error(database: Database, broker: Broker) -> 
 # --- time-out ----------------------------------------------------------------------------------------------------
 
 
-def test_the_watchdog_gives_up_after_a_fixed_number_of_checks() -> None:
+def test_the_watchdog_gives_up_after_a_fixed_number_of_checks_with_unclaimed_work() -> None:
     checks, gave_up = run_watchdog(lambda _: True)
 
     assert (checks, gave_up) == (CHECKS_PER_TIMEOUT + 1, True)
@@ -174,7 +176,7 @@ def test_a_heartbeat_resets_the_watchdog() -> None:
     assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
 
 
-def test_a_check_without_waiting_work_resets_the_watchdog() -> None:
+def test_a_check_without_unclaimed_work_resets_the_watchdog() -> None:
     checks, gave_up = run_watchdog(lambda check: check != CHECKS_PER_TIMEOUT)
 
     assert (checks, gave_up) == (2 * CHECKS_PER_TIMEOUT + 1, True)
@@ -235,7 +237,9 @@ def proxy(broker: Broker) -> Iterator[SilentProxy]:
 
 @contextmanager
 def supervised(harness: Harness, broker_url: str) -> Iterator[tuple[Program, dict[str, int]]]:
-    """Run two workers under a supervisor; yield it and their process ids, ``busy`` (with commands) and ``idle``."""
+    """Run two workers under a supervisor; yield the supervisor and the workers' process ids by name.
+
+    The worker ``busy`` consumes the lanes commands and bulk; the worker ``idle`` consumes the lane deliveries."""
     environment = json.dumps({"DATABASE_URL": harness.url, "BROKER_URL": broker_url})
     with public_temp_dir() as logs, running_module(WORKERS, str(logs), environment) as supervisor:
         yield supervisor, json.loads(supervisor.read_until("pids").removeprefix("pids "))
@@ -248,7 +252,7 @@ def all_canaries_seen(engine: Engine) -> bool:
 
 
 def publish_hint(broker: Broker, lane: Lane, subject: str) -> None:
-    """Publish a hint and wait until it is on the lane's queue."""
+    """Publish a hint and wait until it is in the lane's queue."""
     app = make_app(broker.settings)
     publisher = HintPublisher(app)
     publisher.start()
@@ -265,7 +269,7 @@ def is_unclaimed(database: Database, broker: Broker, *lanes: Lane) -> bool:
 def run_watchdog(
     is_waiting: Callable[[int], bool], heartbeat: Heartbeat | None = None, *, max_checks: int | None = None
 ) -> tuple[int, bool]:
-    """Run a watchdog until it gives up or reaches ``max_checks``; return its number of checks, and if it gave up."""
+    """Run a watchdog until it gives up or reaches ``max_checks``; return the number of checks and if it gave up."""
     checks, ended, gave_up = 0, threading.Event(), threading.Event()
 
     def check() -> bool:

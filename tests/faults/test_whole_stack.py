@@ -1,4 +1,4 @@
-"""Crashes in a whole stack: nothing accepted is lost or applied twice, and recovery is automatic."""
+"""Crashes in a complete stack: no accepted command is lost or applied twice, and recovery is automatic."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class System:
     rabbitmq: RabbitBroker | None
 
     def kill(self, process: str) -> None:
-        """Kill a process with SIGKILL and wait for its restart."""
+        """Kill a process with SIGKILL and wait until it has been restarted."""
         if process == "broker" and self.rabbitmq:
             self.rabbitmq.stop()
             self.rabbitmq.start()
@@ -43,7 +43,7 @@ class System:
         self.stack.wait_for_restart(process, other_than=pid)
 
     def delete_queues(self) -> None:
-        """Delete every queue with the hints and events on it."""
+        """Delete every queue, with the hints and events in it."""
         if self.rabbitmq:
             self.rabbitmq.delete_queues()
         else:
@@ -98,7 +98,9 @@ def notification_count(stack: Stack, prefix: str) -> int:
 
 
 @pytest.mark.parametrize("process", ["gateway", "worker-1", "relay", "notifier", "broker", "postgres"])
-def test_killing_a_process_under_load_loses_and_duplicates_nothing(system: System, stack: Stack, process: str) -> None:
+def test_killing_a_process_under_load_neither_loses_nor_duplicates_anything(
+    system: System, stack: Stack, process: str
+) -> None:
     texts = [f"{process} {number}" for number in range(TOTAL)]
     halfway = threading.Event()
 

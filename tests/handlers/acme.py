@@ -65,7 +65,7 @@ DIRECTORY: dict[str, Any] = {
 
 
 class Acme:
-    """The ids of the directory, by slug and username. Imports the directory into an empty database first."""
+    """The ids of the directory's rows, by slug and username; imports the directory into an empty database first."""
 
     def __init__(self, engine: Engine) -> None:
         with engine.begin() as connection:
@@ -80,7 +80,7 @@ class Acme:
             self.projects = _projects(connection)
 
     def by(self, username: str, *, organization: str = "acme") -> dict[str, Any]:
-        """Return the identity of a person with their own token, as arguments of :class:`tests.harness.Harness`."""
+        """Return a person's identity with their own token, as keyword arguments for :class:`tests.harness.Harness`."""
         return {
             "organization": self.organizations[organization],
             "token": self.tokens[f"dev-{username}"],
@@ -88,7 +88,7 @@ class Acme:
         }
 
     def by_service(self, *, acting_for: str | None = None) -> dict[str, Any]:
-        """Return the identity of the organization's service, in its own name or in a member's."""
+        """Return the identity of the organization's service, acting as itself or for a member."""
         return {
             "organization": self.organizations["acme"],
             "token": self.tokens["dev-bot"],
@@ -112,7 +112,7 @@ def _projects(connection: Any) -> dict[tuple[str, str], int]:
 
 
 def versions(engine: Engine, organization: int) -> dict[int, int]:
-    """Return the version of every incident of the organization, by identifier."""
+    """Return the version of each of the organization's incidents, by identifier."""
     with engine.connect() as connection:
         rows = connection.execute(
             select(incidents.c.identifier, incidents.c.version).where(incidents.c.organization_id == organization)

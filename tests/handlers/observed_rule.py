@@ -26,7 +26,7 @@ START = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
 
 class ObservedRule:
-    """A rule of organization acme, by default on project p1. The timestamps of its observations are a minute apart."""
+    """A rule in the organization acme, by default on project p1. Timestamps of its observations are a minute apart."""
 
     def __init__(
         self, harness: Harness, acme: Acme, *triggers: Trigger, projects: Iterable[str] = ("p1",), **says: Any
@@ -40,11 +40,11 @@ class ObservedRule:
             self.rule_id = an_alert_rule(connection, self.organization, projects=ids, triggers=triggers or None, **says)
 
     def by_service(self) -> dict[str, Any]:
-        """Return the identity of the service that observes, in its own name."""
+        """Return the identity of the service that sends observations, acting as itself."""
         return self.acme.by_service()
 
     def observation(self, value: float | None, **fields: Any) -> ObserveMetric:
-        """Return the command for a value, by default a minute after the previous one."""
+        """Return the command for an observed value, by default a minute after the previous one."""
         self.minutes += 1
         timestamp = (START + timedelta(minutes=self.minutes)).isoformat()
         defaults = {"alertRule": self.rule_id, "project": "p1", "value": value, "timestamp": timestamp}
@@ -77,7 +77,7 @@ class ObservedRule:
             )
 
     def status_changes(self) -> list[tuple[int, int]]:
-        """Return old and new status of every status change of the rule's incidents, in order."""
+        """Return the old and the new status for every status change of the rule's incidents, in order."""
         return [
             (int(row.previous_value), int(row.value))
             for row in self.rows(
@@ -92,18 +92,18 @@ class ObservedRule:
         return [row.body for row in rows]
 
     def trigger_statuses(self) -> dict[str, int]:
-        """Return the status (0 active, 1 resolved) of every trigger that has fired for an incident, by label."""
+        """Return the status of every trigger that has fired for an incident (0: active, 1: resolved), by label."""
         with self.engine.connect() as connection:
             return {row.label: row.status for row in connection.execute(select(incident_triggers))}
 
     def deliveries(self) -> list[tuple[str, int | str | None, str, int]]:
-        """Return channel, user id or target, method and incident status of every delivery, in order."""
+        """Return channel, user id or target, method and incident status for every delivery, in order."""
         with self.engine.connect() as connection:
             rows = connection.execute(select(deliveries).order_by(deliveries.c.id))
             return [(row.channel, row.user_id or row.target, row.method, row.status) for row in rows]
 
     def decisions(self) -> list[tuple[int, str, str]]:
-        """Return user id, outcome and rule of every decision about e-mail."""
+        """Return user id, outcome and rule for every decision about an e-mail."""
         with self.engine.connect() as connection:
             rows = connection.execute(
                 select(decisions).where(decisions.c.channel == "email").order_by(decisions.c.at, decisions.c.user_id)
@@ -111,12 +111,12 @@ class ObservedRule:
             return [(row.user_id, row.outcome, row.rule) for row in rows]
 
     def observation_results(self) -> list[dict[str, Any]]:
-        """Return the recorded result of every observation, oldest first."""
+        """Return the recorded result for every observation, oldest first."""
         rows = self.rows("SELECT result FROM alert_rule_observations WHERE rule_id = :rule ORDER BY number")
         return [row.result for row in rows]
 
     def rows(self, statement: str, **facts: Any) -> list[Any]:
-        """Return the rows of a statement, in which ``:rule`` is the id of the rule."""
+        """Return the rows that a statement selects; ``:rule`` in it stands for the rule's id."""
         parameters = {"rule": self.rule_id} if ":rule" in statement else {}
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement), parameters | facts))

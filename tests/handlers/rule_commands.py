@@ -51,7 +51,7 @@ def a_rule(harness: Harness, acme: Acme, *, organization: str = "acme", project:
 
 
 def an_incident_of_rule(harness: Harness, acme: Acme, rule: int, **facts: Any) -> int:
-    """Insert an incident opened by the rule; return its identifier."""
+    """Insert an incident that the rule opened; return the incident's identifier."""
     with harness.engine.begin() as connection:
         projects = [acme.projects["acme", "p1"]]
         columns: dict[str, Any] = {"alert_rule_id": rule, "alert_rule_generation": 1, "projects": projects} | facts
@@ -72,7 +72,7 @@ def rule_activities(harness: Harness, rule: int) -> list[tuple[int, int | None]]
 
 
 def published_events(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
-    """Return type, sequence and data of the rule's events, by sequence."""
+    """Return type, sequence and data of the rule's events, ordered by sequence."""
     with harness.engine.connect() as connection:
         rows = connection.execute(
             select(events.c.type, events.c.sequence, events.c.body)
@@ -83,6 +83,6 @@ def published_events(harness: Harness, rule: int) -> list[tuple[str, int, Any]]:
 
 
 def follow_ups(harness: Harness) -> list[Any]:
-    """Return the commands of the system actor, in order."""
+    """Return the commands that the system actor submitted, in order."""
     with harness.engine.connect() as connection:
         return list(connection.execute(select(commands).where(commands.c.caller == "system").order_by(commands.c.seq)))

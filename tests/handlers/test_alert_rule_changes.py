@@ -36,7 +36,7 @@ from tests.rule_bodies import CRITICAL, WARNING
 # --- updating ----------------------------------------------------------------------------------------------------
 
 
-def test_an_update_keeps_the_id_and_begins_a_generation(harness: Harness, acme: Acme) -> None:
+def test_an_update_keeps_the_rule_id_and_begins_a_new_generation(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, name="Before")
 
     status, shown = harness.execute(update_rule(rule, name="After", timeWindow=30), **acme.by("ana"))
@@ -114,7 +114,7 @@ def test_the_monitor_type_cannot_be_changed(harness: Harness, acme: Acme) -> Non
     assert shown["monitorType"] == 1
 
 
-def test_an_update_replaces_the_projects_or_keeps_them(harness: Harness, acme: Acme) -> None:
+def test_an_update_replaces_the_projects_only_if_it_names_any(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
     _, kept = harness.execute(update_rule(rule), **acme.by("mem"))

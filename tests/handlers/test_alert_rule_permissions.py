@@ -1,4 +1,4 @@
-"""Authorization of alert rule commands when they are applied, and the order of their application."""
+"""Authorization of alert rule commands when they are applied, and the order in which they are applied."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(
     assert (inaccessible, foreign, missing) == ((403, FORBIDDEN), (404, NOT_FOUND), (404, NOT_FOUND))
 
 
-def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acme) -> None:
+def test_access_to_one_of_a_rules_projects_is_enough_to_delete_it(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         projects = [acme.projects["acme", slug] for slug in ("old", "p1")]
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=projects)
@@ -50,9 +50,7 @@ def test_access_to_one_project_of_the_rule_is_enough(harness: Harness, acme: Acm
 
 
 @pytest.mark.parametrize("build_command", [update_rule, delete_rule])
-def test_a_project_endpoint_finds_only_the_rules_of_its_project(
-    harness: Harness, acme: Acme, build_command: Any
-) -> None:
+def test_a_project_endpoint_finds_only_its_projects_rules(harness: Harness, acme: Acme, build_command: Any) -> None:
     rule = a_rule(harness, acme)
     elsewhere = a_rule(harness, acme, organization="closed", project="c1")
 
@@ -85,7 +83,7 @@ def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness,
         (["alerts:read", "project:read", "org:read"], 403, 403),
     ],
 )
-def test_a_command_is_authorized_again_by_the_scopes_of_its_endpoint(
+def test_a_commands_scopes_are_checked_again_for_its_endpoint_when_it_is_applied(
     harness: Harness, acme: Acme, scopes: list[str], organization_status: int, project_status: int
 ) -> None:
     with harness.engine.begin() as connection:
@@ -96,7 +94,7 @@ def test_a_command_is_authorized_again_by_the_scopes_of_its_endpoint(
     assert statuses == [organization_status, project_status]
 
 
-def test_members_write_rules_only_if_the_organization_allows_it(harness: Harness, acme: Acme) -> None:
+def test_members_may_write_rules_only_if_the_organization_allows_it(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
     with harness.engine.begin() as connection:
         connection.execute(update(organizations).values(alerts_member_write=False))
@@ -133,7 +131,7 @@ def test_a_rule_whose_owner_and_targets_were_deleted_is_still_shown(harness: Har
     ]
 
 
-def test_commands_of_one_rule_are_applied_in_order(harness: Harness, acme: Acme) -> None:
+def test_commands_for_one_rule_are_applied_in_order(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
     ids = [harness.accept(update_rule(rule, name=str(number)), **acme.by("mem")) for number in range(5)]
 
@@ -145,7 +143,7 @@ def test_commands_of_one_rule_are_applied_in_order(harness: Harness, acme: Acme)
     assert {harness.ledger_row(id_)["subject"] for id_ in ids} == {f"rule:{rule}"}
 
 
-def test_the_subject_does_not_depend_on_the_spelling_of_the_rule_id(harness: Harness, acme: Acme) -> None:
+def test_leading_zeros_in_a_rule_id_do_not_change_the_subject(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme)
 
     id_ = harness.accept(delete_rule(f"00{rule}"), **acme.by("mem"))  # type: ignore[arg-type]

@@ -89,7 +89,7 @@ def test_creating_a_rule_returns_it(harness: Harness, acme: Acme) -> None:
     assert len({shown["id"], critical["id"], warning["id"], action["id"]}) == 4
 
 
-def test_a_creation_is_recorded_and_published_once(harness: Harness, acme: Acme) -> None:
+def test_creating_a_rule_records_one_activity_and_publishes_one_event(harness: Harness, acme: Acme) -> None:
     _, shown = harness.execute(create_rule(), **acme.by("mem"))
 
     rule = int(shown["id"])
@@ -250,7 +250,7 @@ def test_generic_metrics_require_their_feature(harness: Harness, acme: Acme) -> 
     assert (status, shown["dataset"], shown["queryType"]) == (201, "generic_metrics", 1)
 
 
-def test_an_organization_has_at_most_a_thousand_rules_without_deleted_ones(harness: Harness, acme: Acme) -> None:
+def test_an_organization_has_at_most_a_thousand_rules_not_counting_deleted_ones(harness: Harness, acme: Acme) -> None:
     gone = a_rule(harness, acme)
     with harness.engine.begin() as connection:
         connection.exec_driver_sql(
@@ -267,7 +267,7 @@ def test_an_organization_has_at_most_a_thousand_rules_without_deleted_ones(harne
     assert over == (400, ["You may not exceed 1000 metric alerts per organization"])
 
 
-def test_the_limit_on_rules_holds_within_a_batch(harness: Harness, acme: Acme) -> None:
+def test_the_limit_on_rules_also_applies_within_a_batch(harness: Harness, acme: Acme) -> None:
     a_rule(harness, acme)
     with harness.engine.begin() as connection:
         connection.exec_driver_sql(

@@ -1,4 +1,4 @@
-"""The handler of Alertmanager's alert groups: it opens, updates and closes incidents."""
+"""The handler for Alertmanager's alert groups, which opens, updates and closes incidents."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def set_status(status: int, number: str = "2") -> SetStatus:
 
 
 def alert_incidents(harness: Harness) -> list[Any]:
-    """Return the incidents with a dedup key, oldest first: incident 1 of the directory has none."""
+    """Return the incidents with a dedup key, oldest first. The directory's incident 1 has none."""
     with harness.engine.connect() as connection:
         query = select(incidents).where(incidents.c.dedup_key.is_not(None)).order_by(incidents.c.id)
         return list(connection.execute(query))
 
 
 def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | None, int | None]]:
-    """Return type, value, previous value and user id of every activity, in order."""
+    """Return type, value, previous value and user id for every activity, in order."""
     with harness.engine.connect() as connection:
         rows = connection.execute(select(activities).order_by(activities.c.id))
         return [(row.type, row.value, row.previous_value, row.user_id) for row in rows]
@@ -64,7 +64,9 @@ def test_firing_alerts_open_an_incident_with_the_status_of_their_severity(
     assert [incident.dedup_key for incident in alert_incidents(harness)] == [KEY]
 
 
-def test_the_incident_starts_with_the_alerts_and_its_activities_have_no_author(harness: Harness, acme: Acme) -> None:
+def test_the_incident_starts_when_its_alerts_started_and_its_activities_have_no_author(
+    harness: Harness, acme: Acme
+) -> None:
     _, body = harness.execute(firing(startsAt="2026-01-02T03:04:05.678901234Z"), **acme.by_service())
 
     assert body["dateStarted"] == body["dateDetected"] == "2026-01-02T03:04:05.678901Z"
@@ -201,7 +203,7 @@ def test_an_incident_of_an_inactive_project_is_left_unchanged(harness: Harness, 
 
 
 @pytest.mark.parametrize("state", ["firing", "resolved"])
-def test_only_a_service_in_its_own_name_may_send_alerts(harness: Harness, acme: Acme, state: str) -> None:
+def test_only_a_service_that_acts_as_itself_may_send_alerts(harness: Harness, acme: Acme, state: str) -> None:
     before = harness.row_counts()
 
     outcomes = [

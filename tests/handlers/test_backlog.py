@@ -16,7 +16,7 @@ SUBJECTS, LONGEST_BACKLOG = 500, 20_000
 
 @pytest.fixture
 def engine(database: Database) -> Engine:
-    """A ledger whose commands have waited for an hour: many subjects, one of them with a very long backlog."""
+    """A database whose commands have waited for an hour: many subjects, one of them with a very long backlog."""
     with database.engine.begin() as connection:
         connection.execute(
             text(
@@ -76,7 +76,7 @@ def test_old_idempotency_keys_are_pruned_in_chunks_oldest_first(database: Databa
 
 
 def rows_read(connection: Connection, table: str) -> int:
-    """Return how many rows of the table this transaction has read or written so far."""
+    """Return the number of the table's rows that this transaction has read or written so far."""
     return int(
         connection.execute(
             text(

@@ -1,4 +1,4 @@
-"""Backup and restore: a consistent snapshot, restored completely or not at all, without reusing ids."""
+"""Backup and restore: a backup is a consistent snapshot, restored completely or not at all, and no id is reused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def all_rows(engine: Engine) -> dict[str, list[str]]:
 
 
 def with_changed_member(backup: Path, *, member: str, by: Callable[[bytes], bytes]) -> Path:
-    """Return a copy of the backup, a valid archive, in which one member is changed."""
+    """Return a copy of the backup that is a valid archive with one member changed."""
     copy = backup.with_name("changed.backup")
     with zipfile.ZipFile(backup) as old, zipfile.ZipFile(copy, "w") as new:
         for name in old.namelist():

@@ -1,4 +1,4 @@
-"""Canaries show whether a worker consumes a queue, and with which latency."""
+"""Canaries show whether a worker consumes a queue, and how long a message takes to reach it."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_queue_without_a_worker_shows_the_age_of_its_oldest_canary(connection:
     assert flight(connection, Lane.COMMANDS).age_seconds < 40
 
 
-def test_a_late_canary_shows_its_own_latency(connection: Connection) -> None:
+def test_a_canary_received_after_the_next_one_was_sent_shows_its_own_latency(connection: Connection) -> None:
     (late, *_) = insert_due_canaries(connection, every_seconds=30)
     age_canaries(connection, "45 seconds")
     insert_due_canaries(connection, every_seconds=30)
@@ -74,7 +74,7 @@ def test_a_late_canary_shows_its_own_latency(connection: Connection) -> None:
     assert (flight(connection, late.queue).way_seconds or 0) >= 45
 
 
-def test_a_canary_counts_once_and_only_on_its_own_queue(connection: Connection) -> None:
+def test_a_canary_is_received_only_once_and_only_on_its_own_queue(connection: Connection) -> None:
     (canary, *_) = insert_due_canaries(connection, every_seconds=30)
     mark_canaries_seen(connection, [Canary(Lane.BULK, canary.id)], worker="a stranger")
     mark_canaries_seen(connection, [canary], worker="the first")
@@ -110,7 +110,7 @@ def test_old_canaries_are_pruned_except_the_last_one_received(connection: Connec
 
 
 def age_canaries(connection: Connection, time: str) -> None:
-    """Move the sending and receiving of all canaries into the past by a PostgreSQL interval."""
+    """Move the send and receive times of all canaries into the past by a PostgreSQL interval."""
     connection.execute(
         text("UPDATE canaries SET sent_at = sent_at - cast(:t AS interval), seen_at = seen_at - cast(:t AS interval)"),
         {"t": time},

@@ -28,9 +28,9 @@ Tocsin = Callable[..., CliResult]
 def tocsin(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Tocsin:
-    """Run the command line interface on a fresh database."""
+    """A function that runs the command line on a fresh database; it returns the exit code and the output."""
     monkeypatch.chdir(tmp_path)
-    # It would configure the log of this whole test process.
+    # Configuring logging would affect the whole test process.
     monkeypatch.setattr("workers.cli.migrate.configure_logging", lambda _level: None)
     monkeypatch.setenv("DATABASE_URL", database.url)
 
@@ -49,7 +49,7 @@ def document(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_migrating_an_up_to_date_database_reports_that(tocsin: Tocsin) -> None:
+def test_migrating_an_up_to_date_database_reports_that_it_is_up_to_date(tocsin: Tocsin) -> None:
     result = tocsin("migrate")
 
     assert result.code == 0
@@ -76,7 +76,7 @@ def test_an_export_can_be_imported_from_standard_input(
     assert json.loads(result.out)["organizations"] == {"created": 0, "changed": 0, "unchanged": 1}
 
 
-def test_a_refused_document_is_reported_with_paths(tocsin: Tocsin, tmp_path: Path) -> None:
+def test_each_error_in_a_refused_document_is_reported_with_its_path(tocsin: Tocsin, tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
     bad.write_text('{"users": [{"nmae": "x"}]}')
 
@@ -162,9 +162,7 @@ def test_a_revoked_token_is_listed_as_revoked(tocsin: Tocsin) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_an_error_is_one_sentence_on_standard_error(
-    tocsin: Tocsin, arguments: list[str], code: int, sentence: str
-) -> None:
+def test_an_error_is_one_line_on_standard_error(tocsin: Tocsin, arguments: list[str], code: int, sentence: str) -> None:
     result = tocsin(*arguments)
 
     assert (result.code, result.out) == (code, "")

@@ -78,7 +78,7 @@ def test_deleting_a_comment_returns_204_and_removes_it(harness: Harness, acme: A
     assert comments(harness) == {}
 
 
-def test_subscriptions_made_by_a_comment_outlive_it(harness: Harness, acme: Acme) -> None:
+def test_deleting_a_comment_keeps_the_subscriptions_it_created(harness: Harness, acme: Acme) -> None:
     id_ = post(harness, acme, "ana")
 
     harness.execute(delete(id_), **acme.by("mem"))

@@ -125,7 +125,7 @@ def test_a_caller_without_permission_is_refused_and_nothing_is_written(
         ("DELETE FROM incidents", (404, {"detail": "The requested resource does not exist"})),
     ],
 )
-def test_a_permission_lost_between_acceptance_and_apply_is_refused(
+def test_a_command_whose_permission_was_lost_after_acceptance_is_refused(
     harness: Harness, acme: Acme, taken_away: str, outcome: tuple[int, object]
 ) -> None:
     id_ = harness.accept(comment(), **acme.by("mem"))
@@ -147,7 +147,7 @@ def test_a_missing_incident_is_404(harness: Harness, acme: Acme, address: str) -
     assert status == 404
 
 
-def test_a_service_comments_only_in_the_name_of_a_member(harness: Harness, acme: Acme) -> None:
+def test_a_service_may_comment_only_on_behalf_of_a_member(harness: Harness, acme: Acme) -> None:
     as_mem = harness.execute(comment(), **acme.by_service(acting_for="mem"))
     as_itself = harness.execute(comment(), **acme.by_service())
 
@@ -164,7 +164,9 @@ def test_every_comment_increments_the_version_by_one(harness: Harness, acme: Acm
     assert versions(harness.engine, acme.organizations["acme"])[1] == 8
 
 
-def test_a_command_by_dedup_key_is_applied_after_earlier_commands_by_number(harness: Harness, acme: Acme) -> None:
+def test_a_command_that_uses_the_dedup_key_is_applied_after_earlier_ones_that_use_the_number(
+    harness: Harness, acme: Acme
+) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql(
             "UPDATE incidents SET dedup_key = 'disk' WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
@@ -179,7 +181,9 @@ def test_a_command_by_dedup_key_is_applied_after_earlier_commands_by_number(harn
     assert int(harness.ledger_row(first)["outcome_body"]["id"]) < int(harness.ledger_row(by_key)["outcome_body"]["id"])
 
 
-def test_a_command_by_number_waits_for_earlier_commands_by_dedup_key(harness: Harness, acme: Acme) -> None:
+def test_a_command_that_uses_the_number_waits_for_earlier_ones_that_use_the_dedup_key(
+    harness: Harness, acme: Acme
+) -> None:
     with harness.engine.begin() as connection:
         connection.execute(
             update(incidents).where(incidents.c.organization_id == acme.organizations["acme"]).values(dedup_key="disk")
@@ -265,7 +269,7 @@ def test_a_comment_is_published_with_its_text_and_author(harness: Harness, acme:
 def test_a_duplicate_team_membership_does_not_hide_an_invalid_mention(
     harness: Harness, acme: Acme, mentions: list[str], text: str
 ) -> None:
-    # Both of Ben's teams are now on project p1, and team 22 is on both projects of the incident.
+    # Both of Ben's teams are now on project p1, and team 22 is on both of the incident's projects.
     acme_id, project = acme.organizations["acme"], acme.projects["acme", "p1"]
     with harness.engine.begin() as connection:
         a_team(connection, acme_id, id=24)

@@ -1,4 +1,4 @@
-"""Import and export of the directory document: atomic, keyed by slugs and usernames, and reversible."""
+"""Import and export of the directory document: imports are atomic and match rows by slug or username."""
 
 from __future__ import annotations
 
@@ -398,7 +398,7 @@ def test_a_duplicate_key_is_reported_with_its_path(connection: Connection) -> No
 @pytest.mark.parametrize(
     "content", ["", "{", '{"users": NaN}', "[" * 100_000, b"\xff\xfe\xfd", f'{{"a": {"9" * 5000}}}']
 )
-def test_invalid_json_is_refused_with_one_sentence(content: str | bytes) -> None:
+def test_invalid_json_is_refused_with_a_one_line_error(content: str | bytes) -> None:
     with pytest.raises(DirectoryError, match="the document is"):
         read_document(content)
 
@@ -411,7 +411,7 @@ def test_ten_thousand_people_are_imported_within_the_statement_timeout(connectio
         "teams": [{"organization": "big", "slug": "all"}],
         "members": [{"organization": "big", "user": name, "teams": ["all"]} for name in people],
     }
-    # Importing row by row would take longer than this time-out.
+    # An import that inserts row by row would exceed this time-out.
     connection.execute(text("SET LOCAL statement_timeout = '5s'"))
 
     summary = import_directory(connection, document)

@@ -1,4 +1,4 @@
-"""The checks of settings and queues in `tocsin doctor`."""
+"""The checks for settings and queues in `tocsin doctor`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def broker(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def queue_check(tocsin: Tocsin) -> tuple[bool, str]:
-    """Return the result and message of the queue check, with durations masked because they vary."""
+    """Return the result and the message of the queue check; durations are masked, because they vary."""
     (found,) = (check for check in json.loads(tocsin("doctor", "--json").out)["checks"] if check["check"] == "queues")
     return found["good"], re.sub(r"\d+ (m?s)\b", r"N \1", found["says"])
 
 
 def send_canaries(database: Database, *, ago: str, received_on: set[Lane]) -> None:
-    """Send a canary to every queue, and receive those on `received_on`, both at a time in the past."""
+    """Send a canary to every queue and receive those on `received_on`, both at a time `ago` in the past."""
     with database.engine.begin() as connection:
         sent = insert_due_canaries(connection, every_seconds=30)
         mark_canaries_seen(connection, [canary for canary in sent if canary.queue in received_on], worker="somewhere/1")
@@ -63,7 +63,7 @@ def test_a_queue_without_a_worker_is_reported_with_the_command_that_starts_one(
     assert queue_check(tocsin) == (False, f"{what}: {fix}, or see its log")
 
 
-def test_without_a_relay_the_relay_is_reported_and_not_the_workers(tocsin: Tocsin, database: Database) -> None:
+def test_a_missing_relay_is_reported_and_not_mistaken_for_missing_workers(tocsin: Tocsin, database: Database) -> None:
     send_canaries(database, ago="120 seconds", received_on={*Lane})
 
     assert queue_check(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
@@ -72,7 +72,7 @@ def test_without_a_relay_the_relay_is_reported_and_not_the_workers(tocsin: Tocsi
 @pytest.mark.parametrize(
     ("name", "value"), [("TOCSIN_RATE", "plenty"), ("TOCSIN_PUBLIC_URL", "tocsin.test"), ("TOCSIN_LOG_LEVEL", "loud")]
 )
-def test_a_setting_that_a_process_would_reject_fails_the_check(
+def test_a_setting_that_a_process_would_reject_fails_the_configuration_check(
     tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -84,7 +84,7 @@ def test_a_setting_that_a_process_would_reject_fails_the_check(
     assert found["says"].startswith(f"{name} is invalid: ")
 
 
-def test_a_setting_shows_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_setting_is_shown_with_its_value_or_its_default(tocsin: Tocsin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOCSIN_LOG_LEVEL", "warning")
 
     settings = json.loads(tocsin("doctor", "--json").out)["settings"]

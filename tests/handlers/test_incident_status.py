@@ -1,4 +1,4 @@
-"""The handler that sets the status of an incident: closing, reopening, changing the severity."""
+"""The handler that sets an incident's status: it closes, reopens, or changes the severity."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_two_closings_in_one_batch_are_recorded_once(harness: Harness, acme: Acm
 
 
 @pytest.mark.parametrize("number", [1, 10, 20])
-def test_other_statuses_require_a_write_scope(harness: Harness, acme: Acme, number: int) -> None:
+def test_statuses_other_than_closed_require_a_write_scope(harness: Harness, acme: Acme, number: int) -> None:
     harness.execute(set_status(), **acme.by("mem"))
 
     refused, _ = harness.execute(set_status(number), **acme.by("mem"))
@@ -135,14 +135,14 @@ def test_every_comment_and_status_change_increments_the_version_by_one(harness: 
     assert the_incident(harness, acme).version == 5
 
 
-def test_a_service_acting_for_nobody_may_not_close(harness: Harness, acme: Acme) -> None:
+def test_a_service_that_acts_for_nobody_may_not_close_an_incident(harness: Harness, acme: Acme) -> None:
     code, _ = harness.execute(set_status(), **acme.by_service())
 
     assert code == 403
     assert status_changes(harness) == []
 
 
-def test_a_service_acting_for_a_member_closes_in_their_name(harness: Harness, acme: Acme) -> None:
+def test_a_service_that_acts_for_a_member_closes_an_incident_in_their_name(harness: Harness, acme: Acme) -> None:
     code, _ = harness.execute(set_status(), **acme.by_service(acting_for="mem"))
 
     assert code == 200
@@ -270,7 +270,7 @@ def test_a_member_who_may_not_write_alert_rules_may_still_close(harness: Harness
 
 
 @pytest.mark.parametrize("worse", [10, 20])
-def test_a_status_change_records_both_statuses_as_text(harness: Harness, acme: Acme, worse: int) -> None:
+def test_a_status_change_records_the_old_and_the_new_status_as_text(harness: Harness, acme: Acme, worse: int) -> None:
     harness.execute(set_status(worse), **acme.by("ben"))
     harness.execute(set_status(), **acme.by("mem"))
 

@@ -27,14 +27,15 @@ def rows(database: Database, table: Table = incident_listing) -> list[Any]:
 
 
 def rule_columns(database: Database, table: Table = incident_listing) -> list[Any]:
-    """Return the columns about the alert rule of every row."""
+    """Return, for every row of the table, the columns about the alert rule."""
     return [tuple(getattr(row, name) for name in RULE_COLUMNS) for row in rows(database, table)]
 
 
 def a_changed_rule(database: Database) -> tuple[int, int]:
-    """Insert an organization with a rule in its second generation; return the ids of both.
+    """Insert an organization with a rule in its second generation; return the ids of organization and rule.
 
-    The first generation has team 7, environment "test" and dataset "transactions"; the second has team 8 and "events".
+    The first generation has team 7, environment "test" and dataset "transactions". The second has team 8 and dataset
+    "events".
     """
     was = a_definition(owner_team=7, environment="test", dataset="transactions")
     with database.engine.begin() as connection:
@@ -104,7 +105,7 @@ def test_a_row_holds_the_rule_as_it_was_in_the_incidents_generation(database: Da
     assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
-def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: Database) -> None:
+def test_a_row_is_updated_if_its_rule_generation_is_stored_after_the_incident(database: Database) -> None:
     organization, rule = a_changed_rule(database)
     with database.engine.begin() as connection:
         for generation in (1, 3):
@@ -117,7 +118,7 @@ def test_a_row_is_updated_if_its_generation_begins_after_the_incident(database: 
     assert rule_columns(database) == rule_columns(database, incident_titles) == expected
 
 
-def test_a_row_holds_the_generation_between_two_updates_in_one_batch(harness: Harness) -> None:
+def test_a_row_holds_the_rule_as_it_was_between_two_updates_in_one_batch(harness: Harness) -> None:
     acme = Acme(harness.engine)
     with harness.engine.begin() as connection:
         rule = an_alert_rule(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p1"]])
@@ -167,7 +168,7 @@ def test_the_listing_migration_copies_existing_rows_and_restarts_if_interrupted(
 
     migrate_down(database, "0005")
     with database.engine.begin() as connection:
-        # As if the migration had been interrupted halfway.
+        # The state after a migration that was interrupted halfway.
         connection.execute(delete(incident_listing).where(incident_listing.c.incident_id > expected[0].incident_id))
         connection.exec_driver_sql("DROP INDEX incidents_dedup_key_idx")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0004'")
@@ -186,7 +187,7 @@ def test_the_title_migration_copies_existing_rows_and_restarts_if_interrupted(da
     listed, expected = rows(database), rows(database, incident_titles)
     migrate_down(database, "0007")
     with database.engine.begin() as connection:
-        # As if the migration had been interrupted halfway.
+        # The state after a migration that was interrupted halfway.
         connection.execute(delete(incident_titles).where(incident_titles.c.incident_id > expected[0].incident_id))
         connection.execute(update(incident_listing).values(dict.fromkeys(RULE_COLUMNS)))
         connection.exec_driver_sql("DROP INDEX incident_titles_keys_idx, incident_listing_unfinished_idx")

@@ -1,4 +1,4 @@
-"""Every command with every way to lose permission for it between acceptance and application.
+"""Every command, with every way to lose the permission for it between acceptance and application.
 
 The cases are generated from the catalog. A new command needs an entry in ``BODIES``; the first test fails without it.
 """
@@ -60,7 +60,7 @@ BODIES: dict[str, dict[str, JSON]] = {
     "trigger_action.delete": OWN_RULE | {"trigger": TRIGGER, "id": ACTION},
     "metric.observe": OWN_RULE | {"project": "p1", "value": 101, "timestamp": "2026-11-23T10:00:00Z"},
 }
-"""A body of every command, by name. Ben is permitted to submit all of them."""
+"""A body for every command, by the command's name. Ben is permitted to submit all of them."""
 
 ALL = "a person", "a service acting for a person", "a service"
 PEOPLE = ALL[:2]
@@ -106,7 +106,7 @@ def is_any(_entry: CatalogEntry) -> bool:
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of permission: SQL statements, and the refusal (status, body) of the callers and commands it affects."""
+    """A loss of permission: SQL statements that cause it, the callers and commands it affects, and their refusal."""
 
     statements: tuple[str, ...]
     callers: tuple[str, ...]
@@ -190,7 +190,7 @@ def affected_by(loss: Loss) -> list[tuple[str, str]]:
 
 
 def unaffected_by(loss: Loss) -> list[tuple[str, str]]:
-    """Return the requests that neither this loss nor another with the same statements affects."""
+    """Return the requests that are affected by neither this loss nor another one with the same statements."""
     same = [request for each in LOSSES.values() if each.statements == loss.statements for request in affected_by(each)]
     return [request for request in requests() if request not in same]
 
@@ -204,9 +204,9 @@ def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
 
 
 def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
-    """Insert the requests into the ledger; return the ids of the commands by request.
+    """Insert the requests' commands into the ledger; return their ids by request.
 
-    Each caller gets a comment by Ben to change, and each request its own rule, snoozed for everyone.
+    Before that, insert a comment by Ben for each caller, and for each request its own rule, snoozed for everyone.
     """
     with harness.engine.begin() as connection:
         incident = connection.exec_driver_sql(
@@ -247,7 +247,7 @@ def apply_loss(harness: Harness, loss: Loss) -> None:
 
 
 def all_rows(harness: Harness) -> dict[str, list[str]]:
-    """Return every row of the tables of incident data as text, by table."""
+    """Return every row of every table of incident data as text, by table."""
     with harness.engine.connect() as connection:
         return {
             table: sorted(connection.exec_driver_sql(f"SELECT t::text FROM {table} t").scalars()) for table in TABLES
@@ -255,7 +255,7 @@ def all_rows(harness: Harness) -> dict[str, list[str]]:
 
 
 def outcomes(harness: Harness, ids: dict[tuple[str, str], UUID]) -> dict[tuple[str, str], tuple[str, int, JSON]]:
-    """Return state, status and body of every outcome, by request."""
+    """Return each command's state and its outcome's status and body, by request."""
     rows = {request: harness.ledger_row(id_) for request, id_ in ids.items()}
     return {request: (row["state"], row["outcome_status"], row["outcome_body"]) for request, row in rows.items()}
 
@@ -267,7 +267,7 @@ def test_every_command_has_a_sample_body(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_depends_on_more_than_its_token(command: str) -> None:
+def test_every_command_is_affected_by_several_losses_of_permission(command: str) -> None:
     losses = {name for name, loss in LOSSES.items() if any(request[1] == command for request in affected_by(loss))}
 
     assert len(losses) > 4
@@ -282,7 +282,7 @@ def test_every_command_is_applied_while_its_permission_holds(harness: Harness, a
 
 
 @pytest.mark.parametrize("loss_name", LOSSES)
-def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
+def test_a_command_whose_permission_is_lost_after_acceptance_is_refused_and_writes_nothing(
     harness: Harness, acme: Acme, loss_name: str
 ) -> None:
     loss = LOSSES[loss_name]
@@ -297,7 +297,9 @@ def test_a_permission_lost_after_acceptance_is_refused_and_nothing_is_written(
 
 
 @pytest.mark.parametrize("loss_name", [loss_name for loss_name, loss in LOSSES.items() if unaffected_by(loss)])
-def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme: Acme, loss_name: str) -> None:
+def test_commands_not_affected_by_a_loss_of_permission_are_applied(
+    harness: Harness, acme: Acme, loss_name: str
+) -> None:
     ids = accept(harness, acme, unaffected_by(LOSSES[loss_name]))
     apply_loss(harness, LOSSES[loss_name])
 
@@ -306,7 +308,7 @@ def test_commands_that_a_loss_does_not_affect_are_applied(harness: Harness, acme
     assert {request: state for request, (state, *_) in outcomes(harness, ids).items()} == dict.fromkeys(ids, "applied")
 
 
-def test_the_earliest_failing_check_decides_the_answer(harness: Harness, acme: Acme) -> None:
+def test_the_earliest_failing_check_decides_the_refusal(harness: Harness, acme: Acme) -> None:
     from_last_check_to_first = [
         "the projects of the incident or rule are deactivated",
         "the organization loses the feature",

@@ -1,4 +1,4 @@
-"""Incidents of a rule that people close, reopen or open, and the effect on the next observations."""
+"""People close, reopen or open incidents of a rule; how that affects the next observations."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.handlers.observed_rule import ANA, BEN, MEM, ObservedRule, rule_with_
 from tests.harness import Harness
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-"""The acceptance time of an observation, in tests that depend on it."""
+"""The time at which an observation is accepted, in tests that depend on it."""
 
 
 @pytest.fixture

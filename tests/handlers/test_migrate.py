@@ -1,4 +1,4 @@
-"""Migrations started on several hosts at once, and while other processes write."""
+"""Migrations that are started on several hosts at once, or while other processes write."""
 
 from __future__ import annotations
 

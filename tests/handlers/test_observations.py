@@ -1,4 +1,4 @@
-"""The handler of observations: incidents it opens, updates and closes, and deliveries it plans."""
+"""The handler for observations: the incidents it opens, updates and closes, and the deliveries it plans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.harness import Harness
 from workers.notify.notifier import Notifier
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-"""The acceptance time of an observation, in tests that depend on it."""
+"""The time at which an observation is accepted, in tests that depend on it."""
 
 
 @pytest.fixture
@@ -103,7 +103,9 @@ def test_activities_of_an_incident_opened_by_a_rule_have_no_author(
     assert actors == {"system"}
 
 
-def test_a_value_that_fires_two_triggers_makes_two_changes_and_notifies_once(rule: ObservedRule) -> None:
+def test_a_value_that_fires_two_triggers_changes_the_status_twice_and_notifies_each_target_once(
+    rule: ObservedRule,
+) -> None:
     code, body = rule.observe(120)
 
     assert (code, body["fired"], body["incident"]["status"]) == (201, ["warning", "critical"], 20)
@@ -139,7 +141,7 @@ def test_a_value_without_effect_returns_the_open_incident(rule: ObservedRule) ->
     assert "ignored" not in body
 
 
-def test_a_trigger_event_holds_the_rule_the_incident_and_the_value(rule: ObservedRule) -> None:
+def test_a_trigger_event_contains_the_rule_the_incident_and_the_value(rule: ObservedRule) -> None:
     rule.observe(60)
 
     [event] = rule.events(f"alert-rules/{rule.rule_id}")
@@ -187,7 +189,7 @@ def test_values_within_ten_minutes_of_the_incidents_creation_are_ignored(rule: O
     assert len(rule.incidents()) == 2
 
 
-def test_the_cooldown_takes_whole_days_into_account(rule: ObservedRule) -> None:
+def test_elapsed_days_count_towards_the_cooldown(rule: ObservedRule) -> None:
     rule.observe(120, at=NOON)
     rule.observe(10, at=NOON)
 
@@ -217,7 +219,9 @@ def test_a_null_value_counts_as_zero(harness: Harness, acme: Acme) -> None:
     assert body["resolved"] == ["critical"]
 
 
-def test_transactions_are_ignored_without_the_performance_feature(harness: Harness, acme: Acme) -> None:
+def test_values_of_a_rule_on_transactions_are_ignored_without_the_performance_feature(
+    harness: Harness, acme: Acme
+) -> None:
     rule = ObservedRule(harness, acme, dataset="transactions")
     ignored = rule.observe(101)
     with harness.engine.begin() as connection:
@@ -279,7 +283,7 @@ def test_a_deleted_rule_and_a_foreign_rule_are_404(harness: Harness, acme: Acme,
     assert (abroad, deleted) == (404, 404)
 
 
-def test_observing_requires_the_right_to_create_rules_and_project_access(
+def test_sending_a_value_requires_permission_to_create_rules_and_access_to_the_project(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
     of_a_member, _ = harness.execute(rule.observation(1), **acme.by("mem"))
@@ -311,7 +315,7 @@ def test_without_the_feature_observing_is_404(harness: Harness, rule: ObservedRu
 
 @pytest.fixture
 def rule_with(harness: Harness, acme: Acme) -> Callable[..., ObservedRule]:
-    """Build a rule whose critical trigger has the given actions."""
+    """A function that builds a rule whose critical trigger has the given actions."""
     return lambda *actions: ObservedRule(harness, acme, a_trigger("critical", 100, *actions))
 
 
@@ -336,7 +340,7 @@ def test_a_person_targeted_twice_is_notified_once(rule_with: Callable[..., Obser
     assert [user for _, user, *_ in rule.deliveries()] == [MEM, ANA, BEN]
 
 
-def test_an_address_is_used_as_entered(rule_with: Callable[..., ObservedRule]) -> None:
+def test_webhook_and_chat_targets_are_used_as_entered(rule_with: Callable[..., ObservedRule]) -> None:
     rule = rule_with(
         an_action("https://x.test/hook", action_type=ActionType.WEBHOOK, target_type=TargetType.SPECIFIC),
         an_action("slack://a/b/c", action_type=ActionType.CHAT, target_type=TargetType.SPECIFIC),
@@ -386,7 +390,7 @@ def test_a_former_member_is_not_notified_and_the_decision_says_why(
         (MEM, NOON, [MEM, ANA, "https://x.test/"]),
     ],
 )
-def test_a_snooze_suppresses_deliveries_until_it_expires_and_leaves_a_decision(
+def test_a_snooze_suppresses_deliveries_until_it_expires_and_is_recorded_in_decisions(
     harness: Harness,
     rule_with: Callable[..., ObservedRule],
     user: int | None,

@@ -36,7 +36,7 @@ def an_expired_snooze(harness: Harness, rule: int, user: int | None) -> None:
 
 
 def stored_snoozes(harness: Harness) -> list[tuple[Any, ...]]:
-    """Return rule id, user id and owner id of every stored snooze."""
+    """Return rule id, user id and owner id for every stored snooze."""
     table = alert_rule_snoozes
     with harness.engine.connect() as connection:
         rows = connection.execute(select(table.c.rule_id, table.c.user_id, table.c.owner_id).order_by(table.c.id))
@@ -64,7 +64,7 @@ def test_a_rule_is_snoozed_for_oneself_or_for_everyone(
     assert (rule_row(harness, rule).version, published_events(harness, rule)) == (1, [])
 
 
-def test_a_snooze_may_have_an_end(harness: Harness, acme: Acme) -> None:
+def test_a_snooze_can_have_an_end_time(harness: Harness, acme: Acme) -> None:
     _, shown = harness.execute(snooze(a_rule(harness, acme), until="2036-01-02T03:04:05+01:00"), **acme.by("mem"))
 
     assert shown["until"] == "2036-01-02T02:04:05Z"
@@ -109,7 +109,7 @@ def test_a_snooze_expires_without_a_cleanup_job(harness: Harness, acme: Acme) ->
 @pytest.mark.parametrize(
     ("fields", "left"),
     [({}, [12]), ({"target": "me"}, [None, 12]), ({"target": "everyone"}, [11, 12])],
-    ids=["both", "me", "everyone"],
+    ids=["no target", "target me", "target everyone"],
 )
 def test_a_rule_is_unsnoozed(harness: Harness, acme: Acme, fields: dict[str, JSON], left: list[int | None]) -> None:
     rule = a_rule(harness, acme)
@@ -144,7 +144,9 @@ def test_the_last_command_of_a_batch_decides_the_snooze(harness: Harness, acme: 
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])
-def test_a_missing_rule_is_refused_with_the_text_of_snoozes(harness: Harness, acme: Acme, command: Any) -> None:
+def test_snoozing_or_unsnoozing_a_missing_rule_is_refused_with_a_specific_message(
+    harness: Harness, acme: Acme, command: Any
+) -> None:
     rule, elsewhere = a_rule(harness, acme), a_rule(harness, acme, organization="closed", project="c1")
     deleted = a_rule(harness, acme)
     harness.execute(delete_rule(deleted), **acme.by("mem"))

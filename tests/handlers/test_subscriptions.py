@@ -121,7 +121,7 @@ def test_the_last_command_of_a_batch_decides_the_subscription(
 
 
 @pytest.mark.parametrize("command", [SUBSCRIBE, UNSUBSCRIBE, SEEN])
-def test_a_service_acting_for_nobody_is_refused(harness: Harness, acme: Acme, command: Command) -> None:
+def test_a_service_that_acts_for_nobody_is_refused(harness: Harness, acme: Acme, command: Command) -> None:
     code, _ = harness.execute(command, **acme.by_service())
 
     assert code == 403

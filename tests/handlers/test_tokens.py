@@ -74,7 +74,7 @@ def test_a_key_or_service_gets_default_scopes_unless_others_are_given(connection
     assert stored.scopes == sorted(DEFAULT_SCOPES[kind])
 
 
-def test_an_ops_token_has_only_a_role(connection: Connection) -> None:
+def test_an_ops_token_has_a_role_but_no_scopes_user_or_organization(connection: Connection) -> None:
     create_token(connection, TokenSpec(kind=CallerKind.OPS, name="me", ops_role=OpsRole.VIEWER))
 
     stored = the_only_token(connection)
@@ -91,7 +91,7 @@ def test_a_token_expires_after_its_lifetime(connection: Connection) -> None:
     assert timedelta(0) <= expires_at - before - timedelta(days=3) < timedelta(minutes=1)
 
 
-def test_revoking_a_token_again_keeps_the_first_time(connection: Connection) -> None:
+def test_revoking_a_token_again_keeps_the_first_revocation_time(connection: Connection) -> None:
     made = create_token(connection, PERSONAL)
 
     first, again = revoke_token(connection, made.id), revoke_token(connection, made.id)
@@ -123,7 +123,9 @@ INCONSISTENT = {
 
 
 @pytest.mark.parametrize("sentence", INCONSISTENT)
-def test_inconsistent_facts_are_rejected_with_one_sentence(connection: Connection, sentence: str) -> None:
+def test_inconsistent_token_attributes_are_rejected_with_a_specific_message(
+    connection: Connection, sentence: str
+) -> None:
     with pytest.raises(TokenError, match=sentence):
         create_token(connection, INCONSISTENT[sentence])
 

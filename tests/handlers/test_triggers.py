@@ -1,4 +1,4 @@
-"""Handlers that create, update and delete single triggers and actions of alert rules."""
+"""Handlers that create, update and delete single triggers and actions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LABEL_TAKEN = (400, ["This label is already in use for this alert rule"])
 
 
 def a_rule_with_action(harness: Harness, acme: Acme, **who: Any) -> tuple[int, int, int]:
-    """Create a rule with one trigger and one action; return the ids of all three."""
+    """Create a rule with one trigger and one action; return the ids of rule, trigger and action."""
     critical = {"label": "critical", "alertThreshold": 100, "actions": [action_body(**who)]}
     _, made = harness.execute(create_rule(triggers=[critical], resolveThreshold=20), **acme.by("mem"))
     [trigger] = made["triggers"]

@@ -1,4 +1,4 @@
-"""Requests about alert rules, and rules inserted directly into the tables."""
+"""Helpers that send requests about alert rules, or insert rules directly into the tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small organization behind a gateway that listens on a port."""
+"""Fixtures for HTTP tests: a small organization behind a gateway that listens on a port."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ MORE_TOKENS = {
 
 @pytest.fixture
 def acme(database: Database) -> Acme:
-    """Organizations with people, projects, tokens, and an incident numbered 1 each."""
+    """Organizations with people, projects and tokens, each with an incident numbered 1."""
     known = Acme(database.engine)
     with database.engine.begin() as connection:
         import_directory(connection, copy.deepcopy(MORE_TOKENS))
@@ -61,7 +61,7 @@ def acme(database: Database) -> Acme:
 
 @pytest.fixture
 def rules(database: Database, acme: Acme) -> None:
-    """Insert rules 1 to 8 on p1; rule n has trigger n001 with action n002, and incident 1 belongs to rule 1."""
+    """Rules 1 to 8 on project p1: rule n has trigger n001 with action n002, and incident 1 belongs to rule 1."""
     with database.engine.begin() as connection:
         for number in RULES:
             action = Action(
@@ -86,13 +86,13 @@ def rules(database: Database, acme: Acme) -> None:
 
 @pytest.fixture
 def ledger(database: Database) -> Engine:
-    """The engine of the test's database, to read what was accepted."""
+    """The engine for the test's database, to read the accepted commands."""
     return database.engine
 
 
 @pytest.fixture
 def opened(acme: Acme, ledger: Engine) -> OpenIncident:
-    """Return a function that inserts an incident of acme, started ``minutes`` after incident 1."""
+    """A function that inserts an incident of acme that started ``minutes`` after incident 1."""
 
     def insert(title: str, *slugs: str, minutes: float = 0, **facts: Any) -> int:
         with ledger.begin() as connection:
@@ -117,7 +117,7 @@ def named_first(acme: Acme, ledger: Engine) -> None:
 
 @pytest.fixture
 def settings(servers: EmbeddedServers, database: Database) -> Callable[..., GatewaySettings]:
-    """Return a function that builds the gateway's settings; keyword arguments override fields."""
+    """A function that builds settings for the gateway; its keyword arguments override fields."""
 
     def build(**facts: object) -> GatewaySettings:
         known = {"DATABASE_URL": database.url, "BROKER_URL": servers.broker_url, "REDIS_URL": servers.redis_url}
@@ -136,7 +136,7 @@ def gateway(acme: Acme, settings: Callable[..., GatewaySettings], background: Ba
 def unlimited_gateway(
     acme: Acme, settings: Callable[..., GatewaySettings], background: BackgroundTasks
 ) -> Iterator[Gateway]:
-    """A running gateway that limits no caller's rate."""
+    """A running gateway without a rate limit."""
     yield from _stopped_afterwards(Gateway(settings(rate=1_000_000)), background)
 
 
@@ -149,7 +149,7 @@ def _stopped_afterwards(gateway: Gateway, background: BackgroundTasks) -> Iterat
 
 @pytest.fixture
 def worker(servers: EmbeddedServers, database: Database) -> Iterator[Worker]:
-    """A worker that applies commands only on request."""
+    """A worker that applies commands only when the test tells it to."""
     applying = Worker(database.url, servers.redis_url)
     yield applying
     applying.stop()

@@ -1,7 +1,7 @@
-"""The seed and the size of the fuzz tests.
+"""The seed and the number of examples for the fuzz tests.
 
-By default both are fixed, so that a run can be repeated. ``FUZZ_SEED`` sets another seed; ``FUZZ_TIMES`` multiplies the
-number of examples. ``make fuzz`` sets both.
+By default both are fixed, so that a run can be repeated. ``FUZZ_SEED`` sets another seed, and ``FUZZ_TIMES`` multiplies
+the number of examples. ``make fuzz`` sets both.
 """
 
 from __future__ import annotations

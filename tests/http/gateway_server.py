@@ -31,14 +31,14 @@ RULES = range(1, 9)
 """The ids of the alert rules that the fixture ``rules`` inserts."""
 
 GENEROUS_TIMEOUTS = Timeouts(acceptance_seconds=60, read_seconds=60, pool_seconds=60)
-"""Time-outs that a slow machine does not reach; tests of outages use the defaults of :class:`Timeouts`."""
+"""Time-outs that even a slow machine does not reach. Tests of outages use the defaults in :class:`Timeouts`."""
 
 
 class Gateway:
     """A gateway that listens on a free port of the loopback interface."""
 
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts = GENEROUS_TIMEOUTS) -> None:
-        # asyncio sets TCP_NODELAY only if the protocol is named; without it each response waits 40 ms for an ACK.
+        # asyncio sets TCP_NODELAY only if the protocol is named. Without it, each response waits 40 ms for an ACK.
         self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
@@ -52,23 +52,23 @@ class Gateway:
         eventually(lambda: self._server.started)
 
     def request_stop(self) -> None:
-        """Ask the server to shut down; it takes a few tenths of a second."""
+        """Request a shutdown, without waiting for it; it takes a few tenths of a second."""
         self._server.should_exit = True
 
     def stop(self) -> None:
-        """Shut down if it is running, and wait for the end."""
+        """Shut down the server if it is running, and wait for its end."""
         self.request_stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
         self._socket.close()
 
     def _serve(self) -> None:
-        # The event loop of production, which is also the faster one.
+        # The event loop used in production, which is also the faster one.
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._server.serve(sockets=[self._socket]))
 
     def client(self, token: str | None = "dev-mem", **headers: str) -> httpx.Client:
-        """Return a client that sends this token and these headers; underscores in header names stand for hyphens."""
+        """Return a client that sends this token and these headers. Underscores in header names stand for hyphens."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
@@ -91,7 +91,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def running_gateway(settings: GatewaySettings, timeouts: Timeouts = GENEROUS_TIMEOUTS) -> Iterator[Gateway]:
-    """Run a gateway while the block lasts."""
+    """Run a gateway for the duration of the block."""
     gateway = Gateway(settings, timeouts)
     gateway.start()
     try:
@@ -101,9 +101,11 @@ def running_gateway(settings: GatewaySettings, timeouts: Timeouts = GENEROUS_TIM
 
 
 class Worker:
-    """A worker's applier in this process, without a broker; it applies on :meth:`apply`, or all the time once started.
+    """A worker's applier in this process, without a broker.
 
-    It publishes finished commands to the pub/sub channel at ``wake_url``, as every worker does.
+    It applies commands when :meth:`apply` is called, or continuously once started.
+
+    Like every worker, it publishes finished commands to the pub/sub channel at ``wake_url``.
     """
 
     def __init__(self, database_url: str, wake_url: str | None = None) -> None:
@@ -141,7 +143,7 @@ class Worker:
             self._publisher.publish(OUTCOMES_CHANNEL, " ".join(map(str, result.finished)))
 
     def _work(self) -> None:
-        # Polling with a whole batch would use most of a core.
+        # Polling for full batches would use most of a core.
         with psycopg.connect(self._database_url, autocommit=True) as connection:
             while not self._stopped.wait(0.01):
                 if connection.execute("SELECT FROM commands WHERE state = 'accepted' LIMIT 1").rowcount:

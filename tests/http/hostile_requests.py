@@ -1,4 +1,4 @@
-"""Generate requests that must be refused: each has at least one defect and is valid otherwise."""
+"""Generate requests that must be refused: each has at least one defect and is otherwise valid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXISTING: Final = {
     "organization": "acme", "identifier": "1", "project": "p1", "rule": "1", "trigger": "1001", "action": "1002",
 }  # fmt: skip
 
-# Credentials that may not write, and may not read streams.
+# Credentials that may neither write nor read streams.
 UNAUTHORIZED_TO_READ: Final = [
     b"", b"Bearer", b"Bearer ", b"Bearer nobody", b"Basic dXNlcjpwYXNz", b"Bearer dev-gone", b"Bearer dev-out",
     b"bearer \xff\xfe", b"Bearer " + b"x" * 9_000, b"Digest dev-own",
@@ -104,7 +104,7 @@ INVALID_HEADERS: Final[list[list[Header]]] = [
     [(b"Idempotency-Key", b"a"), (b"Idempotency-Key", b"a")],
     [(b"If-Match", b'"1"'), (b"If-Match", b'"1"')],
 ]
-"""Headers that each cause a write to be refused; the Authorization header is sent in addition to a valid one."""
+"""Headers each of which causes a write to be refused. The Authorization header is sent in addition to a valid one."""
 
 HARMLESS_VALUES: Final[dict[bytes, list[bytes]]] = {
     b"Prefer": [b"wait=" + b"9" * 400, b"wait=-1, respond-async=\xff;;;,,", b"respond-async", b""],
@@ -147,12 +147,12 @@ MALFORMED_HTTP: Final = [
     b"GET %(path)s HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
     b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
 ]  # fmt: skip
-"""Malformed or truncated HTTP; each needs its own connection."""
+"""Malformed or truncated HTTP messages; each needs its own connection."""
 
 RULE_CHECKED_BY_WORKER: Final = ("/snooze/", "/observations/")
 
 CALLERS: Final = {"directory": OPERATOR, "alertmanager": SERVICE}
-"""The credentials of endpoints that the owner may not write to, by the last segment of the path."""
+"""Credentials for endpoints to which the owner may not write, by the last segment of the path."""
 
 HOSTS: Final = [b"localhost", b"evil.test:1", b"[::1]", b"\xff", b""]
 OTHER_METHODS: Final = ["HEAD", "OPTIONS", "TRACE", "PATCH", "PROPFIND", "QUERY", "M-SEARCH"]
@@ -207,7 +207,7 @@ def _operation(document: Any, method: str, path: str, described: Any) -> Operati
 
 
 def hostile_requests(operations: Sequence[Operation], rng: Random) -> Iterator[Request]:
-    """Yield requests without end; every write among them must be refused."""
+    """Yield requests endlessly; every write among them must be refused."""
     weights = [3 if operation.is_write else 1 for operation in operations]
     while True:
         [operation] = rng.choices(operations, weights)
@@ -261,7 +261,7 @@ def _invalid_header(operation: Operation, chance: Random) -> Request:
 
 def _invalid_path(operation: Operation, chance: Random) -> Request:
     named = re.findall(r"{(\w+)}", operation.path)
-    # The worker looks up comments and projects, and the rule of a snooze or an observation.
+    # Comments and projects, and the rule of a snooze or an observation, are looked up only by the worker.
     looked_up = (
         set(named) - {"comment", "project"} - ({"rule"} if operation.path.endswith(RULE_CHECKED_BY_WORKER) else set())
     )
@@ -296,7 +296,7 @@ DEFECTS: Final[Mapping[Callable[[Operation, Random], Request], Callable[[Operati
     _random_query: lambda operation: not operation.is_write and not operation.streams,
     _other_method: lambda operation: not operation.streams,
 }
-"""Each defect, and the operations that must refuse it."""
+"""Each defect, with the operations that must refuse it."""
 
 
 # --- building a request ------------------------------------------------------------------------------------------

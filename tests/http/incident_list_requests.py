@@ -1,4 +1,4 @@
-"""Requests for the incident list that return its titles or a refusal."""
+"""Helpers that request the incident list and return its titles, or the refusal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.http.gateway_server import ACME, Gateway
 
 LIST = f"{ACME}/incidents/"
 OpenIncident = Callable[..., int]
-"""The function that the fixture ``opened`` provides: it inserts an incident and returns its id."""
+"""The function that the fixture ``opened`` provides: it inserts an incident and returns the incident's id."""
 
 
 def titles(gateway: Gateway, query: str = "", *, by: str = "dev-mem") -> list[str]:

@@ -1,4 +1,4 @@
-"""Invalid alert rule bodies, each with the errors it is refused with."""
+"""Invalid alert rule bodies, each with the errors in its refusal."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def an_action(**fields: JSON) -> dict[str, JSON]:
 
 
 def invalid_bodies() -> list[tuple[Any, Any]]:
-    """Return invalid bodies, each with the body of its 400 response."""
+    """Return the invalid bodies, each with the body of the 400 response to it."""
     return [
         *((RULE | fields, errors) for fields, errors in INVALID_FIELDS),
         *((RULE | fields, {"nonFieldErrors": [message]}) for fields, message in INCONSISTENT_FIELDS),

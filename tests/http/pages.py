@@ -12,12 +12,12 @@ LINK = re.compile(r'<([^>]+)>; rel="(\w+)"; results="(\w+)"; cursor="([^"]+)"')
 
 
 def links(response: Any) -> dict[str, tuple[str, bool]]:
-    """Return the URL of each linked page by its relation, and whether it has results."""
+    """Return each linked page's URL and whether the page has results, by the link's relation."""
     return {rel: (url, results == "true") for url, rel, results, _ in LINK.findall(response.headers["link"])}
 
 
 def pages(gateway: Gateway, path: str) -> Iterator[list[Any]]:
-    """Yield every page of a list, following the next links."""
+    """Yield every page of a list, following the links to the next page."""
     has_more = True
     while has_more:
         response = gateway.get(path)

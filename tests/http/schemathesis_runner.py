@@ -1,4 +1,4 @@
-"""Run schemathesis: requests generated from the OpenAPI document, and checks of every response against it."""
+"""Run schemathesis, which generates requests from the OpenAPI document and checks every response against it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SERVER_HEADERS: Final = {"content-length", "content-type", "date", "server", "x-
 
 PHASES: Final = ("examples", "coverage", "fuzzing", "stateful")
 
-# Cursors are opaque; those of both ends are valid in every list.
+# Cursors are opaque. Those for the two ends are valid in every list.
 schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().encode(), Cursor(backwards=True).encode()]))
 
 
@@ -40,8 +40,8 @@ def described_headers(_: Any, response: Any, case: Any) -> None:
 
 @schemathesis.hook
 def before_call(_: Any, case: Any, sent: dict[str, Any]) -> None:
-    """Give most requests an idempotency key of their own; a key in use hides everything else about a request."""
-    # Otherwise requests reads proxies from the environment each time, a seventh of the run time.
+    """Set a unique idempotency key on most requests, because a reused key hides everything else about a request."""
+    # Otherwise requests reads proxies from the environment every time, which takes a seventh of the run time.
     sent["proxies"] = {"no_proxy": "127.0.0.1"}
     key = (case.headers or {}).get("Idempotency-Key")
     if getattr(case.meta.phase.data, "parameter_location", None) == "header":
@@ -56,7 +56,7 @@ load_all_checks()
 
 @dataclass
 class Findings:
-    """The result of a run: response statuses by operation, and violations of the document."""
+    """The result of a run: response statuses by operation, and violations of the OpenAPI document."""
 
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     checks: set[str] = field(default_factory=set)
@@ -111,15 +111,15 @@ def make_config(
 ) -> SchemathesisConfig:
     """Build a configuration.
 
-    ``known`` holds values that exist, by the location in a request; ``operations`` holds settings of single operations,
-    whose ``parameters`` are known values as well.
+    ``known`` holds values that exist, by their location in a request. ``operations`` holds settings for single
+    operations, whose ``parameters`` are known values as well.
     """
     off = {name: {"enabled": False} for name in PHASES}
-    # Data from responses and the text of errors would make every run different.
+    # Data from responses and error texts would make every run different.
     alone = {"extra-data-sources": {"responses": False}}
     used = {name: alone | ({"error-feedback": {"enabled": False}} if name == "fuzzing" else {}) for name in PHASES}
     used["stateful"] = {}
-    # Refusals that depend on stored state and not on the shape of the request: a stale version, a used idempotency
+    # Refusals that depend on stored state and not on the request's shape: a stale version, a used idempotency
     # key, an existing snooze.
     taken = ["2xx", "304", "401", "403", "404", "409", "410", "412", "422", "429"]
     dictionaries: dict[str, Any] = {}
@@ -134,7 +134,7 @@ def make_config(
             "seed": seed,
             "headers": {"Authorization": f"Bearer {token}"},
             "continue-on-failure": True,
-            # So would the memory of earlier runs.
+            # Examples remembered from earlier runs would, too.
             "cache": {"enabled": False},
             "warnings": False,
             "request-timeout": 60,
@@ -162,16 +162,16 @@ def run_schemathesis(gateway: Gateway, document: Any, config: SchemathesisConfig
 
 
 def filter_failure(_: Any, failure: Failure, case: Any, response: Any) -> bool:
-    """Return whether a failure counts; constraints that JSON Schema cannot express do not."""
+    """Return whether a failure counts. Violations of constraints that JSON Schema cannot express do not count."""
     if type(failure).__name__ != "RejectedPositiveData":
         return True
     # A request that became a command was valid, whatever its outcome.
     if "command-id" in response.headers:
         return False
-    # Rows of the directory refer to each other.
+    # Objects in a directory document refer to each other.
     if case.operation.label == "PUT /api/0/directory/":
         return False
-    # The fields of a rule must be consistent: the order of thresholds, the dataset of the query type.
+    # A rule's fields must be consistent: the order of the thresholds, the dataset for the query type.
     return not _is_object_error(response.json())
 
 

@@ -1,4 +1,4 @@
-"""From a request to an accepted command, and the wait for its outcome."""
+"""A request becomes an accepted command, and the gateway waits for the command's outcome."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_malformed_preference_is_ignored(gateway: Gateway, busy_worker: Worker
     assert "preference-applied" not in response.headers
 
 
-def test_the_outcome_is_found_without_pubsub(
+def test_the_outcome_is_returned_even_without_pubsub(
     acme: object, settings: Callable[..., GatewaySettings], busy_worker: Worker
 ) -> None:
     with running_gateway(settings(REDIS_URL="redis://127.0.0.1:9/0")) as gateway:
@@ -126,7 +126,7 @@ def test_a_service_and_the_person_it_acts_for_may_both_read_the_command(gateway:
     assert gateway.get(location, by="dev-ana").json()["outcome"]["body"]["user"]["username"] == "ana"
 
 
-def test_a_service_opens_incidents_in_its_own_name(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_service_that_acts_as_itself_can_open_incidents(gateway: Gateway, busy_worker: Worker) -> None:
     response = gateway.post(f"{ACME}/incidents/", {"title": "Slow", "projects": ["p1"]}, by="dev-bot")
 
     assert (response.status_code, response.json()["title"]) == (201, "Slow")
@@ -148,7 +148,9 @@ def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gatewa
     assert (resource["status"], resource["outcome"], resource["error"]) == ("dead", None, "it broke")
 
 
-def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: Worker) -> None:
+def test_a_client_that_disconnects_does_not_cancel_its_command(
+    gateway: Gateway, ledger: Engine, worker: Worker
+) -> None:
     with gateway.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post(COMMENTS, json=A_COMMENT, timeout=0.3)
 
@@ -159,7 +161,7 @@ def test_a_disconnect_cancels_nothing(gateway: Gateway, ledger: Engine, worker: 
         assert connection.execute(select(commands.c.state)).scalar_one() == "applied"
 
 
-def test_a_gateway_that_shuts_down_returns_where_the_outcome_will_be(
+def test_a_gateway_that_is_shutting_down_returns_the_location_of_the_outcome(
     acme: object, settings: Callable[..., GatewaySettings], ledger: Engine
 ) -> None:
     responses: list[httpx.Response] = []

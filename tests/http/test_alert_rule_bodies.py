@@ -18,7 +18,7 @@ from tests.http.invalid_alert_rules import an_action, invalid_bodies
 from tests.rule_bodies import CRITICAL, RULE, WARNING
 
 
-def test_a_rule_can_be_created_in_snake_case(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_can_be_created_with_snake_case_field_names(gateway: Gateway, busy_worker: Worker) -> None:
     snake = {
         "name": "Errors on checkout", "aggregate": "count()", "query": "", "time_window": "10", "threshold_type": 0.0,
         "threshold_period": 2, "resolve_threshold": "20", "event_types": ["default"], "projects": ["p1"],
@@ -69,11 +69,11 @@ def test_thresholds_that_do_not_overlap_are_valid(gateway: Gateway, busy_worker:
     )
 
 
-def test_the_user_tag_is_returned_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_user_tag_in_an_aggregate_is_returned_by_its_short_name(gateway: Gateway, busy_worker: Worker) -> None:
     assert create_rule(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
-def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_body(
+def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_as_body(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
     triggers = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
@@ -92,7 +92,9 @@ def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, bu
     assert (response.status_code, response.json()["projects"]) == (201, ["p1"])
 
 
-def test_a_body_cannot_set_the_project_of_the_path(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_body_cannot_set_the_internal_field_for_the_project_in_the_path(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     path_fields = {"inProject": "p2", "in_project": "p2"}
 
     response = gateway.post(RULES, RULE | path_fields)

@@ -86,7 +86,7 @@ def test_an_update_honours_if_match(gateway: Gateway, busy_worker: Worker) -> No
     assert [each.status_code for each in (first, anyway, malformed, deleted)] == [200, 200, 400, 204]
 
 
-def test_one_of_several_concurrent_updates_of_the_same_version_is_applied(
+def test_only_one_of_several_concurrent_updates_to_the_same_version_is_applied(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
     rule = f"{RULES}{create_rule(gateway)['id']}/"
@@ -182,7 +182,7 @@ def test_without_the_feature_a_rule_can_be_deleted_through_either_endpoint(
         ("/api/0/projects/closed/c1/alert-rules/", {}, 403),
     ],
 )
-def test_a_project_endpoint_requires_its_project(
+def test_a_project_endpoint_requires_an_accessible_project(
     gateway: Gateway, busy_worker: Worker, path: str, body: JSON, status: int
 ) -> None:
     assert gateway.post(path, body).status_code == status
@@ -251,7 +251,7 @@ def test_every_rule_command_can_be_sent_in_bulk(gateway: Gateway, busy_worker: W
     ]
 
 
-def test_unknown_fields_of_a_bulk_item_are_errors_in_nested_objects_too(gateway: Gateway, ledger: Engine) -> None:
+def test_unknown_fields_are_errors_even_in_nested_objects_of_a_bulk_item(gateway: Gateway, ledger: Engine) -> None:
     items = [
         {"type": "alert_rule.create", **RULE, "snubaQuery": 1},
         {"type": "alert_rule.create", **RULE, "triggers": [CRITICAL | {"dateCreated": "x", "alert_rule_id": 1}]},

@@ -39,7 +39,7 @@ def accepted_count(ledger: Engine) -> int:
 
 
 def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]:
-    """Post a body and return the status, the outcome's status and its body of the resulting command."""
+    """Post a body; return the resulting command's status, and its outcome's status and body."""
     response = gateway.post(ALERTS, body, by="dev-bot", Prefer="wait=20", **headers)
     assert response.status_code == 200
     [command] = response.json()["commands"]
@@ -144,7 +144,7 @@ def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> Non
     assert (response.status_code, error["pointer"]) == (400, "#/alerts/0/status")
 
 
-@pytest.mark.parametrize("body", [payload(), {"version": "3"}], ids=["right", "wrong"])
+@pytest.mark.parametrize("body", [payload(), {"version": "3"}], ids=["valid body", "invalid body"])
 @pytest.mark.parametrize(
     ("by", "headers"),
     [
@@ -156,7 +156,7 @@ def test_a_problem_document_points_to_the_invalid_alert(gateway: Gateway) -> Non
         ("dev-ops", {}),
     ],
 )
-def test_only_a_service_with_the_scope_and_in_its_own_name_may_post(
+def test_only_a_service_that_has_the_scope_and_acts_as_itself_may_post(
     gateway: Gateway, ledger: Engine, by: str, headers: dict[str, str], body: Any
 ) -> None:
     response = gateway.post(ALERTS, body, by=by, **headers)

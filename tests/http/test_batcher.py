@@ -13,7 +13,7 @@ from models.refusals import Unavailable
 
 
 class FakeLedger:
-    """Doubles the numbers of a batch once it is released; negative numbers are errors."""
+    """A stand-in for the ledger: doubles the numbers in a batch once released; negative numbers cause an error."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -29,7 +29,7 @@ class FakeLedger:
             await asyncio.sleep(0)
 
 
-def test_a_single_request_does_not_wait_and_later_ones_are_batched() -> None:
+def test_a_first_request_runs_at_once_and_later_ones_are_batched() -> None:
     async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)
@@ -59,7 +59,7 @@ def test_an_error_affects_only_its_own_request() -> None:
     asyncio.run(scenario())
 
 
-def test_a_cancelled_request_is_still_run_and_an_expired_one_is_not() -> None:
+def test_a_cancelled_request_still_runs_but_an_expired_one_does_not() -> None:
     async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)

@@ -1,4 +1,4 @@
-"""The comment preview: whom a comment would notify, and why, exactly as the notifier decides."""
+"""The comment preview: it shows whom a comment would notify and why, exactly as the notifier decides."""
 
 from __future__ import annotations
 

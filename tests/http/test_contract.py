@@ -50,7 +50,7 @@ OWN_RULES: Final[dict[str, dict[str, str]]] = {
     "update_action": {"rule": "7", "trigger": "7001", "action": "7002"},
     "delete_action": {"rule": "8", "trigger": "8001", "action": "8002"},
 }
-"""Path parameters by operation. Operations that change a rule have their own, so that the others stay as they were."""
+"""Path parameters by operation. Operations that change a rule have their own rules, so that others stay unchanged."""
 
 # With random names nearly all responses would be 403 or 404.
 NARROWED: Final[dict[tuple[str, str], dict[str, Any]]] = {
@@ -70,7 +70,7 @@ EQUIVALENTS: Final = {
     "update_trigger": "create_trigger",
     "update_action": "create_action",
 }
-"""Operations with the body constraints of another; only valid boundary values are sent to them."""
+"""Operations with the same body constraints as another operation; only valid boundary values are sent to them."""
 
 BULK_COMMANDS: Final = {"comment.post", "incident.open", "notification.read"}
 
@@ -106,7 +106,7 @@ CALLERS: Final = {
 
 
 class LifeCycle(NamedTuple):
-    """Operations along links from ``starts``, schemas narrowed to existing resources, and a minimum of requests."""
+    """Operations along links from ``starts``, schemas that name existing resources, and a minimum of requests."""
 
     operations: frozenset[str]
     starts: frozenset[str]
@@ -181,18 +181,18 @@ LIFE_CYCLES: Final = {
 
 
 def operations_of(document: Any) -> Iterator[tuple[Any, str, Any]]:
-    """Yield the path item, method and operation of every operation."""
+    """Yield every operation with its path item and method."""
     for path in document["paths"].values():
         yield from [(path, method, each) for method, each in path.items() if method != "parameters"]
 
 
 def names_of(document: Any) -> list[str]:
-    """Return the operation ids; operations that need no token have an empty one."""
+    """Return the id of every operation, which is empty for operations that need no token."""
     return [operation.get("operationId", "") for _, _, operation in operations_of(document)]
 
 
 def labels_of(document: Any, *, excluding: str = "") -> list[str]:
-    """Return schemathesis' labels of the operations whose tag and path do not match ``excluding``."""
+    """Return schemathesis' labels for the operations whose tag and path do not match ``excluding``."""
     return [
         f"{method.upper()} {address}"
         for address, path in document["paths"].items()
@@ -251,7 +251,7 @@ def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
         if operation.get("operationId") not in cycle.operations:
             del path[method]
         elif operation["operationId"] not in cycle.starts:
-            # Its links would start sequences about resources that do not exist.
+            # The links of this operation would start sequences about resources that do not exist.
             operation["responses"] = {status: {**each, "links": {}} for status, each in operation["responses"].items()}
         else:
             for each in operation["responses"].values():
@@ -311,7 +311,7 @@ def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gat
     operations = own_rule_settings(create_trigger=[str(rule) for rule in RULES])
     findings = Findings()
 
-    # Hypothesis ends a round when a repeated step has another result, as happens with stored state.
+    # Hypothesis ends a round when a repeated step has a different result, as happens with stored state.
     for round_number in range(ROUNDS):
         seed = SEED * ROUNDS + round_number
         run_schemathesis(
@@ -358,7 +358,7 @@ def body_of(document: Any, operation: Any) -> Any:
 
 
 def constraints_of(body: Any) -> dict[str, str]:
-    """Return the constraints of each field as text; updates may omit projects."""
+    """Return each field's constraints as text, without the minimum length of lists: an update may list no projects."""
     fields = body.get("properties", {"": body}).items()
     constraints = {name: {word: each[word] for word in each.keys() - {"default", "minItems"}} for name, each in fields}
     return {name: json.dumps(each, sort_keys=True) for name, each in constraints.items()}

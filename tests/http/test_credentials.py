@@ -1,4 +1,4 @@
-"""Credentials that tocsin treats differently from Sentry, and those it treats alike."""
+"""Credentials that tocsin treats as Sentry does, and those it treats differently."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
 
 
 def check_against_schema(value: Any, schema: Any, document: Any) -> None:
-    """Assert that the value has all required fields and no undocumented ones, recursively."""
+    """Assert, recursively, that the value has all required fields and no undocumented ones."""
     if "$ref" in schema:
         return check_against_schema(
             value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document
@@ -186,7 +186,7 @@ def test_errors_are_problem_documents_on_request(
     }  # fmt: skip
 
 
-def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_refusal_by_the_worker_is_also_returned_as_a_problem_document(gateway: Gateway, busy_worker: Worker) -> None:
     response = gateway.post(COMMENTS, A_COMMENT | {"mentions": ["nobody"]}, Accept=PROBLEM)
 
     assert (response.status_code, response.headers["content-type"]) == (400, PROBLEM)
@@ -194,7 +194,7 @@ def test_a_refusal_by_the_worker_is_a_problem_document_too(gateway: Gateway, bus
     assert response.headers["command-id"]
 
 
-def test_a_problem_document_with_zero_quality_is_not_sent(gateway: Gateway) -> None:
+def test_a_problem_document_is_not_sent_if_its_quality_value_is_zero(gateway: Gateway) -> None:
     response = gateway.get("/api/0/nothing/", Accept=f"{PROBLEM};q=0, */*")
 
     assert response.headers["content-type"] == "application/json"

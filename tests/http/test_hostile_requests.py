@@ -101,7 +101,7 @@ async def send_malformed(port: int, malformed: Iterator[bytes], responses: Count
 
 
 async def read_status(reader: asyncio.StreamReader, method: str) -> tuple[int, bool]:
-    """Read a response; return its status and whether the connection stays open, (0, False) if there is none."""
+    """Read a response; return its status and whether the connection stays open, or (0, False) without a response."""
     try:
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         status = int(head.split(b" ", 2)[1])

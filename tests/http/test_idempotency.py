@@ -43,7 +43,7 @@ def test_the_same_request_with_the_same_key_returns_the_same_command(
     assert count(ledger) == 1
 
 
-def test_the_same_json_in_another_notation_is_the_same_request(gateway: Gateway, ledger: Engine) -> None:
+def test_equal_json_in_another_notation_counts_as_the_same_request(gateway: Gateway, ledger: Engine) -> None:
     with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
         first = client.post(COMMENTS, content=b'{"comment": "\\u0041", "mentions": []}')
         second = client.post(COMMENTS, content=b'{ "mentions":[],"comment":"A" }')
@@ -59,7 +59,7 @@ def test_the_same_json_in_another_notation_is_the_same_request(gateway: Gateway,
         {"json": {"comment": "Something else."}},
         {"If_Match": '"1"'},
     ],
-    ids=["another address", "another body", "another condition"],
+    ids=["another path", "another body", "another If-Match"],
 )
 def test_another_request_with_a_used_key_is_refused(gateway: Gateway, ledger: Engine, other: dict[str, Any]) -> None:
     gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="one", Prefer="respond-async")
@@ -72,7 +72,7 @@ def test_another_request_with_a_used_key_is_refused(gateway: Gateway, ledger: En
     assert count(ledger) == 1
 
 
-def test_keys_belong_to_their_callers(gateway: Gateway, ledger: Engine) -> None:
+def test_different_callers_can_use_the_same_key(gateway: Gateway, ledger: Engine) -> None:
     callers: list[dict[str, Any]] = [
         {"by": "dev-mem"},
         {"by": "dev-ana"},
@@ -213,7 +213,9 @@ def test_a_key_in_the_header_covers_the_whole_bulk_request(gateway: Gateway, led
     assert count(ledger) == 2
 
 
-def test_a_header_key_replays_a_bulk_request_that_held_replayed_items(gateway: Gateway, ledger: Engine) -> None:
+def test_a_header_key_also_replays_a_bulk_request_that_contained_replayed_items(
+    gateway: Gateway, ledger: Engine
+) -> None:
     gateway.post(COMMANDS, {"commands": [an_item(idempotencyKey="a")]})
     items = {"commands": [an_item(comment="new"), an_item(idempotencyKey="a")]}
 

@@ -65,7 +65,7 @@ def test_an_incident_has_sentrys_fields_and_a_version(gateway: Gateway, acme: Ac
     assert (body["alertRule"], body["discoverQuery"]) == (None, "")
 
 
-def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> None:
+def test_seen_by_lists_the_most_recent_view_first(gateway: Gateway, ledger: Engine) -> None:
     for user, hour in ((11, 9), (13, 11), (12, 10)):
         execute(
             ledger,
@@ -81,7 +81,9 @@ def test_seen_by_is_ordered_by_latest_view(gateway: Gateway, ledger: Engine) -> 
 
 
 @pytest.mark.parametrize(
-    "lost", ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"], ids=["inactive", "none"]
+    "lost",
+    ["UPDATE projects SET status = 'inactive'", "DELETE FROM incident_projects"],
+    ids=["inactive project", "no project"],
 )
 @pytest.mark.parametrize("by", ["dev-mem", "dev-own", "dev-key", "dev-bot"])
 def test_an_incident_without_an_active_project_is_forbidden_to_everyone(

@@ -1,4 +1,4 @@
-"""The incident list, with a test for each rule of Sentry's incident API."""
+"""The incident list, with a test for each rule in Sentry's incident API."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_list_defaults_to_the_projects_of_the_callers_teams(gateway: Gateway
     assert titles(gateway, by="dev-ben") == ["second", "first"]
 
 
-def test_callers_without_a_team_list_nothing_unless_they_name_projects(gateway: Gateway, acme: Acme) -> None:
+def test_callers_without_a_team_get_an_empty_list_unless_they_name_projects(gateway: Gateway, acme: Acme) -> None:
     for caller in ("dev-own", "dev-key"):
         assert titles(gateway, by=caller) == []
         assert titles(gateway, "?project=-1", by=caller) == ["first"]
@@ -55,7 +55,9 @@ def test_a_service_lists_every_active_project_or_those_of_the_person_it_acts_for
     assert [incident["title"] for incident in acting] == ["first"]
 
 
-def test_minus_one_and_all_select_every_project_the_caller_can_access(gateway: Gateway, opened: OpenIncident) -> None:
+def test_project_minus_one_and_slug_all_select_every_project_the_caller_can_access(
+    gateway: Gateway, opened: OpenIncident
+) -> None:
     opened("second", "p2")
     opened("nobody's", "old")
 
@@ -126,7 +128,7 @@ def test_the_status_filter_ignores_unknown_values(gateway: Gateway, opened: Open
         assert len(titles(gateway, f"?status={other}")) == 5
 
 
-def test_the_list_follows_a_status_change(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_list_reflects_a_status_change(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     with ledger.begin() as connection:
         connection.execute(update(incidents).values(status=CLOSED, date_closed=NOW))
 
@@ -274,7 +276,7 @@ def test_seen_by_is_included_on_request_with_the_time_of_each_view(
     assert [incident["hasSeen"] for incident in found] == [True, False, False]
 
 
-def test_expanding_rules_changes_nothing_without_rules(gateway: Gateway) -> None:
+def test_expanding_rules_does_not_change_incidents_without_a_rule(gateway: Gateway) -> None:
     plain = gateway.get(LIST).json()
 
     assert gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json() == plain
@@ -294,7 +296,7 @@ def test_a_page_holds_25_incidents_by_default(gateway: Gateway, opened: OpenInci
 @pytest.mark.parametrize(
     "query", ["", "&status=open", "&title=same", "&title=sa", "&start=2026-11-22", "&end=2027-01-01"]
 )
-def test_pages_over_equal_dates_hold_every_incident_once_in_both_directions(
+def test_incidents_with_equal_dates_appear_once_when_paging_in_either_direction(
     gateway: Gateway, opened: OpenIncident, query: str
 ) -> None:
     expected = [str(opened("same", "p1", "p2")) for _ in range(7)][::-1]
@@ -313,7 +315,9 @@ def test_pages_over_equal_dates_hold_every_incident_once_in_both_directions(
     assert back == there[-2::-1]
 
 
-def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, opened: OpenIncident) -> None:
+def test_an_incident_opened_between_requests_does_not_shift_the_next_page(
+    gateway: Gateway, opened: OpenIncident
+) -> None:
     for number in range(4):
         opened(f"n{number}", minutes=number)
     first = gateway.get(f"{LIST}?per_page=2")
@@ -324,7 +328,7 @@ def test_an_incident_opened_between_requests_shifts_no_page(gateway: Gateway, op
     assert [incident["title"] for incident in second] == ["n1", "n0"]
 
 
-def test_many_projects_give_the_same_list_as_few(
+def test_the_list_of_many_projects_is_filtered_and_ordered_like_that_of_few(
     gateway: Gateway, opened: OpenIncident, acme: Acme, ledger: Engine
 ) -> None:
     with ledger.begin() as connection:

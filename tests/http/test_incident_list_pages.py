@@ -1,4 +1,4 @@
-"""For any filter and any query plan, the incident list returns the rows of a plain filter."""
+"""For any filter and any query plan, the incident list returns the same rows as a plain filter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS: Final = (
     "日本語の題", "किताब", "🔥🔥🔥", "o'clock", "eu-west-42", "x",
 )  # fmt: skip
 LONG: Final = "stack trace " * 100
-"""More trigrams than the search index stores for one title."""
+"""A title with more trigrams than the search index stores for one title."""
 
 TEAMS: Final = (7, 8)
 ENVIRONMENTS: Final = ("prod", "İzmir", "it's")
@@ -155,10 +155,10 @@ RULE_FILTERS: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True], ids=["merged projects", "filtered projects"])
-def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
+def test_paging_in_either_direction_returns_each_row_of_a_plain_filter_once(
     dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
-    # Small limits make a short list behave like a long one, and few projects like many.
+    # With small limits, a short list behaves like a long one, and few projects behave like many.
     monkeypatch.setattr(incident_list_pages, "SCAN_ROWS", 6)
     monkeypatch.setattr(incident_list_search, "MAX_SORTED", 2)
     if many:
@@ -194,7 +194,7 @@ def test_pages_hold_the_rows_of_a_plain_filter_once_in_both_directions(
 def _pages(
     dataset: SeededOrganization, selection: IncidentFilter, cursor: Cursor, size: int, statements: list[str]
 ) -> list[list[tuple[datetime, int]]]:
-    """Return all pages from the cursor on, each starting after the last row of the page before it."""
+    """Return all pages from the cursor on; each starts after the last row of the previous page."""
     pages = []
     while True:
         found = [tuple(row)[:2] for row in _keys(dataset, selection, Page(cursor, size), statements)]

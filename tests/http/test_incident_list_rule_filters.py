@@ -20,7 +20,9 @@ pytestmark = pytest.mark.usefixtures("named_first")
 
 @pytest.fixture
 def found(acme: Acme, ledger: Engine, opened: OpenIncident) -> int:
-    """The id of a rule of team t1 on prod: incident ``before`` is of its first generation, ``after`` of the current."""
+    """The id of a rule owned by team t1 in prod.
+
+    Incident ``before`` belongs to the rule's first generation, incident ``after`` to the current one."""
     organization = acme.organizations["acme"]
     was = a_definition(name="was", environment="test", owner_team=22, dataset="transactions")
     with ledger.begin() as connection:
@@ -42,7 +44,7 @@ def found(acme: Acme, ledger: Engine, opened: OpenIncident) -> int:
     return rule
 
 
-def test_the_environment_filter_keeps_incidents_of_its_rules(gateway: Gateway, found: int) -> None:
+def test_the_environment_filter_matches_incidents_of_rules_in_that_environment(gateway: Gateway, found: int) -> None:
     assert titles(gateway, "?environment=prod") == ["after"]
     assert titles(gateway, "?environment=test&environment=prod") == ["after"]
     assert titles(gateway, "?environment=idle") == []
@@ -62,7 +64,9 @@ def test_with_snapshots_the_rule_filter_matches_every_generation(
     assert titles(gateway, f"?alertRule={found}&includeSnapshots=") == ["after"]
 
 
-def test_the_team_filter_keeps_incidents_of_its_rules(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
+def test_the_team_filter_matches_incidents_of_rules_owned_by_that_team(
+    gateway: Gateway, found: int, acme: Acme, ledger: Engine
+) -> None:
     set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     assert titles(gateway, "?team=21") == titles(gateway, "?team=myteams") == ["after"]
@@ -95,7 +99,9 @@ def test_the_dedup_key_is_combined_with_the_rule_filter(gateway: Gateway, found:
     assert titles(gateway, f"?dedupKey=k&alertRule={found + 1}") == []
 
 
-def test_a_listed_incident_shows_its_rule_as_it_was(gateway: Gateway, found: int, acme: Acme, ledger: Engine) -> None:
+def test_a_listed_incident_shows_its_rule_as_it_was_at_the_time(
+    gateway: Gateway, found: int, acme: Acme, ledger: Engine
+) -> None:
     set_features(ledger, acme, "organizations:incidents", "organizations:performance-view")
 
     after, before, _ = gateway.get(f"{LIST}?expand=original_alert_rule&expand=latestIncident").json()
@@ -129,7 +135,7 @@ def test_a_rule_that_is_not_a_number_is_refused(gateway: Gateway) -> None:
     assert refusal(gateway, "?alertRule=x") == (400, {"detail": text})
 
 
-def test_an_incident_without_a_rule_is_unassigned(gateway: Gateway) -> None:
+def test_the_unassigned_team_filter_matches_incidents_without_a_rule(gateway: Gateway) -> None:
     assert titles(gateway, "?team=unassigned") == ["first"]
     assert titles(gateway, "?team=21&team=unassigned") == ["first"]
     for query in ("?team=21", "?team=myteams", "?team=999999", f"?team={'9' * 30}"):
@@ -141,7 +147,7 @@ def test_a_team_that_is_not_a_number_is_refused_with_a_plain_string(gateway: Gat
     assert refusal(gateway, f"?team={value}") == (400, f"Invalid Team ID: {value}")
 
 
-def test_an_inaccessible_team_is_refused_by_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
+def test_the_refusal_of_an_inaccessible_team_contains_its_name(gateway: Gateway, acme: Acme, ledger: Engine) -> None:
     def refused(name: str) -> tuple[int, Any]:
         return 403, {"detail": f"Error: You do not have permission to access {name}"}
 

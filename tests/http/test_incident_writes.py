@@ -1,4 +1,4 @@
-"""Writes on an incident: closing, marking as seen, subscriptions and comments, with their permissions."""
+"""Writes to an incident: closing, marking as seen, subscriptions and comments, with the required permissions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def post_comment(gateway: Gateway, by: str = "dev-mem") -> str:
 
 
 @pytest.mark.parametrize("status", [2, 2.0, "2", " 2 ", "+2", "2.0"])
-def test_an_incident_is_closed_by_put(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
+def test_put_closes_an_incident(gateway: Gateway, busy_worker: Worker, status: Any) -> None:
     response = send(gateway, "PUT", INCIDENT, json={"status": status, "comment": "Done"})
 
     assert response.status_code == 200
@@ -108,7 +108,7 @@ def test_a_null_comment_means_no_comment(gateway: Gateway, busy_worker: Worker) 
     assert gateway.get(f"{INCIDENT}activity/").json()[0]["comment"] is None
 
 
-def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_worker: Worker) -> None:
+def test_statuses_other_than_closed_are_set_by_a_separate_command(gateway: Gateway, busy_worker: Worker) -> None:
     items = [{"type": "incident.set_status", "incident": 1, "status": number} for number in (20, 3)]
 
     malformed = gateway.post(COMMANDS, {"commands": items}, by="dev-ben")
@@ -127,7 +127,7 @@ def test_other_statuses_are_set_by_their_own_command(gateway: Gateway, busy_work
     ("method", "path", "status"), [("POST", SEEN, 201), ("POST", SUBSCRIPTIONS, 201), ("DELETE", SUBSCRIPTIONS, 200)]
 )
 @pytest.mark.parametrize("body", [None, {}, {"status": 7}, [], "anything"])
-def test_endpoints_without_a_body_ignore_one(
+def test_endpoints_that_take_no_body_ignore_any_body(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, status: int, body: Any
 ) -> None:
     response = send(gateway, method, path, **({} if body is None else {"json": body}))
@@ -135,7 +135,7 @@ def test_endpoints_without_a_body_ignore_one(
     assert (response.status_code, response.json()) == (status, {})
 
 
-def test_a_seen_mark_appears_in_the_details(gateway: Gateway, busy_worker: Worker) -> None:
+def test_marking_an_incident_as_seen_appears_in_its_details(gateway: Gateway, busy_worker: Worker) -> None:
     before = gateway.get(INCIDENT).json()
     send(gateway, "POST", SEEN)
     after = gateway.get(INCIDENT).json()
@@ -145,7 +145,9 @@ def test_a_seen_mark_appears_in_the_details(gateway: Gateway, busy_worker: Worke
     assert gateway.get(INCIDENT, by="dev-ana").json()["hasSeen"] is False
 
 
-def test_a_subscription_appears_in_the_details_and_cannot_be_read_alone(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_subscription_appears_in_the_details_but_cannot_be_read_on_its_own(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     send(gateway, "POST", SUBSCRIPTIONS)
     subscribed = gateway.get(INCIDENT).json()["isSubscribed"]
     send(gateway, "DELETE", SUBSCRIPTIONS)
@@ -168,7 +170,7 @@ def test_an_edited_comment_is_returned_as_an_activity(gateway: Gateway, busy_wor
     assert gateway.get(f"{INCIDENT}activity/").json() == [response.json()]
 
 
-def test_a_comment_is_deleted_with_204_and_no_body(gateway: Gateway, busy_worker: Worker) -> None:
+def test_deleting_a_comment_returns_204_without_a_body(gateway: Gateway, busy_worker: Worker) -> None:
     path = post_comment(gateway)
 
     first, second = send(gateway, "DELETE", path), send(gateway, "DELETE", path)
@@ -201,7 +203,7 @@ def test_only_its_author_may_change_a_comment_and_others_get_404(
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 @pytest.mark.parametrize("organization", ["acme", "nowhere"])
-def test_an_api_key_is_refused_with_its_own_text_before_the_organization_is_looked_up(
+def test_an_api_key_is_refused_with_a_specific_message_before_the_organization_is_looked_up(
     gateway: Gateway, ledger: Engine, method: str, organization: str
 ) -> None:
     path = f"/api/0/organizations/{organization}/incidents/1/comments/1/"
@@ -213,14 +215,16 @@ def test_an_api_key_is_refused_with_its_own_text_before_the_organization_is_look
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_a_service_that_acts_for_nobody_is_refused_with_the_common_text(gateway: Gateway, method: str) -> None:
+def test_a_service_that_acts_for_nobody_is_refused_with_the_general_message(gateway: Gateway, method: str) -> None:
     response = send(gateway, method, f"{COMMENTS}1/", by="dev-bot", json={"comment": "x"})
 
     assert (response.status_code, response.json()) == (403, FORBIDDEN)
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", f"{COMMENTS}1/"), ("DELETE", f"{COMMENTS}1/")])
-def test_scopes_are_checked_before_the_api_key_rule(gateway: Gateway, method: str, path: str) -> None:
+def test_a_token_without_the_scope_is_refused_with_the_general_message(
+    gateway: Gateway, method: str, path: str
+) -> None:
     response = send(gateway, method, path, by="dev-mem-read", json={"comment": "x"})
 
     assert (response.status_code, response.json()) == (403, FORBIDDEN)
@@ -324,7 +328,7 @@ def test_if_match_accepts_a_version_or_a_star(
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
-def test_a_comment_is_changed_only_in_the_version_that_was_read(
+def test_if_match_changes_a_comment_only_if_its_version_is_current(
     gateway: Gateway, busy_worker: Worker, method: str, status: int
 ) -> None:
     path = post_comment(gateway)
@@ -336,7 +340,7 @@ def test_a_comment_is_changed_only_in_the_version_that_was_read(
     assert (stale.status_code, fresh.status_code) == (412, status)
 
 
-def test_an_idempotency_key_covers_if_match(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_same_key_with_another_if_match_is_refused(gateway: Gateway, busy_worker: Worker) -> None:
     first = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     again = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     other = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})

@@ -1,4 +1,4 @@
-"""Mentions in a comment: accepted forms, and the errors of invalid ones."""
+"""Mentions in a comment: the accepted forms, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_each_malformed_mention_is_an_error_at_its_index(gateway: Gateway, busy_
     assert gateway.get(f"{ACME}/incidents/1/activity/").json() == []
 
 
-def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_worker: Worker) -> None:
+def test_each_kind_of_invalid_mention_has_its_own_message(gateway: Gateway, busy_worker: Worker) -> None:
     mentions = ["ana", None, "user:999", "team:999", "user:14", "team:23"]
 
     response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
@@ -41,13 +41,15 @@ def test_each_kind_of_invalid_mention_has_its_own_text(gateway: Gateway, busy_wo
 
 
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
-def test_mentions_may_take_any_form_and_repeat(gateway: Gateway, busy_worker: Worker, mentions: list[Any]) -> None:
+def test_mentions_may_use_any_accepted_form_and_may_repeat(
+    gateway: Gateway, busy_worker: Worker, mentions: list[Any]
+) -> None:
     response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})
 
     assert response.status_code == 201
 
 
-def test_external_id_is_validated_in_snake_case_and_not_stored(gateway: Gateway, busy_worker: Worker) -> None:
+def test_external_id_is_validated_only_in_snake_case_and_not_stored(gateway: Gateway, busy_worker: Worker) -> None:
     kept = gateway.post(COMMENTS, {"comment": "x", "external_id": "ext-1", "externalId": "", "more": [1]})
     null = gateway.post(COMMENTS, {"comment": "x", "external_id": None})
 

@@ -1,4 +1,4 @@
-"""Metrics that are read from the tables."""
+"""Metrics whose values are read from the database."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def test_the_inbox_is_ordered_newest_first_and_counts_unread_items(
     assert gateway.get(f"{ACME}/notifications/").json() == []
 
 
-def test_the_text_follows_an_edit_and_a_retracted_item_has_none(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_an_inbox_item_shows_the_edited_text_and_a_retracted_one_shows_none(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
     activity = a_notification(ledger, comment="old")
 
     with ledger.begin() as connection:

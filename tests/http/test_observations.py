@@ -48,7 +48,7 @@ def accepted_count(ledger: Engine) -> int:
 # --- sending -----------------------------------------------------------------------------------------------------
 
 
-def test_the_response_holds_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_the_response_contains_the_changed_incident(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
     response = gateway.post(observations_of(rule), an_observation(120), by="dev-bot")
 
     assert response.status_code == 201
@@ -114,7 +114,7 @@ def test_an_invalid_observation_is_400_and_creates_no_command(
     assert accepted_count(ledger) == 0
 
 
-def test_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
+def test_the_error_for_an_empty_body_names_every_missing_field(gateway: Gateway, rule: int) -> None:
     response = gateway.post(observations_of(rule), {})
 
     assert (response.status_code, response.json()) == (

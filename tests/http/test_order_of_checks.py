@@ -174,7 +174,7 @@ def test_a_revoked_token_is_treated_as_unknown(gateway: Gateway, ledger: Any) ->
     assert (before.status_code, after.status_code, after.json()) == (200, 401, {"detail": "Invalid token"})
 
 
-def test_an_organization_is_found_by_its_id_too(gateway: Gateway, acme: Any) -> None:
+def test_an_organization_can_also_be_identified_by_its_id(gateway: Gateway, acme: Any) -> None:
     number = acme.organizations["acme"]
 
     assert gateway.get(f"/api/0/organizations/{number}/").json()["slug"] == "acme"
@@ -195,7 +195,7 @@ def test_options_requests_need_no_token(gateway: Gateway) -> None:
     assert "Idempotency-Key" in response.headers["access-control-allow-headers"]
 
 
-def test_pages_of_the_gateways_own_origin_may_call(gateway: Gateway) -> None:
+def test_requests_from_the_gateways_own_origin_are_allowed(gateway: Gateway) -> None:
     response = gateway.get(f"{ACME}/", Origin=gateway.url)
 
     assert response.status_code == 200

@@ -23,13 +23,13 @@ def test_member_and_team_lists_are_filtered_by_case_insensitive_name(gateway: Ga
     assert gateway.get(f"{ACME}/teams/?query=%00").json() == []
 
 
-def test_the_member_list_holds_active_people_only(gateway: Gateway) -> None:
+def test_the_member_list_contains_only_active_people(gateway: Gateway) -> None:
     people = {member["user"]["username"] for member in gateway.get(f"{ACME}/members/").json()}
 
     assert people == {"mem", "ana", "ben", "own"}
 
 
-def test_the_project_list_holds_the_projects_the_caller_can_access(gateway: Gateway) -> None:
+def test_the_project_list_contains_only_projects_the_caller_can_access(gateway: Gateway) -> None:
     assert [each["slug"] for each in gateway.get(f"{ACME}/projects/").json()] == ["p1", "p2"]
     assert gateway.get("/api/0/organizations/closed/projects/").json() == []
     assert [each["slug"] for each in gateway.get(f"{ACME}/projects/?per_page=1", by="dev-bot").json()] == ["p1"]

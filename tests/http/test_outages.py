@@ -1,4 +1,4 @@
-"""Outages of PostgreSQL and the broker: responses meanwhile, and recovery afterwards."""
+"""Outages of PostgreSQL and the broker: responses during an outage, and recovery afterwards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from workers.stack.servers import EmbeddedServers
 
 @pytest.fixture
 def gateway(acme: Acme, settings: Callable[..., GatewaySettings]) -> Iterator[Gateway]:
-    """A gateway with the timeouts of production."""
+    """A gateway with the time-outs used in production."""
     with running_gateway(settings(), Timeouts()) as running:
         yield running
 
 
 @pytest.fixture
 def without_postgres(quiet_servers: EmbeddedServers, ledger: Engine) -> Iterator[Callable[[], None]]:
-    """Return a function that kills PostgreSQL; the server is restarted after the test."""
+    """A function that kills PostgreSQL, which is restarted after the test."""
 
     def kill() -> None:
         sessions = psutil.Process(quiet_servers.postgres.pid).children()
@@ -73,7 +73,7 @@ def test_broken_pool_connections_are_replaced(
     assert gateway.get(f"{ACME}/").status_code == 200
 
 
-def test_an_accepted_command_never_becomes_a_503(
+def test_a_database_outage_after_acceptance_returns_202_and_not_503(
     gateway: Gateway, ledger: Engine, without_postgres: Callable[[], None]
 ) -> None:
     responses: list[httpx.Response] = []
@@ -110,7 +110,7 @@ def test_without_the_broker_commands_are_accepted_and_their_outcomes_returned(
     assert (ready.status_code, ready.json()["checks"]["broker"]["status"]) == (200, "degraded")
 
 
-def test_an_older_schema_is_not_ready_and_a_newer_one_is(gateway: Gateway, ledger: Engine) -> None:
+def test_a_gateway_is_ready_on_a_newer_schema_but_not_without_one(gateway: Gateway, ledger: Engine) -> None:
     def at(revision: str) -> httpx.Response:
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = %(to)s", {"to": revision})

@@ -30,7 +30,7 @@ def test_pages_hold_every_row_once(gateway: Gateway, comments: list[str]) -> Non
     assert [[activity["comment"] for activity in page] for page in found] == [["6", "5", "4"], ["3", "2", "1"], ["0"]]
 
 
-def test_desc_zero_lists_the_oldest_first(gateway: Gateway, comments: list[str]) -> None:
+def test_desc_0_lists_the_oldest_rows_first(gateway: Gateway, comments: list[str]) -> None:
     found = list(pages(gateway, f"{ACME}/incidents/1/activity/?desc=0&per_page=4"))
 
     assert [activity["comment"] for page in found for activity in page] == comments
@@ -46,7 +46,7 @@ def test_the_previous_link_leads_back_to_the_same_page(gateway: Gateway, comment
     assert (links(back)["previous"][1], links(back)["next"][1]) == (False, True)
 
 
-def test_past_the_end_is_an_empty_page_with_a_previous_link(gateway: Gateway, comments: list[str]) -> None:
+def test_a_page_past_the_end_is_empty_and_has_a_previous_link(gateway: Gateway, comments: list[str]) -> None:
     whole = gateway.get(f"{ACME}/incidents/1/activity/")
     beyond = gateway.get(links(whole)["next"][0])
     back = gateway.get(links(beyond)["previous"][0])
@@ -56,7 +56,9 @@ def test_past_the_end_is_an_empty_page_with_a_previous_link(gateway: Gateway, co
     assert back.json() == whole.json()
 
 
-def test_the_page_before_the_first_holds_newer_rows(gateway: Gateway, comments: list[str], worker: Worker) -> None:
+def test_the_page_before_the_first_contains_the_rows_added_since(
+    gateway: Gateway, comments: list[str], worker: Worker
+) -> None:
     first = gateway.get(f"{ACME}/incidents/1/activity/")
     gateway.post(COMMENTS, {"comment": "new"}, Prefer="respond-async")
     worker.apply()
@@ -94,14 +96,11 @@ def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str,
     assert (response.status_code, response.json()) == (400, {"detail": text})
 
 
-def test_a_cursor_of_another_list_is_refused(gateway: Gateway, comments: list[str]) -> None:
+def test_a_cursor_from_another_list_is_refused(gateway: Gateway, comments: list[str]) -> None:
     cursor = links(gateway.get(f"{ACME}/members/?per_page=1"))["next"][0].rpartition("=")[2]
 
     for path in (f"{ACME}/teams/", f"{ACME}/incidents/1/activity/"):
         assert gateway.get(f"{path}?cursor={cursor}").status_code == 400
-
-
-# --- ETags -------------------------------------------------------------------------------------------------------
 
 
 # --- the organization --------------------------------------------------------------------------------------------
@@ -111,6 +110,3 @@ def test_pages_of_slugs_hold_every_row_once(gateway: Gateway) -> None:
     found = [each["slug"] for page in pages(gateway, f"{ACME}/projects/?per_page=1") for each in page]
 
     assert found == ["p1", "p2"]
-
-
-# --- subscribers and the inbox -----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from gateway.rate_limit import RateLimiter
 from models.refusals import TooManyRequests
 
 
-def test_a_bucket_holds_five_seconds_and_refills_at_the_rate() -> None:
+def test_a_bucket_holds_five_seconds_of_requests_and_refills_at_the_configured_rate() -> None:
     now = 0.0
     rate = RateLimiter(10, clock=lambda: now)
 

@@ -28,13 +28,13 @@ def command_count(ledger: Engine) -> int:
 
 
 def response_count(gateway: Gateway, status: int) -> int:
-    """Return the number of responses with this status, from the metrics."""
+    """Return the number of responses with this status, as counted by the metrics."""
     lines = gateway.get("/metrics", by=None).text.splitlines()
     return sum(line.startswith("tocsin_http_answers_total{") and f'status="{status}"' in line for line in lines)
 
 
 def nested(levels: int) -> bytes:
-    # The object itself is the first level.
+    # The outer object is the first level.
     return b'{"comment": "x", "deep": ' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
 
@@ -53,8 +53,8 @@ def nested(levels: int) -> bytes:
         b"[" * 60_000,
         b" ",
     ],
-    ids=["broken", "double key", "double key inside", "NaN", "-Infinity", "no UTF-8", "byte order mark",
-         "endless number", "21 levels", "60,000 levels", "only a space"],
+    ids=["syntax error", "duplicate key", "nested duplicate key", "NaN", "-Infinity", "not UTF-8", "byte order mark",
+         "number of 5,000 digits", "21 levels", "60,000 levels", "only a space"],
 )  # fmt: skip
 def test_invalid_json_is_refused(gateway: Gateway, content: bytes) -> None:
     response = send(gateway, content)
@@ -71,7 +71,9 @@ def test_twenty_levels_of_nesting_are_accepted(gateway: Gateway) -> None:
     ("content", "kind"),
     [(b"[]", "list"), (b'"x"', "str"), (b"1", "int"), (b"1.5", "float"), (b"true", "bool"), (b"null", "NoneType")],
 )
-def test_a_body_that_is_not_an_object_is_refused_with_its_type(gateway: Gateway, content: bytes, kind: str) -> None:
+def test_a_body_that_is_not_an_object_is_refused_with_an_error_that_names_its_type(
+    gateway: Gateway, content: bytes, kind: str
+) -> None:
     response = send(gateway, content)
 
     text = f"Invalid data. Expected a dictionary, but got {kind}."
@@ -91,7 +93,7 @@ def test_a_body_that_is_not_an_object_is_refused_with_its_type(gateway: Gateway,
         ({"comment": "x", "external_id": ""}, {"external_id": ["This field may not be blank."]}),
     ],
 )
-def test_an_invalid_field_is_named(gateway: Gateway, body: Any, errors: Any) -> None:
+def test_an_invalid_field_is_named_in_the_error(gateway: Gateway, body: Any, errors: Any) -> None:
     response = gateway.post(COMMENTS, body)
 
     assert (response.status_code, response.json()) == (400, errors)
@@ -181,7 +183,7 @@ def an_item(**facts: Any) -> dict[str, Any]:
     return {"type": "comment.post", "incident": 1, "comment": "x"} | facts
 
 
-def test_invalid_bulk_items_are_named_and_none_is_accepted(gateway: Gateway, ledger: Engine) -> None:
+def test_errors_identify_the_invalid_bulk_items_and_no_item_is_accepted(gateway: Gateway, ledger: Engine) -> None:
     items: list[Any] = [
         an_item(),
         {"type": "comment.post", "comment": "x"},
@@ -226,7 +228,7 @@ def test_an_invalid_command_list_is_refused(gateway: Gateway, body: Any, text: s
     assert (response.status_code, response.json()) == (400, {"commands": [text]})
 
 
-def test_a_bulk_item_may_be_as_large_as_a_body_and_no_larger(gateway: Gateway, ledger: Engine) -> None:
+def test_a_bulk_item_may_be_as_large_as_a_single_body_but_no_larger(gateway: Gateway, ledger: Engine) -> None:
     most = "x" * 65_000
 
     fits = gateway.post(COMMANDS, {"commands": [an_item(comment=most), an_item(comment=most)]})

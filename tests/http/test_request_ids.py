@@ -1,4 +1,4 @@
-"""X-Request-Id and traceparent: from the request to the ledger, the events and the follow-up commands."""
+"""X-Request-Id and traceparent, from the request to the ledger and the events, and the log lines about requests."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_traceparent_of_a_later_version_may_be_longer(gateway: Gateway, ledger
     assert trace_of(ledger, posted.headers["command-id"]) == ("req-1", later)
 
 
-def test_a_repetition_keeps_the_request_id_of_the_first_request(gateway: Gateway, ledger: Engine) -> None:
+def test_a_repeated_request_does_not_change_the_request_id_of_the_first(gateway: Gateway, ledger: Engine) -> None:
     first = gateway.post(COMMENTS, A_COMMENT, X_Request_Id="first", Idempotency_Key="k", **ASYNC)
     second = gateway.post(COMMENTS, A_COMMENT, X_Request_Id="second", Idempotency_Key="k", **ASYNC)
 
@@ -117,7 +117,7 @@ def test_an_event_without_a_trace_has_no_traceparent(gateway: Gateway, worker: W
         assert all("traceparent" not in body for body in connection.execute(select(events.c.body)).scalars())
 
 
-def test_each_request_leaves_one_line_with_its_facts(gateway: Gateway) -> None:
+def test_each_request_logs_one_line_with_its_details(gateway: Gateway) -> None:
     with capture_logs(processors=[merge_contextvars]) as lines:
         posted = gateway.post(COMMENTS, A_COMMENT, X_Request_Id="logged", **ASYNC)
         gateway.get("/nothing/here", X_Request_Id="lost")
@@ -140,7 +140,7 @@ def test_each_request_leaves_one_line_with_its_facts(gateway: Gateway) -> None:
     assert (lost["route"], lost["status"], lost["caller"], lost["command_id"]) == (None, 404, None, None)
 
 
-def test_a_bulk_request_leaves_one_line_that_counts_its_commands(gateway: Gateway) -> None:
+def test_a_bulk_request_logs_one_line_with_its_number_of_commands(gateway: Gateway) -> None:
     items = [{"type": "comment.post", "incident": 1, "comment": text} for text in ("One", "Two")]
 
     with capture_logs(processors=[merge_contextvars]) as lines:
@@ -152,12 +152,12 @@ def test_a_bulk_request_leaves_one_line_that_counts_its_commands(gateway: Gatewa
 
 
 def requests_in(lines: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, Any]]:
-    """Return the log lines of requests."""
+    """Return the log lines about requests."""
     return [line for line in lines if line["event"] == "request"]
 
 
 def trace_of(ledger: Engine, command_id: str) -> tuple[str | None, str | None]:
-    """Return the request id and the traceparent that the ledger keeps with a command."""
+    """Return the request id and the traceparent that the ledger stores with a command."""
     with ledger.connect() as connection:
         row = connection.execute(
             select(commands.c.request_id, commands.c.traceparent).where(commands.c.id == UUID(command_id))

@@ -53,7 +53,7 @@ def test_a_rule_is_snoozed_once_and_unsnoozed_once(gateway: Gateway, busy_worker
     assert (again.status_code, again.json()) == (404, NOT_FOUND)
 
 
-def test_only_the_named_snooze_ends(gateway: Gateway, busy_worker: Worker) -> None:
+def test_unsnoozing_ends_only_the_snooze_of_the_named_target(gateway: Gateway, busy_worker: Worker) -> None:
     path = f"{PROJECT_RULES}{create_rule(gateway)['id']}/snooze/"
     for target in ("me", "everyone"):
         send_snooze(gateway, path, {"target": target})

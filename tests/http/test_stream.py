@@ -1,4 +1,4 @@
-"""The event stream: access, resuming without loss, and the end of a stream."""
+"""The event stream: access, resuming without loss, and how a stream ends."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from workers.notify.notifier import Notifier
 
 EVENTS = f"{ACME}/events/"
 
-# Resuming replays events of transactions that overlapped the last one, in any database of the server.
+# Resuming replays events from transactions that overlapped the last event's, in any database on the server.
 pytestmark = pytest.mark.usefixtures("quiet_servers")
 
 
@@ -82,7 +82,7 @@ class Listener:
 
 @contextlib.contextmanager
 def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, **headers: str) -> Iterator[Listener]:
-    """Open a stream while the block lasts."""
+    """Open a stream for the duration of the block."""
     with gateway.client(token, **headers) as client, client.stream("GET", path) as response:
         assert response.status_code == 200, response.read()
         listener = Listener(response)
@@ -117,7 +117,7 @@ def other_incident(acme: Acme, ledger: Engine) -> int:
 
 
 def write_event(connection: Connection, incident: int, text: str = "Look.") -> UUID:
-    """Write an event of an incident as a worker does, while holding the incident's lock; return its id."""
+    """Insert an event about an incident as a worker does, holding the incident's lock; return the event's id."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('apply:' || %s, 0))", (str(incident),))
     return an_event(connection, incident, CommentPosted(activity=1, comment=text))
 
@@ -128,7 +128,7 @@ def record_event(engine: Engine, incident: int, text: str = "Look.") -> UUID:
 
 
 def backdate(engine: Engine, id_: UUID, hours: int) -> UUID:
-    """Make an event older, including the time in its id; return the new id."""
+    """Make an event older, including the time in its id; return the event's new id."""
     older = UUID(int=id_.int - (hours * 3_600_000 << 80))
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -192,7 +192,7 @@ def test_events_of_inaccessible_incidents_are_not_streamed(gateway: Gateway, led
         assert mem.ids == [str(shown)]
 
 
-def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_access_is_also_checked_when_a_stream_resumes(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     closed = "/api/0/organizations/closed/events/"
     inaccessible = incident_of(ledger, acme.organizations["closed"])
     accessible = an_incident_of_another_project(ledger, acme)
@@ -205,7 +205,7 @@ def test_access_is_checked_on_resuming_too(gateway: Gateway, ledger: Engine, acm
 
 
 def an_incident_of_another_project(ledger: Engine, acme: Acme) -> int:
-    """Insert an incident of a project that Mem, but not Ana, has access to; return its id."""
+    """Insert an incident on a project that Mem, but not Ana, can access; return the incident's id."""
     with ledger.begin() as connection:
         import_directory(
             connection,
@@ -264,7 +264,7 @@ def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, l
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05
         record_event(ledger, plain)
-        # Once a later event has arrived elsewhere, the feed has passed this one.
+        # Once another stream has received a later event, the feed has passed this one.
         with listening(gateway) as elsewhere:
             elsewhere.wait_for(record_event(ledger, incident_of(ledger, acme.organizations["acme"])))
 
@@ -334,7 +334,7 @@ def test_a_stream_resumes_after_the_last_event(
         assert mem.ids == [str(ids[-1])]
 
 
-def test_resuming_within_a_transaction_replays_only_later_events(
+def test_resuming_after_an_event_replays_only_later_events_of_its_transaction(
     gateway: Gateway, ledger: Engine, incident: int
 ) -> None:
     with ledger.begin() as connection:
@@ -434,7 +434,7 @@ def test_events_of_concurrent_writers_are_streamed_once_each_and_in_order(
             assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_streams_work_without_pubsub(
+def test_streams_receive_events_even_without_pubsub(
     acme: Acme, ledger: Engine, incident: int, settings: Callable[..., GatewaySettings]
 ) -> None:
     with (

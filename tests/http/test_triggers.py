@@ -30,7 +30,7 @@ TOO_LONG = "Ensure this field has no more than 64 characters."
 
 
 def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
-    """Create a rule with a trigger and an action; return the paths of its triggers, the trigger, and its actions."""
+    """Create a rule with a trigger and an action; return the paths of the triggers, the trigger, and its actions."""
     rule = create_rule(gateway, triggers=[CRITICAL | {"actions": [an_action()]}])
     [trigger] = rule["triggers"]
     triggers = f"{RULES}{rule['id']}/triggers/"
@@ -40,7 +40,7 @@ def create_rule_with_trigger(gateway: Gateway) -> tuple[str, str, str]:
 def insert_rule_with_trigger(
     ledger: Engine, acme: Acme, *projects: str, organization: str = "acme"
 ) -> tuple[str, str, str]:
-    """Insert a rule with trigger 7 and action 8; return the paths of its triggers, the trigger, and its actions."""
+    """Insert a rule with trigger 7 and action 8; return the paths of the triggers, the trigger, and its actions."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.TEAM, target="21", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
     rule = insert_rule(ledger, acme, *projects, organization=organization, triggers=[trigger])
@@ -202,6 +202,3 @@ def test_triggers_have_no_project_endpoints(gateway: Gateway, ledger: Engine, ac
     rule = insert_rule(ledger, acme)
 
     assert gateway.get(f"{PROJECT_RULES}{rule}/triggers/").status_code == 404
-
-
-# --- silence -----------------------------------------------------------------------------------------------------

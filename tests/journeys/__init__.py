@@ -1,1 +1,1 @@
-"""Whole ways through the system, with real servers and real processes."""
+"""End-to-end tests, with real servers and real processes."""

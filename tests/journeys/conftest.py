@@ -1,4 +1,4 @@
-"""Fixtures shared by the journeys."""
+"""Fixtures shared by the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tests.journeys.subprocesses import public_temp_dir
 
 @pytest.fixture(scope="session")
 def demo() -> Iterator[Stack]:
-    """A stack with the demo on embedded servers, for tests of the group ``stack`` that leave it intact."""
+    """A demo stack on embedded servers, for tests in the group ``stack`` that leave it intact."""
     with public_temp_dir() as folder, running_stack(folder / "data") as running:
         yield running

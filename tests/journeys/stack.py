@@ -38,7 +38,7 @@ class Stack:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The stack's state file: its settings and its processes."""
+        """The contents of the stack's state file: settings and processes."""
         state: dict[str, Any] = json.loads((self.folder / "stack.json").read_text())
         return state
 
@@ -58,18 +58,18 @@ class Stack:
         return Tocsin(self.url, token, organization="acme", **named)
 
     def kill(self, name: str) -> int:
-        """Kill a process with SIGKILL; return its process id."""
+        """Kill a process with SIGKILL; return the process id it had."""
         pid: int = self.state["pids"][name]
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def wait_for_restart(self, name: str, *, other_than: int) -> None:
-        """Wait until the process runs under another process id."""
+        """Wait until the process is running with another process id."""
         eventually(lambda: self.state["pids"].get(name, other_than) != other_than)
 
     @contextlib.contextmanager
     def process_down(self, name: str) -> Iterator[None]:
-        """Kill a process with SIGKILL and keep it down while the block lasts."""
+        """Kill a process with SIGKILL and keep it down for the duration of the block."""
         supervisor = self.program.process
         supervisor.send_signal(signal.SIGSTOP)
         try:
@@ -80,7 +80,7 @@ class Stack:
         self.wait_for_restart(name, other_than=pid)
 
     def run_tocsin(self, *words: str) -> str:
-        """Run a command against this stack; return its output."""
+        """Run a tocsin command against this stack; return the command's output."""
         done = subprocess.run(
             [sys.executable, "-m", "workers.cli", *words, "--data", str(self.folder)],
             env=CLEAN_ENVIRONMENT,
@@ -93,7 +93,7 @@ class Stack:
 
     @contextlib.contextmanager
     def running_tap(self, *words: str) -> Iterator[Program]:
-        """Run `tocsin tap` against this stack while the block lasts."""
+        """Run `tocsin tap` against this stack for the duration of the block."""
         process = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", "tap", *words, "--data", str(self.folder)],
             env=CLEAN_ENVIRONMENT,
@@ -105,13 +105,13 @@ class Stack:
         try:
             yield program
         finally:
-            # Not SIGINT: background jobs of a shell ignore it.
+            # Not SIGINT, because a shell's background jobs ignore it.
             program.stop(signal.SIGTERM)
 
 
 @contextlib.contextmanager
 def stack_broker(request: pytest.FixtureRequest) -> Iterator[RabbitBroker | None]:
-    """Yield the RabbitMQ that a stack uses by the fixture's parameter, or ``None`` for its embedded Valkey."""
+    """Yield the RabbitMQ for a stack if the fixture's parameter selects it, or ``None`` for the embedded Valkey."""
     if request.param == "valkey":
         yield None
         return

@@ -1,4 +1,4 @@
-"""Run our programs as subprocesses: read their output, stop them, or run them as another user."""
+"""Helpers that run our programs as subprocesses, read their output, stop them, or run them as another user."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Program:
         raise AssertionError(f"it ended without printing {word!r}:\n" + "\n".join(self.lines))
 
     def stop(self, number: signal.Signals, within_seconds: float = 20) -> int:
-        """Send a signal and wait for the end; return the exit code."""
+        """Send a signal and wait until the program ends; return the exit code."""
         self.process.send_signal(number)
         return self.wait(within_seconds)
 
     def wait(self, within_seconds: float = 20) -> int:
-        """Read the remaining output and wait for the end; return the exit code."""
+        """Read the remaining output and wait until the program ends; return the exit code."""
         assert self.process.stdout is not None
         self.lines += [line.rstrip() for line in self.process.stdout]
         return self.process.wait(within_seconds)
@@ -96,7 +96,7 @@ def _running(*arguments: str) -> Iterator[Program]:
 
 @contextlib.contextmanager
 def running_process(*words: str, environment: dict[str, str], log: Path) -> Iterator[None]:
-    """Run a command of ours while the block lasts, with these settings and its output in ``log``."""
+    """Run a tocsin command for the duration of the block, with these settings and its output in ``log``."""
     with log.open("w") as out:
         started = subprocess.Popen(
             [sys.executable, "-m", "workers.cli", *words], env=CLEAN_ENVIRONMENT | environment, stdout=out, stderr=out
@@ -114,7 +114,7 @@ def running_process(*words: str, environment: dict[str, str], log: Path) -> Iter
 
 
 def run_tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands to its end; keyword arguments are environment variables."""
+    """Run a tocsin command until it ends; keyword arguments are environment variables."""
     return subprocess.run(
         [sys.executable, "-m", "workers.cli", *words],
         cwd=SOURCE,
@@ -127,7 +127,7 @@ def run_tocsin(*words: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def alive(*pids: int) -> list[int]:
-    """Return the process ids that are alive and not zombies."""
+    """Return those of the process ids whose processes are alive and not zombies."""
     alive = []
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -137,12 +137,12 @@ def alive(*pids: int) -> list[int]:
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
-    """Return another account if we are root; ``None`` stands for our own account."""
+    """Return an unprivileged account if we are root, or ``None`` if our own account is unprivileged."""
     return pwd.getpwnam("daemon") if os.geteuid() == 0 else None
 
 
 def run_unprivileged(script: str, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python code to its end as an unprivileged user."""
+    """Run Python code as an unprivileged user until it ends."""
     user = unprivileged_user()
     return subprocess.run(
         [_interpreter(user), "-c", script, *words],
@@ -165,7 +165,7 @@ def public_temp_dir() -> Iterator[Path]:
 
 @functools.cache
 def _readable_modules(user: pwd.struct_passwd | None) -> str:
-    """Return a PYTHONPATH that the user can read; copy the packages if ours are in a private directory."""
+    """Return a PYTHONPATH that the user can read, copying our packages if they are in a private directory."""
     path = f"{SOURCE}:{SITE_PACKAGES}"
     if user is None or (can_enter(user, SOURCE / "workers") and can_enter(user, SITE_PACKAGES / "psycopg")):
         return path
@@ -182,7 +182,7 @@ def _readable_modules(user: pwd.struct_passwd | None) -> str:
 
 @functools.cache
 def _interpreter(user: pwd.struct_passwd | None) -> str:
-    """Return an interpreter of our version that the user can run; ours may be in a private directory."""
+    """Return an interpreter of our version that the user can run, as ours may be in a private directory."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     for python in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
         with contextlib.suppress(OSError):

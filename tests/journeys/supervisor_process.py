@@ -1,6 +1,7 @@
 """Run a supervisor: ``python -m tests.journeys.supervisor_process LOGS TIERS``.
 
-``TIERS`` is a JSON list of the tiers to start; each is an object of process names and the Python code that they run.
+``TIERS`` is a JSON list of the tiers to start. Each tier is an object that maps process names to the Python code they
+run.
 """
 
 from __future__ import annotations

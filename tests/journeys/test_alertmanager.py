@@ -1,4 +1,4 @@
-"""A real Prometheus Alertmanager, configured as in docs/alertmanager.md, and the incidents that follow its alerts."""
+"""A real Prometheus Alertmanager, configured as in docs/alertmanager.md, sends alerts that open and close incidents."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DOCUMENTED = "http://127.0.0.1:8400"
 LABELS = {"alertname": "HighLatency", "instance": "web-1", "project": "p1"}
 KEY = '{}:{alertname="HighLatency", project="p1"}'
 WITHIN_SECONDS = 60
-"""Longer than the documented intervals and Alertmanager's pauses between retries."""
+"""A time longer than the documented intervals and Alertmanager's pauses between retries."""
 
 
 @dataclass
 class Alertmanager:
-    """A running Alertmanager that receives alerts as from Prometheus."""
+    """A running Alertmanager, to which alerts are sent as Prometheus sends them."""
 
     client: httpx.Client
 
@@ -127,7 +127,7 @@ def alertmanager(folder: Path, stack: Stack) -> Iterator[Alertmanager]:
 
 
 def wait_for_incident(stack: Stack, key: str, **facts: Any) -> dict[str, Any]:
-    """Wait until the incident of a group has these fields; return it."""
+    """Wait until the incident with this group key has these fields; return the incident."""
 
     def found() -> list[dict[str, Any]]:
         with stack.client("dev-ana") as ana, contextlib.suppress(httpx.TransportError):

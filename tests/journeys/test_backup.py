@@ -1,4 +1,4 @@
-"""Backup and restore, also under a running stack whose broker and processes are ahead of the restored database."""
+"""Backup and restore, also while a stack is running whose broker and processes are ahead of the restored database."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def rows(stack: Stack, query: str) -> list[Any]:
 
 @contextlib.contextmanager
 def paused_worker(stack: Stack) -> Iterator[None]:
-    """Suspend the worker's processes while the block lasts."""
+    """Suspend the worker's processes for the duration of the block."""
     worker = psutil.Process(stack.state["pids"]["worker-1"])
     family = [worker, *worker.children(recursive=True)]
     for process in family:
@@ -130,7 +130,7 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
 
 
 @pytest.mark.slow
-def test_a_stopped_stack_restarts_with_its_data_and_from_a_backup_elsewhere(folder: Path) -> None:
+def test_a_stopped_stack_restarts_with_its_data_and_its_backup_starts_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
         assert stack.program.stop(signal.SIGTERM) == 0
@@ -165,7 +165,7 @@ def test_a_restore_requires_confirmation_before_it_discards_data(database: Datab
         (("backup", "/nowhere/at-all"), "cannot be written"),
     ],
 )
-def test_an_unusable_file_is_reported_in_one_sentence(database: Database, words: tuple[str, ...], message: str) -> None:
+def test_an_unusable_file_is_reported_in_one_line(database: Database, words: tuple[str, ...], message: str) -> None:
     done = run_tocsin(*words, DATABASE_URL=database.url)
 
     assert done.returncode == 1

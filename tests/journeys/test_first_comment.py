@@ -1,4 +1,4 @@
-"""The main path: a stack started from the command line, a comment, and the notification that follows."""
+"""The main use case: a stack is started from the command line, and a comment leads to a notification."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 
 @pytest.fixture(scope="module", params=broker_params(valkey_group="stack"))
 def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
-    """A stack with the demo on each kind of broker."""
+    """A demo stack, on each kind of broker."""
     if request.param == "valkey":
         yield request.getfixturevalue("demo")
         return
@@ -39,7 +39,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         yield running
 
 
-def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -> None:
+def test_a_comment_posted_over_http_notifies_the_person_mentioned(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana:
         posted = mem.post(PostComment(1, "Ana?", mentions=["user:12"]))
 
@@ -52,7 +52,7 @@ def test_a_comment_posted_over_http_reaches_the_person_mentioned(stack: Stack) -
         assert (command.status, command.outcome.body) == ("applied", posted.body)
 
 
-def test_items_are_marked_as_read_once(stack: Stack) -> None:
+def test_inbox_items_are_counted_only_the_first_time_they_are_marked_as_read(stack: Stack) -> None:
     with stack.client("dev-mem") as mem, stack.client("dev-ben") as ben:
         mem.post(f"{ACME}/incidents/2/comments/", json={"comment": "Ben?", "mentions": ["ben"]})
         inbox = eventually(lambda: ben.get(f"{ACME}/notifications/", params={"unread": "1"}).json())
@@ -78,7 +78,7 @@ def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack
         assert written == texts
 
 
-def test_a_follower_receives_every_event_once_although_the_gateway_is_killed(stack: Stack) -> None:
+def test_a_follower_receives_every_event_once_even_if_the_gateway_is_killed(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as mem, stack.tocsin_client("dev-ana") as ana, closing(ana.follow()) as events:
         received: list[Event] = []
         follower = threading.Thread(target=lambda: deque(map(received.append, _until(events, "that is all"))))
@@ -136,7 +136,7 @@ def test_the_first_steps_of_the_readme_work_as_documented(stack: Stack) -> None:
 
 
 def run_in_shell(command: str, *, at: str) -> str:
-    """Run a line of the README in a shell against this stack; return its output."""
+    """Run a command line from the README in a shell against this stack; return the output."""
     if shutil.which("curl") is None and "CI" not in os.environ:
         pytest.skip("curl is not installed here")
     words = command.replace("http://127.0.0.1:8400", at).replace("curl ", "curl -sS ", 1)
@@ -146,7 +146,7 @@ def run_in_shell(command: str, *, at: str) -> str:
 
 
 def field_names(response: str) -> set[str]:
-    """Return the names of headers and JSON fields in a response."""
+    """Return the names of a response's headers and JSON fields."""
     return set(re.findall(r'"(\w+)":', response)) | set(re.findall(r"^([\w-]+): ", response, re.MULTILINE))
 
 

@@ -78,7 +78,7 @@ def stack(demo: Stack) -> Stack:
 
 
 def address(stack: Stack, name: str) -> str:
-    """Return a URL that the demo printed under this name."""
+    """Return the URL that the demo printed under this name."""
     (line,) = (line for line in stack.program.lines if re.match(rf"{name} +\w+://", line))
     return line.split()[1]
 
@@ -187,7 +187,7 @@ def test_a_port_in_use_is_reported(catcher: Catcher, tmp_path: Path) -> None:
 
 def test_the_doctor_accepts_delivery_settings(tmp_path: Path) -> None:
     settings = {"SMTP_URL": "smtp://me:secret@host", "MAIL_FROM": "a@b", "WEBHOOK_ALLOW": "::1/128"}
-    # In an empty directory: a demo that runs in this clone has its own settings.
+    # Run in an empty directory, because a demo that is running in this clone has its own settings.
     done = run_tocsin(
         "doctor", "--data", str(tmp_path), **{f"TOCSIN_{name}": value for name, value in settings.items()}
     )

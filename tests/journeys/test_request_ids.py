@@ -1,4 +1,4 @@
-"""One request id leads through the logs of every process of a running stack."""
+"""A request id identifies a request's lines in the logs of every process in a running stack."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_log_line_is_json_and_the_first_names_the_version(demo: Stack) -> 
 
 
 def steps_of(request_id: str, stack: Stack) -> dict[str, set[str]]:
-    """The events of the log lines that contain this id, by kind of process."""
+    """Return the events of the log lines that contain this request id, by kind of process."""
     found: dict[str, set[str]] = {}
     for kind in STEPS:
         lines: list[dict[str, Any]] = [

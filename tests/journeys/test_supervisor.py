@@ -1,4 +1,4 @@
-"""The supervisor, with small stand-ins for our processes: restarts with back-off, and an orderly stop."""
+"""The supervisor restarts processes with back-off and stops them in order; small scripts stand in for our processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FAILS_AFTER_START = "announce_ready(); time.sleep(0.2); print('the reason it die
 
 @contextlib.contextmanager
 def supervised(logs: Path, *tiers: dict[str, str]) -> Iterator[Program]:
-    """Run a supervisor that starts these tiers: the Python code of each process by its name."""
+    """Run a supervisor that starts these tiers, each the Python code of its processes by name."""
     with running_module("tests.journeys.supervisor_process", str(logs), json.dumps(tiers)) as supervisor:
         yield supervisor
 

@@ -38,7 +38,7 @@ CHANNEL = "tocsin:test"
 
 @dataclass(frozen=True)
 class Trust:
-    """Server contexts, and the certificate files of the authority that signed them and of another one."""
+    """TLS contexts for servers, with the certificate files of the authority that signed them and of another one."""
 
     server: ssl.SSLContext
     server_by_ip: ssl.SSLContext
@@ -60,7 +60,7 @@ def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
 
 @pytest.fixture
 def postgres(database: Database, servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
-    """The DATABASE_URL of a PostgreSQL with TLS, without query parameters."""
+    """The DATABASE_URL of a PostgreSQL that requires TLS, without query parameters."""
     path = f"{servers.postgres.sockets}/.s.PGSQL.5432"
     with tls_proxy(lambda: asyncio.open_unix_connection(path), trust.server, postgres=True) as port:
         url = make_url(database.url)
@@ -69,7 +69,7 @@ def postgres(database: Database, servers: EmbeddedServers, trust: Trust) -> Iter
 
 @pytest.fixture
 def valkey(servers: EmbeddedServers, trust: Trust) -> Iterator[str]:
-    """The URL of a Valkey with TLS, without query parameters."""
+    """The URL of a Valkey that requires TLS, without query parameters."""
     path = servers.redis_url.removeprefix("unix://")
     with tls_proxy(lambda: asyncio.open_unix_connection(path), trust.server) as port:
         yield f"rediss://localhost:{port}/0"
@@ -80,7 +80,7 @@ def with_parameters(url: str, **parameters: str) -> str:
 
 
 def by_ip_address(url: str) -> str:
-    """Return a URL of the server by its IP address, which its certificate does not name."""
+    """Return the URL with the server's IP address, which the server's certificate does not name."""
     return url.replace("localhost", "127.0.0.1")
 
 
@@ -123,7 +123,7 @@ def test_the_database_is_reached_over_tls_and_only_with_a_valid_certificate(
 
 
 def send_wake_up(url: str) -> None:
-    """Send a wake-up to a synchronous listener over this URL."""
+    """Publish a wake-up and receive it with a synchronous listener, both at this URL."""
     listener, publisher = WakeupListener(url, [CHANNEL]), WakeupPublisher(url)
     listener.start()
     try:
@@ -138,7 +138,7 @@ def send_wake_up(url: str) -> None:
 
 
 def send_wake_up_async(url: str) -> None:
-    """Send a wake-up to an asynchronous subscriber over this URL."""
+    """Publish a wake-up and receive it with an asynchronous subscriber, both at this URL."""
 
     async def receive() -> str:
         received: asyncio.Queue[str] = asyncio.Queue()
@@ -163,7 +163,7 @@ def send_wake_up_async(url: str) -> None:
 
 
 def declare_queues(url: str) -> None:
-    """Declare exchanges and queues, as every process does at start-up."""
+    """Declare the exchanges and queues at this URL, as every process does at start-up."""
     app = make_app(BrokerSettings.model_validate({"BROKER_URL": url}))
     with app.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
@@ -196,7 +196,7 @@ def silent_broker(context: ssl.SSLContext) -> Iterator[tuple[str, Queue[socket.s
         return await asyncio.open_connection(sock=theirs)
 
     with tls_proxy(connect, context) as port:
-        # kombu replaces localhost by 127.0.0.1, whatever the certificate names.
+        # kombu replaces localhost with 127.0.0.1, whatever the certificate names.
         yield f"amqps://guest:guest@127.0.0.1:{port}//", clients
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the world to which the samples refer."""
+"""A fixture for the database state to which the samples refer."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 
 def read_samples(folder: str) -> list[Sample]:
-    """Return the samples of a folder, by type and version.
+    """Return the samples in a folder, by type and version.
 
     :raises ValueError: when a file is not named TYPE-VERSION.json.
     """
@@ -39,7 +39,7 @@ def read_samples(folder: str) -> list[Sample]:
 
 
 def newest(samples: Iterable[Sample]) -> dict[str, Sample]:
-    """Return the sample with the highest version of each type."""
+    """Return the sample with the highest version for each type."""
     return {sample.type: sample for sample in sorted(samples, key=lambda sample: sample.version)}
 
 

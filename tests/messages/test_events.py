@@ -19,7 +19,7 @@ from workers.notify.planner import parse_event
 
 NEWEST = newest(SAMPLES)
 STORED = [sample for sample in SAMPLES if sample.type != NotificationCreated.type]
-"""Samples of the events in the outbox. The gateway makes the others from inbox items, while it streams them."""
+"""Samples of the events in the outbox. The gateway builds all other events from inbox items when it streams them."""
 
 SCENARIO = (
     "incident.unsubscribe", "incident.subscribe", "incident.mark_seen", "comment.edit", "comment.delete",
@@ -77,7 +77,7 @@ def publish_every_event(world: World) -> dict[str, Any]:
 
 
 def shape(value: Any) -> Any:
-    """Return the names and types of a JSON value; of a list, those of its first element."""
+    """Return the field names and types in a JSON value; for a list, those in its first element."""
     if isinstance(value, dict):
         return {name: shape(each) for name, each in value.items()}
     if isinstance(value, list):
@@ -86,7 +86,7 @@ def shape(value: Any) -> Any:
 
 
 def write(world: World, sample: Sample) -> None:
-    """Insert the sample as an event that is not planned yet."""
+    """Insert the sample as an event that has not been planned yet."""
     data = sample.body["data"]
     event = NewEvent(
         id=UUID(sample.body["id"]),

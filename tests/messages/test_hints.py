@@ -25,7 +25,7 @@ def test_hints_are_written_as_version_1() -> None:
     assert hint.to_args() == SAMPLE
 
 
-def test_a_later_version_is_read_for_its_known_fields() -> None:
+def test_known_fields_of_a_later_hint_version_are_read() -> None:
     later = [{"version": 2, "subjects": ["org:12"], "urgency": "high"}]
 
     assert Hint.parse_or_empty(later).subjects == ("org:12",)

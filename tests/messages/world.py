@@ -1,4 +1,4 @@
-"""The database state to which the samples refer, and the application of commands to it."""
+"""The database state to which the samples refer, with methods that apply commands to it."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ RULE, TRIGGER, ACTION = 7, 8, 9
 class World:
     """The organization acme with everything that the samples refer to by id.
 
-    Beside the directory of :class:`Acme` there are an alert rule that is snoozed for everyone, a comment by Ben on
-    incident 1, and one by Mem that mentions Ben and team t1, with its item (id 1) in Ben's inbox.
+    Besides the directory of :class:`Acme`, there are an alert rule that is snoozed for everyone, a comment by Ben on
+    incident 1, and a comment by Mem that mentions Ben and team t1, with an item (id 1) for it in Ben's inbox.
     """
 
     def __init__(self, harness: Harness, acme: Acme) -> None:
@@ -64,7 +64,7 @@ class World:
             pass
 
     def apply(self, type_: str, payload: Any) -> dict[str, Any]:
-        """Accept a command with the given payload and apply it; return its row in the ledger.
+        """Accept a command with the given payload and apply it; return the command's row in the ledger.
 
         Ben submits it, or the organization's service if the command is for services only.
         """
@@ -75,7 +75,7 @@ class World:
         return self._apply(type_, payload, subject, identity)
 
     def apply_unreadable(self) -> dict[str, Any]:
-        """Accept a comment without its text, which ends as a dead letter; return its row in the ledger."""
+        """Accept a comment command without a text, which ends up dead; return the command's row in the ledger."""
         subject = f"incident:{self.organization}:1"
         return self._apply(PostComment.name, {"incident": "1"}, subject, self.acme.by("ben"))
 

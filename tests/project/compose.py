@@ -15,17 +15,17 @@ _VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
 
 
 def services() -> dict[str, dict[str, Any]]:
-    """Return every service of the file by name."""
+    """Return every service in the file, by name."""
     text = _VARIABLE.sub(lambda found: found[2], COMPOSE.read_text())
     found: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(text)["services"]
     return found
 
 
 def own_services() -> dict[str, dict[str, Any]]:
-    """Return the services that are tocsin's own processes."""
+    """Return the services that run tocsin's own processes, by name."""
     return {name: service for name, service in services().items() if "build" in service}
 
 
 def variables() -> dict[str, str]:
-    """Return the variables of the file with their defaults."""
+    """Return the variables in the file, with their defaults."""
     return dict(_VARIABLE.findall(COMPOSE.read_text()))

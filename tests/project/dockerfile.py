@@ -1,4 +1,4 @@
-"""Build deploy/Dockerfile without Docker: each stage in an empty directory that stands for its root.
+"""Build deploy/Dockerfile without Docker: each stage in an empty directory that serves as its root.
 
 All stages are built in the same place and moved away when done, so that absolute paths stay valid in the files that
 a later stage copies. Only the instructions that our file uses are supported; any other is an error.
@@ -51,7 +51,7 @@ def instructions() -> list[tuple[str, str]]:
 
 
 def build(directory: Path) -> Image:
-    """Execute all instructions under ``directory``, with a Python of this machine instead of the base image's."""
+    """Execute all instructions under ``directory``, with a Python from this machine instead of the base image's."""
     image = Image(directory / "root", directory / "stages")
     image.build.mkdir()
     stage = ""
@@ -69,7 +69,7 @@ def build(directory: Path) -> Image:
 
 
 def base_python() -> Path:
-    """Return the Python that stands for the base image's: a system one if there is one, else ours."""
+    """Return the Python that replaces the base image's: the system's if there is one, otherwise ours."""
     for python in (Path("/usr/local/bin/python3"), Path("/usr/bin/python3")):
         check = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
         if python.exists() and subprocess.run([python, "-c", check], capture_output=True, check=False).returncode == 0:
@@ -78,12 +78,12 @@ def base_python() -> Path:
 
 
 def rebase_paths(image: Image, text: str) -> str:
-    """Replace absolute paths of the image by their location here."""
+    """Replace absolute paths in the image with their locations on this machine."""
     return _ABSOLUTE.sub(f"{image.root}/", text)
 
 
 def image_path(image: Image, path: str) -> Path:
-    """Return the location of an image path, relative to its working directory."""
+    """Return the location on this machine of a path in the image; relative paths start at its working directory."""
     return image.root / str(Path(image.workdir, path)).lstrip("/")
 
 
@@ -178,4 +178,4 @@ INSTRUCTIONS: dict[str, Callable[[Image, str], object]] = {
     "ENTRYPOINT": lambda image, rest: setattr(image, "entrypoint", json.loads(rest)),
     "CMD": lambda image, rest: setattr(image, "command", json.loads(rest)),
 }
-"""The implementation of each instruction."""
+"""The function that implements each instruction."""

@@ -27,5 +27,5 @@ def sections(heading: str) -> dict[str, str]:
 
 
 def examples(text: str) -> list[str]:
-    """Return the JSON blocks of a text."""
+    """Return the JSON code blocks in a text."""
     return _JSON.findall(text)

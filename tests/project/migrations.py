@@ -37,8 +37,8 @@ ALLOWED: Final[dict[tuple[str, str], str]] = {
     for revision, triggers in TRIGGERS.items()
     for trigger in triggers
 }
-"""Breaches that are harmless, by revision and statement, with the reason. A column that no release reads any more, for
-instance, may be dropped one release after the last that did."""
+"""Reasons why a breach is harmless, by revision and statement. A column that no release reads any more, for
+instance, may be dropped one release after the last one that read it."""
 
 _RULES: Final = {
     r"\bDROP\s+(TABLE|COLUMN|TYPE|VIEW)\b": "the previous release still uses it: drop it one release later",
@@ -82,7 +82,7 @@ def statements_by_revision(engine: Engine) -> dict[str, list[str]]:
 
 
 def breaches(revision: str, statements: list[str]) -> list[Breach]:
-    """Return the statements of a revision that change older tables in a way that affects the previous release."""
+    """Return the statements in a revision that change older tables in a way that affects the previous release."""
     new = {found[1] for statement in statements if (found := _CREATED.match(statement))}
     return [
         Breach(revision, statement, why)

@@ -1,4 +1,4 @@
-"""docs/compatibility.md states for every fact how far tocsin matches it, and names the tests that check it."""
+"""docs/compatibility.md states for every fact whether tocsin matches it, and names the tests that check it."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_every_named_test_exists(request: pytest.FixtureRequest) -> None:
 
 
 def collected_of(files: set[str]) -> set[str]:
-    """Return the tests of files that this run has not collected completely."""
+    """Collect the tests in files that this run has not collected completely; return their names."""
     known = sorted(file for file in files if (ROOT / file).exists())
     if not known:
         return set()

@@ -1,4 +1,4 @@
-"""docker-compose.yml describes a working stack: commands, settings, ports and health checks match the programs."""
+"""docker-compose.yml describes a working stack whose commands, settings, ports and health checks match the programs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_every_production_process_has_a_service() -> None:
 
 
 @pytest.mark.parametrize("name", own_services())
-def test_every_setting_of_a_service_exists(name: str) -> None:
+def test_every_setting_in_the_compose_file_is_a_known_setting(name: str) -> None:
     assert set(own_services()[name]["environment"]) <= SETTING_NAMES.keys()
 
 
@@ -78,7 +78,7 @@ def test_every_process_waits_for_its_servers_and_for_the_schema(name: str) -> No
     assert all("healthcheck" in services()[other] for other in SERVERS)
 
 
-def test_every_host_in_a_setting_is_a_service() -> None:
+def test_every_host_named_in_a_setting_is_a_service() -> None:
     urls = [str(value) for service in own_services().values() for value in service["environment"].values()]
 
     hosts = {make_url(url).host for url in urls if "://" in url and not url.startswith("http")}
@@ -165,7 +165,7 @@ def local_settings(
 
 @pytest.fixture
 def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
-    """The URL of a RabbitMQ as in the file, or of the embedded Valkey if RabbitMQ is not installed."""
+    """The URL of a RabbitMQ like the one in the file, or of the embedded Valkey if RabbitMQ is not installed."""
     if find_rabbitmq_server() is None and "CI" not in os.environ:
         return servers.broker_url
     rabbitmq: RabbitBroker = request.getfixturevalue("rabbitmq")
@@ -174,7 +174,7 @@ def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("rabbitmq")
-def test_the_services_work_as_the_file_starts_them(
+def test_the_services_work_with_the_commands_and_settings_in_the_file(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:
     port = free_port("127.0.0.1", 0)
@@ -228,7 +228,7 @@ def test_the_postgres_health_check_works(servers: EmbeddedServers) -> None:
     assert (available.returncode, unavailable.returncode) == (0, 2)
 
 
-def test_valkey_accepts_its_options(servers: EmbeddedServers, tmp_path: Path) -> None:
+def test_valkey_starts_with_the_options_in_the_file(servers: EmbeddedServers, tmp_path: Path) -> None:
     program, *words = services()["valkey"]["command"]
     server = Path(servers.valkey.command[0])
 

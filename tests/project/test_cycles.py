@@ -11,14 +11,14 @@ PACKAGES = ("gateway", "workers", "tasks", "models")
 
 
 def node_in(package: str, module: str) -> str:
-    """The package itself, or its child that is or contains the module."""
+    """Return the package itself, or its child that is or contains the module."""
     if module == package:
         return package
     return f"{package}.{module.removeprefix(f'{package}.').split('.')[0]}"
 
 
 def import_cycles(graph: grimp.ImportGraph) -> list[list[str]]:
-    """One cycle per package that has any, between its children and its own `__init__`."""
+    """Return one cycle for each package that has any, between its children and its own `__init__`."""
     imports: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for importer in graph.modules:
         for imported in graph.find_modules_directly_imported_by(importer):
@@ -30,7 +30,7 @@ def import_cycles(graph: grimp.ImportGraph) -> list[list[str]]:
 
 
 def packages_around(module: str) -> set[str]:
-    """The module itself, as the `__init__` of a package, and every package that contains it."""
+    """Return the module itself, which may be a package's `__init__`, and every package that contains it."""
     parts = module.split(".")
     return {".".join(parts[:length]) for length in range(1, len(parts) + 1)}
 
@@ -45,13 +45,13 @@ def first_cycle(imports: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_package_has_an_import_cycle_parent_and_child_included() -> None:
-    # Imports inside functions count, too; only a name in a string does not.
+    # Imports inside functions also count. Only a module name in a string does not.
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
 
     assert import_cycles(graph) == []
 
 
-def test_a_package_that_imports_a_child_which_imports_the_package_is_a_cycle() -> None:
+def test_a_package_and_a_child_that_import_each_other_form_a_cycle() -> None:
     graph = grimp.ImportGraph()
     for importer, imported in (("p", "p.child"), ("p.child.deep", "p")):
         graph.add_import(importer=importer, imported=imported)
@@ -59,7 +59,7 @@ def test_a_package_that_imports_a_child_which_imports_the_package_is_a_cycle() -
     assert [set(cycle) for cycle in import_cycles(graph)] == [{"p", "p.child"}]
 
 
-def test_two_siblings_that_import_each_other_are_a_cycle() -> None:
+def test_two_siblings_that_import_each_other_form_a_cycle() -> None:
     graph = grimp.ImportGraph()
     for importer, imported in (("p.a.x", "p.b"), ("p.b", "p.a.y")):
         graph.add_import(importer=importer, imported=imported)

@@ -24,7 +24,7 @@ from workers.stack.servers import EmbeddedServers
 pytestmark = pytest.mark.xdist_group("image")
 
 HAS_SHARED_PYTHON = base_python() != Path(sys.executable)
-"""Whether other accounts can run the Python of the image; ours may be in a private directory."""
+"""Whether other accounts can run the image's Python, which may be in a private directory."""
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_every_command_of_the_stack_is_in_the_image(image: Image, words: list[st
     assert all(word in output for word in words if word.startswith("--"))
 
 
-def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> None:
+def test_the_image_runs_as_an_unprivileged_user_in_an_empty_directory(image: Image) -> None:
     uid, _, gid = image.user.partition(":")
 
     assert (uid.isdecimal(), gid.isdecimal()) == (True, True)
@@ -102,7 +102,7 @@ def test_the_image_is_not_root_and_works_in_an_empty_folder(image: Image) -> Non
     assert list(image_path(image, ".").iterdir()) == []
 
 
-def test_the_image_holds_the_wheel_and_neither_source_nor_tools(image: Image) -> None:
+def test_the_image_contains_the_wheel_but_neither_source_nor_tools(image: Image) -> None:
     packages = next((image.root / "opt" / "tocsin" / "lib").glob("python3*/site-packages"))
     installed = {path.name.partition("-")[0] for path in packages.iterdir()}
 
@@ -129,7 +129,7 @@ def test_the_image_listens_on_its_exposed_port(image: Image) -> None:
     assert f":{image.port}/" in " ".join(image.health)
 
 
-def test_the_build_context_holds_only_the_sources_of_the_wheel() -> None:
+def test_the_build_context_contains_only_the_wheels_sources() -> None:
     assert set(context_entries()) == {
         "requirements.lock",
         "pyproject.toml",

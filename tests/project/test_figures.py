@@ -27,18 +27,18 @@ _CPU_COMMANDS = re.compile(rf"CPU seconds for ({_FIGURE}) commands")
 
 
 def link(page: Path) -> re.Match[str]:
-    """The page's only link to a report; its first group is the text, its second the target."""
+    """Return a match of the page's only link to a report: group 1 is the link's text, group 2 its target."""
     (found,) = _LINK.finditer(page.read_text())
     return found
 
 
 def report(page: Path) -> Path:
-    """The report that the page quotes."""
+    """Return the report that the page quotes."""
     return (page.parent / link(page)[2]).resolve()
 
 
 def section(page: Path) -> str:
-    """The page from the paragraph of its link to the next heading."""
+    """Return the part of the page from the paragraph with the link to the next heading."""
     text = page.read_text()
     start = text.rindex("\n", 0, link(page).start()) + 1
     return re.split(r"^#", text[start:], maxsplit=1, flags=re.MULTILINE)[0]
@@ -49,19 +49,19 @@ def number(figure: str) -> float:
 
 
 def misquoted(figures: Iterable[str], measured: Iterable[float]) -> list[str]:
-    """The figures that are not a measured one, rounded to as many decimals as the figure has."""
+    """Return the figures that differ from every measured one rounded to the same number of decimals."""
     measured = list(measured)
     decimals = {figure: len(figure.partition(".")[2]) for figure in figures}
     return [each for each, digits in decimals.items() if number(each) not in {round(one, digits) for one in measured}]
 
 
 def medians(page: Path) -> Iterator[float]:
-    """Every figure in the report's table of medians."""
+    """Return every figure in the table of medians in the page's report."""
     for row in _MEDIANS.findall(report(page).read_text()):
         yield from map(number, row)
 
 
-def test_both_pages_quote_the_same_run() -> None:
+def test_both_pages_quote_the_same_benchmark_run() -> None:
     assert report(README) == report(OPERATIONS)
 
 

@@ -1,4 +1,4 @@
-"""The packages of the wheel, and their names."""
+"""The packages in the wheel, and their names."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_directory_with_code_is_a_package() -> None:
     assert [relative_path(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
 
 
-def test_no_module_is_named_like_a_package() -> None:
+def test_no_module_has_the_name_of_a_package() -> None:
     taken = {f"{package}.py" for package in PACKAGES}
 
     assert [relative_path(path) for path in files(".py") if path.name in taken] == []

@@ -1,4 +1,4 @@
-"""Tests run in parallel, and those of one group in one process, where they share servers that are slow to start."""
+"""Tests run in parallel, except that tests in one group run in one process and share servers that are slow to start."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_records_its_process(number):
 """
 
 
-def test_a_group_of_tests_stays_in_one_process(tmp_path: Path) -> None:
+def test_a_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
 
     arguments = [

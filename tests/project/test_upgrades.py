@@ -1,4 +1,4 @@
-"""Migrations work while the previous release is running: statements are checked, and that release's tests are run."""
+"""Migrations work while the previous release is running: their statements are checked, and its tests are run."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_no_migration_breaks_the_previous_release(empty_database: Engine) -> Non
         "CREATE OR REPLACE TRIGGER t AFTER INSERT ON incidents EXECUTE FUNCTION f()",
     ],
 )
-def test_breaking_statements_are_found(statement: str) -> None:
+def test_statements_that_break_the_previous_release_are_found(statement: str) -> None:
     assert [breach.statement for breach in breaches("0009", [statement])] == [statement]
 
 
@@ -75,13 +75,13 @@ def test_breaking_statements_are_found(statement: str) -> None:
         ["UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008'"],
     ],
 )
-def test_additive_statements_pass(statements: list[str]) -> None:
+def test_additive_statements_are_allowed(statements: list[str]) -> None:
     assert breaches("0009", statements) == []
 
 
 @pytest.mark.slow
 def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) -> None:
-    """Run some of its handler tests with its own code and the migrations added since."""
+    """Run some of the previous release's handler tests with its own code and the migrations added since then."""
     before = previous_release()
     if before is None:
         pytest.skip("no previous release in the history of this clone")
@@ -89,7 +89,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
     newer = [path for path in (ROOT / VERSIONS).glob("*.py") if not (tmp_path / VERSIONS / path.name).exists()]
     for path in newer:
         shutil.copy(path, tmp_path / VERSIONS)
-    # Before 0.1.0 some folders had other names.
+    # Before 0.1.0, some folders had other names.
     migrate = next(path for path in ("database/migrate.py", "migrate.py") if (tmp_path / "models" / path).exists())
     folder = next(path for path in ("handlers", "handling") if (tmp_path / "tests" / path).exists())
     tests_of_handlers = [f"tests/{folder}/test_{each}.py" for each in HANDLER_TESTS]
@@ -113,7 +113,7 @@ def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) ->
 
 
 def previous_release() -> str | None:
-    """Return the newest tag, or else commit, whose migrations are a subset of today's without the newest one."""
+    """Return the newest tag, or else the newest commit, whose migrations are a subset of today's without the newest."""
     today = {path.relative_to(ROOT).as_posix() for path in (ROOT / VERSIONS).glob("*.py")}
     newest = next(path for path in today if Path(path).name.startswith(f"{head_revision()}_"))
     tags = git("tag", "--list", "v*", "--sort=-version:refname").split()

@@ -1,4 +1,4 @@
-"""Which actions of a rule a status change triggers."""
+"""The selection of the rule's actions that a status change triggers."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_targets_of_the_critical_trigger_are_selected_only_if_the_incident_was_c
     assert (method, sorted(call.action.target for call in calls)) == expected
 
 
-def test_a_target_of_both_triggers_is_selected_once_by_the_warning() -> None:
+def test_a_target_of_both_triggers_is_selected_once_for_the_warning_trigger() -> None:
     calls = {call.action.target: call.label for call in all_actions(DEFINITION)}
 
     assert calls == {"11": "critical", "12": "warning", "13": "warning"}
     assert len(all_actions(DEFINITION)) == 3
 
 
-def test_another_channel_or_target_type_is_a_separate_action() -> None:
+def test_actions_with_different_channels_or_target_types_stay_separate() -> None:
     definition = a_definition(
         a_trigger(
             "critical",

@@ -1,4 +1,4 @@
-"""Parsing Alertmanager's webhook payloads into commands: payloads of a real Alertmanager, and invalid ones."""
+"""Parsing Alertmanager's webhook payloads into commands: payloads from a real Alertmanager, and invalid ones."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, beg
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
 
-def test_start_times_in_other_time_zones_or_missing_are_compared() -> None:
+def test_start_times_are_compared_across_time_zones_and_missing_ones_ignored() -> None:
     starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
 
     command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))
@@ -135,7 +135,7 @@ def test_the_title_is_the_summary_or_the_alert_name_with_the_group_labels(fields
         ("resolved", [alert()], AlertState.RESOLVED),
     ],
 )
-def test_a_group_is_firing_if_its_status_and_one_of_its_alerts_are(
+def test_a_group_is_firing_only_if_both_its_status_and_one_of_its_alerts_are_firing(
     status: str, alerts: list[JSON], state: AlertState
 ) -> None:
     assert parse_alert_group(group(*alerts, status=status)).state is state

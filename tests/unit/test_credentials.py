@@ -1,4 +1,4 @@
-"""Whether a credential is valid: every combination of its facts against one table."""
+"""The validity of a credential: every combination of its attributes is checked against one table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ YES, NO = (True,), (False,)
 Answer = tuple[type[Refusal], str] | None
 Flags = tuple[bool, ...]
 
-# kind, revoked, expired, user active, acts for a user, may act for users, user is a member: the answer
+# kind, revoked, expired, user active, acts for a user, may act for users, user is a member: the outcome
 TABLE: tuple[tuple[tuple[CallerKind, ...], Flags, Flags, Flags, Flags, Flags, Flags, Answer], ...] = (
     (KINDS,      YES, ANY, ANY, ANY, ANY, ANY, INVALID),
     (KINDS,      NO,  YES, ANY, ANY, ANY, ANY, EXPIRED),
@@ -62,7 +62,7 @@ def answer_to(credential: CredentialFacts | None) -> Answer:
     return None
 
 
-def test_the_table_holds_every_combination_once() -> None:
+def test_the_table_contains_every_combination_once() -> None:
     everything = set(credentials(KINDS, ANY, ANY, ANY, ANY, ANY, ANY))
 
     assert len(COMBINATIONS) == len(everything)

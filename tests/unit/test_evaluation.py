@@ -35,7 +35,7 @@ ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
 
 @dataclass
 class ObservedProject:
-    """The state of a rule on one project. Timestamps are a minute apart, arrivals ``pace`` apart."""
+    """A rule on one project, with its evaluation state. Timestamps are a minute apart, arrivals ``pace`` apart."""
 
     definition: Definition
     pace: timedelta = HOUR
@@ -57,12 +57,12 @@ class ObservedProject:
         return evaluation
 
     def observe_all(self, values: Iterable[float | None]) -> list[str]:
-        """Return the summary of each value: ``+critical`` for fired, ``-critical`` for resolved."""
+        """Observe the values; return a summary of each: ``+critical`` for fired, ``-critical`` for resolved."""
         return [summary(self.observe(value)) for value in values]
 
 
 def active_after(before: ActiveTriggers, evaluation: Evaluation, at: datetime) -> ActiveTriggers:
-    """Return the active triggers after an evaluation, by the simplest possible model."""
+    """Return the triggers that are active after an evaluation, according to the simplest possible model."""
     active, opened_at = set(before.active), before.opened_at
     for step in evaluation.transitions:
         if step.fired:
@@ -91,14 +91,14 @@ def two_triggers(**fields: Any) -> Definition:
         # One trigger, critical above 100.
         (a_definition(), [100, 100.1, 101, 100], ["", "+critical", "", "-critical"]),
         (a_definition(threshold_type=BELOW), [100, 99.9, 99, 100], ["", "+critical", "", "-critical"]),
-        # With a resolve threshold, which the value must pass, not only reach.
+        # With a resolve threshold, which the value must pass and not only reach.
         (a_definition(resolve_threshold=40), [101, 100, 41, 40, 39], ["+critical", "", "", "", "-critical"]),
         (
             a_definition(threshold_type=BELOW, resolve_threshold=200),
             [99, 100, 200, 201],
             ["+critical", "", "", "-critical"],
         ),
-        # A resolve threshold of zero is not the same as none.
+        # A resolve threshold of zero differs from no resolve threshold.
         (a_definition(resolve_threshold=0), [101, 1, 0, -1], ["+critical", "", "", "-critical"]),
         # Valid for integers (alert above 0, resolve below 1): a fraction between them alerts and does not resolve.
         (a_definition(a_trigger(threshold=0), resolve_threshold=1), [0.5, 0.5, 0], ["+critical", "", "-critical"]),
@@ -128,7 +128,7 @@ def test_values_fire_and_resolve_triggers_at_their_thresholds(
     ("values", "expected"),
     [
         ([101, 101, 101], ["", "", "+critical"]),
-        # A miss resets the counter; so does a value that neither alerts nor resolves.
+        # A miss resets the counter, and so does a value that neither alerts nor resolves.
         ([101, 101, 50, 101, 101, 101], ["", "", "", "", "", "+critical"]),
         ([101, 101, 101, 10, 10, 10], ["", "", "+critical", "", "", "-critical"]),
         ([101, 101, 101, 10, 10, 50, 10, 10, 10], ["", "", "+critical", "", "", "", "", "", "-critical"]),
@@ -141,7 +141,7 @@ def test_a_trigger_needs_as_many_consecutive_hits_as_its_threshold_period(
     assert ObservedProject(a_definition(resolve_threshold=40, threshold_period=3)).observe_all(values) == expected
 
 
-def test_each_step_reports_the_severity_after_it() -> None:
+def test_each_transition_reports_the_severity_that_results() -> None:
     project = ObservedProject(two_triggers())
 
     up, down = project.observe(120), project.observe(10)
@@ -153,7 +153,7 @@ def test_each_step_reports_the_severity_after_it() -> None:
     )  # fmt: skip
 
 
-def test_a_trigger_with_another_label_has_no_severity() -> None:
+def test_a_trigger_that_is_neither_warning_nor_critical_has_no_severity() -> None:
     definition = a_definition(a_trigger("critical", 100), a_trigger("curious", 50))
 
     assert [step.severity for step in ObservedProject(definition).observe(120).transitions] == [None, CRITICAL]
@@ -206,7 +206,7 @@ def test_a_comparison_is_a_percentage_of_the_past_value(value: float | None, pas
     assert bool(project.observe(value, comparison_value=past).fired) is fires
 
 
-def test_an_ignored_observation_only_advances_the_observation_number() -> None:
+def test_an_ignored_observation_changes_only_the_observation_number() -> None:
     evaluation = ignore(Progress(1, observed=4, last_timestamp=START), Ignored.NOT_IN_PLAN)
 
     assert (evaluation.ignored, evaluation.transitions) == (Ignored.NOT_IN_PLAN, ())
@@ -238,7 +238,7 @@ def test_a_trigger_fires_again_only_ten_minutes_after_its_incident_was_created(
     assert again.ignored is (None if expected else Ignored.COOLING_DOWN)
 
 
-def test_values_that_arrive_during_the_cooldown_still_count() -> None:
+def test_values_that_arrive_during_the_cooldown_still_count_as_consecutive_hits() -> None:
     project = ObservedProject(a_definition(threshold_period=2), pace=timedelta(seconds=100))
     project.observe_all([101, 101, 1, 1])
 
@@ -246,7 +246,7 @@ def test_values_that_arrive_during_the_cooldown_still_count() -> None:
     assert summary(project.observe(101, arrived_at=START + HOUR)) == "+critical"
 
 
-def test_the_cooldown_starts_with_the_incident_and_not_with_the_trigger() -> None:
+def test_the_cooldown_starts_when_the_incident_opens_and_not_when_the_trigger_fires() -> None:
     project = ObservedProject(two_triggers())
     project.observe(60, arrived_at=START)
     project.observe(120, arrived_at=START + 9 * MINUTE)
@@ -261,7 +261,7 @@ def test_a_trigger_that_was_not_active_in_a_recent_incident_fires_at_once() -> N
     assert project.observe_all([60, 120]) == ["+warning", "+critical"]
 
 
-def test_the_cooldown_is_not_reported_if_another_trigger_acts() -> None:
+def test_the_cooldown_is_not_reported_if_another_trigger_fires() -> None:
     project = ObservedProject(two_triggers(), pace=MINUTE)
     project.observe_all([60, 10])
 
@@ -285,7 +285,7 @@ def test_a_new_generation_resets_the_counters_but_not_the_last_timestamp() -> No
 
 
 @pytest.mark.parametrize(("window", "period", "minutes"), [(1, 1, 1), (10, 1, 10), (10, 3, 12), (1440, 20, 1459)])
-def test_an_incident_starts_one_window_and_the_earlier_hits_before_the_value(
+def test_an_incident_starts_one_time_window_before_the_first_consecutive_hit(
     window: int, period: int, minutes: int
 ) -> None:
     definition = a_definition(time_window=window, threshold_period=period)

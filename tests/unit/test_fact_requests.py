@@ -38,7 +38,7 @@ RULE: dict[str, JSON] = {
 
 
 def a_request(**facts: Any) -> FactRequest:
-    """Return a request for what every command needs, and for these facts."""
+    """Return a request for the facts that every command needs, and for these facts."""
     always: dict[str, Any] = {
         "token_ids": {TOKEN},
         "organization_ids": {ORGANIZATION},
@@ -261,7 +261,7 @@ def test_a_command_requests_exactly_the_facts_that_its_handler_needs(
 
 
 @pytest.mark.parametrize("name", CATALOG)
-def test_the_request_of_every_command_is_tested(name: str) -> None:
+def test_the_fact_request_of_every_command_is_tested(name: str) -> None:
     assert name in {case[0] for case in CASES}, f"a case for {name} is missing"
 
 

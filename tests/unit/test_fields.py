@@ -1,4 +1,4 @@
-"""Validation of text fields: the same rules for every text of every command."""
+"""Validation of text fields: the same rules apply to every text in every command."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def errors_of(read: Callable[[JSON], Any], value: JSON) -> list[Any]:
         ("\U0001f525", "\U0001f525"),
         ("x" * 60_000, "x" * 60_000),
     ],
-    ids=["trimmed", "inner space stays", "integer", "float", "beyond the basic plane", "however long"],
+    ids=["surrounding space", "inner space", "integer", "float", "beyond the basic plane", "60,000 characters"],
 )
 def test_text_is_trimmed_and_numbers_become_text(field: str, value: JSON, kept: str) -> None:
     assert TEXTS[field](value) == kept

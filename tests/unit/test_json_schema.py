@@ -1,4 +1,4 @@
-"""The JSON Schema of a lenient field in the OpenAPI document allows exactly the values that the field accepts."""
+"""The OpenAPI document's JSON Schema for a lenient field allows exactly the values that the field accepts."""
 
 from __future__ import annotations
 

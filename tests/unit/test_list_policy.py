@@ -1,4 +1,4 @@
-"""Policy of the incident list: projects shown by default, and teams that may be filtered by."""
+"""The policy for the incident list: the projects it shows by default, and the teams by which it may be filtered."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def organization(*, is_open: bool) -> OrganizationFacts:
         (ACTING_SERVICE, False), (ACTING_SERVICE_ON_TEAM, True),
     ],
 )  # fmt: skip
-def test_without_a_project_filter_a_list_shows_team_projects_and_services_see_all(
+def test_without_a_project_filter_people_see_their_teams_projects_and_services_see_all(
     actor: Actor, is_listed: bool, is_open: bool
 ) -> None:
     assert is_listed_by_default(actor, organization(is_open=is_open), PROJECT) is is_listed

@@ -1,4 +1,4 @@
-"""Authorization as generated tables: roles, scopes, endpoints, features, projects and the limits of tokens.
+"""Authorization, tested with generated tables: roles, scopes, endpoints, features, projects, and limits of tokens.
 
 The tables are written from Sentry's incident API, not from the code, and the expected results are derived from them.
 """
@@ -101,7 +101,7 @@ ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
     "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
 }
 WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
-"""Endpoints and methods that stay available to an organization without the feature."""
+"""Endpoints and methods that remain available to an organization without the feature."""
 
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH")
 
@@ -146,7 +146,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
 
 
 def scopes_of(role: str, *options: str) -> set[str]:
-    """Return the scopes of a role by the table; `options` are the optional scopes that members keep."""
+    """Return a role's scopes according to the table; `options` are the optional scopes that members keep."""
     return {
         row["scope"]
         for row in rows_of(ROLES)
@@ -283,7 +283,7 @@ def test_only_a_session_passes_the_token_check_without_scopes(
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
 @pytest.mark.parametrize("role", [None, *ROLE_NAMES])
-@pytest.mark.parametrize("build_actor", [a_person, acting_for], ids=["user token", "service acting for"])
+@pytest.mark.parametrize("build_actor", [a_person, acting_for], ids=["user token", "service acting for a user"])
 def test_effective_scopes_are_the_intersection_of_token_and_role(
     build_actor: Callable[..., Actor], role: str | None, scope: str
 ) -> None:
@@ -347,7 +347,9 @@ def test_the_system_actor_passes_every_check(endpoint: str, method: str) -> None
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize("endpoint", [name for name in ENDPOINTS if "alert rule" in name])
-def test_members_write_alert_rules_only_if_the_organization_allows_it(endpoint: str, method: str, role: str) -> None:
+def test_members_may_write_alert_rules_only_if_the_organization_allows_it(
+    endpoint: str, method: str, role: str
+) -> None:
     locked = an_organization(options=["event:admin"])
 
     outcome = outcome_of(policy.require_organization_access, a_person(role), locked, ENDPOINTS[endpoint][0], method)
@@ -426,7 +428,7 @@ AUTHORS = {
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_only_people_and_services_acting_for_them_are_authors(author: str) -> None:
+def test_only_people_and_services_that_act_for_them_are_authors(author: str) -> None:
     actor, expected = AUTHORS[author]
 
     assert outcome_of(policy.require_person, actor) == expected
@@ -434,7 +436,7 @@ def test_only_people_and_services_acting_for_them_are_authors(author: str) -> No
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(author: str) -> None:
+def test_comment_details_require_an_author_and_refuse_api_keys_with_a_specific_message(author: str) -> None:
     actor, expected = AUTHORS[author]
     texts = {"a key": "Key doesn't have permission to delete Note"}
 
@@ -445,7 +447,7 @@ def test_comment_details_require_an_author_and_refuse_a_key_with_its_own_text(au
         assert refused.value.body == {"detail": texts.get(author, "You do not have permission to perform this action.")}
 
 
-def test_commands_for_services_refuse_everyone_else() -> None:
+def test_only_services_that_act_as_themselves_and_the_system_may_use_service_commands() -> None:
     outcomes = {name: outcome_of(policy.require_service, actor) for name, (actor, _) in AUTHORS.items()}
 
     assert outcomes == dict.fromkeys(AUTHORS, "403") | {"a service as itself": "passes"}

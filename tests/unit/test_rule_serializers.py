@@ -109,7 +109,7 @@ def test_a_snapshot_names_its_original_rule_on_request() -> None:
     )
 
 
-def test_in_a_list_snooze_is_true_or_absent() -> None:
+def test_in_a_list_the_snooze_field_is_true_or_absent() -> None:
     snoozed, awake = (rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=each) for each in (True, False))
 
     assert snoozed["snooze"] is True

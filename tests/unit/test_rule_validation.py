@@ -1,4 +1,4 @@
-"""Validation of alert rules, and conversion of comparison thresholds between shown and stored values."""
+"""Validation of alert rules, and conversion between shown and stored comparison thresholds."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def test_with_fractional_thresholds_no_value_both_alerts_and_resolves(
 
 
 @given(critical=HALVES, warning=HALVES, side=st.sampled_from(ThresholdType))
-def test_every_critical_value_is_also_a_warning(critical: float, warning: float, side: ThresholdType) -> None:
+def test_thresholds_are_valid_only_if_every_critical_value_is_also_a_warning(
+    critical: float, warning: float, side: ThresholdType
+) -> None:
     draft = replace(DRAFT, threshold_type=side, thresholds=(("critical", critical), ("warning", warning)))
     values = [critical - 0.25, critical + 0.25, warning - 0.25, warning + 0.25]
 

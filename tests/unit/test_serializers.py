@@ -1,4 +1,4 @@
-"""Serialization of shared parts of entities: enum values, timestamps, people and activities."""
+"""Serialization of the parts that entities share: enum values, timestamps, people and activities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ IN_PARIS = timezone(timedelta(hours=1))
         (NOON.astimezone(IN_PARIS), "2026-11-23T12:00:00Z"),
     ],
 )
-def test_a_timestamp_is_written_in_utc_with_microseconds_if_any(moment: datetime, written: str) -> None:
+def test_a_timestamp_is_written_in_utc_with_microseconds_unless_they_are_zero(moment: datetime, written: str) -> None:
     assert iso(moment) == written
 
 
@@ -46,7 +46,7 @@ def test_every_status_has_a_display_label() -> None:
     assert [status.label for status in IncidentStatus] == ["Open", "Resolved", "Warning", "Critical"]
 
 
-def test_a_person_has_the_fields_of_sentrys_full_user_and_no_secrets() -> None:
+def test_a_person_has_the_fields_of_a_full_user_in_sentrys_api_and_no_secrets() -> None:
     person = person_json(Person(11, "mem", "Mem", "mem@x.test", True, False, NOON))
 
     assert person is not None

@@ -19,11 +19,11 @@ def test_a_subject_is_stored_as_its_kind_and_ids(text: str, subject: Subject) ->
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "incident:12", "incident:12:x", "rule:", "rule:5:2", "canary:17"])
-def test_any_other_text_is_not_a_subject(text: str) -> None:
+def test_text_of_any_other_form_is_not_a_subject(text: str) -> None:
     assert Subject.parse(text) is None
 
 
-def test_sql_builds_the_same_text() -> None:
+def test_subjects_built_in_sql_have_the_same_text() -> None:
     assert subject_sql(SubjectKind.INCIDENT, "i.organization_id", "i.identifier") == (
         "'incident:' || i.organization_id || ':' || i.identifier"
     )
