@@ -24,10 +24,8 @@ from models.messaging.command_ledger import (
 )
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
+from workers.apply.limits import SUBJECTS_PER_BATCH
 from workers.apply.ordering import last_by_subject, read_subjects, select_applicable
-
-SUBJECTS_PER_BATCH: Final = 64
-"""The maximum number of subjects that a batch locks, so that no worker claims everything and leaves others idle."""
 
 WORKER_DIED: Final = "The worker process died while it applied this command."
 

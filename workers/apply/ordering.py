@@ -30,11 +30,7 @@ from models.messaging.command_ledger import (
 from models.messaging.subject import Subject, SubjectKind, subject_sql
 from tasks.commands.catalog import CATALOG, Touch
 from tasks.commands.fields import DEDUP_PREFIX, dedup_key_of
-
-COMMANDS_PER_SUBJECT: Final = 50
-COMMANDS_PER_BATCH: Final = 200
-OBSERVATIONS_PER_RULE: Final = 200
-"""The limit for a rule's subject, which is also added to a batch's limit: observations are many, but cheap to apply."""
+from workers.apply.limits import COMMANDS_PER_BATCH, COMMANDS_PER_SUBJECT, OBSERVATIONS_PER_RULE
 
 Subjects = frozenset[str]
 """A set of subjects, each as text."""
