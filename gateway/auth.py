@@ -14,7 +14,7 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.directory.policy_facts import IS_ACTIVE, ORGANIZATION_COLUMNS, organization_facts
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential

@@ -7,7 +7,8 @@ from typing import Final
 
 from sqlalchemy.engine import Engine
 
-from models.database.engine import is_transient, make_engine
+from models.database.engine import make_engine
+from models.database.errors import is_transient
 from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
 from models.refusals import InvalidFields, Unavailable
 from models.types import JSON

@@ -6,13 +6,14 @@ from models.alert_rules import alert_rule
 from models.base import METADATA
 from models.directory import tables
 from models.incidents import activity, incident, list_projection, subscription
-from models.messaging import canary, command_ledger, outbox
+from models.messaging import attempts, canary, command_ledger, outbox
 from models.notifications import delivery, notification
 
 __all__ = [
     "METADATA",
     "activity",
     "alert_rule",
+    "attempts",
     "canary",
     "command_ledger",
     "delivery",

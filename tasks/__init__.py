@@ -1,1 +1,1 @@
-"""Commands, events, and the queues on which their hints travel."""
+"""Commands, events, the broker, and what every process shares: settings, logging and start-up checks."""

@@ -1,4 +1,4 @@
-"""The Celery application: it carries hints only, so a lost message costs latency, never work."""
+"""The Celery application. It carries only hints, so a lost message costs time but never work."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SOFT_LIMIT_SECONDS = 8
 HARD_LIMIT_SECONDS = 12
 
 _AMQPS_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
-"""The file parameters of an amqps:// URL, named as in a rediss:// URL, with py-amqp's names."""
+"""The file parameters of an amqps:// URL, which are named as in a rediss:// URL, mapped to py-amqp's names."""
 
 
 def make_app(settings: BrokerSettings) -> Celery:
-    """Return a Celery application on the guarded transports; it connects on first use."""
+    """Return a Celery application that uses the guarded transports. It connects on first use."""
     guard_transports()
     app = Celery("tocsin", set_as_current=False)
     app.conf.update(
@@ -31,7 +31,7 @@ def make_app(settings: BrokerSettings) -> Celery:
         broker_connection_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Errors such as a full server or a key of another type are retried until an operator has fixed them.
+        # Errors such as a full server or a key of the wrong type are retried until an operator has fixed them.
         broker_channel_error_retry=True,
         task_queues=lane_queues(on_rabbitmq=not settings.on_redis),
         task_create_missing_queues=False,
@@ -50,7 +50,7 @@ def _message_options() -> dict[str, Any]:
         "result_backend": None,
         "task_ignore_result": True,
         "task_publish_retry": True,
-        # One immediate retry, for a connection that the broker closed meanwhile. The sweeper is the real retry.
+        # One immediate retry, in case the broker has closed an idle connection. The sweeper does the real retrying.
         "task_publish_retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
     }
 
@@ -60,13 +60,13 @@ def _worker_options() -> dict[str, Any]:
         "worker_consumer": "tasks.broker.consumer:HintConsumer",
         "worker_prefetch_multiplier": 1,
         "task_acks_late": True,
-        # A hint whose task kills its process is acknowledged, not redelivered, or it would kill the next process, too.
-        # Its rows still wait, the sweeper hints at them again, and the ledger counts the attempt.
+        # A hint whose task kills its process is acknowledged: if redelivered, it would kill the next process, too.
+        # Its commands still wait in the ledger, which counts the attempt, and the sweeper hints at them again.
         "task_reject_on_worker_lost": False,
         "task_acks_on_failure_or_timeout": True,
         "task_soft_time_limit": SOFT_LIMIT_SECONDS,
         "task_time_limit": HARD_LIMIT_SECONDS,
-        # A running task continues without the broker and commits, whatever becomes of its message.
+        # A running task carries on without the broker and commits, whatever happens to its message.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_soft_shutdown_timeout": 0.0,
         "worker_disable_rate_limits": True,
@@ -108,7 +108,7 @@ def _publisher_retries() -> dict[str, Any]:
 
 
 def _kombu_url(url: str) -> str:
-    """Return the broker's URL without the TLS files, which py-amqp gets from :func:`_tls` under other names."""
+    """Return the broker's URL without its TLS files, which :func:`_tls` passes to py-amqp under other names."""
     parts = urlsplit(url)
     if parts.scheme != "amqps":
         return url
@@ -117,12 +117,12 @@ def _kombu_url(url: str) -> str:
 
 
 def _tls(url: str) -> dict[str, Any] | None:
-    # Celery's default encrypts without verifying the certificate; only a rediss:// URL may request that.
+    # By default, Celery encrypts without verifying the certificate. Only a rediss:// URL may request that.
     if url.startswith("rediss://"):
         return {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     if url.startswith("amqps://"):
         parameters = dict(parse_qsl(urlsplit(url).query))
         files = {amqp_name: parameters[name] for name, amqp_name in _AMQPS_FILES.items() if name in parameters}
-        # With None kombu inserts the host of the URL, which the certificate is then verified against.
+        # With None, kombu inserts the URL's host, against which the certificate is then verified.
         return {"cert_reqs": ssl.CERT_REQUIRED, "server_hostname": None} | files
     return None

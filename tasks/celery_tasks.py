@@ -1,7 +1,7 @@
 """The Celery tasks, one per lane, and the Celery worker that runs them.
 
-A task's body is a function of a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` adds the bodies to an
-application, :func:`run_celery_worker` consumes their queues.
+A task's body is a function that takes a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` registers the bodies
+with an application, and :func:`run_celery_worker` consumes their queues.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from models.enums import Lane
 from tasks.broker.hints import Hint
 
 BROKER_SECONDS = 3.0
-"""How long a connection to the broker may take."""
+"""How many seconds connecting to the broker may take."""
 
 log = structlog.get_logger(__name__)
 
 
 def register_tasks(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
-    """Register a task per lane that parses the hint and passes it to the body; Celery logs what the body raises."""
+    """Register one task per lane, which parses the hint and passes it to the body. Celery logs what the body raises."""
     for lane, body in bodies.items():
         app.task(_task_of(body), name=lane.task_name, shared=False)
 
@@ -46,9 +46,9 @@ def run_celery_worker(
 ) -> int:
     """Consume these lanes with one child process until SIGTERM, and return the exit code.
 
-    ``on_child_start`` runs in every new child after the fork, where engines and threads can be created. The child dies
-    with this process, even by SIGKILL; a child that dies is replaced. ``ready`` is called when the worker starts to
-    consume, ``stopping`` when a signal requests its stop.
+    ``on_child_start`` runs in every new child after the fork, where engines and threads can be created, and
+    ``on_child_stop`` before a child exits. The child dies with this process, even if SIGKILL ends it. A child that dies
+    is replaced. ``ready`` is called when the worker starts to consume, ``stopping`` when a signal asks it to stop.
     """
     consumer_process = os.getpid()
 
@@ -66,7 +66,7 @@ def run_celery_worker(
         stopping()
 
     def keep_our_logging(**_: Any) -> None:
-        """Celery leaves the logging configuration alone if this signal has a receiver."""
+        """Do nothing: Celery leaves the logging configuration alone if this signal has a receiver."""
 
     receivers: list[tuple[Any, Callable[..., None]]] = [
         (signals.setup_logging, keep_our_logging),
@@ -77,7 +77,7 @@ def run_celery_worker(
     ]
     for event, receiver in receivers:
         event.connect(receiver, weak=False)
-    # Celery prints to the standard output from its signal handlers, for instance "Warm shutdown".
+    # Celery's signal handlers print to the standard output, for instance "Warm shutdown".
     celery.apps.worker.safe_say = _log_from_signal_handler
     try:
         worker = app.Worker(
@@ -98,7 +98,7 @@ def run_celery_worker(
 
 
 def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
-    """Return the number of hints on these queues, counted over a separate connection.
+    """Return the number of hints on the lanes' queues, counted over a separate connection.
 
     :raises Exception: the broker does not answer.
     """
@@ -109,7 +109,7 @@ def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed as soon as its parent has died, even by SIGKILL."""
+    """Have this process killed once its parent has died, even if SIGKILL killed the parent."""
     if sys.platform == "linux":
         # PR_SET_PDEATHSIG is 1.
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
@@ -134,6 +134,6 @@ def _watch_parent(parent: int) -> None:
 
 
 def _log_from_signal_handler(message: object, _file: object = None) -> None:
-    # A handler may interrupt a write of the logging module, which is not reentrant; os.write is.
+    # A signal handler may interrupt a write by the logging module, which is not reentrant. os.write is.
     line = json.dumps({"event": "celery.message", "message": str(message).strip(), "level": "info"})
     os.write(2, f"{line}\n".encode())

@@ -1,7 +1,7 @@
 """The events, which record what commands have changed.
 
-An event becomes a CloudEvent 1.0 in structured JSON, the same for the exchange, for server-sent events and for
-webhooks. Its class holds what changed; :func:`cloud_event` adds the actor, the subject and the sequence.
+An event becomes a CloudEvent 1.0 in structured JSON, which is the same on the exchange and in server-sent events. An
+event object holds only what changed; :func:`cloud_event` adds its id, subject, sequence number and time.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from models.timestamps import iso
 from models.types import JSON
 
 SEQUENCE_DIGITS: Final = 20
-"""Width of a sequence number, which is zero-padded so that it sorts as text."""
+"""The width of a sequence number, which is padded with zeros so that it sorts as text."""
 
 
 class Event:
-    """An event. ``type`` is its name on the wire; the notifier plans it if it ``notifies_people``."""
+    """Base class of all events.
+
+    ``type`` is the name on the wire. The notifier plans only events for which ``notifies_people`` is true.
+    """
 
     type: ClassVar[str]
     notifies_people: ClassVar[bool] = False
 
     @property
     def activity_id(self) -> int | None:
-        """The activity that the event is about, if any; all events of one activity are planned together."""
+        """The id of the activity that the event is about, if any. All events about an activity are planned together."""
         return None
 
     def data(self) -> dict[str, JSON]:
-        """Return what changed, for the ``data`` of the CloudEvent."""
+        """Return what the event adds to the CloudEvent's ``data``."""
         return {}
 
 
@@ -45,13 +48,13 @@ class IncidentOpened(Event):
     projects: tuple[str, ...]
 
     def data(self) -> dict[str, JSON]:
-        """Return the slugs of the projects."""
+        """Return the projects' slugs."""
         return {"projects": list(self.projects)}
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged(Event):
-    """The status of an incident changed."""
+    """An incident's status changed."""
 
     type: ClassVar[str] = "incident.status_changed"
     notifies_people: ClassVar[bool] = True
@@ -63,11 +66,11 @@ class StatusChanged(Event):
 
     @property
     def activity_id(self) -> int:
-        """The activity that records the change."""
+        """The id of the activity that records the change."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Return the old status, the new status and the comment."""
+        """Return the activity with its comment, the old status and the new status."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
             "previousStatus": self.old,
@@ -100,24 +103,24 @@ class CommentPosted(Event):
 
     @property
     def activity_id(self) -> int:
-        """The comment."""
+        """The comment's id."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Return the comment."""
+        """Return the comment and its id."""
         return {"activity": {"id": str(self.activity), "comment": self.comment}}
 
 
 @dataclass(frozen=True, slots=True)
 class CommentEdited(CommentPosted):
-    """The text of a comment was replaced. ``incident.mentioned`` follows if it mentions people for the first time."""
+    """A comment's text was replaced. ``incident.mentioned`` follows if it mentions somebody for the first time."""
 
     type: ClassVar[str] = "incident.comment_edited"
 
 
 @dataclass(frozen=True, slots=True)
 class CommentDeleted(Event):
-    """A comment was deleted: its notifications are retracted."""
+    """A comment was deleted, so its notifications are retracted."""
 
     type: ClassVar[str] = "incident.comment_deleted"
     notifies_people: ClassVar[bool] = True
@@ -126,17 +129,17 @@ class CommentDeleted(Event):
 
     @property
     def activity_id(self) -> int:
-        """The deleted comment."""
+        """The deleted comment's id."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Return the id of the comment."""
+        """Return the comment's id."""
         return {"activity": {"id": str(self.activity)}}
 
 
 @dataclass(frozen=True, slots=True)
 class Mentioned(Event):
-    """A comment mentioned people or teams. ``users`` are the ids of people who were mentioned by name or id."""
+    """A comment mentions people or teams. ``users`` holds the ids of the people who are mentioned individually."""
 
     type: ClassVar[str] = "incident.mentioned"
     notifies_people: ClassVar[bool] = True
@@ -148,11 +151,11 @@ class Mentioned(Event):
 
     @property
     def activity_id(self) -> int:
-        """The comment."""
+        """The comment's id."""
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Return the comment and the ids of the people and teams mentioned."""
+        """Return the comment and the ids of the people and teams that it mentions."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
             "users": [str(user) for user in self.users],
@@ -176,14 +179,14 @@ class Unsubscribed(Seen):
 
 @dataclass(frozen=True, slots=True)
 class AlertRuleCreated(Event):
-    """An alert rule was created; ``projects`` are slugs."""
+    """An alert rule was created. ``projects`` holds the slugs of the rule's projects."""
 
     type: ClassVar[str] = "alert_rule.created"
 
     projects: tuple[str, ...]
 
     def data(self) -> dict[str, JSON]:
-        """Return the slugs of the projects."""
+        """Return the projects' slugs."""
         return {"projects": list(self.projects)}
 
 
@@ -203,7 +206,7 @@ class AlertRuleDeleted(AlertRuleCreated):
 
 @dataclass(frozen=True, slots=True)
 class TriggerFired(Event):
-    """A value fired a trigger of an alert rule; ``project`` is a slug, ``timestamp`` that of the value."""
+    """A value fired an alert rule's trigger. ``project`` is a slug, and ``timestamp`` is the value's timestamp."""
 
     type: ClassVar[str] = "alert_trigger.fired"
 
@@ -225,14 +228,14 @@ class TriggerFired(Event):
 
 @dataclass(frozen=True, slots=True)
 class TriggerResolved(TriggerFired):
-    """A value resolved a trigger of an alert rule."""
+    """A value resolved an alert rule's trigger."""
 
     type: ClassVar[str] = "alert_trigger.resolved"
 
 
 @dataclass(frozen=True, slots=True)
 class CommandDead(Event):
-    """A command failed on every attempt and is a dead letter now."""
+    """A command failed on every attempt and is now a dead letter."""
 
     type: ClassVar[str] = "command.dead"
 
@@ -241,13 +244,13 @@ class CommandDead(Event):
     error: str
 
     def data(self) -> dict[str, JSON]:
-        """Return the command's type, its attempts and the last error."""
+        """Return the command's type, its number of attempts and its last error."""
         return {"type": self.command_type, "attempts": self.attempts, "error": self.error}
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationCreated(Event):
-    """A person has a new inbox item. It is sent to that person's streams only, never published on the exchange."""
+    """A person has a new inbox item. The event is sent only to the person's streams, never to the exchange."""
 
     type: ClassVar[str] = "notification.created"
 
@@ -279,7 +282,7 @@ EVENTS: Final[dict[str, type[Event]]] = {
         NotificationCreated,
     )
 }
-"""Every event by its name on the wire."""
+"""Every event class, by the event's name on the wire."""
 
 
 def cloud_event(
@@ -296,7 +299,8 @@ def cloud_event(
     """Return the event as a CloudEvent.
 
     ``subject`` is a path like ``incidents/12``, and ``sequence`` counts the subject's events. ``data`` is merged with
-    what changed. ``traceparent``, if given, becomes the attribute of CloudEvents' Distributed Tracing extension.
+    the event's own. ``traceparent``, if given, becomes the attribute that the Distributed Tracing extension of
+    CloudEvents defines.
     """
     trace = {} if traceparent is None else {"traceparent": traceparent}
     return {

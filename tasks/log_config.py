@@ -1,4 +1,4 @@
-"""The log of every process: one JSON object per line on stderr, from the first line to the last."""
+"""Logging for every process: one JSON object per line on stderr, from the first line to the last."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import structlog
 from tasks.settings import LogLevel
 
 _DEMOTED_LOGGERS: Final = ("alembic", "celery.app.trace", "celery.worker.strategy")
-"""Libraries whose lines at info level count as debug: one per migration, and two per Celery task."""
+"""The loggers whose info lines count as debug lines: they write one per migration and two per Celery task."""
 
 _STDERR: Final = 2
 
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessKind(StrEnum):
-    """The kinds of long-running processes, as the log names them."""
+    """A kind of long-running process, as the log names it."""
 
     GATEWAY = "gateway"
     WORKER = "worker"
@@ -37,7 +37,7 @@ class ProcessKind(StrEnum):
 
 
 def configure_logging(level: LogLevel) -> None:
-    """Log every record from ``level`` up as JSON on stderr: our events, libraries, warnings and crashes."""
+    """Log every record from ``level`` up as JSON on stderr: our own, those of libraries, warnings and crashes."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -45,7 +45,7 @@ def configure_logging(level: LogLevel) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
-        # Not through the standard library: a line per request costs a tenth this way.
+        # This bypasses the standard library: a line per request costs a tenth as much.
         processors=[*shared, structlog.processors.format_exc_info, _render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=StderrLogger,
@@ -72,7 +72,7 @@ def configure_logging(level: LogLevel) -> None:
 
 
 class StderrLogger:
-    """Write each line to file descriptor 2 in one system call, without a lock that a fork could copy while held."""
+    """A logger that writes each line to stderr in one system call, with no lock that a fork could copy while held."""
 
     __slots__ = ("name",)
 
@@ -80,14 +80,14 @@ class StderrLogger:
         self.name = name
 
     def msg(self, line: bytes) -> None:
-        """Write one line; a closed or broken stderr is no reason to fail."""
+        """Write one line. A closed or broken stderr is ignored."""
         _write_line(line)
 
     debug = info = warning = error = critical = exception = msg
 
 
 class _StderrHandler(logging.Handler):
-    """Write the records of libraries where our own lines go."""
+    """A handler that writes the records of libraries to the same place as our own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -107,7 +107,7 @@ def _render(_logger: object, _method: str, event: MutableMapping[str, Any]) -> b
     try:
         return orjson.dumps(event, default=str)
     except TypeError:
-        # Lone surrogates and integers beyond 64 bits.
+        # orjson rejects lone surrogates and integers beyond 64 bits.
         return json.dumps(event, default=str).encode()
 
 

@@ -1,7 +1,7 @@
-"""The check of database and broker before a process starts.
+"""The check of the database and the broker when a process starts.
 
-A server that is unreachable is waited for by the process. A refused login, an unknown database or a missing schema
-needs an operator, so the process ends with one sentence instead of retrying.
+If a server is unreachable, the process starts anyway and waits for it. A refused login, an unknown database or a
+missing schema needs an operator, so the process ends with a one-sentence error instead of retrying.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from amqp.exceptions import AccessRefused, NotAllowed
 from redis.exceptions import AuthenticationError
 from sqlalchemy.exc import DBAPIError
 
-from models.database.diagnosis import NO_SCHEMA, explain_unusable_database
 from models.database.engine import make_engine
+from models.database.errors import NO_SCHEMA, explain_unusable_database
 from tasks.app import make_app
 from tasks.settings import BrokerSettings, ProcessSettings
 from tasks.startup import StartupError
 
 BROKER_SECONDS: Final = 3.0
-"""How long to try to connect to the broker."""
+"""How many seconds to try to connect to the broker."""
 
 log = structlog.get_logger(__name__)
 
 
 def check_servers(settings: ProcessSettings) -> None:
-    """Log in to the database and to the broker once; pass if a server cannot be reached.
+    """Log in to the database and to the broker once. A server that cannot be reached is not an error.
 
     :raises StartupError: a login is refused, the database does not exist, or it has no schema.
     """
@@ -36,7 +36,7 @@ def check_servers(settings: ProcessSettings) -> None:
 
 
 def check_database(url: str) -> None:
-    """Log in to PostgreSQL and look for the schema; pass if it cannot be reached.
+    """Log in to PostgreSQL and look for the schema. A server that cannot be reached is not an error.
 
     :raises StartupError: the login is refused, the database does not exist, or it has no schema.
     """
@@ -56,7 +56,7 @@ def check_database(url: str) -> None:
 
 
 def check_broker(settings: BrokerSettings) -> None:
-    """Log in to the broker; pass if it cannot be reached.
+    """Log in to the broker. A broker that cannot be reached is not an error.
 
     :raises StartupError: the login is refused.
     """
@@ -65,16 +65,17 @@ def check_broker(settings: BrokerSettings) -> None:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
             connection.default_channel.close()
     except Exception as error:
-        # Transports raise their own errors, and whatever is not a refusal is left to the process.
+        # Each transport raises its own errors. Whatever is not a refusal is left to the process.
         if sentence := explain_refusal(error):
             raise StartupError(sentence) from None
         log.warning("startup.broker_unreachable", error=_first_line(error))
 
 
 def explain_refusal(error: BaseException) -> str | None:
-    """Return the sentence for an error that an operator has to resolve, or None for any other error.
+    """Return a sentence about an error that an operator has to resolve, or ``None`` for any other error.
 
-    Those are a login that the database or the broker refuses, an unknown database, and a missing schema.
+    An operator has to resolve a login that the database or the broker refuses, an unknown database and a missing
+    schema.
     """
     for cause in _causes(error):
         if isinstance(cause, DBAPIError) and (sentence := explain_unusable_database(cause)):

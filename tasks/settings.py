@@ -1,4 +1,4 @@
-"""Settings of the broker, of the log, and of every long-running process."""
+"""Settings for the broker, logging, and every long-running process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.settings import DatabaseSettings, Settings
 
 
 class LogLevel(StrEnum):
-    """The least severe level that is logged."""
+    """The lowest level of severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -19,13 +19,13 @@ class LogLevel(StrEnum):
 
 
 class LogSettings(Settings):
-    """The log level."""
+    """The setting for the log level."""
 
     log_level: LogLevel = LogLevel.INFO
 
 
 class BrokerSettings(Settings):
-    """The URLs of the broker and of the Valkey for wake-ups, and whether workers send Celery's events."""
+    """Settings for the broker: its URL, the URL for wake-ups over Valkey, and whether workers send Celery events."""
 
     broker_url: str = Field(validation_alias="BROKER_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
@@ -45,9 +45,9 @@ class BrokerSettings(Settings):
 
     @property
     def wake_url(self) -> str | None:
-        """The URL of the Valkey or Redis for wake-ups; with None every waiting process polls."""
+        """The URL of the Valkey or Redis that carries wake-ups. If it is ``None``, waiting processes only poll."""
         return self.redis_url or (self.broker_url if self.on_redis else None)
 
 
 class ProcessSettings(DatabaseSettings, BrokerSettings, LogSettings):
-    """The settings that gateway, worker, relay and notifier have in common."""
+    """The settings that the gateway, the worker, the relay and the notifier have in common."""

@@ -1,4 +1,4 @@
-"""What can be known before a process starts: whether its port is free, and the error that ends it."""
+"""The check for a free port, and the error for a process that cannot start."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import socket
 
 
 class StartupError(Exception):
-    """The process cannot start; the text is one sentence that gives the reason and the fix."""
+    """The error for a process that cannot start. Its text is one sentence that gives the reason and the fix."""
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the port if nothing listens on it, or any free port of the host for port 0.
+    """Return the port if nothing listens on it, or any free port on the host if ``port`` is 0.
 
     :raises StartupError: the host is not an address of this machine, or the port is in use or not permitted.
     """

@@ -1,4 +1,4 @@
-"""The watchdog of a process: a stuck process ends itself, so that its supervisor restarts it.
+"""The watchdog, which ends its own process when that is stuck, so that the supervisor restarts it.
 
 The supervisor is `tocsin up` or a container runtime. What counts as stuck depends on the process: see
 :mod:`workers.apply.watchdog` and :mod:`gateway.watchdog`.
@@ -16,19 +16,20 @@ from typing import Final, NoReturn
 import structlog
 
 PATIENCE_SECONDS: Final = 30.0
-"""How long a process may be stuck before it ends; longer than any of its operations takes."""
+"""How many seconds a process may be stuck before it ends itself: longer than any of its operations takes."""
 
 CHECKS_PER_TIMEOUT: Final = 6
-"""How often the watchdog checks in that time. It counts checks, not seconds, so a suspended process has missed none."""
+"""How many checks fit in that time. The watchdog counts failed checks, not seconds, because a suspended process makes
+no checks."""
 
 EXIT_STUCK: Final = 75
-"""The exit code of a stuck process: EX_TEMPFAIL of sysexits.h."""
+"""The exit code of a stuck process: EX_TEMPFAIL from sysexits.h."""
 
 log = structlog.get_logger(__name__)
 
 
 class Watchdog:
-    """Checks in a background thread whether the process is stuck, and calls ``give_up`` after ``patience_seconds``.
+    """A background thread that calls ``give_up`` once the process has been stuck for ``patience_seconds``.
 
     A check that raises counts as passed: an unreachable server does not mean that this process is stuck.
     """
@@ -42,7 +43,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
-        """Start to check; call it once the process is ready."""
+        """Start checking. Call this when the process is ready."""
         # A fork that replaces a dead child must not copy a check that is in progress.
         release = self._checking.release
         os.register_at_fork(before=self._checking.acquire, after_in_parent=release, after_in_child=release)
@@ -57,7 +58,7 @@ class Watchdog:
         while not self._stopping.wait(rest):
             began = time.monotonic()
             failures = failures + 1 if self._check() else 0
-            # A check that waited until its time-out shortens the pause.
+            # A check that waited until its time-out shortens the pause after it.
             rest = max(0.0, self._pause - (time.monotonic() - began))
             # Between the first failure and this one, the whole time-out has passed.
             if failures > CHECKS_PER_TIMEOUT and not self._stopping.is_set():
@@ -74,7 +75,7 @@ class Watchdog:
 
 
 def exit_stuck_process(patience_seconds: float) -> NoReturn:
-    """End this process at once; its child process, which may hang, dies with it."""
+    """End this process at once. Its child process, which may be hanging, dies with it."""
     log.error("watchdog.stuck", seconds=patience_seconds, exit_code=EXIT_STUCK)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,1 +1,1 @@
-"""The processes that apply commands, publish events and notify people; and the command line."""
+"""The processes that apply commands, publish events and notify people, and the command line."""

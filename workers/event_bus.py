@@ -1,6 +1,6 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The event bus: publishes batches of events, and wakes the notifier when there are new ones.
+"""The event bus, which publishes batches of events and wakes the notifier when there are new ones.
 
 The content type of a message is ``application/json``, not ``application/cloudevents+json``, because consumers with
 kombu's ``accept=["json"]`` and the guarded transport accept nothing else.
@@ -21,13 +21,13 @@ from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, noti
 from tasks.settings import BrokerSettings
 
 MAX_UNREAD: Final = 100_000
-"""How many messages a queue on Valkey keeps, newest first: an unread queue must not fill the broker."""
+"""How many messages a queue on Valkey keeps. Older ones are dropped: an unread queue must not fill the broker."""
 
 CONFIRM_SECONDS: Final = 5.0
-"""How long RabbitMQ may take to confirm a batch."""
+"""How many seconds RabbitMQ may take to send the next confirm of a batch."""
 
 LISTEN_SECONDS: Final = 0.5
-"""How long the listener waits for a message before it checks whether to stop."""
+"""How many seconds the listener waits for a message before it checks whether to stop."""
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class BusMessage(NamedTuple):
 
 
 class EventBus:
-    """Publishes to the exchange of events; connects on first use. It is not thread-safe."""
+    """A publisher to the events exchange. It connects on first use, and is not thread-safe."""
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
@@ -50,11 +50,11 @@ class EventBus:
         self._overfull: set[str] = set()
 
     def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
-        """Publish the messages in order, and return once the broker has confirmed all of them.
+        """Publish the messages in order, and wait until the broker has answered for all of them.
 
-        Return the indexes of messages that a full queue on RabbitMQ refused; every other queue has them.
+        Return the indexes of the messages that a full RabbitMQ queue refused. Every other queue has received them.
 
-        :raises Exception: the broker or the connection failed; part of the batch may be published.
+        :raises Exception: the broker or the connection failed. Part of the batch may have been published.
         """
         try:
             if self._connection is None:
@@ -65,14 +65,14 @@ class EventBus:
             raise
 
     def close(self) -> None:
-        """Close the connection; the next batch opens another one."""
+        """Close the connection. The next batch opens another one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
                 connection.collapse(socket_timeout=1)
 
     def _connect(self) -> Any:
-        # Confirms are awaited here, per batch, and not by the transport, per message.
+        # Confirms are awaited here once per batch, not by the transport once per message.
         connection = self._app.connection_for_write(transport_options={"confirm_publish": False})
         connection.ensure_connection(max_retries=1, interval_start=0)
         declare(connection)
@@ -140,7 +140,7 @@ class EventBus:
 
 @contextlib.contextmanager
 def _cached_bindings(channel: Any) -> Iterator[None]:
-    """Read the bindings from Valkey once per batch; kombu would do so per message, three quarters of the total cost."""
+    """Read the bindings from Valkey once per batch. kombu's look-up per message would be three quarters of the cost."""
     table = channel.get_table(EVENTS_EXCHANGE.name)
     channel.get_table = lambda _exchange: table
     try:
@@ -150,7 +150,7 @@ def _cached_bindings(channel: Any) -> Iterator[None]:
 
 
 class _Confirms:
-    """The confirms that RabbitMQ has sent for messages 1 to ``count`` of a channel."""
+    """The confirms that RabbitMQ has sent for messages 1 to ``count`` on a channel."""
 
     def __init__(self, count: int) -> None:
         self._open = set(range(1, count + 1))
@@ -185,9 +185,9 @@ def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:
 
 
 class EventBusListener:
-    """Empties the notifier's queue in a background thread, and sets ``woken`` whenever it held a message.
+    """A background thread that empties the notifier's queue and sets ``woken`` whenever the queue held a message.
 
-    A message is only a hint and acknowledged unread. While the broker is unreachable, the notifier polls.
+    A message is only a hint, so it is acknowledged unread. While the broker is unreachable, the notifier polls.
     """
 
     def __init__(self, settings: BrokerSettings, woken: threading.Event) -> None:
@@ -202,7 +202,7 @@ class EventBusListener:
         self._thread.start()
 
     def stop(self, *, timeout: float = 2.0) -> None:
-        """End the thread, and wait up to ``timeout`` seconds for it."""
+        """Stop the thread, and wait up to ``timeout`` seconds for it to end."""
         self._stop.set()
         self._thread.join(timeout)
 

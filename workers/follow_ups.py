@@ -1,4 +1,4 @@
-"""Commands of the system, which follow from the commands and events of others."""
+"""System commands, which follow from other commands and from events."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from tasks.commands.catalog import CATALOG
 def make_follow_up(
     command: Command, *, organization_id: int, user_id: int | None = None, trace: Trace = NO_TRACE
 ) -> NewCommand:
-    """Make the ledger row of a command of the system.
+    """Make the ledger row for a system command.
 
-    ``user_id`` is the person whom the command concerns; ``trace`` belongs to the command or event that it follows from.
+    ``user_id`` is the id of the person whom the command concerns. ``trace`` is that of the command or event from which
+    it follows.
     """
     return NewCommand(
         id=new_id(),

@@ -1,4 +1,4 @@
-"""Entry points of worker, relay and notifier; each imports its own code only."""
+"""Entry points for the worker, the relay and the notifier. Each imports only its own code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from workers.settings import WorkerSettings
 
 
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
-    """Apply commands until SIGTERM; ``lanes`` are the names of the queues to consume.
+    """Apply commands until SIGTERM. ``lanes`` are the names of the queues to consume.
 
-    After ``patience_seconds`` without progress, while work waits, the process ends itself.
+    The process ends itself if work is waiting but nothing progresses for ``patience_seconds``.
     """
     with importing():
         from workers.apply.process import run_apply_worker

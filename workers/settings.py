@@ -1,4 +1,4 @@
-"""Settings of worker, relay and notifier."""
+"""Settings for the worker, the relay and the notifier."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from tasks.settings import ProcessSettings
 
 
 class WorkerSettings(ProcessSettings):
-    """The settings of worker, relay and notifier."""
+    """Settings for the worker, the relay and the notifier."""

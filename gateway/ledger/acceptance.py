@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.batcher import Batcher
 from models.base import column_arrays, insert_statement
-from models.database.engine import is_transient, sqlstate
+from models.database.errors import is_transient, sqlstate
 from models.enums import Lane
 from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters, idempotency_keys
 from models.messaging.trace import request_ids

@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.enums import CommandState
 from models.refusals import Unavailable
 from tasks.broker import pubsub

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Executable, Select, false, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.http.pagination import Page
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.refusals import Refusal, Unavailable
 
 Rows = Sequence[Any]

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator, Caller, Credential
 from gateway.stream.event_feed import EventFeed, FeedItem, Snapshot, start_id
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.policy import (
     INBOX,
     INCIDENT,

@@ -1,4 +1,4 @@
-"""Synchronous engines, and the classification of transient database errors.
+"""Synchronous engines.
 
 An entry point creates its engine after forking and passes it down.
 """
@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
-import psycopg
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 WORKER_TIMEOUTS: Final = {
     "statement_timeout": "5s",
@@ -27,12 +24,6 @@ KEEPALIVES: Final = {
     "keepalives_count": 3,
 }
 """libpq parameters that detect a silently dropped connection within about 10 s instead of hours."""
-
-TRANSIENT_CLASSES: Final = ("08", "53", "57P")
-"""SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
-
-TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
-"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
 
 
 def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None = None, pool_size: int = 4) -> Engine:
@@ -52,22 +43,3 @@ def make_engine(url: str, *, application: str, timeouts: dict[str, str] | None =
             "options": f"-c timezone=UTC{options}",
         },
     )
-
-
-def is_transient(error: BaseException) -> bool:
-    """Return whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
-    if isinstance(error, PoolTimeout):
-        return True
-    if isinstance(error, DBAPIError):
-        if error.connection_invalidated:
-            return True
-        state = sqlstate(error)
-        if state is None:
-            return isinstance(error, (OperationalError, InterfaceError))
-        return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
-    return isinstance(error, (psycopg.OperationalError, ConnectionError, TimeoutError))
-
-
-def sqlstate(error: DBAPIError) -> str | None:
-    """Return the SQLSTATE of a database error, or ``None`` if the server did not send one."""
-    return getattr(error.orig, "sqlstate", None)

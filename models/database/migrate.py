@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from models.database.engine import sqlstate
+from models.database.errors import sqlstate
 from models.database.grants import grant_to_existing_roles
 
 LOCK_TIMEOUT_MILLISECONDS: Final = 500

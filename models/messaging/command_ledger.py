@@ -1,15 +1,15 @@
 """The command ledger: every accepted command, in order, with its outcome.
 
 A row in the ledger is the commitment to apply a command. A message on a queue is only a hint that a row is waiting. The
-statements in this module cover the life of a row: accept, claim, record the outcome, retry, and count the attempts of a
-worker that died. docs/decisions/0001-ledger-and-hints.md has the measurements.
+statements in this module accept, claim and finish a row; failed attempts are in :mod:`models.messaging.attempts`.
+docs/decisions/0001-ledger-and-hints.md has the measurements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -22,10 +22,6 @@ from models.base import METADATA, Timestamp, column_arrays, insert_statement, ti
 from models.enums import CommandState, Lane
 from models.messaging.trace import Trace
 from models.types import JSON
-
-MAX_ATTEMPTS: Final = 5
-RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
-"""How long a command waits after its first, second, third and fourth failed attempt. After the fifth, it is dead."""
 
 IS_WAITING: Final = f"state = '{CommandState.ACCEPTED}'"
 """The SQL condition for commands that have no outcome yet.
@@ -78,16 +74,6 @@ idempotency_keys = Table(
     timestamp_column("date_created"),
 )
 Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
-
-in_flight_batches = Table(
-    "batches_in_hand",
-    METADATA,
-    Column("worker", Text, primary_key=True),
-    Column("commands", JSONB, nullable=False),
-    # A batch that was interrupted by a restart of the database server is not counted as an attempt.
-    timestamp_column("server_started"),
-    timestamp_column("since"),
-)
 
 
 # --- accept ----------------------------------------------------------------------------------------------------
@@ -277,100 +263,6 @@ def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) 
     parameters = dict(column_arrays(CommandOutcome._fields, outcomes))
     if connection.exec_driver_sql(_RECORD_OUTCOMES, parameters).rowcount != len(outcomes):
         raise CommandAlreadyFinished
-
-
-# --- retry -----------------------------------------------------------------------------------------------------
-
-
-class FailedCommand(NamedTuple):
-    """A command after a failed attempt. ``state`` is ``dead`` after the fifth attempt."""
-
-    id: UUID
-    type: str
-    subject: str
-    organization_id: int | None
-    state: str
-    attempts: int
-    request_id: str | None
-    traceparent: str | None
-
-    @property
-    def trace(self) -> Trace:
-        """The ids of the request from which the command results."""
-        return Trace(self.request_id, self.traceparent)
-
-
-_RECORD_FAILED_ATTEMPT: Final = f"""
-UPDATE commands c
-SET attempts = c.attempts + 1, error = %(error)s,
-    state = CASE WHEN c.attempts + 1 >= %(most)s THEN %(dead)s ELSE c.state END,
-    finished_at = CASE WHEN c.attempts + 1 >= %(most)s THEN clock_timestamp() END,
-    next_attempt_at = CASE WHEN c.attempts + 1 < %(most)s
-        THEN clock_timestamp() + make_interval(secs => (%(delays)s::float8[])[c.attempts + 1]) END
-WHERE c.id = ANY(%(ids)s::uuid[]) AND c.{IS_WAITING}
-RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
-"""  # noqa: S608 - our own columns and condition
-
-
-def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
-    """Count a failed attempt for each command that is still waiting, and return these commands.
-
-    Each command is retried after a delay, or is dead after its last attempt.
-    """
-    rows = connection.exec_driver_sql(
-        _RECORD_FAILED_ATTEMPT,
-        {
-            "ids": list(ids),
-            "error": error,
-            "most": MAX_ATTEMPTS,
-            "dead": CommandState.DEAD.value,
-            "delays": [delay.total_seconds() for delay in RETRY_DELAYS],
-        },
-    )
-    return [FailedCommand(**row._asdict()) for row in rows]
-
-
-# --- batches in flight -----------------------------------------------------------------------------------------
-
-
-def record_in_flight(connection: Connection, worker: str, ids: Sequence[UUID]) -> None:
-    """Record the commands that a worker is about to apply. Commit the record before applying them."""
-    connection.exec_driver_sql(
-        "INSERT INTO batches_in_hand (worker, commands, server_started, since)"
-        " VALUES (%(worker)s, to_jsonb(%(ids)s::uuid[]), pg_postmaster_start_time(), clock_timestamp())"
-        " ON CONFLICT (worker) DO UPDATE SET commands = excluded.commands, server_started = excluded.server_started,"
-        " since = excluded.since",
-        {"worker": worker, "ids": list(ids)},
-    )
-
-
-def clear_in_flight(connection: Connection, worker: str) -> None:
-    """Delete the record of the worker's batch."""
-    connection.exec_driver_sql("DELETE FROM batches_in_hand WHERE worker = %(worker)s", {"worker": worker})
-
-
-def lock_worker(connection: Connection, worker: str) -> None:
-    """Lock the worker's record until the transaction ends, so that :func:`reap_orphaned` does not delete it."""
-    connection.exec_driver_sql(
-        "SELECT pg_advisory_xact_lock(hashtextextended('hand:' || %(worker)s, 0))", {"worker": worker}
-    )
-
-
-def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
-    """Delete the records that other workers left unlocked, and return the ids of their commands.
-
-    A worker holds its lock while it applies a batch. An unlocked record was left by a process that died, or that has
-    committed its batch. In the latter case the commands have outcomes, so that counting an attempt has no effect.
-    Batches that were interrupted by a restart of the database server are deleted, but not returned.
-    """
-    rows = connection.exec_driver_sql(
-        "DELETE FROM batches_in_hand WHERE worker IN ("
-        " SELECT worker FROM batches_in_hand WHERE worker <> %(worker)s"
-        " AND pg_try_advisory_xact_lock(hashtextextended('hand:' || worker, 0)))"
-        " RETURNING commands, server_started >= pg_postmaster_start_time() AS counts",
-        {"worker": worker},
-    )
-    return [UUID(each) for row in rows if row.counts for each in row.commands]
 
 
 # --- prune ------------------------------------------------------------------------------------------------------

@@ -1,1 +1,1 @@
-"""The broker: exchanges and queues, guarded transports, hints, wake-ups."""
+"""The broker: exchanges, queues, guarded transports, hints and wake-ups."""

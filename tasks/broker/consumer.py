@@ -1,4 +1,4 @@
-"""The consumer of a Celery worker; only workers import it, by the name that :mod:`tasks.app` configures."""
+"""The Celery worker's consumer. Only workers import this module, by the name that :mod:`tasks.app` configures."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from celery.worker.consumer import Consumer
 
 
 class HintConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer with quick reconnects and without delayed delivery.
+    """A Celery consumer that reconnects quickly and does not set up delayed delivery.
 
-    Delayed delivery would declare 28 queues next to the quorum queues, for ETAs that tocsin never sends.
+    For quorum queues, delayed delivery would declare 28 more queues, to serve ETAs that tocsin never sends.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]
-        """Celery's boot steps, except that of delayed delivery."""
+        """Celery's boot steps, except the one for delayed delivery."""
 
         default_steps = [  # noqa: RUF012 - Celery's own name and type
             step for step in Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")
         ]
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, and retry until it succeeds."""
-        # Celery's delays grow to 30 s, and work would wait that long for a broker that is back already.
+        """Connect to the broker, retrying until the connection succeeds."""
+        # Celery's delays grow to 30 s, so work could wait that long after the broker has come back.
         conn.ensure_connection = partial(conn.ensure_connection, interval_start=0.2, interval_step=0.2, interval_max=2)
         return super().ensure_connected(conn)

@@ -1,7 +1,7 @@
 """Validation of the messages on our queues: the rules that :mod:`tasks.broker.transport` enforces.
 
 The envelope is kombu's: ``body``, ``content-type``, ``content-encoding``, ``headers`` and ``properties``. On Valkey it
-is a JSON text that any client could have pushed; for RabbitMQ the transport builds the object from the AMQP message.
+is JSON text that any client could have pushed. On RabbitMQ the transport builds it from the AMQP message.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Rule = Callable[[object], bool]
 
 
 class InvalidEnvelope(Exception):
-    """A message that tocsin did not publish; the text names the part that is invalid."""
+    """The error for a message that tocsin did not publish. Its text names the invalid part."""
 
 
 def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str | None:
-    """Return why this message must not reach a consumer, or None if it is valid; see :func:`validate_envelope`."""
+    """Return the reason to reject the message, or ``None`` if it is valid; see :func:`validate_envelope`."""
     try:
         validate_envelope(envelope, queue=queue)
     except InvalidEnvelope as error:
@@ -34,12 +34,13 @@ def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str 
 
 
 def validate_envelope(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
-    """Return the parsed envelope, on a lane without unknown headers.
+    """Return the parsed envelope. On a lane's queue, unknown headers are removed.
 
-    On every queue it must be a small JSON object that kombu can process, acknowledge and restore. On a lane its task
-    must be the lane's, its only argument a hint, and everything that makes Celery act beyond that must be empty.
+    On every queue, the envelope must be a small JSON object that kombu can process, acknowledge and restore. On a
+    lane's queue, it must call the lane's task with a hint as the only argument, and every field that could make Celery
+    do anything else must be empty.
 
-    :raises InvalidEnvelope: it is anything else.
+    :raises InvalidEnvelope: the envelope breaks one of these rules.
     """
     if not isinstance(envelope, Mapping):
         if len(envelope) > MAX_BYTES:
@@ -137,7 +138,7 @@ def _check_fields(rules: Mapping[str, Rule], values: Mapping[str, Any], where: s
 
 def _check_delivery_info(address: Mapping[str, Any], queue: str) -> None:
     exchange, routing_key = address.get("exchange"), address.get("routing_key")
-    # kombu restores a message to the address it names; without an exchange that could be any Redis key.
+    # kombu puts a message back at the address that it names. Without an exchange, that could be any Redis key.
     if not (isinstance(exchange, str) and _is_text(exchange)) or not (routing_key == queue or _is_token(exchange)):
         raise InvalidEnvelope("properties: delivery_info")
 

@@ -1,4 +1,4 @@
-"""Publication of hints to the Celery queues, in the background."""
+"""The publisher of hints, which sends them to the Celery queues in the background."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from tasks.broker.hints import Hint, is_subject
 from tasks.broker.topology import MAX_HINTS, declare
 
 MAX_PENDING_SUBJECTS = 10_000
-"""How many subjects a lane collects while the broker is slow or unreachable; the sweeper hints at the rest."""
+"""How many subjects each lane collects while the broker is slow or unreachable. The sweeper hints at the rest."""
 
 log = structlog.get_logger(__name__)
 
 
 class HintPublisher:
-    """Publishes hints from a background thread, so that no caller waits for the broker.
+    """A publisher of hints with a background thread of its own, so that no caller waits for the broker.
 
-    While a message is in flight, further subjects are collected and become one message. A message that cannot be
-    published is dropped, and logged once per outage; a queue with many hints gets no more. Start it after a fork.
+    Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
+    published is dropped, which is logged once per outage. A queue that already holds many hints gets no more of them.
+    A process that forks must start the publisher after the fork.
     """
 
     def __init__(self, app: Celery, *, max_queued: int = MAX_HINTS // 10) -> None:
@@ -44,7 +45,7 @@ class HintPublisher:
         self._thread.start()
 
     def stop(self, *, timeout: float = 1.0) -> None:
-        """Publish what is pending and end the thread; after ``timeout`` seconds leave the rest to the sweeper."""
+        """Publish the pending hints and end the thread. After ``timeout`` seconds, leave the rest to the sweeper."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -52,13 +53,16 @@ class HintPublisher:
             self._thread.join(timeout)
 
     def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
-        """Queue a hint that these subjects have work, without any a mere wake-up; never block, never raise."""
+        """Queue a hint that these subjects have work. If there are none, the hint only wakes a worker.
+
+        This never blocks and never raises.
+        """
         with self._changed:
             pending = self._pending.setdefault(lane, {})
             for subject in subjects:
                 if len(pending) >= MAX_PENDING_SUBJECTS:
                     break
-                # An invalid subject must not invalidate the hint of the others; the sweeper finds it.
+                # An invalid subject must not invalidate the hint for the others; the sweeper finds it.
                 if is_subject(subject):
                     pending[subject] = None
             self._changed.notify()
@@ -79,7 +83,7 @@ class HintPublisher:
         try:
             self._publish_or_reconnect(lane, subjects)
         except Exception as error:
-            # Whatever the error, the rows wait in the ledger and the sweeper hints again; the thread must survive.
+            # The thread must survive any error: the commands wait in the ledger, and the sweeper hints at them again.
             if not self._dropping:
                 log.warning("hints.dropped", lane=lane.value, error=str(error) or type(error).__name__)
             self._dropping = True
@@ -118,7 +122,7 @@ class HintPublisher:
                     retry=False,
                     # The queue has just been declared, and the representation of the arguments is never read.
                     declare=[],
-                    # In a worker the task is registered, and its limits would go into the message, which is rejected.
+                    # In a worker, the task is registered. Its limits would go into the message and make it invalid.
                     time_limit=None,
                     soft_time_limit=None,
                     argsrepr="hint",

@@ -1,7 +1,7 @@
-"""Hints: the only messages on the Celery queues, each naming subjects that have work.
+"""Hints: the only messages on the Celery queues. Each names subjects that have work.
 
-A hint carries no command and no secret. It may arrive twice, late, forged or never: only latency depends on it. The
-message only grows: fields are added with a default, never renamed or reused.
+A hint carries no command and no secret. It may be late, duplicated, forged or lost: only latency depends on it. The
+message may only grow: new fields have a default, and no field is ever renamed or reused.
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ VERSION = 1
 MAX_SUBJECTS = 500
 MAX_SUBJECT_CHARACTERS = 200
 
-# Printable ASCII: subjects are made of ids, and no log or encoder has trouble with them.
+# Printable ASCII is enough, because subjects consist of ids, and no log or encoder has trouble with it.
 _SUBJECT = re.compile(rf"[!-~]{{1,{MAX_SUBJECT_CHARACTERS}}}")
 
 
 def is_subject(name: object) -> bool:
-    """Whether this is a valid subject of a hint."""
+    """Return whether this is a valid subject for a hint."""
     return isinstance(name, str) and _SUBJECT.fullmatch(name) is not None
 
 
 class InvalidHint(ValueError):
-    """Task arguments that are not a hint; the text says why."""
+    """The error for task arguments that are not a hint. Its text says why they are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hint:
-    """Subjects such as ``incident:12:7``, ``org:12`` or ``user:5`` that have work; without any it only wakes a worker.
+    """A hint that subjects such as ``incident:12:7``, ``org:12`` or ``user:5`` have work.
 
-    :raises InvalidHint: too many subjects, or one that is empty, too long or not printable ASCII.
+    A hint without subjects only wakes a worker.
+
+    :raises InvalidHint: there are too many subjects, or one of them is empty, too long or not printable ASCII.
     """
 
     subjects: tuple[str, ...] = ()
@@ -48,20 +50,20 @@ class Hint:
 
     @classmethod
     def for_subjects(cls, subjects: Iterable[str]) -> Iterator[Self]:
-        """Yield as many hints as the subjects need, each subject once, in order."""
+        """Yield as many hints as it takes to name each of the subjects once, in order."""
         names = iter(dict.fromkeys(subjects))
         while chunk := tuple(islice(names, MAX_SUBJECTS)):
             yield cls(chunk)
 
     def to_args(self) -> list[dict[str, Any]]:
-        """Return the hint as the arguments of a Celery task, in JSON types."""
+        """Return the hint as a Celery task's arguments, in JSON types."""
         return [{"version": self.version, "subjects": list(self.subjects)}]
 
     @classmethod
     def parse(cls, args: object) -> Self:
-        """Parse the arguments of a task as a hint of this version or a later one.
+        """Parse a task's arguments as a hint of this or a later version.
 
-        :raises InvalidHint: they are anything else.
+        :raises InvalidHint: the arguments are not such a hint.
         """
         match args:
             case [{"version": int(version), "subjects": list(subjects)}] if version >= 1:
@@ -70,7 +72,7 @@ class Hint:
 
     @classmethod
     def parse_or_empty(cls, args: Sequence[Any]) -> Self:
-        """Parse the arguments of a task; malformed ones become a hint without subjects, which only wakes a worker."""
+        """Parse a task's arguments. Malformed ones yield a hint without subjects, which only wakes a worker."""
         try:
             # Celery passes the JSON array as a tuple; `parse` is as strict as the wire format.
             return cls.parse(list(args))

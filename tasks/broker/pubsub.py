@@ -1,8 +1,8 @@
 # redis-py is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""Wake-ups over Valkey's publish/subscribe: they shorten a wait, and only latency depends on them.
+"""Wake-ups over Valkey's publish/subscribe. They shorten waits, and only latency depends on them.
 
-Every waiting process also polls. Without a URL, or while Valkey is unreachable, polling is all that remains.
+Every waiting process also polls. Without a URL, or while Valkey is unreachable, it only polls.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 OUTCOMES_CHANNEL = "tocsin:outcomes"
-"""Commands have outcomes; the payload is their ids, separated by spaces."""
+"""The channel for finished commands. The payload holds their ids, separated by spaces."""
 
 EVENTS_CHANNEL = "tocsin:events"
-"""Events wait for the relay and the notifier; the payload is ignored."""
+"""The channel for new events, which wait for the relay and the notifier. The payload is ignored."""
 
 INBOX_CHANNEL = "tocsin:inbox"
-"""Inboxes have new items; the payload is ignored."""
+"""The channel for new inbox items. The payload is ignored."""
 
 TIMEOUT_SECONDS = 0.25
 SKIP_SECONDS = 1.0
@@ -37,9 +37,10 @@ log = structlog.get_logger(__name__)
 
 
 class WakeupPublisher:
-    """Publishes wake-ups after a commit; never raises, and blocks for ``TIMEOUT_SECONDS`` at most.
+    """A publisher of wake-ups, for use after a commit. It never raises.
 
-    After an error it publishes nothing for ``SKIP_SECONDS``, so that an outage does not slow down every batch.
+    Each network operation takes at most ``TIMEOUT_SECONDS``. After an error, nothing is published for ``SKIP_SECONDS``,
+    so that an outage does not slow down every batch.
     """
 
     def __init__(self, url: str | None) -> None:
@@ -48,7 +49,7 @@ class WakeupPublisher:
         self._unreachable = False
 
     def publish(self, channel: str, payload: str = "") -> None:
-        """Wake the subscribers of the channel."""
+        """Wake the channel's subscribers."""
         if self._client is None or time.monotonic() < self._skip_until:
             return
         try:
@@ -68,7 +69,7 @@ class WakeupPublisher:
 
 
 class WakeupListener:
-    """Blocks a polling loop until a wake-up or a time-out; wake-ups that arrive meanwhile are merged."""
+    """A listener on which a polling loop waits for wake-ups. Those that arrive between two waits are merged."""
 
     def __init__(self, url: str | None, channels: Iterable[str]) -> None:
         self._woken = threading.Event()
@@ -79,25 +80,25 @@ class WakeupListener:
         self._thread = threading.Thread(target=self._run, args=(url,), name="wake-listener", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that listens; without a URL, do nothing."""
+        """Start the thread that listens. Without a URL, do nothing."""
         if self._url:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening, and end the wait of the loop."""
+        """Stop listening, and wake the loop if it is waiting."""
         self._stopped.set()
         self._woken.set()
         if self._thread.is_alive():
             self._thread.join(2 * TIMEOUT_SECONDS)
 
     def wait(self, timeout: float) -> bool:
-        """Block until a wake-up, at most ``timeout`` seconds; return whether one came."""
+        """Block until a wake-up arrives, for at most ``timeout`` seconds, and return whether one did."""
         woken = self._woken.wait(timeout)
         self._woken.clear()
         return woken
 
     def wait_until_subscribed(self, timeout: float) -> bool:
-        """Block until the channels are subscribed, at most ``timeout`` seconds; return whether they are."""
+        """Block until the subscription is confirmed, for at most ``timeout`` seconds, and return whether it is."""
         return self._subscribed.wait(timeout)
 
     def _run(self, url: str) -> None:
@@ -132,9 +133,10 @@ async def subscribe(
     *,
     on_listening: Callable[[], None] = lambda: None,
 ) -> None:
-    """Call ``on_message(channel, payload)`` for every message until cancelled, and reconnect as often as necessary.
+    """Call ``on_message(channel, payload)`` for every message until cancelled, reconnecting as often as necessary.
 
-    ``on_listening`` is called after every (re)connection: messages before it are lost, so the caller has to poll once.
+    ``on_listening`` is called after every connection and reconnection. Messages sent before that call are lost, so the
+    caller has to poll once.
     """
     pause = 0.1
 

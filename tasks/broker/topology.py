@@ -1,9 +1,10 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""The topology of the broker: the queues of hints, the exchange of events, and the dead-letter queue.
+"""The broker's topology: the queues for hints, the exchange for events, and the dead-letter queue.
 
-:func:`declare` has to run before anything is published, because a topic exchange silently drops a message without a
-queue. On Valkey a queue is a plain list; on RabbitMQ every queue is a quorum queue with dead letters.
+:func:`declare` has to run before anything is published, because a topic exchange silently drops a message that no
+queue receives. On Valkey a queue is a plain list. On RabbitMQ it is a quorum queue, and what the other queues reject
+goes to the dead-letter queue.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MAX_DEAD = 10_000
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
-    """Return the queue of each lane; beyond ``MAX_HINTS`` RabbitMQ rejects hints, and the sweeper repeats them."""
+    """Return each lane's queue. RabbitMQ rejects hints beyond ``MAX_HINTS``, and the sweeper repeats them."""
     arguments = _guarded_quorum(MAX_HINTS) if on_rabbitmq else None
     return [
         Queue(lane.value, LANES_EXCHANGE, routing_key=lane.value, durable=True, queue_arguments=arguments)
@@ -41,7 +42,7 @@ def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
 
 
 def notifier_queue(*, on_rabbitmq: bool) -> Queue:
-    """Return the notifier's queue of events, each of which only hints that the table has new rows."""
+    """Return the notifier's queue. Each event on it is only a hint that the events table has new rows."""
     return Queue(
         NOTIFIER_QUEUE,
         bindings=[binding(EVENTS_EXCHANGE, routing_key=key) for key in NOTIFIER_KEYS],
@@ -51,7 +52,7 @@ def notifier_queue(*, on_rabbitmq: bool) -> Queue:
 
 
 def dead_queue() -> Queue:
-    """Return the queue of messages that were rejected or delivered too often; the oldest are dropped first."""
+    """Return the queue for messages that were rejected or delivered too often. When it is full, it drops the oldest."""
     return Queue(
         DEAD_QUEUE,
         DEAD_EXCHANGE,
@@ -61,9 +62,9 @@ def dead_queue() -> Queue:
 
 
 def declare(connection: Connection) -> None:
-    """Declare every exchange, queue and binding; it is idempotent.
+    """Declare every exchange, queue and binding. Declaring them again changes nothing.
 
-    :raises Exception: an error of the connection; on RabbitMQ also if a queue exists with other arguments.
+    :raises Exception: the connection failed or, on RabbitMQ, an exchange or queue exists with different arguments.
     """
     with connection.channel() as channel:
         for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
@@ -71,12 +72,12 @@ def declare(connection: Connection) -> None:
 
 
 def topology_errors(connection: Connection) -> list[str]:
-    """Return a sentence with the fix for each exchange and queue that RabbitMQ lacks or holds with other arguments.
+    """Return sentences about the exchanges and queues that RabbitMQ lacks or that differ there, each with the fix.
 
-    On Valkey there are none: a list is created by its first message. Bindings cannot be inspected; :func:`declare`
-    restores them.
+    On Valkey there are no such errors, because a list is created by its first message. Bindings cannot be inspected,
+    but :func:`declare` restores them.
 
-    :raises Exception: an error of the connection.
+    :raises Exception: the connection failed.
     """
     if not _is_rabbitmq(connection):
         return []
@@ -94,8 +95,8 @@ def topology_errors(connection: Connection) -> list[str]:
 
 
 def _topology(*, on_rabbitmq: bool) -> list[Any]:
-    # Dead letters first, so that they exist when a queue rejects its first message.
-    # Valkey has none; the transport parks what it rejects in a list.
+    # The exchange and the queue for dead letters come first, so that they exist when a queue rejects a message.
+    # Valkey has neither: the transport parks rejected messages in a list.
     dead_letters: list[Any] = [DEAD_EXCHANGE, dead_queue()] if on_rabbitmq else []
     queues = [*lane_queues(on_rabbitmq=on_rabbitmq), notifier_queue(on_rabbitmq=on_rabbitmq)]
     return [*dead_letters, LANES_EXCHANGE, EVENTS_EXCHANGE, *queues]
@@ -103,7 +104,7 @@ def _topology(*, on_rabbitmq: bool) -> list[Any]:
 
 def _compare(bound: Any) -> None:
     declare_entity = bound.queue_declare if isinstance(bound, Queue) else bound.declare
-    # The passive declaration only checks that it exists; the second one has RabbitMQ compare every argument.
+    # The passive declaration only checks that the entity exists. The second has RabbitMQ compare every argument.
     declare_entity(passive=True)
     declare_entity()
 

@@ -1,11 +1,11 @@
 # kombu is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""Guarded kombu transports: invalid messages are parked before Celery sees them.
+"""Guarded kombu transports, which park invalid messages before Celery sees them.
 
-Stock Celery 5.7 crashes on about every third malformed envelope, executes forged callbacks and keeps a slot for a
-distant ``eta``; kombu 5.7's Valkey channel also crashes when the server disappears with a message unacknowledged.
-:func:`tasks.broker.envelope.validate_envelope` guards both transports. On Valkey invalid messages go to the list
-``tocsin.parked``, newest first; on RabbitMQ to the dead-letter queue. They are never executed and never requeued.
+Stock Celery 5.7 crashes on about every third malformed envelope, executes forged callbacks, and occupies a slot until a
+distant ``eta``. kombu 5.7's Valkey channel also crashes when the server disappears while a message is unacknowledged.
+:func:`tasks.broker.envelope.validate_envelope` guards both transports. On Valkey, invalid messages go to the list
+``tocsin.parked``, newest first. On RabbitMQ, they go to the dead-letter queue. They are never executed or requeued.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from tasks.broker.envelope import InvalidEnvelope, rejection_reason, validate_en
 PARKED = "tocsin.parked"
 MAX_PARKED = 1_000
 PARKED_SAMPLE_BYTES = 4096
-"""How much of a parked message is kept: enough to recognize it, too little to fill the broker."""
+"""How many bytes of a parked message are kept: enough to recognize it, too few to fill the broker."""
 
 log = structlog.get_logger(__name__)
 
 
 def guard_transports() -> None:
-    """Register the guarded transports for kombu's URL schemes, for all later connections of this process."""
+    """Register the guarded transports under kombu's URL schemes, for all later connections in this process."""
     for scheme, transport in _TRANSPORTS.items():
         kombu_transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         kombu_transport._transport_cache.pop(scheme, None)
@@ -66,8 +66,8 @@ class GuardedQoS(valkey.QoS):
             raise
 
     def _free_slot(self, delivery_tag: str) -> None:
-        # kombu does not: with a prefetch of one the worker would never request another message, and so never notice
-        # that its connection is gone. The message is redelivered when its visibility timeout ends.
+        # kombu does not free it. With a prefetch of one, the worker would never request another message, and so never
+        # notice that its connection is gone. The message is redelivered when its visibility timeout ends.
         self._dirty.add(delivery_tag)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
@@ -80,13 +80,13 @@ class GuardedQoS(valkey.QoS):
 
 
 class GuardedValkeyChannel(valkey.Channel):
-    """kombu's Valkey channel; :func:`validate_envelope` checks each message as soon as it is read."""
+    """kombu's Valkey channel, on which :func:`validate_envelope` checks each message as soon as it is read."""
 
     QoS = GuardedQoS
 
     def _connparams(self, asynchronous: bool = False) -> Any:
         # When the server disappears, kombu removes the connection from its channels. A task that ends later still
-        # acknowledges: Celery handles a connection error, but the worker would die of an AttributeError.
+        # acknowledges its message. Celery handles a connection error, but an AttributeError would kill the worker.
         if self.connection is None or self.connection.client is None:
             raise redis_errors.ConnectionError("the connection of this channel was closed")
         return super()._connparams(asynchronous)
@@ -121,7 +121,8 @@ class GuardedValkeyChannel(valkey.Channel):
         raise Empty
 
     def _deliver_fanout_message(self, message: Any, exchange: str) -> bool:
-        # Remote control, enabled only with TOCSIN_CELERY_EVENTS: kombu has parsed it, only its shape is checked.
+        # This is remote control, which only TOCSIN_CELERY_EVENTS enables. kombu has parsed the message already, so
+        # only its shape is checked.
         if not isinstance(message, dict):
             raise Empty
         queue = self._fanout_to_queue[exchange]
@@ -157,10 +158,10 @@ class GuardedValkeyTransport(valkey.Transport):
 
 
 class GuardedRabbitChannel(pyamqp.Channel):
-    """kombu's RabbitMQ channel; what :func:`validate_envelope` finds invalid is rejected and dead-lettered."""
+    """kombu's RabbitMQ channel, on which messages that :func:`validate_envelope` finds invalid are dead-lettered."""
 
     def basic_consume(self, queue: str = "", callback: Any = None, no_ack: bool = False, **options: Any) -> Any:
-        """Consume a queue, and validate each message before the callback."""
+        """Consume a queue, validating each message before it reaches the callback."""
 
         def guarded(message: Any) -> None:
             try:
@@ -184,10 +185,10 @@ class _GuardedRabbitConnection(pyamqp.Connection):
 
 
 def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
-    """Return py-amqp's frame handler, which strips unreadable properties so that the message is found invalid.
+    """Return py-amqp's frame handler, changed to strip unreadable properties, so that the message is found invalid.
 
-    RabbitMQ forwards properties unread. A timestamp in the year 10^9 or a name that is not UTF-8 would break the
-    connection of every worker that the message is delivered to.
+    RabbitMQ forwards properties without reading them. A timestamp in the year 10^9 or a name that is not UTF-8 would
+    break the connection of every worker to which the message is delivered.
     """
     read = frame_handler(connection, callback)
 
@@ -210,7 +211,7 @@ def _is_readable(header: bytes) -> bool:
 
 _HEADER_FRAME = 2
 _HEADER_BYTES = 12
-"""The length of class, weight and body size, which precede the properties."""
+"""The length of the class, the weight and the body size, which precede the properties."""
 
 _NO_PROPERTIES = b"\0\0"
 
@@ -239,7 +240,7 @@ def _envelope_of(message: Any) -> dict[str, Any]:
     properties, delivery = message.properties, message.delivery_info
     body = message.body
     return {
-        # py-amqp decodes a body whose encoding it knows; any other encoding than UTF-8 is invalid here.
+        # py-amqp decodes a body whose encoding it knows. Any encoding other than UTF-8 is invalid here.
         "body": body.encode(errors="replace") if isinstance(body, str) else bytes(body),
         "content-type": properties.get("content_type"),
         "content-encoding": properties.get("content_encoding"),

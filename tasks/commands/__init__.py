@@ -1,1 +1,1 @@
-"""The commands: a class for each, the types of their fields, and the catalog of all."""
+"""The commands: a class for each, their field types, and the catalog of all commands."""

@@ -1,7 +1,7 @@
-"""Commands on alert rules: create, update, delete.
+"""Commands to create, update and delete alert rules.
 
-A command checks that its own fields are consistent. What depends on data is left to the worker: whether a person
-exists, how many rules there are, what an update makes of the current rule.
+A command only checks that its own fields are consistent. The worker checks everything that depends on stored data:
+whether a person exists, how many rules there are, and whether a rule is still consistent after an update.
 """
 
 from __future__ import annotations
@@ -62,11 +62,14 @@ from tasks.commands.rule_fields import (
 )
 
 _MAX_COMPARISON_MINUTES: Final = 128_160
-"""How far back a comparison may look: 89 days."""
+"""The maximum number of minutes that a comparison may look back: 89 days."""
 
 
 class RuleCommand(NestedModel, Command):
-    """A command on alert rules. ``in_project`` is the slug of the project if it was sent to a project's endpoint."""
+    """Base class of commands on alert rules.
+
+    ``in_project`` is the project's slug if the command was sent to a project's endpoint.
+    """
 
     model_config = ConfigDict(populate_by_name=False)
 
@@ -75,17 +78,17 @@ class RuleCommand(NestedModel, Command):
 
     @classmethod
     def wire_fields(cls) -> frozenset[str]:
-        """Return every name under which a caller may send a field: in camel case and in snake case."""
+        """Return every name that a caller may use for a field, in camel case and in snake case."""
         names = {field.alias for field in cls.model_fields.values() if field.alias}
         return frozenset(names | {to_snake(name) for name in names}) - cls.path_fields
 
     def to_payload(self) -> str:
-        """Return the command as JSON for the ledger: the fields that were sent, with their nulls."""
+        """Return the command as JSON for the ledger: only the fields that were sent, including nulls."""
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw for what the command may create."""
+        """The number of ids to draw for the objects that the command may create."""
         return 0
 
     @property
@@ -117,7 +120,10 @@ def _activation_condition(value: JSON) -> int:
 
 
 class RuleFields(RuleCommand):
-    """The fields of a rule. ``model_fields_set`` holds those that were sent; an update keeps the others."""
+    """Base class of commands with a rule's fields.
+
+    ``model_fields_set`` holds the fields that were sent. An update keeps the others.
+    """
 
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("triggers", TriggerSpec)
 
@@ -151,7 +157,7 @@ class RuleFields(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw: for the rule, its triggers and their actions."""
+        """The number of ids to draw for the rule, its triggers and their actions."""
         return 1 + sum(1 + len(trigger.actions) for trigger in self.triggers)
 
     @property
@@ -160,7 +166,7 @@ class RuleFields(RuleCommand):
         return (action for trigger in self.triggers for action in trigger.actions)
 
     def apply_to(self, current: RuleDraft) -> RuleDraft:
-        """Return the draft of the rule after the command, where ``current`` is the draft before it."""
+        """Apply the command to the draft ``current`` and return the resulting draft."""
         sent = self.model_fields_set
         dataset = self.dataset if "dataset" in sent else current.dataset
         kind = current.query_type
@@ -201,7 +207,7 @@ class RuleFields(RuleCommand):
         return self
 
     def _draft(self) -> RuleDraft:
-        """Return the draft as far as it is known without the current rule."""
+        """Return the draft, as far as it can be known without the current rule."""
         return self.apply_to(RuleDraft())
 
     @property
@@ -210,7 +216,7 @@ class RuleFields(RuleCommand):
 
 
 def _thresholds(parts: Iterable[Mapping[str, JSON]]) -> tuple[tuple[str, float], ...]:
-    """Return label and threshold of each trigger with a valid threshold; for the others, their own check fails."""
+    """Return the label and threshold of each trigger whose threshold is valid. The others fail their own check."""
     found = []
     for each in parts:
         try:
@@ -226,7 +232,7 @@ def _require_a_project(schema: dict[str, Any]) -> None:
 
 
 class CreateRule(RuleFields):
-    """Create an alert rule: one project, one query, one or two triggers."""
+    """Create an alert rule for one project, with one query and one or two triggers."""
 
     name: ClassVar[str] = "alert_rule.create"
     model_config = ConfigDict(json_schema_extra=_require_a_project)
@@ -241,7 +247,7 @@ class CreateRule(RuleFields):
 
 
 class UpdateRule(RuleFields):
-    """Update an alert rule, whose open incidents are closed. Fields that are left out keep their values."""
+    """Update an alert rule and close its open incidents. Fields that are left out keep their values."""
 
     name: ClassVar[str] = "alert_rule.update"
     is_partial: ClassVar[bool] = True
@@ -259,7 +265,7 @@ class UpdateRule(RuleFields):
 
 
 class DeleteRule(RuleCommand):
-    """Delete an alert rule, whose open incidents are closed. Incidents keep a snapshot of it."""
+    """Delete an alert rule and close its open incidents. Incidents keep a snapshot of the rule."""
 
     name: ClassVar[str] = "alert_rule.delete"
 

@@ -1,4 +1,4 @@
-"""The command that a notification of Prometheus Alertmanager becomes."""
+"""The command for notifications from Prometheus Alertmanager."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.commands.fields import AlertStateField, OptionalText, OptionalTimesta
 
 
 class ReceiveAlerts(Command):
-    """Make the incident of a group of alerts follow the group's state: open it, change its severity, or close it."""
+    """Open an alert group's incident, change its severity, or close it, so that it follows the group's state."""
 
     name: ClassVar[str] = "alertmanager.receive"
 

@@ -1,7 +1,7 @@
 """The base class of all commands.
 
-A command is plain data: frozen, validated for its shape, without its caller and its time. Field aliases are the names
-on the wire. A command only grows: fields are added with a default, and never renamed or reused.
+A command is plain data: frozen, and validated for its shape. It holds neither its caller nor its time. Field aliases
+are the names on the wire. A command may only grow: new fields have a default, and no field is ever renamed or reused.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from tasks.commands.fields import OBJECT_ERRORS_KEY
 
 
 class Command(BaseModel):
-    """A command.
+    """Base class of all commands.
 
-    ``name`` is its type on the wire, ``object_errors_key`` the key of errors about the object as a whole.
+    ``name`` is the type on the wire, and ``object_errors_key`` is the key for errors about the object as a whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -24,13 +24,13 @@ class Command(BaseModel):
     name: ClassVar[str]
     object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
     path_fields: ClassVar[frozenset[str]] = frozenset()
-    """Names on the wire of fields that only a path can set, and neither a body nor a bulk item."""
+    """The wire names of the fields that only a URL path can set, not a request body or a bulk item."""
     is_partial: ClassVar[bool] = False
-    """Whether fields that are left out keep their values: then their defaults are not part of the interface."""
+    """Whether fields that are left out keep their values. If so, their defaults are not part of the interface."""
 
     @classmethod
     def wire_fields(cls) -> frozenset[str]:
-        """Return every name under which a caller may send a field."""
+        """Return every name that a caller may use for a field."""
         fields = cls.model_fields
         return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.path_fields
 

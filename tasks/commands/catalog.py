@@ -1,4 +1,4 @@
-"""The catalog of commands: for each its class, its permissions, and the subjects that it touches."""
+"""The catalog of commands: the class, the permissions and the subjects of each command."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tasks.commands.triggers import (
 
 
 class Touch(Enum):
-    """A subject that a command touches beside its own. It is known only when the command is claimed."""
+    """A kind of subject that a command touches besides its own, determined only when the command is claimed."""
 
     ORGANIZATION = auto()
     """The organization in which the command may open an incident."""
@@ -54,12 +54,13 @@ class Touch(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """What is known of a command before it is applied.
+    """A command's entry in the catalog: what is known about the command before it is applied.
 
-    ``permission`` and ``method`` are those of its endpoint; ``project_permission`` replaces the former at the endpoint
-    of a project. ``subject`` returns the subject that orders the command, from its fields, the organization and the
-    user; ``also`` are the subjects that it touches besides. Services may submit the command in their own name if it is
-    ``for_services``, people if it is ``for_people``. ``is_conditional`` commands honour If-Match.
+    ``permission`` and ``method`` are those of its endpoint, and ``project_permission`` is that of its project endpoint,
+    if different. ``subject`` takes the command, the organization id and the user id, and returns the subject that
+    orders the command. ``also`` lists the subjects that the command touches besides. ``for_services`` tells whether
+    services may submit the command in their own name, ``for_people`` whether people may submit it, and
+    ``is_conditional`` whether it honours If-Match.
     """
 
     command_class: type[Command]
@@ -138,4 +139,4 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, _OBSERVING, for_services=True),
     )
 }
-"""Every command by its name on the wire."""
+"""The entry of every command, by the command's name on the wire."""

@@ -1,4 +1,4 @@
-"""Commands on comments: post, edit, delete."""
+"""Commands to post, edit and delete comments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.commands.fields import (
 
 
 class PostComment(Command):
-    """Add a comment to an incident and notify the people mentioned. ``external_id`` is validated and ignored."""
+    """Add a comment to an incident and notify the people it mentions. ``external_id`` is validated but ignored."""
 
     name: ClassVar[str] = "comment.post"
 
@@ -27,7 +27,7 @@ class PostComment(Command):
 
 
 class EditComment(Command):
-    """Replace the text of a comment, and notify people whom it mentions for the first time."""
+    """Replace a comment's text and notify the people whom it mentions for the first time."""
 
     name: ClassVar[str] = "comment.edit"
 

@@ -1,8 +1,8 @@
-"""The field types of commands, with the error texts of the wire format.
+"""The field types of commands, and their error texts.
 
-Rules and texts are those of Sentry's incident API, which tocsin re-implements (docs/messages.md): text is trimmed,
-numbers are accepted as text, integers also as integral floats or digits. A check returns the value to store, or raises
-an error with the text; :func:`errors_by_field` turns pydantic's errors into the JSON of a response.
+The rules and texts are those of Sentry's incident API, which tocsin re-implements (docs/messages.md): text is trimmed,
+numbers are accepted as text, and integers also as integral floats or digits. A check returns the value to store, or
+raises an error with the text for the caller. :func:`errors_by_field` turns pydantic's errors into JSON for a response.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ NOT_A_STRING: Final = "Not a valid string."
 NOT_AN_INTEGER: Final = "A valid integer is required."
 NOT_A_NUMBER: Final = "A valid number is required."
 OBJECT_ERRORS_KEY: Final = "non_field_errors"
-"""The key of errors about an object as a whole, unless a command defines its own."""
+"""The key for errors about an object as a whole, unless a command defines its own."""
 
 DEDUP_PREFIX: Final = "dedup:"
 """The start of an incident reference that names a deduplication key."""
 
 UNPARSABLE: Final = ""
-"""Stored in place of a mention that cannot name anybody."""
+"""The text that is stored in place of a mention that cannot name anybody."""
 
 T = TypeVar("T")
 
@@ -52,14 +52,14 @@ def field_error(message: str) -> PydanticCustomError:
 
 
 def text(value: JSON) -> str:
-    """Check for text that is not blank: a string or a number, which is trimmed."""
+    """Validate a string or a number, and return it as trimmed text, which may not be blank."""
     if not (trimmed := text_or_blank(value)):
         raise field_error(BLANK)
     return trimmed
 
 
 def text_or_blank(value: JSON) -> str:
-    """Check for text that may be blank: a string or a number, which is trimmed."""
+    """Validate a string or a number, and return it as trimmed text, which may be blank."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
@@ -68,7 +68,7 @@ def text_or_blank(value: JSON) -> str:
 
 
 def storable(value: str) -> str:
-    """Check for text that PostgreSQL can store: no null characters, no lone surrogates."""
+    """Validate text that PostgreSQL can store: it may not contain null characters or lone surrogates."""
     if "\0" in value:
         raise field_error("Null characters are not allowed.")
     if lone := _SURROGATE.search(value):
@@ -77,12 +77,12 @@ def storable(value: str) -> str:
 
 
 def int_if_integral(value: JSON) -> JSON:
-    """Return the value, an integral float as an integer: JSON does not distinguish 1.0 from 1."""
+    """Return the value, converting an integral float to an integer: JSON does not distinguish 1.0 from 1."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def integer(value: JSON) -> int:
-    """Check for an integer, an integral float, or a string of either; a boolean is not one."""
+    """Validate an integer, an integral float, or the text of either. A boolean is not an integer."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool):
@@ -96,7 +96,7 @@ def integer(value: JSON) -> int:
 
 
 def number(value: JSON) -> float:
-    """Check for a finite number or a string of one; a boolean is not one."""
+    """Validate a finite number or the text of one. A boolean is not a number."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     is_number = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
@@ -112,7 +112,7 @@ def number(value: JSON) -> float:
 
 
 def boolean(value: JSON) -> bool:
-    """Check for a boolean, or one of the words and numbers that forms send for it."""
+    """Validate a boolean, or one of the words and numbers that forms send instead."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     value = int_if_integral(value)
@@ -128,7 +128,7 @@ def not_an_object(value: JSON) -> str:
 
 
 def array(value: JSON) -> list[Any]:
-    """Check for an array."""
+    """Validate an array."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if not isinstance(value, list):
@@ -137,7 +137,7 @@ def array(value: JSON) -> list[Any]:
 
 
 def timestamp(value: JSON) -> datetime:
-    """Check for an ISO 8601 timestamp, and return it in UTC, which it is without an offset."""
+    """Validate an ISO 8601 timestamp, and return it in UTC. A timestamp without an offset is taken to be in UTC."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     try:
@@ -152,7 +152,7 @@ def timestamp(value: JSON) -> datetime:
 
 
 def mention(value: JSON) -> str | None:
-    """Return a mention as text that PostgreSQL can store; the worker resolves whom it names. Null stays null."""
+    """Return a mention as text that PostgreSQL can store; null stays null. The worker finds out whom it names."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -163,9 +163,9 @@ def mention(value: JSON) -> str | None:
 
 
 def identifier(value: JSON) -> int | None:
-    """Return a non-negative integer or its ASCII digits as an integer, ``None`` for any other value.
+    """Return a non-negative integer, or its ASCII digits, as an integer; return ``None`` for any other value.
 
-    An integer beyond :data:`MAX_ID` counts as another value: it identifies nothing.
+    An integer beyond :data:`MAX_ID` also yields ``None``: no row can have that id.
     """
     if isinstance(value, int) and not isinstance(value, bool):
         return value if 0 <= value <= MAX_ID else None
@@ -176,7 +176,7 @@ def identifier(value: JSON) -> int | None:
 
 
 def incident_reference(value: JSON) -> str:
-    """Return an incident's identifier in its shortest spelling, ``dedup:KEY``, or ``""`` if the value names neither."""
+    """Return an incident's identifier in its shortest form or ``dedup:KEY``, or ``""`` if the value is neither."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, str) and value.startswith(DEDUP_PREFIX):
@@ -186,17 +186,17 @@ def incident_reference(value: JSON) -> str:
 
 
 def dedup_reference(key: str) -> str:
-    """Return the incident reference of a deduplication key."""
+    """Return the incident reference for a deduplication key."""
     return DEDUP_PREFIX + key
 
 
 def dedup_key_of(reference: str) -> str | None:
-    """Return the deduplication key in an incident reference, ``None`` if the reference is of another form."""
+    """Return the deduplication key in an incident reference, or ``None`` if the reference has another form."""
     return reference.removeprefix(DEDUP_PREFIX) if reference.startswith(DEDUP_PREFIX) else None
 
 
 def optional(check: Callable[[JSON], Any]) -> BeforeValidator:
-    """Return a validator that allows null beside what the check allows."""
+    """Return a validator that accepts null and whatever the check accepts."""
     return BeforeValidator(lambda value: None if value is None else check(value))
 
 
@@ -215,7 +215,7 @@ def integer_between(least: int, most: int) -> Callable[[JSON], int]:
 
 
 def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Return the annotations of an integer from 1 to ``most``, or of null if it ``is_optional``."""
+    """Return the annotations for an integer from 1 to ``most``. If it ``is_optional``, null is allowed, too."""
     check, schema = integer_between(1, most), json_schema.integer_up_to(most)
     if is_optional:
         return optional(check), WithJsonSchema(json_schema.or_null(schema))
@@ -223,7 +223,7 @@ def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeVal
 
 
 def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
-    """Return the check with a limit of ``most`` characters."""
+    """Return a check that also limits the text to ``most`` characters."""
 
     def check_length(value: JSON) -> str:
         read = check(value)
@@ -235,12 +235,12 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
 
 
 def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Return the annotations of text with 1 to ``most`` characters."""
+    """Return the annotations for text of 1 to ``most`` characters."""
     return BeforeValidator(up_to(most)), WithJsonSchema(json_schema.text_up_to(most))
 
 
 def row_id(value: JSON) -> int:
-    """Check for the id of a row, a number or its digits. Text that cannot be one becomes 0, which no row has."""
+    """Validate a row id: a number or its digits. Any text that cannot be an id becomes 0, which matches no row."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     return identifier(_plain(value)) or 0
@@ -277,7 +277,7 @@ _MENTIONS: Final = (
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
-"""Mentions that may be left out; null is an error, as above."""
+"""Mentions that may be left out. Null is an error, as it is for :data:`Mentions`."""
 Slugs = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: _check_array(value, text)),
@@ -288,7 +288,7 @@ OptionalSlugs = Annotated[
     BeforeValidator(lambda value: _check_array(value, text) if value != [] else ()),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT)),
 ]
-"""Slugs that may be an empty array."""
+"""Slugs, in an array that may be empty."""
 Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
 OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
 Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema(json_schema.BOOLEAN)]
@@ -315,7 +315,7 @@ AlertStateField = Annotated[
 
 
 def status_in(choices: tuple[int, ...]) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Return the annotations of a status, which is one of these integers."""
+    """Return the annotations for a status field that accepts only these integers."""
 
     def check(value: JSON) -> int:
         status = integer(value)
@@ -332,7 +332,7 @@ def _check_array(value: JSON, check: Callable[[JSON], Any]) -> tuple[Any, ...]:
 
 
 def non_empty_array(value: JSON) -> list[Any]:
-    """Check for an array that is not empty."""
+    """Validate an array that is not empty."""
     items = array(value)
     if not items:
         raise field_error("This list may not be empty.")
@@ -340,9 +340,9 @@ def non_empty_array(value: JSON) -> list[Any]:
 
 
 def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
-    """Apply the check to every item, by name.
+    """Apply the check to every item, and return the results by name.
 
-    :raises PydanticCustomError: if the check rejects any; one error holds the texts by name.
+    :raises PydanticCustomError: if the check rejects any item. The error holds all error texts by name.
     """
     errors: dict[str, list[str]] = {}
     checked = {}
@@ -357,14 +357,14 @@ def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[st
 
 
 def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
-    """Return an error of an object that holds the errors of its fields itself, for a validator to raise."""
+    """Return one error that holds the errors of an object's fields, for a validator to raise."""
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
 
 
 def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
-    """Return the errors as nested JSON: error texts by field, in the caller's spelling, or by index.
+    """Return the errors as nested JSON: error texts by the field's name on the wire, or by index.
 
-    ``object_errors_key`` is the key of errors about the object as a whole.
+    ``object_errors_key`` is the key for errors about the object as a whole.
     """
     fields: dict[str, JSON] = {}
     for each in error.errors():

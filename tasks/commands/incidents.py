@@ -1,4 +1,4 @@
-"""Commands about incidents: open one, change its status, mark it as seen."""
+"""Commands to open an incident, change its status and mark it as seen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tasks.commands.fields import (
 
 
 class OpenIncident(Command):
-    """Open an incident. If an open one has the same ``dedup_key``, that one is returned instead."""
+    """Open an incident. If an open incident has the same ``dedup_key``, it is returned instead."""
 
     name: ClassVar[str] = "incident.open"
 
@@ -33,7 +33,7 @@ class OpenIncident(Command):
 
 
 class SetStatus(Command):
-    """Change the status of an incident; 2 closes it. Any other status requires a write scope."""
+    """Change an incident's status. Status 2 closes the incident; any other status requires a write scope."""
 
     name: ClassVar[str] = "incident.set_status"
 

@@ -1,6 +1,6 @@
-"""JSON Schema of the field types of commands, for the OpenAPI document. Pure functions and constants.
+"""JSON Schemas for the field types of commands, for the OpenAPI document. Pure functions and constants.
 
-Numbers are accepted as text and text as numbers; surrounding white space is ignored.
+A number may be sent as text, and text as a number. Surrounding white space is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f
 """The white space that ``str.strip`` removes, for use inside a character class."""
 
 NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
-"""The pattern of text that is not blank, without its start anchor."""
+"""The pattern for text that is not blank, without the start anchor."""
 
 TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
@@ -23,7 +23,7 @@ ID: Final[Schema] = {"type": ["integer", "string"]}
 
 
 def trimmed(pattern: str) -> Schema:
-    """Return the schema of text that matches the pattern once it is trimmed."""
+    """Return the schema for text that matches the pattern once it is trimmed."""
     return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
 
 
@@ -53,37 +53,37 @@ BOOLEAN: Final[Schema] = {
 
 
 def or_null(schema: Mapping[str, Any]) -> Schema:
-    """Return the schema of these values or null."""
+    """Return the schema, extended to allow null."""
     return {"anyOf": [schema, {"type": "null"}]}
 
 
 def text_up_to(most: int) -> Schema:
-    """Return the schema of text with 1 to ``most`` characters once it is trimmed."""
+    """Return the schema for text that has 1 to ``most`` characters once it is trimmed."""
     trimmed = rf"[^\u0000{_SPACE}]([^\u0000]{{0,{most - 2}}}[^\u0000{_SPACE}])?"
     return {"type": ["string", "number"], "pattern": f"^[{_SPACE}]*{trimmed}[{_SPACE}]*$"}
 
 
 def text_or_blank_up_to(most: int) -> Schema:
-    """Return the schema of text with 0 to ``most`` characters once it is trimmed."""
+    """Return the schema for text that has 0 to ``most`` characters once it is trimmed."""
     filled = text_up_to(most)
     return {"anyOf": [filled, {"type": "string", "pattern": f"^[{_SPACE}]*$"}]}
 
 
 def choice_of(choices: Sequence[int]) -> Schema:
-    """Return the schema of one of these integers, none of which is negative."""
+    """Return the schema for a choice of these integers, none of which may be negative."""
     digits = "|".join(str(int(each)) for each in choices if each)
     zero = "|[+-]?0{1,30}" if 0 in choices else ""
     return {"anyOf": [{"enum": [int(each) for each in choices]}, _integer(rf"\+?0{{0,28}}({digits}){zero}")]}
 
 
 def integer_up_to(most: int) -> Schema:
-    """Return the schema of an integer from 1 to ``most``."""
+    """Return the schema for an integer from 1 to ``most``."""
     digits = _integer(rf"\+?0{{0,24}}({_digits_up_to(most)})")
     return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, digits]}
 
 
 def _digits_up_to(most: int) -> str:
-    # Numbers with fewer digits; then, place by place, those that share the maximum's prefix and continue lower.
+    # First the numbers with fewer digits; then, place by place, those that share the maximum's prefix and are lower.
     digits = str(most)
     alternatives = [f"[1-9][0-9]{{{count}}}" for count in range(len(digits) - 1)]
     for place, digit in enumerate(digits):
@@ -94,6 +94,6 @@ def _digits_up_to(most: int) -> str:
 
 
 def list_of(items: Mapping[str, Any], *, least: int = 0, most: int | None = None) -> Schema:
-    """Return the schema of an array of such items."""
+    """Return the schema for an array of ``least`` to ``most`` such items."""
     limits = ({"minItems": least} if least else {}) | ({} if most is None else {"maxItems": most})
     return {"type": "array", "items": items, **limits}

@@ -1,4 +1,4 @@
-"""Commands on the inbox."""
+"""The command for the inbox: mark items as read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.commands.fields import OptionalIds, OptionalInteger, field_error
 
 
 class ReadNotifications(Command):
-    """Mark inbox items as read: those with ``ids``, or all up to the id ``up_to`` inclusive."""
+    """Mark inbox items as read: those with the given ``ids``, or all up to and including the id ``up_to``."""
 
     name: ClassVar[str] = "notification.read"
     model_config = ConfigDict(

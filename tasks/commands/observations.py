@@ -1,4 +1,4 @@
-"""The command that feeds alert rules: observe a value."""
+"""The command that feeds observed values to alert rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _observed_at(value: JSON) -> datetime:
 
 
 class ObserveMetric(Command):
-    """Observe a value of an alert rule's metric on one of its projects. A null ``value`` means: no data."""
+    """Observe a value of an alert rule's metric for one of its projects. A null ``value`` means that there is none."""
 
     name: ClassVar[str] = "metric.observe"
 
@@ -35,5 +35,5 @@ class ObserveMetric(Command):
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
     def to_payload(self) -> str:
-        """Return the command as JSON for the ledger, with the nulls that were sent."""
+        """Return the command as JSON for the ledger, including the nulls that were sent."""
         return self.model_dump_json(exclude_unset=True)

@@ -1,8 +1,8 @@
-"""The nested fields of alert rules: triggers and their actions.
+"""The field types of alert rules, including those of their triggers and actions.
 
-Rules are validated from the outside in, as by Sentry's incident API: first the fields of the rule, then their
-consistency, then each nested part, whose errors are reported as if it had been sent alone. Field names are accepted in
-camel case and in snake case; errors name them in camel case.
+Rules are validated from the outside in, as in Sentry's incident API: first the rule's fields, then their consistency,
+then each nested part. A part's errors are reported as if it had been sent alone. Field names are accepted in camel case
+and in snake case, but errors name them in camel case.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from tasks.commands.fields import (
 )
 
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
-"""The key of errors about a rule, trigger or action as a whole."""
+"""The key for errors about a rule, trigger or action as a whole."""
 
 STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
 """The validation context in which unknown fields of nested parts are errors."""
@@ -57,14 +57,14 @@ _SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
 
 def in_camel_case(value: Mapping[str, JSON]) -> dict[str, JSON]:
-    """Return an object with its fields in camel case, which wins if a field is sent in both cases."""
+    """Return an object with its field names in camel case. If a field is sent in both cases, camel case wins."""
     return {_SNAKE_CASE.sub(lambda found: found[1].upper(), name): each for name, each in value.items()} | {
         name: each for name, each in value.items() if not _SNAKE_CASE.search(name)
     }
 
 
 class NestedModel(BaseModel):
-    """A model that is validated from the outside in: ``nested`` is the field of its parts, if any, and their class."""
+    """A model that is validated from the outside in. ``nested`` gives the field with its parts and the parts' class."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
@@ -85,7 +85,7 @@ class NestedModel(BaseModel):
     def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
         """Return the model if its fields are consistent with each other and with the parts as they were sent.
 
-        :raises PydanticCustomError: if they are not.
+        :raises PydanticCustomError: if the fields are inconsistent.
         """
         return self
 
@@ -98,7 +98,7 @@ _P = TypeVar("_P", bound=RulePart)
 
 
 def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
-    """Validate a nested part; its errors are reported as if it had been sent alone.
+    """Validate a nested part, and report its errors as if it had been sent alone.
 
     :raises PydanticCustomError: if the part is invalid.
     """
@@ -219,7 +219,7 @@ OneProject = Annotated[
 
 # --- whom a rule notifies --------------------------------------------------------------------------------------
 
-# Types of actions that need an integration with another product, of which there are none.
+# Action types that need an integration with another product. tocsin has no such integrations.
 _UNSUPPORTED: Final = {
     "slack": ("specific",),
     "pagerduty": ("specific",),
@@ -248,7 +248,7 @@ def _target_type(value: JSON) -> str:
 
 
 class ActionSpec(RulePart):
-    """An action of a trigger: an e-mail to a person or a team, or a message to a webhook or a chat."""
+    """A trigger's action: an e-mail to a person or a team, or a message to a webhook or a chat."""
 
     id: OptionalInteger = None
     type: Annotated[str, BeforeValidator(_action_type), WithJsonSchema({"enum": [str(each) for each in ActionType]})]
@@ -337,7 +337,7 @@ Actions = Annotated[tuple[ActionSpec, ...], BeforeValidator(array), WithJsonSche
 
 
 class TriggerSpec(RulePart):
-    """A trigger: a threshold, and the actions that it causes."""
+    """A trigger: its threshold and its actions."""
 
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
 

@@ -1,4 +1,4 @@
-"""Commands that snooze an alert rule and end its snoozes."""
+"""Commands to snooze and unsnooze an alert rule."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _Target = Literal["me", "everyone"]
 
 
 class SnoozeRule(RuleCommand):
-    """Snooze a rule, for the author or for everyone, until a time or until it is unsnoozed."""
+    """Snooze a rule for the author or for everyone, until a given time or until it is unsnoozed."""
 
     name: ClassVar[str] = "alert_rule.snooze"
 
@@ -33,7 +33,7 @@ class SnoozeRule(RuleCommand):
 
 
 class UnsnoozeRule(RuleCommand):
-    """End snoozes of a rule: the author's, the one for everyone or, without a target, both."""
+    """End a rule's snoozes: the author's, the one for everyone or, without a target, both."""
 
     name: ClassVar[str] = "alert_rule.unsnooze"
 

@@ -1,4 +1,4 @@
-"""Commands on subscriptions to incidents."""
+"""Commands to subscribe to an incident and to unsubscribe from it."""
 
 from __future__ import annotations
 

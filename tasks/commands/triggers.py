@@ -1,4 +1,4 @@
-"""Commands on the triggers of an alert rule and their actions."""
+"""Commands to create, update and delete an alert rule's triggers and their actions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Label = Annotated[str, *bounded_text(64)]
 
 
 class CreateTrigger(RuleCommand):
-    """Add a trigger to a rule, whose open incidents are closed."""
+    """Add a trigger to a rule and close the rule's open incidents."""
 
     name: ClassVar[str] = "trigger.create"
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("actions", ActionSpec)
@@ -40,17 +40,17 @@ class CreateTrigger(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw: for the trigger and its actions."""
+        """The number of ids to draw for the trigger and its actions."""
         return 1 + len(self.actions)
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """The actions of the trigger."""
+        """The trigger's actions."""
         return self.actions
 
 
 class UpdateTrigger(CreateTrigger):
-    """Change a trigger of a rule, whose open incidents are closed. Fields that are left out keep their values."""
+    """Change a rule's trigger and close the rule's open incidents. Fields that are left out keep their values."""
 
     name: ClassVar[str] = "trigger.update"
     is_partial: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class UpdateTrigger(CreateTrigger):
 
 
 class DeleteTrigger(RuleCommand):
-    """Delete a trigger of a rule, whose open incidents are closed."""
+    """Delete a rule's trigger and close the rule's open incidents."""
 
     name: ClassVar[str] = "trigger.delete"
 
@@ -87,17 +87,17 @@ class CreateAction(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw: for the action."""
+        """The number of ids to draw for the action."""
         return 1
 
     @property
     def action_specs(self) -> Iterable[ActionSpec]:
-        """The action, as a sequence of one."""
+        """The command's only action."""
         return (self.action,)
 
 
 class UpdateAction(CreateAction):
-    """Replace an action of a trigger."""
+    """Replace one of a trigger's actions."""
 
     name: ClassVar[str] = "trigger_action.update"
 

@@ -15,7 +15,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from models.directory.importer import import_directory
-from models.messaging.command_ledger import record_in_flight, try_lock_subjects
+from models.messaging.attempts import record_in_flight
+from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus

@@ -1,1 +1,1 @@
-"""The worker: claim commands and apply them in batches."""
+"""The worker, which claims commands and applies them in batches."""

@@ -1,8 +1,9 @@
-"""The applier: claim a batch of commands, load its facts, decide, write; one transaction.
+"""The applier: it claims a batch of commands, loads the facts, decides and writes, all in one transaction.
 
-A command ends applied, rejected or dead. Applied and rejected are outcomes and commit with the batch. An error rolls
-the batch back; its commands are then applied one by one, so that only the one that fails counts an attempt. A process
-that dies leaves a row that names its commands in flight: the worker that finds it counts the attempts.
+A command ends up applied, rejected or dead. The first two are outcomes, which are committed with the batch. An error
+rolls the batch back. Its commands are then applied one by one, so that a failed attempt is counted only for the command
+that fails. A process that dies leaves a row that names its commands in flight, and the worker that finds the row counts
+a failed attempt for each of them.
 """
 
 from __future__ import annotations
@@ -19,16 +20,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from pydantic import ValidationError
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.engine import is_transient
+from models.database.errors import is_transient
 from models.enums import CommandState
-from models.messaging.command_ledger import (
-    ClaimedCommand,
-    CommandOutcome,
-    clear_in_flight,
-    lock_worker,
-    record_in_flight,
-    record_outcomes,
-)
+from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
+from models.messaging.command_ledger import ClaimedCommand, CommandOutcome, record_outcomes
 from models.messaging.trace import request_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
@@ -44,7 +39,7 @@ from workers.batch.write import write_changes
 from workers.handlers import HANDLERS, request_facts
 
 DRAIN_SECONDS: Final = 1.0
-"""How long the task of one hint claims batches before it requests another task."""
+"""How many seconds the task for one hint claims batches before it requests another task."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,11 +56,11 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Applier:
-    """Applies the commands that wait in the ledger, in the name of one ``worker``.
+    """An applier of the commands that wait in the ledger. ``worker`` is the name of the worker that it belongs to.
 
-    ``autocommit_engine`` commits each statement at once; it records which commands are in flight. ``on_commit`` is
-    called after each commit that finished commands or wrote events, ``request_continuation`` when the time of a task
-    is over and more commands may be waiting.
+    ``autocommit_engine`` commits each statement at once, and serves to record which commands are in flight.
+    ``on_commit`` is called after each commit that finished commands or wrote events, ``request_continuation`` when a
+    task's time is up and more commands may be waiting.
     """
 
     engine: Engine
@@ -75,7 +70,7 @@ class Applier:
     request_continuation: Callable[[], None]
 
     def drain(self, hinted: Sequence[str]) -> None:
-        """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` are over."""
+        """Apply batches, hinted subjects first, until nothing is due or :data:`DRAIN_SECONDS` have passed."""
         end = time.monotonic() + DRAIN_SECONDS
         while self._run_once(hinted).progressed:
             hinted = ()
@@ -102,7 +97,7 @@ class Applier:
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
     def _apply_batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
-        """Apply one batch; also return the subjects to apply one by one, each up to a ``seq``."""
+        """Apply one batch. Return its result, and the subjects to apply one by one, each with its last ``seq``."""
         with self.engine.begin() as connection:
             lock_worker(connection, self.worker)
             batch, suspects = claim(connection, hinted)
@@ -120,7 +115,7 @@ class Applier:
     def _handle_batch_error(
         self, connection: Connection, batch: Sequence[ClaimedCommand], error: Exception
     ) -> dict[str, int]:
-        """Return the subjects to apply one by one after an error, each up to its last ``seq`` in the batch."""
+        """Return the subjects to apply one by one after an error, each with its last ``seq`` in the batch."""
         # This process is alive: no other worker may count an attempt, so clear the row while the locks are held.
         self._clear_in_flight()
         if is_transient(error) and connection.invalidated:
@@ -139,9 +134,9 @@ class Applier:
         return last_by_subject(batch)
 
     def _apply_one_by_one(self, subject: str, last_seq: int) -> bool:
-        """Apply a subject's commands up to ``last_seq`` in a transaction each, until one must wait.
+        """Apply a subject's commands up to ``last_seq``, each in its own transaction, until one must wait.
 
-        Return whether any command was finished.
+        Return whether there was any progress: a command was finished, or a failed attempt was counted.
         """
         progressed = False
         while True:
@@ -198,7 +193,7 @@ class Applier:
         }
 
     def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:
-        """Count an attempt of each command; return whether any is dead, so that its subject may go on."""
+        """Count a failed attempt for each command. Return whether any is now dead, so that its subject can continue."""
         with self.engine.begin() as connection:
             failed = fail_commands(connection, ids, error=_describe(error))
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
@@ -209,7 +204,7 @@ class Applier:
         self._notify(BatchResult(finished=dead, events=bool(dead)))
 
     def _notify(self, result: BatchResult) -> None:
-        # Called after the commit: until then, nothing has happened.
+        # This is called after the commit: until then, nothing has happened.
         if result.log_facts:
             log.info("batch.applied", **result.log_facts)
         if result.finished or result.events:
@@ -233,7 +228,7 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
 
 
 def _describe(error: Exception) -> str:
-    """Return what ops read of a dead letter: the error's type and its first line, at most 500 characters."""
+    """Return the error as ops see it in a dead letter: its type and its first line, at most 500 characters."""
     if isinstance(error, ValidationError):
         return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
     first_line = (str(error).splitlines() or [""])[0]

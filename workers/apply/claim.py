@@ -1,6 +1,6 @@
-"""Claim the commands of a batch from the ledger, and count attempts for those that failed or were orphaned.
+"""Functions that claim a batch of commands from the ledger, and count attempts for failed and orphaned commands.
 
-Everything here runs in the batch's transaction: the advisory locks end with it, whatever happens to the process.
+Everything here runs in the caller's transaction. Its advisory locks end with it, whatever happens to the process.
 """
 
 from __future__ import annotations
@@ -14,14 +14,12 @@ from sqlalchemy.engine import Connection
 
 from models.base import new_id
 from models.enums import CommandState
+from models.messaging.attempts import FailedCommand, reap_orphaned, record_failed_attempt
 from models.messaging.command_ledger import (
     ClaimedCommand,
-    FailedCommand,
     WaitingCommands,
     lock_subjects,
     read_waiting_commands,
-    reap_orphaned,
-    record_failed_attempt,
     try_lock_subjects,
 )
 from models.messaging.outbox import NewEvent, write_events
@@ -29,15 +27,15 @@ from tasks.events import CommandDead, cloud_event
 from workers.apply.ordering import last_by_subject, read_subjects, select_applicable
 
 SUBJECTS_PER_BATCH: Final = 64
-"""How many subjects a batch locks: with several workers, none claims all that are waiting."""
+"""The maximum number of subjects that a batch locks, so that no worker claims everything and leaves others idle."""
 
 WORKER_DIED: Final = "The worker process died while it applied this command."
 
 
 class Claim(NamedTuple):
-    """The commands to apply in one batch, and the subjects to apply one by one, each up to a ``seq``.
+    """The commands to apply in one batch, and the subjects to apply one by one, each with the last ``seq`` to apply.
 
-    The latter are subjects with a command that failed before, so that nothing else fails with it.
+    Each of these subjects has a command that failed before. It is applied alone, so that nothing else fails with it.
     """
 
     batch: list[ClaimedCommand]
@@ -45,7 +43,7 @@ class Claim(NamedTuple):
 
 
 def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
-    """Lock subjects, hinted ones first, and read their waiting commands, in two statements (`command_ledger`)."""
+    """Lock subjects, hinted ones first, then read their waiting commands in a second statement (`lock_subjects`)."""
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
@@ -56,7 +54,7 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
-    """Return the first command of one subject, if the subject is unlocked and the command may be applied now."""
+    """Return a subject's first command, if no other worker holds the subject and the command may be applied now."""
     if not try_lock_subjects(connection, [subject]):
         return None
     waiting = read_waiting_commands(connection, {subject: 1}, most=1)
@@ -65,13 +63,13 @@ def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
 
 
 def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:
-    """Count a failed attempt of every command that was in flight in a worker that died."""
+    """Count a failed attempt for every command that was in flight in a worker that died."""
     orphaned = reap_orphaned(connection, worker)
     return fail_commands(connection, orphaned, error=WORKER_DIED) if orphaned else []
 
 
 def fail_commands(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
-    """Count a failed attempt of each command, and emit CommandDead for those that have no attempt left."""
+    """Count a failed attempt for each command, and emit CommandDead for those that have no attempts left."""
     failed = record_failed_attempt(connection, ids, error=error)
     dead = [command for command in failed if command.state == CommandState.DEAD]
     if dead:

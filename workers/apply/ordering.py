@@ -1,10 +1,10 @@
 """The order of commands that touch more than one subject.
 
 A command is ordered by its own subject, but it may touch others (:class:`~tasks.commands.catalog.Touch`): the incident
-that it finds by key or by rule, the organization in which it may open one, the rule for which it opens one. To be
-applied, it needs the locks of all these subjects, and the earlier commands of each must be in the batch or finished.
-Otherwise it waits for a later batch; that does not count as a failed attempt. So the commands that touch an incident
-are applied in the order of their acceptance, whichever subjects they belong to.
+that it finds by key or by rule, and the organization in which or the rule for which it opens an incident. To be
+applied, it needs the locks on all these subjects, and the earlier commands of each must be in the batch or finished.
+Otherwise it waits for a later batch, which does not count as a failed attempt. So the commands that touch an incident
+are applied in the order in which they were accepted, whichever subjects they belong to.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ from tasks.commands.fields import DEDUP_PREFIX, dedup_key_of
 COMMANDS_PER_SUBJECT: Final = 50
 COMMANDS_PER_BATCH: Final = 200
 OBSERVATIONS_PER_RULE: Final = 200
-"""Limit for the subject of a rule, and what it adds to a batch: observations are many, and cheap to apply."""
+"""The limit for a rule's subject, which is also added to a batch's limit: observations are many, but cheap to apply."""
 
 Subjects = frozenset[str]
-"""Texts of subjects."""
+"""A set of subjects, each as text."""
 
 
 def read_subjects(connection: Connection, subjects: Iterable[str]) -> WaitingCommands:
-    """Read the waiting commands of locked subjects, up to the limits of a batch."""
+    """Read the waiting commands of locked subjects, up to a batch's limits."""
     limits = {subject: _limit_of(subject) for subject in subjects}
     extra = OBSERVATIONS_PER_RULE if any(_is_of(SubjectKind.RULE, subject) for subject in limits) else 0
     return read_waiting_commands(connection, limits, most=COMMANDS_PER_BATCH + extra)
 
 
 def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Return the last ``seq`` of each subject among these commands, which are sorted by ``seq``."""
+    """Return the last ``seq`` of each subject among these commands, which must be sorted by ``seq``."""
     return {command.subject: command.seq for command in commands}
 
 
 def select_applicable(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
-    """Return the commands that may be applied now, with the earlier commands of every other subject they touch, by seq.
+    """Return the commands that may be applied now, sorted by ``seq``.
 
-    A command of an incident's subject also waits for the earlier commands of other subjects that touch the incident,
-    unless they are in the same batch.
+    They include the earlier commands of every other subject that they touch. A command of an incident's subject also
+    waits for the earlier commands of other subjects that touch the incident, unless they are in the same batch.
     """
     further = _further_subjects(connection, claimed.due)
     unlocked = _union(further) - locked
     available = locked | _lock(connection, unlocked)
     before = _read(connection, unlocked & available)
-    # A command that failed before is applied alone, so those behind it in its subject wait.
+    # A command that failed before is applied alone, so the commands behind it in its subject wait.
     failed = {each.subject: each.seq for each in reversed(before.due) if each.attempts}
     earlier = [each for each in before.due if each.seq < failed.get(each.subject, AFTER_LAST_SEQ)]
     candidates = sorted({each.seq: each for each in (*claimed.due, *earlier)}.values(), key=lambda each: each.seq)
@@ -87,11 +87,11 @@ def select_applicable(connection: Connection, claimed: WaitingCommands, *, locke
 
 @dataclass(slots=True)
 class _Selection:
-    """The selection of commands, which are offered in order of ``seq``.
+    """The commands selected so far. Commands must be offered in order of ``seq``.
 
-    ``available`` are the locked subjects and ``further`` the other subjects that a command touches. ``touching`` holds,
-    by incident subject, the ``seq`` of each command of another subject that touches the incident. ``read_up_to`` is
-    the last ``seq`` up to which a subject's commands are known, if that is not all of them.
+    ``available`` holds the locked subjects and ``further`` the other subjects that each command touches. ``touching``
+    holds, by incident subject, the ``seq`` of each command of another subject that touches the incident. For subjects
+    whose commands are not all known, ``read_up_to`` holds the last ``seq`` up to which they are.
     """
 
     available: set[str]
@@ -103,7 +103,7 @@ class _Selection:
     blocked: set[str] = field(default_factory=set)
 
     def offer(self, command: ClaimedCommand) -> None:
-        """Select the command, or block its subject and the incidents that it touches for the commands behind it."""
+        """Select the command, or block its subject and the incidents that it touches for all later commands."""
         subjects = self.further.get(command.id, frozenset()) | {command.subject}
         if self._must_wait(command, subjects):
             self.blocked.add(command.subject)
@@ -114,7 +114,7 @@ class _Selection:
 
     def _must_wait(self, command: ClaimedCommand, subjects: Subjects) -> bool:
         if command.id not in self.further and _touches_more(command):
-            # It was read as an earlier command of another one. What it touches is resolved when its subject is claimed.
+            # It was read because it precedes another command. What it touches is found when its own subject is claimed.
             return True
         if any(
             subject not in self.available
@@ -142,7 +142,7 @@ def _is_of(kind: SubjectKind, text: str) -> bool:
 
 
 def _truncated_at(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Return the last ``seq`` of the subjects whose limit was reached: more commands may wait behind it."""
+    """Return the last ``seq`` of each subject whose limit was reached: more commands may be waiting behind it."""
     counts = Counter(command.subject for command in commands)
     return {
         subject: last for subject, last in last_by_subject(commands).items() if counts[subject] >= _limit_of(subject)
@@ -177,7 +177,7 @@ def _touches_more(command: ClaimedCommand) -> bool:
 
 
 def _further_subjects(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[UUID, Subjects]:
-    """Return the further subjects of each command that may touch more than its own."""
+    """Return, by command id, the other subjects of each command that may touch more than its own."""
     touching = [command for command in commands if _touches_more(command)]
     if not touching:
         return {}
@@ -202,7 +202,7 @@ def _named_subjects(command: ClaimedCommand) -> Subjects:
 
 
 class _IncidentSearch(NamedTuple):
-    """How a command finds open incidents of its organization: by deduplication key, or all those of a rule."""
+    """A search for open incidents in a command's organization: the one with a deduplication key, or all of a rule's."""
 
     organization_id: int | None
     rule_id: int | None
@@ -215,7 +215,7 @@ def _search_of(command: ClaimedCommand) -> _IncidentSearch:
 
 
 def _key_of(command: ClaimedCommand) -> str | None:
-    """Return the key by which a command finds its incident: in its reference, or that of the incident to open."""
+    """Return the key by which a command finds an incident: from its incident reference or its ``dedup_key``."""
     if Touch.INCIDENT_OF_KEY not in _also(command):
         return None
     named, opened = command.payload.get("incident", ""), command.payload.get("dedup_key")
@@ -258,14 +258,17 @@ CROSS JOIN LATERAL (
 
 
 class _Touching(NamedTuple):
-    """The waiting commands of other subjects that touch an incident, and the rule that opened it, if one did."""
+    """The waiting commands of other subjects that touch an incident, and the rule, if any, that opened the incident."""
 
     rule_id: int | None
     seqs: Sequence[int]
 
 
 def _touching_from_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, _Touching]:
-    """Find, by incident subject, the commands that name its key in the organization's subject or observe its rule."""
+    """Return, by incident subject, the waiting commands of other subjects that touch the incident.
+
+    They name the incident's key in the organization's subject, or observe a value for the incident's rule.
+    """
     incidents = {
         text: subject
         for text in sorted({command.subject for command in commands})
@@ -311,7 +314,7 @@ CROSS JOIN LATERAL (
 
 
 def _rules_of_reopened(commands: Iterable[ClaimedCommand], touching: Mapping[str, _Touching]) -> dict[UUID, Subjects]:
-    """Return the subject of the rule for each command that reopens an incident which a rule had opened."""
+    """Return the rule's subject for each command that reopens an incident opened by a rule."""
     return {
         command.id: frozenset({str(Subject.rule(known.rule_id))})
         for command in commands

@@ -32,7 +32,7 @@ _COMMAND_LANES: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
     """Apply commands until SIGTERM, and return the exit code.
 
-    The process exits by itself after ``patience_seconds`` without progress while work is waiting, see
+    The process exits by itself if work is waiting but nothing progresses for ``patience_seconds``; see
     :mod:`workers.apply.watchdog`.
     """
     app = make_app(settings)
@@ -72,7 +72,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
 
 @dataclass(slots=True)
 class _Child:
-    """The collaborators of the child process, made after the fork."""
+    """The objects that the child process works with, made after the fork."""
 
     settings: WorkerSettings
     app: Celery
@@ -102,7 +102,7 @@ class _Child:
         return cls(settings, app, hints, applier, wakeups, heartbeat)
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
-        """Handle a hint of a lane: mark its canaries as seen, and apply the commands that are waiting."""
+        """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands."""
         if canaries := Canary.from_subjects(lane, hint.subjects):
             with self.applier.autocommit_engine.connect() as autocommit:
                 mark_canaries_seen(autocommit, canaries, worker=self.applier.worker)
@@ -119,7 +119,7 @@ class _Child:
 def _make_watchdog(
     settings: WorkerSettings, lanes: list[Lane], heartbeat: Heartbeat, patience_seconds: float
 ) -> Watchdog:
-    """Make the watchdog of the main process, with connections that the child does not share."""
+    """Make the main process's watchdog, with connections that the child does not share."""
     engine = make_engine(
         settings.database_url, application="tocsin-worker-watch", timeouts=WORKER_TIMEOUTS, pool_size=1
     )
@@ -131,7 +131,7 @@ def _make_watchdog(
 
 
 def _make_autocommit_engine(settings: WorkerSettings) -> Engine:
-    # A crash of PostgreSQL may lose the last commits. That is harmless: such a crash counts no attempt.
+    # If PostgreSQL crashes, the last commits may be lost. That is harmless: such a crash does not count as an attempt.
     engine = make_engine(
         settings.database_url,
         application="tocsin-worker-notes",

@@ -1,8 +1,8 @@
-"""Detect a stuck worker: it consumes no hint although its queues hold some, and work is waiting.
+"""Detection of a stuck worker: one that consumes no hints although its queues hold some and work is waiting.
 
-Its broker connection may be dead without an error, or its child process may hang. A worker is not stuck while the
-database or the broker is unavailable, while other workers apply the waiting commands, while the queues are empty, or
-while it is busy: the time limits of a task end a batch long before the watchdog (:mod:`tasks.watchdog`) acts.
+A stuck worker's broker connection may have died without an error, or its child process may hang. A worker is not stuck
+while the database or the broker is unavailable, while other workers apply the waiting commands, while the queues are
+empty, or while it is busy: a task's time limits end a batch long before the watchdog (:mod:`tasks.watchdog`) acts.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from workers.relay.sweeper import OVERDUE_SECONDS
 
 
 class Heartbeat:
-    """A counter of finished tasks in memory that the child process shares with the main process.
+    """A counter of finished tasks, in memory that the child process shares with the main process.
 
-    It must be made before the fork, and written by one child at a time.
+    It must be created before the fork, and only one child at a time may write to it.
 
     >>> heartbeat = Heartbeat()
     >>> heartbeat.beat()
@@ -51,7 +51,7 @@ _COUNTER: Final = struct.Struct("@Q")
 
 
 class StallDetector:
-    """Detects that work is waiting unclaimed while no task has finished since the last check."""
+    """A detector of stalls: work is waiting unclaimed, and no task has finished since the last check."""
 
     def __init__(self, heartbeat: Heartbeat, has_unclaimed_work: Callable[[], bool]) -> None:
         self._heartbeat = heartbeat
@@ -69,7 +69,7 @@ class StallDetector:
 
 
 def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
-    """Return whether work of these lanes is waiting that no worker has claimed, with hints on the lanes' queues.
+    """Return whether these lanes have waiting work that no worker has claimed, and hints on their queues.
 
     :raises Exception: if the database or the broker is unavailable.
     """

@@ -1,1 +1,1 @@
-"""One batch: its facts, the context of each command, and the changes to write."""
+"""A batch of commands: its facts, each command's context, and the changes to write."""

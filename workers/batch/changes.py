@@ -1,4 +1,4 @@
-"""The changes that a batch makes: handlers collect them, :mod:`workers.batch.write` writes them at once."""
+"""The changes that a batch makes. Handlers collect them, and :mod:`workers.batch.write` writes them all at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.batch.rule_facts import TriggerState
 
 
 class ArchivedGeneration(NamedTuple):
-    """The definition of an alert rule in a generation that has ended, for the incidents that it opened."""
+    """An alert rule's definition in a generation that has ended, kept for the incidents opened in that generation."""
 
     rule_id: int
     generation: int
@@ -29,7 +29,7 @@ class ArchivedGeneration(NamedTuple):
 
 
 class NewRuleActivity(NamedTuple):
-    """An entry of an alert rule's history."""
+    """A new entry in an alert rule's history."""
 
     rule_id: int
     user_id: int | None
@@ -39,10 +39,11 @@ class NewRuleActivity(NamedTuple):
 
 @dataclass(slots=True)
 class RuleChanges:
-    """The changes of alert rules.
+    """The changes to alert rules.
 
-    ``updated`` are the rules whose rows change, by id; ``purged`` are ids of rules whose rows are deleted.
-    ``environments`` are pairs of organization id and name. Snoozes are by rule id and user id (``None``: everyone's).
+    ``updated`` maps ids to the rules whose rows change, and ``purged`` holds the ids of rules whose rows are deleted.
+    ``environments`` holds pairs of organization id and name. Snoozes are keyed by rule id and user id, which is
+    ``None`` if the snooze is for everyone.
     """
 
     created: list[AlertRule] = field(default_factory=list)
@@ -56,7 +57,7 @@ class RuleChanges:
 
 
 class TriggerStateChange(NamedTuple):
-    """The new state of a trigger in an incident."""
+    """A trigger's new state in an incident."""
 
     incident_id: int
     trigger_id: int
@@ -65,9 +66,9 @@ class TriggerStateChange(NamedTuple):
 
 
 class NewObservation(NamedTuple):
-    """A recorded observation, the ``number``-th of its rule and project.
+    """An observation to record: the ``number``-th for its rule and project.
 
-    ``slot`` is its place in the ring of kept observations, ``result`` the JSON of what it caused.
+    ``slot`` is its place in the ring of kept observations, and ``result`` describes its effects in JSON.
     """
 
     rule_id: int
@@ -85,8 +86,8 @@ class NewObservation(NamedTuple):
 class ObservationChanges:
     """The changes that observations make.
 
-    ``progress`` is by rule id and project id, ``observations`` also by their slot in the ring of kept observations,
-    ``trigger_states`` by incident id and trigger id.
+    ``progress`` is keyed by rule id and project id, ``observations`` by rule id, project id and slot in the ring of
+    kept observations, and ``trigger_states`` by incident id and trigger id.
     """
 
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class ObservationChanges:
 
 
 class NewDecision(NamedTuple):
-    """A decision whether a channel notifies a person of an activity, and the rule that decided."""
+    """The decision on whether a person is notified of an activity through a channel, with the rule that decided it."""
 
     activity_id: int
     user_id: int
@@ -109,11 +110,11 @@ class NewDecision(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """The changes of a batch, in the order in which they were made.
+    """The changes that a batch makes, in the order in which they were made.
 
-    ``activities`` come with their notification UUIDs. ``seen``, ``subscribed`` and ``unsubscribed`` are by incident id
-    and user id. ``unsubscribed`` is written first and holds whoever unsubscribed at any time in the batch;
-    ``subscribed`` holds the new subscriptions at its end.
+    ``activities`` holds each activity with its notification UUID. ``seen``, ``subscribed`` and ``unsubscribed`` are
+    keyed by incident id and user id. ``unsubscribed``, which is written first, holds everyone who unsubscribed at any
+    time during the batch; ``subscribed`` holds the new subscriptions at the end of the batch.
     """
 
     opened: list[Incident] = field(default_factory=list)

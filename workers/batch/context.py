@@ -1,4 +1,4 @@
-"""The context of one command: the actor and the facts that its handler reads, and the changes that it makes.
+"""A command's context: the actor and the facts that the handler reads, and the changes that the handler makes.
 
 :mod:`workers.batch.write` writes the changes of a whole batch at once.
 """
@@ -43,7 +43,7 @@ from workers.follow_ups import make_follow_up
 
 
 class CommandResult(NamedTuple):
-    """The outcome of an applied command: an HTTP status and a JSON body, ``None`` for a response without one."""
+    """The result of an applied command: an HTTP status, and a JSON body or ``None`` for a response without a body."""
 
     status: int
     body: JSON = None
@@ -61,7 +61,7 @@ class ActivityFacts(TypedDict, total=False):
 
 @dataclass(slots=True)
 class CommandContext:
-    """The context in which a handler applies one command: its actor, the facts, and the changes of the batch."""
+    """The context in which a handler applies one command: its actor, the facts, and the batch's changes."""
 
     pending: PendingCommand[Command]
     facts: Facts
@@ -71,7 +71,7 @@ class CommandContext:
 
     @classmethod
     def authorize(cls, pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandContext:
-        """Make the context of a command, if its actor may still submit it: checks 3 and 7 to 9, on current facts.
+        """Make the context for a command if its actor may still submit it: checks 3 and 7 to 9, on current facts.
 
         :raises Refusal: if the credential, the organization, the scope or the feature no longer allows it.
         """
@@ -89,7 +89,7 @@ class CommandContext:
 
     @property
     def accepted_at(self) -> datetime:
-        """When the command was accepted."""
+        """The time at which the command was accepted."""
         return self.pending.row.accepted_at
 
     @property
@@ -103,7 +103,7 @@ class CommandContext:
         return self.facts.people[self.actor.user_id]
 
     def require_incident(self, reference: str) -> Incident:
-        """Return the incident of a reference: checks 10 and 11.
+        """Return the incident that the reference identifies, after checks 10 and 11.
 
         :raises NotFound: if the organization has no such incident.
         :raises Forbidden: if the actor has access to none of its projects.
@@ -115,7 +115,7 @@ class CommandContext:
         return incident
 
     def require_access(self, incident: Incident) -> None:
-        """Require access to one of the incident's projects: check 11.
+        """Require access to at least one of the incident's projects: check 11.
 
         :raises Forbidden: if the actor has access to none of them.
         """
@@ -124,16 +124,16 @@ class CommandContext:
         )
 
     def find_rule(self, rule_id: int) -> AlertRule | None:
-        """Return the live alert rule of the organization with this id."""
+        """Return the organization's live alert rule with this id, if there is one."""
         return self.facts.rules.find_rule(self.organization.id, rule_id)
 
     def can_read_rule(self, rule: AlertRule) -> bool:
-        """Return whether the actor has access to one of the rule's projects."""
+        """Return whether the actor has access to at least one of the rule's projects."""
         projects = (self.facts.projects[id_].facts for id_ in rule.projects)
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
-        """Require the version that the caller has read, if the request named one (If-Match).
+        """Require that ``version`` is the one that the caller has read, if the request names one in If-Match.
 
         :raises StaleVersion: if the resource has changed since.
         """
@@ -142,14 +142,14 @@ class CommandContext:
             raise StaleVersion
 
     def record_activity(self, incident: Incident, kind: ActivityType, **facts: Unpack[ActivityFacts]) -> Activity:
-        """Record an activity of the actor on the incident, which gets a new version."""
+        """Record an activity by the actor on the incident, and give the incident a new version."""
         at = incident.record_activity(accepted_at=self.accepted_at)
         return self.record_dated_activity(incident, at, kind, **facts)
 
     def record_dated_activity(
         self, incident: Incident, at: datetime, kind: ActivityType, **facts: Unpack[ActivityFacts]
     ) -> Activity:
-        """Record an activity with an explicit date, without a new version of the incident."""
+        """Record an activity with an explicit date. The incident keeps its version."""
         activity = Activity(
             id=self.facts.new_activity_ids.pop(),
             incident_id=incident.id,
@@ -165,7 +165,7 @@ class CommandContext:
         return activity
 
     def subscribe(self, incident: Incident, people: Iterable[int], reason: SubscriptionReason) -> None:
-        """Subscribe people to the incident. Those who are subscribed already keep their reason."""
+        """Subscribe people to the incident. Those who are already subscribed keep their reason."""
         for person in people:
             self.changes.subscribed.setdefault((incident.id, person), (reason, self.accepted_at))
             self.facts.subscriptions.add((incident.id, person))
@@ -193,7 +193,7 @@ class CommandContext:
         )
 
     def listed_incident_json(self, incident: Incident) -> JSON:
-        """Return the incident as a list item, which is rendered once for each state of the incident in the batch."""
+        """Return the incident as a list item, rendered only once for each state of the incident in the batch."""
         incident_rule = self._incident_rule(incident)
         rule_state = None if incident_rule is None else (incident_rule.snapshot.rule.version, incident_rule.is_snoozed)
         state = (incident.id, incident.version, rule_state)
@@ -212,7 +212,7 @@ class CommandContext:
     def emit(self, incident: Incident, event: Event) -> UUID:
         """Emit an event about an incident, numbered in the incident's own sequence, and return the event's id.
 
-        The event is committed with the changes of the batch.
+        The event is committed with the batch's changes.
         """
         self.changes.updated[incident.id] = incident
         return self._emit(
@@ -238,7 +238,7 @@ class CommandContext:
         )
 
     def follow_up(self, command: Command) -> None:
-        """Accept a command of the system that follows from this one, in the same transaction."""
+        """Add a system command that follows from this one to the ledger, in the same transaction."""
         self.changes.follow_ups.append(
             make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
         )

@@ -1,4 +1,4 @@
-"""The request for the facts of a batch: the ids and names to which its commands refer."""
+"""The request for a batch's facts: the ids and names to which its commands refer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class PendingCommand(Generic[C_co]):
 
     @property
     def organization_id(self) -> int:
-        """The organization that the command concerns; 0 if its row names none."""
+        """The id of the organization that the command concerns, or 0 if its row names none."""
         return self.row.organization_id or 0
 
 
 class InboxRequest(NamedTuple):
-    """Unread inbox items of one person in one organization: those of ``ids``, and all up to the id ``up_to``."""
+    """A request for a person's unread inbox items in an organization: those in ``ids``, and all up to ``up_to``."""
 
     user_id: int
     organization_id: int
@@ -45,13 +45,14 @@ class ObservedProject(NamedTuple):
 
 @dataclass(slots=True)
 class FactRequest:
-    """The facts to load for a batch.
+    """A request for the facts to load for a batch.
 
-    Pairs are (organization id, …): ``incidents`` with an identifier, ``dedup_keys`` with a key, ``project_slugs`` with
-    a slug, ``detailed_incidents`` with an incident reference (their viewers and subscribers are loaded). ``user_names``
-    are usernames and e-mail addresses in lower case; ``team_ids`` are loaded with their members, ``target_team_ids``
-    without. ``ending_rule_ids`` are the rules that may close their open incidents. ``action_recipients`` is true if the
-    actions of alert rules may fire. ``new_*_ids`` are numbers of ids to draw.
+    Each pair consists of an organization id and a second value: an identifier in ``incidents``, a key in
+    ``dedup_keys``, a slug in ``project_slugs``, and an incident reference in ``detailed_incidents``, whose viewers and
+    subscribers are loaded. ``user_names`` holds usernames and e-mail addresses in lower case. Teams in ``team_ids`` are
+    loaded with their members, those in ``target_team_ids`` without. ``ending_rule_ids`` holds the rules whose open
+    incidents may be closed. ``action_recipients`` is true if alert rules' actions may be triggered. ``new_*_ids`` are
+    the numbers of ids to draw.
     """
 
     token_ids: set[int] = field(default_factory=set)
@@ -77,7 +78,7 @@ class FactRequest:
     new_activity_ids: int = 0
 
     def add_command(self, row: ClaimedCommand) -> None:
-        """Request what every command needs: its credential, person and organization, and the id of one activity."""
+        """Request what every command needs: its credential, its person, its organization and one activity id."""
         self.organization_ids.add(row.organization_id or 0)
         self.new_activity_ids += 1
         if row.token_id is not None:
@@ -93,12 +94,12 @@ class FactRequest:
             self.dedup_keys.add((organization_id, key))
 
     def add_rule(self, rule_id: int) -> None:
-        """Request an alert rule. An id out of range names none, and PostgreSQL would reject it."""
+        """Request an alert rule, unless its id is out of range: PostgreSQL would reject it, and no rule has it."""
         if 0 < rule_id <= MAX_ID:
             self.rule_ids.add(rule_id)
 
     def add_mention(self, mention: str) -> None:
-        """Request the person or team that a mention or an owner names, if it names one."""
+        """Request the person or team, if any, that a mention or an owner names."""
         match mentions.parse_mention(mention):
             case mentions.MentionTarget(kind=mentions.MentionKind.USER, id=user_id):
                 self.user_ids.add(user_id)

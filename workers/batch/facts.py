@@ -1,7 +1,7 @@
-"""The facts that the commands of a batch are decided on.
+"""The facts on which a batch's commands are decided.
 
-They are loaded at once by :mod:`workers.batch.load` and kept current as handlers change them: a command finds what the
-earlier commands of its batch have done. Nothing here decides.
+:mod:`workers.batch.load` loads them all at once, and handlers keep them current, so that a command sees what the
+earlier commands of its batch have done. Nothing here makes a decision.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from workers.batch.rule_facts import RuleFacts
 
 @dataclass(frozen=True, slots=True)
 class TokenFacts:
-    """A credential in its current state; ``expired`` is judged by the database's clock."""
+    """A credential in its current state. ``expired`` is judged by the database's clock."""
 
     kind: CallerKind
     user_id: int | None
@@ -40,7 +40,11 @@ class TokenFacts:
 
 @dataclass(frozen=True, slots=True)
 class MemberFacts:
-    """A membership. ``teams`` are the active teams with an active membership, ``teams_ever`` all teams, ever."""
+    """A person's membership in an organization.
+
+    ``teams`` holds the active teams in which the person is an active member, ``teams_ever`` all teams that the person
+    ever belonged to.
+    """
 
     role: Role
     teams: frozenset[int]
@@ -49,7 +53,7 @@ class MemberFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
-    """A project: its facts for the policy, and its slug within its organization."""
+    """A project: the facts that the policy needs, and the slug within the organization."""
 
     facts: ProjectFacts
     organization_id: int
@@ -58,14 +62,14 @@ class LoadedProject:
 
 @dataclass(slots=True)
 class Facts:
-    """What is known while a batch is decided.
+    """The facts that are known while a batch is decided.
 
-    By id: ``tokens``, ``organizations``, ``people``, ``mentioned_teams``, ``projects``, ``comments``. By organization
-    id and a second key: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key`` (deduplication
-    key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is by username or e-mail address in lower case.
-    ``subscriptions`` are pairs of incident id and user id; ``seen`` lists viewers by incident id, the latest first;
-    ``unread`` holds ids of inbox items by user id and organization id. Handlers pop ``new_incident_ids`` and
-    ``new_activity_ids``.
+    Keyed by id: ``tokens``, ``organizations``, ``people``, ``mentioned_teams``, ``projects``, ``comments``. Keyed by
+    organization id and a second value: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key``
+    (deduplication key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is keyed by username and by e-mail address,
+    in lower case. ``subscriptions`` holds pairs of incident id and user id. ``seen`` lists each incident's viewers by
+    incident id, the latest first. ``unread`` holds the ids of inbox items by user id and organization id. Handlers pop
+    new ids from ``new_incident_ids`` and ``new_activity_ids``.
     """
 
     tokens: Mapping[int, TokenFacts]
@@ -111,7 +115,7 @@ class Facts:
         return None if key is None else self.open_incidents_by_key.get((organization_id, key))
 
     def find_active_project(self, organization_id: int, slug: str) -> LoadedProject | None:
-        """Return the active project with this slug."""
+        """Return the organization's active project with this slug, if there is one."""
         project = self.projects_by_slug.get((organization_id, slug))
         return project if project is not None and project.facts.active else None
 
@@ -122,7 +126,7 @@ class Facts:
         self.index_key(incident)
 
     def index_key(self, incident: Incident) -> None:
-        """Keep the index by deduplication key current: only open incidents are found by their key."""
+        """Update the incident's entry in the index by deduplication key, which holds only open incidents."""
         if incident.dedup_key is None:
             return
         key = (incident.organization_id, incident.dedup_key)
@@ -132,14 +136,14 @@ class Facts:
             del self.open_incidents_by_key[key]
 
     def other_holder_of_key(self, incident: Incident) -> Incident | None:
-        """Return the open incident that has the same deduplication key, if there is another one."""
+        """Return another open incident with the same deduplication key, if there is one."""
         if incident.dedup_key is None:
             return None
         holder = self.open_incidents_by_key.get((incident.organization_id, incident.dedup_key))
         return None if holder is incident else holder
 
     def open_incident_of_rule(self, rule: AlertRule, project_id: int) -> Incident | None:
-        """Return the latest open incident on the project that the rule opened in its current generation."""
+        """Return the latest open incident that the rule opened on the project in its current generation."""
         found = [
             each
             for each in self.incidents_by_rule.get(rule.id, ())
@@ -153,7 +157,7 @@ class Facts:
         return found if found is not None and found.incident_id == incident.id else None
 
     def record_seen(self, incident: Incident, person: Person, at: datetime) -> None:
-        """Record that the person has seen the incident, as its latest viewer."""
+        """Record the person as the incident's latest viewer."""
         others = [(each, when) for each, when in self.seen.get(incident.id, ()) if each.id != person.id]
         self.seen[incident.id] = [(person, at), *others]
 
@@ -162,9 +166,10 @@ class Facts:
         return sorted((self.projects[id_] for id_ in incident.projects), key=lambda project: project.slug)
 
     def open_identifiers_of_rule(self, rule: AlertRule) -> list[int]:
-        """Return the identifiers of the open incidents that the rule opened in its current generation, sorted.
+        """Return the sorted identifiers of the open incidents that the rule opened in its current generation.
 
-        What the batch has opened and closed is included. The rule must have been requested with its incidents.
+        Incidents that the batch has opened or closed are taken into account. The rule must have been requested with
+        its incidents.
         """
         in_batch = {each.identifier: each for each in self.incidents.values() if each.alert_rule_id == rule.id}
         generations = self.rules.open_incidents.get(rule.id, {}) | {
@@ -178,7 +183,7 @@ class Facts:
         )
 
     def last_generation_with_incident(self, rule_id: int) -> int | None:
-        """Return the last generation in which the rule opened an incident, ``None`` if it never did.
+        """Return the last generation in which the rule opened an incident, or ``None`` if it never did.
 
         The rule must have been requested with its incidents.
         """
@@ -187,13 +192,13 @@ class Facts:
         return max((each for each in generations if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
-        """Return the ids of the teams attached to any of the incident's projects, active or not."""
+        """Return the ids of the teams attached to any of the incident's projects, whether they are active or not."""
         return set(chain.from_iterable(project.facts.teams for project in self.projects_of(incident)))
 
 
 @dataclass(frozen=True, slots=True)
 class MentionFacts:
-    """The facts about mentions in one organization, as :mod:`models.incidents.mentions` reads them."""
+    """An organization's facts about mentions, in the form that :mod:`models.incidents.mentions` reads."""
 
     facts: Facts
     organization_id: int

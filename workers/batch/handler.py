@@ -1,4 +1,4 @@
-"""Command handlers, each with the facts it needs."""
+"""The class of command handlers, and the decorator that makes a function one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Command)
 
 @dataclass(frozen=True, slots=True)
 class CommandHandler(Generic[C]):
-    """The handler of a command: a function from facts to changes and events, and the facts to load for it."""
+    """A command's handler: a function from facts to changes and events, and the needs that say which facts to load."""
 
     command_class: type[C]
     needs: tuple[Need[C], ...]
@@ -25,7 +25,7 @@ class CommandHandler(Generic[C]):
 def handles(
     command_class: type[C], *needs: Need[C]
 ) -> Callable[[Callable[[C, CommandContext], CommandResult]], CommandHandler[C]]:
-    """Make a function the handler of a command. ``needs`` are the facts that the function reads from its context."""
+    """Return a decorator that makes a function the command's handler. ``needs`` cover the facts that it reads."""
 
     def decorate(apply: Callable[[C, CommandContext], CommandResult]) -> CommandHandler[C]:
         return CommandHandler(command_class, needs, apply)

@@ -1,4 +1,4 @@
-"""Load the facts of a batch: a few set-based queries, whatever the size of the batch."""
+"""Functions that load a batch's facts, with a few set-based queries whatever the batch's size."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ WHERE incident_id = ANY(%(incidents)s::bigint[]) AND user_id = ANY(%(users)s::bi
 
 
 def load_facts(connection: Connection, request: FactRequest) -> Facts:
-    """Load what a batch requested, and what follows from it: a rule's people and teams, for example.
+    """Load the facts that a batch requested and those that follow from them, such as a rule's people and teams.
 
-    Ids that follow are added to the request, which is of no use afterwards.
+    Ids that follow are added to the request, so it must not be used again.
     """
     tokens = _load_tokens(connection, request)
     incidents = _load_incidents(connection, request)
@@ -190,7 +190,7 @@ def _load_incidents(connection: Connection, request: FactRequest) -> list[Incide
         organizations, identifiers = _columns(request.incidents)
         rows = connection.exec_driver_sql(_INCIDENTS, {"organizations": organizations, "identifiers": identifiers})
         found.update((row.id, incident_from_row(row, projects=row.projects)) for row in rows)
-    # Reopening an incident depends on whether another one has its key by now.
+    # Whether an incident may be reopened depends on whether another one has its key by now.
     closed_keys = {
         (each.organization_id, each.dedup_key) for each in found.values() if each.dedup_key and not each.is_open
     }

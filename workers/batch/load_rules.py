@@ -1,4 +1,4 @@
-"""Load the facts about alert rules that a batch requested. Without a rule in the batch, no query is made."""
+"""Functions that load the requested facts about alert rules. A batch that needs no such facts makes no query."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ FROM unnest(%(ids)s::bigint[]) AS o(id)
 
 
 def load_rule_facts(connection: Connection, request: FactRequest, incidents: Collection[Incident]) -> RuleFacts:
-    """Load the requested rules, and those that opened the incidents.
+    """Load the requested rules and those that opened the incidents.
 
-    The people and teams that the rules refer to are added to the request.
+    The people and teams to which the rules refer are added to the request.
     """
     opened_by = {each.alert_rule_id for each in incidents if each.alert_rule_id is not None}
     ids = request.rule_ids | opened_by

@@ -1,4 +1,4 @@
-"""The facts that a handler can declare to need, each as a function that adds them to the request of the batch.
+"""The needs that a handler can declare. Each is a function that adds facts to the batch's request.
 
 The protocols name the fields that a need reads, so that the type checker compares a handler's command with its needs.
 """
@@ -18,7 +18,7 @@ from workers.batch.fact_request import FactRequest, InboxRequest, ObservedProjec
 C = TypeVar("C")
 
 Need = Callable[[FactRequest, PendingCommand[C]], None]
-"""Adds to the request what one command needs."""
+"""A function that adds to the request what one command needs."""
 
 
 # --- incidents -------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]
 
 
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Request the organization's last identifier, an incident id, and a second activity id, to open an incident."""
+    """Request what opening an incident takes: the last identifier, an incident id and a second activity id."""
     request.opening_organization_ids.add(pending.organization_id)
     request.new_incident_ids += 1
     request.new_activity_ids += 1
@@ -82,7 +82,7 @@ def mentions(request: FactRequest, pending: PendingCommand[_WithMentions]) -> No
 
 
 def inbox(request: FactRequest, pending: PendingCommand[ReadNotifications]) -> None:
-    """Request the person's unread inbox items, as far as the command selects them."""
+    """Request the person's unread inbox items that the command selects."""
     command, user_id = pending.command, pending.row.user_id
     if user_id is not None:
         request.inboxes.append(InboxRequest(user_id, pending.organization_id, command.ids or (), command.up_to or 0))
@@ -112,7 +112,7 @@ class _WithExcludedProjects(Protocol):
 
 
 def project(request: FactRequest, pending: PendingCommand[_WithProject]) -> None:
-    """Request the project that the command names, if it names one."""
+    """Request the project, if any, that the command names."""
     if pending.command.project is not None:
         request.project_slugs.add((pending.organization_id, pending.command.project))
 
@@ -123,7 +123,7 @@ def projects(request: FactRequest, pending: PendingCommand[_WithProjects]) -> No
 
 
 def project_of_path(request: FactRequest, pending: PendingCommand[_InProject]) -> None:
-    """Request the project of the endpoint's path, if the command was sent to a project's endpoint."""
+    """Request the project in the endpoint's path, if the command was sent to a project's endpoint."""
     if pending.command.in_project is not None:
         request.project_slugs.add((pending.organization_id, pending.command.in_project))
 
@@ -163,13 +163,13 @@ class _DefinesActions(Protocol):
 
 
 def rule(request: FactRequest, pending: PendingCommand[_OnRule]) -> None:
-    """Request the alert rule that the command names, if it names one, with its projects and snoozes."""
+    """Request the alert rule, if any, that the command names, with its projects and snoozes."""
     if pending.command.alert_rule is not None:
         request.add_rule(pending.command.alert_rule)
 
 
 def rule_count(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Request the number of live alert rules of the organization."""
+    """Request the number of the organization's live alert rules."""
     request.rule_count_organization_ids.add(pending.organization_id)
 
 
@@ -197,12 +197,12 @@ def incidents_of_rule(request: FactRequest, pending: PendingCommand[_OnExistingR
 
 
 def action_recipients(request: FactRequest, pending: PendingCommand[object]) -> None:  # noqa: ARG001
-    """Request the recipients of all actions of the batch's rules, and the states of triggers in their incidents."""
+    """Request the recipients of all actions of the batch's rules, and the trigger states in the rules' incidents."""
     request.action_recipients = True
 
 
 def rule_progress(request: FactRequest, pending: PendingCommand[ObserveMetric]) -> None:
-    """Request the progress of the observed rule, and its open incidents on the project."""
+    """Request the observed rule's progress, and its open incidents on the project."""
     request.observed_projects.append(
         ObservedProject(pending.organization_id, pending.command.alert_rule, pending.command.project)
     )

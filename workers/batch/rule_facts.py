@@ -1,4 +1,4 @@
-"""The facts about alert rules that a batch is decided on, kept current as handlers change them."""
+"""The facts about alert rules on which a batch is decided. Handlers keep them current."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from models.policy import TeamFacts
 
 
 class PastGeneration(NamedTuple):
-    """The definition of a rule in a generation that has ended."""
+    """A rule's definition in a generation that has ended."""
 
     definition: Definition
     date_modified: datetime
 
 
 class RuleTeam(NamedTuple):
-    """A team that an action of a rule notifies."""
+    """A team that a rule's action notifies."""
 
     slug: str
     facts: TeamFacts
 
 
 class TriggerState(NamedTuple):
-    """The state of a trigger in an incident."""
+    """A trigger's state in an incident."""
 
     label: str
     status: TriggerStatus
@@ -38,12 +38,13 @@ class TriggerState(NamedTuple):
 
 @dataclass(slots=True)
 class RuleFacts:
-    """The rules that a batch names, and those that opened its incidents.
+    """The facts about the rules that a batch names, and about those that opened its incidents.
 
-    By rule id: ``by_id``, ``snoozes``, and, for rules that may close their incidents, ``open_incidents`` (generations
-    by identifier) and ``last_generations_with_incident``. ``past_generations`` is by rule id and generation,
-    ``progress`` by rule id and project id, ``trigger_states`` by incident id and trigger id. ``rule_counts`` are
-    numbers of live rules by organization id. ``new_ids`` are popped for new rules, triggers and actions.
+    Keyed by rule id: ``by_id``, ``snoozes`` and, for rules whose open incidents may be closed, ``open_incidents``
+    (generations by identifier) and ``last_generations_with_incident``. ``past_generations`` is keyed by rule id and
+    generation, ``progress`` by rule id and project id, ``trigger_states`` by incident id, then by trigger id.
+    ``rule_counts`` holds the number of live rules by organization id. Ids for new rules, triggers and actions are
+    popped from ``new_ids``.
     """
 
     by_id: dict[int, AlertRule] = field(default_factory=dict)
@@ -63,12 +64,12 @@ class RuleFacts:
         return {id_: team.slug for id_, team in self.teams.items()}
 
     def find_rule(self, organization_id: int, id_: int) -> AlertRule | None:
-        """Return the live rule of the organization with this id."""
+        """Return the organization's live rule with this id, if there is one."""
         rule = self.by_id.get(id_)
         return rule if rule is not None and rule.organization_id == organization_id and rule.is_live else None
 
     def snapshot_for(self, incident: Incident) -> RuleSnapshot | None:
-        """Return the rule that opened the incident, as it was then; ``None`` if no rule did."""
+        """Return the rule that opened the incident, as it was then, or ``None`` if no rule did."""
         rule = self.by_id.get(incident.alert_rule_id or 0)
         if rule is None:
             return None
@@ -83,7 +84,7 @@ class RuleFacts:
         return Progress(rule.generation) if known is None else known.for_generation(rule.generation)
 
     def active_triggers_of(self, incident: Incident | None) -> ActiveTriggers:
-        """Return the triggers that are active in an open incident of a rule; none without an incident."""
+        """Return the triggers that are active in a rule's open incident, or no triggers if there is no incident."""
         if incident is None:
             return ActiveTriggers()
         states = self.trigger_states.get(incident.id, {}).items()
@@ -95,7 +96,7 @@ class RuleFacts:
         return any(state.label == CRITICAL for state in self.trigger_states.get(incident.id, {}).values())
 
     def snoozed_users(self, rule_id: int, at: datetime) -> set[int | None]:
-        """Return the users with a snooze of the rule in force; ``None`` stands for everyone."""
+        """Return the users for whom the rule is snoozed; ``None`` stands for everyone."""
         return {each.user_id for each in self.snoozes.get(rule_id, ()) if each.is_active(at)}
 
     def is_snoozed(self, rule_id: int, user_id: int | None, at: datetime) -> bool:
@@ -106,14 +107,14 @@ class RuleFacts:
         )
 
     def archive_generation(self, rule: AlertRule) -> None:
-        """Keep the rule's current definition as that of a past generation. Called before the rule is redefined."""
+        """Keep the rule's current definition as that of a past generation. Call this before the rule is redefined."""
         self.past_generations[rule.id, rule.generation] = PastGeneration(rule.definition, rule.date_modified)
 
     def snooze(self, snooze: Snooze) -> None:
-        """Add a snooze, in place of the same user's last one."""
+        """Add a snooze, replacing the same user's previous one."""
         self.unsnooze(snooze.rule_id, snooze.user_id)
         self.snoozes.setdefault(snooze.rule_id, []).append(snooze)
 
     def unsnooze(self, rule_id: int, user_id: int | None) -> None:
-        """Remove the snooze of a user, or (``None``) the one for everyone."""
+        """Remove a user's snooze or, if ``user_id`` is ``None``, the one for everyone."""
         self.snoozes[rule_id] = [each for each in self.snoozes.get(rule_id, ()) if each.user_id != user_id]

@@ -1,4 +1,4 @@
-"""Write the changes of a batch: one bulk statement per table."""
+"""Functions that write a batch's changes, with one bulk statement per table."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
-    """Write all changes of a batch in its transaction."""
-    # Rules first: a trigger copies facts of an incident's rule into the list projection as the incident is written.
+    """Write all of a batch's changes in the batch's transaction."""
+    # Rules first: when an incident is written, a database trigger copies its rule's facts into the list projection.
     write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
     insert_rows(connection, incidents, _INCIDENT_FIELDS, (_row(each, _INCIDENT_FIELDS) for each in changes.opened))
@@ -117,7 +117,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
 
 
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
-    """Return the entity's values by column. psycopg's binary parameters need plain integers, not enum members."""
+    """Return the entity's values by column. psycopg's binary parameters must be plain integers, not enum members."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
 

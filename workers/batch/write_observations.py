@@ -1,4 +1,4 @@
-"""Write what observations changed: the progress of rules, the kept observations, the states of triggers."""
+"""Functions that write what observations changed: rules' progress, kept observations and trigger states."""
 
 from __future__ import annotations
 

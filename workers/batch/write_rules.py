@@ -1,4 +1,4 @@
-"""Write the changes of alert rules: one bulk statement per table."""
+"""Functions that write the changes to alert rules, with one bulk statement per table."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ WHERE s.rule_id = w.rule_id AND s.user_id IS NOT DISTINCT FROM w.user_id
 
 
 def write_rules(connection: Connection, changes: RuleChanges) -> None:
-    """Write the changes of alert rules, in the batch's transaction."""
+    """Write the changes to alert rules, in the batch's transaction."""
     created = {rule.id for rule in changes.created}
     insert_rows(connection, alert_rules, _RULE_COLUMNS, (_row(rule, _RULE_COLUMNS) for rule in changes.created))
     _update_rules(connection, [rule for rule in changes.updated.values() if rule.id not in created])

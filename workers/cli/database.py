@@ -9,8 +9,8 @@ from pathlib import Path
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from models.database.diagnosis import explain_unusable_database
 from models.database.engine import make_engine
+from models.database.errors import explain_unusable_database
 from models.settings import DatabaseSettings
 from workers.cli.common import use_stack_environment
 from workers.cli.errors import CliError

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import ProgrammingError
 
-from models.database.engine import sqlstate
+from models.database.errors import sqlstate
 from tasks.log_config import configure_logging
 from tasks.settings import LogSettings
 from workers.cli.common import DataOption, JsonOption, print_json, print_line

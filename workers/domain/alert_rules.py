@@ -1,4 +1,4 @@
-"""Operations on alert rules that their handlers share: look-ups, definitions, new generations."""
+"""Operations on alert rules that several handlers share: look-ups, definitions, new generations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.batch.facts import LoadedProject
 
 
 def rule_error(message: str) -> InvalidFields:
-    """Return a refusal of the rule as a whole."""
+    """Return a refusal with an error about the rule as a whole."""
     return InvalidFields({RULE_OBJECT_ERRORS_KEY: [message]})
 
 
@@ -31,7 +31,7 @@ def rule_error(message: str) -> InvalidFields:
 
 
 def require_project(slug: str, context: CommandContext) -> LoadedProject:
-    """Return the project of the endpoint's path.
+    """Return the project in the endpoint's path.
 
     :raises NotFound: if there is no such project, or if it is not active.
     """
@@ -42,7 +42,7 @@ def require_project(slug: str, context: CommandContext) -> LoadedProject:
 
 
 def check_project_access(project: LoadedProject, context: CommandContext) -> None:
-    """Require access to the project of the endpoint's path: check 11.
+    """Require access to the project in the endpoint's path: check 11.
 
     :raises Forbidden: if the actor has no access to it.
     """
@@ -50,10 +50,10 @@ def check_project_access(project: LoadedProject, context: CommandContext) -> Non
 
 
 def require_rule(id_: int, context: CommandContext, *, in_project: str | None = None) -> AlertRule:
-    """Return the live rule with this id, of the organization or of the project in the endpoint's path.
+    """Return the live rule with this id, from the organization or from the project in the endpoint's path, if any.
 
-    :raises NotFound: if there is no such rule.
-    :raises Forbidden: if the actor has no access to that project or, without one, to any of the rule's projects.
+    :raises NotFound: if there is no such rule or no such active project.
+    :raises Forbidden: if the actor has no access to that project or, if none is given, to any of the rule's projects.
     """
     project = None if in_project is None else require_project(in_project, context)
     rule = context.facts.rules.find_rule(context.organization.id, id_)
@@ -67,7 +67,7 @@ def require_rule(id_: int, context: CommandContext, *, in_project: str | None = 
 
 
 def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
-    """Require access to one of the rule's projects: check 11.
+    """Require access to at least one of the rule's projects: check 11.
 
     :raises Forbidden: if the actor has access to none of them.
     """
@@ -88,7 +88,10 @@ def require_trigger(rule: AlertRule, id_: int) -> Trigger:
 
 
 def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
-    """Return the active projects to which the actor has access, up to the first other one, and the error about that."""
+    """Return the projects with these slugs and, for the first that is inactive or not accessible, an error.
+
+    That project and those after it are left out.
+    """
     projects: list[LoadedProject] = []
     for slug in slugs:
         project = context.facts.find_active_project(context.organization.id, slug)
@@ -104,7 +107,7 @@ def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[L
 
 
 def draft_of(definition: Definition) -> RuleDraft:
-    """Return the fields of an existing rule that must be consistent, in user-facing units."""
+    """Return those fields of an existing rule that must be consistent with each other, in user-facing units."""
     return RuleDraft(
         query_type=definition.query_type,
         dataset=Dataset(definition.dataset),
@@ -123,10 +126,10 @@ def draft_of(definition: Definition) -> RuleDraft:
 def build_trigger(
     spec: TriggerSpec | CreateTrigger, known: Trigger | None, draft: RuleDraft, context: CommandContext
 ) -> Trigger:
-    """Build a new trigger, or change a known one by the fields that were sent.
+    """Build a new trigger, or update a known one with the fields that were sent.
 
-    :raises Refusal: if an action's target or an excluded project does not exist or is out of reach, or if an action to
-        change is not one of the trigger's.
+    :raises Refusal: if an action's target or an excluded project does not exist or is not accessible, or if an action
+        to update does not belong to the trigger.
     """
     sent = spec.model_fields_set
     threshold = draft.stored_threshold(spec.alert_threshold)
@@ -159,7 +162,7 @@ def _actions(specs: Sequence[ActionSpec], current: Iterable[Action], context: Co
 def build_action(spec: ActionSpec, known: Action | None, context: CommandContext) -> Action:
     """Build a new action, or replace a known one.
 
-    :raises Refusal: if its target does not exist, or if the actor has no access to that team.
+    :raises Refusal: if the action's target does not exist, or is a team to which the actor has no access.
     """
     return Action(
         id=known.id if known else context.facts.rules.new_ids.pop(),
@@ -191,7 +194,7 @@ def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
 
 
 def check_thresholds(definition: Definition) -> None:
-    """Require thresholds that no value both breaches and resolves.
+    """Require thresholds with which no value can both fire and resolve a trigger.
 
     :raises InvalidFields: if a value could do both.
     """
@@ -203,7 +206,7 @@ def check_thresholds(definition: Definition) -> None:
 
 
 def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
-    """Start a new generation of the rule: archive the current one, and close the open incidents."""
+    """Start a new generation of the rule: archive the current generation and close the rule's open incidents."""
     archived = ArchivedGeneration(rule.id, rule.generation, rule.definition, rule.date_modified)
     context.changes.rules.archived_generations.append(archived)
     context.facts.rules.archive_generation(rule)
@@ -215,19 +218,19 @@ def redefine(rule: AlertRule, definition: Definition, context: CommandContext) -
 
 
 def amend(rule: AlertRule, definition: Definition, context: CommandContext) -> None:
-    """Change who is notified, in the same generation: open incidents stay open."""
+    """Change whom the rule notifies, within the same generation. Open incidents stay open."""
     rule.amend(definition, at=context.accepted_at)
     record_rule_activity(rule, RuleActivityType.UPDATED, context)
 
 
 def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
-    """Accept a command of the system to close each open incident of the rule."""
+    """Add to the ledger, for each of the rule's open incidents, a system command that closes it."""
     for identifier_ in context.facts.open_identifiers_of_rule(rule):
         context.follow_up(SetStatus(incident=str(identifier_), status=IncidentStatus.CLOSED, comment=AUTO_RESOLVED))
 
 
 def record_rule_activity(rule: AlertRule, kind: RuleActivityType, context: CommandContext) -> None:
-    """Add an entry of the actor to the rule's history."""
+    """Add an entry by the actor to the rule's history."""
     activity = NewRuleActivity(rule.id, context.actor.user_id, kind, context.accepted_at)
     context.changes.rules.activities.append(activity)
 

@@ -1,4 +1,4 @@
-"""Open incidents and change their status, for the handlers of people, services and rules alike."""
+"""Operations on incidents that several handlers share: open an incident, and change its status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.batch.facts import LoadedProject
 
 @dataclass(frozen=True, slots=True)
 class NewIncident:
-    """An incident to open. ``rule`` is the alert rule that opens it, if one does."""
+    """An incident to open. ``rule`` is the alert rule, if any, that opens it."""
 
     title: str
     projects: Sequence[LoadedProject]
@@ -30,7 +30,7 @@ class NewIncident:
 
 
 class StatusChange(NamedTuple):
-    """A change of status: its activity, its event, and both statuses."""
+    """A status change: its activity, its event, the old status and the new status."""
 
     activity_id: int
     event_id: UUID
@@ -41,7 +41,8 @@ class StatusChange(NamedTuple):
 def create_incident(new: NewIncident, context: CommandContext) -> Incident:
     """Open an incident with the organization's next identifier, and emit IncidentOpened.
 
-    Its activities date the detection at its start and the creation at the acceptance of the command.
+    Two activities are recorded: the detection, dated at the incident's start, and the creation, dated at the command's
+    acceptance, but not before the start.
     """
     organization_id, rule = context.organization.id, new.rule
     context.facts.last_identifiers[organization_id] += 1
@@ -82,9 +83,9 @@ def change_status(
     comment: str | None = None,
     closed_at: datetime | None = None,
 ) -> StatusChange:
-    """Change the status to another one, record the activity, and emit StatusChanged.
+    """Change the incident's status, record the activity, and emit StatusChanged.
 
-    ``closed_at`` dates a close; by default it is the date of the activity.
+    ``closed_at`` is the date of closing. By default, it is the activity's date.
     """
     at = incident.record_activity(accepted_at=context.accepted_at)
     old = incident.set_status(new, by=by, at=closed_at or at)

@@ -1,6 +1,6 @@
-"""Plan the deliveries of alert rule actions when an incident's status changes.
+"""Functions that plan the deliveries for alert rule actions when an incident's status changes.
 
-Snoozes are applied here and recorded as decisions. Access to the incident is checked when a delivery is sent.
+Snoozes are applied here and recorded as decisions. Access to the incident is not checked until a delivery is sent.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from workers.domain.incidents import StatusChange
 ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
 NO_ACCESS: Final = "no_access"
-"""Names of the rules that decide whether an action notifies a person."""
+"""The names of the rules that decide whether an action notifies a person."""
 
 
 def resolve_manual_close(incident: Incident, change: StatusChange, context: CommandContext) -> None:
-    """Resolve the triggers of an incident that was not closed by an observation, and plan every action of its rule.
+    """Resolve the triggers of an incident that no observation closed, and plan every action of its rule.
 
-    The actions are those of the generation that opened the incident.
+    The actions are those that the rule had in the generation that opened the incident.
     """
     rules = context.facts.rules
     snapshot = rules.snapshot_for(incident)
@@ -43,7 +43,7 @@ def resolve_manual_close(incident: Incident, change: StatusChange, context: Comm
 
 
 def set_trigger_state(incident: Incident, trigger_id: int, state: TriggerState, context: CommandContext) -> None:
-    """Set the state of a trigger in the incident, in the facts and in the changes."""
+    """Set a trigger's state in the incident, in both the facts and the changes."""
     context.facts.rules.trigger_states.setdefault(incident.id, {})[trigger_id] = state
     context.changes.observed.trigger_states[incident.id, trigger_id] = TriggerStateChange(
         incident.id, trigger_id, state, context.accepted_at
@@ -53,7 +53,7 @@ def set_trigger_state(incident: Incident, trigger_id: int, state: TriggerState, 
 def plan_deliveries(
     selection: ActionSelection, rule: AlertRule, incident: Incident, change: StatusChange, context: CommandContext
 ) -> None:
-    """Plan each selected action for each project of the incident. A person gets at most one e-mail per project."""
+    """Plan each selected action for each of the incident's projects. A person gets at most one e-mail per project."""
     plan = _DeliveryPlan(
         selection, rule, incident, change, context, context.facts.rules.snoozed_users(rule.id, context.accepted_at)
     )
@@ -67,7 +67,7 @@ def plan_deliveries(
 
 @dataclass(slots=True)
 class _DeliveryPlan:
-    """The deliveries of one status change. ``planned`` are pairs of project id and user id with an e-mail."""
+    """A plan for one status change. ``planned`` holds pairs of project id and user id whose e-mail has been decided."""
 
     selection: ActionSelection
     rule: AlertRule
@@ -127,7 +127,7 @@ class _DeliveryPlan:
 
 
 def _recipients(action: Action, context: CommandContext) -> Iterable[int]:
-    """Return the ids of the people whom an e-mail action notifies, as far as their accounts exist."""
+    """Return the ids of the people whom an e-mail action notifies, leaving out people without an account."""
     target = int(action.target)
     if action.target_type is TargetType.USER:
         return (target,) if target in context.facts.people else ()

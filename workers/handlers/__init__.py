@@ -1,4 +1,4 @@
-"""One handler per command: a plain function from facts to changes and events. It neither queries nor publishes."""
+"""The handlers, one per command: plain functions from facts to changes and events. They neither query nor publish."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ HANDLERS: Final[dict[str, CommandHandler[Any]]] = {
     for handler in vars(module).values()
     if isinstance(handler, CommandHandler)
 }
-"""The handler of every command, by the command's name on the wire."""
+"""The handler for every command, by the command's name on the wire."""
 
 
 def request_facts(batch: Iterable[PendingCommand[Command]]) -> FactRequest:
-    """Return the facts that the handlers of these commands need."""
+    """Return a request for the facts that these commands' handlers need."""
     request = FactRequest()
     for pending in batch:
         request.add_command(pending.row)

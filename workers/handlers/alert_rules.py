@@ -1,4 +1,4 @@
-"""Handlers of alert rules: create, update, delete."""
+"""Handlers that create, update and delete alert rules."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _BLANK: Final = Definition(
 
 
 class _References(NamedTuple):
-    """What a rule refers to: the ids of its projects, its owner, the slugs of its excluded projects."""
+    """A rule's references: the ids of its projects, its owner, and the slugs of its excluded projects."""
 
     projects: frozenset[int]
     owner: Owner
@@ -69,7 +69,7 @@ class _References(NamedTuple):
 def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
     """Create an alert rule.
 
-    :raises ListRefusal: if the organization has :data:`MAX_RULES` rules already.
+    :raises ListRefusal: if the organization already has :data:`MAX_RULES` rules.
     """
     references = _resolve_references(command, context, None)
     draft = _check_draft(command, context, None)
@@ -115,7 +115,7 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
     needs.excluded_projects,
 )
 def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
-    """Update an alert rule: a new generation of it, which closes its open incidents."""
+    """Update an alert rule: start a new generation of it and close its open incidents."""
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
     references = _resolve_references(command, context, rule)
@@ -133,7 +133,7 @@ def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
 def delete_rule(command: DeleteRule, context: CommandContext) -> CommandResult:
     """Delete an alert rule and close its open incidents.
 
-    A rule that never opened an incident is purged; of another, its incidents keep a snapshot.
+    A rule that never opened an incident is purged. The incidents of any other rule keep a snapshot of it.
     """
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
@@ -155,9 +155,9 @@ def delete_rule(command: DeleteRule, context: CommandContext) -> CommandResult:
 
 
 def _resolve_references(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> _References:
-    """Resolve what the command refers to; projects that it leaves out are those of the rule.
+    """Resolve the command's references. If the command names no projects, the rule keeps its current ones.
 
-    :raises Refusal: if something does not exist, or if the actor has no access to it.
+    :raises Refusal: if a reference does not exist or is not accessible to the actor.
     """
     errors: dict[str, JSON] = {}
     projects = frozenset[int]() if rule is None else rule.projects
@@ -192,9 +192,9 @@ def _add_environment(rule: AlertRule, context: CommandContext) -> None:
 
 
 def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> RuleDraft:
-    """Return the consistent fields of the rule as the command leaves them.
+    """Return the rule's interdependent fields as the command leaves them.
 
-    :raises InvalidFields: if they are not consistent, or if the organization's plan does not include the dataset.
+    :raises InvalidFields: if the fields are inconsistent, or if the organization's plan does not include the dataset.
     """
     draft = command.apply_to(RuleDraft() if rule is None else draft_of(rule.definition))
     is_generic = draft.dataset is Dataset.PERFORMANCEMETRICS
@@ -222,7 +222,7 @@ def _definition(
         changes |= {"owner_user": references.owner.user, "owner_team": references.owner.team}
     if "excluded_projects" in sent:
         changes["excluded_projects"] = references.excluded
-    # As in Sentry's incident API, a blank description leaves the current one; null removes it.
+    # As in Sentry's incident API, a blank description leaves the current one unchanged, and null removes it.
     if "description" in sent and command.description != "":
         changes["description"] = command.description
     changes |= {

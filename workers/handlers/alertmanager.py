@@ -1,7 +1,7 @@
-"""Handler of Prometheus Alertmanager's notifications: the incident follows the state of its group of alerts.
+"""The handler for Prometheus Alertmanager's notifications: an incident follows the state of its alert group.
 
-A notification states the group's current state, so a repetition changes nothing and a lost one is made up for by the
-next.
+Each notification contains the group's current state, so a repeated one changes nothing, and the next one makes up for a
+lost one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from workers.domain.incidents import NewIncident, change_status, create_incident
 
 @handles(ReceiveAlerts, needs.new_incident, needs.incident_of_key, needs.project)
 def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandResult:
-    """Open the incident of the group, change its status or close it, unless it has the right status already."""
+    """Open the group's incident, change its status or close it, unless it already has the right status."""
     require_service(context.actor)
     is_firing = command.state is AlertState.FIRING
     projects = _projects(command, context) if is_firing else []
@@ -50,7 +50,7 @@ def _open(command: ReceiveAlerts, context: CommandContext, projects: list[Loaded
 
 
 def _projects(command: ReceiveAlerts, context: CommandContext) -> list[LoadedProject]:
-    """Return the project that the alerts name, if they name one. A service has access to every active project.
+    """Return the project, if any, that the alerts name. A service has access to every active project.
 
     :raises InvalidFields: if the organization has no such active project.
     """

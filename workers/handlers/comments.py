@@ -1,4 +1,4 @@
-"""Handlers of comments: post, edit, delete."""
+"""Handlers that post, edit and delete comments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers.batch.handler import handles
 
 @handles(PostComment, needs.incident, needs.mentions)
 def post_comment(command: PostComment, context: CommandContext) -> CommandResult:
-    """Add a comment, subscribe its author and the people mentioned, and emit CommentPosted and Mentioned."""
+    """Add a comment, subscribe its author and the people it mentions, and emit CommentPosted and Mentioned."""
     incident = context.require_incident(command.incident)
     author = context.author
     mentioned = _resolve(command.mentions, incident, context)
@@ -71,7 +71,7 @@ def delete_comment(command: DeleteComment, context: CommandContext) -> CommandRe
 
 
 def _own_comment(id_: int, incident: Incident, context: CommandContext) -> Activity:
-    """Return the comment.
+    """Return the incident's comment with this id.
 
     :raises NotFound: if the incident has no such comment, or if the actor is neither its author nor a superuser.
     """

@@ -1,4 +1,4 @@
-"""Handlers of incidents: open one, change its status, mark it as seen."""
+"""Handlers that open an incident, change its status and mark it as seen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_incident(command: OpenIncident, context: CommandContext) -> CommandResu
 
 @handles(SetStatus, needs.incident, needs.incident_details, needs.action_recipients)
 def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
-    """Close or reopen an incident, or change its severity; its current status is a no-op."""
+    """Close or reopen an incident, or change its severity. Setting its current status again changes nothing."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     new = IncidentStatus(command.status)
@@ -54,7 +54,7 @@ def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
     if new is not IncidentStatus.CLOSED and context.facts.other_holder_of_key(incident):
         raise Conflict("Another open incident has this one's dedupKey.")
 
-    # Without a person the actor is the system, which closes the incidents of a rule that was changed or deleted.
+    # An actor that is not a person is the system, which closes the incidents of a rule that was changed or deleted.
     by = StatusMethod.MANUAL if context.actor.is_person else StatusMethod.RULE_UPDATED
     change = change_status(incident, new, context, by=by, comment=command.comment)
     if context.actor.is_person:
@@ -67,7 +67,7 @@ def set_status(command: SetStatus, context: CommandContext) -> CommandResult:
 
 @handles(MarkSeen, needs.incident)
 def mark_seen(command: MarkSeen, context: CommandContext) -> CommandResult:
-    """Record that a person has seen the incident, if they are a member of one of its projects."""
+    """Record that a person has seen the incident, if the person is a member of one of its projects."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     person = context.author

@@ -1,4 +1,4 @@
-"""Handler of the inbox: mark items as read."""
+"""The handler for the inbox: it marks items as read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workers.batch.handler import handles
 
 @handles(ReadNotifications, needs.inbox)
 def read_notifications(command: ReadNotifications, context: CommandContext) -> CommandResult:
-    """Mark the person's unread items as read, by id or up to an id, and return how many there were."""
+    """Mark a person's unread items as read, by id or up to an id, and return the number of items."""
     unread = context.facts.unread[context.author.id, context.organization.id]
     selected = (
         unread & set(command.ids) if command.ids is not None else {id_ for id_ in unread if id_ <= (command.up_to or 0)}

@@ -1,4 +1,4 @@
-"""Handler of observations: evaluate a value, and open, change or close the incident of its rule accordingly."""
+"""The handler for observations: it evaluates a value, and opens, changes or closes the rule's incident accordingly."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from workers.domain.rule_actions import plan_deliveries, set_trigger_state
 
 @handles(ObserveMetric, needs.rule, needs.project, needs.rule_progress, needs.new_incident, needs.action_recipients)
 def observe_metric(command: ObserveMetric, context: CommandContext) -> CommandResult:
-    """Evaluate a value: 201 with the triggers that it fired and resolved, 200 if it was ignored."""
+    """Evaluate a value. Return 201 with the triggers that it fired and resolved, or 200 if it was ignored."""
     rule = _require_rule(command, context)
     project = _require_project(command, rule, context)
     observed = _Observed(command, rule, project, context)
     incident = context.facts.open_incident_of_rule(rule, project.facts.id)
     evaluation = observed.evaluate(incident)
     if evaluation.transitions:
-        # Its effects are the system's, whoever sent the value.
+        # The effects are attributed to the system, whoever sent the value.
         incident = _Observed(command, rule, project, context.as_system()).apply(evaluation.transitions, incident)
     observed.record(evaluation, incident)
     listed = None if incident is None else context.listed_incident_json(incident)
@@ -94,7 +94,7 @@ class _Observed:
         return evaluate(definition, progress, rules.active_triggers_of(incident), observation)
 
     def apply(self, transitions: Sequence[TriggerTransition], incident: Incident | None) -> Incident | None:
-        """Apply the transitions in order, then plan the actions of each incident; return the last incident."""
+        """Apply the transitions in order, then plan each incident's actions. Return the last incident."""
         changes: dict[int, list[StatusChange]] = {}
         for transition in transitions:
             if incident is None or not incident.is_open:
@@ -143,7 +143,7 @@ class _Observed:
             plan_deliveries(selection, self.rule, incident, last, self.context)
 
     def record(self, evaluation: Evaluation, incident: Incident | None) -> None:
-        """Record the rule's progress on the project, and what the value did."""
+        """Record the rule's progress on the project, and the value's effects."""
         rule_id, project_id, progress = self.rule.id, self.project.facts.id, evaluation.progress
         changes = self.context.changes.observed
         self.context.facts.rules.progress[rule_id, project_id] = progress

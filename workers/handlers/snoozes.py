@@ -1,4 +1,4 @@
-"""Handlers of snoozes: silence an alert rule, for a person or for everyone, and end that."""
+"""Handlers that snooze an alert rule, for a person or for everyone, and that end such a snooze."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workers.domain.alert_rules import check_project_access, check_rule_access, 
 
 @handles(SnoozeRule, needs.rule, needs.project_of_path)
 def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
-    """Snooze a rule for the author or for everyone. Each may have one snooze in force.
+    """Snooze a rule for the author or for everyone. Each of the two may have one snooze in force at a time.
 
-    :raises Gone: if there is one already.
+    :raises Gone: if there already is one.
     """
     rule, author = _require_rule(command, context), context.author
     user = author.id if command.target == "me" else None
@@ -35,7 +35,7 @@ def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
 
 @handles(UnsnoozeRule, needs.rule, needs.project_of_path)
 def unsnooze_rule(command: UnsnoozeRule, context: CommandContext) -> CommandResult:
-    """End the snoozes of a rule: the author's, the one for everyone, or both.
+    """End a rule's snoozes: the author's, the one for everyone, or both.
 
     :raises NotFound: if none of them is in force.
     """
@@ -68,7 +68,7 @@ def _require_rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -
 
 
 def _remove_snooze(rule: AlertRule, user: int | None, context: CommandContext) -> None:
-    """Remove the snooze of a user (``None``: of everyone), in force or expired."""
+    """Remove a user's snooze, or everyone's if ``user`` is ``None``, whether it is in force or has expired."""
     context.facts.rules.unsnooze(rule.id, user)
     context.changes.rules.snoozes.pop((rule.id, user), None)
     context.changes.rules.ended_snoozes.add((rule.id, user))

@@ -1,4 +1,4 @@
-"""Handlers of subscriptions to incidents."""
+"""Handlers that subscribe people to incidents and unsubscribe them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.batch.handler import handles
 
 @handles(Subscribe, needs.incident, needs.incident_details)
 def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
-    """Subscribe a person to an incident. A subscription that exists keeps its reason."""
+    """Subscribe a person to an incident. An existing subscription keeps its reason."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     if not context.is_subscribed(incident):
@@ -24,7 +24,7 @@ def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
 
 @handles(Unsubscribe, needs.incident, needs.incident_details)
 def unsubscribe(command: Unsubscribe, context: CommandContext) -> CommandResult:
-    """Unsubscribe a person from an incident; it succeeds without a subscription, too."""
+    """Unsubscribe a person from an incident. This succeeds even if the person is not subscribed."""
     incident = context.require_incident(command.incident)
     require_person(context.actor)
     if context.is_subscribed(incident):

@@ -1,6 +1,6 @@
-"""Handlers of single triggers and actions of an alert rule.
+"""Handlers for an alert rule's individual triggers and actions.
 
-A change of its triggers starts a new generation of the rule, which closes its open incidents. A change of its actions
+A change to a trigger starts a new generation of the rule and closes the rule's open incidents. A change to an action
 does not.
 """
 
@@ -89,7 +89,7 @@ def create_action(command: CreateAction, context: CommandContext) -> CommandResu
 
 @handles(UpdateAction, needs.rule, needs.new_rule_ids, needs.action_targets)
 def update_action(command: UpdateAction, context: CommandContext) -> CommandResult:
-    """Replace an action of a trigger."""
+    """Replace one of a trigger's actions."""
     rule = require_rule(command.alert_rule, context)
     trigger = require_trigger(rule, command.trigger)
     known = _require_action(trigger, command.id)
@@ -113,9 +113,9 @@ def _others(rule: AlertRule, trigger: Trigger) -> list[Trigger]:
 
 
 def _set_triggers(rule: AlertRule, triggers: list[Trigger], context: CommandContext) -> None:
-    """Start a generation of the rule with these triggers.
+    """Start a new generation of the rule with these triggers.
 
-    :raises Refusal: if two have the same label, or if a value could both fire and resolve one.
+    :raises Refusal: if two triggers have the same label, or if a value could both fire and resolve a trigger.
     """
     if len({trigger.label for trigger in triggers}) < len(triggers):
         raise ListRefusal("This label is already in use for this alert rule")

@@ -1,1 +1,1 @@
-"""The notifier: who is notified of an event, by which rule, through which channel."""
+"""The notifier, which decides who is notified of an event, by which rule and through which channel."""

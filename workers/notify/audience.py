@@ -1,4 +1,4 @@
-"""The audience of an event: a table of sources and reasons by event type. Pure functions."""
+"""An event's audience: a table of sources and reasons by event type. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 
 @dataclass(frozen=True, slots=True)
 class NotifiableEvent:
-    """What planning needs of an event: its actor, its activity, and the users and teams it mentions."""
+    """An event as planning needs it, with its actor, its activity, and the users and teams that it mentions."""
 
     event_id: UUID
     type: str
@@ -30,10 +30,10 @@ class NotifiableEvent:
 
 @dataclass(frozen=True, slots=True)
 class Audiences:
-    """The user ids that the sources of a batch draw from.
+    """The user ids from which the sources draw, for one batch.
 
-    ``subscribers`` maps an incident id to its subscribers, ``team_members`` an organization id and a team id to the
-    active users with an active membership of that team.
+    ``subscribers`` maps an incident id to the incident's subscribers. ``team_members`` maps an organization id and a
+    team id to the team's active members whose accounts are active.
     """
 
     subscribers: Mapping[int, Iterable[int]]
@@ -49,7 +49,7 @@ def mentioned_users(event: NotifiableEvent, _audiences: Audiences) -> Iterable[i
 
 
 def members_of_mentioned_teams(event: NotifiableEvent, audiences: Audiences) -> Iterator[int]:
-    """Yield the members of the mentioned teams, as far as these belong to the event's organization."""
+    """Yield the members of those mentioned teams that belong to the event's organization."""
     for team in event.mentioned_teams:
         yield from audiences.team_members.get((event.organization_id, team), ())
 
@@ -62,7 +62,7 @@ def subscribers(event: NotifiableEvent, audiences: Audiences) -> Iterable[int]:
 AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
     CommentPosted.type: {NotificationReason.SUBSCRIBED: subscribers},
     StatusChanged.type: {NotificationReason.SUBSCRIBED: subscribers},
-    # An edit is followed by a Mentioned event for those it mentions first; a deletion notifies nobody.
+    # After an edit, a Mentioned event follows for those mentioned for the first time. A deletion notifies nobody.
     CommentEdited.type: {},
     CommentDeleted.type: {},
     Mentioned.type: {
@@ -70,10 +70,10 @@ AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
         NotificationReason.TEAM_MENTION: members_of_mentioned_teams,
     },
 }
-"""The sources of each event type by the reason to notify; an event type without an entry notifies nobody."""
+"""The sources for each event type, by the reason to notify. An event type without an entry notifies nobody."""
 
 
 def find_recipients(event: NotifiableEvent, audiences: Audiences) -> dict[int, NotificationReason]:
-    """Return the user ids of the event's audience with their strongest reason, before any access check."""
+    """Return the event's audience, before any access check, as user ids with the strongest reason for each."""
     sources = AUDIENCES.get(event.type, {})
     return strongest_reasons({reason: source(event, audiences) for reason, source in sources.items()})

@@ -1,4 +1,4 @@
-"""The notifier: plans who is notified of each event, and works around events that cannot be planned."""
+"""The notifier, which plans who is notified of each event and works around events that cannot be planned."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SUBJECTS_PER_BATCH: Final = 100
 EVENTS_PER_SUBJECT: Final = 10
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120, 600)
-"""How long after the 1st, 2nd, … failure an event is planned again; the last delay repeats."""
+"""How many seconds after the 1st, 2nd, … failure an event is planned again. The last delay repeats."""
 
 log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """Plans waiting events, woken by the event bus, by Valkey and by polling. Any number may run."""
+    """A notifier, which plans waiting events when the event bus, Valkey or polling wakes it. Any number may run."""
 
     def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
-        """Configure the notifier; nothing connects yet."""
+        """Set up the notifier, without connecting to anything."""
         self._hints = HintPublisher(make_app(settings))
         self._woken = threading.Event()
         self._bus = EventBusListener(settings, self._woken)
@@ -55,7 +55,7 @@ class Notifier:
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Plan until ``stop`` is set; call ``ready`` once on start, whether or not the servers answer."""
+        """Plan until ``stop`` is set. Call ``ready`` once at the start, even if no server answers."""
         forwarding = threading.Thread(target=self._forward_wakeups, args=(stop,), name="wake-ups", daemon=True)
         with ExitStack() as cleanup:
             self._hints.start()
@@ -70,9 +70,9 @@ class Notifier:
             self._loop.run("notifier", self._wait, stop)
 
     def plan_batch(self) -> bool:
-        """Plan the next batch of events; return whether to continue with another one at once.
+        """Plan the next batch of events, and return whether to continue with another one at once.
 
-        :raises Exception: the database failed; nothing was planned.
+        :raises Exception: the database failed, and nothing was planned.
         """
         return self._loop.process_batch()
 
@@ -90,7 +90,7 @@ class Notifier:
             self._hints.publish(Lane.COMMANDS, subjects)
 
     def _plan_around_failures(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> Planned:
-        """Plan all activities at once; on an error plan each half alone, down to the activity that fails."""
+        """Plan all activities at once. After an error, plan each half on its own, down to the activity that fails."""
         events = [event for activity in activities for event in activity]
         try:
             with connection.begin_nested():
@@ -134,9 +134,9 @@ class Notifier:
 
 
 def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:
-    """Return the events without those of an activity that the limit per subject may have cut off.
+    """Return the events, leaving out those of an activity that the limit per subject may have cut off.
 
-    Such an activity waits for the next batch, with all its events. One that fills the limit alone is kept.
+    Such an activity waits for the next batch, with all its events. An activity that fills the limit alone is kept.
     """
     complete: list[WaitingEvent] = []
     for _, group in groupby(events, key=lambda event: (event.organization_id, event.subject)):

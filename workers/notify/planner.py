@@ -1,7 +1,8 @@
-"""Planning: turns a batch of events into notification decisions and inbox items, in one transaction.
+"""The planner, which turns a batch of events into notification decisions and inbox items, in one transaction.
 
-Everyone in the audience of an activity gets one decision, and one inbox item if they are to be notified. Planning an
-activity again changes nothing, except that a stronger reason replaces a weaker one on an unread item.
+Everyone in an activity's audience gets one decision, and one inbox item if they are to be notified. Planning an
+activity again changes nothing, except that a stronger reason replaces a weaker one in the decision and on an unread
+item.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from workers.notify.queries import IncidentFacts, load_audiences, load_incidents
 
 
 class RecipientDecision(NamedTuple):
-    """The decision about one user. ``event`` is the first event of the activity: the one the inbox item refers to."""
+    """The decision about one user. ``event`` is the activity's first event, to which the inbox item refers."""
 
     event: NotifiableEvent
     user_id: int
@@ -37,7 +38,7 @@ class RecipientDecision(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """The number of decisions written, and the subjects of follow-up commands, to be hinted at after the commit."""
+    """The number of decisions written, and the subjects of the follow-up commands to hint at after the commit."""
 
     decisions: int
     subjects: list[str]
@@ -49,7 +50,7 @@ NOTHING_PLANNED: Final = Planned(0, [])
 def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
     """Decide who is notified of the events, write decisions and inbox items, and mark the events as planned.
 
-    All of it happens in the caller's transaction.
+    Everything happens in the caller's transaction.
     """
     notifiable = [parsed for event in events if (parsed := parse_event(event))]
     incidents = load_incidents(connection, {event.incident_id for event in notifiable})
@@ -67,7 +68,7 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
-    """Return what planning needs of an event, or None unless a person caused it with an activity of an incident."""
+    """Return an event as planning needs it, or ``None`` if it is not about a person's activity on an incident."""
     body = json.loads(event.body)
     data = body["data"]
     actor = data.get("actor")
@@ -87,7 +88,7 @@ def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
 
 
 def strongest(decided: Iterable[RecipientDecision]) -> list[RecipientDecision]:
-    """Keep one decision per activity and user: the one with the strongest rule, the first among equals."""
+    """Return one decision per activity and user: the one with the strongest rule, or the first of several equals."""
     kept: dict[tuple[int, int], RecipientDecision] = {}
     for each in decided:
         key = (each.event.activity_id, each.user_id)
@@ -101,7 +102,7 @@ _STRENGTH: Final = {reason: rank for rank, reason in enumerate(_BY_STRENGTH, sta
 
 
 def _strength(rule: str) -> int:
-    """Return the rank of a reason from 1, the weakest; suppression rules rank below every reason."""
+    """Return a rule's rank: from 1, the weakest, for a reason to notify, and 0 for a suppression rule."""
     return _STRENGTH.get(rule, 0)
 
 
@@ -198,7 +199,7 @@ def _retract(connection: Connection, deleted: list[int | None]) -> None:
 def unsubscribe_commands(
     decided: Iterable[RecipientDecision], incidents: dict[int, IncidentFacts], audiences: Audiences
 ) -> list[NewCommand]:
-    """Return a command per subscriber who has lost access to an incident, to unsubscribe them from it."""
+    """Return commands that unsubscribe each subscriber who has lost access to an incident."""
     without_access = {
         (each.event.incident_id, each.user_id): each.event.trace for each in decided if each.decision.rule == NO_ACCESS
     }
@@ -216,7 +217,10 @@ def _unsubscribe(incident: IncidentFacts, user_id: int, trace: Trace) -> NewComm
 
 
 def by_activity(events: Iterable[WaitingEvent]) -> list[list[WaitingEvent]]:
-    """Group the events by activity, in the order of each activity's first event; an event without one stays alone."""
+    """Group the events by activity, in the order of each activity's first event.
+
+    An event without an activity is a group of its own.
+    """
     groups: dict[int | UUID, list[WaitingEvent]] = {}
     for event in events:
         groups.setdefault(event.activity_id or event.id, []).append(event)

@@ -1,4 +1,4 @@
-"""Queries of the planner: a fixed number for a batch of any size."""
+"""The planner's queries: a fixed number per batch, whatever its size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Membership = tuple[int, int]
 
 
 def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
-    """Return the incidents by id, with their organization and their projects; deleted ones are missing."""
+    """Return the incidents by id, each with its organization and its projects. Deleted incidents are missing."""
     projects: dict[int, list[ProjectFacts]] = defaultdict(list)
     for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}).all():
         projects[row.incident_id].append(project_facts(row))
@@ -40,7 +40,7 @@ def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, In
 
 
 def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) -> Audiences:
-    """Return the subscribers of the events' incidents and the members of the teams they mention."""
+    """Return the subscribers of the events' incidents and the members of the teams that the events mention."""
     subscribers: dict[int, list[int]] = defaultdict(list)
     incidents = list({event.incident_id for event in events})
     for row in connection.exec_driver_sql(_SUBSCRIBERS, {"incidents": incidents}).all():
@@ -53,7 +53,7 @@ def load_audiences(connection: Connection, events: Collection[NotifiableEvent]) 
 
 
 def load_people(connection: Connection, memberships: Iterable[Membership]) -> dict[Membership, Actor]:
-    """Return the actors of the memberships; users without an account are missing.
+    """Return an actor for each membership. Users without an account are missing.
 
     A user who is inactive or not a member of the organization has no role.
     """

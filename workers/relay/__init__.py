@@ -1,1 +1,1 @@
-"""The relay: publishes events and sweeps overdue commands."""
+"""The relay, which publishes events and hints at overdue commands."""

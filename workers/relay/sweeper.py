@@ -1,6 +1,6 @@
-"""The sweep: publishes hints for accepted commands that no worker has claimed, whatever became of their first hints.
+"""The sweeper, which hints at accepted commands that no worker has claimed, whatever became of earlier hints.
 
-It also sends canaries, which prove that a worker consumes each queue, and deletes expired rows.
+It also sends canaries, which show whether a worker consumes each queue, and deletes expired rows.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from tasks.broker.hint_publisher import HintPublisher
 from workers.runtime.polling import POLL_SECONDS, run_polling_loop
 
 OVERDUE_SECONDS: Final = 3.0
-"""How long an accepted command may wait before it counts as overdue."""
+"""How many seconds an accepted command may wait before it counts as overdue."""
 
 HINT_INTERVAL_SECONDS: Final = 2.0
-"""How long after a hint the sweep does not hint at the same subject again."""
+"""How many seconds pass before the sweeper hints at the same subject again."""
 
 CANARY_SECONDS: Final = 30.0
-"""How often each queue gets a canary."""
+"""How many seconds pass between two canaries on a queue."""
 
 PRUNE_SECONDS: Final = 60.0
 MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
 
 SHARE_OF_TIME: Final = 0.1
-"""The fraction of the time that sweeps may take: with a long backlog they run less often."""
+"""The fraction of the time that sweeps may take. With a long backlog, they run less often."""
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """Hints at overdue subjects about every half second, sends canaries, and deletes expired rows every minute.
+    """A sweeper, which hints at overdue subjects about twice a second, sends canaries, and prunes rows every minute.
 
-    Every relay runs one; an advisory lock lets one of them sweep at a time.
+    Every relay runs one, but an advisory lock lets only one of them sweep at a time.
     """
 
     def __init__(self, engine: Engine, hints: HintPublisher) -> None:
@@ -56,7 +56,7 @@ class Sweeper:
         run_polling_loop("sweep", self._run_once, lambda _: stop.wait(self._pause_seconds), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
-        """Publish hints for the next overdue subjects and return these; none while another relay sweeps."""
+        """Publish hints for the next overdue subjects, and return those subjects: none while another relay sweeps."""
         with self._engine.begin() as connection:
             overdue = (
                 backlog.find_overdue_subjects(connection, older_than=OVERDUE_SECONDS, after=self._after)
@@ -73,7 +73,7 @@ class Sweeper:
         return hinted
 
     def send_canaries(self) -> list[canary.Canary]:
-        """Send the canaries that are due and return them; none while another relay sweeps."""
+        """Send the canaries that are due, and return them: none while another relay sweeps."""
         with self._engine.begin() as connection:
             locked = _try_lock_sweep(connection)
             sent = canary.insert_due_canaries(connection, every_seconds=CANARY_SECONDS) if locked else []
@@ -82,9 +82,9 @@ class Sweeper:
         return sent
 
     def prune(self) -> int:
-        """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys; return the number of keys.
+        """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys. Return the number of those keys.
 
-        It deletes nothing while another relay sweeps.
+        While another relay sweeps, nothing is deleted.
         """
         with self._engine.begin() as connection:
             if not _try_lock_sweep(connection):
@@ -96,7 +96,7 @@ class Sweeper:
         started = time.monotonic()
         self.sweep()
         self.send_canaries()
-        # After a full batch of keys there are more: the next round continues.
+        # A full batch of keys means that there may be more, so the next round continues.
         if started >= self._prune_at and self.prune() < MAX_PRUNED_KEYS:
             self._prune_at = started + PRUNE_SECONDS
         self._pause_seconds = max(POLL_SECONDS, (time.monotonic() - started) / SHARE_OF_TIME)
@@ -111,5 +111,5 @@ class Sweeper:
 
 
 def _try_lock_sweep(connection: Connection) -> bool:
-    """Try to become the one relay that sweeps until this transaction ends."""
+    """Try to become the only relay that sweeps until this transaction ends, and return whether that succeeded."""
     return bool(connection.exec_driver_sql("SELECT pg_try_advisory_xact_lock(hashtextextended('sweep', 0))").scalar())

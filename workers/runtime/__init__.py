@@ -1,1 +1,1 @@
-"""Building blocks of long-running processes: polling, claiming events, deferral, readiness, imports."""
+"""Building blocks for long-running processes: polling, claiming events, deferral, readiness, imports."""

@@ -1,4 +1,4 @@
-"""Rows that could not be processed: they stay in their table and are retried at growing intervals."""
+"""Deferral of rows that could not be processed: they stay in their table and are retried at growing intervals."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Final
 from uuid import UUID
 
 FORGET_SECONDS: Final = 1200
-"""How long after its retry was due an entry is kept; by then another process has handled the row."""
+"""How many seconds an entry is kept after its retry was due. By then, another process has handled the row."""
 
 
 class DeferredRows:
-    """Remembers, in this process only, which rows to leave out until their delay has passed.
+    """The rows to leave out until their delay has passed, remembered in this process only.
 
-    Nothing is lost with the process: the next one retries every row at once.
+    Nothing is lost when the process ends: the next process retries every row at once.
     """
 
     def __init__(self, delays_seconds: Sequence[float]) -> None:
-        """Set the delays after the 1st, 2nd, … failure; the last one repeats."""
+        """Set the delays after the 1st, 2nd, … failure. The last delay repeats."""
         self._delays_seconds = delays_seconds
         self._rows: dict[UUID, tuple[int, float]] = {}
 
@@ -30,7 +30,7 @@ class DeferredRows:
         return self._rows.get(row, (0, 0.0))[0]
 
     def defer(self, row: UUID) -> float:
-        """Leave the row out for a while; return for how many seconds."""
+        """Leave the row out for a while, and return the number of seconds."""
         failures = self.failures(row)
         delay = self._delays_seconds[min(failures, len(self._delays_seconds) - 1)]
         self._rows[row] = (failures + 1, time.monotonic() + delay)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Suspend the garbage collector while modules are imported inside the block.
+    """Suspend garbage collection while the block imports modules.
 
     Module-level objects live as long as the process, so they are also excluded from all later collections.
     """

@@ -1,4 +1,4 @@
-"""The loop that relay and notifier share: claim waiting events, process them in order, defer failures, poll again."""
+"""The loop that the relay and the notifier share: it claims waiting events and processes them in order."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ log = structlog.get_logger(__name__)
 
 
 def do_nothing() -> None:
-    """The default for :attr:`ProcessedBatch.after_commit`."""
+    """Do nothing: this is the default for :attr:`ProcessedBatch.after_commit`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessedBatch:
-    """What became of a batch: ``counts`` for its log line, and what to do once its transaction is committed."""
+    """The result of a batch: ``counts`` for its log line, and a function to call once its transaction is committed."""
 
     counts: Mapping[str, int]
     after_commit: Callable[[], None] = do_nothing
 
 
 ProcessBatch = Callable[[Connection, Sequence[WaitingEvent]], ProcessedBatch]
-"""Processes a batch inside its transaction, marks the events that are done, and puts those that failed into the
-deferred rows."""
+"""A function that processes a batch inside its transaction, marks the events that are done, and defers those that
+failed."""
 
 
 class OutboxLoop:
-    """Processes the events that wait for one stage in batches, one transaction each, every subject in order.
+    """A loop that processes a stage's waiting events in batches, each in its own transaction, every subject in order.
 
-    The advisory locks of the claimed subjects last until the batch is committed, so any number of processes may work on
-    a stage. A batch begins after the subject where the previous one ended: a subject with many events cannot starve the
-    others.
+    The advisory locks on the claimed subjects last until the batch is committed, so any number of processes may work on
+    a stage. A batch begins after the subject where the previous one ended, so that a subject with many events cannot
+    starve the others.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OutboxLoop:
         events_per_subject: int,
         log_event: str,
     ) -> None:
-        """Configure the loop; ``log_event`` names the log line that each batch with events writes."""
+        """Set up the loop. ``log_event`` names the log line that is written for each batch with events."""
         self._engine = engine
         self._stage = stage
         self._process = process
@@ -65,13 +65,13 @@ class OutboxLoop:
         self._after = BEFORE_FIRST_SUBJECT
 
     def run(self, name: str, wait: Callable[[float], object], stop: threading.Event) -> None:
-        """Process batches until ``stop`` is set; when none waits, ``wait`` for a wake-up, at most the given seconds."""
+        """Process batches until ``stop`` is set. When no event waits, call ``wait`` with the maximum of seconds."""
         run_polling_loop(name, self.process_batch, wait, stop)
 
     def process_batch(self) -> bool:
-        """Process the next batch; return whether to continue with another one at once.
+        """Process the next batch, and return whether to continue with another one at once.
 
-        :raises Exception: the database failed, or processing did; then nothing of the batch is marked.
+        :raises Exception: the database or the processing failed, and no event of the batch was marked.
         """
         started = time.perf_counter()
         after, self._after = self._after, BEFORE_FIRST_SUBJECT
@@ -94,5 +94,5 @@ class OutboxLoop:
                 ms=round((time.perf_counter() - started) * 1000, 1),
                 request_ids=request_ids(event.request_id for event in events),
             )
-        # After the last subject, events may wait again on the first ones.
+        # After the last subject, events may again be waiting for the first ones.
         return bool(events) or after != BEFORE_FIRST_SUBJECT

@@ -11,10 +11,10 @@ import structlog
 from tasks.server_check import explain_refusal
 
 POLL_SECONDS: Final = 0.5
-"""How long a loop without work waits for a wake-up before it polls again."""
+"""How many seconds a loop without work waits for a wake-up before it polls again."""
 
 ERROR_DELAYS_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long a loop waits after the 1st, 2nd, … error in a row; the last delay repeats."""
+"""How many seconds a loop waits after the 1st, 2nd, … error in a row. The last delay repeats."""
 
 log = structlog.get_logger(__name__)
 
@@ -22,10 +22,10 @@ log = structlog.get_logger(__name__)
 def run_polling_loop(
     name: str, poll: Callable[[], bool], wait: Callable[[float], object], stop: threading.Event
 ) -> None:
-    """Call ``poll`` until ``stop`` is set, and ``wait`` up to ``POLL_SECONDS`` whenever it found no work.
+    """Call ``poll`` until ``stop`` is set, and ``wait`` with ``POLL_SECONDS`` whenever ``poll`` has found no work.
 
-    An error is logged once per outage, and ``poll`` is called again after a delay: whatever it did not commit still
-    waits in its table.
+    After an error, which is logged once per outage, ``poll`` is called again after a delay. Whatever it did not commit
+    is still waiting in its table.
     """
     errors = 0
     while not stop.is_set():

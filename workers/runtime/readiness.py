@@ -1,4 +1,4 @@
-"""Readiness: how a process notifies the one that started it that it is ready for work."""
+"""Readiness: how a process tells its parent process that it is ready for work."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 import os
 
 VARIABLE = "READY_FD"
-"""The environment variable with the file descriptor of a pipe; without the TOCSIN_ prefix, because it is not a
-setting."""
+"""The environment variable with a pipe's file descriptor. It has no TOCSIN_ prefix, because it is not a setting."""
 
 
 def announce_ready() -> None:
-    """Write ``ready`` to the pipe that the parent process passed, once; without a pipe, do nothing."""
+    """Write ``ready``, once, to the pipe that the parent process passed. Without a pipe, do nothing."""
     descriptor = os.environ.pop(VARIABLE, "")
     if descriptor.isdecimal():
         with contextlib.suppress(OSError), os.fdopen(int(descriptor), "wb") as pipe:

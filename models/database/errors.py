@@ -1,0 +1,58 @@
+"""Database errors: those that a retry may resolve, and explanations of those that only an operator can."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import psycopg
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+TRANSIENT_CLASSES: Final = ("08", "53", "57P")
+"""SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
+
+TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
+
+NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
+
+_UNDEFINED_TABLE: Final = "42P01"
+
+# libpq does not report an SQLSTATE for a failed connection attempt, so the message text is matched. Errors that are not
+# listed here, such as "the database system is starting up" or "too many clients already", may be temporary.
+_LOGIN_REFUSED: Final = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects"
+    r"|(?:role|database) \".*\" does not exist|is not permitted to log in|permission denied for database"
+    r"|no such (?:user|database)"  # PgBouncer
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return True
+        state = sqlstate(error)
+        if state is None:
+            return isinstance(error, (OperationalError, InterfaceError))
+        return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
+    return isinstance(error, (psycopg.OperationalError, ConnectionError, TimeoutError))
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of a database error, or ``None`` if the server did not send one."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def explain_unusable_database(error: DBAPIError) -> str | None:
+    """Explain a refused login, an unknown database or a missing schema. Return ``None`` for any other error."""
+    if sqlstate(error) == _UNDEFINED_TABLE:
+        return NO_SCHEMA
+    if isinstance(error, OperationalError):
+        for line in str(error.orig).splitlines():
+            if _LOGIN_REFUSED.search(line):
+                return f"the database refuses the login ({line.rpartition('FATAL:')[2].strip()}): correct DATABASE_URL"
+    return None
