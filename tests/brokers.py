@@ -21,7 +21,7 @@ from tests.rabbitmq import RabbitMQ
 from workers.stack.valkey import Valkey
 
 BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
-"""Both brokers, as ``params`` of a fixture. All RabbitMQ tests run in one process and share its node."""
+"""Both brokers, as ``params`` for a fixture. All RabbitMQ tests run in one process and share its node."""
 
 QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}
 """Arguments for a queue that survives a SIGKILL of RabbitMQ. Valkey ignores them."""
@@ -31,7 +31,7 @@ UNREACHABLE_BROKER: Final = "redis+socket:///nowhere/valkey.sock"
 
 
 def broker_params(*, valkey_group: str) -> list[Any]:
-    """Return both brokers as ``params`` of a fixture; the Valkey variant runs in the xdist group `valkey_group`."""
+    """Return both brokers as ``params`` for a fixture. The Valkey variant runs in the xdist group `valkey_group`."""
     return [pytest.param("valkey", marks=pytest.mark.xdist_group(valkey_group)), BROKER_PARAMS[1]]
 
 
@@ -41,7 +41,7 @@ def broker_settings(broker_url: str, **variables: str) -> BrokerSettings:
 
 
 class ReceivedMessage(NamedTuple):
-    """A message consumed from a queue; ``payload`` is its decoded JSON body."""
+    """A message consumed from a queue; ``payload`` is the decoded JSON body."""
 
     payload: Any
     content_type: str
@@ -66,11 +66,11 @@ class Broker(ABC):
 
     @abstractmethod
     def receive_all(self, queue: str) -> list[ReceivedMessage]:
-        """Consume all messages of a queue, oldest first; return an empty list if there is no such queue."""
+        """Consume all messages of a queue, oldest first; return an empty list if the queue does not exist."""
 
     @abstractmethod
     def depth(self, queue: str) -> int:
-        """Return the number of messages in a queue; 0 if there is no such queue."""
+        """Return the number of messages in a queue, or 0 if the queue does not exist."""
 
     @abstractmethod
     def parked_count(self) -> int:

@@ -120,7 +120,7 @@ class BackgroundTasks:
 
 @pytest.fixture(scope="session")
 def background() -> Iterator[BackgroundTasks]:
-    """Tasks that run in the background of the next tests; an error in one fails the session's teardown."""
+    """Tasks that run in the background of the next tests. An error in a task fails the session's teardown."""
     with ThreadPoolExecutor(1) as executor:
         tasks = BackgroundTasks(executor)
         yield tasks

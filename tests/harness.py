@@ -85,7 +85,7 @@ class Harness:
             return dict(connection.execute(select(commands).where(commands.c.id == id_)).mappings().one())
 
     def execute(self, command: Command, **identity: Any) -> tuple[int, JSON]:
-        """Accept and apply a command; return the status and body of its outcome."""
+        """Accept and apply a command; return the outcome's status and body."""
         id_ = self.accept(command, **identity)
         self.apply()
         row = self.ledger_row(id_)

@@ -1,4 +1,4 @@
-"""Fixtures: the organization of the HTTP tests, and both clients behind one blocking interface."""
+"""Fixtures: the organization that the HTTP tests use, and both clients behind one blocking interface."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ Connect = Callable[..., Any]
 
 @pytest.fixture(params=[Tocsin, BlockingAdapter], ids=["sync", "async"])
 def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
-    """A function that creates clients, synchronous or asynchronous by parameter; they are closed after the test."""
+    """A function that creates clients, synchronous or asynchronous by parameter, which are closed after the test."""
     with ExitStack() as clients:
 
         def make_client(url: str, token: str = "dev-mem", **kwargs: Any) -> Any:

@@ -252,7 +252,7 @@ def progress_of(scene: Scene) -> Callable[[], bool]:
 
 
 def a_poison_event(scene: Scene) -> Any:
-    """Insert an event that the planner cannot parse; return its id."""
+    """Insert an event that the planner cannot parse; return the event's id."""
     with scene.engine.begin() as connection:
         unreadable: Any = ("nobody",)
         return an_event(
@@ -277,7 +277,7 @@ def publish_mention(scene: Scene, activity: int, person: int) -> None:
 
 
 def add_team_members(scene: Scene, size: int = TEAM) -> None:
-    """Insert new users as members of the team."""
+    """Insert `size` new users as members of the scene's team."""
     with scene.engine.begin() as connection:
         connection.execute(
             text(

@@ -96,7 +96,7 @@ def valkey(valkey_server: Valkey) -> ValkeyBroker:
 
 @pytest.fixture(params=BROKER_PARAMS)
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """An empty broker; each test that uses it runs once per kind of broker."""
+    """An empty broker. Each test that uses this fixture runs once per kind of broker."""
     found: Broker = request.getfixturevalue(request.param)
     return found
 

@@ -24,7 +24,7 @@ def a_comment_command(text: str = "Looking into it", incident: str = "1") -> Pos
 
 
 def end_back_off(harness: Harness) -> None:
-    """Make every deferred command due."""
+    """Make every deferred command due now."""
     with harness.engine.begin() as connection:
         connection.execute(update(commands).values(next_attempt_at=None))
 
@@ -37,7 +37,7 @@ def states(harness: Harness, ids: list[UUID]) -> list[str]:
 
 
 def apply_in_killed_process(harness: Harness, command_type: str, is_deadly: Callable[[Any], bool]) -> int:
-    """Apply commands in a forked process that kills itself at a matching command; return its exit code."""
+    """Apply commands in a forked process that kills itself at a matching command; return the exit code."""
 
     def work() -> None:
         from workers import handlers

@@ -23,7 +23,7 @@ class Person:
 
 @dataclass
 class Comment:
-    """A comment, with the index of the command that posted it, and everyone it has ever mentioned."""
+    """A comment, with the index of the command that posted it and everyone whom it has ever mentioned."""
 
     command: int
     author: int

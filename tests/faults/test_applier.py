@@ -22,7 +22,7 @@ def acme(harness: Harness) -> Acme:
 
 
 def corrupt_payload(harness: Harness, id_: UUID) -> None:
-    """Remove a required field from the payload of a command."""
+    """Remove a required field from a command's payload."""
     with harness.engine.begin() as connection:
         connection.execute(update(commands).where(commands.c.id == id_).values(payload={"incident": "1"}))
 

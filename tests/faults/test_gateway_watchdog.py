@@ -1,4 +1,4 @@
-"""The gateway's watchdog: a gateway that no longer responds exits."""
+"""The gateway's watchdog ends a gateway that no longer responds."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def observed_rule(harness: Harness, acme: Acme) -> ObservedRule:
 
 @dataclass
 class RuleModel:
-    """A reference model of one rule on one project; all values arrive within ten minutes."""
+    """A reference model of one rule on one project. All values must arrive within ten minutes."""
 
     last: datetime = START - timedelta(days=1)
     status: int | None = None

@@ -267,6 +267,6 @@ def bind_queue(broker: RabbitBroker, name: str, limits: dict[str, object]) -> No
 
 
 def limit_queue_length(broker: RabbitBroker, queue: str, length: int) -> None:
-    """Set a policy that limits the length of a queue."""
+    """Set a policy that limits a queue's length."""
     policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
     broker.node.management_request("PUT", f"/policies/{broker.host}/small", policy)

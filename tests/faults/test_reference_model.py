@@ -62,7 +62,7 @@ def test_reordered_hints_and_crashed_workers_lead_to_the_same_final_state(harnes
 
 
 class CommandMachine(RuleBasedStateMachine):
-    """People submit commands while workers run or fail; every example has its own organization."""
+    """People submit commands while workers run or fail. Each example has its own organization."""
 
     def __init__(self, harness: Harness) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ class CommandMachine(RuleBasedStateMachine):
         )
 
     def _new_worker(self) -> Applier:
-        """Return the applier of a new worker."""
+        """Return an applier for a new worker."""
         return Applier(
             engine=self.engine,
             autocommit_engine=self.engine.execution_options(isolation_level="AUTOCOMMIT"),

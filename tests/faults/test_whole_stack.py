@@ -27,7 +27,7 @@ TOTAL = 90
 
 @dataclass
 class System:
-    """A stack with three workers; ``rabbitmq`` is its broker unless it uses the embedded Valkey."""
+    """A stack with three workers; ``rabbitmq`` is the stack's broker, or ``None`` if it uses the embedded Valkey."""
 
     stack: Stack
     rabbitmq: RabbitBroker | None

@@ -65,7 +65,7 @@ DIRECTORY: dict[str, Any] = {
 
 
 class Acme:
-    """The ids of the directory's rows, by slug and username; imports the directory into an empty database first."""
+    """The ids of the directory's rows, by slug and username. An empty database first gets the directory imported."""
 
     def __init__(self, engine: Engine) -> None:
         with engine.begin() as connection:

@@ -51,7 +51,7 @@ class ObservedRule:
         return ObserveMetric.model_validate(defaults | fields)
 
     def accept(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> UUID:
-        """Insert the command for a value into the ledger, accepted now or at the given time; return its id."""
+        """Insert the command for a value into the ledger, accepted now or at the given time; return the command id."""
         id_ = self.harness.accept(self.observation(value, **fields), **self.by_service())
         if at is not None:
             with self.engine.begin() as connection:
@@ -59,7 +59,7 @@ class ObservedRule:
         return id_
 
     def observe(self, value: float | None, *, at: datetime | None = None, **fields: Any) -> tuple[int, JSON]:
-        """Accept and apply the command for a value; return the status and body of its outcome."""
+        """Accept and apply the command for a value; return the outcome's status and body."""
         id_ = self.accept(value, at=at, **fields)
         self.harness.apply()
         row = self.harness.ledger_row(id_)

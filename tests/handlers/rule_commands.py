@@ -26,7 +26,7 @@ def create_rule(**fields: JSON) -> CreateRule:
 
 
 def update_rule(rule: int, **fields: JSON) -> UpdateRule:
-    """Return an update of the rule that, by default, leaves its projects unchanged."""
+    """Return an update that, by default, leaves the rule's projects unchanged."""
     body = {name: value for name, value in RULE.items() if name != "projects"}
     return UpdateRule.model_validate(body | {"alertRule": rule} | fields)
 

@@ -135,7 +135,7 @@ def test_a_row_holds_the_rule_as_it_was_between_two_updates_in_one_batch(harness
 
 
 def update_environment(environment: str, rule: int) -> UpdateRule:
-    """Return an update that sets the environment of a rule."""
+    """Return an update that sets a rule's environment."""
     return UpdateRule.model_validate({
         "alertRule": rule, "name": "Errors", "environment": environment, "aggregate": "count()", "query": "",
         "timeWindow": 10, "thresholdType": 0, "triggers": [{"label": "critical", "alertThreshold": 100, "actions": []}],

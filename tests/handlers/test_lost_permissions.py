@@ -204,7 +204,7 @@ def identity_of(acme: Acme, caller: str) -> dict[str, Any]:
 
 
 def accept(harness: Harness, acme: Acme, submitted: list[tuple[str, str]]) -> dict[tuple[str, str], UUID]:
-    """Insert the requests' commands into the ledger; return their ids by request.
+    """Insert the requests' commands into the ledger; return the command ids by request.
 
     Before that, insert a comment by Ben for each caller, and for each request its own rule, snoozed for everyone.
     """

@@ -1,4 +1,4 @@
-"""People close, reopen or open incidents of a rule; how that affects the next observations."""
+"""Incidents of a rule that people close, reopen or open by hand, and the effect on later observations."""
 
 from __future__ import annotations
 

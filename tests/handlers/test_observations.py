@@ -371,7 +371,7 @@ def test_a_delivery_refers_to_the_change_the_action_and_the_project(rule_with: C
 def test_a_former_member_is_not_notified_and_the_decision_says_why(
     harness: Harness, rule_with: Callable[..., ObservedRule]
 ) -> None:
-    # User 14 (Out) is not a member; there is no user 99.
+    # User 14 (Out) is not a member, and user 99 does not exist.
     rule = rule_with(an_action(14), an_action(99))
 
     rule.observe(101)

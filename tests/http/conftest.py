@@ -149,7 +149,7 @@ def _stopped_afterwards(gateway: Gateway, background: BackgroundTasks) -> Iterat
 
 @pytest.fixture
 def worker(servers: EmbeddedServers, database: Database) -> Iterator[Worker]:
-    """A worker that applies commands only when the test tells it to."""
+    """A worker that applies commands only when the test calls ``apply``."""
     applying = Worker(database.url, servers.redis_url)
     yield applying
     applying.stop()

@@ -1,4 +1,4 @@
-"""A gateway and a worker that run in threads of the test process."""
+"""A gateway and a worker that run in threads in the test process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Gateway:
         eventually(lambda: self._server.started)
 
     def request_stop(self) -> None:
-        """Request a shutdown, without waiting for it; it takes a few tenths of a second."""
+        """Request a shutdown, which takes a few tenths of a second, without waiting for it."""
         self._server.should_exit = True
 
     def stop(self) -> None:

@@ -147,7 +147,7 @@ MALFORMED_HTTP: Final = [
     b"GET %(path)s HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
     b"GET /" + b"a" * 200_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
 ]  # fmt: skip
-"""Malformed or truncated HTTP messages; each needs its own connection."""
+"""Malformed or truncated HTTP messages, each of which needs its own connection."""
 
 RULE_CHECKED_BY_WORKER: Final = ("/snooze/", "/observations/")
 
@@ -160,7 +160,7 @@ OTHER_METHODS: Final = ["HEAD", "OPTIONS", "TRACE", "PATCH", "PROPFIND", "QUERY"
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation of the OpenAPI document."""
+    """An operation in the OpenAPI document."""
 
     method: str
     path: str

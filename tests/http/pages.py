@@ -1,4 +1,4 @@
-"""Follow the ``Link`` headers of a list."""
+"""Helpers that follow the ``Link`` headers of a list."""
 
 from __future__ import annotations
 

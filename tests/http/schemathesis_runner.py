@@ -30,7 +30,7 @@ schemathesis.openapi.format("cursor", strategies.sampled_from([Cursor().encode()
 
 @schemathesis.check
 def described_headers(_: Any, response: Any, case: Any) -> None:
-    """Check that every header of a response is documented for its status."""
+    """Check that every header of a response is documented for the response's status."""
     if response.request.method != case.operation.method.upper():
         return
     described = case.operation.definition.raw["responses"].get(str(response.status_code), {}).get("headers", {})
@@ -64,7 +64,7 @@ class Findings:
 
     @property
     def status_counts(self) -> Counter[int]:
-        """The number of responses by status; 0 stands for no response."""
+        """The number of responses by status; status 0 means that there was no response."""
         return sum(self.statuses.values(), Counter())
 
     @property

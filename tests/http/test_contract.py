@@ -214,7 +214,7 @@ def use_existing_resources(document: Any, caller: Caller) -> None:
             if each["name"] not in unused
         ]
         if caller.may_follow and STREAM in operation["responses"].get("200", {}).get("content", {}):
-            # A stream never ends; test_documentation.py reads its beginning.
+            # A stream never ends. test_documentation.py reads the beginning of one.
             del path[method]
     for path in document["paths"].values():
         path.pop("parameters", None)
@@ -226,7 +226,7 @@ def path_parameters_of(operation: str) -> dict[str, str]:
 
 
 def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
-    """Return the settings that bind operations to their own rules; ``elsewhere`` replaces the rules of some."""
+    """Return the settings that bind operations to their own rules; ``elsewhere`` replaces the rules by operation id."""
     return [
         {
             "include-operation-id": name,
@@ -238,13 +238,13 @@ def own_rule_settings(**elsewhere: list[str]) -> list[dict[str, Any]]:
 
 
 def limit_bulk_commands(document: Any) -> None:
-    """Limit bulk requests to a few commands; the boundaries of the others are covered by their own endpoints."""
+    """Limit bulk requests to a few commands. Other commands' boundary values are covered by their own endpoints."""
     items = document["components"]["schemas"]["CommandRequest"]["properties"]["commands"]["items"]
     items["oneOf"] = [each for each in items["oneOf"] if each["properties"]["type"]["const"] in BULK_COMMANDS]
 
 
 def limit_to_life_cycle(document: Any, cycle: LifeCycle) -> None:
-    """Remove all operations outside the life cycle, and narrow schemas to existing resources."""
+    """Remove all operations outside the life cycle, and restrict schemas to existing resources."""
     for path, method, operation in operations_of(document):
         # Each step waits for its outcome: an accepted command has not been applied yet.
         operation["parameters"] = [each for each in operation["parameters"] if each["name"] != "Prefer"]
@@ -352,7 +352,7 @@ def test_equivalent_operations_have_the_same_body_constraints(gateway: Gateway) 
 
 
 def body_of(document: Any, operation: Any) -> Any:
-    """Return the schema of the JSON body."""
+    """Return the schema of an operation's JSON body."""
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     return document["components"]["schemas"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
 

@@ -93,7 +93,7 @@ def test_responses_have_the_documented_fields(
 
 
 def an_alert_rule_of_incident_1(ledger: Engine, acme: Acme) -> int:
-    """Insert a rule with trigger 7 and action 8, and assign incident 1 to it; return its id."""
+    """Insert a rule with trigger 7 and action 8, and make incident 1 belong to it; return the rule's id."""
     action = Action(id=8, type=ActionType.EMAIL, target_type=TargetType.USER, target="12", date_added=NOW)
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW, actions=(action,))
     organization, project = acme.organizations["acme"], acme.projects["acme", "p1"]

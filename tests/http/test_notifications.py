@@ -13,7 +13,7 @@ from tests.http.gateway_server import ACME, Gateway, Worker
 
 
 def a_notification(ledger: Engine, *, comment: str, by: str = "acme") -> int:
-    """Insert an item into Ana's inbox; return the activity's id."""
+    """Insert an item into Ana's inbox; return the id of the activity it refers to."""
     with ledger.begin() as connection:
         row = connection.exec_driver_sql(
             "SELECT i.id, i.organization_id FROM incidents i JOIN organizations o ON o.id = i.organization_id"

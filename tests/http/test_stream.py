@@ -75,7 +75,7 @@ class Listener:
         eventually(lambda: wanted <= set(self.ids))
 
     def wait_for_end(self) -> str:
-        """Wait for the end of the stream; return its last block."""
+        """Wait for the end of the stream; return the last block received."""
         assert self.ended.wait(20)
         return self.blocks[-1]
 

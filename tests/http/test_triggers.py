@@ -136,7 +136,7 @@ def test_a_trigger_and_an_action_have_an_etag_without_a_version(
 def test_an_invalid_trigger_is_400_and_creates_no_command(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
     triggers, trigger, _ = insert_rule_with_trigger(ledger, acme)
     required = {"label": REQUIRED, "alertThreshold": REQUIRED}
-    # The endpoint of a trigger ignores an id in the body.
+    # A trigger's endpoint ignores an id in the body.
     parts = [(body, errors) for body, errors in INVALID_TRIGGERS if "id" not in body]
     invalid: list[tuple[str, str, Any, Any]] = [
         *(("POST", triggers, body, errors) for body, errors in parts),

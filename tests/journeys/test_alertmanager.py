@@ -68,7 +68,7 @@ class Alertmanager:
 
 
 def documented(language: str, word: str) -> str:
-    """Return the code block of the documentation that contains a word."""
+    """Return the documentation's code block in this language that contains a word."""
     page = (ROOT / "docs" / "alertmanager.md").read_text()
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     [found] = [block for block in blocks if word in block]

@@ -1,4 +1,4 @@
-"""Backup and restore, also while a stack is running whose broker and processes are ahead of the restored database."""
+"""Backup and restore, also under a running stack whose broker and processes are ahead of the restored database."""
 
 from __future__ import annotations
 

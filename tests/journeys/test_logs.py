@@ -1,4 +1,4 @@
-"""Every process writes its log as JSON, from its start to its end."""
+"""Every process logs only JSON lines, from start to end."""
 
 from __future__ import annotations
 

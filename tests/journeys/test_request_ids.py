@@ -50,5 +50,5 @@ def steps_of(request_id: str, stack: Stack) -> dict[str, set[str]]:
 
 
 def logs_of(stack: Stack, kind: str) -> list[Path]:
-    """The log files of all processes of a kind."""
+    """Return the log files of all processes of this kind."""
     return sorted((stack.folder / "logs").glob(f"{kind}*.log"))

@@ -1,4 +1,4 @@
-"""Parse docs/messages.md: its sections by name, and the JSON examples in them."""
+"""Helpers that parse docs/messages.md into sections by name, and the JSON examples in them."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ _TARGET = re.compile(
 
 
 def statements_by_revision(engine: Engine) -> dict[str, list[str]]:
-    """Migrate an empty database to head, one revision at a time; return the statements of each revision."""
+    """Migrate an empty database to head, one revision at a time; return each revision's statements."""
     ran: dict[str, list[str]] = {}
     for revision in reversed(known_revisions()):
         statements = ran.setdefault(revision, [])

@@ -1,4 +1,4 @@
-"""Every command and event has its handler, permission and documentation."""
+"""Every command has a handler and a permission, and every command and event is documented."""
 
 from __future__ import annotations
 

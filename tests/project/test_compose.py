@@ -153,7 +153,7 @@ def logins(servers: EmbeddedServers, database: Database) -> Iterator[None]:
 def local_settings(
     service: dict[str, Any], servers: EmbeddedServers, database: Database, broker_url: str
 ) -> dict[str, str]:
-    """Return a service's settings with the addresses of this test's servers and its own login."""
+    """Return a service's settings, with the addresses of this test's servers and the service's own login."""
     settings = {name: str(value) for name, value in service["environment"].items()}
     original = make_url(settings["DATABASE_URL"])
     user = make_url(database.url).username if original.username == "tocsin" else original.username
