@@ -22,11 +22,6 @@ class IncidentStatus(IntEnum):
         """The status's display name."""
         return _STATUS_LABELS[self]
 
-    @classmethod
-    def from_severity(cls, severity: str | None) -> IncidentStatus:
-        """Return the status for an alert's ``severity`` label, or ``OPEN`` if the severity is missing or unknown."""
-        return _SEVERITIES.get(severity or "", cls.OPEN)
-
 
 _STATUS_LABELS: Final = {
     IncidentStatus.OPEN: "Open",
@@ -34,7 +29,6 @@ _STATUS_LABELS: Final = {
     IncidentStatus.WARNING: "Warning",
     IncidentStatus.CRITICAL: "Critical",
 }
-_SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentStatus.CRITICAL}
 
 
 class StatusMethod(IntEnum):

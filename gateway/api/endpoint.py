@@ -10,7 +10,8 @@ from gateway.api.context import RequestContext
 from gateway.http.parsing import BODY_LIMIT_BYTES
 from gateway.http.responses import HttpResponse
 from models.enums import OpsRole
-from models.policy import Actor, Permission
+from models.permissions import Permission
+from models.policy import Actor
 from tasks.commands.base import Command
 
 Handler = Callable[[RequestContext], Awaitable[HttpResponse]]

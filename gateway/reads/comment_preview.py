@@ -21,7 +21,8 @@ from models.incidents.incident import incident_projects, incidents
 from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
-from models.notifications.suppression import Recipient, decide_notification, strongest_reasons
+from models.notifications.reasons import strongest_reasons
+from models.notifications.suppression import Recipient, decide_notification
 from models.policy import Actor, OrganizationFacts
 
 

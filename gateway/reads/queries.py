@@ -37,7 +37,7 @@ from models.messaging.command_ledger import commands
 from models.notifications.notification import notifications
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
-from models.scopes import GLOBAL_ROLES
+from models.role_scopes import GLOBAL_ROLES
 
 AUTHOR_COLUMNS: Final = (
     users.c.id.label("author_id"),

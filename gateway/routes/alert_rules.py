@@ -21,7 +21,7 @@ from gateway.reads.incident_filters import int_parameter
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule
 from models.alert_rules.serializers import RuleSnapshot, available_actions_json, rule_details_json, rule_json
 from models.enums import Feature
-from models.policy import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
+from models.permissions import ALERT_RULE, ALERT_RULES, AVAILABLE_ACTIONS, PROJECT_ALERT_RULE, PROJECT_ALERT_RULES
 from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 

@@ -11,7 +11,7 @@ from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES
 from gateway.http.responses import HttpResponse, conditional_response, raw_json
 from models.enums import CommandState
-from models.policy import COMMANDS
+from models.permissions import COMMANDS
 from models.refusals import NotFound
 from models.serializers import command_json
 

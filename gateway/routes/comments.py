@@ -8,7 +8,8 @@ from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import page_response, parse_page, slice_page
 from gateway.http.responses import HttpResponse
-from models.policy import INCIDENT, require_comment_author
+from models.permissions import INCIDENT
+from models.policy import require_comment_author
 from models.serializers import preview_recipient_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import mention

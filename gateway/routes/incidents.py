@@ -16,7 +16,8 @@ from gateway.reads.queries import author_from_row
 from models.directory.queries import person_from_row
 from models.enums import IncidentStatus
 from models.incidents.queries import activity_from_row
-from models.policy import INCIDENT, INCIDENTS, require_project_access
+from models.permissions import INCIDENT, INCIDENTS
+from models.policy import require_project_access
 from models.refusals import StringRefusal
 from models.serializers import (
     IncidentJson,

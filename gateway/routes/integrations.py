@@ -8,7 +8,8 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.http.parsing import LARGE_BODY_LIMIT_BYTES, parse_idempotency_key, parse_if_match, require_object
 from gateway.http.responses import HttpResponse
-from models.policy import INCIDENTS, require_may_submit
+from models.permissions import INCIDENTS
+from models.policy import require_may_submit
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.catalog import CATALOG
 

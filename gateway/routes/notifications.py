@@ -7,7 +7,8 @@ from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import page_response, parse_page
 from gateway.http.responses import HttpResponse, conditional_response
-from models.policy import INBOX, require_person
+from models.permissions import INBOX
+from models.policy import require_person
 from models.serializers import notification_json
 from tasks.commands.notifications import ReadNotifications
 

@@ -8,7 +8,8 @@ from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse
 from gateway.reads.projects import NamedProject
-from models.policy import ALERT_RULES, has_project_access, require_project_access
+from models.permissions import ALERT_RULES
+from models.policy import has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
 from models.serializers import observation_json
 from tasks.commands.fields import row_id

@@ -8,7 +8,7 @@ from gateway.http.pagination import Page, cursor_text, page_response, parse_page
 from gateway.http.responses import HttpResponse, conditional_response
 from gateway.reads.database import Rows
 from models.directory.queries import person_from_row
-from models.policy import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
+from models.permissions import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
 from models.serializers import member_json, organization_json, team_or_project_json
 
 PAGE = 100

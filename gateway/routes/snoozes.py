@@ -9,7 +9,7 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import submit_command
 from gateway.http.responses import HttpResponse
-from models.policy import PROJECT_ALERT_RULES
+from models.permissions import PROJECT_ALERT_RULES
 from tasks.commands.snoozes import SnoozeRule, UnsnoozeRule
 
 

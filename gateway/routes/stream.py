@@ -9,7 +9,8 @@ from gateway.api.access import require_incident
 from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation, Parameter
 from gateway.http.responses import HttpResponse, StreamedResponse
-from models.policy import INBOX, INCIDENT, require_organization_access, require_token_scope
+from models.permissions import INBOX, INCIDENT
+from models.policy import require_organization_access, require_token_scope
 from models.refusals import NotFound
 from tasks.commands.fields import identifier
 

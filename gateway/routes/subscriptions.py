@@ -6,7 +6,7 @@ from gateway.api.context import RequestContext
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.api.submit import submit_command
 from gateway.http.responses import HttpResponse
-from models.policy import INCIDENT
+from models.permissions import INCIDENT
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 
 

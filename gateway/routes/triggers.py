@@ -13,7 +13,7 @@ from gateway.http.pagination import cursor_int, cursor_text, page_response, pars
 from gateway.http.responses import HttpResponse, conditional_response
 from models.alert_rules.alert_rule import Action, AlertRule, Trigger
 from models.alert_rules.serializers import action_json, trigger_json
-from models.policy import ALERT_RULES
+from models.permissions import ALERT_RULES
 from models.refusals import NotFound
 from tasks.commands.triggers import (
     CreateAction,

@@ -21,19 +21,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.auth import Authenticator, Caller, Credential
 from gateway.stream.event_feed import EventFeed, FeedItem, Snapshot, start_id
 from models.database.errors import is_transient
-from models.policy import (
-    INBOX,
-    INCIDENT,
-    Permission,
-    ProjectFacts,
-    may_read,
-    require_organization_access,
-    require_token_scope,
-)
+from models.permissions import INBOX, INCIDENT, Permission
+from models.policy import ProjectFacts, may_read, require_organization_access, require_token_scope
 from models.refusals import NotFound, Refusal, Unavailable
 from tasks.broker import pubsub
 
 HEARTBEAT: Final = b":\n\n"
+HEARTBEAT_SECONDS: Final = 15.0
+"""A stream without an event for this long gets a comment, so that proxies keep it open."""
+
 RETRY: Final = "retry: 1000\n\n"
 
 STOPPING: Final = "the gateway is stopping"
@@ -150,7 +146,7 @@ class EventBroadcaster:
     def __init__(
         self, engine: AsyncEngine, authenticator: Authenticator, *, wake_url: str | None, seconds: float
     ) -> None:
-        self.heartbeat_seconds = 15.0
+        self.heartbeat_seconds = HEARTBEAT_SECONDS
         self.poll_seconds = 0.5
         self.caller_ttl_seconds = 1.0
         self.max_queued_frames = 1000

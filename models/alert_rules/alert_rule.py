@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
@@ -38,11 +38,6 @@ MAX_RULES: Final = 1000
 
 RESOLUTION_MINUTES: Final = 1
 """The interval between a rule's observed values, in minutes."""
-
-AUTO_RESOLVED: Final = (
-    "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
-)
-"""The comment on an incident that was closed because its rule was changed or deleted."""
 
 
 # --- states -----------------------------------------------------------------------------------------------------
@@ -206,10 +201,6 @@ class Snooze:
     def is_active(self, at: datetime) -> bool:
         """Return whether the snooze has not expired yet. Expired rows are kept until they are replaced."""
         return self.until is None or at < self.until
-
-
-COOLDOWN: Final = timedelta(minutes=10)
-"""The minimum age of a trigger's latest incident on a project before the trigger can fire there again."""
 
 
 # --- tables ----------------------------------------------------------------------------------------------------

@@ -14,9 +14,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from models.alert_rules.alert_rule import COOLDOWN, RESOLUTION_MINUTES, Definition, Trigger
+from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Definition, Trigger
 from models.alert_rules.enums import CRITICAL, WARNING, QueryType, ThresholdType
 from models.enums import IncidentStatus
+
+COOLDOWN: Final = timedelta(minutes=10)
+"""The minimum age of a trigger's latest incident on a project before the trigger can fire there again."""
 
 
 class Ignored(StrEnum):

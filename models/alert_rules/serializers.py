@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Final, Literal, NamedTuple, NotRequired, TypedDict, overload
 
-from models.alert_rules import validation
+from models.alert_rules import consistency
 from models.alert_rules.alert_rule import RESOLUTION_MINUTES, Action, AlertRule, Definition, RuleStatus, Snooze, Trigger
 from models.alert_rules.enums import TARGETS, ActionType, QueryType, TargetType, ThresholdType
 from models.directory.tables import Person
@@ -244,7 +244,7 @@ def shown_threshold(definition: Definition, stored: float | None) -> float | Non
 def shown_threshold(definition: Definition, stored: float | None) -> float | None:
     """Return a rule's stored threshold in user-facing units."""
     is_comparison = definition.comparison_delta is not None
-    return validation.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
+    return consistency.shown_threshold(definition.threshold_type, is_comparison=is_comparison, stored=stored)
 
 
 _DEFAULT_EVENT_TYPES: Final = {QueryType.ERROR: ["error"], QueryType.PERFORMANCE: ["transaction"]}

@@ -18,7 +18,7 @@ from zoneinfo import available_timezones
 
 from models.directory.tables import TOKEN_KINDS, hash_token
 from models.enums import ObjectStatus, OpsRole, Role
-from models.scopes import ALL_SCOPES
+from models.role_scopes import ALL_SCOPES
 from models.types import JSON, MAX_ID
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from models.directory.tables import hash_token, organizations, tokens, users
 from models.enums import CallerKind, OpsRole, Role
-from models.scopes import ALL_SCOPES, ROLE_SCOPES
+from models.role_scopes import ALL_SCOPES, ROLE_SCOPES
 from models.types import MAX_ID
 
 _READ_SCOPES: Final = frozenset(scope for scope in ROLE_SCOPES[Role.OWNER] if scope.endswith(":read"))

@@ -18,6 +18,9 @@ from models.enums import Lane
 RETENTION_HOURS: Final = 1
 """The number of hours for which canaries are kept. The last canary received on each queue is kept longer."""
 
+CANARY_SECONDS: Final = 30.0
+"""How many seconds pass between two canaries on a queue."""
+
 canaries = Table(
     "canaries",
     METADATA,

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from models.enums import DecisionOutcome, NotificationReason
 from models.policy import Actor, OrganizationFacts, ProjectFacts, may_read
-
-
-def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:
-    """Return the strongest reason to notify each person in an audience, by user id. Access is not checked."""
-    reasons: dict[int, NotificationReason] = {}
-    for reason in sorted(audience, key=lambda reason: reason.strength):
-        # Stronger reasons come later and overwrite weaker ones.
-        reasons.update(dict.fromkeys(audience[reason], reason))
-    return reasons
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic.alias_generators import to_snake
 from pydantic_core import PydanticCustomError
 
-from models.alert_rules.enums import EVENT_TYPES, ActivationCondition, Dataset, EventType, MonitorType, QueryType
-from models.alert_rules.validation import (
+from models.alert_rules.consistency import (
     RuleDraft,
     event_types_error,
     label_error,
@@ -23,6 +22,7 @@ from models.alert_rules.validation import (
     threshold_error,
     trigger_count_error,
 )
+from models.alert_rules.enums import EVENT_TYPES, ActivationCondition, Dataset, EventType, MonitorType, QueryType
 from models.refusals import FIELD_REQUIRED
 from models.types import JSON
 from tasks.commands import json_schema

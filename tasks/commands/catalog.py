@@ -8,7 +8,7 @@ from enum import Enum, auto
 from typing import Any, Final
 
 from models.messaging.subject import Subject
-from models.policy import (
+from models.permissions import (
     ALERT_RULE,
     ALERT_RULES,
     INBOX,

@@ -24,8 +24,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from models.alert_rules.consistency import TRIGGER_LABELS
 from models.alert_rules.enums import TARGETS, ActionType, Dataset, EventType, QueryType, TargetType, ThresholdType
-from models.alert_rules.validation import TRIGGER_LABELS
 from models.incidents import mentions
 from models.types import JSON
 from tasks.commands import json_schema

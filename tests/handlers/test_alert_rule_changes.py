@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models.alert_rules.alert_rule import AUTO_RESOLVED, alert_rule_generations, alert_rule_projects
+from models.alert_rules.alert_rule import alert_rule_generations, alert_rule_projects
 from models.enums import IncidentStatus, StatusMethod
 from models.incidents.activity import activities as incident_activities
 from models.incidents.incident import incidents
@@ -32,6 +32,7 @@ from tests.handlers.rule_commands import (
 )
 from tests.harness import Harness
 from tests.rule_bodies import CRITICAL, WARNING
+from workers.domain.alert_rules import AUTO_RESOLVED
 
 # --- updating ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import Action, Trigger, alert_rule_snoozes
 from models.alert_rules.enums import ActionType, TargetType
-from models.scopes import MEMBER_SCOPES
+from models.role_scopes import MEMBER_SCOPES
 from models.types import JSON
 from tasks.commands.alert_rules import CreateRule, RuleCommand
 from tasks.commands.alertmanager import ReceiveAlerts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.policy import Permission
+from models.permissions import Permission
 from tasks.commands.catalog import CATALOG
 from tasks.events import EVENTS
 from tests.project.message_docs import examples, sections

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from models import policy
+from models import permissions, policy
 from models.enums import CallerKind, Feature, IncidentStatus, Role
-from models.policy import SYSTEM, Actor, OrganizationFacts, Permission, ProjectFacts
+from models.permissions import Permission
+from models.policy import SYSTEM, Actor, OrganizationFacts, ProjectFacts
 from models.refusals import Refusal
-from models.scopes import ALL_SCOPES
+from models.role_scopes import ALL_SCOPES
 
 ROLES = """
 scope             member  admin  manager  owner
@@ -54,37 +55,37 @@ ANY_MEMBER = f"{MEMBERS_OWN} org:write org:admin project:write project:admin"
 ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
     # name: (permission, sufficient scopes by method, required feature)
     "an incident": (
-        policy.INCIDENT,
+        permissions.INCIDENT,
         {"GET": f"org:read {INCIDENT}", "POST": INCIDENT, "PUT": INCIDENT, "DELETE": INCIDENT},
         "organizations:incidents",
     ),
     "the incidents": (
-        policy.INCIDENTS,
+        permissions.INCIDENTS,
         {"GET": f"org:read {INCIDENT}", "POST": OPENING},
         "organizations:incidents",
     ),
     "the alert rules": (
-        policy.ALERT_RULES,
+        permissions.ALERT_RULES,
         {"GET": f"org:read alerts:read {RULE}"} | CHANGED_RULE,
         "organizations:incidents",
     ),
     "an alert rule": (
-        policy.ALERT_RULE,
+        permissions.ALERT_RULE,
         {"GET": f"org:read alerts:read {RULE}"} | CHANGED_RULE,
         "organizations:incidents",
     ),
     "a project's alert rules": (
-        policy.PROJECT_ALERT_RULES,
+        permissions.PROJECT_ALERT_RULES,
         {"GET": f"project:read alerts:read {PROJECT_RULE}"} | CHANGED_PROJECT_RULE,
         "organizations:incidents",
     ),
     "a project's alert rule": (
-        policy.PROJECT_ALERT_RULE,
+        permissions.PROJECT_ALERT_RULE,
         {"GET": f"project:read alerts:read {PROJECT_RULE}"} | CHANGED_PROJECT_RULE,
         "organizations:incidents",
     ),
     "available actions": (
-        policy.AVAILABLE_ACTIONS,
+        permissions.AVAILABLE_ACTIONS,
         {
             "GET": ORGANIZATION,
             "POST": "org:write org:admin",
@@ -93,12 +94,12 @@ ENDPOINTS: dict[str, tuple[Permission, dict[str, str], str]] = {
         },
         "organizations:incidents",
     ),
-    "the organization": (policy.ORGANIZATION, {"GET": ORGANIZATION}, ""),
-    "members": (policy.MEMBERS, {"GET": f"{ORGANIZATION} member:read member:write member:admin"}, ""),
-    "teams": (policy.TEAMS, {"GET": f"{ORGANIZATION} team:read team:write team:admin"}, ""),
-    "projects": (policy.PROJECTS, {"GET": f"{ORGANIZATION} project:read project:write project:admin"}, ""),
-    "the inbox": (policy.INBOX, {"GET": ANY_MEMBER, "POST": ANY_MEMBER}, ""),
-    "commands": (policy.COMMANDS, {"POST": ANY_MEMBER}, ""),
+    "the organization": (permissions.ORGANIZATION, {"GET": ORGANIZATION}, ""),
+    "members": (permissions.MEMBERS, {"GET": f"{ORGANIZATION} member:read member:write member:admin"}, ""),
+    "teams": (permissions.TEAMS, {"GET": f"{ORGANIZATION} team:read team:write team:admin"}, ""),
+    "projects": (permissions.PROJECTS, {"GET": f"{ORGANIZATION} project:read project:write project:admin"}, ""),
+    "the inbox": (permissions.INBOX, {"GET": ANY_MEMBER, "POST": ANY_MEMBER}, ""),
+    "commands": (permissions.COMMANDS, {"POST": ANY_MEMBER}, ""),
 }
 WITHOUT_FEATURE = {("an alert rule", "DELETE"), ("a project's alert rule", "DELETE")}
 """Endpoints and methods that remain available to an organization without the feature."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
-from models.alert_rules.alert_rule import AUTO_RESOLVED, Action, AlertRule, Definition, RuleActivityType, Trigger
+from models.alert_rules.alert_rule import Action, AlertRule, Definition, RuleActivityType, Trigger
+from models.alert_rules.consistency import RuleDraft, threshold_error
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
 from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
-from models.alert_rules.validation import RuleDraft, threshold_error
 from models.enums import IncidentStatus
 from models.policy import has_project_access, has_team_access, require_project_access
 from models.refusals import InvalidFields, ListRefusal, NotFound
@@ -20,6 +21,11 @@ from tasks.events import AlertRuleCreated
 from workers.batch.changes import ArchivedGeneration, NewRuleActivity
 from workers.batch.context import CommandContext
 from workers.batch.facts import LoadedProject
+
+AUTO_RESOLVED: Final = (
+    "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
+)
+"""The comment on an incident that was closed because its rule was changed or deleted."""
 
 
 def rule_error(message: str) -> InvalidFields:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from models.alert_rules.alert_rule import MAX_RULES, AlertRule, Definition, RuleActivityType, RuleStatus, Trigger
+from models.alert_rules.consistency import RuleDraft, event_types_error, query_error, threshold_error
 from models.alert_rules.enums import Dataset, QueryType, ThresholdType
-from models.alert_rules.validation import RuleDraft, event_types_error, query_error, threshold_error
 from models.enums import Feature
 from models.incidents.mentions import Owner, resolve_owner
 from models.refusals import InvalidFields, ListRefusal

@@ -6,6 +6,8 @@ lost one.
 
 from __future__ import annotations
 
+from typing import Final
+
 from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_service
 from models.refusals import FIELD_REQUIRED, InvalidFields
@@ -15,6 +17,9 @@ from workers.batch.context import CommandContext, CommandResult
 from workers.batch.facts import LoadedProject
 from workers.batch.handler import handles
 from workers.domain.incidents import NewIncident, change_status, create_incident
+
+SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentStatus.CRITICAL}
+"""The incident status for each value of an alert's ``severity`` label. Any other value, or none, means ``OPEN``."""
 
 
 @handles(ReceiveAlerts, needs.new_incident, needs.incident_of_key, needs.project)
@@ -28,7 +33,7 @@ def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandRe
         return _open(command, context, projects) if is_firing else CommandResult(200)
 
     context.require_access(incident)
-    status = IncidentStatus.from_severity(command.severity) if is_firing else IncidentStatus.CLOSED
+    status = _status_of(command.severity) if is_firing else IncidentStatus.CLOSED
     if status is not incident.status:
         change_status(incident, status, context, by=StatusMethod.RULE_TRIGGERED)
     return CommandResult(200, context.incident_json(incident))
@@ -43,7 +48,7 @@ def _open(command: ReceiveAlerts, context: CommandContext, projects: list[Loaded
         projects=projects,
         date_started=started,
         date_detected=started,
-        status=IncidentStatus.from_severity(command.severity),
+        status=_status_of(command.severity),
         dedup_key=command.dedup_key,
     )
     return CommandResult(201, context.incident_json(create_incident(new, context)))
@@ -60,3 +65,7 @@ def _projects(command: ReceiveAlerts, context: CommandContext) -> list[LoadedPro
     if project is None:
         raise InvalidFields({"project": ["Invalid project"]})
     return [project]
+
+
+def _status_of(severity: str | None) -> IncidentStatus:
+    return SEVERITIES.get(severity or "", IncidentStatus.OPEN)

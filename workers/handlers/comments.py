@@ -8,6 +8,7 @@ from models.enums import ActivityType, SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import ResolvedMentions, resolve_mentions
+from models.policy import may_change_comment
 from models.refusals import NotFound
 from models.serializers import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
@@ -76,7 +77,8 @@ def _own_comment(id_: int, incident: Incident, context: CommandContext) -> Activ
     :raises NotFound: if the incident has no such comment, or if the actor is neither its author nor a superuser.
     """
     comment = context.facts.find_comment(incident, id_)
-    if comment is None or not (context.author.is_superuser or comment.user_id == context.author.id):
+    author = context.author
+    if comment is None or not may_change_comment(author.id, comment.user_id, is_superuser=author.is_superuser):
         raise NotFound
     return comment
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from models.enums import NotificationReason
 from models.messaging.trace import NO_TRACE, Trace
-from models.notifications.suppression import strongest_reasons
+from models.notifications.reasons import strongest_reasons
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned, StatusChanged
 
 

@@ -24,9 +24,6 @@ OVERDUE_SECONDS: Final = 3.0
 HINT_INTERVAL_SECONDS: Final = 2.0
 """How many seconds pass before the sweeper hints at the same subject again."""
 
-CANARY_SECONDS: Final = 30.0
-"""How many seconds pass between two canaries on a queue."""
-
 PRUNE_SECONDS: Final = 60.0
 MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
@@ -76,7 +73,7 @@ class Sweeper:
         """Send the canaries that are due, and return them: none while another relay sweeps."""
         with self._engine.begin() as connection:
             locked = _try_lock_sweep(connection)
-            sent = canary.insert_due_canaries(connection, every_seconds=CANARY_SECONDS) if locked else []
+            sent = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS) if locked else []
         for each in sent:
             self._hints.publish(each.queue, [each.subject])
         return sent

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.alert_rules.enums import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
-from models.alert_rules.validation import (
+from models.alert_rules.consistency import (
     RuleDraft,
     event_types_error,
     label_error,
@@ -19,6 +18,7 @@ from models.alert_rules.validation import (
     threshold_error,
     trigger_count_error,
 )
+from models.alert_rules.enums import EVENT_TYPES, Dataset, EventType, QueryType, ThresholdType
 
 ABOVE, BELOW = ThresholdType.ABOVE, ThresholdType.BELOW
 DRAFT = RuleDraft(aggregate="count()", thresholds=(("critical", 100.0),))
