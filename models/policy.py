@@ -1,4 +1,4 @@
-"""The authorization policy: pure functions that decide from facts that their callers have loaded.
+"""The authorization policy: pure functions whose decisions are based on facts that their callers have loaded.
 
 The gateway checks every read, and every command before it is accepted. The worker checks again when it applies the
 command, and the notifier checks every recipient. The step numbers in the docstrings are those of the request pipeline
@@ -52,7 +52,7 @@ class ProjectFacts:
 class Actor:
     """The person, service or API key on whose behalf something is done in an organization, or tocsin itself.
 
-    ``scopes`` are those of the token. A user token whose scopes are ``None`` is a session. ``role`` is the person's
+    ``scopes`` holds the token's scopes. A user token without scopes (``None``) is a session. ``role`` is the person's
     role in the organization, or ``None`` if they are not a member. ``teams`` holds the ids of the active teams of which
     they are active members. A service that acts for a member has the kind ``service`` and the member's ``user_id``.
     """
@@ -120,9 +120,9 @@ def require_valid_credential(credential: CredentialFacts | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """The scopes that a group of endpoints requires, by HTTP method. Any one scope of the set suffices.
+    """The scopes that a group of endpoints requires, by HTTP method. Any one of a method's scopes suffices.
 
-    ``without_feature`` holds the methods that remain allowed when the organization's plan loses the feature.
+    ``without_feature`` holds the methods that are allowed even if the organization's plan does not include the feature.
     """
 
     name: str
@@ -157,12 +157,15 @@ _PROJECT_RULE_WRITE = _scopes("project:write", "project:admin", "alerts:write")
 _PROJECT_RULE_READ = _PROJECT_RULE_WRITE | {"project:read", "alerts:read"}
 _CHANGES: Final = ("POST", "PUT", "DELETE")
 _DOWNGRADED: Final = _scopes("DELETE")
-"""The methods that remain allowed without the feature, so that an organization can still delete its rules."""
+"""The methods that are allowed even without the feature, so that an organization can still delete its alert rules."""
 
 _OF_ORGANIZATION = {"GET": _RULE_READ} | dict.fromkeys(_CHANGES, _RULE_WRITE)
 _OF_PROJECT = {"GET": _PROJECT_RULE_READ} | dict.fromkeys(_CHANGES, _PROJECT_RULE_WRITE)
 ALERT_RULES: Final = Permission("alert rules", _OF_ORGANIZATION, Feature.INCIDENTS)
-"""The permission for the list of rules, their triggers and their observations. Every method requires the feature."""
+"""The permission for the list of rules, their triggers and their observations.
+
+Every method requires the incidents feature.
+"""
 ALERT_RULE: Final = Permission("alert rule", _OF_ORGANIZATION, Feature.INCIDENTS, without_feature=_DOWNGRADED)
 PROJECT_ALERT_RULES: Final = Permission("project's alert rules", _OF_PROJECT, Feature.INCIDENTS)
 PROJECT_ALERT_RULE: Final = Permission(
@@ -186,7 +189,7 @@ PROJECTS: Final = Permission(
 )
 INBOX: Final = Permission("inbox", {"GET": MEMBER_SCOPES | _INCIDENT_READ, "POST": MEMBER_SCOPES | _INCIDENT_READ})
 COMMANDS: Final = Permission("commands", {"POST": MEMBER_SCOPES | _INCIDENT_READ})
-"""The permission for the bulk endpoint. Every item is also checked against the permission for its own endpoint."""
+"""The permission for the bulk endpoint. Every item is also checked against the permission of its own endpoint."""
 
 
 @lru_cache(maxsize=64)
@@ -235,7 +238,7 @@ def require_token_scope(actor: Actor, permission: Permission, method: str) -> No
 def require_organization_access(
     actor: Actor, organization: OrganizationFacts, permission: Permission, method: str
 ) -> None:
-    """Require one of the permission's scopes in the organization (step 8), then the feature in its plan (step 9).
+    """Require one of the permission's scopes in the organization (step 8), then the feature that it needs (step 9).
 
     :raises Forbidden: when the actor has none of the permission's scopes in this organization.
     :raises NotFound: when the organization's plan does not include the feature.
@@ -263,7 +266,7 @@ def has_project_access(actor: Actor, organization: OrganizationFacts, project: P
 
 
 def is_project_member(actor: Actor, project: ProjectFacts) -> bool:
-    """Whether the actor belongs to an active team of the project. This is stricter than having access."""
+    """Whether the actor belongs to an active team of the project. Access to the project does not require this."""
     return not actor.teams.isdisjoint(project.teams)
 
 
@@ -282,9 +285,11 @@ def require_project_access(actor: Actor, organization: OrganizationFacts, projec
 
 
 def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
-    """Require a write scope to set the status, unless it is closed: everyone who may change an incident may close it.
+    """Require a write scope for setting any status except closed.
 
-    :raises Forbidden: when the status is not closed and the actor has no write scope.
+    Everyone who may change an incident may close it.
+
+    :raises Forbidden: when the new status is not closed and the actor has no write scope.
     """
     if status is IncidentStatus.CLOSED or actor.kind is CallerKind.SYSTEM:
         return
@@ -321,10 +326,10 @@ def require_service(actor: Actor) -> None:
 
 
 def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:
-    """Require an actor who may submit this type of command at all.
+    """Require that the actor may submit this type of command.
 
-    People, and services that act for a person, may submit any command that is for people. A service that acts in its
-    own name may only submit commands that are for services.
+    People, and services that act for a person, may submit any command that is for people. A service that acts as
+    itself may only submit commands that are for services.
 
     :raises Forbidden: if the command is not for this kind of actor. API keys may not submit any command.
     """
@@ -335,7 +340,7 @@ def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) ->
 
 
 def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether a list that is not filtered by project includes this project.
+    """Whether the actor's list includes this project if it is not filtered by project.
 
     People see their teams' projects, and services see every project. API keys do not belong to a team, so they must
     filter the list by project.
