@@ -1,4 +1,4 @@
-"""Building blocks for tables: shared metadata, column constructors, ids and set-based inserts."""
+"""Building blocks for tables: shared metadata, column constructors, ids and multi-row inserts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call] # SQLAlchemy do
 
 
 def id_column() -> Column[int]:
-    """Return a primary key column. The server generates the id unless the insert supplies one from another system."""
+    """Return a primary key column.
+
+    The server generates the id, unless the insert supplies one, for example from another system.
+    """
     return Column("id", BigInteger, Identity(always=False), primary_key=True)
 
 
@@ -64,7 +67,7 @@ def timestamp_column(name: str, *, nullable: bool = False) -> Column[datetime]:
 
 
 def enum_check(column: str, values: Iterable[str]) -> CheckConstraint:
-    """Return a constraint that limits the column to the values."""
+    """Return a constraint that allows only these values in the column."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -82,8 +85,8 @@ class TransactionId(UserDefinedType[int]):
 def transaction_columns() -> tuple[Column[int], Column[int]]:
     """Return the columns that let a reader resume without missing rows that are committed late.
 
-    ``written_by`` is the id of the transaction that wrote the row. Every transaction with an id below
-    ``written_after`` had already ended when the row was written.
+    ``written_by`` is the id of the transaction that wrote the row. When the row was written, every transaction with an
+    id below ``written_after`` had already ended.
     """
     return (
         Column("written_by", TransactionId, nullable=False, server_default=text("pg_current_xact_id()")),

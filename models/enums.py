@@ -1,6 +1,7 @@
 """Enums for statuses, roles, kinds and reasons. This module uses only the standard library.
 
-Names and numbers are part of the wire contract. If they come from another system, the docstring names that system.
+Names and numbers are part of the wire contract. If an enum's come from another system, its docstring names that
+system.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class ActivityType(IntEnum):
 
 
 class ObjectStatus(StrEnum):
-    """The status of a project or a team: in use or not."""
+    """The status of a project or a team: whether it is in use."""
 
     ACTIVE = "active"
     INACTIVE = "inactive"
@@ -79,7 +80,7 @@ class Role(StrEnum):
 
 
 class OpsRole(StrEnum):
-    """The role of an ops token. Each role includes the privileges of those before it."""
+    """The role of an ops token. Each role includes the privileges of the roles listed before it."""
 
     VIEWER = "viewer"
     OPERATOR = "operator"
@@ -115,7 +116,7 @@ class CommandState(StrEnum):
 
 
 class Lane(StrEnum):
-    """The Celery queue for a hint. It determines only which worker process is woken up."""
+    """The Celery queue on which a hint is sent. It determines only which worker process is woken up."""
 
     COMMANDS = "commands"
     BULK = "bulk"
@@ -146,7 +147,7 @@ class NotificationReason(StrEnum):
 
     @property
     def strength(self) -> int:
-        """The reason's rank. If there are several reasons to notify a person, the highest-ranking one is used."""
+        """The reason's strength. If there are several reasons to notify a person, the strongest one is used."""
         return -list(NotificationReason).index(self)
 
 

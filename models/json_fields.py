@@ -14,7 +14,10 @@ from typing import Annotated
 
 @dataclass(frozen=True, slots=True)
 class SchemaKeywords:
-    """JSON Schema keywords for an annotated type that do not follow from its Python type. ``enum`` holds the values."""
+    """JSON Schema keywords that annotate a type, for what does not follow from the Python type itself.
+
+    ``enum`` holds the allowed values.
+    """
 
     format: str | None = None
     pattern: str | None = None

@@ -12,9 +12,9 @@ from models.role_scopes import MEMBER_SCOPES
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """The scopes that a group of endpoints requires, by HTTP method. Any one scope of the set suffices.
+    """The scopes that a group of endpoints requires, by HTTP method. Any one of a method's scopes suffices.
 
-    ``without_feature`` holds the methods that remain allowed when the organization's plan loses the feature.
+    ``without_feature`` holds the methods that are allowed even if the organization's plan does not include the feature.
     """
 
     name: str

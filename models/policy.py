@@ -1,4 +1,4 @@
-"""The authorization policy: pure functions that decide from facts that their callers have loaded.
+"""The authorization policy: pure functions whose decisions are based on facts that their callers have loaded.
 
 The gateway checks every read, and every command before it is accepted. The worker checks again when it applies the
 command, and the notifier checks every recipient. The step numbers in the docstrings are those of the request pipeline
@@ -53,7 +53,7 @@ class ProjectFacts:
 class Actor:
     """The person, service or API key on whose behalf something is done in an organization, or tocsin itself.
 
-    ``scopes`` are those of the token. A user token whose scopes are ``None`` is a session. ``role`` is the person's
+    ``scopes`` holds the token's scopes. A user token without scopes (``None``) is a session. ``role`` is the person's
     role in the organization, or ``None`` if they are not a member. ``teams`` holds the ids of the active teams of which
     they are active members. A service that acts for a member has the kind ``service`` and the member's ``user_id``.
     """
@@ -165,7 +165,7 @@ def require_token_scope(actor: Actor, permission: Permission, method: str) -> No
 def require_organization_access(
     actor: Actor, organization: OrganizationFacts, permission: Permission, method: str
 ) -> None:
-    """Require one of the permission's scopes in the organization (step 8), then the feature in its plan (step 9).
+    """Require one of the permission's scopes in the organization (step 8), then the feature that it needs (step 9).
 
     :raises Forbidden: when the actor has none of the permission's scopes in this organization.
     :raises NotFound: when the organization's plan does not include the feature.
@@ -193,7 +193,7 @@ def has_project_access(actor: Actor, organization: OrganizationFacts, project: P
 
 
 def is_project_member(actor: Actor, project: ProjectFacts) -> bool:
-    """Whether the actor belongs to an active team of the project. This is stricter than having access."""
+    """Whether the actor belongs to an active team of the project. Access to the project does not require this."""
     return not actor.teams.isdisjoint(project.teams)
 
 
@@ -212,9 +212,11 @@ def require_project_access(actor: Actor, organization: OrganizationFacts, projec
 
 
 def require_status_scope(actor: Actor, organization: OrganizationFacts, status: IncidentStatus) -> None:
-    """Require a write scope to set the status, unless it is closed: everyone who may change an incident may close it.
+    """Require a write scope for setting any status except closed.
 
-    :raises Forbidden: when the status is not closed and the actor has no write scope.
+    Everyone who may change an incident may close it.
+
+    :raises Forbidden: when the new status is not closed and the actor has no write scope.
     """
     if status is IncidentStatus.CLOSED or actor.kind is CallerKind.SYSTEM:
         return
@@ -251,10 +253,10 @@ def require_service(actor: Actor) -> None:
 
 
 def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) -> None:
-    """Require an actor who may submit this type of command at all.
+    """Require that the actor may submit this type of command.
 
-    People, and services that act for a person, may submit any command that is for people. A service that acts in its
-    own name may only submit commands that are for services.
+    People, and services that act for a person, may submit any command that is for people. A service that acts as
+    itself may only submit commands that are for services.
 
     :raises Forbidden: if the command is not for this kind of actor. API keys may not submit any command.
     """
@@ -265,7 +267,7 @@ def require_may_submit(actor: Actor, *, for_people: bool, for_services: bool) ->
 
 
 def is_listed_by_default(actor: Actor, organization: OrganizationFacts, project: ProjectFacts) -> bool:
-    """Whether a list that is not filtered by project includes this project.
+    """Whether the actor's list includes this project if it is not filtered by project.
 
     People see their teams' projects, and services see every project. API keys do not belong to a team, so they must
     filter the list by project.

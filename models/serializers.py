@@ -64,7 +64,7 @@ class AvatarJson(TypedDict):
 
 
 class UserJson(UserBriefJson):
-    """A user with every field of Sentry's user object."""
+    """A user, with every field of Sentry's user object."""
 
     avatarUrl: str | None
     isActive: bool
@@ -171,7 +171,7 @@ def member_json(member_id: int, *, role: Role, person: Person, teams: Iterable[s
 
 
 class ActivityJson(TypedDict):
-    """An activity on an incident. ``user`` is null if tocsin itself was the actor."""
+    """An activity on an incident. ``user`` is null if the activity was tocsin's own."""
 
     id: Id
     incidentIdentifier: Id
@@ -200,7 +200,7 @@ def activity_json(activity: Activity, *, identifier: int, user: Person | None) -
 
 
 class IncidentRule(NamedTuple):
-    """An incident's alert rule, at the generation that opened the incident.
+    """An incident's alert rule, as it was in the generation that opened the incident.
 
     ``is_snoozed`` says whether the rule is currently snoozed for the reader.
     """
@@ -381,7 +381,7 @@ def observed_json(evaluation: Evaluation, *, incident: IncidentJson | None) -> O
 
 
 class TriggerCountJson(TypedDict):
-    """The counts of consecutive values that breached a trigger's threshold, or resolved it while it was active."""
+    """A trigger's counts of consecutive values: those that breached its threshold, and those that resolved it."""
 
     alerts: int
     resolves: int

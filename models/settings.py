@@ -39,13 +39,13 @@ SECRET_SETTING_NAMES = frozenset({"DATABASE_URL", "BROKER_URL", "REDIS_URL", "TO
 
 
 class SettingsError(Exception):
-    """A setting is unknown, missing or invalid. The message names the setting and says what to do."""
+    """Raised when a setting is unknown, missing or invalid. The message names the setting and says what to do."""
 
 
 class Settings(BaseSettings):
     """The base class of a package's settings.
 
-    Values are read from the environment, or else from ``.env`` in the working directory.
+    Values are read from the environment or, if they are not set there, from ``.env`` in the working directory.
     """
 
     model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, env_prefix="TOCSIN_")
@@ -80,7 +80,7 @@ class DatabaseSettings(Settings):
 def sqlalchemy_url(url: str) -> str:
     """Return the PostgreSQL URL in the form that makes SQLAlchemy use psycopg.
 
-    :raises ValueError: when the URL is not that of a PostgreSQL database.
+    :raises ValueError: when the URL does not refer to a PostgreSQL database.
     """
     for scheme in ("postgresql+psycopg://", "postgresql://", "postgres://"):
         if url.startswith(scheme):

@@ -1,4 +1,4 @@
-"""All modules that define tables, imported so that ``METADATA`` is complete for Alembic and for the tests."""
+"""Import all modules that define tables, so that ``METADATA`` is complete for Alembic and for the tests."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 EARLIEST_OBSERVATION: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""The earliest timestamp allowed for an observation. An incident that the observation opens begins even earlier."""
+"""The earliest timestamp that an observation may have. An incident that it opens begins even earlier."""
 
 
 def iso(moment: datetime) -> str:

@@ -11,21 +11,24 @@ from models.notifications.delivery import DeliveryMethod
 
 
 class SelectedAction(NamedTuple):
-    """An action, with the label of the trigger to which it belongs."""
+    """An action and the label of its trigger."""
 
     label: str
     action: Action
 
 
 class ActionSelection(NamedTuple):
-    """The actions to perform, and whether the incident became more severe (``FIRE``) or less severe (``RESOLVE``)."""
+    """The actions to perform. ``method`` is ``FIRE`` if the incident became more severe, ``RESOLVE`` if less severe."""
 
     method: DeliveryMethod
     selected: tuple[SelectedAction, ...]
 
 
 def all_actions(definition: Definition) -> tuple[SelectedAction, ...]:
-    """Return the actions of all triggers, one per target, preferring the warning trigger's among duplicates."""
+    """Return the actions of all triggers without duplicates.
+
+    If two triggers have the same action, the warning trigger's is returned.
+    """
     actions: dict[tuple[str, str, str], SelectedAction] = {}
     for trigger in sorted(definition.triggers, key=lambda each: each.label != WARNING):
         for action in trigger.actions:
@@ -35,7 +38,7 @@ def all_actions(definition: Definition) -> tuple[SelectedAction, ...]:
 
 
 def select_on_close(definition: Definition) -> ActionSelection:
-    """Select every action, because a person closed the incident or its rule was changed or deleted."""
+    """Select every action. Used when a person closes the incident, or when its rule is changed or deleted."""
     return ActionSelection(DeliveryMethod.RESOLVE, all_actions(definition))
 
 
@@ -45,7 +48,7 @@ def select_on_change(
     """Select the actions for a status change that an observation caused.
 
     The critical trigger's actions are selected only if the incident is or was critical. ``was_critical`` says whether
-    that trigger has ever fired in the incident.
+    the critical trigger has ever fired during the incident.
     """
     if new is IncidentStatus.CRITICAL:
         return ActionSelection(DeliveryMethod.FIRE, all_actions(definition))

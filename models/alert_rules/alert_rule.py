@@ -52,7 +52,7 @@ class RuleStatus(IntEnum):
 
 
 class TriggerStatus(IntEnum):
-    """A trigger's status: ``ACTIVE`` while it keeps its incident open."""
+    """A trigger's status: ``ACTIVE`` while the trigger keeps an incident open."""
 
     ACTIVE = 0
     RESOLVED = 1
@@ -131,11 +131,11 @@ class Definition(_FrozenModel):
         return (action for trigger in self.triggers for action in trigger.actions)
 
     def trigger(self, id_: int) -> Trigger | None:
-        """Return the trigger with this id, if there is one."""
+        """Return the trigger with this id, or ``None`` if the rule has no such trigger."""
         return next((trigger for trigger in self.triggers if trigger.id == id_), None)
 
     def with_triggers(self, triggers: Iterable[Trigger]) -> Definition:
-        """Return a copy that has these triggers instead, ordered by label: critical before warning."""
+        """Return a copy of the definition with these triggers, ordered by label: critical before warning."""
         return self.model_copy(update={"triggers": tuple(sorted(triggers, key=lambda each: (each.label, each.id)))})
 
 
@@ -175,7 +175,7 @@ class AlertRule:
         self.generation += 1
 
     def delete(self, *, at: datetime) -> None:
-        """Mark the rule as deleted. Its incidents still show it."""
+        """Mark the rule as deleted. Its incidents still show the rule."""
         self.amend(self.definition, at=at)
         self.status = RuleStatus.SNAPSHOT
 
@@ -199,7 +199,7 @@ class Snooze:
     date_added: datetime
 
     def is_active(self, at: datetime) -> bool:
-        """Return whether the snooze has not expired yet. Expired rows are kept until they are replaced."""
+        """Return whether the snooze is still in effect. Expired rows are kept until they are replaced."""
         return self.until is None or at < self.until
 
 
@@ -246,7 +246,7 @@ alert_rule_generations = Table(
     Column("definition", JSONB, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
 )
-"""The definitions of a rule's earlier generations."""
+"""The table for the definitions of rules' earlier generations."""
 
 alert_rule_activities = Table(
     "alert_rule_activities",
@@ -265,7 +265,7 @@ environments = Table(
     foreign_key("organization_id", "organizations.id", primary_key=True),
     Column("name", Text, primary_key=True),
 )
-"""Every environment that a rule has named."""
+"""The table for every environment that a rule has ever named."""
 
 alert_rule_snoozes = Table(
     "alert_rule_snoozes",
@@ -296,7 +296,7 @@ alert_rule_progress = Table(
     # By trigger id: consecutive breaches, consecutive resolving values, and the time of the trigger's latest incident.
     Column("counters", JSONB, nullable=False, server_default="{}"),
 )
-"""A rule's evaluation state for a project, kept from one observed value to the next."""
+"""The table for each rule's evaluation state per project, kept from one observed value to the next."""
 
 KEPT_OBSERVATIONS: Final = 500
 """The number of observations kept per rule and project. A new observation replaces the oldest."""
@@ -328,4 +328,4 @@ incident_triggers = Table(
     Column("date_added", Timestamp, nullable=False),
     Column("date_modified", Timestamp, nullable=False),
 )
-"""The triggers that keep, or have kept, an incident open."""
+"""The table for the triggers that keep an incident open or once did."""

@@ -22,12 +22,15 @@ TRIGGER_LABELS: Final = (CRITICAL, WARNING)
 _CRASH_RATE_MINUTES: Final = (30, 60, 120, 240, 720, 1440)
 _FUNCTION: Final = re.compile(r"\w+\(.*\)(\s+as\s+\w+)?", re.IGNORECASE | re.DOTALL)
 _DIGITS: Final = 9
-"""The number of decimal places in a threshold that was converted between a difference and a percentage."""
+"""The number of decimal places to which a threshold is rounded when it is converted to or from a percentage."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleDraft:
-    """The fields of a rule that must be consistent, in user-facing units. ``thresholds`` holds (label, value) pairs."""
+    """The fields of a rule that must be consistent with one another, in user-facing units.
+
+    ``thresholds`` holds (label, value) pairs.
+    """
 
     query_type: QueryType = QueryType.ERROR
     dataset: Dataset = Dataset.EVENTS
@@ -67,7 +70,7 @@ def trigger_count_error(triggers: Sequence[object]) -> str | None:
 
 
 def event_types_error(draft: RuleDraft) -> str | None:
-    """Return an error message if the event types are invalid for the kind of data."""
+    """Return an error message if the event types are invalid for the kind of data that the rule queries."""
     known = EVENT_TYPES[draft.query_type]
     if set(draft.event_types) <= set(known):
         return None
@@ -83,7 +86,7 @@ def label_error(labels: Sequence[object]) -> str | None:
 
 
 def threshold_error(draft: RuleDraft) -> str | None:
-    """Return an error message if a value could both alert and resolve, or if the alert thresholds are out of order."""
+    """Return an error message if a value could both fire and resolve a trigger, or if thresholds are out of order."""
     side = draft.threshold_type.name.lower()
     sign = 1 if draft.threshold_type is ThresholdType.ABOVE else -1
     stored = {label: draft.stored_threshold(shown) or 0.0 for label, shown in draft.thresholds}

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class ThresholdType(IntEnum):
-    """The side of a threshold on which a value breaches the threshold."""
+    """Whether values above or below a threshold breach it."""
 
     ABOVE = 0
     BELOW = 1
@@ -25,7 +25,10 @@ class QueryType(IntEnum):
 
 
 class Dataset(StrEnum):
-    """The dataset that a rule queries. As in Sentry, error messages contain its name, everything else its value."""
+    """The dataset that a rule queries.
+
+    As in Sentry, error messages contain the member's name. Everything else contains its value.
+    """
 
     EVENTS = "events"
     TRANSACTIONS = "transactions"

@@ -1,8 +1,8 @@
-"""Evaluation of an observed value against an alert rule: which triggers fire or are resolved, or why it is ignored.
+"""Evaluate an observed value against an alert rule: which triggers fire or are resolved, or why the value is ignored.
 
 The functions are pure. Their input is the rule's definition, its progress on the project, the triggers that keep an
-incident open, and the observation. The result is the transitions in order and the new progress. Numbers and order are
-those of Sentry (docs/compatibility.md, chapter 8).
+incident open, and the observation. The result is the new progress and the ordered transitions. The calculations and
+their order are the same as in Sentry (docs/compatibility.md, chapter 8).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.alert_rules.enums import CRITICAL, WARNING, QueryType, ThresholdType
 from models.enums import IncidentStatus
 
 COOLDOWN: Final = timedelta(minutes=10)
-"""The minimum age of a trigger's latest incident on a project before the trigger can fire there again."""
+"""A trigger cannot fire again for a project until its latest incident there is this old."""
 
 
 class Ignored(StrEnum):
@@ -37,8 +37,9 @@ class Ignored(StrEnum):
 class TriggerCounter:
     """A trigger's state, kept from one observed value to the next.
 
-    ``alerts`` counts consecutive values that breached the trigger's threshold, and ``resolves`` those that resolved the
-    trigger while it was active. ``opened_at`` is when the latest incident that the trigger kept open was created.
+    ``alerts`` counts consecutive values that breached the threshold while the trigger was inactive. ``resolves`` counts
+    consecutive values that met the condition for resolving it while it was active. ``opened_at`` is the creation time
+    of the trigger's latest incident.
     """
 
     alerts: int = 0
@@ -58,7 +59,7 @@ NO_COUNTERS: Final[Mapping[int, TriggerCounter]] = MappingProxyType({})
 class Progress:
     """A rule's evaluation state for a project, kept from one observed value to the next.
 
-    ``observed`` is the number of values so far, and ``counters`` holds the counters by trigger id.
+    ``observed`` is the number of values observed so far, and ``counters`` maps trigger ids to their counters.
     """
 
     generation: int
@@ -71,7 +72,7 @@ class Progress:
         return Progress(self.generation, self.observed + 1, timestamp, counters)
 
     def for_generation(self, generation: int) -> Progress:
-        """Return the progress for a generation, dropping the counters if they belong to another generation."""
+        """Return the progress for this generation. Counters from another generation are dropped."""
         return self if generation == self.generation else replace(self, generation=generation, counters=NO_COUNTERS)
 
 
@@ -107,7 +108,7 @@ class TriggerTransition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The result of evaluating a value: the new progress, and the transitions or the reason why it was ignored."""
+    """The result of evaluating a value: the new progress, and either the transitions or why the value was ignored."""
 
     progress: Progress
     transitions: tuple[TriggerTransition, ...] = ()
@@ -146,7 +147,7 @@ def evaluate(
 
 
 def ignore(progress: Progress, reason: Ignored) -> Evaluation:
-    """Return the result for a value that is counted but not evaluated."""
+    """Return the evaluation of a value that is ignored. The value is still counted."""
     return Evaluation(progress.advance(progress.last_timestamp, progress.counters), ignored=reason)
 
 
@@ -225,9 +226,9 @@ def _is_beyond(definition: Definition, value: float, threshold: float) -> bool:
 
 
 def severity(definition: Definition, active: set[int]) -> IncidentStatus | None:
-    """Return the incident status that results from the active triggers, which are given by id.
+    """Return the incident status that results from the active triggers. ``active`` holds their ids.
 
-    The status is ``CLOSED`` if there are none, and ``None`` if none of their labels determines one.
+    The status is ``CLOSED`` if no trigger is active, and ``None`` if no active trigger is in the definition.
     """
     labels = {trigger.label for trigger in definition.triggers if trigger.id in active}
     if not active:
@@ -238,9 +239,10 @@ def severity(definition: Definition, active: set[int]) -> IncidentStatus | None:
 
 
 def window_start(definition: Definition, timestamp: datetime) -> datetime:
-    """Return when a condition that is met by the value at ``timestamp`` began.
+    """Return when a condition began that has just been met by enough consecutive values.
 
-    It began with the time window of the first of the ``threshold_period`` consecutive values that meet the condition.
+    ``timestamp`` is that of the last of these ``threshold_period`` values. The condition began at the start of the
+    first value's time window.
     """
     minutes = definition.time_window + RESOLUTION_MINUTES * (definition.threshold_period - 1)
     return timestamp - timedelta(minutes=minutes)

@@ -1,7 +1,7 @@
 """Statements that read alert rules, and functions that build entities from the rows.
 
 The gateway and the workers share them. The statements are plain SQL, which is fast to execute, because workers load
-rules for every batch that refers to any.
+rules for every batch that needs them.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ SELECT {select_list(alert_rules.c, "r")},
     ARRAY(SELECT rp.project_id FROM alert_rule_projects rp WHERE rp.rule_id = r.id) AS projects
 FROM alert_rules r WHERE r.id = ANY(%(ids)s::bigint[])
 """
-"""The rules with these ids, whatever their status."""
+"""The query for the rules with these ids, whatever their status."""
 
 GENERATIONS: Final = f"""
 SELECT {select_list(alert_rule_generations.c, "g")}
 FROM unnest(%(rules)s::bigint[], %(generations)s::bigint[]) AS w(rule_id, generation)
 JOIN alert_rule_generations g ON g.rule_id = w.rule_id AND g.generation = w.generation
 """
-"""The definitions of these earlier generations, by rule and generation."""
+"""The query for the definitions of earlier generations. Each is given by rule id and generation."""
 
 SNOOZES: Final = f"""
 SELECT {select_list(alert_rule_snoozes.c, "s")} FROM alert_rule_snoozes s WHERE s.rule_id = ANY(%(ids)s::bigint[])
 """
-"""Every snooze of these rules, including expired ones."""
+"""The query for every snooze of these rules, including expired ones."""
 
 
 def rule_from_row(row: Any) -> AlertRule:

@@ -25,7 +25,7 @@ from models.types import JSON
 
 @dataclass(frozen=True, slots=True)
 class RuleReferences:
-    """The objects to which rules refer, by id: slugs of projects and teams, and people."""
+    """The objects to which rules refer, by id: the slugs of projects and teams, and the people."""
 
     projects: Mapping[int, str] = field(default_factory=dict)
     teams: Mapping[int, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class RuleReferences:
 
 
 class RuleSnapshot(NamedTuple):
-    """A rule at one of its generations. ``is_snapshot`` is false for the current generation."""
+    """A rule as it was in one of its generations. ``is_snapshot`` is false for the current generation."""
 
     rule: AlertRule
     definition: Definition
@@ -42,7 +42,7 @@ class RuleSnapshot(NamedTuple):
 
     @classmethod
     def current(cls, rule: AlertRule) -> RuleSnapshot:
-        """Return the rule at its current generation."""
+        """Return the rule as it is in its current generation."""
         return cls(rule, rule.definition, rule.date_modified, is_snapshot=False)
 
 
@@ -141,7 +141,7 @@ def rule_json(
 ) -> AlertRuleJson:
     """Serialize a rule for a list or an incident.
 
-    ``shows_original`` adds the id of the current rule to a snapshot of an earlier generation.
+    If ``shows_original`` is true, a snapshot of an earlier generation also contains the id of the current rule.
     """
     rule, definition = snapshot.rule, snapshot.definition
     serialized: AlertRuleJson = {
@@ -225,7 +225,10 @@ def action_json(trigger_id: int, action: Action, references: RuleReferences) -> 
 
 
 def discover_query(definition: Definition) -> str:
-    """Return the search for the events that the rule counts: those of its event types that match its query, if any."""
+    """Return a search query for the events that the rule counts.
+
+    They are the events of its event types that match its own query, if it has one.
+    """
     types = list(definition.event_types) or _DEFAULT_EVENT_TYPES.get(definition.query_type, [])
     type_terms = " OR ".join(f"event.type:{each}" for each in types)
     if not type_terms or not definition.query:

@@ -39,7 +39,7 @@ ProgressCallback = Callable[[str, int], None]
 
 
 class BackupError(Exception):
-    """The backup or the database is unsuitable, and nothing was changed. The message says why and what to do."""
+    """Raised when the backup or the database is unsuitable. Nothing is changed. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def count_rows_to_replace(engine: Engine) -> int:
-    """Return the number of commands and organizations that a restore would replace.
+    """Return the total number of commands and organizations that a restore would replace.
 
     :raises BackupError: when the database was migrated by a newer release.
     """
@@ -187,9 +187,9 @@ def count_rows_to_replace(engine: Engine) -> int:
 
 
 def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback) -> Manifest:
-    """Replace the contents of the database with a backup, all or nothing, then migrate the schema to head.
+    """Replace the database's contents with a backup in one transaction, then migrate the schema to head.
 
-    :raises BackupError: when the file is unsuitable or damaged. Nothing was changed.
+    :raises BackupError: when the file is unsuitable or damaged. In this case nothing is changed.
     """
     manifest = read_manifest(path)
     with schema_lock(engine), engine.connect() as connection, zipfile.ZipFile(path) as archive:
@@ -206,7 +206,7 @@ def restore_backup(engine: Engine, path: Path, *, on_progress: ProgressCallback)
 
 
 def _clear(connection: Connection) -> dict[str, int]:
-    """Drop tocsin's tables, and return the last value that each of their sequences generated."""
+    """Drop tocsin's tables, and return the last value that each sequence had generated."""
     existing = [name for name in (*METADATA.tables, "alembic_version") if name in _tables(connection, every=True)]
     generated = _sequences(connection)
     if existing:
@@ -248,9 +248,9 @@ def _copy_in(cursor: Any, archive: zipfile.ZipFile, name: str, table: TableCopy,
 
 @contextlib.contextmanager
 def _without_constraints(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
-    """Drop foreign keys and disable triggers while tables are filled in any order, then restore both.
+    """Drop foreign keys and disable triggers, so that tables can be filled in any order, and restore both on exit.
 
-    Adding the foreign keys again validates every row.
+    Every row is validated when the foreign keys are added again.
     """
     cursor.execute(
         "SELECT conrelid::regclass::text, quote_ident(conname), pg_get_constraintdef(oid) FROM pg_constraint"
@@ -270,7 +270,10 @@ def _without_constraints(cursor: Any, tables: Iterable[str]) -> Iterator[None]:
 
 
 def _move_sequences(connection: Connection, saved: dict[str, int], generated: dict[str, int]) -> None:
-    """Advance the sequences past the backup's and the database's own last values, so that no id is used twice."""
+    """Advance each sequence past the last value in the backup and the last one in the old database.
+
+    This ensures that no id is used twice.
+    """
     for name in _sequences(connection):
         if last := max(saved.get(name, 0), generated.get(name, 0)):
             connection.exec_driver_sql(

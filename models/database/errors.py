@@ -1,4 +1,4 @@
-"""Database errors: those that a retry may resolve, and explanations of those that only an operator can."""
+"""Classify database errors that a retry may resolve, and explain errors that only an operator can resolve."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOGIN_REFUSED: Final = re.compile(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether a retry may succeed, as it may after a connection error, a timeout or a serialization failure."""
+    """Return whether a retry may succeed, for example after a timeout, a connection error or a deadlock."""
     if isinstance(error, PoolTimeout):
         return True
     if isinstance(error, DBAPIError):

@@ -1,7 +1,7 @@
 """Database roles that give each process only the privileges that it needs.
 
-The roles cannot log in: a deployment grants each of them to the login role of one process. They are optional: `tocsin
-migrate --roles` creates them, and from then on every migration grants them exactly the privileges they need.
+The roles cannot log in: a deployment grants each of them to the login role of one process. The roles are optional. If
+`tocsin migrate --roles` has created them, every later migration grants them exactly the privileges they need.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INBOX: Final = ("notifications", "notification_decisions")
 
 
 class Grant(NamedTuple):
-    """A privilege on tables, which may be limited to columns, as in ``UPDATE (planned_at)``."""
+    """A privilege on tables. It may be limited to certain columns, as in ``UPDATE (planned_at)``."""
 
     privilege: str
     tables: tuple[str, ...]
@@ -88,7 +88,7 @@ def create_roles(connection: Connection) -> list[str]:
 
 
 def grant_to_existing_roles(connection: Connection) -> None:
-    """Grant each existing role exactly its privileges on the existing tables."""
+    """Grant each role that exists exactly the privileges it needs on the tables that exist."""
     roles = _existing(connection)
     tables = inspect(connection).get_table_names() if roles else []
     for role in roles:

@@ -1,4 +1,4 @@
-"""Migrate the schema to head, safely from several hosts at once and while every process is running."""
+"""Migrate the schema to head. This is safe from several hosts at once, and while tocsin is running."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK_TIMEOUT_MILLISECONDS: Final = 500
 the migration, and the gateway must accept a command within 0.9 s."""
 
 RETRY_LIMIT_SECONDS: Final = 60.0
-"""How long a migration is retried while it cannot get a table lock."""
+"""How long a migration that cannot get a table lock is retried."""
 
 RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause before each retry, during which other statements can get the lock."""
@@ -80,7 +80,7 @@ def migrate(engine: Engine) -> tuple[str | None, str]:
 
 
 def create_schema(connection: Connection, revision: str) -> None:
-    """Create a revision's schema in the caller's transaction, where no index can be built concurrently."""
+    """Create a revision's schema in the caller's transaction, without building indexes concurrently."""
 
     def drop_concurrently(
         _c: object, _cursor: object, statement: str, parameters: object, *_rest: object
@@ -96,7 +96,7 @@ def create_schema(connection: Connection, revision: str) -> None:
 
 
 def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: bool = False) -> None:
-    """Run the migrations up to a revision, each in its own transaction or all in the caller's."""
+    """Run the migrations up to a revision, either each in its own transaction or all in the caller's."""
     config = _config()
     config.attributes.update(connection=connection, in_one_transaction=in_one_transaction)
     command.upgrade(config, revision)
@@ -104,7 +104,7 @@ def upgrade_to(connection: Connection, revision: str, *, in_one_transaction: boo
 
 @contextlib.contextmanager
 def schema_lock(engine: Engine, *, shared: bool = False) -> Iterator[None]:
-    """Hold the schema lock: exclusively to change the schema, or ``shared`` to prevent others from changing it."""
+    """Hold the schema lock. Hold it exclusively to change the schema, or ``shared`` to prevent changes by others."""
     function = "pg_try_advisory_xact_lock_shared" if shared else "pg_try_advisory_xact_lock"
     with engine.connect() as lock:
         # The lock is polled, because a waiting statement would hold a snapshot, and CREATE INDEX CONCURRENTLY waits for
@@ -139,7 +139,10 @@ _WRITTEN_LATER: Final = "written_by >= pg_snapshot_xmax(pg_current_snapshot())"
 
 
 def _reset_transaction_ids(connection: Connection) -> None:
-    """Replace transaction ids that this server has not reached yet, as after a restore, with the current one."""
+    """Replace transaction ids that this server has not reached yet with the current one.
+
+    Such ids occur after a backup from another server was restored.
+    """
     for table in ("events", "notifications"):
         newest = f"SELECT {_WRITTEN_LATER} FROM {table} ORDER BY id DESC LIMIT 1"  # noqa: S608 - our own tables
         if connection.exec_driver_sql(newest).scalar():

@@ -23,7 +23,7 @@ from models.types import JSON, MAX_ID
 
 
 class DirectoryError(Exception):
-    """The document cannot be imported, and nothing was changed. ``errors`` has one line for each error."""
+    """Raised when the document cannot be imported. Nothing was changed. ``errors`` has one line for each error."""
 
     def __init__(self, errors: Sequence[str]) -> None:
         super().__init__("; ".join(errors))
@@ -39,7 +39,7 @@ class DocumentObject:
 
 
 def read_document(text: str | bytes) -> JSON:
-    """Parse the text of a directory document, and record duplicate keys for :func:`check_document`.
+    """Parse the text of a directory document. Duplicate keys are recorded, so that :func:`check_document` reports them.
 
     :raises DirectoryError: when the text is not JSON.
     """
@@ -54,7 +54,7 @@ def read_document(text: str | bytes) -> JSON:
 
 
 def check_document(document: JSON) -> tuple[dict[str, list[DocumentObject]], list[str]]:
-    """Return the document's objects by section, and its errors, each with the path of the invalid value."""
+    """Return the document's objects by section, and its errors. Each error names the path of the invalid value."""
     errors: list[str] = []
     parsed: dict[str, list[DocumentObject]] = {section: [] for section in SECTIONS}
     if not isinstance(document, dict):
@@ -78,7 +78,7 @@ def quote(value: JSON) -> str:
 
 
 def _check_section(section: str, objects: list[JSON], errors: list[str]) -> Iterator[DocumentObject]:
-    """Yield the objects that have a complete natural key, so that each can be matched with a stored row."""
+    """Yield the section's objects that have a complete natural key, so that they can be matched with stored rows."""
     for number, value in enumerate(objects):
         path = f"{section}[{number}]"
         for values in _checked(SECTIONS[section], value, path, errors):
@@ -101,11 +101,14 @@ class _SetOf:
 
 
 _Shape = _Check | _SetOf | Mapping[str, Any]
-"""The type of a shape. The shape of an object maps each allowed key to the shape of the key's value."""
+"""The type of a shape, which describes valid values.
+
+An object's shape maps each allowed key to the shape of its value.
+"""
 
 
 class _InvalidValue(Exception):
-    """A value is invalid. The message completes a sentence that begins with the value."""
+    """Raised when a value is invalid. The message completes a sentence that begins with the value."""
 
 
 def _checked(shape: _Shape, value: JSON, path: str, errors: list[str]) -> list[Any]:
@@ -262,7 +265,7 @@ SECTIONS: Final[dict[str, Mapping[str, _Shape]]] = {
         "role": _one_of(OpsRole, "is not an ops role"),
     },
 }
-"""The shape of each section's objects. A section refers only to sections before it."""
+"""The shape of the objects in each section. Objects refer only to objects of earlier sections."""
 
 NATURAL_KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "organizations": ("slug",),

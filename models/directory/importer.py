@@ -1,8 +1,8 @@
 """Import and export the directory as one document.
 
-An import is an upsert by natural key, all or nothing. It reads the stored rows, computes in memory how each row
-changes, and writes each section with a fixed number of statements. Unless the whole document is valid, nothing is
-written and no sequence advances.
+An import matches objects with stored rows by natural key, and updates or inserts the rows. It reads the stored rows,
+computes in memory how each row changes, and writes each section with a fixed number of statements. Unless the whole
+document is valid, nothing is written and no sequence advances.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ Key = tuple[str, ...]
 def import_directory(connection: Connection, document: JSON) -> ImportSummary:
     """Import the document in the caller's transaction.
 
-    :raises DirectoryError: when the document is invalid. The exception lists every error, and nothing was changed.
+    :raises DirectoryError: when the document is invalid. The exception lists every error, and nothing is changed.
     """
     objects, errors = check_document(document)
     lock_directory(connection)
@@ -73,14 +73,20 @@ def import_directory(connection: Connection, document: JSON) -> ImportSummary:
 
 
 def export_directory(connection: Connection) -> dict[str, list[Row]]:
-    """Return the stored directory as an importable document. It has no tokens, because their secrets are not stored."""
+    """Return the stored directory as an importable document.
+
+    Tokens are not included, because their secrets are not stored.
+    """
     lock_directory(connection)
     return {section: stored_rows(connection, section) for section in SECTIONS if section != "tokens"}
 
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A reference from a path in the document to a row of another section, and the error if the row does not exist."""
+    """A reference from a path in the document to a row of another section.
+
+    ``error`` is the error message if that row does not exist.
+    """
 
     path: str
     section: str
@@ -109,7 +115,7 @@ class _RowPlan:
 
     @property
     def outcome(self) -> str:
-        """The key under which the summary counts the object."""
+        """The key under which the import summary counts this object."""
         if self.is_removal:
             return "unchanged" if self.stored is None else "changed"
         if self.stored is None:
@@ -123,7 +129,7 @@ class _RowPlan:
 def _desired_rows(
     connection: Connection, objects: Mapping[str, Sequence[DocumentObject]]
 ) -> dict[str, list[_DesiredRow]]:
-    """Return the objects with their keys and references, in which usernames are in lower case."""
+    """Return the objects with their natural keys and references. Usernames in keys and references are in lower case."""
     all_values = [object_.values for section in SECTIONS for object_ in objects[section]]
     folded = fold_usernames(connection, {values[part] for values in all_values for part in _PEOPLE if part in values})
     desired: dict[str, list[_DesiredRow]] = {section: [] for section in SECTIONS}
@@ -161,7 +167,7 @@ def _references(object_: DocumentObject, folded: Mapping[str, str]) -> Iterator[
 def _stored_rows(connection: Connection, desired: Mapping[str, Sequence[_DesiredRow]]) -> dict[str, dict[Key, Row]]:
     """Return the stored rows for the document's objects, by section and natural key.
 
-    The rows to which an object or one of these rows refers are also returned.
+    The rows to which these objects and rows refer are also returned.
     """
     needed: dict[str, set[Key]] = {section: {row.key for row in desired[section]} for section in SECTIONS}
     for section in SECTIONS:
@@ -294,7 +300,7 @@ def _token_errors(plan: _RowPlan) -> Iterator[str]:
 
 
 def _name(row: _DesiredRow) -> str:
-    """Return a name for the row in an error message. The name never contains a token."""
+    """Return the row's name for use in error messages. The name never contains a token."""
     return "this token" if row.path.startswith("tokens") else " in ".join(quote(part) for part in reversed(row.key))
 
 

@@ -16,7 +16,7 @@ ORGANIZATION_COLUMNS: Final = """o.id AS organization_id, o.slug, o.features, o.
 
 PROJECT_COLUMNS: Final = f"""p.id, p.slug, p.{IS_ACTIVE} AS active,
        ARRAY(SELECT pt.team_id FROM project_teams pt WHERE pt.project_id = p.id) AS teams"""  # noqa: S608 - our own condition
-"""The columns that :func:`project_facts` needs from ``projects p``, and the project's slug."""
+"""The columns that :func:`project_facts` needs from ``projects p``, including the project's slug."""
 
 
 def organization_facts(row: Any) -> OrganizationFacts:

@@ -15,7 +15,7 @@ PERSON_COLUMNS: Final = tuple(users.c[field.name] for field in fields(Person))
 TEAMS: Final = f"""
 SELECT id, slug, organization_id, name, {IS_ACTIVE} AS active FROM teams WHERE id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own condition
-"""The teams with these ids, with the facts that the policy needs.
+"""The query for the teams with these ids and the facts about them that the policy needs.
 
 It is plain SQL, because workers execute it for every batch with rules.
 """
@@ -24,7 +24,7 @@ It is plain SQL, because workers execute it for every batch with rules.
 def person_from_row(row: Any, *, id_column: str = "id") -> Person:
     """Build a person from a row with :data:`PERSON_COLUMNS`.
 
-    ``id_column`` names the column that holds the person's id, in case ``id`` is the id of something else.
+    ``id_column`` names the column that holds the person's id, for rows in which ``id`` is the id of something else.
     """
     return Person(
         id=getattr(row, id_column),

@@ -14,7 +14,10 @@ from models.directory.document import DirectoryError
 from models.types import MAX_ID
 
 Row = dict[str, Any]
-"""A row as a complete object of the document, including its id. It refers to other rows by slug or username."""
+"""A row in the form of a complete object in the document, including the id.
+
+It refers to other rows by slug or username.
+"""
 
 Ids = Mapping[str, Mapping[tuple[str, ...], int]]
 """The ids of the rows, by section and natural key."""
@@ -79,9 +82,10 @@ _STORED: Final = {
 
 
 def stored_rows(connection: Connection, section: str, parts: Mapping[str, Iterable[str]] | None = None) -> list[Row]:
-    """Return the section's rows whose natural key has these values in each part, or all rows if there are no ``parts``.
+    """Return the section's rows in which each given part of the natural key has one of the given values.
 
-    The parts are matched independently of each other, so rows with other combinations of the values are returned, too.
+    Return all rows if ``parts`` is omitted. Each part is matched independently, so rows with other combinations of the
+    values are also returned.
     """
     names = ("organization", "slug", "username", "user", "token")
     wanted = {name: None if parts is None or name not in parts else list(parts[name]) for name in names}
@@ -95,7 +99,7 @@ def taken_ids(connection: Connection, section: str, ids: Sequence[int]) -> set[i
 
 
 def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, str]:
-    """Return each username in lower case, as PostgreSQL computes it, by the original username."""
+    """Map each username to its lower-case form, as computed by PostgreSQL."""
     query = "SELECT name, lower(name) AS folded FROM unnest(%(names)s::text[]) AS name"
     rows = connection.exec_driver_sql(query, {"names": list(set(names))})
     return {row.name: row.folded for row in rows}
@@ -104,7 +108,7 @@ def fold_usernames(connection: Connection, names: Iterable[str]) -> dict[str, st
 def assign_ids(connection: Connection, section: str, rows: Sequence[Row]) -> None:
     """Assign an id to each row that does not have one, after advancing the section's sequence past the given ids.
 
-    :raises DirectoryError: when there are not enough ids left after the given ones.
+    :raises DirectoryError: when too few ids are left after the highest given id.
     """
     sequence = f"{TABLES[section].name}_id_seq"
     given = max((row["id"] for row in rows if "id" in row), default=0)

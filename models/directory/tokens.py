@@ -27,7 +27,7 @@ MAX_LIFETIME: Final = timedelta(days=36_500)
 
 
 class TokenError(Exception):
-    """A token cannot be created or does not exist. The message is one sentence that says why."""
+    """Raised when a token cannot be created or does not exist. The message is one sentence that says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def token_errors(spec: TokenSpec) -> Iterator[TokenFieldError]:
 
 
 def lock_directory(connection: Connection) -> None:
-    """Lock the directory until the transaction ends, so that generated ids cannot collide with the ids in an import."""
+    """Lock the directory until the transaction ends, so that generated ids cannot collide with imported ids."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('directory', 0))")
 
 

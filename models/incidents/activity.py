@@ -52,7 +52,7 @@ class Activity:
     mentioned_teams: frozenset[int] = frozenset()
 
     def edit(self, comment: str, *, users: Set[int], teams: Set[int]) -> None:
-        """Replace a comment's text, and add to the users and teams that it has mentioned. The date does not change."""
+        """Replace a comment's text, and add these users and teams to those mentioned so far. The date is kept."""
         self.comment = comment
         self.version += 1
         self.mentioned_users |= users

@@ -118,11 +118,14 @@ class Incident:
 
     @property
     def is_open(self) -> bool:
-        """Whether the incident is not closed."""
+        """Whether the incident is open."""
         return self.status is not IncidentStatus.CLOSED
 
     def record_activity(self, *, accepted_at: datetime) -> datetime:
-        """Record an activity and return its date: the time of acceptance, but never before the previous activity."""
+        """Record that an activity was added, and return its date.
+
+        The date is the time of acceptance, but never before the previous activity.
+        """
         # Clients send the version back in If-Match, so every change that they might overwrite must increase it.
         self.last_activity_at = max(self.last_activity_at, accepted_at)
         self.version += 1
@@ -131,7 +134,7 @@ class Incident:
     def set_status(self, status: IncidentStatus, *, by: StatusMethod, at: datetime) -> IncidentStatus:
         """Set the status and return the old one.
 
-        Closing sets ``date_closed``. Only reopening with the status ``OPEN`` clears it.
+        Closing the incident sets ``date_closed``. Only setting the status to ``OPEN`` clears it again.
         """
         old, self.status, self.status_method = self.status, status, by
         if status is IncidentStatus.CLOSED:
@@ -141,7 +144,7 @@ class Incident:
         return old
 
     def bump_version(self) -> None:
-        """Increase the version after a comment was edited or deleted, which does not record an activity."""
+        """Increase the version after a comment was edited or deleted, because neither records an activity."""
         self.version += 1
 
     def next_event_sequence(self) -> int:

@@ -1,7 +1,8 @@
 """The projection for the incident list: one row per incident and project.
 
-A row holds everything that the list filters by, so that any combination of filters is a single index scan in list
-order, newest first. Title trigrams and rule keys are searched in a second table, which status changes do not touch.
+A row holds everything that the list can be filtered by, so any combination of filters needs only one index scan, in
+list order (newest first). Title trigrams and rule keys are searched in a second table, which status changes do not
+touch.
 Both tables are written only by database triggers, together with the incident (``migrations/versions/0005…``,
 ``0007…``).
 """
@@ -17,7 +18,7 @@ from models.incidents.incident import IS_OPEN
 
 
 def _of_rule() -> tuple[Column[Any], ...]:
-    """Return columns for an incident's rule, as it was in the generation in which the incident began."""
+    """Return the columns that describe an incident's rule, as it was in the generation in which the incident began."""
     return (
         Column("alert_rule_id", BigInteger, nullable=True),
         Column("alert_rule_generation", BigInteger, nullable=True),
@@ -66,7 +67,10 @@ Index(
 Index("incident_listing_status_idx", incident_listing.c.project_id, incident_listing.c.status, *_IN_ORDER)
 
 LIFETIME: Final = "tstzrange(date_started, greatest(date_closed, date_started), '[]')"
-"""The SQL expression for the time during which a closed incident was open. Only closed incidents are indexed by it."""
+"""The SQL expression for the period during which a closed incident was open.
+
+Its index contains only closed incidents.
+"""
 
 Index(
     "incident_listing_life_idx",
@@ -94,9 +98,9 @@ TRIGRAM_LENGTH: Final = 3
 
 BEFORE_SPACE: Final = 3
 AROUND_SPACE: Final = 8
-"""The length of the text that is indexed for each space in a title.
+"""The length of the piece of text that is indexed around each space in a title.
 
-The text begins ``BEFORE_SPACE`` characters before the space.
+The piece begins ``BEFORE_SPACE`` characters before the space.
 """
 
 
@@ -116,9 +120,9 @@ TIME_BUCKETS: Final = (
     TimeBucket("2 days", 2 * 86_400),
     TimeBucket("3 hours", 3 * 3_600),
 )
-"""The kinds of time buckets, longest first. Each kind's length is a divisor of the previous one's.
+"""The kinds of time buckets, longest first. Each length is a divisor of the one before it.
 
-Trigrams are indexed by bucket of the longest kind. Shorter buckets have keys of their own.
+The keys of trigrams refer to buckets of the longest kind. Shorter buckets have separate keys.
 """
 
 
@@ -143,7 +147,7 @@ def bucket_key(bucket: TimeBucket, number: str, organization: str) -> str:
 
 
 def long_titles_key(organization: str) -> str:
-    """Return the SQL expression for the index key of an organization's titles that are too long to index by trigram."""
+    """Return the SQL expression for an organization's index key for titles that are too long to index by trigram."""
     return f"hashtextextended('long', {organization})"
 
 
@@ -167,7 +171,10 @@ incident_titles = Table(
 _KEYED: Final = ("organization_id", "project_id", "date_started", "folded_title", *RULE_COLUMNS)
 
 SEARCH_KEYS: Final = f"title_keys({', '.join(_KEYED)})"
-"""The SQL expression for a row's index keys: trigrams and rule keys, per organization and project, and time buckets."""
+"""The SQL expression for a row's index keys.
+
+They are the keys of trigrams and rules, per organization and per project, and the keys of time buckets.
+"""
 
 # A pending list makes inserts cheap. It is short because every search has to read it.
 for _table, _name, _where in (

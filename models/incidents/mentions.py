@@ -1,8 +1,8 @@
-"""Parse and resolve mentions in comments and owners of alert rules, and check who may be named.
+"""Parse and resolve comments' mentions and alert rules' owners, and check who may be named.
 
-The functions are pure. The gateway's preview and the worker share them. Rules and messages are those of Sentry's
-incident API, with one difference: Sentry compares counts, so that a duplicate can hide an invalid mention. This module
-compares sets.
+The functions are pure. The gateway's preview and the worker share them. The rules and error messages are the same as in
+Sentry's incident API, with one difference: Sentry compares counts, so a duplicate can hide an invalid mention. This
+module compares sets.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MentionedTeam:
 
 
 class MentionFacts(Protocol):
-    """The directory lookups that are needed to resolve mentions in an organization."""
+    """The directory lookups that are needed to resolve an organization's mentions."""
 
     def user_named(self, name: str) -> int | None:
         """Return the id of the user with this username or e-mail address. ``name`` must be in lower case."""
@@ -68,7 +68,7 @@ class MentionFacts(Protocol):
         """Return the ids of all current and former teams of a member, or ``None`` if the user is not a member."""
 
     def team(self, team: int) -> MentionedTeam | None:
-        """Return the team with this id, whatever its organization."""
+        """Return the team with this id, whichever organization it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,8 @@ def resolve_mentions(
 ) -> ResolvedMentions:
     """Resolve a comment's mentions. ``attached_teams`` holds the ids of the teams attached to the incident's projects.
 
-    :raises InvalidFields: when a mention is invalid or not allowed. The error has one message per index, or one for the
-    list.
+    :raises InvalidFields: when a mention is invalid or not allowed. The error has one message per invalid mention, by
+    index, or one message for the whole list.
     """
     resolution = _Resolution()
     for index, mention in enumerate(mentions):

@@ -29,7 +29,10 @@ LEFT JOIN users u ON u.id = m.user_id
 WHERE t.id = ANY(%(ids)s::bigint[])
 GROUP BY t.id
 """
-"""The teams with these ids, with their active members. It is plain SQL, because workers execute it for every batch."""
+"""The query for the teams with these ids and their active members.
+
+It is plain SQL, because workers execute it for every batch.
+"""
 
 
 def incident_from_row(row: Any, *, projects: Iterable[int] = ()) -> Incident:

@@ -1,4 +1,4 @@
-"""Failed attempts to apply commands: retry delays, dead letters, and the batches that workers have in flight."""
+"""Failed attempts to apply commands: retry delays, dead letters, and records of the batches in progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.messaging.trace import Trace
 
 MAX_ATTEMPTS: Final = 5
 RETRY_DELAYS: Final = tuple(timedelta(seconds=seconds) for seconds in (0.2, 1, 5, 15))
-"""How long a command waits after its first, second, third and fourth failed attempt. After the fifth, it is dead."""
+"""The delays after a command's first, second, third and fourth failed attempt. After the fifth, the command is dead."""
 
 in_flight_batches = Table(
     "batches_in_hand",
@@ -48,7 +48,7 @@ class FailedCommand(NamedTuple):
 
     @property
     def trace(self) -> Trace:
-        """The ids of the request from which the command results."""
+        """The trace ids of the request that led to the command."""
         return Trace(self.request_id, self.traceparent)
 
 
@@ -67,7 +67,7 @@ RETURNING {", ".join(f"c.{name}" for name in FailedCommand._fields)}
 def record_failed_attempt(connection: Connection, ids: Sequence[UUID], *, error: str) -> list[FailedCommand]:
     """Count a failed attempt for each command that is still waiting, and return these commands.
 
-    Each command is retried after a delay, or is dead after its last attempt.
+    Each command is retried after a delay, or becomes dead after its last attempt.
     """
     rows = connection.exec_driver_sql(
         _RECORD_FAILED_ATTEMPT,
@@ -111,9 +111,9 @@ def lock_worker(connection: Connection, worker: str) -> None:
 def reap_orphaned(connection: Connection, worker: str) -> list[UUID]:
     """Delete the records that other workers left unlocked, and return the ids of their commands.
 
-    A worker holds its lock while it applies a batch. An unlocked record was left by a process that died, or that has
-    committed its batch. In the latter case the commands have outcomes, so that counting an attempt has no effect.
-    Batches that were interrupted by a restart of the database server are deleted, but not returned.
+    A worker holds its lock while it applies a batch. An unlocked record was left by a process that died or that has
+    committed its batch. In the latter case the commands have outcomes, so counting an attempt has no effect. Records of
+    batches that a restart of the database server interrupted are deleted, but their commands are not returned.
     """
     rows = connection.exec_driver_sql(
         "DELETE FROM batches_in_hand WHERE worker IN ("

@@ -30,7 +30,7 @@ SELECT lane, subject, due < clock_timestamp() AS is_overdue FROM heads LIMIT %(m
 class OverdueSubjects(NamedTuple):
     """The subjects that need a hint, each with its lane.
 
-    ``after`` is the subject after which to continue, or ``""`` at the end.
+    ``after`` is the subject after which the next search continues, or ``""`` if there are no more subjects.
     """
 
     subjects: list[tuple[Lane, str]]
@@ -40,7 +40,7 @@ class OverdueSubjects(NamedTuple):
 def find_overdue_subjects(
     connection: Connection, *, older_than: float, after: str = "", most: int = 2000
 ) -> OverdueSubjects:
-    """Return the subjects that need a hint, among the next ``most`` subjects after ``after`` in alphabetical order.
+    """Check the next ``most`` subjects after ``after``, in alphabetical order, and return those that need a hint.
 
     A subject needs a hint if its first command has waited ``older_than`` seconds, or if its retry is due.
     """
@@ -67,7 +67,7 @@ AND hashtextextended('apply:' || head.subject, 0) NOT IN (
 
 
 def find_stalled_lanes(connection: Connection, *, older_than: float, window: int = 1000) -> set[Lane]:
-    """Return the lanes with subjects that have been due for ``older_than`` seconds and that no worker has locked.
+    """Return the lanes with a subject that no worker has locked, although it has been due for ``older_than`` seconds.
 
     Only the oldest ``window`` waiting commands are considered.
     """

@@ -1,4 +1,4 @@
-"""Canaries: test messages sent through every queue every 30 seconds, to verify that a worker consumes it.
+"""Canaries: test messages sent through every queue every 30 seconds, to verify that a worker consumes the queue.
 
 A canary consists of a row and a hint that refers to the row. It is not a command, because a command would prove nothing
 about its queue: any worker that is awake may claim it, whatever queue its hint was sent to.
@@ -34,14 +34,14 @@ Index("canaries_queue_sent_at_idx", canaries.c.queue, canaries.c.sent_at)
 
 
 class Canary(NamedTuple):
-    """A canary that was sent to a queue. Its subject in a hint has the form ``canary:17``."""
+    """A canary that was sent to a queue. Hints refer to it by a subject of the form ``canary:17``."""
 
     queue: Lane
     id: int
 
     @property
     def subject(self) -> str:
-        """The canary's subject in a hint."""
+        """The subject that refers to the canary in a hint."""
         return f"{_PREFIX}{self.id}"
 
     @classmethod
@@ -92,7 +92,10 @@ LEFT JOIN LATERAL (
 WHERE sent.latest IS NOT NULL
 ORDER BY q.turn
 """
-"""The fields of :class:`CanaryStatus`, for each requested queue that has had a canary, in the requested order."""
+"""The query for the fields of :class:`CanaryStatus`.
+
+It returns a row for each requested queue that has had a canary, in the requested order.
+"""
 
 ALL_QUEUES: Final = {"queues": [lane.value for lane in Lane]}
 """The parameters for :data:`CANARY_STATUS` that select every queue."""
@@ -125,7 +128,10 @@ def insert_due_canaries(connection: Connection, *, every_seconds: float) -> list
 
 
 def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, worker: str) -> None:
-    """Record that a worker received these canaries, ignoring any already received or sent to another queue."""
+    """Record that a worker received these canaries.
+
+    Canaries that were already received or that were sent to another queue are ignored.
+    """
     connection.exec_driver_sql(
         "UPDATE canaries c SET seen_at = clock_timestamp(), worker = %(worker)s"
         " FROM unnest(%(queues)s::text[], %(ids)s::bigint[]) AS r(queue, id)"
@@ -139,7 +145,7 @@ def mark_canaries_seen(connection: Connection, received: Sequence[Canary], *, wo
 
 
 def queues_with_unseen_canary(connection: Connection, *, older_than: float) -> set[Lane]:
-    """Return the queues whose latest canary was sent over ``older_than`` seconds ago and has not been received."""
+    """Return the queues whose latest canary was sent more than ``older_than`` seconds ago and has not been received."""
     rows = connection.exec_driver_sql(
         "SELECT queue FROM (SELECT DISTINCT ON (queue) queue, sent_at, seen_at FROM canaries"
         " WHERE queue = ANY(%(queues)s::text[]) ORDER BY queue, sent_at DESC) AS latest"

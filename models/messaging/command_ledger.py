@@ -80,7 +80,7 @@ Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
 
 
 class NewCommand(NamedTuple):
-    """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies who may read the outcome.
+    """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies the one who may read the outcome.
 
     ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version.
     """
@@ -109,7 +109,7 @@ def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
 
 
 def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
-    """Accept follow-up commands in the same transaction as the change that causes them."""
+    """Accept follow-up commands, in the same transaction as the change that causes them."""
     if rows:
         connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
 
@@ -137,7 +137,7 @@ class ClaimedCommand:
 
     @property
     def trace(self) -> Trace:
-        """The ids of the request from which the command results."""
+        """The trace ids of the request that led to the command."""
         return Trace(self.request_id, self.traceparent)
 
 
@@ -196,14 +196,14 @@ def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[st
 
 
 AFTER_LAST_SEQ: Final = 2**63
-"""A number greater than every ``seq``."""
+"""A number that is greater than any ``seq``."""
 
 
 class WaitingCommands(NamedTuple):
     """The waiting commands of some subjects.
 
     ``due`` is ordered by ``seq``. ``paused_at`` maps a subject to the ``seq`` of its first command that is not due yet.
-    Commands were read up to and including the ``seq`` in ``read_through``. Later commands may be waiting, too.
+    ``read_through`` is the ``seq`` up to which commands were read, inclusive. Later commands may be waiting, too.
     """
 
     due: list[ClaimedCommand]
@@ -212,7 +212,7 @@ class WaitingCommands(NamedTuple):
 
 
 def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
-    """Read the due commands of locked subjects, up to the first command of each subject that is not due.
+    """Read the due commands of locked subjects. For each subject, stop at the first command that is not due.
 
     ``subjects`` maps each subject to the maximum number of commands to read, and ``most`` is the maximum in total.
     """
@@ -252,7 +252,7 @@ WHERE c.id = o.id AND c.{IS_WAITING}
 
 
 class CommandAlreadyFinished(Exception):
-    """Another process has finished a command of this batch, so the batch must be rolled back."""
+    """Raised when another process has finished a command of this batch, so that the batch must be rolled back."""
 
 
 def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) -> None:
@@ -269,7 +269,10 @@ def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) 
 
 
 def prune_idempotency_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
-    """Delete up to ``most`` idempotency keys older than ``older_than_hours``, oldest first, and return their number."""
+    """Delete up to ``most`` idempotency keys that are older than ``older_than_hours``, oldest first.
+
+    Return the number of deleted keys.
+    """
     return connection.exec_driver_sql(
         "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("
         " SELECT ctid FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)"

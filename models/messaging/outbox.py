@@ -1,4 +1,7 @@
-"""The outbox of events, each numbered within its subject and written in the transaction of the change it announces."""
+"""The outbox of events. Each event is numbered within its subject.
+
+An event is written in the same transaction as the change that it announces.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +70,7 @@ _INSERT: Final = insert_statement(events, NewEvent._fields)
 
 
 def write_events(connection: Connection, rows: Sequence[NewEvent]) -> None:
-    """Insert events in the same transaction as the change that they announce."""
+    """Insert events, in the same transaction as the change that they announce."""
     if rows:
         connection.exec_driver_sql(_INSERT, dict(column_arrays(NewEvent._fields, rows)))
 
@@ -91,7 +94,7 @@ class WaitingEvent(NamedTuple):
 class Stage(NamedTuple):
     """A stage that processes every event once.
 
-    ``column`` marks the events that the stage has processed, and ``lock`` is the prefix of its locks' names.
+    ``column`` marks the events that the stage has processed, and ``lock`` is the prefix of the names of its locks.
     """
 
     column: str
@@ -106,7 +109,7 @@ EventSubject = tuple[int, str]
 """An organization id and a subject in the organization. Events with the same pair are processed in order."""
 
 BEFORE_FIRST_SUBJECT: Final[EventSubject] = (0, "")
-"""A pair that sorts before every other pair."""
+"""A pair that sorts before every event subject."""
 
 
 def claim_events(
@@ -121,8 +124,8 @@ def claim_events(
     """Lock up to ``subjects`` subjects with waiting events until the transaction ends, and return these events.
 
     The events are ordered by organization, subject and sequence, with at most ``per_subject`` events per subject.
-    ``after`` is the last subject of the previous round, so that every subject gets its turn, however many events are
-    waiting in one of them. ``excluded`` holds the ids of events to skip.
+    ``after`` is the last subject of the previous round: every subject gets its turn, however many events of another one
+    are waiting. ``excluded`` holds the ids of events to skip.
 
     Locking and reading are two statements, as for commands, because the second statement's snapshot must be newer than
     the locks. A cursor ``id > last`` would miss events that are committed late, and SKIP LOCKED on rows would break the

@@ -22,7 +22,7 @@ class SubjectKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The object within which commands are ordered. Two subjects with the same text are equal.
+    """The key within which commands are ordered. Two subjects with the same text are equal.
 
     >>> str(Subject.incident(12, 7))
     'incident:12:7'

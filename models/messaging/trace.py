@@ -1,4 +1,4 @@
-"""The ids that connect a request with its commands, and with the resulting events and follow-up commands."""
+"""The ids that connect a request with the commands, events and follow-up commands that result from it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Trace(NamedTuple):
-    """The ids of the request from which a command or an event results.
+    """The ids of the request that led to a command or an event.
 
     ``request_id`` is the value of the ``X-Request-Id`` header, at most 128 visible ASCII characters. ``traceparent`` is
     the W3C Trace Context header as the caller sent it. Both are ``None`` if tocsin acted on its own.

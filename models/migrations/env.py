@@ -1,4 +1,4 @@
-"""Run the migrations online, each in its own transaction or all in one. The caller holds the schema lock."""
+"""Run the migrations online, either each in its own transaction or all in one. The caller holds the schema lock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table for deliveries: messages to be sent to a person or an address outside tocsin.
+"""The table for deliveries: messages that are sent to people or to addresses outside tocsin.
 
 A row is inserted in the same transaction as the change that triggers a rule's action. The message is sent later, after
 the recipient's access has been checked again.
@@ -17,7 +17,7 @@ from models.base import METADATA, foreign_key, timestamp_column
 
 
 class DeliveryMethod(StrEnum):
-    """The direction of the incident's change: more severe (``fire``) or less severe (``resolve``)."""
+    """The reason for a delivery: the incident became more severe (``fire``) or less severe (``resolve``)."""
 
     FIRE = "fire"
     RESOLVE = "resolve"

@@ -1,4 +1,4 @@
-"""The tables for inbox items and for the decisions whether to notify a person."""
+"""The tables for inbox items and for decisions about whether to notify a person."""
 
 from __future__ import annotations
 

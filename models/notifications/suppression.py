@@ -22,14 +22,14 @@ class Recipient:
 
 
 class NotificationDecision(NamedTuple):
-    """The decision whether to notify a person. ``rule`` names the suppression or the reason for the notification."""
+    """A decision on notifying a person. ``rule`` names the suppression, or the reason for the notification."""
 
     outcome: DecisionOutcome
     rule: str
 
 
 NO_ACCESS: Final = "no_access"
-"""The name of the suppression for people who have no access to the incident. They are also unsubscribed."""
+"""The name of the suppression for people without access to the incident. Such people are also unsubscribed."""
 
 
 def _lacks_access(recipient: Recipient) -> bool:
@@ -41,11 +41,11 @@ def _is_author(recipient: Recipient) -> bool:
 
 
 SUPPRESSIONS: Final[Mapping[str, Callable[[Recipient], bool]]] = {NO_ACCESS: _lacks_access, "author": _is_author}
-"""The conditions under which a person is not notified, by name. The first condition that holds is recorded."""
+"""The conditions under which a person is not notified, by name. The first one that applies is recorded."""
 
 
 def decide_notification(recipient: Recipient) -> NotificationDecision:
-    """Decide whether to notify a person, and by which rule."""
+    """Decide whether to notify a person, and name the rule that decides it."""
     for rule, applies in SUPPRESSIONS.items():
         if applies(recipient):
             return NotificationDecision(DecisionOutcome.SUPPRESSED, rule)

@@ -25,7 +25,7 @@ from workers.batch.facts import LoadedProject
 AUTO_RESOLVED: Final = (
     "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
 )
-"""The comment on an incident that was closed because its rule was changed or deleted."""
+"""The comment that is added to an incident when it is closed because its rule was changed or deleted."""
 
 
 def rule_error(message: str) -> InvalidFields:

@@ -1,4 +1,4 @@
-"""Add the expected version of a command, and the people and teams that a comment has ever mentioned.
+"""Add the expected version to commands, and to comments the people and teams that they have ever mentioned.
 
 Revision: 0002, after 0001. It can be applied while the previous release is running.
 """

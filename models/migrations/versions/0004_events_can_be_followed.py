@@ -1,6 +1,6 @@
 """Add the id of the writing transaction to events and notifications, for streams.
 
-It allows a stream to use a snapshot as its cursor, so that rows that are committed late are not missed.
+With this id, a stream can use a snapshot as its cursor, so it does not miss rows that are committed late.
 
 Revision: 0004, after 0003. It can be applied while the previous release is running: the columns have defaults.
 """

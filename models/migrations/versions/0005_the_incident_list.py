@@ -1,7 +1,8 @@
-"""Add the projection for the incident list: one row per incident and project, which the list filters and sorts by.
+"""Add the projection for the incident list: one row per incident and project.
 
 Revision: 0005, after 0004. It can be applied while the previous release is running: triggers write the rows, whichever
-release writes the incident. Existing incidents are copied in small transactions. If interrupted, it can be run again.
+release writes the incident. Existing incidents are copied in small transactions. If the migration is interrupted, it
+can be run again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Add alert rules, their observations and deliveries, and a reference from an incident to its rule.
 
-Revision: 0006, after 0005. It can be applied while the previous release is running. If interrupted, it can be run
-again.
+Revision: 0006, after 0005. It can be applied while the previous release is running. If the migration is
+interrupted, it can be run again.
 """
 
 from __future__ import annotations

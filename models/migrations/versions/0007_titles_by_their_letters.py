@@ -1,7 +1,8 @@
 """Add the search index for titles and rules: a second, rarely changing row for each row of the incident list.
 
 Revision: 0007, after 0006. It can be applied while the previous release is running: triggers on the list write the
-rows. Existing rows are copied in small transactions, then indexed. If interrupted, it can be run again.
+rows. Existing rows are copied in small transactions, then indexed. If the migration is interrupted, it can be run
+again.
 """
 
 # ruff: noqa: S608 - the SQL is composed of our own fragments
