@@ -1,1 +1,1 @@
-"""Commands, events, the broker, and what every process shares: settings, logging and start-up checks."""
+"""Commands, events, the broker, and code that every process uses: settings, logging and start-up checks."""

@@ -1,4 +1,4 @@
-"""The Celery application. It carries only hints, so a lost message costs time but never work."""
+"""The Celery application. It carries only hints, so a lost message delays work but never loses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOFT_LIMIT_SECONDS = 8
 HARD_LIMIT_SECONDS = 12
 
 _AMQPS_FILES: Final = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile"}
-"""The file parameters of an amqps:// URL, which are named as in a rediss:// URL, mapped to py-amqp's names."""
+"""Maps the file parameters of an amqps:// URL, named as in a rediss:// URL, to py-amqp's names."""
 
 
 def make_app(settings: BrokerSettings) -> Celery:
@@ -108,7 +108,7 @@ def _publisher_retries() -> dict[str, Any]:
 
 
 def _kombu_url(url: str) -> str:
-    """Return the broker's URL without its TLS files, which :func:`_tls` passes to py-amqp under other names."""
+    """Return the broker's URL without the TLS file parameters, which :func:`_tls` passes on under other names."""
     parts = urlsplit(url)
     if parts.scheme != "amqps":
         return url

@@ -1,7 +1,7 @@
 """The Celery tasks, one per lane, and the Celery worker that runs them.
 
-A task's body is a function that takes a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` registers the bodies
-with an application, and :func:`run_celery_worker` consumes their queues.
+The body of a task is a function that takes a :class:`~tasks.broker.hints.Hint`. :func:`register_tasks` registers the
+bodies with an application, and :func:`run_celery_worker` runs them for the hints on the lanes' queues.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from models.enums import Lane
 from tasks.broker.hints import Hint
 
 BROKER_SECONDS = 3.0
-"""How many seconds connecting to the broker may take."""
+"""The timeout for connecting to the broker, in seconds."""
 
 log = structlog.get_logger(__name__)
 
 
 def register_tasks(app: Celery, bodies: Mapping[Lane, Callable[[Hint], None]]) -> None:
-    """Register one task per lane, which parses the hint and passes it to the body. Celery logs what the body raises."""
+    """Register one task per lane, which parses the hint and passes it to the body. Celery logs the body's errors."""
     for lane, body in bodies.items():
         app.task(_task_of(body), name=lane.task_name, shared=False)
 
@@ -47,8 +47,9 @@ def run_celery_worker(
     """Consume these lanes with one child process until SIGTERM, and return the exit code.
 
     ``on_child_start`` runs in every new child after the fork, where engines and threads can be created, and
-    ``on_child_stop`` before a child exits. The child dies with this process, even if SIGKILL ends it. A child that dies
-    is replaced. ``ready`` is called when the worker starts to consume, ``stopping`` when a signal asks it to stop.
+    ``on_child_stop`` runs before a child exits. The child dies with this process, even if this process is killed with
+    SIGKILL. A child that dies is replaced. ``ready`` is called when the worker starts to consume, and ``stopping`` when
+    a signal asks it to stop.
     """
     consumer_process = os.getpid()
 
@@ -66,7 +67,7 @@ def run_celery_worker(
         stopping()
 
     def keep_our_logging(**_: Any) -> None:
-        """Do nothing: Celery leaves the logging configuration alone if this signal has a receiver."""
+        """Do nothing. Celery leaves the logging configuration alone if this signal has a receiver."""
 
     receivers: list[tuple[Any, Callable[..., None]]] = [
         (signals.setup_logging, keep_our_logging),
@@ -109,7 +110,7 @@ def count_hints(app: Celery, lanes: Iterable[Lane]) -> int:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed once its parent has died, even if SIGKILL killed the parent."""
+    """Arrange for this process to be killed when its parent dies, even if the parent is killed with SIGKILL."""
     if sys.platform == "linux":
         # PR_SET_PDEATHSIG is 1.
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)

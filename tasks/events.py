@@ -1,7 +1,7 @@
-"""The events, which record what commands have changed.
+"""Events, which record what commands have changed.
 
-An event becomes a CloudEvent 1.0 in structured JSON, which is the same on the exchange and in server-sent events. An
-event object holds only what changed; :func:`cloud_event` adds its id, subject, sequence number and time.
+An event object holds only what changed. :func:`cloud_event` adds its id, subject, sequence number and time to make a
+CloudEvent 1.0 in structured JSON, which is the same on the exchange and in server-sent events.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from models.timestamps import iso
 from models.types import JSON
 
 SEQUENCE_DIGITS: Final = 20
-"""The width of a sequence number, which is padded with zeros so that it sorts as text."""
+"""The number of digits in a sequence number, which is padded with zeros so that it sorts correctly as text."""
 
 
 class Event:
     """Base class of all events.
 
-    ``type`` is the name on the wire. The notifier plans only events for which ``notifies_people`` is true.
+    ``type`` is the name on the wire. The notifier plans notifications only if ``notifies_people`` is true.
     """
 
     type: ClassVar[str]
@@ -31,7 +31,10 @@ class Event:
 
     @property
     def activity_id(self) -> int | None:
-        """The id of the activity that the event is about, if any. All events about an activity are planned together."""
+        """The id of the activity that the event is about, if any.
+
+        Notifications for all events about an activity are planned together.
+        """
         return None
 
     def data(self) -> dict[str, JSON]:
@@ -70,7 +73,7 @@ class StatusChanged(Event):
         return self.activity
 
     def data(self) -> dict[str, JSON]:
-        """Return the activity with its comment, the old status and the new status."""
+        """Return the activity with its comment, and the old and the new status."""
         return {
             "activity": {"id": str(self.activity), "comment": self.comment},
             "previousStatus": self.old,
@@ -257,7 +260,7 @@ class NotificationCreated(Event):
     item: Mapping[str, JSON]
 
     def data(self) -> dict[str, JSON]:
-        """Return the item as the inbox returns it."""
+        """Return the item in the form in which the inbox returns it."""
         return {"notification": dict(self.item)}
 
 
@@ -299,8 +302,8 @@ def cloud_event(
     """Return the event as a CloudEvent.
 
     ``subject`` is a path like ``incidents/12``, and ``sequence`` counts the subject's events. ``data`` is merged with
-    the event's own. ``traceparent``, if given, becomes the attribute that the Distributed Tracing extension of
-    CloudEvents defines.
+    the event's own data. ``traceparent``, if given, becomes the attribute of that name, which CloudEvents' Distributed
+    Tracing extension defines.
     """
     trace = {} if traceparent is None else {"traceparent": traceparent}
     return {

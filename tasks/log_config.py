@@ -1,4 +1,4 @@
-"""Logging for every process: one JSON object per line on stderr, from the first line to the last."""
+"""Logging for every process: one JSON object per line on stderr, including warnings and crashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import structlog
 from tasks.settings import LogLevel
 
 _DEMOTED_LOGGERS: Final = ("alembic", "celery.app.trace", "celery.worker.strategy")
-"""The loggers whose info lines count as debug lines: they write one per migration and two per Celery task."""
+"""The loggers whose info lines are treated as debug lines, because they log every migration and every Celery task."""
 
 _STDERR: Final = 2
 
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class ProcessKind(StrEnum):
-    """A kind of long-running process, as the log names it."""
+    """A kind of long-running process, by its name in the log."""
 
     GATEWAY = "gateway"
     WORKER = "worker"
@@ -37,7 +37,7 @@ class ProcessKind(StrEnum):
 
 
 def configure_logging(level: LogLevel) -> None:
-    """Log every record from ``level`` up as JSON on stderr: our own, those of libraries, warnings and crashes."""
+    """Log everything at ``level`` or above as JSON on stderr, including libraries' records, warnings and crashes."""
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -72,7 +72,7 @@ def configure_logging(level: LogLevel) -> None:
 
 
 class StderrLogger:
-    """A logger that writes each line to stderr in one system call, with no lock that a fork could copy while held."""
+    """A logger that writes each line to stderr in one system call, without a lock that a fork could copy while held."""
 
     __slots__ = ("name",)
 
@@ -80,14 +80,14 @@ class StderrLogger:
         self.name = name
 
     def msg(self, line: bytes) -> None:
-        """Write one line. A closed or broken stderr is ignored."""
+        """Write one line. If stderr is closed or broken, do nothing."""
         _write_line(line)
 
     debug = info = warning = error = critical = exception = msg
 
 
 class _StderrHandler(logging.Handler):
-    """A handler that writes the records of libraries to the same place as our own lines."""
+    """A handler that writes libraries' records to the same stream as tocsin's own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -116,12 +116,12 @@ def _render_text(logger: object, method: str, event: MutableMapping[str, Any]) -
 
 
 def log_process_started(kind: ProcessKind) -> None:
-    """Log the start of this process with its version."""
+    """Log that this process has started, with its version."""
     log.info("process.started", kind=kind, version=version("tocsin"), pid=os.getpid())
 
 
 def log_process_stopped(kind: ProcessKind) -> None:
-    """Log the orderly end of this process."""
+    """Log that this process has stopped gracefully."""
     log.info("process.stopped", kind=kind, pid=os.getpid())
 
 

@@ -1,7 +1,7 @@
-"""The check of the database and the broker when a process starts.
+"""The check of the database and the broker that runs when a process starts.
 
 If a server is unreachable, the process starts anyway and waits for it. A refused login, an unknown database or a
-missing schema needs an operator, so the process ends with a one-sentence error instead of retrying.
+missing schema requires an operator, so the process exits with a one-sentence error instead of retrying.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.settings import BrokerSettings, ProcessSettings
 from tasks.startup import StartupError
 
 BROKER_SECONDS: Final = 3.0
-"""How many seconds to try to connect to the broker."""
+"""The timeout for connecting to the broker, in seconds."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,16 +29,16 @@ log = structlog.get_logger(__name__)
 def check_servers(settings: ProcessSettings) -> None:
     """Log in to the database and to the broker once. A server that cannot be reached is not an error.
 
-    :raises StartupError: a login is refused, the database does not exist, or it has no schema.
+    :raises StartupError: a login is refused, or the database does not exist or has no schema.
     """
     check_database(settings.database_url)
     check_broker(settings)
 
 
 def check_database(url: str) -> None:
-    """Log in to PostgreSQL and look for the schema. A server that cannot be reached is not an error.
+    """Log in to PostgreSQL and check that the schema exists. A server that cannot be reached is not an error.
 
-    :raises StartupError: the login is refused, the database does not exist, or it has no schema.
+    :raises StartupError: the login is refused, or the database does not exist or has no schema.
     """
     engine = make_engine(url, application="tocsin-startup", pool_size=1)
     try:
@@ -72,10 +72,9 @@ def check_broker(settings: BrokerSettings) -> None:
 
 
 def explain_refusal(error: BaseException) -> str | None:
-    """Return a sentence about an error that an operator has to resolve, or ``None`` for any other error.
+    """Return a sentence that explains an error that only an operator can resolve, or ``None`` for any other error.
 
-    An operator has to resolve a login that the database or the broker refuses, an unknown database and a missing
-    schema.
+    Such an error is a login refused by the database or the broker, an unknown database, or a missing schema.
     """
     for cause in _causes(error):
         if isinstance(cause, DBAPIError) and (sentence := explain_unusable_database(cause)):

@@ -1,4 +1,4 @@
-"""Settings for the broker, logging, and every long-running process."""
+"""Settings for the broker, for logging, and for all long-running processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.settings import DatabaseSettings, Settings
 
 
 class LogLevel(StrEnum):
-    """The lowest level of severity that is logged."""
+    """The lowest severity that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -45,7 +45,7 @@ class BrokerSettings(Settings):
 
     @property
     def wake_url(self) -> str | None:
-        """The URL of the Valkey or Redis that carries wake-ups. If it is ``None``, waiting processes only poll."""
+        """The URL of the Valkey or Redis server that carries wake-ups. If ``None``, waiting processes only poll."""
         return self.redis_url or (self.broker_url if self.on_redis else None)
 
 

@@ -1,4 +1,4 @@
-"""The check for a free port, and the error for a process that cannot start."""
+"""The check for a free port, and the error that is raised when a process cannot start."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import socket
 
 
 class StartupError(Exception):
-    """The error for a process that cannot start. Its text is one sentence that gives the reason and the fix."""
+    """Raised when a process cannot start. The error's text is one sentence that states the reason and the fix."""
 
 
 def free_port(host: str, port: int) -> int:
-    """Return the port if nothing listens on it, or any free port on the host if ``port`` is 0.
+    """Return the port if it is free, or any free port on the host if ``port`` is 0.
 
     :raises StartupError: the host is not an address of this machine, or the port is in use or not permitted.
     """

@@ -1,6 +1,6 @@
-"""The watchdog, which ends its own process when that is stuck, so that the supervisor restarts it.
+"""The watchdog, which ends its own process if the process is stuck, so that the supervisor restarts it.
 
-The supervisor is `tocsin up` or a container runtime. What counts as stuck depends on the process: see
+The supervisor is `tocsin up` or a container runtime. What counts as stuck depends on the process; see
 :mod:`workers.apply.watchdog` and :mod:`gateway.watchdog`.
 """
 
@@ -16,11 +16,11 @@ from typing import Final, NoReturn
 import structlog
 
 PATIENCE_SECONDS: Final = 30.0
-"""How many seconds a process may be stuck before it ends itself: longer than any of its operations takes."""
+"""How many seconds a process may be stuck before it ends itself. No single operation takes this long."""
 
 CHECKS_PER_TIMEOUT: Final = 6
-"""How many checks fit in that time. The watchdog counts failed checks, not seconds, because a suspended process makes
-no checks."""
+"""The number of checks within the patience. The watchdog counts failed checks instead of seconds, because a suspended
+process makes no checks."""
 
 EXIT_STUCK: Final = 75
 """The exit code of a stuck process: EX_TEMPFAIL from sysexits.h."""
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 class Watchdog:
     """A background thread that calls ``give_up`` once the process has been stuck for ``patience_seconds``.
 
-    A check that raises counts as passed: an unreachable server does not mean that this process is stuck.
+    A check that raises an error counts as passed, because an unreachable server does not make the process stuck.
     """
 
     def __init__(self, is_stuck: Callable[[], bool], give_up: Callable[[], None], *, patience_seconds: float) -> None:
@@ -75,7 +75,7 @@ class Watchdog:
 
 
 def exit_stuck_process(patience_seconds: float) -> NoReturn:
-    """End this process at once. Its child process, which may be hanging, dies with it."""
+    """End this process at once. Its child process dies with it, even if the child hangs."""
     log.error("watchdog.stuck", seconds=patience_seconds, exit_code=EXIT_STUCK)
     sys.stdout.flush()
     sys.stderr.flush()

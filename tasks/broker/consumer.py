@@ -1,4 +1,4 @@
-"""The Celery worker's consumer. Only workers import this module, by the name that :mod:`tasks.app` configures."""
+"""The Celery worker's consumer. Celery imports this module only in workers, by the name set in :mod:`tasks.app`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from celery.worker.consumer import Consumer
 class HintConsumer(Consumer):  # type: ignore[misc]
     """A Celery consumer that reconnects quickly and does not set up delayed delivery.
 
-    For quorum queues, delayed delivery would declare 28 more queues, to serve ETAs that tocsin never sends.
+    With quorum queues, Celery would declare 28 more queues for delayed delivery, which tocsin never uses.
     """
 
     class Blueprint(Consumer.Blueprint):  # type: ignore[misc]

@@ -1,7 +1,7 @@
-"""Validation of the messages on our queues: the rules that :mod:`tasks.broker.transport` enforces.
+"""Validation of the messages on tocsin's queues: the rules that :mod:`tasks.broker.transport` enforces.
 
-The envelope is kombu's: ``body``, ``content-type``, ``content-encoding``, ``headers`` and ``properties``. On Valkey it
-is JSON text that any client could have pushed. On RabbitMQ the transport builds it from the AMQP message.
+The envelope is kombu's: ``body``, ``content-type``, ``content-encoding``, ``headers`` and ``properties``. On Valkey, it
+is JSON text that any client could have pushed. On RabbitMQ, the transport builds it from the AMQP message.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Rule = Callable[[object], bool]
 
 
 class InvalidEnvelope(Exception):
-    """The error for a message that tocsin did not publish. Its text names the invalid part."""
+    """Raised when a message cannot have been published by tocsin. The error's text names the invalid part."""
 
 
 def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str | None:
-    """Return the reason to reject the message, or ``None`` if it is valid; see :func:`validate_envelope`."""
+    """Return why :func:`validate_envelope` rejects the envelope, or ``None`` if it is valid."""
     try:
         validate_envelope(envelope, queue=queue)
     except InvalidEnvelope as error:
@@ -34,11 +34,11 @@ def rejection_reason(envelope: bytes | Mapping[str, Any], *, queue: str) -> str 
 
 
 def validate_envelope(envelope: bytes | Mapping[str, Any], *, queue: str) -> dict[str, Any]:
-    """Return the parsed envelope. On a lane's queue, unknown headers are removed.
+    """Validate an envelope and return it parsed. For a lane's queue, unknown headers are removed.
 
     On every queue, the envelope must be a small JSON object that kombu can process, acknowledge and restore. On a
     lane's queue, it must call the lane's task with a hint as the only argument, and every field that could make Celery
-    do anything else must be empty.
+    do anything more must be empty.
 
     :raises InvalidEnvelope: the envelope breaks one of these rules.
     """

@@ -1,4 +1,4 @@
-"""The publisher of hints, which sends them to the Celery queues in the background."""
+"""The hint publisher, which sends hints to the Celery queues in the background."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from tasks.broker.hints import Hint, is_subject
 from tasks.broker.topology import MAX_HINTS, declare
 
 MAX_PENDING_SUBJECTS = 10_000
-"""How many subjects each lane collects while the broker is slow or unreachable. The sweeper hints at the rest."""
+"""The maximum number of subjects to collect for each lane while the broker is slow or unreachable. The sweeper
+publishes hints for the rest."""
 
 log = structlog.get_logger(__name__)
 
 
 class HintPublisher:
-    """A publisher of hints with a background thread of its own, so that no caller waits for the broker.
+    """Publishes hints from its own background thread, so that no caller waits for the broker.
 
     Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
-    published is dropped, which is logged once per outage. A queue that already holds many hints gets no more of them.
-    A process that forks must start the publisher after the fork.
+    published is dropped, and the first drop in each outage is logged. No hints are added to a queue that already holds
+    many. A process that forks must start the publisher after the fork.
     """
 
     def __init__(self, app: Celery, *, max_queued: int = MAX_HINTS // 10) -> None:
@@ -41,11 +42,14 @@ class HintPublisher:
         self._thread = threading.Thread(target=self._run, name="hint-publisher", daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the background thread."""
         self._thread.start()
 
     def stop(self, *, timeout: float = 1.0) -> None:
-        """Publish the pending hints and end the thread. After ``timeout`` seconds, leave the rest to the sweeper."""
+        """Publish the pending hints and end the thread.
+
+        Hints that are still pending after ``timeout`` seconds are left to the sweeper.
+        """
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -53,7 +57,7 @@ class HintPublisher:
             self._thread.join(timeout)
 
     def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
-        """Queue a hint that these subjects have work. If there are none, the hint only wakes a worker.
+        """Queue a hint that these subjects have work. If there are no subjects, the hint only wakes a worker.
 
         This never blocks and never raises.
         """

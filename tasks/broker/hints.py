@@ -1,7 +1,7 @@
-"""Hints: the only messages on the Celery queues. Each names subjects that have work.
+"""Hints, the only messages on the Celery queues. Each hint names subjects that have work.
 
-A hint carries no command and no secret. It may be late, duplicated, forged or lost: only latency depends on it. The
-message may only grow: new fields have a default, and no field is ever renamed or reused.
+A hint carries no command and no secret. It may be late, duplicated, forged or lost, which affects only latency.
+New fields may be added, with a default, but no field is ever removed, renamed or reused.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SUBJECT = re.compile(rf"[!-~]{{1,{MAX_SUBJECT_CHARACTERS}}}")
 
 
 def is_subject(name: object) -> bool:
-    """Return whether this is a valid subject for a hint."""
+    """Return whether ``name`` is a valid subject for a hint."""
     return isinstance(name, str) and _SUBJECT.fullmatch(name) is not None
 
 
 class InvalidHint(ValueError):
-    """The error for task arguments that are not a hint. Its text says why they are not."""
+    """Raised when a task's arguments are not a hint. The error's text gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +50,20 @@ class Hint:
 
     @classmethod
     def for_subjects(cls, subjects: Iterable[str]) -> Iterator[Self]:
-        """Yield as many hints as it takes to name each of the subjects once, in order."""
+        """Yield hints that together name every subject once, in order."""
         names = iter(dict.fromkeys(subjects))
         while chunk := tuple(islice(names, MAX_SUBJECTS)):
             yield cls(chunk)
 
     def to_args(self) -> list[dict[str, Any]]:
-        """Return the hint as a Celery task's arguments, in JSON types."""
+        """Return the hint as arguments for a Celery task, in JSON types."""
         return [{"version": self.version, "subjects": list(self.subjects)}]
 
     @classmethod
     def parse(cls, args: object) -> Self:
-        """Parse a task's arguments as a hint of this or a later version.
+        """Parse a task's arguments as a hint that this or a later version of tocsin published.
 
-        :raises InvalidHint: the arguments are not such a hint.
+        :raises InvalidHint: the arguments are not a hint.
         """
         match args:
             case [{"version": int(version), "subjects": list(subjects)}] if version >= 1:

@@ -1,8 +1,8 @@
 # redis-py is only partly typed, although it is marked as typed.
 # mypy: disable-error-code="no-untyped-call"
-"""Wake-ups over Valkey's publish/subscribe. They shorten waits, and only latency depends on them.
+"""Wake-ups over Valkey's publish/subscribe. They only reduce latency.
 
-Every waiting process also polls. Without a URL, or while Valkey is unreachable, it only polls.
+Every waiting process also polls. If no Valkey URL is configured, or Valkey is unreachable, it only polls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUTCOMES_CHANNEL = "tocsin:outcomes"
 """The channel for finished commands. The payload holds their ids, separated by spaces."""
 
 EVENTS_CHANNEL = "tocsin:events"
-"""The channel for new events, which wait for the relay and the notifier. The payload is ignored."""
+"""The channel that tells the relay and the notifier of new events. The payload is ignored."""
 
 INBOX_CHANNEL = "tocsin:inbox"
 """The channel for new inbox items. The payload is ignored."""
@@ -37,10 +37,10 @@ log = structlog.get_logger(__name__)
 
 
 class WakeupPublisher:
-    """A publisher of wake-ups, for use after a commit. It never raises.
+    """Publishes wake-ups after a commit. It never raises.
 
     Each network operation takes at most ``TIMEOUT_SECONDS``. After an error, nothing is published for ``SKIP_SECONDS``,
-    so that an outage does not slow down every batch.
+    so that an outage does not slow down each batch.
     """
 
     def __init__(self, url: str | None) -> None:
@@ -69,7 +69,7 @@ class WakeupPublisher:
 
 
 class WakeupListener:
-    """A listener on which a polling loop waits for wake-ups. Those that arrive between two waits are merged."""
+    """Lets a polling loop wait for wake-ups. Wake-ups that arrive between two waits are merged."""
 
     def __init__(self, url: str | None, channels: Iterable[str]) -> None:
         self._woken = threading.Event()
@@ -80,7 +80,7 @@ class WakeupListener:
         self._thread = threading.Thread(target=self._run, args=(url,), name="wake-listener", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that listens. Without a URL, do nothing."""
+        """Start the listening thread. Do nothing if no URL is configured."""
         if self._url:
             self._thread.start()
 
@@ -92,13 +92,13 @@ class WakeupListener:
             self._thread.join(2 * TIMEOUT_SECONDS)
 
     def wait(self, timeout: float) -> bool:
-        """Block until a wake-up arrives, for at most ``timeout`` seconds, and return whether one did."""
+        """Wait at most ``timeout`` seconds for a wake-up, and return whether one arrived."""
         woken = self._woken.wait(timeout)
         self._woken.clear()
         return woken
 
     def wait_until_subscribed(self, timeout: float) -> bool:
-        """Block until the subscription is confirmed, for at most ``timeout`` seconds, and return whether it is."""
+        """Wait at most ``timeout`` seconds for the subscription, and return whether it is confirmed."""
         return self._subscribed.wait(timeout)
 
     def _run(self, url: str) -> None:
@@ -133,10 +133,10 @@ async def subscribe(
     *,
     on_listening: Callable[[], None] = lambda: None,
 ) -> None:
-    """Call ``on_message(channel, payload)`` for every message until cancelled, reconnecting as often as necessary.
+    """Call ``on_message(channel, payload)`` for every message until cancelled, reconnecting whenever necessary.
 
-    ``on_listening`` is called after every connection and reconnection. Messages sent before that call are lost, so the
-    caller has to poll once.
+    ``on_listening`` is called each time the subscription is established. Messages sent before that call are lost, so
+    the caller then has to poll once.
     """
     pause = 0.1
 

@@ -2,9 +2,9 @@
 # mypy: disable-error-code="no-untyped-call"
 """The broker's topology: the queues for hints, the exchange for events, and the dead-letter queue.
 
-:func:`declare` has to run before anything is published, because a topic exchange silently drops a message that no
-queue receives. On Valkey a queue is a plain list. On RabbitMQ it is a quorum queue, and what the other queues reject
-goes to the dead-letter queue.
+:func:`declare` must run before anything is published, because a topic exchange silently drops messages that match no
+binding. On Valkey, a queue is a plain list. On RabbitMQ, it is a quorum queue, and messages that the other queues
+reject go to the dead-letter queue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEAD_EXCHANGE = Exchange("tocsin.dead", type="fanout", durable=True)
 
 NOTIFIER_QUEUE = "tocsin.events.notifier"
 NOTIFIER_KEYS = ("incident.#", "alert_rule.#", "alert_trigger.#", "command.#")
-"""The routing keys that wake the notifier: every family of event types."""
+"""The routing keys that wake the notifier, one for each family of event types."""
 
 DEAD_QUEUE = "tocsin.dead"
 
@@ -33,7 +33,7 @@ MAX_DEAD = 10_000
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
-    """Return each lane's queue. RabbitMQ rejects hints beyond ``MAX_HINTS``, and the sweeper repeats them."""
+    """Return each lane's queue. On RabbitMQ, a queue that holds ``MAX_HINTS`` hints rejects further ones."""
     arguments = _guarded_quorum(MAX_HINTS) if on_rabbitmq else None
     return [
         Queue(lane.value, LANES_EXCHANGE, routing_key=lane.value, durable=True, queue_arguments=arguments)
@@ -42,7 +42,7 @@ def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
 
 
 def notifier_queue(*, on_rabbitmq: bool) -> Queue:
-    """Return the notifier's queue. Each event on it is only a hint that the events table has new rows."""
+    """Return the notifier's queue. An event on this queue only signals that the events table has new rows."""
     return Queue(
         NOTIFIER_QUEUE,
         bindings=[binding(EVENTS_EXCHANGE, routing_key=key) for key in NOTIFIER_KEYS],
@@ -52,7 +52,7 @@ def notifier_queue(*, on_rabbitmq: bool) -> Queue:
 
 
 def dead_queue() -> Queue:
-    """Return the queue for messages that were rejected or delivered too often. When it is full, it drops the oldest."""
+    """Return the queue for messages that were rejected or redelivered too often. If full, it drops the oldest."""
     return Queue(
         DEAD_QUEUE,
         DEAD_EXCHANGE,
@@ -62,7 +62,7 @@ def dead_queue() -> Queue:
 
 
 def declare(connection: Connection) -> None:
-    """Declare every exchange, queue and binding. Declaring them again changes nothing.
+    """Declare every exchange, queue and binding. Calling this again changes nothing.
 
     :raises Exception: the connection failed or, on RabbitMQ, an exchange or queue exists with different arguments.
     """
@@ -72,7 +72,7 @@ def declare(connection: Connection) -> None:
 
 
 def topology_errors(connection: Connection) -> list[str]:
-    """Return sentences about the exchanges and queues that RabbitMQ lacks or that differ there, each with the fix.
+    """Return a sentence, with the fix, about each exchange or queue that is missing or different on RabbitMQ.
 
     On Valkey there are no such errors, because a list is created by its first message. Bindings cannot be inspected,
     but :func:`declare` restores them.

@@ -2,10 +2,11 @@
 # mypy: disable-error-code="no-untyped-call"
 """Guarded kombu transports, which park invalid messages before Celery sees them.
 
-Stock Celery 5.7 crashes on about every third malformed envelope, executes forged callbacks, and occupies a slot until a
-distant ``eta``. kombu 5.7's Valkey channel also crashes when the server disappears while a message is unacknowledged.
-:func:`tasks.broker.envelope.validate_envelope` guards both transports. On Valkey, invalid messages go to the list
-``tocsin.parked``, newest first. On RabbitMQ, they go to the dead-letter queue. They are never executed or requeued.
+An unmodified Celery 5.7 crashes on about a third of malformed envelopes, executes forged callbacks, and lets a message
+with a distant ``eta`` occupy a worker slot until then. kombu 5.7's Valkey channel also crashes when the server
+disappears while a message is unacknowledged. :func:`tasks.broker.envelope.validate_envelope` guards both transports. On
+Valkey, invalid messages go to the list ``tocsin.parked``, newest first. On RabbitMQ, they go to the dead-letter queue.
+They are never executed or requeued.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from tasks.broker.envelope import InvalidEnvelope, rejection_reason, validate_en
 PARKED = "tocsin.parked"
 MAX_PARKED = 1_000
 PARKED_SAMPLE_BYTES = 4096
-"""How many bytes of a parked message are kept: enough to recognize it, too few to fill the broker."""
+"""The number of bytes of a parked message that are kept: enough to recognize it, but too few to fill the broker."""
 
 log = structlog.get_logger(__name__)
 
 
 def guard_transports() -> None:
-    """Register the guarded transports under kombu's URL schemes, for all later connections in this process."""
+    """Register the guarded transports under kombu's URL schemes, for all connections that this process opens later."""
     for scheme, transport in _TRANSPORTS.items():
         kombu_transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         kombu_transport._transport_cache.pop(scheme, None)
@@ -45,8 +46,8 @@ def guard_transports() -> None:
 class GuardedQoS(valkey.QoS):
     """kombu's record of unacknowledged messages on Valkey.
 
-    A message whose acknowledgement fails still frees its prefetch slot, and an unreadable entry is removed instead of
-    being retried forever.
+    If acknowledging a message fails, its prefetch slot is still freed. An unreadable entry is removed instead of being
+    retried forever.
     """
 
     def ack(self, delivery_tag: str) -> None:
@@ -80,7 +81,7 @@ class GuardedQoS(valkey.QoS):
 
 
 class GuardedValkeyChannel(valkey.Channel):
-    """kombu's Valkey channel, on which :func:`validate_envelope` checks each message as soon as it is read."""
+    """kombu's Valkey channel, extended to check each message with :func:`validate_envelope` as soon as it is read."""
 
     QoS = GuardedQoS
 
@@ -158,7 +159,7 @@ class GuardedValkeyTransport(valkey.Transport):
 
 
 class GuardedRabbitChannel(pyamqp.Channel):
-    """kombu's RabbitMQ channel, on which messages that :func:`validate_envelope` finds invalid are dead-lettered."""
+    """kombu's RabbitMQ channel, extended to dead-letter messages that :func:`validate_envelope` rejects."""
 
     def basic_consume(self, queue: str = "", callback: Any = None, no_ack: bool = False, **options: Any) -> Any:
         """Consume a queue, validating each message before it reaches the callback."""
@@ -185,7 +186,7 @@ class _GuardedRabbitConnection(pyamqp.Connection):
 
 
 def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:
-    """Return py-amqp's frame handler, changed to strip unreadable properties, so that the message is found invalid.
+    """Return py-amqp's frame handler, changed to strip unreadable properties. The message is then found invalid.
 
     RabbitMQ forwards properties without reading them. A timestamp in the year 10^9 or a name that is not UTF-8 would
     break the connection of every worker to which the message is delivered.
@@ -211,7 +212,7 @@ def _is_readable(header: bytes) -> bool:
 
 _HEADER_FRAME = 2
 _HEADER_BYTES = 12
-"""The length of the class, the weight and the body size, which precede the properties."""
+"""The combined length of the class, weight and body size fields, which precede the properties."""
 
 _NO_PROPERTIES = b"\0\0"
 

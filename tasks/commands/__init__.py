@@ -1,1 +1,1 @@
-"""The commands: a class for each, their field types, and the catalog of all commands."""
+"""The commands: their classes, their field types, and the catalog of all commands."""

@@ -1,7 +1,7 @@
 """Commands to create, update and delete alert rules.
 
-A command only checks that its own fields are consistent. The worker checks everything that depends on stored data:
-whether a person exists, how many rules there are, and whether a rule is still consistent after an update.
+A command checks only that its own fields are consistent. The worker checks everything that depends on stored data,
+such as whether a person exists, how many rules there are, and whether an updated rule is still consistent.
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ from tasks.commands.rule_fields import (
 )
 
 _MAX_COMPARISON_MINUTES: Final = 128_160
-"""The maximum number of minutes that a comparison may look back: 89 days."""
+"""How far back a comparison may look, in minutes: 89 days."""
 
 
 class RuleCommand(NestedModel, Command):
     """Base class of commands on alert rules.
 
-    ``in_project`` is the project's slug if the command was sent to a project's endpoint.
+    ``in_project`` is a project's slug if the command was sent to that project's endpoint, otherwise ``None``.
     """
 
     model_config = ConfigDict(populate_by_name=False)
@@ -83,12 +83,12 @@ class RuleCommand(NestedModel, Command):
         return frozenset(names | {to_snake(name) for name in names}) - cls.path_fields
 
     def to_payload(self) -> str:
-        """Return the command as JSON for the ledger: only the fields that were sent, including nulls."""
+        """Return the command as JSON for the ledger, with only the fields that were sent, including null ones."""
         return self.model_dump_json(by_alias=True, exclude_unset=True)
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw for the objects that the command may create."""
+        """The number of ids to reserve for the objects that the command may create."""
         return 0
 
     @property
@@ -120,9 +120,9 @@ def _activation_condition(value: JSON) -> int:
 
 
 class RuleFields(RuleCommand):
-    """Base class of commands with a rule's fields.
+    """Base class of the commands that carry a rule's fields.
 
-    ``model_fields_set`` holds the fields that were sent. An update keeps the others.
+    ``model_fields_set`` holds the fields that were sent. An update leaves the other fields unchanged.
     """
 
     nested: ClassVar[tuple[str, type[RulePart]] | None] = ("triggers", TriggerSpec)
@@ -157,7 +157,7 @@ class RuleFields(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw for the rule, its triggers and their actions."""
+        """The number of ids to reserve for the rule, its triggers and their actions."""
         return 1 + sum(1 + len(trigger.actions) for trigger in self.triggers)
 
     @property
@@ -207,7 +207,7 @@ class RuleFields(RuleCommand):
         return self
 
     def _draft(self) -> RuleDraft:
-        """Return the draft, as far as it can be known without the current rule."""
+        """Return the draft that the command's own fields define, without those of the current rule."""
         return self.apply_to(RuleDraft())
 
     @property
@@ -216,7 +216,7 @@ class RuleFields(RuleCommand):
 
 
 def _thresholds(parts: Iterable[Mapping[str, JSON]]) -> tuple[tuple[str, float], ...]:
-    """Return the label and threshold of each trigger whose threshold is valid. The others fail their own check."""
+    """Return the label and threshold of each trigger whose threshold is valid. The others fail a check of their own."""
     found = []
     for each in parts:
         try:
@@ -247,7 +247,7 @@ class CreateRule(RuleFields):
 
 
 class UpdateRule(RuleFields):
-    """Update an alert rule and close its open incidents. Fields that are left out keep their values."""
+    """Update an alert rule and close its open incidents. Omitted fields keep their values."""
 
     name: ClassVar[str] = "alert_rule.update"
     is_partial: ClassVar[bool] = True
@@ -265,7 +265,7 @@ class UpdateRule(RuleFields):
 
 
 class DeleteRule(RuleCommand):
-    """Delete an alert rule and close its open incidents. Incidents keep a snapshot of the rule."""
+    """Delete an alert rule and close its open incidents. All of its incidents keep a snapshot of the rule."""
 
     name: ClassVar[str] = "alert_rule.delete"
 

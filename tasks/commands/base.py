@@ -1,7 +1,8 @@
 """The base class of all commands.
 
-A command is plain data: frozen, and validated for its shape. It holds neither its caller nor its time. Field aliases
-are the names on the wire. A command may only grow: new fields have a default, and no field is ever renamed or reused.
+A command is immutable data whose shape has been validated. It holds neither its caller nor the time it was sent. Field
+aliases are the names on the wire. New fields may be added, with a default, but no field is ever removed, renamed or
+reused.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class Command(BaseModel):
     name: ClassVar[str]
     object_errors_key: ClassVar[str] = OBJECT_ERRORS_KEY
     path_fields: ClassVar[frozenset[str]] = frozenset()
-    """The wire names of the fields that only a URL path can set, not a request body or a bulk item."""
+    """The wire names of the fields that can be set only by the URL path, not by a request body or a bulk item."""
     is_partial: ClassVar[bool] = False
-    """Whether fields that are left out keep their values. If so, their defaults are not part of the interface."""
+    """Whether omitted fields keep their values. If so, the fields' defaults are not part of the interface."""
 
     @classmethod
     def wire_fields(cls) -> frozenset[str]:

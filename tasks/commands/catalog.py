@@ -38,7 +38,10 @@ from tasks.commands.triggers import (
 
 
 class Touch(Enum):
-    """A kind of subject that a command touches besides its own, determined only when the command is claimed."""
+    """A kind of subject, other than its own, that a command touches.
+
+    The subjects themselves are determined only when the command is claimed.
+    """
 
     ORGANIZATION = auto()
     """The organization in which the command may open an incident."""
@@ -49,18 +52,18 @@ class Touch(Enum):
     INCIDENTS_OF_RULE = auto()
     """Every open incident of the command's alert rule."""
     RULE_OF_REOPENED = auto()
-    """The alert rule that opened the incident, if the command reopens it: the rule must not open another meanwhile."""
+    """The alert rule of the incident that the command reopens. The rule must not open another incident meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A command's entry in the catalog: what is known about the command before it is applied.
+    """A command's entry in the catalog, which holds what is known about the command before it is applied.
 
-    ``permission`` and ``method`` are those of its endpoint, and ``project_permission`` is that of its project endpoint,
-    if different. ``subject`` takes the command, the organization id and the user id, and returns the subject that
-    orders the command. ``also`` lists the subjects that the command touches besides. ``for_services`` tells whether
-    services may submit the command in their own name, ``for_people`` whether people may submit it, and
-    ``is_conditional`` whether it honours If-Match.
+    ``permission`` and ``method`` belong to the command's endpoint, and ``project_permission`` belongs to its project
+    endpoint, if that requires another permission. ``subject`` takes the command, the organization id and the user id,
+    and returns the command's subject. ``also`` lists the kinds of other subjects that the command touches.
+    ``for_services`` tells whether services may submit the command in their own name, ``for_people`` whether people may
+    submit it, and ``is_conditional`` whether it honours If-Match.
     """
 
     command_class: type[Command]
@@ -74,13 +77,13 @@ class CatalogEntry:
     project_permission: Permission | None = None
 
     def permission_of(self, command: Command) -> Permission:
-        """Return the permission of the endpoint that received the command."""
+        """Return the permission that is required by the endpoint that received the command."""
         if self.project_permission is not None and getattr(command, "in_project", None) is not None:
             return self.project_permission
         return self.permission
 
     def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> Subject:
-        """Return the subject that orders the command. It is fixed when the command is accepted."""
+        """Return the command's subject, within which order is kept. It is fixed when the command is accepted."""
         return self.subject(command, organization_id, user_id)
 
 
@@ -139,4 +142,4 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, _OBSERVING, for_services=True),
     )
 }
-"""The entry of every command, by the command's name on the wire."""
+"""The catalog entry for every command, by the command's name on the wire."""

@@ -1,8 +1,9 @@
-"""The field types of commands, and their error texts.
+"""The field types for commands, and their error texts.
 
 The rules and texts are those of Sentry's incident API, which tocsin re-implements (docs/messages.md): text is trimmed,
 numbers are accepted as text, and integers also as integral floats or digits. A check returns the value to store, or
-raises an error with the text for the caller. :func:`errors_by_field` turns pydantic's errors into JSON for a response.
+raises an error whose text is meant for the caller. :func:`errors_by_field` turns pydantic's errors into JSON for a
+response.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ OBJECT_ERRORS_KEY: Final = "non_field_errors"
 """The key for errors about an object as a whole, unless a command defines its own."""
 
 DEDUP_PREFIX: Final = "dedup:"
-"""The start of an incident reference that names a deduplication key."""
+"""The prefix of an incident reference that names a deduplication key."""
 
 UNPARSABLE: Final = ""
-"""The text that is stored in place of a mention that cannot name anybody."""
+"""The text that is stored instead of a mention that cannot name anybody."""
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ def int_if_integral(value: JSON) -> JSON:
 
 
 def integer(value: JSON) -> int:
-    """Validate an integer, an integral float, or the text of either. A boolean is not an integer."""
+    """Validate an integer, an integral float, or text that represents one. A boolean is not an integer."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, bool):
@@ -96,7 +97,7 @@ def integer(value: JSON) -> int:
 
 
 def number(value: JSON) -> float:
-    """Validate a finite number or the text of one. A boolean is not a number."""
+    """Validate a finite number, or text that represents one. A boolean is not a number."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     is_number = isinstance(value, (int, float)) or (isinstance(value, str) and _NUMBER.fullmatch(value))
@@ -137,7 +138,7 @@ def array(value: JSON) -> list[Any]:
 
 
 def timestamp(value: JSON) -> datetime:
-    """Validate an ISO 8601 timestamp, and return it in UTC. A timestamp without an offset is taken to be in UTC."""
+    """Validate an ISO 8601 timestamp, and return it in UTC. A timestamp without an offset is taken as UTC."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     try:
@@ -152,7 +153,7 @@ def timestamp(value: JSON) -> datetime:
 
 
 def mention(value: JSON) -> str | None:
-    """Return a mention as text that PostgreSQL can store; null stays null. The worker finds out whom it names."""
+    """Return a mention as text that PostgreSQL can store; null stays null. The worker determines whom it names."""
     if value is None:
         return None
     if isinstance(value, int) and not isinstance(value, bool):
@@ -163,7 +164,7 @@ def mention(value: JSON) -> str | None:
 
 
 def identifier(value: JSON) -> int | None:
-    """Return a non-negative integer, or its ASCII digits, as an integer; return ``None`` for any other value.
+    """Return a non-negative integer, given as a number or as ASCII digits. For any other value, return ``None``.
 
     An integer beyond :data:`MAX_ID` also yields ``None``: no row can have that id.
     """
@@ -176,7 +177,7 @@ def identifier(value: JSON) -> int | None:
 
 
 def incident_reference(value: JSON) -> str:
-    """Return an incident's identifier in its shortest form or ``dedup:KEY``, or ``""`` if the value is neither."""
+    """Return an incident's identifier without leading zeros, or ``dedup:KEY``. Return ``""`` for any other value."""
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     if isinstance(value, str) and value.startswith(DEDUP_PREFIX):
@@ -215,7 +216,7 @@ def integer_between(least: int, most: int) -> Callable[[JSON], int]:
 
 
 def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Return the annotations for an integer from 1 to ``most``. If it ``is_optional``, null is allowed, too."""
+    """Return the annotations for an integer field from 1 to ``most``. If ``is_optional``, null is also allowed."""
     check, schema = integer_between(1, most), json_schema.integer_up_to(most)
     if is_optional:
         return optional(check), WithJsonSchema(json_schema.or_null(schema))
@@ -223,7 +224,7 @@ def positive_integer(most: int, *, is_optional: bool = False) -> tuple[BeforeVal
 
 
 def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], str]:
-    """Return a check that also limits the text to ``most`` characters."""
+    """Return a check that applies ``check`` and limits the resulting text to ``most`` characters."""
 
     def check_length(value: JSON) -> str:
         read = check(value)
@@ -235,7 +236,7 @@ def up_to(most: int, check: Callable[[JSON], str] = text) -> Callable[[JSON], st
 
 
 def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
-    """Return the annotations for text of 1 to ``most`` characters."""
+    """Return the annotations for a text field of 1 to ``most`` characters."""
     return BeforeValidator(up_to(most)), WithJsonSchema(json_schema.text_up_to(most))
 
 
@@ -277,7 +278,7 @@ _MENTIONS: Final = (
 )
 Mentions = Annotated[tuple[str | None, ...], *_MENTIONS]
 OptionalMentions = Annotated[tuple[str | None, ...] | None, *_MENTIONS]
-"""Mentions that may be left out. Null is an error, as it is for :data:`Mentions`."""
+"""Mentions that may be omitted but, like :data:`Mentions`, not null."""
 Slugs = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: _check_array(value, text)),
@@ -288,7 +289,7 @@ OptionalSlugs = Annotated[
     BeforeValidator(lambda value: _check_array(value, text) if value != [] else ()),
     WithJsonSchema(json_schema.list_of(json_schema.TEXT)),
 ]
-"""Slugs, in an array that may be empty."""
+"""An array of slugs that may be empty."""
 Number = Annotated[float, BeforeValidator(number), WithJsonSchema(json_schema.NUMBER)]
 OptionalNumber = Annotated[float | None, optional(number), WithJsonSchema(json_schema.or_null(json_schema.NUMBER))]
 Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema(json_schema.BOOLEAN)]
@@ -342,7 +343,7 @@ def non_empty_array(value: JSON) -> list[Any]:
 def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[str, T]:
     """Apply the check to every item, and return the results by name.
 
-    :raises PydanticCustomError: if the check rejects any item. The error holds all error texts by name.
+    :raises PydanticCustomError: if the check rejects any item. The error holds the text for each rejected item by name.
     """
     errors: dict[str, list[str]] = {}
     checked = {}
@@ -357,12 +358,12 @@ def check_each(items: Mapping[str, JSON], check: Callable[[JSON], T]) -> dict[st
 
 
 def object_error(fields: Mapping[str, JSON]) -> PydanticCustomError:
-    """Return one error that holds the errors of an object's fields, for a validator to raise."""
+    """Return one error that holds the errors in an object's fields, for a validator to raise."""
     return PydanticCustomError("fields", "{fields}", {"fields": dict(fields)})
 
 
 def errors_by_field(error: ValidationError, *, object_errors_key: str = OBJECT_ERRORS_KEY) -> dict[str, JSON]:
-    """Return the errors as nested JSON: error texts by the field's name on the wire, or by index.
+    """Return the errors as nested JSON: error texts by the field's name on the wire or, in an array, by index.
 
     ``object_errors_key`` is the key for errors about the object as a whole.
     """

@@ -1,6 +1,6 @@
-"""JSON Schemas for the field types of commands, for the OpenAPI document. Pure functions and constants.
+"""JSON Schemas of the commands' field types, for the OpenAPI document. Pure functions and constants.
 
-A number may be sent as text, and text as a number. Surrounding white space is ignored.
+A number may be sent as text, and text may be sent as a number. Surrounding white space is ignored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SPACE: Final = r"\t-\r\u001c- \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f
 """The white space that ``str.strip`` removes, for use inside a character class."""
 
 NON_BLANK: Final = rf"[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$"
-"""The pattern for text that is not blank, without the start anchor."""
+"""The pattern for non-blank text, without the anchor at the start."""
 
 TEXT: Final[Schema] = {"type": ["string", "number"], "pattern": f"^{NON_BLANK}"}
 STORABLE: Final[Schema] = {"type": "string", "pattern": r"^[^\u0000]*$"}
@@ -23,7 +23,7 @@ ID: Final[Schema] = {"type": ["integer", "string"]}
 
 
 def trimmed(pattern: str) -> Schema:
-    """Return the schema for text that matches the pattern once it is trimmed."""
+    """Return the schema for text that matches the pattern after trimming."""
     return {"type": "string", "pattern": f"^[{_SPACE}]*({pattern})[{_SPACE}]*$"}
 
 
@@ -58,19 +58,19 @@ def or_null(schema: Mapping[str, Any]) -> Schema:
 
 
 def text_up_to(most: int) -> Schema:
-    """Return the schema for text that has 1 to ``most`` characters once it is trimmed."""
+    """Return the schema for text that has 1 to ``most`` characters after trimming."""
     trimmed = rf"[^\u0000{_SPACE}]([^\u0000]{{0,{most - 2}}}[^\u0000{_SPACE}])?"
     return {"type": ["string", "number"], "pattern": f"^[{_SPACE}]*{trimmed}[{_SPACE}]*$"}
 
 
 def text_or_blank_up_to(most: int) -> Schema:
-    """Return the schema for text that has 0 to ``most`` characters once it is trimmed."""
+    """Return the schema for text that has 0 to ``most`` characters after trimming."""
     filled = text_up_to(most)
     return {"anyOf": [filled, {"type": "string", "pattern": f"^[{_SPACE}]*$"}]}
 
 
 def choice_of(choices: Sequence[int]) -> Schema:
-    """Return the schema for a choice of these integers, none of which may be negative."""
+    """Return the schema for one of these integers, none of which may be negative."""
     digits = "|".join(str(int(each)) for each in choices if each)
     zero = "|[+-]?0{1,30}" if 0 in choices else ""
     return {"anyOf": [{"enum": [int(each) for each in choices]}, _integer(rf"\+?0{{0,28}}({digits}){zero}")]}

@@ -1,4 +1,4 @@
-"""The command for the inbox: mark items as read."""
+"""The command that marks inbox items as read."""
 
 from __future__ import annotations
 

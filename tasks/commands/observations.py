@@ -24,7 +24,7 @@ def _observed_at(value: JSON) -> datetime:
 
 
 class ObserveMetric(Command):
-    """Observe a value of an alert rule's metric for one of its projects. A null ``value`` means that there is none."""
+    """Record an observed value of an alert rule's metric for one of its projects. A null ``value`` means no value."""
 
     name: ClassVar[str] = "metric.observe"
 
@@ -35,5 +35,5 @@ class ObserveMetric(Command):
     comparison_value: OptionalNumber = Field(default=None, alias="comparisonValue")
 
     def to_payload(self) -> str:
-        """Return the command as JSON for the ledger, including the nulls that were sent."""
+        """Return the command as JSON for the ledger, including the fields that were sent as null."""
         return self.model_dump_json(exclude_unset=True)

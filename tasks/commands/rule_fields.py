@@ -1,8 +1,8 @@
-"""The field types of alert rules, including those of their triggers and actions.
+"""The field types for alert rules, their triggers and their actions.
 
 Rules are validated from the outside in, as in Sentry's incident API: first the rule's fields, then their consistency,
-then each nested part. A part's errors are reported as if it had been sent alone. Field names are accepted in camel case
-and in snake case, but errors name them in camel case.
+then each nested part. Errors in a part are reported as if the part had been sent alone. Field names are accepted in
+camel case and in snake case, but errors name them in camel case.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ from tasks.commands.fields import (
 )
 
 RULE_OBJECT_ERRORS_KEY: Final = "nonFieldErrors"
-"""The key for errors about a rule, trigger or action as a whole."""
+"""The key for errors about a whole rule, trigger or action."""
 
 STRICT_CONTEXT: Final[Mapping[str, bool]] = {"strict": True}
-"""The validation context in which unknown fields of nested parts are errors."""
+"""The validation context in which unknown fields in nested parts are errors."""
 
 _SNAKE_CASE: Final = re.compile(r"_([a-z0-9])")
 
@@ -64,7 +64,10 @@ def in_camel_case(value: Mapping[str, JSON]) -> dict[str, JSON]:
 
 
 class NestedModel(BaseModel):
-    """A model that is validated from the outside in. ``nested`` gives the field with its parts and the parts' class."""
+    """A model that is validated from the outside in.
+
+    ``nested`` holds the name of the field that contains the model's nested parts, and the class of these parts.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
@@ -83,7 +86,7 @@ class NestedModel(BaseModel):
         return whole.model_copy(update={name: tuple(parse_part(kind, each, info.context) for each in parts)})
 
     def _check_consistency(self, parts: Sequence[JSON]) -> Self:  # noqa: ARG002
-        """Return the model if its fields are consistent with each other and with the parts as they were sent.
+        """Return the model if its fields are consistent with each other and with the parts, given as they were sent.
 
         :raises PydanticCustomError: if the fields are inconsistent.
         """
@@ -98,7 +101,7 @@ _P = TypeVar("_P", bound=RulePart)
 
 
 def parse_part(kind: type[_P], value: JSON, context: Mapping[str, bool] | None) -> _P:
-    """Validate a nested part, and report its errors as if it had been sent alone.
+    """Validate a nested part, and report errors as if the part had been sent alone.
 
     :raises PydanticCustomError: if the part is invalid.
     """

@@ -33,7 +33,7 @@ class SnoozeRule(RuleCommand):
 
 
 class UnsnoozeRule(RuleCommand):
-    """End a rule's snoozes: the author's, the one for everyone or, without a target, both."""
+    """End the author's snooze of a rule or the one for everyone or, if no target is given, both."""
 
     name: ClassVar[str] = "alert_rule.unsnooze"
 

@@ -40,7 +40,7 @@ class CreateTrigger(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw for the trigger and its actions."""
+        """The number of ids to reserve for the trigger and its actions."""
         return 1 + len(self.actions)
 
     @property
@@ -50,7 +50,7 @@ class CreateTrigger(RuleCommand):
 
 
 class UpdateTrigger(CreateTrigger):
-    """Change a rule's trigger and close the rule's open incidents. Fields that are left out keep their values."""
+    """Change a rule's trigger and close the rule's open incidents. Omitted fields keep their values."""
 
     name: ClassVar[str] = "trigger.update"
     is_partial: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class CreateAction(RuleCommand):
 
     @property
     def new_ids(self) -> int:
-        """The number of ids to draw for the action."""
+        """The number of ids to reserve for the action."""
         return 1
 
     @property

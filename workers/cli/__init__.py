@@ -1,8 +1,8 @@
-"""The `tocsin` command line: a table of commands, each of which is imported only when it is called.
+"""The `tocsin` command line: a table of commands. A command's module is imported only when the command is called.
 
-To add a command, write a module in this package with a function whose parameters typer reads, or with a `typer.Typer`
-for a group of subcommands. Then add this function or group to :data:`CLI_COMMANDS`. A command reports an expected
-failure by raising :class:`~workers.cli.errors.CliError`.
+To add a command, write a module in this package that contains a function with typer parameters, or a `typer.Typer` for
+a group of subcommands. Then add the function or group to :data:`CLI_COMMANDS`. A command reports an expected failure
+by raising :class:`~workers.cli.errors.CliError`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.runtime.imports import importing
 
 
 class CliCommand(NamedTuple):
-    """An entry of the command table: a function as ``module:name``, and the command's line in the overview."""
+    """An entry in the command table: a function, as ``module:name``, and the command's line in the overview."""
 
     target: str
     summary: str
@@ -42,7 +42,7 @@ CLI_COMMANDS: Final[dict[str, CliCommand]] = {
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run one command and exit with 0 (success), 1 (failure) or 2 (wrong usage).
+    """Run one command and exit with code 0 (success), 1 (failure) or 2 (wrong usage).
 
     An expected error is printed to stderr as one sentence.
     """

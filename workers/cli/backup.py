@@ -1,4 +1,4 @@
-"""`tocsin backup` and `tocsin restore`: the whole database as one file."""
+"""`tocsin backup` and `tocsin restore`: save the whole database to one file, and restore it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def restore(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Replace the database's content with that of FILE, all or nothing, and upgrade the schema to this release."""
+    """Replace the database's content, all or nothing, with that of FILE, and upgrade the schema to this release."""
     try:
         manifest = read_manifest(file)
         with _open_engine(data, fresh=True) as engine:
@@ -71,9 +71,10 @@ def restore(
 
 @contextlib.contextmanager
 def _open_engine(data: Path | None, *, fresh: bool = False) -> Iterator[Engine]:
-    """Yield an engine. If the stack is stopped, run its embedded servers while the block runs.
+    """Yield an engine for the database. If the stack is stopped, its embedded servers run while the block runs.
 
-    If ``fresh`` is set, this includes a data directory that has never held a stack, so that it can be restored into.
+    If ``fresh`` is true, the servers also run in a data directory that has never held a stack, so that a backup can be
+    restored into it.
     """
     directory = resolve_data_dir(data)
     configured = "DATABASE_URL" in StackSettings.from_environment().environment
@@ -97,7 +98,7 @@ def _confirm(rows: int, *, yes: bool) -> None:
 
 
 def _progress(verb: str) -> Callable[[str, int], None]:
-    """Return a callback that prints the progress to stderr, at most once a second."""
+    """Return a callback that prints progress to stderr, at most once a second."""
     total, due = 0, time.monotonic() + PROGRESS_SECONDS
 
     def report(table: str, size: int) -> None:

@@ -1,4 +1,4 @@
-"""Helpers for all commands: running a command, common options, output, and finding the stack."""
+"""Helpers for all commands: for running a command, parsing common options, printing output, and finding the stack."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DataOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _UsageError: type[Any] = typer.BadParameter.__bases__[0]
-"""The base class of the errors for wrong options and arguments, which typer does not export."""
+"""The base class of the errors for invalid options and arguments. typer does not export it."""
 
 
 def run(name: str, target: str, words: list[str]) -> int:
@@ -47,7 +47,7 @@ def fail(sentence: str, code: int = 1) -> int:
 
 
 def print_line(line: str = "") -> None:
-    """Print one line, unbuffered and unwrapped."""
+    """Print one line, without buffering or wrapping it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -58,14 +58,14 @@ def print_json(value: object) -> None:
 
 
 def resolve_data_dir(data: Path | None) -> Path:
-    """Return the data directory: the option, or TOCSIN_DATA, or ``.tocsin`` in the working directory."""
+    """Return the data directory: the option's value, else TOCSIN_DATA, else ``.tocsin`` in the working directory."""
     from workers.stack.settings import StackSettings
 
     return data or StackSettings.from_environment().data
 
 
 def use_stack_environment(data: Path | None) -> None:
-    """Add the servers' URLs to this process's environment: configured ones, or those of the stack that runs in `data`.
+    """Set the servers' URLs in this process's environment: the configured ones, or else those of the stack in `data`.
 
     :raises StackError: no database is configured, and no stack runs in `data`.
     """

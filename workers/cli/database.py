@@ -1,4 +1,4 @@
-"""Database access for commands, with each database error reported as one sentence."""
+"""Database access for commands. Each database error is reported as one sentence."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_engine(data: Path | None) -> Iterator[Engine]:
 
 @contextlib.contextmanager
 def transaction(data: Path | None) -> Iterator[Connection]:
-    """Yield a connection, like :func:`open_engine`, in a transaction that commits unless the block raises."""
+    """Yield a connection from :func:`open_engine`, in a transaction that commits unless the block raises an error."""
     with open_engine(data) as engine, engine.begin() as connection:
         yield connection
 

@@ -1,4 +1,4 @@
-"""`tocsin directory`: import and export organizations and people as one document."""
+"""`tocsin directory`: import and export organizations and their people as one document."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def import_(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Create or update everything that FILE lists, all or nothing, and leave everything else as it is."""
+    """Create or update everything that FILE lists, and change nothing else. If anything fails, nothing is changed."""
     try:
         document = read_document(_content(file))
         with transaction(data) as connection:
@@ -47,7 +47,7 @@ def export(
     data: DataOption = None,
     as_json: JsonOption = False,  # noqa: ARG001 - the document is JSON either way
 ) -> None:
-    """Print the directory as a document to import elsewhere. It omits tokens, because only their hashes are stored."""
+    """Print the directory as a document that can be imported elsewhere. It contains no tokens."""
     with transaction(data) as connection:
         document = export_directory(connection)
     print_json(document)

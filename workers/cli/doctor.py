@@ -37,18 +37,19 @@ LOW_DISK_BYTES = 1 << 30
 CLOCK_SECONDS = 1.0
 
 STALE_SECONDS = 90.0
-"""A queue has no worker if its last canary was consumed longer ago than this. Canaries are sent every 30 s."""
+"""If a queue's last canary was consumed more than this many seconds ago, no worker consumes the queue. A canary is sent
+every 30 s."""
 
 
 class CheckFailed(Exception):
-    """The failure of a check. The text states the problem and the fix."""
+    """Raised when a check fails. The error's text states the problem and the fix."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """The result of one check, which ``--json`` prints with these field names.
+    """The result of one check. ``--json`` prints it with these field names.
 
-    ``says`` is the finding if the check succeeded, otherwise the problem and its fix.
+    ``says`` states what was found if the check succeeded, otherwise the problem and its fix.
     """
 
     check: str
@@ -57,7 +58,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
+    """Check the configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -95,7 +96,7 @@ def _run_check(name: str, check: Callable[[], str]) -> CheckResult:
 def _settings_classes() -> list[type[Settings]]:
     """Return the settings classes of all packages.
 
-    They are found by entry point, because packages must not import each other.
+    They are found through entry points, because the packages must not import each other.
     """
     return [entry.load() for entry in entry_points(group="tocsin.settings")]
 

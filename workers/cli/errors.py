@@ -1,7 +1,7 @@
-"""The error that a `tocsin` command raises."""
+"""The error that `tocsin` commands raise."""
 
 from __future__ import annotations
 
 
 class CliError(Exception):
-    """An expected failure of a command. The text is one sentence that states the reason and the fix."""
+    """Raised when a command fails in an expected way. The text is one sentence that states the reason and the fix."""

@@ -27,7 +27,7 @@ def migrate(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Upgrade the schema to this release. Several hosts may run this command at the same time."""
+    """Upgrade the database schema to this release. Several hosts may run this command at the same time."""
     configure_logging(LogSettings.from_environment().log_level)
     with importing():
         from models.database.grants import create_roles

@@ -1,6 +1,6 @@
-"""`tocsin gateway`, `worker`, `relay` and `notifier`: each runs one process.
+"""`tocsin gateway`, `tocsin worker`, `tocsin relay` and `tocsin notifier`, each of which runs one process.
 
-The processes are found by entry point, because packages must not import each other.
+The processes are found through entry points, because the packages must not import each other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def gateway(
     ] = PATIENCE_SECONDS,
     as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Run a gateway, which accepts commands and answers reads over HTTP."""
+    """Run a gateway, which accepts commands and serves reads over HTTP."""
     use_stack_environment(data)
     _load_process("gateway")(host=host, port=port, patience_seconds=patience)
 
@@ -59,7 +59,7 @@ def relay(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # n
 
 
 def notifier(*, data: DataOption = None, as_json: JsonOption = False) -> None:  # noqa: ARG001 - every command takes it
-    """Run a notifier, which decides who is notified of each event."""
+    """Run a notifier, which decides who is notified about each event."""
     use_stack_environment(data)
     _load_process("notifier")()
 

@@ -26,7 +26,7 @@ token = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptio
 
 @token.callback()
 def about() -> None:
-    """Tokens for people, organizations and operators."""
+    """Create, list and revoke tokens for people, organizations and operators."""
 
 
 @token.command("create")
@@ -127,7 +127,7 @@ def _kind(*, user: str | None, ops: OpsRole | None, service: bool) -> CallerKind
 
 
 def _print_token(issued: IssuedToken, facts: TokenSpec, *, as_json: bool) -> None:
-    """Print the secret alone to stdout, so that a script can read it, and the rest to stderr; or print all as JSON."""
+    """Print the secret to stdout, where a script can read it, and the rest to stderr; or print everything as JSON."""
     if as_json:
         print_json({"id": issued.id, "kind": facts.kind, "token": issued.secret})
         return

@@ -1,4 +1,4 @@
-"""`tocsin up`: the whole stack in one terminal."""
+"""`tocsin up`: run the whole stack in one terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of worker processes.")] = 2,
     as_json: JsonOption = False,  # noqa: ARG001 - every command takes it
 ) -> None:
-    """Start all processes, and every server that is not configured, and keep them running until Ctrl-C."""
+    """Start all processes and every server for which no URL is configured, and keep them running until Ctrl-C."""
     with importing():
         from workers.stack.console import Console
         from workers.stack.settings import StackSettings
@@ -34,7 +34,7 @@ def up(
 
 
 def _demo() -> Sequence[StackExtension]:
-    """Return the demo's extensions. They are imported only on request, because they need an HTTP client."""
+    """Return the demo's stack extensions. They need an HTTP client, so they are imported only if requested."""
     with importing():
         from workers.stack import demo
         from workers.stack.demo_catcher import CatcherExtension

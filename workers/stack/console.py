@@ -1,4 +1,4 @@
-"""The supervisor's output: plain lines, and a status spinner on a terminal."""
+"""The supervisor's output: plain lines, plus a status spinner on a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Console:
-    """A printer of unbuffered, unwrapped lines. It prints nothing if standard output is closed."""
+    """Prints unbuffered, unwrapped lines. It prints nothing if standard output is closed."""
 
     def print(self, line: str) -> None:
         """Print one line."""

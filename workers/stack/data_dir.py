@@ -1,4 +1,4 @@
-"""A stack's data directory: its files, their permissions, and the lock that admits one stack at a time."""
+"""A stack's data directory: its files, their permissions, and the lock that allows only one stack at a time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from typing import IO
 from workers.stack.managed_process import StackError, child_identity, disk_full_error
 
 ROOT_DIRECTORY = Path("/var/lib/tocsin")
-"""Where root stores files for another account that cannot enter the data directory."""
+"""Where root stores files for an account that cannot enter the data directory."""
 
 MARKER = "TOCSIN"
 OWNED_NAMES = (
     "postgres", "postgres.new", "postgres.lock", "valkey", "valkey.lock", "programs", "run", "logs", "demo",
     "secret", "stack.json", "lock", MARKER,
 )  # fmt: skip
-"""The names of everything that tocsin creates in a data directory. `tocsin reset` removes nothing else."""
+"""The names of everything that tocsin creates in a data directory. `tocsin reset` removes only these."""
 
 _SOCKET_BYTES = 107 if sys.platform == "linux" else 103
 _LONGEST_SOCKET = "/valkey/valkey.sock"
@@ -68,7 +68,7 @@ class DataDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lock that keeps other stacks out of this directory.
+        """Hold the lock that keeps other stacks out of this directory while the block runs.
 
         :raises StackError: another stack holds the lock.
         """
@@ -100,7 +100,10 @@ class DataDirectory:
         return path.read_text().strip()
 
     def server_directory(self, name: str, account: pwd.struct_passwd | None) -> Path:
-        """Return a server's directory that `account` can enter: in the data directory, or linked from it if needed."""
+        """Return a directory for a server, which `account` can enter.
+
+        It is in the data directory or, if necessary, elsewhere and linked from the data directory.
+        """
         link = self.path / name
         if link.is_symlink():
             if not link.resolve().parent.is_dir():  # never start without the data that was there
@@ -116,7 +119,7 @@ class DataDirectory:
         """Return a private directory for sockets, which `account` can enter.
 
         Its path is short and has no special characters. It is ``run`` in the data directory, or a temporary
-        directory linked from there if ``run`` does not qualify.
+        directory to which ``run`` links if ``run`` itself is unsuitable.
         """
         run = self.path / "run"
         if run.is_symlink() and not _is_own_directory(run.resolve()):
@@ -132,7 +135,7 @@ class DataDirectory:
         return directory
 
     def remove_socket_directory(self) -> None:
-        """Remove the socket directory. Every process must have stopped."""
+        """Remove the socket directory. Every process must have been stopped before."""
         self._remove("run")
 
     def remove(self) -> None:
@@ -166,7 +169,7 @@ class DataDirectory:
 
 
 def server_account() -> pwd.struct_passwd | None:
-    """Return the account to run PostgreSQL as: `nobody` if the current user is root, otherwise None (the current user).
+    """Return the account that PostgreSQL runs as: `nobody` if the current user is root, else None for the current user.
 
     :raises StackError: the current user is root, and there is no account `nobody`.
     """
@@ -179,7 +182,7 @@ def server_account() -> pwd.struct_passwd | None:
 
 
 def can_enter(account: pwd.struct_passwd, path: Path) -> bool:
-    """Return whether `account` can enter the directory. A child process tries it: modes alone do not decide this."""
+    """Return whether `account` can enter the directory. A child process tries it, as file modes alone do not tell."""
     test = ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]
     return subprocess.run(test, **child_identity(account), check=False).returncode == 0
 

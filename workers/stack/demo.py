@@ -1,4 +1,4 @@
-"""The demo of `tocsin up --demo`: people, projects, incidents and an alert rule."""
+"""The demo data for `tocsin up --demo`: people, projects, incidents and an alert rule."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from models.settings import sqlalchemy_url
 from workers.stack.up import Stack
 
 DIRECTORY: Final = Path(__file__).with_name("demo.json")
-"""The document with the demo's organizations, people and projects. Its tokens are public."""
+"""The document that lists the demo's organizations, people and projects. The tokens in it are public."""
 
 INCIDENTS: Final = (
     OpenIncident("Checkout answers slowly", ["p1"], status=10, dedup_key="demo-checkout"),
     OpenIncident("Card payments fail", ["p2"], status=20, dedup_key="demo-payments"),
     OpenIncident("Search index is a day old", ["p1"], status=1, dedup_key="demo-search"),
 )
-"""The incidents that the demo's bot opens over HTTP. Their keys prevent duplicates at the next start."""
+"""The incidents that the demo's bot opens over HTTP. Their deduplication keys prevent duplicates at the next start."""
 
 ALERTS: Final = Path(__file__).with_name("demo_alerts.json")
 """A recorded Alertmanager notification about a slow database (docs/alertmanager.md), posted as if it were new."""
@@ -53,9 +53,9 @@ def prepare(stack: Stack) -> None:
 
 
 def ready_message(stack: Stack) -> list[str]:
-    """Open incidents from every source, and return the lines to print: any failures, then commands to paste.
+    """Open incidents from every source, and return the lines to print: any failures, then commands to try.
 
-    The commands let Mem mention Ana, and Ana read her inbox.
+    With these commands, the demo user Mem mentions the demo user Ana, who then reads her inbox.
     """
     notes = _open_incidents(stack) or _post_alerts(stack) or _create_rule(stack)
     acme = f"{stack.url}/api/0/organizations/acme"
@@ -92,7 +92,7 @@ def _post_alerts(stack: Stack) -> list[str]:
 
 
 def _create_rule(stack: Stack) -> list[str]:
-    """Unless the alert rule exists, create it and post its first value, which opens an incident."""
+    """Create the alert rule and post its first value, which opens an incident. If the rule exists, do nothing."""
     bot = partial(Tocsin, stack.url, "dev-bot", organization="acme", patience_seconds=PATIENCE_SECONDS)
     try:
         with bot() as service, bot(act_as=14) as owner:

@@ -1,4 +1,4 @@
-"""The mail catcher and webhook echo of `tocsin up --demo`, run as an additional process of the stack."""
+"""The mail catcher and webhook echo for `tocsin up --demo`, run as an additional process of the stack."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LOOPBACK: Final = "127.0.0.1"
 
 
 class CatcherExtension:
-    """A stack extension that runs the catcher on free ports. Mail goes there unless a mail server is configured."""
+    """A stack extension that runs the catcher on free ports. It receives mail unless a mail server is configured."""
 
     def __init__(self) -> None:
         self._page = ""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Start the catcher, and set TOCSIN_SMTP_URL for the processes that start after it."""
+        """Start the catcher, and set TOCSIN_SMTP_URL for the processes that start later."""
         ports: set[int] = set()
         while len(ports) < 2:
             ports.add(free_port(LOOPBACK, 0))
@@ -31,7 +31,7 @@ class CatcherExtension:
         self._page = f"http://{LOOPBACK}:{http_port}"
 
     def ready_message(self, stack: Stack, /) -> list[str]:
-        """Return lines with the catcher's addresses."""
+        """Return lines that show the catcher's addresses."""
         mail = "goes to TOCSIN_SMTP_URL" if stack.settings.smtp_url else stack.environment["TOCSIN_SMTP_URL"]
         return [
             f"catcher    {self._page}/ shows mail and webhooks",

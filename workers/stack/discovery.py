@@ -1,4 +1,4 @@
-"""Discovery of a running stack through ``stack.json``, a file in its data directory with its URLs and process ids."""
+"""Discovery of a running stack through ``stack.json``, a file in the data directory that holds URLs and process ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.stack.settings import StackSettings
 
 @dataclass(frozen=True)
 class RunningStack:
-    """A running stack: the gateway's address, the settings for its processes, and the process ids by process name."""
+    """A running stack: the gateway's address, the settings for the stack's processes, and their ids by process name."""
 
     url: str
     host: str
@@ -33,7 +33,7 @@ def unpublish(data_dir: DataDirectory) -> None:
 
 
 def find_running_stack(data: Path) -> RunningStack | None:
-    """Return the stack that runs in the directory `data`, or None. The file of a killed stack is ignored.
+    """Return the stack that runs in the directory `data`, or None. A ``stack.json`` left by a killed stack is ignored.
 
     :raises StackError: the directory is not readable.
     """
@@ -49,7 +49,7 @@ def find_running_stack(data: Path) -> RunningStack | None:
 
 
 def resolve_environment(data: Path, settings: StackSettings | None = None) -> dict[str, str]:
-    """Return the servers' URLs by variable name: configured ones, and the others from the stack that runs in `data`.
+    """Return the servers' URLs by variable name. Those that are not configured come from the stack that runs in `data`.
 
     :raises StackError: no database is configured, and no stack runs in `data`.
     """

@@ -1,7 +1,7 @@
 """The demo's mail catcher and webhook echo, which keep what they receive in memory.
 
 The catcher receives mail over SMTP, and webhooks as POST requests below ``/hook``. The page ``/`` shows both, and
-``/mails`` and ``/webhooks`` return them as JSON, newest first. The catcher listens on loopback only. It keeps the last
+``/mails`` and ``/webhooks`` return them as JSON, newest first. The catcher listens only on loopback. It keeps the last
 :data:`KEPT` mails and the last :data:`KEPT` webhooks.
 """
 
@@ -34,7 +34,7 @@ HOST: Final = "127.0.0.1"
 
 KEPT: Final = 100
 MAX_BYTES: Final = 256 * 1024
-"""The maximum size of a mail, and of a webhook's body."""
+"""The maximum size of a mail or of a webhook's body."""
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -45,7 +45,7 @@ _HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMail:
-    """A received mail. ``sender`` and ``to`` come from the SMTP envelope. ``headers`` are the message's, in order."""
+    """A received mail. ``sender`` and ``to`` come from the SMTP envelope; ``headers`` come from the message."""
 
     at: str
     sender: str
@@ -69,7 +69,7 @@ class ReceivedWebhook:
 # No slots: aiosmtpd reads every attribute, and before Python 3.11.3 slots add one that cannot be read.
 @dataclass(frozen=True)
 class Inbox:
-    """The received mails and webhooks, newest first, and the handlers that receive and show them."""
+    """Holds the received mails and webhooks, newest first, and handles the requests that add and show them."""
 
     mails: deque[ReceivedMail] = field(default_factory=lambda: deque(maxlen=KEPT))
     webhooks: deque[ReceivedWebhook] = field(default_factory=lambda: deque(maxlen=KEPT))

@@ -1,4 +1,4 @@
-"""A process of the stack: a child process that is started, checked for readiness, and stopped."""
+"""A process in the stack: a child process that can be started, checked for readiness, and stopped."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import TypedDict
 from workers.stack import parent_death
 
 GRACE_SECONDS = 8.0
-"""How long a process may take to stop before it is killed."""
+"""How many seconds a process may take to stop before it is killed."""
 
 LOG_BYTES = 5_000_000
-"""A log longer than this is moved to ``<name>.log.1`` when its process starts."""
+"""A log file larger than this is moved to ``<name>.log.1`` when its process starts."""
 
 _POLL_SECONDS = 0.02
 
 
 class StackError(Exception):
-    """An expected failure of the stack. The text is one sentence that states the reason and the fix."""
+    """Raised when the stack fails in an expected way. The text is one sentence that states the reason and the fix."""
 
 
 def disk_full_error(path: Path) -> StackError:
@@ -52,8 +52,8 @@ class ManagedProcess:
     ) -> None:
         """Set up the process, without starting it.
 
-        :param account: the account to run as; None for the current user.
-        :param lock_file: a file that the process keeps locked as long as it lives.
+        :param account: the account that the process runs as, or None for the current user.
+        :param lock_file: a file that the process keeps locked for as long as it lives.
         """
         self.name = name
         self.command = command
@@ -79,7 +79,7 @@ class ManagedProcess:
         self._start()
 
     def is_ready(self) -> bool:
-        """Return whether the process is ready for use: in this class, whether it is running."""
+        """Return whether the process is ready for use. In this class, it is ready when it is running."""
         return self.is_running()
 
     def is_running(self) -> bool:
@@ -87,7 +87,7 @@ class ManagedProcess:
         return self.popen is not None and self.popen.poll() is None
 
     def describe_exit(self) -> str:
-        """Return a phrase for how the process ended, such as ``ended with exit code 1``."""
+        """Return a phrase that says how the process ended, such as ``ended with exit code 1``."""
         code = self.popen.poll() if self.popen else None
         if code is None:
             return "still runs"
@@ -111,7 +111,7 @@ class ManagedProcess:
             time.sleep(_POLL_SECONDS)
 
     def failure(self, what: str) -> StackError:
-        """Return an error that says `what` the process did, and quotes the end of its log."""
+        """Return an error that says what the process did (`what`) and quotes the end of its log."""
         tail = self.last_lines()
         if any(os.strerror(errno.ENOSPC) in line for line in tail):
             return disk_full_error(self.log)
@@ -119,11 +119,14 @@ class ManagedProcess:
         return StackError(f"{self.name} {what}; its log is {self.log}{excerpt}")
 
     def request_stop(self) -> None:
-        """Send the signal for an orderly stop."""
+        """Send the signal that asks the process to stop gracefully."""
         self.signal(self.stop_signal)
 
     def stop(self, grace_seconds: float = GRACE_SECONDS) -> None:
-        """Stop the process in an orderly way, or kill it after `grace_seconds`. Do nothing if it was never started."""
+        """Stop the process gracefully, and kill it if it is still running after `grace_seconds`.
+
+        Do nothing if it was never started.
+        """
         if self.popen is None:
             return
         self.request_stop()
@@ -134,7 +137,7 @@ class ManagedProcess:
         self.release()
 
     def kill(self) -> None:
-        """Send SIGKILL to the process and to those that it started, and wait until it has ended."""
+        """Send SIGKILL to the process and its child processes, and wait until the process has ended."""
         if self.popen is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.popen.pid, signal.SIGKILL)
@@ -152,7 +155,7 @@ class ManagedProcess:
             self._watcher = None
 
     def last_lines(self, count: int = 8) -> list[str]:
-        """Return the last lines that the process has logged since its last start."""
+        """Return the last lines that the process has logged since it was last started."""
         if self._log_start is None:
             return []
         try:
@@ -185,7 +188,7 @@ class ManagedProcess:
 
     @contextlib.contextmanager
     def _hold_lock_file(self) -> Iterator[tuple[int, ...]]:
-        """Lock the lock file and yield its descriptor. The child inherits it, and so holds the lock until it ends."""
+        """Lock the lock file and yield its descriptor. The child inherits it and so holds the lock until it ends."""
         if self.lock_file is None:
             yield ()
             return
@@ -198,7 +201,7 @@ class ManagedProcess:
         """Kill processes that a killed predecessor has left running."""
 
     def clear_leftovers(self) -> None:
-        """Remove files that a killed predecessor has left behind. Called when no predecessor is running."""
+        """Remove files that a killed predecessor has left behind. Called only when no predecessor is running."""
 
     def _wait_for(self, lock: int, within_seconds: float = 10.0) -> None:
         deadline = time.monotonic() + within_seconds
@@ -231,7 +234,7 @@ class ManagedProcess:
 
 
 class ChildIdentity(TypedDict, total=False):
-    """The Popen arguments that determine the account and the working directory of a child process."""
+    """The Popen arguments that determine a child process's account and working directory."""
 
     user: int
     group: int
@@ -240,7 +243,7 @@ class ChildIdentity(TypedDict, total=False):
 
 
 def child_identity(account: pwd.struct_passwd | None) -> ChildIdentity:
-    """Return the Popen arguments to run as `account` in the root directory, or none for the current user."""
+    """Return the Popen arguments for running as `account` in the root directory, or none if `account` is None."""
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": [], "cwd": "/"}

@@ -1,4 +1,4 @@
-"""tocsin's processes as managed processes, started with the commands that an operator would type."""
+"""tocsin's own processes as managed processes, started with the same commands that an operator would type."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class TocsinProcess(ManagedProcess):
 
 
 class GatewayProcess(ManagedProcess):
-    """The gateway, which is ready when it responds to HTTP."""
+    """The gateway. It is ready when it responds to HTTP requests."""
 
     def __init__(self, host: str, port: int, *, logs: Path, environment: Mapping[str, str]) -> None:
         """Set up the process, without starting it."""
@@ -95,7 +95,7 @@ def own_processes(
 
 
 def tocsin(*words: str) -> list[str]:
-    """Return the command line for a `tocsin` command, as process lists should show it."""
+    """Return the command line for a `tocsin` command in the form in which process lists should show it."""
     script = Path(sysconfig.get_path("scripts")) / "tocsin"
     program = [str(script)] if script.is_file() else ["-m", "workers.cli"]
     return [sys.executable, *program, *words]

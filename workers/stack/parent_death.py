@@ -1,7 +1,8 @@
 """Signals to child processes when their parent dies, even if the parent is killed with SIGKILL.
 
-Linux can send such a signal itself (PR_SET_PDEATHSIG), but sends it when the *thread* that started the child ends. For
-threads other than the main one, and on other systems, a watcher process waits on a pipe that only the parent has open.
+Linux can send such a signal itself (PR_SET_PDEATHSIG), but it does so when the *thread* that started the child ends. In
+threads other than the main one, and on other systems, a watcher process waits on a pipe that only the parent holds
+open.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _WATCH = 'read -r _; kill -s "$1" "$2" 2>/dev/null'
 
 
 def make_preexec(death_signal: signal.Signals) -> Callable[[], None] | None:
-    """Return a ``preexec_fn`` for Popen that requests `death_signal`, or None if a watcher is needed."""
+    """Return a Popen ``preexec_fn`` that asks the kernel for `death_signal`, or None if a watcher is needed instead."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return None
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -34,9 +35,9 @@ def make_preexec(death_signal: signal.Signals) -> Callable[[], None] | None:
 
 
 def start_watcher(pid: int, death_signal: signal.Signals) -> subprocess.Popen[bytes]:
-    """Start a watcher that sends `death_signal` to the child `pid` when this process dies.
+    """Start a watcher process that sends `death_signal` to the child with this `pid` when the current process dies.
 
-    The watcher must be stopped when the child has ended.
+    The watcher must be stopped after the child has ended.
     """
     return subprocess.Popen(
         ["/bin/sh", "-c", _WATCH, "tocsin-parent-watcher", death_signal.name.removeprefix("SIG"), str(pid)],
@@ -48,7 +49,7 @@ def start_watcher(pid: int, death_signal: signal.Signals) -> subprocess.Popen[by
 
 
 def stop_watcher(watcher: subprocess.Popen[bytes]) -> None:
-    """Kill a watcher before its pipe closes, so that it sends no signal."""
+    """Kill a watcher before closing its pipe, so that it sends no signal."""
     watcher.kill()
     watcher.wait()
     if watcher.stdin is not None:

@@ -1,7 +1,8 @@
-"""The embedded PostgreSQL, which listens on a Unix socket only.
+"""The embedded PostgreSQL server, which listens only on a Unix socket.
 
-If root starts the server, it runs as `nobody`, in directories that `nobody` can enter. No permission outside the data
-directory is changed. The server trusts every connection, because only its account can enter the socket's directory.
+If root starts the server, the server runs as `nobody`, in directories that `nobody` can enter. No permissions outside
+the data directory are changed. The server trusts every connection, because only its account can enter the socket's
+directory.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Postgres(ManagedProcess):
 
     @property
     def note(self) -> str:
-        """A line about data that had to be stored outside the data directory, or an empty string."""
+        """A line that says which data had to be stored outside the data directory, or an empty string."""
         if self.data.parent == self._data_dir.path:
             return ""
         return f"postgres keeps its data in {self.data}, since it cannot reach {self._data_dir.path}"
@@ -113,14 +114,17 @@ class Postgres(ManagedProcess):
         return True
 
     def end_orphans(self) -> None:
-        """Kill the sessions that a killed server has left behind. Their long queries would delay the next start."""
+        """Kill the sessions that a killed server has left running. Their long queries would delay the next start."""
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 if (process / "cwd").readlink() == self.data and (process / "exe").readlink().name == "postgres":
                     os.kill(int(process.name), signal.SIGKILL)
 
     def clear_leftovers(self) -> None:
-        """Remove a killed server's lock files: our lock proves that it has ended, and its pid may have been reused."""
+        """Remove a killed server's lock files.
+
+        Our own lock proves that the server has ended, even if another process now has its pid.
+        """
         for leftover in (self.data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             leftover.unlink(missing_ok=True)
 
@@ -133,7 +137,7 @@ class Postgres(ManagedProcess):
             )
 
     def _create_cluster(self, programs: Path) -> None:
-        """Create the cluster under another name, then rename it, so that an incomplete cluster is never used."""
+        """Create the cluster under a temporary name and then rename it, so that an incomplete cluster is never used."""
         draft = self.data.with_name("postgres.new")
         if draft.exists():
             shutil.rmtree(draft)

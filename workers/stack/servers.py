@@ -1,4 +1,4 @@
-"""Embedded PostgreSQL and Valkey without tocsin's processes, for tests and for commands on a stopped stack."""
+"""Embedded PostgreSQL and Valkey without tocsin's processes, for tests and for commands while the stack is stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.stack.valkey import Valkey
 
 
 class EmbeddedServers:
-    """PostgreSQL and Valkey for a data directory. Their URLs stay the same across restarts."""
+    """Embedded PostgreSQL and Valkey for a data directory. Their URLs stay the same across restarts."""
 
     def __init__(self, data_dir: DataDirectory, *, durable: bool = True) -> None:
         """Set up the servers, without starting them."""
@@ -47,7 +47,7 @@ class EmbeddedServers:
         self.postgres.wait_ready()
 
     def stop_postgres(self) -> None:
-        """Stop PostgreSQL in an orderly way."""
+        """Stop PostgreSQL gracefully."""
         self.postgres.stop()
 
     def kill_postgres(self) -> None:
@@ -65,7 +65,7 @@ class EmbeddedServers:
         self.valkey.wait_ready()
 
     def stop_valkey(self) -> None:
-        """Stop Valkey in an orderly way."""
+        """Stop Valkey gracefully."""
         self.valkey.stop()
 
     def kill_valkey(self) -> None:
@@ -80,7 +80,7 @@ class EmbeddedServers:
 
 @contextlib.contextmanager
 def embedded_servers(data: Path | None = None, *, durable: bool = True) -> Iterator[EmbeddedServers]:
-    """Run both servers in the directory `data`, or in a temporary one that is removed afterwards.
+    """Run both servers in the directory `data`, or in a temporary directory that is removed afterwards.
 
     :raises workers.stack.managed_process.StackError: a server cannot be started.
     """

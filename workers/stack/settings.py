@@ -10,7 +10,7 @@ from models.settings import Settings
 
 
 class StackSettings(Settings):
-    """Servers to use instead of the embedded ones, the data directory, and settings passed on to the processes."""
+    """The servers to use instead of embedded ones, the data directory, and settings to pass to the processes."""
 
     database_url: str | None = Field(default=None, validation_alias="DATABASE_URL")
     broker_url: str | None = Field(default=None, validation_alias="BROKER_URL")
@@ -22,7 +22,7 @@ class StackSettings(Settings):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The configured URLs by variable name. A Redis broker also serves wake-ups, unless ``REDIS_URL`` is set."""
+        """The configured URLs by variable name. A Redis broker also carries wake-ups unless ``REDIS_URL`` is set."""
         urls = {"DATABASE_URL": self.database_url, "BROKER_URL": self.broker_url, "REDIS_URL": self.redis_url}
         if self.broker_url and self.broker_url.startswith("redis"):
             urls["REDIS_URL"] = self.redis_url or self.broker_url.replace("redis+socket://", "unix://")

@@ -1,6 +1,6 @@
 """The supervisor, which starts processes tier by tier, restarts those that die, and stops them in reverse order.
 
-Processes in the same tier do not depend on each other. The next tier starts when all of them are ready.
+Processes in a tier do not depend on each other. The next tier starts when all processes in the tier are ready.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from workers.stack.console import Console
 from workers.stack.managed_process import GRACE_SECONDS, ManagedProcess, StackError
 
 READY_SECONDS = 60.0
-"""How long a process may take to become ready."""
+"""How many seconds a process may take to become ready."""
 
 SHORT_LIFE_SECONDS = 5.0
-"""A process that dies within this time of becoming ready, and was not killed by SIGKILL, is restarted with delays that
-grow with each failure."""
+"""If a process dies within this many seconds of becoming ready, the delay before its restart grows each time. A process
+killed by SIGKILL is exempt."""
 
 BACK_OFF_SECONDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -27,14 +27,14 @@ _POLL_SECONDS = 0.05
 
 
 class StopRequested(Exception):
-    """A signal's request to stop, received while the stack is starting."""
+    """Raised when a signal requests a stop while the stack is starting."""
 
 
 class Supervisor:
-    """A supervisor that starts, monitors and stops processes, all in the calling thread."""
+    """Starts, monitors and stops processes, all in the calling thread."""
 
     def __init__(self, console: Console, *, changed: Callable[[], None] = lambda: None) -> None:
-        """Set up the supervisor. ``changed`` is called when a tier is ready, and when a restarted process is ready."""
+        """Set up the supervisor. ``changed`` is called whenever a tier or a restarted process becomes ready."""
         self.tiers: list[list[ManagedProcess]] = []
         self._console = console
         self._changed = changed
@@ -43,7 +43,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The ids of the running processes by process name."""
+        """The ids of the running processes, by process name."""
         return {process.name: process.pid for tier in self.tiers for process in tier if process.pid}
 
     @property
@@ -52,14 +52,14 @@ class Supervisor:
         return self._stop_requests > 0
 
     def handle_signals(self) -> None:
-        """Install handlers: SIGTERM, SIGINT and SIGHUP request a stop, and a second signal a stop without grace."""
+        """Install signal handlers. SIGTERM, SIGINT and SIGHUP request a stop; a second signal ends the grace period."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._request_stop)
 
     def start(self, processes: Iterable[ManagedProcess]) -> None:
-        """Start the processes as the next tier, wait until all are ready, and print a line for each.
+        """Start the processes as the next tier, wait until all are ready, and print a line for each process.
 
-        :raises StackError: a process does not become ready.
+        :raises StackError: a process does not become ready in time.
         :raises StopRequested: a signal requested a stop.
         """
         tier: list[ManagedProcess] = []
@@ -105,7 +105,7 @@ class Supervisor:
             time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Stop all tiers in reverse order, first in an orderly way, then with SIGKILL. This takes less than 15 s."""
+        """Stop all tiers in reverse order, killing processes that do not stop gracefully. This takes less than 15 s."""
         for number, tier in enumerate(reversed(self.tiers)):
             self._stop_tier(tier, GRACE_SECONDS if number == 0 else _LOWER_TIER_GRACE_SECONDS)
         self.tiers.clear()
@@ -140,7 +140,7 @@ class Supervisor:
 
 
 class _Monitor:
-    """One supervised process: its state between two checks, and its restarts."""
+    """Tracks one supervised process between checks, and restarts it."""
 
     def __init__(self, process: ManagedProcess, began: float) -> None:
         self.process = process
@@ -155,7 +155,7 @@ class _Monitor:
         return time.monotonic() - self.began
 
     def check(self, console: Console, changed: Callable[[], None]) -> None:
-        """Check the process once: detect its death, restart it when due, and detect that it is ready again."""
+        """Check the process once. Notice if it has died or is ready again, and restart it when a restart is due."""
         now = time.monotonic()
         if self._next_start is not None:
             if now >= self._next_start:

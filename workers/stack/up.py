@@ -1,4 +1,4 @@
-"""The stack of `tocsin up`: every server that is not configured, and then tocsin's processes."""
+"""The stack that `tocsin up` runs: an embedded server for each one that is not configured, then tocsin's processes."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class StackOptions:
 
 
 class StackExtension(Protocol):
-    """An addition to a stack, such as :mod:`workers.stack.demo`."""
+    """An extension of a stack, such as :mod:`workers.stack.demo`."""
 
     def prepare(self, stack: Stack, /) -> None:
-        """Prepare the stack, after the database has been migrated and before tocsin's processes start."""
+        """Prepare the stack. Called after the database has been migrated and before tocsin's processes start."""
 
     def ready_message(self, stack: Stack, /) -> list[str]:
         """Return lines to print once everything is ready."""
 
 
 class Stack:
-    """One run of the stack. An extension may change ``environment``, and start processes with ``supervisor``."""
+    """One run of the stack. An extension may change ``environment`` and may start processes with ``supervisor``."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Stack:
     def run(self) -> None:
         """Start the stack, supervise it until a signal requests a stop, and then stop it.
 
-        :raises StackError: the stack cannot start. Everything that was started has been stopped.
+        :raises StackError: the stack cannot start. Everything that had been started is stopped first.
         :raises StartupError: the gateway's port is in use.
         """
         self.port = free_port(self.options.host, self.options.port)

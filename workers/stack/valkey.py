@@ -1,6 +1,6 @@
-"""The embedded Valkey, which listens on a Unix socket only.
+"""The embedded Valkey server, which listens only on a Unix socket.
 
-The server carries only hints and wake-ups, so a crash may lose the last second of writes. It never evicts keys.
+The server carries only hints and wake-ups, so it may lose the last second of writes in a crash. It never evicts keys.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Valkey(ManagedProcess):
         super().start()
 
     def is_ready(self) -> bool:
-        """Return whether the server responds to PING, which it does not do while it loads its data."""
+        """Return whether the server responds to PING. It does not respond normally while it loads its data."""
         if not self.is_running():
             return False
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
