@@ -1,1 +1,1 @@
-"""The HTTP gateway, which accepts commands and serves reads. It decides nothing about incidents."""
+"""The HTTP gateway, which accepts commands and serves reads. Decisions about incidents are left to the workers."""

@@ -1,7 +1,7 @@
 """Authentication: the lookup of a request's caller by token.
 
 Nothing is cached, so a directory import applies to every request that starts after it. Credentials that arrive
-together are looked up in one query, and equal ones only once.
+together are looked up in one query, in which each distinct credential occurs only once.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from tasks.commands.fields import identifier
 
 
 class Credential(NamedTuple):
-    """A token's digest, the organization in the path (slug or id), and the id of the user to act for.
+    """What a request presents: a token's digest, the organization in the path (slug or id), and the user to act for.
 
-    ``act_as`` is 0 if the ``Act-As`` header names no possible user, and ``None`` if there is no such header.
+    ``act_as`` is a user id. It is 0 if the ``Act-As`` header has no valid id, and ``None`` if there is no such header.
     """
 
     token: bytes
@@ -35,7 +35,7 @@ class Credential(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller. ``organization`` is the organization that the path names, if it exists."""
+    """An authenticated caller. ``organization`` is the organization in the request's path, if it exists."""
 
     actor: Actor
     token_id: int
@@ -100,7 +100,7 @@ ORDER BY a.position
 
 
 class Authenticator:
-    """A batched lookup of callers by their credentials."""
+    """Looks up callers by their credentials, in batches."""
 
     def __init__(self, engine: AsyncEngine, *, timeout_seconds: float) -> None:
         # A single statement needs no explicit transaction.
@@ -113,7 +113,7 @@ class Authenticator:
         """Return the caller to whom a credential belongs. ``deadline`` is in event-loop time.
 
         :raises Unauthenticated: if the token is unknown, expired or revoked, or its user is inactive.
-        :raises Forbidden: if the caller may not act for the user.
+        :raises Forbidden: if the caller may not act for the user in ``Act-As``.
         :raises Unavailable: if the database does not respond in time.
         """
         return await self._batcher.submit(credential, deadline=deadline)

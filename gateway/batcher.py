@@ -1,6 +1,6 @@
-"""Natural batching: requests that arrive while a batch is in flight form the next batch.
+"""Batching without a timer: requests that arrive while a batch is in flight form the next batch.
 
-There is no timer, so a single request never waits for others.
+A single request therefore never waits for others to arrive.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Generic, TypeVar
 from models.refusals import Unavailable
 
 MAX_QUEUED = 2000
-"""The maximum number of requests that wait for the next batch. Further requests are refused."""
+"""The maximum number of requests that may wait for the next batch. Further requests are refused."""
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 
 class Batcher(Generic[Request, Result]):
-    """A collector of requests that runs them in batches.
+    """Collects requests and runs them in batches.
 
     ``run`` returns a result or an exception for each request, in the order of the requests. At most ``max_in_flight``
     batches of at most ``max_size`` requests run at once. A batch that takes longer than ``timeout_seconds`` is

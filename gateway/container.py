@@ -1,4 +1,4 @@
-"""The gateway's shared objects, which are built from its settings and started and stopped with the application."""
+"""The gateway's shared objects. They are built from its settings, and started and stopped with the application."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ class Container:
         self.broadcaster.start()
 
     def release(self) -> None:
-        """End all waits for outcomes and all streams, so that the process can stop."""
+        """End all streams and all waits for outcomes, so that the process can stop."""
         self.outcomes.release()
         self.broadcaster.close_streams()
 
     async def stop(self) -> None:
-        """Finish work in flight, publish the remaining hints, and close all connections."""
+        """Finish the work in flight, publish the remaining hints, and close all connections."""
         await self.broadcaster.stop()
         await self.authenticator.stop()
         await self.acceptor.stop()

@@ -1,4 +1,4 @@
-"""Directory import and export for HTTP, run in threads because a large document takes seconds."""
+"""Import and export of the directory for HTTP requests. They run in threads, because a large document takes seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
 
 
 class DirectoryService:
-    """A service that imports and exports the directory over its own database connections."""
+    """Imports and exports the directory over its own database connections."""
 
     def __init__(self, database_url: str) -> None:
         self._engine: Engine = make_engine(

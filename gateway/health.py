@@ -19,7 +19,7 @@ CANARIES_SECONDS: Final = 1.0
 
 
 class HealthStatus(StrEnum):
-    """The status of a check. ``FAILED`` means that commands cannot be accepted."""
+    """The status of a health check. ``FAILED`` means that commands cannot be accepted."""
 
     OK = "ok"
     DEGRADED = "degraded"
@@ -27,7 +27,7 @@ class HealthStatus(StrEnum):
 
 
 class HealthCheck(NamedTuple):
-    """The result of one check. Commands can be accepted only while every required check is healthy."""
+    """The result of one health check. Commands can be accepted only while every required check is healthy."""
 
     name: str
     is_healthy: bool
@@ -36,7 +36,7 @@ class HealthCheck(NamedTuple):
 
     @property
     def status(self) -> HealthStatus:
-        """The status that results from the check."""
+        """The check's status: a check that is not required can be degraded, but cannot fail."""
         if self.is_healthy:
             return HealthStatus.OK
         return HealthStatus.FAILED if self.is_required else HealthStatus.DEGRADED

@@ -71,7 +71,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
 
 
 def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> Starlette:
-    """Return the gateway as an ASGI application, which starts even if its servers are unavailable."""
+    """Return the gateway as an ASGI application, which starts even if the database and the broker are unavailable."""
     container = Container(settings, timeouts or Timeouts())
 
     @asynccontextmanager
@@ -95,7 +95,7 @@ def create_app(settings: GatewaySettings, timeouts: Timeouts | None = None) -> S
 
 
 def run(host: str, port: int, *, patience_seconds: float) -> None:
-    """Serve until SIGTERM or Ctrl-C, or exit with a one-sentence error if the gateway cannot start.
+    """Serve until SIGTERM or Ctrl-C. If the gateway cannot start, exit with a one-sentence error.
 
     If the process gets no response on its own port for ``patience_seconds``, it ends itself (:mod:`gateway.watchdog`).
     """
@@ -130,7 +130,7 @@ def run(host: str, port: int, *, patience_seconds: float) -> None:
 
 
 class GatewayServer(uvicorn.Server):
-    """A uvicorn server that ends waits and streams before it shuts down, and runs a watchdog while it serves."""
+    """A uvicorn server that runs a watchdog while it serves, and ends all waits and streams before it shuts down."""
 
     def __init__(self, config: uvicorn.Config, container: Container, watch: Watchdog | None = None) -> None:
         super().__init__(config)
@@ -144,7 +144,7 @@ class GatewayServer(uvicorn.Server):
             self._watch.start()
 
     async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
-        """Stop the watchdog, end waits and streams, and finish requests in flight."""
+        """Stop the watchdog, end all waits and streams, and finish the requests in flight."""
         if self._watch:
             self._watch.stop()
         self._container.release()

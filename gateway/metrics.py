@@ -38,7 +38,7 @@ class Metrics:
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def track_streams(self, streams: Callable[[], float]) -> None:
-        """Export the number of open streams, which is read by calling ``streams`` at every scrape."""
+        """Export the number of open streams. At every scrape, ``streams`` is called to get it."""
         Gauge("tocsin_streams", "Open event streams", registry=self._registry).set_function(streams)
 
     def count_accepted(self, commands: Mapping[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""The rate limit for each caller's commands: a token bucket that refills at the configured rate and holds a burst."""
+"""The limit on each caller's rate of commands: a token bucket that holds a burst and refills at the configured rate."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Final
 from models.refusals import TooManyRequests
 
 BURST_SECONDS: Final = 5
-"""A bucket holds as many commands as the rate allows in this many seconds."""
+"""The size of a bucket: it holds as many commands as the rate allows in this many seconds."""
 
 _PRUNE_ABOVE: Final = 10_000
 
 
 class RateLimiter:
-    """A limiter that allows each caller ``rate`` commands per second, and bursts of ``BURST_SECONDS`` times as many.
+    """Allows each caller ``rate`` commands per second, and bursts of ``BURST_SECONDS`` times that number.
 
-    Each process counts separately. ``clock`` returns a time in seconds.
+    Each process counts separately. ``clock`` returns the current time in seconds.
     """
 
     def __init__(self, rate: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -30,7 +30,7 @@ class RateLimiter:
     def acquire(self, caller: str, commands: int = 1) -> None:
         """Take a number of commands from a caller's bucket.
 
-        :raises TooManyRequests: if the bucket does not hold that many. In that case, none are taken.
+        :raises TooManyRequests: if the bucket holds fewer commands than that. In that case, none are taken.
         """
         now = self._clock()
         full_at = max(self._full_at.get(caller, now), now) + commands / self._rate

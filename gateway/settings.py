@@ -11,7 +11,7 @@ class GatewaySettings(ProcessSettings):
     """Settings for the gateway, including those that every process reads.
 
     ``rate`` is the number of commands per second that each caller may submit. ``origins`` is a comma-separated list, in
-    which ``*`` allows any web page.
+    which ``*`` stands for every origin.
     """
 
     rate: int = Field(default=1000, ge=1)
@@ -27,7 +27,7 @@ class GatewaySettings(ProcessSettings):
 
     @property
     def allowed_origins(self) -> frozenset[str]:
-        """The origins of the other sites whose pages may call the API."""
+        """The origins of other sites whose web pages may call the API."""
         return frozenset(origin.strip().rstrip("/").lower() for origin in self.origins.split(",") if origin.strip())
 
     @property

@@ -1,6 +1,6 @@
-"""The probe with which the gateway's watchdog checks that the gateway still serves its own port.
+"""The probe by which the gateway's watchdog finds out whether the gateway still responds on its own port.
 
-A gateway no longer does so if its event loop is blocked or has lost the listening socket. A health check would only
+A gateway stops responding if its event loop is blocked or has lost the listening socket. A health check would only
 report this. The watchdog (:mod:`tasks.watchdog`) ends the process, so that the supervisor restarts it.
 """
 

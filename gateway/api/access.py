@@ -1,4 +1,4 @@
-"""Checks 10 and 11: the resource that a request's path names exists (10), and the caller may access it (11).
+"""Checks 10 and 11: whether the resource in the request's path exists (10), and whether the caller may access it (11).
 
 Checks 1 to 9 are the same for every endpoint and belong to :mod:`gateway.api.pipeline`.
 """

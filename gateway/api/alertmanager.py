@@ -1,8 +1,8 @@
 """The parser that turns a webhook request from Prometheus Alertmanager (version 4) into a command.
 
 One request holds one group: alerts that a route in Alertmanager has grouped by its ``group_by`` labels. Each group has
-one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is. A label that the
-alerts do not share is taken from the first firing alert.
+one incident, which is identified by ``groupKey``. A group is firing as long as any of its alerts is firing. If the
+alerts do not all have the same value for a label, the first firing alert's value is used.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ DEFAULT_TITLE: Final = "Alert"
 def parse_alert_group(body: Mapping[str, JSON]) -> ReceiveAlerts:
     """Return the command for an Alertmanager request body.
 
-    :raises InvalidFields: if the body is not valid in version 4. The exception lists the errors by field. Of the
-        alerts, only the first invalid one is listed.
+    :raises InvalidFields: if the body is not valid in version 4 of the format. The exception lists the errors by field.
+        If several alerts are invalid, it lists only the first one.
     :raises BodyTooLarge: if the command exceeds the size limit for a single command.
     """
     try:

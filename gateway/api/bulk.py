@@ -43,7 +43,7 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command in the list. ``source`` is its JSON as received, and ``key`` is its own idempotency key."""
+    """One command in the list. ``source`` is the command's JSON as received, and ``key`` is its own idempotency key."""
 
     entry: CatalogEntry
     command: Command
@@ -181,7 +181,7 @@ def _make_submission(
     header_key: str | None,
     body: JSON,
 ) -> tuple[list[int], Submission]:
-    """Return the submission, and the index of each item's row. Equal items with the same key share a row."""
+    """Return the submission, and the index of each item's row in it. Equal items with the same key share a row."""
     rows: list[NewCommand] = []
     indexes: list[int] = []
     keys: dict[str, IdempotencyKey] = {}

@@ -1,4 +1,4 @@
-"""Responses to accepted commands: the outcome if it is known, otherwise 202 and where the outcome can be read."""
+"""Responses to accepted commands: the outcome if it is known, otherwise 202 with the URL where it can be read."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def command_headers(context: RequestContext, accepted: Sequence[AcceptedCommand]
 
 
 def pending_headers(accepted: Sequence[AcceptedCommand]) -> dict[str, str]:
-    """Return the additional headers for a 202: when to read the outcome and, for a single command, where."""
+    """Return the additional headers for a 202: when to poll for the outcome and, for a single command, at which URL."""
     headers = {"Retry-After": "1"}
     if len(accepted) == 1:
         headers["Location"] = f"/api/0/commands/{accepted[0].id}/"

@@ -50,14 +50,14 @@ class RequestContext:
 
     @property
     def actor(self) -> Actor:
-        """The caller as an actor, on whom the policy decides."""
+        """The caller, in the form of an actor whose access the policy can check."""
         return self.caller.actor
 
     @property
     def organization(self) -> OrganizationFacts:
         """The organization in the path.
 
-        :raises NotFound: if the organization does not exist, or the path names none.
+        :raises NotFound: if the organization does not exist, or if the path does not name one.
         """
         if self.caller.organization is None:
             raise NotFound
@@ -75,12 +75,12 @@ class RequestContext:
 
     @property
     def preference(self) -> Preference:
-        """How long the caller wants to wait for the outcome of a command."""
+        """The caller's preference for how long to wait for a command's outcome."""
         return parse_prefer(self.headers.joined(b"prefer"))
 
     @property
     def if_none_match(self) -> str | None:
-        """The ETags that the caller already has, as the header ``If-None-Match`` lists them."""
+        """The value of the header ``If-None-Match``, which lists the ETags that the caller already has."""
         return self.headers.joined(b"if-none-match")
 
     def incident_number(self) -> int:
@@ -121,5 +121,5 @@ class RequestContext:
         return await self.offload(parse_json, self.body)
 
     async def offload(self, work: Callable[[Input], Result], value: Input) -> Result:
-        """Return ``work(value)``, run in a thread if the body is large, so that the event loop is not blocked."""
+        """Return ``work(value)``. If the body is large, run it in a thread, so that the event loop is not blocked."""
         return work(value) if len(self.body) <= BODY_LIMIT_BYTES else await asyncio.to_thread(work, value)

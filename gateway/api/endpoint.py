@@ -22,7 +22,7 @@ REPEATABLE_TEXT: Final[Mapping[str, Any]] = {"type": "array", "items": {"type": 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A query parameter, as described in the OpenAPI document. The default ``schema`` is that of a string."""
+    """A query parameter, as described in the OpenAPI document. By default, it is a string."""
 
     name: str
     description: str
@@ -33,15 +33,15 @@ class Parameter:
 class Operation:
     """One HTTP method of an endpoint. Only ``handle`` affects requests. The rest describes the method for OpenAPI.
 
-    :param responses: the component name of the response body by success status, or ``None`` if there is no body.
+    :param responses: maps each success status to the response body's component name, or to ``None`` if it has no body.
     :param command_class: the command that the request body describes.
-    :param path_fields: the command's fields that the path determines, by their names on the wire.
-    :param narrowed: schemas for the fields in which this operation accepts less than the command does.
+    :param path_fields: the names (as sent in JSON) of the command's fields whose values come from the path.
+    :param narrowed: schemas for fields that this operation restricts more than the command does.
     :param body: the component name of the request body, if it is not that of ``command_class``.
-    :param headers: response headers in addition to those that follow from the flags.
-    :param refusals: refusal statuses in addition to the usual ones.
+    :param headers: response headers in addition to those that the flags below imply.
+    :param refusals: the HTTP statuses of possible refusals, in addition to the usual ones.
     :param can_wait: whether the operation reads ``Prefer: wait`` even though it is not a command.
-    :param has_etag: whether the response has an ETag and ``If-None-Match`` is read.
+    :param has_etag: whether the response has an ETag and the request's ``If-None-Match`` is respected.
     """
 
     handle: Handler
@@ -68,7 +68,7 @@ class Endpoint:
     :param tag: the tag that groups endpoints in the OpenAPI document.
     :param permission: the permission that the caller needs in the organization that the path names.
     :param ops_role: the lowest operator role that may call the endpoint, if it is outside any organization.
-    :param precondition: check 6, a check of the caller alone, which raises a refusal if it fails.
+    :param precondition: check 6, which examines only the caller. It raises a refusal if it fails.
     :param body_limit: the maximum size of a request body in bytes.
     """
 

@@ -1,4 +1,4 @@
-"""The checks that every request must pass, in a fixed order, before its operation handles it.
+"""The checks that every request must pass, in a fixed order, before it is handled by its operation.
 
 1. OPTIONS is answered. 2. The origin is allowed. 3. The credential is valid, and the body's size and media type are
 accepted. 4. The token has a scope for the permission, or the operator has the required role. 5. The method is

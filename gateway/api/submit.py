@@ -1,6 +1,6 @@
 """Command submission: the steps from a request to a command in the ledger, and the wait for its outcome.
 
-The response is built in :mod:`gateway.api.command_response`. Only the command's form and its caller's right to submit
+The response is built in :mod:`gateway.api.command_response`. Only the command's form and the caller's right to submit
 it are checked here. The worker decides everything that depends on the state of incidents and rules.
 """
 
@@ -39,7 +39,7 @@ from tasks.commands.catalog import CATALOG, CatalogEntry
 from tasks.commands.fields import errors_by_field
 
 AccessCheck = Callable[[RequestContext], Awaitable[object]]
-"""A function that makes an endpoint's checks 10 and 11, and raises a refusal if one of them fails."""
+"""A function that performs an endpoint's checks 10 and 11, and raises a refusal if one of them fails."""
 
 NO_FIELDS: Final[Mapping[str, JSON]] = MappingProxyType({})
 
@@ -60,9 +60,9 @@ async def submit_command(
     Return the command's outcome, or 202 with the command if it is not finished within the caller's wait time.
 
     :param incident: the number of the incident in the path.
-    :param path_fields: the command's other fields that the path determines.
+    :param path_fields: the command's other fields whose values come from the path.
     :param has_body: if false, the body is parsed but ignored, and the path determines every field.
-    :param body_field: the name of the one field whose value is the whole body. By default, the body holds the fields.
+    :param body_field: the name of the field whose value is the whole body. By default, the body is an object of fields.
     :param require: the endpoint's own check of the validated command, which raises a refusal if it fails.
     :param check_access: checks 10 and 11, if the path names something other than an incident.
     :raises Refusal: if the command is not accepted.
@@ -136,7 +136,7 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
 
 
 def request_digest(context: RequestContext, condition: str | None, body: JSON) -> str:
-    """Return a digest of the method, path, ``Act-As``, ``If-Match`` and JSON body, which equal requests share."""
+    """Return a digest of the method, path, ``Act-As``, ``If-Match`` and JSON body. Equal requests share a digest."""
     return json_digest(context.method, context.path, context.act_as, condition, body)
 
 

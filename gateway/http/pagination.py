@@ -1,6 +1,6 @@
 """Keyset pagination in the ``Link`` header format that Sentry's API uses.
 
-A cursor holds a row's sort key, so that every page costs the same, however far it is from the start.
+A cursor holds a row's sort key, so a page costs the same however far it is from the start.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ Serializer = Callable[[Any], JSON]
 class Cursor:
     """A position in a list, with a reading direction.
 
-    A cursor without a key stands for the start of the list in that direction. ``includes`` means that the page contains
-    the row with the cursor's key, too.
+    A cursor without a key stands for the start of the list in that direction. If ``includes`` is true, the page also
+    contains the row with the cursor's key.
     """
 
     key: Key | None = None
@@ -49,7 +49,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A requested page, which holds at most ``size`` rows from the cursor on."""
+    """A requested page, which holds at most ``size`` rows, starting at the cursor."""
 
     cursor: Cursor
     size: int
@@ -61,7 +61,7 @@ class Page:
 
 
 def cursor_int(value: JSON) -> int:
-    """Return the value if it is an integer, as a cursor's key requires.
+    """Return a value from a cursor's key unchanged, after checking that it is an integer.
 
     :raises ValueError: if the value is not an integer that PostgreSQL can store.
     """
@@ -71,7 +71,7 @@ def cursor_int(value: JSON) -> int:
 
 
 def cursor_text(value: JSON) -> str:
-    """Return the value if it is text, as a cursor's key requires.
+    """Return a value from a cursor's key unchanged, after checking that it is text.
 
     :raises ValueError: if the value is not text that PostgreSQL can store.
     """
@@ -81,7 +81,7 @@ def cursor_text(value: JSON) -> str:
 
 
 def cursor_time(value: JSON) -> datetime:
-    """Parse a timestamp from a cursor's key. A timestamp without an offset is in UTC.
+    """Parse a timestamp from a cursor's key. A timestamp without an offset is taken as UTC.
 
     :raises ValueError: if the value is not an ISO 8601 timestamp.
     """
@@ -94,8 +94,8 @@ def parse_page(
 ) -> Page:
     """Return the page that the query parameters ``per_page`` and ``cursor`` request.
 
-    ``default`` is the page size if ``per_page`` is absent. ``key_parsers`` parse the values of the cursor's key, in
-    order.
+    ``default`` is the page size if ``per_page`` is absent. ``key_parsers`` holds one parser per value in the cursor's
+    key, in order.
 
     :raises MalformedRequest: if ``per_page`` or ``cursor`` is invalid.
     """
@@ -130,7 +130,7 @@ def page_response(
 
 
 def slice_page(rows: Sequence[Any], page: Page, *, key_of: Callable[[Any], Key], descending: bool = False) -> list[Any]:
-    """Return a page's rows, chosen from all rows in key order: for lists that are computed instead of queried."""
+    """Return a page's rows from a complete list of rows in key order. This is for lists that no query can paginate."""
     at, backwards = page.cursor.key, page.cursor.backwards
     ordered = list(reversed(rows)) if backwards else list(rows)
     if at is None:

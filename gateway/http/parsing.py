@@ -1,4 +1,4 @@
-"""Strict parsers for request headers, preferences, conditions and JSON bodies, which do no I/O of their own."""
+"""Strict parsers for request headers, idempotency keys, conditions and JSON bodies."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _IF_MATCH: Final = re.compile(r'"[0-9]{1,19}(-[!#-~]*)?"')
 
 
 class Headers:
-    """A request's headers by lower-case name, including those that were sent more than once."""
+    """A request's headers by lower-case name. A header that was sent more than once keeps all its values."""
 
     __slots__ = ("_repeated", "_values")
 
@@ -41,7 +41,7 @@ class Headers:
                 self._values[name] = value
 
     def get(self, name: bytes) -> str | None:
-        """Return a header's value: the first one if the header is repeated, ``None`` if it is absent."""
+        """Return a header's value, or ``None`` if the header is absent. If it is repeated, the first value counts."""
         value = self._values.get(name)
         return None if value is None else value.decode("latin-1").strip(" \t")
 
@@ -50,7 +50,7 @@ class Headers:
         return name in self._repeated
 
     def joined(self, name: bytes) -> str | None:
-        """Return the value of a header that holds a list. The values of a repeated header are joined by commas."""
+        """Return the value of a header that holds a list. If the header is repeated, commas join its values."""
         if name in self._repeated:
             return ", ".join(value.decode("latin-1") for value in self._repeated[name])
         return self.get(name)
@@ -84,7 +84,7 @@ def parse_bearer_token(headers: Headers) -> bytes:
 def parse_act_as(headers: Headers) -> int | None:
     """Return the user id in ``Act-As: user:ID``.
 
-    Return ``None`` if the header is absent, and 0 if it names no possible user.
+    Return ``None`` if the header is absent, and 0 if it does not contain a valid user id.
     """
     value = headers.get(b"act-as")
     if value is None:
@@ -126,7 +126,7 @@ def parse_if_match(headers: Headers) -> str | None:
 
 
 def expected_version(condition: str | None) -> int | None:
-    """Return the version in an ``If-Match`` value, or ``None`` if every version matches."""
+    """Return the version that an ``If-Match`` value requires, or ``None`` if every version matches."""
     if condition is None or condition == "*":
         return None
     return min(int(condition.strip('"').partition("-")[0]), MAX_ID)
@@ -205,13 +205,13 @@ def require_object(value: JSON, *, errors_key: str = OBJECT_ERRORS_KEY) -> dict[
 
 
 def json_size(value: JSON) -> int:
-    """Return the size of a value's shortest JSON text in bytes."""
+    """Return the size in bytes of a value's most compact JSON text."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return len(text.encode("utf-8", "surrogatepass"))
 
 
 def json_digest(*values: JSON) -> str:
-    """Return a digest that is the same for equal values, whatever the order of the keys in their JSON texts."""
+    """Return a digest of JSON values. Equal values have equal digests, whatever the order of keys in their objects."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

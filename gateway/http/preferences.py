@@ -13,7 +13,7 @@ DEFAULT_WAIT_SECONDS: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """How long the caller wants to wait for an outcome. ``wait_seconds`` is ``None`` if the caller did not say."""
+    """How long the caller wants to wait for an outcome. ``wait_seconds`` is ``None`` if no preference was stated."""
 
     respond_async: bool = False
     wait_seconds: int | None = None

@@ -28,10 +28,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class RequestRecord:
-    """The contents of a request's log line other than method, status and duration.
+    """The contents of a request's log line, apart from the method, status and duration.
 
-    ``route`` is the endpoint's path template and ``caller`` is the caller's key. Each is ``None`` if the request was
-    refused before it was known. ``command_ids`` lists the commands that the request submitted or replayed.
+    ``route`` is the endpoint's path template, and ``caller`` is the caller's key. Either is ``None`` if the request was
+    refused before that value was known. ``command_ids`` lists the commands that the request submitted or replayed.
     """
 
     trace: Trace
@@ -43,8 +43,8 @@ class RequestRecord:
 class RequestLog:
     """ASGI middleware that gives each request an id, returns the id as ``X-Request-Id``, and logs a line per request.
 
-    The caller's own id is used if it is sent only once and has at most 128 characters, all of them visible ASCII.
-    Otherwise a new id is generated. While a request is handled, the log context holds its id as ``request_id``.
+    An id that the caller sends is used if it is sent only once and has at most 128 characters, all of them visible
+    ASCII. Otherwise a new id is generated. While a request is handled, the log context holds its id as ``request_id``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -75,7 +75,7 @@ class RequestLog:
 
 
 def record_of(scope: Scope) -> RequestRecord:
-    """Return the record for the request that this scope belongs to."""
+    """Return the record of the request to which this ASGI scope belongs."""
     record = scope.get(_SCOPE_KEY)
     return record if isinstance(record, RequestRecord) else RequestRecord(read_trace(scope["headers"]))
 

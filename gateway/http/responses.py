@@ -1,7 +1,7 @@
-"""HTTP responses, which are built from JSON values, streams and refusals.
+"""HTTP responses, built from JSON values, streams and refusals.
 
-An error has one of two formats, with the same status and facts: that of Sentry's incident API or, for callers who
-accept ``application/problem+json``, that of RFC 9457.
+Errors have the format of Sentry's incident API or, for callers who accept ``application/problem+json``, the format of
+RFC 9457. The status and the information are the same in both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STREAM_WRITE_TIMEOUT_SECONDS: Final = 60
 
 @dataclass(slots=True)
 class HttpResponse:
-    """A status, an encoded body, and the headers other than ``Content-Type`` and ``Content-Length``."""
+    """A response: its status, its encoded body, and its headers other than ``Content-Type`` and ``Content-Length``."""
 
     status: int
     body: bytes = b""
@@ -51,7 +51,7 @@ class HttpResponse:
 
 
 class StreamSource(Protocol):
-    """The chunks of a streamed response. :meth:`close` is called once, even if the chunks were not read to the end."""
+    """The source of a streamed response's chunks. :meth:`close` is called once, even if not all chunks were read."""
 
     def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """Iterate over the chunks."""
@@ -120,7 +120,7 @@ def json_response(status: int, value: JSON, headers: Mapping[str, str] | None = 
 
 
 def conditional_response(value: JSON, *, version: int, if_none_match: str | None) -> HttpResponse:
-    """Return a response with a resource and its ETag, or 304 if the caller already has the resource.
+    """Return a response with a resource and its ETag, or 304 if the caller already has this version of it.
 
     The ETag is ``"<version>-<digest of the body>"``. Callers can send it, or only the version, in ``If-Match``.
     """

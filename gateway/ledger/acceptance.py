@@ -1,4 +1,4 @@
-"""The acceptance of commands into the ledger: concurrent requests share one insert, one commit and one hint per lane.
+"""The acceptance of commands into the ledger. Concurrent requests share one insert, one commit and one hint per lane.
 
 Requests that arrive while a commit is in flight form the next batch. Idempotency keys are written in the same
 transaction as the commands that they cover, so that two gateways agree on which request came first.
@@ -53,7 +53,7 @@ class Submission:
 
     @property
     def caller(self) -> str:
-        """The caller key, within which idempotency keys are unique."""
+        """The caller key. An idempotency key is unique among those of the same caller key."""
         return self.rows[0].caller
 
 
@@ -67,10 +67,10 @@ class AcceptedCommand(NamedTuple):
 
 
 class HintSink(Protocol):
-    """A publisher of hints to the workers, which neither blocks nor raises exceptions."""
+    """Publishes hints to the workers. It neither blocks nor raises exceptions."""
 
     def publish(self, lane: Lane, subjects: Iterable[str]) -> None:
-        """Publish a hint that these subjects have commands to apply."""
+        """Publish a hint that these subjects have commands waiting to be applied."""
 
 
 _Commands = tuple[AcceptedCommand, ...]
@@ -94,7 +94,7 @@ _READ_COMMANDS: Final = "SELECT id, type, accepted_at FROM commands WHERE id = A
 
 
 class CommandAcceptor:
-    """An acceptor of submissions. When :meth:`accept` returns, their commands are committed."""
+    """Accepts submissions. When :meth:`accept` returns, the submission's commands have been committed."""
 
     def __init__(self, engine: AsyncEngine, hints: HintSink, *, timeout_seconds: float, max_in_flight: int = 1) -> None:
         self._engine = engine
@@ -141,7 +141,7 @@ class CommandAcceptor:
                     continue
                 if len(submissions) == 1:
                     return [error]
-                # The database rejects one of the submissions. One by one, the others succeed.
+                # The database rejects one of the submissions. If they are accepted one by one, the others succeed.
                 return [(await self._accept_together([submission]))[0] for submission in submissions]
             except Exception as error:
                 raise (Unavailable() if is_transient(error) else error) from error
@@ -202,8 +202,8 @@ class CommandAcceptor:
 class _KeyGroups:
     """A batch's submissions, by index, grouped by whether they can be accepted together.
 
-    ``leaders`` have no keys in common. ``followers`` have exactly the same keys and digests as their leader, and get
-    its commands. All others are left for ``later``, because they share only some keys with a leader.
+    ``leaders`` have no keys in common. Each of the ``followers`` has exactly the same keys and digests as its leader,
+    and gets the leader's commands. ``later`` holds the rest, which share only some keys with a leader.
     """
 
     def __init__(self, submissions: Sequence[Submission], indexes: Iterable[int]) -> None:
@@ -245,8 +245,8 @@ _StoredKeys = Mapping[tuple[str, str], _StoredKey]
 class _Decision:
     """The decision on one submission: which rows to insert and which ids to return, or which refusal to raise.
 
-    ``release`` holds the names of claimed keys to delete again. ``redirect`` holds claimed keys that will cover other
-    commands than those for which they were claimed.
+    ``release`` holds the names of claimed keys that are to be deleted again. ``redirect`` holds claimed keys that must
+    cover earlier commands instead of those for which they were claimed.
     """
 
     rows: tuple[NewCommand, ...] = ()
@@ -282,7 +282,7 @@ def _decide(submission: Submission, stored: _StoredKeys) -> _Decision:
 
 
 async def _claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> _StoredKeys:
-    """Insert the keys that do not exist yet, and return all of the submissions' keys as they are now stored."""
+    """Insert the keys that do not exist yet, and return all the submissions' keys as they are now stored."""
     # Sorted, so that two gateways rarely deadlock.
     rows = sorted(
         (submission.caller, key.name, key.digest, _ids_json(submission, key.indexes))

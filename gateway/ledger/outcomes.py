@@ -1,7 +1,8 @@
 """The wait for commands' outcomes.
 
 Workers publish the ids of finished commands over Valkey. Outcomes whose ids arrive together are read in one query. A
-wake-up may be lost, so all awaited commands are also polled: twice a second while wake-ups arrive, otherwise ten times.
+wake-up may be lost, so all awaited commands are also polled: twice a second while wake-ups arrive, otherwise ten times
+a second.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from tasks.broker import pubsub
 
 POLL_SECONDS: Final = 0.1
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
-"""While wake-ups arrive, only one in this many polls reads. They count as arriving until this many polls have passed
-without one."""
+"""While wake-ups arrive, only every fifth poll reads outcomes. Wake-ups count as arriving until five polls in a row
+have passed without one."""
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +54,7 @@ FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND state <> 'accepted'
 
 
 class OutcomeWaiter:
-    """The reader of outcomes, which delivers each one to the requests that wait for it."""
+    """Reads outcomes and delivers each one to the requests that wait for it."""
 
     def __init__(self, engine: AsyncEngine, *, wake_url: str | None, timeout_seconds: float) -> None:
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -90,11 +91,14 @@ class OutcomeWaiter:
             wait.release()
 
     def expect(self, ids: Iterable[UUID]) -> OutcomeWait:
-        """Return a wait for these commands. Enter it before the commands are accepted, so that no wake-up is missed."""
+        """Return a context manager that waits for these commands.
+
+        Enter it before the commands are accepted, so that no wake-up is missed.
+        """
         return OutcomeWait(self, ids)
 
     def refresh(self, ids: Iterable[UUID]) -> None:
-        """Read these commands' outcomes now, in the background, because the commands may have finished long ago."""
+        """Read these commands' outcomes now, in the background. Use this if the commands may have finished long ago."""
         task = asyncio.get_running_loop().create_task(self._refresh(tuple(ids)))
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
@@ -163,7 +167,7 @@ class OutcomeWaiter:
 
 
 class OutcomeWait:
-    """One request's wait for the outcomes of its commands, as a context manager."""
+    """A context manager for one request's wait for the outcomes of its commands."""
 
     def __init__(self, waiter: OutcomeWaiter, ids: Iterable[UUID]) -> None:
         self.ids = frozenset(ids)

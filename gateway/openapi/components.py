@@ -171,7 +171,7 @@ def body_name(operation: Operation) -> str | None:
 
 
 def requires_body(schema: Mapping[str, Any]) -> bool:
-    """Return whether the schema rejects an empty object and thus a missing body, which counts as one."""
+    """Return whether the schema rejects an empty object. A missing body counts as an empty object."""
     alternatives = schema.get("anyOf", ())
     return bool(schema.get("required")) or (bool(alternatives) and all(requires_body(each) for each in alternatives))
 

@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that operations share: statuses, headers, parameters and links."""
+"""The parts of the OpenAPI document that several operations share: statuses, headers, parameters and links."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ LINKS: Final[Json] = {
         "wake": _link("unsnooze_rule", "Unsnooze it.", **_SAME_RULE, project="$request.path.project"),
     },
 }
-"""The operations that can follow each operation, with parameters from its request and its response."""
+"""Maps each operation to those that can follow it. Their parameters are taken from its request and response."""
 
 COMMAND_LINKS: Final[Json] = {
     "command": {

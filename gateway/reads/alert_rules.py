@@ -39,10 +39,10 @@ from models.types import JSON
 
 
 class RuleListQuery(NamedTuple):
-    """A selection of live alert rules for a list.
+    """The filters of a list of live alert rules.
 
-    A rule must be on one of ``projects``, which are ids. If ``monitor_type`` is ``None``, rules of every type are
-    selected. ``only_events`` excludes rules that watch a dataset other than events.
+    ``projects`` holds project ids. A rule must belong to at least one of these projects. If ``monitor_type`` is
+    ``None``, rules of every type are selected. ``only_events`` excludes rules that watch a dataset other than events.
     """
 
     organization: int
@@ -52,7 +52,7 @@ class RuleListQuery(NamedTuple):
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The selection as SQL conditions on ``alert_rules``."""
+        """The filters as SQL conditions on ``alert_rules``."""
         conditions = [
             alert_rules.c.organization_id == self.organization,
             alert_rules.c.status != RuleStatus.SNAPSHOT,
@@ -77,7 +77,7 @@ class AlertRuleQueries:
         self._rows = runner.rows
 
     async def incident_rules(self, incidents: Collection[Incident], viewer: int | None) -> dict[int, IncidentRule]:
-        """Return the rule of each incident that has one, as it was when the incident began, by incident id."""
+        """Map the id of each incident that has a rule to that rule, as it was when the incident began."""
         with_rule = {each.id: each for each in incidents if each.alert_rule_id is not None}
         if not with_rule:
             return {}
@@ -98,9 +98,9 @@ class AlertRuleQueries:
         }
 
     async def rule(self, organization: int, id_: int) -> tuple[AlertRule, list[ProjectFacts]]:
-        """Return a live rule, and the facts about its projects that decide who may read the rule.
+        """Return a live rule, and the facts about the rule's projects that decide who may read it.
 
-        :raises NotFound: the organization has no live rule with this id.
+        :raises NotFound: if the organization has no live rule with this id.
         """
         rule = (await self.rules([id_])).get(id_)
         if rule is None or rule.organization_id != organization or not rule.is_live:
@@ -110,7 +110,7 @@ class AlertRuleQueries:
     async def project(self, organization: int, slug: str) -> ProjectFacts:
         """Return the facts that the policy needs about an active project.
 
-        :raises NotFound: the organization has no active project with this slug.
+        :raises NotFound: if the organization has no active project with this slug.
         """
         found = next((each for each in await self._projects(organization) if each.slug == slug), None)
         if found is None or not found.facts.active:
@@ -122,7 +122,7 @@ class AlertRuleQueries:
     ) -> tuple[int, ...]:
         """Return the ids of the projects that the query parameters select for a list of rules.
 
-        :raises Refusal: a parameter is invalid, or names a project that the actor has no access to.
+        :raises Refusal: if a parameter is invalid, or names a project that the actor has no access to.
         """
         return selected_projects(query, actor, organization, await self._projects(organization.id))
 
@@ -140,7 +140,7 @@ class AlertRuleQueries:
         return count
 
     async def latest_incidents(self, rules: Collection[AlertRule], viewer: int | None) -> dict[int, JSON]:
-        """Return the latest incident in each rule's current generation, or ``None`` if there is none, by rule id."""
+        """Map each rule id to the latest incident in the rule's current generation, or to ``None`` if there is none."""
         latest = (
             select(*INCIDENT_COLUMNS)
             .where(
@@ -165,12 +165,12 @@ class AlertRuleQueries:
         return shown
 
     async def rules(self, ids: Collection[int]) -> dict[int, AlertRule]:
-        """Return the rules with these ids, by id. Deleted rules are included."""
+        """Return the rules with these ids as a mapping from id to rule. Deleted rules are included."""
         rows = await self._rows(RULES, {"ids": list(ids)}) if ids else ()
         return {row.id: rule_from_row(row) for row in rows}
 
     async def snoozes(self, rules: Collection[int]) -> dict[int, list[Snooze]]:
-        """Return these rules' currently active snoozes, by rule id."""
+        """Map each rule id to the rule's currently active snoozes."""
         active: dict[int, list[Snooze]] = defaultdict(list)
         now = datetime.now(UTC)
         for row in await self._rows(SNOOZES, {"ids": list(rules)}) if rules else ():
@@ -182,7 +182,7 @@ class AlertRuleQueries:
     async def references(
         self, rules: Sequence[AlertRule], definitions: Iterable[Definition] = (), people: Iterable[int] = ()
     ) -> RuleReferences:
-        """Return the entities that these rules and earlier definitions refer to by id. ``people`` adds user ids."""
+        """Return the entities to which these rules and definitions refer by id. ``people`` adds users by their ids."""
         all_definitions = [*definitions, *(rule.definition for rule in rules)]
         project_ids = set(chain.from_iterable(rule.projects for rule in rules))
         creators = {rule.created_by for rule in rules if rule.created_by is not None}

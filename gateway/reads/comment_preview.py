@@ -1,4 +1,4 @@
-"""The preview of a comment, which lists the people whom the comment would notify.
+"""Previews of comments, which list the people whom a comment would notify.
 
 Mentions are resolved, and recipients are chosen, by the same code as when a comment is posted
 (:mod:`models.incidents.mentions`, :mod:`models.notifications.suppression`). This module loads the facts for that code.
@@ -38,7 +38,7 @@ class PreviewRecipient:
 class _Directory:
     """The people and teams that mentions refer to, as :class:`models.incidents.mentions.Facts`.
 
-    ``members`` maps the id of every account found to the teams that the account was ever on, or to ``None`` if the
+    ``members`` maps the id of every account that was found to all its teams, past and present, or to ``None`` if the
     account is not a member.
     """
 
@@ -60,7 +60,7 @@ class _Directory:
 
 
 class CommentPreview:
-    """A preview of the recipients of a comment that has not been posted yet."""
+    """Determines whom a comment would notify, before it is posted."""
 
     def __init__(self, runner: QueryRunner) -> None:
         self._rows = runner.rows
@@ -70,7 +70,7 @@ class CommentPreview:
     ) -> list[PreviewRecipient]:
         """Return the people whom a comment with these mentions would notify, in the order of their user ids.
 
-        :raises InvalidFields: a mention is invalid, and the comment itself would be refused for it, too.
+        :raises InvalidFields: if a mention is invalid. The comment itself would be refused for the same reason.
         """
         is_incident = and_(incidents.c.organization_id == organization.id, incidents.c.identifier == identifier)
         project_rows = await self._rows(

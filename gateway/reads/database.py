@@ -1,4 +1,4 @@
-"""The execution of read statements, with a time limit, one retry after a broken connection, and keyset pagination."""
+"""The execution of read-only statements, with a timeout, one retry if a connection is broken, and keyset pagination."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Rows = Sequence[Any]
 
 
 class QueryRunner:
-    """A runner of read statements. ``seconds`` limits the time for each statement, including its retry."""
+    """Runs read-only statements. ``seconds`` is the timeout for each statement, including its retry."""
 
     def __init__(self, engine: AsyncEngine, *, seconds: float) -> None:
         # A single statement needs no explicit transaction.
@@ -28,7 +28,7 @@ class QueryRunner:
     async def rows(self, statement: Executable | str, parameters: Mapping[str, Any] | None = None) -> Rows:
         """Run a statement (from SQLAlchemy Core, or SQL text for psycopg) and return all its rows.
 
-        :raises Unavailable: the database is unreachable or does not respond in time.
+        :raises Unavailable: if the database is unreachable or does not respond in time.
         """
         try:
             async with asyncio.timeout(self._seconds):
@@ -59,7 +59,7 @@ async def fetch_all(
 
 
 def paginate(statement: Select[Any], page: Page, *columns: ColumnElement[Any], descending: bool = False) -> Select[Any]:
-    """Order a statement by the columns of the cursor's key, and limit it to the page and one more row.
+    """Sort a statement's rows by the columns of the cursor's key, and limit them to the page and one more row.
 
     The additional row shows whether another page follows. The page before the first one is empty.
     """

@@ -1,4 +1,4 @@
-"""The incident list's query parameters, which pure functions check and turn into a filter.
+"""Pure functions that check the incident list's query parameters and turn them into a filter.
 
 Parameters are checked in the same order as in Sentry's incident API, and the first invalid one decides the response.
 """
@@ -38,7 +38,7 @@ _INTEGER = re.compile(r"\s*([+-]?[0-9]{1,4000})\s*", re.ASCII)
 
 
 class StatusFilter(Enum):
-    """A value of the query parameter ``status``. Any other value selects every status."""
+    """The values of the query parameter ``status`` that select certain statuses. Any other value selects all."""
 
     OPEN = "open"
     CLOSED = "closed"
@@ -47,7 +47,7 @@ class StatusFilter(Enum):
 
     @property
     def statuses(self) -> tuple[IncidentStatus, ...]:
-        """The incident statuses that the value selects."""
+        """The incident statuses that this value selects."""
         return _STATUSES[self]
 
 
@@ -65,8 +65,8 @@ class RuleFilter:
     """Conditions on an incident's alert rule, as it was when the incident began.
 
     ``with_snapshots`` includes incidents from earlier generations of ``alert_rule``. ``teams`` holds the ids of the
-    teams that may own the rule, or is ``None`` if any owner will do. ``or_unassigned`` also accepts rules without an
-    owner. ``only_events`` excludes rules that watch a dataset other than events.
+    teams that may own the rule, or is ``None`` if the owner does not matter. ``or_unassigned`` includes rules
+    without an owner. ``only_events`` excludes rules that watch a dataset other than events.
     """
 
     environments: frozenset[str] = frozenset()
@@ -86,7 +86,7 @@ class RuleFilter:
 
 @dataclass(frozen=True, slots=True)
 class IncidentFilter:
-    """A filter for the incident list, which selects incidents on any of ``projects`` (ids) that meet every condition.
+    """A filter for the incident list. It selects the incidents in any of ``projects`` (ids) that meet every condition.
 
     ``title`` is a case-insensitive substring. If it is empty, every title matches. ``start`` excludes incidents that
     were closed before it, and ``end`` those that began after it. ``dedup_key`` selects the open incident with this key
@@ -121,11 +121,12 @@ def parse_incident_filter(
 ) -> IncidentFilter:
     """Return the filter that the query parameters describe.
 
-    ``projects`` are the organization's projects. ``teams`` are those found for :func:`team_ids`, in any organization.
-    ``environments`` are the names that the organization's alert rules use. ``has_other_datasets`` tells whether any
-    rule watches a dataset other than events. Parts that a date omits are taken from the start of ``today``.
+    ``projects`` are the organization's projects. ``teams`` are the teams with the ids from :func:`team_ids`, in any
+    organization. ``environments`` are the names that the organization's alert rules use. ``has_other_datasets`` tells
+    whether any rule watches a dataset other than events. If a date is incomplete, its missing parts are taken from the
+    start of ``today``.
 
-    :raises Refusal: a parameter is invalid, or names something that the actor has no access to.
+    :raises Refusal: if a parameter is invalid, or names something that the actor has no access to.
     """
     project_ids = selected_projects(query, actor, organization, projects)
     names = frozenset(query.getlist("environment"))
@@ -161,9 +162,9 @@ def team_ids(query: QueryParams) -> list[int]:
 def selected_projects(
     query: QueryParams, actor: Actor, organization: OrganizationFacts, projects: Sequence[NamedProject]
 ) -> tuple[int, ...]:
-    """Return the ids of the projects in a list: those that the query parameters name, or else the actor's default ones.
+    """Return the ids of the projects that the query parameters select, or of the actor's default projects.
 
-    :raises Refusal: a parameter is invalid, or names a project that the actor has no access to.
+    :raises Refusal: if a parameter is invalid, or names a project that the actor has no access to.
     """
     accessible = {each.slug: each.facts.id for each in projects if has_project_access(actor, organization, each.facts)}
     if slugs := set(filter(None, query.getlist("projectSlug"))):
@@ -192,7 +193,7 @@ def _project_id(text: str) -> int:
 def int_parameter(query: QueryParams, name: str) -> int | None:
     """Return the value of an integer query parameter, or ``None`` if the parameter is absent.
 
-    :raises MalformedRequest: the value is not an integer.
+    :raises MalformedRequest: if the value is not an integer.
     """
     if name not in query:
         return None

@@ -1,4 +1,4 @@
-"""Queries for the incident list: its filter, the keys on a page, and the page's incidents with related entities."""
+"""Queries for the incident list: its filter, the keys of a page, and the page's incidents with related entities."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS, activit
 from models.policy import Actor, OrganizationFacts
 
 MAX_ACTIVITIES: Final = 1_000
-"""The maximum number of activities on a page, over all its incidents, if activities are requested."""
+"""The maximum total number of activities on a page of incidents, if activities are requested."""
 
 
 class IncidentListItem(NamedTuple):
-    """An incident on a page. ``projects`` are slugs.
+    """An incident on a page of the incident list. ``projects`` holds slugs.
 
-    ``activities`` are listed newest first, each with its author. ``seen_by`` is listed most recent first. Both are
-    ``None`` unless they were requested.
+    ``activities`` are listed newest first, each with its author. ``seen_by`` lists the latest viewer first.
+    Each of the two is ``None`` unless it was requested.
     """
 
     incident: Incident
@@ -51,7 +51,7 @@ class IncidentList:
     async def parse_filter(self, query: QueryParams, actor: Actor, organization: OrganizationFacts) -> IncidentFilter:
         """Return the filter that the query parameters describe.
 
-        :raises Refusal: a parameter is invalid, or names something that the actor has no access to.
+        :raises Refusal: if a parameter is invalid, or names something that the actor has no access to.
         """
         projects = await self._rows(projects_of(organization.id))
         ids = team_ids(query)
@@ -69,7 +69,7 @@ class IncidentList:
         )
 
     async def keys(self, filter_: IncidentFilter, page: Page) -> Rows:
-        """Return the keys of a page's incidents (``date_started``, ``incident_id``), and one more if others follow."""
+        """Return a page's keys (``date_started``, ``incident_id``), and one more key if another page follows."""
         statements = page_keys(filter_, page)
         try:
             statement, parameters = next(statements)
@@ -80,7 +80,7 @@ class IncidentList:
             return found
 
     async def items(self, keys: Rows, *, activities: bool, seen_by: bool) -> dict[int, IncidentListItem]:
-        """Return the incidents with these keys, by id. Incidents that have been deleted since are missing."""
+        """Map incident ids to the incidents with these keys. Incidents that have since been deleted are missing."""
         if not keys:
             return {}
         ids = [key.incident_id for key in keys]

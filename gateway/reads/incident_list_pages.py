@@ -1,8 +1,8 @@
-"""Statements that find the keys on a page of the incident list, at the same cost for page 1 as for page 5,000.
+"""Statements that find the keys of a page of the incident list, at the same cost for page 1 as for page 5,000.
 
-The rows of :mod:`models.incidents.list_projection` are indexed in list order for each project. A page is read from the
-cursor on in that order, and the projects' rows are merged. A filter by title or rule is first applied to the next rows
-in order, which fills the page if matches are common. Otherwise the search index finds the matches
+The rows of :mod:`models.incidents.list_projection` are indexed in list order for each project. A page is read in that
+order, starting at the cursor, and the projects' rows are merged. A filter by title or rule is first applied to a
+limited number of rows. If matches are common, these rows fill the page. Otherwise the search index finds the matches
 (:mod:`~gateway.reads.incident_list_search`).
 """
 
@@ -50,10 +50,10 @@ Statement = tuple[str, dict[str, Any]]
 
 
 def page_keys(filter_: IncidentFilter, page: Page) -> Generator[Statement, Rows, Rows]:
-    """Yield the statements that find a page, receive each one's rows in return, and finally return the page's keys.
+    """Yield the statements that find a page, receive the rows of each statement, and finally return the page's keys.
 
-    A key is a row with ``date_started`` and ``incident_id``. One more key than the page shows is returned if there are
-    more.
+    A key is a row with ``date_started`` and ``incident_id``. If another page follows, one more key than the page shows
+    is returned.
     """
     if filter_.is_empty or (page.cursor.key is None and page.cursor.backwards):
         return []
@@ -72,7 +72,7 @@ def page_keys(filter_: IncidentFilter, page: Page) -> Generator[Statement, Rows,
 def _segment_keys(
     segment: Segment, page: Page, parameters: dict[str, Any], trigrams: Trigrams | None
 ) -> Generator[Statement, Rows, tuple[Rows, Trigrams | None]]:
-    """Find a page of a segment's keys, without a scan if an earlier segment has already determined ``trigrams``."""
+    """Find a page of a segment's keys. If an earlier segment has already determined ``trigrams``, skip the scan."""
     if not segment.needs_search:
         return (yield _page_of(_rows_in_order(segment, limit=page.limit), segment.key_range, page), parameters), None
     if not can_search(segment.filter):
@@ -89,10 +89,11 @@ def _segment_keys(
 
 
 def _scan(segment: Segment, page: Page) -> str:
-    """Return the statement that filters the next rows in order. Its result has at least one row.
+    """Return the statement that scans the next rows in sort order and filters them. It always returns at least one row.
 
-    If the scan stopped before the page was full (``is_cut``), each row holds a sample of the scanned rows and whether
-    the organization has any titles that are too long to be indexed (``any_long``).
+    If the scan stopped before the page was full (``is_cut``), every row has two more columns: ``sample``, which
+    describes a sample of the scanned rows, and ``any_long``, which tells whether the organization has any titles that
+    are too long to be indexed.
     """
     stream, is_selected = _scanned_rows(segment, limit=SCAN_ROWS)
     return f"""
@@ -125,7 +126,7 @@ def _search(segment: Segment, page: Page, trigrams: Trigrams) -> str:
 
 
 def _by_dedup_key(filter_: IncidentFilter, page: Page) -> str:
-    """Return the statement that finds the matching incident with a dedup key: an open one, or else the latest."""
+    """Return the statement that finds the incident with the filter's ``dedup_key``: an open one, or else the latest."""
     segment = Segment(filter_, key_range_from(filter_, Cursor()), filter_.status)
     of_key = f"""
         SELECT i.id AS incident_id, i.date_started, i.status FROM incidents i
@@ -152,7 +153,7 @@ def _page_of(source: str, key_range: KeyRange, page: Page, condition: str = "tru
 def _rows_in_order(segment: Segment, *, limit: int | None) -> str:
     """Return the query for a segment's rows.
 
-    Each project contributes at most ``limit`` rows, which limits the work and makes PostgreSQL keep the index order.
+    Each project adds at most ``limit`` rows. The limit bounds the work and makes PostgreSQL use the index order.
     """
     if len(segment.filter.projects) <= MERGED_PROJECTS:
         return _merged(segment, limit=limit)
@@ -160,7 +161,7 @@ def _rows_in_order(segment: Segment, *, limit: int | None) -> str:
 
 
 def _scanned_rows(segment: Segment, *, limit: int | None) -> tuple[str, str]:
-    """Return the query for the rows to scan in order, and the condition that selects the segment's rows among them."""
+    """Return the query for the rows to scan in order, and the condition that selects the segment's rows from these."""
     if len(segment.filter.projects) <= MERGED_PROJECTS:
         return _merged(segment, limit=limit), "true"
     # With many projects, the organization's index is scanned, because most of its rows belong to those projects.

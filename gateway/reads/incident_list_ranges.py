@@ -1,10 +1,10 @@
 """Key ranges and conditions for the incident list: the SQL fragments from which its statements are composed.
 
-The rows are those of :mod:`models.incidents.list_projection`, ordered by ``(date_started, incident_id)``.
+The rows come from :mod:`models.incidents.list_projection` and are ordered by ``(date_started, incident_id)``.
 
 A filter with ``start`` splits the list into two segments. Incidents that began after ``start`` cannot have been closed
 before it, so their segment can be read in key order. Of the incidents that began earlier, only the few that were still
-open at ``start`` match: those that are open today, and closed ones, which an index on lifetimes finds.
+open at ``start`` match. Some of them are still open. The others are closed now, and an index on lifetimes finds them.
 """
 
 # ruff: noqa: S608 - the SQL is composed of our own fragments; callers' values are parameters
@@ -32,7 +32,7 @@ CURRENT_GENERATION: Final = "(SELECT generation FROM alert_rules WHERE id = %(al
 
 
 class Bound(NamedTuple):
-    """A bound of a key range. ``name`` is the prefix of the bound's two query parameters."""
+    """A bound of a key range. ``name`` is the prefix of the names of its two SQL parameters."""
 
     at: datetime
     id: int
@@ -41,7 +41,7 @@ class Bound(NamedTuple):
 
 
 class KeyRange(NamedTuple):
-    """A range of keys, with a scan direction. It has one bound per side at most: an index scan starts at only one."""
+    """A range of keys, with a scan direction. It has at most one bound per side, because a scan starts at only one."""
 
     upper: Bound | None
     lower: Bound | None
@@ -54,7 +54,7 @@ class KeyRange(NamedTuple):
 
     @property
     def condition(self) -> str:
-        """The SQL condition for the range, starting with AND, or an empty text if the range has no bounds."""
+        """The SQL condition for the range, starting with AND, or an empty string if the range has no bounds."""
         bounds = ((self.upper, "<"), (self.lower, ">"))
         return " ".join(_bound_condition(bound, operator) for bound, operator in bounds if bound)
 
@@ -86,7 +86,7 @@ class KeyRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A key range in the filtered list, with the conditions on its rows.
+    """A part of the filtered list: a key range, with the conditions on its rows.
 
     ``status`` applies to the rows that are read in key order, if there are any (``has_rows``). If
     ``has_closed_since_start`` is true, the segment also contains incidents that were closed after ``start``, which no
@@ -106,7 +106,7 @@ class Segment:
 
     @property
     def condition(self) -> str:
-        """The status and lifetime conditions on rows that are read in key order, starting with AND, or a blank text."""
+        """The SQL conditions on the status and lifetime of rows read in key order. They start with AND or are blank."""
         match self.status:
             case None:
                 status = ""
@@ -124,7 +124,7 @@ class Segment:
 
     @property
     def matches(self) -> str:
-        """The title and rule conditions on a row."""
+        """The SQL conditions on a row's title and rule."""
         return " AND ".join((MATCHES_TITLE, *rule_conditions(self.filter.rule)))
 
     @property
@@ -139,13 +139,13 @@ class Segment:
             WHERE NOT ({IS_OPEN}) AND date_closed >= %(start)s {self.key_range.condition}"""
 
     def project_rows(self, project: str) -> str:
-        """Return the query for a project's rows, which an index returns in key order. ``project`` is SQL."""
+        """Return the query for a project's rows, which an index returns in key order. ``project`` is given as SQL."""
         condition = f"{self.condition} {self.key_range.condition}"
         return f"SELECT {COLUMNS} FROM incident_listing WHERE project_id = {project} {condition}"
 
 
 def key_range_from(filter_: IncidentFilter, cursor: Cursor) -> KeyRange:
-    """Return the range of keys from the cursor on, in the cursor's direction and not after the filter's ``end``."""
+    """Return the keys from the cursor on, in the cursor's direction, except those after the filter's ``end``."""
     end = None if filter_.end is None else Bound(filter_.end, MAX_ID, True, "end")
     key_range = KeyRange(end, None, is_descending=not cursor.backwards)
     if cursor.key is None:
@@ -155,7 +155,7 @@ def key_range_from(filter_: IncidentFilter, cursor: Cursor) -> KeyRange:
 
 
 def segments(filter_: IncidentFilter, cursor: Cursor) -> Iterator[Segment]:
-    """Yield the filtered list's segments from the cursor on, in the cursor's direction."""
+    """Yield the filtered list's segments in the cursor's direction, starting at the cursor."""
     key_range = key_range_from(filter_, cursor)
     if filter_.start is None:
         yield Segment(filter_, key_range, filter_.status)
@@ -174,7 +174,7 @@ def segments(filter_: IncidentFilter, cursor: Cursor) -> Iterator[Segment]:
 
 
 def rule_conditions(filter_: RuleFilter) -> list[str]:
-    """Return the conditions on a row's rule columns, which hold the rule as it was when the incident began."""
+    """Return the SQL conditions on a row's rule columns, which describe the rule as it was when the incident began."""
     conditions = []
     if filter_.alert_rule is not None:
         conditions.append("alert_rule_id = %(alert_rule)s")

@@ -1,8 +1,8 @@
-"""The search for titles and rules in the incident list, with an index that holds trigrams per time bucket.
+"""The search for titles and rules in the incident list, with an index of the trigrams in each time bucket.
 
 For each incident, the search index also holds keys for its rule, the rule's generation, and its team, environment and
-dataset. The search index has no order, and the indexes in list order do not hold these keys. A search therefore goes
-through the list bucket by bucket, from the cursor on: 32 days at a time, split into 2 days and then 3 hours if more
+dataset. The search index is not in list order, and the indexes in list order do not hold these keys. A search thus goes
+through the list bucket by bucket, starting at the cursor: 32 days at a time, split into 2 days and then 3 hours if more
 incidents match than can be sorted. A bucket is one index access, whose cost grows with the number of matches and is
 almost zero without any.
 
@@ -39,37 +39,37 @@ from models.incidents.list_projection import (
 )
 
 MAX_TRIGRAMS: Final = 12
-"""The maximum number of evenly spaced trigrams in a title that are considered."""
+"""The maximum number of evenly spaced trigrams that are considered in a title."""
 
 MAX_SPACES: Final = 4
-"""The maximum number of spaces in a title around which the text is considered as well."""
+"""The maximum number of spaces in a title for which the surrounding text is considered as well."""
 
 MAX_CHOSEN: Final = 3
 """The maximum number of trigrams that are looked up together."""
 
 SAMPLE_SIZE: Final = 300
-"""The maximum number of titles that are sampled in order to choose trigrams."""
+"""The maximum number of titles in the sample by which trigrams are chosen."""
 
 RARE_SHARE: Final = 0.01
-"""Trigrams are selective enough if at most this share of the sample contains all of them."""
+"""Trigrams are selective enough if all of them occur together in at most this share of the sampled titles."""
 
 MAX_SORTED: Final = 300
-"""The maximum number of matches in a time bucket that are sorted. A bucket with more matches is split."""
+"""The maximum number of matches that are sorted in a time bucket. A bucket with more matches is split."""
 
 MAX_PROJECT_SCOPES: Final = 32
 """Up to this many projects are searched one by one. With more projects, the whole organization is searched."""
 
 MAX_SCOPED_KEYS: Final = 160
-"""The maximum product of the number of projects and the number of teams or environments looked up in each."""
+"""The maximum number of projects times the number of teams or environments that are looked up in each project."""
 
 
 def can_search(filter_: IncidentFilter) -> bool:
-    """Return whether the search index covers the filter's title or rule."""
+    """Return whether the search index can find rows by the filter's title or rule."""
     return len(filter_.title) >= TRIGRAM_LENGTH or bool(rule_keys(filter_))
 
 
 def search_scopes(filter_: IncidentFilter) -> list[int]:
-    """Return the scopes to search, as numbers in the index: each project's ``~id``, or the organization's id."""
+    """Return the scopes to search, as the index numbers them: ``~id`` for each project, or the organization's id."""
     widest = max((len(alternatives) for alternatives in rule_keys(filter_)), default=1)
     if len(filter_.projects) <= MAX_PROJECT_SCOPES and len(filter_.projects) * widest <= MAX_SCOPED_KEYS:
         return [~project for project in filter_.projects]
@@ -80,7 +80,7 @@ def search_scopes(filter_: IncidentFilter) -> list[int]:
 
 
 class Trigram(NamedTuple):
-    """A part of the filter's title: ``length`` characters from position ``at`` on, which counts from 1 as in SQL.
+    """A part of the filter's title: ``length`` characters, starting at position ``at``, which counts from 1 as in SQL.
 
     The part has three characters, or more if it surrounds a space.
     """
@@ -121,7 +121,7 @@ def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long:
 
 
 def sample_mask(filter_: IncidentFilter) -> str:
-    """Return SQL for a bit mask: one bit for each candidate trigram in a row's title, and the last for its rule."""
+    """Return SQL for a row's bit mask: a bit for each candidate trigram in its title, then a bit for its rule."""
     in_title = [f"strpos(folded_title, {trigram.text}) > 0" for trigram in _candidates(filter_.title)]
     of_rule = " AND ".join(rule_conditions(filter_.rule)) or "true"
     # NULL counts as false.
@@ -152,11 +152,11 @@ def _around_spaces(title: str) -> list[Trigram]:
     return [Trigram(start + 1, AROUND_SPACE) for start in starts if title[start + BEFORE_SPACE] == " "]
 
 
-# --- keys of the rule ------------------------------------------------------------------------------------------
+# --- rule keys -------------------------------------------------------------------------------------------------
 
 
 def rule_keys(filter_: IncidentFilter) -> list[list[str]]:
-    """Return the index keys for the filter's rule conditions, as SQL: a list of alternative keys for each condition."""
+    """Return the index keys for the filter's rule conditions, as SQL: one list of alternatives per condition."""
     rule, keys = filter_.rule, []
     if rule.alert_rule is not None:
         generation = "" if rule.with_snapshots else f" || ':' || {CURRENT_GENERATION}"
@@ -177,7 +177,10 @@ _ORGANIZATION: Final = "%(organization)s::bigint"
 
 
 class SearchKeys(NamedTuple):
-    """The keys to look up, as SQL: all trigrams in any one of the sets, and any one key from each list of rule keys."""
+    """The keys to look up, as SQL.
+
+    A row matches if it has all trigrams in any one of the sets, and at least one key from each list of rule keys.
+    """
 
     trigram_sets: Sequence[Sequence[str]]
     rule_keys: Sequence[Sequence[str]]
@@ -201,10 +204,11 @@ ANY_LONG: Final = f"""
 
 
 def search(segment: Segment, trigrams: Trigrams) -> str:
-    """Return the query for a segment's matching keys, in list order. It stops as soon as its caller's LIMIT is reached.
+    """Return the query for a segment's matching keys, in list order.
 
-    The query relies on PostgreSQL's execution order: a nested loop keeps the order of its outer side, and UNION ALL
-    runs its queries one after the other. ORDER BY is used only where rows have to be sorted.
+    The query stops as soon as the LIMIT of the statement around it is reached. It relies on PostgreSQL's execution
+    order: a nested loop keeps the order of its outer side, and UNION ALL runs its queries one after the other. ORDER BY
+    is used only where rows have to be sorted.
     """
     key_range, longest = segment.key_range, TIME_BUCKETS[0]
     bucket = f"SELECT {longest.number_of('date_started')} AS bucket FROM incident_listing"
@@ -228,9 +232,9 @@ def search(segment: Segment, trigrams: Trigrams) -> str:
 
 
 def _within(segment: Segment, keys: SearchKeys, bucket: str, level: int = 0, shorter: str | None = None) -> str:
-    """Return the query for a bucket's matches in order, which splits the bucket if there are too many matches.
+    """Return the query for a bucket's matches, in order. If there are too many, the query splits the bucket.
 
-    ``bucket`` is the number of the longest bucket, and ``shorter`` is that of the bucket inside it at ``level``.
+    ``bucket`` is the number of the longest bucket. ``shorter`` is the number of the bucket at ``level`` inside it.
     """
     bucket_condition = "" if shorter is None else bucket_key(TIME_BUCKETS[level], shorter, _ORGANIZATION)
     matches = _matches(segment, keys, bucket, bucket_condition)
@@ -252,7 +256,7 @@ def _within(segment: Segment, keys: SearchKeys, bucket: str, level: int = 0, sho
 
 
 def _matches(segment: Segment, keys: SearchKeys, bucket: str, bucket_condition: str) -> str:
-    """Return the query for the rows that the index finds in a bucket. They are neither sorted nor checked yet."""
+    """Return the query for the rows that the index finds in a bucket. The rows are neither sorted nor checked yet."""
     more = ", status, date_closed" if segment.is_open_only else ""
     columns = f"incident_id, project_id, date_started, folded_title, {RULE_COLUMN_LIST}{more}"
     matches = " UNION ALL ".join(

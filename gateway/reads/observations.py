@@ -1,4 +1,4 @@
-"""Queries for alert rules' observations, and for the projects to which they belong."""
+"""Queries for the observations of alert rules, and for the rules' projects."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class ObservationQueries:
         self._rows = runner.rows
 
     async def projects(self, organization: int, rule: int) -> list[NamedProject]:
-        """Return a live rule's projects, in the order of their slugs.
+        """Return a live rule's projects, sorted by slug.
 
-        :raises NotFound: the organization has no live rule with this id.
+        :raises NotFound: if the organization has no live rule with this id.
         """
         rows = await self._rows(
             select(*PROJECT_COLUMNS)

@@ -1,4 +1,4 @@
-"""Columns and conditions for projects, with the facts by which the policy decides who has access to them."""
+"""Columns and conditions for projects, including the facts by which the policy decides who has access to a project."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def project_slugs(incident_id: ColumnElement[int]) -> ColumnElement[Sequence[str
 
 
 def projects_of(organization: int) -> Select[Any]:
-    """Return the statement that selects an organization's projects, in the order of their ids."""
+    """Return the statement that selects an organization's projects, sorted by id."""
     return select(*PROJECT_COLUMNS).where(projects.c.organization_id == organization).order_by(projects.c.id)
 
 
 def is_accessible(actor: Actor, organization: OrganizationFacts) -> ColumnElement[bool]:
-    """Return the SQL condition on ``projects`` that the actor has access, for lists that the database paginates."""
+    """Return the SQL condition that the actor has access to a row of ``projects``. Lists that SQL paginates need it."""
     is_active = projects.c.status == ObjectStatus.ACTIVE
     # An actor who has access to a project without teams has access to every active project.
     if has_project_access(actor, organization, ProjectFacts(id=0, active=True, teams=frozenset())):

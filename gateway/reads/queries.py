@@ -43,11 +43,11 @@ AUTHOR_COLUMNS: Final = (
     users.c.id.label("author_id"),
     *(column for column in PERSON_COLUMNS if column is not users.c.id),
 )
-"""The author's columns in a row that also holds an activity. The author's id is named ``author_id`` there."""
+"""The columns for an author in a row that also holds an activity. The author's id is named ``author_id``."""
 
 
 class IncidentDetails(NamedTuple):
-    """An incident with its details. ``projects`` are slugs, and ``seen_by`` is listed most recent first."""
+    """An incident with its details. ``projects`` holds slugs, and ``seen_by`` lists the latest viewer first."""
 
     incident: Incident
     projects: list[str]
@@ -64,14 +64,14 @@ class Queries:
     async def incident_projects(self, organization: int, identifier: int) -> list[ProjectFacts]:
         """Return the facts that the policy needs about an incident's projects (checks 10 and 11).
 
-        :raises NotFound: the organization has no incident with this number.
+        :raises NotFound: if the organization has no incident with this number.
         """
         return _facts(await self._incident_projects(organization, identifier))
 
     async def incident_id(self, organization: int, identifier: int) -> int:
         """Return an incident's row id.
 
-        :raises NotFound: the organization has no incident with this number.
+        :raises NotFound: if the organization has no incident with this number.
         """
         rows = await self._rows(select(incidents.c.id).where(_is_incident(organization, identifier)))
         if not rows:
@@ -82,9 +82,9 @@ class Queries:
     async def incident(
         self, organization: int, identifier: int, viewer: int | None
     ) -> tuple[IncidentDetails, list[ProjectFacts]]:
-        """Return an incident's details, and the facts about its projects that decide who may read them.
+        """Return an incident's details, and the facts about the incident's projects that decide who may read it.
 
-        :raises NotFound: the organization has no incident with this number.
+        :raises NotFound: if the organization has no incident with this number.
         """
         found = await self._rows(select(*INCIDENT_COLUMNS).where(_is_incident(organization, identifier)))
         project_rows = await self._incident_projects(organization, identifier)
@@ -122,9 +122,9 @@ class Queries:
         )
 
     async def subscribers(self, organization: OrganizationFacts, identifier: int, page: Page) -> Rows:
-        """Return a page of an incident's subscribers who may still read it, each with the subscription's ``reason``.
+        """Return a page of the subscribers who may still read an incident, each with the subscription's ``reason``.
 
-        :raises NotFound: the organization has no incident with this number.
+        :raises NotFound: if the organization has no incident with this number.
         """
         incident = await self.incident_id(organization.id, identifier)
         statement = (
@@ -140,7 +140,7 @@ class Queries:
     async def organization(self, organization: int) -> Mapping[str, Any]:
         """Return an organization's row.
 
-        :raises NotFound: the organization does not exist.
+        :raises NotFound: if the organization does not exist.
         """
         rows = await self._rows(select(organizations).where(organizations.c.id == organization))
         if not rows:
@@ -217,7 +217,7 @@ class Queries:
         return count
 
     async def command(self, id_: UUID) -> Any:
-        """Return a command's row, with its outcome as text and its organization's ``slug``, or ``None``."""
+        """Return a command's row with its outcome and its organization's ``slug``, or ``None`` if there is none."""
         rows = await self._rows(
             select(
                 commands.c.id,
@@ -259,7 +259,7 @@ class Queries:
 
 
 def author_from_row(row: Any) -> Person | None:
-    """Build the author from a row that has :data:`AUTHOR_COLUMNS`, or return ``None`` if tocsin itself acted."""
+    """Build an activity's author from a row with :data:`AUTHOR_COLUMNS`, or return ``None`` if tocsin itself acted."""
     return None if row.author_id is None else person_from_row(row, id_column="author_id")
 
 
@@ -272,7 +272,7 @@ def _is_incident(organization: int, identifier: int) -> ColumnElement[bool]:
 
 
 def _is_on_a_team_of(incident: int) -> ColumnElement[bool]:
-    """Return the SQL condition that a member is on an active team of one of the incident's active projects."""
+    """Return the SQL condition that a member is on an active team of at least one of the incident's active projects."""
     memberships = incident_projects.join(projects).join(project_teams).join(teams).join(team_members)
     return exists(
         select(literal_column("1"))

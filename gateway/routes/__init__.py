@@ -1,1 +1,1 @@
-"""Thin HTTP endpoints, in one module per resource. Each module declares its endpoints in ``ENDPOINTS``."""
+"""The HTTP endpoints, in one module per resource. Each module declares its endpoints in ``ENDPOINTS``."""

@@ -1,7 +1,7 @@
 """Endpoints that list, read, create, update and delete alert rules.
 
-They exist both under the organization and under each project, with different permissions. Under a project, only that
-project's rules are found, and a new rule belongs to the project.
+They exist both under the organization's path and under each project's path, with different permissions. Under a
+project's path, only that project's rules are found, and a new rule belongs to the project.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PAGE: Final = 25
 
 
 async def list_rules(context: RequestContext) -> HttpResponse:
-    """List the alert rules in the given projects (by default, those of the caller's teams), newest first."""
+    """List the alert rules of the given projects (by default, the projects of the caller's teams), newest first."""
     rules = context.container.rules
     return await _list(context, await rules.selected_projects(context.query, context.actor, context.organization))
 

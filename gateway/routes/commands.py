@@ -1,4 +1,4 @@
-"""Endpoints that submit many commands in one request, and that read the state of one command."""
+"""Endpoints that submit many commands in one request and that read a single command."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def _comment(context: RequestContext) -> dict[str, str]:
 
 
 async def preview_comment(context: RequestContext) -> HttpResponse:
-    """List the people whom a comment with these mentions would notify, without posting it."""
+    """List the people whom a comment with the given mentions would notify, without posting the comment."""
     number = context.incident_number()
     await require_incident(context, number)
     page = parse_page(context.query, default=PREVIEW_PAGE)

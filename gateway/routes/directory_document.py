@@ -1,4 +1,4 @@
-"""Endpoints with which operators import and export the directory as one document."""
+"""Endpoints for operators to import and export the directory as one document."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from models.enums import OpsRole
 
 
 async def import_directory(context: RequestContext) -> HttpResponse:
-    """Import a directory document, either completely or not at all. It applies to every later request."""
+    """Import a directory document, either completely or not at all. Every later request uses the new directory."""
     return json_response(200, await context.container.directory.import_document(context.body))
 
 

@@ -1,4 +1,4 @@
-"""Routes for liveness, readiness, version and metrics, which serve probes and scrapers."""
+"""Routes for probes and scrapers: liveness, readiness, version and metrics."""
 
 from __future__ import annotations
 

@@ -37,12 +37,12 @@ SUBSCRIBER_PAGE = 100
 
 
 async def open_incident(context: RequestContext) -> HttpResponse:
-    """Open an incident and return 201 with it, or return 200 with an open incident that has the same dedupKey."""
+    """Open an incident and return 201 with it, or return 200 with an open incident that has the same `dedupKey`."""
     return await submit_command(context, OpenIncident)
 
 
 async def list_incidents(context: RequestContext) -> HttpResponse:
-    """List the incidents in the given projects (by default, those of the caller's teams), latest start first."""
+    """List the incidents in the given projects (by default, the projects of the caller's teams), latest start first."""
     incident_list, query, viewer = context.container.incident_list, context.query, context.actor.user_id
     incident_filter = await incident_list.parse_filter(query, context.actor, context.organization)
     page = parse_page(query, default=LIST_PAGE, key_parsers=(cursor_time, cursor_int))
@@ -59,7 +59,7 @@ async def list_incidents(context: RequestContext) -> HttpResponse:
     latest = await context.container.rules.latest_incidents(list(rules.values()), viewer)
     return page_response(
         page,
-        # An incident that was deleted after its key was read is left out.
+        # An incident that was deleted after its key was read is skipped.
         [key for key in keys if key.incident_id in items],
         key_of=lambda row: (row.date_started, row.incident_id),
         serialize=lambda row: _with_latest_incident(
@@ -72,7 +72,7 @@ async def list_incidents(context: RequestContext) -> HttpResponse:
 
 
 def _with_latest_incident(incident: IncidentJson, latest: Mapping[int, JSON]) -> JSON:
-    """Add its rule's latest incident to an incident, if the query asks for that."""
+    """Add to an incident the latest incident of its rule, if the query requested it."""
     rule = incident["alertRule"]
     if rule is None or int(rule["id"]) not in latest:
         return incident
@@ -120,7 +120,7 @@ async def close_incident(context: RequestContext) -> HttpResponse:
 
 
 async def mark_seen(context: RequestContext) -> HttpResponse:
-    """Mark an incident as seen by the caller and return 201. Only members of the incident's projects are recorded."""
+    """Mark an incident as seen by the caller and return 201. Only a member of the incident's projects is recorded."""
     return await submit_command(context, MarkSeen, incident=context.incident_number(), has_body=False)
 
 
@@ -162,7 +162,7 @@ async def list_subscribers(context: RequestContext) -> HttpResponse:
     )
 
 
-# More date formats than this one are accepted.
+# Other date formats are accepted, too.
 DATE = {"type": "string", "format": "date-time"}
 
 _LIST_PARAMETERS = (

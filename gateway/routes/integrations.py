@@ -1,4 +1,4 @@
-"""Webhook endpoints that accept the formats of other systems."""
+"""Webhook endpoints that accept requests in the formats of other systems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints that send observations of an alert rule's metric, and list them with their results."""
+"""Endpoints that submit observations of an alert rule's metric, and that list them with their results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBSERVATION_PAGE = 100
 
 
 async def observe_metric(context: RequestContext) -> HttpResponse:
-    """Send a value for an alert rule's metric. Return 201 with the triggers fired and resolved, or 200 if ignored."""
+    """Submit a value of a rule's metric. Return 201 with the fired and resolved triggers, or 200 if it was ignored."""
     return await submit_command(
         context,
         ObserveMetric,
@@ -29,7 +29,7 @@ async def observe_metric(context: RequestContext) -> HttpResponse:
 
 
 async def list_observations(context: RequestContext) -> HttpResponse:
-    """List a rule's latest observations and their results, newest first. 500 are kept per project."""
+    """List a rule's latest observations and their results, newest first. The latest 500 are kept for each project."""
     projects = await _requested_projects(context)
     page = parse_page(context.query, default=OBSERVATION_PAGE, key_parsers=(cursor_time, cursor_int, cursor_int))
     rows = await context.container.observations.page(_rule_id(context), [each.facts.id for each in projects], page)
@@ -48,7 +48,7 @@ def _rule_id(context: RequestContext) -> int:
 
 
 async def _require_projects(context: RequestContext) -> list[NamedProject]:
-    """Require access to one of the rule's projects, and return all of them."""
+    """Require access to at least one of the rule's projects, and return all the rule's projects."""
     projects = await context.container.observations.projects(context.organization.id, _rule_id(context))
     require_project_access(context.actor, context.organization, [each.facts for each in projects])
     return projects

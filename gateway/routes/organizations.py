@@ -1,4 +1,4 @@
-"""Endpoints for an organization and its members, teams and projects, which clients also use to complete mentions."""
+"""Endpoints for an organization and its members, teams and projects. Clients also use them to complete mentions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints that snooze and unsnooze an alert rule, under one of its projects."""
+"""Endpoints that snooze and unsnooze an alert rule, under the path of one of its projects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def snooze_rule(context: RequestContext) -> HttpResponse:
 
 
 async def unsnooze_rule(context: RequestContext) -> HttpResponse:
-    """End both the caller's snooze and the one for everyone, or only the one that the body selects. Return 204."""
+    """End the caller's snooze and the snooze for everyone, or only the one that the body selects, and return 204."""
     return await submit_command(context, UnsnoozeRule, path_fields=_path_fields(context), check_access=require_project)
 
 

@@ -1,4 +1,4 @@
-"""Endpoints for an alert rule's triggers and their actions, one at a time. The rule itself contains all of them."""
+"""Endpoints for an alert rule's individual triggers and actions. The rule's own endpoints handle them all at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PAGE: Final = 25
 
 
 async def list_triggers(context: RequestContext) -> HttpResponse:
-    """List an alert rule's triggers, in descending order of their labels."""
+    """List an alert rule's triggers, sorted by label in descending order."""
     rule = await require_rule(context)
     references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))
@@ -59,7 +59,7 @@ async def read_trigger(context: RequestContext) -> HttpResponse:
 
 
 async def list_actions(context: RequestContext) -> HttpResponse:
-    """List a trigger's actions, in the order of their types."""
+    """List a trigger's actions, sorted by type."""
     rule, trigger = await _require_trigger(context)
     references = await context.container.rules.references([rule])
     page = parse_page(context.query, default=PAGE, key_parsers=(cursor_text, cursor_int))

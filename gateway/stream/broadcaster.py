@@ -1,9 +1,9 @@
-"""The broadcaster of server-sent events: each poll of the tables serves all open streams in this process.
+"""The broadcaster of server-sent events. Each poll of the tables serves all open streams in this process.
 
 New events are found in one query, however many streams are open. If none are open, there are no polls. Wake-ups over
-Valkey shorten the wait for the next poll, but nothing depends on them. The same policy as for reads decides who
-receives an event. It uses project rows that are read for each poll, and callers who were authenticated at most
-``caller_ttl_seconds`` ago.
+Valkey shorten the wait for the next poll, but nothing depends on them. The policy that decides who may read an incident
+also decides who receives an event. For each poll, it uses fresh project rows, and callers who were authenticated at
+most ``caller_ttl_seconds`` ago.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ UNAVAILABLE: Final = "the database is unavailable; reconnect with Last-Event-ID"
 ACCESS_LOST: Final = "you no longer have access to this stream"
 
 CHUNK_BYTES: Final = 64 * 1024
-"""Queued frames are joined into a chunk until it has this size. Subscribers share queued frames, but not chunks."""
+"""Queued frames are joined into a chunk until it reaches this size. Subscribers share queued frames, but not chunks."""
 
 MAX_CONCURRENT_REPLAYS: Final = 4
 MAX_CONCURRENT_LOOKUPS: Final = 500
@@ -50,9 +50,9 @@ log = structlog.get_logger(__name__)
 
 
 class StreamSubscriber:
-    """An open stream, with its caller and its queued frames and, once it has ended, the reason for that.
+    """An open stream, with its caller, its queued frames and, once the stream has ended, the reason.
 
-    ``incident`` (a row id) limits the stream to one incident. ``joined_at`` is the snapshot from which on the stream
+    ``incident`` (a row id) limits the stream to one incident. ``joined_at`` is the snapshot after which the stream
     receives live events. If ``is_resuming`` is true, the stream first receives the events that became visible between
     ``last_id`` and that snapshot.
     """
@@ -74,7 +74,7 @@ class StreamSubscriber:
     def update_caller(self, caller: Caller, *, at: float) -> None:
         """Replace the caller with one authenticated at ``at`` (event-loop time).
 
-        :raises Refusal: the caller no longer has access to this organization's streams.
+        :raises Refusal: if the caller no longer has access to this organization's streams.
         """
         if caller.organization is None:
             raise NotFound
@@ -88,7 +88,7 @@ class StreamSubscriber:
         return self.caller.actor.user_id
 
     def may_receive(self, item: FeedItem, projects: Collection[ProjectFacts]) -> bool:
-        """Return whether the stream covers an item that the caller may read. Only its owner may read an inbox item."""
+        """Return whether the stream covers the item and the caller may read it. An inbox item is only for its owner."""
         if self.incident not in (None, item.incident):
             return False
         may_read_kind = self._reads_incidents if item.user_id is None else item.user_id == self.user_id
@@ -103,7 +103,7 @@ class StreamSubscriber:
             self._changed.set()
 
     def end(self, reason: str) -> None:
-        """End the stream and drop its queued frames, which the client will receive when it reconnects."""
+        """End the stream and drop its queued frames. The client receives their events when it reconnects."""
         self._queue.clear()
         self.ended = self.ended or reason
         self._changed.set()
@@ -141,7 +141,7 @@ class StreamSubscriber:
 
 
 class EventBroadcaster:
-    """A broadcaster of new events to open streams. Its intervals and limits are attributes, which tests shorten."""
+    """Broadcasts new events to open streams. Its intervals and limits are attributes, so that tests can reduce them."""
 
     def __init__(
         self, engine: AsyncEngine, authenticator: Authenticator, *, wake_url: str | None, seconds: float
@@ -188,13 +188,13 @@ class EventBroadcaster:
     async def subscribe(
         self, credential: Credential, caller: Caller, *, incident: int | None, last_id: UUID | None, is_resuming: bool
     ) -> StreamSubscriber:
-        """Open a stream, which ``incident`` (a row id) limits to one incident.
+        """Open a stream. ``incident`` (a row id) limits it to one incident.
 
-        If ``is_resuming`` is true, the stream first replays the events after ``last_id``, or those of the last day if
-        that id is unknown.
+        If ``is_resuming`` is true, the stream first replays the events after ``last_id`` or, if that id is unknown, the
+        events from the last 24 hours.
 
-        :raises Unavailable: the database is unavailable, or the gateway is stopping.
-        :raises Refusal: the caller has no access to this organization's streams.
+        :raises Unavailable: if the database is unavailable, or the gateway is stopping.
+        :raises Refusal: if the caller has no access to this organization's streams.
         """
         if self._is_closing:
             raise Unavailable
@@ -227,7 +227,7 @@ class EventBroadcaster:
         return len(self._subscribers)
 
     async def replay(self, subscriber: StreamSubscriber) -> AsyncIterator[bytes]:
-        """Yield the frames that a resuming subscriber missed before it joined. Live events are in its queue."""
+        """Yield the frames that a resuming subscriber missed before it joined. Later events are in its queue."""
         organization, until = subscriber.organization.id, subscriber.joined_at
         after = None
         try:
@@ -253,7 +253,7 @@ class EventBroadcaster:
             subscriber.end(UNAVAILABLE)
 
     async def refresh_callers(self, subscribers: Iterable[StreamSubscriber]) -> None:
-        """Authenticate stale callers again, and end the streams of callers who have lost access.
+        """Authenticate callers again if their last check is too old, and end the streams of those who have lost access.
 
         While the database is unavailable, all streams stay open, because no events can be sent in the meantime.
         """

@@ -1,9 +1,9 @@
-"""The event feed for the streams: incident events and new inbox items, read from their tables.
+"""The feed from which streams are served: incident events and inbox items, read from their tables.
 
-Rows become visible in a different order from that in which they were written, so neither an id nor a time can mark how
-far a reader has come. A snapshot can: a row is new if it is visible now but was not visible in that snapshot. Rows that
-are committed late are thus not missed. The order within an incident is kept, because a worker locks the incident before
-it writes, and a transaction gets its number with its first write. See
+Rows may become visible in a different order than they were written, so neither an id nor a timestamp can record how
+far a reader has got. A snapshot can: a row is new if it is visible now but was not visible in that snapshot, so rows
+that are committed late are not missed. Order within an incident is preserved, because a worker locks the incident
+before it writes, and a transaction is assigned its id at its first write. See
 docs/decisions/0006-snapshot-cursors-for-streams.md.
 """
 
@@ -29,7 +29,7 @@ from models.types import JSON
 from tasks.events import NotificationCreated, cloud_event
 
 Snapshot = NewType("Snapshot", str)
-"""The transactions that are visible at one moment, as the text of a PostgreSQL ``pg_snapshot``."""
+"""A snapshot: the set of transactions that are visible at one moment, as the text of a PostgreSQL ``pg_snapshot``."""
 
 REPLAY_HOURS: Final = 24
 """The maximum age of the events that a resumed stream replays."""
@@ -38,7 +38,7 @@ PAGE_SIZE: Final = 500
 
 
 class Position(NamedTuple):
-    """A row's position in the feed, which is ordered by transaction and, within one, by subject and sequence."""
+    """A row's position in the feed, which is ordered by transaction, then by subject, then by sequence number."""
 
     written_by: int
     subject: str
@@ -46,14 +46,18 @@ class Position(NamedTuple):
 
 
 class Resumption(NamedTuple):
-    """The start of a replay: at ``from_transaction``, skipping the rows up to ``last`` in that row's transaction."""
+    """The start of a replay.
+
+    The replay begins with the transaction ``from_transaction``. If ``last`` is given, that row is skipped, and so are
+    the rows before it in the same transaction.
+    """
 
     from_transaction: int
     last: Position | None
 
 
 class FeedItem(NamedTuple):
-    """An event or an inbox item, as a frame to send. ``user_id`` is the inbox item's owner, and ``None`` for events."""
+    """An event or an inbox item, as a frame to send. ``user_id`` is the item's owner, or ``None`` for an event."""
 
     organization: int
     incident: int
@@ -149,7 +153,7 @@ WHERE n.id = ANY(%(numbers)s::bigint[])
 
 
 class EventFeed:
-    """Queries for the feed, which raise database errors unchanged."""
+    """Queries for the feed. They do not convert database errors."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         # Each statement is a transaction of its own, and so has its own snapshot.
@@ -174,7 +178,10 @@ class EventFeed:
         return FeedBatch(Snapshot(rows[0].until), await self._items(new), is_truncated)
 
     async def resumption(self, id_: UUID | None, organization: int, user: int | None, *, until: Snapshot) -> Resumption:
-        """Return where a replay starts for a client whose last event had this id. If it is unknown, start a day ago."""
+        """Return where a replay starts for a client whose last event had this id.
+
+        If the id is unknown, the replay covers the last 24 hours.
+        """
         lowest = _lowest_unfinished(until)
         horizon = await self._rows(_HORIZON, {"oldest": _oldest_id()})
         oldest = int(horizon[0].written_after) if horizon else lowest
@@ -226,7 +233,7 @@ class EventFeed:
         return await self._items(rows), end
 
     async def projects(self, incidents: Collection[int]) -> dict[int, list[ProjectFacts]]:
-        """Return the facts that the policy needs about each incident's projects, by the incident's row id."""
+        """Map each incident's row id to the facts that the policy needs about the incident's projects."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
         statement = (
             select(incident_projects.c.incident_id, *PROJECT_COLUMNS)
@@ -297,7 +304,7 @@ _START_VERSION: Final = 8
 
 
 def start_id(snapshot: Snapshot) -> UUID:
-    """Return the id with which a client resumes if it has received no event since this snapshot."""
+    """Return the id with which a client can resume if it has received no event since this snapshot."""
     return UUID(int=_START_VERSION << 76 | 0b10 << 62 | _lowest_unfinished(snapshot))
 
 
