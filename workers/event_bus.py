@@ -2,8 +2,8 @@
 # mypy: disable-error-code="no-untyped-call"
 """The event bus, which publishes batches of events and wakes the notifier when there are new ones.
 
-The content type of a message is ``application/json``, not ``application/cloudevents+json``, because consumers with
-kombu's ``accept=["json"]`` and the guarded transport accept nothing else.
+The content type of a message is ``application/json``, because neither the guarded transport nor a consumer with kombu's
+``accept=["json"]`` accepts ``application/cloudevents+json``.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, noti
 from tasks.settings import BrokerSettings
 
 MAX_UNREAD: Final = 100_000
-"""How many messages a queue on Valkey keeps. Older ones are dropped: an unread queue must not fill the broker."""
+"""The maximum number of messages kept in a queue on Valkey.
+
+Older ones are dropped, because an unread queue must not fill the broker.
+"""
 
 CONFIRM_SECONDS: Final = 5.0
-"""How many seconds RabbitMQ may take to send the next confirm of a batch."""
+"""How many seconds to wait for the next publisher confirm from RabbitMQ."""
 
 LISTEN_SECONDS: Final = 0.5
 """How many seconds the listener waits for a message before it checks whether to stop."""
@@ -40,7 +43,7 @@ class BusMessage(NamedTuple):
 
 
 class EventBus:
-    """A publisher to the events exchange. It connects on first use, and is not thread-safe."""
+    """Publishes events to the events exchange. Connects on first use, and is not thread-safe."""
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
@@ -50,11 +53,12 @@ class EventBus:
         self._overfull: set[str] = set()
 
     def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
-        """Publish the messages in order, and wait until the broker has answered for all of them.
+        """Publish the messages in order, and wait until the broker has responded to all of them.
 
-        Return the indexes of the messages that a full RabbitMQ queue refused. Every other queue has received them.
+        Return the indexes of the messages that a full RabbitMQ queue refused. All other queues have received these
+        messages.
 
-        :raises Exception: the broker or the connection failed. Part of the batch may have been published.
+        :raises Exception: if the broker or the connection failed. Part of the batch may have been published.
         """
         try:
             if self._connection is None:
@@ -133,14 +137,17 @@ class EventBus:
             declare(self._connection)
         else:
             if unread >= self._max_unread:
-                # Each message only hints at rows in the table, and a full queue would refuse events.
+                # The messages only announce rows of the table, and a full queue would refuse events.
                 queue.purge()
                 log.warning("bus.unread_queue_trimmed", queue=NOTIFIER_QUEUE, kept=0)
 
 
 @contextlib.contextmanager
 def _cached_bindings(channel: Any) -> Iterator[None]:
-    """Read the bindings from Valkey once per batch. kombu's look-up per message would be three quarters of the cost."""
+    """Read the bindings from Valkey only once per batch.
+
+    kombu would look them up for each message, which would account for three quarters of the cost.
+    """
     table = channel.get_table(EVENTS_EXCHANGE.name)
     channel.get_table = lambda _exchange: table
     try:
@@ -150,7 +157,7 @@ def _cached_bindings(channel: Any) -> Iterator[None]:
 
 
 class _Confirms:
-    """The confirms that RabbitMQ has sent for messages 1 to ``count`` on a channel."""
+    """Tracks which of a channel's messages, numbered from 1 to ``count``, RabbitMQ has confirmed or refused."""
 
     def __init__(self, count: int) -> None:
         self._open = set(range(1, count + 1))
@@ -187,7 +194,8 @@ def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:
 class EventBusListener:
     """A background thread that empties the notifier's queue and sets ``woken`` whenever the queue held a message.
 
-    A message is only a hint, so it is acknowledged unread. While the broker is unreachable, the notifier polls.
+    The messages are acknowledged without being read, because the notifier reads the events from the database. While the
+    broker is unreachable, the notifier relies on polling.
     """
 
     def __init__(self, settings: BrokerSettings, woken: threading.Event) -> None:

@@ -15,8 +15,8 @@ def make_follow_up(
 ) -> NewCommand:
     """Make the ledger row for a system command.
 
-    ``user_id`` is the id of the person whom the command concerns. ``trace`` is that of the command or event from which
-    it follows.
+    ``user_id`` is the id of the person whom the command concerns. ``trace`` is the trace of the command or event that
+    led to it.
     """
     return NewCommand(
         id=new_id(),

@@ -1,4 +1,4 @@
-"""Entry points for the worker, the relay and the notifier. Each imports only its own code."""
+"""Entry points for the worker, the relay and the notifier. Each imports only the code that its process needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.settings import WorkerSettings
 def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
     """Apply commands until SIGTERM. ``lanes`` are the names of the queues to consume.
 
-    The process ends itself if work is waiting but nothing progresses for ``patience_seconds``.
+    The process exits by itself if work is waiting but no progress is made for ``patience_seconds``.
     """
     with importing():
         from workers.apply.process import run_apply_worker
@@ -34,7 +34,7 @@ def run_worker(lanes: list[str], *, patience_seconds: float) -> None:
 
 
 def run_relay() -> None:
-    """Publish events and hint at overdue commands until SIGTERM."""
+    """Publish events, and send hints for overdue commands, until SIGTERM."""
     with importing():
         from workers.relay.relay import Relay
 
@@ -53,9 +53,9 @@ def run_notifier() -> None:
 
 @contextlib.contextmanager
 def _process(kind: ProcessKind) -> Iterator[WorkerSettings]:
-    """Read the settings, check the servers, and log the start and the orderly end of the process.
+    """Read the settings, check the servers, and log when the process starts and when it stops normally.
 
-    If a server refuses the process, exit with one sentence on stderr and code 1.
+    If a check fails, exit with code 1 and one sentence on stderr.
     """
     settings = WorkerSettings.from_environment()
     configure_logging(settings.log_level)
@@ -78,7 +78,7 @@ def _engine(settings: WorkerSettings, application: str) -> Iterator[Engine]:
 
 
 def _stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set."""
+    """Return an event that is set when the process receives SIGTERM or SIGINT."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

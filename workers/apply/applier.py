@@ -1,9 +1,9 @@
-"""The applier: it claims a batch of commands, loads the facts, decides and writes, all in one transaction.
+"""The applier, which claims a batch of commands, loads their facts, decides them and writes the changes.
 
-A command ends up applied, rejected or dead. The first two are outcomes, which are committed with the batch. An error
-rolls the batch back. Its commands are then applied one by one, so that a failed attempt is counted only for the command
-that fails. A process that dies leaves a row that names its commands in flight, and the worker that finds the row counts
-a failed attempt for each of them.
+All this happens in one transaction. A command ends up applied, rejected or dead. The outcome of an applied or rejected
+command is committed with the batch. An error rolls the batch back. Its commands are then applied one by one, so that a
+failed attempt is counted only for the command that fails. A worker process that dies leaves behind a row that names the
+commands it was applying. The worker that finds the row counts a failed attempt for each of them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from workers.batch.write import write_changes
 from workers.handlers import HANDLERS, request_facts
 
 DRAIN_SECONDS: Final = 1.0
-"""How many seconds the task for one hint claims batches before it requests another task."""
+"""How many seconds a task may spend on claiming and applying batches before it requests another task to continue."""
 
 log = structlog.get_logger(__name__)
 
@@ -56,11 +56,11 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class Applier:
-    """An applier of the commands that wait in the ledger. ``worker`` is the name of the worker that it belongs to.
+    """Applies the commands that wait in the ledger, for the worker with the name ``worker``.
 
-    ``autocommit_engine`` commits each statement at once, and serves to record which commands are in flight.
-    ``on_commit`` is called after each commit that finished commands or wrote events, ``request_continuation`` when a
-    task's time is up and more commands may be waiting.
+    ``autocommit_engine`` commits each statement at once, and is used to record which commands are in flight.
+    ``on_commit`` is called after each commit that finished commands or wrote events. ``request_continuation`` is called
+    when a task's time is up and more commands may be waiting.
     """
 
     engine: Engine
@@ -97,7 +97,10 @@ class Applier:
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
     def _apply_batch(self, hinted: Sequence[str]) -> tuple[BatchResult, dict[str, int]]:
-        """Apply one batch. Return its result, and the subjects to apply one by one, each with its last ``seq``."""
+        """Apply one batch, and return its result and the subjects whose commands are then applied one by one.
+
+        Each of these subjects is mapped to the last ``seq`` to apply.
+        """
         with self.engine.begin() as connection:
             lock_worker(connection, self.worker)
             batch, suspects = claim(connection, hinted)
@@ -115,7 +118,10 @@ class Applier:
     def _handle_batch_error(
         self, connection: Connection, batch: Sequence[ClaimedCommand], error: Exception
     ) -> dict[str, int]:
-        """Return the subjects to apply one by one after an error, each with its last ``seq`` in the batch."""
+        """Handle a batch's error, and return the subjects whose commands are then applied one by one.
+
+        Each of these subjects is mapped to its last ``seq`` in the batch.
+        """
         # This process is alive: no other worker may count an attempt, so clear the row while the locks are held.
         self._clear_in_flight()
         if is_transient(error) and connection.invalidated:
@@ -193,7 +199,10 @@ class Applier:
         }
 
     def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:
-        """Count a failed attempt for each command. Return whether any is now dead, so that its subject can continue."""
+        """Count a failed attempt for each command.
+
+        Return whether any command is now dead and thus no longer blocks its subject.
+        """
         with self.engine.begin() as connection:
             failed = fail_commands(connection, ids, error=_describe(error))
         dead = [command.id for command in failed if command.state == CommandState.DEAD]
@@ -228,7 +237,7 @@ def _decide(pending: PendingCommand[Command], facts: Facts, changes: Changes) ->
 
 
 def _describe(error: Exception) -> str:
-    """Return the error as ops see it in a dead letter: its type and its first line, at most 500 characters."""
+    """Return the error as operators see it in a dead letter: its type and its first line, at most 500 characters."""
     if isinstance(error, ValidationError):
         return f"The stored command cannot be read: {error.error_count()} of its fields are invalid."
     first_line = (str(error).splitlines() or [""])[0]

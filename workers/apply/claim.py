@@ -1,6 +1,6 @@
 """Functions that claim a batch of commands from the ledger, and count attempts for failed and orphaned commands.
 
-Everything here runs in the caller's transaction. Its advisory locks end with it, whatever happens to the process.
+They all run in the caller's transaction. Advisory locks are released when it ends, even if the process dies.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ WORKER_DIED: Final = "The worker process died while it applied this command."
 
 
 class Claim(NamedTuple):
-    """The commands to apply in one batch, and the subjects to apply one by one, each with the last ``seq`` to apply.
+    """The commands to apply in one batch, and the subjects whose commands are to be applied one by one.
 
-    Each of these subjects has a command that failed before. It is applied alone, so that nothing else fails with it.
+    Each of these subjects is mapped to the last ``seq`` to apply. It has a command that failed before, so its commands
+    are applied alone: otherwise, others might fail with them.
     """
 
     batch: list[ClaimedCommand]
@@ -41,7 +42,10 @@ class Claim(NamedTuple):
 
 
 def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
-    """Lock subjects, hinted ones first, then read their waiting commands in a second statement (`lock_subjects`)."""
+    """Lock subjects, hinted ones first, and read their waiting commands.
+
+    Reading takes a second statement, because the first one's snapshot is older than its locks.
+    """
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
@@ -52,7 +56,7 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
-    """Return a subject's first command, if no other worker holds the subject and the command may be applied now."""
+    """Return a subject's first command if no other worker holds the subject and the command may be applied now."""
     if not try_lock_subjects(connection, [subject]):
         return None
     waiting = read_waiting_commands(connection, {subject: 1}, most=1)

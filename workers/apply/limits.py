@@ -11,4 +11,7 @@ COMMANDS_PER_BATCH: Final = 200
 COMMANDS_PER_SUBJECT: Final = 50
 
 OBSERVATIONS_PER_RULE: Final = 200
-"""The limit for a rule's subject, which is also added to a batch's limit: observations are many, but cheap to apply."""
+"""The maximum number of commands that a batch takes from one rule's subject.
+
+A batch with such a subject may hold this many more commands in total, because observations are many but cheap to apply.
+"""

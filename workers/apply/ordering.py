@@ -1,10 +1,10 @@
 """The order of commands that touch more than one subject.
 
-A command is ordered by its own subject, but it may touch others (:class:`~tasks.commands.catalog.Touch`): the incident
-that it finds by key or by rule, and the organization in which or the rule for which it opens an incident. To be
-applied, it needs the locks on all these subjects, and the earlier commands of each must be in the batch or finished.
-Otherwise it waits for a later batch, which does not count as a failed attempt. So the commands that touch an incident
-are applied in the order in which they were accepted, whichever subjects they belong to.
+A command is ordered by its own subject, but it may touch others (:class:`~tasks.commands.catalog.Touch`): an incident
+that it finds by key or by rule, the organization in which it opens an incident, or the rule for which it opens one. To
+be applied, it needs the locks on all these subjects, and all their earlier commands must be finished or in the same
+batch. Otherwise it waits for a later batch, which does not count as a failed attempt. As a result, the commands that
+touch an incident are applied in the order in which they were accepted, whichever subjects they belong to.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tasks.commands.fields import DEDUP_PREFIX, dedup_key_of
 from workers.apply.limits import COMMANDS_PER_BATCH, COMMANDS_PER_SUBJECT, OBSERVATIONS_PER_RULE
 
 Subjects = frozenset[str]
-"""A set of subjects, each as text."""
+"""A set of subjects in text form."""
 
 
 def read_subjects(connection: Connection, subjects: Iterable[str]) -> WaitingCommands:
@@ -51,8 +51,9 @@ def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
 def select_applicable(connection: Connection, claimed: WaitingCommands, *, locked: set[str]) -> list[ClaimedCommand]:
     """Return the commands that may be applied now, sorted by ``seq``.
 
-    They include the earlier commands of every other subject that they touch. A command of an incident's subject also
-    waits for the earlier commands of other subjects that touch the incident, unless they are in the same batch.
+    A command that touches other subjects is selected only together with their earlier waiting commands. A command of an
+    incident's subject also waits for the earlier commands of other subjects that touch the incident, unless they are in
+    the same batch.
     """
     further = _further_subjects(connection, claimed.due)
     unlocked = _union(further) - locked
@@ -85,9 +86,10 @@ def select_applicable(connection: Connection, claimed: WaitingCommands, *, locke
 class _Selection:
     """The commands selected so far. Commands must be offered in order of ``seq``.
 
-    ``available`` holds the locked subjects and ``further`` the other subjects that each command touches. ``touching``
-    holds, by incident subject, the ``seq`` of each command of another subject that touches the incident. For subjects
-    whose commands are not all known, ``read_up_to`` holds the last ``seq`` up to which they are.
+    ``available`` holds the locked subjects. ``further`` maps the id of a command to the other subjects that it touches.
+    ``touching`` maps the subject of an incident to the ``seq`` of every command that touches the incident but belongs
+    to another subject. ``read_up_to`` maps each subject whose commands are only partly known to the last ``seq`` up to
+    which they are known.
     """
 
     available: set[str]
@@ -138,7 +140,7 @@ def _is_of(kind: SubjectKind, text: str) -> bool:
 
 
 def _truncated_at(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
-    """Return the last ``seq`` of each subject whose limit was reached: more commands may be waiting behind it."""
+    """Map each subject that reached its limit to its last ``seq``. More commands may be waiting after that one."""
     counts = Counter(command.subject for command in commands)
     return {
         subject: last for subject, last in last_by_subject(commands).items() if counts[subject] >= _limit_of(subject)
@@ -173,7 +175,7 @@ def _touches_more(command: ClaimedCommand) -> bool:
 
 
 def _further_subjects(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[UUID, Subjects]:
-    """Return, by command id, the other subjects of each command that may touch more than its own."""
+    """Map the id of each command that may touch other subjects to these subjects."""
     touching = [command for command in commands if _touches_more(command)]
     if not touching:
         return {}
@@ -198,7 +200,7 @@ def _named_subjects(command: ClaimedCommand) -> Subjects:
 
 
 class _IncidentSearch(NamedTuple):
-    """A search for open incidents in a command's organization: the one with a deduplication key, or all of a rule's."""
+    """A search for open incidents in an organization: the one with a deduplication key, or all that a rule opened."""
 
     organization_id: int | None
     rule_id: int | None
@@ -220,7 +222,7 @@ def _key_of(command: ClaimedCommand) -> str | None:
 
 
 def _find_incidents(connection: Connection, commands: Iterable[ClaimedCommand]) -> dict[_IncidentSearch, Subjects]:
-    """Return the subjects of the open incidents that each command's search finds."""
+    """Map the search that each command requires to the subjects of the open incidents that it finds."""
     searches = list({_search_of(command) for command in commands})
     rows = connection.exec_driver_sql(
         _FIND_INCIDENTS,
@@ -261,9 +263,10 @@ class _Touching(NamedTuple):
 
 
 def _touching_from_elsewhere(connection: Connection, commands: Sequence[ClaimedCommand]) -> dict[str, _Touching]:
-    """Return, by incident subject, the waiting commands of other subjects that touch the incident.
+    """Map the subject of each incident to the waiting commands of other subjects that touch the incident.
 
-    They name the incident's key in the organization's subject, or observe a value for the incident's rule.
+    Such a command either belongs to the organization's subject and names the incident's deduplication key, or observes
+    a value for the rule that opened the incident.
     """
     incidents = {
         text: subject
@@ -310,7 +313,7 @@ CROSS JOIN LATERAL (
 
 
 def _rules_of_reopened(commands: Iterable[ClaimedCommand], touching: Mapping[str, _Touching]) -> dict[UUID, Subjects]:
-    """Return the rule's subject for each command that reopens an incident opened by a rule."""
+    """Map the id of each command that reopens an incident opened by a rule to that rule's subject."""
     return {
         command.id: frozenset({str(Subject.rule(known.rule_id))})
         for command in commands

@@ -32,7 +32,7 @@ _COMMAND_LANES: Final = frozenset({Lane.COMMANDS, Lane.BULK})
 def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_seconds: float) -> int:
     """Apply commands until SIGTERM, and return the exit code.
 
-    The process exits by itself if work is waiting but nothing progresses for ``patience_seconds``; see
+    The process exits by itself if work is waiting but no progress is made for ``patience_seconds``; see
     :mod:`workers.apply.watchdog`.
     """
     app = make_app(settings)
@@ -72,7 +72,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
 
 @dataclass(slots=True)
 class _Child:
-    """The objects that the child process works with, made after the fork."""
+    """The objects that the child process uses, created after the fork."""
 
     settings: WorkerSettings
     app: Celery

@@ -51,7 +51,7 @@ _COUNTER: Final = struct.Struct("@Q")
 
 
 class StallDetector:
-    """A detector of stalls: work is waiting unclaimed, and no task has finished since the last check."""
+    """Detects a stall: work is waiting unclaimed, and no task has finished since the last check."""
 
     def __init__(self, heartbeat: Heartbeat, has_unclaimed_work: Callable[[], bool]) -> None:
         self._heartbeat = heartbeat
@@ -69,7 +69,7 @@ class StallDetector:
 
 
 def has_unclaimed_work(engine: Engine, app: Celery, lanes: Collection[Lane]) -> bool:
-    """Return whether these lanes have waiting work that no worker has claimed, and hints on their queues.
+    """Return whether these lanes have both waiting work that no worker has claimed and hints on their queues.
 
     :raises Exception: if the database or the broker is unavailable.
     """

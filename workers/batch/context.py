@@ -71,9 +71,9 @@ class CommandContext:
 
     @classmethod
     def authorize(cls, pending: PendingCommand[Command], facts: Facts, changes: Changes) -> CommandContext:
-        """Make the context for a command if its actor may still submit it: checks 3 and 7 to 9, on current facts.
+        """Make the context for a command, after repeating checks 3 and 7 to 9 (docs/messages.md) on current facts.
 
-        :raises Refusal: if the credential, the organization, the scope or the feature no longer allows it.
+        :raises Refusal: if the credential, the organization, the scope or the feature no longer allows the command.
         """
         organization = facts.organizations.get(pending.organization_id)
         actor = _actor_of(pending, facts)
@@ -103,10 +103,10 @@ class CommandContext:
         return self.facts.people[self.actor.user_id]
 
     def require_incident(self, reference: str) -> Incident:
-        """Return the incident that the reference identifies, after checks 10 and 11.
+        """Return the incident that the reference identifies, after checks 10 and 11 (docs/messages.md).
 
         :raises NotFound: if the organization has no such incident.
-        :raises Forbidden: if the actor has access to none of its projects.
+        :raises Forbidden: if the actor has access to none of the incident's projects.
         """
         incident = self.facts.find_incident(self.organization.id, reference)
         if incident is None:
@@ -115,7 +115,7 @@ class CommandContext:
         return incident
 
     def require_access(self, incident: Incident) -> None:
-        """Require access to at least one of the incident's projects: check 11.
+        """Require access to at least one of the incident's projects: check 11 (docs/messages.md).
 
         :raises Forbidden: if the actor has access to none of them.
         """
@@ -133,9 +133,9 @@ class CommandContext:
         return self.actor.kind is CallerKind.SYSTEM or may_read(self.actor, self.organization, projects)
 
     def require_version(self, version: int) -> None:
-        """Require that ``version`` is the one that the caller has read, if the request names one in If-Match.
+        """Require that ``version`` is the version in the request's If-Match header, if there is one.
 
-        :raises StaleVersion: if the resource has changed since.
+        :raises StaleVersion: if the resource has changed since the caller read it.
         """
         expected = self.pending.row.expected_version
         if expected is not None and expected != version:
@@ -193,7 +193,7 @@ class CommandContext:
         )
 
     def listed_incident_json(self, incident: Incident) -> JSON:
-        """Return the incident as a list item, rendered only once for each state of the incident in the batch."""
+        """Return the incident as a list item. Within a batch, each state of the incident is rendered only once."""
         incident_rule = self._incident_rule(incident)
         rule_state = None if incident_rule is None else (incident_rule.snapshot.rule.version, incident_rule.is_snoozed)
         state = (incident.id, incident.version, rule_state)
@@ -238,7 +238,7 @@ class CommandContext:
         )
 
     def follow_up(self, command: Command) -> None:
-        """Add a system command that follows from this one to the ledger, in the same transaction."""
+        """Add to the ledger, in the same transaction, a system command that follows from the current command."""
         self.changes.follow_ups.append(
             make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
         )

@@ -27,7 +27,10 @@ class PendingCommand(Generic[C_co]):
 
 
 class InboxRequest(NamedTuple):
-    """A request for a person's unread inbox items in an organization: those in ``ids``, and all up to ``up_to``."""
+    """A request for a person's unread inbox items in an organization.
+
+    It covers the items in ``ids``, and all items up to the id ``up_to``.
+    """
 
     user_id: int
     organization_id: int
@@ -52,7 +55,7 @@ class FactRequest:
     subscribers are loaded. ``user_names`` holds usernames and e-mail addresses in lower case. Teams in ``team_ids`` are
     loaded with their members, those in ``target_team_ids`` without. ``ending_rule_ids`` holds the rules whose open
     incidents may be closed. ``action_recipients`` is true if alert rules' actions may be triggered. ``new_*_ids`` are
-    the numbers of ids to draw.
+    the numbers of ids to reserve for new objects.
     """
 
     token_ids: set[int] = field(default_factory=set)
@@ -78,7 +81,7 @@ class FactRequest:
     new_activity_ids: int = 0
 
     def add_command(self, row: ClaimedCommand) -> None:
-        """Request what every command needs: its credential, its person, its organization and one activity id."""
+        """Request what every command needs: its credential, person and organization, and an id for a new activity."""
         self.organization_ids.add(row.organization_id or 0)
         self.new_activity_ids += 1
         if row.token_id is not None:
@@ -94,12 +97,15 @@ class FactRequest:
             self.dedup_keys.add((organization_id, key))
 
     def add_rule(self, rule_id: int) -> None:
-        """Request an alert rule, unless its id is out of range: PostgreSQL would reject it, and no rule has it."""
+        """Request an alert rule, unless its id is out of range.
+
+        No rule has such an id, and PostgreSQL would reject it.
+        """
         if 0 < rule_id <= MAX_ID:
             self.rule_ids.add(rule_id)
 
     def add_mention(self, mention: str) -> None:
-        """Request the person or team, if any, that a mention or an owner names."""
+        """Request the person or team, if any, that ``mention`` identifies. It may also be the owner of a rule."""
         match mentions.parse_mention(mention):
             case mentions.MentionTarget(kind=mentions.MentionKind.USER, id=user_id):
                 self.user_ids.add(user_id)

@@ -53,7 +53,7 @@ class MemberFacts:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProject:
-    """A project: the facts that the policy needs, and the slug within the organization."""
+    """A project: the facts that the policy needs, and its slug within the organization."""
 
     facts: ProjectFacts
     organization_id: int
@@ -126,7 +126,7 @@ class Facts:
         self.index_key(incident)
 
     def index_key(self, incident: Incident) -> None:
-        """Update the incident's entry in the index by deduplication key, which holds only open incidents."""
+        """Update the incident's entry in ``open_incidents_by_key``, which holds only open incidents."""
         if incident.dedup_key is None:
             return
         key = (incident.organization_id, incident.dedup_key)
@@ -143,7 +143,7 @@ class Facts:
         return None if holder is incident else holder
 
     def open_incident_of_rule(self, rule: AlertRule, project_id: int) -> Incident | None:
-        """Return the latest open incident that the rule opened on the project in its current generation."""
+        """Return the latest open incident that the rule's current generation opened on the project, if there is one."""
         found = [
             each
             for each in self.incidents_by_rule.get(rule.id, ())
@@ -152,7 +152,7 @@ class Facts:
         return max(found, key=lambda each: (each.date_added, each.id), default=None)
 
     def find_comment(self, incident: Incident, id_: int) -> Activity | None:
-        """Return the incident's comment with this id."""
+        """Return the incident's comment with this id, if there is one."""
         found = self.comments.get(id_)
         return found if found is not None and found.incident_id == incident.id else None
 
@@ -192,7 +192,7 @@ class Facts:
         return max((each for each in generations if each is not None), default=None)
 
     def attached_teams(self, incident: Incident) -> Set[int]:
-        """Return the ids of the teams attached to any of the incident's projects, whether they are active or not."""
+        """Return the ids of all teams, active or not, that are attached to any of the incident's projects."""
         return set(chain.from_iterable(project.facts.teams for project in self.projects_of(incident)))
 
 

@@ -1,4 +1,4 @@
-"""The class of command handlers, and the decorator that makes a function one."""
+"""The class of command handlers, and the decorator that turns a function into one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ C = TypeVar("C", bound=Command)
 
 @dataclass(frozen=True, slots=True)
 class CommandHandler(Generic[C]):
-    """A command's handler: a function from facts to changes and events, and the needs that say which facts to load."""
+    """A command's handler: a function from facts to changes and events, and the needs that select the facts to load."""
 
     command_class: type[C]
     needs: tuple[Need[C], ...]
@@ -25,7 +25,10 @@ class CommandHandler(Generic[C]):
 def handles(
     command_class: type[C], *needs: Need[C]
 ) -> Callable[[Callable[[C, CommandContext], CommandResult]], CommandHandler[C]]:
-    """Return a decorator that makes a function the command's handler. ``needs`` cover the facts that it reads."""
+    """Return a decorator that turns a function into the command's handler.
+
+    ``needs`` must cover all the facts that the function reads.
+    """
 
     def decorate(apply: Callable[[C, CommandContext], CommandResult]) -> CommandHandler[C]:
         return CommandHandler(command_class, needs, apply)

@@ -1,4 +1,4 @@
-"""Functions that load a batch's facts, with a few set-based queries whatever the batch's size."""
+"""Functions that load a batch's facts with a few set-based queries, however large the batch is."""
 
 from __future__ import annotations
 
@@ -126,9 +126,9 @@ WHERE incident_id = ANY(%(incidents)s::bigint[]) AND user_id = ANY(%(users)s::bi
 
 
 def load_facts(connection: Connection, request: FactRequest) -> Facts:
-    """Load the facts that a batch requested and those that follow from them, such as a rule's people and teams.
+    """Load the facts that a batch requested, and the facts to which those refer, such as a rule's people and teams.
 
-    Ids that follow are added to the request, so it must not be used again.
+    The ids of the latter are added to the request, so it must not be used again.
     """
     tokens = _load_tokens(connection, request)
     incidents = _load_incidents(connection, request)
@@ -327,10 +327,10 @@ def _load_last_identifiers(connection: Connection, request: FactRequest) -> dict
 
 
 def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:
-    """Draw new ids from the table's sequence, the lowest last, so that they are popped in order."""
+    """Reserve new ids from the table's sequence. They are sorted in descending order, so the lowest is popped first."""
     if not count:
         return []
-    # One array, and one look-up of the sequence: a batch of observations draws thousands of ids.
+    # One array, and one look-up of the sequence: a batch of observations needs thousands of ids.
     drawn: list[int] = connection.exec_driver_sql(
         "SELECT array_agg(nextval((SELECT pg_get_serial_sequence(%(table)s, 'id')::regclass)))"
         " FROM generate_series(1, %(count)s)",

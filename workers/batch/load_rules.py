@@ -1,4 +1,4 @@
-"""Functions that load the requested facts about alert rules. A batch that needs no such facts makes no query."""
+"""Functions that load the requested facts about alert rules. If a batch needs none, they make no query."""
 
 from __future__ import annotations
 

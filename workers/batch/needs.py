@@ -63,7 +63,10 @@ def incident_of_key(request: FactRequest, pending: PendingCommand[_WithDedupKey]
 
 
 def new_incident(request: FactRequest, pending: PendingCommand[object]) -> None:
-    """Request what opening an incident takes: the last identifier, an incident id and a second activity id."""
+    """Request what is needed to open an incident.
+
+    That is the organization's last incident identifier, and ids for the incident and a second activity.
+    """
     request.opening_organization_ids.add(pending.organization_id)
     request.new_incident_ids += 1
     request.new_activity_ids += 1
@@ -82,7 +85,7 @@ def mentions(request: FactRequest, pending: PendingCommand[_WithMentions]) -> No
 
 
 def inbox(request: FactRequest, pending: PendingCommand[ReadNotifications]) -> None:
-    """Request the person's unread inbox items that the command selects."""
+    """Request those of the person's unread inbox items that the command selects."""
     command, user_id = pending.command, pending.row.user_id
     if user_id is not None:
         request.inboxes.append(InboxRequest(user_id, pending.organization_id, command.ids or (), command.up_to or 0))

@@ -117,7 +117,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
 
 
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
-    """Return the entity's values by column. psycopg's binary parameters must be plain integers, not enum members."""
+    """Return the entity's values for these columns, with integer enum members as plain integers for psycopg."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
 

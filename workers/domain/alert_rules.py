@@ -1,4 +1,4 @@
-"""Operations on alert rules that several handlers share: look-ups, definitions, new generations."""
+"""Operations on alert rules that several handlers share: look-ups, definitions and new generations."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def rule_error(message: str) -> InvalidFields:
 
 
 def require_project(slug: str, context: CommandContext) -> LoadedProject:
-    """Return the project in the endpoint's path.
+    """Return the project that the endpoint's path names.
 
     :raises NotFound: if there is no such project, or if it is not active.
     """
@@ -48,7 +48,7 @@ def require_project(slug: str, context: CommandContext) -> LoadedProject:
 
 
 def check_project_access(project: LoadedProject, context: CommandContext) -> None:
-    """Require access to the project in the endpoint's path: check 11.
+    """Require access to the project in the endpoint's path: check 11 (docs/messages.md).
 
     :raises Forbidden: if the actor has no access to it.
     """
@@ -56,7 +56,7 @@ def check_project_access(project: LoadedProject, context: CommandContext) -> Non
 
 
 def require_rule(id_: int, context: CommandContext, *, in_project: str | None = None) -> AlertRule:
-    """Return the live rule with this id, from the organization or from the project in the endpoint's path, if any.
+    """Return the organization's live rule with this id. If ``in_project`` names a project, the rule must belong to it.
 
     :raises NotFound: if there is no such rule or no such active project.
     :raises Forbidden: if the actor has no access to that project or, if none is given, to any of the rule's projects.
@@ -73,7 +73,7 @@ def require_rule(id_: int, context: CommandContext, *, in_project: str | None = 
 
 
 def check_rule_access(rule: AlertRule, context: CommandContext) -> None:
-    """Require access to at least one of the rule's projects: check 11.
+    """Require access to at least one of the rule's projects: check 11 (docs/messages.md).
 
     :raises Forbidden: if the actor has access to none of them.
     """
@@ -94,9 +94,9 @@ def require_trigger(rule: AlertRule, id_: int) -> Trigger:
 
 
 def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
-    """Return the projects with these slugs and, for the first that is inactive or not accessible, an error.
+    """Return the projects with these slugs, and an error for the first that is inactive or not accessible, if any.
 
-    That project and those after it are left out.
+    If there is an error, only the projects before that one are returned.
     """
     projects: list[LoadedProject] = []
     for slug in slugs:
@@ -200,7 +200,7 @@ def _excluded(slugs: Sequence[str], context: CommandContext) -> tuple[str, ...]:
 
 
 def check_thresholds(definition: Definition) -> None:
-    """Require thresholds with which no value can both fire and resolve a trigger.
+    """Require that no value can both fire and resolve a trigger.
 
     :raises InvalidFields: if a value could do both.
     """
@@ -236,13 +236,13 @@ def close_open_incidents(rule: AlertRule, context: CommandContext) -> None:
 
 
 def record_rule_activity(rule: AlertRule, kind: RuleActivityType, context: CommandContext) -> None:
-    """Add an entry by the actor to the rule's history."""
+    """Add an entry to the rule's history, with the actor as its author."""
     activity = NewRuleActivity(rule.id, context.actor.user_id, kind, context.accepted_at)
     context.changes.rules.activities.append(activity)
 
 
 def emit_rule_event(rule: AlertRule, context: CommandContext, event_class: type[AlertRuleCreated]) -> None:
-    """Emit an event of this class, with the slugs of the rule's projects."""
+    """Emit an event of this class about the rule, with the slugs of the rule's projects."""
     slugs = sorted(context.facts.projects[id_].slug for id_ in rule.projects)
     context.emit_for_rule(rule, event_class(projects=tuple(slugs)))
 

@@ -41,8 +41,8 @@ class StatusChange(NamedTuple):
 def create_incident(new: NewIncident, context: CommandContext) -> Incident:
     """Open an incident with the organization's next identifier, and emit IncidentOpened.
 
-    Two activities are recorded: the detection, dated at the incident's start, and the creation, dated at the command's
-    acceptance, but not before the start.
+    Two activities are recorded. The detection is dated at the incident's start. The creation is dated at the time when
+    the command was accepted, or at the incident's start if that is later.
     """
     organization_id, rule = context.organization.id, new.rule
     context.facts.last_identifiers[organization_id] += 1
@@ -85,7 +85,7 @@ def change_status(
 ) -> StatusChange:
     """Change the incident's status, record the activity, and emit StatusChanged.
 
-    ``closed_at`` is the date of closing. By default, it is the activity's date.
+    ``closed_at`` is the date on which the incident was closed. It defaults to the date of the activity.
     """
     at = incident.record_activity(accepted_at=context.accepted_at)
     old = incident.set_status(new, by=by, at=closed_at or at)

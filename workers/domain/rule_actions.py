@@ -1,6 +1,6 @@
 """Functions that plan the deliveries for alert rule actions when an incident's status changes.
 
-Snoozes are applied here and recorded as decisions. Access to the incident is not checked until a delivery is sent.
+Snoozes are applied here and recorded as decisions. Access to the incident is checked later, when a delivery is sent.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from workers.domain.incidents import StatusChange
 ALERT_ACTION: Final = "alert_action"
 SNOOZED: Final = "snoozed"
 NO_ACCESS: Final = "no_access"
-"""The names of the rules that decide whether an action notifies a person."""
+"""``ALERT_ACTION``, ``SNOOZED`` and ``NO_ACCESS`` are the rules that decide whether an action notifies a person."""
 
 
 def resolve_manual_close(incident: Incident, change: StatusChange, context: CommandContext) -> None:
-    """Resolve the triggers of an incident that no observation closed, and plan every action of its rule.
+    """Resolve the triggers of an incident that a status command closed, and plan every action of its rule.
 
-    The actions are those that the rule had in the generation that opened the incident.
+    The command came from a person, or from the system after a change to the rule. The actions are those that the rule
+    had in the generation that opened the incident.
     """
     rules = context.facts.rules
     snapshot = rules.snapshot_for(incident)
@@ -67,7 +68,10 @@ def plan_deliveries(
 
 @dataclass(slots=True)
 class _DeliveryPlan:
-    """A plan for one status change. ``planned`` holds pairs of project id and user id whose e-mail has been decided."""
+    """The deliveries for one status change.
+
+    ``planned`` holds a pair of project id and user id for each e-mail on which a decision has been made.
+    """
 
     selection: ActionSelection
     rule: AlertRule
@@ -127,7 +131,7 @@ class _DeliveryPlan:
 
 
 def _recipients(action: Action, context: CommandContext) -> Iterable[int]:
-    """Return the ids of the people whom an e-mail action notifies, leaving out people without an account."""
+    """Return the ids of the people whom an e-mail action notifies. People without an account are excluded."""
     target = int(action.target)
     if action.target_type is TargetType.USER:
         return (target,) if target in context.facts.people else ()

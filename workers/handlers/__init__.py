@@ -1,4 +1,4 @@
-"""The handlers, one per command: plain functions from facts to changes and events. They neither query nor publish."""
+"""The handlers, one per command: plain functions from facts to changes and events. They perform no I/O."""
 
 from __future__ import annotations
 

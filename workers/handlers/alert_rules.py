@@ -115,7 +115,7 @@ def create_rule(command: CreateRule, context: CommandContext) -> CommandResult:
     needs.excluded_projects,
 )
 def update_rule(command: UpdateRule, context: CommandContext) -> CommandResult:
-    """Update an alert rule: start a new generation of it and close its open incidents."""
+    """Update an alert rule. This starts a new generation of the rule and closes its open incidents."""
     rule = require_rule(command.alert_rule, context, in_project=command.in_project)
     context.require_version(rule.version)
     references = _resolve_references(command, context, rule)
@@ -192,7 +192,7 @@ def _add_environment(rule: AlertRule, context: CommandContext) -> None:
 
 
 def _check_draft(command: RuleFields, context: CommandContext, rule: AlertRule | None) -> RuleDraft:
-    """Return the rule's interdependent fields as the command leaves them.
+    """Return the rule's interdependent fields as they will be after the command.
 
     :raises InvalidFields: if the fields are inconsistent, or if the organization's plan does not include the dataset.
     """

@@ -1,7 +1,7 @@
 """The handler for Prometheus Alertmanager's notifications: an incident follows the state of its alert group.
 
-Each notification contains the group's current state, so a repeated one changes nothing, and the next one makes up for a
-lost one.
+Each notification contains the group's current state. Repeating a notification therefore changes nothing, and the next
+one makes up for any that was lost.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEVERITIES: Final = {"warning": IncidentStatus.WARNING, "critical": IncidentStat
 
 @handles(ReceiveAlerts, needs.new_incident, needs.incident_of_key, needs.project)
 def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandResult:
-    """Open the group's incident, change its status or close it, unless it already has the right status."""
+    """Open or close the alert group's incident, or change its status, so that it matches the group's state."""
     require_service(context.actor)
     is_firing = command.state is AlertState.FIRING
     projects = _projects(command, context) if is_firing else []

@@ -10,7 +10,7 @@ from workers.batch.handler import handles
 
 @handles(ReadNotifications, needs.inbox)
 def read_notifications(command: ReadNotifications, context: CommandContext) -> CommandResult:
-    """Mark a person's unread items as read, by id or up to an id, and return the number of items."""
+    """Mark a person's unread inbox items as read: those with the given ids, or all up to an id. Return their number."""
     unread = context.facts.unread[context.author.id, context.organization.id]
     selected = (
         unread & set(command.ids) if command.ids is not None else {id_ for id_ in unread if id_ <= (command.up_to or 0)}

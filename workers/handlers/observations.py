@@ -94,7 +94,7 @@ class _Observed:
         return evaluate(definition, progress, rules.active_triggers_of(incident), observation)
 
     def apply(self, transitions: Sequence[TriggerTransition], incident: Incident | None) -> Incident | None:
-        """Apply the transitions in order, then plan each incident's actions. Return the last incident."""
+        """Apply the trigger transitions in order, then plan each incident's actions. Return the last incident."""
         changes: dict[int, list[StatusChange]] = {}
         for transition in transitions:
             if incident is None or not incident.is_open:
@@ -143,7 +143,7 @@ class _Observed:
             plan_deliveries(selection, self.rule, incident, last, self.context)
 
     def record(self, evaluation: Evaluation, incident: Incident | None) -> None:
-        """Record the rule's progress on the project, and the value's effects."""
+        """Record the rule's progress on the project, and the effects of the value."""
         rule_id, project_id, progress = self.rule.id, self.project.facts.id, evaluation.progress
         changes = self.context.changes.observed
         self.context.facts.rules.progress[rule_id, project_id] = progress

@@ -1,4 +1,4 @@
-"""Handlers that snooze an alert rule, for a person or for everyone, and that end such a snooze."""
+"""Handlers that snooze an alert rule, for one person or for everyone, and that end snoozes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from workers.domain.alert_rules import check_project_access, check_rule_access, 
 
 @handles(SnoozeRule, needs.rule, needs.project_of_path)
 def snooze_rule(command: SnoozeRule, context: CommandContext) -> CommandResult:
-    """Snooze a rule for the author or for everyone. Each of the two may have one snooze in force at a time.
+    """Snooze a rule for the author or for everyone.
 
-    :raises Gone: if there already is one.
+    :raises Gone: if the author's snooze or the one for everyone, whichever is requested, is already in force.
     """
     rule, author = _require_rule(command, context), context.author
     user = author.id if command.target == "me" else None
@@ -68,7 +68,7 @@ def _require_rule(command: SnoozeRule | UnsnoozeRule, context: CommandContext) -
 
 
 def _remove_snooze(rule: AlertRule, user: int | None, context: CommandContext) -> None:
-    """Remove a user's snooze, or everyone's if ``user`` is ``None``, whether it is in force or has expired."""
+    """Remove a user's snooze or, if ``user`` is ``None``, the one for everyone, whether or not it is still in force."""
     context.facts.rules.unsnooze(rule.id, user)
     context.changes.rules.snoozes.pop((rule.id, user), None)
     context.changes.rules.ended_snoozes.add((rule.id, user))

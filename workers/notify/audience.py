@@ -1,4 +1,4 @@
-"""An event's audience: a table of sources and reasons by event type. Pure functions."""
+"""The audience of an event: whom to notify and for what reason, by event type. All functions are pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 
 @dataclass(frozen=True, slots=True)
 class NotifiableEvent:
-    """An event as planning needs it, with its actor, its activity, and the users and teams that it mentions."""
+    """An event in the form needed for planning, with its actor, its activity, and the users and teams it mentions."""
 
     event_id: UUID
     type: str
@@ -30,7 +30,7 @@ class NotifiableEvent:
 
 @dataclass(frozen=True, slots=True)
 class Audiences:
-    """The user ids from which the sources draw, for one batch.
+    """The user ids from which the sources select, for one batch.
 
     ``subscribers`` maps an incident id to the incident's subscribers. ``team_members`` maps an organization id and a
     team id to the team's active members whose accounts are active.
@@ -74,6 +74,6 @@ AUDIENCES: Final[dict[str, dict[NotificationReason, Source]]] = {
 
 
 def find_recipients(event: NotifiableEvent, audiences: Audiences) -> dict[int, NotificationReason]:
-    """Return the event's audience, before any access check, as user ids with the strongest reason for each."""
+    """Return the users in the event's audience, each with the strongest reason. Access is not checked here."""
     sources = AUDIENCES.get(event.type, {})
     return strongest_reasons({reason: source(event, audiences) for reason, source in sources.items()})

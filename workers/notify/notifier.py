@@ -28,13 +28,13 @@ SUBJECTS_PER_BATCH: Final = 100
 EVENTS_PER_SUBJECT: Final = 10
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120, 600)
-"""How many seconds after the 1st, 2nd, … failure an event is planned again. The last delay repeats."""
+"""How many seconds after its 1st, 2nd, … failure the planning of an event is retried. The last delay repeats."""
 
 log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """A notifier, which plans waiting events when the event bus, Valkey or polling wakes it. Any number may run."""
+    """Plans waiting events whenever the event bus, Valkey or polling wakes it. Any number of notifiers may run."""
 
     def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
         """Set up the notifier, without connecting to anything."""
@@ -55,7 +55,7 @@ class Notifier:
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Plan until ``stop`` is set. Call ``ready`` once at the start, even if no server answers."""
+        """Plan until ``stop`` is set. Call ``ready`` once at the start, even if no server is reachable."""
         forwarding = threading.Thread(target=self._forward_wakeups, args=(stop,), name="wake-ups", daemon=True)
         with ExitStack() as cleanup:
             self._hints.start()
@@ -72,7 +72,7 @@ class Notifier:
     def plan_batch(self) -> bool:
         """Plan the next batch of events, and return whether to continue with another one at once.
 
-        :raises Exception: the database failed, and nothing was planned.
+        :raises Exception: if the database failed. Nothing was planned.
         """
         return self._loop.process_batch()
 
@@ -90,7 +90,7 @@ class Notifier:
             self._hints.publish(Lane.COMMANDS, subjects)
 
     def _plan_around_failures(self, connection: Connection, activities: Sequence[list[WaitingEvent]]) -> Planned:
-        """Plan all activities at once. After an error, plan each half on its own, down to the activity that fails."""
+        """Plan all activities together. If that fails, plan each half alone, until those that fail are isolated."""
         events = [event for activity in activities for event in activity]
         try:
             with connection.begin_nested():
@@ -134,9 +134,10 @@ class Notifier:
 
 
 def complete_activities(events: Sequence[WaitingEvent]) -> list[WaitingEvent]:
-    """Return the events, leaving out those of an activity that the limit per subject may have cut off.
+    """Return the events of those activities that the limit per subject cannot have cut off.
 
-    Such an activity waits for the next batch, with all its events. An activity that fills the limit alone is kept.
+    An activity that may have been cut off waits for the next batch, with all its events. If it fills the limit alone,
+    it is returned nevertheless.
     """
     complete: list[WaitingEvent] = []
     for _, group in groupby(events, key=lambda event: (event.organization_id, event.subject)):

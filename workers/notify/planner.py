@@ -1,8 +1,8 @@
 """The planner, which turns a batch of events into notification decisions and inbox items, in one transaction.
 
-Everyone in an activity's audience gets one decision, and one inbox item if they are to be notified. Planning an
-activity again changes nothing, except that a stronger reason replaces a weaker one in the decision and on an unread
-item.
+For every person in an activity's audience, it makes one decision and, if they are to be notified, one inbox item.
+Planning an activity again changes nothing, except that a stronger reason replaces a weaker one in the decision and in
+an unread item.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ class RecipientDecision(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """The number of decisions written, and the subjects of the follow-up commands to hint at after the commit."""
+    """The result of planning: the number of decisions written, and the subjects of the follow-up commands.
+
+    Hints for these subjects are sent after the commit.
+    """
 
     decisions: int
     subjects: list[str]
@@ -68,7 +71,10 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
 
 
 def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
-    """Return an event as planning needs it, or ``None`` if it is not about a person's activity on an incident."""
+    """Return an event in the form needed for planning.
+
+    Return ``None`` if the event is not about a person's activity on an incident.
+    """
     body = json.loads(event.body)
     data = body["data"]
     actor = data.get("actor")
@@ -102,7 +108,7 @@ _STRENGTH: Final = {reason: rank for rank, reason in enumerate(_BY_STRENGTH, sta
 
 
 def _strength(rule: str) -> int:
-    """Return a rule's rank: from 1, the weakest, for a reason to notify, and 0 for a suppression rule."""
+    """Return a rule's strength: 1 or more for a reason to notify, and 0 for a rule that suppresses a notification."""
     return _STRENGTH.get(rule, 0)
 
 

@@ -1,1 +1,1 @@
-"""The relay, which publishes events and hints at overdue commands."""
+"""The relay, which publishes events and sends hints for overdue commands."""

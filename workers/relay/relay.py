@@ -1,4 +1,4 @@
-"""The relay, which publishes events to the exchange, in sequence order per subject, and hints at overdue commands.
+"""The relay, which publishes events in sequence order per subject, and sends hints for overdue commands.
 
 An event is marked as published after the broker has confirmed it, in the transaction that holds its subject's lock. So
 it is published at least once, and never before its subject's preceding event. Any number of relays may run.
@@ -30,16 +30,16 @@ SUBJECTS_PER_BATCH: Final = 100
 EVENTS_PER_SUBJECT: Final = 50
 
 RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120)
-"""How many seconds after the 1st, 2nd, … refusal an event is sent again. After one more, it counts as published."""
+"""How many seconds after its 1st, 2nd, … refusal an event is sent again. After one more, it counts as published."""
 
 MAX_DEFERRED: Final = 5_000
-"""How many refused events a relay retries at a time. Any further ones count as published at once."""
+"""The maximum number of refused events that wait for a retry in a relay. Any others count as published at once."""
 
 log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """A relay, which publishes waiting events when Valkey or polling wakes it."""
+    """Publishes waiting events whenever Valkey or polling wakes it."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Relay:
         bus: EventBus | None = None,
         refused_events: RefusedEvents | None = None,
     ) -> None:
-        """Set up the relay, without connecting to anything. ``engine`` needs two connections."""
+        """Set up the relay, without connecting to anything. ``engine`` must provide two connections."""
         self._bus = bus or EventBus(settings)
         self._hints = HintPublisher(make_app(settings))
         self._sweeper = Sweeper(engine, self._hints)
@@ -66,7 +66,7 @@ class Relay:
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Publish and sweep until ``stop`` is set. Call ``ready`` once at the start, even if no server answers."""
+        """Publish and sweep until ``stop`` is set. Call ``ready`` once at the start, even if no server is reachable."""
         sweeping = threading.Thread(target=self._sweeper.run, args=(stop,), name="sweep", daemon=True)
         with ExitStack() as cleanup:
             cleanup.callback(self._bus.close)
@@ -82,7 +82,7 @@ class Relay:
     def publish_batch(self) -> bool:
         """Publish the next batch of events, and return whether to continue with another one at once.
 
-        :raises Exception: the broker or the database failed. Events that are not marked will be published again.
+        :raises Exception: if the broker or the database failed. Events not marked as published will be published again.
         """
         return self._loop.process_batch()
 
@@ -96,14 +96,14 @@ class Relay:
 class RefusedEvents:
     """The events that a full RabbitMQ queue refused while other queues accepted them. They are retried a few times.
 
-    A short congestion loses nothing. A queue that stays full misses the events that it refused, and its service catches
+    Brief congestion loses nothing. A queue that stays full misses the events that it refused, and its service catches
     up over HTTP. Such a queue neither delays the others nor floods them with duplicates (docs/decisions/0013).
     """
 
     def __init__(
         self, *, delays_seconds: Sequence[float] = RETRY_DELAYS_SECONDS, max_deferred: int = MAX_DEFERRED
     ) -> None:
-        """Set the delays before a refused event's retries, and how many events are retried at a time."""
+        """Set the delay before each retry of an event, and the maximum number of events that wait for a retry."""
         self.deferred = DeferredRows(delays_seconds)
         self._max_retries = len(delays_seconds)
         self._max_deferred = max_deferred
@@ -111,9 +111,10 @@ class RefusedEvents:
         self._given_up = 0
 
     def settle(self, events: Sequence[UUID], refused: AbstractSet[int]) -> list[UUID]:
-        """Return the events that count as published. ``refused`` holds the indexes of refused events in ``events``.
+        """Return the events that count as published. ``refused`` holds the indexes in ``events`` of the refused ones.
 
-        A refused event is deferred. It counts as published once its retries are used up, or if too many are deferred.
+        A refused event is deferred. It counts as published once its retries are used up, or if too many others are
+        deferred.
         """
         deferred = {event for index, event in enumerate(events) if index in refused and self._try_defer(event)}
         published = [event for event in events if event not in deferred]

@@ -1,4 +1,4 @@
-"""The sweeper, which hints at accepted commands that no worker has claimed, whatever became of earlier hints.
+"""The sweeper, which sends new hints for accepted commands that no worker has claimed, even if earlier hints were lost.
 
 It also sends canaries, which show whether a worker consumes each queue, and deletes expired rows.
 """
@@ -22,22 +22,22 @@ OVERDUE_SECONDS: Final = 3.0
 """How many seconds an accepted command may wait before it counts as overdue."""
 
 HINT_INTERVAL_SECONDS: Final = 2.0
-"""How many seconds pass before the sweeper hints at the same subject again."""
+"""How many seconds pass before the sweeper sends another hint for the same subject."""
 
 PRUNE_SECONDS: Final = 60.0
 MAX_PRUNED_KEYS: Final = 10_000
 KEYS_KEPT_HOURS: Final = 48
 
 SHARE_OF_TIME: Final = 0.1
-"""The fraction of the time that sweeps may take. With a long backlog, they run less often."""
+"""The maximum fraction of the time that is spent on sweeps. A long backlog makes them slower and so less frequent."""
 
 log = structlog.get_logger(__name__)
 
 
 class Sweeper:
-    """A sweeper, which hints at overdue subjects about twice a second, sends canaries, and prunes rows every minute.
+    """Sends hints for overdue subjects about twice a second, sends canaries, and prunes rows every minute.
 
-    Every relay runs one, but an advisory lock lets only one of them sweep at a time.
+    Every relay runs one sweeper, but an advisory lock lets only one of them sweep at a time.
     """
 
     def __init__(self, engine: Engine, hints: HintPublisher) -> None:
@@ -53,7 +53,10 @@ class Sweeper:
         run_polling_loop("sweep", self._run_once, lambda _: stop.wait(self._pause_seconds), stop)
 
     def sweep(self) -> list[tuple[Lane, str]]:
-        """Publish hints for the next overdue subjects, and return those subjects: none while another relay sweeps."""
+        """Publish hints for the next overdue subjects, and return these subjects.
+
+        While another relay sweeps, do nothing and return an empty list.
+        """
         with self._engine.begin() as connection:
             overdue = (
                 backlog.find_overdue_subjects(connection, older_than=OVERDUE_SECONDS, after=self._after)
@@ -70,7 +73,10 @@ class Sweeper:
         return hinted
 
     def send_canaries(self) -> list[canary.Canary]:
-        """Send the canaries that are due, and return them: none while another relay sweeps."""
+        """Send the canaries that are due, and return them.
+
+        While another relay sweeps, do nothing and return an empty list.
+        """
         with self._engine.begin() as connection:
             locked = _try_lock_sweep(connection)
             sent = canary.insert_due_canaries(connection, every_seconds=canary.CANARY_SECONDS) if locked else []
@@ -79,9 +85,9 @@ class Sweeper:
         return sent
 
     def prune(self) -> int:
-        """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys. Return the number of those keys.
+        """Delete old canaries and up to ``MAX_PRUNED_KEYS`` expired idempotency keys.
 
-        While another relay sweeps, nothing is deleted.
+        Return the number of deleted keys. While another relay sweeps, do nothing and return 0.
         """
         with self._engine.begin() as connection:
             if not _try_lock_sweep(connection):

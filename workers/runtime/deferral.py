@@ -12,13 +12,13 @@ FORGET_SECONDS: Final = 1200
 
 
 class DeferredRows:
-    """The rows to leave out until their delay has passed, remembered in this process only.
+    """The rows to skip until their delay has passed. They are remembered in this process only.
 
     Nothing is lost when the process ends: the next process retries every row at once.
     """
 
     def __init__(self, delays_seconds: Sequence[float]) -> None:
-        """Set the delays after the 1st, 2nd, … failure. The last delay repeats."""
+        """Set the delays after a row's 1st, 2nd, … failure. The last delay repeats."""
         self._delays_seconds = delays_seconds
         self._rows: dict[UUID, tuple[int, float]] = {}
 
@@ -30,7 +30,7 @@ class DeferredRows:
         return self._rows.get(row, (0, 0.0))[0]
 
     def defer(self, row: UUID) -> float:
-        """Leave the row out for a while, and return the number of seconds."""
+        """Skip the row for a while, and return the delay in seconds."""
         failures = self.failures(row)
         delay = self._delays_seconds[min(failures, len(self._delays_seconds) - 1)]
         self._rows[row] = (failures + 1, time.monotonic() + delay)

@@ -36,11 +36,11 @@ failed."""
 
 
 class OutboxLoop:
-    """A loop that processes a stage's waiting events in batches, each in its own transaction, every subject in order.
+    """Processes a stage's waiting events in batches.
 
-    The advisory locks on the claimed subjects last until the batch is committed, so any number of processes may work on
-    a stage. A batch begins after the subject where the previous one ended, so that a subject with many events cannot
-    starve the others.
+    Each batch has its own transaction, and each subject's events are processed in order. The advisory locks on the
+    claimed subjects last until the batch is committed, so any number of processes may work on a stage. A batch begins
+    after the subject where the previous one ended, so that a subject with many events cannot starve the others.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class OutboxLoop:
         self._after = BEFORE_FIRST_SUBJECT
 
     def run(self, name: str, wait: Callable[[float], object], stop: threading.Event) -> None:
-        """Process batches until ``stop`` is set. When no event waits, call ``wait`` with the maximum of seconds."""
+        """Process batches until ``stop`` is set. When no event is waiting, call ``wait`` with a timeout in seconds."""
         run_polling_loop(name, self.process_batch, wait, stop)
 
     def process_batch(self) -> bool:
         """Process the next batch, and return whether to continue with another one at once.
 
-        :raises Exception: the database or the processing failed, and no event of the batch was marked.
+        :raises Exception: if the database or the processing failed. No event of the batch was marked.
         """
         started = time.perf_counter()
         after, self._after = self._after, BEFORE_FIRST_SUBJECT

@@ -24,8 +24,8 @@ def run_polling_loop(
 ) -> None:
     """Call ``poll`` until ``stop`` is set, and ``wait`` with ``POLL_SECONDS`` whenever ``poll`` has found no work.
 
-    After an error, which is logged once per outage, ``poll`` is called again after a delay. Whatever it did not commit
-    is still waiting in its table.
+    After an error, ``poll`` is called again after a delay. Only the first error of an outage is logged. Any work that
+    was not committed is still waiting in its table.
     """
     errors = 0
     while not stop.is_set():

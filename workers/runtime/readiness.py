@@ -6,7 +6,7 @@ import contextlib
 import os
 
 VARIABLE = "READY_FD"
-"""The environment variable with a pipe's file descriptor. It has no TOCSIN_ prefix, because it is not a setting."""
+"""The environment variable with the pipe's file descriptor. It has no TOCSIN_ prefix, because it is not a setting."""
 
 
 def announce_ready() -> None:
