@@ -1,8 +1,8 @@
 """The baseline: FastAPI, an ORM session per request, and one Celery task and transaction per command.
 
 This is what a good engineer could write in a day with the same libraries. It has tables of its own, and does the same
-work for a comment that mentions people, with fewer guarantees: no row is stored before the 202, so a broker that loses
-a message loses the command, and commands are not applied in order.
+work as tocsin for a comment that mentions people, but gives fewer guarantees. No row is stored before the 202 response,
+so if the broker loses a message, the command is lost. Commands are not applied in order.
 
 Run ``python -m bench.baseline_api api --port N`` and ``worker --processes N``, with ``BENCH_DATABASE_URL`` and
 ``BENCH_BROKER_URL`` in the environment.
@@ -51,7 +51,7 @@ class NewComment(BaseModel):
 
 
 def create_api(engine: Engine, celery: Celery) -> FastAPI:
-    """Create the web application, which checks whether the member may post, and sends the task."""
+    """Create the web application. It checks whether the member may post a comment, and sends the Celery task."""
     api = FastAPI()
     sessions = sessionmaker(engine, expire_on_commit=False)
 
@@ -111,7 +111,10 @@ def create_api(engine: Engine, celery: Celery) -> FastAPI:
 def create_tables(
     engine: Engine, *, organization: str, tokens: Iterable[str], people: Iterable[int], incidents: int
 ) -> None:
-    """Create the tables, an organization in which everyone is on the project's team, and incidents numbered from 1."""
+    """Create the tables, an organization with one project whose team includes everyone in ``people``, and incidents.
+
+    The incidents are numbered from 1.
+    """
     Base.metadata.create_all(engine)
     with Session(engine) as database, database.begin():
         acme = Organization(slug=organization, has_incidents=True, open_membership=True)

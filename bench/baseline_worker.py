@@ -233,7 +233,7 @@ def create_celery(broker_url: str) -> Celery:
 
 
 class Refused(Exception):
-    """The refusal of a command. ``status`` is the HTTP status of the command's outcome."""
+    """Raised when a command is refused. ``status`` is the HTTP status of the command's outcome."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -251,7 +251,7 @@ def apply(
     mentions: list[str],
     accepted_at: str,
 ) -> None:
-    """Post a comment and store the outcome, or store the refusal as the outcome. The caller commits."""
+    """Post a comment and store the outcome. If the command is refused, only store the refusal. The caller commits."""
     id_ = uuid.UUID(command)
     if database.get(Outcome, id_) is not None:
         return  # the task was delivered again

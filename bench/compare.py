@@ -1,7 +1,8 @@
 """Compare tocsin in this checkout with tocsin in another one, in alternating runs on the same machine.
 
-Each run is ``python -m bench.run --quick --only tocsin`` in its checkout, with the checkout's own benchmark, servers
-and processes. The other checkout may be at an older commit. Both use the Python environment of this one.
+Each run executes ``python -m bench.run --quick --only tocsin`` in one of the checkouts, with that checkout's own
+benchmark, servers and processes. The other checkout may be at an older commit. Both use this checkout's Python
+environment.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Round(NamedTuple):
 
 
 class CheckoutError(Exception):
-    """The reason why a checkout cannot be measured."""
+    """Raised when a checkout cannot be benchmarked."""
 
 
 def main() -> int:
-    """Measure both checkouts alternately and print the rates; return the exit code."""
+    """Measure both checkouts alternately, print the rates, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("other", type=Path, help="the directory of the other checkout")
     parser.add_argument("--rounds", type=int, default=5, help="runs per checkout, half a minute each (default: 5)")
@@ -93,7 +94,9 @@ def measure(checkout: Path) -> Rates:
 
 
 def run(checkout: Path, *arguments: str) -> str:
-    """Run this Python in a checkout, whose packages take precedence over installed ones, and return the output.
+    """Run the current Python interpreter in a checkout and return its output.
+
+    The checkout's packages take precedence over installed ones.
 
     :raises CheckoutError: if the run fails.
     """
@@ -115,7 +118,7 @@ def run(checkout: Path, *arguments: str) -> str:
 
 
 def report(other: Path, rounds: list[Round]) -> str:
-    """Return a Markdown table with the rates in each round, and with all medians in the last line."""
+    """Return a Markdown table of the rates in each round. The last line has the medians."""
     cells = [(str(number), each) for number, each in enumerate(rounds, 1)]
     lines = [
         f"This checkout (A) compared with {other} (B):",

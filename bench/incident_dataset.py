@@ -2,9 +2,9 @@
 
 The incidents span two years and are distributed unevenly over projects: the busiest project has half of them, one
 project has only old incidents, one has a hundred, and one has none. Most incidents were closed within hours. Some
-recent ones and a few old ones are open. Most title words are common, some are rare, and one occurs only in the oldest
-incidents. Six of seven incidents were opened by one of 300 alert rules, likewise unevenly distributed. Some rules have
-changed since.
+recent incidents and a few old ones are still open. Most title words are common, some are rare, and one occurs only in
+the oldest incidents. Six of seven incidents were opened by one of 300 alert rules, likewise unevenly distributed. Some
+rules have changed since.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BATCH_SIZE: Final = 50_000
 RULE_COUNT: Final = 300
 TEAM_COUNT: Final = 20
 OLDEST_RULE: Final = 290
-"""The number of a rule that has its own environment and opened only incidents among the oldest 4 %."""
+"""The number of a rule that has its own environment. All incidents that it opened are among the oldest 4 %."""
 CHANGED_RULE: Final = 2
 """The number of a rule with three generations, each of which opened a third of the rule's incidents."""
 SILENT_RULE: Final = 3
@@ -81,7 +81,7 @@ def directory(people: int = 50) -> dict[str, Any]:
 
 
 def rule(number: int, generation: int, teams: list[int]) -> Definition:
-    """Return a rule's definition in a generation. Four in five rules have a team, one in five uses transactions."""
+    """Return a rule's definition in a generation. Four in five rules have a team, and one in five uses transactions."""
     is_oldest = number == OLDEST_RULE
     environment = "legacy" if is_oldest else (None, "production", "production", "staging")[number % 4]
     other_team = teams[number // 5 % (TEAM_COUNT - 1)] if number % 5 else None
@@ -107,7 +107,7 @@ _LONG_AGO: Final = datetime(2024, 1, 1, tzinfo=UTC)
 
 
 def generations(number: int) -> int:
-    """Return how many generations a rule has."""
+    """Return the number of a rule's generations."""
     return 3 if number in (CHANGED_RULE, SILENT_RULE) or number % 7 == 1 else 1
 
 

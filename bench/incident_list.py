@@ -1,7 +1,8 @@
 """Measure the incident list on a million incidents, filter by filter, and save a report in ``bench/results``.
 
-For each filter, measure the first page and page 5,000 (or the last one), reached by their cursors: the planning and
-execution times by ``EXPLAIN (ANALYZE)``, and the response time over HTTP through a gateway.
+For each filter, measure two pages, which are reached by cursor: the first page, and page 5,000 (or the last page, if
+there are fewer). The planning and execution times are from ``EXPLAIN (ANALYZE)``. The response time is that of an HTTP
+request to a gateway.
 """
 
 from __future__ import annotations
@@ -68,11 +69,13 @@ PROJECTS: Final = {
 
 
 EVENTS_ONLY: Final = "events only"
-"""Name prefix of filters that are measured as in an organization that lacks the performance feature."""
+"""Prefix for the names of filters that are measured as in an organization without the performance feature."""
 
 
 def filters(now: datetime, rule: int, teams: Sequence[int]) -> dict[str, str]:
-    """Return a query string per filter, keyed by a name that states its selectivity. ``rule`` is the first rule's id.
+    """Return the query string of each filter, keyed by a name that states how selective the filter is.
+
+    ``rule`` is the id of the first rule.
 
     Do not change the names: reports are compared by them.
     """
@@ -260,7 +263,7 @@ async def _parse_filter(engine: Engine, query: str, features: frozenset[Feature]
 
 
 def _far_key(database: Database, incident_filter: IncidentFilter) -> tuple[tuple[Any, ...] | None, int]:
-    """Return the key before the far page (``None`` if that is the first page), and the far page's number."""
+    """Return the key of the last row before the far page (``None`` if it is the first page), and that page's number."""
     found = _page_keys(database, incident_filter, Page(Cursor(), FAR_PAGE * PAGE_ROWS))
     pages = min(-(-len(found) // PAGE_ROWS), FAR_PAGE)
     before = found[(pages - 1) * PAGE_ROWS - 1] if pages > 1 else None
@@ -281,7 +284,7 @@ def _measure_page(
 
 
 def _explain(database: Database, incident_filter: IncidentFilter, page: Page) -> tuple[float, list[str]]:
-    """Return the milliseconds taken to plan and execute the page's statements, and the plans."""
+    """Return the total planning and execution time of the page's statements in milliseconds, and their plans."""
     plans: list[str] = []
 
     def explain(statement: str, parameters: dict[str, Any]) -> None:
@@ -295,7 +298,10 @@ def _explain(database: Database, incident_filter: IncidentFilter, page: Page) ->
 
 _TIMES: Final = ("Planning Time", "Execution Time")
 _BUFFERS: Final = re.compile(r"Buffers: shared hit=(\d+)")
-"""The first match in a plan covers the whole statement. By the last run, every page is in memory."""
+"""Matches the buffers read. The first match in a plan covers the whole statement.
+
+Only hits are matched, because every page is in memory by the last run.
+"""
 
 
 def _page_keys(

@@ -1,4 +1,4 @@
-"""The load generator, a separate process that uses little CPU to post comments that mention a person.
+"""The load generator: a separate process that posts comments, each of which mentions a person. It uses little CPU.
 
 ``python -m bench.load_generator`` reads a :class:`Load` as JSON from standard input and prints measurements as JSON. It
 implements only as much HTTP/1.1 as the two systems need on loopback: keep-alive, ``Content-Length``, and one request at
@@ -29,8 +29,8 @@ _POLL_SECONDS = 0.001
 class Load:
     """A load: what to post, how often, and how to observe the effect.
 
-    ``people`` are user ids, those with tokens first. ``inbox_query`` finds the inbox row by the ``id`` in the response.
-    It runs only in mode ``latency``.
+    ``people`` contains user ids, starting with the people who have tokens. ``inbox_query`` finds the inbox row by the
+    ``id`` in the response, and is used only in mode ``latency``.
     """
 
     mode: Literal["accept", "latency"]
@@ -49,7 +49,7 @@ class Load:
 
 @dataclass(frozen=True)
 class AcceptFigures:
-    """Measurements of concurrent requests: the number of responses by status, and the latency under full load."""
+    """Measurements of concurrent requests: the number of responses per status, and the latency under full load."""
 
     seconds: float
     statuses: dict[str, int]
@@ -59,9 +59,9 @@ class AcceptFigures:
 
 @dataclass(frozen=True)
 class LatencyFigures:
-    """Measurements of one request at a time.
+    """Measurements of requests that are sent one at a time.
 
-    They are the number of responses by status, and the milliseconds until the response and until the inbox row.
+    They are the number of responses per status, and the milliseconds until the response and until the inbox row.
     """
 
     statuses: dict[str, int]
@@ -70,10 +70,10 @@ class LatencyFigures:
 
 
 def requests(load: Load) -> Iterator[bytes]:
-    """Yield the bytes of each request, for the incidents in turn. Each has one author, who mentions one other person.
+    """Yield the bytes of each request, cycling through the incidents.
 
-    These two are the incident's only subscribers, so every comment creates exactly one inbox row, in both systems and
-    in every round.
+    All comments on an incident have the same author and mention the same one other person. These two people are the
+    incident's only subscribers, so every comment creates exactly one inbox row, in both systems and in every round.
     """
     prefer = f"Prefer: {load.prefer}\r\n" if load.prefer else ""
     for number in range(load.count):
@@ -159,7 +159,7 @@ def response_length(received: bytes) -> int | None:
 
 
 async def measure_accept(load: Load) -> AcceptFigures:
-    """Post over all connections, on each as fast as its responses arrive."""
+    """Post comments over all connections. Each connection sends a request as soon as the previous response arrives."""
     run = _Run(load)
     loop = asyncio.get_running_loop()
     cpu_before, began = _cpu_seconds(), time.perf_counter()

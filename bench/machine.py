@@ -19,12 +19,15 @@ LIBRARIES = ("celery", "kombu", "sqlalchemy", "psycopg", "starlette", "fastapi",
 
 
 def environment(servers: EmbeddedServers) -> dict[str, dict[str, str]]:
-    """Return the facts at the end of a report, under the keys ``machine`` and ``versions``."""
+    """Return the facts about the machine and the versions, to be shown at the end of a report.
+
+    The keys are ``machine`` and ``versions``.
+    """
     return {"machine": _machine(), "versions": _versions(servers)}
 
 
 def environment_lines(result: dict[str, Any]) -> list[str]:
-    """Return the lines of a Markdown list with the :func:`environment` of a result."""
+    """Return the :func:`environment` in a benchmark result as the lines of a Markdown list."""
     return [
         "* " + ", ".join(f"{name} {value}" for name, value in result[kind].items()) for kind in ("machine", "versions")
     ]

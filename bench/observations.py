@@ -1,4 +1,4 @@
-"""Measure bulk requests with values for alert rules, and save a report in ``bench/results``.
+"""Measure bulk requests that send values for alert rules, and save a report in ``bench/results``.
 
 Each request has 1,000 values. They are accepted while the workers are stopped, and then applied. The report states the
 values per second in each phase, and the values per transaction. One run uses a single rule, another uses two hundred.
@@ -35,7 +35,7 @@ from workers.stack.servers import embedded_servers
 
 TOKEN: Final = "bench-metrics"
 REQUEST_VALUES: Final = 1_000
-"""Values per request, the maximum."""
+"""The number of values per request, which is the maximum allowed."""
 
 CONNECTIONS: Final = 4
 WITHIN_SECONDS: Final = 300
@@ -135,7 +135,7 @@ def _measure(system: TocsinWithRules, rule_count: int, requests: int) -> dict[st
 
 
 def _bodies(rules: list[int]) -> Iterator[bytes]:
-    """Yield request bodies. The values take the rules in turn, and each is one second later than the one before."""
+    """Yield request bodies. Their values cycle through the rules, and each is a second later than the one before."""
     start = datetime(2026, 1, 1, tzinfo=UTC)
     for number in count():
         times = (start + timedelta(seconds=number * REQUEST_VALUES + index) for index in range(REQUEST_VALUES))

@@ -1,4 +1,4 @@
-"""The output of a benchmark: a temporary data directory, progress on standard error, and its report."""
+"""Helpers for a benchmark's output: a temporary data directory, progress messages, and the report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def progress(message: str) -> None:
 
 
 def save(result: dict[str, Any], page: str, at: datetime, *, suffix: str = "", compress: bool = False) -> None:
-    """Write the report (Markdown) and its figures (JSON), named after the date, the commit and the ``suffix``."""
+    """Write the report (Markdown) and its figures (JSON).
+
+    The files are named after the date, the commit and the ``suffix``.
+    """
     RESULTS.mkdir(exist_ok=True)
     stem = str(RESULTS / f"{at:%Y-%m-%d}-{result['commit']}{suffix}")
     Path(f"{stem}.md").write_text(page + "\n")

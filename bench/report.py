@@ -21,11 +21,14 @@ _ROWS: Final = (
     ("one at a time: POST → inbox p50, ms", ("wait", "inbox_ms", "p50")),
     ("one at a time: POST → inbox p99, ms", ("wait", "inbox_ms", "p99")),
 )
-"""The rows' labels, and the paths to their figures. ``bench.compare`` reads ``accepted/s`` and ``applied/s``."""
+"""The label of each row, and the path to its figure in a round.
+
+``bench.compare`` reads ``accepted/s`` and ``applied/s``.
+"""
 
 
 def ratios(rounds: Sequence[Round]) -> dict[str, float]:
-    """Return tocsin's rates as multiples of the baseline's: the median of the rounds' ratios."""
+    """Return tocsin's rates as multiples of the baseline's rates. Each is the median of the ratios in all rounds."""
     rates = {
         "accept": ("accept", "per_second"),
         "apply": ("apply", "per_second"),

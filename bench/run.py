@@ -25,9 +25,9 @@ WARM_UP_COMMANDS = 200
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a run: rounds, commands per system and phase, and worker processes.
+    """The size of a run: the numbers of rounds, of commands per system and phase, and of worker processes.
 
-    The baseline gets fewer commands: its rates do not depend on their number.
+    The baseline gets fewer commands, because its rates do not depend on their number.
     """
 
     rounds: int
@@ -96,7 +96,10 @@ def _measure(servers: EmbeddedServers, size: Size, *, only: str | None) -> list[
 
 
 def _round(system: System, size: Size) -> dict[str, Any]:
-    """Accept commands while the workers are stopped, let the workers drain the backlog, then post one at a time."""
+    """Run one round and return its figures.
+
+    Submit commands while the workers are stopped, let the workers drain the backlog, then post one command at a time.
+    """
     count = size.tocsin if system.name == "tocsin" else size.baseline
     try:
         system.start(system.serving_processes())

@@ -1,7 +1,8 @@
 """Compare SQL text with SQLAlchemy Core for three statements on the hot path.
 
-Both run alternately on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as product
-code would, and finds it in the compile cache. Figures are medians of rounds: elapsed time and CPU time of this process.
+The two styles run alternately on one connection to an embedded PostgreSQL. Core builds a SELECT for each execution, as
+product code would, and finds its compiled form in the cache. The figures are medians over the rounds of the elapsed
+time and of this process's CPU time.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from workers.batch.load import _INCIDENTS
 from workers.stack.servers import embedded_servers
 
 ROWS: Final = 20
-"""Commands per INSERT, subjects per claim, incidents per load."""
+"""The number of commands per INSERT, of subjects per claim, and of incidents per load."""
 
 ROUNDS: Final = 60
 PER_ROUND: Final = 50
@@ -43,7 +44,7 @@ Styles = tuple[str, Run, Run]
 
 
 def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
-    """Return the styles for inserting commands: an array per column in text, a multi-row VALUES in Core."""
+    """Return both styles of inserting commands: text with an array per column, and Core with a multi-row VALUES."""
     statement = insert(commands).returning(commands.c.id, commands.c.accepted_at, sort_by_parameter_order=True)
 
     def text() -> Sequence[Any]:
@@ -58,7 +59,7 @@ def accept(connection: Connection, rows: Sequence[NewCommand]) -> Styles:
 
 
 def claim(connection: Connection, subjects: list[str]) -> Styles:
-    """Return the styles for reading the waiting commands of locked subjects."""
+    """Return both styles of reading the waiting commands of locked subjects."""
     limits = [50] * len(subjects)
 
     def core() -> Sequence[Any]:
@@ -82,7 +83,7 @@ def claim(connection: Connection, subjects: list[str]) -> Styles:
 
 
 def load(connection: Connection, organization: int) -> Styles:
-    """Return the styles for reading incidents by number, with the ids of their projects."""
+    """Return both styles of reading incidents by number, with the ids of their projects."""
     parameters = {"organizations": [organization] * ROWS, "identifiers": list(range(1, ROWS + 1))}
 
     def core() -> Sequence[Any]:
@@ -115,7 +116,7 @@ def measure(name: str, text: Run, core: Run) -> str:
 
 
 def fill(connection: Connection) -> tuple[int, list[NewCommand]]:
-    """Insert and commit an organization with 2,000 incidents and a waiting command for each of the first ``ROWS``."""
+    """Insert an organization with 2,000 incidents and a waiting command for each of the first ``ROWS``, and commit."""
     organization = connection.execute(
         insert(organizations).values(slug="bench", name="Bench").returning(organizations.c.id)
     ).scalar_one()

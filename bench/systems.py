@@ -60,7 +60,7 @@ class HttpProcess(ManagedProcess):
 class Progress:
     """The progress of a round: how many commands are finished and applied, and how many inbox rows exist.
 
-    ``finish_seconds`` and ``inbox_seconds`` start at the first outcome, by the database's clock.
+    ``finish_seconds`` and ``inbox_seconds`` are measured from the first outcome, by the database's clock.
     """
 
     finished: int
@@ -130,7 +130,7 @@ class System(ABC):
             process.wait_ready()
 
     def stop(self) -> None:
-        """Stop all processes, the last started first."""
+        """Stop all processes, in reverse order of starting."""
         for process in reversed(self.processes):
             process.request_stop()
         for process in reversed(self.processes):
@@ -138,7 +138,7 @@ class System(ABC):
         self.processes.clear()
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Return the CPU seconds used so far by each kind of running process, including children."""
+        """Return the CPU seconds that each kind of running process, including its children, has used so far."""
         used: dict[str, float] = {}
         for process in self.processes:
             if process.pid is not None:
@@ -147,7 +147,7 @@ class System(ABC):
         return used
 
     def load(self, **options: Any) -> Load:
-        """Return a load for the generator to put on this system."""
+        """Return a load that the load generator can run on this system."""
         return Load(
             port=self.port,
             organization=ORGANIZATION,
@@ -196,7 +196,7 @@ class Tocsin(System):
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Create the database, and the environment for the processes."""
+        """Create the database, and set up the environment for the processes."""
         super().__init__(servers, database="bench_tocsin", subjects=subjects, workers=workers)
         self._environment = {
             **os.environ,
@@ -254,7 +254,7 @@ class Baseline(System):
     """
 
     def __init__(self, servers: EmbeddedServers, *, subjects: int, workers: int) -> None:
-        """Create the database, and the environment for the processes."""
+        """Create the database, and set up the environment for the processes."""
         super().__init__(servers, database="bench_baseline", subjects=subjects, workers=workers)
         # Another database on the same Valkey.
         broker = f"{servers.broker_url}?virtual_host=1"

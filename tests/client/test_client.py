@@ -141,7 +141,7 @@ def test_a_bad_token_is_refused(connect: Connect, gateway: Gateway) -> None:
         connect(gateway.url, "nobody").post(LOOK)
 
 
-def test_a_redirect_is_not_followed_but_raised_as_a_refusal(connect: Connect, gateway: Gateway) -> None:
+def test_a_redirect_raises_refused_and_is_not_followed(connect: Connect, gateway: Gateway) -> None:
     with pytest.raises(Refused) as refused:
         connect(gateway.url).read("incidents/1")
 

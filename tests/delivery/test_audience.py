@@ -93,7 +93,7 @@ def test_a_person_notified_for_several_reasons_gets_one_item_with_the_strongest(
     assert len(scene.rows("SELECT 1 FROM notifications")) == 2
 
 
-def test_an_inbox_item_refers_to_the_comment_whatever_its_reason(scene: Scene) -> None:
+def test_an_inbox_item_refers_to_the_comment_that_caused_it(scene: Scene) -> None:
     ana = a_person(scene)
     activity = scene.post_comment(mentioning=[ana])
 
@@ -246,7 +246,7 @@ def test_the_unsubscribe_command_has_the_incident_as_subject(scene: Scene) -> No
     ]
 
 
-def test_an_event_whose_actor_is_not_a_person_notifies_and_unsubscribes_nobody(scene: Scene) -> None:
+def test_an_event_whose_actor_is_not_a_person_neither_notifies_nor_unsubscribes_anyone(scene: Scene) -> None:
     a_person(scene, subscribed=True)
     a_person(scene, subscribed=True, is_active=False)
     with scene.engine.begin() as connection:
@@ -279,7 +279,7 @@ def test_a_person_who_subscribes_before_a_comment_is_planned_is_notified_of_it(s
     assert scene.notified() == {ana: "subscribed"}
 
 
-def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
+def test_losing_the_incidents_feature_does_not_suppress_notifications_of_earlier_comments(scene: Scene) -> None:
     ana = a_person(scene, subscribed=True)
     scene.post_comment()
     execute(scene, update(organizations).values(features=[]))
@@ -292,7 +292,7 @@ def test_losing_the_feature_does_not_suppress_notifications_of_earlier_comments(
 @pytest.mark.parametrize(
     "event", [IncidentOpened(projects=("p1",)), Seen(user=1), Subscribed(user=1), Unsubscribed(user=1)]
 )
-def test_openings_views_and_subscriptions_notify_nobody(scene: Scene, event: Event) -> None:
+def test_opening_viewing_or_subscribing_to_an_incident_notifies_nobody(scene: Scene, event: Event) -> None:
     a_person(scene, subscribed=True)
     with scene.engine.begin() as connection:
         an_event(connection, scene.incident, event, by=scene.author)

@@ -40,7 +40,7 @@ def test_a_team_of_ten_thousand_is_planned_with_one_insert(scene: Scene) -> None
     assert scene.rows("SELECT count(*), count(DISTINCT user_id) FROM notifications") == [(TEAM, TEAM)]
 
 
-def test_the_number_of_queries_does_not_grow_with_the_batch(scene: Scene) -> None:
+def test_the_number_of_queries_does_not_grow_with_the_batch_size(scene: Scene) -> None:
     post_comments(scene, 1)
     with counted_statements(scene) as for_one:
         scene.notifier().plan_batch()

@@ -56,7 +56,7 @@ def test_commands_behind_a_poisoned_one_wait_until_it_is_dead(harness: Harness, 
     assert harness.ledger_row(second)["attempts"] == 1
 
 
-def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_rest_is_applied(
+def test_a_command_that_kills_its_process_is_dead_after_five_attempts_and_the_others_are_applied(
     harness: Harness, acme: Acme
 ) -> None:
     ids = [harness.accept(a_comment_command(f"{number}"), **acme.by("mem")) for number in range(40)]

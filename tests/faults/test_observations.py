@@ -186,7 +186,7 @@ def assert_matches(model: RuleModel, watch: ObservedRule) -> None:
     assert sequences == list(range(1, len(sequences) + 1))
 
 
-def test_values_and_comments_on_one_incident_leave_no_gap_between_its_versions(
+def test_values_and_comments_leave_no_gaps_in_an_incidents_versions(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)
@@ -363,7 +363,7 @@ def test_a_command_that_touches_another_subject_is_applied_only_in_its_own_subje
     assert by_its_organization.id == comment
 
 
-def test_opening_an_incident_for_a_rule_waits_for_earlier_values_and_while_the_rule_is_locked(
+def test_opening_an_incident_for_a_rule_waits_for_earlier_values_and_for_the_rules_lock(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.accept(60)

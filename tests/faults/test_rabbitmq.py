@@ -52,7 +52,7 @@ def subscriber(declared: RabbitBroker) -> Subscriber:
 # --- topology ----------------------------------------------------------------------------------------------------
 
 
-def test_every_queue_is_replicated_and_bounded_and_dead_letters_at_least_once(declared: RabbitBroker) -> None:
+def test_every_queue_is_replicated_and_bounded_with_at_least_once_dead_lettering(declared: RabbitBroker) -> None:
     queues = {queue["name"]: queue["arguments"] for queue in declared.queues()}
     dead = queues.pop(DEAD_QUEUE)
 
@@ -82,7 +82,7 @@ def test_publishers_wait_for_confirms_with_a_timeout(rabbitmq: RabbitBroker) -> 
     assert (options["confirm_publish"], options["read_timeout"]) == (True, 5)
 
 
-def test_checking_the_topology_declares_nothing_and_finds_no_error_once_it_is_declared(rabbitmq: RabbitBroker) -> None:
+def test_checking_the_topology_declares_nothing_and_succeeds_after_a_declaration(rabbitmq: RabbitBroker) -> None:
     with rabbitmq.connection() as connection:
         [missing] = topology_errors(connection)
         found_after = rabbitmq.queues()

@@ -149,7 +149,7 @@ def test_a_dead_letter_names_its_original_queue_and_is_logged(broker: RabbitBrok
     assert "transport.parked" in worker.log
 
 
-def test_a_call_in_a_callbacks_header_is_not_run(broker: RabbitBroker, worker: HintWorker) -> None:
+def test_a_task_call_in_the_callbacks_header_is_not_executed(broker: RabbitBroker, worker: HintWorker) -> None:
     forged = a_hint("org:1")
     forged.properties["application_headers"]["callbacks"] = [FORGED_CALL]
     publish(broker, forged, a_hint("org:2"))

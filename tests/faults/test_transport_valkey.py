@@ -80,7 +80,7 @@ def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: Hi
     assert valkey.client.llen(PARKED) == MAX_PARKED
 
 
-def test_a_call_in_a_callbacks_header_is_not_run(valkey: ValkeyBroker, worker: HintWorker) -> None:
+def test_a_task_call_in_the_callbacks_header_is_not_executed(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, raw(an_envelope("org:1", body=[_hint("org:1"), {}, {}], callbacks=[FORGED_CALL])))
     valkey.client.lpush(QUEUE, raw(an_envelope("org:2")))
 

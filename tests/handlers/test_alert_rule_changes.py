@@ -160,7 +160,7 @@ def test_an_update_keeps_triggers_and_actions_with_an_id_and_replaces_the_others
     assert int(second["id"]) > int(kept["id"])
 
 
-def test_a_trigger_without_actions_in_an_update_keeps_its_actions(harness: Harness, acme: Acme) -> None:
+def test_a_trigger_updated_without_an_actions_field_keeps_its_actions(harness: Harness, acme: Acme) -> None:
     _, made = harness.execute(create_rule(triggers=triggers_with_action()), **acme.by("mem"))
     [trigger] = made["triggers"]
 
@@ -319,7 +319,7 @@ def test_a_deleted_rule_is_404(harness: Harness, acme: Acme, build_command: Any)
     assert harness.execute(build_command(rule), **acme.by("mem")) == (404, NOT_FOUND)
 
 
-def test_without_the_feature_rules_can_only_be_deleted(harness: Harness, acme: Acme) -> None:
+def test_without_the_incidents_feature_rules_can_only_be_deleted(harness: Harness, acme: Acme) -> None:
     rule = a_rule(harness, acme, organization="plain", project="n1")
     mem = acme.by("mem", organization="plain")
 

@@ -27,7 +27,7 @@ from tests.rule_bodies import CRITICAL
 
 
 @pytest.mark.parametrize("build_command", [update_rule, delete_rule])
-def test_an_inaccessible_rule_is_403_and_a_foreign_rule_is_404(
+def test_an_inaccessible_rule_is_403_and_another_organizations_rule_is_404(
     harness: Harness, acme: Acme, build_command: Any
 ) -> None:
     rule = a_rule(harness, acme, organization="closed", project="c1")
@@ -50,7 +50,7 @@ def test_access_to_one_of_a_rules_projects_is_enough_to_delete_it(harness: Harne
 
 
 @pytest.mark.parametrize("build_command", [update_rule, delete_rule])
-def test_a_project_endpoint_finds_only_its_projects_rules(harness: Harness, acme: Acme, build_command: Any) -> None:
+def test_a_project_endpoint_finds_only_rules_of_that_project(harness: Harness, acme: Acme, build_command: Any) -> None:
     rule = a_rule(harness, acme)
     elsewhere = a_rule(harness, acme, organization="closed", project="c1")
 

@@ -90,7 +90,7 @@ def test_repeated_alerts_change_nothing(harness: Harness, acme: Acme) -> None:
     assert (alert_incidents(harness), harness.row_counts()) == (before, counts)
 
 
-def test_another_severity_changes_the_status_without_an_author(harness: Harness, acme: Acme) -> None:
+def test_a_changed_severity_is_recorded_as_a_status_change_without_an_author(harness: Harness, acme: Acme) -> None:
     harness.execute(firing("warning"), **acme.by_service())
 
     worse, body = harness.execute(firing("critical"), **acme.by_service())
@@ -101,7 +101,7 @@ def test_another_severity_changes_the_status_without_an_author(harness: Harness,
     assert recorded_activities(harness)[2:] == [(2, "20", "10", None), (2, "1", "20", None)]
 
 
-def test_resolved_alerts_close_the_incident_without_an_author(harness: Harness, acme: Acme) -> None:
+def test_resolved_alerts_close_the_incident_and_the_change_has_no_author(harness: Harness, acme: Acme) -> None:
     harness.execute(firing(), **acme.by_service())
 
     id_ = harness.accept(resolved(), **acme.by_service())

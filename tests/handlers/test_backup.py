@@ -120,7 +120,7 @@ def test_a_backup_is_a_consistent_snapshot(harness: Harness, acme: Acme, elsewhe
     assert all_rows(elsewhere) == before
 
 
-def test_only_its_owner_can_read_a_backup(harness: Harness, tmp_path: Path) -> None:
+def test_a_backup_can_be_read_only_by_its_owner(harness: Harness, tmp_path: Path) -> None:
     write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
 
     assert stat.S_IMODE((tmp_path / "all.backup").stat().st_mode) == 0o600
@@ -191,7 +191,9 @@ def test_a_truncated_backup_changes_nothing(harness: Harness, acme: Acme, tmp_pa
     assert all_rows(harness.engine) == before
 
 
-def test_a_backup_of_a_newer_release_is_refused_with_its_version(harness: Harness, acme: Acme, tmp_path: Path) -> None:
+def test_a_backup_from_a_newer_release_is_refused_and_the_error_names_that_release(
+    harness: Harness, acme: Acme, tmp_path: Path
+) -> None:
     write_backup(harness.engine, tmp_path / "all.backup", on_progress=ignore_progress)
     before = all_rows(harness.engine)
 
@@ -205,7 +207,7 @@ def test_a_backup_of_a_newer_release_is_refused_with_its_version(harness: Harnes
     assert all_rows(harness.engine) == before
 
 
-def test_a_database_of_a_newer_release_is_not_overwritten(harness: Harness, acme: Acme) -> None:
+def test_a_database_from_a_newer_release_is_not_overwritten(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
 
@@ -213,7 +215,7 @@ def test_a_database_of_a_newer_release_is_not_overwritten(harness: Harness, acme
         count_rows_to_replace(harness.engine)
 
 
-def test_a_backup_of_an_older_schema_is_restored_and_migrated(
+def test_a_backup_with_an_older_schema_is_restored_and_migrated(
     elsewhere: Engine, harness: Harness, tmp_path: Path
 ) -> None:
     with elsewhere.begin() as connection:

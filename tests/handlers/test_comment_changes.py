@@ -156,7 +156,7 @@ def test_a_comment_of_another_incident_is_404(harness: Harness, acme: Acme, buil
 
 
 @EDIT_AND_DELETE
-def test_a_stale_version_of_the_comment_is_412(harness: Harness, acme: Acme, build_command: Any) -> None:
+def test_a_stale_comment_version_is_412(harness: Harness, acme: Acme, build_command: Any) -> None:
     id_ = post(harness, acme)
     harness.execute(edit(id_), **acme.by("mem"))
 

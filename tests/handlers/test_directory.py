@@ -98,7 +98,7 @@ def test_importing_the_same_document_again_changes_nothing(populated: Connection
     assert summary == {section: counts(unchanged=len(rows)) for section, rows in DOCUMENT.items()}
 
 
-def test_an_export_can_be_imported_again_and_elsewhere_with_the_same_ids(populated: Connection) -> None:
+def test_an_export_can_be_imported_into_the_same_or_an_empty_database_with_the_same_ids(populated: Connection) -> None:
     document = json.loads(json.dumps(export_directory(populated)))
 
     again = import_directory(populated, document)
@@ -110,7 +110,7 @@ def test_an_export_can_be_imported_again_and_elsewhere_with_the_same_ids(populat
     assert export_directory(populated) == document
 
 
-def test_an_export_has_no_tokens(populated: Connection) -> None:
+def test_an_export_contains_no_tokens(populated: Connection) -> None:
     assert "tokens" not in export_directory(populated)
 
 
@@ -170,7 +170,7 @@ def test_users_projects_and_teams_can_be_deactivated(populated: Connection) -> N
     assert exported(populated, "teams", slug="t1")["status"] == "inactive"
 
 
-def test_a_null_role_removes_a_member_and_ignores_non_members(populated: Connection) -> None:
+def test_a_null_role_removes_a_member_and_does_not_affect_a_non_member(populated: Connection) -> None:
     removal = {
         "members": [
             {"organization": "acme", "user": "mem", "role": None},

@@ -97,7 +97,7 @@ def test_closing_a_closed_incident_changes_nothing(harness: Harness, acme: Acme)
     assert (the_incident(harness, acme), harness.row_counts()) == (before, counts)
 
 
-def test_two_closings_in_one_batch_are_recorded_once(harness: Harness, acme: Acme) -> None:
+def test_closing_an_incident_twice_in_one_batch_is_recorded_once(harness: Harness, acme: Acme) -> None:
     ids = [harness.accept(set_status(), **acme.by(name)) for name in ("mem", "ana")]
 
     harness.apply()
@@ -228,7 +228,7 @@ def test_closing_is_dated_no_earlier_than_the_last_activity(harness: Harness, ac
     assert change.date_added.year == 2030
 
 
-def test_an_opening_with_a_dedup_key_waits_for_an_earlier_closing(harness: Harness, acme: Acme) -> None:
+def test_opening_an_incident_with_a_dedup_key_waits_for_an_earlier_close(harness: Harness, acme: Acme) -> None:
     harness.execute(open_incident("disk"), **acme.by_service())
     organization = acme.organizations["acme"]
     closing = harness.accept(set_status(incident="2"), **acme.by("mem"))
@@ -244,7 +244,9 @@ def test_an_opening_with_a_dedup_key_waits_for_an_earlier_closing(harness: Harne
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in (closing, opening)] == [200, 201]
 
 
-def test_a_closing_waits_for_an_earlier_opening_with_the_dedup_key(harness: Harness, acme: Acme) -> None:
+def test_closing_an_incident_waits_for_an_earlier_command_to_open_it_with_the_dedup_key(
+    harness: Harness, acme: Acme
+) -> None:
     harness.execute(open_incident("disk"), **acme.by_service())
     organization = acme.organizations["acme"]
     opening = harness.accept(open_incident("disk"), **acme.by_service())

@@ -66,7 +66,7 @@ def test_an_open_incident_with_the_same_dedup_key_is_returned_instead_of_a_new_o
         ({"alertRule": 5}, {"alertRule": ["Invalid alert rule"]}),
     ],
 )
-def test_an_opening_that_refers_to_something_missing_is_refused(
+def test_opening_an_incident_that_refers_to_something_missing_is_refused(
     harness: Harness, acme: Acme, fields: dict[str, object], errors: object
 ) -> None:
     before = harness.row_counts()
@@ -96,14 +96,16 @@ def test_an_organizations_incidents_are_numbered_from_1(harness: Harness, acme: 
     assert [harness.ledger_row(id_)["outcome_body"]["identifier"] for id_ in ids] == ["1", "2", "3"]
 
 
-def test_an_opened_incident_is_of_type_detected(harness: Harness, acme: Acme) -> None:
+def test_a_new_incident_has_the_type_detected(harness: Harness, acme: Acme) -> None:
     _, body = harness.execute(opening(), **acme.by_service())
 
     assert (body["status"], body["statusMethod"], body["type"], body["dateClosed"]) == (1, 3, 0, None)
     assert body["dateDetected"] == body["dateStarted"] == body["dateCreated"]
 
 
-def test_detection_is_dated_at_the_start_and_creation_at_acceptance(harness: Harness, acme: Acme) -> None:
+def test_the_detected_activity_has_the_start_date_and_the_created_activity_the_acceptance_date(
+    harness: Harness, acme: Acme
+) -> None:
     id_ = harness.accept(opening(dateStarted="2026-01-02T03:04:05Z"), **acme.by("own"))
     harness.apply()
 

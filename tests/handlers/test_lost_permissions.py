@@ -267,13 +267,13 @@ def test_every_command_has_a_sample_body(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", CATALOG)
-def test_every_command_is_affected_by_several_losses_of_permission(command: str) -> None:
+def test_every_command_is_tested_with_at_least_five_losses_of_permission(command: str) -> None:
     losses = {name for name, loss in LOSSES.items() if any(request[1] == command for request in affected_by(loss))}
 
     assert len(losses) > 4
 
 
-def test_every_command_is_applied_while_its_permission_holds(harness: Harness, acme: Acme) -> None:
+def test_every_command_is_applied_if_its_caller_keeps_the_permission(harness: Harness, acme: Acme) -> None:
     ids = accept(harness, acme, requests())
 
     harness.apply()

@@ -97,7 +97,7 @@ def test_a_close_by_an_observation_skips_targets_that_were_not_notified_before(r
     assert ("email", ANA, "resolve", 2) not in rule.deliveries()
 
 
-def test_an_incident_set_to_critical_by_hand_resolves_as_a_warning(
+def test_an_incident_manually_set_to_critical_notifies_only_warning_targets_when_it_resolves(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
     rule.observe(60)
@@ -136,7 +136,7 @@ def test_after_a_manual_close_the_next_incident_opens_only_after_the_cooldown(
     assert [row.identifier for row in rule.incidents()] == [2, 3]
 
 
-def test_observations_continue_a_reopened_incident(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
+def test_observations_update_a_reopened_incident(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
     rule.observe(60, at=NOON)
     [incident] = rule.incidents()
     harness.execute(set_status(incident.identifier), **acme.by("ben"))
@@ -164,7 +164,7 @@ def test_observations_leave_incidents_of_an_earlier_generation_unchanged(harness
 # --- incidents opened for a rule -------------------------------------------------------------------------------
 
 
-def test_observations_continue_an_incident_opened_for_the_rule(
+def test_observations_update_an_incident_opened_manually_for_the_rule(
     harness: Harness, acme: Acme, rule: ObservedRule
 ) -> None:
     opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"], "alertRule": rule.rule_id})

@@ -273,7 +273,9 @@ def test_an_observation_of_an_inactive_project_is_refused(harness: Harness, rule
     assert rule.observe(120)[0] == 403
 
 
-def test_a_deleted_rule_and_a_foreign_rule_are_404(harness: Harness, acme: Acme, rule: ObservedRule) -> None:
+def test_a_deleted_rule_and_another_organizations_rule_are_404(
+    harness: Harness, acme: Acme, rule: ObservedRule
+) -> None:
     abroad, _ = harness.execute(rule.observation(120), **acme.by("mem", organization="closed"))
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alert_rules SET status = 4")
@@ -303,7 +305,7 @@ def test_sending_a_value_requires_permission_to_create_rules_and_access_to_the_p
     assert (of_a_member_who_may_not_write, without_the_project) == (403, 403)
 
 
-def test_without_the_feature_observing_is_404(harness: Harness, rule: ObservedRule) -> None:
+def test_without_the_incidents_feature_observing_a_value_is_404(harness: Harness, rule: ObservedRule) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 

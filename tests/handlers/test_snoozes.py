@@ -169,7 +169,9 @@ def test_an_inaccessible_rule_cannot_be_snoozed(harness: Harness, acme: Acme, co
 
 
 @pytest.mark.parametrize("command", [snooze, unsnooze])
-def test_snoozing_requires_the_feature_and_a_project_scope(harness: Harness, acme: Acme, command: Any) -> None:
+def test_snoozing_requires_the_incidents_feature_and_a_project_scope(
+    harness: Harness, acme: Acme, command: Any
+) -> None:
     rule = a_rule(harness, acme, organization="plain", project="n1")
     without = harness.execute(command(rule), **acme.by("mem", organization="plain"))
     here = a_rule(harness, acme)

@@ -146,7 +146,7 @@ def test_marking_as_seen_again_updates_the_time(harness: Harness, acme: Acme) ->
     assert seen(harness)[11] > first
 
 
-def test_someone_on_no_team_of_the_incident_is_not_recorded_as_having_seen_it(harness: Harness, acme: Acme) -> None:
+def test_someone_on_none_of_the_incidents_teams_is_not_recorded_as_having_seen_it(harness: Harness, acme: Acme) -> None:
     assert harness.execute(SEEN, **acme.by("own")) == (201, {})
     assert seen(harness) == {}
     assert types(harness) == []

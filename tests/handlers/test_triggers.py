@@ -100,7 +100,9 @@ def test_a_trigger_is_added(harness: Harness, acme: Acme) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"alertThreshold": 70}, {"label": "fatal"}, {"actions": []}, {}])
-def test_updating_a_trigger_keeps_absent_fields(harness: Harness, acme: Acme, fields: dict[str, JSON]) -> None:
+def test_updating_a_trigger_leaves_omitted_fields_unchanged(
+    harness: Harness, acme: Acme, fields: dict[str, JSON]
+) -> None:
     rule, trigger, _ = a_rule_with_action(harness, acme)
     before = rule_row(harness, rule).definition["triggers"][0]
 
@@ -273,7 +275,7 @@ def test_an_invalid_action_target_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_rule_trigger_and_action_must_belong_together(harness: Harness, acme: Acme, index: int) -> None:
+def test_the_rule_the_trigger_and_the_action_must_belong_together(harness: Harness, acme: Acme, index: int) -> None:
     rule, trigger, action = a_rule_with_action(harness, acme)
     other_rule, other_trigger, other_action = a_rule_with_action(harness, acme)
     named = one_command_of_each(rule, trigger, action)[index]
@@ -290,7 +292,9 @@ def test_rule_trigger_and_action_must_belong_together(harness: Harness, acme: Ac
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_an_inaccessible_trigger_is_403_and_without_the_feature_404(harness: Harness, acme: Acme, index: int) -> None:
+def test_an_inaccessible_trigger_returns_403_or_404_if_the_feature_is_disabled(
+    harness: Harness, acme: Acme, index: int
+) -> None:
     trigger = Trigger(id=7, label="critical", threshold=100.0, date_added=NOW)
     closed = a_rule(harness, acme, organization="closed", project="c1", triggers=[trigger])
     plain = a_rule(harness, acme, organization="plain", project="n1", triggers=[trigger])

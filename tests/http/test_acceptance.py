@@ -105,7 +105,7 @@ def test_a_command_can_be_waited_for_later(gateway: Gateway, worker: Worker) -> 
     assert responses[0].headers["preference-applied"] == "wait=20"
 
 
-def test_only_its_caller_and_operators_may_read_a_command(gateway: Gateway) -> None:
+def test_a_command_may_be_read_only_by_its_caller_and_by_operators(gateway: Gateway) -> None:
     location = gateway.post(COMMENTS, A_COMMENT, Prefer="respond-async").headers["location"]
 
     seen = {by: gateway.get(location, by=by).status_code for by in ("dev-mem", "dev-mem-read", "dev-own", "dev-ops")}
@@ -132,7 +132,7 @@ def test_a_service_that_acts_as_itself_can_open_incidents(gateway: Gateway, busy
     assert (response.status_code, response.json()["title"]) == (201, "Slow")
 
 
-def test_a_dead_command_is_an_internal_error_with_its_command_id(gateway: Gateway, ledger: Engine) -> None:
+def test_a_dead_command_returns_an_internal_error_with_the_command_id(gateway: Gateway, ledger: Engine) -> None:
     responses: list[httpx.Response] = []
     waiting = threading.Thread(target=lambda: responses.append(gateway.post(COMMENTS, A_COMMENT)))
     waiting.start()

@@ -73,7 +73,7 @@ def test_the_user_tag_in_an_aggregate_is_returned_by_its_short_name(gateway: Gat
     assert create_rule(gateway, aggregate="count_unique(tags[sentry:user])")["aggregate"] == "count_unique(user)"
 
 
-def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_as_body(
+def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_as_the_body(
     gateway: Gateway, busy_worker: Worker
 ) -> None:
     triggers = [CRITICAL | {"actions": [an_action(targetType="user", targetIdentifier=14)]}]
@@ -86,7 +86,7 @@ def test_a_rule_with_an_unknown_target_is_refused_by_the_worker_with_a_list_as_b
     assert problem["errors"] == [{"pointer": "#", "detail": "User does not belong to this organization"}]
 
 
-def test_the_project_in_the_path_overrides_that_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
+def test_the_project_in_the_path_overrides_the_one_in_the_body(gateway: Gateway, busy_worker: Worker) -> None:
     response = gateway.post(PROJECT_RULES, RULE | {"projects": ["p2"], "inProject": "p2", "in_project": "p2"})
 
     assert (response.status_code, response.json()["projects"]) == (201, ["p1"])

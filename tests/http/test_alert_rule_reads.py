@@ -56,7 +56,7 @@ def test_the_rule_list_is_paginated(gateway: Gateway, ledger: Engine, acme: Acme
     assert {each.headers["x-sentry-alert-rule-hits"] for each in (first, second)} == {"27"}
 
 
-def test_the_rule_list_covers_the_callers_teams_or_the_named_projects(
+def test_the_rule_list_contains_rules_of_the_callers_teams_projects_or_of_the_named_projects(
     gateway: Gateway, ledger: Engine, acme: Acme
 ) -> None:
     one, two = insert_rule(ledger, acme), insert_rule(ledger, acme, "p2")

@@ -126,7 +126,7 @@ def test_leading_zeros_in_a_rule_id_are_ignored(gateway: Gateway, ledger: Engine
     assert gateway.get(f"{RULES}00{rule}/").json()["id"] == str(rule)
 
 
-def test_every_endpoint_requires_scope_feature_rule_and_project(
+def test_every_endpoint_checks_scope_feature_rule_and_project(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     here = insert_rule(ledger, acme)
@@ -158,7 +158,7 @@ def test_every_endpoint_requires_scope_feature_rule_and_project(
 
 
 @pytest.mark.parametrize("root", ["/api/0/organizations/plain", "/api/0/projects/plain/n1"])
-def test_without_the_feature_a_rule_can_be_deleted_through_either_endpoint(
+def test_without_the_incidents_feature_a_rule_can_be_deleted_through_either_endpoint(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme, root: str
 ) -> None:
     rule = insert_rule(ledger, acme, "n1", organization="plain")
@@ -284,7 +284,7 @@ def test_a_bulk_item_requires_the_scopes_of_its_own_endpoint(gateway: Gateway, l
     assert responses == [202, 403]
 
 
-def test_without_the_feature_only_deletions_are_accepted_in_bulk(
+def test_without_the_incidents_feature_only_deletions_are_accepted_in_bulk(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     rule = insert_rule(ledger, acme, "n1", organization="plain")

@@ -46,7 +46,7 @@ def outcome(gateway: Gateway, body: Any, **headers: str) -> tuple[str, int, Any]
     return command["status"], command["outcome"]["status"], command["outcome"]["body"]
 
 
-def test_an_alert_group_is_acknowledged_once_it_is_in_the_ledger(gateway: Gateway) -> None:
+def test_an_alert_group_is_acknowledged_as_soon_as_it_is_in_the_ledger(gateway: Gateway) -> None:
     response = gateway.post(ALERTS, payload(), by="dev-bot")
 
     [command] = response.json()["commands"]
@@ -126,7 +126,7 @@ def test_alerts_without_a_known_project_are_accepted_and_then_rejected(
         ([payload()], {"non_field_errors": ["Invalid data. Expected a dictionary, but got list."]}),
     ],
 )
-def test_a_payload_that_alertmanager_never_sends_is_refused_field_by_field(
+def test_a_payload_that_alertmanager_never_sends_is_refused_with_the_invalid_fields(
     gateway: Gateway, ledger: Engine, body: Any, errors: Any
 ) -> None:
     response = gateway.post(ALERTS, body, by="dev-bot")
@@ -175,7 +175,7 @@ def test_the_bulk_endpoint_requires_the_same_permission(gateway: Gateway, busy_w
     assert by_a_program.json()["commands"][0]["outcome"]["status"] == 201
 
 
-def test_a_missing_token_is_401_and_a_missing_feature_404(gateway: Gateway, ledger: Engine) -> None:
+def test_a_missing_token_is_401_and_a_missing_feature_is_404(gateway: Gateway, ledger: Engine) -> None:
     without_token = gateway.post(ALERTS, payload(), by=None)
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}' WHERE slug = 'acme'")

@@ -29,7 +29,7 @@ class FakeLedger:
             await asyncio.sleep(0)
 
 
-def test_a_first_request_runs_at_once_and_later_ones_are_batched() -> None:
+def test_the_first_request_runs_at_once_and_later_ones_are_batched() -> None:
     async def scenario() -> None:
         ledger = FakeLedger()
         batcher = Batcher(ledger.run, max_size=10, timeout_seconds=5)

@@ -57,7 +57,7 @@ def test_people_who_cannot_read_the_incident_are_not_notified(gateway: Gateway, 
 
 
 @pytest.mark.parametrize("mentions", [["nobody"], [""], ["user:99"], ["ana", "out"], ["own"], ["team:22"], ["team:23"]])
-def test_invalid_mentions_are_refused_as_on_posting(
+def test_a_preview_refuses_the_same_invalid_mentions_as_a_post(
     gateway: Gateway, busy_worker: Worker, mentions: Iterable[str]
 ) -> None:
     query = "&".join(f"mentions={mention}" for mention in mentions)

@@ -295,7 +295,7 @@ def test_every_response_matches_the_openapi_document(unlimited_gateway: Gateway,
 @pytest.mark.timeout(600 * TIMES)
 @pytest.mark.usefixtures("busy_worker", "rules")
 @pytest.mark.parametrize("name", LIFE_CYCLES)
-def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
+def test_each_resources_life_cycle_can_be_followed_through_openapi_links(unlimited_gateway: Gateway, name: str) -> None:
     cycle = LIFE_CYCLES[name]
     document = unlimited_gateway.get("/openapi.json", by=None).json()
     use_existing_resources(document, CALLERS["member"])
@@ -327,7 +327,7 @@ def test_a_life_cycle_can_be_followed_along_openapi_links(unlimited_gateway: Gat
     assert findings.succeeded == cycle.operations
 
 
-def test_the_boundaries_of_each_operation_are_covered_by_one_caller(gateway: Gateway) -> None:
+def test_boundary_values_of_each_operation_are_tested_by_exactly_one_caller(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
     covered = [
         operation

@@ -41,7 +41,7 @@ def test_the_superuser_flag_grants_access_to_no_organization(gateway: Gateway, l
 
 
 @pytest.mark.parametrize("token", ["dev-key", "dev-bot"])
-def test_api_keys_and_services_read_only_active_projects_of_their_own_organization(
+def test_api_keys_and_services_can_read_active_projects_of_their_own_organization_only(
     gateway: Gateway, token: str
 ) -> None:
     statuses = {name: gateway.get(f"/api/0/organizations/{name}/incidents/1/", by=token).status_code
@@ -50,7 +50,7 @@ def test_api_keys_and_services_read_only_active_projects_of_their_own_organizati
     assert statuses == {"acme": 200, "closed": 403, "plain": 403, "nowhere": 404}
 
 
-def test_a_read_only_token_reads_but_cannot_write(gateway: Gateway) -> None:
+def test_a_read_only_token_can_read_but_not_write(gateway: Gateway) -> None:
     read = gateway.get(INCIDENT, by="dev-mem-read")
     written = gateway.post(COMMENTS, A_COMMENT, by="dev-mem-read")
 

@@ -14,7 +14,7 @@ def put(gateway: Gateway, document: object) -> httpx.Response:
         return client.put(DIRECTORY, json=document)
 
 
-def test_an_import_takes_effect_with_the_next_request(gateway: Gateway) -> None:
+def test_an_import_takes_effect_on_the_next_request(gateway: Gateway) -> None:
     document = {
         "members": [{"organization": "acme", "user": "out", "role": "member"}],
         "tokens": [{"token": "dev-out-2", "user": "out"}],

@@ -21,7 +21,7 @@ from tests.http.gateway_server import A_COMMENT, ACME, COMMANDS, COMMENTS, Gatew
 PROBLEM = "application/problem+json"
 
 
-def test_the_document_lists_exactly_the_endpoints_of_the_application(gateway: Gateway) -> None:
+def test_the_openapi_document_lists_exactly_the_endpoints_of_the_application(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     served = {route.path for route in gateway.app.routes if isinstance(route, Route)}
@@ -45,7 +45,7 @@ def test_the_document_is_valid_openapi_3_1(gateway: Gateway) -> None:
     assert len(named) == len(set(named)) == sum(len(endpoint.operations) for endpoint in ENDPOINTS)
 
 
-def test_a_stream_matches_the_document(gateway: Gateway) -> None:
+def test_an_event_stream_matches_the_openapi_document(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     with gateway.client() as client, client.stream("GET", f"{ACME}/events/") as response:
@@ -58,7 +58,7 @@ def test_a_stream_matches_the_document(gateway: Gateway) -> None:
     assert set(response.headers) == {"content-type", "date", "server", "transfer-encoding", *always}
 
 
-def test_every_reference_in_the_document_resolves(gateway: Gateway) -> None:
+def test_every_reference_in_the_openapi_document_resolves(gateway: Gateway) -> None:
     document = gateway.get("/openapi.json", by=None).json()
 
     def references(part: Any) -> Iterator[str]:

@@ -25,14 +25,14 @@ def test_an_etag_starts_with_the_version_and_changes_with_it(gateway: Gateway, b
     assert gateway.get(f"{ACME}/").headers["etag"].startswith('"0-')
 
 
-def test_the_same_incident_differs_between_readers(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_incident_shows_each_reader_their_own_subscription(gateway: Gateway, busy_worker: Worker) -> None:
     gateway.post(COMMENTS, {"comment": "now I am subscribed"})
 
     assert gateway.get(f"{ACME}/incidents/1/").json()["isSubscribed"] is True
     assert gateway.get(f"{ACME}/incidents/1/", by="dev-ana").json()["isSubscribed"] is False
 
 
-def test_head_is_get_without_a_body(gateway: Gateway) -> None:
+def test_head_returns_the_headers_of_get_without_a_body(gateway: Gateway) -> None:
     with gateway.client() as client:
         response = client.head(f"{ACME}/incidents/1/")
 

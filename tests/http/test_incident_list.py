@@ -45,7 +45,7 @@ def test_callers_without_a_team_get_an_empty_list_unless_they_name_projects(gate
         assert titles(gateway, f"?project={acme.projects['acme', 'p1']}", by=caller) == ["first"]
 
 
-def test_a_service_lists_every_active_project_or_those_of_the_person_it_acts_for(
+def test_a_service_sees_all_active_projects_or_those_of_the_person_it_acts_for(
     gateway: Gateway, opened: OpenIncident
 ) -> None:
     opened("second", "p2")
@@ -136,7 +136,7 @@ def test_the_list_reflects_a_status_change(gateway: Gateway, acme: Acme, ledger:
     assert titles(gateway, "?status=closed") == ["first"]
 
 
-def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: OpenIncident) -> None:
+def test_the_start_parameter_excludes_incidents_closed_before_that_date(gateway: Gateway, opened: OpenIncident) -> None:
     opened("long gone", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=61))
     opened("just in", minutes=-100, status=CLOSED, date_closed=NOW - timedelta(minutes=60))
     opened("old and open", minutes=-200)
@@ -150,7 +150,7 @@ def test_start_excludes_incidents_closed_before_it(gateway: Gateway, opened: Ope
     assert titles(gateway, f"?start={start}&title=JUST") == ["just in"]
 
 
-def test_end_excludes_incidents_started_after_it(gateway: Gateway, opened: OpenIncident) -> None:
+def test_the_end_parameter_excludes_incidents_started_after_that_date(gateway: Gateway, opened: OpenIncident) -> None:
     opened("later", minutes=1)
 
     assert titles(gateway, f"?end={iso(NOW)}") == ["first"]
@@ -328,7 +328,7 @@ def test_an_incident_opened_between_requests_does_not_shift_the_next_page(
     assert [incident["title"] for incident in second] == ["n1", "n0"]
 
 
-def test_the_list_of_many_projects_is_filtered_and_ordered_like_that_of_few(
+def test_a_list_for_many_projects_is_filtered_and_ordered_like_a_list_for_few(
     gateway: Gateway, opened: OpenIncident, acme: Acme, ledger: Engine
 ) -> None:
     with ledger.begin() as connection:
@@ -373,7 +373,7 @@ def test_invalid_pagination_parameters_are_refused(gateway: Gateway, query: str,
 # --- permissions -------------------------------------------------------------------------------------------------
 
 
-def test_the_feature_is_checked_before_the_projects(gateway: Gateway, acme: Acme) -> None:
+def test_the_incidents_feature_is_checked_before_the_projects(gateway: Gateway, acme: Acme) -> None:
     assert gateway.get("/api/0/organizations/plain/incidents/?project=x").status_code == 404
     assert gateway.get(f"{LIST}?project=x", by="dev-out").status_code == 403
 

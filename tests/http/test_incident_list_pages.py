@@ -155,7 +155,7 @@ RULE_FILTERS: Final[st.SearchStrategy[dict[str, Any]]] = st.one_of(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("many", [False, True], ids=["merged projects", "filtered projects"])
-def test_paging_in_either_direction_returns_each_row_of_a_plain_filter_once(
+def test_paging_in_either_direction_returns_each_matching_row_once(
     dataset: SeededOrganization, monkeypatch: pytest.MonkeyPatch, many: bool
 ) -> None:
     # With small limits, a short list behaves like a long one, and few projects behave like many.

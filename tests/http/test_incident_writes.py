@@ -50,7 +50,9 @@ def test_put_closes_an_incident(gateway: Gateway, busy_worker: Worker, status: A
     assert response.json() == gateway.get(INCIDENT).json()
 
 
-def test_closing_twice_succeeds_twice_and_is_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_closing_an_incident_twice_succeeds_both_times_and_is_applied_once(
+    gateway: Gateway, busy_worker: Worker
+) -> None:
     first, second = (send(gateway, "PUT", INCIDENT, json=CLOSE) for _ in range(2))
 
     assert (first.status_code, second.status_code) == (200, 200)
@@ -191,7 +193,7 @@ def test_the_command_resource_of_a_deletion_has_status_204_and_a_null_body(
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_only_its_author_may_change_a_comment_and_others_get_404(
+def test_a_comment_may_be_changed_only_by_its_author_and_others_get_404(
     gateway: Gateway, busy_worker: Worker, method: str
 ) -> None:
     path = post_comment(gateway)
@@ -282,7 +284,7 @@ WRITES = [
         ("dev-mem", "acme", 99, 404),
     ],
 )
-def test_every_write_requires_scope_feature_incident_and_project(
+def test_every_write_checks_scope_feature_incident_and_project(
     gateway: Gateway, busy_worker: Worker, method: str, path: str, body: Any,
     by: str, organization: str, number: int, status: int,
 ) -> None:  # fmt: skip
@@ -328,7 +330,7 @@ def test_if_match_accepts_a_version_or_a_star(
 
 
 @pytest.mark.parametrize(("method", "status"), [("PUT", 200), ("DELETE", 204)])
-def test_if_match_changes_a_comment_only_if_its_version_is_current(
+def test_with_if_match_a_comment_is_changed_only_if_its_version_is_current(
     gateway: Gateway, busy_worker: Worker, method: str, status: int
 ) -> None:
     path = post_comment(gateway)
@@ -340,7 +342,7 @@ def test_if_match_changes_a_comment_only_if_its_version_is_current(
     assert (stale.status_code, fresh.status_code) == (412, status)
 
 
-def test_the_same_key_with_another_if_match_is_refused(gateway: Gateway, busy_worker: Worker) -> None:
+def test_an_idempotency_key_reused_with_another_if_match_is_refused(gateway: Gateway, busy_worker: Worker) -> None:
     first = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     again = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": '"1"', "Idempotency_Key": "k"})
     other = send(gateway, "PUT", INCIDENT, json=CLOSE, headers={"If_Match": "*", "Idempotency_Key": "k"})
@@ -350,7 +352,7 @@ def test_the_same_key_with_another_if_match_is_refused(gateway: Gateway, busy_wo
     assert again.json() == first.json()
 
 
-def test_concurrent_closings_are_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_concurrent_requests_to_close_an_incident_are_applied_once(gateway: Gateway, busy_worker: Worker) -> None:
     responses = gateway.concurrently(8, lambda: send(gateway, "PUT", INCIDENT, json={"status": 2, "comment": "Done"}))
 
     assert [(response.status_code, response.json()["status"]) for response in responses] == [(200, 2)] * 8

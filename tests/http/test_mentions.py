@@ -41,7 +41,7 @@ def test_each_kind_of_invalid_mention_has_its_own_message(gateway: Gateway, busy
 
 
 @pytest.mark.parametrize("mentions", [[], [12], ["12"], ["user:12", "ana", 12, "ANA@X.test"], ["team:21", "team:21"]])
-def test_mentions_may_use_any_accepted_form_and_may_repeat(
+def test_mentions_may_use_any_accepted_form_and_may_be_repeated(
     gateway: Gateway, busy_worker: Worker, mentions: list[Any]
 ) -> None:
     response = gateway.post(COMMENTS, {"comment": "Help", "mentions": mentions})

@@ -28,7 +28,7 @@ def test_metrics_report_the_canary_of_each_queue(gateway: Gateway, ledger: Engin
     assert ("way", "bulk") not in figures
 
 
-def test_metrics_that_cannot_be_read_are_left_out_and_the_others_remain(gateway: Gateway, ledger: Engine) -> None:
+def test_metrics_that_cannot_be_read_are_omitted_and_the_others_remain(gateway: Gateway, ledger: Engine) -> None:
     with ledger.begin() as connection:
         insert_due_canaries(connection, every_seconds=30)
     assert canary_figures(gateway)

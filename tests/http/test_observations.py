@@ -75,7 +75,7 @@ def test_an_ignored_value_returns_200_with_its_reason(gateway: Gateway, rule: in
     ("value", "measured"),
     [(None, None), (60.5, 60.5), (60, 60), ("\x1f6e1\u2003", 60), ("-.5", -0.5), (0, 0), (1e308, 1e308)],
 )
-def test_a_value_is_any_number_or_null(
+def test_a_value_may_be_any_number_or_null(
     gateway: Gateway, rule: int, busy_worker: Worker, value: Any, measured: float | None
 ) -> None:
     response = gateway.post(observations_of(rule), an_observation(value), by="dev-bot")
@@ -125,7 +125,7 @@ def test_the_error_for_an_empty_body_names_every_missing_field(gateway: Gateway,
 @pytest.mark.parametrize(
     "spelled", ["2026-11-23T12:00:00Z", "2026-11-23T13:00:00+01:00", "2026-11-23 12:00", "20261123T12"]
 )
-def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
+def test_a_timestamp_is_in_iso_8601_format_and_its_time_zone_defaults_to_utc(
     gateway: Gateway, rule: int, busy_worker: Worker, spelled: str
 ) -> None:
     gateway.post(observations_of(rule), an_observation(timestamp=spelled))
@@ -133,7 +133,9 @@ def test_a_timestamp_is_iso_8601_and_defaults_to_utc(
     assert [listed_value["timestamp"] for listed_value in gateway.get(observations_of(rule)).json()] == [NOON]
 
 
-def test_a_project_outside_the_rule_is_refused_by_the_worker(gateway: Gateway, rule: int, busy_worker: Worker) -> None:
+def test_a_project_that_the_rule_does_not_include_is_refused_by_the_worker(
+    gateway: Gateway, rule: int, busy_worker: Worker
+) -> None:
     for project in ("p2", "nowhere"):
         response = gateway.post(observations_of(rule), an_observation(project=project), by="dev-bot")
         assert (response.status_code, response.json()) == (400, {"project": ["Invalid project"]})
@@ -207,7 +209,7 @@ def test_an_inaccessible_rule_is_403_whatever_the_body(
     assert gateway.get(observations_of(of_p2)).status_code == 403
 
 
-def test_without_the_feature_observations_are_404(gateway: Gateway, ledger: Engine, rule: int) -> None:
+def test_without_the_incidents_feature_observations_are_404(gateway: Gateway, ledger: Engine, rule: int) -> None:
     with ledger.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET features = '{}'")
 

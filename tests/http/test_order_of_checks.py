@@ -203,7 +203,7 @@ def test_requests_from_the_gateways_own_origin_are_allowed(gateway: Gateway) -> 
     assert "Command-Id" in response.headers["access-control-expose-headers"]
 
 
-def test_a_missing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:
+def test_a_path_without_a_trailing_slash_is_redirected_with_method_and_query(gateway: Gateway) -> None:
     response = gateway.get(f"{ACME}/members?query=an")
 
     assert response.status_code == 307

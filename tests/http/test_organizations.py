@@ -35,6 +35,6 @@ def test_the_project_list_contains_only_projects_the_caller_can_access(gateway: 
     assert [each["slug"] for each in gateway.get(f"{ACME}/projects/?per_page=1", by="dev-bot").json()] == ["p1"]
 
 
-def test_organization_lists_need_no_feature(gateway: Gateway) -> None:
+def test_organization_lists_do_not_require_the_incidents_feature(gateway: Gateway) -> None:
     for name in ("", "members/", "teams/", "projects/", "notifications/", "notifications/count/"):
         assert gateway.get(f"/api/0/organizations/plain/{name}").status_code == 200

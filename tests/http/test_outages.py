@@ -110,7 +110,7 @@ def test_without_the_broker_commands_are_accepted_and_their_outcomes_returned(
     assert (ready.status_code, ready.json()["checks"]["broker"]["status"]) == (200, "degraded")
 
 
-def test_a_gateway_is_ready_on_a_newer_schema_but_not_without_one(gateway: Gateway, ledger: Engine) -> None:
+def test_a_gateway_is_ready_with_a_newer_schema_but_not_without_a_schema(gateway: Gateway, ledger: Engine) -> None:
     def at(revision: str) -> httpx.Response:
         with ledger.begin() as connection:
             connection.exec_driver_sql("UPDATE alembic_version SET version_num = %(to)s", {"to": revision})

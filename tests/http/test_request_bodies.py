@@ -248,7 +248,7 @@ def test_a_thousand_commands_keep_the_order_of_the_list(gateway: Gateway, worker
     assert [activity["comment"] for activity in page] == [str(number) for number in range(100)]
 
 
-def test_a_bulk_request_waits_only_on_request(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_bulk_request_waits_for_outcomes_only_if_asked_to(gateway: Gateway, busy_worker: Worker) -> None:
     items = {"commands": [an_item(), an_item(incident="77"), an_item(incident="dedup:none"), an_item(incident="a")]}
 
     at_once = gateway.post(COMMANDS, items)

@@ -44,7 +44,7 @@ def test_a_repeated_request_id_is_replaced(gateway: Gateway) -> None:
     assert UUID(response.headers["x-request-id"])
 
 
-def test_each_request_without_an_id_gets_its_own(gateway: Gateway) -> None:
+def test_each_request_without_an_id_gets_an_id_of_its_own(gateway: Gateway) -> None:
     ids = {gateway.get("/livez").headers["x-request-id"] for _ in range(3)}
 
     assert len(ids) == 3
@@ -91,7 +91,7 @@ def test_a_repeated_request_does_not_change_the_request_id_of_the_first(gateway:
     assert trace_of(ledger, first.headers["command-id"]) == ("first", None)
 
 
-def test_all_commands_of_a_bulk_request_share_its_id(gateway: Gateway, ledger: Engine) -> None:
+def test_all_commands_of_a_bulk_request_share_its_request_id(gateway: Gateway, ledger: Engine) -> None:
     items = [{"type": "comment.post", "incident": 1, "comment": text} for text in ("One", "Two")]
 
     accepted = gateway.post(f"{ACME}/commands/", {"commands": items}, X_Request_Id="bulk-1").json()["commands"]

@@ -36,7 +36,7 @@ def send_snooze(
     return send(gateway, method, path, by=by, **({} if body is None else {"json": body}))
 
 
-def test_a_rule_is_snoozed_once_and_unsnoozed_once(gateway: Gateway, busy_worker: Worker) -> None:
+def test_a_rule_can_be_neither_snoozed_twice_nor_unsnoozed_twice(gateway: Gateway, busy_worker: Worker) -> None:
     path = f"{PROJECT_RULES}{create_rule(gateway)['id']}/snooze/"
 
     first, second = (

@@ -259,7 +259,9 @@ def test_an_api_key_receives_incident_events(gateway: Gateway, ledger: Engine, i
         key.wait_for(record_event(ledger, incident))
 
 
-def test_without_the_feature_no_incident_events_are_streamed(gateway: Gateway, ledger: Engine, acme: Acme) -> None:
+def test_no_incident_events_are_streamed_without_the_incidents_feature(
+    gateway: Gateway, ledger: Engine, acme: Acme
+) -> None:
     plain = incident_of(ledger, acme.organizations["plain"])
     with listening(gateway, path="/api/0/organizations/plain/events/", Last_Event_ID="unknown") as mem:
         broadcaster_of(gateway).heartbeat_seconds = 0.05

@@ -169,7 +169,7 @@ def test_an_invalid_action_is_400_and_creates_no_command(gateway: Gateway, ledge
     assert accepted_count(ledger) == 0
 
 
-def test_every_endpoint_requires_feature_rule_project_trigger_and_action(
+def test_every_endpoint_checks_feature_rule_project_trigger_and_action(
     gateway: Gateway, busy_worker: Worker, ledger: Engine, acme: Acme
 ) -> None:
     here = every_request(*insert_rule_with_trigger(ledger, acme))

@@ -87,7 +87,7 @@ def snapshot(stack: Stack) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once_and_nothing_else(
+def test_a_restore_while_the_stack_runs_applies_only_the_commands_in_the_backup_and_each_once(
     folder: Path, broker: RabbitBroker | None
 ) -> None:
     with (
@@ -130,7 +130,7 @@ def test_a_restore_under_a_running_stack_applies_the_commands_of_the_backup_once
 
 
 @pytest.mark.slow
-def test_a_stopped_stack_restarts_with_its_data_and_its_backup_starts_elsewhere(folder: Path) -> None:
+def test_a_stopped_stack_restarts_with_its_data_and_its_backup_can_be_restored_elsewhere(folder: Path) -> None:
     with running_stack(folder / "data") as stack, stack.client() as mem:
         posted = post(mem, "before the stop").json()
         assert stack.program.stop(signal.SIGTERM) == 0

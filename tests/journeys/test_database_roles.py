@@ -74,7 +74,7 @@ def engine_of(url: str) -> Engine:
 
 
 @pytest.mark.slow
-def test_the_whole_path_of_a_comment_works_with_a_role_for_each_process(
+def test_a_comment_is_processed_end_to_end_with_a_database_role_for_each_process(
     urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     with database.engine.begin() as connection:
@@ -115,7 +115,7 @@ def _all_events_processed(engine: Engine) -> bool:
 
 
 @pytest.mark.slow
-def test_the_whole_life_of_an_alert_rule_works_with_a_role_for_each_process(
+def test_an_alert_rules_life_cycle_works_with_a_database_role_for_each_process(
     urls: dict[str, str], database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     with database.engine.begin() as connection:

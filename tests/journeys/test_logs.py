@@ -19,7 +19,7 @@ READY = {"gateway": "Uvicorn running", "worker": " ready.", "relay": "process.st
 
 
 @pytest.mark.parametrize("name", READY)
-def test_every_line_of_a_process_is_json_and_it_logs_its_start_and_its_end(
+def test_every_log_line_of_a_process_is_json_and_its_start_and_end_are_logged(
     name: str, database: Database, servers: EmbeddedServers, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"

@@ -83,7 +83,7 @@ def address(stack: Stack, name: str) -> str:
     return line.split()[1]
 
 
-def test_a_mail_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
+def test_an_email_sent_to_the_demo_can_be_read_back(stack: Stack) -> None:
     url = stack.state["environment"]["TOCSIN_SMTP_URL"]
     assert address(stack, "mail") == url
     message = EmailMessage()
@@ -165,7 +165,7 @@ def test_oversized_messages_are_refused_and_not_kept(catcher: Catcher) -> None:
         pytest.param(b"Content-Type: multipart/mixed\r\n\r\nhi", "", id="parts without a boundary"),
     ],
 )
-def test_a_malformed_mail_is_caught(catcher: Catcher, raw: bytes, text: str) -> None:
+def test_a_malformed_email_is_caught(catcher: Catcher, raw: bytes, text: str) -> None:
     catcher.send(raw, to="nobody@x.test")
 
     newest = catcher.client.get("/mails").json()[0]

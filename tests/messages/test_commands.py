@@ -27,7 +27,7 @@ def test_a_command_accepted_by_an_earlier_release_is_applied(world: World, sampl
 
 
 @pytest.mark.parametrize("sample", NEWEST.values(), ids=str)
-def test_the_newest_sample_of_a_command_equals_what_is_stored_today(sample: Sample) -> None:
+def test_the_newest_sample_of_each_command_matches_the_current_stored_format(sample: Sample) -> None:
     stored = CATALOG[sample.type].command_class.model_validate(sample.body).to_payload()
 
     assert json.loads(stored) == sample.body

@@ -34,7 +34,7 @@ def test_every_event_has_a_sample() -> None:
 
 
 @pytest.mark.parametrize("sample", STORED, ids=str)
-def test_an_event_of_an_earlier_release_is_planned(world: World, sample: Sample) -> None:
+def test_an_event_from_an_earlier_release_is_planned(world: World, sample: Sample) -> None:
     write(world, sample)
 
     [waiting] = unplanned(world)
@@ -45,7 +45,7 @@ def test_an_event_of_an_earlier_release_is_planned(world: World, sample: Sample)
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
-def test_the_client_reads_an_event_of_an_earlier_release(sample: Sample) -> None:
+def test_the_client_reads_an_event_from_an_earlier_release(sample: Sample) -> None:
     event = Event.from_json(sample.body)
 
     assert (event.id, event.type, event.subject) == (sample.body["id"], sample.type, sample.body["subject"])
@@ -54,7 +54,7 @@ def test_the_client_reads_an_event_of_an_earlier_release(sample: Sample) -> None
     assert event.data == sample.body["data"]
 
 
-def test_the_newest_samples_of_events_have_the_shape_published_today(world: World) -> None:
+def test_the_newest_sample_of_each_event_matches_the_currently_published_format(world: World) -> None:
     published = publish_every_event(world)
 
     assert set(published) == {sample.type for sample in STORED}

@@ -78,7 +78,7 @@ def test_no_cell_is_empty_and_no_fact_is_repeated_in_a_chapter() -> None:
         assert len(facts) == len(set(facts))
 
 
-def test_a_verdict_is_a_match_a_difference_with_its_reason_or_not_built() -> None:
+def test_every_verdict_has_one_of_the_three_defined_forms() -> None:
     assert [row.name for row in ROWS if not _VERDICT.fullmatch(row.verdict)] == []
 
 

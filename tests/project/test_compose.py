@@ -44,7 +44,7 @@ def schema_exit_code(file: Path) -> int:
     return subprocess.run(check, capture_output=True, check=False).returncode
 
 
-def test_the_file_matches_the_compose_schema(tmp_path: Path) -> None:
+def test_the_compose_file_matches_its_schema(tmp_path: Path) -> None:
     wrong = tmp_path / "docker-compose.yml"
     wrong.write_text(COMPOSE.read_text().replace("healthcheck:", "healthchek:"))
 

@@ -44,7 +44,7 @@ def first_cycle(imports: dict[str, set[str]]) -> list[str]:
     return []
 
 
-def test_no_package_has_an_import_cycle_parent_and_child_included() -> None:
+def test_no_package_has_an_import_cycle_even_between_parent_and_child() -> None:
     # Imports inside functions also count. Only a module name in a string does not.
     graph = grimp.build_graph(*PACKAGES, cache_dir=None)
 

@@ -65,21 +65,21 @@ def test_both_pages_quote_the_same_benchmark_run() -> None:
     assert report(README) == report(OPERATIONS)
 
 
-def test_the_readme_quotes_medians_of_the_run() -> None:
+def test_the_readme_figures_match_the_medians_of_the_recorded_run() -> None:
     figures = [*re.findall(_FIGURE, link(README)[1]), *_LATENCY.findall(section(README))]
 
     assert len(figures) >= 6
     assert misquoted(figures, medians(README)) == []
 
 
-def test_the_sizing_table_quotes_medians_of_the_run() -> None:
+def test_the_sizing_table_matches_the_medians_of_the_recorded_run() -> None:
     figures = [each for cell in _LAST_OF_TWO_CELLS.findall(section(OPERATIONS)) for each in re.findall(_FIGURE, cell)]
 
     assert len(figures) >= 6
     assert misquoted(figures, medians(OPERATIONS)) == []
 
 
-def test_the_cpu_table_quotes_medians_of_the_run() -> None:
+def test_the_cpu_table_matches_the_medians_of_the_recorded_run() -> None:
     rounds = [each["tocsin"] for each in json.loads(report(OPERATIONS).with_suffix(".json").read_text())["rounds"]]
     (commands,) = map(number, _CPU_COMMANDS.findall(section(OPERATIONS)))
     rows = _CPU_ROW.findall(section(OPERATIONS))

@@ -30,7 +30,7 @@ def documented_commands() -> list[str]:
 
 
 @pytest.mark.parametrize("line", documented_commands())
-def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
+def test_every_command_on_the_operations_page_exists_with_its_options(line: str) -> None:
     command, *words = shlex.split(line)[1:]
     subcommand = [word for word in words[:1] if re.fullmatch("[a-z]+", word) and command in {"commands", "directory"}]
     options = {word for word in words if word.startswith("--")}
@@ -42,7 +42,7 @@ def test_every_command_on_the_page_exists_with_its_options(line: str) -> None:
 
 
 @pytest.mark.parametrize("query", [each for block in fenced("sql") for each in block.split(";") if "SELECT" in each])
-def test_every_query_on_the_page_runs(database: Database, query: str) -> None:
+def test_every_query_on_the_operations_page_runs(database: Database, query: str) -> None:
     with database.engine.connect() as connection:
         assert connection.exec_driver_sql(query).one()[0] == 0
 

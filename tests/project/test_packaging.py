@@ -13,7 +13,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_other_distribution_claims_a_package_of_ours(package: str) -> None:
+def test_no_other_distribution_claims_one_of_our_package_names(package: str) -> None:
     owners = set(packages_distributions().get(package, ()))
 
     assert owners <= {"tocsin"}, f"`{package}` also comes from {owners - {'tocsin'}}: one of the two hides the other"

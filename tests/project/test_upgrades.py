@@ -80,7 +80,7 @@ def test_additive_statements_are_allowed(statements: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_the_previous_release_works_on_the_schema_of_this_one(tmp_path: Path) -> None:
+def test_the_previous_release_works_with_the_current_schema(tmp_path: Path) -> None:
     """Run some of the previous release's handler tests with its own code and the migrations added since then."""
     before = previous_release()
     if before is None:

@@ -76,7 +76,7 @@ def test_the_incident_starts_with_the_earliest_alert_still_firing(name: str, beg
     assert (None if starts_at is None else starts_at.isoformat()) == began
 
 
-def test_start_times_are_compared_across_time_zones_and_missing_ones_ignored() -> None:
+def test_start_times_are_compared_across_time_zones_and_missing_ones_are_ignored() -> None:
     starts = ("2026-01-02T12:00:00+02:00", "2026-01-02T11:00:00Z", None)
 
     command = parse_alert_group(group(*(alert() | {"startsAt": start} for start in starts)))

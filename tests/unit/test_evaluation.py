@@ -141,7 +141,7 @@ def test_a_trigger_needs_as_many_consecutive_hits_as_its_threshold_period(
     assert ObservedProject(a_definition(resolve_threshold=40, threshold_period=3)).observe_all(values) == expected
 
 
-def test_each_transition_reports_the_severity_that_results() -> None:
+def test_each_transition_reports_the_resulting_severity() -> None:
     project = ObservedProject(two_triggers())
 
     up, down = project.observe(120), project.observe(10)

@@ -68,7 +68,7 @@ def test_text_is_trimmed_and_numbers_become_text(field: str, value: JSON, kept: 
         ("\udfff", "Surrogate characters are not allowed: U+DFFF."),
     ],
 )
-def test_an_invalid_text_gets_one_error(field: str, value: JSON, text: str) -> None:
+def test_each_invalid_text_value_gets_one_error(field: str, value: JSON, text: str) -> None:
     assert errors_of(TEXTS[field], value) == [[text]]
 
 

@@ -227,7 +227,9 @@ ROLE_NAMES = ("member", "admin", "manager", "owner")
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 @pytest.mark.parametrize("options", [ALL_OPTIONS, ("alerts:write",), ("event:admin",), ()], ids=" ".join)
-def test_a_role_has_the_tabulated_scopes_and_options_restrict_only_members(role: str, options: tuple[str, ...]) -> None:
+def test_a_role_has_the_scopes_in_the_table_and_only_members_are_restricted_by_options(
+    role: str, options: tuple[str, ...]
+) -> None:
     organization = an_organization(options=options)
 
     scopes = policy.effective_scopes(a_person(role), organization)
@@ -324,7 +326,7 @@ def test_a_service_has_its_own_scopes_in_its_organization(endpoint: str, method:
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize(("endpoint", "method"), REQUESTS)
 @pytest.mark.parametrize("kind", [CallerKind.KEY, CallerKind.SERVICE, CallerKind.OPS])
-def test_foreign_keys_and_services_and_operators_have_no_access(
+def test_operators_and_the_keys_and_services_of_other_organizations_have_no_access(
     kind: CallerKind, endpoint: str, method: str, plan: str
 ) -> None:
     caller = Actor(
@@ -437,7 +439,7 @@ def test_only_people_and_services_that_act_for_them_are_authors(author: str) -> 
 
 
 @pytest.mark.parametrize("author", AUTHORS)
-def test_comment_details_require_an_author_and_refuse_api_keys_with_a_specific_message(author: str) -> None:
+def test_callers_that_cannot_be_authors_cannot_change_comments_and_api_keys_get_a_specific_message(author: str) -> None:
     actor, expected = AUTHORS[author]
     texts = {"a key": "Key doesn't have permission to delete Note"}
 
@@ -457,14 +459,16 @@ def test_only_services_that_act_as_themselves_and_the_system_may_use_service_com
 
 @pytest.mark.parametrize("status", IncidentStatus)
 @pytest.mark.parametrize("role", ["member", "admin", "manager", "owner", None])
-def test_statuses_other_than_closed_require_a_write_scope_of_the_role(role: str | None, status: IncidentStatus) -> None:
+def test_setting_a_status_other_than_closed_requires_a_role_with_a_write_scope(
+    role: str | None, status: IncidentStatus
+) -> None:
     outcome = outcome_of(policy.require_status_scope, a_person(role), an_organization(), status)
 
     assert outcome == ("passes" if status is IncidentStatus.CLOSED or role in ("admin", "manager", "owner") else "403")
 
 
 @pytest.mark.parametrize("scope", sorted(ALL_SCOPES))
-def test_statuses_other_than_closed_require_a_write_scope_of_the_token(scope: str) -> None:
+def test_setting_a_status_other_than_closed_requires_a_token_with_a_write_scope(scope: str) -> None:
     outcome = outcome_of(
         policy.require_status_scope, a_person("owner", scopes=[scope]), an_organization(), IncidentStatus.WARNING
     )

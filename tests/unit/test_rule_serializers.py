@@ -51,7 +51,7 @@ def test_enum_values_match_sentrys_api(kind: type[IntEnum], numbers: dict[str, i
     assert {each.name: each.value for each in kind} == numbers
 
 
-def test_projects_are_sorted_slugs() -> None:
+def test_projects_are_serialized_as_sorted_slugs() -> None:
     assert rule_json(RuleSnapshot.current(a_rule()), NAMES, is_snoozed=False)["projects"] == ["alpha", "zeta"]
 
 

@@ -19,7 +19,7 @@ def test_a_subject_is_stored_as_its_kind_and_ids(text: str, subject: Subject) ->
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "incident:12", "incident:12:x", "rule:", "rule:5:2", "canary:17"])
-def test_text_of_any_other_form_is_not_a_subject(text: str) -> None:
+def test_text_in_any_other_form_is_not_a_subject(text: str) -> None:
     assert Subject.parse(text) is None
 
 

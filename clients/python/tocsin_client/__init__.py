@@ -1,8 +1,8 @@
 """A client for tocsin that posts commands, waits for their outcomes, and follows events.
 
 :class:`Tocsin` blocks; :class:`AsyncTocsin` has the same methods as coroutines. Every post carries an
-``Idempotency-Key`` and is retried with that key until a server responds, so it has one effect, however often the
-connection breaks.
+``Idempotency-Key`` and is retried with that key until a server responds, so it takes effect only once, however often
+the connection breaks.
 """
 
 from tocsin_client.clients import AsyncTocsin, Tocsin

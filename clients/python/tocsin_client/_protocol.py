@@ -22,13 +22,13 @@ from tocsin_client.errors import Failed, Refused, TimedOut, Unreachable
 from tocsin_client.results import CommandRecord, Event, Outcome
 
 MAX_WAIT_SECONDS: Final = 30
-"""The longest time for which the server lets one request wait for an outcome."""
+"""The longest time that the server lets one request wait for an outcome."""
 
 RESPONSE_MARGIN_SECONDS: Final = 10.0
-"""How much longer than the requested wait a response may take."""
+"""The time that a response may take in addition to the requested wait."""
 
 STREAM_TIMEOUT_SECONDS: Final = 45.0
-"""Three heartbeat intervals. An event stream that sends no data for longer is broken."""
+"""Three heartbeat intervals. An event stream that sends no data for this long is considered broken."""
 
 FIRST_BACKOFF_SECONDS: Final = 0.2
 MAX_BACKOFF_SECONDS: Final = 10.0
@@ -36,7 +36,7 @@ MAX_BACKOFF_SECONDS: Final = 10.0
 MAX_REMEMBERED_EVENTS: Final = 10_000
 
 RETRYABLE_STATUSES: Final = frozenset({429, 502, 503, 504})
-"""Statuses of responses to requests that the gateway has not accepted."""
+"""The response statuses after which a request is retried, because the gateway has not accepted it."""
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class FlowRun(Generic[T]):
         self.resume(None)
 
     def resume(self, reply: Reply) -> None:
-        """Send the flow the reply to its last step."""
+        """Send the flow the reply to its last step, and run it up to the next step or the end."""
         try:
             self.step = self._flow.send(reply)
         except StopIteration as end:
@@ -106,7 +106,8 @@ class FlowRun(Generic[T]):
 class HttpProtocol:
     """The flows for one caller in one organization.
 
-    ``act_as`` is the id of the member for whom a service acts. ``patience_seconds`` limits the retries of one request.
+    ``act_as`` is the id of the member for whom a service acts. ``patience_seconds`` is the time limit for retrying one
+    request.
     """
 
     token: str = field(repr=False)
@@ -136,7 +137,10 @@ class HttpProtocol:
         return (yield from self.record(response.headers["command-id"]))
 
     def bulk(self, commands: Sequence[Command], *, key: str | None, wait: float | None) -> Flow[list[CommandRecord]]:
-        """Submit many commands in one request, all or none. If ``wait`` is set, wait until each has an outcome."""
+        """Submit many commands in one request, so that either all or none are accepted, and return their records.
+
+        If ``wait`` is set, wait up to that many seconds until every command has an outcome.
+        """
         key = key or new_key()
         body = {"commands": [command.bulk_item() for command in commands]}
         deadline = self.clock() + (wait or 0)
@@ -183,7 +187,7 @@ class HttpProtocol:
         return headers if self.act_as is None else headers | {"Act-As": f"user:{self.act_as}"}
 
     def backoff(self, attempt: int, *, at_least: float = 0.0) -> float:
-        """Return the seconds to wait after an attempt (counted from 0), growing exponentially, with jitter."""
+        """Return the delay in seconds after an attempt (counted from 0). It grows exponentially and has jitter."""
         longest = min(FIRST_BACKOFF_SECONDS * 2.0**attempt, MAX_BACKOFF_SECONDS)
         return at_least + longest * (0.5 + self.jitter() / 2)
 
@@ -213,7 +217,7 @@ class HttpProtocol:
         return Request(method, path, headers, seconds + RESPONSE_MARGIN_SECONDS, content)
 
     def _send(self, request: Request) -> Flow[Response]:
-        """Send a request, and retry it until a server accepts or refuses it, or patience runs out."""
+        """Send a request, and retry it for up to ``patience_seconds`` until a server accepts or refuses it."""
         deadline = self.clock() + self.patience_seconds
         for attempt in count():
             reply = yield request
@@ -227,7 +231,7 @@ class HttpProtocol:
 
 
 class EventCursor:
-    """A follower's position in the event stream: where to resume, and which events have been received."""
+    """A client's position in the event stream: where to resume, and which events have been received."""
 
     def __init__(self, protocol: HttpProtocol, *, incident: int | str | None, last_id: str | None) -> None:
         self._protocol = protocol
@@ -256,7 +260,10 @@ class EventCursor:
         return True
 
     def advance(self, id_: str, data: str) -> Event | None:
-        """Move past a message in the stream and return its event, or ``None`` if it has no event or a known one."""
+        """Move past a message in the stream and return its event.
+
+        Return ``None`` if the message has no event, or one that was received before.
+        """
         self._last_id = id_ or self._last_id
         if not data or id_ in self._seen_ids:
             return None
@@ -266,7 +273,7 @@ class EventCursor:
         return Event.from_json(json.loads(data))
 
     def backoff(self) -> float:
-        """Return the seconds to wait before the stream is opened again."""
+        """Return the delay in seconds before the stream is opened again."""
         self._attempt += 1
         return self._protocol.backoff(self._attempt - 1)
 

@@ -1,4 +1,7 @@
-"""The two clients: :class:`Tocsin` blocks its thread, :class:`AsyncTocsin` awaits. They share all but the I/O."""
+"""The two clients: :class:`Tocsin` blocks the calling thread, :class:`AsyncTocsin` is for asyncio.
+
+They share everything except the I/O.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ Http = TypeVar("Http", httpx2.Client, httpx2.AsyncClient)
 
 
 class _Method(Protocol[P, T_co]):
-    """A method of both clients. In :class:`Tocsin` it returns a result, in :class:`AsyncTocsin` a coroutine for it."""
+    """A method of both clients. It returns a result in :class:`Tocsin`, and a coroutine in :class:`AsyncTocsin`."""
 
     @overload
     def __get__(self, client: Tocsin, owner: type) -> Callable[P, T_co]: ...
@@ -68,7 +71,7 @@ class _Client(Generic[Http]):
         """Submit a command and wait up to ``wait`` seconds for its outcome.
 
         The request carries an idempotency key, which is ``key`` or a new one, and is retried with that key until a
-        server accepts it, so the command has one effect.
+        server accepts it, so the command takes effect only once.
 
         :raises Refused: if the request is refused, or if the command is refused when it is applied.
         :raises Failed: if the server fails, for example because every attempt to apply the command failed.
@@ -79,14 +82,16 @@ class _Client(Generic[Http]):
 
     @_run_flow
     def submit(self, command: Command, *, key: str | None = None) -> Flow[CommandRecord]:
-        """Submit a command and return its record once it is accepted. ``key`` and errors are as in :meth:`post`."""
+        """Submit a command and return its record once it is accepted. ``key`` and the errors are as in :meth:`post`."""
         return self._protocol.submit(command, key=key)
 
     @_run_flow
     def bulk(
         self, commands: Sequence[Command], *, key: str | None = None, wait: float | None = None
     ) -> Flow[list[CommandRecord]]:
-        """Submit up to 1,000 commands, all or none, to be applied in order, and return their records in that order.
+        """Submit up to 1,000 commands and return their records in the same order.
+
+        Either all commands are accepted or none, and commands with the same subject are applied in order.
 
         If ``wait`` is set, wait up to that many seconds until every command has an outcome. A command that was rejected
         or failed does not raise an error here, but is shown by the ``status`` and ``outcome`` of its record.
@@ -99,7 +104,7 @@ class _Client(Generic[Http]):
 
     @_run_flow
     def wait(self, command: CommandRecord | str, *, seconds: float = 30.0) -> Flow[Outcome]:
-        """Wait for the outcome of an accepted command, given by its record or id. Errors are as in :meth:`post`."""
+        """Wait for the outcome of an accepted command, given by its record or id. The errors are as in :meth:`post`."""
         return self._protocol.wait(_id_of(command), seconds=seconds)
 
     @_run_flow
@@ -128,7 +133,7 @@ class _Client(Generic[Http]):
 
 
 class Tocsin(_Client[httpx2.Client]):
-    """A blocking client. Use it as a context manager, or close it. Threads may share it."""
+    """A blocking client. Use it as a context manager, or close it when done. Several threads may share it."""
 
     _make_http = httpx2.Client
 
@@ -184,7 +189,10 @@ class Tocsin(_Client[httpx2.Client]):
 
 
 class AsyncTocsin(_Client[httpx2.AsyncClient]):
-    """A client for asyncio: the methods of :class:`Tocsin` as coroutines. Use it as a context manager, or close it."""
+    """A client for asyncio, with the methods of :class:`Tocsin` as coroutines.
+
+    Use it as a context manager, or close it when done.
+    """
 
     _make_http = httpx2.AsyncClient
 

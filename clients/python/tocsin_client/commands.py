@@ -42,7 +42,10 @@ class RawCommand(Command):
 
 @dataclass(frozen=True)
 class OpenIncident(Command):
-    """Open an incident on projects (slugs), unless one with the same ``dedup_key`` is open, which is then returned."""
+    """Open an incident on ``projects``, given by their slugs.
+
+    If an incident with the same ``dedup_key`` is already open, it is returned instead.
+    """
 
     type: ClassVar[str] = "incident.open"
     route: ClassVar[tuple[str, str] | None] = ("POST", "incidents/")
@@ -97,7 +100,10 @@ class Unsubscribe(_IncidentCommand):
 
 @dataclass(frozen=True)
 class PostComment(_IncidentCommand):
-    """Comment on an incident and notify all ``mentions``, each of them ``"user:12"``, ``"team:1"`` or a username."""
+    """Comment on an incident and notify everyone mentioned.
+
+    Each of the ``mentions`` is ``"user:12"``, ``"team:1"`` or a username.
+    """
 
     type: ClassVar[str] = "comment.post"
     route: ClassVar[tuple[str, str] | None] = ("POST", "incidents/{incident}/comments/")
@@ -133,7 +139,7 @@ class DeleteComment(_IncidentCommand):
 
 @dataclass(frozen=True)
 class ReadNotifications(Command):
-    """Mark inbox items as read: either those in ``ids``, or all with an id up to ``up_to``."""
+    """Mark inbox items as read: either the items in ``ids``, or all items with ids up to and including ``up_to``."""
 
     type: ClassVar[str] = "notification.read"
     route: ClassVar[tuple[str, str] | None] = ("POST", "notifications/read/")

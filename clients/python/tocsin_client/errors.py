@@ -13,7 +13,7 @@ class TocsinError(Exception):
 
 
 class Refused(TocsinError):
-    """A refusal of the request or of the command. It is final: a retry gets the same response.
+    """Raised when the request or the command is refused. This is final: a retry gets the same response.
 
     ``status`` and ``body`` are those of the HTTP response. ``command_id`` is set if the command had been accepted and
     was refused when a worker applied it.
@@ -27,14 +27,14 @@ class Refused(TocsinError):
 
     @property
     def field_errors(self) -> dict[str, Any]:
-        """The messages by invalid field, or an empty dictionary if the refusal is not about fields."""
+        """The error messages for each invalid field, or an empty dictionary if the refusal is not about fields."""
         if not isinstance(self.body, dict) or "detail" in self.body:
             return {}
         return dict(self.body)
 
 
 class Failed(TocsinError):
-    """A failure of the server: the command is dead or was discarded, or the gateway responded with an error (5xx).
+    """Raised when the server fails: the command is dead or was discarded, or the gateway returned an error (5xx).
 
     ``command`` is the command's record, if the server returned one. The server's operators can see dead commands.
     """
@@ -46,9 +46,10 @@ class Failed(TocsinError):
 
 
 class Unreachable(TocsinError):
-    """The end of all retries: no server accepted the request within ``patience_seconds``.
+    """Raised when no server accepted the request within ``patience_seconds``, despite retries.
 
-    The command may have been accepted nevertheless. Posted again with the same ``key``, it still has one effect.
+    The command may have been accepted nevertheless. If it is posted again with the same ``key``, it still takes effect
+    only once.
     """
 
     def __init__(self, reason: str, *, key: str | None = None) -> None:
@@ -57,9 +58,9 @@ class Unreachable(TocsinError):
 
 
 class TimedOut(TocsinError):
-    """A wait that ended too early: the commands will be applied, but have no outcome yet.
+    """Raised when a wait ends before every command has an outcome. The commands have been accepted and stay accepted.
 
-    Wait for those in ``command_ids`` later.
+    To get the outcomes later, wait for each of the ``command_ids``.
     """
 
     def __init__(self, command_ids: list[str]) -> None:

@@ -18,7 +18,7 @@ class Outcome:
     status: int
     body: Any
     is_replay: bool = False
-    """Whether the command had been accepted already, from an earlier request with the same idempotency key."""
+    """Whether the command had already been accepted in an earlier request with the same idempotency key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class CommandRecord:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A CloudEvent. ``sequence`` counts the events of one ``subject`` without gaps."""
+    """A CloudEvent. The events of one ``subject`` are numbered without gaps by ``sequence``."""
 
     id: str
     type: str

@@ -17,7 +17,7 @@ class Action:
     type: str
     """``email``, ``webhook`` or ``chat``."""
     target_type: str
-    """``user`` or ``team`` for an email, ``specific`` for a webhook or a chat."""
+    """``user`` or ``team`` for an email, ``specific`` for a webhook or a chat message."""
     target_identifier: int | str
 
 
@@ -35,9 +35,9 @@ class Trigger:
 class _OptionalRuleFields(Command):
     resolve_threshold: float | None = None
     threshold_period: int | None = None
-    """The number of consecutive values that must cross a threshold, 1 by default."""
+    """The number of consecutive values that must cross a threshold. The default is 1."""
     comparison_delta: int | None = None
-    """In minutes. If set, thresholds apply to the value as a percentage of the value this long ago."""
+    """In minutes. If set, each value is compared as a percentage of the value from this long ago."""
     dataset: str | None = None
     query_type: int | None = None
     event_types: Sequence[str] | None = None
@@ -97,7 +97,7 @@ class DeleteAlertRule(Command):
 
 @dataclass(frozen=True)
 class SnoozeAlertRule(Command):
-    """Suppress a rule's notifications for ``target`` (``me`` or ``everyone``), at most until ``until``."""
+    """Suppress a rule's notifications for ``target`` (``me`` or ``everyone``), until ``until`` if it is set."""
 
     type: ClassVar[str] = "alert_rule.snooze"
 
@@ -132,4 +132,4 @@ class ObserveMetric(Command):
     value: float | None
     timestamp: datetime
     comparison_value: float | None = None
-    """The value ``comparison_delta`` minutes earlier, for a rule that has a ``comparison_delta``."""
+    """The value from ``comparison_delta`` minutes earlier. Only for a rule that has a ``comparison_delta``."""
