@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 from models.refusals import Unavailable
@@ -70,7 +71,8 @@ class Batcher(Generic[Request, Result]):
 
     def _start(self) -> None:
         self._free -= 1
-        task = asyncio.get_running_loop().create_task(self._run_batches())
+        # A batch belongs to many requests: it must not log under the id of the one that started it.
+        task = asyncio.get_running_loop().create_task(self._run_batches(), context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

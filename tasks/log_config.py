@@ -69,6 +69,7 @@ def configure_logging(level: LogLevel) -> None:
     logging.captureWarnings(capture=True)
     sys.excepthook = _log_crash
     threading.excepthook = _log_thread_crash
+    sys.unraisablehook = _log_unraisable
 
 
 class StderrLogger:
@@ -142,3 +143,7 @@ def _log_thread_crash(crash: threading.ExceptHookArgs) -> None:
     if crash.exc_value is not None:
         exc_info = (crash.exc_type, crash.exc_value, crash.exc_traceback)
         log.critical("thread.crashed", thread=crash.thread.name if crash.thread else None, exc_info=exc_info)
+
+
+def _log_unraisable(error: sys.UnraisableHookArgs) -> None:
+    log.error("error.unraisable", where=repr(error.object), exc_info=error.exc_value)

@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.http.responses import error_response
 from models.base import new_id
 from models.messaging.trace import Trace
 
@@ -44,7 +45,8 @@ class RequestLog:
     """ASGI middleware that gives each request an id, returns the id as ``X-Request-Id``, and logs a line per request.
 
     An id that the caller sends is used if it is sent only once and has at most 128 characters, all of them visible
-    ASCII. Otherwise a new id is generated. While a request is handled, the log context holds its id as ``request_id``.
+    ASCII. Otherwise a new id is generated. While a request is handled, the log context holds its id as ``request_id``,
+    and the trace id of its ``traceparent``, if it has one, as ``trace_id``.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -58,7 +60,7 @@ class RequestLog:
         started = time.perf_counter()
         record = scope[_SCOPE_KEY] = RequestRecord(read_trace(scope["headers"]))
         request_id = record.trace.request_id or ""
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        structlog.contextvars.bind_contextvars(request_id=request_id, **_trace_id(record.trace))
         status: int | None = None
 
         async def send_with_id(message: Message) -> None:
@@ -70,6 +72,12 @@ class RequestLog:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:
+            # Errors of endpoints are handled by their pipeline. This one comes from a route without one, or too late.
+            log.exception("request.failed")
+            if status is not None:
+                raise
+            await error_response(500, {"detail": "Internal Error"}, problem=False).send(scope, receive, send_with_id)
         finally:
             _write_line(scope, record, status, seconds=time.perf_counter() - started)
 
@@ -92,6 +100,10 @@ def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
         request_id=ids[0].decode("ascii") if given else str(new_id()),
         traceparent=parents[0].decode("ascii") if len(parents) == 1 and _is_traceparent(parents[0]) else None,
     )
+
+
+def _trace_id(trace: Trace) -> dict[str, str]:
+    return {} if trace.traceparent is None else {"trace_id": trace.traceparent.split("-")[1]}
 
 
 def _is_traceparent(value: bytes) -> bool:

@@ -23,7 +23,7 @@ from models.base import column_arrays, insert_statement
 from models.database.errors import is_transient, sqlstate
 from models.enums import Lane
 from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters, idempotency_keys
-from models.messaging.trace import request_ids
+from models.messaging.trace import log_ids
 from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
 
 MAX_BATCH_SIZE: Final = 500
@@ -166,7 +166,7 @@ class CommandAcceptor:
             "commands.accepted",
             commands=len(rows),
             ms=round((time.perf_counter() - started) * 1000, 1),
-            request_ids=request_ids(row.request_id for row in rows),
+            **log_ids(rows),
         )
         return results
 

@@ -11,6 +11,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from contextvars import Context
 from datetime import datetime
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -22,8 +23,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.batcher import Batcher
 from models.database.errors import is_transient
 from models.enums import CommandState
+from models.messaging.command_ledger import IS_WAITING
 from models.refusals import Unavailable
 from tasks.broker import pubsub
+from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.1
 POLLS_PER_REFRESH_WHILE_WOKEN: Final = 5
@@ -47,10 +50,11 @@ class Outcome(NamedTuple):
     error: str | None
 
 
-_READ: Final = """
-SELECT id, type, state, accepted_at, finished_at, attempts, outcome_status, outcome_body::text, error
-FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND state <> 'accepted'
-"""
+_READ: Final = f"""
+SELECT id, type, state, accepted_at, finished_at, attempts, outcome_status AS status,
+       outcome_body::text AS body, error
+FROM commands WHERE id = ANY(%(ids)b::uuid[]) AND NOT ({IS_WAITING})
+"""  # noqa: S608
 
 
 class OutcomeWaiter:
@@ -67,6 +71,7 @@ class OutcomeWaiter:
         self._loops: list[asyncio.Task[None]] = []
         self._polls_since_wakeup = POLLS_PER_REFRESH_WHILE_WOKEN
         self._is_closing = False
+        self._outage = OutageLog("outcomes.unreadable")
 
     def start(self) -> None:
         """Start listening for wake-ups and polling."""
@@ -99,7 +104,8 @@ class OutcomeWaiter:
 
     def refresh(self, ids: Iterable[UUID]) -> None:
         """Read these commands' outcomes now, in the background. Use this if the commands may have finished long ago."""
-        task = asyncio.get_running_loop().create_task(self._refresh(tuple(ids)))
+        # A wake-up or a request triggers it, and its log lines belong to neither.
+        task = asyncio.get_running_loop().create_task(self._refresh(tuple(ids)), context=Context())
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
 
@@ -145,8 +151,10 @@ class OutcomeWaiter:
         except Unavailable:
             # The next poll tries again. A caller whose wait ends earlier gets 202 and can read the command later.
             return
-        except Exception:
-            log.exception("outcomes.unreadable", commands=len(ids))
+        except Exception as error:
+            self._outage.record_error(error)
+        else:
+            self._outage.end()
 
     async def _read(self, batch: list[tuple[UUID, ...]]) -> Sequence[None]:
         ids = list({id_ for ids in batch for id_ in ids if id_ in self._waits})
@@ -161,7 +169,7 @@ class OutcomeWaiter:
         async with self._engine.connect() as connection:
             rows = (await connection.exec_driver_sql(_READ, {"ids": ids})).all()
         for row in rows:
-            outcome = Outcome._make(row)._replace(state=CommandState(row.state))
+            outcome = Outcome(**row._mapping)._replace(state=CommandState(row.state))
             for wait in self._waits.get(outcome.id, ()):
                 wait.record(outcome)
 

@@ -25,6 +25,7 @@ from models.permissions import INBOX, INCIDENT, Permission
 from models.policy import ProjectFacts, may_read, require_organization_access, require_token_scope
 from models.refusals import NotFound, Refusal, Unavailable
 from tasks.broker import pubsub
+from tasks.outage_log import OutageLog
 
 HEARTBEAT: Final = b":\n\n"
 HEARTBEAT_SECONDS: Final = 15.0
@@ -263,6 +264,7 @@ class EventBroadcaster:
     # --- polling -----------------------------------------------------------------------------------------------
 
     async def _poll_forever(self) -> None:
+        outage = OutageLog("stream.poll_failed")
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.poll_seconds if self._subscribers else None):
@@ -272,10 +274,11 @@ class EventBroadcaster:
                 try:
                     async with self._poll_lock:
                         await self._poll()
+                    outage.end()
                 except Exception as error:
                     # Nothing is lost: the next poll starts at the same snapshot.
                     if not _may_pass(error):
-                        log.exception("stream.poll_failed")
+                        outage.record_error(error)
                     await asyncio.sleep(self.poll_seconds)
             await asyncio.sleep(PAUSE_SECONDS)
 

@@ -34,6 +34,7 @@ events = Table(
     # Set on insertion if the event notifies nobody.
     timestamp_column("planned_at", nullable=True),
     Column("request_id", Text, nullable=True),
+    Column("traceparent", Text, nullable=True),
     *transaction_columns(),
     # Deliberately not in the column order of the indexes below: with statistics gathered during a backlog, the planner
     # would otherwise scan this index, which covers the whole history, to find the subjects with waiting events.
@@ -64,6 +65,7 @@ class NewEvent(NamedTuple):
     body: str
     planned_at: datetime | None
     request_id: str | None = None
+    traceparent: str | None = None
 
 
 _INSERT: Final = insert_statement(events, NewEvent._fields)
@@ -89,6 +91,7 @@ class WaitingEvent(NamedTuple):
     body: str
     date_created: datetime
     request_id: str | None
+    traceparent: str | None
 
 
 class Stage(NamedTuple):

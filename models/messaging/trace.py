@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Trace(NamedTuple):
@@ -20,6 +20,25 @@ class Trace(NamedTuple):
 NO_TRACE = Trace()
 
 
-def request_ids(ids: Iterable[str | None]) -> list[str]:
-    """Return the distinct request ids in order of first appearance, for a log line about many commands or events."""
-    return list(dict.fromkeys(id_ for id_ in ids if id_ is not None))
+class Traced(Protocol):
+    """A command or an event that keeps the trace ids of its request."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The request's id."""
+
+    @property
+    def traceparent(self) -> str | None:
+        """The request's ``traceparent`` header."""
+
+
+def log_ids(traced: Iterable[Traced]) -> dict[str, list[str]]:
+    """Return the distinct request ids and trace ids in order of appearance, for a log line about many rows.
+
+    The trace id is the second field of ``traceparent``.
+    """
+    rows = list(traced)
+    return {
+        "request_ids": list(dict.fromkeys(row.request_id for row in rows if row.request_id is not None)),
+        "trace_ids": list(dict.fromkeys(row.traceparent.split("-")[1] for row in rows if row.traceparent is not None)),
+    }

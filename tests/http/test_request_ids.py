@@ -163,3 +163,26 @@ def trace_of(ledger: Engine, command_id: str) -> tuple[str | None, str | None]:
             select(commands.c.request_id, commands.c.traceparent).where(commands.c.id == UUID(command_id))
         ).one()
     return row.request_id, row.traceparent
+
+
+def test_an_accepted_batch_is_not_logged_under_the_id_of_one_of_its_requests(gateway: Gateway) -> None:
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        for request_id in ("first", "second"):
+            gateway.post(COMMENTS, A_COMMENT, X_Request_Id=request_id, **ASYNC)
+
+    batches = [line for line in lines if line["event"] == "commands.accepted"]
+    assert [line["request_ids"] for line in batches] == [["first"], ["second"]]
+    assert all("request_id" not in line for line in batches)
+
+
+def test_an_unexpected_error_outside_the_endpoints_returns_500_with_the_request_id(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> bytes:
+        raise RuntimeError
+
+    monkeypatch.setattr(type(gateway.app.state.container.metrics), "render", fail)
+
+    response = gateway.get("/metrics", X_Request_Id="broken")
+
+    assert (response.status_code, response.headers["x-request-id"]) == (500, "broken")

@@ -24,7 +24,7 @@ from models.database.errors import is_transient
 from models.enums import CommandState
 from models.messaging.attempts import clear_in_flight, lock_worker, record_in_flight
 from models.messaging.command_ledger import ClaimedCommand, CommandOutcome, record_outcomes
-from models.messaging.trace import request_ids
+from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -92,7 +92,7 @@ class Applier:
             log.warning(
                 "apply.worker_died",
                 commands=[str(command.id) for command in failed],
-                request_ids=request_ids(command.request_id for command in failed),
+                **log_ids(failed),
             )
             self._notify_dead([command.id for command in failed if command.state == CommandState.DEAD])
 
@@ -129,7 +129,7 @@ class Applier:
         log.warning(
             "apply.batch_error",
             commands=len(batch),
-            request_ids=request_ids(command.request_id for command in batch),
+            **log_ids(batch),
             exc_info=error,
         )
         if isinstance(error, SoftTimeLimitExceeded):
@@ -164,14 +164,14 @@ class Applier:
             if error is None:
                 self._notify(result)
             elif is_transient(error):
-                log.info("apply.deferred", command=str(command.id), error=str(error), request_id=command.request_id)
+                log.info("apply.deferred", command=str(command.id), error=str(error), **log_ids([command]))
                 return progressed
             else:
                 log.warning(
                     "apply.error",
                     command=str(command.id),
                     type=command.type,
-                    request_id=command.request_id,
+                    **log_ids([command]),
                     exc_info=error,
                 )
                 if not self._record_failure([command.id], error):
@@ -195,7 +195,7 @@ class Applier:
             "rejected": sum(outcome.state is CommandState.REJECTED for outcome in outcomes),
             "events": len(changes.events),
             "ms": round((time.perf_counter() - started) * 1000, 1),
-            "request_ids": request_ids(command.request_id for command in claimed),
+            **log_ids(claimed),
         }
 
     def _record_failure(self, ids: Sequence[UUID], error: Exception) -> bool:

@@ -112,6 +112,7 @@ def _emit_dead(connection: Connection, dead: Sequence[FailedCommand], error: str
                 body=orjson.dumps(body).decode(),
                 planned_at=now,
                 request_id=command.request_id,
+                traceparent=command.traceparent,
             )
         )
     write_events(connection, events)

@@ -20,6 +20,8 @@ from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.hints import Hint
 from tasks.broker.pubsub import EVENTS_CHANNEL, OUTCOMES_CHANNEL, WakeupPublisher
 from tasks.celery_tasks import register_tasks, run_celery_worker
+from tasks.outage_log import OutageLog
+from tasks.server_check import explain_refusal
 from tasks.watchdog import Watchdog, exit_stuck_process
 from workers.apply.applier import Applier, BatchResult
 from workers.apply.watchdog import Heartbeat, StallDetector, has_unclaimed_work
@@ -51,7 +53,7 @@ def run_apply_worker(settings: WorkerSettings, lanes: list[Lane], *, patience_se
     def task_of(lane: Lane) -> Callable[[Hint], None]:
         def task(hint: Hint) -> None:
             if child is not None:
-                child.handle_hint(lane, hint)
+                child.handle_hint_or_wait(lane, hint)
 
         return task
 
@@ -80,6 +82,7 @@ class _Child:
     applier: Applier
     wakeups: WakeupPublisher
     heartbeat: Heartbeat
+    outage: OutageLog
 
     @classmethod
     def start(cls, settings: WorkerSettings, app: Celery, heartbeat: Heartbeat) -> _Child:
@@ -99,7 +102,7 @@ class _Child:
             on_commit=publish_wakeups,
             request_continuation=lambda: hints.publish(Lane.COMMANDS, ()),
         )
-        return cls(settings, app, hints, applier, wakeups, heartbeat)
+        return cls(settings, app, hints, applier, wakeups, heartbeat, OutageLog("worker.failed"))
 
     def handle_hint(self, lane: Lane, hint: Hint) -> None:
         """Handle a hint from a lane: mark its canaries as seen, and apply waiting commands."""
@@ -109,6 +112,20 @@ class _Child:
         if lane in _COMMAND_LANES:
             self.applier.drain(hint.subjects)
         self.heartbeat.beat()
+
+    def handle_hint_or_wait(self, lane: Lane, hint: Hint) -> None:
+        """Handle a hint, but only log an error that an operator must resolve. The sweeper publishes the hint again.
+
+        :raises Exception: for any other error, which Celery logs.
+        """
+        try:
+            self.handle_hint(lane, hint)
+        except Exception as error:
+            if explain_refusal(error) is None:
+                raise
+            self.outage.record_error(error)
+        else:
+            self.outage.end()
 
     def stop(self) -> None:
         """Stop the publishers."""

@@ -270,6 +270,7 @@ class CommandContext:
                 body=orjson.dumps(body).decode(),
                 planned_at=None if event.notifies_people else self.accepted_at,
                 request_id=self.pending.row.request_id,
+                traceparent=self.pending.row.traceparent,
             )
         )
         return id_

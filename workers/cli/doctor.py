@@ -263,7 +263,7 @@ def _query(statement: str) -> str:
     def query() -> str:
         with psycopg.connect(url, connect_timeout=3) as connection:
             row = connection.execute(statement.encode()).fetchone()
-        return str(row[0]) if row else ""
+        return "" if row is None else str(next(iter(row)))
 
     return _or_fail(query, "the database does not answer", "start it, or correct DATABASE_URL")
 
@@ -272,5 +272,7 @@ def _or_fail(attempt: Callable[[], T], problem: str, fix: str) -> T:
     try:
         return attempt()
     except Exception as error:  # whatever a driver raises is printed for the operator
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        # SQLAlchemy adds the statement and a link to the driver's message, which it keeps as `orig`.
+        message = str(getattr(error, "orig", None) or error)
+        lines = [line.strip() for line in message.splitlines() if line.strip()]
         raise CheckFailed(f"{problem} ({lines[-1] if lines else type(error).__name__}): {fix}") from error

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.enums import Lane
 from models.messaging.outbox import PLANNING, WaitingEvent
+from models.messaging.trace import log_ids
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, INBOX_CHANNEL, WakeupListener, WakeupPublisher
@@ -119,6 +120,7 @@ class Notifier:
                 organization=event.organization_id,
                 failures=self._deferred.failures(event.id),
                 retry_in_seconds=delay,
+                **log_ids([event]),
                 exc_info=error,
             )
 

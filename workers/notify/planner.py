@@ -89,7 +89,7 @@ def parse_event(event: WaitingEvent) -> NotifiableEvent | None:
         actor_id=int(actor["id"]),
         mentioned_users=tuple(int(user) for user in data.get("users", ())),
         mentioned_teams=tuple(int(team) for team in data.get("teams", ())),
-        trace=Trace(event.request_id, body.get("traceparent")),
+        trace=Trace(event.request_id, event.traceparent),
     )
 
 

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.engine import Connection, Engine
 
 from models.messaging.outbox import BEFORE_FIRST_SUBJECT, Stage, WaitingEvent, claim_events
-from models.messaging.trace import request_ids
+from models.messaging.trace import log_ids
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.polling import run_polling_loop
 
@@ -92,7 +92,7 @@ class OutboxLoop:
                 self._log_event,
                 **processed.counts,
                 ms=round((time.perf_counter() - started) * 1000, 1),
-                request_ids=request_ids(event.request_id for event in events),
+                **log_ids(events),
             )
         # After the last subject, events may again be waiting for the first ones.
         return bool(events) or after != BEFORE_FIRST_SUBJECT

@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from tasks.server_check import explain_refusal
+from tasks.outage_log import OutageLog
 
 POLL_SECONDS: Final = 0.5
 """How many seconds a loop without work waits for a wake-up before it polls again."""
@@ -24,28 +24,18 @@ def run_polling_loop(
 ) -> None:
     """Call ``poll`` until ``stop`` is set, and ``wait`` with ``POLL_SECONDS`` whenever ``poll`` has found no work.
 
-    After an error, ``poll`` is called again after a delay. Only the first error of an outage is logged. Any work that
+    After an error, ``poll`` is called again after a delay. An outage is logged once (:class:`OutageLog`). Any work that
     was not committed is still waiting in its table.
     """
-    errors = 0
+    outage = OutageLog("loop.failed", loop=name)
     while not stop.is_set():
         try:
             found_work = poll()
         except Exception as error:
-            if errors == 0:
-                _log_error(name, error)
-            stop.wait(ERROR_DELAYS_SECONDS[min(errors, len(ERROR_DELAYS_SECONDS) - 1)])
-            errors += 1
+            outage.record_error(error)
+            stop.wait(ERROR_DELAYS_SECONDS[min(outage.errors, len(ERROR_DELAYS_SECONDS)) - 1])
             continue
-        if errors:
+        if errors := outage.end():
             log.info("loop.recovered", loop=name, errors=errors)
-            errors = 0
         if not found_work:
             wait(POLL_SECONDS)
-
-
-def _log_error(name: str, error: Exception) -> None:
-    if refusal := explain_refusal(error):
-        log.error("loop.failed", loop=name, error=refusal)
-    else:
-        log.warning("loop.failed", loop=name, exc_info=error)

@@ -18,9 +18,11 @@ def upgrade() -> None:
     op.add_column("commands", sa.Column("request_id", sa.Text(), nullable=True))
     op.add_column("commands", sa.Column("traceparent", sa.Text(), nullable=True))
     op.add_column("events", sa.Column("request_id", sa.Text(), nullable=True))
+    op.add_column("events", sa.Column("traceparent", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
+    op.drop_column("events", "traceparent")
     op.drop_column("events", "request_id")
     op.drop_column("commands", "traceparent")
     op.drop_column("commands", "request_id")
