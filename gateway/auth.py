@@ -14,11 +14,12 @@ from urllib.parse import quote
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
+from gateway.unavailable import unavailable_if_transient
 from models.database.errors import is_transient
 from models.directory.policy_facts import IS_ACTIVE, ORGANIZATION_COLUMNS, organization_facts
 from models.enums import CallerKind, OpsRole, Role
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
-from models.refusals import Forbidden, Unauthenticated, Unavailable
+from models.refusals import Forbidden, Unauthenticated
 from tasks.commands.fields import identifier
 
 
@@ -78,7 +79,7 @@ SELECT t.id AS token_id, t.kind, t.name, t.scopes, t.act_as, t.ops_role, t.organ
 FROM unnest(%(tokens)b::bytea[], %(slugs)b::text[], %(numbers)b::bigint[], %(people)b::bigint[])
      WITH ORDINALITY AS a(token, slug, number, person, position)
 LEFT JOIN tokens t ON t.hash = a.token
-LEFT JOIN users u ON u.id = CASE t.kind WHEN 'user' THEN t.user_id WHEN 'service' THEN a.person END
+LEFT JOIN users u ON u.id = CASE t.kind WHEN '{CallerKind.USER}' THEN t.user_id WHEN '{CallerKind.SERVICE}' THEN a.person END
 LEFT JOIN LATERAL (
     SELECT * FROM (
         SELECT *, 1 AS precedence FROM organizations WHERE slug = a.slug
@@ -93,7 +94,7 @@ LEFT JOIN LATERAL (
     ) AS teams
     FROM members
     WHERE members.user_id = u.id
-      AND members.organization_id = CASE t.kind WHEN 'service' THEN t.organization_id ELSE o.id END
+      AND members.organization_id = CASE t.kind WHEN '{CallerKind.SERVICE}' THEN t.organization_id ELSE o.id END
 ) AS m ON true
 ORDER BY a.position
 """  # noqa: S608 - our own columns
@@ -130,10 +131,8 @@ class Authenticator:
             if not is_transient(error):
                 raise
             # A pooled connection may have broken long ago. The pool has been emptied, so the retry opens a new one.
-            try:
+            with unavailable_if_transient():
                 rows = await self._rows(unique)
-            except Exception as second:
-                raise (Unavailable() if is_transient(second) else second) from second
         callers = {credential: _caller(credential, row) for credential, row in zip(unique, rows, strict=True)}
         return [callers[credential] for credential in credentials]
 

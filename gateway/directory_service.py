@@ -7,10 +7,10 @@ from typing import Final
 
 from sqlalchemy.engine import Engine
 
+from gateway.unavailable import TRY_AGAIN, unavailable_if_transient
 from models.database.engine import make_engine
-from models.database.errors import is_transient
 from models.directory.importer import DirectoryError, ImportSummary, export_directory, import_directory, read_document
-from models.refusals import InvalidFields, Unavailable
+from models.refusals import InvalidFields
 from models.types import JSON
 
 TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
@@ -47,20 +47,11 @@ class DirectoryService:
         try:
             # An empty body counts as an empty object, as it does at every endpoint.
             directory = read_document(document or b"{}")
-            with self._engine.begin() as connection:
+            with unavailable_if_transient(TRY_AGAIN), self._engine.begin() as connection:
                 return import_directory(connection, directory)
         except DirectoryError as error:
             raise InvalidFields({"detail": str(error), "places": error.errors}) from None
-        except Exception as error:
-            raise (_unavailable() if is_transient(error) else error) from error
 
     def _export(self) -> JSON:
-        try:
-            with self._engine.begin() as connection:
-                return export_directory(connection)
-        except Exception as error:
-            raise (_unavailable() if is_transient(error) else error) from error
-
-
-def _unavailable() -> Unavailable:
-    return Unavailable("Temporarily unavailable; try again.")
+        with unavailable_if_transient(TRY_AGAIN), self._engine.begin() as connection:
+            return export_directory(connection)

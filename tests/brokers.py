@@ -20,7 +20,7 @@ from tasks.settings import BrokerSettings
 from tests.rabbitmq import RabbitMQ
 from workers.stack.valkey import Valkey
 
-BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("rabbitmq"))]
+BROKER_PARAMS: Final = ["valkey", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("faults"))]
 """Both brokers, as ``params`` for a fixture. All RabbitMQ tests run in one process and share its node."""
 
 QUORUM_ARGUMENTS: Final = {"x-queue-type": "quorum"}

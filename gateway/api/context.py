@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 from gateway.auth import Caller, Credential
 from gateway.container import Container
 from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, parse_json
-from gateway.http.preferences import Preference, parse_prefer
+from gateway.http.prefer import Preference, parse_prefer
 from gateway.http.request_log import RequestRecord
 from models.policy import Actor, OrganizationFacts
 from models.refusals import NotFound

@@ -24,7 +24,7 @@ from gateway.http.parsing import (
     parse_if_match,
     require_object,
 )
-from gateway.http.preferences import DEFAULT_WAIT_SECONDS
+from gateway.http.prefer import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
 from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome

@@ -144,7 +144,9 @@ class CommandAcceptor:
                 # The database rejects one of the submissions. If they are accepted one by one, the others succeed.
                 return [(await self._accept_together([submission]))[0] for submission in submissions]
             except Exception as error:
-                raise (Unavailable() if is_transient(error) else error) from error
+                if not is_transient(error):
+                    raise
+                raise Unavailable from error
         raise Unavailable
 
     async def _try(self, submissions: list[Submission], *, is_retry: bool) -> list[_Result]:

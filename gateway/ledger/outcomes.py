@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.batcher import Batcher
-from models.database.errors import is_transient
+from gateway.unavailable import unavailable_if_transient
 from models.enums import CommandState
 from models.messaging.command_ledger import IS_WAITING
 from models.refusals import Unavailable
@@ -159,10 +159,8 @@ class OutcomeWaiter:
     async def _read(self, batch: list[tuple[UUID, ...]]) -> Sequence[None]:
         ids = list({id_ for ids in batch for id_ in ids if id_ in self._waits})
         if ids:
-            try:
+            with unavailable_if_transient():
                 await self._deliver(ids)
-            except Exception as error:
-                raise (Unavailable() if is_transient(error) else error) from error
         return [None] * len(batch)
 
     async def _deliver(self, ids: list[UUID]) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import ColumnElement, Executable, Select, false, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.http.pagination import Page
+from gateway.unavailable import TRY_AGAIN, unavailable_if_transient
 from models.database.errors import is_transient
-from models.refusals import Refusal, Unavailable
 
 Rows = Sequence[Any]
 
@@ -30,23 +30,19 @@ class QueryRunner:
 
         :raises Unavailable: if the database is unreachable or does not respond in time.
         """
-        try:
+        with unavailable_if_transient(TRY_AGAIN):
             async with asyncio.timeout(self._seconds):
-                for attempt in (1, 2):
-                    try:
-                        async with self._engine.connect() as connection:
-                            return await fetch_all(connection, statement, parameters)
-                    except Exception as error:
-                        # Retry once: the connection may have broken while it was idle in the pool.
-                        if attempt == 2 or not is_transient(error):
-                            raise
-        except Refusal:
-            raise
-        except Exception as error:
-            if is_transient(error):
-                raise Unavailable("Temporarily unavailable; try again.") from error
-            raise
-        raise AssertionError("unreachable")  # pragma: no cover
+                try:
+                    return await self._fetch_all(statement, parameters)
+                except Exception as error:
+                    if not is_transient(error):
+                        raise
+                    # Retry once: the connection may have broken while it was idle in the pool.
+                    return await self._fetch_all(statement, parameters)
+
+    async def _fetch_all(self, statement: Executable | str, parameters: Mapping[str, Any] | None) -> Rows:
+        async with self._engine.connect() as connection:
+            return await fetch_all(connection, statement, parameters)
 
 
 async def fetch_all(

@@ -24,7 +24,7 @@ from workers.event_bus import BusMessage, EventBus
 from workers.relay.relay import RefusedEvents, Relay
 from workers.stack.servers import EmbeddedServers
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
+pytestmark = pytest.mark.xdist_group("faults")
 
 FULL_QUEUE_ARGUMENTS = {"x-max-length": 3, "x-overflow": "reject-publish"}
 """Arguments for a classic queue, whose length limit is exact."""

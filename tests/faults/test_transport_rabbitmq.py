@@ -22,7 +22,7 @@ from tests.faults.envelopes import FORGED, FORGED_CALL, MALFORMED, QUEUE, an_env
 from tests.waiting import eventually
 from workers.event_bus import BusMessage, EventBus, EventBusListener
 
-pytestmark = pytest.mark.xdist_group("rabbitmq")
+pytestmark = pytest.mark.xdist_group("faults")
 
 
 class WithRawProperties(Message):  # type: ignore[misc]

@@ -227,7 +227,7 @@ def test_rabbitmq_is_reached_over_tls_and_only_with_a_valid_certificate(trust: T
     assert isinstance(trusted.exception(), BrokerAway)
 
 
-@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.xdist_group("faults")
 def test_queues_are_declared_on_rabbitmq_over_tls(rabbitmq: RabbitBroker, trust: Trust) -> None:
     address = urlsplit(rabbitmq.url)
     with tls_proxy(lambda: asyncio.open_connection(address.hostname, address.port), trust.server_by_ip) as port:

@@ -173,7 +173,7 @@ def broker_url(request: pytest.FixtureRequest, servers: EmbeddedServers) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("rabbitmq")
+@pytest.mark.xdist_group("faults")
 def test_the_services_work_with_the_commands_and_settings_in_the_file(
     logins: None, servers: EmbeddedServers, database: Database, broker_url: str, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ from models.enums import IncidentStatus
 from models.incidents.incident import IS_OPEN
 from models.messaging.command_ledger import (
     AFTER_LAST_SEQ,
+    IS_WAITING,
     ClaimedCommand,
     WaitingCommands,
     read_waiting_commands,
@@ -299,12 +300,12 @@ CROSS JOIN LATERAL (
     SELECT array_agg(touching.seq) AS seqs FROM (
         SELECT c.seq FROM commands c
         WHERE i.{IS_OPEN} AND i.dedup_key IS NOT NULL
-            AND c.subject = {subject_sql(SubjectKind.ORGANIZATION, "i.organization_id")} AND c.state = 'accepted'
+            AND c.subject = {subject_sql(SubjectKind.ORGANIZATION, "i.organization_id")} AND c.{IS_WAITING}
             AND (c.payload->>'incident' = '{DEDUP_PREFIX}' || i.dedup_key OR c.payload->>'dedup_key' = i.dedup_key)
         UNION ALL (
             SELECT c.seq FROM commands c
             WHERE i.{IS_OPEN} AND c.subject = {subject_sql(SubjectKind.RULE, "i.alert_rule_id")}
-                AND c.state = 'accepted' AND c.type = ANY(%(observing)s::text[])
+                AND c.{IS_WAITING} AND c.type = ANY(%(observing)s::text[])
             ORDER BY c.seq LIMIT %(observations)s
         )
     ) AS touching

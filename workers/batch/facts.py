@@ -197,7 +197,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class MentionFacts:
+class BatchMentionFacts:
     """An organization's facts about mentions, in the form that :mod:`models.incidents.mentions` reads."""
 
     facts: Facts

@@ -15,7 +15,7 @@ from tasks.commands.alert_rules import CreateRule, DeleteRule, RuleFields, Updat
 from tasks.events import AlertRuleCreated, AlertRuleDeleted, AlertRuleUpdated
 from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
-from workers.batch.facts import MentionFacts
+from workers.batch.facts import BatchMentionFacts
 from workers.batch.handler import handles
 from workers.domain.alert_rules import (
     build_trigger,
@@ -174,7 +174,9 @@ def _resolve_references(command: RuleFields, context: CommandContext, rule: Aler
     owner = Owner()
     try:
         owner = resolve_owner(
-            command.owner, MentionFacts(context.facts, context.organization.id), organization=context.organization.id
+            command.owner,
+            BatchMentionFacts(context.facts, context.organization.id),
+            organization=context.organization.id,
         )
     except InvalidFields as invalid:
         errors |= invalid.body

@@ -15,7 +15,7 @@ from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
-from workers.batch.facts import MentionFacts
+from workers.batch.facts import BatchMentionFacts
 from workers.batch.handler import handles
 
 
@@ -86,7 +86,7 @@ def _own_comment(id_: int, incident: Incident, context: CommandContext) -> Activ
 def _resolve(mentions: Sequence[str | None], incident: Incident, context: CommandContext) -> ResolvedMentions:
     return resolve_mentions(
         mentions,
-        MentionFacts(context.facts, context.organization.id),
+        BatchMentionFacts(context.facts, context.organization.id),
         organization=context.organization.id,
         attached_teams=context.facts.attached_teams(incident),
     )

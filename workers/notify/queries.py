@@ -8,7 +8,13 @@ from typing import NamedTuple
 
 from sqlalchemy.engine import Connection
 
-from models.directory.policy_facts import ORGANIZATION_COLUMNS, PROJECT_COLUMNS, organization_facts, project_facts
+from models.directory.policy_facts import (
+    IS_ACTIVE,
+    ORGANIZATION_COLUMNS,
+    PROJECT_COLUMNS,
+    organization_facts,
+    project_facts,
+)
 from models.enums import CallerKind, Role
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from workers.notify.audience import Audiences, NotifiableEvent
@@ -63,13 +69,13 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
         {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]},
     ).all()
     return {
-        (organization, user): Actor(
+        (row.organization_id, row.user_id): Actor(
             kind=CallerKind.USER,
-            user_id=user,
-            role=Role(role) if role and is_active else None,
-            teams=frozenset(teams) if teams else _NO_TEAMS,
+            user_id=row.user_id,
+            role=Role(row.role) if row.role and row.is_active else None,
+            teams=frozenset(row.teams) if row.teams else _NO_TEAMS,
         )
-        for organization, user, is_active, role, teams in rows
+        for row in rows
     }
 
 
@@ -100,12 +106,13 @@ JOIN users u ON u.id = m.user_id AND u.is_active
 WHERE t.id = ANY(%(teams)s::bigint[])
 """
 
-_PEOPLE = """
-SELECT w.organization_id, u.id, u.is_active, m.role, array_agg(t.id) FILTER (WHERE t.id IS NOT NULL)
+_PEOPLE = f"""
+SELECT w.organization_id, u.id AS user_id, u.is_active, m.role,
+       array_agg(t.id) FILTER (WHERE t.id IS NOT NULL) AS teams
 FROM unnest(%(organizations)b::bigint[], %(users)b::bigint[]) AS w(organization_id, user_id)
 JOIN users u ON u.id = w.user_id
 LEFT JOIN members m ON m.organization_id = w.organization_id AND m.user_id = u.id
 LEFT JOIN team_members tm ON tm.member_id = m.id AND tm.is_active
-LEFT JOIN teams t ON t.id = tm.team_id AND t.status = 'active'
+LEFT JOIN teams t ON t.id = tm.team_id AND t.{IS_ACTIVE}
 GROUP BY w.organization_id, u.id, m.role
-"""
+"""  # noqa: S608 - our own condition
