@@ -79,7 +79,8 @@ SELECT t.id AS token_id, t.kind, t.name, t.scopes, t.act_as, t.ops_role, t.organ
 FROM unnest(%(tokens)b::bytea[], %(slugs)b::text[], %(numbers)b::bigint[], %(people)b::bigint[])
      WITH ORDINALITY AS a(token, slug, number, person, position)
 LEFT JOIN tokens t ON t.hash = a.token
-LEFT JOIN users u ON u.id = CASE t.kind WHEN '{CallerKind.USER}' THEN t.user_id WHEN '{CallerKind.SERVICE}' THEN a.person END
+LEFT JOIN users u
+  ON u.id = CASE t.kind WHEN '{CallerKind.USER}' THEN t.user_id WHEN '{CallerKind.SERVICE}' THEN a.person END
 LEFT JOIN LATERAL (
     SELECT * FROM (
         SELECT *, 1 AS precedence FROM organizations WHERE slug = a.slug

@@ -16,6 +16,9 @@ from typing import TypedDict
 
 from workers.stack import parent_death
 
+READY_SECONDS = 60.0
+"""How many seconds a process may take to become ready."""
+
 GRACE_SECONDS = 8.0
 """How many seconds a process may take to stop before it is killed."""
 
@@ -97,7 +100,7 @@ class ManagedProcess:
             return f"was killed by signal {-code}"
         return f"ended with exit code {code}"
 
-    def wait_ready(self, within_seconds: float = 60.0) -> None:
+    def wait_ready(self, within_seconds: float = READY_SECONDS) -> None:
         """Wait until the process is ready.
 
         :raises StackError: the process ended, or was not ready in time.

@@ -11,10 +11,7 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 
 from workers.stack.console import Console
-from workers.stack.managed_process import GRACE_SECONDS, ManagedProcess, StackError
-
-READY_SECONDS = 60.0
-"""How many seconds a process may take to become ready."""
+from workers.stack.managed_process import GRACE_SECONDS, READY_SECONDS, ManagedProcess, StackError
 
 SHORT_LIFE_SECONDS = 5.0
 """If a process dies within this many seconds of becoming ready, the delay before its restart grows each time. A process
