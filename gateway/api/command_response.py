@@ -18,7 +18,7 @@ from gateway.http.responses import (
 from gateway.ledger.acceptance import AcceptedCommand
 from gateway.ledger.outcomes import Outcome
 from models.enums import CommandState
-from models.serializers import CommandJson, command_json
+from models.serializers.commands import CommandJson, command_json
 
 
 def command_response(context: RequestContext, accepted: AcceptedCommand, outcome: Outcome | None) -> HttpResponse:

@@ -13,9 +13,9 @@ from typing import Any, Final
 from gateway.api.bulk import MAX_ITEMS
 from gateway.api.endpoint import Endpoint, Operation
 from gateway.openapi.entity_schema import ComponentNames, Json, component_reference, entity_schema
-from models import serializers
 from models.alert_rules import serializers as rule_serializers
 from models.enums import AlertState
+from models.serializers import commands, directory, incidents, notifications, observations
 from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
@@ -24,26 +24,26 @@ from tasks.commands.rule_fields import ACTION_SCHEMA
 # --- entities --------------------------------------------------------------------------------------------------
 
 _ENTITY_TYPES: Final[Mapping[str, type]] = {
-    "UserBrief": serializers.UserBriefJson,
-    "User": serializers.UserJson,
-    "Activity": serializers.ActivityJson,
-    "Incident": serializers.IncidentJson,
-    "IncidentDetails": serializers.IncidentDetailsJson,
-    "AlertRule": serializers.ExpandedAlertRuleJson,
-    "AlertRuleDetails": serializers.ExpandedAlertRuleDetailsJson,
+    "UserBrief": directory.UserBriefJson,
+    "User": directory.UserJson,
+    "Activity": incidents.ActivityJson,
+    "Incident": incidents.IncidentJson,
+    "IncidentDetails": incidents.IncidentDetailsJson,
+    "AlertRule": incidents.ExpandedAlertRuleJson,
+    "AlertRuleDetails": incidents.ExpandedAlertRuleDetailsJson,
     "Trigger": rule_serializers.TriggerJson,
     "TriggerAction": rule_serializers.TriggerActionJson,
     "Snooze": rule_serializers.SnoozeJson,
-    "Observed": serializers.ObservedJson,
-    "Observation": serializers.ObservationJson,
-    "Told": serializers.PreviewRecipientJson,
-    "Subscriber": serializers.SubscriberJson,
-    "Command": serializers.CommandJson,
-    "Organization": serializers.OrganizationJson,
-    "Member": serializers.MemberJson,
-    "Team": serializers.TeamOrProjectJson,
-    "Project": serializers.TeamOrProjectJson,
-    "Notification": serializers.NotificationJson,
+    "Observed": observations.ObservedJson,
+    "Observation": observations.ObservationJson,
+    "Told": incidents.PreviewRecipientJson,
+    "Subscriber": incidents.SubscriberJson,
+    "Command": commands.CommandJson,
+    "Organization": directory.OrganizationJson,
+    "Member": directory.MemberJson,
+    "Team": directory.TeamOrProjectJson,
+    "Project": directory.TeamOrProjectJson,
+    "Notification": notifications.NotificationJson,
 }
 """The entities that responses contain, by component name."""
 

@@ -34,7 +34,7 @@ from models.incidents.incident import Incident, incidents
 from models.incidents.queries import INCIDENT_COLUMNS, incident_from_row
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from models.refusals import NotFound
-from models.serializers import IncidentRule, incident_json
+from models.serializers.incidents import IncidentRule, incident_json
 from models.types import JSON
 
 

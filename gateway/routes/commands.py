@@ -13,7 +13,7 @@ from gateway.http.responses import HttpResponse, conditional_response, raw_json
 from models.enums import CommandState
 from models.permissions import COMMANDS
 from models.refusals import NotFound
-from models.serializers import command_json
+from models.serializers.commands import command_json
 
 
 async def read_command(context: RequestContext) -> HttpResponse:

@@ -10,7 +10,7 @@ from gateway.http.pagination import page_response, parse_page, slice_page
 from gateway.http.responses import HttpResponse
 from models.permissions import INCIDENT
 from models.policy import require_comment_author
-from models.serializers import preview_recipient_json
+from models.serializers.incidents import preview_recipient_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.commands.fields import mention
 

@@ -19,7 +19,7 @@ from models.incidents.queries import activity_from_row
 from models.permissions import INCIDENT, INCIDENTS
 from models.policy import require_project_access
 from models.refusals import StringRefusal
-from models.serializers import (
+from models.serializers.incidents import (
     IncidentJson,
     IncidentRule,
     activity_json,

@@ -9,7 +9,7 @@ from gateway.http.pagination import page_response, parse_page
 from gateway.http.responses import HttpResponse, conditional_response
 from models.permissions import INBOX
 from models.policy import require_person
-from models.serializers import notification_json
+from models.serializers.notifications import notification_json
 from tasks.commands.notifications import ReadNotifications
 
 PAGE = 100

@@ -11,7 +11,7 @@ from gateway.reads.projects import NamedProject
 from models.permissions import ALERT_RULES
 from models.policy import has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields
-from models.serializers import observation_json
+from models.serializers.observations import observation_json
 from tasks.commands.fields import row_id
 from tasks.commands.observations import ObserveMetric
 

@@ -9,7 +9,7 @@ from gateway.http.responses import HttpResponse, conditional_response
 from gateway.reads.database import Rows
 from models.directory.queries import person_from_row
 from models.permissions import MEMBERS, ORGANIZATION, PROJECTS, TEAMS
-from models.serializers import member_json, organization_json, team_or_project_json
+from models.serializers.directory import member_json, organization_json, team_or_project_json
 
 PAGE = 100
 

@@ -24,7 +24,7 @@ from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
 from models.directory.tables import projects
 from models.incidents.incident import incident_projects
 from models.policy import ProjectFacts
-from models.serializers import notification_json
+from models.serializers.notifications import notification_json
 from models.types import JSON
 from tasks.events import NotificationCreated, cloud_event
 

@@ -10,7 +10,8 @@ import pytest
 from models.directory.tables import Person
 from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.activity import Activity
-from models.serializers import activity_json, person_json
+from models.serializers.directory import person_json
+from models.serializers.incidents import activity_json
 from models.timestamps import iso
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -31,7 +31,7 @@ from models.policy import (
     require_valid_credential,
 )
 from models.refusals import Forbidden, NotFound, StaleVersion
-from models.serializers import IncidentRule, incident_details_json, incident_in_event, incident_json
+from models.serializers.incidents import IncidentRule, incident_details_json, incident_in_event, incident_json
 from models.types import JSON
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG

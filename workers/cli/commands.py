@@ -12,7 +12,7 @@ from sqlalchemy import Select, select
 from models.directory.tables import organizations
 from models.enums import CommandState
 from models.messaging.command_ledger import commands as ledger
-from models.serializers import command_json
+from models.serializers.commands import command_json
 from models.timestamps import iso
 from workers.cli.common import DataOption, JsonOption, print_json, print_line
 from workers.cli.database import transaction

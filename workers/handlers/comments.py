@@ -10,7 +10,7 @@ from models.incidents.incident import Incident
 from models.incidents.mentions import ResolvedMentions, resolve_mentions
 from models.policy import may_change_comment
 from models.refusals import NotFound
-from models.serializers import activity_json
+from models.serializers.incidents import activity_json
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
 from tasks.events import CommentDeleted, CommentEdited, CommentPosted, Mentioned
 from workers.batch import needs

@@ -20,7 +20,7 @@ from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
 from models.refusals import Forbidden, InvalidFields, NotFound
-from models.serializers import observed_json
+from models.serializers.observations import observed_json
 from models.types import JSON
 from tasks.commands.observations import ObserveMetric
 from tasks.events import TriggerFired, TriggerResolved

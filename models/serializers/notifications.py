@@ -1,0 +1,70 @@
+"""Inbox items as JSON."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+from models.enums import (
+    ActivityType,
+    IncidentStatus,
+    NotificationReason,
+)
+from models.json_fields import DateTime, Id, Uuid
+from models.timestamps import iso, iso_or_none
+
+
+class EventReferenceJson(TypedDict):
+    """The event that caused a notification."""
+
+    id: Uuid
+    type: str
+
+
+class IncidentReferenceJson(TypedDict):
+    """The incident that a notification refers to."""
+
+    identifier: Id
+    title: str
+
+
+class ActivityReferenceJson(TypedDict):
+    """The activity that a notification refers to."""
+
+    id: Id
+
+
+class NotificationJson(TypedDict):
+    """A notification in a person's inbox."""
+
+    id: Id
+    reason: NotificationReason
+    event: EventReferenceJson
+    incident: IncidentReferenceJson
+    activity: ActivityReferenceJson
+    text: str
+    dateCreated: DateTime
+    dateRead: DateTime | None
+    retracted: bool
+
+
+def notification_json(row: Any) -> NotificationJson:
+    """Serialize a notification from its row."""
+    return {
+        "id": str(row.id),
+        "reason": row.reason,
+        "event": {"id": str(row.event_id), "type": row.event_type},
+        "incident": {"identifier": str(row.identifier), "title": row.title},
+        "activity": {"id": str(row.activity_id)},
+        "text": "" if row.retracted else _notification_text(row),
+        "dateCreated": iso(row.date_created),
+        "dateRead": iso_or_none(row.date_read),
+        "retracted": row.retracted,
+    }
+
+
+def _notification_text(row: Any) -> str:
+    # The current comment, so that an edit also changes notifications that were sent before it.
+    if row.activity_type == ActivityType.STATUS_CHANGE and not row.comment:
+        old, new = (IncidentStatus(int(value)).label for value in (row.previous_value, row.value))
+        return f"changed status from {old} to {new}"
+    return row.comment or ""
