@@ -72,7 +72,7 @@ class LatencyFigures:
 def requests(load: Load) -> Iterator[bytes]:
     """Yield the bytes of each request, cycling through the incidents.
 
-    All comments on an incident have the same author and mention the same one other person. These two people are the
+    All comments on an incident have the same author and mention the same other person. These two people are the
     incident's only subscribers, so every comment creates exactly one inbox row, in both systems and in every round.
     """
     prefer = f"Prefer: {load.prefer}\r\n" if load.prefer else ""

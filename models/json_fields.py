@@ -14,7 +14,7 @@ from typing import Annotated
 
 @dataclass(frozen=True, slots=True)
 class SchemaKeywords:
-    """JSON Schema keywords that annotate a type, for what does not follow from the Python type itself.
+    """JSON Schema keywords that annotate a type with what the Python type itself cannot express.
 
     ``enum`` holds the allowed values.
     """

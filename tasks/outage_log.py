@@ -37,7 +37,7 @@ class OutageLog:
             log.error(self._event, **self._facts, error=explanation)
 
     def end(self) -> int:
-        """End the outage, if there is one. Return how many errors it had."""
+        """End the outage, if there is one. Return how many errors occurred during it."""
         errors, self.errors = self.errors, 0
         self._explanations.clear()
         return errors

@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 class Watchdog:
     """A background thread that calls ``give_up`` once the process has been stuck for ``patience_seconds``.
 
-    A check that raises an error counts as passed, because an unreachable server does not make the process stuck.
+    A check that raises an error counts as passed, because an unreachable server does not mean that the process is
+    stuck.
     """
 
     def __init__(self, is_stuck: Callable[[], bool], give_up: Callable[[], None], *, patience_seconds: float) -> None:

@@ -247,7 +247,7 @@ _StoredKeys = Mapping[tuple[str, str], _StoredKey]
 class _Decision:
     """The decision on one submission: which rows to insert and which ids to return, or which refusal to raise.
 
-    ``release`` holds the names of claimed keys that are to be deleted again. ``redirect`` holds claimed keys that must
+    ``release`` holds the names of claimed keys to delete. ``redirect`` holds claimed keys that must
     cover earlier commands instead of those for which they were claimed.
     """
 

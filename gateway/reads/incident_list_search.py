@@ -102,7 +102,7 @@ class Trigrams(NamedTuple):
 
 
 def choose_trigrams(filter_: IncidentFilter, sample: Sequence[int], *, any_long: bool) -> Trigrams:
-    """Return a combination of trigrams that few of the sampled incidents with a matching rule contain.
+    """Return a combination of trigrams that occurs in few of the sampled incidents with a matching rule.
 
     ``sample`` holds the values of :func:`sample_mask` for nearby rows.
     """

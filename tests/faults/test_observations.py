@@ -284,7 +284,7 @@ def test_a_value_does_not_wait_while_another_rules_incident_is_locked(
     assert not waits_for_lock(harness, f"incident:{watch.organization}:2", watch.accept(60))
 
 
-def test_an_incident_command_accepted_before_a_value_is_applied_before_it(
+def test_an_incident_command_is_applied_before_a_value_that_was_accepted_later(
     harness: Harness, acme: Acme, watch: ObservedRule
 ) -> None:
     watch.observe(60)

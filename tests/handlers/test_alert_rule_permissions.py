@@ -83,7 +83,7 @@ def test_a_project_endpoint_overrides_the_projects_in_the_body(harness: Harness,
         (["alerts:read", "project:read", "org:read"], 403, 403),
     ],
 )
-def test_a_commands_scopes_are_checked_again_for_its_endpoint_when_it_is_applied(
+def test_the_scopes_required_by_a_commands_endpoint_are_checked_again_when_it_is_applied(
     harness: Harness, acme: Acme, scopes: list[str], organization_status: int, project_status: int
 ) -> None:
     with harness.engine.begin() as connection:

@@ -54,7 +54,7 @@ def recorded_activities(harness: Harness) -> list[tuple[int, str | None, str | N
     ("severity", "status"),
     [("critical", 20), ("warning", 10), ("info", 1), ("none", 1), ("Critical", 1), (None, 1)],
 )
-def test_firing_alerts_open_an_incident_with_the_status_of_their_severity(
+def test_firing_alerts_open_an_incident_with_the_status_that_matches_their_severity(
     harness: Harness, acme: Acme, severity: str | None, status: int
 ) -> None:
     code, body = harness.execute(firing(severity), **acme.by_service())

@@ -181,7 +181,7 @@ def test_identical_items_with_one_key_create_one_command(gateway: Gateway, ledge
     assert count(ledger) == 1
 
 
-def test_a_bulk_request_with_one_conflicting_key_accepts_nothing(gateway: Gateway, ledger: Engine) -> None:
+def test_nothing_in_a_bulk_request_is_accepted_if_one_key_conflicts(gateway: Gateway, ledger: Engine) -> None:
     gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="used", Prefer="respond-async")
 
     response = gateway.post(

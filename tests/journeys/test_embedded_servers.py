@@ -219,7 +219,7 @@ def test_root_runs_a_copy_of_the_programs_if_they_are_in_a_private_directory(dat
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-def test_an_ordinary_user_can_keep_the_data_in_a_private_home(data: Path) -> None:
+def test_an_ordinary_user_can_keep_the_data_in_a_private_home_directory(data: Path) -> None:
     home = data
     home.mkdir(mode=0o700)
     if user := unprivileged_user():

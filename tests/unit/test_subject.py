@@ -23,7 +23,7 @@ def test_text_in_any_other_form_is_not_a_subject(text: str) -> None:
     assert Subject.parse(text) is None
 
 
-def test_subjects_built_in_sql_have_the_same_text() -> None:
+def test_subjects_built_in_sql_match_those_built_in_python() -> None:
     assert subject_sql(SubjectKind.INCIDENT, "i.organization_id", "i.identifier") == (
         "'incident:' || i.organization_id || ':' || i.identifier"
     )

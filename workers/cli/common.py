@@ -41,7 +41,7 @@ def run(name: str, target: str, words: list[str]) -> int:
 
 
 def fail(sentence: str, code: int = 1) -> int:
-    """Print a sentence to stderr and return the exit code."""
+    """Print an error message to stderr and return the exit code."""
     sys.stderr.write(f"{sentence}\n")
     return code
 
