@@ -241,7 +241,10 @@ def bounded_text(most: int) -> tuple[BeforeValidator, WithJsonSchema]:
 
 
 def row_id(value: JSON) -> int:
-    """Validate a row id, given as an integer or a string of digits. Any text that cannot be an id becomes 0, which matches no row."""
+    """Validate a row id, given as an integer or a string of digits.
+
+    Any text that cannot be an id becomes 0, which matches no row.
+    """
     if value is None:
         raise field_error(FIELD_NOT_NULL)
     return identifier(_plain(value)) or 0

@@ -35,7 +35,10 @@ log = structlog.get_logger(__name__)
 
 
 class Notifier:
-    """Plans the notifications for waiting events whenever the event bus, Valkey or polling wakes it. Any number of notifiers may run."""
+    """Plans the notifications for waiting events whenever the event bus, Valkey or polling wakes it.
+
+    Any number of notifiers may run.
+    """
 
     def __init__(self, engine: Engine, settings: BrokerSettings) -> None:
         """Set up the notifier, without connecting to anything."""
