@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from statistics import median
@@ -72,7 +71,7 @@ def claim(connection: Connection, subjects: list[str]) -> Styles:
             .limit(locked.c.most)
             .lateral()
         )
-        columns = [waiting.c[field.name] for field in fields(ledger.ClaimedCommand)]
+        columns = [waiting.c[name] for name in ledger.ClaimedCommand._fields]
         not_due = func.coalesce(waiting.c.next_attempt_at > func.now(), False).label("not_due")
         joined = select(*columns, not_due).select_from(locked.join(waiting, true()))
         return connection.execute(joined.order_by(waiting.c.seq).limit(200)).all()

@@ -8,7 +8,6 @@ docs/decisions/0001-ledger-and-hints.md has the measurements.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -18,7 +17,7 @@ from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, Timestamp, column_arrays, insert_statement, timestamp_column
+from models.base import METADATA, Timestamp, column_arrays, insert_statement, require_columns, timestamp_column
 from models.enums import CommandState, Lane
 from models.messaging.trace import Trace
 from models.types import JSON
@@ -117,8 +116,7 @@ def accept_commands(connection: Connection, rows: Sequence[NewCommand]) -> None:
 # --- claim -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimedCommand:
+class ClaimedCommand(NamedTuple):
     """A command that a worker has claimed. ``payload`` is parsed JSON."""
 
     id: UUID
@@ -162,7 +160,7 @@ LIMIT %(share)s
 """  # noqa: S608 - our own condition
 
 _READ_SUBJECTS: Final = f"""
-SELECT {", ".join(f"c.{field.name}" for field in fields(ClaimedCommand))},
+SELECT {", ".join(f"c.{name}" for name in ClaimedCommand._fields)},
        coalesce(c.next_attempt_at > now(), false) AS not_due
 FROM unnest(%(subjects)s::text[], %(most_of_each)s::bigint[]) AS s(subject, most)
 CROSS JOIN LATERAL (
@@ -216,17 +214,18 @@ def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *
 
     ``subjects`` maps each subject to the maximum number of commands to read, and ``most`` is the maximum in total.
     """
-    rows = connection.exec_driver_sql(
+    result = connection.exec_driver_sql(
         _READ_SUBJECTS,
         {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
-    ).all()
+    )
+    require_columns(result, (*ClaimedCommand._fields, "not_due"))
+    rows = result.all()
     waiting = WaitingCommands([], {}, rows[-1].seq if len(rows) == most else AFTER_LAST_SEQ)
     for row in rows:
-        columns = row._asdict()
-        if columns.pop("not_due"):
+        if row.not_due:
             waiting.paused_at.setdefault(row.subject, row.seq)
         if row.subject not in waiting.paused_at:
-            waiting.due.append(ClaimedCommand(**columns))
+            waiting.due.append(ClaimedCommand._make(row[:-1]))
     return waiting
 
 

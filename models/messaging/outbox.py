@@ -14,7 +14,14 @@ from sqlalchemy import BigInteger, Column, Index, Table, Text, UniqueConstraint,
 from sqlalchemy.dialects.postgresql import JSON as JSONType
 from sqlalchemy.engine import Connection
 
-from models.base import METADATA, column_arrays, insert_statement, timestamp_column, transaction_columns
+from models.base import (
+    METADATA,
+    column_arrays,
+    insert_statement,
+    require_columns,
+    timestamp_column,
+    transaction_columns,
+)
 
 events = Table(
     "events",
@@ -147,7 +154,7 @@ def claim_events(
     ).all()
     if not locked:
         return []
-    rows = connection.exec_driver_sql(
+    result = connection.exec_driver_sql(
         _READ_SUBJECTS.format(column=stage.column),
         {
             "organizations": [row.organization_id for row in locked],
@@ -155,8 +162,9 @@ def claim_events(
             "excluded": list(excluded),
             "per_subject": per_subject,
         },
-    ).all()
-    return [WaitingEvent(**row._asdict()) for row in rows]
+    )
+    require_columns(result, WaitingEvent._fields)
+    return [WaitingEvent._make(row) for row in result]
 
 
 # Steps from subject to subject through the partial index, so the cost depends on subjects, not on their events.
