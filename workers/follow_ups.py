@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.base import new_id
-from models.enums import CallerKind, Lane
+from models.enums import CallerKind
 from models.messaging.command_ledger import NewCommand
 from models.messaging.trace import NO_TRACE, Trace
 from tasks.commands.base import Command
@@ -18,11 +18,12 @@ def make_follow_up(
     ``user_id`` is the id of the person whom the command concerns. ``trace`` is the trace of the command or event that
     led to it.
     """
+    entry = CATALOG[command.name]
     return NewCommand(
         id=new_id(),
         type=command.name,
-        subject=str(CATALOG[command.name].subject_of(command, organization_id, user_id)),
-        lane=Lane.COMMANDS,
+        subject=str(entry.subject_of(command, organization_id, user_id)),
+        lane=entry.lane,
         organization_id=organization_id,
         token_id=None,
         user_id=user_id,

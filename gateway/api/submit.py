@@ -87,7 +87,7 @@ async def submit_command(
             await check_access(context)
         require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
         raise
-    row = ledger_row(context, entry, command, lane=Lane.COMMANDS)
+    row = ledger_row(context, entry, command, lane=entry.lane)
     if entry.is_conditional:
         row = row._replace(expected_version=expected_version(condition))
     keys = () if key is None else (IdempotencyKey(key, request_digest(context, condition, body), (0,)),)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final
 
+from models.enums import Lane
 from models.messaging.subject import Subject
 from models.permissions import (
     ALERT_RULE,
@@ -63,7 +64,8 @@ class CatalogEntry:
     endpoint, if that requires another permission. ``subject`` takes the command, the organization id and the user id,
     and returns the command's subject. ``also`` lists the kinds of other subjects that the command touches.
     ``for_services`` tells whether services may submit the command in their own name, ``for_people`` whether people may
-    submit it, and ``is_conditional`` whether it honours If-Match.
+    submit it, and ``is_conditional`` whether it honours If-Match. ``lane`` is the queue on which its hint travels when
+    it is submitted alone; the items of a bulk request travel on ``bulk``.
     """
 
     command_class: type[Command]
@@ -75,6 +77,7 @@ class CatalogEntry:
     for_people: bool = True
     is_conditional: bool = False
     project_permission: Permission | None = None
+    lane: Lane = Lane.COMMANDS
 
     def permission_of(self, command: Command) -> Permission:
         """Return the permission that is required by the endpoint that received the command."""
