@@ -21,7 +21,7 @@ _TRACEPARENT: Final = re.compile(
     rb"(?!ff)(?P<version>[0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?P<rest>-[!-~]{0,72})?"
 )
 _SCOPE_KEY: Final = "tocsin.request"
-_QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/healthz", "/metrics"})
+_QUIET_ROUTES: Final = frozenset({"/livez", "/readyz", "/metrics"})
 """Routes that probes and scrapers call every few seconds, and that are therefore logged at debug level."""
 
 log = structlog.get_logger(__name__)

@@ -164,12 +164,13 @@ class CommandAcceptor:
                 for submission in submissions
             ]
         self._publish_hints(rows)
-        log.info(
-            "commands.accepted",
-            commands=len(rows),
-            ms=round((time.perf_counter() - started) * 1000, 1),
-            **log_ids(rows),
-        )
+        if rows:
+            log.info(
+                "commands.accepted",
+                commands=len(rows),
+                ms=round((time.perf_counter() - started) * 1000, 1),
+                **log_ids(rows),
+            )
         return results
 
     async def _accept_with_keys(

@@ -149,7 +149,7 @@ def test_every_endpoint_checks_scope_feature_rule_and_project(
     assert statuses("acme", "p1", here, by=None) == [401] * 8
     assert statuses("closed", "c1", closed) == [403] * 8
     assert statuses("closed", "c1", here) == [404] * 8
-    # Without the feature an existing rule may be deleted, and nothing else.
+    # Without the feature, an existing rule may only be deleted.
     assert statuses("plain", "n1", 99999) == [404] * 8
     assert statuses("plain", "n1", plain) == [404, 404, 204, 404, 404, 404, 404, 404]
     assert statuses("acme", "p2", here)[4:] == [404] * 4

@@ -186,3 +186,12 @@ def test_an_unexpected_error_outside_the_endpoints_returns_500_with_the_request_
     response = gateway.get("/metrics", X_Request_Id="broken")
 
     assert (response.status_code, response.headers["x-request-id"]) == (500, "broken")
+
+
+def test_a_replayed_request_logs_no_accepted_batch(gateway: Gateway) -> None:
+    gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="k", **ASYNC)
+
+    with capture_logs() as lines:
+        gateway.post(COMMENTS, A_COMMENT, Idempotency_Key="k", **ASYNC)
+
+    assert [line["event"] for line in lines if line["event"] == "commands.accepted"] == []

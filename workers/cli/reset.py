@@ -1,4 +1,4 @@
-"""`tocsin reset`: delete a stack's data, and nothing else."""
+"""`tocsin reset`: delete only a stack's data."""
 
 from __future__ import annotations
 
