@@ -16,8 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.batcher import Batcher
 from gateway.unavailable import unavailable_if_transient
 from models.database.errors import is_transient
-from models.directory.policy_facts import IS_ACTIVE, ORGANIZATION_COLUMNS, organization_facts
-from models.enums import CallerKind, OpsRole, Role
+from models.directory.policy_facts import (
+    MEMBERSHIPS,
+    ORGANIZATION_COLUMNS,
+    TOKEN_COLUMNS,
+    actor_from_membership,
+    organization_facts,
+)
+from models.enums import CallerKind, OpsRole
 from models.policy import Actor, CredentialFacts, OrganizationFacts, require_valid_credential
 from models.refusals import Forbidden, Unauthenticated
 from tasks.commands.fields import identifier
@@ -71,8 +77,7 @@ class Caller:
 
 
 _LOOK_UP: Final = f"""
-SELECT t.id AS token_id, t.kind, t.name, t.scopes, t.act_as, t.ops_role, t.organization_id AS home,
-       t.revoked_at IS NOT NULL AS revoked, coalesce(t.expires_at <= clock_timestamp(), false) AS expired,
+SELECT t.id AS token_id, t.ops_role, t.organization_id AS home, {TOKEN_COLUMNS},
        u.id AS user_id, u.is_active,
        {ORGANIZATION_COLUMNS},
        m.organization_id AS member_of, m.role, m.teams
@@ -89,11 +94,7 @@ LEFT JOIN LATERAL (
     ) AS named ORDER BY precedence LIMIT 1
 ) AS o ON true
 LEFT JOIN LATERAL (
-    SELECT members.organization_id, members.role, ARRAY(
-        SELECT p.team_id FROM team_members p JOIN teams ON teams.id = p.team_id
-        WHERE p.member_id = members.id AND p.is_active AND teams.{IS_ACTIVE}
-    ) AS teams
-    FROM members
+    {MEMBERSHIPS}
     WHERE members.user_id = u.id
       AND members.organization_id = CASE t.kind WHEN '{CallerKind.SERVICE}' THEN t.organization_id ELSE o.id END
 ) AS m ON true
@@ -154,14 +155,12 @@ def _caller(credential: Credential, row: Any) -> Caller | Exception:
     except (Unauthenticated, Forbidden) as refusal:
         return refusal
     # A service acts for members of its own organization. Their roles there do not count in another organization.
-    is_member = row.role is not None and row.member_of == row.organization_id
-    actor = Actor(
+    actor = actor_from_membership(
+        row if row.member_of == row.organization_id else None,
         kind=CallerKind(row.kind),
         user_id=row.user_id,
         organization_id=row.home,
         scopes=None if row.scopes is None else frozenset(row.scopes),
-        role=Role(row.role) if is_member else None,
-        teams=frozenset(row.teams) if is_member else frozenset(),
     )
     return Caller(
         actor=actor,

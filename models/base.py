@@ -18,6 +18,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     MetaData,
+    Select,
     Table,
     Text,
     func,
@@ -107,6 +108,11 @@ def new_id() -> UUID:
 def select_list(columns: Iterable[Column[Any]], alias: str) -> str:
     """Return the columns as a select list in SQL, for example ``i.id, i.title``."""
     return ", ".join(f"{alias}.{column.name}" for column in columns)
+
+
+def statement_text(statement: Select[Any]) -> str:
+    """Return a statement as SQL text for psycopg, with its values as literals."""
+    return str(statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True}))
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, paginate
 from gateway.reads.incident_filters import selected_projects
-from gateway.reads.projects import NamedProject, project_from_row, project_slugs, projects_of
+from gateway.reads.projects import project_slugs, projects_of
 from models.alert_rules.alert_rule import AlertRule, Definition, RuleStatus, Snooze, alert_rule_projects, alert_rules
 from models.alert_rules.enums import Dataset
 from models.alert_rules.queries import (
@@ -28,6 +28,7 @@ from models.alert_rules.queries import (
     targeted_users,
 )
 from models.alert_rules.serializers import RuleReferences, RuleSnapshot
+from models.directory.policy_facts import NamedProject, project_from_row
 from models.directory.queries import PERSON_COLUMNS, TEAMS, person_from_row
 from models.directory.tables import projects, users
 from models.incidents.incident import Incident, incidents

@@ -8,22 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from gateway.reads.database import QueryRunner
-from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
+from models.directory.policy_facts import (
+    MEMBERSHIP_COLUMNS,
+    PROJECT_COLUMNS,
+    TEAMS_EVER,
+    actor_from_membership,
+    project_from_row,
+)
 from models.directory.queries import PERSON_COLUMNS, person_from_row
-from models.directory.tables import Person, members, projects, team_members, teams, users
-from models.enums import CallerKind, DecisionOutcome, NotificationReason, ObjectStatus, Role
+from models.directory.tables import Person, members, projects, users
+from models.enums import DecisionOutcome, NotificationReason
 from models.incidents.incident import incident_projects, incidents
 from models.incidents.mentions import MentionedTeam, MentionKind, parse_mention, resolve_mentions
 from models.incidents.queries import MENTIONED_TEAMS, mentioned_team_from_row
 from models.incidents.subscription import subscriptions
 from models.notifications.reasons import strongest_reasons
 from models.notifications.suppression import Recipient, decide_notification
-from models.policy import Actor, OrganizationFacts
+from models.policy import OrganizationFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class CommentPreview:
             }
         )
         candidates = await self._rows(
-            select(*PERSON_COLUMNS, members.c.role, _active_teams().label("teams"))
+            select(*PERSON_COLUMNS, *MEMBERSHIP_COLUMNS)
             .select_from(users.outerjoin(members, _is_member_of(organization)))
             .where(users.c.id.in_(reasons))
             .order_by(users.c.id)
@@ -104,7 +109,7 @@ class CommentPreview:
             for row in candidates
             if decide_notification(
                 Recipient(
-                    _actor_from_row(row),
+                    actor_from_membership(row if row.is_active else None, user_id=row.id),
                     reasons[row.id],
                     is_author=row.id == author,
                     organization=organization,
@@ -124,7 +129,7 @@ class CommentPreview:
                 username.label("username"),
                 email.label("email"),
                 members.c.id.is_not(None).label("is_member"),
-                _teams_ever().label("teams_ever"),
+                TEAMS_EVER,
             )
             .select_from(users.outerjoin(members, _is_member_of(organization)))
             .where(
@@ -147,33 +152,5 @@ class CommentPreview:
         )
 
 
-def _actor_from_row(row: Any) -> Actor:
-    return Actor(
-        kind=CallerKind.USER,
-        user_id=row.id,
-        role=Role(row.role) if row.role and row.is_active else None,
-        teams=frozenset(row.teams),
-    )
-
-
 def _is_member_of(organization: OrganizationFacts) -> ColumnElement[bool]:
     return and_(members.c.user_id == users.c.id, members.c.organization_id == organization.id)
-
-
-def _teams_ever() -> ColumnElement[list[int]]:
-    ids = select(team_members.c.team_id).where(team_members.c.member_id == members.c.id).correlate(members)
-    return func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))
-
-
-def _active_teams() -> ColumnElement[list[int]]:
-    ids = (
-        select(teams.c.id)
-        .join_from(team_members, teams)
-        .where(
-            teams.c.status == ObjectStatus.ACTIVE,
-            team_members.c.member_id == members.c.id,
-            team_members.c.is_active,
-        )
-        .correlate(members)
-    )
-    return func.array(ids.scalar_subquery(), type_=ARRAY(BigInteger))

@@ -15,7 +15,7 @@ from typing import Any, Final
 from dateutil import parser
 from starlette.datastructures import QueryParams
 
-from gateway.reads.projects import NamedProject
+from models.directory.policy_facts import NamedProject
 from models.enums import Feature, IncidentStatus
 from models.policy import (
     Actor,

@@ -13,10 +13,11 @@ from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows
 from gateway.reads.incident_filters import IncidentFilter, parse_incident_filter, team_ids
 from gateway.reads.incident_list_pages import page_keys
-from gateway.reads.projects import project_from_row, project_slugs, projects_of
+from gateway.reads.projects import project_slugs, projects_of
 from gateway.reads.queries import AUTHOR_COLUMNS, author_from_row
 from models.alert_rules.alert_rule import alert_rule_generations, alert_rules, environments
 from models.alert_rules.enums import Dataset
+from models.directory.policy_facts import project_from_row
 from models.directory.queries import PERSON_COLUMNS, TEAMS, person_from_row, team_facts_from_row
 from models.directory.tables import Person, users
 from models.enums import Feature

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows, paginate
-from gateway.reads.projects import PROJECT_COLUMNS, NamedProject, project_from_row
 from models.alert_rules.alert_rule import RuleStatus, alert_rule_observations, alert_rule_projects, alert_rules
+from models.directory.policy_facts import PROJECT_COLUMNS, NamedProject, project_from_row
 from models.directory.tables import projects
 from models.refusals import NotFound
 

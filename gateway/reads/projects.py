@@ -1,42 +1,17 @@
-"""Columns and conditions for projects, including the facts by which the policy decides who has access to a project."""
+"""Statements and conditions for projects, including the condition that an actor has access to a project."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Select, Text, and_, exists, func, select
+from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, exists, func, select
 
-from models.directory.policy_facts import project_facts
+from models.directory.policy_facts import PROJECT_COLUMNS
 from models.directory.tables import project_teams, projects
 from models.enums import ObjectStatus
 from models.incidents.incident import incident_projects
 from models.policy import Actor, OrganizationFacts, ProjectFacts, has_project_access
-
-
-class NamedProject(NamedTuple):
-    """A project with its slug and the facts that decide who has access to it."""
-
-    slug: str
-    facts: ProjectFacts
-
-
-_TEAMS: Final = (
-    select(project_teams.c.team_id).where(project_teams.c.project_id == projects.c.id).correlate(projects)
-).scalar_subquery()
-
-PROJECT_COLUMNS: Final = (
-    projects.c.id,
-    projects.c.slug,
-    (projects.c.status == ObjectStatus.ACTIVE).label("active"),
-    func.array(_TEAMS, type_=ARRAY(BigInteger)).label("teams"),
-)
-"""The columns of :data:`models.directory.policy_facts.PROJECT_COLUMNS`, for SQLAlchemy Core statements."""
-
-
-def project_from_row(row: Any) -> NamedProject:
-    """Build a project from a row that has :data:`PROJECT_COLUMNS`."""
-    return NamedProject(row.slug, project_facts(row))
 
 
 def project_slugs(incident_id: ColumnElement[int]) -> ColumnElement[Sequence[str]]:

@@ -15,7 +15,8 @@ from sqlalchemy import ARRAY, ColumnElement, Select, Text, and_, cast, exists, f
 
 from gateway.http.pagination import Page
 from gateway.reads.database import QueryRunner, Rows, paginate
-from gateway.reads.projects import PROJECT_COLUMNS, is_accessible, project_from_row
+from gateway.reads.projects import is_accessible
+from models.directory.policy_facts import PROJECT_COLUMNS, project_from_row
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import (
     Person,

@@ -7,7 +7,7 @@ from gateway.api.endpoint import REPEATABLE_TEXT, Endpoint, Operation, Parameter
 from gateway.api.submit import submit_command
 from gateway.http.pagination import cursor_int, cursor_time, page_response, parse_page
 from gateway.http.responses import HttpResponse
-from gateway.reads.projects import NamedProject
+from models.directory.policy_facts import NamedProject
 from models.permissions import ALERT_RULES
 from models.policy import has_project_access, require_project_access
 from models.refusals import Forbidden, InvalidFields

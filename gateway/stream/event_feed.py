@@ -16,13 +16,12 @@ from typing import Any, Final, NamedTuple, NewType
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Executable, select
+from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.reads.database import Rows, fetch_all
-from gateway.reads.projects import PROJECT_COLUMNS, project_from_row
-from models.directory.tables import projects
-from models.incidents.incident import incident_projects
+from models.directory.policy_facts import project_from_row
+from models.incidents.queries import PROJECTS_OF_INCIDENTS
 from models.policy import ProjectFacts
 from models.serializers.notifications import notification_json
 from models.types import JSON
@@ -235,12 +234,7 @@ class EventFeed:
     async def projects(self, incidents: Collection[int]) -> dict[int, list[ProjectFacts]]:
         """Map each incident's row id to the facts that the policy needs about the incident's projects."""
         facts: dict[int, list[ProjectFacts]] = {incident: [] for incident in incidents}
-        statement = (
-            select(incident_projects.c.incident_id, *PROJECT_COLUMNS)
-            .join_from(incident_projects, projects)
-            .where(incident_projects.c.incident_id.in_(incidents))
-        )
-        for row in await self._rows(statement) if incidents else ():
+        for row in await self._rows(PROJECTS_OF_INCIDENTS, {"ids": list(incidents)}) if incidents else ():
             facts[row.incident_id].append(project_from_row(row).facts)
         return facts
 

@@ -8,9 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from sqlalchemy import select
+
+from models.base import statement_text
+from models.directory.policy_facts import PROJECT_COLUMNS
+from models.directory.tables import projects
 from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.activity import Activity, activities
-from models.incidents.incident import Incident, incidents
+from models.incidents.incident import Incident, incident_projects, incidents
 from models.incidents.mentions import MentionedTeam
 
 INCIDENT_COLUMNS: Final = tuple(incidents.c)
@@ -18,6 +23,12 @@ INCIDENT_COLUMNS: Final = tuple(incidents.c)
 
 ACTIVITY_COLUMNS: Final = tuple(column for column in activities.c if column.name != "notification_uuid")
 """The columns for every field of an activity. ``mentions`` holds both ``mentioned_users`` and ``mentioned_teams``."""
+
+PROJECTS_OF_INCIDENTS: Final = (
+    statement_text(select(incident_projects.c.incident_id, *PROJECT_COLUMNS).join_from(incident_projects, projects))
+    + " WHERE incident_projects.incident_id = ANY(%(ids)s::bigint[])"
+)
+"""The query for the projects of the incidents with these ids, each with the id of its incident."""
 
 MENTIONED_TEAMS: Final = """
 SELECT t.id, t.organization_id,

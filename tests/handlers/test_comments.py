@@ -91,6 +91,15 @@ def test_a_former_team_member_can_still_be_mentioned(harness: Harness, acme: Acm
     assert status == 201
 
 
+def test_a_team_that_became_inactive_can_still_be_mentioned_as_can_its_people(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE teams SET status = 'inactive'")
+
+    status, _ = harness.execute(comment("Help", "user:12", "team:21"), **acme.by("mem"))
+
+    assert status == 201
+
+
 @pytest.mark.parametrize(
     ("who", "organization", "outcome"),
     [

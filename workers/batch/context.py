@@ -15,6 +15,7 @@ import orjson
 
 from models.alert_rules.alert_rule import AlertRule
 from models.base import new_id
+from models.directory.policy_facts import actor_from_membership
 from models.directory.tables import Person
 from models.enums import ActivityType, CallerKind, SubscriptionReason
 from models.incidents.activity import Activity
@@ -292,13 +293,8 @@ def _actor_of(pending: PendingCommand[Command], facts: Facts) -> Actor:
     require_valid_credential(_credential(row.token_id, row.user_id, facts))
     token = facts.tokens[row.token_id]
     member = facts.members.get((pending.organization_id, row.user_id)) if row.user_id is not None else None
-    return Actor(
-        kind=token.kind,
-        user_id=row.user_id,
-        organization_id=token.organization_id,
-        scopes=token.scopes,
-        role=member.role if member else None,
-        teams=member.teams if member else frozenset(),
+    return actor_from_membership(
+        member, kind=token.kind, user_id=row.user_id, organization_id=token.organization_id, scopes=token.scopes
     )
 
 

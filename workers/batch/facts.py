@@ -13,12 +13,13 @@ from itertools import chain
 
 from models.alert_rules.alert_rule import AlertRule
 from models.alert_rules.serializers import RuleReferences
+from models.directory.policy_facts import NamedProject
 from models.directory.tables import Person
 from models.enums import CallerKind, Role
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.incidents.mentions import MentionedTeam
-from models.policy import OrganizationFacts, ProjectFacts
+from models.policy import OrganizationFacts
 from models.types import JSON
 from tasks.commands.fields import dedup_key_of
 from workers.batch.rule_facts import RuleFacts
@@ -51,15 +52,6 @@ class MemberFacts:
     teams_ever: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedProject:
-    """A project: the facts that the policy needs, and its slug within the organization."""
-
-    facts: ProjectFacts
-    organization_id: int
-    slug: str
-
-
 @dataclass(slots=True)
 class Facts:
     """The facts that are known while a batch is decided.
@@ -78,7 +70,7 @@ class Facts:
     user_ids_by_name: Mapping[str, int]
     members: Mapping[tuple[int, int], MemberFacts]
     mentioned_teams: Mapping[int, MentionedTeam]
-    projects: Mapping[int, LoadedProject]
+    projects: Mapping[int, NamedProject]
     incidents: dict[tuple[int, int], Incident]
     subscriptions: set[tuple[int, int]]
     seen: dict[int, list[tuple[Person, datetime]]]
@@ -90,7 +82,7 @@ class Facts:
     new_activity_ids: list[int]
     open_incidents_by_key: dict[tuple[int, str], Incident] = field(init=False)
     incidents_by_rule: dict[int, list[Incident]] = field(init=False)
-    projects_by_slug: Mapping[tuple[int, str], LoadedProject] = field(init=False)
+    projects_by_slug: Mapping[tuple[int, str], NamedProject] = field(init=False)
     rule_references: RuleReferences = field(init=False)
     listed_json: dict[Hashable, JSON] = field(default_factory=dict)
 
@@ -114,7 +106,7 @@ class Facts:
         key = dedup_key_of(reference)
         return None if key is None else self.open_incidents_by_key.get((organization_id, key))
 
-    def find_active_project(self, organization_id: int, slug: str) -> LoadedProject | None:
+    def find_active_project(self, organization_id: int, slug: str) -> NamedProject | None:
         """Return the organization's active project with this slug, if there is one."""
         project = self.projects_by_slug.get((organization_id, slug))
         return project if project is not None and project.facts.active else None
@@ -161,7 +153,7 @@ class Facts:
         others = [(each, when) for each, when in self.seen.get(incident.id, ()) if each.id != person.id]
         self.seen[incident.id] = [(person, at), *others]
 
-    def projects_of(self, incident: Incident) -> list[LoadedProject]:
+    def projects_of(self, incident: Incident) -> list[NamedProject]:
         """Return the incident's projects, sorted by slug."""
         return sorted((self.projects[id_] for id_ in incident.projects), key=lambda project: project.slug)
 

@@ -7,16 +7,20 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from models.alert_rules.alert_rule import AlertRule
-from models.base import select_list
+from models.base import select_list, statement_text
 from models.directory.policy_facts import (
-    IS_ACTIVE,
+    MEMBERSHIP_COLUMNS,
     ORGANIZATION_COLUMNS,
-    PROJECT_COLUMNS,
+    PROJECTS,
+    TEAMS_EVER,
+    TOKEN_COLUMNS,
+    NamedProject,
     organization_facts,
-    project_facts,
+    project_from_row,
 )
 from models.directory.queries import PERSON_COLUMNS, person_from_row
 from models.directory.tables import Person
@@ -36,15 +40,14 @@ from models.policy import OrganizationFacts
 from models.types import MAX_ID
 from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
-from workers.batch.facts import Facts, LoadedProject, MemberFacts, TokenFacts
+from workers.batch.facts import Facts, MemberFacts, TokenFacts
 from workers.batch.load_rules import load_rule_facts
 from workers.batch.rule_facts import RuleFacts
 
-_TOKENS: Final = """
-SELECT id, kind, user_id, organization_id, name, scopes, act_as,
-       coalesce(expires_at <= clock_timestamp(), false) AS expired, revoked_at IS NOT NULL AS revoked
-FROM tokens WHERE id = ANY(%(ids)s::bigint[])
-"""
+_TOKENS: Final = f"""
+SELECT t.id, t.user_id, t.organization_id, {TOKEN_COLUMNS}
+FROM tokens t WHERE t.id = ANY(%(ids)s::bigint[])
+"""  # noqa: S608 - our own columns
 
 _ORGANIZATIONS: Final = f"""
 SELECT {ORGANIZATION_COLUMNS} FROM organizations o WHERE o.id = ANY(%(ids)s::bigint[])
@@ -82,9 +85,11 @@ FROM incident_activities a WHERE a.id = ANY(%(ids)s::bigint[]) AND a.type = %(ty
 """  # noqa: S608
 
 _PROJECTS: Final = f"""
-SELECT {PROJECT_COLUMNS}, p.organization_id FROM projects p
-WHERE p.id = ANY(%(ids)s::bigint[])
-   OR (p.organization_id, p.slug) IN (SELECT * FROM unnest(%(organizations)s::bigint[], %(slugs)s::text[]))
+{PROJECTS}
+WHERE projects.id = ANY(%(ids)s::bigint[])
+   OR (projects.organization_id, projects.slug) IN (
+       SELECT * FROM unnest(%(organizations)s::bigint[], %(slugs)s::text[])
+   )
 """  # noqa: S608 - our own columns
 
 _PEOPLE: Final = f"""
@@ -95,15 +100,9 @@ ORDER BY u.is_active, u.id DESC
 """  # noqa: S608
 
 _MEMBERS: Final = f"""
-SELECT m.organization_id, m.user_id, m.role,
-       coalesce(array_agg(t.id) FILTER (WHERE tm.is_active AND t.{IS_ACTIVE}), '{{}}') AS teams,
-       coalesce(array_agg(t.id) FILTER (WHERE t.id IS NOT NULL), '{{}}') AS teams_ever
-FROM members m
-LEFT JOIN team_members tm ON tm.member_id = m.id
-LEFT JOIN teams t ON t.id = tm.team_id
-WHERE m.organization_id = ANY(%(organizations)s::bigint[]) AND m.user_id = ANY(%(users)s::bigint[])
-GROUP BY m.id
-"""  # noqa: S608
+{statement_text(select(*MEMBERSHIP_COLUMNS, TEAMS_EVER))}
+WHERE members.organization_id = ANY(%(organizations)s::bigint[]) AND members.user_id = ANY(%(users)s::bigint[])
+"""
 
 _UNREAD: Final = """
 SELECT n.user_id, n.organization_id, n.id
@@ -239,16 +238,13 @@ def _load_comments(connection: Connection, request: FactRequest) -> dict[int, Ac
 
 def _load_projects(
     connection: Connection, request: FactRequest, on: Iterable[Incident | AlertRule]
-) -> dict[int, LoadedProject]:
+) -> dict[int, NamedProject]:
     ids = {project for each in on for project in each.projects}
     if not ids and not request.project_slugs:
         return {}
     organizations, slugs = _columns(request.project_slugs)
     rows = connection.exec_driver_sql(_PROJECTS, {"ids": list(ids), "organizations": organizations, "slugs": slugs})
-    return {
-        row.id: LoadedProject(facts=project_facts(row), organization_id=row.organization_id, slug=row.slug)
-        for row in rows
-    }
+    return {row.id: project_from_row(row) for row in rows}
 
 
 def _load_people(connection: Connection, request: FactRequest) -> tuple[dict[int, Person], dict[str, int]]:

@@ -9,6 +9,7 @@ from models.alert_rules.alert_rule import Action, AlertRule, Definition, RuleAct
 from models.alert_rules.consistency import RuleDraft, threshold_error
 from models.alert_rules.enums import ActionType, Dataset, EventType, TargetType
 from models.alert_rules.serializers import RuleSnapshot, rule_json, shown_threshold
+from models.directory.policy_facts import NamedProject
 from models.enums import IncidentStatus
 from models.policy import has_project_access, has_team_access, require_project_access
 from models.refusals import InvalidFields, ListRefusal, NotFound
@@ -20,7 +21,6 @@ from tasks.commands.triggers import CreateTrigger
 from tasks.events import AlertRuleCreated
 from workers.batch.changes import ArchivedGeneration, NewRuleActivity
 from workers.batch.context import CommandContext
-from workers.batch.facts import LoadedProject
 
 AUTO_RESOLVED: Final = (
     "This alert has been auto-resolved because the rule that triggered it has been modified or deleted."
@@ -36,7 +36,7 @@ def rule_error(message: str) -> InvalidFields:
 # --- look-ups ---------------------------------------------------------------------------------------------------
 
 
-def require_project(slug: str, context: CommandContext) -> LoadedProject:
+def require_project(slug: str, context: CommandContext) -> NamedProject:
     """Return the project that the endpoint's path names.
 
     :raises NotFound: if there is no such project, or if it is not active.
@@ -47,7 +47,7 @@ def require_project(slug: str, context: CommandContext) -> LoadedProject:
     return project
 
 
-def check_project_access(project: LoadedProject, context: CommandContext) -> None:
+def check_project_access(project: NamedProject, context: CommandContext) -> None:
     """Require access to the project in the endpoint's path: check 11 (docs/messages.md).
 
     :raises Forbidden: if the actor has no access to it.
@@ -93,12 +93,12 @@ def require_trigger(rule: AlertRule, id_: int) -> Trigger:
     return trigger
 
 
-def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[LoadedProject], str | None]:
+def find_projects(slugs: Iterable[str], context: CommandContext) -> tuple[list[NamedProject], str | None]:
     """Return the projects with these slugs, and an error for the first that is inactive or not accessible, if any.
 
     If there is an error, only the projects before that one are returned.
     """
-    projects: list[LoadedProject] = []
+    projects: list[NamedProject] = []
     for slug in slugs:
         project = context.facts.find_active_project(context.organization.id, slug)
         if project is None:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from models.alert_rules.alert_rule import AlertRule
+from models.directory.policy_facts import NamedProject
 from models.enums import ActivityType, IncidentStatus, IncidentType, StatusMethod
 from models.incidents.incident import Incident
 from tasks.events import IncidentOpened, StatusChanged
 from workers.batch.context import CommandContext
-from workers.batch.facts import LoadedProject
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class NewIncident:
     """An incident to open. ``rule`` is the alert rule, if any, that opens it."""
 
     title: str
-    projects: Sequence[LoadedProject]
+    projects: Sequence[NamedProject]
     date_started: datetime
     date_detected: datetime
     status: IncidentStatus = IncidentStatus.OPEN

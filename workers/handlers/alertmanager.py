@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Final
 
+from models.directory.policy_facts import NamedProject
 from models.enums import AlertState, IncidentStatus, StatusMethod
 from models.policy import require_service
 from models.refusals import FIELD_REQUIRED, InvalidFields
 from tasks.commands.alertmanager import ReceiveAlerts
 from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
-from workers.batch.facts import LoadedProject
 from workers.batch.handler import handles
 from workers.domain.incidents import NewIncident, change_status, create_incident
 
@@ -39,7 +39,7 @@ def receive_alerts(command: ReceiveAlerts, context: CommandContext) -> CommandRe
     return CommandResult(200, context.incident_json(incident))
 
 
-def _open(command: ReceiveAlerts, context: CommandContext, projects: list[LoadedProject]) -> CommandResult:
+def _open(command: ReceiveAlerts, context: CommandContext, projects: list[NamedProject]) -> CommandResult:
     if not projects:
         raise InvalidFields({"project": [FIELD_REQUIRED]})
     started = command.starts_at or context.accepted_at
@@ -54,7 +54,7 @@ def _open(command: ReceiveAlerts, context: CommandContext, projects: list[Loaded
     return CommandResult(201, context.incident_json(create_incident(new, context)))
 
 
-def _projects(command: ReceiveAlerts, context: CommandContext) -> list[LoadedProject]:
+def _projects(command: ReceiveAlerts, context: CommandContext) -> list[NamedProject]:
     """Return the project, if any, that the alerts name. A service has access to every active project.
 
     :raises InvalidFields: if the organization has no such active project.

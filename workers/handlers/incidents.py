@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.alert_rules.alert_rule import AlertRule
+from models.directory.policy_facts import NamedProject
 from models.enums import IncidentStatus, StatusMethod, SubscriptionReason
 from models.policy import has_project_access, is_project_member, require_person, require_status_scope
 from models.refusals import Conflict, Forbidden, InvalidFields
@@ -11,7 +12,6 @@ from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.events import Seen
 from workers.batch import needs
 from workers.batch.context import CommandContext, CommandResult
-from workers.batch.facts import LoadedProject
 from workers.batch.handler import handles
 from workers.domain.incidents import NewIncident, change_status, create_incident
 from workers.domain.rule_actions import resolve_manual_close
@@ -78,7 +78,7 @@ def mark_seen(command: MarkSeen, context: CommandContext) -> CommandResult:
     return CommandResult(201, {})
 
 
-def _projects_and_rule(command: OpenIncident, context: CommandContext) -> tuple[list[LoadedProject], AlertRule | None]:
+def _projects_and_rule(command: OpenIncident, context: CommandContext) -> tuple[list[NamedProject], AlertRule | None]:
     errors: dict[str, JSON] = {}
     found = [
         context.facts.find_active_project(context.organization.id, slug) for slug in dict.fromkeys(command.projects)

@@ -16,6 +16,7 @@ from models.alert_rules.evaluation import (
     ignore,
     window_start,
 )
+from models.directory.policy_facts import NamedProject
 from models.enums import Feature, IncidentStatus, StatusMethod
 from models.incidents.incident import Incident
 from models.policy import has_project_access
@@ -27,7 +28,6 @@ from tasks.events import TriggerFired, TriggerResolved
 from workers.batch import needs
 from workers.batch.changes import NewObservation
 from workers.batch.context import CommandContext, CommandResult
-from workers.batch.facts import LoadedProject
 from workers.batch.handler import handles
 from workers.batch.rule_facts import TriggerState
 from workers.domain.incidents import NewIncident, StatusChange, change_status, create_incident
@@ -59,7 +59,7 @@ def _require_rule(command: ObserveMetric, context: CommandContext) -> AlertRule:
     return rule
 
 
-def _require_project(command: ObserveMetric, rule: AlertRule, context: CommandContext) -> LoadedProject:
+def _require_project(command: ObserveMetric, rule: AlertRule, context: CommandContext) -> NamedProject:
     project = context.facts.find_active_project(context.organization.id, command.project)
     if project is None or project.facts.id not in rule.projects:
         raise InvalidFields({"project": ["Invalid project"]})
@@ -79,7 +79,7 @@ class _Observed:
 
     command: ObserveMetric
     rule: AlertRule
-    project: LoadedProject
+    project: NamedProject
     context: CommandContext
 
     def evaluate(self, incident: Incident | None) -> Evaluation:

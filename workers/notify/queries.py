@@ -9,13 +9,13 @@ from typing import NamedTuple
 from sqlalchemy.engine import Connection
 
 from models.directory.policy_facts import (
-    IS_ACTIVE,
+    MEMBERSHIPS,
     ORGANIZATION_COLUMNS,
-    PROJECT_COLUMNS,
+    actor_from_membership,
     organization_facts,
-    project_facts,
+    project_from_row,
 )
-from models.enums import CallerKind, Role
+from models.incidents.queries import PROJECTS_OF_INCIDENTS
 from models.policy import Actor, OrganizationFacts, ProjectFacts
 from workers.notify.audience import Audiences, NotifiableEvent
 
@@ -35,8 +35,8 @@ Membership = tuple[int, int]
 def load_incidents(connection: Connection, ids: Collection[int]) -> dict[int, IncidentFacts]:
     """Return the incidents by id, each with its organization and its projects. Deleted incidents are missing."""
     projects: dict[int, list[ProjectFacts]] = defaultdict(list)
-    for row in connection.exec_driver_sql(_PROJECTS, {"ids": list(ids)}).all():
-        projects[row.incident_id].append(project_facts(row))
+    for row in connection.exec_driver_sql(PROJECTS_OF_INCIDENTS, {"ids": list(ids)}).all():
+        projects[row.incident_id].append(project_from_row(row).facts)
     organizations: dict[int, OrganizationFacts] = {}
     incidents = {}
     for row in connection.exec_driver_sql(_INCIDENTS, {"ids": list(ids)}).all():
@@ -69,28 +69,15 @@ def load_people(connection: Connection, memberships: Iterable[Membership]) -> di
         {"organizations": [each[0] for each in wanted], "users": [each[1] for each in wanted]},
     ).all()
     return {
-        (row.organization_id, row.user_id): Actor(
-            kind=CallerKind.USER,
-            user_id=row.user_id,
-            role=Role(row.role) if row.role and row.is_active else None,
-            teams=frozenset(row.teams) if row.teams else _NO_TEAMS,
-        )
+        (row.organization_id, row.user_id): actor_from_membership(row if row.is_active else None, user_id=row.user_id)
         for row in rows
     }
 
-
-_NO_TEAMS: frozenset[int] = frozenset()
 
 _INCIDENTS = f"""
 SELECT i.id, i.identifier, {ORGANIZATION_COLUMNS}
 FROM incidents i JOIN organizations o ON o.id = i.organization_id
 WHERE i.id = ANY(%(ids)s::bigint[])
-"""  # noqa: S608 - our own columns
-
-_PROJECTS = f"""
-SELECT ip.incident_id, {PROJECT_COLUMNS}
-FROM incident_projects ip JOIN projects p ON p.id = ip.project_id
-WHERE ip.incident_id = ANY(%(ids)s::bigint[])
 """  # noqa: S608 - our own columns
 
 _SUBSCRIBERS = """
@@ -107,12 +94,10 @@ WHERE t.id = ANY(%(teams)s::bigint[])
 """
 
 _PEOPLE = f"""
-SELECT w.organization_id, u.id AS user_id, u.is_active, m.role,
-       array_agg(t.id) FILTER (WHERE t.id IS NOT NULL) AS teams
+SELECT w.organization_id, u.id AS user_id, u.is_active, m.role, m.teams
 FROM unnest(%(organizations)b::bigint[], %(users)b::bigint[]) AS w(organization_id, user_id)
 JOIN users u ON u.id = w.user_id
-LEFT JOIN members m ON m.organization_id = w.organization_id AND m.user_id = u.id
-LEFT JOIN team_members tm ON tm.member_id = m.id AND tm.is_active
-LEFT JOIN teams t ON t.id = tm.team_id AND t.{IS_ACTIVE}
-GROUP BY w.organization_id, u.id, m.role
-"""  # noqa: S608 - our own condition
+LEFT JOIN LATERAL (
+    {MEMBERSHIPS} WHERE members.organization_id = w.organization_id AND members.user_id = u.id
+) AS m ON true
+"""  # noqa: S608 - our own columns
