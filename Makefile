@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## run every test, in parallel
 	@$(PYTEST) $(PARALLEL)
 
 test-fast: $(VENV)/.dev ## run the tests that need no server, and the handler tests
-	@$(PYTEST) -m unit
+	@$(PYTEST) -m "unit and not slow"
 	@$(PYTEST) -m "not unit" tests/handlers
 
 coverage: $(VENV)/.dev ## measure branch coverage, and fail if it is below the floor in pyproject.toml

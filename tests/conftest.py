@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
         if folder == "faults" and not any(item.iter_markers("xdist_group")):
             item.add_marker(pytest.mark.xdist_group("faults"))
-        if not any(item.iter_markers("broker")) and not any(item.iter_markers("postgres")) and folder != "project":
+        if not any(item.iter_markers("broker")) and not any(item.iter_markers("postgres")):
             item.add_marker("unit")
 
 

@@ -91,6 +91,7 @@ def test_built_rows_name_their_tests_and_others_name_none() -> None:
     assert {row.name for row in ROWS if row.tests} == built
 
 
+@pytest.mark.slow
 def test_every_named_test_exists(request: pytest.FixtureRequest) -> None:
     named = {test for row in ROWS for test in row.tests}
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 GROUPED = """
 import os
 import pathlib
@@ -17,6 +19,7 @@ def test_records_its_process(number):
 """
 
 
+@pytest.mark.slow
 def test_a_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
     (tmp_path / "test_grouped.py").write_text(GROUPED)
 
