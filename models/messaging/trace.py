@@ -35,6 +35,9 @@ class Traced(Protocol):
 def log_ids(traced: Iterable[Traced]) -> dict[str, list[str]]:
     """Return the distinct request ids and trace ids in order of appearance, for a log line about many rows.
 
+    The gateway binds a request's ids in the log context. A batch has the ids of many requests, and each line is about
+    other rows of it, so workers, relay and notifier pass the ids of those rows to each line.
+
     The trace id is the second field of ``traceparent``.
     """
     rows = list(traced)
