@@ -6,7 +6,6 @@ it are checked here. The worker decides everything that depends on the state of 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -174,4 +173,4 @@ async def _accept(context: RequestContext, submission: Submission) -> tuple[Acce
 
 def _record(context: RequestContext, accepted: Sequence[AcceptedCommand]) -> None:
     context.record.command_ids += [each.id for each in accepted]
-    context.container.metrics.count_accepted(Counter(each.type for each in accepted if not each.is_replay))
+    context.container.metrics.count_accepted(each.type for each in accepted if not each.is_replay)

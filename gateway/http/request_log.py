@@ -10,10 +10,10 @@ from typing import Final
 from uuid import UUID
 
 import structlog
+import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.responses import error_response
-from models.base import new_id
 from models.messaging.trace import Trace
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
@@ -93,12 +93,18 @@ def read_trace(headers: list[tuple[bytes, bytes]]) -> Trace:
 
     A malformed or repeated header counts as absent. If there is no valid request id, a new one is generated.
     """
-    ids = [value for name, value in headers if name == b"x-request-id"]
-    parents = [value for name, value in headers if name == b"traceparent"]
-    given = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
+    ids, parents = 0, 0
+    request_id = traceparent = b""
+    for name, value in headers:
+        if name == b"x-request-id":
+            ids, request_id = ids + 1, value
+        elif name == b"traceparent":
+            parents, traceparent = parents + 1, value
+    is_given = ids == 1 and _REQUEST_ID.fullmatch(request_id) is not None
     return Trace(
-        request_id=ids[0].decode("ascii") if given else str(new_id()),
-        traceparent=parents[0].decode("ascii") if len(parents) == 1 and _is_traceparent(parents[0]) else None,
+        # Unlike `new_id`, this makes no UUID object, which would cost as much as the rest of this function.
+        request_id=request_id.decode("ascii") if is_given else str(uuid_utils.uuid7()),
+        traceparent=traceparent.decode("ascii") if parents == 1 and _is_traceparent(traceparent) else None,
     )
 
 
@@ -115,9 +121,12 @@ def _is_traceparent(value: bytes) -> bool:
 def _write_line(scope: Scope, record: RequestRecord, status: int | None, *, seconds: float) -> None:
     # Routes outside the API have no path parameters, so their path is their route.
     route = record.route or (scope["path"] if status not in (None, 404) else None)
+    level = logging.DEBUG if route in _QUIET_ROUTES else logging.INFO
+    if not log.is_enabled_for(level):
+        return
     ids = record.command_ids
     log.log(
-        logging.DEBUG if route in _QUIET_ROUTES else logging.INFO,
+        level,
         "request",
         method=scope["method"],
         route=route,
