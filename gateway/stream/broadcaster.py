@@ -1,17 +1,19 @@
 """The broadcaster of server-sent events. Each poll of the tables serves all open streams in this process.
 
 New events are found in one query, however many streams are open. If none are open, there are no polls. Wake-ups over
-Valkey shorten the wait for the next poll, but nothing depends on them. The policy that decides who may read an incident
-also decides who receives an event. For each poll, it uses fresh project rows, and callers who were authenticated at
-most ``caller_ttl_seconds`` ago.
+Valkey shorten the wait for the next poll, but nothing depends on them. After a failed poll, the database may have lost
+what was not on its disk, so every stream ends, and its client resumes from the last event that it received.
+
+The policy that decides who may read an incident also decides who receives an event. For each poll, it uses fresh
+project rows, and callers who were authenticated at most ``caller_ttl_seconds`` ago.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Mapping
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID
 
@@ -19,28 +21,23 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.auth import Authenticator, Caller, Credential
-from gateway.stream.event_feed import EventFeed, FeedItem, Snapshot, start_id
+from gateway.stream.event_feed import EventFeed, FeedItem
+from gateway.stream.feed_cursor import FeedCursor
+from gateway.stream.subscriber import StreamSubscriber
 from models.database.errors import is_transient
-from models.permissions import INBOX, INCIDENT, Permission
-from models.policy import ProjectFacts, may_read, require_organization_access, require_token_scope
-from models.refusals import NotFound, Refusal, Unavailable
+from models.policy import ProjectFacts
+from models.refusals import Refusal, Unavailable
 from tasks.broker import pubsub
 from tasks.outage_log import OutageLog
 
-HEARTBEAT: Final = b":\n\n"
 HEARTBEAT_SECONDS: Final = 15.0
 """A stream without an event for this long gets a comment, so that proxies keep it open."""
 
-RETRY: Final = "retry: 1000\n\n"
-
 STOPPING: Final = "the gateway is stopping"
-TOO_SLOW: Final = "the client reads too slowly; reconnect with Last-Event-ID"
 TOO_MANY: Final = "too many events at once; reconnect with Last-Event-ID"
 UNAVAILABLE: Final = "the database is unavailable; reconnect with Last-Event-ID"
+INTERRUPTED: Final = "the database was interrupted; reconnect with Last-Event-ID"
 ACCESS_LOST: Final = "you no longer have access to this stream"
-
-CHUNK_BYTES: Final = 64 * 1024
-"""Queued frames are joined into a chunk until it reaches this size. Subscribers share queued frames, but not chunks."""
 
 MAX_CONCURRENT_REPLAYS: Final = 4
 MAX_CONCURRENT_LOOKUPS: Final = 500
@@ -48,97 +45,6 @@ PAUSE_SECONDS: Final = 0.02
 """The pause after each poll, so that a burst of wake-ups causes only a few polls."""
 
 log = structlog.get_logger(__name__)
-
-
-class StreamSubscriber:
-    """An open stream, with its caller, its queued frames and, once the stream has ended, the reason.
-
-    ``incident`` (a row id) limits the stream to one incident. ``joined_at`` is the snapshot after which the stream
-    receives live events. If ``is_resuming`` is true, the stream first receives the events that became visible between
-    ``last_id`` and that snapshot.
-    """
-
-    def __init__(
-        self, broadcaster: EventBroadcaster, credential: Credential, caller: Caller, incident: int | None
-    ) -> None:
-        self.credential = credential
-        self.incident = incident
-        self.ended: str | None = None
-        self.last_id: UUID | None = None
-        self.is_resuming = False
-        self.joined_at = Snapshot("")
-        self._broadcaster = broadcaster
-        self._queue: deque[bytes] = deque()
-        self._changed = asyncio.Event()
-        self.update_caller(caller, at=asyncio.get_running_loop().time())
-
-    def update_caller(self, caller: Caller, *, at: float) -> None:
-        """Replace the caller with one authenticated at ``at`` (event-loop time).
-
-        :raises Refusal: if the caller no longer has access to this organization's streams.
-        """
-        if caller.organization is None:
-            raise NotFound
-        _require(caller, INBOX)
-        self.caller, self.organization, self.authenticated_at = caller, caller.organization, at
-        self._reads_incidents = _may(caller, INCIDENT)
-
-    @property
-    def user_id(self) -> int | None:
-        """The id of the person whose inbox items are streamed, or ``None`` if the caller does not act for a person."""
-        return self.caller.actor.user_id
-
-    def may_receive(self, item: FeedItem, projects: Collection[ProjectFacts]) -> bool:
-        """Return whether the stream covers the item and the caller may read it. An inbox item is only for its owner."""
-        if self.incident not in (None, item.incident):
-            return False
-        may_read_kind = self._reads_incidents if item.user_id is None else item.user_id == self.user_id
-        return may_read_kind and may_read(self.caller.actor, self.organization, projects)
-
-    def enqueue(self, frame: bytes) -> None:
-        """Queue a frame, or end the stream if its queue is full."""
-        if len(self._queue) >= self._broadcaster.max_queued_frames:
-            self.end(TOO_SLOW)
-        elif self.ended is None:
-            self._queue.append(frame)
-            self._changed.set()
-
-    def end(self, reason: str) -> None:
-        """End the stream and drop its queued frames. The client receives their events when it reconnects."""
-        self._queue.clear()
-        self.ended = self.ended or reason
-        self._changed.set()
-
-    def close(self) -> None:
-        """Unsubscribe after the client has disconnected."""
-        self._broadcaster.unsubscribe(self)
-
-    def _next_chunk(self) -> bytes:
-        chunk = bytearray()
-        while self._queue and len(chunk) < CHUNK_BYTES:
-            chunk += self._queue.popleft()
-        return bytes(chunk)
-
-    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        """Yield the bytes to send, until the stream ends."""
-        # A client that received no event before it was disconnected resumes from the start of its stream.
-        start = "" if self.is_resuming else f"id: {start_id(self.joined_at)}\n"
-        yield f"{start}{RETRY}".encode()
-        if self.is_resuming:
-            async for frame in self._broadcaster.replay(self):
-                yield frame
-        while self.ended is None:
-            if self._queue:
-                yield self._next_chunk()
-                continue
-            self._changed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._broadcaster.heartbeat_seconds):
-                    await self._changed.wait()
-                continue
-            await self._broadcaster.refresh_callers([self])
-            yield HEARTBEAT
-        yield f": {self.ended}\n\n".encode()
 
 
 class EventBroadcaster:
@@ -157,7 +63,7 @@ class EventBroadcaster:
         self._wake_url = wake_url
         self._seconds = seconds
         self._subscribers: set[StreamSubscriber] = set()
-        self._seen = Snapshot("")
+        self._cursor: FeedCursor | None = None
         self._poll_lock = asyncio.Lock()
         self._wakeup = asyncio.Event()
         self._replays = asyncio.Semaphore(MAX_CONCURRENT_REPLAYS)
@@ -179,6 +85,7 @@ class EventBroadcaster:
             loop.cancel()
             with suppress(asyncio.CancelledError):
                 await loop
+        await self._drop_cursor()
 
     def close_streams(self) -> None:
         """End every stream and accept no new ones, because the process is about to stop."""
@@ -201,26 +108,33 @@ class EventBroadcaster:
             raise Unavailable
         subscriber = StreamSubscriber(self, credential, caller, incident)
         subscriber.last_id, subscriber.is_resuming = last_id, is_resuming
-        # A stream must not join during a poll, whose events go only to the subscribers with which it began.
-        async with self._poll_lock:
-            if not self._subscribers:
-                try:
-                    async with asyncio.timeout(self._seconds):
-                        self._seen = await self._feed.current_snapshot()
-                except Exception as error:
-                    if _may_pass(error):
-                        raise Unavailable from error
-                    raise
-            subscriber.joined_at = self._seen
-            self._subscribers.add(subscriber)
+        try:
+            # A stream must not join during a poll, whose events go only to the subscribers with which it began.
+            async with self._exclusive_cursor(), asyncio.timeout(self._seconds):
+                await self._join(subscriber)
+        except Exception as error:
+            if _may_pass(error):
+                raise Unavailable from error
+            raise
         if self._is_closing:
             subscriber.end(STOPPING)
         self._wakeup.set()
         return subscriber
 
+    async def _join(self, subscriber: StreamSubscriber) -> None:
+        cursor = self._cursor
+        if cursor is None or not self._subscribers:
+            cursor = await self._renew_cursor()
+        subscriber.joined_at = cursor.snapshot
+        if not subscriber.is_resuming:
+            subscriber.last_id = await self._feed.latest_id(cursor, subscriber.organization.id)
+        self._subscribers.add(subscriber)
+
     def unsubscribe(self, subscriber: StreamSubscriber) -> None:
         """Remove a stream, so that it receives no more events."""
         self._subscribers.discard(subscriber)
+        if not self._subscribers:
+            self._wakeup.set()
 
     @property
     def stream_count(self) -> int:
@@ -270,23 +184,28 @@ class EventBroadcaster:
                 async with asyncio.timeout(self.poll_seconds if self._subscribers else None):
                     await self._wakeup.wait()
             self._wakeup.clear()
-            if self._subscribers:
-                try:
-                    async with self._poll_lock:
-                        await self._poll()
-                    outage.end()
-                except Exception as error:
-                    # Nothing is lost: the next poll starts at the same snapshot.
-                    if not _may_pass(error):
-                        outage.record_error(error)
-                    await asyncio.sleep(self.poll_seconds)
+            try:
+                async with self._exclusive_cursor():
+                    await self._poll()
+                outage.end()
+            except Exception as error:
+                if not _may_pass(error):
+                    outage.record_error(error)
+                await asyncio.sleep(self.poll_seconds)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _poll(self) -> None:
+        if not self._subscribers:
+            await self._drop_cursor()
+            return
+        if self._cursor is None:
+            async with asyncio.timeout(self._seconds):
+                await self._renew_cursor()
+            return
         subscribers = list(self._subscribers)
         async with asyncio.timeout(self._seconds):
             batch = await self._feed.read_since(
-                self._seen,
+                self._cursor,
                 {subscriber.organization.id for subscriber in subscribers},
                 {subscriber.user_id for subscriber in subscribers if subscriber.user_id is not None},
                 limit=self.max_rows_per_poll,
@@ -302,7 +221,33 @@ class EventBroadcaster:
                 await self._refresh_callers(by_organization[organization])
             projects = await self._feed.projects({item.incident for item in batch.items})
             await _distribute(batch.items, by_organization, projects)
-        self._seen = batch.until
+        self._cursor.snapshot = batch.until
+
+    @asynccontextmanager
+    async def _exclusive_cursor(self) -> AsyncIterator[None]:
+        """Use the cursor alone, and drop it after any error, because its session may have ended."""
+        async with self._poll_lock:
+            try:
+                yield
+            except BaseException:
+                await self._drop_cursor()
+                raise
+
+    async def _renew_cursor(self) -> FeedCursor:
+        """Open a cursor at the current snapshot, and end all streams that joined an earlier one.
+
+        They end only now, when the database is back, because a browser gives up if the gateway responds with 503.
+        """
+        await self._drop_cursor()
+        self._cursor = await self._feed.open_cursor()
+        for subscriber in self._subscribers:
+            subscriber.end(INTERRUPTED)
+        return self._cursor
+
+    async def _drop_cursor(self) -> None:
+        cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            await cursor.close()
 
     async def _refresh_callers(self, subscribers: Iterable[StreamSubscriber]) -> None:
         now = asyncio.get_running_loop().time()
@@ -346,18 +291,3 @@ async def _distribute(
 
 def _may_pass(error: Exception) -> bool:
     return is_transient(error) or isinstance(error, Unavailable)
-
-
-def _require(caller: Caller, permission: Permission) -> None:
-    if caller.organization is None:
-        raise NotFound
-    require_token_scope(caller.actor, permission, "GET")
-    require_organization_access(caller.actor, caller.organization, permission, "GET")
-
-
-def _may(caller: Caller, permission: Permission) -> bool:
-    try:
-        _require(caller, permission)
-    except Refusal:
-        return False
-    return True

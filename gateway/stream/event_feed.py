@@ -1,34 +1,32 @@
 """The feed from which streams are served: incident events and inbox items, read from their tables.
 
 Rows may become visible in a different order than they were written, so neither an id nor a timestamp can record how
-far a reader has got. A snapshot can: a row is new if it is visible now but was not visible in that snapshot, so rows
-that are committed late are not missed. Order within an incident is preserved, because a worker locks the incident
-before it writes, and a transaction is assigned its id at its first write. See
-docs/decisions/0006-snapshot-cursors-for-streams.md.
+far a reader has got. A snapshot can, as long as the session in which it was taken: a row is new if it is visible now
+but was not visible in that snapshot, so rows that are committed late are not missed. Across sessions, the id of the
+last event that a reader received can, because its row names the transactions that had ended when it was written. Order
+within an incident is preserved, because a worker locks the incident before it writes, and a transaction is assigned its
+id at its first write. See docs/decisions/0006-snapshot-cursors-for-streams.md.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from datetime import datetime
-from typing import Any, Final, NamedTuple, NewType
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-import orjson
 from sqlalchemy import Executable
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.reads.database import Rows, fetch_all
+from gateway.stream.feed_cursor import FeedCursor, Snapshot
+from gateway.stream.frames import event_frame, notification_event_id, notification_frame, notification_number
 from models.directory.policy_facts import project_from_row
 from models.incidents.queries import PROJECTS_OF_INCIDENTS
 from models.policy import ProjectFacts
-from models.serializers.notifications import notification_json
-from models.types import JSON
-from tasks.events import NotificationCreated, cloud_event
 
-Snapshot = NewType("Snapshot", str)
-"""A snapshot: the set of transactions that are visible at one moment, as the text of a PostgreSQL ``pg_snapshot``."""
+NO_EVENT: Final = UUID(int=0)
+"""The id with which a client resumes that opened its stream before the organization had any event."""
 
 REPLAY_HOURS: Final = 24
 """The maximum age of the events that a resumed stream replays."""
@@ -125,15 +123,21 @@ _PAGE: Final = f"""
 ORDER BY written_by, subject, sequence LIMIT {PAGE_SIZE}
 """
 
-# A transaction number beyond the snapshot comes from another server, of which this database is a restored backup.
+# A transaction id beyond the snapshot comes from another server, of which this database is a restored backup.
 _LAST: Final = """
 SELECT last.* FROM (
-    SELECT written_after, written_by, subject, sequence FROM events
+    SELECT written_after, written_by, subject, sequence, NULL::timestamptz AS date_created FROM events
     WHERE id = %(id)s AND organization_id = %(organization)s
     UNION ALL
-    SELECT written_after, written_by, 'notifications/' || id, 1 FROM notifications
+    SELECT written_after, written_by, 'notifications/' || id, 1, date_created FROM notifications
     WHERE id = %(number)s AND organization_id = %(organization)s AND user_id = %(user)s
 ) AS last WHERE pg_visible_in_snapshot(last.written_by, %(until)s::pg_snapshot)
+"""
+
+_LATEST: Final = """
+SELECT id FROM events
+WHERE organization_id = %(organization)s AND pg_visible_in_snapshot(written_by, %(until)s::pg_snapshot)
+ORDER BY written_by DESC, subject DESC, sequence DESC LIMIT 1
 """
 
 # Ids start with the time, so one index access finds the first event from the last day.
@@ -158,20 +162,40 @@ class EventFeed:
         # Each statement is a transaction of its own, and so has its own snapshot.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
 
-    async def current_snapshot(self) -> Snapshot:
-        """Return the database's current snapshot."""
-        rows = await self._rows("SELECT pg_current_snapshot()::text AS snapshot")
-        return Snapshot(rows[0].snapshot)
+    async def open_cursor(self) -> FeedCursor:
+        """Open a session, and return a cursor that starts at its current snapshot."""
+        connection = await self._engine.connect()
+        try:
+            rows = await fetch_all(connection, "SELECT pg_current_snapshot()::text AS snapshot")
+        except BaseException:
+            await connection.close()
+            raise
+        return FeedCursor(connection, Snapshot(rows[0].snapshot))
+
+    async def latest_id(self, cursor: FeedCursor, organization: int) -> UUID:
+        """Return the id of the organization's last event before the cursor, or ``NO_EVENT``.
+
+        A client that resumes from it receives every event after the cursor, and some older ones again if their
+        transactions overlapped the last event's.
+        """
+        parameters = {"organization": organization, "until": cursor.snapshot}
+        rows = await fetch_all(cursor.connection, _LATEST, parameters)
+        return rows[0].id if rows else NO_EVENT
 
     async def read_since(
-        self, since: Snapshot, organizations: Collection[int], users: Collection[int], *, limit: int
+        self, cursor: FeedCursor, organizations: Collection[int], users: Collection[int], *, limit: int
     ) -> FeedBatch:
-        """Return the organizations' events and the users' inbox items that became visible after a snapshot, in order.
+        """Return the organizations' events and the users' inbox items that became visible after a cursor, in order.
 
-        If there are more than ``limit`` rows, the batch is truncated and has no items.
+        If there are more than ``limit`` rows, the batch is truncated and has no items. The cursor does not move.
         """
-        parameters = {"since": since, "organizations": list(organizations), "users": list(users), "limit": limit + 1}
-        rows = await self._rows(_SINCE, parameters)
+        parameters = {
+            "since": cursor.snapshot,
+            "organizations": list(organizations),
+            "users": list(users),
+            "limit": limit + 1,
+        }
+        rows = await fetch_all(cursor.connection, _SINCE, parameters)
         is_truncated = len(rows) > limit
         new = [] if is_truncated else [row for row in rows if row.written_by is not None]
         return FeedBatch(Snapshot(rows[0].until), await self._items(new), is_truncated)
@@ -181,17 +205,12 @@ class EventFeed:
 
         If the id is unknown, the replay covers the last 24 hours.
         """
-        lowest = _lowest_unfinished(until)
         horizon = await self._rows(_HORIZON, {"oldest": _oldest_id()})
-        oldest = int(horizon[0].written_after) if horizon else lowest
+        oldest = int(horizon[0].written_after) if horizon else _lowest_unfinished(until)
         if id_ is None:
             return Resumption(oldest, None)
-        if id_.version == _START_VERSION:
-            started = _number_of(id_)
-            # A transaction number that lies ahead comes from another server, as in _LAST.
-            return Resumption(max(oldest, started) if started <= lowest else oldest, None)
-        parameters = {"id": id_, "number": _number_of(id_), "organization": organization, "user": user}
-        found = await self._rows(_LAST, parameters | {"until": until})
+        parameters = {"id": id_, "number": notification_number(id_), "organization": organization, "user": user}
+        found = [row for row in await self._rows(_LAST, parameters | {"until": until}) if _has_id(row, id_)]
         if not found:
             return Resumption(oldest, None)
         last = found[0]
@@ -246,9 +265,9 @@ class EventFeed:
         items = []
         for row in rows:
             if row.number is None:
-                frame = _frame(str(row.id), row.type, row.body)
+                frame = event_frame(str(row.id), row.type, row.body)
             elif row.number in inbox:
-                frame = _notification_frame(inbox[row.number])
+                frame = notification_frame(inbox[row.number])
             else:
                 continue  # The incident has been deleted in the meantime.
             items.append(FeedItem(row.organization_id, row.incident_id, row.user_id, frame))
@@ -263,57 +282,13 @@ def _position_of(row: Any) -> Position:
     return Position(int(row.written_by), row.subject, row.sequence)
 
 
-def _frame(id_: str, type_: str, body: str) -> bytes:
-    return f"id: {id_}\nevent: {type_}\ndata: {body}\n\n".encode()
-
-
-def _notification_frame(row: Any) -> bytes:
-    event = NotificationCreated(notification_json(row))
-    id_ = notification_event_id(row.id, row.date_created)
-    incident: dict[str, JSON] = {
-        "id": str(row.incident),
-        "identifier": str(row.identifier),
-        "title": row.title,
-        "status": row.status,
-        "version": row.version,
-    }
-    body = cloud_event(
-        event,
-        id=id_,
-        organization=row.slug,
-        subject=f"notifications/{row.id}",
-        sequence=1,
-        time=row.date_created,
-        data={"incident": incident, "actor": {"type": "system", "id": None, "name": "tocsin"}, "command": None},
-    )
-    return _frame(str(id_), event.type, orjson.dumps(body).decode())
-
-
-# --- ids that start with the time ------------------------------------------------------------------------------
-
-_NUMBER_BITS: Final = (1 << 62) - 1
-
-_START_VERSION: Final = 8
-"""The UUID version of the ids that mark the start of a stream instead of an event."""
-
-
-def start_id(snapshot: Snapshot) -> UUID:
-    """Return the id with which a client can resume if it has received no event since this snapshot."""
-    return UUID(int=_START_VERSION << 76 | 0b10 << 62 | _lowest_unfinished(snapshot))
+def _has_id(row: Any, id_: UUID) -> bool:
+    # A server that lost its last rows gives the number of an inbox item again, to another one.
+    return row.date_created is None or notification_event_id(notification_number(id_), row.date_created) == id_
 
 
 def _lowest_unfinished(snapshot: Snapshot) -> int:
     return int(snapshot.partition(":")[0])
-
-
-def notification_event_id(number: int, created: datetime) -> UUID:
-    """Return the event id of an inbox item: a UUIDv7 with the item's number in place of the random bits."""
-    milliseconds = int(created.timestamp() * 1000)
-    return UUID(int=milliseconds << 80 | 7 << 76 | 0b10 << 62 | number)
-
-
-def _number_of(id_: UUID) -> int:
-    return id_.int & _NUMBER_BITS
 
 
 def _oldest_id() -> UUID:

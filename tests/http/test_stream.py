@@ -92,6 +92,26 @@ def listening(gateway: Gateway, token: str = "dev-mem", *, path: str = EVENTS, *
         yield listener
 
 
+def last_id_of(listener: Listener) -> str:
+    """The last id that the stream has sent, with or without an event."""
+    ids = [line.removeprefix("id: ") for line in listener.text.splitlines() if line.startswith("id: ")]
+    return ids[-1]
+
+
+def drop_database_sessions(gateway: Gateway, engine: Engine) -> None:
+    """End all sessions of the gateway, and wait until they have ended."""
+    sessions = "FROM pg_stat_activity WHERE application_name LIKE 'tocsin gateway%%' AND datname = current_database()"
+    with engine.begin() as connection:
+        pids = list(connection.exec_driver_sql(f"SELECT pid {sessions} AND pg_terminate_backend(pid)").scalars())
+
+    def have_ended() -> bool:
+        with engine.begin() as connection:
+            left = connection.exec_driver_sql(f"SELECT pid {sessions} AND pid = ANY(%s)", (pids,)).scalars().all()
+        return not left
+
+    eventually(have_ended)
+
+
 def broadcaster_of(gateway: Gateway) -> EventBroadcaster:
     followed: EventBroadcaster = gateway.app.state.container.broadcaster
     return followed
@@ -446,17 +466,54 @@ def test_streams_receive_events_even_without_pubsub(
         mem.wait_for(record_event(ledger, incident))
 
 
-def test_a_dropped_database_connection_loses_no_event(gateway: Gateway, ledger: Engine, incident: int) -> None:
+@pytest.mark.parametrize("has_event", [True, False])
+def test_a_lost_database_session_sends_readers_back_to_their_last_event(
+    gateway: Gateway, ledger: Engine, incident: int, has_event: bool
+) -> None:
+    before = record_event(ledger, incident)
     with listening(gateway) as mem:
-        mem.wait_for(record_event(ledger, incident))
-        with ledger.begin() as connection:
-            connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE 'tocsin gateway%%' AND datname = current_database()"
-            )
+        if has_event:
+            before = record_event(ledger, incident)
+            mem.wait_for(before)
+        drop_database_sessions(gateway, ledger)
 
-        mem.wait_for(record_event(ledger, incident))
-        assert len(mem.ids) == 2
+        assert mem.wait_for_end() == ": the database was interrupted; reconnect with Last-Event-ID\n"
+    assert last_id_of(mem) == str(before)
+    missed = record_event(ledger, incident)
+    with listening(gateway, Last_Event_ID=last_id_of(mem)) as mem:
+        mem.wait_for(missed)
+
+        assert mem.ids == [str(missed)]
+
+
+def test_a_stream_that_began_before_the_first_event_resumes_with_that_event(
+    gateway: Gateway, ledger: Engine, incident: int
+) -> None:
+    with listening(gateway) as mem:
+        start = last_id_of(mem)
+    first = record_event(ledger, incident)
+    with listening(gateway, Last_Event_ID=start) as mem:
+        mem.wait_for(first)
+
+        assert mem.ids == [str(first)]
+
+
+def test_a_number_that_was_given_to_another_inbox_item_is_not_taken_for_the_last_event(
+    gateway: Gateway, ledger: Engine, acme: Acme, incident: int
+) -> None:
+    with listening(gateway) as mem:
+        with ledger.begin() as connection:
+            number = a_notification(connection, acme, incident, "mem")
+        eventually(lambda: mem.ids)
+        last = mem.ids[0]
+    with ledger.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM notifications")
+    missed = record_event(ledger, incident)
+    with ledger.begin() as connection:
+        a_notification(connection, acme, incident, "mem")
+        connection.exec_driver_sql("UPDATE notifications SET id = %s", (number,))
+    with listening(gateway, Last_Event_ID=last) as mem:
+        mem.wait_for(missed)
 
 
 def test_many_streams_share_one_query(gateway: Gateway, ledger: Engine, incident: int) -> None:
