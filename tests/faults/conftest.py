@@ -35,7 +35,7 @@ class HintWorker:
 
     @property
     def handled(self) -> list[str]:
-        """The subjects of the hints received so far, in order."""
+        """The subjects of the hints received so far, in order; a hint without subjects counts as an empty one."""
         path = self.folder / "handled"
         return path.read_text().split("\n")[:-1] if path.exists() else []
 

@@ -1,7 +1,7 @@
 """Run a worker that records the subjects of its hints: ``python -m tests.faults.hint_worker FOLDER PREFETCH``.
 
-It appends subjects to ``FOLDER/handled``, one per line, and writes the id of its child process to ``FOLDER/child``. The
-subject ``wait:NAME`` blocks it until ``FOLDER/NAME`` exists.
+It appends subjects to ``FOLDER/handled``, one per line, and an empty line for a hint without subjects. It writes the id
+of its child process to ``FOLDER/child``. The subject ``wait:NAME`` blocks it until ``FOLDER/NAME`` exists.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(folder: Path, prefetch: int) -> int:
     app.conf.worker_prefetch_multiplier = prefetch
 
     def record(hint: Hint) -> None:
-        for subject in hint.subjects:
+        for subject in hint.subjects or ("",):
             with (folder / "handled").open("a") as handled:
                 handled.write(f"{subject}\n")
             kind, _, name = subject.partition(":")
