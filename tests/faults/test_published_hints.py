@@ -83,9 +83,7 @@ def test_a_worker_admits_the_hint_with_which_another_workers_child_requests_its_
                 f"'BEGIN PERFORM pg_sleep({DRAIN_SECONDS}); RETURN NULL; END'"
             )
         )
-        connection.execute(
-            text("CREATE TRIGGER slow AFTER INSERT ON incident_activities EXECUTE FUNCTION be_slow()")
-        )
+        connection.execute(text("CREATE TRIGGER slow AFTER INSERT ON incident_activities EXECUTE FUNCTION be_slow()"))
     id_ = harness.accept(a_comment_command(), **acme.by("mem"))
 
     # The continuation is a hint on the lane `commands`, which only the observing worker consumes.
