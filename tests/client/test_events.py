@@ -15,8 +15,9 @@ from gateway.settings import GatewaySettings
 from tests.client.conftest import Connect
 from tests.client.faulty_proxy import DROPPED, UNAVAILABLE, faulty_proxy
 from tests.handlers.acme import Acme
+from tests.http.conftest import incident, other_incident
 from tests.http.gateway_server import Gateway, running_gateway
-from tests.http.test_stream import broadcaster_of, incident, other_incident, record_event
+from tests.http.streams import broadcaster_of, record_event
 from tests.waiting import eventually
 
 __all__ = ["incident", "other_incident"]

@@ -32,7 +32,7 @@ from gateway.settings import GatewaySettings
 from models.database.migrate import migrate
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
-from tests.http.test_stream import EVENTS, broadcaster_of, incident_of, record_event
+from tests.http.streams import EVENTS, broadcaster_of, incident_of, record_event
 from tests.waiting import eventually
 from workers.stack.postgres import DATABASE
 from workers.stack.servers import EmbeddedServers, embedded_servers

@@ -21,6 +21,7 @@ from tests.conftest import BackgroundTasks, Database
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import RULES, Gateway, Worker
 from tests.http.incident_list_requests import OpenIncident
+from tests.http.streams import incident_of
 from workers.stack.servers import EmbeddedServers
 
 MORE_TOKENS = {
@@ -160,3 +161,14 @@ def busy_worker(worker: Worker) -> Worker:
     """A worker that applies commands continuously."""
     worker.start()
     return worker
+
+
+@pytest.fixture
+def incident(acme: Acme, ledger: Engine) -> int:
+    return incident_of(ledger, acme.organizations["acme"])
+
+
+@pytest.fixture
+def other_incident(acme: Acme, ledger: Engine) -> int:
+    with ledger.begin() as connection:
+        return an_incident(connection, acme.organizations["acme"], projects=[acme.projects["acme", "p2"]], identifier=2)
