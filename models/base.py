@@ -123,20 +123,30 @@ def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> 
     inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement, for
     example ``RETURNING id``.
     """
-    arrays = ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
-    selected = ", ".join(
-        f"u.{name}::{_type_name(table.c[name].type)}" if _is_sent_as_text(table.c[name].type) else f"u.{name}"
-        for name in columns
-    )
     names = ", ".join(columns)
+    values = ", ".join(_sent_value(table, name) for name in columns)
     return (
-        f"INSERT INTO {table.name} ({names}) SELECT {selected}"  # noqa: S608 - names of our own tables and columns
-        f" FROM unnest({arrays}) WITH ORDINALITY AS u({names}, ordinal) ORDER BY u.ordinal {tail}"
+        f"INSERT INTO {table.name} ({names}) SELECT {values}"  # noqa: S608 - names of our own tables and columns
+        f" FROM unnest({_arrays(table, columns)}) WITH ORDINALITY AS u({names}, ordinal) ORDER BY u.ordinal {tail}"
+    )
+
+
+@lru_cache(maxsize=256)
+def update_statement(table: Table, columns: tuple[str, ...]) -> str:
+    """Return an UPDATE statement for psycopg that updates any number of rows.
+
+    The first column identifies the row, and the others are set. Parameters are those of :func:`insert_statement`.
+    """
+    key, *changed = columns
+    values = ", ".join(f"{name} = {_sent_value(table, name)}" for name in changed)
+    return (
+        f"UPDATE {table.name} SET {values}"  # noqa: S608 - names of our own tables and columns
+        f" FROM unnest({_arrays(table, columns)}) AS u({', '.join(columns)}) WHERE {table.name}.{key} = u.{key}"
     )
 
 
 def column_arrays(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Mapping[str, list[Any]]:
-    """Transpose rows into the array parameters for :func:`insert_statement`, by column name."""
+    """Transpose rows into the array parameters for these statements, by column name."""
     return {name: list(values) for name, values in zip(columns, zip(*rows, strict=True), strict=True)}
 
 
@@ -158,6 +168,22 @@ def insert_rows(
     listed = list(rows)
     if listed:
         connection.exec_driver_sql(insert_statement(table, columns, tail), dict(column_arrays(columns, listed)))
+
+
+def update_rows(connection: Connection, table: Table, columns: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:
+    """Update the rows with a single :func:`update_statement`. Do nothing if there are no rows."""
+    listed = list(rows)
+    if listed:
+        connection.exec_driver_sql(update_statement(table, columns), dict(column_arrays(columns, listed)))
+
+
+def _arrays(table: Table, columns: Iterable[str]) -> str:
+    return ", ".join(f"%({name})b::{_array_type(table.c[name].type)}" for name in columns)
+
+
+def _sent_value(table: Table, name: str) -> str:
+    type_ = table.c[name].type
+    return f"u.{name}::{_type_name(type_)}" if _is_sent_as_text(type_) else f"u.{name}"
 
 
 def _is_sent_as_text(type_: TypeEngine[Any]) -> bool:

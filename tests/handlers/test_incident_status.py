@@ -262,6 +262,19 @@ def test_closing_an_incident_waits_for_an_earlier_command_to_open_it_with_the_de
     assert [harness.ledger_row(id_)["outcome_status"] for id_ in (opening, closing)] == [200, 200]
 
 
+def test_one_batch_can_close_an_incident_and_open_another_with_its_dedup_key(harness: Harness, acme: Acme) -> None:
+    harness.execute(open_incident("disk"), **acme.by_service())
+    changes = [
+        harness.accept(set_status(incident="2"), **acme.by("mem")),
+        harness.accept(open_incident("disk"), **acme.by_service()),
+    ]
+
+    harness.apply()
+
+    assert [harness.ledger_row(id_)["outcome_status"] for id_ in changes] == [200, 201]
+    assert harness.results[-1].finished == changes
+
+
 def test_a_member_who_may_not_write_alert_rules_may_still_close(harness: Harness, acme: Acme) -> None:
     with harness.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE organizations SET alerts_member_write = false")

@@ -1,4 +1,4 @@
-"""Checks of a statement's columns."""
+"""Statements for many rows, and checks of their columns."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 import orjson
 from sqlalchemy.engine import Connection
 
-from models.base import column_arrays, insert_rows
+from models.base import insert_rows, update_rows
 from models.incidents.activity import Activity, activities
-from models.incidents.incident import incident_projects, incident_seen, incidents
+from models.incidents.incident import Incident, incident_projects, incident_seen, incidents
 from models.incidents.queries import ACTIVITY_COLUMNS, INCIDENT_COLUMNS
 from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import accept_commands
@@ -34,24 +34,6 @@ _UPDATED_FIELDS: Final = (
     "last_activity_at",
 )
 _EDITED_FIELDS: Final = ("id", "comment", "version")
-
-_UPDATE_INCIDENTS: Final = """
-UPDATE incidents i
-SET status = m.status, status_method = m.status_method, version = m.version, event_sequence = m.event_sequence,
-    date_closed = m.date_closed, last_activity_at = m.last_activity_at
-FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(status_method)b::smallint[], %(version)b::bigint[],
-            %(event_sequence)b::bigint[], %(date_closed)b::timestamptz[], %(last_activity_at)b::timestamptz[])
-     AS m(id, status, status_method, version, event_sequence, date_closed, last_activity_at)
-WHERE i.id = m.id
-"""
-
-_UPDATE_COMMENTS: Final = """
-UPDATE incident_activities a
-SET comment = e.comment, version = e.version, mentions = e.mentions::jsonb
-FROM unnest(%(id)b::bigint[], %(comment)b::text[], %(version)b::bigint[], %(mentions)b::text[])
-     AS e(id, comment, version, mentions)
-WHERE a.id = e.id
-"""
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
 
 
@@ -60,6 +42,9 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     # Rules first: when an incident is written, a database trigger copies its rule's facts into the list projection.
     write_rules(connection, changes.rules)
     opened = {incident.id for incident in changes.opened}
+    known = [incident for incident in changes.updated.values() if incident.id not in opened]
+    # Closed incidents first: another one with the same deduplication key may have been opened or reopened since.
+    _update_incidents(connection, [incident for incident in known if not incident.is_open])
     insert_rows(connection, incidents, _INCIDENT_FIELDS, (_row(each, _INCIDENT_FIELDS) for each in changes.opened))
     insert_rows(
         connection,
@@ -67,18 +52,19 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         ("incident_id", "project_id"),
         ((incident.id, project) for incident in changes.opened for project in incident.projects),
     )
-    updated = [_row(incident, _UPDATED_FIELDS) for incident in changes.updated.values() if incident.id not in opened]
-    if updated:
-        connection.exec_driver_sql(_UPDATE_INCIDENTS, dict(column_arrays(_UPDATED_FIELDS, updated)))
+    _update_incidents(connection, [incident for incident in known if incident.is_open])
     insert_rows(
         connection,
         activities,
         (*_ACTIVITY_FIELDS, "notification_uuid", "mentions"),
         ((*_row(activity, _ACTIVITY_FIELDS), uuid, _mentions(activity)) for activity, uuid in changes.activities),
     )
-    edited = [(*_row(comment, _EDITED_FIELDS), _mentions(comment)) for comment in changes.edited_comments.values()]
-    if edited:
-        connection.exec_driver_sql(_UPDATE_COMMENTS, dict(column_arrays((*_EDITED_FIELDS, "mentions"), edited)))
+    update_rows(
+        connection,
+        activities,
+        (*_EDITED_FIELDS, "mentions"),
+        ((*_row(comment, _EDITED_FIELDS), _mentions(comment)) for comment in changes.edited_comments.values()),
+    )
     if changes.deleted_comments:
         connection.exec_driver_sql(
             "DELETE FROM incident_activities WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.deleted_comments}
@@ -114,6 +100,10 @@ def write_changes(connection: Connection, changes: Changes) -> None:
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
+
+
+def _update_incidents(connection: Connection, updated: Iterable[Incident]) -> None:
+    update_rows(connection, incidents, _UPDATED_FIELDS, (_row(incident, _UPDATED_FIELDS) for incident in updated))
 
 
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:

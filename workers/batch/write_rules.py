@@ -16,21 +16,11 @@ from models.alert_rules.alert_rule import (
     alert_rules,
     environments,
 )
-from models.base import column_arrays, insert_rows
+from models.base import insert_rows, update_rows
 from workers.batch.changes import ArchivedGeneration, NewRuleActivity, RuleChanges
 
 _RULE_COLUMNS: Final = tuple(column.name for column in alert_rules.c)
 _UPDATED_COLUMNS: Final = ("id", "status", "version", "generation", "event_sequence", "date_modified", "definition")
-
-_UPDATE: Final = """
-UPDATE alert_rules r
-SET status = m.status, version = m.version, generation = m.generation, event_sequence = m.event_sequence,
-    date_modified = m.date_modified, definition = m.definition::jsonb
-FROM unnest(%(id)b::bigint[], %(status)b::smallint[], %(version)b::bigint[], %(generation)b::bigint[],
-            %(event_sequence)b::bigint[], %(date_modified)b::timestamptz[], %(definition)b::text[])
-     AS m(id, status, version, generation, event_sequence, date_modified, definition)
-WHERE r.id = m.id
-"""
 
 _DELETE_SNOOZES: Final = """
 DELETE FROM alert_rule_snoozes s
@@ -43,7 +33,8 @@ def write_rules(connection: Connection, changes: RuleChanges) -> None:
     """Write the changes to alert rules, in the batch's transaction."""
     created = {rule.id for rule in changes.created}
     insert_rows(connection, alert_rules, _RULE_COLUMNS, (_row(rule, _RULE_COLUMNS) for rule in changes.created))
-    _update_rules(connection, [rule for rule in changes.updated.values() if rule.id not in created])
+    updated = [rule for rule in changes.updated.values() if rule.id not in created]
+    update_rows(connection, alert_rules, _UPDATED_COLUMNS, (_row(rule, _UPDATED_COLUMNS) for rule in updated))
     _write_projects(connection, [*changes.created, *changes.updated.values()])
     insert_rows(
         connection,
@@ -68,12 +59,6 @@ def write_rules(connection: Connection, changes: RuleChanges) -> None:
     )
     if changes.purged:
         connection.exec_driver_sql("DELETE FROM alert_rules WHERE id = ANY(%(ids)s::bigint[])", {"ids": changes.purged})
-
-
-def _update_rules(connection: Connection, rules: list[AlertRule]) -> None:
-    if rules:
-        rows = [_row(rule, _UPDATED_COLUMNS) for rule in rules]
-        connection.exec_driver_sql(_UPDATE, dict(column_arrays(_UPDATED_COLUMNS, rows)))
 
 
 def _write_projects(connection: Connection, rules: list[AlertRule]) -> None:
