@@ -6,7 +6,6 @@ transaction as the commands that they cover, so that two gateways agree on which
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,7 +164,7 @@ class CommandAcceptor:
                 for submission in submissions
             ]
         self._publish_hints(rows)
-        if rows and log.is_enabled_for(logging.INFO):
+        if rows:
             log.info(
                 "commands.accepted",
                 commands=len(rows),
