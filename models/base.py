@@ -116,18 +116,29 @@ def statement_text(statement: Select[Any]) -> str:
 
 
 @lru_cache(maxsize=256)
-def insert_statement(table: Table, columns: tuple[str, ...], tail: str = "") -> str:
+def insert_statement(
+    table: Table,
+    columns: tuple[str, ...],
+    tail: str = "",
+    *,
+    extra: tuple[tuple[str, str], ...] = (),
+    computed: tuple[tuple[str, str], ...] = (),
+) -> str:
     """Return an INSERT statement for psycopg that inserts any number of rows.
 
     Each column has one binary array parameter with the column's name. JSON columns take serialized JSON. Rows are
     inserted, and identities generated, in the order of the arrays. ``tail`` is appended to the statement, for
-    example ``RETURNING id``.
+    example ``RETURNING id``. ``extra`` holds the names and array types of parameters that are not columns, and
+    ``computed`` maps columns to SQL expressions that replace the values sent; both see the sent row as ``u``.
     """
+    expressions = dict(computed)
     names = ", ".join(columns)
-    values = ", ".join(_sent_value(table, name) for name in columns)
+    values = ", ".join(expressions.get(name) or _sent_value(table, name) for name in columns)
+    arrays = ", ".join((_arrays(table, columns), *(f"%({name})b::{type_}" for name, type_ in extra)))
+    sent = ", ".join((*columns, *(name for name, _ in extra), "ordinal"))
     return (
         f"INSERT INTO {table.name} ({names}) SELECT {values}"  # noqa: S608 - names of our own tables and columns
-        f" FROM unnest({_arrays(table, columns)}) WITH ORDINALITY AS u({names}, ordinal) ORDER BY u.ordinal {tail}"
+        f" FROM unnest({arrays}) WITH ORDINALITY AS u({sent}) ORDER BY u.ordinal {tail}"
     )
 
 

@@ -18,7 +18,7 @@ from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.types import JSON
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG
+from tasks.commands.catalog import CATALOG, CommandSubmission
 from workers.apply.applier import Applier, BatchResult
 
 
@@ -45,7 +45,9 @@ class Harness:
     ) -> UUID:
         """Insert a command into the ledger; return the command's id."""
         row = _row(command, organization=organization, token=token, user=user)
-        row = row._replace(subject=subject or row.subject, expected_version=expected_version)
+        row = row._replace(expected_version=expected_version)
+        if subject is not None:
+            row = row._replace(subject=subject, incident=None)
         with self.engine.begin() as connection:
             accept_commands(connection, [row])
         return row.id
@@ -110,16 +112,19 @@ class Harness:
 
 
 def _row(command: Command, *, organization: int, token: int | None, user: int | None) -> NewCommand:
+    id_ = new_id()
+    subject = CATALOG[command.name].subject(command, CommandSubmission(organization, user, id_))
     return NewCommand(
-        id=new_id(),
+        id=id_,
         type=command.name,
-        subject=str(CATALOG[command.name].subject_of(command, organization, user)),
+        subject=str(subject),
         lane=Lane.COMMANDS,
         organization_id=organization,
         token_id=token,
         user_id=user,
         caller=f"user:{user}",
         payload=command.to_payload(),
+        incident=subject.number,
     )
 
 

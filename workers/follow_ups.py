@@ -7,7 +7,7 @@ from models.enums import CallerKind
 from models.messaging.command_ledger import NewCommand
 from models.messaging.trace import NO_TRACE, Trace
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG
+from tasks.commands.catalog import CATALOG, CommandSubmission
 
 
 def make_follow_up(
@@ -18,11 +18,12 @@ def make_follow_up(
     ``user_id`` is the id of the person whom the command concerns. ``trace`` is the trace of the command or event that
     led to it.
     """
-    entry = CATALOG[command.name]
+    entry, id_ = CATALOG[command.name], new_id()
+    subject = entry.subject(command, CommandSubmission(organization_id, user_id, id_))
     return NewCommand(
-        id=new_id(),
+        id=id_,
         type=command.name,
-        subject=str(entry.subject_of(command, organization_id, user_id)),
+        subject=str(subject),
         lane=entry.lane,
         organization_id=organization_id,
         token_id=None,
@@ -31,4 +32,5 @@ def make_follow_up(
         payload=command.to_payload(),
         request_id=trace.request_id,
         traceparent=trace.traceparent,
+        incident=subject.number,
     )

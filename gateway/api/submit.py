@@ -34,7 +34,7 @@ from models.policy import require_may_submit
 from models.refusals import InvalidFields, Refusal
 from models.types import JSON
 from tasks.commands.base import Command
-from tasks.commands.catalog import CATALOG, CatalogEntry
+from tasks.commands.catalog import CATALOG, CatalogEntry, CommandSubmission
 from tasks.commands.fields import errors_by_field
 
 AccessCheck = Callable[[RequestContext], Awaitable[object]]
@@ -110,27 +110,30 @@ def validate_command(
     :raises InvalidFields: if a field is invalid. The exception's body lists the errors by field.
     """
     try:
-        return command_class.model_validate(fields, context=dict(validation_context or {}))
+        command = command_class.model_validate(fields, context=dict(validation_context or {}))
     except ValidationError as error:
         raise InvalidFields(errors_by_field(error, object_errors_key=command_class.object_errors_key)) from None
+    command.require_consistency()
+    return command
 
 
 def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *, lane: Lane) -> NewCommand:
     """Return the command as a row for the ledger."""
-    organization = context.organization.id
-    user = context.actor.user_id
+    submission = CommandSubmission(context.organization.id, context.actor.user_id, new_id())
+    subject = entry.subject(command, submission)
     return NewCommand(
-        id=new_id(),
+        id=submission.command_id,
         type=command.name,
-        subject=str(entry.subject_of(command, organization, user)),
+        subject=str(subject),
         lane=lane,
-        organization_id=organization,
+        organization_id=submission.organization_id,
         token_id=context.caller.token_id,
-        user_id=user,
+        user_id=submission.user_id,
         caller=context.caller.caller_key,
         payload=command.to_payload(),
         request_id=context.record.trace.request_id,
         traceparent=context.record.trace.traceparent,
+        incident=subject.number,
     )
 
 

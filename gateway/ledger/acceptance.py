@@ -63,6 +63,7 @@ class AcceptedCommand(NamedTuple):
     id: UUID
     type: str
     accepted_at: datetime
+    subject: str
     is_replay: bool = False
 
 
@@ -73,6 +74,7 @@ class HintSink(Protocol):
         """Publish a hint that these subjects have commands waiting to be applied."""
 
 
+_Accepted = dict[UUID, AcceptedCommand]
 _Commands = tuple[AcceptedCommand, ...]
 _Result = _Commands | Exception
 
@@ -90,7 +92,7 @@ _DELETE_KEYS: Final = (
 _UPDATE_KEY: Final = (
     "UPDATE idempotency_keys SET command_ids = %(ids)s::jsonb WHERE caller = %(caller)s AND key = %(key)s"
 )
-_READ_COMMANDS: Final = "SELECT id, type, accepted_at FROM commands WHERE id = ANY(%(ids)b::uuid[])"
+_READ_COMMANDS: Final = "SELECT id, type, accepted_at, subject FROM commands WHERE id = ANY(%(ids)b::uuid[])"
 
 
 class CommandAcceptor:
@@ -154,16 +156,13 @@ class CommandAcceptor:
         results: list[_Result]
         if is_retry or any(submission.keys for submission in submissions):
             async with self._engine.begin() as connection:
-                results, rows = await self._accept_with_keys(connection, submissions, is_retry=is_retry)
+                results, rows, accepted = await self._accept_with_keys(connection, submissions, is_retry=is_retry)
         else:
             rows = [row for submission in submissions for row in submission.rows]
             async with self._autocommit.connect() as connection:
-                dates = await _insert(connection, rows)
-            results = [
-                tuple(AcceptedCommand(row.id, row.type, dates[row.id]) for row in submission.rows)
-                for submission in submissions
-            ]
-        self._publish_hints(rows)
+                accepted = await _insert(connection, rows)
+            results = [tuple(accepted[row.id] for row in submission.rows) for submission in submissions]
+        self._publish_hints(rows, accepted)
         if rows:
             log.info(
                 "commands.accepted",
@@ -175,7 +174,7 @@ class CommandAcceptor:
 
     async def _accept_with_keys(
         self, connection: AsyncConnection, submissions: list[Submission], *, is_retry: bool
-    ) -> tuple[list[_Result], list[NewCommand]]:
+    ) -> tuple[list[_Result], list[NewCommand], _Accepted]:
         stored = await _claim_keys(connection, submissions)
         decisions = [_decide(submission, stored) for submission in submissions]
         await _release_keys(connection, submissions, decisions)
@@ -187,14 +186,13 @@ class CommandAcceptor:
         # commands.
         known = await _read(connection, [*replayed, *(new_ids if is_retry else ())])
         missing = [row for row in rows if row.id not in known]
-        dates = await _insert(connection, missing) if missing else {}
-        dates |= {id_: command.accepted_at for id_, command in known.items()}
-        return [decision.result(dates, known) for decision in decisions], rows
+        accepted = known | (await _insert(connection, missing) if missing else {})
+        return [decision.result(accepted) for decision in decisions], rows, accepted
 
-    def _publish_hints(self, rows: Iterable[NewCommand]) -> None:
+    def _publish_hints(self, rows: Iterable[NewCommand], accepted: _Accepted) -> None:
         subjects: dict[Lane, dict[str, None]] = {}
         for row in rows:
-            subjects.setdefault(row.lane, {})[row.subject] = None
+            subjects.setdefault(row.lane, {})[accepted[row.id].subject] = None
         for lane, names in subjects.items():
             self._hints.publish(lane, names)
 
@@ -258,14 +256,11 @@ class _Decision:
     release: list[str] = field(default_factory=list)
     redirect: list[IdempotencyKey] = field(default_factory=list)
 
-    def result(self, dates: Mapping[UUID, datetime], known: Mapping[UUID, AcceptedCommand]) -> _Result:
+    def result(self, accepted: _Accepted) -> _Result:
         if self.refusal:
             return self.refusal
-        new = {row.id: row for row in self.rows}
-        return tuple(
-            AcceptedCommand(id_, new[id_].type, dates[id_]) if id_ in new else known[id_]._replace(is_replay=True)
-            for id_ in self.ids
-        )
+        new = {row.id for row in self.rows}
+        return tuple(accepted[id_]._replace(is_replay=id_ not in new) for id_ in self.ids)
 
 
 def _decide(submission: Submission, stored: _StoredKeys) -> _Decision:
@@ -337,13 +332,14 @@ def _ids_json(submission: Submission, indexes: Iterable[int]) -> str:
 # --- commands --------------------------------------------------------------------------------------------------
 
 
-async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> dict[UUID, datetime]:
+async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> _Accepted:
+    types = {row.id: row.type for row in rows}
     result = await connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
-    return {row.id: row.accepted_at for row in result}
+    return {row.id: AcceptedCommand(row.id, types[row.id], row.accepted_at, row.subject) for row in result}
 
 
-async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, AcceptedCommand]:
+async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> _Accepted:
     if not ids:
         return {}
     rows = await connection.exec_driver_sql(_READ_COMMANDS, {"ids": list(ids)})
-    return {row.id: AcceptedCommand(row.id, row.type, row.accepted_at) for row in rows}
+    return {row.id: AcceptedCommand(row.id, row.type, row.accepted_at, row.subject) for row in rows}

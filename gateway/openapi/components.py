@@ -205,8 +205,7 @@ def _command_body(command_class: type[Command], path_fields: Sequence[str], narr
     if command_class.is_partial:
         fields = {name: {word: each[word] for word in each if word != "default"} for name, each in fields.items()}
     body: Json = {"type": "object", "title": command_class.__name__, "properties": {**fields, **narrowed}}
-    if "anyOf" in schema:
-        body["anyOf"] = schema["anyOf"]
+    body |= {word: schema[word] for word in ("anyOf", "not") if word in schema}
     if command_class.__doc__:
         body["description"] = " ".join(command_class.__doc__.split())
     if required := [name for name in schema.get("required", []) if name not in hidden]:

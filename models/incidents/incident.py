@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     ForeignKey,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
 
 from models.base import METADATA, Timestamp, foreign_key, id_column
 from models.enums import IncidentStatus, IncidentType, StatusMethod
+from models.messaging.subject import Subject
 
 IS_OPEN: Final = f"status <> {IncidentStatus.CLOSED:d}"
 """The SQL condition for open incidents. It is a literal, because a partial index requires its predicate in the SQL."""
@@ -47,6 +49,8 @@ incidents = Table(
     Column("alert_rule_id", BigInteger, ForeignKey("alert_rules.id"), nullable=True),
     Column("alert_rule_generation", BigInteger, nullable=True),
     UniqueConstraint("organization_id", "identifier"),
+    # Either of them determines the incident's subject.
+    CheckConstraint("alert_rule_id IS NULL OR dedup_key IS NULL", name="one_subject"),
 )
 Index(
     "incidents_alert_rule_idx",
@@ -115,6 +119,13 @@ class Incident:
     alert_rule_id: int | None = None
     alert_rule_generation: int | None = None
     projects: frozenset[int] = field(default_factory=frozenset)
+
+    @property
+    def subject(self) -> Subject:
+        """The subject of every command that may change the incident. It never changes."""
+        return Subject.of_incident(
+            self.organization_id, self.identifier, alert_rule_id=self.alert_rule_id, dedup_key=self.dedup_key
+        )
 
     @property
     def is_open(self) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy.engine import Connection
 
 from models.base import METADATA, Timestamp, column_arrays, insert_statement, require_columns, timestamp_column
 from models.enums import CommandState, Lane
+from models.messaging.subject import INCIDENT_SUBJECT
 from models.messaging.trace import Trace
 from models.types import JSON
 
@@ -81,7 +82,9 @@ Index("idempotency_keys_date_created_idx", idempotency_keys.c.date_created)
 class NewCommand(NamedTuple):
     """A command to insert. ``payload`` is serialized JSON, and ``caller`` identifies the one who may read the outcome.
 
-    ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version.
+    ``expected_version`` is the resource's version as the caller last read it, or ``None`` to accept any version. If
+    ``incident`` is the identifier of an existing incident in the organization, the command gets that incident's subject
+    instead of ``subject``.
     """
 
     id: UUID
@@ -96,10 +99,25 @@ class NewCommand(NamedTuple):
     expected_version: int | None = None
     request_id: str | None = None
     traceparent: str | None = None
+    incident: int | None = None
 
 
-ACCEPT_COMMANDS: Final = insert_statement(commands, NewCommand._fields, "RETURNING id, accepted_at")
-"""The statement that inserts commands. Their ``seq`` increases in the order of the arrays."""
+_SUBJECT: Final = f"""
+coalesce((SELECT {INCIDENT_SUBJECT} FROM incidents i
+          WHERE i.organization_id = u.organization_id AND i.identifier = u.incident), u.subject)
+"""  # noqa: S608 - our own expression
+
+ACCEPT_COMMANDS: Final = insert_statement(
+    commands,
+    tuple(name for name in NewCommand._fields if name != "incident"),
+    "RETURNING id, accepted_at, subject",
+    extra=(("incident", "bigint[]"),),
+    computed=(("subject", _SUBJECT),),
+)
+"""The statement that inserts commands, and returns their subjects. Their ``seq`` increases in the order of the arrays.
+
+An incident's subject never changes, so it is looked up as the command is accepted.
+"""
 
 
 def accept_parameters(rows: Iterable[NewCommand]) -> Mapping[str, list[Any]]:
@@ -193,24 +211,8 @@ def try_lock_subjects(connection: Connection, subjects: Sequence[str]) -> set[st
     return {row.subject for row in rows}
 
 
-AFTER_LAST_SEQ: Final = 2**63
-"""A number that is greater than any ``seq``."""
-
-
-class WaitingCommands(NamedTuple):
-    """The waiting commands of some subjects.
-
-    ``due`` is ordered by ``seq``. ``paused_at`` maps a subject to the ``seq`` of its first command that is not due yet.
-    ``read_through`` is the ``seq`` up to which commands were read, inclusive. Later commands may be waiting, too.
-    """
-
-    due: list[ClaimedCommand]
-    paused_at: dict[str, int]
-    read_through: int = AFTER_LAST_SEQ
-
-
-def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> WaitingCommands:
-    """Read the due commands of locked subjects. For each subject, stop at the first command that is not due.
+def read_due_commands(connection: Connection, subjects: Mapping[str, int], *, most: int) -> list[ClaimedCommand]:
+    """Read the due commands of locked subjects, sorted by ``seq``. For each subject, stop at the first that is not due.
 
     ``subjects`` maps each subject to the maximum number of commands to read, and ``most`` is the maximum in total.
     """
@@ -219,14 +221,13 @@ def read_waiting_commands(connection: Connection, subjects: Mapping[str, int], *
         {"subjects": list(subjects), "most_of_each": list(subjects.values()), "most": most},
     )
     require_columns(result, (*ClaimedCommand._fields, "not_due"))
-    rows = result.all()
-    waiting = WaitingCommands([], {}, rows[-1].seq if len(rows) == most else AFTER_LAST_SEQ)
-    for row in rows:
+    due, paused = [], set()
+    for row in result:
         if row.not_due:
-            waiting.paused_at.setdefault(row.subject, row.seq)
-        if row.subject not in waiting.paused_at:
-            waiting.due.append(ClaimedCommand._make(row[:-1]))
-    return waiting
+            paused.add(row.subject)
+        if row.subject not in paused:
+            due.append(ClaimedCommand._make(row[:-1]))
+    return due
 
 
 # --- record outcomes --------------------------------------------------------------------------------------------

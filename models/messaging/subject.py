@@ -1,82 +1,99 @@
 """Subjects, which determine the order of commands.
 
-Commands with the same subject are applied in the order in which they were accepted. A subject's text is stored with its
-commands, sent in hints, and hashed for the advisory lock. Only this module defines the format of that text.
+Commands with the same subject are applied in the order in which they were accepted. A command has exactly one subject,
+which is fixed when it is accepted. An incident has exactly one subject, too, which is fixed when it is opened: all
+commands that may change the incident carry it. A subject's text is stored with its commands, sent in hints, and hashed
+for the advisory lock. Only this module defines the format of that text.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from hashlib import md5
+from typing import Final, Self
+from uuid import UUID
 
 
 class SubjectKind(StrEnum):
     """The kind of a subject. Its value is the prefix of the subject's text."""
 
     INCIDENT = "incident"
+    KEY = "key"
     RULE = "rule"
     USER = "user"
     ORGANIZATION = "org"
+    COMMAND = "command"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The key within which commands are ordered. Two subjects with the same text are equal.
 
+    ``number`` is the incident's identifier if the subject names an incident by it, and ``None`` otherwise.
+
     >>> str(Subject.incident(12, 7))
     'incident:12:7'
-    >>> Subject.parse("rule:5")
-    Subject(kind=<SubjectKind.RULE: 'rule'>, ids=(5,))
     """
 
     kind: SubjectKind
-    ids: tuple[int, ...]
+    name: str
+    number: int | None = None
 
     @classmethod
-    def incident(cls, organization_id: int, identifier: int) -> Subject:
-        """Return the subject for the incident with this number in the organization. The incident need not exist."""
-        return cls(SubjectKind.INCIDENT, (organization_id, identifier))
+    def incident(cls, organization_id: int, identifier: int) -> Self:
+        """Return the subject for an incident that has neither an alert rule nor a deduplication key."""
+        return cls(SubjectKind.INCIDENT, f"{organization_id}:{identifier}", identifier)
 
     @classmethod
-    def rule(cls, rule_id: int) -> Subject:
-        """Return the subject for an alert rule."""
-        return cls(SubjectKind.RULE, (rule_id,))
+    def dedup_key(cls, organization_id: int, key: str) -> Self:
+        """Return the subject for all incidents of an organization, open or closed, that have this key."""
+        digest = md5(key.encode(), usedforsecurity=False).hexdigest()
+        return cls(SubjectKind.KEY, f"{organization_id}:{digest}")
 
     @classmethod
-    def user(cls, user_id: int) -> Subject:
+    def rule(cls, rule_id: int) -> Self:
+        """Return the subject for an alert rule and all incidents that were opened for it."""
+        return cls(SubjectKind.RULE, str(rule_id))
+
+    @classmethod
+    def user(cls, user_id: int) -> Self:
         """Return the subject for a user, which orders the commands about the user's inbox."""
-        return cls(SubjectKind.USER, (user_id,))
+        return cls(SubjectKind.USER, str(user_id))
 
     @classmethod
-    def organization(cls, organization_id: int) -> Subject:
-        """Return the subject for an organization, which orders the commands that create objects in the organization."""
-        return cls(SubjectKind.ORGANIZATION, (organization_id,))
+    def organization(cls, organization_id: int) -> Self:
+        """Return the subject for an organization, which orders the commands that create alert rules in it."""
+        return cls(SubjectKind.ORGANIZATION, str(organization_id))
 
     @classmethod
-    def parse(cls, text: str) -> Subject | None:
-        """Parse a subject's text. Return ``None`` if the text does not denote a subject."""
-        prefix, *ids = text.split(":")
-        if len(ids) != _ID_COUNTS.get(prefix) or not all(id_.isdecimal() for id_ in ids):
-            return None
-        return cls(SubjectKind(prefix), tuple(map(int, ids)))
+    def command(cls, command_id: UUID) -> Self:
+        """Return the subject for a single command that need not be ordered with any other."""
+        return cls(SubjectKind.COMMAND, str(command_id))
+
+    @classmethod
+    def of_incident(
+        cls, organization_id: int, identifier: int, *, alert_rule_id: int | None, dedup_key: str | None
+    ) -> Self:
+        """Return an incident's subject. :data:`INCIDENT_SUBJECT` is the same in SQL."""
+        if alert_rule_id is not None:
+            return cls.rule(alert_rule_id)
+        if dedup_key is not None:
+            return cls.dedup_key(organization_id, dedup_key)
+        return cls.incident(organization_id, identifier)
 
     def __str__(self) -> str:
-        return ":".join((self.kind, *map(str, self.ids)))
+        return f"{self.kind}:{self.name}"
 
 
-_ID_COUNTS: Final[dict[str, int]] = {
-    SubjectKind.INCIDENT: 2,
-    SubjectKind.RULE: 1,
-    SubjectKind.USER: 1,
-    SubjectKind.ORGANIZATION: 1,
-}
+INCIDENT_SUBJECT: Final = f"""
+CASE WHEN i.alert_rule_id IS NOT NULL THEN '{SubjectKind.RULE}:' || i.alert_rule_id
+     WHEN i.dedup_key IS NOT NULL THEN '{SubjectKind.KEY}:' || i.organization_id || ':' || md5(i.dedup_key)
+     ELSE '{SubjectKind.INCIDENT}:' || i.organization_id || ':' || i.identifier END
+"""
+"""The SQL expression for the text of the subject of the incident in row ``i``."""
 
 
-def subject_sql(kind: SubjectKind, *columns: str) -> str:
-    """Return the SQL expression for the text of a subject whose ids are in these columns.
-
-    >>> subject_sql(SubjectKind.RULE, "i.alert_rule_id")
-    "'rule:' || i.alert_rule_id"
-    """
-    return f"'{kind}:' || " + " || ':' || ".join(columns)
+def is_of_kind(subject: str, kind: SubjectKind) -> bool:
+    """Return whether a subject's text denotes a subject of this kind."""
+    return subject.startswith(f"{kind}:")

@@ -35,6 +35,12 @@ class Command(BaseModel):
         fields = cls.model_fields
         return frozenset(fields.keys() | {field.alias for field in fields.values() if field.alias}) - cls.path_fields
 
+    def require_consistency(self) -> None:
+        """Check the rules that concern several fields at once. By default, there are none.
+
+        :raises InvalidFields: if the fields contradict each other.
+        """
+
     def to_payload(self) -> str:
         """Return the command as JSON for the ledger."""
         return self.model_dump_json(exclude_none=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from models.enums import Lane
 from models.messaging.subject import Subject
@@ -23,6 +23,7 @@ from tasks.commands.alert_rules import CreateRule, DeleteRule, UpdateRule
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.base import Command
 from tasks.commands.comments import DeleteComment, EditComment, PostComment
+from tasks.commands.fields import dedup_key_of
 from tasks.commands.incidents import MarkSeen, OpenIncident, SetStatus
 from tasks.commands.notifications import ReadNotifications
 from tasks.commands.observations import ObserveMetric
@@ -38,22 +39,12 @@ from tasks.commands.triggers import (
 )
 
 
-class Touch(Enum):
-    """A kind of subject, other than its own, that a command touches.
+class CommandSubmission(NamedTuple):
+    """The ids of a command and of its submitter: the organization, and the person who submits it or is acted for."""
 
-    The subjects themselves are determined only when the command is claimed.
-    """
-
-    ORGANIZATION = auto()
-    """The organization in which the command may open an incident."""
-    NAMED_RULE = auto()
-    """The alert rule for which the command opens an incident."""
-    INCIDENT_OF_KEY = auto()
-    """The open incident whose deduplication key the command names."""
-    INCIDENTS_OF_RULE = auto()
-    """Every open incident of the command's alert rule."""
-    RULE_OF_REOPENED = auto()
-    """The alert rule of the incident that the command reopens. The rule must not open another incident meanwhile."""
+    organization_id: int
+    user_id: int | None
+    command_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +52,16 @@ class CatalogEntry:
     """A command's entry in the catalog, which holds what is known about the command before it is applied.
 
     ``permission`` and ``method`` belong to the command's endpoint, and ``project_permission`` belongs to its project
-    endpoint, if that requires another permission. ``subject`` takes the command, the organization id and the user id,
-    and returns the command's subject. ``also`` lists the kinds of other subjects that the command touches.
-    ``for_services`` tells whether services may submit the command in their own name, ``for_people`` whether people may
-    submit it, and ``is_conditional`` whether it honours If-Match. ``lane`` is the queue on which its hint travels when
-    it is submitted alone; the items of a bulk request travel on ``bulk``.
+    endpoint, if that requires another permission. ``subject`` takes the command and its :class:`CommandSubmission`, and
+    returns the command's subject. ``for_services`` tells whether services may submit the command in their own name,
+    ``for_people`` whether people may submit it, and ``is_conditional`` whether it honours If-Match. ``lane`` is the
+    queue on which its hint travels when it is submitted alone; the items of a bulk request travel on ``bulk``.
     """
 
     command_class: type[Command]
     permission: Permission
     method: str
-    subject: Callable[[Any, int, int | None], Subject]
-    also: tuple[Touch, ...] = ()
+    subject: Callable[[Any, CommandSubmission], Subject]
     for_services: bool = False
     for_people: bool = True
     is_conditional: bool = False
@@ -85,49 +74,54 @@ class CatalogEntry:
             return self.project_permission
         return self.permission
 
-    def subject_of(self, command: Command, organization_id: int, user_id: int | None) -> Subject:
-        """Return the command's subject, within which order is kept. It is fixed when the command is accepted."""
-        return self.subject(command, organization_id, user_id)
 
-
-def _incident(command: Any, organization_id: int, _user_id: int | None) -> Subject:
+def _incident(command: Any, submission: CommandSubmission) -> Subject:
     reference: str = command.incident
     if reference.isdecimal():
-        return Subject.incident(organization_id, int(reference))
-    # The reference is a deduplication key, whose incident is not known yet, or names no incident.
-    return Subject.organization(organization_id)
+        return Subject.incident(submission.organization_id, int(reference))
+    if (key := dedup_key_of(reference)) is not None:
+        return Subject.dedup_key(submission.organization_id, key)
+    return Subject.command(submission.command_id)  # The reference names no incident.
 
 
-def _organization(_command: Any, organization_id: int, _user_id: int | None) -> Subject:
-    return Subject.organization(organization_id)
+def _new_incident(command: Any, submission: CommandSubmission) -> Subject:
+    if command.alert_rule is not None:
+        return Subject.rule(command.alert_rule)
+    return _incident_of_key(command, submission)
 
 
-def _rule(command: Any, organization_id: int, _user_id: int | None) -> Subject:
+def _incident_of_key(command: Any, submission: CommandSubmission) -> Subject:
+    if command.dedup_key is not None:
+        return Subject.dedup_key(submission.organization_id, command.dedup_key)
+    return Subject.command(submission.command_id)
+
+
+def _rule(command: Any, submission: CommandSubmission) -> Subject:
     rule_id: int = command.alert_rule
-    return Subject.rule(rule_id) if rule_id else Subject.organization(organization_id)
+    return Subject.rule(rule_id) if rule_id else Subject.command(submission.command_id)  # 0 names no rule.
 
 
-def _user(_command: Any, organization_id: int, user_id: int | None) -> Subject:
-    return Subject.organization(organization_id) if user_id is None else Subject.user(user_id)
+def _organization(_command: Any, submission: CommandSubmission) -> Subject:
+    return Subject.organization(submission.organization_id)
 
 
-_BY_KEY = (Touch.INCIDENT_OF_KEY,)
-_OPENING = (Touch.NAMED_RULE, Touch.INCIDENT_OF_KEY)
-_CHANGING_STATUS = (Touch.INCIDENT_OF_KEY, Touch.RULE_OF_REOPENED)
-_OBSERVING = (Touch.ORGANIZATION, Touch.INCIDENTS_OF_RULE)
+def _user(_command: Any, submission: CommandSubmission) -> Subject:
+    user_id = submission.user_id
+    return Subject.command(submission.command_id) if user_id is None else Subject.user(user_id)
+
 
 CATALOG: Final[dict[str, CatalogEntry]] = {
     entry.command_class.name: entry
     for entry in (
-        CatalogEntry(OpenIncident, INCIDENTS, "POST", _organization, _OPENING, for_services=True),
-        CatalogEntry(ReceiveAlerts, INCIDENTS, "POST", _organization, _BY_KEY, for_services=True, for_people=False),
-        CatalogEntry(SetStatus, INCIDENT, "PUT", _incident, _CHANGING_STATUS, is_conditional=True),
-        CatalogEntry(MarkSeen, INCIDENT, "POST", _incident, _BY_KEY),
-        CatalogEntry(PostComment, INCIDENT, "POST", _incident, _BY_KEY),
-        CatalogEntry(EditComment, INCIDENT, "PUT", _incident, _BY_KEY, is_conditional=True),
-        CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, _BY_KEY, is_conditional=True),
-        CatalogEntry(Subscribe, INCIDENT, "POST", _incident, _BY_KEY),
-        CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident, _BY_KEY),
+        CatalogEntry(OpenIncident, INCIDENTS, "POST", _new_incident, for_services=True),
+        CatalogEntry(ReceiveAlerts, INCIDENTS, "POST", _incident_of_key, for_services=True, for_people=False),
+        CatalogEntry(SetStatus, INCIDENT, "PUT", _incident, is_conditional=True),
+        CatalogEntry(MarkSeen, INCIDENT, "POST", _incident),
+        CatalogEntry(PostComment, INCIDENT, "POST", _incident),
+        CatalogEntry(EditComment, INCIDENT, "PUT", _incident, is_conditional=True),
+        CatalogEntry(DeleteComment, INCIDENT, "DELETE", _incident, is_conditional=True),
+        CatalogEntry(Subscribe, INCIDENT, "POST", _incident),
+        CatalogEntry(Unsubscribe, INCIDENT, "DELETE", _incident),
         CatalogEntry(ReadNotifications, INBOX, "POST", _user),
         CatalogEntry(CreateRule, ALERT_RULES, "POST", _organization, project_permission=PROJECT_ALERT_RULES),
         CatalogEntry(UpdateRule, ALERT_RULE, "PUT", _rule, is_conditional=True, project_permission=PROJECT_ALERT_RULE),
@@ -142,7 +136,7 @@ CATALOG: Final[dict[str, CatalogEntry]] = {
         CatalogEntry(CreateAction, ALERT_RULES, "POST", _rule),
         CatalogEntry(UpdateAction, ALERT_RULES, "PUT", _rule),
         CatalogEntry(DeleteAction, ALERT_RULES, "DELETE", _rule),
-        CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, _OBSERVING, for_services=True),
+        CatalogEntry(ObserveMetric, ALERT_RULES, "POST", _rule, for_services=True),
     )
 }
 """The catalog entry for every command, by the command's name on the wire."""

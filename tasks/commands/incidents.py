@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from models.enums import IncidentStatus
+from models.refusals import InvalidFields
+from tasks.commands import json_schema
 from tasks.commands.base import Command
 from tasks.commands.fields import (
     IncidentReference,
@@ -20,7 +22,12 @@ from tasks.commands.fields import (
 
 
 class OpenIncident(Command):
-    """Open an incident. If an open incident has the same ``dedup_key``, it is returned instead."""
+    """Open an incident. If an open incident has the same ``dedup_key``, it is returned instead.
+
+    ``alert_rule`` and ``dedup_key`` exclude each other.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"not": json_schema.all_given("alertRule", "dedupKey")})
 
     name: ClassVar[str] = "incident.open"
 
@@ -30,6 +37,14 @@ class OpenIncident(Command):
     date_started: OptionalTimestamp = Field(default=None, alias="dateStarted")
     status: Annotated[int, *status_in((1, 10, 20))] = 1
     dedup_key: OptionalText = Field(default=None, alias="dedupKey")
+
+    def require_consistency(self) -> None:
+        """Check that at most one of the fields that determine the incident's subject is given.
+
+        :raises InvalidFields: if both are.
+        """
+        if self.alert_rule is not None and self.dedup_key is not None:
+            raise InvalidFields({"dedupKey": ["An incident with an alertRule cannot have a dedupKey."]})
 
 
 class SetStatus(Command):

@@ -93,6 +93,11 @@ def _digits_up_to(most: int) -> str:
     return "|".join([*alternatives, digits])
 
 
+def all_given(*names: str) -> Schema:
+    """Return the schema for an object in which all of these properties have a value other than null."""
+    return {"required": list(names), "properties": {name: {"not": {"type": "null"}} for name in names}}
+
+
 def list_of(items: Mapping[str, Any], *, least: int = 0, most: int | None = None) -> Schema:
     """Return the schema for an array of ``least`` to ``most`` such items."""
     limits = ({"minItems": least} if least else {}) | ({} if most is None else {"maxItems": most})

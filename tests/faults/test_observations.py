@@ -8,23 +8,19 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import UUID
+from datetime import datetime, timedelta
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import update
 
-from models.messaging.command_ledger import commands, try_lock_subjects
+from models.messaging.command_ledger import commands
 from tasks.commands.base import Command
 from tasks.commands.comments import PostComment
-from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.builders import a_trigger, an_action
 from tests.faults.ledger import apply_in_killed_process, end_back_off, states
 from tests.handlers.acme import Acme
 from tests.handlers.observed_rule import START, ObservedRule
 from tests.harness import Harness
-from workers.apply.claim import claim_next
 
 MEM, ANA = 11, 12
 LABELS = {"warning": 50, "critical": 100}
@@ -245,146 +241,7 @@ def test_a_worker_that_dies_before_committing_leaves_no_partial_changes(harness:
     assert watch.status_changes() == [(1, 10), (10, 20), (20, 2)]
 
 
-# --- commands with several subjects ------------------------------------------------------------------------------
-
-
-def waits_for_lock(harness: Harness, subject: str, id_: UUID) -> bool:
-    """Return whether a command waits, without counting an attempt, while another worker locks a subject."""
-    with harness.engine.begin() as other_worker:
-        try_lock_subjects(other_worker, [subject])
-        harness.apply()
-        row = harness.ledger_row(id_)
-    assert row["attempts"] == (0 if row["state"] == "accepted" else 1)
-    return bool(row["state"] == "accepted")
-
-
-def test_a_value_waits_while_its_organizations_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
-    id_ = watch.accept(60)
-
-    assert waits_for_lock(harness, f"org:{watch.organization}", id_)
-    harness.apply()
-    assert states(harness, [id_]) == ["applied"]
-
-
-def test_a_value_waits_while_its_incidents_subject_is_locked(harness: Harness, watch: ObservedRule) -> None:
-    watch.observe(60)
-    id_ = watch.accept(10)
-
-    assert waits_for_lock(harness, f"incident:{watch.organization}:2", id_)
-    harness.apply()
-    assert watch.status_changes()[-1] == (10, 2)
-
-
-def test_a_value_does_not_wait_while_another_rules_incident_is_locked(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    other = observed_rule(harness, acme)
-    other.observe(60)
-
-    assert not waits_for_lock(harness, f"incident:{watch.organization}:2", watch.accept(60))
-
-
-def test_an_incident_command_is_applied_before_a_value_that_was_accepted_later(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    watch.observe(60)
-    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
-    watch.accept(10)
-
-    with harness.engine.begin() as connection:
-        first = claim_next(connection, f"rule:{watch.rule_id}")
-    harness.apply()
-
-    assert first is not None
-    assert first.id == closing
-    assert [change.method for change in _closings(watch)] == [1]
-
-
-def test_an_incident_command_accepted_after_a_value_is_applied_after_it(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    watch.observe(60)
-    watch.accept(10)
-    closing = harness.accept(SetStatus.model_validate({"incident": 2, "status": 2}), **acme.by("mem"))
-
-    assert waits_for_lock(harness, f"rule:{watch.rule_id}", closing)
-    harness.apply()
-    assert [change.method for change in _closings(watch)] == [3]
-
-
-def test_a_value_is_applied_after_earlier_commands_of_its_organization(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    opening = OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]})
-    harness.accept_all([opening] * 120, **acme.by_service())
-    watch.accept(60)
-    harness.accept_all([opening] * 3, **acme.by_service())
-
-    harness.apply()
-
-    [incident] = watch.incidents()
-    assert incident.identifier == 1 + 120 + 1
-
-
-def test_a_value_waits_for_a_deferred_command_of_its_organization(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    opening = harness.accept(OpenIncident.model_validate({"title": "Slow", "projects": ["p1"]}), **acme.by_service())
-    with harness.engine.begin() as connection:
-        later = datetime.now(UTC) + timedelta(hours=1)
-        connection.execute(update(commands).where(commands.c.id == opening).values(next_attempt_at=later))
-    value = watch.accept(60)
-
-    harness.apply()
-    waited = states(harness, [opening, value])
-    end_back_off(harness)
-    harness.apply()
-
-    assert waited == ["accepted", "accepted"]
-    assert [row.identifier for row in watch.incidents()] == [3]
-
-
-def test_a_command_that_touches_another_subject_is_applied_only_in_its_own_subjects_batch(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    opening = OpenIncident.model_validate({"title": "Full", "projects": ["p1"], "dedupKey": "disk"})
-    harness.execute(opening, **acme.by_service())
-    comment = harness.accept(PostComment.model_validate({"incident": 2, "comment": "Looking."}), **acme.by("mem"))
-    harness.accept(SetStatus.model_validate({"incident": "dedup:disk", "status": 2}), **acme.by("mem"))
-    watch.accept(60)
-
-    with harness.engine.begin() as connection:
-        by_its_rule = claim_next(connection, f"rule:{watch.rule_id}")
-    with harness.engine.begin() as connection:
-        by_its_organization = claim_next(connection, f"org:{watch.organization}")
-
-    assert by_its_rule is None
-    assert by_its_organization is not None
-    assert by_its_organization.id == comment
-
-
-def test_opening_an_incident_for_a_rule_waits_for_earlier_values_and_for_the_rules_lock(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    watch.accept(60)
-    fields = {"title": "Slow", "projects": ["p1"], "alertRule": watch.rule_id}
-    opening = harness.accept(OpenIncident.model_validate(fields), **acme.by("own"))
-
-    assert waits_for_lock(harness, f"rule:{watch.rule_id}", opening)
-    harness.apply()
-    assert [row.title for row in watch.incidents()] == ["Errors", "Slow"]
-
-
-def test_reopening_a_rules_incident_waits_while_the_rule_is_locked(
-    harness: Harness, acme: Acme, watch: ObservedRule
-) -> None:
-    watch.observe(60)
-    watch.observe(10)
-    reopening = harness.accept(SetStatus.model_validate({"incident": 2, "status": 1}), **acme.by("ben"))
-
-    assert waits_for_lock(harness, f"rule:{watch.rule_id}", reopening)
-    harness.apply()
-    assert [row.status for row in watch.incidents()] == [1]
+# --- batches -----------------------------------------------------------------------------------------------------
 
 
 def test_a_retried_value_is_applied_in_a_batch_of_its_own(harness: Harness, watch: ObservedRule) -> None:
@@ -406,17 +263,3 @@ def test_a_thousand_values_for_one_rule_are_applied_in_few_transactions(harness:
 
     assert set(states(harness, ids)) == {"applied"}
     assert len(harness.results) == 5
-
-
-def _closings(watch: ObservedRule) -> list[Any]:
-    with watch.engine.connect() as connection:
-        return list(
-            connection.execute(
-                text(
-                    "SELECT i.status_method AS method FROM incidents i"
-                    " JOIN incident_activities a ON a.incident_id = i.id AND a.value = '2'"
-                    " WHERE i.alert_rule_id = :rule"
-                ),
-                {"rule": watch.rule_id},
-            )
-        )

@@ -224,8 +224,7 @@ def test_updating_or_deleting_a_rule_closes_its_open_incidents(
     harness.execute(build_command(rule), **acme.by("mem"))
 
     commands = follow_ups(harness)
-    organization = acme.organizations["acme"]
-    assert [each.subject for each in commands] == [f"incident:{organization}:{number}" for number in open_]
+    assert [each.subject for each in commands] == [f"rule:{rule}"] * len(open_)
     assert {each.type for each in commands} == {"incident.set_status"}
     assert [each.payload for each in commands] == [
         {"incident": str(number), "status": 2, "comment": AUTO_RESOLVED} for number in open_

@@ -10,7 +10,6 @@ from sqlalchemy import select, update
 from models.directory.importer import import_directory
 from models.incidents.activity import activities
 from models.incidents.incident import incidents
-from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.alertmanager import ReceiveAlerts
 from tasks.commands.incidents import SetStatus
 from tasks.commands.subscriptions import Subscribe
@@ -257,37 +256,6 @@ def test_events_name_the_service_as_actor_and_notify_nobody(harness: Harness, ac
     assert [row.body["data"]["actor"] for row in by_service] == [{"type": "service", "id": None, "name": "bot"}] * 3
     assert all(row.planned_at for row in published)
     assert harness.row_counts()["notifications"] == 0
-
-
-def test_alerts_wait_for_earlier_commands_of_the_incident(harness: Harness, acme: Acme) -> None:
-    harness.execute(firing(), **acme.by_service())
-    closing = harness.accept(set_status(2), **acme.by("mem"))
-    again = harness.accept(firing(), **acme.by_service())
-
-    with harness.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [f"incident:{acme.organizations['acme']}:2"])
-        harness.apply()
-        waited = harness.ledger_row(again)["state"]
-    harness.apply()
-
-    assert waited == "accepted"
-    assert [harness.ledger_row(id_)["outcome_status"] for id_ in (closing, again)] == [200, 201]
-
-
-def test_a_manual_close_waits_for_earlier_alerts(harness: Harness, acme: Acme) -> None:
-    harness.execute(firing("warning"), **acme.by_service())
-    worse = harness.accept(firing("critical"), **acme.by_service())
-    closing = harness.accept(set_status(2), **acme.by("mem"))
-
-    with harness.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [f"org:{acme.organizations['acme']}"])
-        harness.apply()
-        waited = harness.ledger_row(closing)["state"]
-    harness.apply()
-
-    assert waited == "accepted"
-    assert [harness.ledger_row(id_)["outcome_status"] for id_ in (worse, closing)] == [200, 200]
-    assert [value for _, value, *_ in recorded_activities(harness)[2:]] == ["20", "2"]
 
 
 def test_a_status_change_is_dated_no_earlier_than_the_last_activity(harness: Harness, acme: Acme) -> None:

@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import update
 
 from models.incidents.incident import incidents
-from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tests.builders import a_team
 from tests.handlers.acme import Acme, versions
@@ -188,28 +187,6 @@ def test_a_command_that_uses_the_dedup_key_is_applied_after_earlier_ones_that_us
     harness.apply()
 
     assert int(harness.ledger_row(first)["outcome_body"]["id"]) < int(harness.ledger_row(by_key)["outcome_body"]["id"])
-
-
-def test_a_command_that_uses_the_number_waits_for_earlier_ones_that_use_the_dedup_key(
-    harness: Harness, acme: Acme
-) -> None:
-    with harness.engine.begin() as connection:
-        connection.execute(
-            update(incidents).where(incidents.c.organization_id == acme.organizations["acme"]).values(dedup_key="disk")
-        )
-    by_key = harness.accept(PostComment.model_validate({"incident": "dedup:disk", "comment": "1"}), **acme.by("mem"))
-    by_number = harness.accept(comment("2"), **acme.by("mem"))
-    organization = f"org:{acme.organizations['acme']}"
-
-    with harness.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [organization])
-        harness.apply()
-        waited = harness.ledger_row(by_number)["state"]
-    harness.apply()
-
-    assert waited == "accepted"
-    first, second = (int(harness.ledger_row(id_)["outcome_body"]["id"]) for id_ in (by_key, by_number))
-    assert first < second
 
 
 def test_a_closed_incident_can_be_commented_on(harness: Harness, acme: Acme) -> None:

@@ -10,7 +10,6 @@ from sqlalchemy import select, update
 from models.incidents.activity import activities
 from models.incidents.incident import incidents
 from models.incidents.subscription import subscriptions
-from models.messaging.command_ledger import try_lock_subjects
 from tasks.commands.comments import PostComment
 from tasks.commands.incidents import OpenIncident, SetStatus
 from tests.handlers.acme import Acme
@@ -226,40 +225,6 @@ def test_closing_is_dated_no_earlier_than_the_last_activity(harness: Harness, ac
 
     [change] = status_changes(harness)
     assert change.date_added.year == 2030
-
-
-def test_opening_an_incident_with_a_dedup_key_waits_for_an_earlier_close(harness: Harness, acme: Acme) -> None:
-    harness.execute(open_incident("disk"), **acme.by_service())
-    organization = acme.organizations["acme"]
-    closing = harness.accept(set_status(incident="2"), **acme.by("mem"))
-    opening = harness.accept(open_incident("disk"), **acme.by_service())
-
-    with harness.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [f"incident:{organization}:2"])
-        harness.apply()
-        waited = harness.ledger_row(opening)["state"]
-    harness.apply()
-
-    assert waited == "accepted"
-    assert [harness.ledger_row(id_)["outcome_status"] for id_ in (closing, opening)] == [200, 201]
-
-
-def test_closing_an_incident_waits_for_an_earlier_command_to_open_it_with_the_dedup_key(
-    harness: Harness, acme: Acme
-) -> None:
-    harness.execute(open_incident("disk"), **acme.by_service())
-    organization = acme.organizations["acme"]
-    opening = harness.accept(open_incident("disk"), **acme.by_service())
-    closing = harness.accept(set_status(incident="2"), **acme.by("mem"))
-
-    with harness.engine.begin() as someone_else:
-        try_lock_subjects(someone_else, [f"org:{organization}"])
-        harness.apply()
-        waited = harness.ledger_row(closing)["state"]
-    harness.apply()
-
-    assert waited == "accepted"
-    assert [harness.ledger_row(id_)["outcome_status"] for id_ in (opening, closing)] == [200, 200]
 
 
 def test_one_batch_can_close_an_incident_and_open_another_with_its_dedup_key(harness: Harness, acme: Acme) -> None:

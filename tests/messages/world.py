@@ -14,7 +14,8 @@ from models.enums import Lane
 from models.incidents.incident import incidents
 from models.messaging.command_ledger import NewCommand, accept_commands, commands
 from models.messaging.outbox import events
-from tasks.commands.catalog import CATALOG
+from models.messaging.subject import Subject
+from tasks.commands.catalog import CATALOG, CommandSubmission
 from tasks.commands.comments import PostComment
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
 from tests.builders import NOW, an_alert_rule
@@ -71,19 +72,20 @@ class World:
         entry = CATALOG[type_]
         identity = self.acme.by("ben") if entry.for_people else self.acme.by_service()
         command = entry.command_class.model_validate(payload)
-        subject = str(entry.subject_of(command, identity["organization"], identity["user"]))
+        subject = entry.subject(command, CommandSubmission(identity["organization"], identity["user"], new_id()))
         return self._apply(type_, payload, subject, identity)
 
     def apply_unreadable(self) -> dict[str, Any]:
         """Accept a comment command without a text, which ends up dead; return the command's row in the ledger."""
-        subject = f"incident:{self.organization}:1"
+        subject = Subject.incident(self.organization, 1)
         return self._apply(PostComment.name, {"incident": "1"}, subject, self.acme.by("ben"))
 
-    def _apply(self, type_: str, payload: Any, subject: str, identity: dict[str, Any]) -> dict[str, Any]:
+    def _apply(self, type_: str, payload: Any, subject: Subject, identity: dict[str, Any]) -> dict[str, Any]:
         row = NewCommand(
             id=new_id(),
             type=type_,
-            subject=subject,
+            subject=str(subject),
+            incident=subject.number,
             lane=Lane.COMMANDS,
             organization_id=identity["organization"],
             token_id=identity["token"],

@@ -32,6 +32,10 @@ ALLOWED: Final[dict[tuple[str, str], str]] = {
     ): "the previous release keeps usernames unique itself, with the lock that every import takes",
     ("0005", "DROP TABLE IF EXISTS incident_listing"): "it was created by this revision in an interrupted run",
     ("0007", "DROP TABLE IF EXISTS incident_titles"): "it was created by this revision in an interrupted run",
+    (
+        "0009",
+        "ALTER TABLE incidents ADD CONSTRAINT incidents_one_subject_check CHECK (alert_rule_id IS NULL OR dedup_key IS NULL)",  # noqa: E501
+    ): "the previous release is stopped before this revision is applied",
 } | {
     (revision, " ".join(trigger.split())): "it keeps rows that the previous release never reads"
     for revision, triggers in TRIGGERS.items()

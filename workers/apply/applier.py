@@ -28,8 +28,7 @@ from models.messaging.trace import log_ids
 from models.refusals import Refusal
 from tasks.commands.base import Command
 from tasks.commands.catalog import CATALOG
-from workers.apply.claim import claim, claim_next, fail_commands, fail_orphaned
-from workers.apply.ordering import last_by_subject
+from workers.apply.claim import claim, claim_next, fail_commands, fail_orphaned, last_by_subject
 from workers.batch.changes import Changes
 from workers.batch.context import CommandContext
 from workers.batch.fact_request import PendingCommand

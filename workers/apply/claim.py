@@ -17,15 +17,13 @@ from models.enums import CommandState
 from models.messaging.attempts import FailedCommand, reap_orphaned, record_failed_attempt
 from models.messaging.command_ledger import (
     ClaimedCommand,
-    WaitingCommands,
     lock_subjects,
-    read_waiting_commands,
+    read_due_commands,
     try_lock_subjects,
 )
 from models.messaging.outbox import NewEvent, write_events
 from tasks.events import CommandDead, cloud_event
-from workers.apply.limits import SUBJECTS_PER_BATCH
-from workers.apply.ordering import last_by_subject, read_subjects, select_applicable
+from workers.apply.limits import COMMANDS_PER_BATCH, OBSERVATIONS_PER_RULE, SUBJECTS_PER_BATCH, commands_per_subject
 
 WORKER_DIED: Final = "The worker process died while it applied this command."
 
@@ -49,19 +47,24 @@ def claim(connection: Connection, hinted: Sequence[str]) -> Claim:
     subjects = lock_subjects(connection, hinted, share=SUBJECTS_PER_BATCH)
     if not subjects:
         return Claim([], {})
-    waiting = read_subjects(connection, subjects)
-    suspects = last_by_subject([command for command in waiting.due if command.attempts])
-    ready = WaitingCommands([each for each in waiting.due if each.subject not in suspects], waiting.paused_at)
-    return Claim(select_applicable(connection, ready, locked=set(subjects) - suspects.keys()), suspects)
+    limits = {subject: commands_per_subject(subject) for subject in subjects}
+    extra = OBSERVATIONS_PER_RULE if OBSERVATIONS_PER_RULE in limits.values() else 0
+    due = read_due_commands(connection, limits, most=COMMANDS_PER_BATCH + extra)
+    suspects = last_by_subject([command for command in due if command.attempts])
+    return Claim([command for command in due if command.subject not in suspects], suspects)
 
 
 def claim_next(connection: Connection, subject: str) -> ClaimedCommand | None:
     """Return a subject's first command if no other worker holds the subject and the command may be applied now."""
     if not try_lock_subjects(connection, [subject]):
         return None
-    waiting = read_waiting_commands(connection, {subject: 1}, most=1)
-    selected = select_applicable(connection, waiting, locked={subject})
-    return selected[0] if selected else None
+    due = read_due_commands(connection, {subject: 1}, most=1)
+    return due[0] if due else None
+
+
+def last_by_subject(commands: Sequence[ClaimedCommand]) -> dict[str, int]:
+    """Return the last ``seq`` of each subject among these commands, which must be sorted by ``seq``."""
+    return {command.subject: command.seq for command in commands}
 
 
 def fail_orphaned(connection: Connection, worker: str) -> list[FailedCommand]:

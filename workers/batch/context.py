@@ -106,11 +106,12 @@ class CommandContext:
     def require_incident(self, reference: str) -> Incident:
         """Return the incident that the reference identifies, after checks 10 and 11 (docs/messages.md).
 
-        :raises NotFound: if the organization has no such incident.
+        :raises NotFound: if the organization has no such incident, or had none when the command was accepted.
         :raises Forbidden: if the actor has access to none of the incident's projects.
         """
         incident = self.facts.find_incident(self.organization.id, reference)
-        if incident is None:
+        # The command has another subject if the incident did not exist yet when the command was accepted.
+        if incident is None or str(incident.subject) != self.pending.row.subject:
             raise NotFound
         self.require_access(incident)
         return incident

@@ -22,6 +22,7 @@ from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts
 from models.types import JSON
 from tasks.commands.fields import dedup_key_of
+from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
 
 
@@ -76,7 +77,7 @@ class Facts:
     seen: dict[int, list[tuple[Person, datetime]]]
     comments: dict[int, Activity]
     unread: Mapping[tuple[int, int], set[int]]
-    last_identifiers: dict[int, int]
+    incident_numbers: IncidentNumbers
     rules: RuleFacts
     new_incident_ids: list[int]
     new_activity_ids: list[int]

@@ -42,6 +42,7 @@ from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
 from workers.batch.facts import Facts, MemberFacts, TokenFacts
 from workers.batch.load_rules import load_rule_facts
+from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
 
 _TOKENS: Final = f"""
@@ -151,7 +152,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         seen=_load_seen(connection, detailed),
         comments=comments,
         unread=_load_unread(connection, request),
-        last_identifiers=_load_last_identifiers(connection, request),
+        incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
         new_activity_ids=_draw_ids(connection, "incident_activities", request.new_activity_ids),
@@ -309,17 +310,6 @@ def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int
         for row in connection.exec_driver_sql(_UNREAD, parameters):
             unread[row.user_id, row.organization_id].add(row.id)
     return unread
-
-
-def _load_last_identifiers(connection: Connection, request: FactRequest) -> dict[int, int]:
-    if not request.opening_organization_ids:
-        return {}
-    rows = connection.exec_driver_sql(
-        "SELECT o.id, coalesce((SELECT max(identifier) FROM incidents WHERE organization_id = o.id), 0) AS last"
-        " FROM unnest(%(ids)s::bigint[]) AS o(id)",
-        {"ids": list(request.opening_organization_ids)},
-    )
-    return {row.id: row.last for row in rows}
 
 
 def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:

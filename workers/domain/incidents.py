@@ -45,11 +45,10 @@ def create_incident(new: NewIncident, context: CommandContext) -> Incident:
     the command was accepted, or at the incident's start if that is later.
     """
     organization_id, rule = context.organization.id, new.rule
-    context.facts.last_identifiers[organization_id] += 1
     incident = Incident(
         id=context.facts.new_incident_ids.pop(),
         organization_id=organization_id,
-        identifier=context.facts.last_identifiers[organization_id],
+        identifier=context.facts.incident_numbers.assign_next(organization_id),
         title=new.title,
         status=new.status,
         status_method=StatusMethod.RULE_TRIGGERED,

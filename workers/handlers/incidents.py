@@ -20,6 +20,7 @@ from workers.domain.rule_actions import resolve_manual_close
 @handles(OpenIncident, needs.new_incident, needs.incident_of_key, needs.projects, needs.rule)
 def open_incident(command: OpenIncident, context: CommandContext) -> CommandResult:
     """Open an incident, or return the open one with the same deduplication key."""
+    command.require_consistency()
     projects, rule = _projects_and_rule(command, context)
     if command.dedup_key is not None:
         existing = context.facts.open_incidents_by_key.get((context.organization.id, command.dedup_key))
