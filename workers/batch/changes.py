@@ -9,12 +9,13 @@ from uuid import UUID
 
 from models.alert_rules.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
 from models.alert_rules.evaluation import Progress
-from models.enums import DecisionOutcome, SubscriptionReason
+from models.enums import SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
+from models.notifications.notification import NewDecision
 from models.types import JSON
 from workers.batch.rule_facts import TriggerState
 
@@ -93,19 +94,6 @@ class ObservationChanges:
     progress: dict[tuple[int, int], Progress] = field(default_factory=dict)
     observations: dict[tuple[int, int, int], NewObservation] = field(default_factory=dict)
     trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
-
-
-class NewDecision(NamedTuple):
-    """The decision on whether a person is notified of an activity through a channel, with the rule that decided it."""
-
-    activity_id: int
-    user_id: int
-    channel: str
-    incident_id: int
-    event_id: UUID
-    outcome: DecisionOutcome
-    rule: str
-    detail: str
 
 
 @dataclass(slots=True)

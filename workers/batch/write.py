@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any, Final
 
 import orjson
@@ -17,8 +17,8 @@ from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
-from models.notifications.notification import decisions
-from workers.batch.changes import Changes, NewDecision
+from models.notifications.notification import insert_decisions
+from workers.batch.changes import Changes
 from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
@@ -96,7 +96,7 @@ def write_changes(connection: Connection, changes: Changes) -> None:
             {"ids": changes.read_notifications},
         )
     write_observations(connection, changes.observed)
-    insert_rows(connection, decisions, NewDecision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
+    insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
@@ -110,10 +110,6 @@ def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
     """Return the entity's values for these columns, with integer enum members as plain integers for psycopg."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
-
-
-def _decision(decision: NewDecision) -> tuple[Any, ...]:
-    return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
 
 
 def _mentions(activity: Activity) -> str | None:
