@@ -3,11 +3,14 @@
 A person has one inbox item per activity. A stronger reason raises the item: it becomes unread and gets a new id, as if
 it had just been inserted, so that readers who remember an id or follow a stream learn of it. An equal or weaker reason
 changes nothing.
+
+The ids of an organization's items become visible in ascending order, however many notifiers run: whoever has seen an
+item has seen, or could have seen, every item with a lower id. See docs/decisions/0023-inbox-order.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -64,8 +67,21 @@ def _write_items(connection: Connection, items: Sequence[_NewItem]) -> set[tuple
     """Insert or raise the items, and return the activity and the user of those that were."""
     if not items:
         return set()
+    _lock_inboxes(connection, {item.organization_id for item in items})
     rows = connection.exec_driver_sql(_WRITE_ITEMS, dict(column_arrays(_NewItem._fields, items)))
     return {(row.activity_id, row.user_id) for row in rows}
+
+
+def _lock_inboxes(connection: Connection, organizations: Set[int]) -> None:
+    """Lock the organizations' inboxes until the transaction ends, after waiting for other notifiers that hold them.
+
+    The ids are assigned in a later statement. They are greater than those of all earlier holders, whose items are
+    visible by then. The locks are taken in ascending order, so that notifiers never wait for each other in a circle.
+    """
+    connection.exec_driver_sql(
+        "SELECT pg_advisory_xact_lock(hashtextextended('inbox:' || o.id, 0)) FROM unnest(%(ids)s::bigint[]) AS o(id)",
+        {"ids": sorted(organizations)},
+    )
 
 
 def _item(decided: RecipientDecision) -> _NewItem:

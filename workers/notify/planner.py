@@ -51,11 +51,12 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
     notifiable = [event for event in notifiable if event.incident_id in incidents]
     audiences = load_audiences(connection, notifiable)
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
-    write_notifications(connection, decided)
-    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     command_ledger.accept_commands(connection, unsubscribes)
     mark_processed(connection, PLANNING, [event.id for event in events])
+    # Last, because other notifiers wait for the end of this transaction from here on.
+    write_notifications(connection, decided)
+    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     return Planned(len(decided), [command.subject for command in unsubscribes])
 
 
