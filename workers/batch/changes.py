@@ -17,6 +17,7 @@ from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
 from models.notifications.notification import NewDecision
 from models.types import JSON
+from workers.batch.inbox_facts import Inbox
 from workers.batch.rule_facts import TriggerState
 
 
@@ -96,6 +97,13 @@ class ObservationChanges:
     trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
 
 
+class ReadSlice(NamedTuple):
+    """The part of an inbox that a batch marks as read: the first ``most`` unread items up to the id ``up_to``."""
+
+    up_to: int
+    most: int
+
+
 @dataclass(slots=True)
 class Changes:
     """The changes that a batch makes, in the order in which they were made.
@@ -114,6 +122,7 @@ class Changes:
     subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read_notifications: list[int] = field(default_factory=list)
+    read_slices: dict[Inbox, ReadSlice] = field(default_factory=dict)
     rules: RuleChanges = field(default_factory=RuleChanges)
     observed: ObservationChanges = field(default_factory=ObservationChanges)
     decisions: list[NewDecision] = field(default_factory=list)
