@@ -12,7 +12,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 TRANSIENT_CLASSES: Final = ("08", "53", "57P")
 """SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
 
-TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+_LOCK_TIMEOUT: Final = "55P03"
+
+TRANSIENT_STATES: Final = frozenset({"40001", "40P01", _LOCK_TIMEOUT, "57014"})
 """SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
 
 NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
@@ -40,6 +42,11 @@ def is_transient(error: BaseException) -> bool:
             return isinstance(error, (OperationalError, InterfaceError))
         return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
     return isinstance(error, (psycopg.OperationalError, ConnectionError, TimeoutError))
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Return whether a statement waited too long for a lock that another transaction holds."""
+    return isinstance(error, DBAPIError) and sqlstate(error) == _LOCK_TIMEOUT
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -214,3 +214,26 @@ def mark_processed(connection: Connection, stage: Stage, ids: Sequence[UUID]) ->
         f"UPDATE events SET {stage.column} = clock_timestamp() WHERE id = ANY(%(ids)s::uuid[])",  # noqa: S608
         {"ids": list(ids)},
     )
+
+
+class OverdueEvents(NamedTuple):
+    """The events that a stage should have processed long ago: their number, and the oldest with its age in seconds."""
+
+    number: int
+    oldest_id: UUID
+    oldest_seconds: float
+
+
+def find_overdue_events(connection: Connection, stage: Stage, *, older_than: float) -> OverdueEvents | None:
+    """Return the events that the stage has not processed although they are older than ``older_than`` seconds.
+
+    Return ``None`` if there is none.
+    """
+    row = connection.exec_driver_sql(
+        "SELECT count(*) OVER () AS number, id, extract(epoch FROM clock_timestamp() - date_created) AS seconds"  # noqa: S608
+        f" FROM events WHERE {stage.column} IS NULL"
+        " AND date_created < clock_timestamp() - make_interval(secs => %(older_than)s)"
+        " ORDER BY date_created, id LIMIT 1",
+        {"older_than": older_than},
+    ).one_or_none()
+    return None if row is None else OverdueEvents(row.number, row.id, float(row.seconds))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
 
-from models.base import METADATA, foreign_key, id_column, timestamp_column, transaction_columns
+from sqlalchemy import BigInteger, Boolean, Column, Index, Table, Text, UniqueConstraint, Uuid, text
+from sqlalchemy.engine import Connection
+
+from models.base import METADATA, foreign_key, id_column, insert_rows, timestamp_column, transaction_columns
+from models.enums import DecisionOutcome
 
 notifications = Table(
     "notifications",
@@ -49,3 +56,23 @@ decisions = Table(
     timestamp_column("at"),
 )
 Index("notification_decisions_explain_idx", decisions.c.user_id, decisions.c.incident_id)
+
+
+class NewDecision(NamedTuple):
+    """The decision on whether a person is notified of an activity through a channel, with the rule that decided it."""
+
+    activity_id: int
+    user_id: int
+    channel: str
+    incident_id: int
+    event_id: UUID
+    outcome: DecisionOutcome
+    rule: str
+    detail: str
+
+
+def insert_decisions(connection: Connection, rows: Iterable[NewDecision], on_conflict: str) -> None:
+    """Insert decisions with a single statement. ``on_conflict`` is its ON CONFLICT clause."""
+    # psycopg would send the names of enum members.
+    values = (tuple(each.value if isinstance(each, StrEnum) else each for each in row) for row in rows)
+    insert_rows(connection, decisions, NewDecision._fields, values, on_conflict)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from models.enums import NotificationReason
+
+BY_STRENGTH: Final = tuple(sorted(NotificationReason, key=lambda reason: reason.strength))
+"""All reasons, weakest first."""
 
 
 def strongest_reasons(audience: Mapping[NotificationReason, Iterable[int]]) -> dict[int, NotificationReason]:

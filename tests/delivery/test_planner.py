@@ -17,7 +17,7 @@ from models.directory.tables import members, team_members, users
 from tasks.broker.topology import NOTIFIER_QUEUE
 from tasks.events import CommentPosted, Mentioned
 from tests.brokers import UNREACHABLE_BROKER, broker_settings
-from tests.builders import a_comment, a_member, a_subscription, an_event, an_incident
+from tests.builders import a_comment, a_member, an_event, an_incident
 from tests.delivery.conftest import Scene
 from tests.faults.loop_process import running_loop
 from tests.waiting import eventually
@@ -74,39 +74,6 @@ def test_concurrent_notifiers_create_each_notification_once(scene: Scene) -> Non
     # A notifier skips subjects that another one has locked. Plan the skipped ones.
     scene.plan()
     assert scene.rows("SELECT user_id, count(*) FROM notifications GROUP BY user_id") == [(ana, 300)]
-
-
-def test_a_later_mention_upgrades_an_unread_item(scene: Scene) -> None:
-    ana, activity = a_notified_subscriber(scene)
-
-    publish_mention(scene, activity, ana)
-
-    assert scene.notified() == {ana: "mention"}
-    assert scene.decisions() == {ana: ("delivered", "mention")}
-
-
-def test_a_later_mention_leaves_a_read_item_unchanged(scene: Scene) -> None:
-    ana, activity = a_notified_subscriber(scene)
-    with scene.engine.begin() as connection:
-        connection.execute(text("UPDATE notifications SET date_read = now()"))
-
-    publish_mention(scene, activity, ana)
-
-    assert scene.notified() == {ana: "subscribed"}
-
-
-def test_a_subscription_never_downgrades_a_mention(scene: Scene) -> None:
-    with scene.engine.begin() as connection:
-        ana = a_member(connection, scene.organization)
-    activity = scene.post_comment(mentioning=[ana])
-    scene.plan()
-    with scene.engine.begin() as connection:
-        a_subscription(connection, scene.incident, ana)
-        an_event(connection, scene.incident, CommentPosted(activity, "again"), by=scene.author)
-
-    scene.plan()
-
-    assert scene.notified() == {ana: "mention"}
 
 
 def test_a_long_backlog_is_planned_without_separating_the_events_of_an_activity(scene: Scene) -> None:
@@ -258,22 +225,6 @@ def a_poison_event(scene: Scene) -> Any:
         return an_event(
             connection, scene.incident, Mentioned(activity=999, comment="", users=unreadable, teams=()), by=scene.author
         )
-
-
-def a_notified_subscriber(scene: Scene) -> tuple[int, int]:
-    with scene.engine.begin() as connection:
-        ana = a_member(connection, scene.organization)
-        a_subscription(connection, scene.incident, ana)
-    activity = scene.post_comment()
-    scene.plan()
-    assert scene.notified() == {ana: "subscribed"}
-    return ana, activity
-
-
-def publish_mention(scene: Scene, activity: int, person: int) -> None:
-    with scene.engine.begin() as connection:
-        an_event(connection, scene.incident, Mentioned(activity, "edited", users=(person,), teams=()), by=scene.author)
-    scene.plan()
 
 
 def add_team_members(scene: Scene, size: int = TEAM) -> None:

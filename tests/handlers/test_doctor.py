@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from uuid import UUID
 
 import pytest
 from sqlalchemy import text
 
 from models.enums import Lane
 from models.messaging.canary import insert_due_canaries, mark_canaries_seen
+from tasks.events import CommentPosted
+from tests.builders import a_member, a_project, an_event, an_incident, an_organization
 from tests.conftest import Database
 from tests.handlers.test_cli import Tocsin, tocsin
 from workers.stack.servers import EmbeddedServers
@@ -24,7 +27,12 @@ def broker(servers: EmbeddedServers, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def queue_check(tocsin: Tocsin) -> tuple[bool, str]:
     """Return the result and the message of the queue check; durations are masked, because they vary."""
-    (found,) = (check for check in json.loads(tocsin("doctor", "--json").out)["checks"] if check["check"] == "queues")
+    return check(tocsin, "queues")
+
+
+def check(tocsin: Tocsin, name: str) -> tuple[bool, str]:
+    """Return the result and the message of a check; durations are masked."""
+    (found,) = (each for each in json.loads(tocsin("doctor", "--json").out)["checks"] if each["check"] == name)
     return found["good"], re.sub(r"\d+ (m?s)\b", r"N \1", found["says"])
 
 
@@ -67,6 +75,33 @@ def test_a_missing_relay_is_reported_and_not_mistaken_for_missing_workers(tocsin
     send_canaries(database, ago="120 seconds", received_on={*Lane})
 
     assert queue_check(tocsin) == (False, "no canary has been sent for N s: start `tocsin relay`")
+
+
+def an_unplanned_event(database: Database, *, ago: str) -> UUID:
+    """Insert an event of that age that the notifier has not planned; return its id."""
+    with database.engine.begin() as connection:
+        organization = an_organization(connection)
+        incident = an_incident(connection, organization, projects=[a_project(connection, organization)])
+        id_: UUID = an_event(connection, incident, CommentPosted(1, "Look"), by=a_member(connection, organization))
+        age = text("UPDATE events SET date_created = date_created - cast(:ago AS interval) WHERE id = :id")
+        connection.execute(age, {"ago": ago, "id": id_})
+    return id_
+
+
+def test_events_that_nobody_plans_are_reported_with_the_oldest_one(tocsin: Tocsin, database: Database) -> None:
+    an_unplanned_event(database, ago="6 minutes")
+    oldest = an_unplanned_event(database, ago="20 minutes")
+    an_unplanned_event(database, ago="1 minute")
+
+    found = f"unplanned events older than N s: 2; the oldest, {oldest}, has waited N s"
+    fix = "start `tocsin notifier`, or look for this id in its log, where `notifier.event_deferred` has the error"
+    assert check(tocsin, "planning") == (False, f"{found}: {fix}")
+
+
+def test_events_that_have_just_been_written_do_not_fail_the_planning_check(tocsin: Tocsin, database: Database) -> None:
+    an_unplanned_event(database, ago="1 minute")
+
+    assert check(tocsin, "planning") == (True, "no event has waited for the notifier for more than N s")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import select, text
 
 from models.base import new_id
 from models.notifications.notification import notifications
 from tasks.commands.notifications import ReadNotifications
 from tests.handlers.acme import Acme
 from tests.harness import Harness
+from workers.handlers import notifications as handler
+from workers.handlers.notifications import ITEMS_PER_COMMAND
 
 
 def an_item(harness: Harness, acme: Acme, username: str, *, organization: str = "acme") -> int:
@@ -27,6 +32,29 @@ def an_item(harness: Harness, acme: Acme, username: str, *, organization: str = 
             .returning(notifications.c.id)
         ).scalar_one()
     return id_
+
+
+def many_items(harness: Harness, acme: Acme, username: str, number: int) -> int:
+    """Insert unread items with one statement; return the highest id."""
+    with harness.engine.begin() as connection:
+        last: int = connection.execute(
+            text(
+                "WITH items AS (INSERT INTO notifications"
+                " (organization_id, user_id, incident_id, activity_id, event_id, event_type, reason)"
+                " SELECT :organization, :user, (SELECT min(id) FROM incidents), n, gen_random_uuid(),"
+                " 'incident.comment_posted', 'mention' FROM generate_series(1, :number) AS n RETURNING id)"
+                " SELECT max(id) FROM items"
+            ),
+            {"organization": acme.organizations["acme"], "user": acme.users[username], "number": number},
+        ).scalar_one()
+    return last
+
+
+def read_per_transaction(harness: Harness) -> list[int]:
+    """Return how many items each transaction has marked as read, in order."""
+    with harness.engine.connect() as connection:
+        statement = "SELECT count(*) FROM notifications GROUP BY xmin ORDER BY min(date_read)"
+        return list(connection.exec_driver_sql(statement).scalars())
 
 
 def unread(harness: Harness) -> set[int]:
@@ -81,3 +109,73 @@ def test_a_non_member_cannot_mark_items_as_read(harness: Harness, acme: Acme) ->
 
     assert status == 403
     assert unread(harness) == {item}
+
+
+def test_a_full_inbox_is_marked_as_read_in_slices(harness: Harness, acme: Acme) -> None:
+    number = 25_000
+    last = many_items(harness, acme, "mem", number)
+
+    outcome = harness.execute(read(upTo=last), **acme.by("mem"))
+
+    assert outcome == (200, {"read": number})
+    assert unread(harness) == set()
+    assert read_per_transaction(harness) == [ITEMS_PER_COMMAND, ITEMS_PER_COMMAND, number - 2 * ITEMS_PER_COMMAND]
+
+
+def test_ids_are_marked_as_read_in_slices(harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handler, "ITEMS_PER_COMMAND", 2)
+    items = [an_item(harness, acme, "mem") for _ in range(5)]
+
+    outcome = harness.execute(read(ids=items), **acme.by("mem"))
+
+    assert outcome == (200, {"read": 5})
+    assert read_per_transaction(harness) == [2, 2, 1]
+
+
+def test_an_item_that_arrives_while_an_inbox_is_marked_as_read_stays_unread(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "ITEMS_PER_COMMAND", 2)
+    for _ in range(5):
+        an_item(harness, acme, "mem")
+    arrived: list[int] = []
+    applier = replace(harness.applier(), on_commit=lambda _: arrived.append(an_item(harness, acme, "mem")))
+
+    command = harness.accept(read(upTo=2**62), **acme.by("mem"))
+    applier.drain(())
+
+    assert harness.ledger_row(command)["outcome_body"] == {"read": 5}
+    assert len(arrived) == 3
+    assert unread(harness) == set(arrived)
+
+
+def test_several_commands_of_a_batch_share_a_slice(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "ITEMS_PER_COMMAND", 4)
+    items = [an_item(harness, acme, "mem") for _ in range(10)]
+    submitted = [read(upTo=items[2]), read(ids=[items[1], items[4]]), read(upTo=items[7]), read(upTo=items[5])]
+
+    ids = harness.accept_all(submitted, **acme.by("mem"))
+    harness.apply()
+
+    assert [harness.ledger_row(id_)["outcome_body"] for id_ in ids] == [{"read": n} for n in (3, 1, 4, 0)]
+    assert unread(harness) == set(items[8:])
+
+
+def test_a_full_inbox_does_not_delay_another_persons_command(
+    harness: Harness, acme: Acme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler, "ITEMS_PER_COMMAND", 2)
+    for _ in range(3):
+        an_item(harness, acme, "mem")
+    item = an_item(harness, acme, "ana")
+    for username in ("mem", "ana"):
+        harness.accept(read(upTo=item), **acme.by(username))
+    unread_after_batch: list[set[int]] = []
+    applier = replace(harness.applier(), on_commit=lambda _: unread_after_batch.append(unread(harness)))
+
+    applier.drain(())
+
+    assert [len(each) for each in unread_after_batch] == [1, 0]
+    assert item not in unread_after_batch[0]

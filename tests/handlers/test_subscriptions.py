@@ -72,18 +72,36 @@ def test_unsubscribing_deletes_only_the_callers_subscription(harness: Harness, a
     assert harness.subscribers() == {12: "subscribed"}
 
 
-def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
+def unsubscribe_as_system(harness: Harness, acme: Acme, username: str) -> int:
+    """Subscribe a person to incident 1, then have the system unsubscribe them; return the outcome's status."""
+    organization, person = acme.organizations["acme"], acme.users[username]
     with harness.engine.begin() as connection:
-        incident = connection.exec_driver_sql(
-            "SELECT id FROM incidents WHERE organization_id = %(id)s", {"id": acme.organizations["acme"]}
-        ).scalar_one()
-        a_subscription(connection, incident, acme.users["out"])
+        statement = "SELECT id FROM incidents WHERE organization_id = %(id)s"
+        incident = connection.exec_driver_sql(statement, {"id": organization}).scalar_one()
+        a_subscription(connection, incident, person)
+    status, _ = harness.execute(UNSUBSCRIBE, organization=organization, token=None, user=person)
+    return status
 
-    status, _ = harness.execute(
-        UNSUBSCRIBE, organization=acme.organizations["acme"], token=None, user=acme.users["out"]
-    )
 
-    assert status == 200
+def test_the_system_unsubscribes_a_person_without_access(harness: Harness, acme: Acme) -> None:
+    assert unsubscribe_as_system(harness, acme, "out") == 200
+
+    assert harness.subscribers() == {}
+
+
+def test_the_system_does_not_unsubscribe_a_person_who_has_access_again(harness: Harness, acme: Acme) -> None:
+    assert unsubscribe_as_system(harness, acme, "mem") == 200
+
+    assert harness.subscribers() == {acme.users["mem"]: "subscribed"}
+    assert types(harness) == []
+
+
+def test_the_system_unsubscribes_a_member_whose_account_is_inactive(harness: Harness, acme: Acme) -> None:
+    with harness.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE users SET is_active = false WHERE username = 'mem'")
+
+    assert unsubscribe_as_system(harness, acme, "mem") == 200
+
     assert harness.subscribers() == {}
 
 

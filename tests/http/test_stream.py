@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -10,12 +11,14 @@ from sqlalchemy.engine import Engine
 
 from gateway.settings import GatewaySettings
 from models.directory.importer import import_directory
+from tasks.events import NotificationCreated
 from tests.builders import an_incident
 from tests.conftest import Database
 from tests.handlers.acme import Acme
 from tests.http.gateway_server import A_COMMENT, ACME, COMMENTS, Gateway, Worker, running_gateway
 from tests.http.streams import (
     EVENTS,
+    Listener,
     a_notification,
     broadcaster_of,
     incident_of,
@@ -122,6 +125,27 @@ def test_a_mention_is_streamed_as_a_notification(
 
         eventually(lambda: "notification.created" in [event["type"] for event in ana.events])
         assert ana.events[-1]["data"]["notification"]["text"] == "Ana?"
+
+
+def test_a_stronger_reason_for_an_item_already_read_is_streamed(
+    gateway: Gateway, database: Database, busy_worker: Worker, settings: Callable[..., GatewaySettings]
+) -> None:
+    notifier = Notifier(database.engine, settings())
+    gateway.post(f"{ACME}/incidents/1/subscriptions/", by="dev-ana")
+    with listening(gateway, "dev-ana") as ana:
+        comment = gateway.post(COMMENTS, A_COMMENT).json()["id"]
+        while notifier.plan_batch():
+            pass
+        first = eventually(lambda: notifications_of(ana))
+        gateway.post(f"{ACME}/notifications/read/", {"upTo": first[0]["id"]}, by="dev-ana")
+
+        with gateway.client() as mem:
+            mem.put(f"{COMMENTS}{comment}/", json={"comment": "Ana?", "mentions": ["user:12"]})
+        while notifier.plan_batch():
+            pass
+
+        eventually(lambda: [each["reason"] for each in notifications_of(ana)] == ["subscribed", "mention"])
+        assert notifications_of(ana)[1] == gateway.get(f"{ACME}/notifications/?unread=1", by="dev-ana").json()[0]
 
 
 def test_an_api_key_receives_incident_events(gateway: Gateway, ledger: Engine, incident: int) -> None:
@@ -268,3 +292,8 @@ def test_a_disconnected_reader_is_removed(gateway: Gateway) -> None:
         assert "\ntocsin_streams 1.0\n" in gateway.get("/metrics", by=None).text
 
     eventually(lambda: broadcaster_of(gateway).stream_count == 0)
+
+
+def notifications_of(listener: Listener) -> list[dict[str, Any]]:
+    """Return the inbox items that the stream has announced so far."""
+    return [event["data"]["notification"] for event in listener.events if event["type"] == NotificationCreated.type]

@@ -9,13 +9,15 @@ from uuid import UUID
 
 from models.alert_rules.alert_rule import AlertRule, Definition, RuleActivityType, Snooze
 from models.alert_rules.evaluation import Progress
-from models.enums import DecisionOutcome, SubscriptionReason
+from models.enums import SubscriptionReason
 from models.incidents.activity import Activity
 from models.incidents.incident import Incident
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import NewEvent
 from models.notifications.delivery import NewDelivery
+from models.notifications.notification import NewDecision
 from models.types import JSON
+from workers.batch.inbox_facts import Inbox
 from workers.batch.rule_facts import TriggerState
 
 
@@ -95,17 +97,11 @@ class ObservationChanges:
     trigger_states: dict[tuple[int, int], TriggerStateChange] = field(default_factory=dict)
 
 
-class NewDecision(NamedTuple):
-    """The decision on whether a person is notified of an activity through a channel, with the rule that decided it."""
+class ReadSlice(NamedTuple):
+    """The part of an inbox that a batch marks as read: the first ``most`` unread items up to the id ``up_to``."""
 
-    activity_id: int
-    user_id: int
-    channel: str
-    incident_id: int
-    event_id: UUID
-    outcome: DecisionOutcome
-    rule: str
-    detail: str
+    up_to: int
+    most: int
 
 
 @dataclass(slots=True)
@@ -126,6 +122,7 @@ class Changes:
     subscribed: dict[tuple[int, int], tuple[SubscriptionReason, datetime]] = field(default_factory=dict)
     unsubscribed: set[tuple[int, int]] = field(default_factory=set)
     read_notifications: list[int] = field(default_factory=list)
+    read_slices: dict[Inbox, ReadSlice] = field(default_factory=dict)
     rules: RuleChanges = field(default_factory=RuleChanges)
     observed: ObservationChanges = field(default_factory=ObservationChanges)
     decisions: list[NewDecision] = field(default_factory=list)

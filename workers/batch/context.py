@@ -239,10 +239,13 @@ class CommandContext:
             incident_id=None if incident is None else incident.id,
         )
 
-    def follow_up(self, command: Command) -> None:
-        """Add to the ledger, in the same transaction, a system command that follows from the current command."""
+    def follow_up(self, command: Command, *, user_id: int | None = None) -> None:
+        """Add to the ledger, in the same transaction, a system command that follows from the current command.
+
+        ``user_id`` is the id of the person whom the command concerns.
+        """
         self.changes.follow_ups.append(
-            make_follow_up(command, organization_id=self.organization.id, trace=self.pending.row.trace)
+            make_follow_up(command, organization_id=self.organization.id, user_id=user_id, trace=self.pending.row.trace)
         )
 
     def _emit(

@@ -37,6 +37,11 @@ class InboxRequest(NamedTuple):
     ids: tuple[int, ...]
     up_to: int
 
+    @property
+    def inbox(self) -> tuple[int, int]:
+        """The user id and the organization id."""
+        return self.user_id, self.organization_id
+
 
 class ObservedProject(NamedTuple):
     """An alert rule and the slug of the project for which it received a value."""

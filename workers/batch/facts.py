@@ -22,6 +22,7 @@ from models.incidents.mentions import MentionedTeam
 from models.policy import OrganizationFacts
 from models.types import JSON
 from tasks.commands.fields import dedup_key_of
+from workers.batch.inbox_facts import Inbox, UnreadItems
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
 
@@ -61,7 +62,7 @@ class Facts:
     organization id and a second value: ``members`` (user id), ``incidents`` (identifier), ``open_incidents_by_key``
     (deduplication key), ``projects_by_slug`` (slug). ``user_ids_by_name`` is keyed by username and by e-mail address,
     in lower case. ``subscriptions`` holds pairs of incident id and user id. ``seen`` lists each incident's viewers by
-    incident id, the latest first. ``unread`` holds the ids of inbox items by user id and organization id. Handlers pop
+    incident id, the latest first. ``unread`` holds the facts about inboxes by user id and organization id. Handlers pop
     new ids from ``new_incident_ids`` and ``new_activity_ids``.
     """
 
@@ -76,7 +77,7 @@ class Facts:
     subscriptions: set[tuple[int, int]]
     seen: dict[int, list[tuple[Person, datetime]]]
     comments: dict[int, Activity]
-    unread: Mapping[tuple[int, int], set[int]]
+    unread: Mapping[Inbox, UnreadItems]
     incident_numbers: IncidentNumbers
     rules: RuleFacts
     new_incident_ids: list[int]

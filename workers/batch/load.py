@@ -37,10 +37,10 @@ from models.incidents.queries import (
     mentioned_team_from_row,
 )
 from models.policy import OrganizationFacts
-from models.types import MAX_ID
 from tasks.commands.fields import dedup_reference
 from workers.batch.fact_request import FactRequest
 from workers.batch.facts import Facts, MemberFacts, TokenFacts
+from workers.batch.load_inbox import load_unread
 from workers.batch.load_rules import load_rule_facts
 from workers.batch.numbers import IncidentNumbers
 from workers.batch.rule_facts import RuleFacts
@@ -105,13 +105,6 @@ _MEMBERS: Final = f"""
 WHERE members.organization_id = ANY(%(organizations)s::bigint[]) AND members.user_id = ANY(%(users)s::bigint[])
 """
 
-_UNREAD: Final = """
-SELECT n.user_id, n.organization_id, n.id
-FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[]) AS w(user_id, organization_id)
-JOIN notifications n ON n.user_id = w.user_id AND n.organization_id = w.organization_id AND n.date_read IS NULL
-WHERE n.id = ANY(%(ids)s::bigint[]) OR n.id <= %(up_to)s
-"""
-
 _SEEN: Final = f"""
 SELECT s.incident_id, s.last_seen, {select_list(PERSON_COLUMNS, "u")}
 FROM incident_seen s JOIN users u ON u.id = s.user_id
@@ -151,7 +144,7 @@ def load_facts(connection: Connection, request: FactRequest) -> Facts:
         subscriptions=_load_subscriptions(connection, detailed, request),
         seen=_load_seen(connection, detailed),
         comments=comments,
-        unread=_load_unread(connection, request),
+        unread=load_unread(connection, request.inboxes),
         incident_numbers=IncidentNumbers(connection, request.opening_organization_ids),
         rules=rules,
         new_incident_ids=_draw_ids(connection, "incidents", request.new_incident_ids),
@@ -295,21 +288,6 @@ def _load_seen(connection: Connection, incidents: list[int]) -> dict[int, list[t
         for row in connection.exec_driver_sql(_SEEN, {"ids": incidents}):
             seen[row.incident_id].append((person_from_row(row), row.last_seen))
     return seen
-
-
-def _load_unread(connection: Connection, request: FactRequest) -> dict[tuple[int, int], set[int]]:
-    unread: dict[tuple[int, int], set[int]] = defaultdict(set)
-    if request.inboxes:
-        users, organizations = _columns({(each.user_id, each.organization_id) for each in request.inboxes})
-        parameters = {
-            "users": users,
-            "organizations": organizations,
-            "ids": [id_ for each in request.inboxes for id_ in each.ids if 0 < id_ <= MAX_ID],
-            "up_to": min(max(each.up_to for each in request.inboxes), MAX_ID),
-        }
-        for row in connection.exec_driver_sql(_UNREAD, parameters):
-            unread[row.user_id, row.organization_id].add(row.id)
-    return unread
 
 
 def _draw_ids(connection: Connection, table: str, count: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Any, Final
 
 import orjson
@@ -17,8 +17,8 @@ from models.incidents.subscription import subscriptions
 from models.messaging.command_ledger import accept_commands
 from models.messaging.outbox import write_events
 from models.notifications.delivery import NewDelivery, deliveries
-from models.notifications.notification import decisions
-from workers.batch.changes import Changes, NewDecision
+from models.notifications.notification import insert_decisions
+from workers.batch.changes import Changes
 from workers.batch.write_observations import write_observations
 from workers.batch.write_rules import write_rules
 
@@ -35,6 +35,26 @@ _UPDATED_FIELDS: Final = (
 )
 _EDITED_FIELDS: Final = ("id", "comment", "version")
 _PAIRS: Final = "SELECT * FROM unnest(%(incidents)s::bigint[], %(users)s::bigint[])"
+
+# If the notifier raises an item meanwhile, the item has another id and stays unread.
+_READ_BY_ID: Final = """
+UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[]) AND date_read IS NULL
+"""
+# An array, because a join might be planned as a scan of the whole table.
+_READ_SLICES: Final = """
+UPDATE notifications SET date_read = clock_timestamp()
+WHERE date_read IS NULL AND id = ANY(ARRAY(
+    SELECT unread.id
+    FROM unnest(%(users)s::bigint[], %(organizations)s::bigint[], %(up_to)s::bigint[], %(most)s::bigint[])
+        AS s(user_id, organization_id, up_to, most)
+    CROSS JOIN LATERAL (
+        SELECT n.id FROM notifications n
+        WHERE n.user_id = s.user_id AND n.organization_id = s.organization_id
+            AND n.date_read IS NULL AND n.id <= s.up_to
+        ORDER BY n.id LIMIT s.most
+    ) AS unread
+))
+"""
 
 
 def write_changes(connection: Connection, changes: Changes) -> None:
@@ -90,13 +110,9 @@ def write_changes(connection: Connection, changes: Changes) -> None:
         "ON CONFLICT (incident_id, user_id) DO UPDATE"
         " SET last_seen = greatest(incident_seen.last_seen, excluded.last_seen)",
     )
-    if changes.read_notifications:
-        connection.exec_driver_sql(
-            "UPDATE notifications SET date_read = clock_timestamp() WHERE id = ANY(%(ids)s::bigint[])",
-            {"ids": changes.read_notifications},
-        )
+    _mark_as_read(connection, changes)
     write_observations(connection, changes.observed)
-    insert_rows(connection, decisions, NewDecision._fields, map(_decision, changes.decisions), "ON CONFLICT DO NOTHING")
+    insert_decisions(connection, changes.decisions, "ON CONFLICT DO NOTHING")
     insert_rows(connection, deliveries, NewDelivery._fields, changes.deliveries, "ON CONFLICT DO NOTHING")
     accept_commands(connection, changes.follow_ups)
     write_events(connection, changes.events)
@@ -106,14 +122,22 @@ def _update_incidents(connection: Connection, updated: Iterable[Incident]) -> No
     update_rows(connection, incidents, _UPDATED_FIELDS, (_row(incident, _UPDATED_FIELDS) for incident in updated))
 
 
+def _mark_as_read(connection: Connection, changes: Changes) -> None:
+    if changes.read_notifications:
+        connection.exec_driver_sql(_READ_BY_ID, {"ids": changes.read_notifications})
+    if changes.read_slices:
+        users, organizations = zip(*changes.read_slices, strict=True)
+        up_to, most = zip(*changes.read_slices.values(), strict=True)
+        connection.exec_driver_sql(
+            _READ_SLICES,
+            {"users": list(users), "organizations": list(organizations), "up_to": list(up_to), "most": list(most)},
+        )
+
+
 def _row(entity: Any, columns: Iterable[str]) -> tuple[Any, ...]:
     """Return the entity's values for these columns, with integer enum members as plain integers for psycopg."""
     values = (getattr(entity, name) for name in columns)
     return tuple(int(value) if isinstance(value, IntEnum) else value for value in values)
-
-
-def _decision(decision: NewDecision) -> tuple[Any, ...]:
-    return tuple(value.value if isinstance(value, StrEnum) else value for value in decision)
 
 
 def _mentions(activity: Activity) -> str | None:

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +30,8 @@ from workers.stack.discovery import resolve_environment
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
     from models.messaging.canary import CanaryStatus
 
 T = TypeVar("T")
@@ -39,6 +42,9 @@ CLOCK_SECONDS = 1.0
 STALE_SECONDS = 90.0
 """If a queue's last canary was consumed more than this many seconds ago, no worker consumes the queue. A canary is sent
 every 30 s."""
+
+UNPLANNED_SECONDS = 300.0
+"""If an event has not been planned for more than this many seconds, no notifier works, or none can plan the event."""
 
 
 class CheckFailed(Exception):
@@ -58,7 +64,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, database, migrations, broker, topology, wake-ups, queues, clocks and disk."""
+    """Check the configuration, database, migrations, broker, topology, wake-ups, queues, planning, clocks and disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -189,19 +195,9 @@ def _wake_ups() -> str:
 
 
 def _queues() -> str:
-    from models.database.engine import make_engine
     from models.messaging.canary import canary_status
 
-    engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
-
-    def read() -> list[CanaryStatus]:
-        with engine.connect() as connection:
-            return canary_status(connection)
-
-    try:
-        found = _or_fail(read, "the canaries cannot be read", "see the lines above")
-    finally:
-        engine.dispose()
+    found = _read(canary_status, "the canaries cannot be read")
     if not found:
         return "no canary has been sent yet: a relay sends one on every queue, twice a minute"
     silent = min(status.sent_seconds for status in found)
@@ -222,6 +218,21 @@ def _seen(status: CanaryStatus) -> str:
     if status.way_seconds is None:
         return f"{status.queue} not yet"
     return f"{status.queue} {status.age_seconds:.0f} s ago ({status.way_seconds * 1000:.0f} ms after it was sent)"
+
+
+def _planning() -> str:
+    from models.messaging.outbox import PLANNING, find_overdue_events
+
+    overdue = _read(
+        partial(find_overdue_events, stage=PLANNING, older_than=UNPLANNED_SECONDS), "the events cannot be read"
+    )
+    if overdue is None:
+        return f"no event has waited for the notifier for more than {UNPLANNED_SECONDS:.0f} s"
+    raise CheckFailed(
+        f"unplanned events older than {UNPLANNED_SECONDS:.0f} s: {overdue.number}; "
+        f"the oldest, {overdue.oldest_id}, has waited {overdue.oldest_seconds:.0f} s: start `tocsin notifier`, "
+        "or look for this id in its log, where `notifier.event_deferred` has the error"
+    )
 
 
 def _clocks() -> str:
@@ -250,9 +261,25 @@ CHECKS: dict[str, Callable[[], str]] = {
     "topology": _topology,
     "wake-ups": _wake_ups,
     "queues": _queues,
+    "planning": _planning,
     "clocks": _clocks,
 }
 """The checks that need a valid configuration, in the order in which they run."""
+
+
+def _read(read: Callable[[Connection], T], problem: str) -> T:
+    from models.database.engine import make_engine
+
+    engine = make_engine(DatabaseSettings.from_environment().database_url, application="tocsin doctor", pool_size=1)
+
+    def connect_and_read() -> T:
+        with engine.connect() as connection:
+            return read(connection)
+
+    try:
+        return _or_fail(connect_and_read, problem, "see the lines above")
+    finally:
+        engine.dispose()
 
 
 def _query(statement: str) -> str:

@@ -16,7 +16,8 @@ from models.base import new_id
 from models.enums import DecisionOutcome
 from models.incidents.incident import Incident
 from models.notifications.delivery import NewDelivery
-from workers.batch.changes import NewDecision, TriggerStateChange
+from models.notifications.notification import NewDecision
+from workers.batch.changes import TriggerStateChange
 from workers.batch.context import CommandContext
 from workers.batch.rule_facts import TriggerState
 from workers.domain.incidents import StatusChange

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Final
+
 from tasks.commands.notifications import ReadNotifications
 from workers.batch import needs
+from workers.batch.changes import ReadSlice
 from workers.batch.context import CommandContext, CommandResult
 from workers.batch.handler import handles
+
+ITEMS_PER_COMMAND: Final = 10_000
+"""How many items a command marks at most, so that no transaction takes seconds. Follow-up commands mark the others."""
 
 
 @handles(ReadNotifications, needs.inbox)
 def read_notifications(command: ReadNotifications, context: CommandContext) -> CommandResult:
-    """Mark a person's unread inbox items as read: those with the given ids, or all up to an id. Return their number."""
-    unread = context.facts.unread[context.author.id, context.organization.id]
-    selected = (
-        unread & set(command.ids) if command.ids is not None else {id_ for id_ in unread if id_ <= (command.up_to or 0)}
-    )
-    unread -= selected
-    context.changes.read_notifications.extend(selected)
-    return CommandResult(200, {"read": len(selected)})
+    """Mark a person's unread inbox items as read: those with the given ids, or all up to an id.
+
+    Return their number, including those that follow-up commands mark later.
+    """
+    if command.ids is not None:
+        return CommandResult(200, {"read": _read_named(command.ids, context)})
+    return CommandResult(200, {"read": _read_up_to(command.up_to or 0, context)})
+
+
+def _read_named(ids: Collection[int], context: CommandContext) -> int:
+    read = sorted(context.facts.unread[_inbox(context)].read_named(ids))
+    context.changes.read_notifications.extend(read[:ITEMS_PER_COMMAND])
+    if rest := read[ITEMS_PER_COMMAND:]:
+        _continue_later(ReadNotifications.model_validate({"ids": rest}), context)
+    return len(read)
+
+
+def _read_up_to(up_to: int, context: CommandContext) -> int:
+    inbox = _inbox(context)
+    count, last_id = context.facts.unread[inbox].read_up_to(up_to)
+    if count:
+        # Several commands of the batch may read from the same inbox. They share a slice.
+        earlier = context.changes.read_slices.get(inbox, ReadSlice(0, 0))
+        share = min(count, ITEMS_PER_COMMAND - earlier.most)
+        context.changes.read_slices[inbox] = ReadSlice(max(earlier.up_to, last_id), earlier.most + share)
+        if count > share:
+            # Up to the last item that is there now: later ones stay unread.
+            _continue_later(ReadNotifications(upTo=last_id), context)
+    return count
+
+
+def _continue_later(command: ReadNotifications, context: CommandContext) -> None:
+    context.follow_up(command, user_id=context.author.id)
+
+
+def _inbox(context: CommandContext) -> tuple[int, int]:
+    return context.author.id, context.organization.id

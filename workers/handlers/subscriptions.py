@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from models.enums import SubscriptionReason
-from models.policy import require_person
+from models.directory.policy_facts import actor_from_membership
+from models.directory.tables import Person
+from models.enums import CallerKind, SubscriptionReason
+from models.incidents.incident import Incident
+from models.policy import may_read, require_person
 from tasks.commands.subscriptions import Subscribe, Unsubscribe
 from tasks.events import Subscribed, Unsubscribed
 from workers.batch import needs
@@ -24,10 +27,20 @@ def subscribe(command: Subscribe, context: CommandContext) -> CommandResult:
 
 @handles(Unsubscribe, needs.incident, needs.incident_details)
 def unsubscribe(command: Unsubscribe, context: CommandContext) -> CommandResult:
-    """Unsubscribe a person from an incident. This succeeds even if the person is not subscribed."""
+    """Unsubscribe a person from an incident. This succeeds even if the person is not subscribed.
+
+    The system unsubscribes people who have lost access. It leaves those subscribed who have access again by now.
+    """
     incident = context.require_incident(command.incident)
     require_person(context.actor)
-    if context.is_subscribed(incident):
+    has_regained_access = context.actor.kind is CallerKind.SYSTEM and _has_access(context.author, incident, context)
+    if context.is_subscribed(incident) and not has_regained_access:
         context.unsubscribe(incident, context.author.id)
         context.emit(incident, Unsubscribed(user=context.author.id))
     return CommandResult(200, {})
+
+
+def _has_access(person: Person, incident: Incident, context: CommandContext) -> bool:
+    member = context.facts.members.get((context.organization.id, person.id)) if person.is_active else None
+    projects = (project.facts for project in context.facts.projects_of(incident))
+    return may_read(actor_from_membership(member, user_id=person.id), context.organization, projects)

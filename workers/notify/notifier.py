@@ -12,6 +12,7 @@ from typing import Final
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
+from models.database.errors import is_lock_timeout
 from models.enums import Lane
 from models.messaging.outbox import PLANNING, WaitingEvent
 from models.messaging.trace import log_ids
@@ -100,7 +101,8 @@ class Notifier:
             with connection.begin_nested():
                 planned = plan(connection, events)
         except Exception as error:
-            if connection.invalidated:
+            # Another notifier keeps the inboxes locked: that is no event's fault, and the batch is planned again.
+            if connection.invalidated or is_lock_timeout(error):
                 raise
             if len(activities) == 1:
                 self._defer(events, error)

@@ -1,44 +1,34 @@
 """The planner, which turns a batch of events into notification decisions and inbox items, in one transaction.
 
 For every person in an activity's audience, it makes one decision and, if they are to be notified, one inbox item.
-Planning an activity again changes nothing, except that a stronger reason replaces a weaker one in the decision and in
-an unread item.
+Planning an activity again changes nothing, except that a stronger reason raises the item (:mod:`workers.notify.inbox`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.engine import Connection
 
-from models.base import column_arrays, insert_statement
-from models.enums import Channel, DecisionOutcome, NotificationReason
 from models.messaging import command_ledger
 from models.messaging.command_ledger import NewCommand
 from models.messaging.outbox import PLANNING, WaitingEvent, mark_processed
 from models.messaging.trace import Trace
-from models.notifications.notification import decisions, notifications
-from models.notifications.suppression import NO_ACCESS, NotificationDecision, Recipient, decide_notification
+from models.notifications.reasons import BY_STRENGTH
+from models.notifications.suppression import NO_ACCESS, Recipient, decide_notification
 from tasks.commands.subscriptions import Unsubscribe
 from tasks.events import CommentDeleted
 from workers.follow_ups import make_follow_up
 from workers.notify.audience import Audiences, NotifiableEvent, find_recipients
+from workers.notify.inbox import RecipientDecision, write_notifications
 from workers.notify.queries import IncidentFacts, load_audiences, load_incidents, load_people
 
 
-class RecipientDecision(NamedTuple):
-    """The decision about one user. ``event`` is the activity's first event, to which the inbox item refers."""
-
-    event: NotifiableEvent
-    user_id: int
-    decision: NotificationDecision
-
-
 class Planned(NamedTuple):
-    """The result of planning: the number of decisions written, and the subjects of the follow-up commands.
+    """The result of planning: the number of decisions made, and the subjects of the follow-up commands.
 
     Hints for these subjects are sent after the commit.
     """
@@ -61,12 +51,12 @@ def plan(connection: Connection, events: Sequence[WaitingEvent]) -> Planned:
     notifiable = [event for event in notifiable if event.incident_id in incidents]
     audiences = load_audiences(connection, notifiable)
     decided = strongest(_decide_all(connection, notifiable, incidents, audiences))
-    _write_decisions(connection, decided)
-    _write_inbox(connection, [each for each in decided if each.decision.outcome is DecisionOutcome.DELIVERED])
-    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     unsubscribes = unsubscribe_commands(decided, incidents, audiences)
     command_ledger.accept_commands(connection, unsubscribes)
     mark_processed(connection, PLANNING, [event.id for event in events])
+    # Last, because other notifiers wait for the end of this transaction from here on.
+    write_notifications(connection, decided)
+    _retract(connection, [event.activity_id for event in events if event.type == CommentDeleted.type])
     return Planned(len(decided), [command.subject for command in unsubscribes])
 
 
@@ -97,14 +87,12 @@ def strongest(decided: Iterable[RecipientDecision]) -> list[RecipientDecision]:
     """Return one decision per activity and user: the one with the strongest rule, or the first of several equals."""
     kept: dict[tuple[int, int], RecipientDecision] = {}
     for each in decided:
-        key = (each.event.activity_id, each.user_id)
-        if key not in kept or _strength(each.decision.rule) > _strength(kept[key].decision.rule):
-            kept[key] = each
+        if each.key not in kept or _strength(each.decision.rule) > _strength(kept[each.key].decision.rule):
+            kept[each.key] = each
     return list(kept.values())
 
 
-_BY_STRENGTH: Final = [reason.value for reason in sorted(NotificationReason, key=lambda reason: reason.strength)]
-_STRENGTH: Final = {reason: rank for rank, reason in enumerate(_BY_STRENGTH, start=1)}
+_STRENGTH: Final = {reason.value: rank for rank, reason in enumerate(BY_STRENGTH, start=1)}
 
 
 def _strength(rule: str) -> int:
@@ -134,64 +122,6 @@ def _decide_all(
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
-
-_DECISION: Final = ("activity_id", "user_id", "channel", "incident_id", "event_id", "outcome", "rule")
-_ITEM: Final = ("organization_id", "user_id", "incident_id", "activity_id", "event_id", "event_type", "reason")
-
-
-def _is_stronger(table: str, column: str) -> str:
-    order = "ARRAY[" + ", ".join(f"'{reason}'" for reason in _BY_STRENGTH) + "]"
-    new, old = (f"coalesce(array_position({order}, {row}.{column}), 0)" for row in ("excluded", table))
-    return f"{new} > {old}"
-
-
-_WRITE_DECISIONS: Final = insert_statement(
-    decisions,
-    _DECISION,
-    "ON CONFLICT (activity_id, user_id, channel) DO UPDATE"
-    " SET event_id = excluded.event_id, outcome = excluded.outcome, rule = excluded.rule, at = excluded.at"
-    f" WHERE {_is_stronger(decisions.name, 'rule')}",
-)
-_WRITE_INBOX: Final = insert_statement(
-    notifications,
-    _ITEM,
-    "ON CONFLICT (activity_id, user_id) DO UPDATE SET reason = excluded.reason"
-    f" WHERE {notifications.name}.date_read IS NULL AND {_is_stronger(notifications.name, 'reason')}",
-)
-
-
-def _write_decisions(connection: Connection, decided: Collection[RecipientDecision]) -> None:
-    rows = [
-        (
-            event.activity_id,
-            user_id,
-            Channel.INBOX.value,
-            event.incident_id,
-            event.event_id,
-            decision.outcome.value,
-            str(decision.rule),
-        )
-        for event, user_id, decision in decided
-    ]
-    if rows:
-        connection.exec_driver_sql(_WRITE_DECISIONS, dict(column_arrays(_DECISION, rows)))
-
-
-def _write_inbox(connection: Connection, delivered: Collection[RecipientDecision]) -> None:
-    rows = [
-        (
-            event.organization_id,
-            user_id,
-            event.incident_id,
-            event.activity_id,
-            event.event_id,
-            event.type,
-            str(decision.rule),
-        )
-        for event, user_id, decision in delivered
-    ]
-    if rows:
-        connection.exec_driver_sql(_WRITE_INBOX, dict(column_arrays(_ITEM, rows)))
 
 
 def _retract(connection: Connection, deleted: list[int | None]) -> None:
