@@ -18,7 +18,7 @@ from gateway.http.parsing import (
     require_object,
 )
 from gateway.http.responses import HttpResponse, json_response
-from gateway.ledger.acceptance import IdempotencyKey, Submission
+from gateway.ledger.submission import IdempotencyKey, Submission
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit, require_token_scope

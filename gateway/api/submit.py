@@ -25,8 +25,8 @@ from gateway.http.parsing import (
 )
 from gateway.http.prefer import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
-from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome
+from gateway.ledger.submission import AcceptedCommand, IdempotencyKey, Submission
 from models.base import new_id
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand

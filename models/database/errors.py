@@ -12,8 +12,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 TRANSIENT_CLASSES: Final = ("08", "53", "57P")
 """SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
 
-TRANSIENT_STATES: Final = frozenset({"40001", "40P01", "55P03", "57014"})
-"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""The SQLSTATE of a statement that has waited for a lock longer than ``lock_timeout``."""
+
+TRANSIENT_STATES: Final = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE, "57014", "25P03"})
+"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout, idle transaction."""
 
 NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
 
