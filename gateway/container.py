@@ -22,7 +22,7 @@ from gateway.reads.observations import ObservationQueries
 from gateway.reads.queries import Queries
 from gateway.settings import GatewaySettings
 from gateway.stream.broadcaster import EventBroadcaster
-from models.database.async_engine import make_async_engine
+from models.database.async_engine import GATEWAY_TIMEOUTS, make_async_engine
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 
@@ -33,16 +33,21 @@ class Timeouts:
 
     ``acceptance_seconds`` limits the time from authentication to the commit, so that callers who submit a command get
     the 503 within 1 s. ``read_seconds`` limits each query of a read, and ``pool_seconds`` the wait for a free pooled
-    connection.
+    connection. ``key_seconds`` limits how long a batch waits for an idempotency key that is in use.
     """
 
     acceptance_seconds: float = 0.8
     read_seconds: float = 5.0
     pool_seconds: float = 0.3
+    key_seconds: float = 0.25
 
 
 class Container:
-    """The objects that requests share. Reads have their own connection pool, so slow reads do not delay commands."""
+    """The objects that requests share.
+
+    Reads have their own connection pool, so slow reads do not delay commands. So have commands with idempotency keys,
+    so waiting for a key does not delay other commands.
+    """
 
     def __init__(self, settings: GatewaySettings, timeouts: Timeouts) -> None:
         self.settings = settings
@@ -52,10 +57,14 @@ class Container:
         self.broker: Celery = make_app(settings)
         self._hint_publisher = HintPublisher(self.broker)
         self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
+        self._keyed_ledger = _engine(
+            settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
+        )
         self._reads = _engine(settings, timeouts, "tocsin gateway reads", pool_size=8, custom_plans=True)
+        self.engines = (self._ledger, self._keyed_ledger, self._reads)
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
-        self.acceptor = CommandAcceptor(self._ledger, self._hint_publisher, timeout_seconds=seconds)
+        self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self._hint_publisher, timeout_seconds=seconds)
         self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
@@ -88,17 +97,24 @@ class Container:
         await self.outcomes.stop()
         await asyncio.to_thread(self._hint_publisher.stop)
         self.directory.close()
-        await self._ledger.dispose()
-        await self._reads.dispose()
+        for engine in self.engines:
+            await engine.dispose()
 
 
 def _engine(
-    settings: GatewaySettings, timeouts: Timeouts, name: str, *, pool_size: int, custom_plans: bool = False
+    settings: GatewaySettings,
+    timeouts: Timeouts,
+    name: str,
+    *,
+    pool_size: int,
+    lock_timeout: str = GATEWAY_TIMEOUTS["lock_timeout"],
+    custom_plans: bool = False,
 ) -> AsyncEngine:
     return make_async_engine(
         settings.database_url,
         application=name,
         pool_size=pool_size,
         pool_timeout=timeouts.pool_seconds,
+        lock_timeout=lock_timeout,
         custom_plans=custom_plans,
     )

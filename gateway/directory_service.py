@@ -13,7 +13,7 @@ from models.directory.importer import DirectoryError, ImportSummary, export_dire
 from models.refusals import InvalidFields
 from models.types import JSON
 
-TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s"}
+TIMEOUTS: Final = {"statement_timeout": "30s", "lock_timeout": "10s", "idle_in_transaction_session_timeout": "10s"}
 
 
 class DirectoryService:

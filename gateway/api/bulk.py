@@ -18,7 +18,7 @@ from gateway.http.parsing import (
     require_object,
 )
 from gateway.http.responses import HttpResponse, json_response
-from gateway.ledger.acceptance import IdempotencyKey, Submission
+from gateway.ledger.submission import IdempotencyKey, Submission
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
 from models.policy import require_may_submit, require_token_scope
@@ -43,12 +43,11 @@ _ITEM_FIELDS: Final = frozenset({"type", "idempotencyKey"})
 
 @dataclass(frozen=True, slots=True)
 class BulkItem:
-    """One command in the list. ``source`` is the command's JSON as received, and ``key`` is its own idempotency key."""
+    """One command in the list. ``key`` is its own idempotency key."""
 
     entry: CatalogEntry
     command: Command
-    key: str | None
-    source: JSON
+    key: str | None = None
 
 
 async def submit_commands(context: RequestContext) -> HttpResponse:
@@ -66,19 +65,25 @@ async def submit_commands(context: RequestContext) -> HttpResponse:
     if len(context.body) > BODY_LIMIT_BYTES and any(json_size(each) > BODY_LIMIT_BYTES for each in sources):
         raise BodyTooLarge(BODY_LIMIT_BYTES)
     items = _validate_items(sources)
-    return await submit_items(context, items, condition=condition, header_key=header_key, body=body)
+    return await submit_items(context, items, condition=condition, header_key=header_key)
 
 
 async def submit_items(
-    context: RequestContext, items: Sequence[BulkItem], *, condition: str | None, header_key: str | None, body: JSON
+    context: RequestContext, items: Sequence[BulkItem], *, condition: str | None, header_key: str | None
 ) -> HttpResponse:
-    """Submit validated commands. ``body`` is the JSON from which they were read.
+    """Submit validated commands.
+
+    If any of the items has a key of its own, the body's field ``commands`` is the list from which they were read.
 
     Return 202 with the commands, or 200 if the caller waited and all of them are finished.
 
     :raises Refusal: if none of the commands is accepted.
     """
-    indexes, submission = _make_submission(context, items, condition=condition, header_key=header_key, body=body)
+    has_keys = header_key is not None or any(item.key is not None for item in items)
+    exact_body = await context.exact_json_body() if has_keys else None
+    indexes, submission = _make_submission(
+        context, items, condition=condition, header_key=header_key, exact_body=exact_body
+    )
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
     headers = command_headers(context, accepted)
     if outcomes is not None:
@@ -158,7 +163,7 @@ def _validate_item(source: JSON) -> BulkItem:
         raise InvalidFields(invalid.body | errors) from None
     if errors:
         raise InvalidFields(errors)
-    return BulkItem(entry, command, key, source)
+    return BulkItem(entry, command, key)
 
 
 def _type_error(source: Mapping[str, JSON]) -> str:
@@ -179,14 +184,14 @@ def _make_submission(
     *,
     condition: str | None,
     header_key: str | None,
-    body: JSON,
+    exact_body: JSON,
 ) -> tuple[list[int], Submission]:
     """Return the submission, and the index of each item's row in it. Equal items with the same key share a row."""
     rows: list[NewCommand] = []
     indexes: list[int] = []
     keys: dict[str, IdempotencyKey] = {}
-    for item in items:
-        digest = "" if item.key is None else request_digest(context, condition, item.source)
+    for position, item in enumerate(items):
+        digest = "" if item.key is None else request_digest(context, condition, exact_body["commands"][position])
         known = keys.get(item.key or "")
         if known is not None and known.digest != digest:
             raise IdempotencyKeyReused
@@ -200,6 +205,6 @@ def _make_submission(
     if header_key is not None:
         if header_key in keys:
             raise IdempotencyKeyReused
-        digest = request_digest(context, condition, body)
+        digest = request_digest(context, condition, exact_body)
         keys[header_key] = IdempotencyKey(header_key, digest, tuple(range(len(rows))))
     return indexes, Submission(tuple(rows), tuple(keys.values()))

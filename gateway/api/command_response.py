@@ -15,8 +15,8 @@ from gateway.http.responses import (
     json_response,
     raw_json,
 )
-from gateway.ledger.acceptance import AcceptedCommand
 from gateway.ledger.outcomes import Outcome
+from gateway.ledger.submission import AcceptedCommand
 from models.enums import CommandState
 from models.serializers.commands import CommandJson, command_json
 

@@ -13,6 +13,7 @@ from starlette.datastructures import QueryParams
 
 from gateway.auth import Caller, Credential
 from gateway.container import Container
+from gateway.http.json_digest import parse_exact_json
 from gateway.http.parsing import BODY_LIMIT_BYTES, Headers, parse_json
 from gateway.http.prefer import Preference, parse_prefer
 from gateway.http.request_log import RequestRecord
@@ -119,6 +120,10 @@ class RequestContext:
         :raises MalformedRequest: if the body is not JSON.
         """
         return await self.offload(parse_json, self.body)
+
+    async def exact_json_body(self) -> JSON:
+        """Parse the body, which :meth:`json_body` has accepted, for :func:`gateway.http.json_digest.json_digest`."""
+        return await self.offload(parse_exact_json, self.body)
 
     async def offload(self, work: Callable[[Input], Result], value: Input) -> Result:
         """Return ``work(value)``. If the body is large, run it in a thread, so that the event loop is not blocked."""

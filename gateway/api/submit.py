@@ -16,17 +16,17 @@ from pydantic import ValidationError
 from gateway.api.access import require_incident
 from gateway.api.command_response import command_response
 from gateway.api.context import RequestContext
+from gateway.http.json_digest import json_digest
 from gateway.http.parsing import (
     expected_version,
-    json_digest,
     parse_idempotency_key,
     parse_if_match,
     require_object,
 )
 from gateway.http.prefer import DEFAULT_WAIT_SECONDS
 from gateway.http.responses import HttpResponse
-from gateway.ledger.acceptance import AcceptedCommand, IdempotencyKey, Submission
 from gateway.ledger.outcomes import Outcome
+from gateway.ledger.submission import AcceptedCommand, IdempotencyKey, Submission
 from models.base import new_id
 from models.enums import Lane
 from models.messaging.command_ledger import NewCommand
@@ -89,7 +89,9 @@ async def submit_command(
     row = ledger_row(context, entry, command, lane=entry.lane)
     if entry.is_conditional:
         row = row._replace(expected_version=expected_version(condition))
-    keys = () if key is None else (IdempotencyKey(key, request_digest(context, condition, body), (0,)),)
+    keys: tuple[IdempotencyKey, ...] = ()
+    if key is not None:
+        keys = (IdempotencyKey(key, request_digest(context, condition, await context.exact_json_body()), (0,)),)
     submission = Submission((row,), keys)
     accepted, outcomes = await accept_and_wait(context, submission, default_wait_seconds=DEFAULT_WAIT_SECONDS)
     return command_response(context, accepted[0], None if outcomes is None else outcomes[accepted[0].id])
@@ -137,9 +139,12 @@ def ledger_row(context: RequestContext, entry: CatalogEntry, command: Command, *
     )
 
 
-def request_digest(context: RequestContext, condition: str | None, body: JSON) -> str:
-    """Return a digest of the method, path, ``Act-As``, ``If-Match`` and JSON body. Equal requests share a digest."""
-    return json_digest(context.method, context.path, context.act_as, condition, body)
+def request_digest(context: RequestContext, condition: str | None, exact_body: JSON) -> str:
+    """Return a digest of the method, path, ``Act-As``, ``If-Match`` and JSON body. Equal requests share a digest.
+
+    ``exact_body`` comes from :meth:`RequestContext.exact_json_body`.
+    """
+    return json_digest(context.method, context.path, context.act_as, condition, exact_body)
 
 
 async def accept_and_wait(

@@ -210,12 +210,6 @@ def json_size(value: JSON) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def json_digest(*values: JSON) -> str:
-    """Return a digest of JSON values. Equal values have equal digests, whatever the order of keys in their objects."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):

@@ -1,70 +1,50 @@
 """The acceptance of commands into the ledger. Concurrent requests share one insert, one commit and one hint per lane.
 
-Requests that arrive while a commit is in flight form the next batch. Idempotency keys are written in the same
-transaction as the commands that they cover, so that two gateways agree on which request came first.
+Requests that arrive while a commit is in flight form the next batch. Requests with idempotency keys
+(:mod:`gateway.ledger.idempotency`) form batches of their own on connections of their own, because a key may be in use
+by a transaction that does not end, for example that of a gateway whose host was lost. Such a key costs only the
+requests that name it: the others in their batch are accepted without them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
 from uuid import UUID
 
-import orjson
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from gateway.batcher import Batcher
-from models.base import column_arrays, insert_statement
+from gateway.ledger.idempotency import (
+    KeyGroups,
+    claim_keys,
+    decide,
+    find_keys_in_use,
+    is_key_in_use,
+    redirect_keys,
+    release_keys,
+)
+from gateway.ledger.submission import AcceptedCommand, AcceptedCommands, Result, Submission
 from models.database.errors import is_transient, sqlstate
 from models.enums import Lane
-from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters, idempotency_keys
+from models.messaging.command_ledger import ACCEPT_COMMANDS, NewCommand, accept_parameters
 from models.messaging.trace import log_ids
-from models.refusals import IdempotencyKeyReused, Refusal, Unavailable
+from models.refusals import Unavailable
 
 MAX_BATCH_SIZE: Final = 500
+KEYED_BATCHES_IN_FLIGHT: Final = 2
+"""How many batches with keys may be in flight. While one waits for a key in use, the other slot serves the rest."""
+
 ATTEMPTS: Final = 3
-"""How many times a batch is attempted if it fails with a deadlock or a broken connection."""
+"""How many times a batch is attempted if it fails with a deadlock, a lock time-out or a broken connection."""
 
 _UNIQUE_VIOLATION: Final = "23505"
+_READ_COMMANDS: Final = "SELECT id, type, accepted_at, subject FROM commands WHERE id = ANY(%(ids)b::uuid[])"
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """A caller's idempotency key, with a digest of the request and the indexes of the commands that the key covers."""
-
-    name: str
-    digest: str
-    indexes: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """The commands in one request, of which all or none are accepted. ``rows`` is never empty."""
-
-    rows: tuple[NewCommand, ...]
-    keys: tuple[IdempotencyKey, ...] = ()
-
-    @property
-    def caller(self) -> str:
-        """The caller key. An idempotency key is unique among those of the same caller key."""
-        return self.rows[0].caller
-
-
-class AcceptedCommand(NamedTuple):
-    """A command in the ledger. ``is_replay`` means that an earlier request with the same key submitted it."""
-
-    id: UUID
-    type: str
-    accepted_at: datetime
-    subject: str
-    is_replay: bool = False
 
 
 class HintSink(Protocol):
@@ -74,58 +54,63 @@ class HintSink(Protocol):
         """Publish a hint that these subjects have commands waiting to be applied."""
 
 
-_Accepted = dict[UUID, AcceptedCommand]
-_Commands = tuple[AcceptedCommand, ...]
-_Result = _Commands | Exception
-
-_KEY_COLUMNS: Final = ("caller", "key", "request_hash", "command_ids")
-_INSERT_KEYS: Final = insert_statement(idempotency_keys, _KEY_COLUMNS, "ON CONFLICT DO NOTHING")
-_NAMED_KEYS: Final = "FROM unnest(%(callers)b::text[], %(keys)b::text[]) AS named(caller, key)"
-_READ_KEYS: Final = (
-    f"SELECT k.caller, k.key, k.request_hash, k.command_ids {_NAMED_KEYS}"
-    " JOIN idempotency_keys k ON k.caller = named.caller AND k.key = named.key"
-)
-_DELETE_KEYS: Final = (
-    "DELETE FROM idempotency_keys k USING unnest(%(callers)b::text[], %(keys)b::text[]) AS named(caller, key)"
-    " WHERE k.caller = named.caller AND k.key = named.key"
-)
-_UPDATE_KEY: Final = (
-    "UPDATE idempotency_keys SET command_ids = %(ids)s::jsonb WHERE caller = %(caller)s AND key = %(key)s"
-)
-_READ_COMMANDS: Final = "SELECT id, type, accepted_at, subject FROM commands WHERE id = ANY(%(ids)b::uuid[])"
-
-
 class CommandAcceptor:
-    """Accepts submissions. When :meth:`accept` returns, the submission's commands have been committed."""
+    """Accepts submissions. When :meth:`accept` returns, the submission's commands have been committed.
 
-    def __init__(self, engine: AsyncEngine, hints: HintSink, *, timeout_seconds: float, max_in_flight: int = 1) -> None:
-        self._engine = engine
-        # Without idempotency keys, the insert is a single statement, which needs no explicit transaction.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._hints = hints
-        self._batcher: Batcher[Submission, _Commands] = Batcher(
-            self._accept_batch, max_size=MAX_BATCH_SIZE, timeout_seconds=timeout_seconds, max_in_flight=max_in_flight
+    ``keyed_engine`` serves the submissions with idempotency keys. Its ``lock_timeout`` limits how long a batch waits
+    for a key in use.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, keyed_engine: AsyncEngine, hints: HintSink, *, timeout_seconds: float
+    ) -> None:
+        self._keyless: Batcher[Submission, AcceptedCommands] = Batcher(
+            _LedgerWriter(engine, hints).accept_batch, max_size=MAX_BATCH_SIZE, timeout_seconds=timeout_seconds
+        )
+        self._keyed: Batcher[Submission, AcceptedCommands] = Batcher(
+            _LedgerWriter(keyed_engine, hints).accept_batch,
+            max_size=MAX_BATCH_SIZE,
+            timeout_seconds=timeout_seconds,
+            max_in_flight=KEYED_BATCHES_IN_FLIGHT,
         )
 
-    async def accept(self, submission: Submission, *, deadline: float) -> tuple[AcceptedCommand, ...]:
+    async def accept(self, submission: Submission, *, deadline: float) -> AcceptedCommands:
         """Accept a submission, or find the commands that an equal request with the same key submitted earlier.
 
         ``deadline`` is in event-loop time.
 
         :raises IdempotencyKeyReused: if a key covers a different request. In that case, nothing is accepted.
-        :raises Unavailable: if the database does not respond in time. The commands may still have been accepted.
+        :raises Unavailable: if the database does not respond in time, or if a key is in use. If the database does not
+            respond, the commands may still have been accepted.
         """
-        return await self._batcher.submit(submission, deadline=deadline)
+        batcher = self._keyed if submission.keys else self._keyless
+        return await batcher.submit(submission, deadline=deadline)
 
     async def stop(self) -> None:
         """Wait until the batches in flight have finished."""
-        await self._batcher.stop()
+        await self._keyless.stop()
+        await self._keyed.stop()
 
-    async def _accept_batch(self, submissions: list[Submission]) -> Sequence[_Result]:
-        results: list[_Result] = [Unavailable()] * len(submissions)
+
+_Acceptance = tuple[list[Result], list[NewCommand]]
+"""The submissions' results, in order, and the rows about which the workers are hinted."""
+
+
+class _LedgerWriter:
+    """Writes batches of submissions to the ledger, over one engine."""
+
+    def __init__(self, engine: AsyncEngine, hints: HintSink) -> None:
+        self._engine = engine
+        # Without idempotency keys, the insert is a single statement, which needs no explicit transaction.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._hints = hints
+
+    async def accept_batch(self, submissions: list[Submission]) -> Sequence[Result]:
+        """Return each submission's commands or error, in the order of the submissions."""
+        results: list[Result] = [Unavailable()] * len(submissions)
         remaining = list(range(len(submissions)))
         while remaining:
-            groups = _KeyGroups(submissions, remaining)
+            groups = KeyGroups(submissions, remaining)
             accepted = await self._accept_together([submissions[index] for index in groups.leaders])
             for index, result in zip(groups.leaders, accepted, strict=True):
                 results[index] = result
@@ -134,11 +119,13 @@ class CommandAcceptor:
             remaining = groups.later
         return results
 
-    async def _accept_together(self, submissions: list[Submission]) -> Sequence[_Result]:
+    async def _accept_together(self, submissions: list[Submission]) -> Sequence[Result]:
+        has_key_in_use = False
         for attempt in range(ATTEMPTS):
             try:
-                return await self._try(submissions, is_retry=attempt > 0)
+                return await self._try(submissions, is_retry=attempt > 0, has_key_in_use=has_key_in_use)
             except DBAPIError as error:
+                has_key_in_use |= is_key_in_use(error)
                 if is_transient(error) or (attempt and sqlstate(error) == _UNIQUE_VIOLATION):
                     continue
                 if len(submissions) == 1:
@@ -151,18 +138,16 @@ class CommandAcceptor:
                 raise Unavailable from error
         raise Unavailable
 
-    async def _try(self, submissions: list[Submission], *, is_retry: bool) -> list[_Result]:
+    async def _try(self, submissions: list[Submission], *, is_retry: bool, has_key_in_use: bool) -> list[Result]:
         started = time.perf_counter()
-        results: list[_Result]
-        if is_retry or any(submission.keys for submission in submissions):
+        if has_key_in_use:
+            results, rows = await self._accept_around_keys_in_use(submissions)
+        elif is_retry or any(submission.keys for submission in submissions):
             async with self._engine.begin() as connection:
-                results, rows, accepted = await self._accept_with_keys(connection, submissions, is_retry=is_retry)
+                results, rows = await _accept_with_keys(connection, submissions, is_retry=is_retry)
         else:
-            rows = [row for submission in submissions for row in submission.rows]
-            async with self._autocommit.connect() as connection:
-                accepted = await _insert(connection, rows)
-            results = [tuple(accepted[row.id] for row in submission.rows) for submission in submissions]
-        self._publish_hints(rows, accepted)
+            results, rows = await self._accept_without_keys(submissions)
+        self._publish_hints(rows, results)
         if rows:
             log.info(
                 "commands.accepted",
@@ -172,173 +157,66 @@ class CommandAcceptor:
             )
         return results
 
-    async def _accept_with_keys(
-        self, connection: AsyncConnection, submissions: list[Submission], *, is_retry: bool
-    ) -> tuple[list[_Result], list[NewCommand], _Accepted]:
-        stored = await _claim_keys(connection, submissions)
-        decisions = [_decide(submission, stored) for submission in submissions]
-        await _release_keys(connection, submissions, decisions)
-        await _redirect_keys(connection, submissions, decisions)
-        rows = [row for decision in decisions for row in decision.rows]
-        new_ids = {row.id for row in rows}
-        replayed = [id_ for decision in decisions for id_ in decision.ids if id_ not in new_ids]
-        # If the connection broke during the commit, the commit may have succeeded, so a retry first looks for its own
-        # commands.
-        known = await _read(connection, [*replayed, *(new_ids if is_retry else ())])
-        missing = [row for row in rows if row.id not in known]
-        accepted = known | (await _insert(connection, missing) if missing else {})
-        return [decision.result(accepted) for decision in decisions], rows, accepted
+    async def _accept_without_keys(self, submissions: Sequence[Submission]) -> _Acceptance:
+        rows = [row for submission in submissions for row in submission.rows]
+        async with self._autocommit.connect() as connection:
+            accepted = await _insert(connection, rows)
+        return [tuple(accepted[row.id] for row in submission.rows) for submission in submissions], rows
 
-    def _publish_hints(self, rows: Iterable[NewCommand], accepted: _Accepted) -> None:
+    async def _accept_around_keys_in_use(self, submissions: Sequence[Submission]) -> _Acceptance:
+        async with self._engine.begin() as connection:
+            in_use = await find_keys_in_use(connection, submissions)
+            free = [submission for index, submission in enumerate(submissions) if index not in in_use]
+            accepted, rows = await _accept_with_keys(connection, free, is_retry=True)
+        log.warning("idempotency_keys.in_use", requests=len(in_use))
+        remaining = iter(accepted)
+        return [Unavailable() if index in in_use else next(remaining) for index in range(len(submissions))], rows
+
+    def _publish_hints(self, rows: Iterable[NewCommand], results: Iterable[Result]) -> None:
+        lanes = {row.id: row.lane for row in rows}
         subjects: dict[Lane, dict[str, None]] = {}
-        for row in rows:
-            subjects.setdefault(row.lane, {})[accepted[row.id].subject] = None
+        for result in results:
+            for command in result if isinstance(result, tuple) else ():
+                if (lane := lanes.get(command.id)) is not None:
+                    subjects.setdefault(lane, {})[command.subject] = None
         for lane, names in subjects.items():
             self._hints.publish(lane, names)
 
 
-# --- submissions of one batch that share keys ------------------------------------------------------------------
+async def _accept_with_keys(
+    connection: AsyncConnection, submissions: Sequence[Submission], *, is_retry: bool
+) -> _Acceptance:
+    stored = await claim_keys(connection, submissions)
+    decisions = [decide(submission, stored) for submission in submissions]
+    await release_keys(connection, decisions)
+    await redirect_keys(connection, decisions)
+    rows = [row for decision in decisions for row in decision.rows]
+    new_ids = {row.id for row in rows}
+    replayed = [id_ for decision in decisions for id_ in decision.ids if id_ not in new_ids]
+    # If the connection broke during the commit, the commit may have succeeded, so a retry first looks for its own
+    # commands.
+    known = await _read(connection, [*replayed, *(new_ids if is_retry else ())])
+    missing = [row for row in rows if row.id not in known]
+    accepted = known | (await _insert(connection, missing) if missing else {})
+    return [decision.result(accepted) for decision in decisions], rows
 
 
-class _KeyGroups:
-    """A batch's submissions, by index, grouped by whether they can be accepted together.
-
-    ``leaders`` have no keys in common. Each of the ``followers`` has exactly the same keys and digests as its leader,
-    and gets the leader's commands. ``later`` holds the rest, which share only some keys with a leader.
-    """
-
-    def __init__(self, submissions: Sequence[Submission], indexes: Iterable[int]) -> None:
-        self.leaders: list[int] = []
-        self.followers: dict[int, int] = {}
-        self.later: list[int] = []
-        owners: dict[tuple[str, str], int] = {}
-        for index in indexes:
-            submission = submissions[index]
-            names = {(submission.caller, key.name) for key in submission.keys}
-            sharing = {owners[name] for name in names if name in owners}
-            if not sharing:
-                owners |= dict.fromkeys(names, index)
-                self.leaders.append(index)
-            elif len(sharing) == 1 and submissions[leader := sharing.pop()].keys == submission.keys:
-                self.followers[index] = leader
-            else:
-                self.later.append(index)
-
-
-def _as_replay(result: _Result) -> _Result:
+def _as_replay(result: Result) -> Result:
     if isinstance(result, Exception):
         return result
     return tuple(command._replace(is_replay=True) for command in result)
 
 
-# --- idempotency keys ------------------------------------------------------------------------------------------
-
-
-class _StoredKey(NamedTuple):
-    digest: str
-    ids: tuple[UUID, ...]
-
-
-_StoredKeys = Mapping[tuple[str, str], _StoredKey]
-
-
-@dataclass(slots=True)
-class _Decision:
-    """The decision on one submission: which rows to insert and which ids to return, or which refusal to raise.
-
-    ``release`` holds the names of claimed keys to delete. ``redirect`` holds claimed keys that must
-    cover earlier commands instead of those for which they were claimed.
-    """
-
-    rows: tuple[NewCommand, ...] = ()
-    ids: tuple[UUID, ...] = ()
-    refusal: Refusal | None = None
-    release: list[str] = field(default_factory=list)
-    redirect: list[IdempotencyKey] = field(default_factory=list)
-
-    def result(self, accepted: _Accepted) -> _Result:
-        if self.refusal:
-            return self.refusal
-        new = {row.id for row in self.rows}
-        return tuple(accepted[id_]._replace(is_replay=id_ not in new) for id_ in self.ids)
-
-
-def _decide(submission: Submission, stored: _StoredKeys) -> _Decision:
-    ids = [row.id for row in submission.rows]
-    found = [(key, stored[submission.caller, key.name]) for key in submission.keys]
-    claimed = [key for key, known in found if set(known.ids) <= set(ids) and known.digest == key.digest]
-    earlier = [(key, known) for key, known in found if key not in claimed]
-    if any(known.digest != key.digest for key, known in earlier):
-        return _Decision(refusal=IdempotencyKeyReused(), release=[key.name for key in claimed])
-    for key, known in earlier:
-        for index, id_ in zip(key.indexes, known.ids, strict=True):
-            ids[index] = id_
-    rows = tuple(row for row, id_ in zip(submission.rows, ids, strict=True) if row.id == id_)
-    # A new key must cover the earlier commands that are returned for its request.
-    redirect = [key for key in claimed if any(ids[index] != submission.rows[index].id for index in key.indexes)]
-    return _Decision(rows=rows, ids=tuple(ids), redirect=redirect)
-
-
-async def _claim_keys(connection: AsyncConnection, submissions: Sequence[Submission]) -> _StoredKeys:
-    """Insert the keys that do not exist yet, and return all the submissions' keys as they are now stored."""
-    # Sorted, so that two gateways rarely deadlock.
-    rows = sorted(
-        (submission.caller, key.name, key.digest, _ids_json(submission, key.indexes))
-        for submission in submissions
-        for key in submission.keys
-    )
-    if not rows:
-        return {}
-    await connection.exec_driver_sql(_INSERT_KEYS, dict(column_arrays(_KEY_COLUMNS, rows)))
-    # This is a separate statement, so that its snapshot includes the keys that other transactions committed while the
-    # insert waited for them.
-    names = {"callers": [row[0] for row in rows], "keys": [row[1] for row in rows]}
-    stored = await connection.exec_driver_sql(_READ_KEYS, names)
-    return {
-        (row.caller, row.key): _StoredKey(row.request_hash, tuple(UUID(each) for each in row.command_ids))
-        for row in stored
-    }
-
-
-async def _release_keys(
-    connection: AsyncConnection, submissions: Sequence[Submission], decisions: Sequence[_Decision]
-) -> None:
-    names = [
-        (submission.caller, name)
-        for submission, decision in zip(submissions, decisions, strict=True)
-        for name in decision.release
-    ]
-    if names:
-        await connection.exec_driver_sql(
-            _DELETE_KEYS, {"callers": [caller for caller, _ in names], "keys": [key for _, key in names]}
-        )
-
-
-async def _redirect_keys(
-    connection: AsyncConnection, submissions: Sequence[Submission], decisions: Sequence[_Decision]
-) -> None:
-    for submission, decision in zip(submissions, decisions, strict=True):
-        for key in decision.redirect:
-            ids = [str(decision.ids[index]) for index in key.indexes]
-            await connection.exec_driver_sql(
-                _UPDATE_KEY, {"ids": orjson.dumps(ids).decode(), "caller": submission.caller, "key": key.name}
-            )
-
-
-def _ids_json(submission: Submission, indexes: Iterable[int]) -> str:
-    return orjson.dumps([str(submission.rows[index].id) for index in indexes]).decode()
-
-
 # --- commands --------------------------------------------------------------------------------------------------
 
 
-async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> _Accepted:
+async def _insert(connection: AsyncConnection, rows: Sequence[NewCommand]) -> dict[UUID, AcceptedCommand]:
     types = {row.id: row.type for row in rows}
     result = await connection.exec_driver_sql(ACCEPT_COMMANDS, dict(accept_parameters(rows)))
     return {row.id: AcceptedCommand(row.id, types[row.id], row.accepted_at, row.subject) for row in result}
 
 
-async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> _Accepted:
+async def _read(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, AcceptedCommand]:
     if not ids:
         return {}
     rows = await connection.exec_driver_sql(_READ_COMMANDS, {"ids": list(ids)})

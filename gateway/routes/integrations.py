@@ -20,8 +20,8 @@ async def receive_alerts(context: RequestContext) -> HttpResponse:
     require_may_submit(context.actor, for_people=entry.for_people, for_services=entry.for_services)
     key, condition = parse_idempotency_key(context.headers), parse_if_match(context.headers)
     body = require_object(await context.json_body())
-    item = BulkItem(entry, await context.offload(parse_alert_group, body), key=None, source=body)
-    return await submit_items(context, [item], condition=condition, header_key=key, body=body)
+    item = BulkItem(entry, await context.offload(parse_alert_group, body))
+    return await submit_items(context, [item], condition=condition, header_key=key)
 
 
 ENDPOINTS = (

@@ -5,18 +5,42 @@ This module is separate because SQLAlchemy's asyncio extension imports the whole
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from models.database.engine import KEEPALIVES
+
+GATEWAY_TIMEOUTS: Final = {
+    "statement_timeout": "10s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "2s",
+}
+"""PostgreSQL settings that limit how long a gateway's statements and transactions may take.
+
+If a gateway's host is lost, the server ends the open transactions after the last of them, and their locks with them.
+"""
 
 
 def make_async_engine(
-    url: str, *, application: str, pool_size: int, pool_timeout: float, custom_plans: bool = False
+    url: str,
+    *,
+    application: str,
+    pool_size: int,
+    pool_timeout: float,
+    lock_timeout: str = GATEWAY_TIMEOUTS["lock_timeout"],
+    custom_plans: bool = False,
 ) -> AsyncEngine:
     """Create an asynchronous engine whose sessions use UTC. ``pool_timeout`` is in seconds.
 
-    If ``custom_plans`` is true, PostgreSQL plans each execution for its actual parameters, because for some statements
-    a generic plan would be slow with certain parameters.
+    ``lock_timeout`` replaces the value in :data:`GATEWAY_TIMEOUTS`. If ``custom_plans`` is true, PostgreSQL plans each
+    execution for its actual parameters, because for some statements a generic plan would be slow with certain
+    parameters.
     """
-    plans = " -c plan_cache_mode=force_custom_plan" if custom_plans else ""
+    settings = GATEWAY_TIMEOUTS | {"lock_timeout": lock_timeout}
+    if custom_plans:
+        settings["plan_cache_mode"] = "force_custom_plan"
+    options = "".join(f" -c {name}={value}" for name, value in settings.items())
     return create_async_engine(
         url,
         pool_size=pool_size,
@@ -24,7 +48,8 @@ def make_async_engine(
         pool_timeout=pool_timeout,
         connect_args={
             "connect_timeout": max(1, int(pool_timeout)),
+            **KEEPALIVES,
             "application_name": application,
-            "options": f"-c timezone=UTC -c statement_timeout=10s{plans}",
+            "options": f"-c timezone=UTC{options}",
         },
     )

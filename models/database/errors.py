@@ -12,10 +12,17 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 TRANSIENT_CLASSES: Final = ("08", "53", "57P")
 """SQLSTATE prefixes of transient errors: connection, resources, operator intervention (restart, shutdown)."""
 
-_LOCK_TIMEOUT: Final = "55P03"
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""The SQLSTATE of a statement that has waited for a lock longer than ``lock_timeout``."""
 
-TRANSIENT_STATES: Final = frozenset({"40001", "40P01", _LOCK_TIMEOUT, "57014"})
-"""SQLSTATEs of transient errors: serialization failure, deadlock, lock timeout, statement timeout."""
+CONTENTION_STATES: Final = frozenset({"40001", "40P01", LOCK_NOT_AVAILABLE})
+"""SQLSTATEs of errors that another transaction causes: serialization failure, deadlock, lock timeout."""
+
+STATEMENT_CANCELLED: Final = "57014"
+"""The SQLSTATE of a statement that was cancelled, usually by the statement timeout."""
+
+IDLE_TRANSACTION: Final = "25P03"
+"""The SQLSTATE of a session that was ended because its transaction was idle for too long."""
 
 NO_SCHEMA: Final = "the database has no schema: run `tocsin migrate`"
 
@@ -40,13 +47,20 @@ def is_transient(error: BaseException) -> bool:
         state = sqlstate(error)
         if state is None:
             return isinstance(error, (OperationalError, InterfaceError))
-        return state in TRANSIENT_STATES or state.startswith(TRANSIENT_CLASSES)
+        if is_contention(error) or is_timeout(error):
+            return True
+        return state == IDLE_TRANSACTION or state.startswith(TRANSIENT_CLASSES)
     return isinstance(error, (psycopg.OperationalError, ConnectionError, TimeoutError))
 
 
-def is_lock_timeout(error: BaseException) -> bool:
-    """Return whether a statement waited too long for a lock that another transaction holds."""
-    return isinstance(error, DBAPIError) and sqlstate(error) == _LOCK_TIMEOUT
+def is_contention(error: BaseException) -> bool:
+    """Return whether the error was caused by another transaction, which held or wanted the same rows or locks."""
+    return isinstance(error, DBAPIError) and sqlstate(error) in CONTENTION_STATES
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Return whether the error is a statement that was cancelled because it took too long."""
+    return isinstance(error, DBAPIError) and sqlstate(error) == STATEMENT_CANCELLED
 
 
 def sqlstate(error: DBAPIError) -> str | None:

@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from models.database.errors import sqlstate
+from models.database.errors import LOCK_NOT_AVAILABLE, sqlstate
 from models.database.grants import grant_to_existing_roles
 
 LOCK_TIMEOUT_MILLISECONDS: Final = 500
@@ -31,8 +31,6 @@ RETRY_PAUSE_SECONDS: Final = 1.0
 """The pause before each retry, during which other statements can get the lock."""
 
 SCHEMA_LOCK_POLL_SECONDS: Final = 0.2
-
-_LOCK_NOT_AVAILABLE: Final = "55P03"
 
 log = structlog.get_logger(__name__)
 
@@ -127,7 +125,7 @@ def _upgrade(connection: Connection) -> None:
             break
         except OperationalError as error:
             connection.rollback()
-            if sqlstate(error) != _LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
+            if sqlstate(error) != LOCK_NOT_AVAILABLE or time.monotonic() > deadline:
                 raise
             log.info("migrate.table_locked", retry_in_seconds=RETRY_PAUSE_SECONDS)
             time.sleep(RETRY_PAUSE_SECONDS)

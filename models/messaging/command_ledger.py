@@ -268,14 +268,25 @@ def record_outcomes(connection: Connection, outcomes: Sequence[CommandOutcome]) 
 # --- prune ------------------------------------------------------------------------------------------------------
 
 
+# The state is not a condition of the subquery, so that a plan cannot read all waiting commands for each key.
+_PRUNE_KEYS: Final = f"""
+DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY(
+    SELECT k.ctid FROM idempotency_keys k
+    WHERE k.date_created < now() - make_interval(secs => %(seconds)s)
+      AND (
+          SELECT bool_or(c.{IS_WAITING}) FROM commands c
+          WHERE c.id = ANY(ARRAY(SELECT jsonb_array_elements_text(k.command_ids)::uuid))
+      ) IS NOT TRUE
+    ORDER BY k.date_created LIMIT %(most)s
+))
+"""  # noqa: S608 - our own condition
+
+
 def prune_idempotency_keys(connection: Connection, *, older_than_hours: float, most: int = 10_000) -> int:
     """Delete up to ``most`` idempotency keys that are older than ``older_than_hours``, oldest first.
 
-    Return the number of deleted keys.
+    A key is kept as long as one of its commands is waiting, because a repeated request would add a second one. Return
+    the number of deleted keys.
     """
-    return connection.exec_driver_sql(
-        "DELETE FROM idempotency_keys WHERE ctid = ANY(ARRAY("
-        " SELECT ctid FROM idempotency_keys WHERE date_created < now() - make_interval(secs => %(seconds)s)"
-        " ORDER BY date_created LIMIT %(most)s))",
-        {"seconds": older_than_hours * 3600, "most": most},
-    ).rowcount
+    parameters = {"seconds": older_than_hours * 3600, "most": most}
+    return connection.exec_driver_sql(_PRUNE_KEYS, parameters).rowcount

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.engine import Connection, Engine
 
-from models.enums import Lane
+from models.enums import CommandState, Lane
 from models.messaging.backlog import find_overdue_subjects, find_stalled_lanes
-from models.messaging.command_ledger import prune_idempotency_keys
+from models.messaging.command_ledger import commands, idempotency_keys, prune_idempotency_keys
+from tests.builders import an_accepted_command
 from tests.conftest import Database
 
 SUBJECTS, LONGEST_BACKLOG = 500, 20_000
@@ -73,6 +76,32 @@ def test_old_idempotency_keys_are_pruned_in_chunks_oldest_first(database: Databa
         assert prune_idempotency_keys(connection, older_than_hours=48, most=100) == 100
         assert 100 <= rows_read(connection, "idempotency_keys") <= 3 * 100
         assert connection.execute(text("SELECT min(key::int) FROM idempotency_keys")).scalar_one() == 101
+
+
+@pytest.mark.parametrize("state", CommandState)
+def test_an_idempotency_key_is_kept_while_one_of_its_commands_is_waiting(
+    database: Database, state: CommandState
+) -> None:
+    with database.engine.begin() as connection:
+        ids = [an_accepted_command(connection) for _ in range(2)]
+        for id_, known in zip(ids, (CommandState.APPLIED, state), strict=True):
+            connection.execute(update(commands).where(commands.c.id == id_).values(state=known))
+        for key, covered in (("both", ids), ("finished", ids[:1]), ("unknown", [uuid4()])):
+            connection.execute(
+                insert(idempotency_keys).values(
+                    caller="user:1",
+                    key=key,
+                    request_hash="",
+                    command_ids=[str(each) for each in covered],
+                    date_created=text("now() - interval '49 hours'"),
+                )
+            )
+
+    with database.engine.begin() as connection:
+        pruned = prune_idempotency_keys(connection, older_than_hours=48)
+        left = connection.execute(select(idempotency_keys.c.key)).scalars().all()
+
+    assert (pruned, left) == ((2, ["both"]) if state is CommandState.ACCEPTED else (3, []))
 
 
 def rows_read(connection: Connection, table: str) -> int:

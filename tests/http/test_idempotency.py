@@ -52,6 +52,39 @@ def test_equal_json_in_another_notation_counts_as_the_same_request(gateway: Gate
     assert count(ledger) == 1
 
 
+@pytest.mark.parametrize("number", [b"2", b"2.0", b"0.2e1"])
+def test_equal_numbers_in_another_notation_count_as_the_same_request(
+    gateway: Gateway, ledger: Engine, number: bytes
+) -> None:
+    bodies = [b'{"status": 2}', b'{"status": %b}' % number]
+
+    with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
+        first, second = (client.put(f"{ACME}/incidents/1/", content=body) for body in bodies)
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["command-id"] == second.headers["command-id"]
+    assert count(ledger) == 1
+
+
+def test_numbers_that_only_a_float_confuses_are_different_requests(gateway: Gateway, ledger: Engine) -> None:
+    bodies = [b'{"comment": "A", "x": 9007199254740993.0}', b'{"comment": "A", "x": 9007199254740992.0}']
+
+    with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
+        first, second = (client.post(COMMENTS, content=body) for body in bodies)
+
+    assert (first.status_code, second.status_code) == (202, 422)
+
+
+def test_a_huge_exponent_in_a_request_with_a_key_is_not_expanded(gateway: Gateway, ledger: Engine) -> None:
+    bodies = [b'{"comment": "A", "x": 1e999999999}', b'{"comment": "A", "x": 10e999999998}']
+
+    with gateway.client(Idempotency_Key="one", Prefer="respond-async", Content_Type="application/json") as client:
+        first, second = (client.post(COMMENTS, content=body) for body in bodies)
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["command-id"] == second.headers["command-id"]
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -178,6 +211,28 @@ def test_identical_items_with_one_key_create_one_command(gateway: Gateway, ledge
 
     first, second = response.json()["commands"]
     assert first == second
+    assert count(ledger) == 1
+
+
+def test_bulk_items_with_equal_numbers_and_one_key_create_one_command(gateway: Gateway, ledger: Engine) -> None:
+    item = b'{"type": "incident.set_status", "incident": 1, "status": %b, "idempotencyKey": "a"}'
+    bodies = [b'{"commands": [%b, %b]}' % (item % b"2", item % b"2.0"), b'{"commands": [%b]}' % (item % b"0.2e1")]
+
+    with gateway.client(Content_Type="application/json") as client:
+        first, second = (client.post(COMMANDS, content=body).json()["commands"] for body in bodies)
+
+    assert first == [*second, *second]
+    assert count(ledger) == 1
+
+
+def test_a_header_key_covers_a_bulk_request_in_another_notation(gateway: Gateway, ledger: Engine) -> None:
+    body = b'{"commands": [{"type": "incident.set_status", "incident": %b, "status": %b}]}'
+
+    with gateway.client(Idempotency_Key="whole", Content_Type="application/json") as client:
+        first, second = (client.post(COMMANDS, content=body % each) for each in [(b"1", b"2"), (b"1.0", b"2.0")])
+
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
     assert count(ledger) == 1
 
 

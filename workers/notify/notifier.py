@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
-from models.database.errors import is_lock_timeout
+from models.database.errors import is_contention
 from models.enums import Lane
 from models.messaging.outbox import PLANNING, WaitingEvent
 from models.messaging.trace import log_ids
@@ -101,8 +101,9 @@ class Notifier:
             with connection.begin_nested():
                 planned = plan(connection, events)
         except Exception as error:
-            # Another notifier keeps the inboxes locked: that is no event's fault, and the batch is planned again.
-            if connection.invalidated or is_lock_timeout(error):
+            # Another transaction is in the way, for example a notifier's that keeps the inboxes locked. That is no
+            # event's fault, and the batch is planned again.
+            if connection.invalidated or is_contention(error):
                 raise
             if len(activities) == 1:
                 self._defer(events, error)
