@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from models.messaging.canary import CanaryStatus
+from tasks.broker.parked import ParkedMessages
 
 _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -33,6 +34,10 @@ class Metrics:
         )  # fmt: skip
         self._canary_transit = Gauge(
             "tocsin_canary_way_seconds", "How long the last consumed canary took to reach a worker", ["queue"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._parked = Gauge(
+            "tocsin_parked_messages", "Messages that the transport has rejected and parked in the queue", ["queue"],
             registry=self._registry,
         )  # fmt: skip
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
@@ -64,6 +69,12 @@ class Metrics:
             self._canary_age.labels(status.queue.value).set(status.age_seconds)
             if status.way_seconds is not None:
                 self._canary_transit.labels(status.queue.value).set(status.way_seconds)
+
+    def set_parked(self, parked: ParkedMessages | None) -> None:
+        """Export the number of parked messages, or nothing if it is unknown."""
+        self._parked.clear()
+        if parked is not None:
+            self._parked.labels(parked.queue).set(parked.messages)
 
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

@@ -67,7 +67,7 @@ def declare(connection: Connection) -> None:
     :raises Exception: the connection failed or, on RabbitMQ, an exchange or queue exists with different arguments.
     """
     with connection.channel() as channel:
-        for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
+        for entity in _topology(on_rabbitmq=is_rabbitmq(connection)):
             entity(channel).declare()
 
 
@@ -79,7 +79,7 @@ def topology_errors(connection: Connection) -> list[str]:
 
     :raises Exception: the connection failed.
     """
-    if not _is_rabbitmq(connection):
+    if not is_rabbitmq(connection):
         return []
     missing, different = [], []
     with connection.channel() as channel:
@@ -128,7 +128,8 @@ def _difference(entity: Any, error: Exception) -> str:
     )
 
 
-def _is_rabbitmq(connection: Connection) -> bool:
+def is_rabbitmq(connection: Connection) -> bool:
+    """Return whether the connection's broker is RabbitMQ; otherwise it is Valkey or Redis."""
     return bool(connection.transport.driver_type == "amqp")
 
 
