@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from functools import cache
+from functools import cache, partial
 from typing import Final, NamedTuple, TypeVar
 
 from kombu.connection import Connection
@@ -93,9 +93,10 @@ async def _database(container: Container) -> list[HealthCheck]:
 
 
 async def _broker(container: Container) -> list[HealthCheck]:
+    inspect = partial(topology_errors, services=container.settings.parsed_service_queues)
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            errors = await asyncio.to_thread(_with_broker, container, topology_errors)
+            errors = await asyncio.to_thread(_with_broker, container, inspect)
     except Exception:
         detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]

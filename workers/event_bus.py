@@ -17,7 +17,7 @@ import structlog
 from kombu.messaging import Consumer, Producer
 
 from tasks.app import make_app
-from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, notifier_queue
+from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, declare_service_queues, notifier_queue
 from tasks.settings import BrokerSettings
 
 MAX_UNREAD: Final = 100_000
@@ -48,6 +48,7 @@ class EventBus:
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
         self._send = self._send_to_valkey if settings.on_redis else self._send_to_rabbitmq
+        self._service_queues = settings.parsed_service_queues
         self._max_unread = max_unread
         self._connection: Any = None
         self._overfull: set[str] = set()
@@ -79,15 +80,19 @@ class EventBus:
         # Confirms are awaited here once per batch, not by the transport once per message.
         connection = self._app.connection_for_write(transport_options={"confirm_publish": False})
         connection.ensure_connection(max_retries=1, interval_start=0)
-        declare(connection)
+        self._declare(connection)
         return connection
+
+    def _declare(self, connection: Any) -> None:
+        declare(connection)
+        declare_service_queues(connection, self._service_queues)
 
     # --- Valkey: one pipeline per batch, then every queue cut to its newest messages --------------------------
 
     def _send_to_valkey(self, messages: Sequence[BusMessage]) -> frozenset[int]:
         if NOTIFIER_QUEUE not in self._bound_queues():
             # The broker was emptied. Only a new connection declares our queues again, because kombu's old one assumes
-            # that they exist; other services' queues return with their consumers.
+            # that they exist. Queues that are not in TOCSIN_SERVICE_QUEUES return with their consumers.
             self.close()
             self._connection = self._connect()
         channel = self._connection.default_channel
@@ -134,7 +139,7 @@ class EventBus:
             unread = queue.queue_declare(passive=True).message_count
         except self._connection.channel_errors:
             # The queue was deleted.
-            declare(self._connection)
+            self._declare(self._connection)
         else:
             if unread >= self._max_unread:
                 # The messages only announce rows of the table, and a full queue would refuse events.

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -162,9 +163,11 @@ def _broker() -> str:
 def _topology() -> str:
     from tasks.broker.topology import topology_errors
 
-    if BrokerSettings.from_environment().on_redis:
+    settings = BrokerSettings.from_environment()
+    if settings.on_redis:
         return "on Valkey a queue is created by its first message"
-    if found := _inspect_broker(topology_errors, "the queues cannot be inspected"):
+    inspect = partial(topology_errors, services=settings.parsed_service_queues)
+    if found := _inspect_broker(inspect, "the queues cannot be inspected"):
         raise CheckFailed("; ".join(found))
     return "every exchange and queue is as this release declares it"
 
