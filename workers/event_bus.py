@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -29,6 +30,9 @@ Older ones are dropped, because an unread queue must not fill the broker.
 CONFIRM_SECONDS: Final = 5.0
 """How many seconds to wait for the next publisher confirm from RabbitMQ."""
 
+CHECK_SECONDS: Final = 5.0
+"""How many seconds an idle connection is trusted before it is checked with a request."""
+
 LISTEN_SECONDS: Final = 0.5
 """How many seconds the listener waits for a message before it checks whether to stop."""
 
@@ -47,11 +51,31 @@ class EventBus:
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
-        self._send = self._send_to_valkey if settings.on_redis else self._send_to_rabbitmq
+        self._on_rabbitmq = not settings.on_redis
+        self._send = self._send_to_rabbitmq if self._on_rabbitmq else self._send_to_valkey
+        self._request_response = self._maintain_notifier_queue if self._on_rabbitmq else self._bound_queues
         self._service_queues = settings.parsed_service_queues
         self._max_unread = max_unread
         self._connection: Any = None
         self._overfull: set[str] = set()
+        self.responded_at = time.monotonic()
+        """When the broker last responded to a request, as a time of the monotonic clock."""
+
+    def check(self) -> None:
+        """Connect if there is no connection. Otherwise check that the broker has not closed it and still responds.
+
+        :raises Exception: if the broker is unreachable or the connection is lost. The next call opens another one.
+        """
+        with self._closing_on_error():
+            if self._connection is None:
+                self._connection = self._connect()
+                self.responded_at = time.monotonic()
+                return
+            if self._on_rabbitmq:
+                self._process_incoming()
+            if time.monotonic() - self.responded_at > CHECK_SECONDS:
+                self._request_response()
+                self.responded_at = time.monotonic()
 
     def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
         """Publish the messages in order, and wait until the broker has responded to all of them.
@@ -61,20 +85,27 @@ class EventBus:
 
         :raises Exception: if the broker or the connection failed. Part of the batch may have been published.
         """
-        try:
+        with self._closing_on_error():
             if self._connection is None:
                 self._connection = self._connect()
-            return self._send(messages)
-        except BaseException:
-            self.close()
-            raise
+            refused = self._send(messages)
+            self.responded_at = time.monotonic()
+            return refused
 
     def close(self) -> None:
         """Close the connection. The next batch opens another one."""
         connection, self._connection = self._connection, None
         if connection is not None:
             with contextlib.suppress(Exception):
-                connection.collapse(socket_timeout=1)
+                connection.collect(socket_timeout=1)
+
+    @contextlib.contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> Any:
         # Confirms are awaited here once per batch, not by the transport once per message.
@@ -131,6 +162,12 @@ class EventBus:
             while not confirms.complete:
                 self._connection.drain_events(timeout=CONFIRM_SECONDS)
         return frozenset(tag - 1 for tag in confirms.refused)
+
+    def _process_incoming(self) -> None:
+        """Process what RabbitMQ has sent without being asked. This also notices that it has closed the connection."""
+        with contextlib.suppress(TimeoutError):
+            while True:
+                self._connection.drain_events(timeout=0)
 
     def _maintain_notifier_queue(self) -> None:
         channel = self._connection.default_channel

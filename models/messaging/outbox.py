@@ -214,3 +214,13 @@ def mark_processed(connection: Connection, stage: Stage, ids: Sequence[UUID]) ->
         f"UPDATE events SET {stage.column} = clock_timestamp() WHERE id = ANY(%(ids)s::uuid[])",  # noqa: S608
         {"ids": list(ids)},
     )
+
+
+def mark_waiting(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> int:
+    """Have the stage process these events again, and return how many of them it had processed."""
+    result = connection.exec_driver_sql(
+        f"UPDATE events SET {stage.column} = NULL "  # noqa: S608
+        f"WHERE id = ANY(%(ids)s::uuid[]) AND {stage.column} IS NOT NULL",
+        {"ids": list(ids)},
+    )
+    return result.rowcount
