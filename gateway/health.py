@@ -100,8 +100,10 @@ async def _broker(container: Container) -> list[HealthCheck]:
     except Exception:
         detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
+    reason = container.hint_publisher.blocked_reason
+    detail = f"blocks publishers ({reason}): commands are accepted, but applied only later" if reason else "responds"
     return [
-        HealthCheck("broker", is_healthy=True, is_required=False, detail="responds"),
+        HealthCheck("broker", is_healthy=reason is None, is_required=False, detail=detail),
         # A hint without a queue is lost. Its commands wait until the sweeper publishes a hint and the queue exists.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]

@@ -46,6 +46,13 @@ class Metrics:
         """Export the number of open streams. At every scrape, ``streams`` is called to get it."""
         Gauge("tocsin_streams", "Open event streams", registry=self._registry).set_function(streams)
 
+    def track_alarms(self, is_blocked: Callable[[], bool]) -> None:
+        """Export whether RabbitMQ blocks this gateway's hints. At every scrape, ``is_blocked`` is called to get it."""
+        blocked = Gauge(
+            "tocsin_broker_blocked", "1 while RabbitMQ blocks publishers because of an alarm", registry=self._registry
+        )
+        blocked.set_function(is_blocked)
+
     def count_accepted(self, types: Iterable[str]) -> None:
         """Count accepted commands. ``types`` has the type of each."""
         for name in types:

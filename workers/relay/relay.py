@@ -92,6 +92,8 @@ class Relay:
     def publish_batch(self) -> bool:
         """Publish the next batch of events, and return whether to continue with another one at once.
 
+        While RabbitMQ blocks publishers, do nothing, so that no transaction waits for it.
+
         :raises Exception: if the broker or the database failed. Events not marked as published will be published again.
         """
         with self._noting_bus_failures():
@@ -99,15 +101,19 @@ class Relay:
         if self._bus_has_failed:
             self._publish_recent_events_again()
         self._recent_events.move_on(self._bus.responded_at)
+        if self._bus.is_blocked:
+            return False
         return self._loop.process_batch()
 
     def _publish(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:
         with self._noting_bus_failures():
-            refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
-        published = self._refused_events.settle([event.id for event in events], refused)
+            result = self._bus.publish([BusMessage(event.type, event.body) for event in events])
+        settled = [index for index in range(len(events)) if index not in result.unconfirmed]
+        refused = {position for position, index in enumerate(settled) if index in result.refused}
+        published = self._refused_events.settle([events[index].id for index in settled], refused)
         mark_processed(connection, PUBLISHING, published)
         self._recent_events.add(published)
-        return ProcessedBatch({"events": len(events) - len(refused), "refused": len(refused)})
+        return ProcessedBatch({"events": len(settled) - len(refused), "refused": len(refused)})
 
     @contextmanager
     def _noting_bus_failures(self) -> Iterator[None]:
