@@ -55,7 +55,7 @@ class Container:
         self.metrics = Metrics()
         self.rate_limiter = RateLimiter(settings.rate)
         self.broker: Celery = make_app(settings)
-        self._hint_publisher = HintPublisher(self.broker)
+        self.hint_publisher = HintPublisher(self.broker)
         self._ledger = _engine(settings, timeouts, "tocsin gateway", pool_size=4)
         self._keyed_ledger = _engine(
             settings, timeouts, "tocsin gateway keys", pool_size=3, lock_timeout=f"{timeouts.key_seconds * 1000:.0f}ms"
@@ -64,7 +64,7 @@ class Container:
         self.engines = (self._ledger, self._keyed_ledger, self._reads)
         seconds = timeouts.acceptance_seconds
         self.authenticator = Authenticator(self._ledger, timeout_seconds=seconds)
-        self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self._hint_publisher, timeout_seconds=seconds)
+        self.acceptor = CommandAcceptor(self._ledger, self._keyed_ledger, self.hint_publisher, timeout_seconds=seconds)
         self.outcomes = OutcomeWaiter(self._ledger, wake_url=settings.wake_url, timeout_seconds=seconds)
         runner = QueryRunner(self._reads, seconds=timeouts.read_seconds)
         self.queries = Queries(runner)
@@ -76,11 +76,12 @@ class Container:
             self._reads, self.authenticator, wake_url=settings.wake_url, seconds=timeouts.read_seconds
         )
         self.metrics.track_streams(lambda: self.broadcaster.stream_count)
+        self.metrics.track_alarms(lambda: self.hint_publisher.blocked_reason is not None)
         self.directory = DirectoryService(settings.database_url)
 
     def start(self) -> None:
         """Start publishing hints and listening for outcomes and events, even if the servers are still unavailable."""
-        self._hint_publisher.start()
+        self.hint_publisher.start()
         self.outcomes.start()
         self.broadcaster.start()
 
@@ -95,7 +96,7 @@ class Container:
         await self.authenticator.stop()
         await self.acceptor.stop()
         await self.outcomes.stop()
-        await asyncio.to_thread(self._hint_publisher.stop)
+        await asyncio.to_thread(self.hint_publisher.stop)
         self.directory.close()
         for engine in self.engines:
             await engine.dispose()

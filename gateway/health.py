@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
-from functools import cache
-from typing import Final, NamedTuple
+from functools import cache, partial
+from typing import Final, NamedTuple, TypeVar
+
+from kombu.connection import Connection
 
 import models.migrations
 from gateway.container import Container
 from models.messaging.canary import CanaryStatus
 from models.refusals import Unavailable
+from tasks.broker.parked import ParkedMessages, find_parked_messages
 from tasks.broker.topology import topology_errors
+
+T = TypeVar("T")
 
 BROKER_SECONDS: Final = 1.5
 CANARIES_SECONDS: Final = 1.0
@@ -60,6 +65,15 @@ async def read_canaries(container: Container) -> list[CanaryStatus]:
         return []
 
 
+async def read_parked(container: Container) -> ParkedMessages | None:
+    """Return the number of parked messages, or ``None`` while the broker is unavailable."""
+    try:
+        async with asyncio.timeout(BROKER_SECONDS):
+            return await asyncio.to_thread(_with_broker, container, find_parked_messages)
+    except Exception:
+        return None
+
+
 async def _database(container: Container) -> list[HealthCheck]:
     try:
         revision = await container.queries.schema_revision()
@@ -79,23 +93,27 @@ async def _database(container: Container) -> list[HealthCheck]:
 
 
 async def _broker(container: Container) -> list[HealthCheck]:
+    inspect = partial(topology_errors, services=container.settings.parsed_service_queues)
     try:
         async with asyncio.timeout(BROKER_SECONDS):
-            errors = await asyncio.to_thread(_topology_errors, container)
+            errors = await asyncio.to_thread(_with_broker, container, inspect)
     except Exception:
         detail = "unavailable: commands are still accepted, but applied only once it is back or the sweeper finds them"
         return [HealthCheck("broker", is_healthy=False, is_required=False, detail=detail)]
+    reason = container.hint_publisher.blocked_reason
+    detail = f"blocks publishers ({reason}): commands are accepted, but applied only later" if reason else "responds"
     return [
-        HealthCheck("broker", is_healthy=True, is_required=False, detail="responds"),
+        HealthCheck("broker", is_healthy=reason is None, is_required=False, detail=detail),
         # A hint without a queue is lost. Its commands wait until the sweeper publishes a hint and the queue exists.
         HealthCheck("topology", is_healthy=not errors, is_required=False, detail="; ".join(errors) or "as declared"),
     ]
 
 
-def _topology_errors(container: Container) -> list[str]:
+def _with_broker(container: Container, inspect: Callable[[Connection], T]) -> T:
+    """Return what ``inspect`` finds on a new connection to the broker."""
     with container.broker.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=BROKER_SECONDS)
-        return topology_errors(connection)
+        return inspect(connection)
 
 
 @cache

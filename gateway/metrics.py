@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from models.messaging.canary import CanaryStatus
+from tasks.broker.parked import ParkedMessages
 
 _BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -35,11 +36,22 @@ class Metrics:
             "tocsin_canary_way_seconds", "How long the last consumed canary took to reach a worker", ["queue"],
             registry=self._registry,
         )  # fmt: skip
+        self._parked = Gauge(
+            "tocsin_parked_messages", "Messages that the transport has rejected and parked in the queue", ["queue"],
+            registry=self._registry,
+        )  # fmt: skip
         self._labelled: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     def track_streams(self, streams: Callable[[], float]) -> None:
         """Export the number of open streams. At every scrape, ``streams`` is called to get it."""
         Gauge("tocsin_streams", "Open event streams", registry=self._registry).set_function(streams)
+
+    def track_alarms(self, is_blocked: Callable[[], bool]) -> None:
+        """Export whether RabbitMQ blocks this gateway's hints. At every scrape, ``is_blocked`` is called to get it."""
+        blocked = Gauge(
+            "tocsin_broker_blocked", "1 while RabbitMQ blocks publishers because of an alarm", registry=self._registry
+        )
+        blocked.set_function(is_blocked)
 
     def count_accepted(self, types: Iterable[str]) -> None:
         """Count accepted commands. ``types`` has the type of each."""
@@ -64,6 +76,12 @@ class Metrics:
             self._canary_age.labels(status.queue.value).set(status.age_seconds)
             if status.way_seconds is not None:
                 self._canary_transit.labels(status.queue.value).set(status.way_seconds)
+
+    def set_parked(self, parked: ParkedMessages | None) -> None:
+        """Export the number of parked messages, or nothing if it is unknown."""
+        self._parked.clear()
+        if parked is not None:
+            self._parked.labels(parked.queue).set(parked.messages)
 
     def render(self) -> bytes:
         """Return all metrics in the Prometheus text format."""

@@ -29,6 +29,8 @@ SETTING_NAMES: dict[str, str] = {
     "TOCSIN_MAIL_FROM": "sender address of e-mails; this release sends no mail yet",
     "TOCSIN_WEBHOOK_ALLOW": "private networks that webhooks may connect to, as CIDRs separated by commas;"
     " this release sends no webhooks yet",
+    "TOCSIN_SERVICE_QUEUES": "queues of other services that the relay declares and binds to the events,"
+    " as name=key,key;name=key",
     "TOCSIN_CELERY_EVENTS": "1 makes the Celery workers send events and accept remote control, for Flower",
     "TOCSIN_LOG_LEVEL": "debug, info, warning or error",
 }

@@ -99,7 +99,7 @@ def _valkey_options() -> dict[str, Any]:
 
 
 def _rabbitmq_options() -> dict[str, Any]:
-    return {"confirm_publish": True, "read_timeout": 5, **_publisher_retries()}
+    return {"confirm_publish": True, "read_timeout": 5, "write_timeout": 5, **_publisher_retries()}
 
 
 def _publisher_retries() -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from pydantic import Field, field_validator
 
 from models.settings import DatabaseSettings, Settings
+from tasks.service_queues import ServiceQueue, parse_service_queues
 
 
 class LogLevel(StrEnum):
@@ -25,11 +26,16 @@ class LogSettings(Settings):
 
 
 class BrokerSettings(Settings):
-    """Settings for the broker: its URL, the URL for wake-ups over Valkey, and whether workers send Celery events."""
+    """Settings for the broker: its URL, the URL for wake-ups over Valkey, and whether workers send Celery events.
+
+    ``service_queues`` lists the queues of other services that the relay binds to the events exchange, in the format of
+    :func:`tasks.service_queues.parse_service_queues`.
+    """
 
     broker_url: str = Field(validation_alias="BROKER_URL")
     redis_url: str | None = Field(default=None, validation_alias="REDIS_URL")
     celery_events: bool = False
+    service_queues: str = ""
 
     @field_validator("broker_url")
     @classmethod
@@ -37,6 +43,17 @@ class BrokerSettings(Settings):
         if url.startswith(("redis://", "rediss://", "redis+socket://", "amqp://", "amqps://")):
             return url
         raise ValueError("it must start with redis://, rediss://, amqp:// or amqps://")
+
+    @field_validator("service_queues")
+    @classmethod
+    def _check_service_queues(cls, text: str) -> str:
+        parse_service_queues(text)
+        return text
+
+    @property
+    def parsed_service_queues(self) -> tuple[ServiceQueue, ...]:
+        """The queues of other services, with their routing keys."""
+        return parse_service_queues(self.service_queues)
 
     @property
     def on_redis(self) -> bool:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from models.database.migrate import migrate
-from tests.brokers import RabbitBroker
+from tests.brokers import RabbitBroker, ValkeyBroker
 from tests.handlers.acme import Acme
 from tests.harness import Harness
 from tests.rabbitmq import RabbitMQ, find_rabbitmq_server
@@ -80,10 +80,12 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[EmbeddedServers]:
+def servers(request: pytest.FixtureRequest) -> Iterator[EmbeddedServers]:
     """PostgreSQL and Valkey for the whole session. A test that stops one must restart it."""
     with ExitStack() as running:
-        yield running.enter_context(embedded_servers(_memory_directory(running), durable=False))
+        servers = running.enter_context(embedded_servers(_memory_directory(running), durable=False))
+        yield servers
+        ValkeyBroker(servers.valkey).check_nothing_parked(request)
 
 
 @pytest.fixture(scope="session")
@@ -173,10 +175,12 @@ def rabbitmq_node() -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture
-def rabbitmq(rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
+def rabbitmq(request: pytest.FixtureRequest, rabbitmq_node: RabbitMQ) -> Iterator[RabbitBroker]:
     """A RabbitMQ virtual host for one test."""
     with rabbitmq_node.virtual_host() as host:
-        yield RabbitBroker(rabbitmq_node, host)
+        broker = RabbitBroker(rabbitmq_node, host)
+        yield broker
+        broker.check_nothing_parked(request)
 
 
 def _memory_directory(cleanup: ExitStack) -> Path | None:

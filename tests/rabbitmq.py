@@ -114,6 +114,16 @@ class RabbitMQ(ManagedProcess):
         self._evaluate("mnesia:sync_log(), [dets:sync(Table) || Table <- dets:all()].")
         self.kill()
 
+    @contextmanager
+    def memory_alarm(self) -> Iterator[None]:
+        """Raise the node's memory alarm for the duration of the block."""
+        resource = "{resource_limit, memory, node()}"
+        self._evaluate(f"rabbit_alarm:set_alarm({{{resource}, []}}).")
+        try:
+            yield
+        finally:
+            self._evaluate(f"rabbit_alarm:clear_alarm({resource}).")
+
     def restart(self) -> None:
         """Start the node again with the data on its disk."""
         self.start()

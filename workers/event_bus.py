@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
 from kombu.messaging import Consumer, Producer
 
 from tasks.app import make_app
-from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, notifier_queue
+from tasks.broker.blocking import blocked_reason
+from tasks.broker.topology import EVENTS_EXCHANGE, NOTIFIER_QUEUE, declare, declare_service_queues, notifier_queue
 from tasks.settings import BrokerSettings
+from workers.sent_batch import SentBatch
 
 MAX_UNREAD: Final = 100_000
 """The maximum number of messages kept in a queue on Valkey.
@@ -26,8 +29,8 @@ MAX_UNREAD: Final = 100_000
 Older ones are dropped, because an unread queue must not fill the broker.
 """
 
-CONFIRM_SECONDS: Final = 5.0
-"""How many seconds to wait for the next publisher confirm from RabbitMQ."""
+CHECK_SECONDS: Final = 5.0
+"""How many seconds an idle connection is trusted before it is checked with a request."""
 
 LISTEN_SECONDS: Final = 0.5
 """How many seconds the listener waits for a message before it checks whether to stop."""
@@ -42,60 +45,118 @@ class BusMessage(NamedTuple):
     body: str
 
 
+class PublishResult(NamedTuple):
+    """What has become of the messages of a batch, by index; all queues have received those that are not listed.
+
+    A full RabbitMQ queue has refused the messages in ``refused``; all other queues have received them. Those in
+    ``unconfirmed`` may not have been received by any queue, because RabbitMQ blocks publishers or takes too long.
+    """
+
+    refused: frozenset[int] = frozenset()
+    unconfirmed: frozenset[int] = frozenset()
+
+
 class EventBus:
     """Publishes events to the events exchange. Connects on first use, and is not thread-safe."""
 
     def __init__(self, settings: BrokerSettings, *, max_unread: int = MAX_UNREAD) -> None:
         self._app = make_app(settings)
-        self._send = self._send_to_valkey if settings.on_redis else self._send_to_rabbitmq
+        self._on_rabbitmq = not settings.on_redis
+        self._send = self._send_to_rabbitmq if self._on_rabbitmq else self._send_to_valkey
+        self._request_response = self._maintain_notifier_queue if self._on_rabbitmq else self._bound_queues
+        self._service_queues = settings.parsed_service_queues
         self._max_unread = max_unread
         self._connection: Any = None
         self._overfull: set[str] = set()
+        self.responded_at = time.monotonic()
+        """When the broker last responded to a request, as a time of the monotonic clock."""
+        self._interrupted: SentBatch[BusMessage] | None = None
+        self._awaited: set[BusMessage] = set()
+        self._confirmed_late: set[BusMessage] = set()
 
-    def publish(self, messages: Sequence[BusMessage]) -> frozenset[int]:
+    def check(self) -> None:
+        """Connect if there is no connection. Otherwise check that the broker has not closed it and still responds.
+
+        If RabbitMQ no longer blocks the connection, also wait for its decision about messages sent before it did.
+
+        :raises Exception: if the broker is unreachable or the connection is lost. The next call opens another one.
+        """
+        with self._closing_on_error():
+            if self._connection is None:
+                self._connection = self._connect()
+                self.responded_at = time.monotonic()
+                return
+            if blocked_reason(self._connection) is not None:
+                return
+            self._settle_interrupted()
+            if time.monotonic() - self.responded_at > CHECK_SECONDS:
+                self._request_response()
+                self.responded_at = time.monotonic()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether nothing can be published now, according to the last call of :meth:`check` or :meth:`publish`."""
+        return self._interrupted is not None
+
+    def publish(self, messages: Sequence[BusMessage]) -> PublishResult:
         """Publish the messages in order, and wait until the broker has responded to all of them.
 
-        Return the indexes of the messages that a full RabbitMQ queue refused. All other queues have received these
-        messages.
+        If RabbitMQ blocks publishers meanwhile, do not wait for the end of that. Messages that it confirms later are
+        not sent a second time when they are passed to this function again.
 
         :raises Exception: if the broker or the connection failed. Part of the batch may have been published.
         """
-        try:
+        with self._closing_on_error():
             if self._connection is None:
                 self._connection = self._connect()
-            return self._send(messages)
-        except BaseException:
-            self.close()
-            raise
+            result = self._send(messages)
+            if not self.is_blocked:
+                self.responded_at = time.monotonic()
+            return result
 
     def close(self) -> None:
         """Close the connection. The next batch opens another one."""
         connection, self._connection = self._connection, None
+        self._interrupted = None
+        self._confirmed_late.clear()
         if connection is not None:
             with contextlib.suppress(Exception):
-                connection.collapse(socket_timeout=1)
+                connection.collect(socket_timeout=1)
+
+    @contextlib.contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def _connect(self) -> Any:
         # Confirms are awaited here once per batch, not by the transport once per message.
         connection = self._app.connection_for_write(transport_options={"confirm_publish": False})
         connection.ensure_connection(max_retries=1, interval_start=0)
-        declare(connection)
+        self._declare(connection)
         return connection
+
+    def _declare(self, connection: Any) -> None:
+        declare(connection)
+        declare_service_queues(connection, self._service_queues)
 
     # --- Valkey: one pipeline per batch, then every queue cut to its newest messages --------------------------
 
-    def _send_to_valkey(self, messages: Sequence[BusMessage]) -> frozenset[int]:
+    def _send_to_valkey(self, messages: Sequence[BusMessage]) -> PublishResult:
         if NOTIFIER_QUEUE not in self._bound_queues():
             # The broker was emptied. Only a new connection declares our queues again, because kombu's old one assumes
-            # that they exist; other services' queues return with their consumers.
+            # that they exist. Queues that are not in TOCSIN_SERVICE_QUEUES return with their consumers.
             self.close()
             self._connection = self._connect()
         channel = self._connection.default_channel
         producer = Producer(channel, auto_declare=False)
         with _cached_bindings(channel), producer.batch():
-            _publish_all(producer, messages)
+            for message in messages:
+                _publish(producer, message)
         self._trim_queues(channel)
-        return frozenset()
+        return PublishResult()
 
     def _bound_queues(self) -> set[str]:
         return {queue for _, _, queue in self._connection.default_channel.get_table(EVENTS_EXCHANGE.name)}
@@ -113,19 +174,35 @@ class EventBus:
             log.warning("bus.unread_queue_trimmed", queue=name, kept=self._max_unread)
         self._overfull = overfull
 
-    # --- RabbitMQ: a channel per batch, so that its delivery tags are 1 to n ----------------------------------
+    # --- RabbitMQ: a channel per batch, and a batch that an alarm has interrupted is settled later -------------
 
-    def _send_to_rabbitmq(self, messages: Sequence[BusMessage]) -> frozenset[int]:
+    def _send_to_rabbitmq(self, messages: Sequence[BusMessage]) -> PublishResult:
         self._maintain_notifier_queue()
-        with self._connection.channel() as channel:
-            channel.confirm_select()
-            confirms = _Confirms(len(messages))
-            channel.events["basic_ack"].add(confirms.on_ack)
-            channel.events["basic_nack"].add(confirms.on_nack)
-            _publish_all(Producer(channel, auto_declare=False), messages)
-            while not confirms.complete:
-                self._connection.drain_events(timeout=CONFIRM_SECONDS)
-        return frozenset(tag - 1 for tag in confirms.refused)
+        indexes = [index for index, message in enumerate(messages) if message not in self._confirmed_late]
+        self._confirmed_late.difference_update(messages)
+        batch = SentBatch(self._connection, [messages[index] for index in indexes])
+        batch.send(_publish)
+        result = PublishResult(
+            frozenset(indexes[index] for index in batch.refused),
+            frozenset(indexes[index] for index in batch.unconfirmed),
+        )
+        if batch.is_settled and not batch.is_blocked:
+            batch.close()
+        else:
+            self._interrupted = batch
+            self._awaited = {messages[index] for index in result.unconfirmed}
+        return result
+
+    def _settle_interrupted(self) -> None:
+        if self._interrupted is None:
+            return
+        batch = self._interrupted
+        batch.wait_until_settled()
+        if batch.is_blocked:
+            return
+        batch.close()
+        self._confirmed_late = self._awaited.intersection(batch.confirmed)
+        self._interrupted = None
 
     def _maintain_notifier_queue(self) -> None:
         channel = self._connection.default_channel
@@ -134,7 +211,7 @@ class EventBus:
             unread = queue.queue_declare(passive=True).message_count
         except self._connection.channel_errors:
             # The queue was deleted.
-            declare(self._connection)
+            self._declare(self._connection)
         else:
             if unread >= self._max_unread:
                 # The messages only announce rows of the table, and a full queue would refuse events.
@@ -156,39 +233,15 @@ def _cached_bindings(channel: Any) -> Iterator[None]:
         del channel.get_table
 
 
-class _Confirms:
-    """Tracks which of a channel's messages, numbered from 1 to ``count``, RabbitMQ has confirmed or refused."""
-
-    def __init__(self, count: int) -> None:
-        self._open = set(range(1, count + 1))
-        self.refused: set[int] = set()
-
-    @property
-    def complete(self) -> bool:
-        return not self._open
-
-    def on_ack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple)
-
-    def on_nack(self, tag: int, multiple: bool) -> None:
-        self.refused |= self._settle(tag, multiple)
-
-    def _settle(self, tag: int, multiple: bool) -> set[int]:
-        settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}
-        self._open -= settled
-        return settled
-
-
-def _publish_all(producer: Any, messages: Iterable[BusMessage]) -> None:
-    for message in messages:
-        producer.publish(
-            message.body,
-            exchange=EVENTS_EXCHANGE.name,
-            routing_key=message.type,
-            content_type="application/json",
-            content_encoding="utf-8",
-            delivery_mode=2,
-        )
+def _publish(producer: Any, message: BusMessage) -> None:
+    producer.publish(
+        message.body,
+        exchange=EVENTS_EXCHANGE.name,
+        routing_key=message.type,
+        content_type="application/json",
+        content_encoding="utf-8",
+        delivery_mode=2,
+    )
 
 
 class EventBusListener:

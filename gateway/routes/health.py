@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version
 
 from starlette.requests import Request
@@ -9,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.container import Container
-from gateway.health import HealthStatus, read_canaries, run_checks
+from gateway.health import HealthStatus, read_canaries, read_parked, run_checks
 
 
 def routes(container: Container) -> list[Route]:
@@ -31,7 +32,9 @@ def routes(container: Container) -> list[Route]:
         return JSONResponse({"name": "tocsin", "version": version("tocsin")})
 
     async def metrics(_: Request) -> Response:
-        container.metrics.set_canaries(await read_canaries(container))
+        canaries, parked = await asyncio.gather(read_canaries(container), read_parked(container))
+        container.metrics.set_canaries(canaries)
+        container.metrics.set_parked(parked)
         return Response(container.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return [

@@ -237,3 +237,13 @@ def find_overdue_events(connection: Connection, stage: Stage, *, older_than: flo
         {"older_than": older_than},
     ).one_or_none()
     return None if row is None else OverdueEvents(row.number, row.id, float(row.seconds))
+
+
+def mark_waiting(connection: Connection, stage: Stage, ids: Sequence[UUID]) -> int:
+    """Have the stage process these events again, and return how many of them it had processed."""
+    result = connection.exec_driver_sql(
+        f"UPDATE events SET {stage.column} = NULL "  # noqa: S608
+        f"WHERE id = ANY(%(ids)s::uuid[]) AND {stage.column} IS NOT NULL",
+        {"ids": list(ids)},
+    )
+    return result.rowcount

@@ -13,12 +13,16 @@ from amqp.exceptions import MessageNacked
 from celery import Celery
 
 from models.enums import Lane
+from tasks.broker.blocking import BrokerBlocked, blocked_reason
 from tasks.broker.hints import Hint, is_subject
 from tasks.broker.topology import MAX_HINTS, declare
 
 MAX_PENDING_SUBJECTS = 10_000
 """The maximum number of subjects to collect for each lane while the broker is slow or unreachable. The sweeper
 publishes hints for the rest."""
+
+BLOCKED_POLL_SECONDS = 0.5
+"""How often a blocked connection is read."""
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +33,8 @@ class HintPublisher:
     Subjects that arrive while a message is in flight are collected and sent together. A message that cannot be
     published is dropped, and the first drop in each outage is logged. No hints are added to a queue that already holds
     many. A process that forks must start the publisher after the fork.
+
+    ``blocked_reason`` is why RabbitMQ blocks the publisher's connection, or ``None`` if it does not.
     """
 
     def __init__(self, app: Celery, *, max_queued: int = MAX_HINTS // 10) -> None:
@@ -38,6 +44,7 @@ class HintPublisher:
         self._changed = threading.Condition()
         self._stopping = False
         self._dropping = False
+        self.blocked_reason: str | None = None
         self._connection: Any = None
         self._thread = threading.Thread(target=self._run, name="hint-publisher", daemon=True)
 
@@ -75,13 +82,16 @@ class HintPublisher:
         while (batch := self._next_batch()) is not None:
             for lane, subjects in batch.items():
                 self._try_publish(lane, subjects)
+            self._update_blocked()
         self._disconnect()
 
     def _next_batch(self) -> dict[Lane, dict[str, None]] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self._pending or self._stopping)
+            # A blocked connection is read from time to time, to notice when the alarm ends.
+            seconds = BLOCKED_POLL_SECONDS if self.blocked_reason else None
+            self._changed.wait_for(lambda: self._pending or self._stopping, seconds)
             batch, self._pending = self._pending, {}
-        return batch or None
+            return None if self._stopping and not batch else batch
 
     def _try_publish(self, lane: Lane, subjects: Iterable[str]) -> None:
         try:
@@ -102,13 +112,26 @@ class HintPublisher:
         try:
             self._publish(lane, subjects)
         except Exception:
+            self._update_blocked()
+            if self.blocked_reason:
+                # Another connection would be blocked, too, and RabbitMQ would keep this one until the alarm ends.
+                raise
             self._disconnect()
             if not was_connected:
                 raise
             # Retry once on a new connection, because the broker may have closed the old one while it was idle.
             self._publish(lane, subjects)
 
+    def _update_blocked(self) -> None:
+        try:
+            self.blocked_reason = blocked_reason(self._connection) if self._connection is not None else None
+        except Exception:
+            self.blocked_reason = None
+            self._disconnect()
+
     def _publish(self, lane: Lane, subjects: Iterable[str]) -> None:
+        if self.blocked_reason:
+            raise BrokerBlocked(f"RabbitMQ blocks publishers: {self.blocked_reason}")
         producer = self._app.amqp.Producer(self._connected().default_channel)
         queue = self._app.amqp.queues[lane.value]
         waiting = queue(producer.channel).queue_declare().message_count

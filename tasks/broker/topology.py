@@ -9,13 +9,16 @@ reject go to the dead-letter queue.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import structlog
 from amqp.exceptions import AccessRefused, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue, binding
 
 from models.enums import Lane
+from tasks.service_queues import ServiceQueue
 
 LANES_EXCHANGE = Exchange("tocsin.lanes", type="direct", durable=True)
 EVENTS_EXCHANGE = Exchange("tocsin.events", type="topic", durable=True)
@@ -30,6 +33,8 @@ DEAD_QUEUE = "tocsin.dead"
 MAX_HINTS = 50_000
 MAX_EVENTS = 1_000_000
 MAX_DEAD = 10_000
+
+log = structlog.get_logger(__name__)
 
 
 def lane_queues(*, on_rabbitmq: bool) -> list[Queue]:
@@ -51,6 +56,17 @@ def notifier_queue(*, on_rabbitmq: bool) -> Queue:
     )
 
 
+def service_queue(service: ServiceQueue, *, on_rabbitmq: bool) -> Queue:
+    """Return the queue of another service. If full, it drops the oldest events, so it never refuses one."""
+    arguments = {"x-queue-type": "quorum", "x-max-length": MAX_EVENTS, "x-overflow": "drop-head"}
+    return Queue(
+        service.name,
+        bindings=[binding(EVENTS_EXCHANGE, routing_key=key) for key in service.keys],
+        durable=True,
+        queue_arguments=arguments if on_rabbitmq else None,
+    )
+
+
 def dead_queue() -> Queue:
     """Return the queue for messages that were rejected or redelivered too often. If full, it drops the oldest."""
     return Queue(
@@ -67,19 +83,56 @@ def declare(connection: Connection) -> None:
     :raises Exception: the connection failed or, on RabbitMQ, an exchange or queue exists with different arguments.
     """
     with connection.channel() as channel:
-        for entity in _topology(on_rabbitmq=_is_rabbitmq(connection)):
+        for entity in _topology(on_rabbitmq=is_rabbitmq(connection)):
             entity(channel).declare()
 
 
-def topology_errors(connection: Connection) -> list[str]:
+def declare_service_queues(connection: Connection, queues: Iterable[ServiceQueue]) -> None:
+    """Declare the queues of other services and bind them to the events exchange.
+
+    A queue that exists keeps its arguments. A queue that the broker does not let us declare or bind is logged and
+    skipped, so that it does not keep the events from the others; its service catches up over HTTP.
+
+    :raises Exception: the connection failed.
+    """
+    for queue in queues:
+        try:
+            _declare_service_queue(connection, queue)
+        except connection.channel_errors as error:
+            log.warning("bus.queue_not_bound", queue=queue.name, error=str(error), fix="correct TOCSIN_SERVICE_QUEUES")
+
+
+def _declare_service_queue(connection: Connection, service: ServiceQueue) -> None:
+    queue = service_queue(service, on_rabbitmq=is_rabbitmq(connection))
+    if not is_rabbitmq(connection) or _is_missing(connection, queue):
+        with connection.channel() as channel:
+            queue(channel).declare()
+        return
+    with connection.channel() as channel:
+        for key in service.keys:
+            queue(channel).bind_to(EVENTS_EXCHANGE, routing_key=key)
+
+
+def _is_missing(connection: Connection, queue: Queue) -> bool:
+    try:
+        with connection.channel() as channel:
+            queue(channel).queue_declare(passive=True)
+    except NotFound:
+        return True
+    return False
+
+
+def topology_errors(connection: Connection, services: Iterable[ServiceQueue] = ()) -> list[str]:
     """Return a sentence, with the fix, about each exchange or queue that is missing or different on RabbitMQ.
+
+    The arguments of the queues of other services are not compared.
 
     On Valkey there are no such errors, because a list is created by its first message. Bindings cannot be inspected,
     but :func:`declare` restores them.
 
     :raises Exception: the connection failed.
     """
-    if not _is_rabbitmq(connection):
+    if not is_rabbitmq(connection):
         return []
     missing, different = [], []
     with connection.channel() as channel:
@@ -91,6 +144,15 @@ def topology_errors(connection: Connection) -> list[str]:
                 missing.append(name)
             except connection.channel_errors as error:
                 different.append(f"{name} {_difference(entity, error)}")
+        for service in services:
+            try:
+                service_queue(service, on_rabbitmq=True)(channel).queue_declare(passive=True)
+            except NotFound:
+                missing.append(f"the queue {service.name}")
+            except connection.channel_errors as error:
+                different.append(
+                    f"the queue {service.name} cannot be inspected ({error}): correct TOCSIN_SERVICE_QUEUES"
+                )
     return [_all_missing(missing), *different] if missing else different
 
 
@@ -128,7 +190,8 @@ def _difference(entity: Any, error: Exception) -> str:
     )
 
 
-def _is_rabbitmq(connection: Connection) -> bool:
+def is_rabbitmq(connection: Connection) -> bool:
+    """Return whether the connection's broker is RabbitMQ; otherwise it is Valkey or Redis."""
     return bool(connection.transport.driver_type == "amqp")
 
 

@@ -19,6 +19,7 @@ from queue import Empty
 from typing import Any
 
 import structlog
+from amqp import spec
 from amqp.basic_message import Message
 from amqp.method_framing import frame_handler
 from kombu import transport as kombu_transport
@@ -181,8 +182,27 @@ class GuardedRabbitChannel(pyamqp.Channel):
 class _GuardedRabbitConnection(pyamqp.Connection):
     Channel = GuardedRabbitChannel
 
+    # py-amqp declares this method without its argument, and so does not read the reason.
+    _METHODS = pyamqp.Connection._METHODS | {spec.Connection.Blocked: spec.method(spec.Connection.Blocked, "s")}
+
+    blocked_reason: str | None = None
+    """Why RabbitMQ reads nothing from this connection, or ``None`` if it does."""
+
+    logs_alarms = True
+    """Whether to log that RabbitMQ blocks this connection, and when that ends."""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, frame_handler=_tolerant_frame_handler, **options)
+
+    def _on_blocked(self, reason: str) -> None:
+        self.blocked_reason = reason
+        if self.logs_alarms:
+            log.warning("broker.blocked", reason=reason, fix="free memory or disk space on RabbitMQ's host")
+
+    def _on_unblocked(self) -> None:
+        self.blocked_reason = None
+        if self.logs_alarms:
+            log.info("broker.unblocked")
 
 
 def _tolerant_frame_handler(connection: Any, callback: Any) -> Callable[[tuple[int, int, bytes]], bool]:

@@ -85,13 +85,14 @@ def valkey_server() -> Iterator[Valkey]:
 
 
 @pytest.fixture
-def valkey(valkey_server: Valkey) -> ValkeyBroker:
+def valkey(request: pytest.FixtureRequest, valkey_server: Valkey) -> Iterator[ValkeyBroker]:
     """An empty Valkey."""
     broker = ValkeyBroker(valkey_server)
     if not valkey_server.is_running():
         broker.start()
     broker.delete_queues()
-    return broker
+    yield broker
+    broker.check_nothing_parked(request)
 
 
 @pytest.fixture(params=BROKER_PARAMS)

@@ -20,7 +20,7 @@ from tests.faults.relay_harness import Subscriber, insert_events, running_relays
 from tests.http.gateway_server import running_gateway
 from tests.journeys.subprocesses import run_tocsin
 from tests.waiting import eventually
-from workers.event_bus import BusMessage, EventBus
+from workers.event_bus import BusMessage, EventBus, PublishResult
 from workers.relay.relay import RefusedEvents, Relay
 from workers.stack.servers import EmbeddedServers
 
@@ -240,7 +240,7 @@ def test_the_notifiers_queue_is_purged_before_it_becomes_full(declared: RabbitBr
     bus = EventBus(declared.settings, max_unread=50)
 
     for _ in range(4):
-        assert bus.publish([BusMessage("incident.opened", "1")] * 40) == frozenset()
+        assert bus.publish([BusMessage("incident.opened", "1")] * 40) == PublishResult()
 
     assert declared.depth(NOTIFIER_QUEUE) == 80
 

@@ -120,6 +120,7 @@ def test_most_malformed_envelopes_can_be_sent_over_rabbitmq() -> None:
     assert len(MALFORMED_MESSAGES) > 60
 
 
+@pytest.mark.parks
 def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: RabbitBroker, worker: HintWorker) -> None:
     child = worker.child
     publish(broker, *MALFORMED_MESSAGES, *UNREADABLE.values(), a_hint("org:1"))
@@ -133,6 +134,7 @@ def test_no_malformed_message_stops_a_worker_or_runs_a_forged_task(broker: Rabbi
     assert broker.depth(QUEUE) == 0
 
 
+@pytest.mark.parks
 def test_a_dead_letter_names_its_original_queue_and_is_logged(broker: RabbitBroker, worker: HintWorker) -> None:
     publish(broker, Message(b"hello"))
 
@@ -160,6 +162,7 @@ def test_a_task_call_in_the_callbacks_header_is_not_executed(broker: RabbitBroke
     assert broker.depth(DEAD_QUEUE) == 0
 
 
+@pytest.mark.parks
 def test_a_message_that_exceeds_the_delivery_limit_is_dead_lettered(broker: RabbitBroker) -> None:
     publish(broker, a_hint("org:1"))
 
@@ -202,6 +205,7 @@ def test_a_worker_survives_a_rabbitmq_outage_while_it_handles_a_message(
     worker.wait_handled("org:1")
 
 
+@pytest.mark.parks
 def test_a_listener_continues_after_a_malformed_event(broker: RabbitBroker) -> None:
     with running_listener(broker) as received:
         publish(broker, Message(b"hello"), *UNREADABLE.values(), queue=NOTIFIER_QUEUE)

@@ -41,6 +41,7 @@ def test_unknown_headers_are_dropped_and_the_hint_is_accepted() -> None:
     assert {"callbacks", "from_the_future"}.isdisjoint(admitted["headers"])
 
 
+@pytest.mark.parks
 def test_no_malformed_envelope_stops_a_worker_or_runs_a_forged_task(valkey: ValkeyBroker, worker: HintWorker) -> None:
     child = worker.child
     for envelope in MALFORMED.values():
@@ -56,6 +57,7 @@ def test_no_malformed_envelope_stops_a_worker_or_runs_a_forged_task(valkey: Valk
     eventually(lambda: valkey.client.hlen("unacked") == 0)
 
 
+@pytest.mark.parks
 def test_a_malformed_message_is_parked_with_its_original_bytes_and_the_reason(
     valkey: ValkeyBroker, worker: HintWorker
 ) -> None:
@@ -71,6 +73,7 @@ def test_a_malformed_message_is_parked_with_its_original_bytes_and_the_reason(
     assert "transport.parked" in worker.log
 
 
+@pytest.mark.parks
 def test_the_list_of_parked_messages_is_bounded(valkey: ValkeyBroker, worker: HintWorker) -> None:
     valkey.client.lpush(QUEUE, *([b"hello"] * (MAX_PARKED + 5)))
     valkey.client.lpush(QUEUE, raw(an_envelope("org:1")))

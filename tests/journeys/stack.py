@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -79,6 +80,18 @@ class Stack:
             supervisor.send_signal(signal.SIGCONT)
         self.wait_for_restart(name, other_than=pid)
 
+    def parked_count(self) -> int:
+        """The number of messages that the transport has parked, from the gateway's metrics."""
+
+        def scrape() -> re.Match[str] | None:
+            with self.client() as client:
+                return re.search(r"^tocsin_parked_messages{\S+} (\S+)$", client.get("/metrics").text, re.MULTILINE)
+
+        # If the broker has just been restarted, the metric is missing at first.
+        found = eventually(scrape)
+        assert found is not None
+        return int(float(found[1]))
+
     def run_tocsin(self, *words: str) -> str:
         """Run a tocsin command against this stack; return the command's output."""
         done = subprocess.run(
@@ -152,6 +165,8 @@ def running_stack(folder: Path, *words: str, broker: RabbitBroker | None = None)
         with stack.client() as client:
             eventually(lambda: client.get(f"{ACME}/incidents/5/").status_code == 200)
         yield stack
+        if process.poll() is None:
+            assert stack.parked_count() == 0, "the transport has parked messages: see transport.parked in the logs"
     finally:
         if process.poll() is None:
             program.stop(signal.SIGINT)

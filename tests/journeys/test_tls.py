@@ -26,11 +26,13 @@ from models.database.engine import make_engine
 from models.settings import sqlalchemy_url
 from tasks.app import make_app
 from tasks.broker.pubsub import WakeupListener, WakeupPublisher, subscribe
-from tasks.broker.topology import declare, topology_errors
+from tasks.broker.topology import NOTIFIER_QUEUE, declare, topology_errors
 from tasks.settings import BrokerSettings
-from tests.brokers import RabbitBroker
+from tests.brokers import RabbitBroker, broker_settings
 from tests.conftest import Database
 from tests.tls import Streams, tls_proxy
+from tests.waiting import eventually
+from workers.event_bus import BusMessage, EventBus, PublishResult
 from workers.stack.servers import EmbeddedServers
 
 CHANNEL = "tocsin:test"
@@ -237,3 +239,25 @@ def test_queues_are_declared_on_rabbitmq_over_tls(rabbitmq: RabbitBroker, trust:
 
     with rabbitmq.connection() as connection:
         assert topology_errors(connection) == []
+
+
+@pytest.mark.xdist_group("faults")
+def test_events_are_published_on_rabbitmq_over_tls_also_after_an_alarm(rabbitmq: RabbitBroker, trust: Trust) -> None:
+    address = urlsplit(rabbitmq.url)
+    with tls_proxy(lambda: asyncio.open_connection(address.hostname, address.port), trust.server_by_ip) as port:
+        url = with_parameters(f"amqps://guest:guest@127.0.0.1:{port}/{rabbitmq.host}", ssl_ca_certs=trust.authority)
+        bus = EventBus(broker_settings(url))
+        messages = [BusMessage("incident.opened", str(number)) for number in range(500)]
+
+        with rabbitmq.node.memory_alarm():
+            assert len(bus.publish(messages).unconfirmed) == len(messages)
+        eventually(lambda: is_free(bus))
+        bus.check()
+
+        assert bus.publish(messages) == PublishResult()
+    assert rabbitmq.depth(NOTIFIER_QUEUE) == len(messages)
+
+
+def is_free(bus: EventBus) -> bool:
+    bus.check()
+    return not bus.is_blocked

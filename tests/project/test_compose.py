@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 from gateway.metrics import Metrics
 from models.database.grants import GRANTS
 from models.settings import SETTING_NAMES
+from tasks.broker.parked import ParkedMessages
 from tasks.startup import free_port
 from tests.brokers import RabbitBroker
 from tests.conftest import Database
@@ -111,7 +112,9 @@ def test_every_metric_of_the_dashboards_and_alerts_exists() -> None:
     metrics = Metrics()
     metrics.count_accepted(["comment.post"])
     metrics.count_response("/", "GET", 200, seconds=0.1)
-    exported = set(re.findall(r"^(\w+)\{", metrics.render().decode(), re.MULTILINE))
+    metrics.track_alarms(lambda: False)
+    metrics.set_parked(ParkedMessages("tocsin.parked", 0))
+    exported = set(re.findall(r"^(\w+)[{ ]", metrics.render().decode(), re.MULTILINE))
     files = [*(ROOT / "deploy" / "grafana" / "dashboards").glob("*.json"), ROOT / "deploy" / "prometheus" / "rules.yml"]
 
     named = {name for file in files for name in re.findall(r"\btocsin_\w+", file.read_text())}

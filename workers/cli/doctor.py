@@ -30,6 +30,7 @@ from workers.stack.discovery import resolve_environment
 from workers.stack.managed_process import StackError
 
 if TYPE_CHECKING:
+    from kombu.connection import Connection as BrokerConnection
     from sqlalchemy.engine import Connection
 
     from models.messaging.canary import CanaryStatus
@@ -64,7 +65,7 @@ class CheckResult:
 
 
 def doctor(*, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Check the configuration, database, migrations, broker, topology, wake-ups, queues, planning, clocks and disk."""
+    """Check the configuration, database, broker, queues, rejected messages, planning, clocks and disk."""
     directory = resolve_data_dir(data)
     results = [_run_check("configuration", lambda: _configuration(directory))]
     if results[0].good:
@@ -159,26 +160,52 @@ def _broker() -> str:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
             connection.default_channel.close()
 
+    from tasks.broker.blocking import find_alarm
+
     _or_fail(connect, "the broker does not answer", "start it, or correct BROKER_URL")
+    if reason := _inspect_broker(find_alarm, "the broker takes no message"):
+        raise CheckFailed(
+            f"RabbitMQ blocks publishers ({reason}), so no hint and no event is published: "
+            "free memory or disk space on its host"
+        )
     return f"{mask_secret('BROKER_URL', url)} answers"
 
 
 def _topology() -> str:
-    from tasks.app import make_app
     from tasks.broker.topology import topology_errors
 
     settings = BrokerSettings.from_environment()
     if settings.on_redis:
         return "on Valkey a queue is created by its first message"
-
-    def inspect() -> list[str]:
-        with make_app(settings).connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
-            return topology_errors(connection)
-
-    if found := _or_fail(inspect, "the queues cannot be inspected", "see the line above"):
+    inspect = partial(topology_errors, services=settings.parsed_service_queues)
+    if found := _inspect_broker(inspect, "the queues cannot be inspected"):
         raise CheckFailed("; ".join(found))
     return "every exchange and queue is as this release declares it"
+
+
+def _parked() -> str:
+    from tasks.broker.parked import find_parked_messages
+
+    queue, count, newest = _inspect_broker(find_parked_messages, "the parked messages cannot be counted")
+    if not count:
+        return "no message was rejected"
+    messages = "1 message" if count == 1 else f"{count} messages"
+    raise CheckFailed(
+        f"{messages} that workers rejected in {queue}{f' (newest: {newest})' if newest else ''}: "
+        f"find out who published them, then empty {queue}; no work depends on it"
+    )
+
+
+def _inspect_broker(inspect: Callable[[BrokerConnection], T], problem: str) -> T:
+    """Return what ``inspect`` finds on a connection to the broker."""
+    from tasks.app import make_app
+
+    def connect() -> T:
+        with make_app(BrokerSettings.from_environment()).connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+            return inspect(connection)
+
+    return _or_fail(connect, problem, "see the line above")
 
 
 def _wake_ups() -> str:
@@ -259,6 +286,7 @@ CHECKS: dict[str, Callable[[], str]] = {
     "migrations": _migrations,
     "broker": _broker,
     "topology": _topology,
+    "parked": _parked,
     "wake-ups": _wake_ups,
     "queues": _queues,
     "planning": _planning,

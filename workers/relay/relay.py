@@ -1,30 +1,33 @@
 """The relay, which publishes events in sequence order per subject, and sends hints for overdue commands.
 
 An event is marked as published after the broker has confirmed it, in the transaction that holds its subject's lock. So
-it is published at least once, and never before its subject's preceding event. Any number of relays may run.
+it is published at least once, and never before its subject's preceding event. Any number of relays may run. After an
+outage of the broker, a relay publishes its last events once more (docs/decisions/0026).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Final
 from uuid import UUID
 
 import structlog
 from sqlalchemy.engine import Connection, Engine
 
-from models.messaging.outbox import PUBLISHING, WaitingEvent, mark_processed
+from models.messaging.outbox import PUBLISHING, WaitingEvent, mark_processed, mark_waiting
 from tasks.app import make_app
 from tasks.broker.hint_publisher import HintPublisher
 from tasks.broker.pubsub import EVENTS_CHANNEL, WakeupListener
 from tasks.settings import BrokerSettings
 from workers.event_bus import BusMessage, EventBus
+from workers.relay.recent_events import RecentEvents
 from workers.relay.sweeper import Sweeper
 from workers.runtime.deferral import DeferredRows
 from workers.runtime.outbox_loop import OutboxLoop, ProcessedBatch
+from workers.runtime.polling import run_polling_loop
 
 SUBJECTS_PER_BATCH: Final = 100
 EVENTS_PER_SUBJECT: Final = 50
@@ -34,6 +37,9 @@ RETRY_DELAYS_SECONDS: Final = (1, 5, 30, 120)
 
 MAX_DEFERRED: Final = 5_000
 """The maximum number of refused events that wait for a retry in a relay. Any others count as published at once."""
+
+REPUBLISHED_SECONDS: Final = 10.0
+"""Events that were published within this many seconds before an outage of the broker are published again after it."""
 
 log = structlog.get_logger(__name__)
 
@@ -48,13 +54,17 @@ class Relay:
         *,
         bus: EventBus | None = None,
         refused_events: RefusedEvents | None = None,
+        recent_events: RecentEvents | None = None,
     ) -> None:
         """Set up the relay, without connecting to anything. ``engine`` must provide two connections."""
+        self._engine = engine
         self._bus = bus or EventBus(settings)
         self._hints = HintPublisher(make_app(settings))
         self._sweeper = Sweeper(engine, self._hints)
         self._wakeups = WakeupListener(settings.wake_url, [EVENTS_CHANNEL])
         self._refused_events = refused_events or RefusedEvents()
+        self._recent_events = recent_events or RecentEvents(REPUBLISHED_SECONDS)
+        self._bus_has_failed = False
         self._loop = OutboxLoop(
             engine,
             PUBLISHING,
@@ -77,20 +87,50 @@ class Relay:
             sweeping.start()
             cleanup.callback(sweeping.join, 1.0)
             ready()
-            self._loop.run("relay", self._wakeups.wait, stop)
+            run_polling_loop("relay", self.publish_batch, self._wakeups.wait, stop)
 
     def publish_batch(self) -> bool:
         """Publish the next batch of events, and return whether to continue with another one at once.
 
+        While RabbitMQ blocks publishers, do nothing, so that no transaction waits for it.
+
         :raises Exception: if the broker or the database failed. Events not marked as published will be published again.
         """
+        with self._noting_bus_failures():
+            self._bus.check()
+        if self._bus_has_failed:
+            self._publish_recent_events_again()
+        self._recent_events.move_on(self._bus.responded_at)
+        if self._bus.is_blocked:
+            return False
         return self._loop.process_batch()
 
     def _publish(self, connection: Connection, events: Sequence[WaitingEvent]) -> ProcessedBatch:
-        refused = self._bus.publish([BusMessage(event.type, event.body) for event in events])
-        published = self._refused_events.settle([event.id for event in events], refused)
+        with self._noting_bus_failures():
+            result = self._bus.publish([BusMessage(event.type, event.body) for event in events])
+        settled = [index for index in range(len(events)) if index not in result.unconfirmed]
+        refused = {position for position, index in enumerate(settled) if index in result.refused}
+        published = self._refused_events.settle([events[index].id for index in settled], refused)
         mark_processed(connection, PUBLISHING, published)
-        return ProcessedBatch({"events": len(events) - len(refused), "refused": len(refused)})
+        self._recent_events.add(published)
+        return ProcessedBatch({"events": len(settled) - len(refused), "refused": len(refused)})
+
+    @contextmanager
+    def _noting_bus_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            self._bus_has_failed = True
+            raise
+
+    def _publish_recent_events_again(self) -> None:
+        """Mark as waiting what an outage may have lost, although the broker had confirmed it."""
+        with self._engine.begin() as connection:
+            marked = mark_waiting(connection, PUBLISHING, self._recent_events.ids)
+        self._recent_events.clear()
+        self._bus_has_failed = False
+        if marked:
+            log.info("relay.publishing_again", events=marked, reason="the broker was unreachable")
 
 
 class RefusedEvents:

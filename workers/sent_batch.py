@@ -1,0 +1,130 @@
+# kombu is only partly typed, although it is marked as typed.
+# mypy: disable-error-code="no-untyped-call"
+"""A batch of messages on its way to RabbitMQ, and which of them RabbitMQ has confirmed or refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Generic, TypeVar
+
+from kombu.messaging import Producer
+
+from tasks.broker.blocking import send_probe
+
+CONFIRM_SECONDS: Final = 5.0
+"""How many seconds to wait for the next publisher confirm from RabbitMQ."""
+
+BLOCKED_CONFIRM_SECONDS: Final = 0.2
+"""How many seconds to wait for the next confirm of what RabbitMQ accepted before it blocked the connection."""
+
+SEND_SECONDS: Final = 4.0
+"""After this many seconds, no more messages are sent or waited for. A relay holds a transaction meanwhile."""
+
+_PROBE_TAG: Final = 1
+
+M = TypeVar("M")
+
+
+class SentBatch(Generic[M]):
+    """Messages sent on a channel of their own, which numbers them from 2. The first message is a probe.
+
+    As soon as RabbitMQ blocks the connection, no more is sent. If it has blocked publishers before, the probe notices.
+    """
+
+    def __init__(self, connection: Any, messages: Sequence[M]) -> None:
+        """Open the channel.
+
+        :raises Exception: the connection failed.
+        """
+        self._messages = messages
+        self._connection = connection
+        self._deadline = time.monotonic() + SEND_SECONDS
+        self._channel = connection.channel()
+        self._channel.confirm_select()
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._sent = 0
+        self._open: set[int] = set()
+        self._refused: set[int] = set()
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether RabbitMQ blocks the connection, as far as its frames have been read."""
+        return self._channel.connection.blocked_reason is not None
+
+    @property
+    def refused(self) -> frozenset[int]:
+        """The indexes of the messages that RabbitMQ has refused."""
+        return frozenset(tag - _PROBE_TAG - 1 for tag in self._refused)
+
+    @property
+    def confirmed(self) -> list[M]:
+        """The messages that RabbitMQ has confirmed."""
+        others = self.unconfirmed | self.refused
+        return [message for index, message in enumerate(self._messages) if index not in others]
+
+    @property
+    def unconfirmed(self) -> frozenset[int]:
+        """The indexes of the messages that were not sent, or about which RabbitMQ has not decided yet."""
+        indexes = range(len(self._messages))
+        return frozenset(
+            index for index in indexes if index + 1 + _PROBE_TAG in self._open or index + 1 + _PROBE_TAG > self._sent
+        )
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether RabbitMQ has confirmed or refused all that was sent."""
+        return not self._open
+
+    def send(self, publish: Callable[[Producer, M], None]) -> None:
+        """Send the messages with ``publish``, and wait until RabbitMQ has decided about them or blocks.
+
+        Stop waiting after about ``SEND_SECONDS``.
+
+        :raises Exception: the connection failed, or RabbitMQ does not respond.
+        """
+        self._count()
+        send_probe(self._channel)
+        while _PROBE_TAG in self._open and not self.is_blocked:
+            self._connection.drain_events(timeout=CONFIRM_SECONDS)
+        producer = Producer(self._channel, auto_declare=False)
+        for message in self._messages:
+            if self.is_blocked or time.monotonic() > self._deadline:
+                break
+            self._count()
+            publish(producer, message)
+        while self._open and time.monotonic() < self._deadline:
+            try:
+                self._connection.drain_events(timeout=BLOCKED_CONFIRM_SECONDS if self.is_blocked else CONFIRM_SECONDS)
+            except TimeoutError:
+                if self.is_blocked:
+                    return
+                raise
+
+    def wait_until_settled(self) -> None:
+        """Wait, after RabbitMQ has unblocked the connection, until it has decided about all that was sent.
+
+        :raises Exception: the connection failed, or RabbitMQ does not respond.
+        """
+        while self._open and not self.is_blocked:
+            self._connection.drain_events(timeout=CONFIRM_SECONDS)
+
+    def close(self) -> None:
+        """Close the channel."""
+        self._channel.close()
+
+    def _count(self) -> None:
+        self._sent += 1
+        self._open.add(self._sent)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._refused |= self._settle(tag, multiple)
+
+    def _settle(self, tag: int, multiple: bool) -> set[int]:
+        settled = {each for each in self._open if each <= tag} if multiple else self._open & {tag}
+        self._open -= settled
+        return settled
